@@ -1,0 +1,217 @@
+"""Frozen settings with their defaults and limits, and the only reader of the environment.
+
+Environment: ``ATOMSTREAM_API_KEY`` (both ends), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
+``ATOMSTREAM_SKIP_CLOCK_SYNC`` (also honoured under the peer's name ``ATOMSCALE_SKIP_CLOCK_SYNC``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlsplit, urlunsplit
+
+from atomstream.errors import ConfigError
+
+HOSTED_ENDPOINT = "https://api.atomscale.ai"
+OUR_KEY_PREFIX = "atst_"
+"""Keys that an atomstream server makes begin so; the client then never guesses an endpoint."""
+
+MIB = 1 << 20
+MAX_CHUNK_INDEX = 10_000_000
+"""Over 200 days of 2 s chunks: larger indices are a mistake, and would make the archive's shape absurd."""
+MAX_CHUNK_SIZE = 100_000
+MAX_FPS = 100_000.0
+MAX_RPM = 10_000.0
+MAX_SHARD_BYTES = 1 << 30
+"""Largest encoded chunk that the server takes; a client refuses a larger raw chunk before that."""
+
+OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "raise"]
+Durability: TypeAlias = Literal["memory", "disk"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """All that a streamer can be told, checked once.
+
+    Memory held for frames, raw and encoded, stays below ``buffer_bytes`` plus one chunk; the process above
+    its baseline below that plus ``upload_concurrency`` * 2 MiB plus the encoders' contexts (README).
+    """
+
+    api_key: str
+    endpoint: str
+    verbosity: int = 1
+    buffer_bytes: int = 512 * MIB
+    on_full: OnFull = "wait"
+    full_timeout_s: float | None = None
+    durability: Durability = "memory"
+    compression_level: int = 1
+    encoder_threads: int = 2
+    upload_concurrency: int = 4
+    request_timeout_s: float = 30.0
+    upload_timeout_s: float = 300.0
+    clock_sync: bool = True
+    spool_dir: Path | None = None
+    spool_max_bytes: int | None = None
+    spool_min_free_bytes: int = 512 * MIB
+    spool_retention_s: float | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("on_full", self.on_full, get_args(OnFull))
+        _one_of("durability", self.durability, get_args(Durability))
+        whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
+        whole("compression_level", self.compression_level, -50, 22)
+        whole("encoder_threads", self.encoder_threads, 1, 256)
+        whole("upload_concurrency", self.upload_concurrency, 1, 256)
+        _positive("request_timeout_s", self.request_timeout_s)
+        _positive("upload_timeout_s", self.upload_timeout_s)
+        if self.full_timeout_s is not None:
+            finite("full_timeout_s", self.full_timeout_s, 0.0, math.inf)
+        if self.spool_max_bytes is not None:
+            whole("spool_max_bytes", self.spool_max_bytes, 1, 1 << 60)
+        whole("spool_min_free_bytes", self.spool_min_free_bytes, 0, 1 << 60)
+        if self.spool_retention_s is not None:
+            _positive("spool_retention_s", self.spool_retention_s)
+
+
+def default_buffer_bytes() -> int:
+    """512 MiB or a quarter of this machine's memory, the smaller (DECISIONS, "Memory")."""
+    return min(512 * MIB, _physical_memory() // 4)
+
+
+def default_encoder_threads() -> int:
+    """One compressor for each core that this process may use, at most 4."""
+    return max(1, min(4, usable_cores()))
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (a container's affinity counts, where the system tells it)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resolve_api_key(given: str | None) -> str:
+    """The key to use: as given, else ``$ATOMSTREAM_API_KEY``.
+
+    Raises:
+        ConfigError: no key was found, or it holds characters that an HTTP header can't carry.
+    """
+    key = (given or os.environ.get("ATOMSTREAM_API_KEY") or "").strip()
+    if not key:
+        raise ConfigError(
+            "No API key: pass api_key='...' or set ATOMSTREAM_API_KEY. "
+            "(An atomstream server prints one at its first start.)"
+        )
+    if not key.isascii() or not key.isprintable():
+        raise ConfigError("The API key holds characters that no key has; copy it again, without quotes.")
+    return key
+
+
+def resolve_endpoint(given: str | None, api_key: str) -> str:
+    """The endpoint to use: as given, else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
+
+    A key of one's own server with no endpoint is refused: nothing of a lab leaves the building by mistake.
+
+    Raises:
+        ConfigError: not an http(s) URL, or none given for a key that one's own server made.
+    """
+    endpoint = given or os.environ.get("ATOMSTREAM_ENDPOINT")
+    if endpoint:
+        return normalise_endpoint(endpoint)
+    if api_key.startswith(OUR_KEY_PREFIX):
+        raise ConfigError(
+            "This API key belongs to an atomstream server of your own, but no endpoint was given: pass "
+            "endpoint='http://HOST:8765' or set ATOMSTREAM_ENDPOINT. (Nothing was sent anywhere.)"
+        )
+    return HOSTED_ENDPOINT
+
+
+def normalise_endpoint(url: str) -> str:
+    """One spelling for each endpoint: lower-case scheme and host, no default port, no trailing slash.
+
+    Raises:
+        ConfigError: not an absolute http(s) URL, or one with a query, fragment or user info.
+    """
+    text = url.strip()
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"The endpoint {url!r} is not a URL: {error}.") from None
+    scheme = parts.scheme.lower()
+    if scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"The endpoint {url!r} is not an http(s) URL, such as http://127.0.0.1:8765.")
+    if parts.query or parts.fragment or parts.username or parts.password:
+        raise ConfigError(f"The endpoint {url!r} must be scheme, host, port and path only.")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default = {"http": 80, "https": 443}[scheme]
+    netloc = host if port in (None, default) else f"{host}:{port}"
+    return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def resolve_spool_dir(given: str | os.PathLike[str] | None) -> Path:
+    """Where the spool lies: as given, else ``$ATOMSTREAM_SPOOL_DIR``, else the user's state folder."""
+    chosen = given or os.environ.get("ATOMSTREAM_SPOOL_DIR")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    from platformdirs import user_state_path  # lazily: only streamers with a default spool need it
+
+    return user_state_path("atomstream", appauthor=False) / "spool"
+
+
+def clock_sync_wanted() -> bool:
+    """False where the environment asks to skip the measurement of reference time."""
+    names = ("ATOMSTREAM_SKIP_CLOCK_SYNC", "ATOMSCALE_SKIP_CLOCK_SYNC")
+    return all(os.environ.get(name, "").strip().lower() in {"", "0", "false", "no"} for name in names)
+
+
+def server_api_key() -> str | None:
+    """The key that ``atomstream serve`` takes from ``$ATOMSTREAM_API_KEY``, if any."""
+    return (os.environ.get("ATOMSTREAM_API_KEY") or "").strip() or None
+
+
+def finite(name: str, value: float, low: float, high: float) -> float:
+    """``value`` as a float in [low, high].
+
+    Raises:
+        TypeError: not a number. ConfigError: not finite or out of range.
+    """
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
+    number = float(value)
+    if math.isnan(number) or not low <= number <= high:
+        raise ConfigError(f"{name}={value!r} is out of range: it must lie in {low:g} .. {high:g}.")
+    return number
+
+
+def whole(name: str, value: int, low: int, high: int) -> int:
+    """``value`` as an int in [low, high]; numpy integers are taken, floats and bools are not.
+
+    Raises:
+        TypeError: not a whole number. ConfigError: out of range.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, not {type(value).__name__} ({value!r}).")
+    number = value.__index__()
+    if not low <= number <= high:
+        raise ConfigError(f"{name}={number} is out of range: it must lie in {low} .. {high}.")
+    return number
+
+
+def _positive(name: str, value: float) -> None:
+    finite(name, value, 1e-3, 1e9)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is unknown; it is one of {', '.join(map(repr, allowed))}.")
+
+
+def _physical_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return 8 * 1024 * MIB
