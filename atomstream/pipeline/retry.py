@@ -1,0 +1,61 @@
+"""When to try again: full jitter under an exponential ceiling, never under the server's own wish.
+
+Pure but for :func:`retrying`, which drives one call. What may be repeated at all, the error knows
+(``retriable``); how long to wait, this file (promise P15).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import anyio
+
+from atomstream.errors import ServiceError
+
+T = TypeVar("T")
+
+CEILING_S: Final = 30.0
+BASE_S: Final = 0.5
+_LARGEST_EXPONENT: Final = 16
+
+
+def ceiling_s(attempt: int) -> float:
+    """The longest delay after failed attempt number ``attempt`` (0 is the first): min(30, 0.5 * 2^n)."""
+    return float(min(CEILING_S, BASE_S * 2 ** min(attempt, _LARGEST_EXPONENT)))
+
+
+def delay_s(
+    attempt: int, retry_after_s: float | None = None, draw: Callable[[], float] = random.random
+) -> float:
+    """Seconds to wait before the next attempt: uniform in (0, ceiling), never under ``retry_after_s``."""
+    return max(draw() * ceiling_s(attempt), retry_after_s or 0.0)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request, sent again, may succeed."""
+    return isinstance(error, ServiceError) and error.retriable
+
+
+def certainly_not_received(error: BaseException) -> bool:
+    """Whether a request that creates something may be repeated after ``error``."""
+    return bool(getattr(error, "never_sent", False))
+
+
+async def retrying(
+    call: Callable[[], Awaitable[T]],
+    *,
+    attempts: int,
+    may_repeat: Callable[[BaseException], bool] = is_transient,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+) -> T:
+    """Await ``call()`` up to ``attempts`` times; the last error is raised as it is."""
+    for attempt in range(attempts - 1):
+        try:
+            return await call()
+        except ServiceError as error:
+            if not may_repeat(error):
+                raise
+            await sleep(delay_s(attempt, error.retry_after_s))
+    return await call()
