@@ -1,0 +1,84 @@
+"""What every test stands on: a clean environment, nothing left running, and real servers on demand."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import pytest
+from leftovers import no_leftovers, no_tasks_left
+from live_server import LiveServer, ThreadedServer
+
+__all__ = ["no_leftovers", "no_tasks_left"]
+Serve = Callable[..., Awaitable[LiveServer]]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No setting of the developer's own shell reaches a test, and no test reaches the user's folders."""
+    for name in os.environ:
+        if name.startswith(("ATOMSTREAM_", "ATOMSCALE_")):
+            monkeypatch.delenv(name)
+    home = str(tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4().hex}")
+    for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "APPDATA"):
+        monkeypatch.setenv(name, home)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _aioresponses_shim() -> Iterator[None]:
+    """aioresponses 0.7.9 builds replies without the ``stream_writer`` that aiohttp 3.14 asks for."""
+    core = pytest.importorskip("aioresponses.core")
+    if "stream_writer" not in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
+        yield
+        return
+
+    class Reply(aiohttp.ClientResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            from unittest.mock import Mock
+
+            super().__init__(*args, **{"stream_writer": Mock(output_size=0), **kwargs})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "ClientResponse", Reply)
+        yield
+
+
+@pytest.fixture
+async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+    """A factory of real servers in the test's own loop: ``server = await serve(silence_s=5.0)``.
+
+    Settings are :class:`atomstream.server.ServerSettings`' fields; ``data_dir`` is a fresh folder and
+    ``port`` a free one unless given. ``await server.stop()`` and ``await server.start()`` make a restart on
+    the same folder, port and key. What still runs at the end of the test is stopped.
+    """
+    made: list[LiveServer] = []
+
+    async def factory(**settings: Any) -> LiveServer:
+        settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
+        made.append(LiveServer(settings))
+        await made[-1].start()
+        return made[-1]
+
+    yield factory
+    for server in made:
+        await server.stop()
+
+
+@pytest.fixture
+def serve_in_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ThreadedServer]]:
+    """The same for tests without a loop (blocking clients): ``server = serve_in_thread(silence_s=5.0)``."""
+    made: list[ThreadedServer] = []
+
+    def factory(**settings: Any) -> ThreadedServer:
+        settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
+        made.append(ThreadedServer(settings))
+        made[-1].start()
+        return made[-1]
+
+    yield factory
+    for server in made:
+        server.stop()
