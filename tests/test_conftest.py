@@ -24,7 +24,7 @@ def leaky(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     ("body", "named"),
     [
         (
-            "import asyncio\nasync def test_it():\n    global t\n    t = asyncio.create_task(asyncio.sleep(9))",
+            "import asyncio\nasync def test_it():\n    global t; t = asyncio.create_task(asyncio.sleep(9))",
             "tasks",
         ),
         (
