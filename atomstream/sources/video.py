@@ -1,0 +1,98 @@
+"""Frames of a video file, with the exact times that it holds (PyAV)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomstream.errors import ConfigError
+
+from .frame_source import SourceChunk, checked_chunk_size, optional_package, refuse_dataset
+
+_DEEP_GREY = {f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be")}
+
+
+class VideoSource:
+    """The first video stream of a file: grey stays as it is (over 8 bits as uint16), colour becomes its luma.
+
+    Times are the presentation stamps, in seconds from the first frame, so a variable frame rate is kept.
+    Raises :class:`ConfigError` for what holds no video that can be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.n_frames: int | None = None
+        first, rate = self._probe()
+        self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
+        self.dtype = first.dtype
+        self.fps: float | None = rate
+
+    def _probe(self) -> tuple[np.ndarray[Any, Any], float | None]:
+        """Decode the first frame: headers lie about sizes and formats, frames don't."""
+        for frame, stream in self._decode():
+            rate = stream.average_rate or stream.guessed_rate
+            self.n_frames = stream.frames or None
+            return _to_grey(frame), float(rate) if rate else None
+        raise ConfigError(f"{self.name} is empty: its video has no frames")
+
+    def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
+        """Yield all frames in order, at most ``chunk_size`` at a time, with their times."""
+        step = checked_chunk_size(chunk_size)
+        frames: list[np.ndarray[Any, Any]] = []
+        times: list[float | None] = []
+        start: float | None = None
+        for frame, _ in self._decode():
+            start = frame.time if start is None else start
+            frames.append(self._checked(_to_grey(frame)))
+            times.append(None if frame.time is None or start is None else frame.time - start)
+            if len(frames) == step:
+                yield _chunk(frames, times)
+                frames, times = [], []
+        if frames:
+            yield _chunk(frames, times)
+
+    def _decode(self) -> Iterator[tuple[Any, Any]]:
+        """Yield decoded frames with their stream; PyAV's errors become one sentence."""
+        av = _av()
+        try:
+            with av.open(self.name) as container:
+                if not container.streams.video:
+                    raise ConfigError(f"{self.name} holds no video")
+                stream = container.streams.video[0]
+                stream.thread_type = "AUTO"
+                for frame in container.decode(stream):
+                    yield frame, stream
+        except (av.error.FFmpegError, AttributeError) as error:  # AttributeError: a stream without a decoder
+            raise ConfigError(f"{self.name} can't be decoded as video: {error}") from error
+
+    def _checked(self, frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if frame.shape != self.frame_shape or frame.dtype != self.dtype:
+            raise ConfigError(
+                f"{self.name} changes from {self.frame_shape} {self.dtype} to {frame.shape} {frame.dtype} "
+                "on its way; a stream's frames are all of one size: cut the file there"
+            )
+        return frame
+
+
+def open_video(path: Path, dataset: str | None) -> VideoSource:
+    """Open a video file."""
+    refuse_dataset(str(path), dataset)
+    return VideoSource(path)
+
+
+def _chunk(frames: list[np.ndarray[Any, Any]], times: list[float | None]) -> SourceChunk:
+    known = [time for time in times if time is not None]
+    return SourceChunk(np.stack(frames), np.array(known) if len(known) == len(times) else None)
+
+
+def _to_grey(frame: Any) -> np.ndarray[Any, Any]:
+    if frame.format.name in _DEEP_GREY:
+        return np.asarray(frame.to_ndarray()).astype(np.uint16, copy=False)
+    return np.asarray(frame.to_ndarray(format="gray"))
+
+
+def _av() -> Any:
+    return optional_package("av", "video", "Reading video")
