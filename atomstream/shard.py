@@ -9,9 +9,10 @@ skippable frame of msgpack, which every Zarr reader passes over because it goes 
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -25,6 +26,8 @@ from atomstream.errors import ShardError
 from atomstream.records import Chunk, FrameMeta, Frames, Piece, Shard
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+Fetch: TypeAlias = Callable[[int, int], Buffer]
+"""(offset, nbytes) -> those bytes of a shard that is not in memory, such as a file's."""
 Dims: TypeAlias = tuple[int, int, int]
 DtypeName: TypeAlias = Literal["uint8", "uint16"]
 Index: TypeAlias = npt.NDArray[np.uint64]
@@ -87,6 +90,18 @@ class ShardEncoder:
             digest=_digest(frames, bodies),
             raw_nbytes=frames.nbytes,
         )
+
+    def digest(self, frames: Frames) -> bytes:
+        """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
+        n, *_ = frames.shape
+        ends = [self._compressor.compress(frame_bytes(frames[k]))[-4:] for k in range(n)]
+        return _digest(frames, ends)
+
+
+def frame_bytes(frame: npt.NDArray[Any]) -> memoryview:
+    """One frame (H, W) as flat little-endian bytes; copied only where its layout asks for it."""
+    flat = np.ascontiguousarray(frame, dtype=_DTYPES[dtype_name(frame)])
+    return memoryview(flat.data).cast("B")
 
 
 def dtype_name(frames: npt.NDArray[Any]) -> DtypeName:
@@ -171,39 +186,61 @@ def pack_meta(meta: FrameMeta) -> bytes:
     return _META_HEAD.pack(META_MAGIC, len(body)) + body
 
 
-def read_meta(data: Buffer, n_frames: int) -> FrameMeta:
+def read_meta(fetch: Fetch, body_nbytes: int, n_frames: int) -> FrameMeta:
     """The :class:`FrameMeta` that a shard of ``n_frames`` carries in front; an empty one where it has none.
+
+    ``body_nbytes`` counts the bytes before the index.
 
     Raises:
         ShardError: the frame is there but malformed.
     """
-    view = memoryview(data)
-    if len(view) < _META_HEAD.size or _META_HEAD.unpack_from(view)[0] != META_MAGIC:
+    if body_nbytes < _META_HEAD.size:
         return FrameMeta()
-    size = _META_HEAD.unpack_from(view)[1]
-    if size > 1024 + n_frames * _META_BYTES_PER_FRAME or _META_HEAD.size + size > len(view):
+    magic, size = _META_HEAD.unpack(fetch(0, _META_HEAD.size))
+    if magic != META_MAGIC:
+        return FrameMeta()
+    if size > 1024 + n_frames * _META_BYTES_PER_FRAME or _META_HEAD.size + size > body_nbytes:
         raise ShardError("The per-frame data of the shard has an impossible length.")
-    return _meta_from(bytes(view[_META_HEAD.size : _META_HEAD.size + size]), n_frames)
+    return _meta_from(bytes(fetch(_META_HEAD.size, size)), n_frames)
 
 
 def _meta_from(body: bytes, n_frames: int) -> FrameMeta:
     try:
         fields = msgpack.unpackb(body, max_map_len=8, max_array_len=n_frames)
         return FrameMeta(
-            times_ms=_column(fields.get("t"), float, n_frames),
-            ids=_column(fields.get("i"), int, n_frames),
-            angles_deg=_column(fields.get("a"), float, n_frames),
+            times_ms=_column(fields.get("t"), _finite, n_frames),
+            ids=_column(fields.get("i"), _int64, n_frames),
+            angles_deg=_column(fields.get("a"), _number, n_frames),
         )
     except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise ShardError(f"The per-frame data of the shard can't be read: {error}.") from None
 
 
-def _column(values: Any, kind: type, n_frames: int) -> tuple[Any, ...] | None:
+def _column(values: Any, kind: Callable[[Any], Any], n_frames: int) -> tuple[Any, ...] | None:
     if values is None:
         return None
     if not isinstance(values, list) or len(values) != n_frames:
         raise ValueError(f"expected {n_frames} entries")
-    return tuple(kind(value) for value in values)
+    return tuple(map(kind, values))
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):  # neither bool nor text that happens to spell a number
+        raise ValueError("an entry is not a number")
+    return float(value)
+
+
+def _finite(value: Any) -> float:
+    number = _number(value)
+    if not math.isfinite(number):
+        raise ValueError("a time is not finite")
+    return number
+
+
+def _int64(value: Any) -> int:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
+        raise ValueError("an id is not a 64-bit whole number")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +254,35 @@ class ShardLayout:
 
     @classmethod
     def read(cls, data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> ShardLayout:
-        """Check the index and per-frame data of ``data``, a whole shard (a memory map will do).
+        """Check the index and per-frame data of ``data``, a whole shard.
 
         Raises:
             ShardError: what is wrong with it.
         """
-        view = memoryview(data).cast("B")
-        body = len(view) - index_nbytes(dims[0])
+        return cls.fetch(_from_memory(data), memoryview(data).nbytes, dims, dtype)
+
+    @classmethod
+    def fetch(
+        cls, fetch: Fetch, nbytes: int, dims: Dims, dtype: DtypeName = "uint8", slots: int | None = None
+    ) -> ShardLayout:
+        """The same of a shard of ``nbytes`` that stays where it is: only the parts needed are fetched.
+
+        ``slots`` counts the entries of its index where that was padded (an archive's ``chunk_size``).
+
+        Raises:
+            ShardError: what is wrong with it.
+        """
+        tail = index_nbytes(slots or dims[0])
+        body = nbytes - tail
         if body < 0:
-            raise ShardError(f"{len(view)} bytes are too few for a shard of {dims[0]} frames.")
-        return cls(dims, dtype, parse_index(view[body:], dims[0], body), read_meta(view[:body], dims[0]))
+            raise ShardError(f"{nbytes} bytes are too few for a shard of {dims[0]} frames.")
+        index = parse_index(fetch(body, tail), slots or dims[0], body)[: dims[0]]
+        return cls(dims, dtype, index, read_meta(fetch, body, dims[0]))
+
+
+def _from_memory(data: Buffer) -> Fetch:
+    view = memoryview(data).cast("B")
+    return lambda offset, nbytes: view[offset : offset + nbytes]
 
 
 def decode_shard(data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> Frames:
@@ -242,19 +298,27 @@ def decode_shard(data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> Frames
     return frames
 
 
-def iter_frames(data: Buffer, layout: ShardLayout) -> Iterator[tuple[int, Frames]]:
+def iter_frames(
+    data: Buffer | Fetch, layout: ShardLayout, only: range | None = None
+) -> Iterator[tuple[int, Frames]]:
     """Decode one frame after the other: (k, read-only array (H, W)) for each that is present.
+
+    ``only`` names the frames wanted. Whatever the shard says of itself, no more than H * W values are
+    decoded for a frame and no more than about twice their bytes are read.
 
     Raises:
         ShardError: a frame is damaged, or decodes to another size than H * W.
     """
-    view = memoryview(data).cast("B")
+    fetch = data if callable(data) else _from_memory(data)
     size = frame_nbytes(layout.dims, layout.dtype)
     decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
-    for k, (offset, nbytes) in enumerate(layout.index.tolist()):
+    for k in only if only is not None else range(len(layout.index)):
+        offset, nbytes = layout.index[k].tolist()
         if offset == ABSENT:
             continue
-        raw = _decode_frame(decompressor, view[offset : offset + nbytes], size, k)
+        if nbytes > 2 * size + 1024:  # empty blocks without end would decode to nothing, slowly
+            raise ShardError(f"Frame {k} of the shard has {nbytes} bytes encoded, {size} decoded.")
+        raw = _decode_frame(decompressor, memoryview(fetch(offset, nbytes)), size, k)
         yield k, np.frombuffer(raw, dtype=_DTYPES[layout.dtype]).reshape(layout.dims[1:])
 
 
