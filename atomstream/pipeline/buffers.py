@@ -1,0 +1,77 @@
+"""Pooled, already touched buffers: a fresh 74 MB array costs more in page faults than the copy into it.
+
+The pool's free buffers count against the gate's limit (promise P7): after each :meth:`BufferPool.take` and
+:meth:`BufferPool.give` it keeps only what still fits beside the permits in use.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.pipeline.gate import Gate
+
+Buffer = npt.NDArray[np.uint8]
+
+MOST_FREE: Final = 3
+"""Free buffers kept: one being copied into, one at each encoder of a small machine."""
+_PAGE: Final = 4096
+
+
+class BufferPool:
+    """Flat uint8 buffers for the frames of chunks, reused; any thread may take and give."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._lock = threading.Lock()
+        self._free: list[Buffer] = []
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes held for reuse now."""
+        with self._lock:
+            return sum(buffer.nbytes for buffer in self._free)
+
+    def take(self, nbytes: int) -> Buffer:
+        """A buffer of exactly ``nbytes``, a touched one where there is one."""
+        with self._lock:
+            match = next((k for k, buffer in enumerate(self._free) if buffer.nbytes == nbytes), None)
+            buffer = self._free.pop(match) if match is not None else None
+            self._trim()
+        return np.empty(nbytes, dtype=np.uint8) if buffer is None else buffer
+
+    def give(self, buffer: Buffer) -> None:
+        """Take ``buffer`` back; nobody else may hold a view of it any more."""
+        with self._lock:
+            self._free.append(buffer)
+            self._trim()
+
+    def prepare(self, nbytes: int) -> None:
+        """Touch one more buffer beforehand, for a caller that must not feel the page faults."""
+        with self._lock:
+            if any(buffer.nbytes == nbytes for buffer in self._free):
+                return
+        buffer = np.empty(nbytes, dtype=np.uint8)
+        buffer[::_PAGE] = 0
+        self.give(buffer)
+
+    def clear(self) -> None:
+        """Let go of all free buffers."""
+        with self._lock:
+            self._free.clear()
+
+    def _trim(self) -> None:
+        room = self._gate.limit - self._gate.used
+        while self._free and (
+            len(self._free) > MOST_FREE or sum(buffer.nbytes for buffer in self._free) > room
+        ):
+            self._free.pop(0)
+
+
+def as_frames(buffer: Buffer, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The first frames of a flat buffer as an (N, H, W) array; a view."""
+    count = int(np.prod(shape)) * dtype.itemsize
+    return buffer[:count].view(dtype).reshape(shape)

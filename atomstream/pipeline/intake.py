@@ -1,0 +1,216 @@
+"""How a pushed chunk gets in: wait at the gate (or do what ``on_full`` says), copy once, accept, hand on.
+
+Before its acceptance a chunk leaves no trace; from then on it is the ledger's. Both happen in one thread right
+after the copy, so a cancelled ``push`` either used no index or left a whole chunk behind (promise P21).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import numpy as np
+
+from atomstream.config import ClientSettings
+from atomstream.errors import BufferFullError, ChunkConflictError
+from atomstream.pipeline.buffers import BufferPool, as_frames
+from atomstream.pipeline.encoder import Encoder, Job
+from atomstream.pipeline.gate import Gate, Permit, Waiter
+from atomstream.pipeline.stream import Stream, charge
+from atomstream.records import Chunk, FrameMeta, Frames, Stamp
+from atomstream.shard import ShardEncoder
+
+log = logging.getLogger("atomstream.intake")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Offer:
+    """A chunk as the caller brings it; ``index`` None means the stream's next one."""
+
+    index: int | None
+    frames: Frames
+    stamp: Stamp
+    meta: FrameMeta
+    copy: bool = True
+
+
+class Intake:
+    """The front half of the pipeline; its verbs run on the loop, its copies in two threads of its own.
+
+    ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one.
+    """
+
+    def __init__(
+        self, settings: ClientSettings, gate: Gate, pool: BufferPool, encoder: Encoder,
+        drop_oldest: Callable[[Stream], bool],
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._gate = gate
+        self._pool = pool
+        self._encoder = encoder
+        self._drop_oldest = drop_oldest
+        self._copiers = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
+
+    def close(self) -> None:
+        """Let the copying threads end."""
+        self._copiers.shutdown(wait=True)
+
+    async def push(self, stream: Stream, offer: Offer) -> int | None:
+        """Take one chunk in; its index, or None where it was known already and is equal.
+
+        Raises:
+            BufferFullError, ChunkConflictError, StreamFinalizedError: see their docstrings.
+        """
+        if offer.index is not None and stream.ledger.knows(offer.index):
+            await self._compare(stream, offer.index, offer.frames)
+            return None
+        permit = await self.enter(stream, charge(len(offer.frames), offer.frames[0].nbytes))
+        if permit is None:
+            return self.refuse(stream, offer.index)
+        index = await self._in_thread(lambda: self._land(stream, offer, permit))
+        if index is None and offer.index is not None:
+            # Another push of the same index was accepted while this one waited or copied.
+            await self._compare(stream, offer.index, offer.frames)
+        return index
+
+    async def enter(self, stream: Stream, nbytes: int, *, filling: bool = False) -> Permit | None:
+        """A permit for ``nbytes``; None where the policy is to drop the newest.
+
+        Raises:
+            BufferFullError: by policy, or because ``full_timeout_s`` ran out.
+        """
+        name = stream.spec.data_id
+        permit = self._gate.try_enter(name, nbytes, filling=filling)
+        if permit is not None or self._settings.on_full == "drop_newest":
+            return permit
+        if self._settings.on_full == "raise":
+            raise self._full(stream, "on_full='raise'")
+        if self._settings.on_full == "drop_oldest":
+            return self._enter_by_dropping(stream, nbytes, filling)
+        return await self._wait(stream, nbytes, filling)
+
+    def _enter_by_dropping(self, stream: Stream, nbytes: int, filling: bool) -> Permit | None:
+        while self._drop_oldest(stream):
+            permit = self._gate.try_enter(stream.spec.data_id, nbytes, filling=filling)
+            if permit is not None:
+                return permit
+        return None
+
+    async def _wait(self, stream: Stream, nbytes: int, filling: bool) -> Permit:
+        loop = asyncio.get_running_loop()
+        granted = asyncio.Event()
+        waiter = self._gate.queue(
+            stream.spec.data_id, nbytes, lambda: _soon(loop, granted.set), filling=filling
+        )
+        try:
+            with anyio.fail_after(self._settings.full_timeout_s):
+                await granted.wait()
+        except TimeoutError:
+            self._gate.leave(waiter)
+            raise self._full(stream, f"full_timeout_s={self._settings.full_timeout_s:g} ran out") from None
+        except BaseException:
+            self._gate.leave(waiter)
+            raise
+        return _granted(waiter)
+
+    def _full(self, stream: Stream, why: str) -> BufferFullError:
+        return BufferFullError(
+            f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
+            f"{self._gate.used / 1e6:.0f} of {self._gate.limit / 1e6:.0f} MB are held, "
+            f"{stream.ledger.pending} chunks wait for the server. This chunk was not taken and used no index; "
+            "what was accepted is safe.",
+            data_id=stream.spec.data_id,
+        )
+
+    def refuse(self, stream: Stream, index: int | None) -> int | None:
+        """Count a chunk that found no room as accepted and dropped."""
+        chosen = stream.ledger.accept(index)
+        if chosen is not None:
+            self.count_drop(stream, chosen, "no room (on_full='drop_newest')")
+        return chosen
+
+    def count_drop(self, stream: Stream, index: int, reason: str) -> None:
+        """Settle ``index`` as dropped and say so."""
+        if stream.ledger.settle(index, "dropped", reason):
+            log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
+
+    def _land(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
+        """In a thread: copy, accept and hand to the encoder."""
+        frames, buffer = offer.frames, None
+        try:
+            if offer.copy or not frames.flags.c_contiguous:
+                buffer = self._pool.take(frames.nbytes)
+                target = as_frames(buffer, frames.shape, frames.dtype.newbyteorder("="))
+                np.copyto(target, frames)
+                frames = target
+            stream.fix_geometry(frames.shape[1:], frames.dtype)
+            index = stream.ledger.accept(offer.index)
+        except BaseException:
+            self._give_back(permit, buffer)
+            raise
+        if index is None:
+            self._give_back(permit, buffer)
+            return None
+        chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
+        self._encoder.submit(Job(chunk, permit, buffer, with_meta=stream.spec.announced))
+        return index
+
+    def _give_back(self, permit: Permit, buffer: np.ndarray | None) -> None:
+        permit.release()
+        if buffer is not None:
+            self._pool.give(buffer)
+
+    async def _compare(self, stream: Stream, index: int, frames: Frames) -> None:
+        """See that ``frames`` are what ``index`` holds (promise P5).
+
+        Raises:
+            ChunkConflictError: they are not.
+        """
+        entry = stream.ledger.entry
+        await stream.ledger.pulse.until(lambda: _known(entry(index)))
+        known = entry(index)
+        if known is None or known.digest is None:
+            log.warning("Stream %s: chunk %d was dropped before and stays so.", stream.spec.data_id, index)
+            return
+        if await self._in_thread(lambda: ShardEncoder().digest(frames)) != known.digest:
+            raise ChunkConflictError(
+                f"Chunk {index} of stream {stream.spec.data_id} was pushed before with other frames. The first "
+                "ones stay; these were not taken. Use the next index, or run(), which counts by itself.",
+                data_id=stream.spec.data_id,
+                index=index,
+            )
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a copying thread; a cancellation arrives only after it has ended."""
+        future = asyncio.get_running_loop().run_in_executor(self._copiers, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                    await asyncio.wait([future])
+            raise
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    # A loop that was closed has nobody waiting on it any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
+
+
+def _granted(waiter: Waiter) -> Permit:
+    if waiter.permit is None:
+        raise AssertionError("a waiter was woken without a permit")
+    return waiter.permit
+
+
+def _known(entry: object) -> bool:
+    state, digest = getattr(entry, "state", "dropped"), getattr(entry, "digest", None)
+    return digest is not None or state != "pending"

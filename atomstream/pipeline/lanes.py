@@ -1,0 +1,109 @@
+"""Which parcel goes next: streams in turn, the lowest index first within one. Pure, clock injected.
+
+A parcel that waits for its retry lies in its lane's waiting heap: it holds no upload slot (promise P17). Each
+lane has a breaker of its own, so that a stuck stream does not slow another.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from atomstream.pipeline.breaker import Breaker
+from atomstream.pipeline.parcel import Parcel
+
+
+@dataclass(slots=True)
+class Lane:
+    """One stream's parcels: ready ones by index, waiting ones by the time they may go again."""
+
+    breaker: Breaker
+    recovered: bool = False
+    ready: list[Parcel] = field(default_factory=list)
+    waiting: list[tuple[float, Parcel]] = field(default_factory=list)
+
+    def wake(self, now: float) -> None:
+        """Move what has waited long enough to the ready ones."""
+        while self.waiting and self.waiting[0][0] <= now:
+            heapq.heappush(self.ready, heapq.heappop(self.waiting)[1])
+
+    def __len__(self) -> int:
+        return len(self.ready) + len(self.waiting)
+
+
+class Lanes:
+    """All streams' lanes in round-robin order; owned by the loop."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+
+    def __iter__(self) -> Iterator[Parcel]:
+        for lane in self._lanes.values():
+            yield from lane.ready
+            yield from (parcel for _, parcel in lane.waiting)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lanes.values()))
+
+    def lane(self, parcel: Parcel) -> Lane:
+        """The lane of the parcel's stream, made at its first parcel."""
+        data_id = parcel.spec.data_id
+        if data_id not in self._lanes:
+            self._lanes[data_id] = Lane(Breaker(self._clock), recovered=parcel.recovered)
+        return self._lanes[data_id]
+
+    def put(self, parcel: Parcel) -> None:
+        """Ready to go at once."""
+        heapq.heappush(self.lane(parcel).ready, parcel)
+
+    def put_later(self, parcel: Parcel, delay_s: float) -> None:
+        """Ready to go in ``delay_s`` seconds."""
+        heapq.heappush(self.lane(parcel).waiting, (self._clock() + delay_s, parcel))
+
+    def take(self, *, recovered_too: bool = True) -> Parcel | None:
+        """The next parcel that may go now; its stream goes behind the others."""
+        now = self._clock()
+        for data_id, lane in list(self._lanes.items()):
+            lane.wake(now)
+            if lane.ready and lane.breaker.allows() and (recovered_too or not lane.recovered):
+                self._lanes[data_id] = self._lanes.pop(data_id)
+                return heapq.heappop(lane.ready)
+        return None
+
+    def has_live_work(self) -> bool:
+        """Whether a stream that is not a recovered one has something ready."""
+        return any(lane.ready and not lane.recovered for lane in self._lanes.values())
+
+    def next_change_in(self) -> float | None:
+        """Seconds until a waiting parcel or a breaker's probe is due; None where no timer is needed."""
+        now = self._clock()
+        dues = [lane.waiting[0][0] - now for lane in self._lanes.values() if lane.waiting]
+        dues += [
+            due
+            for lane in self._lanes.values()
+            if lane.ready and (due := lane.breaker.retry_in()) is not None
+        ]
+        return max(0.0, min(dues)) if dues else None
+
+    def take_all(self, data_id: str) -> list[Parcel]:
+        """Remove and return everything of one stream."""
+        lane = self._lanes.pop(data_id, None)
+        return [] if lane is None else [*lane.ready, *(parcel for _, parcel in lane.waiting)]
+
+    def take_lowest(self, data_id: str) -> Parcel | None:
+        """Remove and return the stream's lowest parcel that is not on its way; None where there is none."""
+        lane = self._lanes.get(data_id)
+        if lane is None or not len(lane):
+            return None
+        lowest = min([*lane.ready, *(parcel for _, parcel in lane.waiting)])
+        lane.ready = [parcel for parcel in lane.ready if parcel is not lowest]
+        lane.waiting = [item for item in lane.waiting if item[1] is not lowest]
+        heapq.heapify(lane.ready)
+        heapq.heapify(lane.waiting)
+        return lowest
+
+    def reasons(self) -> dict[str, str]:
+        """Why lanes stand still, by stream."""
+        return {data_id: lane.breaker.reason for data_id, lane in self._lanes.items() if lane.breaker.is_open}

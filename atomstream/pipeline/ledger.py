@@ -1,0 +1,175 @@
+"""What became of each chunk of one stream: the one owner of that truth.
+
+Each accepted index is in exactly one state (promise P9): pending, then one of stored, quarantined, dropped,
+purged. Counts are kept as they change and always sum; the watermark only grows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+from atomstream.errors import StreamFinalizedError
+from atomstream.pipeline.pulse import Pulse
+from atomstream.records import ChunkState, Loss, StreamReport
+
+
+@dataclass(slots=True)
+class Entry:
+    """One accepted index; ``digest`` is None until its encoding (for ever, where it was dropped before)."""
+
+    state: ChunkState = "pending"
+    digest: bytes | None = None
+    reason: str = ""
+
+
+class Ledger:
+    """The states of one stream's chunks; any thread may write, ``pulse`` rings after each change."""
+
+    def __init__(self, data_id: str) -> None:
+        self.data_id = data_id
+        self.pulse = Pulse()
+        self._lock = threading.Lock()
+        self._entries: dict[int, Entry] = {}
+        self._counts: Counter[ChunkState] = Counter()
+        self._watermark = -1
+        self._next = 0
+        self._sealed = False
+        self._closed = False
+
+    def knows(self, index: int) -> bool:
+        """Whether ``index`` was accepted before."""
+        with self._lock:
+            return index in self._entries
+
+    def entry(self, index: int) -> Entry | None:
+        """A copy of what is known of ``index``."""
+        with self._lock:
+            entry = self._entries.get(index)
+            return None if entry is None else Entry(entry.state, entry.digest, entry.reason)
+
+    def accept(self, index: int | None = None) -> int | None:
+        """Accept ``index`` (None: the stream's next one) as pending; None where it is known already.
+
+        Raises:
+            StreamFinalizedError: the stream takes no more.
+        """
+        with self._lock:
+            if self._sealed:
+                raise StreamFinalizedError(
+                    f"Stream {self.data_id} was finalized: it takes no more frames. Initialize a new stream.",
+                    data_id=self.data_id,
+                    index=index,
+                )
+            chosen = self._next if index is None else index
+            if chosen in self._entries:
+                return None
+            self._entries[chosen] = Entry()
+            self._counts["pending"] += 1
+            self._next = max(self._next, chosen + 1)
+        self.pulse.ring()
+        return chosen
+
+    def encoded(self, index: int, digest: bytes) -> None:
+        """The chunk's content is known from now on."""
+        with self._lock:
+            self._entries[index].digest = digest
+        self.pulse.ring()
+
+    def settle(self, index: int, state: ChunkState, reason: str = "") -> bool:
+        """Move ``index`` from pending to ``state``; False where it was settled before (the first word counts)."""
+        with self._lock:
+            entry = self._entries[index]
+            if entry.state != "pending":
+                return False
+            entry.state, entry.reason = state, reason
+            self._counts["pending"] -= 1
+            self._counts[state] += 1
+            self._raise_watermark()
+        self.pulse.ring()
+        return True
+
+    def _raise_watermark(self) -> None:
+        while (entry := self._entries.get(self._watermark + 1)) is not None and entry.state != "pending":
+            self._watermark += 1
+
+    def seal(self) -> None:
+        """Accept nothing more, for ever."""
+        with self._lock:
+            self._sealed = True
+        self.pulse.ring()
+
+    def close(self) -> None:
+        """The server knows that the stream has ended."""
+        with self._lock:
+            self._closed = True
+        self.pulse.ring()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether finalize was called."""
+        return self._sealed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the end was acknowledged."""
+        return self._closed
+
+    @property
+    def watermark(self) -> int:
+        """Largest k with 0..k all settled; -1 at first."""
+        return self._watermark
+
+    @property
+    def next_index(self) -> int:
+        """The index after the largest one accepted."""
+        return self._next
+
+    @property
+    def pending(self) -> int:
+        """How many accepted chunks are neither stored nor given up."""
+        return self._counts["pending"]
+
+    def pending_indices(self) -> list[int]:
+        """The pending indices, sorted."""
+        with self._lock:
+            return sorted(k for k, entry in self._entries.items() if entry.state == "pending")
+
+    def settled_below(self, index: int) -> bool:
+        """Whether every accepted chunk below ``index`` is settled."""
+        if self._watermark >= index - 1:
+            return True
+        with self._lock:
+            return all(entry.state != "pending" for k, entry in self._entries.items() if k < index)
+
+    def losses(self) -> list[Loss]:
+        """Every index below ``next_index`` that was given up or never pushed, and why."""
+        with self._lock:
+            return [loss for k in range(self._next) if (loss := _loss(k, self._entries.get(k))) is not None]
+
+    def report(self) -> StreamReport:
+        """The counts as they are now."""
+        losses = self.losses()
+        with self._lock:
+            counts, total = Counter(self._counts), len(self._entries)
+        return StreamReport(
+            chunks_spooled=total,
+            chunks_uploaded=counts["stored"],
+            chunks_dropped=counts["dropped"],
+            chunks_failed=counts["quarantined"],
+            chunks_purged=counts["purged"],
+            chunks_not_uploaded=total - counts["stored"],
+            chunks_pending=counts["pending"],
+            drained=counts["pending"] == 0,
+            closed=self._closed,
+            lost=[(loss.index, loss.reason) for loss in losses],
+        )
+
+
+def _loss(index: int, entry: Entry | None) -> Loss | None:
+    if entry is None:
+        return Loss(index, "never pushed")
+    if entry.state in {"quarantined", "dropped", "purged"}:
+        return Loss(index, f"{entry.state}: {entry.reason}" if entry.reason else entry.state)
+    return None
