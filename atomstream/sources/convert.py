@@ -64,10 +64,10 @@ def _seen(array: npt.NDArray[Any]) -> str:
 
 
 def _scale(values: npt.NDArray[Any], low: float, high: float) -> Bytes:
-    # halved first: high - low of two huge floats would overflow
-    span = high / 2 - low / 2
-    grey = (values.astype(np.float64) / 2 - low / 2) * 255.0 / span
-    return np.floor(np.clip(grey, 0.0, 255.0) + 0.5).astype(np.uint8)
+    # over 512, which costs no bit, or 255 times the span of two huge floats would overflow
+    span = high / 512 - low / 512
+    grey = (np.clip(values.astype(np.float64), low, high) / 512 - low / 512) * 255.0 / span
+    return np.floor(grey + 0.5).astype(np.uint8)
 
 
 def _scale_in_blocks(array: npt.NDArray[Any], low: float, high: float) -> Bytes:

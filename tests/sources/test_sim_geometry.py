@@ -68,7 +68,7 @@ def test_specular_does_not_move_with_rotation() -> None:
 
 
 def test_streaks_in_the_picture_are_where_geometry_says() -> None:
-    """Centroids of the first-order streaks in rendered frames give the true spacing to 0.1 %, strain and all."""
+    """Centroids of the first-order streaks in rendered frames give the true spacing to 0.1 %, strained."""
     spec = GrowthSpec(strain=0.02, strain_layers=0.2, rate_ml_s=1.0, lorentz_fraction=0.0, diffuse=0.0)
     simulator = Simulator(spec)
     number = 5 * 120
