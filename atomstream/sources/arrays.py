@@ -92,7 +92,7 @@ def open_npy(path: Path, dataset: str | None) -> ArraySource:
     """Open a .npy file as a memory map."""
     refuse_dataset(str(path), dataset)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise ConfigError(f"{path} can't be read as .npy: {error}") from error
     return ArraySource(array, name=str(path))
@@ -101,7 +101,8 @@ def open_npy(path: Path, dataset: str | None) -> ArraySource:
 def open_npz(path: Path, dataset: str | None) -> ArraySource:
     """Open the array ``dataset`` of a .npz file (default: ``frames``, or the only one), held in memory."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # opened here, for numpy leaves a torn file open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             chosen = _choose(path, list(archive.files), dataset)
             array = archive[chosen]
     except (ValueError, EOFError, OSError, BadZipFile) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ class TiffSource:
 
     fps: float | None = None
 
-    def __init__(self, path: Path, series: Any) -> None:
+    def __init__(self, path: Path, series: Sequence[Any]) -> None:
         self.name = str(path)
-        self.dtype = checked_dtype(self.name, series.dtype)
-        n_frames, height, width = checked_stack(self.name, tuple(series.shape))
-        self.n_frames: int | None = n_frames
-        self.frame_shape = (height, width)
+        self.dtype = checked_dtype(self.name, series[0].dtype)
+        stacks = [checked_stack(self.name, tuple(part.shape)) for part in series]
+        self.n_frames: int | None = sum(n_frames for n_frames, _, _ in stacks)
+        self.frame_shape = stacks[0][1:]
         self._path = path
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
@@ -40,7 +40,7 @@ class TiffSource:
         step = checked_chunk_size(chunk_size)
         tifffile = _tifffile()
         with tifffile.TiffFile(self._path) as tif:
-            pages = list(tif.series[0].pages)
+            pages = [page for series in tif.series for page in series.pages]
             for begin in range(0, len(pages), step):
                 block = [self._read(page, begin + i) for i, page in enumerate(pages[begin : begin + step])]
                 yield SourceChunk(np.stack(block))
@@ -58,27 +58,27 @@ def open_tiff(path: Path, dataset: str | None) -> FrameSource:
     refuse_dataset(str(path), dataset)
     tifffile = _tifffile()
     try:
-        tif = tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
+        with tifffile.TiffFile(path) as tif:
+            series = _checked_series(path, list(tif.series))
+            if len(series) == 1 and series[0].dataoffset is not None:
+                return ArraySource(tifffile.memmap(path, series=0, mode="r"), name=str(path))
+            return TiffSource(path, series)
+    except ConfigError:
+        raise
+    except Exception as error:  # of damaged bytes the parser raises struct.error and much else
         raise ConfigError(f"{path} can't be read as TIFF: {error}") from error
-    with tif:
-        series = _only_series(path, tif)
-        if series.dataoffset is not None:
-            return ArraySource(tifffile.memmap(path, series=0, mode="r"), name=str(path))
-        return TiffSource(path, series)
 
 
-def _only_series(path: Path, tif: Any) -> Any:
-    if not len(tif.series):
+def _checked_series(path: Path, series: list[Any]) -> list[Any]:
+    """Return what tifffile groups the pages in: one series, or many where a camera appended page by page."""
+    if not series:
         raise ConfigError(f"{path} is empty: it has no pages")
-    if len(tif.series) > 1:
-        sizes = ", ".join(str(series.shape) for series in tif.series[:3])
-        raise ConfigError(
-            f"{path} mixes pages of different sizes ({sizes}); a stream's frames are all of one size"
-        )
-    series = tif.series[0]
-    if "S" in series.axes:
-        raise ConfigError(f"{path} holds colour frames {series.shape}; make them grey first")
+    kinds = {f"{part.shape[-2:]} {part.dtype}" for part in series}
+    if len(kinds) > 1:
+        sizes = ", ".join(sorted(kinds)[:3])
+        raise ConfigError(f"{path} mixes pages of different sizes ({sizes}); a stream's are all of one size")
+    if "S" in series[0].axes:
+        raise ConfigError(f"{path} holds colour frames {series[0].shape}; make them grey first")
     return series
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from atomstream.errors import ConfigError
 
 from .frame_source import SourceChunk, checked_chunk_size, optional_package, refuse_dataset
+
+logger = logging.getLogger(__name__)
 
 _DEEP_GREY = {f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be")}
 
@@ -41,18 +44,31 @@ class VideoSource:
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time, with their times."""
         step = checked_chunk_size(chunk_size)
-        frames: list[np.ndarray[Any, Any]] = []
-        times: list[float | None] = []
+        block: list[tuple[np.ndarray[Any, Any], float | None]] = []
+        count = 0
+        try:
+            for timed in self._timed_frames():
+                block.append(timed)
+                count += 1
+                if len(block) == step:
+                    yield _chunk(block)
+                    block = []
+        except ConfigError:
+            if block:  # frames before the damage are whole
+                yield _chunk(block)
+            raise
+        if block:
+            yield _chunk(block)
+        if self.n_frames is not None and count < self.n_frames:
+            # a file cut off between two frames ends like any other: FFmpeg raises nothing
+            logger.warning("%s ended after %d of the %d frames it promises", self.name, count, self.n_frames)
+
+    def _timed_frames(self) -> Iterator[tuple[np.ndarray[Any, Any], float | None]]:
         start: float | None = None
         for frame, _ in self._decode():
             start = frame.time if start is None else start
-            frames.append(self._checked(_to_grey(frame)))
-            times.append(None if frame.time is None or start is None else frame.time - start)
-            if len(frames) == step:
-                yield _chunk(frames, times)
-                frames, times = [], []
-        if frames:
-            yield _chunk(frames, times)
+            time = None if frame.time is None or start is None else frame.time - start
+            yield self._checked(_to_grey(frame)), time
 
     def _decode(self) -> Iterator[tuple[Any, Any]]:
         """Yield decoded frames with their stream; PyAV's errors become one sentence."""
@@ -83,9 +99,10 @@ def open_video(path: Path, dataset: str | None) -> VideoSource:
     return VideoSource(path)
 
 
-def _chunk(frames: list[np.ndarray[Any, Any]], times: list[float | None]) -> SourceChunk:
-    known = [time for time in times if time is not None]
-    return SourceChunk(np.stack(frames), np.array(known) if len(known) == len(times) else None)
+def _chunk(block: list[tuple[np.ndarray[Any, Any], float | None]]) -> SourceChunk:
+    known = [time for _, time in block if time is not None]
+    frames = np.stack([frame for frame, _ in block])
+    return SourceChunk(frames, np.array(known) if len(known) == len(block) else None)
 
 
 def _to_grey(frame: Any) -> np.ndarray[Any, Any]:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from atomstream.errors import ConfigError
+from atomstream.sources import open_source
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A path that is not there is told by name."""
+    with pytest.raises(ConfigError, match=r"nowhere\.npy does not exist"):
+        open_source(tmp_path / "nowhere.npy")
+
+
+def test_an_unknown_kind_lists_the_known(tmp_path: Path) -> None:
+    """An extension nobody reads is answered with those that are read."""
+    (tmp_path / "a.imm").write_bytes(b"kSA")
+    with pytest.raises(ConfigError, match=r"a\.imm is of no known kind; .*\.npy.*\.tif.*Zarr"):
+        open_source(tmp_path / "a.imm")
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((2, 4, 5), np.int32), r"int32 pixels.*to_uint8\(frames, low, high\)"),
+        (np.zeros((2, 4, 5), np.float32), r"float32 pixels.*to_uint8"),
+        (np.zeros((2, 4, 5), bool), "bool pixels.*to_uint8"),
+        (np.zeros((2, 4, 5, 3), np.uint8), "colour frames"),
+        (np.zeros((2, 4, 5, 6), np.uint8), r"shape \(2, 4, 5, 6\)"),
+        (np.zeros(7, np.uint8), r"shape \(7,\)"),
+        (np.zeros((0, 4, 5), np.uint8), "empty"),
+        (np.zeros((3, 0, 5), np.uint8), "empty"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_arrays_that_are_no_frames(tmp_path: Path, array: npt.NDArray[Any], said: str, suffix: str) -> None:
+    """Wrong dtype, colour, wrong shape and empty stacks are each told in a sentence with the way out."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, array)
+    else:
+        np.savez(path, frames=array)
+    with pytest.raises(ConfigError, match=said):
+        open_source(path)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04 torn", b"text"])
+def test_damaged_arrays_are_told(tmp_path: Path, name: str, content: bytes) -> None:
+    """A file that isn't what its name says is told, whatever numpy raised."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="can't be read as"):
+        open_source(tmp_path / name)
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    """An object array, which would run code on loading, is refused."""
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ConfigError, match="can't be read as"):
+        open_source(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "install"),
+    [
+        ("av", "a.mp4", "video"),
+        ("av", "a.png", "video"),
+        ("tifffile", "a.tif", "video"),
+        ("zarr", "a.zarr", "server"),
+    ],
+)
+def test_a_missing_package_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, install: str
+) -> None:
+    """Without the optional package the error is one sentence with the pip command."""
+    if name == "a.zarr":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "zarr.json").write_text("{}")
+    else:
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"needs the package '{package}'.*atomstream\[{install}\]"):
+        open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.tif", "a.mp4", "a.png"])
+def test_a_dataset_only_where_there_are_several(tmp_path: Path, name: str) -> None:
+    """A dataset for a file that holds a single sequence is a mistake and is told."""
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ConfigError, match="leave out the dataset 'frames'"):
+        open_source(tmp_path / name, dataset="frames")
+
+
+def test_importing_sources_imports_nothing_heavy() -> None:
+    """`import atomstream.sources` loads no video, TIFF, Zarr or scipy package."""
+    code = (
+        "import sys, atomstream.sources; "
+        "print(sorted({'av', 'tifffile', 'zarr', 'scipy', 'PIL', 'aiohttp'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
