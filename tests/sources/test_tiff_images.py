@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from source_files import DEEP, FRAMES, read, tifffile, write_image
+
+from atomstream.errors import ConfigError
+from atomstream.sources import open_source
+
+
+@pytest.mark.parametrize("frames", [FRAMES, DEEP, DEEP[:1]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"compression": "zlib"},
+        {"imagej": True},
+        {"bigtiff": True, "byteorder": ">"},
+        {"ome": True},
+        {"compression": "zlib", "rowsperstrip": 7},
+    ],
+)
+def test_tiff_stacks(tmp_path: Path, frames: npt.NDArray[Any], options: dict[str, Any]) -> None:
+    """TIFF stacks of 8 and 16 bits, mapped or compressed, plain, ImageJ, OME or BigTIFF, come equal."""
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack", **options)
+    np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), frames)
+
+
+def test_tiff_written_page_by_page(tmp_path: Path) -> None:
+    """Pages appended one at a time, as cameras do, form one stack."""
+    with tifffile.TiffWriter(tmp_path / "a.tiff") as writer:
+        for frame in FRAMES:
+            writer.write(frame, contiguous=False, photometric="minisblack")
+    with tifffile.TiffWriter(tmp_path / "b.tiff") as writer:
+        writer.write(FRAMES[:6], photometric="minisblack", contiguous=False)
+        writer.write(FRAMES[6:], photometric="minisblack", contiguous=False)
+    for name in ("a.tiff", "b.tiff"):
+        np.testing.assert_array_equal(read(open_source(tmp_path / name)), FRAMES)
+
+
+def test_tiff_that_is_no_stack(tmp_path: Path) -> None:
+    """Colour, pages of different sizes, and torn files are each told in a sentence."""
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((2, 8, 8, 3), np.uint8), photometric="rgb")
+    with tifffile.TiffWriter(tmp_path / "mixed.tif") as writer:
+        writer.write(FRAMES[0])
+        writer.write(FRAMES[0, :20])
+    (tmp_path / "torn.tif").write_bytes(b"II*\0")
+    for name, said in (
+        ("rgb", "colour frames"),
+        ("mixed", "different sizes"),
+        ("torn", "can't be read as TIFF"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            open_source(tmp_path / f"{name}.tif")
+
+
+def test_a_torn_page_is_named(tmp_path: Path) -> None:
+    """A page whose bytes are damaged fails when it is read, with its number; those before come out."""
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        offset = tif.pages[6].dataoffsets[0]
+    with open(tmp_path / "a.tif", "r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 40)
+    chunks = open_source(tmp_path / "a.tif").chunks(3)
+    np.testing.assert_array_equal(next(chunks).frames, FRAMES[:3])
+    next(chunks)
+    with pytest.raises(ConfigError, match=r"a\.tif: page 6 can't be read"):
+        next(chunks)
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".png", "png"), (".bmp", "bmp")])
+def test_images_come_in_natural_order(tmp_path: Path, suffix: str, codec: str) -> None:
+    """frame2 comes before frame10; other files in the folder are left alone."""
+    for k, frame in enumerate(FRAMES):
+        write_image(tmp_path / f"frame%{k}{suffix}", frame, codec=codec)
+    (tmp_path / "notes.txt").write_text("Ga open")
+    (tmp_path / f"._frame3{suffix}").write_bytes(b"mac")
+    np.testing.assert_array_equal(read(open_source(tmp_path)), FRAMES)
+
+
+def test_images_of_sixteen_bits(tmp_path: Path) -> None:
+    """16-bit PNG and TIFF images keep all their bits."""
+    for kind in ("png", "tif"):
+        (tmp_path / kind).mkdir()
+    for k, frame in enumerate(DEEP):
+        write_image(tmp_path / "png" / f"{k}.png", frame, source="gray16be")
+        tifffile.imwrite(tmp_path / "tif" / f"{k}.tif", frame)
+    for kind in ("png", "tif"):
+        np.testing.assert_array_equal(read(open_source(tmp_path / kind)), DEEP)
+
+
+def test_grey_saved_as_rgb_is_grey(tmp_path: Path) -> None:
+    """A PNG whose three channels agree is grey; one whose channels differ is a colour picture."""
+    rgb = np.repeat(FRAMES[0][..., None], 3, axis=2)
+    write_image(tmp_path / "a.png", rgb, source="rgb24")
+    np.testing.assert_array_equal(read(open_source(tmp_path / "a.png")), FRAMES[:1])
+    rgb[20:, :, 0] = 200
+    write_image(tmp_path / "b.png", rgb, source="rgb24")
+    write_image(tmp_path / "c.png", np.repeat(DEEP[0][..., None], 3, axis=2), source="rgb48be")
+    for name in ("b.png", "c.png"):
+        with pytest.raises(ConfigError, match=f"{name} is a colour picture"):
+            open_source(tmp_path / name)
+
+
+def test_folders_that_are_no_sequence(tmp_path: Path) -> None:
+    """No images, several kinds, another size on the way, a stack within, a torn file: each is told."""
+    for name in ("empty", "kinds", "sizes", "stack", "torn"):
+        (tmp_path / name).mkdir()
+    write_image(tmp_path / "kinds" / "a.png", FRAMES[0])
+    write_image(tmp_path / "kinds" / "a.bmp", FRAMES[0], codec="bmp")
+    write_image(tmp_path / "sizes" / "a1.png", FRAMES[0])
+    write_image(tmp_path / "sizes" / "a2.png", np.ascontiguousarray(FRAMES[0, :40]))
+    tifffile.imwrite(tmp_path / "stack" / "a.tif", FRAMES)
+    (tmp_path / "torn" / "a.png").write_bytes(b"\x89PNG\r\n")
+    said = {
+        "empty": "is empty",
+        "kinds": "1 .bmp, 1 .png",
+        "stack": "11 pages",
+        "torn": "a.png can't be read",
+    }
+    for name, sentence in said.items():
+        with pytest.raises(ConfigError, match=sentence):
+            open_source(tmp_path / name)
+    with pytest.raises(ConfigError, match=r"a2\.png is \(40, 64\)"):
+        read(open_source(tmp_path / "sizes"))
