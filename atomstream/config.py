@@ -42,7 +42,6 @@ class ClientSettings:
 
     api_key: str
     endpoint: str
-    verbosity: int = 1
     buffer_bytes: int = 512 * MIB
     on_full: OnFull = "wait"
     full_timeout_s: float | None = None

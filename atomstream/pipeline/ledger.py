@@ -131,6 +131,11 @@ class Ledger:
         """How many accepted chunks are neither stored nor given up."""
         return self._counts["pending"]
 
+    def counts(self) -> Counter[ChunkState]:
+        """How many accepted chunks are in each state."""
+        with self._lock:
+            return Counter(self._counts)
+
     def pending_indices(self) -> list[int]:
         """The pending indices, sorted."""
         with self._lock:

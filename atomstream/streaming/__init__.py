@@ -1,0 +1,8 @@
+"""The front doors: :class:`RHEEDStreamer` for scripts and threads, :class:`AsyncRHEEDStreamer` for asyncio."""
+
+from __future__ import annotations
+
+from atomstream.streaming.blocking import RHEEDStreamer
+from atomstream.streaming.streamer import AsyncRHEEDStreamer
+
+__all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer"]

@@ -1,0 +1,168 @@
+"""The blocking front door: the async streamer's verbs over one portal thread of its own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from atomstream.errors import ClosedError
+from atomstream.records import ClockStatus, Frames, StreamReport
+from atomstream.streaming.portal import Portal
+from atomstream.streaming.status import StreamerStats
+from atomstream.streaming.streamer import AsyncRHEEDStreamer
+
+T = TypeVar("T")
+
+EXIT_WAIT_S: Final = 4.0
+"""At interpreter exit nothing new can be looked up or started; what is under way gets this long."""
+
+
+class RHEEDStreamer:
+    """Stream live RHEED frames from a script, a notebook or many threads.
+
+    Takes the arguments of :class:`AsyncRHEEDStreamer` and has its verbs, blocking; they may be called from any
+    thread. Ctrl-C comes through at once and loses nothing that was accepted. Close it, or use it in a ``with``.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        endpoint: str | None = None,
+        verbosity: int | None = None,
+        **settings: Any,
+    ) -> None:
+        self._streamer = AsyncRHEEDStreamer(api_key, endpoint, verbosity, **settings)
+        self._pid = os.getpid()
+        self._portal = Portal()
+        _live.add(self)
+
+    def initialize(
+        self,
+        fps: float,
+        rotations_per_min: float,
+        chunk_size: int,
+        stream_name: str | None = None,
+        physical_sample: str | None = None,
+        project_id: str | None = None,
+        tags: Sequence[str] | None = None,
+        azimuth: str | None = None,
+    ) -> str:
+        """Create a stream; see :meth:`AsyncRHEEDStreamer.initialize`."""
+        return self._call(
+            lambda: self._streamer.initialize(
+                fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
+            )
+        )
+
+    def push(
+        self,
+        data_id: str,
+        chunk_idx: int,
+        frames: Frames,
+        capture_start_ms_utc: float | None = None,
+        *,
+        frame_times_ms: Sequence[float] | None = None,
+        frame_ids: Sequence[int] | None = None,
+        angles_deg: Sequence[float] | None = None,
+        copy: bool = True,
+    ) -> None:
+        """Hand over one chunk; see :meth:`AsyncRHEEDStreamer.push`."""
+        self._call(
+            lambda: self._streamer.push(
+                data_id,
+                chunk_idx,
+                frames,
+                capture_start_ms_utc,
+                frame_times_ms=frame_times_ms,
+                frame_ids=frame_ids,
+                angles_deg=angles_deg,
+                copy=copy,
+            )
+        )
+
+    def push_frame(
+        self,
+        data_id: str,
+        frame: Frames,
+        capture_ms_utc: float | None = None,
+        frame_id: int | None = None,
+        angle_deg: float | None = None,
+    ) -> None:
+        """Hand over one frame; see :meth:`AsyncRHEEDStreamer.push_frame`.
+
+        Copies on the calling thread; another thread is involved only where there is no room.
+        """
+        if not self._streamer.try_push_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg):
+            self._call(lambda: self._streamer.push_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg))
+
+    def run(self, data_id: str, frames_iter: Iterable[Any]) -> None:
+        """Push everything that ``frames_iter`` yields, iterated here; see :meth:`AsyncRHEEDStreamer.run`."""
+        if not isinstance(frames_iter, Iterable):
+            raise TypeError(f"run() takes an iterable of frames, not {type(frames_iter).__name__}.")
+        for item in frames_iter:
+            self._call(partial(self._streamer.push_item, data_id, item))
+
+    def flush(self, data_id: str, timeout_s: float | None = None) -> None:
+        """Wait until all that was pushed so far is settled; see :meth:`AsyncRHEEDStreamer.flush`."""
+        self._call(lambda: self._streamer.flush(data_id, timeout_s))
+
+    def finalize(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
+        """Deliver, end and report; see :meth:`AsyncRHEEDStreamer.finalize`."""
+        report = self._call(lambda: self._streamer.finalize_quietly(data_id, drain_timeout_s))
+        self._streamer.warn_of_losses(data_id, report, stacklevel=2)
+        return report
+
+    def clock_status(self) -> ClockStatus | None:
+        """See :meth:`AsyncRHEEDStreamer.clock_status`."""
+        return self._call(self._streamer.clock_status)
+
+    def stats(self) -> StreamerStats:
+        """See :meth:`AsyncRHEEDStreamer.stats`."""
+        return self._call(self._streamer.stats)
+
+    def close(self, drain_timeout_s: float = 30.0) -> None:
+        """Deliver what was pushed and let go of everything; see :meth:`AsyncRHEEDStreamer.close`."""
+        if self._pid != os.getpid() or not self._portal.running:
+            return
+        try:
+            self._portal.call(lambda: self._streamer.close(drain_timeout_s))
+        finally:
+            self._portal.stop()
+            _live.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, verb: Callable[[], Awaitable[T]]) -> T:
+        if self._pid != os.getpid():
+            raise ClosedError(
+                "This streamer belongs to the process that made it; a forked child can't use it (its parent goes "
+                "on unharmed). Make a new RHEEDStreamer in the child."
+            )
+        return self._portal.call(verb)
+
+
+_live: set[RHEEDStreamer] = set()
+"""Streamers not closed: held, so that what was pushed goes on its way even when the name is gone."""
+
+
+def _close_all() -> None:
+    for streamer in list(_live):
+        if streamer._pid == os.getpid():
+            try:
+                streamer.close(EXIT_WAIT_S)
+            except BaseException as error:  # an exit hook has nobody above it who could act
+                print(f"atomstream: at exit: {error}", file=sys.stderr)  # noqa: T201
+
+
+atexit.register(_close_all)

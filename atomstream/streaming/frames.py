@@ -1,0 +1,146 @@
+"""What a caller may push, checked before anything is held: a clear error, and nothing is lost (P1, P2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.config import MAX_CHUNK_INDEX, finite, whole
+from atomstream.records import FrameMeta, Frames, StreamSpec
+
+_EARLIEST_MS = 0.0
+_LATEST_MS = 4_102_444_800_000.0  # the year 2100: beyond it somebody passed microseconds
+
+
+def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
+    """``frames`` as (N, H, W), not copied.
+
+    Raises:
+        TypeError: not an array, or of a dtype that this stream's server does not take.
+        ValueError: not (N, H, W) or (H, W), empty, or more frames than ``chunk_size``.
+    """
+    array = _check_array(frames, spec)
+    if array.ndim == 2:
+        array = array[np.newaxis]
+    if len(array) > spec.chunk_size:
+        raise ValueError(
+            f"{len(array)} frames are more than the stream's chunk_size of {spec.chunk_size}. "
+            "Push at most chunk_size at a time; run() splits larger arrays by itself."
+        )
+    return array
+
+
+def check_item(frames: Any, spec: StreamSpec) -> Frames:
+    """As :func:`check_chunk`, of any number of frames; a single one keeps its shape (H, W)."""
+    return _check_array(frames, spec)
+
+
+def check_frame(frame: Any, spec: StreamSpec) -> Frames:
+    """One frame of shape (H, W).
+
+    Raises:
+        TypeError, ValueError: as :func:`check_chunk`.
+    """
+    if type(frame) is np.ndarray and frame.ndim == 2 and frame.dtype == np.uint8 and frame.size:
+        return frame  # the 120 times a second path
+    array = _check_array(frame, spec)
+    if array.ndim != 2:
+        raise ValueError(f"push_frame takes one frame of shape (H, W), not {array.shape}; push takes chunks.")
+    return array
+
+
+def _check_array(frames: Any, spec: StreamSpec) -> Frames:
+    array = _as_array(frames)
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise TypeError(
+            f"Frames must be uint8, not {array.dtype}: nothing is cast silently. Convert them with "
+            "atomstream.sources.to_uint8(frames, low, high), which scales low..high to 0..255."
+        )
+    if array.dtype.itemsize == 2 and not spec.announced:
+        raise TypeError(
+            "Frames must be uint8 for this server, not uint16 (only an atomstream server takes 16 bit): convert "
+            "them with atomstream.sources.to_uint8(frames, low, high), which scales low..high to 0..255."
+        )
+    if array.ndim not in (2, 3):
+        raise ValueError(
+            f"Frames must have shape (N, H, W) or (H, W), not {array.shape}"
+            + (": colour frames must be made gray first." if array.ndim == 4 else ".")
+        )
+    if array.size == 0:
+        raise ValueError(f"Frames of shape {array.shape} hold no pixel; N, H and W must be at least 1.")
+    return array
+
+
+def _as_array(frames: Any) -> npt.NDArray[Any]:
+    if isinstance(frames, np.ma.MaskedArray):
+        raise TypeError(
+            "Frames are a masked array: fill it first (frames.filled(0)), for masks are not sent."
+        )
+    if isinstance(frames, np.ndarray):
+        return np.asarray(frames)
+    if hasattr(frames, "__array__") or hasattr(frames, "__array_interface__"):
+        return np.asarray(frames)
+    hint = ": np.stack(frames) makes one of a list of frames" if isinstance(frames, (list, tuple)) else ""
+    raise TypeError(f"Frames must be a numpy array of uint8, not {type(frames).__name__}{hint}.")
+
+
+def check_index(chunk_idx: Any) -> int:
+    """A chunk index: a whole number from 0.
+
+    Raises:
+        TypeError, ValueError: it is not.
+    """
+    return whole("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
+
+
+def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | None:
+    """A capture time in UTC milliseconds, or None.
+
+    Raises:
+        TypeError, ValueError: not a number, or no time that a camera can have.
+    """
+    return None if value is None else finite(name, value, _EARLIEST_MS, _LATEST_MS)
+
+
+def check_meta(
+    n_frames: int,
+    frame_times_ms: Sequence[float] | None,
+    frame_ids: Sequence[int] | None,
+    angles_deg: Sequence[float] | None,
+) -> FrameMeta:
+    """Per-frame data of a chunk, each None or of N entries.
+
+    Raises:
+        TypeError, ValueError: another length, or entries that are not finite numbers.
+    """
+    return FrameMeta(
+        times_ms=_column("frame_times_ms", frame_times_ms, n_frames, _time),
+        ids=_column("frame_ids", frame_ids, n_frames, check_frame_id),
+        angles_deg=_column("angles_deg", angles_deg, n_frames, check_angle),
+    )
+
+
+def check_frame_id(value: Any) -> int:
+    """A camera's frame counter, within 64 bits."""
+    return whole("frame_id", value, -(2**63), 2**63 - 1)
+
+
+def check_angle(value: Any) -> float:
+    """An angle in degrees, finite."""
+    return finite("angle_deg", value, -1e9, 1e9)
+
+
+def _time(value: Any) -> float:
+    return finite("frame_times_ms", value, _EARLIEST_MS, _LATEST_MS)
+
+
+def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
+    if values is None:
+        return None
+    items = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if len(items) != n_frames:
+        raise ValueError(f"{name} has {len(items)} entries for {n_frames} frames; it wants one for each.")
+    return tuple(check(item) for item in items)

@@ -1,0 +1,346 @@
+"""The async front door: :class:`AsyncRHEEDStreamer`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from atomstream.config import OnFull, finite
+from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
+from atomstream.pipeline.filler import Shot
+from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.stream import Stream
+from atomstream.records import ClockStatus, FrameMeta, Frames, StreamReport
+from atomstream.streaming import frames as checks
+from atomstream.streaming.arguments import InitializeRequest
+from atomstream.streaming.engine import Engine
+from atomstream.streaming.feeding import items_of, split
+from atomstream.streaming.settings import make_settings
+from atomstream.streaming.status import StreamerStats, stats_of
+
+
+class AsyncRHEEDStreamer:
+    """Stream live RHEED frames from an asyncio application.
+
+    Belongs to the event loop of its first awaited verb; may be entered and left in different tasks.
+    ``try_push_frame`` may be called from any thread.
+
+    Args:
+        api_key: the server's key; else ``$ATOMSTREAM_API_KEY``.
+        endpoint: the server; else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
+        verbosity: 0 errors, 1 warnings, 2 progress, 3 all on stderr; None leaves logging alone.
+        buffer_bytes: ceiling of frames held in memory, raw and encoded; default 512 MiB or a quarter of RAM.
+        on_full: what ``push`` does when that is reached: wait, drop_newest, drop_oldest or raise.
+        full_timeout_s: longest wait of ``on_full="wait"``; None waits without limit.
+        compression_level: zstd's, 1 by default.
+        encoder_threads: compressors; one a core by default, at most 4.
+        upload_concurrency: uploads at once.
+        clock_sync: whether to measure the server's clock against this host's.
+
+    Raises:
+        ConfigError: a setting that can't be meant, or no key.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        endpoint: str | None = None,
+        verbosity: int | None = None,
+        *,
+        buffer_bytes: int | None = None,
+        on_full: OnFull = "wait",
+        full_timeout_s: float | None = None,
+        compression_level: int = 1,
+        encoder_threads: int | None = None,
+        upload_concurrency: int = 4,
+        request_timeout_s: float = 30.0,
+        upload_timeout_s: float = 300.0,
+        clock_sync: bool | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
+        self._settings = make_settings(**given)
+        self._pid = os.getpid()
+        self._engine: Engine | None = None
+        self._closed = False
+
+    # -- a stream's life ----------------------------------------------------------------------------------
+
+    async def initialize(
+        self,
+        fps: float,
+        rotations_per_min: float,
+        chunk_size: int,
+        stream_name: str | None = None,
+        physical_sample: str | None = None,
+        project_id: str | None = None,
+        tags: Sequence[str] | None = None,
+        azimuth: str | None = None,
+    ) -> str:
+        """Create a stream on the server and return its ``data_id``.
+
+        Args:
+            fps: frames a second of the camera.
+            rotations_per_min: of the substrate; 0 for stationary RHEED.
+            chunk_size: frames in a chunk; the hosted service wants at least 2 s of them.
+            stream_name: how it is listed; ``RHEED Stream @ 4:41PM`` by default.
+            physical_sample: a name (matched ignoring case, created if missing) or a UUID (must exist).
+            project_id: its tracking sample is set to ``physical_sample``.
+            tags: names (created if missing) or UUIDs (must exist).
+            azimuth: the crystal's azimuth, of stationary streams only.
+
+        Raises:
+            TypeError, ValueError: an argument that can't be meant; nothing was created.
+            NotFoundError: a sample or tag UUID that does not exist; nothing was created.
+            LinkError: the stream was created but not linked; it has been ended.
+            ServiceError: the server refused or was not reached.
+        """
+        self._check_usable()
+        if self._engine is None:
+            self._engine = Engine(self._settings)
+        return await self._engine.initialize(
+            InitializeRequest(
+                fps=fps,
+                rotations_per_min=rotations_per_min,
+                chunk_size=chunk_size,
+                stream_name=stream_name,
+                physical_sample=physical_sample,
+                project_id=project_id,
+                tags=tags,
+                azimuth=azimuth,
+            )
+        )
+
+    async def push(
+        self,
+        data_id: str,
+        chunk_idx: int,
+        frames: Frames,
+        capture_start_ms_utc: float | None = None,
+        *,
+        frame_times_ms: Sequence[float] | None = None,
+        frame_ids: Sequence[int] | None = None,
+        angles_deg: Sequence[float] | None = None,
+        copy: bool = True,
+    ) -> None:
+        """Hand over one chunk; returns when it is copied, long before it is delivered.
+
+        Args:
+            data_id: the stream.
+            chunk_idx: from 0; an index belongs to one content, so the same one again is checked, not sent.
+            frames: uint8 (N, H, W) with N up to ``chunk_size``, or (H, W), of any strides. uint16 too towards
+                an atomstream server.
+            capture_start_ms_utc: when the first frame was captured, sent as given; None: they were just captured.
+            frame_times_ms: capture time of each frame in UTC ms (sent to an atomstream server only).
+            frame_ids: the camera's counter of each frame (likewise).
+            angles_deg: the manipulator's angle at each frame (likewise).
+            copy: False hands the array itself over, where it is C-contiguous: do not write to it again.
+
+        Raises:
+            TypeError, ValueError: frames that can't be meant; nothing was taken.
+            ChunkConflictError: the index was pushed before with other frames.
+            BufferFullError: no room, where ``on_full`` or ``full_timeout_s`` says so.
+            StreamFinalizedError, UnknownStreamError, StreamGoneError: the stream takes no frames.
+        """
+        engine, stream = self._open_stream(data_id)
+        index = checks.check_index(chunk_idx)
+        array = checks.check_chunk(frames, stream.spec)
+        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
+        meta = checks.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
+        given = checks.check_capture_ms(capture_start_ms_utc)
+        stamp = engine.stamp(len(array) / stream.spec.fps, _first_time(given, meta))
+        await engine.pipeline.intake.push(stream, Offer(index, array, stamp, meta, copy))
+
+    async def push_frame(
+        self,
+        data_id: str,
+        frame: Frames,
+        capture_ms_utc: float | None = None,
+        frame_id: int | None = None,
+        angle_deg: float | None = None,
+    ) -> None:
+        """Hand over one frame; chunks of ``chunk_size`` fill and go by themselves.
+
+        The last short chunk goes at ``flush`` or ``finalize``. A gap in ``frame_id`` or capture times ends a
+        chunk early, so that frames keep their place in time.
+
+        Raises:
+            As :meth:`push`.
+        """
+        shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        engine, stream = self._stream(data_id)
+        filler = engine.pipeline.fillers[data_id]
+        while not filler.try_add(shot):
+            permit = await engine.pipeline.intake.enter(stream, filler.nbytes_needed(frame), filling=True)
+            if permit is None:
+                engine.pipeline.intake.refuse(stream, None)
+                filler.discard_chunk()
+            else:
+                filler.bring(permit)
+
+    def try_push_frame(
+        self,
+        data_id: str,
+        frame: Frames,
+        capture_ms_utc: float | None = None,
+        frame_id: int | None = None,
+        angle_deg: float | None = None,
+    ) -> bool:
+        """As :meth:`push_frame` but never waits, from any thread; False: no room now, the frame was not taken."""
+        shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        return self._stream(data_id)[0].pipeline.fillers[data_id].try_add(shot)
+
+    async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """Push everything that ``frames_iter`` yields, from the stream's next index on.
+
+        Args:
+            data_id: the stream.
+            frames_iter: a sync or async iterable of frames or ``(frames, capture_start_ms_utc)``. A sync one is
+                iterated in a thread of its own, for it may sleep. Items above ``chunk_size`` are split, single
+                frames (H, W) are gathered as ``push_frame`` does.
+
+        Raises:
+            As :meth:`push`, and what the iterable raises; what was taken before is safe.
+        """
+        self._open_stream(data_id)
+        async for item in items_of(frames_iter):
+            await self.push_item(data_id, item)
+
+    async def push_item(self, data_id: str, item: Any) -> None:
+        """One item of :meth:`run`."""
+        frames, given_ms = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        engine, stream = self._open_stream(data_id)
+        array = checks.check_item(frames, stream.spec)
+        given = checks.check_capture_ms(given_ms)
+        if array.ndim == 2:
+            await self.push_frame(data_id, array, given)
+            return
+        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
+        engine.pipeline.fillers[data_id].flush()
+        stamp = engine.stamp(len(array) / stream.spec.fps, given)
+        for part, part_stamp in split(array, stamp, stream.spec):
+            await engine.pipeline.intake.push(stream, Offer(None, part, part_stamp, FrameMeta()))
+
+    async def flush(self, data_id: str, timeout_s: float | None = None) -> None:
+        """Wait until all that was pushed so far is settled with the server.
+
+        Raises:
+            DrainTimeoutError: ``timeout_s`` ran out; nothing is lost, uploads go on.
+        """
+        engine, stream = self._stream(data_id)
+        await engine.flush(stream, _timeout(timeout_s))
+
+    async def finalize(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
+        """Wait until everything is delivered, say that the stream is complete, report what arrived.
+
+        May be called again; the stream takes no frames from the first call on. None waits 600 s.
+
+        Raises:
+            DrainTimeoutError: time ran out. Nothing was discarded, uploads go on, the error has the report.
+            StreamGoneError: the server does not know the stream any more.
+
+        Warns:
+            RuntimeWarning: once, when chunks are missing.
+        """
+        report = await self.finalize_quietly(data_id, drain_timeout_s)
+        self.warn_of_losses(data_id, report, stacklevel=2)
+        return report
+
+    async def finalize_quietly(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
+        """:meth:`finalize` without the warning, for callers that give it in a frame of their own."""
+        timeout = _timeout(drain_timeout_s)
+        engine = self._running()
+        return await engine.finalize(engine.pipeline.stream(data_id), timeout)
+
+    def warn_of_losses(self, data_id: str, report: StreamReport, stacklevel: int) -> None:
+        """The one RuntimeWarning about missing chunks, from the caller's frame."""
+        self._running().endings[data_id].warn_once(report, stacklevel + 1)
+
+    # -- how it stands ------------------------------------------------------------------------------------
+
+    async def clock_status(self) -> ClockStatus | None:
+        """How this host's clock stands to the server's; None where it was not measured."""
+        self._check_usable()
+        return None if self._engine is None else self._engine.clock_status()
+
+    async def stats(self) -> StreamerStats:
+        """Counts, rates and room now (see :class:`~atomstream.streaming.status.StreamerStats`)."""
+        self._check_usable()
+        return stats_of(self._settings, None if self._engine is None else self._engine.pipeline)
+
+    async def close(self, drain_timeout_s: float = 30.0) -> None:
+        """Deliver what was pushed, at most ``drain_timeout_s`` seconds, then let go of everything.
+
+        Harmless when repeated. Does not finalize: that is said by ``finalize`` alone.
+
+        Warns:
+            RuntimeWarning: chunks were not delivered in time.
+        """
+        if self._pid != os.getpid() or self._closed:
+            return
+        self._closed = True
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close(finite("drain_timeout_s", drain_timeout_s, 0.0, 1e9))
+
+    async def __aenter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- shared ------------------------------------------------------------------------------------------
+
+    def _check_usable(self) -> None:
+        if self._pid != os.getpid():
+            raise ClosedError(
+                "This streamer belongs to the process that made it; a forked child can't use it (its parent goes "
+                "on unharmed). Make a new RHEEDStreamer in the child."
+            )
+        if self._closed:
+            raise ClosedError("The streamer is closed; make a new one.")
+
+    def _running(self) -> Engine:
+        self._check_usable()
+        if self._engine is None:
+            raise UnknownStreamError("No stream yet: call initialize() first; it returns the data_id.")
+        return self._engine
+
+    def _stream(self, data_id: str) -> tuple[Engine, Stream]:
+        engine = self._running()
+        stream = engine.pipeline.stream(data_id)
+        if stream.failure is not None:
+            raise engine.told(stream)
+        return engine, stream
+
+    def _open_stream(self, data_id: str) -> tuple[Engine, Stream]:
+        engine, stream = self._stream(data_id)
+        if stream.ledger.sealed:
+            raise StreamFinalizedError(
+                f"Stream {data_id} was finalized: it takes no more frames. Initialize a new stream.",
+                data_id=data_id,
+            )
+        return engine, stream
+
+    def _shot(self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any) -> Shot:
+        engine, stream = self._open_stream(data_id)
+        given = checks.check_capture_ms(capture_ms, "capture_ms_utc")
+        return Shot(
+            frame=checks.check_frame(frame, stream.spec),
+            capture_ms=given,
+            frame_id=None if frame_id is None else checks.check_frame_id(frame_id),
+            angle_deg=None if angle_deg is None else checks.check_angle(angle_deg),
+            stamp=lambda: engine.stamp(1.0 / stream.spec.fps, given),
+        )
+
+
+def _first_time(given: float | None, meta: FrameMeta) -> float | None:
+    return meta.times_ms[0] if given is None and meta.times_ms else given
+
+
+def _timeout(value: float | None) -> float | None:
+    return None if value is None else finite("timeout", value, 0.0, 1e9)
