@@ -23,7 +23,9 @@
     │   ├── DrainTimeoutError (TimeoutError)  finalize or flush ran out of time; carries the report
     │   └── SpoolLockedError                  another process owns this stream's spool
     ├── ShardError (ValueError)               bytes that are not a valid shard
-    ├── SpoolError                            the disk under the spool
+    ├── SpoolError                            the disk under the spool failed
+    │   ├── SpoolFullError                    no room in it, by its bound or on its disk
+    │   └── RecordCorruptError                a record whose bytes are not the ones that were written
     └── ClosedError                           the streamer is closed, broken, or was forked
 
 ``retriable`` says whether trying the same thing again can help; policy asks the error, nobody else decides.
@@ -172,6 +174,17 @@ class ShardError(AtomstreamError, ValueError):
 
 class SpoolError(AtomstreamError):
     """The disk under the spool failed; the stream goes on from memory."""
+
+
+class SpoolFullError(SpoolError):
+    """No room for the record: the spool's bound, the free space it must leave, or the disk itself.
+
+    Nothing that was written before is affected; room comes back as uploads are confirmed.
+    """
+
+
+class RecordCorruptError(SpoolError):
+    """A record's bytes are not the ones that were written: it is quarantined, and costs only itself."""
 
 
 class ClosedError(AtomstreamError):

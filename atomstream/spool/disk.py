@@ -1,0 +1,206 @@
+"""The few things that the spool does to a disk, in one place, each with its twin on every system.
+
+Everything durable goes through a :class:`Disk`: so a test can make the n-th of them fail, or keep a log and
+play a power cut. Its methods raise OSError; :func:`disk_errors` turns that into the sentence for people.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.records import Piece
+
+TEMP_SUFFIX: Final = ".tmp"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
+_SAFE: Final = "Nothing written before is affected; the stream goes on from memory."
+_OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+_RENAME_TRIES: Final = 20
+_RENAME_PAUSE_S: Final = 0.01
+
+
+class Disk:
+    """The real disk. All paths are files or folders of the spool; descriptors are the caller's to close."""
+
+    def create(self, path: Path) -> int:
+        """A descriptor for writing a new, empty file; a leftover of the same name goes first.
+
+        Always a fresh inode: after a failed fsync nothing is known of the old one's pages.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, 0o666)
+
+    def open_at(self, path: Path, position: int) -> int:
+        """A descriptor for writing an existing file from ``position`` on; what stood there is cut off."""
+        fd = os.open(path, os.O_WRONLY | _OPEN_FLAGS)
+        try:
+            self.cut(fd, position)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def cut(self, fd: int, position: int) -> None:
+        """Cut the file off at ``position`` and write on from there."""
+        os.ftruncate(fd, position)
+        os.lseek(fd, position, os.SEEK_SET)
+
+    def write(self, fd: int, pieces: Sequence[Piece]) -> None:
+        """Write all pieces, one after the other, without joining them."""
+        if sys.platform == "win32":  # has no writev
+            for piece in pieces:
+                _write_rest(fd, [memoryview(piece)])
+            return
+        todo = iter(pieces)
+        while batch := [memoryview(piece).cast("B") for piece in islice(todo, os.sysconf("SC_IOV_MAX"))]:
+            _write_rest(fd, batch)
+
+    def sync(self, fd: int) -> None:
+        """Return once the file's bytes and length would survive a power cut."""
+        if sys.platform == "darwin":  # there fsync stops at the drive's cache
+            import fcntl
+
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        elif sys.platform == "win32":
+            os.fsync(fd)
+        else:
+            os.fdatasync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor; network file systems report a failed write here."""
+        os.close(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename over whatever is there, atomically.
+
+        On Windows that fails while somebody (a reader, a virus scanner) holds the target: tried again.
+        """
+        for _ in range(_RENAME_TRIES if sys.platform == "win32" else 0):
+            with suppress(PermissionError):
+                os.replace(source, target)
+                return
+            time.sleep(_RENAME_PAUSE_S)
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; one that is not there is no error."""
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def overwrite(self, path: Path, data: bytes) -> None:
+        """Write ``data`` over the start of a small file that need not survive a power cut."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | _OPEN_FLAGS, 0o666)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def make_folder(self, path: Path) -> None:
+        """Make a folder and its parents, each so that it survives a power cut."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with suppress(FileExistsError):
+            os.mkdir(path)
+        self.sync_folder(path.parent)
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove a folder if it is empty, else leave it: what is in it is not ours."""
+        with suppress(OSError):
+            os.rmdir(path)
+
+    def sync_folder(self, path: Path) -> None:
+        """Return once the folder's entries (creations, renames) would survive a power cut.
+
+        Windows has no such call: NTFS journals its folders. Nor have some network file systems.
+        """
+        if sys.platform == "win32":
+            return
+        fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
+        finally:
+            os.close(fd)
+
+    def open_read(self, path: Path) -> io.FileIO:
+        """An unbuffered file for reading."""
+        return io.FileIO(path, "rb")
+
+    def free_bytes(self, path: Path) -> int:
+        """Bytes that this user may still write to the disk under ``path``."""
+        return shutil.disk_usage(path).free
+
+
+def _write_rest(fd: int, views: list[memoryview]) -> None:
+    # A write may be short (a signal, a nearly full disk): go on where it stopped, until it says why.
+    while views:
+        written = os.write(fd, views[0]) if sys.platform == "win32" else os.writev(fd, views)
+        while views and written >= views[0].nbytes:
+            written -= views.pop(0).nbytes
+        if views and written:
+            views[0] = views[0][written:]
+
+
+def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece]) -> None:
+    """Put a file in place whole or not at all, so that it survives a power cut once this returns.
+
+    Written beside it under a temporary name, synced, renamed, the folder synced. On an error before the
+    rename ``target`` is what it was.
+
+    Raises:
+        OSError: what the disk said.
+    """
+    temporary = target.with_name(target.name + TEMP_SUFFIX)
+    try:
+        _write_synced(disk, temporary, pieces)
+        disk.rename(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            disk.unlink(temporary)
+        raise
+    disk.sync_folder(target.parent)
+
+
+def _write_synced(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+    fd = disk.create(path)
+    try:
+        disk.write(fd, pieces)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+
+
+@contextmanager
+def disk_errors(action: str, path: Path) -> Iterator[None]:
+    """Turn an OSError inside into the SpoolError that a person can act on.
+
+    Raises:
+        SpoolFullError: the disk or the user's quota has no room. SpoolError: it failed in another way.
+    """
+    try:
+        yield
+    except OSError as error:
+        kind, advice = _diagnosis(error)
+        reason = error.strerror or str(error)
+        raise kind(f"The spool could not {action} ({path}): {reason}. {advice}") from error
+
+
+def _diagnosis(error: OSError) -> tuple[type[SpoolError], str]:
+    if error.errno in _FULL:
+        return SpoolFullError, f"{_SAFE} Free some space on that disk."
+    return SpoolError, f"{_SAFE} Check that disk and who may write there, or choose another with spool_dir."

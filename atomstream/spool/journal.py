@@ -1,0 +1,140 @@
+"""The stream's journal on disk: append-only, each entry whole or not there.
+
+``append`` survives the process, ``append_durable`` a power cut as well. A failed write is cut off before the
+next one. After a failed fsync nothing is known of the pages since the last good one (the system may have
+dropped them and will not say so twice), so the next append first writes the journal anew, into a fresh file.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from atomstream.errors import SpoolError
+from atomstream.spool.disk import Disk, disk_errors, write_whole
+from atomstream.spool.entries import HEADER, Entry, Scan, pack_entry, scan
+
+
+class Journal:
+    """A stream's journal, open for appending; safe from several threads. Its caller holds the stream's lock.
+
+    Raises (every method that writes):
+        SpoolFullError, SpoolError: the entry is not in the journal; those before it are.
+    """
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self.path = path
+        self._disk = disk
+        self._lock = threading.Lock()
+        self._fd: int | None = None
+        self._end = 0
+        self._synced = 0
+        self._unsynced: list[bytes] = []  # what was appended since ``_synced``: for the fresh file
+        self._torn = False
+        self._suspect = False
+        self._closed = False
+
+    @classmethod
+    def create(cls, disk: Disk, path: Path, first: Entry) -> Journal:
+        """Begin a journal with its first entry, durably."""
+        with disk_errors("begin the journal", path):
+            write_whole(disk, path, [HEADER, pack_entry(first)])
+        return cls.open(disk, path)[0]
+
+    @classmethod
+    def open(cls, disk: Disk, path: Path) -> tuple[Journal, Scan]:
+        """Open an existing journal, with what it holds; a torn tail is cut off."""
+        journal = cls(disk, path)
+        with disk_errors("open the journal", path):
+            data = _read_all(disk, path)
+            found = scan(data)
+            journal._end = found.end
+            # What an earlier process left may stand in the page cache only, so none of it counts as synced.
+            journal._unsynced = [data[: found.end].ljust(found.end, b"\0")]
+            journal._descriptor()
+        return journal, found
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry that survives this process."""
+        with self._lock, disk_errors("write to the journal", self.path):
+            self._write(pack_entry(entry))
+
+    def append_durable(self, entry: Entry) -> None:
+        """Add an entry that survives a power cut, and with it all before it."""
+        with self._lock, disk_errors("write to the journal", self.path):
+            frame = pack_entry(entry)
+            self._write(frame)
+            self._sync()
+
+    def sync(self) -> None:
+        """Make all that was appended survive a power cut."""
+        with self._lock, disk_errors("write to the journal", self.path):
+            self._write(b"")
+            self._sync()
+
+    def close(self) -> None:
+        """Close the file; later calls raise SpoolError."""
+        with self._lock:
+            self._closed = True
+            fd, self._fd = self._fd, None
+            if fd is not None:
+                with disk_errors("close the journal", self.path):
+                    self._disk.close(fd)
+
+    def _write(self, frame: bytes) -> None:
+        if self._suspect:
+            self._write_anew()
+        fd = self._descriptor()
+        if self._torn:
+            self._disk.cut(fd, self._end)
+        self._torn = True
+        self._disk.write(fd, [frame])
+        self._torn = False
+        self._end += len(frame)
+        self._unsynced.append(frame)
+
+    def _sync(self) -> None:
+        try:
+            self._disk.sync(self._descriptor())
+        except BaseException:
+            # The newest entry was not acknowledged, so it is not part of what is written anew.
+            self._end -= len(self._unsynced.pop())
+            self._suspect = True
+            raise
+        self._synced = self._end
+        self._unsynced.clear()
+
+    def _write_anew(self) -> None:
+        # The part up to the last good fsync is on the disk itself, so it may be read back; the rest comes
+        # from memory. Closed first, for Windows renames over no open file.
+        kept = _read_all(self._disk, self.path)[: self._synced]
+        if len(kept) != self._synced:
+            raise OSError(None, "its earlier entries can't be read back")
+        self._disk.close(self._descriptor())
+        self._fd = None
+        write_whole(self._disk, self.path, [kept, *self._unsynced])
+        self._suspect, self._torn = False, False
+        self._synced = self._end
+        self._unsynced.clear()
+
+    def _descriptor(self) -> int:
+        if self._closed:
+            raise SpoolError(f"The journal {self.path} is closed; nothing more can be written to it.")
+        if self._fd is None:
+            self._fd = self._disk.open_at(self.path, self._end)
+        return self._fd
+
+
+def replay(disk: Disk, path: Path) -> Scan:
+    """Read a journal's entries without touching it.
+
+    Raises:
+        SpoolError: the disk could not read it.
+    """
+    with disk_errors("read the journal", path):
+        return scan(_read_all(disk, path))
+
+
+def _read_all(disk: Disk, path: Path) -> bytes:
+    with disk.open_read(path) as file:
+        return file.readall() or b""
