@@ -1,0 +1,182 @@
+"""The service's calls, one method each and one attempt a call; who calls decides what is repeated.
+
+Every method raises the errors of :mod:`atomstream.errors` under ``ServiceError`` and no others of HTTP's:
+``ConnectionFailedError``, ``ServerBusyError``, ``UrlExpiredError`` and ``ChecksumMismatchError`` may pass,
+``AuthenticationError`` wants a person, ``RejectedError`` (``NotFoundError``, ``ConflictError``) is final.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from atomstream.errors import ChecksumMismatchError
+from atomstream.records import Json, StreamSpec, index_ranges
+from atomstream.service import wire
+from atomstream.service.transport import Call, Transport
+from atomstream.service.upload import Pieces, UploadBody, stated_crc32c
+from atomstream.service.wire import CreatedStream, Named, NewStream, ShardHead
+
+_log = logging.getLogger(__name__)
+
+ANNOUNCEMENT: Final = "Atomstream"
+LOST_HEADER: Final = "Atomstream-Lost"
+MAX_LOST_CHARS: Final = 6000
+"""Servers refuse headers beyond 8 kB; what is cut off the server finds out by itself, only later."""
+
+
+class ServiceApi:
+    """One server's API. Usable from the loop that makes the first call; :meth:`close` it there.
+
+    ``request_timeout_s`` bounds each call in seconds, ``upload_timeout_s`` how long an upload may make no
+    progress (a slow uplink may take as long as it needs), ``connections`` how many uploads go at once.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        api_key: str,
+        *,
+        request_timeout_s: float,
+        upload_timeout_s: float,
+        connections: int,
+    ) -> None:
+        self._transport = Transport(
+            endpoint,
+            api_key,
+            request_timeout_s=request_timeout_s,
+            upload_timeout_s=upload_timeout_s,
+            connections=connections,
+        )
+
+    @property
+    def endpoint(self) -> str:
+        """The server's address, in its one spelling."""
+        return self._transport.endpoint
+
+    async def gateway_time(self) -> tuple[float, float]:
+        """When the server received this request and when it answered, in its Unix ms. Carries no key."""
+        call = Call(
+            "read the server's time",
+            "GET",
+            "/gateway/time",
+            keyed=False,
+            headers={"Cache-Control": "no-store"},
+        )
+        return (await self._transport.call(call)).parse(wire.gateway_times)
+
+    async def list_samples(self) -> list[Named]:
+        """All physical samples that the key sees."""
+        return await self._list("list the physical samples", "/physical_samples/")
+
+    async def list_tags(self) -> list[Named]:
+        """All tags that the key sees."""
+        return await self._list("list the tags", "/tags/")
+
+    async def list_projects(self) -> list[Named]:
+        """All projects that the key sees."""
+        return await self._list("list the projects", "/projects/")
+
+    async def _list(self, what: str, path: str) -> list[Named]:
+        return (await self._transport.call(Call(what, "GET", path))).parse(wire.named_list)
+
+    async def create_sample(self, name: str) -> str:
+        """Create a physical sample; its id. A name that is taken is a ``ConflictError`` with the detail."""
+        return await self._create(f"create the physical sample {name!r}", "/physical_samples/", name)
+
+    async def create_tag(self, name: str) -> str:
+        """Create a tag; its id. A name that is taken is a ``RejectedError`` of status 400."""
+        return await self._create(f"create the tag {name!r}", "/tags/", name)
+
+    async def _create(self, what: str, path: str, name: str) -> str:
+        call = Call(what, "POST", path, body=wire.pack({"name": name}))
+        return (await self._transport.call(call)).parse(wire.new_id)
+
+    async def create_stream(self, new: NewStream) -> CreatedStream:
+        """Create a stream. Repeat it only after an error whose ``never_sent`` is True."""
+        call = Call(
+            f"create the stream {new.name!r}",
+            "POST",
+            "/rheed/stream/",
+            body=wire.pack(wire.new_stream_body(new)),
+        )
+        reply = await self._transport.call(call)
+        announced = reply.headers.get(ANNOUNCEMENT, "").strip() == "1"
+        return CreatedStream(reply.parse(wire.stream_id), announced)
+
+    async def link_sample(self, data_id: str, sample_id: str) -> None:
+        """Link a stream to a physical sample."""
+        body: dict[str, Json] = {"data_ids": [data_id], "physical_sample_id": sample_id}
+        await self._post("link the physical sample", "/data_entries/physical_sample", body)
+
+    async def link_tags(self, data_id: str, tag_ids: Sequence[str]) -> None:
+        """Put tags on a stream."""
+        body: dict[str, Json] = {"data_ids": [data_id], "tag_ids": list(tag_ids)}
+        await self._post("link the tags", "/tags/data-items/", body)
+
+    async def track_sample(self, project_id: str, sample_id: str) -> None:
+        """Make a physical sample the one that a project follows."""
+        path = f"/projects/{wire.path_part(project_id)}/configuration/tracking_samples"
+        body: dict[str, Json] = {"physical_sample_id": sample_id, "set_active": True}
+        await self._post(f"set the tracking sample of project {project_id!r}", path, body)
+
+    async def _post(self, what: str, path: str, body: dict[str, Json]) -> None:
+        await self._transport.call(Call(what, "POST", path, body=wire.pack(body)))
+
+    async def upload_url(self, spec: StreamSpec, shard_head: ShardHead) -> str:
+        """A signed URL for one attempt at uploading a shard.
+
+        Raises:
+            TypeError: uint16 frames towards a server that did not announce itself.
+        """
+        call = Call(
+            f"get an upload URL for chunk {shard_head.index} of stream {spec.data_id}",
+            "POST",
+            "/data_entries/raw_data/staged/upload_urls/",
+            query=wire.upload_query(shard_head.index),
+            body=wire.pack(wire.upload_body(spec, shard_head)),
+        )
+        return (await self._transport.call(call)).parse(wire.upload_url)
+
+    async def put_shard(
+        self, url: str, pieces: Pieces, nbytes: int, *, what: str = "upload a chunk"
+    ) -> int | None:
+        """Upload a shard of ``nbytes`` bytes; the CRC-32C that the server states it received, if it does.
+
+        ``pieces`` is iterated once, so each attempt wants a fresh iterable; an async generator is closed.
+        ``what`` completes "Could not ..." in errors. What ``pieces`` raises is raised as it is.
+
+        Raises:
+            ChecksumMismatchError: the server states the checksum of another body.
+            ShardError: ``pieces`` hold more or fewer bytes than ``nbytes``.
+        """
+        async with contextlib.aclosing(UploadBody(pieces, nbytes)) as body:
+            reply = await self._transport.put(what, url, body)
+        stated = stated_crc32c(reply.headers)
+        if stated is not None and stated != body.crc32c:
+            raise ChecksumMismatchError(
+                f"Could not {what}: the server received other bytes than were sent "
+                f"(CRC-32C {stated:08x}, not {body.crc32c:08x}). It can be sent again.",
+                status=reply.status,
+            )
+        return stated
+
+    async def end_stream(self, data_id: str, lost: Sequence[int] = (), *, announced: bool = False) -> None:
+        """Say that a stream is complete; ``lost`` indices are told to a server that announced itself."""
+        headers = {LOST_HEADER: _lost_header(lost)} if announced and lost else {}
+        path = f"/rheed/stream/{wire.path_part(data_id)}/end"
+        await self._transport.call(Call(f"end the stream {data_id}", "POST", path, headers=headers))
+
+    async def close(self) -> None:
+        """Close all connections; harmless when they are closed already."""
+        await self._transport.close()
+
+
+def _lost_header(lost: Sequence[int]) -> str:
+    text = index_ranges(sorted(set(lost)))
+    if len(text) <= MAX_LOST_CHARS:
+        return text
+    _log.warning("%d lost chunks are too many to name to the server; it is told the first ones.", len(lost))
+    return text[:MAX_LOST_CHARS].rpartition(",")[0]

@@ -1,0 +1,189 @@
+"""The wire's words: request bodies from our values, values from reply bodies; pure.
+
+Keys, their order and their types are the recorded protocol's; what only an atomstream server knows is added
+for one that announced itself. Parsers raise ``ValueError`` for a reply that is not what it should be.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+from urllib.parse import quote, urlsplit
+
+from atomstream.records import Json, Stamp, StreamSpec
+
+LAST_MS: Final = 253402300799999.0
+"""The end of the year 9999."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Something in the server's catalogue: a physical sample, a tag, a project."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewStream:
+    """What a stream is created from: ``fps`` in frames a second, ``rpm`` in rotations a minute."""
+
+    name: str
+    fps: float
+    rpm: float
+    project_id: str | None = None
+    azimuth: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedStream:
+    """A stream that the server made; ``announced`` where it said that it is an atomstream server."""
+
+    data_id: str
+    announced: bool
+
+
+class ShardHead(Protocol):
+    """What a server is told of a shard before its bytes; :class:`atomstream.records.Shard` is one."""
+
+    @property
+    def index(self) -> int:
+        """The chunk's index in its stream."""
+
+    @property
+    def dims(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+
+    @property
+    def dtype(self) -> Literal["uint8", "uint16"]:
+        """What a pixel is."""
+
+    @property
+    def stamp(self) -> Stamp:
+        """When its first frame was captured."""
+
+
+def pack(body: dict[str, Json]) -> bytes:
+    """``body`` as JSON without blanks, as the recorded client writes it."""
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+
+
+def new_stream_body(new: NewStream) -> dict[str, Json]:
+    """Body of ``POST /rheed/stream/``; optional keys are left out, never null."""
+    body: dict[str, Json] = {
+        "data_item_name": new.name,
+        "rotational_period": new.fps * 60.0 / new.rpm if new.rpm else None,
+        "rotations_per_min": float(new.rpm),
+        "fps_capture_rate": float(new.fps),
+    }
+    optional = {"project_id": new.project_id, "azimuth_label": new.azimuth}
+    return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def upload_query(index: int) -> str:
+    """Query of the request for an upload URL: which chunk of the archive it is."""
+    return f"original_filename=frames.zarr/frames/c/{index}/0/0&num_parts=1&staging_type=stream"
+
+
+def upload_body(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
+    """Body of the request for an upload URL, which holds only strings.
+
+    Raises:
+        TypeError: uint16 frames for a server that did not announce itself: it would misread them.
+    """
+    body: dict[str, Json] = {
+        "data_id": spec.data_id,
+        "data_stream": "rheed",
+        "is_stream": "1",
+        "is_rotating": "1" if spec.is_rotating else "0",
+        "raw_frame_rate": str(float(spec.fps)),
+        "avg_frame_rate": str(float(spec.fps)),
+        "chunk_size": str(spec.chunk_size),
+        "dims": ",".join(map(str, head.dims)),
+    }
+    return body | _stamp_keys(spec, head) | _dtype_key(spec, head)
+
+
+def _stamp_keys(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
+    stamp = head.stamp
+    keys: dict[str, Json] = {
+        "start_unix_ms_utc": str(round(stamp.start_ms)),
+        "end_unix_ms_utc": str(round(stamp.start_ms + 1000.0 * head.dims[0] / spec.fps)),
+    }
+    if stamp.clock_offset_ms is not None:
+        keys["clock_offset_ms"] = str(round(stamp.clock_offset_ms))
+        keys["clock_uncertainty_ms"] = f"{stamp.clock_uncertainty_ms or 0.0:.1f}"
+    return keys
+
+
+def _dtype_key(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
+    if head.dtype == "uint8":
+        return {}
+    if not spec.announced:
+        raise TypeError("uint16 frames go to an atomstream server only; scale them with to_uint8 first.")
+    return {"dtype": head.dtype}
+
+
+def path_part(text: str) -> str:
+    """``text`` as one segment of a URL's path, whatever characters it holds."""
+    return quote(text, safe="")
+
+
+def named_list(data: Json) -> list[Named]:
+    """``[{"id", "name", ...}]``; a name that is null reads as empty, and matches nothing."""
+    if not isinstance(data, list):
+        raise ValueError("expected a list")
+    return [Named(_text(item, "id"), item.get("name") or "") for item in map(_object, data)]
+
+
+def new_id(data: Json) -> str:
+    """``{"id"}`` of what was created."""
+    return _text(_object(data), "id")
+
+
+def stream_id(data: Json) -> str:
+    """The bare JSON string that names a new stream."""
+    if not isinstance(data, str) or not data.strip():
+        raise ValueError("expected the stream's data_id as a string")
+    return data
+
+
+def upload_url(data: Json) -> str:
+    """``[{"upload_id", "url", "part": 0}]``, or the object alone."""
+    if isinstance(data, list) and len(data) == 1:
+        data = data[0]
+    url = _text(_object(data), "url")
+    parts = urlsplit(url)
+    # Reading the port raises ValueError for one that is none.
+    odd = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
+    if odd or parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("the upload URL is not an http(s) URL")
+    return url
+
+
+def gateway_times(data: Json) -> tuple[float, float]:
+    """When the server received the request and when it answered, in its Unix milliseconds."""
+    fields = _object(data)
+    return _time(fields, "receivedAtUnixMs"), _time(fields, "transmittedAtUnixMs")
+
+
+def _time(fields: dict[str, Any], key: str) -> float:
+    value = fields.get(key)
+    # The bound also keeps out NaN, infinity and whole numbers that no float holds.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LAST_MS:
+        raise ValueError(f"expected a time in milliseconds under {key!r}")
+    return float(value)
+
+
+def _object(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("expected an object")
+    return data
+
+
+def _text(item: dict[str, Any], key: str) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"expected a string under {key!r}")
+    return value

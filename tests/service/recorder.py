@@ -1,0 +1,102 @@
+"""A real HTTP server on a free loopback port that keeps what it was asked, and answers as a test scripts it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from atomstream.service.api import ServiceApi
+
+KEY = "RECORDED-KEY"
+
+
+@dataclass
+class Asked:
+    """One request as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+
+Answer: TypeAlias = "web.StreamResponse | Awaitable[web.StreamResponse]"
+
+
+@dataclass
+class Recorder:
+    """``answers`` maps "METHOD /path" to what answers it: a callable that takes the request and its body."""
+
+    answers: dict[str, Callable[[web.Request, bytes], Any]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    url: str = ""
+
+    def on(self, route: str, answer: Callable[[web.Request, bytes], Answer]) -> None:
+        """Answer ``route`` so from now on."""
+        self.answers[route] = answer
+
+    def on_json(self, route: str, data: Any, status: int = 200, **headers: str) -> None:
+        """Answer ``route`` with JSON."""
+        self.on(route, lambda _request, _body: web.json_response(data, status=status, headers=headers))
+
+    def routes(self) -> list[str]:
+        """What was asked, in order."""
+        return [f"{one.method} {one.path}" for one in self.asked]
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Keep the request, then answer it."""
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.asked.append(Asked(request.method, request.rel_url.raw_path, dict(request.query), headers, body))
+        answer = self.answers.get(f"{request.method} {request.rel_url.raw_path}")
+        if answer is None:
+            return web.json_response({"detail": "nothing here"}, status=404)
+        reply = answer(request, body)
+        return await reply if inspect.isawaitable(reply) else reply
+
+
+@asynccontextmanager
+async def recording() -> AsyncIterator[Recorder]:
+    """A running :class:`Recorder`."""
+    recorder = Recorder()
+    async with listening(recorder.handle) as recorder.url:
+        yield recorder
+
+
+@asynccontextmanager
+async def listening(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
+    """A server whose every request goes to ``handler``; its URL."""
+    app = web.Application(client_max_size=1 << 26)
+    app.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def calling(
+    url: str, *, request_timeout_s: float = 20.0, upload_timeout_s: float = 20.0, connections: int = 4
+) -> AsyncIterator[ServiceApi]:
+    """The API client under test, closed at the end."""
+    api = ServiceApi(
+        url,
+        KEY,
+        request_timeout_s=request_timeout_s,
+        upload_timeout_s=upload_timeout_s,
+        connections=connections,
+    )
+    try:
+        yield api
+    finally:
+        await api.close()

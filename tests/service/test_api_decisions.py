@@ -1,0 +1,220 @@
+"""Which answer becomes which error: the API client's decisions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+from atomstream.errors import (
+    AuthenticationError,
+    ClosedError,
+    ConflictError,
+    ConnectionFailedError,
+    NotFoundError,
+    RejectedError,
+    ServerBusyError,
+    ServiceError,
+    UrlExpiredError,
+)
+from atomstream.service.api import ServiceApi
+from atomstream.service.wire import Named, NewStream
+from tests.service.recorder import KEY, calling
+
+HOST = "http://lab.example:8765"
+SIGNED = f"{HOST}/put?sig=SIGNATURE"
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ServiceApi]:
+    async with calling(HOST) as api:
+        yield api
+
+
+@pytest.fixture
+def web() -> Any:
+    with aioresponses() as mocked:
+        yield mocked
+
+
+async def failure(call: Awaitable[object]) -> ServiceError:
+    """The error of a call that must fail."""
+    with pytest.raises(ServiceError) as caught:
+        await call
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (300, RejectedError),
+        (307, RejectedError),
+        (400, RejectedError),
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, NotFoundError),
+        (407, ConnectionFailedError),
+        (408, ServerBusyError),
+        (409, ConflictError),
+        (410, NotFoundError),
+        (413, RejectedError),
+        (422, RejectedError),
+        (425, ServerBusyError),
+        (429, ServerBusyError),
+        (500, ServerBusyError),
+        (501, RejectedError),
+        (502, ServerBusyError),
+        (503, ServerBusyError),
+        (504, ServerBusyError),
+        (505, RejectedError),
+        (599, ServerBusyError),
+    ],
+)
+async def test_api_status_mapping(api: ServiceApi, web: Any, status: int, kind: type) -> None:
+    """Each status of the API has its one error, with the status and what the server said (P15, P16)."""
+    web.get(f"{HOST}/tags/", status=status, payload={"detail": "the reason"}, headers={"Retry-After": "4"})
+    error = await failure(api.list_tags())
+    assert type(error) is kind
+    assert (error.status, error.detail, error.retry_after_s) == (status, "the reason", 4.0)
+    for part in ("Could not list the tags", HOST, f"HTTP {status}", "the reason"):
+        assert part in str(error)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, "<Error><Code>RequestTimeout</Code></Error>", ServerBusyError),
+        (400, "<Error><Code>ExpiredToken</Code></Error>", UrlExpiredError),
+        (400, "<Error><Code>BadDigest</Code></Error>", RejectedError),
+        (400, "RequestTimeout", RejectedError),
+        (403, "<Error><Code>AccessDenied</Code></Error>", UrlExpiredError),
+        (404, "", NotFoundError),
+        (409, "", ConflictError),
+        (202, "", ServerBusyError),
+        (206, "", ServerBusyError),
+        (302, "", RejectedError),
+        (500, "", ServerBusyError),
+    ],
+)
+async def test_put_status_mapping(api: ServiceApi, web: Any, status: int, body: str, kind: type) -> None:
+    """A PUT's 403 asks for a fresh URL, S3's stall goes again, and only 200, 201, 204 store (P15, P18)."""
+    web.put(SIGNED, status=status, body=body)
+    error = await failure(api.put_shard(SIGNED, [b"x"], 1))
+    assert type(error) is kind
+    assert "SIGNATURE" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "never_sent"),
+    [
+        (aiohttp.ServerDisconnectedError(), ConnectionFailedError, False),
+        (aiohttp.ClientOSError(104, "reset"), ConnectionFailedError, False),
+        (aiohttp.ClientPayloadError("cut"), ConnectionFailedError, False),
+        (aiohttp.SocketTimeoutError(f"reading {SIGNED}"), ConnectionFailedError, False),
+        (TimeoutError(), ConnectionFailedError, False),
+        (aiohttp.ConnectionTimeoutError(f"to {SIGNED}"), ConnectionFailedError, True),
+    ],
+)
+async def test_broken_connections(
+    api: ServiceApi, web: Any, error: Exception, kind: type, never_sent: bool
+) -> None:
+    """A connection that was never made is told from one that broke, and no sentence holds a signature."""
+    web.put(SIGNED, exception=error)
+    ours = await failure(api.put_shard(SIGNED, [b"x"], 1))
+    assert type(ours) is kind
+    assert getattr(ours, "never_sent", None) is never_sent
+    chain = repr((ours, str(ours), ours.__cause__, ours.__context__))
+    assert "SIGNATURE" not in chain
+
+
+@pytest.mark.parametrize("body", ["", "<html>", "{", "null", "[1]", '[{"id": 1, "name": "x"}]', "[" * 50_000])
+async def test_garbled_success_goes_again(api: ServiceApi, web: Any, body: str) -> None:
+    """A 2xx that is not what was asked for is a passing fault, said in a sentence."""
+    web.get(f"{HOST}/tags/", body=body)
+    error = await failure(api.list_tags())
+    assert type(error) is ServerBusyError
+    assert "not with what was asked for" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("call", "route", "body"),
+    [
+        (lambda api: api.create_stream(NewStream("n", 1.0, 0.0)), "/rheed/stream/", '{"id": "x"}'),
+        (lambda api: api.create_sample("n"), "/physical_samples/", '"x"'),
+        (lambda api: api.create_tag("n"), "/tags/", '{"id": ""}'),
+    ],
+)
+async def test_garbled_creations(
+    api: ServiceApi, web: Any, call: Callable[[ServiceApi], Awaitable[object]], route: str, body: str
+) -> None:
+    """A creation without an id in its answer is not taken for one."""
+    web.post(HOST + route, body=body)
+    assert type(await failure(call(api))) is ServerBusyError
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"receivedAtUnixMs": NaN, "transmittedAtUnixMs": 1}',
+        '{"receivedAtUnixMs": "1", "transmittedAtUnixMs": 1}',
+        '{"receivedAtUnixMs": true, "transmittedAtUnixMs": 1}',
+        '{"receivedAtUnixMs": 1}',
+        f'{{"receivedAtUnixMs": {10**400}, "transmittedAtUnixMs": 1}}',
+        '{"receivedAtUnixMs": 1e999, "transmittedAtUnixMs": 1}',
+    ],
+)
+async def test_times_must_be_finite(api: ServiceApi, web: Any, body: str) -> None:
+    """No NaN, text or infinity becomes reference time."""
+    web.get(f"{HOST}/gateway/time", body=body)
+    assert type(await failure(api.gateway_time())) is ServerBusyError
+
+
+async def test_the_key_is_never_in_an_error(api: ServiceApi, web: Any) -> None:
+    """A server that echoes the key does not get it into our sentence or detail."""
+    web.get(f"{HOST}/tags/", status=401, payload={"detail": f"unknown key {KEY}"})
+    error = await failure(api.list_tags())
+    assert KEY not in str(error) + repr(error.detail)
+    assert "ATOMSTREAM_API_KEY" in str(error)
+
+
+async def test_lists_are_read(api: ServiceApi, web: Any) -> None:
+    """Samples, tags and projects come as id and name, whatever else stands beside; null names are empty."""
+    rows = [{"id": "a", "name": "Wafer", "owner_name": "x"}, {"id": "b", "name": None}]
+    for path in ("physical_samples", "tags", "projects"):
+        web.get(f"{HOST}/{path}/", payload=rows)
+    expected = [Named("a", "Wafer"), Named("b", "")]
+    assert [await api.list_samples(), await api.list_tags(), await api.list_projects()] == [expected] * 3
+
+
+async def test_conflict_carries_its_detail(api: ServiceApi, web: Any) -> None:
+    """A taken sample name tells which sample has it."""
+    web.post(f"{HOST}/physical_samples/", status=409, payload={"detail": {"physical_sample_id": "s"}})
+    assert (await failure(api.create_sample("n"))).detail == {"physical_sample_id": "s"}
+
+
+async def test_end_takes_any_success(api: ServiceApi, web: Any) -> None:
+    """Ending a stream needs no particular answer, an empty one will do."""
+    web.post(f"{HOST}/rheed/stream/d/end", status=204)
+    await api.end_stream("d")
+
+
+async def test_too_many_losses_still_fit_a_header(api: ServiceApi, web: Any) -> None:
+    """The header of lost chunks stays below servers' limits and ends between two indices."""
+    url = f"{HOST}/rheed/stream/d/end"
+    web.post(url, payload={})
+    await api.end_stream("d", range(0, 20_000, 2), announced=True)
+    [[request]] = web.requests.values()
+    header = request.kwargs["headers"]["Atomstream-Lost"]
+    assert len(header) <= 6000
+    assert header.split(",") == [str(k) for k in range(0, 2 * len(header.split(",")), 2)]
+
+
+async def test_closed_api_says_so(api: ServiceApi) -> None:
+    """Closing twice is harmless; a call afterwards is a clear error."""
+    await api.close()
+    await api.close()
+    with pytest.raises(ClosedError):
+        await api.list_tags()

@@ -1,0 +1,77 @@
+"""What servers say, cut to what a person may see."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atomstream.service.said import MAX_RETRY_AFTER_S, MAX_SAID, Said, retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": " 1.5 "}, 1.5),
+        ({"Retry-After": "999999999"}, MAX_RETRY_AFTER_S),
+        ({"Retry-After": "-3"}, None),
+        ({"Retry-After": "soon"}, None),
+        (
+            {
+                "Retry-After": "Fri, 01 Nov 2030 10:00:20 GMT",
+                "Date": "Fri, 01 Nov 2030 10:00:00 GMT",
+            },
+            20.0,
+        ),
+        ({"Retry-After": "Wed, 01 Jan 2020 00:00:00 GMT"}, 0.0),
+        ({"Retry-After": "Thu, 01 Jan 2099 00:00:00 GMT"}, MAX_RETRY_AFTER_S),
+    ],
+)
+def test_retry_after_seconds_and_dates(headers: dict[str, str], seconds: float | None) -> None:
+    """Retry-After is read as seconds or date, a date by the server's own clock, at most an hour."""
+    assert retry_after_s(headers) == seconds
+
+
+@given(st.text())
+def test_any_retry_after_is_bounded(value: str) -> None:
+    """No header, however odd, makes anything but None or 0..3600 s."""
+    seconds = retry_after_s({"Retry-After": value})
+    assert seconds is None or 0.0 <= seconds <= MAX_RETRY_AFTER_S
+
+
+def test_secrets_are_cut_out() -> None:
+    """A server that echoes the key or the signature does not bring it into a log, in text or detail."""
+    body = json.dumps({"detail": {"message": "bad key atst_secret", "at": "?sig=abc"}}).encode()
+    said = Said.read(body, ("atst_secret", "sig=abc", ""))
+    assert said.text == "bad key ***"
+    assert said.detail == {"message": "bad key ***", "at": "?***"}
+
+
+def test_s3_error_is_read_for_code_and_message_only() -> None:
+    """S3's XML gives its code and message; the echo of the signed request in it is left out."""
+    xml = b"<?xml?><Error><Code>RequestTimeout</Code><Message>Idle.</Message><StringToSign>S</StringToSign>"
+    said = Said.read(xml, ())
+    assert (said.code, said.text) == ("RequestTimeout", "RequestTimeout: Idle.")
+    assert said.quoted() == " (RequestTimeout: Idle)"
+
+
+def test_web_page_says_nothing() -> None:
+    """A proxy's web page is not poured into a sentence."""
+    assert Said.read(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
+
+
+@given(st.binary(max_size=5000))
+def test_any_body_makes_one_short_line(body: bytes) -> None:
+    """Whatever bytes come, one printable line of at most 300 characters comes out."""
+    text = Said.read(body, ("key",)).text
+    assert len(text) <= MAX_SAID
+    assert text.isprintable()
+
+
+def test_deep_json_is_only_text() -> None:
+    """JSON nested too deeply to be parsed is quoted as text."""
+    assert Said.read(b"[" * 60_000, ()).text.startswith("[[[")

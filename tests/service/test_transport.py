@@ -1,0 +1,233 @@
+"""Calls over real connections: what was never sent, what broke, what is too large, which proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from atomstream.errors import ConnectionFailedError, ServerBusyError, ServiceError
+from atomstream.service import transport
+from atomstream.service.proxies import Proxies, is_loopback
+from atomstream.service.wire import NewStream
+from tests.service.recorder import calling, listening, recording
+
+
+def free_port() -> int:
+    """A loopback port where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_refused_connection_was_never_sent() -> None:
+    """Where nothing listens the error says so, and that nothing was sent."""
+    url = f"http://127.0.0.1:{free_port()}"
+    async with calling(url) as api:
+        with pytest.raises(ConnectionFailedError, match="no connection to " + url) as caught:
+            await api.create_stream(NewStream("n", 1.0, 0.0))
+    assert caught.value.never_sent
+
+
+async def test_unknown_host_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that the DNS does not know is told apart."""
+
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    async with calling("http://no-such-host.invalid:1") as api:
+        with pytest.raises(ConnectionFailedError, match="unknown to the DNS") as caught:
+            await api.list_tags()
+    assert caught.value.never_sent
+
+
+async def test_plain_server_behind_https_was_never_sent() -> None:
+    """https towards a server that speaks http fails in the handshake, before anything is sent."""
+    async with recording() as plain, calling(plain.url.replace("http:", "https:")) as api:
+        with pytest.raises(ConnectionFailedError, match="TLS handshake") as caught:
+            await api.list_tags()
+    assert caught.value.never_sent
+    assert plain.asked == []
+
+
+async def test_untrusted_certificate_is_named(tmp_path: Path) -> None:
+    """A certificate that nobody signed is refused, in words, before anything is sent."""
+    made = subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=localhost", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"),
+        ],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("no openssl command to make a certificate with")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
+    try:
+        async with calling(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
+            with pytest.raises(ConnectionFailedError, match="certificate is not trusted: self") as caught:
+                await api.list_tags()
+    finally:
+        server.close()
+    assert caught.value.never_sent
+
+
+async def test_lost_answer_may_have_been_received() -> None:
+    """A connection that breaks after the request is an error that does not claim it was never sent."""
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async with listening(handle) as url, calling(url) as api:
+        with pytest.raises(ConnectionFailedError, match="not known") as caught:
+            await api.create_stream(NewStream("n", 1.0, 0.0))
+    assert not caught.value.never_sent
+
+
+async def test_silent_server_times_out() -> None:
+    """A call ends within its limit, and may have been received."""
+    stop = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.Response:
+        await stop.wait()
+        return web.Response()
+
+    async with listening(handle) as url, calling(url, request_timeout_s=0.2) as api:
+        with pytest.raises(ConnectionFailedError, match="no answer in time") as caught:
+            await api.list_tags()
+        stop.set()
+    assert not caught.value.never_sent
+
+
+async def test_not_http_is_garbled() -> None:
+    """A port that speaks something else is said to."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"220 mail.example ESMTP\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    try:
+        async with calling(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
+            with pytest.raises(ServiceError, match="does not speak HTTP"):
+                await api.list_tags()
+    finally:
+        server.close()
+
+
+async def test_huge_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list beyond the limit is refused without being held; one just below it is read."""
+    monkeypatch.setattr(transport, "REPLY_BODY_BYTES", 100_000)
+    async with recording() as server, calling(server.url) as api:
+        server.on_json("GET /tags/", [{"id": "a", "name": "n" * 99_900}])
+        assert len(await api.list_tags()) == 1
+        server.on_json("GET /tags/", [{"id": "a", "name": "n" * 100_000}])
+        with pytest.raises(ServerBusyError, match="too large"):
+            await api.list_tags()
+
+
+async def test_huge_error_is_cut_off() -> None:
+    """Of an error's body at most 64 kB are read, though the server would send on for ever."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=500)
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"no " * 10_000)
+        except ConnectionError:
+            return response
+
+    async with listening(handle) as url, calling(url) as api:
+        with pytest.raises(ServerBusyError, match=r"HTTP 500 \(no no"):
+            await api.list_tags()
+
+
+async def test_project_id_is_one_path_segment() -> None:
+    """A project id can't climb out of its place in the path."""
+    async with recording() as server, calling(server.url) as api:
+        route = "POST /projects/..%2F..%2Fx%3Fy%23z%20%C3%A9/configuration/tracking_samples"
+        server.on_json(route, {})
+        await api.track_sample("../../x?y#z é", "s")
+        assert server.routes() == [route]
+
+
+async def test_calls_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server elsewhere is reached through the environment's proxy, with the whole URL in the request."""
+    seen: list[str] = []
+
+    async def proxy(request: web.Request) -> web.Response:
+        seen.append(f"{request.raw_path} {request.headers.get('Proxy-Authorization', '')[:5]}")
+        return web.json_response([])
+
+    async with listening(proxy) as url:
+        monkeypatch.setenv("http_proxy", url.replace("//", "//user:word@"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with calling("http://service.invalid") as api:
+            assert await api.list_tags() == []
+    assert seen == ["http://service.invalid/tags/ Basic"]
+
+
+async def test_loopback_never_uses_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One's own machine is reached directly whatever the environment says."""
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    async with recording() as server, calling(server.url) as api:
+        server.on_json("GET /tags/", [])
+        assert await api.list_tags() == []
+
+
+async def test_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's 407 is a failure on the way, which pauses nothing and quarantines nothing."""
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.Response(status=407)
+
+    async with listening(refuse) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("https_proxy", url)
+        for scheme in ("http", "https"):
+            async with calling(f"{scheme}://service.invalid") as api:
+                with pytest.raises(ConnectionFailedError, match="proxy") as caught:
+                    await api.list_tags()
+                assert caught.value.never_sent
+
+
+async def test_proxy_of_another_kind_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy that is not http is not used, and the log says so once for each server."""
+    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "127.0.0.1:3128")
+    proxies = Proxies()
+    assert [await proxies.for_url("https://h.invalid/a") for _ in range(2)] == [None, None]
+    assert len(caplog.records) == 1
+    assert await proxies.for_url("http://h.invalid/") == "http://127.0.0.1:3128"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("a.localhost", True),
+        ("127.3.2.1", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("lab-pc", False),
+    ],
+)
+def test_loopback_hosts(host: str, loopback: bool) -> None:
+    """This machine is known by name and address."""
+    assert is_loopback(host) is loopback
