@@ -1,0 +1,76 @@
+"""Couriers for tests of the pipeline itself: no network, every decision the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+
+from atomstream.config import ClientSettings
+from atomstream.pipeline.parcel import Parcel
+from atomstream.records import FrameMeta, Frames, Receipt, Stamp, StreamSpec
+from atomstream.shard import decode_shard
+
+
+class Courier:
+    """Stores what arrives; ``verdict(parcel)`` may raise, ``hold()`` keeps everything on its way."""
+
+    def __init__(self) -> None:
+        self.stored: dict[tuple[str, int], Frames] = {}
+        self.order: list[tuple[str, int]] = []
+        self.attempts: list[tuple[str, int]] = []
+        self.at_once = 0
+        self.most_at_once = 0
+        self.verdict: Callable[[Parcel], None] = lambda parcel: None
+        self._open = asyncio.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        """From now on nothing arrives."""
+        self._open.clear()
+
+    def release(self) -> None:
+        """Everything may arrive."""
+        self._open.set()
+
+    async def deliver(self, parcel: Parcel) -> Receipt:
+        """Take one parcel as a server would."""
+        key = parcel.spec.data_id, parcel.index
+        self.attempts.append(key)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await self._open.wait()
+            self.verdict(parcel)
+            body = b"".join([bytes(piece) async for piece in parcel.open_body()])
+            self.stored[key] = decode_shard(body, parcel.dims, parcel.dtype)
+            self.order.append(key)
+        finally:
+            self.at_once -= 1
+        return Receipt(*key, len(body))
+
+
+def settings(**changes: object) -> ClientSettings:
+    """Small settings."""
+    base: dict[str, object] = {
+        "api_key": "k",
+        "endpoint": "http://127.0.0.1:1",
+        "buffer_bytes": 1 << 24,
+        "encoder_threads": 2,
+    }
+    return ClientSettings(**{**base, **changes})  # type: ignore[arg-type]
+
+
+def spec(name: str = "s", chunk_size: int = 8, announced: bool = True) -> StreamSpec:
+    """A stream at 120 fps."""
+    return StreamSpec(name, 120.0, 0.0, chunk_size, name, announced)
+
+
+def frames(seed: int = 0, n: int = 4, shape: tuple[int, int] = (6, 5)) -> Frames:
+    """Noise."""
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+STAMP = Stamp(0.0)
+META = FrameMeta()

@@ -1,0 +1,415 @@
+"""The path of a chunk through real stages: admission, policies, order, retries, failures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+import pytest
+from couriers import META, STAMP, Courier, frames, settings, spec
+
+from atomstream.errors import (
+    AuthenticationError,
+    BufferFullError,
+    ChunkConflictError,
+    RejectedError,
+    ServerBusyError,
+    StreamFinalizedError,
+    StreamGoneError,
+)
+from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.pipeline import Pipeline
+from atomstream.pipeline.stream import Stream, charge
+
+MakePipeline = Callable[..., Pipeline]
+ONE = charge(4, 30)
+"""What the gate charges for the chunk that ``frames()`` makes."""
+
+
+@pytest.fixture
+async def courier() -> Courier:
+    return Courier()
+
+
+@pytest.fixture
+async def make(courier: Courier) -> AsyncIterator[MakePipeline]:
+    made: list[Pipeline] = []
+
+    def factory(**changes: object) -> Pipeline:
+        made.append(Pipeline(settings(**changes), courier))
+        return made[-1]
+
+    yield factory
+    for pipeline in made:
+        await pipeline.close()
+
+
+def offer(index: int | None, seed: int | None = None, **rest: object) -> Offer:
+    return Offer(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
+
+
+async def drained(stream: Stream) -> None:
+    await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
+
+
+async def encoded(stream: Stream, count: int) -> None:
+    """Until ``count`` chunks have been encoded and wait for the courier."""
+    await stream.ledger.pulse.until(lambda: len(stream.permits) >= count)
+
+
+async def test_chunks_arrive_equal(make: MakePipeline, courier: Courier) -> None:
+    """Whatever is pushed arrives, each index with its frames, and nothing is held afterwards."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    for k in range(12):
+        await pipeline.intake.push(stream, offer(k))
+    await drained(stream)
+    for k in range(12):
+        np.testing.assert_array_equal(courier.stored["s", k], frames(k))
+    assert pipeline.gate.used == 0
+    assert stream.ledger.watermark == 11
+
+
+async def test_the_array_may_be_reused_at_once(make: MakePipeline, courier: Courier) -> None:
+    """What the caller writes into the array after push returned does not reach the server (P4)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    courier.hold()
+    array = frames(1)
+    await pipeline.intake.push(stream, Offer(0, array, STAMP, META))
+    array[:] = 0
+    courier.release()
+    await drained(stream)
+    np.testing.assert_array_equal(courier.stored["s", 0], frames(1))
+
+
+async def test_an_array_handed_over_is_not_copied(make: MakePipeline, courier: Courier) -> None:
+    """copy=False sends from the caller's own memory."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    await pipeline.intake.push(stream, offer(0, copy=False))
+    await drained(stream)
+    assert pipeline.pool.free_bytes == 0
+    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
+
+
+async def test_lowest_index_first(make: MakePipeline, courier: Courier) -> None:
+    """Chunks pushed out of order leave in order, as far as they are there."""
+    pipeline = make(upload_concurrency=1)
+    stream = pipeline.open(spec())
+    courier.hold()
+    for k in (9, 4, 7, 1):
+        await pipeline.intake.push(stream, offer(k))
+    await encoded(stream, 4)
+    courier.release()
+    await drained(stream)
+    first, *rest = [index for _, index in courier.order]
+    assert rest == sorted(rest)
+    assert {first, *rest} == {1, 4, 7, 9}
+
+
+async def test_no_more_uploads_than_allowed(make: MakePipeline, courier: Courier) -> None:
+    """At most upload_concurrency attempts are under way."""
+    pipeline = make(upload_concurrency=3)
+    stream = pipeline.open(spec())
+    courier.hold()
+    for k in range(9):
+        await pipeline.intake.push(stream, offer(k))
+    await encoded(stream, 9)
+    courier.release()
+    await drained(stream)
+    assert courier.most_at_once == 3
+
+
+async def test_an_equal_repeat_does_nothing(make: MakePipeline, courier: Courier) -> None:
+    """Pushing an index again with equal frames, of any strides, sends nothing (P5)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    await pipeline.intake.push(stream, offer(0))
+    await pipeline.intake.push(stream, Offer(0, np.asfortranarray(frames(0)), STAMP, META))
+    await drained(stream)
+    assert courier.attempts == [("s", 0)]
+    assert stream.ledger.report()["chunks_spooled"] == 1
+
+
+async def test_another_content_for_an_index_is_a_conflict(make: MakePipeline, courier: Courier) -> None:
+    """The same index with other frames raises, and the first ones stay (P5)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    await pipeline.intake.push(stream, offer(0))
+    with pytest.raises(ChunkConflictError, match="Chunk 0 of stream s was pushed before"):
+        await pipeline.intake.push(stream, offer(0, seed=5))
+    await drained(stream)
+    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
+
+
+async def test_two_pushes_of_one_index_at_once(make: MakePipeline, courier: Courier) -> None:
+    """Of two concurrent pushes of an index one is taken; the other finds it equal, or raises."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    results = await asyncio.gather(
+        *(pipeline.intake.push(stream, offer(0, seed=seed)) for seed in (1, 1, 2)), return_exceptions=True
+    )
+    await drained(stream)
+    assert stream.ledger.report()["chunks_spooled"] == 1
+    assert sum(isinstance(result, ChunkConflictError) for result in results) in (1, 2)
+
+
+async def test_waiting_for_room_uses_no_index_when_cancelled(make: MakePipeline, courier: Courier) -> None:
+    """A push cancelled at the gate leaves nothing behind, and the next one takes its turn (P21)."""
+    pipeline = make(buffer_bytes=ONE)
+    stream = pipeline.open(spec())
+    courier.hold()
+    await pipeline.intake.push(stream, offer(0))
+    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
+    while not pipeline.gate.waiting:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    courier.release()
+    await pipeline.intake.push(stream, offer(2))
+    await drained(stream)
+    assert sorted(courier.stored) == [("s", 0), ("s", 2)]
+    assert pipeline.gate.used == 0
+
+
+async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, courier: Courier) -> None:
+    """Cancelled at any moment, a push has either used no index or left an equal chunk (P21)."""
+    pipeline = make()
+    stream = pipeline.open(spec(chunk_size=64))
+    big = frames(3, 64, (64, 64))
+    for k in range(40):
+        task = asyncio.create_task(pipeline.intake.push(stream, Offer(k, big, STAMP, META)))
+        for _ in range(k % 5):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    await drained(stream)
+    assert {index for _, index in courier.stored} == {k for k in range(40) if stream.ledger.knows(k)}
+    assert all(np.array_equal(stored, big) for stored in courier.stored.values())
+    assert pipeline.gate.used == 0
+
+
+async def test_push_waits_for_the_network(make: MakePipeline, courier: Courier) -> None:
+    """With the server silent, push waits once the buffer is full, and goes on with it (one back-pressure)."""
+    pipeline = make(buffer_bytes=3 * ONE)
+    stream = pipeline.open(spec())
+    courier.hold()
+    pushing = asyncio.create_task(_push_all(pipeline, stream, 40))
+    while not pipeline.gate.waiting:
+        await asyncio.sleep(0)
+    assert not pushing.done()
+    courier.release()
+    await pushing
+    await drained(stream)
+    assert len(courier.stored) == 40
+
+
+async def _push_all(pipeline: Pipeline, stream: Stream, count: int) -> None:
+    for k in range(count):
+        await pipeline.intake.push(stream, offer(k))
+
+
+async def test_a_wait_can_be_bounded(make: MakePipeline, courier: Courier) -> None:
+    """full_timeout_s ends the wait with an error that used no index (P8)."""
+    pipeline = make(buffer_bytes=ONE, full_timeout_s=0.01)
+    stream = pipeline.open(spec())
+    courier.hold()
+    await pipeline.intake.push(stream, offer(0))
+    with pytest.raises(BufferFullError, match=r"full_timeout_s=0\.01 ran out"):
+        await pipeline.intake.push(stream, offer(1))
+    assert not stream.ledger.knows(1)
+    courier.release()
+    await drained(stream)
+
+
+async def test_raise_uses_no_index(make: MakePipeline, courier: Courier) -> None:
+    """on_full='raise' refuses at once; the same index is taken when there is room (P8)."""
+    pipeline = make(buffer_bytes=ONE, on_full="raise")
+    stream = pipeline.open(spec())
+    courier.hold()
+    await pipeline.intake.push(stream, offer(0))
+    with pytest.raises(BufferFullError, match="on_full='raise'"):
+        await pipeline.intake.push(stream, offer(1))
+    courier.release()
+    await drained(stream)
+    await pipeline.intake.push(stream, offer(1))
+    await drained(stream)
+    assert stream.ledger.report()["lost"] == []
+
+
+async def test_drop_newest_counts_what_it_drops(
+    make: MakePipeline, courier: Courier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """on_full='drop_newest' drops what finds no room, counted, logged and reported (P8)."""
+    pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
+    stream = pipeline.open(spec())
+    courier.hold()
+    for k in range(3):
+        await pipeline.intake.push(stream, offer(k))
+    courier.release()
+    await drained(stream)
+    report = stream.ledger.report()
+    assert sorted(courier.stored) == [("s", 0)]
+    assert report["chunks_dropped"] == 2
+    assert [index for index, _ in report["lost"]] == [1, 2]
+    assert "chunk 1 was dropped" in caplog.text
+
+
+async def test_drop_oldest_keeps_the_newest(make: MakePipeline, courier: Courier) -> None:
+    """on_full='drop_oldest' gives up the lowest chunks that are not on their way; push never waits (P8)."""
+    pipeline = make(buffer_bytes=ONE + 700, on_full="drop_oldest", upload_concurrency=1)
+    stream = pipeline.open(spec())
+    courier.hold()
+    for k in range(20):
+        await pipeline.intake.push(stream, offer(k))
+    courier.release()
+    await drained(stream)
+    report = stream.ledger.report()
+    assert ("s", 19) in courier.stored
+    assert report["chunks_dropped"] > 0
+    assert report["chunks_dropped"] + len(courier.stored) == 20
+
+
+async def test_a_dropped_index_stays_dropped(make: MakePipeline, courier: Courier) -> None:
+    """Pushing a dropped index again neither sends nor raises."""
+    pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
+    stream = pipeline.open(spec())
+    courier.hold()
+    for k in range(2):
+        await pipeline.intake.push(stream, offer(k))
+    courier.release()
+    await drained(stream)
+    await pipeline.intake.push(stream, offer(1))
+    assert sorted(courier.stored) == [("s", 0)]
+
+
+async def test_a_busy_server_is_tried_again(make: MakePipeline, courier: Courier) -> None:
+    """Transient failures cost nothing but time."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    failures = iter([ServerBusyError("503", status=503), ServerBusyError("garbled")])
+
+    def verdict(parcel: Parcel) -> None:
+        for failure in failures:
+            raise failure
+
+    courier.verdict = verdict
+    await pipeline.intake.push(stream, offer(0))
+    await drained(stream)
+    assert courier.attempts == [("s", 0)] * 3
+
+
+async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, courier: Courier) -> None:
+    """A 4xx quarantines its chunk and the others go on (P16)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+
+    def verdict(parcel: Parcel) -> None:
+        if parcel.index == 1:
+            raise RejectedError("422: no", status=422)
+
+    courier.verdict = verdict
+    await _push_all(pipeline, stream, 3)
+    await drained(stream)
+    assert stream.ledger.report()["lost"] == [(1, "quarantined: 422: no")]
+    assert pipeline.gate.used == 0
+
+
+async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, courier: Courier) -> None:
+    """401 keeps every chunk; when the key works again all of them arrive (P16)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    refused = iter([None])
+
+    def verdict(parcel: Parcel) -> None:
+        for _ in refused:
+            raise AuthenticationError("401", status=401)
+
+    courier.verdict = verdict
+    await _push_all(pipeline, stream, 3)
+    await drained(stream)
+    assert len(courier.stored) == 3
+    assert stream.ledger.report()["chunks_failed"] == 0
+
+
+async def test_a_stream_that_is_gone_stops_with_one_error(make: MakePipeline, courier: Courier) -> None:
+    """A stream-level 404 settles all its chunks and leaves other streams alone."""
+    pipeline = make(upload_concurrency=1)
+    gone, other = pipeline.open(spec("gone")), pipeline.open(spec("other"))
+
+    def verdict(parcel: Parcel) -> None:
+        if parcel.spec.data_id == "gone":
+            raise StreamGoneError("404", data_id="gone")
+
+    courier.verdict = verdict
+    for k in range(3):
+        await pipeline.intake.push(gone, offer(k))
+        await pipeline.intake.push(other, offer(k))
+    await drained(gone)
+    await drained(other)
+    assert isinstance(gone.failure, StreamGoneError)
+    assert gone.ledger.report()["chunks_failed"] == 3
+    assert other.ledger.report()["chunks_uploaded"] == 3
+
+
+async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, courier: Courier) -> None:
+    """While one stream's chunks fail for ever, another one's are all delivered (P17)."""
+    pipeline = make(upload_concurrency=1, buffer_bytes=100 * ONE)
+    stuck, live = pipeline.open(spec("stuck")), pipeline.open(spec("live"))
+
+    def verdict(parcel: Parcel) -> None:
+        if parcel.spec.data_id == "stuck":
+            raise ServerBusyError("503", status=503)
+
+    courier.verdict = verdict
+    for k in range(10):
+        await pipeline.intake.push(stuck, offer(k))
+        await pipeline.intake.push(live, offer(k))
+    await drained(live)
+    assert stuck.ledger.pending == 10
+
+
+async def test_a_sealed_stream_takes_nothing(make: MakePipeline, courier: Courier) -> None:
+    """A push that comes after the seal gives its room back and raises (P5)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    stream.ledger.seal()
+    with pytest.raises(StreamFinalizedError):
+        await pipeline.intake.push(stream, offer(0))
+    assert pipeline.gate.used == 0
+
+
+async def test_a_failed_encoding_reaches_the_caller(
+    make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an encoder thread raises is the pipeline's failure, raised itself to the next caller (P22)."""
+    monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.encode", _no_memory)
+    pipeline = make()
+    stream = pipeline.open(spec())
+    await pipeline.intake.push(stream, offer(0))
+    await drained(stream)
+    with pytest.raises(MemoryError, match="none left"):
+        pipeline.stream("s")
+    assert pipeline.gate.used == 0
+
+
+def _no_memory(*args: object, **rest: object) -> None:
+    raise MemoryError("none left")
+
+
+async def test_memory_stays_bounded(make: MakePipeline, courier: Courier) -> None:
+    """Permits and free buffers together never exceed buffer_bytes plus one chunk (P7)."""
+    limit = 5 * ONE
+    pipeline = make(buffer_bytes=limit)
+    streams = [pipeline.open(spec(name)) for name in "abc"]
+    highest = 0
+    for k in range(60):
+        await pipeline.intake.push(streams[k % 3], offer(k // 3))
+        highest = max(highest, pipeline.gate.used + pipeline.pool.free_bytes)
+    for stream in streams:
+        await drained(stream)
+    assert highest <= limit + ONE
