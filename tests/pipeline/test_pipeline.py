@@ -266,6 +266,8 @@ async def test_drop_oldest_keeps_the_newest(make: MakePipeline, courier: Courier
     courier.hold()
     for k in range(20):
         await pipeline.intake.push(stream, offer(k))
+        while pipeline.encoder.backlog:
+            await asyncio.sleep(0)
     courier.release()
     await drained(stream)
     report = stream.ledger.report()
