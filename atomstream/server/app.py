@@ -1,0 +1,46 @@
+"""The web application: which request goes to which handler, and what every request passes first."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from atomstream.server.auth import KeyRing, require_key
+from atomstream.server.house import HOUSE, House
+from atomstream.server.origin import HostGuard, guard_origin
+from atomstream.server.replies import errors_to_replies
+from atomstream.server.routes import clock, entries, names, streams, uploads
+
+PUBLIC = frozenset({clock.reference_time, clock.health, clock.front_page, uploads.put_chunk})
+"""Handlers that want no key: time, life, a page without data, and the PUT, whose URL is signed."""
+
+
+def build_app(house: House, keys: KeyRing) -> web.Application:
+    """The application of one server. Paths are exactly the protocol's: none redirects, none is tidied."""
+    guard = HostGuard(house.settings)
+    app = web.Application(middlewares=[errors_to_replies, guard_origin(guard), require_key(keys, PUBLIC)])
+    app[HOUSE] = house
+    app.add_routes(ROUTES)
+    return app
+
+
+ROUTES = [
+    web.get("/", clock.front_page),
+    web.get("/health", clock.health),
+    web.get("/gateway/time", clock.reference_time),
+    web.get("/physical_samples/", names.list_samples),
+    web.post("/physical_samples/", names.create_sample),
+    web.get("/tags/", names.list_tags),
+    web.post("/tags/", names.create_tag),
+    web.post("/tags/data-items/", streams.link_tags),
+    web.get("/projects/", names.list_projects),
+    web.post("/projects/", names.create_project),
+    web.post("/projects/{project_id}/configuration/tracking_samples", names.track_sample),
+    web.post("/rheed/stream/", streams.create_stream),
+    web.post("/rheed/stream/{data_id}/end", streams.end_stream),
+    web.get("/rheed/images/{data_id}/frames/{n}", entries.no_image),
+    web.get("/data_entries/", entries.list_entries),
+    web.get("/data_entries/video_single_frames/{data_id}", entries.single_frames),
+    web.post("/data_entries/physical_sample", streams.link_sample),
+    web.post("/data_entries/raw_data/staged/upload_urls/", uploads.upload_url),
+    web.put("/upload/{data_id}/{index}", uploads.put_chunk),
+]

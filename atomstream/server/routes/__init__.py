@@ -1,0 +1,1 @@
+"""The server's requests, one file for each thing that they are about."""

@@ -1,0 +1,154 @@
+"""Requests about a stream as a whole: its creation, what it is linked to, its end."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+
+from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
+from atomstream.server.about import NamedId, StreamAbout
+from atomstream.server.bodies import read_bounded, read_json
+from atomstream.server.catalogue import Named
+from atomstream.server.house import House, house_of
+from atomstream.server.models import Project, Sample, Tag, moment
+from atomstream.server.names import checked_name
+from atomstream.server.replies import RefusedError, json_reply
+from atomstream.server.routes.ids import UuidText
+from atomstream.server.streams import checked_id, unknown_stream
+
+ANNOUNCEMENT = {"Atomstream": "1"}
+"""Tells our own client that frame times, uint16 and losses are understood here."""
+MAX_LINKED = 10_000
+MAX_LOST = 1_000_000
+_RANGE = re.compile(r"([0-9]{1,8})(?:-([0-9]{1,8}))?")
+
+
+class NewStream(msgspec.Struct, frozen=True):
+    """The body that creates a stream."""
+
+    data_item_name: str
+    rotations_per_min: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_RPM)]
+    fps_capture_rate: Annotated[float, msgspec.Meta(gt=0.0, le=MAX_FPS)]
+    rotational_period: Annotated[float, msgspec.Meta(gt=0.0, le=1e12)] | None = None
+    project_id: UuidText | None = None
+    azimuth_label: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+
+
+class SampleLink(msgspec.Struct, frozen=True):
+    """The body that links streams to a sample."""
+
+    data_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
+    physical_sample_id: UuidText
+
+
+class TagLink(msgspec.Struct, frozen=True):
+    """The body that puts tags on streams."""
+
+    data_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
+    tag_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
+
+
+async def create_stream(request: web.Request) -> web.Response:
+    """``POST /rheed/stream/``: a new stream; the reply is its ``data_id`` as a bare JSON string."""
+    wanted = await read_json(request, NewStream)
+    name = checked_name(wanted.data_item_name, "stream")
+    house = house_of(request)
+    projects = await named_ids(house, Project, [wanted.project_id] if wanted.project_id else [], "project")
+    now = moment()
+    about = StreamAbout(
+        data_id=str(uuid.uuid4()),
+        name=name,
+        fps=wanted.fps_capture_rate,
+        rotations_per_min=wanted.rotations_per_min,
+        rotational_period=wanted.rotational_period,
+        azimuth_label=wanted.azimuth_label,
+        project=projects[0] if projects else None,
+        made=now,
+        last_updated=now,
+    )
+    await house.streams.create(about)
+    await house.lifecycle.begin(about.data_id)
+    return json_reply(about.data_id, headers=ANNOUNCEMENT)
+
+
+async def link_sample(request: web.Request) -> web.Response:
+    """``POST /data_entries/physical_sample``."""
+    house, wanted = house_of(request), await read_json(request, SampleLink)
+    (sample,) = await named_ids(house, Sample, [wanted.physical_sample_id], "physical sample")
+    for data_id in await known_streams(house, wanted.data_ids):
+        await house.streams.change(data_id, sample=sample)
+    return json_reply({"data_ids": wanted.data_ids, "physical_sample_id": sample.id})
+
+
+async def link_tags(request: web.Request) -> web.Response:
+    """``POST /tags/data-items/``: adds to the tags that are there."""
+    house, wanted = house_of(request), await read_json(request, TagLink)
+    tags = await named_ids(house, Tag, wanted.tag_ids, "tag")
+    for data_id in await known_streams(house, wanted.data_ids):
+        await house.streams.revise(data_id, lambda about: add_tags(about, tags))
+    return json_reply({"data_ids": wanted.data_ids, "tag_ids": wanted.tag_ids})
+
+
+def add_tags(about: StreamAbout, tags: Iterable[NamedId]) -> StreamAbout:
+    """``about`` with ``tags`` among its tags, each once."""
+    by_id = {tag.id: tag for tag in (*about.tags, *tags)}
+    return msgspec.structs.replace(about, tags=tuple(by_id.values()))
+
+
+async def named_ids(house: House, kind: type[Named], ids: list[str], what: str) -> list[NamedId]:
+    """``ids`` with their names, all of them; raises RefusedError 404 at the first that is unknown."""
+    wanted = [one.lower() for one in ids]
+    rows = await house.catalogue.find(kind, wanted)
+    for one in wanted:
+        if one not in rows:
+            raise RefusedError(404, f"No {what} {one!r} is known here; nothing was changed.")
+    return [NamedId(id=one, name=rows[one].name) for one in wanted]
+
+
+async def known_streams(house: House, data_ids: list[str]) -> list[str]:
+    """``data_ids`` in lower case, where all of them are streams; raises RefusedError 404 before any is changed."""
+    wanted = [one.lower() for one in data_ids]
+    known = await house.entries.known(wanted)
+    for one in wanted:
+        if one not in known:
+            raise unknown_stream(one)
+    return wanted
+
+
+async def end_stream(request: web.Request) -> web.Response:
+    """``POST /rheed/stream/{data_id}/end``: no more comes; indices given up are in ``Atomstream-Lost``."""
+    data_id = checked_id(request.match_info["data_id"])
+    await read_bounded(request)
+    lost = parse_lost(request.headers.get("Atomstream-Lost", ""))
+    status = await house_of(request).lifecycle.end(data_id, lost)
+    return json_reply({"data_id": data_id, "pipeline_status": status})
+
+
+def parse_lost(text: str) -> list[int]:
+    """The indices in ``"3-5,9"``, sorted, each once.
+
+    Raises:
+        RefusedError: 400, not of that form, out of range, or more than ``MAX_LOST``.
+    """
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        first, last = _parse_range(part)
+        if len(found) + last - first >= MAX_LOST:
+            raise RefusedError(400, f"Atomstream-Lost names more than {MAX_LOST} chunks.")
+        found.update(range(first, last + 1))
+    return sorted(found)
+
+
+def _parse_range(part: str) -> tuple[int, int]:
+    match = _RANGE.fullmatch(part)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if not 0 <= first <= last <= MAX_CHUNK_INDEX:
+        raise RefusedError(
+            400, f"Atomstream-Lost is a list like 3-5,9 of chunk indices; {part[:32]!r} is none."
+        )
+    return first, last

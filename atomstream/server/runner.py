@@ -1,0 +1,148 @@
+"""A server's life: owning its folder, listening, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from atomstream.errors import ConfigError
+from atomstream.server.access import AccessLogger
+from atomstream.server.app import build_app
+from atomstream.server.auth import KeyRing, ensure_key
+from atomstream.server.catalogue import Catalogue
+from atomstream.server.data_dir import own_data_dir
+from atomstream.server.database import Database
+from atomstream.server.entries import Entries
+from atomstream.server.events import Events
+from atomstream.server.house import HOUSE, House
+from atomstream.server.ingest import Ingest
+from atomstream.server.journal import Journal
+from atomstream.server.lifecycle import Lifecycle
+from atomstream.server.private import load_or_make_secret
+from atomstream.server.reindex import catch_up
+from atomstream.server.settings import ServerSettings
+from atomstream.server.signals import set_at_signals
+from atomstream.server.signing import SECRET_FILE, UrlSigner
+from atomstream.server.streams import Streams
+
+log = logging.getLogger("atomstream.server")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """A server that answers at ``url``.
+
+    ``api_key`` is the key it was given, or the one made at this start, to be shown once; None where the keys
+    were made at an earlier start: of those only hashes are kept.
+    """
+
+    url: str
+    api_key: str | None
+    settings: ServerSettings
+    house: House
+
+
+@asynccontextmanager
+async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServer]:
+    """Run a server in this loop for as long as the block lasts.
+
+    Raises:
+        ConfigError: the folder is another server's or unusable, or the address can't be listened on.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(own_data_dir(settings.data_dir))
+        new_key = None if settings.api_key else ensure_key(settings.data_dir)
+        house = await _furnish(settings, stack)
+        app = build_app(house, KeyRing.load(settings.data_dir, settings.api_key))
+        url = await _listen(app, house, stack)
+        await _start_watch(house, stack)
+        yield RunningServer(url, settings.api_key or new_key, settings, house)
+
+
+async def run_server(
+    settings: ServerSettings, on_ready: Callable[[RunningServer], None] | None = None
+) -> None:
+    """Run a server until SIGINT or SIGTERM (Ctrl-C on Windows); ``on_ready`` is told once it listens."""
+    stop = asyncio.Event()
+    with set_at_signals(stop):
+        async with running_server(settings) as server:
+            if on_ready is not None:
+                on_ready(server)
+            await stop.wait()
+            log.info("stopping: running uploads that are whole are still stored")
+
+
+async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> House:
+    database = await Database.open(settings.data_dir)
+    stack.push_async_callback(database.close)
+    await catch_up(database, settings.data_dir)
+    entries, events = Entries(database), Events()
+    streams = Streams(settings.streams_dir, entries)
+    ingest = Ingest(settings)
+    stack.push_async_callback(ingest.close)
+    return House(
+        settings=settings,
+        catalogue=Catalogue(database, Journal(settings.data_dir)),
+        entries=entries,
+        streams=streams,
+        lifecycle=Lifecycle(settings, streams, entries, events),
+        ingest=ingest,
+        signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
+        events=events,
+    )
+
+
+async def _listen(app: web.Application, house: House, stack: AsyncExitStack) -> str:
+    settings = house.settings
+    runner = web.AppRunner(
+        app,
+        access_log_class=AccessLogger,
+        access_log=logging.getLogger("atomstream.server.access"),
+        # Also the time that a half-sent request head may take: it is closed with the idle ones.
+        keepalive_timeout=settings.idle_timeout_s,
+        lingering_time=settings.linger_s,
+        shutdown_timeout=settings.shutdown_s,
+        auto_decompress=False,
+    )
+    app.on_shutdown.append(_stop_receiving)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+    except OSError as error:
+        raise ConfigError(
+            f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "
+            "Is another server running there? Port 0 takes a free one."
+        ) from None
+    return _local_url(settings.host, runner.addresses[0][1])
+
+
+async def _stop_receiving(app: web.Application) -> None:
+    app[HOUSE].ingest.stop_receiving()
+
+
+def _local_url(host: str, port: int) -> str:
+    """An address that works on this machine: a wildcard address is listened on, but not called."""
+    with suppress(ValueError):
+        address = ip_address(host)
+        if address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _start_watch(house: House, stack: AsyncExitStack) -> None:
+    await house.lifecycle.resume()
+    watch = asyncio.create_task(house.lifecycle.watch(), name="atomstream silence watch")
+    stack.push_async_callback(_end_watch, watch)
+
+
+async def _end_watch(watch: asyncio.Task[None]) -> None:
+    watch.cancel()
+    with suppress(asyncio.CancelledError):
+        await watch
