@@ -1,0 +1,54 @@
+"""Which chunk indices below the highest one are missing, kept as ranges.
+
+A stream of hours has hundreds of thousands of chunks and hardly a gap; one absurd index leaves one gap of
+millions. Kept as ranges, both cost next to nothing at each commit.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+
+class Gaps:
+    """The complement of a growing set of indices, within 0 .. its highest."""
+
+    def __init__(self, indices: Iterable[int] = ()) -> None:
+        self._ranges: list[tuple[int, int]] = []  # [first, stop), ascending, never touching
+        self.end = 0
+        """The highest index added, plus one."""
+        for index in sorted(indices):
+            self.add(index)
+
+    def add(self, index: int) -> None:
+        """Take ``index`` out of the gaps; adding it again changes nothing."""
+        if index >= self.end:
+            if index > self.end:
+                self._ranges.append((self.end, index))
+            self.end = index + 1
+            return
+        place = bisect_right(self._ranges, (index, self.end)) - 1
+        if place >= 0 and index < self._ranges[place][1]:
+            first, stop = self._ranges[place]
+            halves = [(first, index), (index + 1, stop)]
+            self._ranges[place : place + 1] = [half for half in halves if half[0] < half[1]]
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """(first, last) of each gap, both included, ascending."""
+        return [(first, stop - 1) for first, stop in self._ranges]
+
+    def __iter__(self) -> Iterator[int]:
+        for first, stop in self._ranges:
+            yield from range(first, stop)
+
+    def __str__(self) -> str:
+        """As ``"3-5,9"``, the way that indices are written in headers too."""
+        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges())
+
+
+def parse_ranges(text: str) -> Iterator[int]:
+    """The indices of ``"3-5,9"``, one by one; parts that are not ranges are passed over."""
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if first.isdecimal() and (last or first).isdecimal():
+            yield from range(int(first), int(last or first) + 1)

@@ -1,0 +1,209 @@
+"""What is stored of a stream: chunks, geometry and origin, and the group's columns and documents after them.
+
+Everything here is derived from the shards, so a crash may leave it behind them but never ahead, and
+:meth:`ChunkIndex.recover` makes it good.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from atomstream import config
+from atomstream.errors import ShardError, StreamError
+from atomstream.server.archive_flush import GroupCommit
+from atomstream.server.archive_gaps import Gaps
+from atomstream.server.archive_group import FRAMES, ZarrGroup
+from atomstream.server.archive_records import ChunkStamps, Geometry
+from atomstream.server.archive_shards import read_trailer
+from atomstream.server.archive_stamps import recorded_chunks, recorded_origin, write_stamps
+
+log = logging.getLogger(__name__)
+Stamps: TypeAlias = Mapping[int, ChunkStamps | None]
+_HEALED_AT_ONCE: Final = 512
+
+
+class ChunkIndex:
+    """Knows which chunks are stored, and records more; thread-safe.
+
+    ``attributes()`` gives the group's attributes whenever its documents are written; it is called with
+    ``writing`` held.
+    """
+
+    def __init__(self, group: ZarrGroup, attributes: Callable[[], Mapping[str, Any]]) -> None:
+        self.group = group
+        self.geometry: Geometry | None = None
+        self.origin_ms: float | None = None
+        self.writing = threading.RLock()
+        """Held over disk writes of columns and documents; always taken before ``_state``."""
+        # _state is held for moments only: who asks how the stream stands never waits for a disk.
+        self._state = threading.Lock()
+        self._attributes = attributes
+        self._chunks: dict[int, int] = {}
+        self._gaps = Gaps()
+        # The promise of a 200 comes before the wish to write metadata rarely: each commit waits for a
+        # write of the documents that covers it, and those that come together share one.
+        self._recorder: GroupCommit[tuple[int, ChunkStamps]] = GroupCommit(self._record)
+
+    def place(self, index: int) -> Path:
+        """The file of a chunk's shard."""
+        return self.group.shards / str(index) / "0" / "0"
+
+    def claim(self, geometry: Geometry) -> bool:
+        """Make ``geometry`` the stream's where it has none yet; False where it has another one.
+
+        Raises:
+            OSError: the disk's.
+        """
+        with self.writing:
+            if self.geometry is None:
+                self.group.add_frames(geometry)
+                self.geometry = geometry
+            return self.geometry == geometry
+
+    def record(self, index: int, stamps: ChunkStamps) -> None:
+        """Return once the chunk's stamps are in the columns and the documents cover it.
+
+        Raises:
+            OSError: the disk's; recording again is harmless.
+        """
+        self._recorder.submit((index, stamps))
+
+    def publish(self) -> None:
+        """Write the documents that changed."""
+        with self.writing:
+            self.group.publish(self._attributes())
+
+    def chunks(self) -> dict[int, int]:
+        """Index -> number of frames, of each chunk stored."""
+        with self._state:
+            return dict(self._chunks)
+
+    def size(self, index: int) -> int:
+        """Frames stored of one chunk, 0 where it is missing."""
+        with self._state:
+            return self._chunks.get(index, 0)
+
+    def n_frames(self) -> int:
+        """The largest k * chunk_size + N_k."""
+        with self._state:
+            return self._n_frames()
+
+    def missing_ranges(self) -> list[tuple[int, int]]:
+        """(first, last) of each run of missing indices below the highest stored one."""
+        with self._state:
+            return self._gaps.ranges()
+
+    def missing_text(self) -> str:
+        """The same as ``"3-5,9"``."""
+        with self._state:
+            return str(self._gaps)
+
+    def recover(self) -> None:
+        """Take up what is on the disk: trust the columns where they are whole, else read the shards again.
+
+        A chunk counted in ``chunk_frames`` has all its other stamps, for that column is synced last; so only
+        shards that it does not count are read, a handful after a crash.
+
+        Raises:
+            StreamError: the metadata of ``frames`` is lost. OSError: the disk's.
+        """
+        with self.writing:
+            self.group.load()
+            found = set(_indices_in(self.group.shards))
+            if not found:  # documents without any shard fix nothing
+                self.group.documents.pop(FRAMES, None)
+            self.geometry = self.group.geometry()
+            if found and self.geometry is None:
+                raise StreamError(
+                    f"{self.group.folder} holds {len(found)} chunks, but the metadata of `frames` is lost: "
+                    "restore frames/zarr.json from a copy. Nothing was changed.",
+                    data_id=self._name,
+                )
+            self._take_up(found)
+            self.publish()
+
+    def _take_up(self, found: set[int]) -> None:
+        self.origin_ms = recorded_origin(self.group)
+        counted = recorded_chunks(self.group) if self.origin_ms is not None else {}
+        self._remember({index: counted[index] for index in found & counted.keys()})
+        if vanished := counted.keys() - found:
+            self._write_columns(dict.fromkeys(vanished))
+        unread = self._read_stamps(sorted(found - counted.keys()))
+        while batch := dict(islice(unread, _HEALED_AT_ONCE)):
+            log.info("stream %s: taking up %d chunks from their files", self._name, len(batch))
+            self._write_columns(batch)
+            self._remember({index: stamps.dims[0] for index, stamps in batch.items()})
+
+    def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkStamps]]:
+        """Of each shard that can be read; others are left where they are, and count as missing."""
+        assert self.geometry is not None or not indices
+        for index in indices:
+            try:
+                yield index, self.read_stamps(index)
+            except FileNotFoundError:
+                continue  # a crash came between the folder and the rename
+            except ShardError as error:
+                log.warning("stream %s: chunk %d counts as missing: %s", self._name, index, error)
+
+    def read_stamps(self, index: int) -> ChunkStamps:
+        """Stamps and per-frame data of a stored chunk, from its file.
+
+        Raises:
+            ShardError: the file is damaged. FileNotFoundError: there is none.
+        """
+        assert self.geometry is not None
+        return read_trailer(self.place(index), self.geometry.dtype, self.geometry.chunk_size).stamps
+
+    @property
+    def _name(self) -> str:
+        return self.group.folder.parent.name
+
+    def _record(self, entries: list[tuple[int, ChunkStamps]]) -> None:
+        """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
+        self._write_columns(dict(entries))
+        self._remember({index: stamps.dims[0] for index, stamps in entries})
+        self.publish()
+
+    def _write_columns(self, chunks: Stamps) -> None:
+        assert self.geometry is not None
+        with self.writing:
+            if self.origin_ms is None:
+                self.origin_ms = self._extrapolated_origin(chunks)
+            write_stamps(self.group, self.geometry.chunk_size, self.origin_ms, chunks)
+
+    def _extrapolated_origin(self, chunks: Stamps) -> float:
+        # Where frame 0 was or should have been captured, by the lowest chunk of the first that came. It stays:
+        # were it moved when chunk 0 arrives late, every time written so far would have to be.
+        assert self.geometry is not None
+        index, stamps = min((index, stamps) for index, stamps in chunks.items() if stamps is not None)
+        return stamps.start_unix_ms - index * self.geometry.chunk_size * 1000.0 / stamps.fps
+
+    def _remember(self, sizes: Mapping[int, int]) -> None:
+        with self._state:
+            self._chunks.update(sizes)
+            for index in sizes:
+                self._gaps.add(index)
+            self.group.lengths.update(time=self._n_frames(), chunk=self._gaps.end)
+
+    def _n_frames(self) -> int:
+        if self.geometry is None or not self._gaps.end:
+            return 0
+        last = self._gaps.end - 1
+        return last * self.geometry.chunk_size + self._chunks[last]
+
+
+def _indices_in(shards: Path) -> Iterator[int]:
+    for path in shards.iterdir() if shards.is_dir() else ():
+        name = path.name
+        if (
+            name.isascii()
+            and name.isdecimal()
+            and str(int(name)) == name
+            and int(name) <= config.MAX_CHUNK_INDEX
+        ):
+            yield int(name)

@@ -1,0 +1,112 @@
+"""What the archive takes and gives: the ticket of an upload, what was committed, a chunk's stamps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream import config
+from atomstream.errors import ShardError
+from atomstream.records import FrameMeta
+from atomstream.shard import Dims, DtypeName, frame_nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTicket:
+    """What came with the request for an upload URL, and travelled signed inside the URL.
+
+    ``dims`` is (N, H, W) of this chunk; stamps are UTC milliseconds with the clock's offset already added.
+    """
+
+    data_id: str
+    index: int
+    dims: Dims
+    dtype: DtypeName
+    chunk_size: int
+    fps: float
+    start_unix_ms: float
+    end_unix_ms: float
+    clock_offset_ms: float | None = None
+    clock_uncertainty_ms: float | None = None
+
+    def check(self) -> None:
+        """Refuse what no stream can mean, before a byte of the body is looked at.
+
+        Raises:
+            ShardError: which value is out of range, and what is allowed.
+        """
+        n, height, width = self.dims
+        self._within("index", self.index, 0, config.MAX_CHUNK_INDEX)
+        self._within("chunk_size", self.chunk_size, 1, config.MAX_CHUNK_SIZE)
+        self._within("number of frames", n, 1, self.chunk_size)
+        self._within("frame height", height, 1, config.MAX_SHARD_BYTES)
+        self._within("frame width", width, 1, config.MAX_SHARD_BYTES)
+        if self.dtype not in ("uint8", "uint16"):
+            raise ShardError(f"Chunk {self.index}: frames of {self.dtype!r}; allowed are uint8 and uint16.")
+        raw = n * frame_nbytes(self.dims, self.dtype)
+        self._within("size in bytes when decoded", raw, 1, config.MAX_SHARD_BYTES)
+        self._within("fps", self.fps, 1e-6, config.MAX_FPS)
+        for name in ("start_unix_ms", "end_unix_ms", "clock_offset_ms", "clock_uncertainty_ms"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")
+
+    def _within(self, what: str, value: float, low: float, high: float) -> None:
+        if not low <= value <= high:  # NaN is within nothing
+            raise ShardError(f"Chunk {self.index}: its {what} is {value}; allowed is {low:g} .. {high:g}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStamps:
+    """What is known of a stored chunk beside its pixels; ``dims`` is (N, H, W), times are UTC milliseconds."""
+
+    dims: Dims
+    fps: float
+    start_unix_ms: float
+    end_unix_ms: float
+    clock_offset_ms: float | None = None
+    clock_uncertainty_ms: float | None = None
+    meta: FrameMeta = field(default_factory=FrameMeta)
+
+    def times_unix_ms(self) -> npt.NDArray[np.float64]:
+        """When each of the N frames was captured: as the client said, else nominal from ``start_unix_ms``."""
+        if self.meta.times_ms is not None:
+            return np.asarray(self.meta.times_ms, dtype=np.float64)
+        elapsed_ms = np.arange(self.dims[0], dtype=np.float64) * (1000.0 / self.fps)
+        return np.asarray(self.start_unix_ms + elapsed_ms, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A chunk that is on disk and readable; ``repeated`` where an equal one already was.
+
+    ``nbytes`` and ``crc32c`` are those of the body received; ``stamps`` are those stored, the first ones
+    for a repeat.
+    """
+
+    index: int
+    n_frames: int
+    nbytes: int
+    crc32c: int
+    repeated: bool
+    stamps: ChunkStamps
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What all chunks of a stream have in common, fixed by the first one stored."""
+
+    chunk_size: int
+    height: int
+    width: int
+    dtype: DtypeName
+
+    @classmethod
+    def of(cls, ticket: ShardTicket) -> Geometry:
+        """The geometry that a ticket claims."""
+        return cls(ticket.chunk_size, ticket.dims[1], ticket.dims[2], ticket.dtype)
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} {self.dtype} in chunks of {self.chunk_size} frames"

@@ -1,0 +1,72 @@
+"""What the archive's tests share: chunks with known frames, tickets, and commits of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+
+from atomstream.records import Chunk, FrameMeta, Frames, Stamp
+from atomstream.server.archive import Committed, ShardTicket, StreamArchive
+from atomstream.shard import ShardEncoder, dtype_name
+
+START_MS = 1_735_689_600_000.0
+FPS = 100.0
+ABOUT = {"data_id": "one", "name": "Growth 001", "fps": FPS, "rpm": 0.0, "status": "stream_active"}
+
+
+def frames_of(index: int, n: int = 4, shape: tuple[int, int] = (5, 6), dtype: Any = np.uint8) -> Frames:
+    """Frames that only this index has, none of them black."""
+    rng = np.random.default_rng(index + 1)
+    return rng.integers(1, np.iinfo(dtype).max, (n, *shape)).astype(dtype)
+
+
+def body_of(frames: Frames, meta: FrameMeta = FrameMeta(), level: int = 1) -> bytes:  # noqa: B008  (frozen)
+    """The shard of ``frames`` as a client sends it."""
+    return b"".join(ShardEncoder(level).encode(Chunk("one", 0, frames, Stamp(0.0), meta)).pieces)
+
+
+def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> ShardTicket:
+    """The ticket that comes with those frames."""
+    start = START_MS + index * chunk_size * 1000 / FPS
+    fields: dict[str, Any] = {
+        "data_id": "one",
+        "index": index,
+        "dims": frames.shape,
+        "dtype": dtype_name(frames),
+        "chunk_size": chunk_size,
+        "fps": FPS,
+        "start_unix_ms": start,
+        "end_unix_ms": start + len(frames) * 1000 / FPS,
+    }
+    return ShardTicket(**{**fields, **changes})
+
+
+def commit_body(
+    archive: StreamArchive, ticket: ShardTicket, body: bytes, observe: Callable[..., None] | None = None
+) -> Committed:
+    """Receive ``body`` as the server does, and commit it."""
+    part = archive.incoming()
+    part.write_bytes(body)
+    return archive.commit(ticket, part, google_crc32c.value(body), observe)
+
+
+def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **changes: Any) -> Committed:
+    """Commit the frames given, or those that belong to ``index``."""
+    given = frames_of(index) if frames is None else frames
+    return commit_body(archive, ticket_of(index, given, **changes), body_of(given))
+
+
+def new_archive(folder: Path) -> StreamArchive:
+    """A fresh archive in ``folder/one``."""
+    return StreamArchive.create(folder / "one", ABOUT)
+
+
+def read_zarr(archive_folder: Path, name: str = "frames") -> Any:
+    """The array's values as zarr-python reads them through the group."""
+    import zarr
+
+    return np.asarray(zarr.open_group(archive_folder / "frames.zarr", mode="r")[name][:])
