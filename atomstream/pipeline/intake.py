@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import numpy as np
@@ -22,12 +22,15 @@ from atomstream.errors import BufferFullError, ChunkConflictError
 from atomstream.pipeline.buffers import BufferPool, as_frames
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit, Waiter
+from atomstream.pipeline.keeper import Keeper
 from atomstream.pipeline.stream import Stream, charge
 from atomstream.records import Chunk, FrameMeta, Frames, Stamp
 from atomstream.shard import ShardEncoder
 
 log = logging.getLogger("atomstream.intake")
 T = TypeVar("T")
+
+LOOK_AGAIN_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,18 +47,21 @@ class Offer:
 class Intake:
     """The front half of the pipeline; its verbs run on the loop, its copies in two threads of its own.
 
-    ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one.
+    ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one;
+    ``evict_one(stream)`` frees the memory of a chunk that is on disk as well, and says so too.
     """
 
     def __init__(
         self, settings: ClientSettings, gate: Gate, pool: BufferPool, encoder: Encoder,
-        drop_oldest: Callable[[Stream], bool],
+        keeper: Keeper, drop_oldest: Callable[[Stream], bool], evict_one: Callable[[Stream], bool],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._gate = gate
         self._pool = pool
         self._encoder = encoder
+        self._keeper = keeper
         self._drop_oldest = drop_oldest
+        self._evict_one = evict_one
         self._copiers = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
 
     def close(self) -> None:
@@ -78,6 +84,8 @@ class Intake:
         if index is None and offer.index is not None:
             # Another push of the same index was accepted while this one waited or copied.
             await self._compare(stream, offer.index, offer.frames)
+        if index is not None and self._settings.durability == "disk":
+            await stream.ledger.pulse.until(lambda: stream.ledger.is_safe(index))
         return index
 
     async def enter(self, stream: Stream, nbytes: int, *, filling: bool = False) -> Permit | None:
@@ -88,6 +96,8 @@ class Intake:
         """
         name = stream.spec.data_id
         permit = self._gate.try_enter(name, nbytes, filling=filling)
+        while permit is None and self._evict_one(stream):
+            permit = self._gate.try_enter(name, nbytes, filling=filling)
         if permit is not None or self._settings.on_full == "drop_newest":
             return permit
         if self._settings.on_full == "raise":
@@ -111,7 +121,7 @@ class Intake:
         )
         try:
             with anyio.fail_after(self._settings.full_timeout_s):
-                await granted.wait()
+                await self._granted(granted, stream)
         except TimeoutError:
             self._gate.leave(waiter)
             raise self._full(stream, f"full_timeout_s={self._settings.full_timeout_s:g} ran out") from None
@@ -119,6 +129,16 @@ class Intake:
             self._gate.leave(waiter)
             raise
         return _granted(waiter)
+
+    async def _granted(self, granted: asyncio.Event, stream: Stream) -> None:
+        # What comes back from a failed attempt may be evicted then, and nobody says so: looked at now and then.
+        while not granted.is_set():
+            while self._evict_one(stream):
+                await asyncio.sleep(0)  # the grant arrives by the loop
+                if granted.is_set():
+                    return
+            with anyio.move_on_after(LOOK_AGAIN_S):
+                await granted.wait()
 
     def _full(self, stream: Stream, why: str) -> BufferFullError:
         return BufferFullError(
@@ -139,6 +159,7 @@ class Intake:
     def count_drop(self, stream: Stream, index: int, reason: str) -> None:
         """Settle ``index`` as dropped and say so."""
         if stream.ledger.settle(index, "dropped", reason):
+            self._keeper.discard(stream, index, "dropped", reason)
             log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
 
     def _land(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:

@@ -28,6 +28,10 @@ class Lane:
         while self.waiting and self.waiting[0][0] <= now:
             heapq.heappush(self.ready, heapq.heappop(self.waiting)[1])
 
+    def parcels(self) -> list[Parcel]:
+        """All of them."""
+        return [*self.ready, *(parcel for _, parcel in self.waiting)]
+
     def __len__(self) -> int:
         return len(self.ready) + len(self.waiting)
 
@@ -41,8 +45,7 @@ class Lanes:
 
     def __iter__(self) -> Iterator[Parcel]:
         for lane in self._lanes.values():
-            yield from lane.ready
-            yield from (parcel for _, parcel in lane.waiting)
+            yield from lane.parcels()
 
     def __len__(self) -> int:
         return sum(map(len, self._lanes.values()))
@@ -90,19 +93,32 @@ class Lanes:
     def take_all(self, data_id: str) -> list[Parcel]:
         """Remove and return everything of one stream."""
         lane = self._lanes.pop(data_id, None)
-        return [] if lane is None else [*lane.ready, *(parcel for _, parcel in lane.waiting)]
+        return [] if lane is None else lane.parcels()
 
     def take_lowest(self, data_id: str) -> Parcel | None:
-        """Remove and return the stream's lowest parcel that is not on its way; None where there is none."""
+        """Remove and return the stream's lowest parcel that is neither on its way nor durable; else None."""
         lane = self._lanes.get(data_id)
-        if lane is None or not len(lane):
+        loose = [] if lane is None else [parcel for parcel in lane.parcels() if not parcel.durable]
+        if lane is None or not loose:
             return None
-        lowest = min([*lane.ready, *(parcel for _, parcel in lane.waiting)])
+        lowest = min(loose)
         lane.ready = [parcel for parcel in lane.ready if parcel is not lowest]
         lane.waiting = [item for item in lane.waiting if item[1] is not lowest]
         heapq.heapify(lane.ready)
         heapq.heapify(lane.waiting)
         return lowest
+
+    def evictable(self) -> list[Parcel]:
+        """Parcels that hold memory, are on disk too, and are not on their way; those to go last first."""
+        return sorted(
+            (parcel for parcel in self if parcel.durable and parcel.permit is not None), reverse=True
+        )
+
+    def forget_if_idle(self, data_id: str) -> None:
+        """Let go of an empty lane; one that stands still keeps its breaker."""
+        lane = self._lanes.get(data_id)
+        if lane is not None and not len(lane) and not lane.breaker.is_open:
+            del self._lanes[data_id]
 
     def reasons(self) -> dict[str, str]:
         """Why lanes stand still, by stream."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.pulse import Pulse
@@ -22,13 +23,18 @@ class Entry:
     state: ChunkState = "pending"
     digest: bytes | None = None
     reason: str = ""
+    durable: bool = False
 
 
 class Ledger:
-    """The states of one stream's chunks; any thread may write, ``pulse`` rings after each change."""
+    """The states of one stream's chunks; any thread may write, ``pulse`` rings after each change.
 
-    def __init__(self, data_id: str) -> None:
+    ``on_accept(index)`` is told of each acceptance and must not wait.
+    """
+
+    def __init__(self, data_id: str, on_accept: Callable[[int], None] | None = None) -> None:
         self.data_id = data_id
+        self._on_accept = on_accept
         self.pulse = Pulse()
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
@@ -47,7 +53,7 @@ class Ledger:
         """A copy of what is known of ``index``."""
         with self._lock:
             entry = self._entries.get(index)
-            return None if entry is None else Entry(entry.state, entry.digest, entry.reason)
+            return None if entry is None else replace(entry)
 
     def accept(self, index: int | None = None) -> int | None:
         """Accept ``index`` (None: the stream's next one) as pending; None where it is known already.
@@ -68,6 +74,8 @@ class Ledger:
             self._entries[chosen] = Entry()
             self._counts["pending"] += 1
             self._next = max(self._next, chosen + 1)
+            if self._on_accept is not None:
+                self._on_accept(chosen)  # under the lock: the journal's order is the order of acceptance
         self.pulse.ring()
         return chosen
 
@@ -75,6 +83,41 @@ class Ledger:
         """The chunk's content is known from now on."""
         with self._lock:
             self._entries[index].digest = digest
+        self.pulse.ring()
+
+    def mark_durable(self, index: int) -> None:
+        """The chunk would survive a power cut from now on."""
+        with self._lock:
+            self._entries[index].durable = True
+        self.pulse.ring()
+
+    def is_settled(self, index: int) -> bool:
+        """Whether ``index`` is no longer pending."""
+        with self._lock:
+            return self._entries[index].state != "pending"
+
+    def is_safe(self, index: int) -> bool:
+        """Whether the chunk is durable or settled: what ``durability="disk"`` waits for."""
+        with self._lock:
+            entry = self._entries[index]
+            return entry.durable or entry.state != "pending"
+
+    def all_safe(self) -> bool:
+        """Whether nothing would be lost if this process ended now."""
+        with self._lock:
+            return all(entry.durable or entry.state != "pending" for entry in self._entries.values())
+
+    def restore(
+        self, states: Mapping[int, ChunkState], digests: Mapping[int, bytes], reasons: Mapping[int, str]
+    ) -> None:
+        """Take over what a journal says of chunks that an earlier process accepted; all of them are on disk."""
+        with self._lock:
+            for index in sorted(states):
+                state = states[index]
+                self._entries[index] = Entry(state, digests.get(index), reasons.get(index, ""), durable=True)
+                self._counts[state] += 1
+                self._next = max(self._next, index + 1)
+            self._raise_watermark()
         self.pulse.ring()
 
     def settle(self, index: int, state: ChunkState, reason: str = "") -> bool:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from atomstream.records import Piece, Receipt, Stamp, StreamSpec
+from atomstream.pipeline.bodies import Body
+from atomstream.pipeline.gate import Permit
+from atomstream.records import Receipt, Stamp, StreamSpec
 
 
 @dataclass(slots=True, eq=False)
 class Parcel:
     """One encoded chunk, ready to go, wherever its bytes are.
 
-    ``open_body`` gives a fresh one-shot iterator of the shard's bytes for each attempt: nothing in between
-    can replay it, so that attempts are ours alone (promise P16).
+    ``permit`` is what it holds of the gate's memory, None once its bytes are on disk only. ``durable`` says
+    that the spool has it: then it may leave memory, and is never dropped.
     """
 
     spec: StreamSpec
@@ -23,12 +24,20 @@ class Parcel:
     dtype: Literal["uint8", "uint16"]
     stamp: Stamp
     nbytes: int
-    open_body: Callable[[], AsyncIterator[Piece]]
+    body: Body
+    permit: Permit | None = None
+    durable: bool = False
     recovered: bool = False
     attempts: int = field(default=0)
 
     def __lt__(self, other: Parcel) -> bool:
         return self.index < other.index
+
+    def release(self) -> None:
+        """Give its memory back; harmless when repeated."""
+        if self.permit is not None:
+            self.permit.release()
+            self.permit = None
 
 
 class Courier(Protocol):
@@ -36,6 +45,7 @@ class Courier(Protocol):
 
     Raises:
         ServiceError: as mapped by the service; ``StreamGoneError`` where the server does not know the stream.
+        RecordCorruptError: its record on disk is damaged.
     """
 
     async def deliver(self, parcel: Parcel) -> Receipt:

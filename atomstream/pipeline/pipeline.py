@@ -1,8 +1,9 @@
-"""The path of a chunk, in order: gate -> encoder -> uploader; this file alone knows it.
+"""The path of a chunk, in order: gate -> encoder -> spool -> uploader; this file alone knows it.
 
 A chunk's memory has one owner at a time: the intake until it is accepted, the encoder's job until it is a
-shard, the parcel until its receipt. Nothing goes back a stage: what is refused stays where it is and is
-retried there, its permit keeps the gate closed, and ``push`` feels that as back-pressure.
+shard, the parcel until its receipt (or its eviction to disk). Nothing goes back a stage: what is refused stays
+where it is and is retried there, its permit keeps the gate closed, and ``push`` feels that as back-pressure.
+The uploader does not wait for the disk: a parcel goes from memory while its record is being written.
 """
 
 from __future__ import annotations
@@ -10,22 +11,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+
+import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import StreamGoneError, UnknownStreamError
+from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.buffers import BufferPool
+from atomstream.pipeline.depot import Depot
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.filler import Filler
 from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.intake import Intake
+from atomstream.pipeline.keeper import Keeper
+from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.meter import Meter
 from atomstream.pipeline.parcel import Courier, Parcel
 from atomstream.pipeline.stream import Stream
 from atomstream.pipeline.uploader import Uploader
-from atomstream.records import Piece, Receipt, Shard, StreamSpec
+from atomstream.records import Receipt, Shard, StreamSpec
+from atomstream.spool import StreamSpool
 
 log = logging.getLogger("atomstream.pipeline")
 
@@ -43,17 +50,44 @@ class Pipeline:
         self.streams: dict[str, Stream] = {}
         self.fillers: dict[str, Filler] = {}
         self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
         self.gate = Gate(settings.buffer_bytes)
         self.pool = BufferPool(self.gate)
+        self.depot = Depot(lambda error: self._on_loop(lambda: self.broken(error)))
+        self.keeper = Keeper(self.depot, settings.upload_concurrency, self._kept)
         self.encoder = Encoder(settings.encoder_threads, settings.compression_level, self._encoded)
         self.uploader = Uploader(courier, self, settings.upload_concurrency)
-        self.intake = Intake(settings, self.gate, self.pool, self.encoder, self._drop_oldest)
+        self.intake = Intake(
+            settings, self.gate, self.pool, self.encoder, self.keeper, self._drop_oldest, self._evict_one
+        )
 
-    def open(self, spec: StreamSpec) -> Stream:
-        """Add a stream."""
-        stream = Stream(spec)
+    def open(self, spec: StreamSpec, spool: StreamSpool | None = None) -> Stream:
+        """Add a new stream; ``spool`` is its folder, None where the disk refused it."""
+        stream = self._add(spec, spool, recovered=False)
         self.gate.open(spec.data_id)
+        return stream
+
+    def recover(self, spool: StreamSpool) -> Stream:
+        """Add a stream that an earlier process left: its history counts, its records go on their way."""
+        history = spool.history
+        stream = self._add(spool.manifest.spec, spool, recovered=True)
+        stream.ledger.restore(history.states, history.digests, history.reasons)
+        geometry = spool.manifest.geometry
+        if geometry is not None:
+            stream.fix_geometry((geometry.height, geometry.width), np.dtype(geometry.dtype))
+        for index in spool.missing:
+            self.intake.count_drop(stream, index, "it was in memory only when its process ended")
+        if history.finalizing:
+            stream.ledger.seal()
+        return stream
+
+    def deliver_recovered(self, stream: Stream, parcels: list[Parcel]) -> None:
+        """Send a recovered stream's records; live streams keep at least half of the upload slots."""
+        for parcel in parcels:
+            self.uploader.offer(parcel)
+
+    def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> Stream:
+        ledger = Ledger(spec.data_id, lambda index: self.keeper.accepted(stream, index))
+        stream = Stream(spec, ledger, spool, recovered)
         self.streams[spec.data_id] = stream
         self.fillers[spec.data_id] = Filler(stream, self.gate, self.pool, self.encoder)
         return stream
@@ -62,15 +96,15 @@ class Pipeline:
         """The stream of that id, in working order.
 
         Raises:
-            UnknownStreamError: it was not initialized here. StreamGoneError: the server lost it. Else the
-            pipeline's first failure, itself.
+            UnknownStreamError: it was not initialized here. Else the pipeline's first failure, itself.
         """
         if self.failure is not None:
             raise self.failure
         stream = self.streams.get(data_id)
         if stream is None:
             raise UnknownStreamError(
-                f"No stream {data_id!r} here: use the data_id that initialize() of this streamer returned.",
+                f"No stream {data_id!r} here: use the data_id that initialize() or resume() of this streamer "
+                "returned.",
                 data_id=data_id,
             )
         return stream
@@ -80,13 +114,18 @@ class Pipeline:
         self.gate.close(stream.spec.data_id)
 
     async def close(self) -> None:
-        """Stop all stages; what is still pending stays undelivered."""
+        """Stop all stages; what is still pending stays in the spool, or undelivered."""
         await self.uploader.close()
         await asyncio.to_thread(self.encoder.stop)
+        await asyncio.to_thread(self.depot.stop)
         self.intake.close()
+        self.keeper.close()
         self.pool.clear()
+        for stream in self.streams.values():
+            if stream.spool is not None:
+                stream.spool.close()
 
-    # -- encoder -> uploader ------------------------------------------------------------------------------
+    # -- encoder -> spool, uploader -----------------------------------------------------------------------
 
     def _encoded(self, job: Job, outcome: Shard | BaseException) -> None:
         """In an encoder thread: the raw frames' memory goes back, the shard moves on."""
@@ -98,14 +137,25 @@ class Pipeline:
             return
         job.permit.shrink(outcome.nbytes)
         self.meter.encoded(outcome)
-        stream.permits[outcome.index] = job.permit
         stream.ledger.encoded(outcome.index, outcome.digest)
-        self._on_loop(lambda: self.uploader.offer(_parcel(stream.spec, outcome)))
+        parcel = _parcel(stream, job, outcome)
+        self._on_loop(lambda: self.uploader.offer(parcel))
+        self.keeper.keep(stream, parcel, outcome)
 
     def _lose(self, stream: Stream, job: Job, error: BaseException) -> None:
         job.permit.release()
         stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
-        self.broken(error)
+        self._on_loop(lambda: self.broken(error))
+
+    def _kept(self, stream: Stream, parcel: Parcel) -> None:
+        """In the depot's thread: the chunk is on disk as well."""
+        stream.ledger.mark_durable(parcel.index)
+        self._on_loop(lambda: self._may_leave_memory(stream, parcel))
+
+    def _may_leave_memory(self, stream: Stream, parcel: Parcel) -> None:
+        parcel.durable = True
+        if self.gate.waiting and parcel in self.uploader.evictable():
+            self.keeper.evict(stream, parcel)
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         # The loop may have been closed by an application that never closed its streamer.
@@ -127,8 +177,17 @@ class Pipeline:
         parcel = self.uploader.drop_lowest(stream.spec.data_id)
         if parcel is not None:
             self.intake.count_drop(stream, parcel.index, reason)
-            self._release(stream, parcel)
+            parcel.release()
         return parcel is not None
+
+    def _evict_one(self, stream: Stream) -> bool:
+        """Free the memory of one chunk that is on disk as well, of this stream first; the last to go first."""
+        parcels = self.uploader.evictable()
+        mine = [parcel for parcel in parcels if parcel.spec.data_id == stream.spec.data_id]
+        for parcel in mine or parcels:
+            self.keeper.evict(self.streams[parcel.spec.data_id], parcel)
+            return True
+        return False
 
     # -- what the uploader tells (Outcomes) ---------------------------------------------------------------
 
@@ -137,14 +196,19 @@ class Pipeline:
         stream = self.streams[parcel.spec.data_id]
         self.meter.stored(parcel)
         stream.ledger.settle(receipt.index, "stored")
-        self._release(stream, parcel)
+        self.keeper.forget(stream, receipt.index)
+        parcel.release()
 
     def refused(self, parcel: Parcel, reason: str) -> None:
-        """The server will never take it: it is reported, and its frames are given up."""
+        """It can't be delivered: it is reported, and kept in the spool's quarantine where there is one."""
         stream = self.streams[parcel.spec.data_id]
         log.error("Stream %s: chunk %d was refused: %s", parcel.spec.data_id, parcel.index, reason)
+        self._quarantine(stream, parcel, reason)
+
+    def _quarantine(self, stream: Stream, parcel: Parcel, reason: str) -> None:
         stream.ledger.settle(parcel.index, "quarantined", reason)
-        self._release(stream, parcel)
+        self.keeper.quarantine(stream, parcel, reason)
+        parcel.release()
 
     def gone(self, parcel: Parcel, others: list[Parcel], error: StreamGoneError) -> None:
         """One error stops the stream; the next caller gets it."""
@@ -153,8 +217,7 @@ class Pipeline:
             log.error("%s", error)
             stream.failure = error
         for lost in (parcel, *others):
-            stream.ledger.settle(lost.index, "quarantined", str(error))
-            self._release(stream, lost)
+            self._quarantine(stream, lost, str(error))
 
     def broken(self, error: BaseException) -> None:
         """Remember the first failure and wake everybody who waits."""
@@ -164,24 +227,15 @@ class Pipeline:
         for stream in list(self.streams.values()):
             stream.ledger.pulse.ring()
 
-    def _release(self, stream: Stream, parcel: Parcel) -> None:
-        permit = stream.permits.pop(parcel.index, None)
-        if permit is not None:
-            permit.release()
 
-
-def _parcel(spec: StreamSpec, shard: Shard) -> Parcel:
+def _parcel(stream: Stream, job: Job, shard: Shard) -> Parcel:
     return Parcel(
-        spec=spec,
+        spec=stream.spec,
         index=shard.index,
         dims=shard.dims,
         dtype=shard.dtype,
         stamp=shard.stamp,
         nbytes=shard.nbytes,
-        open_body=lambda: _in_memory(shard.pieces),
+        body=InMemory(shard.pieces),
+        permit=job.permit,
     )
-
-
-async def _in_memory(pieces: tuple[Piece, ...]) -> AsyncIterator[Piece]:
-    for piece in pieces:
-        yield piece

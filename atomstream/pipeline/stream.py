@@ -8,23 +8,26 @@ from typing import Any
 import numpy as np
 
 from atomstream.errors import StreamGoneError
-from atomstream.pipeline.gate import Permit
 from atomstream.pipeline.ledger import Ledger
 from atomstream.records import StreamSpec
 from atomstream.shard import encoded_bound
+from atomstream.spool import StreamSpool
 
 
 class Stream:
     """State that the stages share; each field names its owner.
 
-    ``ledger`` owns itself; geometry is fixed once under a lock; ``permits`` belongs to the loop and the
-    encoder threads one after the other, never at once, for a chunk is at one stage at a time.
+    ``ledger`` owns itself; geometry is fixed once under a lock; ``spool`` is None where the disk refused it,
+    and its steps are the keeper's.
     """
 
-    def __init__(self, spec: StreamSpec) -> None:
+    def __init__(
+        self, spec: StreamSpec, ledger: Ledger, spool: StreamSpool | None = None, recovered: bool = False
+    ) -> None:
         self.spec = spec
-        self.ledger = Ledger(spec.data_id)
-        self.permits: dict[int, Permit] = {}
+        self.ledger = ledger
+        self.spool = spool
+        self.recovered = recovered
         self.failure: StreamGoneError | None = None
         self.frame_gaps = 0
         self._lock = threading.Lock()

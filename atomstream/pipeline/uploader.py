@@ -14,6 +14,7 @@ from typing import Protocol
 from atomstream.errors import (
     AuthenticationError,
     ConnectionFailedError,
+    RecordCorruptError,
     ServiceError,
     StreamGoneError,
 )
@@ -33,7 +34,7 @@ class Outcomes(Protocol):
         """The server has it."""
 
     def refused(self, parcel: Parcel, reason: str) -> None:
-        """The server will never take it."""
+        """It can't be delivered: the server will never take it, or its record is damaged."""
 
     def gone(self, parcel: Parcel, others: list[Parcel], error: StreamGoneError) -> None:
         """The server does not know the stream; ``others`` are its parcels that had not begun."""
@@ -71,8 +72,12 @@ class Uploader:
         self._lanes.put(parcel)
         self._pump()
 
+    def evictable(self) -> list[Parcel]:
+        """Parcels whose memory may be given back now, those to go last first."""
+        return self._lanes.evictable()
+
     def drop_lowest(self, data_id: str) -> Parcel | None:
-        """Take back the stream's lowest parcel that is not on its way."""
+        """Take back the stream's lowest parcel that is neither on its way nor durable."""
         return self._lanes.take_lowest(data_id)
 
     def standing_still(self, data_id: str) -> str:
@@ -111,7 +116,8 @@ class Uploader:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._attempts.pop(task, None)
+        parcel = self._attempts.pop(task)
+        self._lanes.forget_if_idle(parcel.spec.data_id)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._outcomes.broken(error)
         self._pump()
@@ -120,8 +126,10 @@ class Uploader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._closed or len(self._attempts) >= self._concurrency:
+            return  # the end of an attempt looks again
         due = self._endpoint.retry_in() if self._endpoint.is_open else self._lanes.next_change_in()
-        if due is not None and len(self._lanes) and not self._closed:
+        if due is not None and len(self._lanes):
             self._timer = self._loop.call_later(due, self._pump)
 
     async def _attempt(self, parcel: Parcel, endpoint_ticket: int, lane_ticket: int) -> None:
@@ -135,6 +143,10 @@ class Uploader:
             lane.breaker.gave_up(lane_ticket)
             self._lanes.put(parcel)
             raise
+        except RecordCorruptError as error:
+            self._endpoint.gave_up(endpoint_ticket)
+            lane.breaker.gave_up(lane_ticket)
+            self._outcomes.refused(parcel, str(error))
         except Exception as error:
             self._endpoint.gave_up(endpoint_ticket)
             lane.breaker.gave_up(lane_ticket)

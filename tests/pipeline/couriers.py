@@ -43,7 +43,7 @@ class Courier:
         try:
             await self._open.wait()
             self.verdict(parcel)
-            body = b"".join([bytes(piece) async for piece in parcel.open_body()])
+            body = b"".join([bytes(piece) async for piece in parcel.body.open()])
             self.stored[key] = decode_shard(body, parcel.dims, parcel.dtype)
             self.order.append(key)
         finally:

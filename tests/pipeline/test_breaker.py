@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
+from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.breaker import Breaker
 from atomstream.pipeline.lanes import Lanes
 from atomstream.pipeline.parcel import Parcel
-from atomstream.records import Piece, Stamp, StreamSpec
+from atomstream.records import Stamp, StreamSpec
 
 
 class Clock:
@@ -34,14 +33,9 @@ def open_breaker(clock: Clock) -> Breaker:
     return breaker
 
 
-async def _nothing() -> AsyncIterator[Piece]:
-    return
-    yield b""
-
-
 def parcel(stream: str, index: int, recovered: bool = False) -> Parcel:
     spec = StreamSpec(stream, 120.0, 0.0, 240)
-    return Parcel(spec, index, (1, 2, 2), "uint8", Stamp(0.0), 1, _nothing, recovered)
+    return Parcel(spec, index, (1, 2, 2), "uint8", Stamp(0.0), 1, InMemory(()), recovered=recovered)
 
 
 def test_one_failure_is_bad_luck(clock: Clock) -> None:

@@ -56,7 +56,13 @@ async def drained(stream: Stream) -> None:
 
 async def encoded(stream: Stream, count: int) -> None:
     """Until ``count`` chunks have been encoded and wait for the courier."""
-    await stream.ledger.pulse.until(lambda: len(stream.permits) >= count)
+    await stream.ledger.pulse.until(lambda: _digests(stream) >= count)
+    await asyncio.sleep(0)
+
+
+def _digests(stream: Stream) -> int:
+    entries = [stream.ledger.entry(index) for index in range(stream.ledger.next_index)]
+    return sum(entry is not None and entry.digest is not None for entry in entries)
 
 
 async def test_chunks_arrive_equal(make: MakePipeline, courier: Courier) -> None:
@@ -195,7 +201,7 @@ async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, courie
 
 async def test_push_waits_for_the_network(make: MakePipeline, courier: Courier) -> None:
     """With the server silent, push waits once the buffer is full, and goes on with it (one back-pressure)."""
-    pipeline = make(buffer_bytes=3 * ONE)
+    pipeline = make(buffer_bytes=ONE + 2000)
     stream = pipeline.open(spec())
     courier.hold()
     pushing = asyncio.create_task(_push_all(pipeline, stream, 40))

@@ -1,0 +1,56 @@
+"""Where a parcel's bytes are: in memory, or in the spool; each attempt opens them afresh."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+from atomstream.records import Piece
+from atomstream.spool import StreamSpool
+
+
+class Body(Protocol):
+    """A shard's bytes."""
+
+    def open(self) -> AsyncIterator[Piece]:
+        """A fresh one-shot iterator over them: nothing in between can replay it (promise P16)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InMemory:
+    """The pieces as the encoder made them; nothing is joined."""
+
+    pieces: tuple[Piece, ...]
+
+    async def open(self) -> AsyncIterator[Piece]:
+        """The pieces themselves."""
+        for piece in self.pieces:
+            yield piece
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnDisk:
+    """A record of the spool, read through small windows in a thread, its CRC-32C checked as it goes.
+
+    Raises RecordCorruptError while iterated, before the last window is handed out (promise P11).
+    """
+
+    spool: StreamSpool
+    index: int
+    readers: Executor
+
+    async def open(self) -> AsyncIterator[Piece]:
+        """One window after the other; never more than one in memory."""
+        loop = asyncio.get_running_loop()
+        windows = self.spool.windows(self.index)
+        try:
+            while window := await loop.run_in_executor(self.readers, next, windows, b""):
+                yield window
+        finally:
+            close = getattr(windows, "close", None)
+            if close is not None:
+                close()
