@@ -43,6 +43,10 @@ class LiveServer:
         if stack is not None:
             await stack.aclose()
 
+    def change(self, **settings: Any) -> None:
+        """Other settings for the next start."""
+        self._settings.update(settings)
+
     @property
     def headers(self) -> dict[str, str]:
         """The header that carries this server's key."""

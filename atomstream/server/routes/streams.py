@@ -24,7 +24,7 @@ from atomstream.server.streams import checked_id, unknown_stream
 ANNOUNCEMENT = {"Atomstream": "1"}
 """Tells our own client that frame times, uint16 and losses are understood here."""
 MAX_LINKED = 10_000
-MAX_LOST = 1_000_000
+MAX_LOST = 100_000
 _RANGE = re.compile(r"([0-9]{1,8})(?:-([0-9]{1,8}))?")
 
 
