@@ -112,9 +112,13 @@ class Disk:
         if path.is_dir():
             return
         self.make_folder(path.parent)
+        self.make_one_folder(path)
+        self.sync_folder(path.parent)
+
+    def make_one_folder(self, path: Path) -> None:
+        """Make a folder in one that is there; one that exists is no error."""
         with suppress(FileExistsError):
             os.mkdir(path)
-        self.sync_folder(path.parent)
 
     def remove_folder(self, path: Path) -> None:
         """Remove a folder if it is empty, else leave it: what is in it is not ours."""

@@ -150,8 +150,8 @@ class StreamSpool:
             if index not in self._files.quarantined():
                 raise SpoolError(f"Chunk {index} of stream {self.data_id} is not in quarantine.")
             self.journal.append_durable(Entry("requeued", index))
-            self._set_settled(index, False)
             self._note_record(index, self._files.take_back(index))
+            self._set_settled(index, False)
 
     def purge(self, reason: str) -> list[int]:
         """Remove all records, those in quarantine too, because a person asked for it; returns their indices."""

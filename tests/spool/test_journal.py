@@ -1,0 +1,209 @@
+"""The journal: whole entries, in order, whatever was torn, damaged or refused."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spool_kit import FaultyDisk
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool.disk import Disk
+from atomstream.spool.entries import HEADER, Entry, pack_entry, scan
+from atomstream.spool.history import StreamHistory
+from atomstream.spool.journal import Journal, replay
+
+DISK = Disk()
+FIRST = Entry("claimed", detail={"endpoint": "http://x"})
+ENTRIES = [
+    Entry("accepted", 0, b"a" * 16),
+    Entry("accepted", 1, b"b" * 16),
+    Entry("stored", 0),
+    Entry("quarantined", 1, reason="the server said 422"),
+    Entry("requeued", 1),
+    Entry("dropped", 1, reason="µ-overflow"),
+    Entry("finalizing", detail={"drain_timeout_s": 3.5}),
+    Entry("ended"),
+]
+
+
+def filled(path: Path, disk: Disk = DISK) -> Journal:
+    journal = Journal.create(disk, path, FIRST)
+    for entry in ENTRIES:
+        journal.append(entry)
+    return journal
+
+
+def test_replays_what_was_appended(tmp_path: Path) -> None:
+    """All entries come back, in order, with all that they said."""
+    filled(tmp_path / "j").close()
+    found = replay(DISK, tmp_path / "j")
+    assert found.entries == [FIRST, *ENTRIES]
+    assert (found.end, found.gaps) == ((tmp_path / "j").stat().st_size, 0)
+
+
+def test_torn_at_every_byte(tmp_path: Path) -> None:
+    """A journal cut off anywhere keeps every whole entry, and takes new ones."""
+    path = tmp_path / "j"
+    filled(path).close()
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        journal, found = Journal.open(DISK, path)
+        journal.append_durable(Entry("accepted", 99))
+        journal.close()
+        kept = len(found.entries)
+        assert found.entries == [FIRST, *ENTRIES][:kept]
+        assert kept >= len(scan(whole[:length]).entries)
+        assert replay(DISK, path).entries == [*found.entries, Entry("accepted", 99)]
+
+
+def test_a_tail_of_zeros_is_torn(tmp_path: Path) -> None:
+    """A power cut may leave zeros after the last entry: they are no entries."""
+    path = tmp_path / "j"
+    filled(path).close()
+    with path.open("ab") as file:
+        file.write(bytes(5000))
+    journal, found = Journal.open(DISK, path)
+    journal.close()
+    assert found.entries == [FIRST, *ENTRIES]
+    assert path.stat().st_size == found.end
+
+
+def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
+    """Damage in the middle costs the entry it hit, and no other."""
+    whole = HEADER + b"".join(map(pack_entry, ENTRIES))
+    for at in range(len(HEADER), len(whole)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << (at % 8)
+        kept = scan(bytes(damaged)).entries
+        assert len(kept) == len(ENTRIES) - 1
+        assert [entry for entry in ENTRIES if entry in kept] == kept
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
+def test_garbage_anywhere_hides_no_later_entry(garbage: bytes, at: int) -> None:
+    """Bytes thrown in between leave all whole entries after them readable."""
+    frames = list(map(pack_entry, ENTRIES))
+    whole = HEADER + b"".join(frames)
+    at = min(at, len(whole))
+    kept = scan(whole[:at] + garbage + whole[at:]).entries
+    ends = [len(HEADER) + sum(map(len, frames[: k + 1])) for k in range(len(frames))]
+    untouched = [
+        e for e, end, frame in zip(ENTRIES, ends, frames, strict=True) if not end - len(frame) < at < end
+    ]
+    assert [entry for entry in kept if entry in untouched] == untouched
+
+
+def test_kinds_of_a_newer_format_are_passed_over() -> None:
+    """An entry of an unknown kind hides none of the others."""
+    known = pack_entry(ENTRIES[0])
+    unknown = pack_entry(Entry("accepted", 5)).replace(b"\x93\x01\x05", b"\x93\x63\x05")
+    raw = bytearray(unknown)
+    raw[6:10] = google_crc32c.value(bytes(raw[2:6]) + bytes(raw[10:])).to_bytes(4, "little")
+    found = scan(HEADER + bytes(raw) + known)
+    assert (found.entries, found.gaps) == ([ENTRIES[0]], 0)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_each_call_may_fail(tmp_path: Path, code: int, late: bool) -> None:
+    """With any one disk call failing, acknowledged entries stay, and what follows is written."""
+    clean = FaultyDisk()
+    _fill_with_retries(tmp_path / "clean", clean)
+    for number in range(len(clean.calls)):
+        path = tmp_path / f"j{number}"
+        disk = FaultyDisk(number, code=code, late=late)
+        told = _fill_with_retries(path, disk)
+        kept = [entry for entry in replay(DISK, path).entries if entry.kind == "accepted"]
+        # What was refused and repeated may stand twice; nothing that was acknowledged may be missing.
+        assert list(dict.fromkeys(entry.index for entry in kept)) == told, disk.calls[number]
+
+
+def _fill_with_retries(path: Path, disk: Disk) -> list[int]:
+    journal = None
+    while journal is None:
+        try:
+            journal = Journal.create(disk, path, FIRST)
+        except SpoolError:
+            continue
+    for index in range(6):
+        write = journal.append_durable if index % 2 else journal.append
+        for _ in range(2):
+            try:
+                write(Entry("accepted", index))
+                break
+            except SpoolError:
+                continue
+    with suppress(SpoolError):
+        journal.close()
+    return list(range(6))
+
+
+def test_a_failed_fsync_is_answered_by_a_fresh_file(tmp_path: Path) -> None:
+    """After a failed fsync the journal goes on in a new inode that was synced whole."""
+    disk = FaultyDisk()
+    path = tmp_path / "j"
+    journal = filled(path, disk)
+    before = path.stat().st_ino
+    holder = path.open("rb")  # keeps the inode from being used again
+    disk.first = disk.last = len(disk.calls) + 1
+    with pytest.raises(SpoolError):
+        journal.append_durable(Entry("stored", 7))
+    assert disk.calls[-1] == "sync"
+    journal.append_durable(Entry("stored", 8))
+    journal.close()
+    holder.close()
+    assert path.stat().st_ino != before
+    assert replay(DISK, path).entries == [FIRST, *ENTRIES, Entry("stored", 8)]
+
+
+def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
+    """ENOSPC is SpoolFullError; EIO is another SpoolError."""
+    disk = FaultyDisk()
+    journal = filled(tmp_path / "j", disk)
+    disk.first = disk.last = len(disk.calls)
+    disk.code = errno.ENOSPC
+    with pytest.raises(SpoolFullError, match="Free some space"):
+        journal.append(Entry("stored", 1))
+    disk.first = disk.last = len(disk.calls)
+    disk.code = errno.EIO
+    with pytest.raises(SpoolError) as caught:
+        journal.append(Entry("stored", 1))
+    assert not isinstance(caught.value, SpoolFullError)
+    journal.close()
+
+
+def test_closed_is_closed(tmp_path: Path) -> None:
+    """A closed journal refuses entries."""
+    journal = filled(tmp_path / "j")
+    journal.close()
+    with pytest.raises(SpoolError, match="closed"):
+        journal.append(Entry("ended"))
+
+
+def test_history_counts_each_chunk_once() -> None:
+    """Each accepted chunk ends in exactly one state, and the reasons and wishes are kept."""
+    history = StreamHistory.of([FIRST, *ENTRIES])
+    assert history.states == {0: "stored", 1: "dropped"}
+    assert history.reasons == {1: "µ-overflow"}
+    assert history.digests == {0: b"a" * 16, 1: b"b" * 16}
+    assert (history.finalizing, history.ended, dict(history.wishes)) == (True, True, {"drain_timeout_s": 3.5})
+    assert sum(history.counts().values()) == len(history.states)
+    assert (history.next_index(), history.pending()) == (2, [])
+    history.add(Entry("reopened"))
+    assert not history.finalizing
+    assert not history.ended
+
+
+def test_a_late_accepted_settles_nothing() -> None:
+    """An ``accepted`` that comes after the end of a chunk does not bring it back."""
+    history = StreamHistory.of([Entry("stored", 4), Entry("accepted", 4, b"d" * 16)])
+    assert history.states == {4: "stored"}
+    assert history.digests == {4: b"d" * 16}
