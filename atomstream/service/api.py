@@ -90,6 +90,10 @@ class ServiceApi:
         """Create a tag; its id. A name that is taken is a ``RejectedError`` of status 400."""
         return await self._create(f"create the tag {name!r}", "/tags/", name)
 
+    async def create_project(self, name: str) -> str:
+        """Create a project; its id. Only an atomstream server takes it; a name that is taken is a ``ConflictError``."""
+        return await self._create(f"create the project {name!r}", "/projects/", name)
+
     async def _create(self, what: str, path: str, name: str) -> str:
         call = Call(what, "POST", path, body=wire.pack({"name": name}))
         return (await self._transport.call(call)).parse(wire.new_id)

@@ -30,12 +30,14 @@ SIGNED = f"{HOST}/put?sig=SIGNATURE"
 
 @pytest.fixture
 async def api() -> AsyncIterator[ServiceApi]:
+    """The client under test."""
     async with calling(HOST) as api:
         yield api
 
 
 @pytest.fixture
 def web() -> Any:
+    """The answers of a mocked web."""
     with aioresponses() as mocked:
         yield mocked
 

@@ -69,11 +69,13 @@ class World:
 
 @pytest.fixture
 async def world() -> World:
+    """Clocks to turn."""
     return World()
 
 
 @pytest.fixture
 async def clock(world: World) -> AsyncIterator[ReferenceClock]:
+    """The clock under test, closed at the end."""
     clock = world.clock()
     yield clock
     await clock.close()

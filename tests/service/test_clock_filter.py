@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,7 +83,7 @@ def test_slewed_time_never_runs_backwards(gap: float, moments: list[float]) -> N
     weigh.add(exchange(0.0, 500.0, 500.0, theta=TRUE_MS + gap))
     estimate = weigh.add(exchange(2000.0, 1.0, 1.0))
     moments = sorted(2002.0 + moment for moment in moments)
-    for a, b in zip(moments, moments[1:], strict=False):
+    for a, b in itertools.pairwise(moments):
         gone = (b - a) + estimate.theta_ms(b) - estimate.theta_ms(a)
         assert abs(gone - (b - a)) <= SLEW_RATE * (b - a) + 1e-3
 

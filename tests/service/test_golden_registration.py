@@ -24,7 +24,15 @@ TRAFFIC: list[dict[str, Any]] = [
 FIRST_OF_STREAM_1 = next(
     k for k, one in enumerate(TRAFFIC) if one["path"] == "/rheed/stream/" and "110" in one["body"]
 )
-MATTERING = {"accept", "cache-control", "content-type", "content-length", "transfer-encoding", "x-api-key"}
+MATTERING = {
+    "accept",
+    "atomstream-lost",
+    "cache-control",
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "x-api-key",
+}
 PROJECT = "11111111-2222-3333-4444-555555555555"
 SAMPLE = "5db5c30e-a4e7-4404-bbce-e2c3e2c819bc"
 TAGS = {"night shift": "f6f76af3-c4c8-4571-b56d-f988d7205e36", "GaN": "281de0b5-cee4-438e-8e31-d11b13ae7f3d"}

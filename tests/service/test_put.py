@@ -109,11 +109,11 @@ async def test_put_redirects_are_not_followed(status: int) -> None:
 
 async def test_no_cookie_is_kept() -> None:
     """What one reply sets is not carried to the next request."""
-    async with recording() as store, calling(store.url) as api:
+    async with recording() as store, calling(store.url.replace("127.0.0.1", "localhost")) as api:
         store.on_json("GET /tags/", [], **{"Set-Cookie": "a=b"})
         await api.list_tags()
         await api.list_tags()
-    assert all("cookie" not in asked.headers for asked in store.asked)
+    assert [asked.headers.get("cookie") for asked in store.asked] == [None, None]
 
 
 async def test_reset_midway_is_one_failed_attempt() -> None:
@@ -160,7 +160,7 @@ async def test_stalled_upload_gives_up() -> None:
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         await stop.wait()
 
-    async with raw_server(swallow_nothing) as (url, _), calling(url, upload_timeout_s=0.2) as api:
+    async with raw_server(swallow_nothing) as (url, _), calling(url, upload_timeout_s=0.5) as api:
         with pytest.raises(ConnectionFailedError, match="nothing moved"):
             await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB)
         stop.set()
@@ -175,7 +175,7 @@ async def test_unanswered_upload_gives_up() -> None:
         await stop.wait()
         return web.Response()
 
-    async with listening(handle) as url, calling(url, upload_timeout_s=0.2) as api:
+    async with listening(handle) as url, calling(url, upload_timeout_s=0.5) as api:
         with pytest.raises(ConnectionFailedError):
             await api.put_shard(f"{url}/shard", [b"x"], 1)
         stop.set()
@@ -183,11 +183,11 @@ async def test_unanswered_upload_gives_up() -> None:
 
 async def test_slow_uplink_may_take_its_time() -> None:
     """An upload that moves at all goes on for many times the stall limit."""
-    limit_s = 1.0
+    limit_s = 2.0
 
     async def slowly() -> AsyncIterator[Piece]:
         for _ in range(6):
-            await asyncio.sleep(limit_s / 4)
+            await asyncio.sleep(limit_s / 5)
             yield bytes(MIB)
 
     async with recording() as store, calling(store.url, upload_timeout_s=limit_s) as api:

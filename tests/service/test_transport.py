@@ -56,8 +56,9 @@ async def test_plain_server_behind_https_was_never_sent() -> None:
     assert plain.asked == []
 
 
-async def test_untrusted_certificate_is_named(tmp_path: Path) -> None:
-    """A certificate that nobody signed is refused, in words, before anything is sent."""
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate that nobody signed, and its key."""
     made = subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
@@ -68,8 +69,13 @@ async def test_untrusted_certificate_is_named(tmp_path: Path) -> None:
     )
     if made.returncode:
         pytest.skip("no openssl command to make a certificate with")
+    return tmp_path / "c.pem", tmp_path / "k.pem"
+
+
+async def test_untrusted_certificate_is_named(certificate: tuple[Path, Path]) -> None:
+    """A certificate that nobody signed is refused, in words, before anything is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "c.pem", tmp_path / "k.pem")
+    context.load_cert_chain(*certificate)
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
     try:
         async with calling(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
@@ -103,7 +109,7 @@ async def test_silent_server_times_out() -> None:
         await stop.wait()
         return web.Response()
 
-    async with listening(handle) as url, calling(url, request_timeout_s=0.2) as api:
+    async with listening(handle) as url, calling(url, request_timeout_s=0.5) as api:
         with pytest.raises(ConnectionFailedError, match="no answer in time") as caught:
             await api.list_tags()
         stop.set()

@@ -28,6 +28,7 @@ def piece(size: int, seed: int) -> bytes:
 
 
 async def stream(pieces: list[Piece]) -> AsyncIterator[Piece]:
+    """The pieces, one at a time."""
     for one in pieces:
         yield one
 

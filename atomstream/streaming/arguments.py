@@ -1,0 +1,124 @@
+"""What ``initialize`` is given, checked before anything is sent."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, finite, whole
+from atomstream.errors import ConfigError
+
+MIN_FPS: Final = 1e-3
+HOSTED_CHUNK_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class InitializeRequest:
+    """The arguments of ``initialize``, as its caller gave them; :meth:`checked` says what is wrong with them."""
+
+    fps: float
+    rotations_per_min: float
+    chunk_size: int
+    stream_name: str | None = None
+    physical_sample: str | UUID | None = None
+    project_id: str | UUID | None = None
+    tags: Iterable[str | UUID] | None = None
+    azimuth: str | None = None
+
+    def checked(self) -> CheckedRequest:
+        """The same, each with its one type.
+
+        Warns (UserWarning) of a chunk below 2 s of frames.
+
+        Raises:
+            TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
+        """
+        fps = finite("fps", self.fps, MIN_FPS, MAX_FPS)
+        rpm = finite("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
+        checked = CheckedRequest(
+            fps=fps,
+            rpm=rpm,
+            chunk_size=whole("chunk_size", self.chunk_size, 1, MAX_CHUNK_SIZE),
+            name=_optional("stream_name", self.stream_name) or default_name(datetime.now()),
+            sample=_optional("physical_sample", self.physical_sample),
+            project_id=_stripped(_optional("project_id", self.project_id)),
+            tags=_tags(self.tags),
+            azimuth=_optional("azimuth", self.azimuth),
+        )
+        if checked.azimuth is not None and rpm:
+            raise ConfigError(
+                f"azimuth={checked.azimuth!r} needs a stationary stream, but rotations_per_min is {rpm:g}: "
+                "leave azimuth out, or pass rotations_per_min=0.0."
+            )
+        _warn_of_short_chunks(checked.chunk_size, fps)
+        return checked
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRequest:
+    """Arguments that can be meant: ``fps`` in 1/s, ``rpm`` in 1/min, ``chunk_size`` in frames."""
+
+    fps: float
+    rpm: float
+    chunk_size: int
+    name: str
+    sample: str | None
+    project_id: str | None
+    tags: tuple[str, ...]
+    azimuth: str | None
+
+
+def default_name(now: datetime) -> str:
+    """``RHEED Stream @ 4:41PM``, whatever the platform and locale."""
+    half = "AM" if now.hour < 12 else "PM"
+    return f"RHEED Stream @ {now.hour % 12 or 12}:{now.minute:02d}{half}"
+
+
+def _optional(name: str, value: str | UUID | None) -> str | None:
+    return None if value is None else _text(name, value)
+
+
+def _stripped(text: str | None) -> str | None:
+    return text and text.strip()
+
+
+def _text(name: str, value: str | UUID) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r}).")
+    if not value.strip():
+        raise ConfigError(f"{name} is empty: leave it out, or give it a text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}={value!r} holds half a character (a lone surrogate).") from None
+    return value
+
+
+def _tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
+    if tags is None:
+        return ()
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags must be a list of str, such as ['night shift'], not {tags!r}.")
+    return tuple(_text("a tag", tag) for tag in tags)
+
+
+def _warn_of_short_chunks(chunk_size: int, fps: float) -> None:
+    seconds = chunk_size / fps
+    if seconds < HOSTED_CHUNK_S:
+        warnings.warn(
+            f"chunk_size={chunk_size} is {seconds:.3g} s of frames at {fps:g} fps. The hosted service wants "
+            f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}); an atomstream server takes "
+            "short chunks as well, and answers the sooner for them.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _frames_for_hosted(fps: float) -> int:
+    return -int(-HOSTED_CHUNK_S * fps // 1)
