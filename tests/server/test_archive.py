@@ -393,3 +393,18 @@ def test_metadata_are_plain_json_of_the_spec(tmp_path: Path) -> None:
     assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "zstd"]
     assert [codec["name"] for codec in sharding["configuration"]["index_codecs"]] == ["bytes", "crc32c"]
     assert sharding["configuration"]["index_location"] == "end"
+
+
+def test_the_peers_recorded_stream_is_archived(tmp_path: Path) -> None:
+    """What the hosted service's own client sent, short chunks included, reads as one array of its frames."""
+    wire = Path(__file__).parents[1] / "data" / "wire"
+    pushed = np.load(wire / "frames.npz")
+    chunks = [pushed["chunk0"], pushed["chunk1"], pushed["frame"][np.newaxis]]
+    archive = new_archive(tmp_path)
+    for index, frames in enumerate(chunks):
+        body = (wire / "shards" / f"stream0-c{index}.shard").read_bytes()
+        commit_body(archive, ticket_of(index, frames, chunk_size=240), body)
+    stored = read_zarr(archive.folder)
+    assert len(stored) == 481
+    for index, frames in enumerate(chunks):
+        np.testing.assert_array_equal(stored[240 * index : 240 * index + len(frames)], frames)
