@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,10 +52,23 @@ def upload_form(data_id: str, dims: tuple[int, ...], chunk_size: int, **changes:
     }
 
 
+@dataclass(frozen=True)
+class Address:
+    """A server known by its URL and key alone."""
+
+    url: str
+    api_key: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The header that carries the key."""
+        return {"X-API-KEY": self.api_key}
+
+
 class WireClient:
     """One HTTP session with a server's key; every verb returns (status, JSON)."""
 
-    def __init__(self, server: LiveServer, **session: Any) -> None:
+    def __init__(self, server: LiveServer | Address, **session: Any) -> None:
         self.server = server
         self._session_args = {"headers": server.headers, **session}
 
