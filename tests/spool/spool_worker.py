@@ -1,0 +1,130 @@
+"""A process of its own that works on a spool and tells each acknowledged step on stdout, unbuffered."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from spool_kit import DATA_ID, ENDPOINT, new_spool, shard, spec
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool import Spool, StreamSpool
+
+
+def tell(*words: object) -> None:
+    """One line, in one write: it is out before anything else happens."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def stream_of(spool: Spool, data_id: str = DATA_ID) -> StreamSpool:
+    """The stream, continued if it is there."""
+    if spool.folder_of(ENDPOINT, data_id).exists():
+        return spool.open_existing(ENDPOINT, data_id)
+    return spool.claim(ENDPOINT, spec(data_id))
+
+
+def churn(root: Path) -> None:
+    """Put, forget and quarantine for ever."""
+    stream = stream_of(new_spool(root))
+    start = max(stream.history.next_index(), max(stream.pending(), default=-1) + 1)
+    tell("open")
+    for index in range(start, start + 100_000):
+        if stream.put(shard(index)):
+            tell("put", index)
+        if index % 3 == 0:
+            stream.forget(index)
+            tell("stored", index)
+        elif index % 7 == 0:
+            stream.quarantine(index, "422")
+            tell("quarantined", index)
+
+
+def hold(root: Path) -> None:
+    """Hold the stream until killed."""
+    stream = stream_of(new_spool(root))
+    tell("held", stream.put(shard(0)) is not None)
+    sys.stdin.read()
+
+
+def fork_and_hold(root: Path) -> None:
+    """Hold the stream and fork a child, which tries to use it and lives on."""
+    stream = stream_of(new_spool(root))
+    stream.put(shard(0))
+    if os.fork():
+        sys.stdin.read()
+        return
+    try:
+        stream.put(shard(1))
+    except Exception as error:
+        tell(type(error).__name__)
+    stream.close()
+    tell("child", os.getpid())
+    os.close(1)
+    sys.stdin.read()
+
+
+def fill(root: Path, data_id: str, max_bytes: str) -> None:
+    """Fill the spool up to its bound."""
+    stream = stream_of(new_spool(root, max_bytes=int(max_bytes)), data_id)
+    tell("open")
+    sys.stdin.readline()
+    for index in range(10_000):
+        try:
+            stream.put(shard(index, data_id=data_id))
+        except SpoolFullError:
+            tell("full", index)
+            break
+    sys.stdin.readline()
+
+
+def few(root: Path) -> None:
+    """Ten chunks, three of them forgotten; each step told, whether it worked or not."""
+    stream = stream_of(new_spool(root))
+    for index in range(10):
+        _attempt("put", index, lambda i=index: stream.put(shard(i)))
+    for index in range(3):
+        _attempt("stored", index, lambda i=index: stream.forget(i))
+    stream.close()
+
+
+def tiny_disk(root: Path) -> None:
+    """Fill a disk of its own to the brim, then have everything confirmed."""
+    stream = stream_of(new_spool(root))
+    index = 0
+    try:
+        for index in range(100_000):
+            stream.put(shard(index, side=60))
+    except SpoolFullError:
+        tell("full", index)
+    with (root / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while ballast.write(bytes(512)):
+                pass
+        except OSError:
+            tell("brim")
+        held = stream.pending()
+        for index in held:
+            stream.forget(index)
+    stream.close()
+    again = new_spool(root).open_existing(ENDPOINT, DATA_ID)
+    tell(
+        "stored",
+        sum(state == "stored" for state in again.history.states.values()),
+        len(held),
+        again.pending(),
+    )
+
+
+def _attempt(what: str, index: int, act: object) -> None:
+    try:
+        act()  # type: ignore[operator]
+    except SpoolError:
+        tell("refused", index)
+    else:
+        tell(what, index)
+
+
+if __name__ == "__main__":
+    work = {f.__name__: f for f in (churn, hold, fork_and_hold, fill, few, tiny_disk)}
+    work[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

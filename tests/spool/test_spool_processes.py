@@ -1,0 +1,237 @@
+"""Real processes on one spool: killed, forked, competing; and real faults from the kernel."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+from spool_kit import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard
+
+from atomstream.errors import SpoolLockedError
+
+HERE = Path(__file__).parent
+Start = Callable[..., "subprocess.Popen[str]"]
+STATES = {"put": "pending", "stored": "stored", "quarantined": "quarantined"}
+
+
+def command(work: str, root: Path, *arguments: object) -> list[str]:
+    return [sys.executable, str(HERE / "spool_worker.py"), work, str(root), *map(str, arguments)]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start a worker; those left at the end are killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(*words: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+        process = subprocess.Popen(
+            [*before, *command(*words)],  # type: ignore[arg-type]
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def told(lines: Sequence[str], states: dict[int, str]) -> None:
+    """Add what a worker acknowledged to the last known state of each chunk."""
+    for line in lines:
+        word, *rest = line.split()
+        if word in STATES:
+            states[int(rest[0])] = STATES[word]
+
+
+def check(root: Path, states: dict[int, str]) -> None:
+    """Everything acknowledged is in its state, or one step further; all that is pending is equal."""
+    stream = reopened(root)
+    further = {"pending": {"pending", "stored", "quarantined"}}
+    for index, state in states.items():
+        found = stream.history.states.get(index, "none")
+        assert found in further.get(state, {state}), (index, state, found)
+        states[index] = found
+    assert all(shard_is_equal(stream, index) for index in stream.pending())
+    assert set(stream.pending()) >= {index for index, state in states.items() if state == "pending"}
+    assert set(stream.quarantined()) >= {index for index, state in states.items() if state == "quarantined"}
+    stream.close()
+
+
+def shard_is_equal(stream: object, index: int) -> bool:
+    return delivered(stream, index) == payload(shard(index))  # type: ignore[arg-type]
+
+
+def kill_again_and_again(root: Path, start: Start, times: int) -> None:
+    draw = random.Random(times)
+    states: dict[int, str] = {}
+    for _ in range(times):
+        process = start("churn", root)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(draw.randrange(0, 40))]
+        process.kill()
+        rest, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors
+        told([*lines, *(line for line in rest.splitlines(keepends=True) if line.endswith("\n"))], states)
+        if new_spool(root).found(ENDPOINT):
+            check(root, states)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_killed_at_random_points(tmp_path: Path, start: Start) -> None:
+    """SIGKILL, 20 times: nothing acknowledged is lost, and each time the next process goes on."""
+    kill_again_and_again(tmp_path, start, 20)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1200)
+def test_killed_at_many_random_points(tmp_path: Path, start: Start) -> None:
+    """The same, 200 times."""
+    kill_again_and_again(tmp_path, start, 200)
+
+
+def test_lock_is_released_by_death(tmp_path: Path, start: Start) -> None:
+    """A second process gets SpoolLockedError, until the first is dead."""
+    process = start("hold", tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held True\n"
+    with pytest.raises(SpoolLockedError, match="Another process"):
+        reopened(tmp_path)
+    assert new_spool(tmp_path).recoverable(ENDPOINT) == []
+    process.kill()
+    process.wait()
+    stream = reopened(tmp_path)
+    assert delivered(stream, 0) == payload(shard(0))
+    stream.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_holds_nothing(tmp_path: Path, start: Start) -> None:
+    """A fork gets a clear error, can't let go of its parent's lock, and does not keep it after it."""
+    process = start("fork_and_hold", tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ClosedError\n"
+    child = psutil.Process(int(process.stdout.readline().split()[1]))
+    try:
+        with pytest.raises(SpoolLockedError):
+            reopened(tmp_path)
+        process.kill()
+        process.wait()
+        assert child.is_running()
+        stream = reopened(tmp_path)
+        assert stream.pending() == [0]
+        stream.close()
+    finally:
+        child.kill()
+
+
+@pytest.mark.slow
+def test_bounds_hold_over_all_processes(tmp_path: Path, start: Start) -> None:
+    """Processes that fill one spool at the same time stay under its one bound together."""
+    limit = 60 * 1024
+    workers = [start("fill", tmp_path, f"stream-{k}", limit) for k in range(4)]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "open\n"
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    counts = [int(worker.stdout.readline().split()[1]) for worker in workers if worker.stdout]
+    size = sum(path.stat().st_size for path in tmp_path.rglob("chunk-*"))
+    assert size == new_spool(tmp_path, max_bytes=limit).status()["bytes"]
+    assert limit - 1024 < size <= limit
+    assert sum(counts) == len(list(tmp_path.rglob("chunk-*.rec")))
+
+
+def _strace_works() -> bool:
+    if not shutil.which("strace"):
+        return False
+    tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def strace() -> None:
+    """Skip where system calls can't be traced."""
+    if sys.platform != "linux" or not _strace_works():
+        pytest.skip("strace is not here, or ptrace is not allowed")
+
+
+def under_strace(start: Start, root: Path, fault: str) -> list[str]:
+    before = ["strace", "-f", "-o", os.devnull, "-e", "trace=" + fault.split(":")[0], "-e", f"inject={fault}"]
+    process = start("few", root, before=before)
+    lines, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    return lines.splitlines()
+
+
+KERNEL_FAULTS = [
+    f"{call}:error={code}:when={when}"
+    for call, code in [("fdatasync", "EIO"), ("fsync", "EIO"), ("rename", "EIO"), ("writev", "ENOSPC")]
+    for when in ("6", "7+2")
+]
+KERNEL_KILLS = [
+    f"{call}:signal=KILL:when={n}" for call in ("rename", "fdatasync", "unlink") for n in (4, 9, 12)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("fault", KERNEL_FAULTS)
+def test_faults_from_the_kernel(tmp_path: Path, start: Start, fault: str) -> None:
+    """A failing fsync, rename or write in the kernel: refused, told, and nothing acknowledged is lost."""
+    lines = under_strace(start, tmp_path, fault)
+    assert any(line.startswith("refused") for line in lines)
+    states: dict[int, str] = {}
+    told(lines, states)
+    check(tmp_path, states)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("fault", KERNEL_KILLS)
+def test_killed_at_a_system_call(tmp_path: Path, start: Start, fault: str) -> None:
+    """SIGKILL at the n-th rename, fdatasync or unlink: nothing acknowledged is lost."""
+    lines = under_strace(start, tmp_path, fault)
+    assert len(lines) < 13, "the process was not killed"
+    states: dict[int, str] = {}
+    told(lines, states)
+    check(tmp_path, states)
+
+
+def test_a_disk_filled_to_the_brim(tmp_path: Path, start: Start) -> None:
+    """On a disk without one free byte the spool still drains, and knows afterwards what was stored."""
+    if not shutil.which("unshare"):
+        pytest.skip("unshare is not here")
+    script = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
+    before = ["unshare", "-Urm", "sh", "-c", script, str(tmp_path)]
+    if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a tmpfs of its own")
+    process = start("tiny_disk", tmp_path, before=before)
+    lines, errors = process.communicate(timeout=60)
+    assert not errors
+    full, brim, stored = lines.splitlines()
+    count = full.split()[1]
+    assert int(count) > 20
+    assert (brim, stored) == ("brim", f"stored {count} {count} []")
+
+
+def test_ids_match_the_kit() -> None:
+    """The workers and the tests speak of the same stream."""
+    assert shard(0).data_id == DATA_ID
