@@ -5,16 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import pytest
 from leftovers import no_leftovers, no_tasks_left
-from live_server import LiveServer, ThreadedServer
+from live_server import LiveServer, Serve, ThreadedServer
 
 __all__ = ["no_leftovers", "no_tasks_left"]
-Serve = Callable[..., Awaitable[LiveServer]]
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio.from_thread
@@ -13,6 +14,10 @@ import anyio.from_thread
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start none
     from atomstream.server.archive import StreamArchive
     from atomstream.server.runner import RunningServer
+
+
+Serve: TypeAlias = Callable[..., Awaitable["LiveServer"]]
+"""What the fixture ``serve`` is: a factory of servers."""
 
 
 class LiveServer:

@@ -6,9 +6,9 @@ import asyncio
 import shutil
 
 import pytest
-from conftest import Serve
 from hypothesis import given
 from hypothesis import strategies as st
+from live_server import Serve
 from wire_client import WireClient, make_frames
 
 from atomstream.errors import ConfigError

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Serve
+from live_server import Serve
 from wire_client import WireClient, make_frames
 
 from atomstream.config import OUR_KEY_PREFIX

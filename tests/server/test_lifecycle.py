@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import Serve
-from live_server import LiveServer
+from live_server import LiveServer, Serve
 from wire_client import WireClient, make_frames
 
 from atomstream.server.events import ChunkStored, StatusChanged

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import Serve
+from live_server import Serve
 from wire_client import WireClient, make_frames, pieces, raw_request, shard_bytes, upload_form
 
 UPLOAD_URLS = "/data_entries/raw_data/staged/upload_urls/"

@@ -17,7 +17,7 @@ import aiohttp
 import numpy as np
 import psutil
 import pytest
-from conftest import Serve
+from live_server import Serve
 from wire_client import Address, WireClient, make_frames, raw_connection, shard_bytes
 
 from atomstream.errors import ConfigError

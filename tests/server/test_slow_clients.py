@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from conftest import Serve
-from live_server import LiveServer
+from live_server import LiveServer, Serve
 from wire_client import WireClient, make_frames, raw_connection, request_head, shard_bytes
 
 DIMS = (4, 8, 12)

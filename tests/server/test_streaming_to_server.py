@@ -10,7 +10,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import pytest
-from conftest import Serve
+from live_server import Serve
 from wire_client import WireClient, make_frames, shard_bytes
 
 WIRE = Path(__file__).parent.parent / "data" / "wire"
