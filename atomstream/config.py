@@ -25,6 +25,7 @@ MAX_CHUNK_INDEX = 10_000_000
 MAX_CHUNK_SIZE = 100_000
 MAX_FPS = 100_000.0
 MAX_RPM = 10_000.0
+SPOOL_MIN_FREE_BYTES = 512 * MIB
 MAX_SHARD_BYTES = 1 << 30
 """Largest encoded chunk that the server takes; a client refuses a larger raw chunk before that."""
 
@@ -52,9 +53,9 @@ class ClientSettings:
     request_timeout_s: float = 30.0
     upload_timeout_s: float = 300.0
     clock_sync: bool = True
-    spool_dir: Path | None = None
+    spool_dir: Path = Path("spool")
     spool_max_bytes: int | None = None
-    spool_min_free_bytes: int = 512 * MIB
+    spool_min_free_bytes: int = SPOOL_MIN_FREE_BYTES
     spool_retention_s: float | None = None
 
     def __post_init__(self) -> None:

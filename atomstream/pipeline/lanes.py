@@ -7,7 +7,7 @@ lane has a breaker of its own, so that a stuck stream does not slow another.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from atomstream.pipeline.breaker import Breaker
@@ -58,8 +58,10 @@ class Lanes:
         return self._lanes[data_id]
 
     def put(self, parcel: Parcel) -> None:
-        """Ready to go at once."""
-        heapq.heappush(self.lane(parcel).ready, parcel)
+        """Ready to go at once; a live parcel makes its lane a live one."""
+        lane = self.lane(parcel)
+        lane.recovered = lane.recovered and parcel.recovered
+        heapq.heappush(lane.ready, parcel)
 
     def put_later(self, parcel: Parcel, delay_s: float) -> None:
         """Ready to go in ``delay_s`` seconds."""
@@ -90,6 +92,20 @@ class Lanes:
         ]
         return max(0.0, min(dues)) if dues else None
 
+    def remove(self, data_id: str, indices: Collection[int]) -> list[Parcel]:
+        """Remove and return these parcels of one stream, as far as they are not on their way."""
+        removed = [parcel for parcel in self if parcel.spec.data_id == data_id and parcel.index in indices]
+        self._cut(data_id, removed)
+        return removed
+
+    def _cut(self, data_id: str, removed: list[Parcel]) -> None:
+        lane = self._lanes.get(data_id)
+        if lane is not None and removed:
+            lane.ready = [parcel for parcel in lane.ready if parcel not in removed]
+            lane.waiting = [item for item in lane.waiting if item[1] not in removed]
+            heapq.heapify(lane.ready)
+            heapq.heapify(lane.waiting)
+
     def take_all(self, data_id: str) -> list[Parcel]:
         """Remove and return everything of one stream."""
         lane = self._lanes.pop(data_id, None)
@@ -102,10 +118,7 @@ class Lanes:
         if lane is None or not loose:
             return None
         lowest = min(loose)
-        lane.ready = [parcel for parcel in lane.ready if parcel is not lowest]
-        lane.waiting = [item for item in lane.waiting if item[1] is not lowest]
-        heapq.heapify(lane.ready)
-        heapq.heapify(lane.waiting)
+        self._cut(data_id, [lowest])
         return lowest
 
     def evictable(self) -> list[Parcel]:

@@ -39,6 +39,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._counts: Counter[ChunkState] = Counter()
+        self._unsafe = 0
         self._watermark = -1
         self._next = 0
         self._sealed = False
@@ -73,6 +74,7 @@ class Ledger:
                 return None
             self._entries[chosen] = Entry()
             self._counts["pending"] += 1
+            self._unsafe += 1
             self._next = max(self._next, chosen + 1)
             if self._on_accept is not None:
                 self._on_accept(chosen)  # under the lock: the journal's order is the order of acceptance
@@ -88,7 +90,9 @@ class Ledger:
     def mark_durable(self, index: int) -> None:
         """The chunk would survive a power cut from now on."""
         with self._lock:
-            self._entries[index].durable = True
+            entry = self._entries[index]
+            self._unsafe -= entry.state == "pending" and not entry.durable
+            entry.durable = True
         self.pulse.ring()
 
     def is_settled(self, index: int) -> bool:
@@ -102,10 +106,10 @@ class Ledger:
             entry = self._entries[index]
             return entry.durable or entry.state != "pending"
 
-    def all_safe(self) -> bool:
-        """Whether nothing would be lost if this process ended now."""
-        with self._lock:
-            return all(entry.durable or entry.state != "pending" for entry in self._entries.values())
+    @property
+    def unsafe(self) -> int:
+        """How many chunks would be lost if this process ended now."""
+        return self._unsafe
 
     def restore(
         self, states: Mapping[int, ChunkState], digests: Mapping[int, bytes], reasons: Mapping[int, str]
@@ -127,6 +131,7 @@ class Ledger:
             if entry.state != "pending":
                 return False
             entry.state, entry.reason = state, reason
+            self._unsafe -= not entry.durable
             self._counts["pending"] -= 1
             self._counts[state] += 1
             self._raise_watermark()

@@ -12,6 +12,8 @@ from atomstream.pipeline.parcel import Parcel
 from atomstream.records import Shard
 
 WINDOW_S: Final = 10.0
+NOTABLE: Final = 0.1
+"""Below this share a difference of the rates is the jitter of chunks at the window's ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,14 @@ class Rates:
     frames_out_s: float
     bytes_out_s: float
 
+    @property
+    def backlog_grows(self) -> bool:
+        """Whether markedly more comes in than leaves."""
+        return self.bytes_in_s - self.bytes_out_s > NOTABLE * self.bytes_in_s > 0
+
     def full_in_s(self, room: int) -> float | None:
         """Seconds until ``room`` more encoded bytes have piled up; None where the backlog does not grow."""
-        growth = self.bytes_in_s - self.bytes_out_s
-        return room / growth if growth > 0.02 * self.bytes_in_s > 0 else None
+        return room / (self.bytes_in_s - self.bytes_out_s) if self.backlog_grows else None
 
 
 class Meter:

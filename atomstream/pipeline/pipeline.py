@@ -80,7 +80,7 @@ class Pipeline:
             stream.ledger.seal()
         return stream
 
-    def deliver_recovered(self, stream: Stream, parcels: list[Parcel]) -> None:
+    def deliver_recovered(self, parcels: list[Parcel]) -> None:
         """Send a recovered stream's records; live streams keep at least half of the upload slots."""
         for parcel in parcels:
             self.uploader.offer(parcel)
@@ -112,6 +112,22 @@ class Pipeline:
     def retire(self, stream: Stream) -> None:
         """The stream has ended: its share of the gate goes to the others."""
         self.gate.close(stream.spec.data_id)
+
+    def let_go(self, stream: Stream) -> None:
+        """Forget a recovered stream whose chunks are settled; its folder is free for others from now on."""
+        self.streams.pop(stream.spec.data_id, None)
+        self.fillers.pop(stream.spec.data_id, None)
+        spool, stream.spool = stream.spool, None
+        if spool is not None:
+            self.depot.submit(spool.close)
+
+    def purged(self, stream: Stream, indices: list[int]) -> None:
+        """Chunks that grew too old were removed from disk; they are not sent any more."""
+        for parcel in self.uploader.take_back(stream.spec.data_id, indices):
+            parcel.release()
+        for index in indices:
+            stream.ledger.settle(index, "purged", "older than spool_retention_s")
+        log.warning("Stream %s: %d chunks grew too old and were purged.", stream.spec.data_id, len(indices))
 
     async def close(self) -> None:
         """Stop all stages; what is still pending stays in the spool, or undelivered."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Protocol
 
 from atomstream.errors import (
@@ -75,6 +76,10 @@ class Uploader:
     def evictable(self) -> list[Parcel]:
         """Parcels whose memory may be given back now, those to go last first."""
         return self._lanes.evictable()
+
+    def take_back(self, data_id: str, indices: Collection[int]) -> list[Parcel]:
+        """Take back these parcels of a stream, as far as they are not on their way."""
+        return self._lanes.remove(data_id, indices)
 
     def drop_lowest(self, data_id: str) -> Parcel | None:
         """Take back the stream's lowest parcel that is neither on its way nor durable."""

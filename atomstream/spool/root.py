@@ -62,6 +62,12 @@ class Spool:
         """The bound of all records together."""
         return self._bounds.max_bytes
 
+    def room_bytes(self) -> int:
+        """Bytes of records that still fit, by the bound and by the disk. Raises SpoolError."""
+        with self._bounds.lock.held(), disk_errors("look for room", self.root):
+            by_bound = self._bounds.max_bytes - self._bounds.used_bytes()
+            return max(0, min(by_bound, self._bounds.free_bytes() - self._bounds.min_free_bytes))
+
     def claim(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
         """Make and hold the folder of a new stream.
 

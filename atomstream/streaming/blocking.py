@@ -12,6 +12,7 @@ from typing import Any, Final, Self, TypeVar
 
 from atomstream.errors import ClosedError
 from atomstream.records import ClockStatus, Frames, StreamReport
+from atomstream.spool import SpoolStatus
 from atomstream.streaming.portal import Portal
 from atomstream.streaming.status import StreamerStats
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
@@ -19,7 +20,7 @@ from atomstream.streaming.streamer import AsyncRHEEDStreamer
 T = TypeVar("T")
 
 EXIT_WAIT_S: Final = 4.0
-"""At interpreter exit nothing new can be looked up or started; what is under way gets this long."""
+"""At interpreter exit no name can be looked up; what is being encoded or written to disk gets this long."""
 
 
 class RHEEDStreamer:
@@ -34,12 +35,26 @@ class RHEEDStreamer:
         api_key: str | None = None,
         endpoint: str | None = None,
         verbosity: int | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+        spool_max_bytes: int | None = None,
+        spool_min_free_bytes: int | None = None,
+        spool_retention_s: float | None = None,
         **settings: Any,
     ) -> None:
-        self._streamer = AsyncRHEEDStreamer(api_key, endpoint, verbosity, **settings)
+        self._streamer = AsyncRHEEDStreamer(
+            api_key,
+            endpoint,
+            verbosity,
+            spool_dir,
+            spool_max_bytes,
+            spool_min_free_bytes,
+            spool_retention_s,
+            **settings,
+        )
         self._pid = os.getpid()
         self._portal = Portal()
         _live.add(self)
+        self._call(self._streamer.__aenter__)
 
     def initialize(
         self,
@@ -58,6 +73,10 @@ class RHEEDStreamer:
                 fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
             )
         )
+
+    def resume(self, data_id: str) -> int:
+        """Go on with a stream that an earlier process left; see :meth:`AsyncRHEEDStreamer.resume`."""
+        return self._call(lambda: self._streamer.resume(data_id))
 
     def push(
         self,
@@ -120,6 +139,10 @@ class RHEEDStreamer:
     def clock_status(self) -> ClockStatus | None:
         """See :meth:`AsyncRHEEDStreamer.clock_status`."""
         return self._call(self._streamer.clock_status)
+
+    def spool_status(self) -> SpoolStatus:
+        """What waits on disk; see :meth:`AsyncRHEEDStreamer.spool_status`."""
+        return self._call(self._streamer.spool_status)
 
     def stats(self) -> StreamerStats:
         """See :meth:`AsyncRHEEDStreamer.stats`."""

@@ -19,6 +19,7 @@ from atomstream.errors import (
     DrainTimeoutError,
     RejectedError,
     ServiceError,
+    SpoolError,
     StreamGoneError,
 )
 from atomstream.pipeline.pipeline import Pipeline
@@ -26,6 +27,7 @@ from atomstream.pipeline.retry import delay_s
 from atomstream.pipeline.stream import Stream
 from atomstream.records import StreamReport
 from atomstream.service.api import ServiceApi
+from atomstream.spool import Entry, StreamSpool
 
 log = logging.getLogger("atomstream.finalize")
 
@@ -81,18 +83,29 @@ class Ending:
 
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
+        await self._journal(lambda spool: spool.journal.append_durable(Entry("finalizing")))
         await wait_for(self._pipeline, stream, lambda: ledger.pending == 0)
-        if stream.failure is not None:
-            self._pipeline.retire(stream)
-            return
-        await self._send_end()
-        ledger.close()
+        if stream.failure is None:
+            await self._send_end()
+            ledger.close()
+            await self._journal(_ended)
         self._pipeline.retire(stream)
+
+    async def _journal(self, step: Callable[[StreamSpool], object]) -> None:
+        """A step of the stream's folder; where the disk fails, a later process ends the stream once more."""
+        spool = self._stream.spool
+        if spool is None:
+            return
+        try:
+            await self._pipeline.depot.run(lambda: step(spool))
+        except SpoolError as error:
+            log.warning("%s", error)
 
     async def _send_end(self) -> None:
         data_id = self._stream.spec.data_id
         lost = [loss.index for loss in self._stream.ledger.losses()]
-        attempt = 0
+        # A process before this one may have sent it already.
+        attempt = 1 if self._stream.recovered else 0
         while True:
             try:
                 await self._api.end_stream(data_id, lost, announced=self._stream.spec.announced)
@@ -135,6 +148,12 @@ class Ending:
         return f"{pending} chunks are not yet stored{': ' + standing if standing else ''}."
 
 
+def _ended(spool: StreamSpool) -> None:
+    spool.journal.append_durable(Entry("ended"))
+    if not spool.remove_if_done():
+        spool.close()
+
+
 async def wait_for(pipeline: Pipeline, stream: Stream, condition: Callable[[], bool]) -> None:
     """Wait for ``condition`` of the stream's ledger, or for a failure that makes waiting pointless.
 
@@ -164,7 +183,7 @@ def drain_timeout(stream: Stream, what: str, cause: str) -> DrainTimeoutError:
     report = stream.ledger.report()
     return DrainTimeoutError(
         f"Stream {stream.spec.data_id}: {what}, but {cause} Nothing was discarded: uploads go on while this "
-        "streamer lives; call finalize() again to wait for them.",
+        "streamer lives, then by the next one on the same spool; call finalize() again to wait for them.",
         data_id=stream.spec.data_id,
         report=report,
     )

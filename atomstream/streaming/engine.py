@@ -1,4 +1,4 @@
-"""What runs behind a streamer, from its first stream to ``close``: service, clock, pipeline and endings.
+"""What runs behind a streamer, from its first verb to ``close``: service, clock, spool, pipeline and endings.
 
 Made on the loop of the first verb and owned by it. Its tasks belong to nobody's task group, so a streamer may
 be entered in one task and left in another.
@@ -9,25 +9,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import warnings
+from pathlib import Path
 
 from atomstream.config import ClientSettings
-from atomstream.errors import ClosedError, StreamGoneError
+from atomstream.errors import (
+    ClosedError,
+    SpoolError,
+    StreamFinalizedError,
+    StreamGoneError,
+    UnknownStreamError,
+)
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
-from atomstream.records import ClockStatus, Stamp, StreamReport
+from atomstream.records import ClockStatus, Stamp, StreamReport, StreamSpec
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
+from atomstream.spool import Spool, SpoolStatus, StreamSpool
 from atomstream.streaming.arguments import InitializeRequest
+from atomstream.streaming.background import Background
 from atomstream.streaming.courier import ServiceCourier
 from atomstream.streaming.ending import Ending, bounded, drain_timeout, wait_for
-from atomstream.streaming.forecast import Forecast
+from atomstream.streaming.forecast import watch_forecast
+from atomstream.streaming.recovery import Recovery
 from atomstream.streaming.registration import register
+from atomstream.streaming.retention import watch_age
+from atomstream.streaming.status import no_spool_status
 
 log = logging.getLogger("atomstream")
 
 
 class Engine:
-    """The running parts; construct it inside the loop."""
+    """The running parts; construct it inside the loop, then await :meth:`started`."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._loop = asyncio.get_running_loop()
@@ -43,17 +55,90 @@ class Engine:
         self.pipeline = Pipeline(settings, ServiceCourier(self._api))
         self.endings: dict[str, Ending] = {}
         self._told: set[str] = set()
-        self._forecast = Forecast(self.pipeline)
+        self._spool: Spool | None = None
+        self._recovery: Recovery | None = None
+        self._background = Background()
+        self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
+
+    async def started(self) -> None:
+        """Return once the spool is open; what it holds is recovered in the background."""
+        self._check_loop()
+        await asyncio.shield(self._opening)
+
+    async def _open_spool(self) -> None:
+        settings, depot = self._settings, self.pipeline.depot
+        try:
+            self._spool = await depot.run(lambda: _spool(settings))
+        except SpoolError as error:
+            log.warning("%s Frames are kept in memory only.", error)
+        else:
+            self._recovery = Recovery(self.pipeline, self._spool, settings.endpoint, self._end_recovered)
+            self._background.start(self._recover(self._recovery), "recovery")
+            if settings.spool_retention_s is not None:
+                self._background.start(watch_age(self.pipeline, settings.spool_retention_s), "retention")
+        self._background.start(watch_forecast(self.pipeline, self._spool), "forecast")
+
+    async def _recover(self, recovery: Recovery) -> None:
+        await recovery.run()
+        for stream in [stream for stream in self.pipeline.streams.values() if stream.recovered]:
+            self._background.start(self._let_go_when_settled(stream), "recovered stream")
+
+    async def _let_go_when_settled(self, stream: Stream) -> None:
+        data_id = stream.spec.data_id
+        if data_id in self.endings:
+            await self.endings[data_id].wait(float("inf"))
+        await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
+        if stream.recovered:  # resume() made it a live one meanwhile otherwise
+            log.warning("Stream %s: all that an earlier process left is delivered.", data_id)
+            self.pipeline.let_go(stream)
+
+    def _end_recovered(self, stream: Stream) -> None:
+        self.endings[stream.spec.data_id] = Ending(self.pipeline, self._api, stream)
+
+    # -- streams ------------------------------------------------------------------------------------------
 
     async def initialize(self, request: InitializeRequest) -> str:
         """Create a stream and open it in the pipeline."""
-        self._check_loop()
         spec = (await register(self._api, request)).spec
         if self._settings.clock_sync:
             await self._clock.start()
-        self.pipeline.open(spec)
+        self.pipeline.open(spec, await self._claim(spec))
         log.info("Stream %r is open: %s", spec.name, spec.data_id)
         return spec.data_id
+
+    async def _claim(self, spec: StreamSpec) -> StreamSpool | None:
+        spool = self._spool
+        if spool is None:
+            return None
+        try:
+            return await self.pipeline.depot.run(lambda: spool.claim(self._settings.endpoint, spec))
+        except SpoolError as error:
+            log.warning("%s Stream %s is kept in memory only.", error, spec.data_id)
+            return None
+
+    async def resume(self, data_id: str) -> int:
+        """Make a stream of the spool a live one; its next index."""
+        stream = self.pipeline.streams.get(data_id) or await self._open_left(data_id)
+        if stream.ledger.sealed:
+            raise StreamFinalizedError(
+                f"Stream {data_id} was finalized before: it takes no more frames. What is left of it is delivered.",
+                data_id=data_id,
+            )
+        if self._settings.clock_sync:
+            await self._clock.start()
+        stream.recovered = False
+        self.pipeline.gate.open(data_id)
+        return stream.ledger.next_index
+
+    async def _open_left(self, data_id: str) -> Stream:
+        if self._recovery is None:
+            raise UnknownStreamError(f"There is no spool to resume stream {data_id} from.", data_id=data_id)
+        try:
+            return await self._recovery.open(data_id)
+        except SpoolError as error:
+            raise UnknownStreamError(
+                f"Stream {data_id} can't be resumed: {error}", data_id=data_id
+            ) from error
 
     def stamp(self, duration_s: float, given_ms: float | None) -> Stamp:
         """``given_ms`` as it is; else now minus ``duration_s``, corrected by what is known of the clock."""
@@ -61,10 +146,6 @@ class Engine:
             return Stamp(given_ms)
         now, offset, uncertainty = self._clock.now_ms()
         return Stamp(now - 1000.0 * duration_s, offset, uncertainty)
-
-    def clock_status(self) -> ClockStatus | None:
-        """As measured last."""
-        return self._clock.status()
 
     def told(self, stream: Stream) -> StreamGoneError:
         """The stream's failure, remembered as told to a caller."""
@@ -101,39 +182,50 @@ class Engine:
             raise self.told(stream)
         return report
 
+    # -- how it stands, and the end -----------------------------------------------------------------------
+
+    def clock_status(self) -> ClockStatus | None:
+        """As measured last."""
+        return self._clock.status()
+
+    async def spool_status(self) -> SpoolStatus:
+        """What the disk says."""
+        spool = self._spool
+        if spool is None:
+            return no_spool_status(Path(self._settings.spool_dir))
+        return await self.pipeline.depot.run(spool.status)
+
     async def close(self, drain_s: float) -> None:
-        """Drain for a while, then stop everything."""
+        """See that nothing is lost, then stop everything."""
         self._check_loop()
+        await asyncio.wait([self._opening])
         try:
-            await self._drain(drain_s)
+            await self._make_safe(drain_s)
         finally:
-            await self._forecast.close()
+            await self._background.close()
             for ending in self.endings.values():
                 await ending.close()
             await self.pipeline.close()
             await self._clock.close()
             await self._api.close()
 
-    async def _drain(self, drain_s: float) -> None:
+    async def _make_safe(self, drain_s: float) -> None:
         for filler in self.pipeline.fillers.values():
             filler.flush()
-        waits = [asyncio.ensure_future(self._drained(stream)) for stream in self.pipeline.streams.values()]
-        if not waits:
-            return
-        _, late = await asyncio.wait(waits, timeout=drain_s)
-        for wait in late:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
-        undelivered = sum(stream.ledger.pending for stream in self.pipeline.streams.values())
-        if undelivered:
-            warnings.warn(
-                f"The streamer was closed with {undelivered} chunk(s) not delivered after {drain_s:g} s; "
-                "they are lost.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        streams = list(self.pipeline.streams.values())
+        waits = [asyncio.ensure_future(self._safe(stream)) for stream in streams]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=drain_s)
+            for wait in late:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        for stream in streams:
+            _warn_of_rest(stream, drain_s)
 
-    async def _drained(self, stream: Stream) -> None:
+    async def _safe(self, stream: Stream) -> None:
+        if stream.spool is not None:
+            await wait_for(self.pipeline, stream, lambda: stream.ledger.unsafe == 0)
+            return
         await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
         ending = self.endings.get(stream.spec.data_id)
         if ending is not None:
@@ -145,3 +237,30 @@ class Engine:
                 "This AsyncRHEEDStreamer belongs to another event loop; make one in each loop, or use the blocking "
                 "RHEEDStreamer from anywhere."
             )
+
+
+def _spool(settings: ClientSettings) -> Spool:
+    return Spool(
+        settings.spool_dir,
+        max_bytes=settings.spool_max_bytes,
+        min_free_bytes=settings.spool_min_free_bytes,
+        retention_s=settings.spool_retention_s,
+    )
+
+
+def _warn_of_rest(stream: Stream, drain_s: float) -> None:
+    ledger, data_id = stream.ledger, stream.spec.data_id
+    if ledger.unsafe:
+        warnings.warn(
+            f"Stream {data_id} was closed with {ledger.unsafe} chunk(s) neither on disk nor delivered after "
+            f"{drain_s:g} s; they are lost.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    elif ledger.pending:
+        log.warning(
+            "Stream %s was closed with %d chunks in the spool: the next streamer on it delivers them, or "
+            "'atomstream spool resume'.",
+            data_id,
+            ledger.pending,
+        )

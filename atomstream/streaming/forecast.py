@@ -1,55 +1,65 @@
-"""Says long before it happens that memory will be full: what the uplink carries, how fast the backlog grows."""
+"""Says long before it happens that memory or disk will be full: what the uplink carries, how the backlog grows."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Final
 
+from atomstream.errors import SpoolError
 from atomstream.pipeline.meter import Rates
 from atomstream.pipeline.pipeline import Pipeline
+from atomstream.spool import Spool
 
 log = logging.getLogger("atomstream.forecast")
 
 LOOK_S: Final = 2.0
 REPEAT_S: Final = 30.0
-HORIZON_S: Final = 600.0
-HALF_FULL: Final = 0.5
+HORIZON_S: Final = 86_400.0
 
 
-class Forecast:
-    """A background look each two seconds; warns at most each thirty."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._task = asyncio.get_running_loop().create_task(self._watch(), name="atomstream-forecast")
-
-    async def close(self) -> None:
-        """Stop looking."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            sentence = forecast(
-                self._pipeline.meter.rates(), self._pipeline.gate.used, self._pipeline.gate.limit
-            )
-            if sentence:
-                log.warning("%s", sentence)
-                await asyncio.sleep(REPEAT_S)
+async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
+    """Look each two seconds, for as long as the streamer lives; warn at most each thirty."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        rates = pipeline.meter.rates()
+        if not rates.backlog_grows:
+            continue
+        sentence = forecast(rates, await _room(pipeline, spool))
+        if sentence:
+            log.warning("%s", sentence)
+            await asyncio.sleep(REPEAT_S)
 
 
-def forecast(rates: Rates, used: int, limit: int) -> str:
-    """One sentence where memory will be full within ten minutes, or is half full and filling; else empty."""
-    left_s = rates.full_in_s(max(0, limit - used))
-    if left_s is None or (left_s > HORIZON_S and used < HALF_FULL * limit):
+async def _room(pipeline: Pipeline, spool: Spool | None) -> Room:
+    memory = max(0, pipeline.gate.limit - pipeline.gate.used)
+    if spool is None or pipeline.keeper.unkept:
+        return Room(memory, None)
+    try:
+        return Room(memory, await pipeline.depot.run(spool.room_bytes))
+    except SpoolError:
+        return Room(memory, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes that still fit in memory, and on disk (None: the disk takes nothing)."""
+
+    memory: int
+    disk: int | None
+
+
+def forecast(rates: Rates, room: Room) -> str:
+    """One sentence where memory or disk will be full within the day; else empty."""
+    place = "memory" if room.disk is None else "the disk"
+    left_s = rates.full_in_s(room.memory if room.disk is None else room.disk)
+    if left_s is None or left_s > HORIZON_S:
         return ""
     growth = (rates.bytes_in_s - rates.bytes_out_s) / 1e6
     return (
         f"The uplink carries {rates.frames_out_s:.0f} of {rates.frames_in_s:.0f} frames a second; the backlog "
-        f"grows {growth:.1f} MB/s and {used / 1e6:.0f} of {limit / 1e6:.0f} MB of memory are held: full in "
-        f"{_span(left_s)}."
+        f"grows {growth:.1f} MB/s; {place} is full in {_span(left_s)}."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from atomstream import config
@@ -11,7 +12,8 @@ from atomstream.streaming.verbosity import apply_verbosity
 
 def make_settings(
     api_key: str | None, endpoint: str | None, verbosity: int | None, clock_sync: bool | None,
-    buffer_bytes: int | None, encoder_threads: int | None, **rest: Any,
+    buffer_bytes: int | None, encoder_threads: int | None, spool_dir: str | os.PathLike[str] | None,
+    spool_min_free_bytes: int | None, **rest: Any,
 ) -> ClientSettings:  # fmt: skip
     """Check and complete what a streamer was told.
 
@@ -26,5 +28,9 @@ def make_settings(
         clock_sync=config.clock_sync_wanted() if clock_sync is None else clock_sync,
         buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
         encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,
+        spool_dir=config.resolve_spool_dir(spool_dir),
+        spool_min_free_bytes=(
+            config.SPOOL_MIN_FREE_BYTES if spool_min_free_bytes is None else spool_min_free_bytes
+        ),
         **rest,
     )

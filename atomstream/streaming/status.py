@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypedDict
 
 from atomstream.config import ClientSettings
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
+from atomstream.spool import SpoolStatus, StreamHistory, counts_of
 
 
 class StreamStats(TypedDict):
@@ -18,6 +20,7 @@ class StreamStats(TypedDict):
     chunks_accepted: int
     chunks_stored: int
     chunks_pending: int
+    chunks_in_memory_only: int
     chunks_failed: int
     chunks_dropped: int
     watermark: int
@@ -52,6 +55,19 @@ class StreamerStats(TypedDict):
     streams: dict[str, StreamStats]
 
 
+def no_spool_status(folder: Path) -> SpoolStatus:
+    """The status where no spool could be opened: nothing is on disk, and nothing can be."""
+    return {
+        "dir": str(folder),
+        "bytes": 0,
+        "max_bytes": 0,
+        "min_free_bytes": 0,
+        "free_bytes": 0,
+        **counts_of(StreamHistory()),
+        "streams": [],
+    }
+
+
 def stats_of(settings: ClientSettings, pipeline: Pipeline | None) -> StreamerStats:
     """The stats of ``pipeline``; zeros before the first stream."""
     if pipeline is None:
@@ -84,6 +100,7 @@ def _stream_stats(pipeline: Pipeline, stream: Stream) -> StreamStats:
         chunks_accepted=sum(report.values()),
         chunks_stored=report["stored"],
         chunks_pending=report["pending"],
+        chunks_in_memory_only=ledger.unsafe,
         chunks_failed=report["quarantined"],
         chunks_dropped=report["dropped"],
         watermark=ledger.watermark,

@@ -7,12 +7,13 @@ from collections.abc import AsyncIterable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from atomstream.config import OnFull, finite
+from atomstream.config import Durability, OnFull, finite
 from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
 from atomstream.pipeline.filler import Shot
 from atomstream.pipeline.intake import Offer
 from atomstream.pipeline.stream import Stream
 from atomstream.records import ClockStatus, FrameMeta, Frames, StreamReport
+from atomstream.spool import SpoolStatus
 from atomstream.streaming import frames as checks
 from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.engine import Engine
@@ -31,9 +32,17 @@ class AsyncRHEEDStreamer:
         api_key: the server's key; else ``$ATOMSTREAM_API_KEY``.
         endpoint: the server; else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
         verbosity: 0 errors, 1 warnings, 2 progress, 3 all on stderr; None leaves logging alone.
+        spool_dir: where chunks wait on disk for the server; else ``$ATOMSTREAM_SPOOL_DIR``, else the user's
+            state folder. What an earlier process left there for this endpoint is delivered as well.
+        spool_max_bytes: most that all processes together keep there; default 20 GB or a tenth of the free
+            disk, the smaller.
+        spool_min_free_bytes: left free on that disk; 512 MiB by default.
+        spool_retention_s: age at which undelivered chunks are given up; None: never.
         buffer_bytes: ceiling of frames held in memory, raw and encoded; default 512 MiB or a quarter of RAM.
         on_full: what ``push`` does when that is reached: wait, drop_newest, drop_oldest or raise.
         full_timeout_s: longest wait of ``on_full="wait"``; None waits without limit.
+        durability: when ``push`` returns: ``"memory"``, once the chunk is copied; ``"disk"``, once it would
+            survive a power cut, or the server has it.
         compression_level: zstd's, 1 by default.
         encoder_threads: compressors; one a core by default, at most 4.
         upload_concurrency: uploads at once.
@@ -48,10 +57,15 @@ class AsyncRHEEDStreamer:
         api_key: str | None = None,
         endpoint: str | None = None,
         verbosity: int | None = None,
+        spool_dir: str | os.PathLike[str] | None = None,
+        spool_max_bytes: int | None = None,
+        spool_min_free_bytes: int | None = None,
+        spool_retention_s: float | None = None,
         *,
         buffer_bytes: int | None = None,
         on_full: OnFull = "wait",
         full_timeout_s: float | None = None,
+        durability: Durability = "memory",
         compression_level: int = 1,
         encoder_threads: int | None = None,
         upload_concurrency: int = 4,
@@ -96,10 +110,8 @@ class AsyncRHEEDStreamer:
             LinkError: the stream was created but not linked; it has been ended.
             ServiceError: the server refused or was not reached.
         """
-        self._check_usable()
-        if self._engine is None:
-            self._engine = Engine(self._settings)
-        return await self._engine.initialize(
+        engine = await self._start()
+        return await engine.initialize(
             InitializeRequest(
                 fps=fps,
                 rotations_per_min=rotations_per_min,
@@ -111,6 +123,19 @@ class AsyncRHEEDStreamer:
                 azimuth=azimuth,
             )
         )
+
+    async def resume(self, data_id: str) -> int:
+        """Go on with a stream that an earlier process left in the spool; returns its next chunk index.
+
+        What it had not delivered is on its way.
+
+        Raises:
+            UnknownStreamError: the spool has no such stream of this endpoint.
+            StreamFinalizedError: it was finalized; what is left of it is delivered all the same.
+            SpoolLockedError: another process has it.
+        """
+        engine = await self._start()
+        return await engine.resume(data_id)
 
     async def push(
         self,
@@ -264,18 +289,29 @@ class AsyncRHEEDStreamer:
         self._check_usable()
         return None if self._engine is None else self._engine.clock_status()
 
+    async def spool_status(self) -> SpoolStatus:
+        """What waits on disk, of all streams and processes on this spool (see :class:`SpoolStatus`).
+
+        Raises:
+            SpoolError: the disk under the spool can't be read.
+        """
+        engine = await self._start()
+        return await engine.spool_status()
+
     async def stats(self) -> StreamerStats:
         """Counts, rates and room now (see :class:`~atomstream.streaming.status.StreamerStats`)."""
         self._check_usable()
         return stats_of(self._settings, None if self._engine is None else self._engine.pipeline)
 
     async def close(self, drain_timeout_s: float = 30.0) -> None:
-        """Deliver what was pushed, at most ``drain_timeout_s`` seconds, then let go of everything.
+        """Let go of everything, once all that was pushed is on disk or delivered.
 
-        Harmless when repeated. Does not finalize: that is said by ``finalize`` alone.
+        What is on disk is delivered by the next streamer on the same spool, or by ``atomstream spool resume``.
+        Where the disk failed it waits for the server, at most ``drain_timeout_s`` seconds. Harmless when
+        repeated. Does not finalize: that is said by ``finalize`` alone.
 
         Warns:
-            RuntimeWarning: chunks were not delivered in time.
+            RuntimeWarning: chunks were neither on disk nor delivered in time; they are lost.
         """
         if self._pid != os.getpid() or self._closed:
             return
@@ -285,7 +321,7 @@ class AsyncRHEEDStreamer:
             await engine.close(finite("drain_timeout_s", drain_timeout_s, 0.0, 1e9))
 
     async def __aenter__(self) -> Self:
-        self._check_usable()
+        await self._start()
         return self
 
     async def __aexit__(
@@ -294,6 +330,13 @@ class AsyncRHEEDStreamer:
         await self.close()
 
     # -- shared ------------------------------------------------------------------------------------------
+
+    async def _start(self) -> Engine:
+        self._check_usable()
+        if self._engine is None:
+            self._engine = Engine(self._settings)
+        await self._engine.started()
+        return self._engine
 
     def _check_usable(self) -> None:
         if self._pid != os.getpid():
