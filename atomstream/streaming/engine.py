@@ -57,6 +57,7 @@ class Engine:
         self._told: set[str] = set()
         self._spool: Spool | None = None
         self._recovery: Recovery | None = None
+        self._recovered = asyncio.Event()
         self._background = Background()
         self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
 
@@ -79,7 +80,10 @@ class Engine:
         self._background.start(watch_forecast(self.pipeline, self._spool), "forecast")
 
     async def _recover(self, recovery: Recovery) -> None:
-        await recovery.run()
+        try:
+            await recovery.run()
+        finally:
+            self._recovered.set()
         for stream in [stream for stream in self.pipeline.streams.values() if stream.recovered]:
             self._background.start(self._let_go_when_settled(stream), "recovered stream")
 
@@ -118,6 +122,8 @@ class Engine:
 
     async def resume(self, data_id: str) -> int:
         """Make a stream of the spool a live one; its next index."""
+        if self._recovery is not None:
+            await self._recovered.wait()  # it may just be taking over this very stream
         stream = self.pipeline.streams.get(data_id) or await self._open_left(data_id)
         if stream.ledger.sealed:
             raise StreamFinalizedError(
