@@ -1,0 +1,157 @@
+"""What ``atomstream demo`` does: serve, film, stream, verify, tell."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from atomstream.cli.console import console
+from atomstream.cli.embedded import EmbeddedServer, embedded_server
+from atomstream.cli.exits import ExitCode
+from atomstream.cli.playback import Outcome, Playback, leaving_at_once
+from atomstream.cli.report import clock_text, table
+from atomstream.cli.verify import Verification, verify_archive
+from atomstream.sources import GrowthSpec, Simulator, paced
+from atomstream.streaming import RHEEDStreamer
+
+Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoPlan:
+    """What is filmed, and where it is kept."""
+
+    n_frames: int
+    fps: float
+    height: int
+    width: int
+    rpm: float
+    seed: int
+    data_dir: Path
+    port: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pixels."""
+        return self.n_frames * self.height * self.width
+
+    @property
+    def chunk_size(self) -> int:
+        """Two seconds of frames."""
+        return max(1, math.ceil(2.0 * self.fps))
+
+    def simulator(self) -> Simulator:
+        """The camera and the growth before it; the same frames from each one made."""
+        spec = GrowthSpec(self.height, self.width, self.fps, self.seed, rpm=self.rpm)
+        return Simulator(spec)
+
+
+class DemoCamera:
+    """The simulated camera, whose driver hands frames over one by one, and how long each hand-over took."""
+
+    def __init__(self, plan: DemoPlan, streamer: RHEEDStreamer, data_id: str) -> None:
+        self._plan = plan
+        self._streamer = streamer
+        self._data_id = data_id
+        self._sent = 0
+        self.hand_over_s: list[float] = []
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames (H, W), each when it is exposed."""
+        chunks = self._plan.simulator().chunks(1, self._plan.n_frames)
+        return paced((chunk[0] for chunk in chunks), self._plan.fps)
+
+    def send(self, frame: Frame) -> int:
+        """Hand one frame over, as a camera's callback would."""
+        began = time.perf_counter()
+        self._streamer.push_frame(self._data_id, frame, frame_id=self._sent)
+        self.hand_over_s.append(time.perf_counter() - began)
+        self._sent += 1
+        return 1
+
+
+def run_demo(plan: DemoPlan) -> int:
+    """Run it; the exit code."""
+    console.say(
+        f"Filming {plan.n_frames} frames of {plan.height}x{plan.width} at {plan.fps:g} fps "
+        f"({plan.n_frames / plan.fps:.1f} s), a simulated growth"
+    )
+    with embedded_server(plan.data_dir, plan.port) as server:
+        console.say(f"Server at {server.url}, in a process of its own")
+        outcome, camera = _film(plan, server)
+        archive = plan.data_dir / "streams" / outcome.data_id / "frames.zarr"
+        verification = _verify(plan, archive, outcome)
+    click.echo(_report(plan, outcome, camera, verification, archive))
+    return _exit_code(outcome, verification)
+
+
+def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera]:
+    with leaving_at_once(RHEEDStreamer(server.api_key, server.url)) as streamer:
+        data_id = streamer.initialize(plan.fps, plan.rpm, plan.chunk_size, "atomstream demo")
+        camera = DemoCamera(plan, streamer, data_id)
+        playback = Playback(console, streamer, data_id, plan.n_frames)
+        return playback.run(camera.frames(), camera.send), camera
+
+
+def _verify(plan: DemoPlan, archive: Path, outcome: Outcome) -> Verification:
+    def tell(done: int) -> None:
+        if console.is_terminal:
+            console.show(f"Comparing the archive with what was sent: {done}/{outcome.frames_read} frames")
+
+    try:
+        return verify_archive(archive, plan.simulator(), outcome.frames_read, tell)
+    finally:
+        console.clear()
+
+
+def _exit_code(outcome: Outcome, verification: Verification) -> ExitCode:
+    return outcome.exit_code if verification.passed else ExitCode.INCOMPLETE
+
+
+def _report(
+    plan: DemoPlan, outcome: Outcome, camera: DemoCamera, verification: Verification, archive: Path
+) -> str:
+    stats, chunks = outcome.stats, outcome.stats["streams"][outcome.data_id]["chunks_stored"]
+    raw, encoded = stats["raw_bytes_encoded"], max(1, stats["bytes_stored"])
+    rows = [
+        ("Sent", f"{verification.sent} frames, {raw / 1e6:.0f} MB of pixels, in {outcome.seconds:.1f} s"),
+        (
+            "Stored",
+            f"{verification.stored} frames in {chunks} chunks, {encoded / 1e6:.0f} MB (ratio {raw / encoded:.2f})",
+        ),
+        (
+            "Equal",
+            f"{verification.equal} of {verification.sent} frames, pixel for pixel, read by zarr {zarr.__version__}",
+        ),
+        ("Timed", f"{verification.timed} of {verification.sent} frames have their capture time"),
+        ("push_frame", _hand_over_text(camera.hand_over_s, plan.fps)),
+        ("Clock", clock_text(outcome.clock)),
+        ("Archive", str(archive)),
+    ]
+    return f"\n{table(rows)}\n\n{_verdict(outcome, verification)}"
+
+
+def _hand_over_text(seconds: list[float], fps: float) -> str:
+    ms = 1000.0 * np.array(seconds)
+    return (
+        f"median {np.median(ms):.2f} ms, p99 {np.percentile(ms, 99):.2f} ms, longest {ms.max():.2f} ms "
+        f"(a frame lasts {1000.0 / fps:.2f} ms)"
+    )
+
+
+def _verdict(outcome: Outcome, verification: Verification) -> str:
+    if verification.passed and outcome.interrupted:
+        return "VERIFIED, though interrupted: every frame filmed before Ctrl-C is in the archive, unchanged."
+    if verification.passed:
+        return "VERIFIED: every frame that was sent is in the archive, unchanged."
+    if verification.first_difference is not None:
+        return f"DIFFERENT: frame {verification.first_difference} is the first that is not what was sent."
+    return "INCOMPLETE: the archive does not hold all that was sent."

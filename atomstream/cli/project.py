@@ -1,0 +1,57 @@
+"""``atomstream project``: projects on a server, to put streams' samples into."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import click
+
+from atomstream.cli.connection import connection_options
+from atomstream.cli.exits import ExitCode
+from atomstream.config import resolve_api_key, resolve_endpoint
+from atomstream.service.api import ServiceApi
+
+T = TypeVar("T")
+
+
+@click.group()
+def project() -> None:
+    """Create and list projects; a stream's --project takes the UUID."""
+
+
+@project.command()
+@click.argument("name")
+@connection_options
+def create(name: str, endpoint: str | None, api_key: str | None) -> int:
+    """Create a project called NAME and print its UUID (on an atomstream server).
+
+    \b
+    Example:
+      atomstream project create "GaN on Si" --endpoint http://127.0.0.1:8765
+    """
+    click.echo(_ask(lambda api: api.create_project(name), endpoint, api_key))
+    return ExitCode.DONE
+
+
+@project.command(name="list")
+@connection_options
+def list_all(endpoint: str | None, api_key: str | None) -> int:
+    """Print UUID and name of every project that the key sees."""
+    for found in _ask(lambda api: api.list_projects(), endpoint, api_key):
+        click.echo(f"{found.id}  {found.name}")
+    return ExitCode.DONE
+
+
+def _ask(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None) -> T:
+    key = resolve_api_key(api_key)
+    return asyncio.run(_answer(question, resolve_endpoint(endpoint, key), key))
+
+
+async def _answer(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
+    service = ServiceApi(endpoint, key, request_timeout_s=30.0, upload_timeout_s=30.0, connections=1)
+    try:
+        return await question(service)
+    finally:
+        await service.close()
