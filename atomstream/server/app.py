@@ -20,7 +20,13 @@ def build_app(house: House, keys: KeyRing) -> web.Application:
     app = web.Application(middlewares=[errors_to_replies, guard_origin(guard), require_key(keys, PUBLIC)])
     app[HOUSE] = house
     app.add_routes(ROUTES)
+    app.on_response_prepare.append(_sign)
     return app
+
+
+async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
+    # Else aiohttp tells its own version and Python's to whoever asks.
+    response.headers["Server"] = "atomstream"
 
 
 ROUTES = [

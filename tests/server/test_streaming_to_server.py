@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -162,6 +163,32 @@ async def test_conflicting_chunk_is_409(serve: Serve) -> None:
     assert status == 409
     assert "Chunk 0" in reply["detail"]
     assert np.array_equal(server.archive(data_id).frames(0, 4), kept)
+
+
+async def test_concurrent_uploads_of_one_index_agree(serve: Serve) -> None:
+    """Of many uploads of one index at once, those of one content are 200, all others 409; that one is stored."""
+    server = await serve()
+    contents = [make_frames(4, seed=k) for k in range(3)]
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        sent = contents * 4
+        replies = await asyncio.gather(*[client.send(data_id, 0, frames) for frames in sent])
+    stored = server.archive(data_id).frames(0, 4)
+    for frames, (status, _) in zip(sent, replies, strict=True):
+        assert status == (200 if np.array_equal(frames, stored) else 409)
+    assert [status for status, _ in replies].count(200) == 4
+
+
+async def test_concurrent_first_chunks_fix_one_geometry(serve: Serve) -> None:
+    """First chunks of two shapes at once: the shape of one is fixed, the other is 409."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        shapes = [make_frames(4, height=8), make_frames(4, height=9)]
+        replies = await asyncio.gather(*[client.send(data_id, k, f) for k, f in enumerate(shapes)])
+    statuses = [status for status, _ in replies]
+    assert sorted(statuses) == [200, 409]
+    assert list(server.archive(data_id).chunks()) == [statuses.index(200)]
 
 
 @pytest.mark.parametrize(
