@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
+from atomstream.compressors import FrameCompressor
 from atomstream.errors import ShardError
 from atomstream.records import Chunk, FrameMeta, Frames, Piece, Shard
 
@@ -61,13 +62,13 @@ def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
 
 
 class ShardEncoder:
-    """Turns chunks into shards. Holds one zstd context: use one encoder a thread.
+    """Turns chunks into shards. Holds zstd contexts: use one encoder a thread.
 
-    ``level`` is zstd's. Each inner frame carries its content checksum; the N checksums make the digest.
+    ``level`` is zstd's (see :mod:`atomstream.compressors`). Each inner frame carries its content checksum; the N checksums make the digest.
     """
 
     def __init__(self, level: int = 1) -> None:
-        self._compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        self._compressor = FrameCompressor(level)
 
     def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
         """Encode ``chunk``; its frames are read in place, one at a time, with the GIL released.
@@ -76,7 +77,7 @@ class ShardEncoder:
         """
         frames = little_endian(chunk.frames)
         head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
-        bodies = [self._compressor.compress(view) for view in frame_views(frames)]
+        bodies = self._compressor.compress(frame_views(frames))
         pieces: tuple[Piece, ...] = (*head, *bodies, pack_index(_lay_out(head, bodies)))
         n, height, width = frames.shape
         return Shard(
@@ -94,7 +95,7 @@ class ShardEncoder:
     def digest(self, frames: Frames) -> bytes:
         """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
         n, *_ = frames.shape
-        ends = [self._compressor.compress(frame_bytes(frames[k]))[-4:] for k in range(n)]
+        ends = [self._compressor.checksum(frame_bytes(frames[k])) for k in range(n)]
         return _digest(frames, ends)
 
 

@@ -1,0 +1,63 @@
+"""Which zstd parameters suit a camera's frames: at level 1 the picture itself decides, on its first frame.
+
+A noisy frame has no matches worth finding: nearly all of the gain is in the Huffman-coded literals, and the
+match finder's hash table costs time and, by chance matches, even bytes. A table of 64 entries makes level 1
+two to four times as fast at practically the same size; a smooth or repeating picture wants the full table.
+So each chunk's first frame is compressed with each candidate, fastest first, and the first one within
+``TOLERANCE`` of the smallest is used for all (three frames more of 240). Other levels are zstd's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import zstandard
+
+TOLERANCE: Final = 0.01
+_HASH_LOGS: Final = (6, 10)
+_WINDOW_LOG: Final = 19
+_MIN_MATCH: Final = 7
+
+
+class FrameCompressor:
+    """Compresses frames at ``level``, each as one zstd frame with content size and checksum.
+
+    Holds zstd contexts, which are not for simultaneous use: one a thread.
+    """
+
+    def __init__(self, level: int = 1) -> None:
+        full = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        self._candidates = [*map(_fast, _HASH_LOGS), full] if level == 1 else [full]
+
+    def compress(self, views: Sequence[memoryview]) -> list[bytes]:
+        """One zstd frame for each view; the GIL is released while each is made."""
+        compressor = self._best_for(views[0])
+        return [compressor.compress(view) for view in views]
+
+    def checksum(self, view: memoryview) -> bytes:
+        """The content checksum (4 bytes) that the view's zstd frame ends with, whatever the parameters."""
+        return self._candidates[0].compress(view)[-4:]
+
+    def _best_for(self, view: memoryview) -> zstandard.ZstdCompressor:
+        sizes = [len(candidate.compress(view)) for candidate in self._candidates]
+        limit = min(sizes) * (1.0 + TOLERANCE)
+        return next(
+            candidate for candidate, size in zip(self._candidates, sizes, strict=True) if size <= limit
+        )
+
+
+def _fast(hash_log: int) -> zstandard.ZstdCompressor:
+    # zstd's level 1 for such frames (strategy fast, matches of 7 and more), but for the hash table's size.
+    parameters = zstandard.ZstdCompressionParameters(
+        window_log=_WINDOW_LOG,
+        hash_log=hash_log,
+        chain_log=6,
+        search_log=1,
+        min_match=_MIN_MATCH,
+        target_length=0,
+        strategy=zstandard.STRATEGY_FAST,
+        write_checksum=True,
+        write_content_size=True,
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)

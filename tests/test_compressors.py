@@ -1,0 +1,46 @@
+"""The choice of zstd parameters by the picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import zstandard
+
+from atomstream.compressors import TOLERANCE, FrameCompressor
+
+
+def noisy(rng: np.random.Generator) -> np.ndarray:
+    return np.clip(rng.normal(40, 6, (480, 640)), 0, 255).astype(np.uint8)
+
+
+def repeating(rng: np.random.Generator) -> np.ndarray:
+    return np.tile(rng.integers(0, 256, (8, 640), dtype=np.uint8), (60, 1))
+
+
+@pytest.mark.parametrize("level", [-5, 1, 3])
+@pytest.mark.parametrize("picture", [noisy, repeating])
+def test_every_frame_can_be_read_and_checked(level: int, picture: object) -> None:
+    """Each frame is one zstd frame that declares its size and carries its checksum."""
+    frame = picture(np.random.default_rng(0))  # type: ignore[operator]
+    body = FrameCompressor(level).compress([frame.data.cast("B")])[0]
+    parameters = zstandard.get_frame_parameters(body)
+    assert parameters.has_checksum
+    assert parameters.content_size == frame.nbytes
+    assert zstandard.ZstdDecompressor().decompress(body) == frame.tobytes()
+
+
+@pytest.mark.parametrize("picture", [noisy, repeating])
+def test_speed_costs_no_size(picture: object) -> None:
+    """At level 1 a chunk is at most one per cent larger than zstd's own level 1 makes it."""
+    frame = picture(np.random.default_rng(1))  # type: ignore[operator]
+    view = frame.data.cast("B")
+    ours = len(FrameCompressor(1).compress([view])[0])
+    plain = len(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(view))
+    assert ours <= plain * (1 + TOLERANCE)
+
+
+def test_the_checksum_is_the_contents_own() -> None:
+    """Whatever parameters were used, equal frames end with equal checksums."""
+    view = noisy(np.random.default_rng(2)).data.cast("B")
+    ends = {FrameCompressor(level).compress([view])[0][-4:] for level in (-3, 1, 5)}
+    assert ends == {FrameCompressor().checksum(view)}
