@@ -64,7 +64,8 @@ def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
 class ShardEncoder:
     """Turns chunks into shards. Holds zstd contexts: use one encoder a thread.
 
-    ``level`` is zstd's (see :mod:`atomstream.compressors`). Each inner frame carries its content checksum; the N checksums make the digest.
+    ``level`` is zstd's (see :mod:`atomstream.compressors`). Each inner frame carries its content checksum; the
+    N checksums make the digest.
     """
 
     def __init__(self, level: int = 1) -> None:
