@@ -16,7 +16,7 @@ import zarr
 from atomstream.cli.console import console
 from atomstream.cli.embedded import EmbeddedServer, embedded_server
 from atomstream.cli.exits import ExitCode
-from atomstream.cli.playback import Outcome, Playback, leaving_at_once
+from atomstream.cli.playback import Outcome, Playback, leaving
 from atomstream.cli.report import clock_text, table
 from atomstream.cli.verify import Verification, verify_archive
 from atomstream.sources import GrowthSpec, Simulator, paced
@@ -94,7 +94,9 @@ def run_demo(plan: DemoPlan) -> int:
 
 
 def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera]:
-    with leaving_at_once(RHEEDStreamer(server.api_key, server.url)) as streamer:
+    # A spool of its own: what a killed demo leaves is nobody else's business.
+    spool = plan.data_dir / "spool"
+    with leaving(RHEEDStreamer(server.api_key, server.url, spool_dir=spool)) as streamer:
         data_id = streamer.initialize(plan.fps, plan.rpm, plan.chunk_size, "atomstream demo")
         camera = DemoCamera(plan, streamer, data_id)
         playback = Playback(console, streamer, data_id, plan.n_frames)

@@ -7,11 +7,10 @@ not delivered.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from atomstream.cli.console import Console
 from atomstream.cli.exits import ExitCode
@@ -22,6 +21,8 @@ from atomstream.streaming import RHEEDStreamer
 from atomstream.streaming.status import StreamerStats
 
 Item = TypeVar("Item")
+
+LEAVE_S: Final = 2.0
 
 
 class SourceBrokeError(Exception):
@@ -54,14 +55,12 @@ class Outcome:
 
 
 @contextmanager
-def leaving_at_once(streamer: RHEEDStreamer) -> Iterator[RHEEDStreamer]:
-    """Close ``streamer`` at the end without waiting: what was not delivered is in the report by then."""
+def leaving(streamer: RHEEDStreamer) -> Iterator[RHEEDStreamer]:
+    """Close ``streamer`` at the end; what was not delivered gets a moment to reach the spool on disk."""
     try:
         yield streamer
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            streamer.close(0.0)
+        streamer.close(LEAVE_S)
 
 
 class Playback:

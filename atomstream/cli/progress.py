@@ -67,7 +67,8 @@ def progress_line(
         f"{frames} frames",
         f"{rate:.0f} fps",
         f"{sent / 1e6:.1f} MB/s",
-        f"backlog {stats['buffer_bytes_used'] / 1e6:.1f} MB in {stream['chunks_pending']} chunks",
+        f"backlog {stream['chunks_pending']} chunks",
+        f"memory {stats['buffer_bytes_used'] / 1e6:.0f} MB",
         f"watermark {stream['watermark']}",
     ]
     if stream["standing_still"]:

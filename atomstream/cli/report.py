@@ -5,6 +5,7 @@ from __future__ import annotations
 from atomstream.cli.exits import ExitCode
 from atomstream.cli.playback import Outcome
 from atomstream.records import ClockStatus
+from atomstream.streaming.status import StreamStats
 
 
 def table(rows: list[tuple[str, str]]) -> str:
@@ -30,11 +31,17 @@ def delivery_rows(outcome: Outcome) -> list[tuple[str, str]]:
         ("Time", f"{outcome.seconds:.1f} s, {stats['frames_stored'] / outcome.seconds:.0f} frames a second"),
     ]
     if stream["chunks_pending"]:
-        rows.append(("Undelivered", f"{stream['chunks_pending']} chunks"))
+        rows.append(("Undelivered", _undelivered(stream)))
     rows += [(f"Lost {index}", reason) for index, reason in outcome.lost[:10]]
     if len(outcome.lost) > 10:
         rows.append(("Lost", f"{len(outcome.lost) - 10} more chunks"))
     return rows
+
+
+def _undelivered(stream: StreamStats) -> str:
+    pending = stream["chunks_pending"]
+    on_disk = pending - stream["chunks_in_memory_only"]
+    return f"{pending} chunks; {on_disk} are kept on disk, and the next run for this server delivers them"
 
 
 def _size(raw: int, encoded: int) -> str:

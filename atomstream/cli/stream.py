@@ -80,7 +80,7 @@ def stream(endpoint: str | None, api_key: str | None, **asked: object) -> int:
 
 
 def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, leaving_at_once
+    from atomstream.cli.playback import Playback, leaving
     from atomstream.cli.replay import Replay
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
@@ -91,7 +91,7 @@ def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcom
     fps = _fps(playing, source)
     chunk_size = playing.chunk_size or max(1, math.ceil(2.0 * fps))
     _check_levels(playing.levels)
-    with leaving_at_once(RHEEDStreamer(key, server)) as streamer:
+    with leaving(RHEEDStreamer(key, server)) as streamer:
         data_id = _initialize(playing, streamer, fps, chunk_size)
         console.say(f"{_about(source, fps, chunk_size)}\nstream {data_id} at {server}")
         replay = Replay(streamer, data_id, source, fps, playing.levels)

@@ -64,7 +64,7 @@ def _read_ahead(frames: Any, n_frames: int) -> Iterator[tuple[int, Stack]]:
         ahead: deque[tuple[int, Future[Stack]]] = deque()
         for start in range(0, n_frames, step):
             part = slice(start, min(start + step, n_frames))
-            ahead.append((start, reader.submit(lambda part=part: np.asarray(frames[part]))))
+            ahead.append((start, reader.submit(frames.__getitem__, part)))
             if len(ahead) == 2:
                 yield _taken(ahead)
         while ahead:
