@@ -118,15 +118,25 @@ def resolve_endpoint(given: str | None, api_key: str) -> str:
     Raises:
         ConfigError: not an http(s) URL, or none given for a key that one's own server made.
     """
-    endpoint = given or os.environ.get("ATOMSTREAM_ENDPOINT")
-    if endpoint:
-        return normalise_endpoint(endpoint)
+    endpoint = named_endpoint(given)
+    if endpoint is not None:
+        return endpoint
     if api_key.startswith(OUR_KEY_PREFIX):
         raise ConfigError(
             "This API key belongs to an atomstream server of your own, but no endpoint was given: pass "
             "endpoint='http://HOST:8765' or set ATOMSTREAM_ENDPOINT. (Nothing was sent anywhere.)"
         )
     return HOSTED_ENDPOINT
+
+
+def named_endpoint(given: str | None) -> str | None:
+    """The endpoint as given, else ``$ATOMSTREAM_ENDPOINT``, in its one spelling; None where neither names one.
+
+    Raises:
+        ConfigError: not an http(s) URL.
+    """
+    endpoint = given or os.environ.get("ATOMSTREAM_ENDPOINT")
+    return normalise_endpoint(endpoint) if endpoint else None
 
 
 def normalise_endpoint(url: str) -> str:

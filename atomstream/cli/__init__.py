@@ -14,6 +14,7 @@ from atomstream.cli.exits import EXIT_CODES, ExitCode, exit_code_of, sentence_of
 from atomstream.cli.project import project
 from atomstream.cli.reindex import reindex
 from atomstream.cli.serve import serve
+from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
 
 __all__ = ["commands", "main"]
@@ -40,7 +41,7 @@ def commands() -> None:
     """
 
 
-for _command in (demo, serve, stream, project, reindex):
+for _command in (demo, serve, stream, spool, project, reindex):
     commands.add_command(_command)
 
 

@@ -1,0 +1,104 @@
+"""``atomstream spool``: what waits on disk can be seen, delivered, and only after a question removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from live_server import ThreadedServer
+
+from atomstream import RHEEDStreamer
+from atomstream.records import Frames
+
+ServeInThread = Callable[..., ThreadedServer]
+
+
+def frames(seed: int) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, (4, 16, 20), dtype=np.uint8)
+
+
+def atomstream(
+    *arguments: str, spool: Path, say: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command."""
+    return subprocess.run(
+        [sys.executable, "-m", "atomstream.cli", "spool", *arguments, "--spool-dir", str(spool)],
+        input=say,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def left(serve_in_thread: ServeInThread, tmp_path: Path) -> tuple[ThreadedServer, str]:
+    """A server, stopped, and a stream of two chunks that waits in the spool for it."""
+    server = serve_in_thread()
+    with RHEEDStreamer(server.api_key, server.url, None, tmp_path, spool_min_free_bytes=0) as streamer:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data_id = streamer.initialize(120.0, 0.0, 4, "Sb\x1b[31m on GaAs")
+        server.stop()
+        for k in range(2):
+            streamer.push(data_id, k, frames(k))
+    return server, data_id
+
+
+def test_the_list_says_what_waits(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
+    """A row a stream: its id, server, chunks that wait; a name can't play tricks on the terminal."""
+    server, data_id = left
+    shown = atomstream("list", spool=tmp_path)
+    assert shown.returncode == 0
+    row = next(line for line in shown.stdout.splitlines() if data_id in line)
+    assert server.url in row
+    assert "Sb?[31m on GaAs" in row
+    assert row.split()[-4] == "2"
+    assert row.endswith("open")
+
+
+def test_no_spool_is_no_error(tmp_path: Path) -> None:
+    """Before the first stream the list says that nothing waits, and makes no folder."""
+    shown = atomstream("list", spool=tmp_path / "none")
+    assert shown.returncode == 0
+    assert "nothing waits" in shown.stdout
+    assert not (tmp_path / "none").exists()
+
+
+def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
+    """One command brings what was left to its server and ends the stream; then the spool is empty."""
+    server, data_id = left
+    server.start()
+    done = atomstream("resume", "--finalize", spool=tmp_path, ATOMSTREAM_API_KEY=server.api_key)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(
+        server.archive(data_id).frames(0, 8), np.concatenate([frames(0), frames(1)])
+    )
+    assert "Nothing waits" in atomstream("list", spool=tmp_path).stdout
+
+
+def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
+    """Without a yes nothing is removed; with it the stream is gone and the command says so."""
+    _, data_id = left
+    kept = atomstream("purge", data_id, spool=tmp_path, say="n\n")
+    assert kept.returncode == 1
+    assert "2 chunk(s) were never delivered" in kept.stdout
+    assert len(list(tmp_path.rglob("*.rec"))) == 2
+    gone = atomstream("purge", data_id, spool=tmp_path, say="y\n")
+    assert gone.returncode == 0, gone.stderr
+    assert not list(tmp_path.rglob("*.rec"))
+
+
+def test_a_stream_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    """A wrong id gets one clear sentence and exit code 2."""
+    wrong = atomstream("purge", "no-such-stream", spool=tmp_path)
+    assert wrong.returncode == 2
+    assert "The spool has no stream no-such-stream" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
