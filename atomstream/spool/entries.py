@@ -62,7 +62,7 @@ def pack_entry(entry: Entry) -> bytes:
     values: list[Any] = [_KINDS.index(entry.kind), entry.index, entry.digest]
     if entry.reason or entry.detail:
         values += [entry.reason[:_MAX_REASON], dict(entry.detail)]
-    body: bytes = msgpack.packb(values)
+    body: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
     if len(body) > _MAX_BODY_BYTES:
         raise ValueError(f"A journal entry of {len(body)} bytes is over the limit of {_MAX_BODY_BYTES}.")
     return _FRAME.pack(_MARK, len(body), _frame_crc(body)) + body
@@ -101,7 +101,7 @@ def _body_at(data: bytes, at: int) -> bytes | None:
 
 def _unpack(body: bytes) -> list[Entry]:
     try:
-        code, *rest = msgpack.unpackb(body)
+        code, *rest = msgpack.unpackb(body, unicode_errors="surrogatepass")
         # A kind of a newer format is passed over: an older atomstream may still deliver the records.
         return [Entry(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
     except (ValueError, TypeError, msgpack.UnpackException):

@@ -110,7 +110,7 @@ def pack_head(head: RecordHead) -> bytes:
         "raw": head.raw_nbytes,
         "at": (head.written.host, head.written.uptime_s),
     }
-    body: bytes = msgpack.packb(fields)
+    body: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
     start = _FIXED.pack(MAGIC, VERSION, 0, len(body)) + body
     return start + _CRC.pack(google_crc32c.value(start))
 
@@ -189,7 +189,7 @@ def _head_from(file: FileIO, path: Path) -> RecordHead:
 
 def _parse(body: bytes, path: Path) -> RecordHead:
     try:
-        fields: dict[str, Any] = msgpack.unpackb(body)
+        fields: dict[str, Any] = msgpack.unpackb(body, unicode_errors="surrogatepass")
         return RecordHead(
             data_id=fields["id"],
             index=fields["k"],

@@ -95,11 +95,23 @@ class RecordFolder:
         mark = self.folder / mark_name(index, kind)
         with disk_errors("settle a chunk on a full disk", path):
             nbytes = path.stat().st_size
-            self._disk.rename(path, mark)
-            self._disk.sync_folder(self.folder)
+            if not self._rename_synced(path, mark):
+                return True  # not synced, so its bytes stay: a power cut may bring the record back whole
         with suppress(OSError):
             self._disk.close(self._disk.open_at(mark, 0))
             self._account.credit(nbytes)
+        return True
+
+    def _rename_synced(self, path: Path, mark: Path) -> bool:
+        try:
+            self._disk.rename(path, mark)
+            self._disk.sync_folder(self.folder)
+        except OSError:
+            with suppress(OSError):
+                self._disk.rename(mark, path)
+            if path.exists():
+                raise
+            return False
         return True
 
     def unmark(self, index: int, kind: str) -> None:

@@ -61,6 +61,7 @@ class StreamSpool:
         self._records = {k: n for k, n in self._files.sizes().items() if history.states.get(k) == "pending"}
         self._busy: set[int] = set()
         self._idle = threading.Condition()
+        self._unsure: set[int] = set()
         self._settled = bytearray()  # a byte a chunk: a set would take 60
         for index, state in history.states.items():
             self._set_settled(index, state != "pending")
@@ -90,6 +91,7 @@ class StreamSpool:
         with self._alone_with(shard.index):
             if self._is_settled(shard.index):
                 return None
+            self._make_sure(shard.index)
             if shard.index in self._records:
                 return self._there_already(shard)
             chunk = self._files.write(shard)
@@ -135,7 +137,7 @@ class StreamSpool:
     def quarantine(self, index: int, reason: str) -> None:
         """Put the chunk's record aside under its name: it can't be delivered as it is."""
         with self._alone_with(index):
-            self.journal.append_durable(Entry("quarantined", index, reason=reason))
+            self._note_end(Entry("quarantined", index, reason=reason))
             self._set_settled(index, True)
             if self._drop_record(index):
                 self._files.set_aside(index)
@@ -213,7 +215,7 @@ class StreamSpool:
         index = entry.index
         with self._alone_with(index):
             try:
-                self.journal.append_durable(entry)
+                self._note_end(entry)
             except SpoolFullError:
                 # A disk too full for an entry of the journal would stay so for ever if records could not go.
                 if not self._files.mark(index, entry.kind):
@@ -224,6 +226,18 @@ class StreamSpool:
             self._set_settled(index, True)
             self._drop_record(index)
             self._files.remove(index)
+
+    def _note_end(self, entry: Entry) -> None:
+        # An entry that was refused may stand in the file all the same (its fsync failed, not its write).
+        self._unsure.add(entry.index)
+        self.journal.append_durable(entry)
+        self._unsure.discard(entry.index)
+
+    def _make_sure(self, index: int) -> None:
+        # So before such a chunk is acknowledged as safe, the journal says that it has not ended.
+        if index in self._unsure:
+            self.journal.append_durable(Entry("requeued", index))
+            self._unsure.discard(index)
 
     def _there_already(self, shard: Shard) -> SpooledChunk:
         chunk = self._files.chunk(shard.index)
