@@ -16,6 +16,8 @@ log = logging.getLogger("atomstream.forecast")
 
 LOOK_S: Final = 2.0
 REPEAT_S: Final = 30.0
+NOTABLE_BACKLOG: Final = 4
+"""Fewer chunks are simply on their way."""
 HORIZON_S: Final = 86_400.0
 
 
@@ -24,7 +26,7 @@ async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         rates = pipeline.meter.rates()
-        if not rates.backlog_grows:
+        if not rates.backlog_grows or pipeline.uploader.backlog < NOTABLE_BACKLOG:
             continue
         sentence = forecast(rates, await _room(pipeline, spool))
         if sentence:
