@@ -171,7 +171,7 @@ class Intake:
                 target = as_frames(buffer, frames.shape, frames.dtype.newbyteorder("="))
                 np.copyto(target, frames)
                 frames = target
-            stream.fix_geometry(frames.shape[1:], frames.dtype)
+            stream.fix_geometry(frames.shape[1:], frames.dtype.newbyteorder("="))
             index = stream.ledger.accept(offer.index)
         except BaseException:
             self._give_back(permit, buffer)

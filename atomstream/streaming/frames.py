@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.config import MAX_CHUNK_INDEX, finite, whole
+from atomstream.config import MAX_CHUNK_INDEX, MAX_SHARD_BYTES, finite, whole
 from atomstream.records import FrameMeta, Frames, StreamSpec
 
 _EARLIEST_MS = 0.0
@@ -30,12 +30,16 @@ def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
             f"{len(array)} frames are more than the stream's chunk_size of {spec.chunk_size}. "
             "Push at most chunk_size at a time; run() splits larger arrays by itself."
         )
+    _check_size(len(array), array[0])
     return array
 
 
 def check_item(frames: Any, spec: StreamSpec) -> Frames:
     """As :func:`check_chunk`, of any number of frames; a single one keeps its shape (H, W)."""
-    return _check_array(frames, spec)
+    array = _check_array(frames, spec)
+    if array.ndim == 3:
+        _check_size(min(len(array), spec.chunk_size), array[0])
+    return array
 
 
 def check_frame(frame: Any, spec: StreamSpec) -> Frames:
@@ -45,11 +49,23 @@ def check_frame(frame: Any, spec: StreamSpec) -> Frames:
         TypeError, ValueError: as :func:`check_chunk`.
     """
     if type(frame) is np.ndarray and frame.ndim == 2 and frame.dtype == np.uint8 and frame.size:
-        return frame  # the 120 times a second path
-    array = _check_array(frame, spec)
+        array: Frames = frame  # the 120 times a second path
+    else:
+        array = _check_array(frame, spec)
     if array.ndim != 2:
         raise ValueError(f"push_frame takes one frame of shape (H, W), not {array.shape}; push takes chunks.")
+    _check_size(spec.chunk_size, array)
     return array
+
+
+def _check_size(n_frames: int, frame: Frames) -> None:
+    if n_frames * frame.nbytes > MAX_SHARD_BYTES:
+        height, width = frame.shape
+        raise ValueError(
+            f"A chunk of {n_frames} frames of {height}x{width} {frame.dtype} has {n_frames * frame.nbytes / 1e6:.0f} "
+            f"MB, but a server takes {MAX_SHARD_BYTES / 1e6:.0f} MB at most. Initialize the stream with a smaller "
+            "chunk_size."
+        )
 
 
 def _check_array(frames: Any, spec: StreamSpec) -> Frames:
@@ -140,6 +156,8 @@ def _time(value: Any) -> float:
 def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
     if values is None:
         return None
+    if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+        raise TypeError(f"{name} must be a list with an entry for each frame, not {values!r}.")
     items = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if len(items) != n_frames:
         raise ValueError(f"{name} has {len(items)} entries for {n_frames} frames; it wants one for each.")

@@ -1,0 +1,109 @@
+"""A service as the hosted one: it does not announce itself, keeps what it is sent, and fails where scripted."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from aiohttp import web
+
+from atomstream.shard import decode_shard
+from tests.service.recorder import Asked, listening
+
+KEY = "RECORDED-KEY"
+Fault: TypeAlias = Callable[[web.Request], Any]
+
+
+def answers(status: int, text: str = "scripted", **headers: str) -> Fault:
+    """A fault that is a plain reply; underscores in header names stand for dashes."""
+    spelled = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda request: web.Response(status=status, text=text, headers=spelled)
+
+
+@dataclass
+class Hosted:
+    """``faults["url" | "put" | "end"]`` are used up one a request; after them all is well.
+
+    ``verdict(kind, data_id, index)`` may answer with a fault for single chunks, for as long as it likes.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    faults: defaultdict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
+    verdict: Callable[[str, str, int], Fault | None] = lambda kind, data_id, index: None
+    dims: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)
+    bodies: dict[tuple[str, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    attempts: list[tuple[str, str, int]] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def frames(self, data_id: str, index: int) -> npt.NDArray[np.uint8]:
+        """What was stored last for a chunk, decoded."""
+        return decode_shard(self.bodies[data_id, index][-1], self.dims[data_id, index])
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Keep the request, then answer it."""
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.asked.append(Asked(request.method, request.rel_url.raw_path, dict(request.query), headers, body))
+        return self._route(request, body)
+
+    def _route(self, request: web.Request, body: bytes) -> web.Response:
+        path = request.rel_url.raw_path
+        if path == "/gateway/time":
+            now = time.time() * 1e3
+            return web.json_response({"receivedAtUnixMs": now, "transmittedAtUnixMs": now})
+        if path == "/rheed/stream/":
+            return web.json_response(self.ids.pop(0) if self.ids else str(uuid.uuid4()))
+        if path.endswith("/upload_urls/"):
+            return self._sign(request, json.loads(body))
+        if request.method == "PUT":
+            return self._store(request, body)
+        if path.endswith("/end"):
+            return self._end(request, path.split("/")[3])
+        return web.json_response([] if request.method == "GET" else {"id": str(uuid.uuid4())})
+
+    def _sign(self, request: web.Request, form: dict[str, str]) -> web.Response:
+        name = request.query["original_filename"]
+        key = form["data_id"], int(name.split("/")[3])
+        if (fault := self._fault("url", *key)) is not None:
+            return fault(request)  # type: ignore[no-any-return]
+        n, height, width = map(int, form["dims"].split(","))
+        self.dims[key] = n, height, width
+        return web.json_response(
+            [{"upload_id": "u", "url": f"{self.url}/blob/{form['data_id']}/{name}?sig=once", "part": 0}]
+        )
+
+    def _store(self, request: web.Request, body: bytes) -> web.Response:
+        parts = request.rel_url.raw_path.split("/")
+        key = parts[2], int(parts[6])
+        if (fault := self._fault("put", *key)) is not None:
+            return fault(request)  # type: ignore[no-any-return]
+        self.bodies[key].append(body)
+        return web.Response()
+
+    def _end(self, request: web.Request, data_id: str) -> web.Response:
+        if (fault := self._fault("end", data_id, -1)) is not None:
+            return fault(request)  # type: ignore[no-any-return]
+        self.ended.append(data_id)
+        return web.json_response({"ok": True})
+
+    def _fault(self, kind: str, data_id: str, index: int) -> Fault | None:
+        self.attempts.append((kind, data_id, index))
+        return self.faults[kind].popleft() if self.faults[kind] else self.verdict(kind, data_id, index)
+
+
+@asynccontextmanager
+async def hosted() -> AsyncIterator[Hosted]:
+    """A running :class:`Hosted`."""
+    service = Hosted()
+    async with listening(service.handle) as service.url:
+        yield service

@@ -1,0 +1,70 @@
+"""What the streamers' tests share: frames, streamers made short, and archives read by a foreign reader."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import zarr
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.pipeline import retry
+from atomstream.records import StreamReport
+
+CHUNK = 4
+FPS = 2.0
+"""With chunks of four frames this is 2 s a chunk, so that ``initialize`` has nothing to warn of."""
+
+
+def noise(seed: int, n: int = CHUNK, shape: tuple[int, int] = (16, 20)) -> npt.NDArray[np.uint8]:
+    """Frames (n, H, W) that no two seeds share."""
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+def stored(server: Any, data_id: str) -> npt.NDArray[Any]:
+    """All frames of a stream's archive, as zarr-python reads them."""
+    array: Any = zarr.open_group(server.folder(data_id) / "frames.zarr", mode="r")["frames"]
+    return np.asarray(array[:])
+
+
+def assert_arrived(server: Any, data_id: str, seeds: list[int], shape: tuple[int, int] = (16, 20)) -> None:
+    """The archive holds exactly ``noise(seed)`` for each of ``seeds``, in order."""
+    expected = np.concatenate([noise(seed, shape=shape) for seed in seeds])
+    np.testing.assert_array_equal(stored(server, data_id), expected)
+
+
+def assert_sums(report: StreamReport) -> None:
+    """The counts of a report add up (promise P9)."""
+    missing = sum(
+        report[key] for key in ("chunks_failed", "chunks_dropped", "chunks_purged", "chunks_pending")
+    )  # type: ignore[literal-required]
+    assert report["chunks_not_uploaded"] == missing
+    assert report["chunks_spooled"] == report["chunks_uploaded"] + missing
+
+
+def make_async(url: str, key: str, **settings: Any) -> AsyncRHEEDStreamer:
+    """A small streamer that does not ask for the time."""
+    settings.setdefault("clock_sync", False)
+    settings.setdefault("spool_min_free_bytes", 0)
+    return AsyncRHEEDStreamer(key, url, **settings)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop go on until ``condition()`` holds; the test's timeout bounds it."""
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def stream_stats(streamer: AsyncRHEEDStreamer, data_id: str) -> Any:
+    """One stream's part of ``stats()``."""
+    return (await streamer.stats())["streams"][data_id]
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays between attempts of milliseconds; their policy has tests of its own."""
+    monkeypatch.setattr(retry, "BASE_S", 0.01)
+    monkeypatch.setattr(retry, "CEILING_S", 0.1)
