@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from atomstream.cli.connection import connection_options
 from atomstream.cli.exits import ExitCode
 from atomstream.config import resolve_api_key, resolve_endpoint
-from atomstream.service.api import ServiceApi
+from atomstream.errors import ConflictError
+
+if TYPE_CHECKING:
+    from atomstream.service.api import ServiceApi
 
 T = TypeVar("T")
 
@@ -31,7 +34,11 @@ def create(name: str, endpoint: str | None, api_key: str | None) -> int:
     Example:
       atomstream project create "GaN on Si" --endpoint http://127.0.0.1:8765
     """
-    click.echo(_ask(lambda api: api.create_project(name), endpoint, api_key))
+    try:
+        click.echo(_ask(lambda api: api.create_project(name), endpoint, api_key))
+    except ConflictError as error:
+        existing = error.detail.get("project_id") if isinstance(error.detail, dict) else None
+        raise ConflictError(f"There is a project called {name!r} already: {existing or error}") from None
     return ExitCode.DONE
 
 
@@ -50,6 +57,8 @@ def _ask(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, a
 
 
 async def _answer(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
+    from atomstream.service.api import ServiceApi
+
     service = ServiceApi(endpoint, key, request_timeout_s=30.0, upload_timeout_s=30.0, connections=1)
     try:
         return await question(service)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from commands import atomstream, running
+
+from atomstream.cli.verify import verify_archive
+from atomstream.sources import GrowthSpec, Simulator
+
+SMALL = ("--size", "48x64", "--fps", "60")
+
+
+def test_the_demo_ends_verified(tmp_path: Path) -> None:
+    """A short demo exits with 0, says that every frame is equal, and leaves an archive that zarr-python reads."""
+    done = atomstream("demo", *SMALL, "--seconds", "1", "--rpm", "15", "--data", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "VERIFIED" in done.stdout
+    assert "60 of 60 frames, pixel for pixel" in done.stdout
+    (archive,) = tmp_path.glob("streams/*/frames.zarr")
+    assert str(archive) in done.stdout
+    assert zarr.open_group(archive, mode="r")["frames"].shape == (60, 48, 64)
+
+
+def test_ctrl_c_verifies_what_was_filmed(tmp_path: Path) -> None:
+    """Ctrl-C stops the camera; what was filmed is delivered and compared, and no server is left running."""
+    with running("demo", *SMALL, "--seconds", "60", "--data", tmp_path) as command:
+        command.wait_for("frames  ")
+        (child,) = psutil.Process(command.process.pid).children()
+        command.interrupt()
+        assert command.end() == 130, command.text
+    assert "VERIFIED, though interrupted" in command.text
+    assert not child.is_running()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
+def test_a_killed_demo_leaves_no_server(tmp_path: Path) -> None:
+    """Killed outright, the demo takes its server along."""
+    with running("demo", *SMALL, "--seconds", "60", "--data", tmp_path) as command:
+        command.wait_for("Server at")
+        (child,) = psutil.Process(command.process.pid).children()
+        command.process.kill()
+        command.process.wait()
+        child.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--size", "480"], "HEIGHTxWIDTH"),
+        (["--size", "0x64"], "HEIGHTxWIDTH"),
+        (["--seconds", "3600", "--size", "99999x99999"], "free"),
+    ],
+)
+def test_a_demo_that_cannot_be_meant(arguments: list[str], says: str, tmp_path: Path) -> None:
+    """A size that is none, and a film that the disk can't hold, exit with 2 before anything starts."""
+    done = atomstream("demo", *arguments, "--data", tmp_path / "data")
+    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def make_archive(path: Path, frames: np.ndarray) -> Path:
+    group = zarr.create_group(path)
+    stored = group.create_array("frames", shape=frames.shape, dtype="u1", chunks=(1, 8, 8), shards=(4, 8, 8))
+    stored[:] = frames
+    times = group.create_array("time", shape=(len(frames),), dtype="f8")
+    times[:] = np.arange(len(frames)) / 10.0
+    return path
+
+
+def test_one_wrong_pixel_is_found(tmp_path: Path) -> None:
+    """The comparison tells the frame in which a single pixel differs, and fails."""
+    spec = GrowthSpec(height=8, width=8, fps=10.0)
+    frames = Simulator(spec).frames(0, 10)
+    good = verify_archive(make_archive(tmp_path / "good", frames), Simulator(spec), 10, lambda _: None)
+    assert good.passed
+    frames[6, 3, 3] ^= 1
+    bad = verify_archive(make_archive(tmp_path / "bad", frames), Simulator(spec), 10, lambda _: None)
+    assert (bad.passed, bad.equal, bad.first_difference) == (False, 9, 6)
+
+
+def test_a_frame_too_many_or_too_few_is_found(tmp_path: Path) -> None:
+    """An archive that is longer or shorter than what was sent does not pass."""
+    spec = GrowthSpec(height=8, width=8, fps=10.0)
+    archive = make_archive(tmp_path / "a", Simulator(spec).frames(0, 9))
+    assert not verify_archive(archive, Simulator(spec), 10, lambda _: None).passed
+    assert not verify_archive(archive, Simulator(spec), 8, lambda _: None).passed

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+from commands import COMMAND, Running, atomstream, environment, running
+
+
+def listening_url(command: Running) -> str:
+    return command.wait_for("atomstream listens at ").split()[-1]
+
+
+def get(url: str, key: str) -> object:
+    request = urllib.request.Request(url, headers={"X-API-KEY": key})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return json.load(reply)
+
+
+def test_the_first_start_makes_a_key_and_shows_it_once(tmp_path: Path) -> None:
+    """The key printed at the first start opens the server; the second start says where it came from, not what it is."""
+    with running("serve", "--port", "0", "--data", tmp_path / "data") as command:
+        url = listening_url(command)
+        (key,) = re.findall(r"atst_\S+", command.text)
+        assert get(f"{url}/projects/", key) == []
+        command.interrupt()
+        assert command.end() == 0
+    with running("serve", "--port", "0", "--data", tmp_path / "data") as command:
+        url = listening_url(command)
+        assert "atst_" not in command.text
+        assert "earlier start" in command.text
+        assert get(f"{url}/projects/", key) == []
+
+
+def test_one_line_on_stdout(tmp_path: Path) -> None:
+    """stdout has the line with the URL and nothing else, so that a script can read it."""
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", "--data", str(tmp_path / "data")],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+    finally:
+        process.terminate()
+        rest, _ = process.communicate(timeout=30)
+    assert re.fullmatch(r"atomstream listens at http://127\.0\.0\.1:\d+\n", first)
+    assert rest == ""
+
+
+def test_the_given_key_is_the_one(tmp_path: Path) -> None:
+    """A key from the environment opens the server and is not printed."""
+    with running(
+        "serve", "--port", "0", "--data", tmp_path / "data", ATOMSTREAM_API_KEY="lab-secret-1"
+    ) as command:
+        assert get(f"{listening_url(command)}/projects/", "lab-secret-1") == []
+        assert "lab-secret-1" not in command.text
+
+
+def test_listening_beyond_this_computer_is_said(tmp_path: Path) -> None:
+    """Bound to all addresses, the command says who can reach it now."""
+    with running("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data") as command:
+        assert listening_url(command).startswith("http://127.0.0.1:")
+        assert "other computers can reach this server" in command.text
+
+
+def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:
+    """A second server on the same folder exits with 2 and says why."""
+    with running("serve", "--port", "0", "--data", tmp_path / "data") as command:
+        listening_url(command)
+        done = atomstream("serve", "--port", "0", "--data", tmp_path / "data")
+    assert (done.returncode, "Another atomstream server" in done.stderr) == (2, True)
+    assert "Traceback" not in done.stderr
+
+
+def test_reindex_makes_the_catalogue_anew(tmp_path: Path) -> None:
+    """With the catalogue's database gone, ``reindex`` finds the stream in the files again."""
+    data, key = tmp_path / "data", "lab-secret-2"
+    np.save(tmp_path / "growth.npy", np.ones((4, 5, 6), np.uint8))
+    with running("serve", "--port", "0", "--data", data, ATOMSTREAM_API_KEY=key) as command:
+        url = listening_url(command)
+        sent = atomstream(
+            "stream", tmp_path / "growth.npy", "--fps", "2", "--no-pace", "--sample", "A1",
+            ATOMSTREAM_API_KEY=key, ATOMSTREAM_ENDPOINT=url, ATOMSTREAM_SPOOL_DIR=str(tmp_path / "spool"),
+        )  # fmt: skip
+        assert sent.returncode == 0, sent.stderr
+        command.interrupt()
+        assert command.end() == 0
+    for file in data.glob("*.sqlite*"):
+        file.unlink()
+    done = atomstream("reindex", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "1 streams, 1 samples" in done.stdout
+
+
+def test_reindex_of_no_data_folder(tmp_path: Path) -> None:
+    """A folder that is no server's exits with 2 and stays empty."""
+    done = atomstream("reindex", "--data", tmp_path)
+    assert (done.returncode, "data folder" in done.stderr) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_extras_are_named(tmp_path: Path) -> None:
+    """Without the server's packages the command says what to install, and exits with 2."""
+    (tmp_path / "zarr.py").write_text("raise ModuleNotFoundError('No module', name='zarr')\n")
+    done = atomstream("serve", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert "pip install 'atomstream[server]'" in done.stderr

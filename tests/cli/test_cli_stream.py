@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from commands import atomstream, running
+from live_server import ThreadedServer
+
+SB = Path(__file__).parents[1] / "data" / "sb_deposition_6x259x346.npz"
+NOBODY = "11111111-1111-4111-8111-111111111111"
+
+
+def sb_frames() -> np.ndarray:
+    with np.load(SB) as archive:
+        return archive["frames"]
+
+
+def archived(server: ThreadedServer) -> Any:
+    """The one archive of ``server``, as zarr-python reads it."""
+    (folder,) = (server.data_dir / "streams").iterdir()
+    return zarr.open_group(folder / "frames.zarr", mode="r")
+
+
+def refused(*arguments: str | Path, code: int, says: str, **env: str) -> None:
+    done = atomstream("stream", *arguments, **env)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "tif"])
+def test_real_frames_arrive_pixel_for_pixel(
+    suffix: str, server: ThreadedServer, env: dict[str, str], tmp_path: Path
+) -> None:
+    """A recording of real RHEED frames is in the archive as it was in the file, and the exit code is 0."""
+    source = SB
+    if suffix != "npz":
+        source = tmp_path / f"sb.{suffix}"
+        (np.save if suffix == "npy" else tifffile.imwrite)(source, sb_frames())
+    done = atomstream("stream", source, "--fps", "2", "--no-pace", **env)
+    assert done.returncode == 0, done.stderr
+    assert "6 read, 6 stored" in done.stdout
+    assert np.array_equal(archived(server)["frames"][:], sb_frames())
+
+
+def test_no_control_character_reaches_a_log(env: dict[str, str]) -> None:
+    """Where stderr is no terminal no carriage return or escape is written."""
+    done = atomstream("stream", SB, "--fps", "2", "--no-pace", **env)
+    assert not {"\r", "\x1b"} & set(done.stdout + done.stderr)
+
+
+def test_frames_of_16_bits_stay_what_they_are(
+    server: ThreadedServer, env: dict[str, str], tmp_path: Path
+) -> None:
+    """uint16 frames are archived as uint16."""
+    frames = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7) * 300
+    np.save(tmp_path / "deep.npy", frames)
+    assert atomstream("stream", tmp_path / "deep.npy", "--fps", "2", "--no-pace", **env).returncode == 0
+    stored = archived(server)["frames"]
+    assert stored.dtype == np.uint16
+    assert np.array_equal(stored[:], frames)
+
+
+def test_levels_scale_to_8_bits(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """``--levels`` maps black to 0 and white to 255."""
+    np.save(tmp_path / "deep.npy", np.array([[[0, 4095, 9000]]], dtype=np.uint16))
+    done = atomstream(
+        "stream", tmp_path / "deep.npy", "--fps", "2", "--no-pace", "--levels", "0", "4095", **env
+    )
+    assert done.returncode == 0, done.stderr
+    assert archived(server)["frames"][:].tolist() == [[[0, 255, 255]]]
+
+
+def test_unpaced_frames_lie_on_one_time_line(
+    server: ThreadedServer, env: dict[str, str], tmp_path: Path
+) -> None:
+    """Sent as fast as it goes, frames still have the times that their camera's rate gives them."""
+    np.save(tmp_path / "many.npy", np.zeros((12, 4, 4), np.uint8))
+    atomstream("stream", tmp_path / "many.npy", "--fps", "2", "--no-pace", **env)
+    assert archived(server)["time"][:] == pytest.approx(np.arange(12) / 2.0, abs=0.0021)
+
+
+def test_project_and_sample_are_linked(server: ThreadedServer, env: dict[str, str]) -> None:
+    """A project made by command takes the sample of a stream, and both are listed with it."""
+    made = atomstream("project", "create", "GaN on Si", **env)
+    assert made.returncode == 0, made.stderr
+    uuid = made.stdout.strip()
+    assert f"{uuid}  GaN on Si" in atomstream("project", "list", **env).stdout
+    again = atomstream("project", "create", "gan on si ", **env)
+    assert (again.returncode, uuid in again.stderr) == (3, True)
+    sent = atomstream("stream", SB, "--fps", "2", "--no-pace", "--project", uuid, "--sample", "A1", **env)
+    assert sent.returncode == 0, sent.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["missing.npy", "--fps", "2"], "does not exist"),
+        ([SB], "--fps"),
+        ([SB, "--fps", "nan"], "--fps"),
+        ([SB, "--fps", "2", "--dataset", "movie"], "movie"),
+        ([SB, "--fps", "2", "--rpm", "15", "--azimuth", "[110]"], "azimuth"),
+        ([SB, "--fps", "2", "--levels", "9", "1"], "--levels"),
+    ],
+)
+def test_input_that_cannot_be_meant(arguments: list[str], says: str, env: dict[str, str]) -> None:
+    """Wrong files and settings exit with 2 and one sentence that names them."""
+    refused(*arguments, code=2, says=says, **env)
+
+
+@pytest.mark.parametrize("name", ["growth.avi", "growth.npy", "growth.npz", "growth.tif", "growth.txt"])
+def test_a_file_that_is_not_what_its_name_says(name: str, env: dict[str, str], tmp_path: Path) -> None:
+    """A broken codec or container exits with 2 and a sentence that names the file."""
+    (tmp_path / name).write_bytes(b"no frames in here" * 40)
+    refused(tmp_path / name, "--fps", "2", code=2, says=name, **env)
+
+
+@pytest.mark.parametrize("option", ["--sample", "--project", "--tag"])
+def test_a_uuid_that_names_nothing(option: str, env: dict[str, str]) -> None:
+    """An unknown sample, project or tag exits with 3 and a sentence that names it."""
+    more = ["--sample", "A1"] if option == "--project" else []
+    refused(SB, "--fps", "2", "--no-pace", option, NOBODY, *more, code=3, says=NOBODY, **env)
+
+
+def test_a_wrong_key(env: dict[str, str]) -> None:
+    """A key that the server does not know exits with 3, and the sentence does not repeat it."""
+    done = atomstream("stream", SB, "--fps", "2", "--api-key", "atst_not-this-one", **env)
+    assert (done.returncode, "401" in done.stderr, "not-this-one" in done.stderr) == (3, True, False)
+
+
+def test_no_key_at_all(env: dict[str, str]) -> None:
+    """Without a key nothing is sent, and the sentence says where one is set."""
+    refused(SB, "--fps", "2", code=2, says="ATOMSTREAM_API_KEY", **{**env, "ATOMSTREAM_API_KEY": ""})
+
+
+def test_a_wrong_endpoint(env: dict[str, str], closed_port: int) -> None:
+    """A port where nobody listens exits with 3 and a sentence that names it."""
+    url = f"http://127.0.0.1:{closed_port}"
+    refused(SB, "--fps", "2", "--endpoint", url, code=3, says=url, **env)
+
+
+def test_ctrl_c_delivers_what_was_read(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """Ctrl-C ends the reading, what was read is stored and the stream ended, and the exit code is 130."""
+    frames = np.random.default_rng(1).integers(0, 256, (4000, 8, 9), np.uint8)
+    np.save(tmp_path / "long.npy", frames)
+    with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
+        command.wait_for("frames  ")
+        command.interrupt()
+        assert command.end() == 130, command.text
+    assert "Interrupted: everything that was read before is stored." in command.text
+    stored = archived(server)["frames"][:]
+    assert 0 < len(stored) < len(frames)
+    assert np.array_equal(stored, frames[: len(stored)])
+
+
+def test_a_second_ctrl_c_leaves_at_once(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """With the server away, a second Ctrl-C ends the command, which says what is not delivered and exits with 1."""
+    np.save(tmp_path / "long.npy", np.zeros((4000, 8, 9), np.uint8))
+    with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
+        command.wait_for("frames  ")
+        server.stop()
+        command.wait_for("kept")
+        command.interrupt()
+        command.wait_for("Ctrl-C again")
+        command.interrupt()
+        assert command.end() == 1, command.text
+    assert "Undelivered" in command.text
+    assert "Traceback" not in command.text
