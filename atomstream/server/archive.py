@@ -45,6 +45,7 @@ from atomstream.server.archive_files import (
 from atomstream.server.archive_group import COLUMN_DTYPES, FRAMES, ZarrGroup
 from atomstream.server.archive_index import ChunkIndex
 from atomstream.server.archive_records import ChunkStamps, Committed, Geometry, ShardTicket
+from atomstream.server.archive_results import ResultArrays
 from atomstream.server.archive_shards import Frame, ShardFile, compare, seal
 from atomstream.server.archive_stamps import NAMES, ORIGIN
 
@@ -69,6 +70,7 @@ class StreamArchive:
         self._lost = lost_in(about)
         self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self._parts), self._attributes)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self.results = ResultArrays(self._index)
 
     @classmethod
     def create(cls, folder: Path, about: Mapping[str, Any]) -> StreamArchive:
@@ -152,6 +154,20 @@ class StreamArchive:
         finally:
             body.unlink(missing_ok=True)
         return Committed(ticket.index, ticket.dims[0], nbytes, crc32c, repeated, stamps)
+
+    @property
+    def origin_unix_ms(self) -> float | None:
+        """UTC milliseconds that the seconds of ``time`` count from; None before the first chunk."""
+        return self._index.origin_ms
+
+    @property
+    def geometry(self) -> Geometry | None:
+        """What all chunks have in common; None before the first chunk."""
+        return self._index.geometry
+
+    def shard_file(self, index: int) -> Path:
+        """Where the shard of a chunk is or would be."""
+        return self._index.place(index)
 
     def chunks(self) -> dict[int, int]:
         """Index -> number of frames, of each chunk stored."""

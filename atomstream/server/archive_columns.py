@@ -9,7 +9,6 @@ reader sees the old or the new one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -17,7 +16,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.server.archive_files import sync_folders, write_atomic
+from atomstream.server.archive_files import fresh_part, replace, sync_file, sync_folders
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
@@ -33,9 +32,20 @@ class Column:
         self._parts = parts
         self.dtype = dtype.newbyteorder("<")
         self.fill = fill
+        self._unnamed: set[Path] = set()
 
     def write(self, pieces: Iterable[tuple[int, Values]]) -> None:
         """Put each (start, values) in its place, and have all on the disk.
+
+        Raises:
+            OSError: the disk's; some may then be written, and writing them again is harmless.
+        """
+        self.sync(self.put(pieces))
+
+    def put(self, pieces: Iterable[tuple[int, Values]]) -> list[Path]:
+        """Put each (start, values) in its place, for all readers from now on, but not yet through a power cut.
+
+        Returns the files touched, which :meth:`sync` makes last.
 
         Raises:
             OSError: the disk's; some may then be written, and writing them again is harmless.
@@ -45,24 +55,62 @@ class Column:
             for number, offset, part in _split(start, values):
                 encoded = np.ascontiguousarray(part, dtype=self.dtype).tobytes()
                 by_file.setdefault(number, []).append((offset * self.dtype.itemsize, encoded))
-        for number, writes in by_file.items():
-            self._write_file(number, writes)
+        return [self._put_file(number, writes) for number, writes in by_file.items()]
 
-    def _write_file(self, number: int, writes: list[tuple[int, bytes]]) -> None:
+    def _put_file(self, number: int, writes: list[tuple[int, bytes]]) -> Path:
         path = self._folder / "c" / str(number)
-        if not path.exists():
+        if not _is_whole(path, COLUMN_CHUNK * self.dtype.itemsize):
             self._make_file(path)
         with path.open("r+b", buffering=0) as file:
             for offset, encoded in writes:
                 file.seek(offset)
                 file.write(encoded)
-            os.fsync(file.fileno())
+        return path
 
     def _make_file(self, path: Path) -> None:
         # Whole and full of the fill value from its first moment: readers refuse a short uncompressed chunk.
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._parts, path, np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes())
-        sync_folders(path.parent, self._folder.parent)
+        part = fresh_part(self._parts)
+        part.write_bytes(np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes())
+        replace(part, path)
+        self._unnamed.add(path)
+
+    def sync(self, paths: Iterable[Path]) -> None:
+        """Have these files, and the names of those that are new, on the disk.
+
+        Raises:
+            OSError: the disk's; syncing again is harmless.
+        """
+        for path in paths:
+            sync_file(path)
+            if path in self._unnamed:
+                sync_folders(path.parent, self._folder.parent)
+                self._unnamed.discard(path)
+
+    def read(self, start: int, stop: int) -> Values:
+        """The values ``start`` .. ``stop``, the fill value where nothing was written; reads those bytes alone.
+
+        Raises:
+            OSError: the disk's.
+        """
+        out: Values = np.full(max(0, stop - start), self.fill, dtype=self.dtype)
+        done = 0
+        while done < len(out):
+            number, offset = divmod(start + done, COLUMN_CHUNK)
+            count = min(COLUMN_CHUNK - offset, len(out) - done)
+            part = self._read_file(number, offset, count)
+            out[done : done + len(part)] = part
+            done += count
+        return out
+
+    def _read_file(self, number: int, offset: int, count: int) -> Values:
+        try:
+            with (self._folder / "c" / str(number)).open("rb", buffering=0) as file:
+                file.seek(offset * self.dtype.itemsize)
+                raw = file.read(count * self.dtype.itemsize)
+        except FileNotFoundError:
+            raw = b""
+        return np.frombuffer(raw[: len(raw) // self.dtype.itemsize * self.dtype.itemsize], dtype=self.dtype)
 
     def stored(self) -> Iterator[tuple[int, Values]]:
         """(start, values) of each file there is; one of a wrong size (a foreign hand) is passed over."""
@@ -71,6 +119,14 @@ class Column:
             raw = path.read_bytes() if path.name.isdecimal() else b""
             if len(raw) == COLUMN_CHUNK * self.dtype.itemsize:
                 yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
+
+
+def _is_whole(path: Path, nbytes: int) -> bool:
+    """Whether the file is there in its full length: a power cut may leave one that is not."""
+    try:
+        return path.stat().st_size == nbytes
+    except FileNotFoundError:
+        return False
 
 
 def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:

@@ -25,6 +25,8 @@ Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
 DOCUMENT: Final = "zarr.json"
 COLUMN_DTYPES: Final = ("float64", "float32", "int64", "int32")
+RESULT: Final = {"source": "analysis"}
+"""Attributes that tell an array of results, of which there are dozens, from the archive's own."""
 
 
 class ZarrGroup:
@@ -109,6 +111,15 @@ class ZarrGroup:
         """Whether there is a column of that name."""
         return name in self._columns
 
+    def is_result(self, name: str) -> bool:
+        """Whether the array of that name holds results of the analysis."""
+        return RESULT.items() <= self.documents[name].get("attributes", {}).items()
+
+    def results(self) -> dict[str, Column]:
+        """The columns of results, by name."""
+        # Copied first, for another thread may be making a column.
+        return {name: column for name, column in tuple(self._columns.items()) if self.is_result(name)}
+
     def stored(self, name: str) -> Iterator[tuple[int, Values]]:
         """(start, values) of what an existing column holds."""
         return self._columns[name].stored()
@@ -116,18 +127,24 @@ class ZarrGroup:
     def publish(self, attributes: Mapping[str, Any]) -> None:
         """Have every array's length and the group's attributes on the disk; unchanged documents are not touched.
 
+        The arrays of results have their new length in the group's document alone, which readers go by:
+        to replace dozens of files for each chunk would hold its answer up. Their own follow with :meth:`sync`.
+
         Raises:
             OSError: the disk's; publishing again is harmless.
         """
         for name in self.documents:
             self._resize(name)
         for name in sorted(self.documents, key=lambda name: name == FRAMES):
-            self._write(name, self.documents[name])
+            if not self.is_result(name):
+                self._write(name, self.documents[name])
         self._write("", self._group_document(attributes))
         self.published_at = time.monotonic()
 
     def sync(self) -> None:
-        """Have the documents' renames on the disk as well."""
+        """Have the documents of results, and all documents' renames, on the disk as well."""
+        for name in filter(self.is_result, self.documents):
+            self._write(name, self.documents[name])
         for name in ("", *self.documents):
             sync_folder(self.folder / name)
 
