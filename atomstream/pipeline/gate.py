@@ -47,7 +47,10 @@ class Permit:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A push that waits at the gate; ``wake`` is called once, in any thread, when ``permit`` was granted."""
+    """A push that waits at the gate; ``wake`` is called once, in any thread, when ``permit`` was granted.
+
+    Woken without a permit, it waits in vain: the gate was shut.
+    """
 
     stream: str
     nbytes: int
@@ -74,6 +77,7 @@ class Gate:
         self._streams: dict[str, _Holding] = {}
         self._used = 0
         self._filling = 0
+        self._shut = False
 
     @property
     def used(self) -> int:
@@ -104,7 +108,7 @@ class Gate:
         """A permit where there is room now and nobody of this stream waits already; else None."""
         with self._lock:
             holding = self._streams.setdefault(stream, _Holding())
-            if holding.waiters or not self._fits(holding, nbytes):
+            if self._shut or holding.waiters or not self._fits(holding, nbytes):
                 return None
             return self._grant(stream, nbytes, filling)
 
@@ -112,15 +116,27 @@ class Gate:
         """Stand in line; a grant may come before this returns."""
         waiter = Waiter(stream, nbytes, filling, wake)
         with self._lock:
-            self._streams.setdefault(stream, _Holding()).waiters.append(waiter)
-            granted = self._dispatch()
+            if self._shut:
+                granted = [waiter]
+            else:
+                self._streams.setdefault(stream, _Holding()).waiters.append(waiter)
+                granted = self._dispatch()
         _wake(granted)
         return waiter
+
+    def shut(self) -> None:
+        """Grant nothing any more; who waits is woken without a permit."""
+        with self._lock:
+            self._shut = True
+            waiters = [waiter for holding in self._streams.values() for waiter in holding.waiters]
+            for holding in self._streams.values():
+                holding.waiters.clear()
+        _wake(waiters)
 
     def leave(self, waiter: Waiter) -> None:
         """Stop waiting; a permit that was granted meanwhile is given back."""
         with self._lock:
-            if waiter.permit is None:
+            if waiter.permit is None and not self._shut:
                 self._streams[waiter.stream].waiters.remove(waiter)
             granted = self._dispatch()
         _wake(granted)

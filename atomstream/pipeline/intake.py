@@ -18,7 +18,7 @@ import anyio
 import numpy as np
 
 from atomstream.config import ClientSettings
-from atomstream.errors import BufferFullError, ChunkConflictError
+from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
 from atomstream.pipeline.buffers import BufferPool, as_frames
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit, Waiter
@@ -228,7 +228,7 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
 
 def _granted(waiter: Waiter) -> Permit:
     if waiter.permit is None:
-        raise AssertionError("a waiter was woken without a permit")
+        raise ClosedError("The streamer was closed while this push waited for room; the chunk was not taken.")
     return waiter.permit
 
 

@@ -95,7 +95,7 @@ class Keeper:
         self._settle(stream, lambda spool: spool.discard(index, kind, reason))
 
     def quarantine(self, stream: Stream, parcel: Parcel, reason: str) -> None:
-        """Put the chunk's record aside under its name; its memory is given back after that."""
+        """Put the chunk's record aside under its name, for a person to look at."""
         self._settle(stream, lambda spool: spool.quarantine(parcel.index, reason))
 
     def _settle(self, stream: Stream, step: Callable[[StreamSpool], None]) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atomstream.config import ClientSettings
-from atomstream.errors import StreamGoneError, UnknownStreamError
+from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
 from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.depot import Depot
@@ -130,7 +130,12 @@ class Pipeline:
         log.warning("Stream %s: %d chunks grew too old and were purged.", stream.spec.data_id, len(indices))
 
     async def close(self) -> None:
-        """Stop all stages; what is still pending stays in the spool, or undelivered."""
+        """Stop all stages; what is still pending stays in the spool, or undelivered. Who waits is told."""
+        if self.failure is None:
+            self.failure = ClosedError("The streamer was closed.")
+        self.gate.shut()
+        for stream in self.streams.values():
+            stream.ledger.pulse.ring()
         await self.uploader.close()
         await asyncio.to_thread(self.encoder.stop)
         await asyncio.to_thread(self.depot.stop)
@@ -145,13 +150,13 @@ class Pipeline:
 
     def _encoded(self, job: Job, outcome: Shard | BaseException) -> None:
         """In an encoder thread: the raw frames' memory goes back, the shard moves on."""
+        job.permit.shrink(outcome.nbytes if isinstance(outcome, Shard) else 0)
         if job.buffer is not None:
             self.pool.give(job.buffer)
         stream = self.streams[job.chunk.data_id]
         if not isinstance(outcome, Shard):
             self._lose(stream, job, outcome)
             return
-        job.permit.shrink(outcome.nbytes)
         self.meter.encoded(outcome)
         stream.ledger.encoded(outcome.index, outcome.digest)
         parcel = _parcel(stream, job, outcome)
@@ -159,7 +164,6 @@ class Pipeline:
         self.keeper.keep(stream, parcel, outcome)
 
     def _lose(self, stream: Stream, job: Job, error: BaseException) -> None:
-        job.permit.release()
         stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
         self._on_loop(lambda: self.broken(error))
 

@@ -16,6 +16,7 @@ import anyio
 
 from atomstream.errors import (
     AuthenticationError,
+    ClosedError,
     DrainTimeoutError,
     RejectedError,
     ServiceError,
@@ -60,8 +61,16 @@ class Ending:
             watch.cancel()
         if not self._task.done():
             raise drain_timeout(self._stream, f"finalize waited {limit:g} s", self._cause())
+        if self._task.cancelled():
+            raise ClosedError(
+                f"The streamer was closed while stream {self._stream.spec.data_id} was finalized."
+            )
         self._task.result()
         return self._stream.ledger.report()
+
+    async def over(self) -> None:
+        """Return once the stream is ended, however long it takes; quietly."""
+        await asyncio.wait([self._task])
 
     async def close(self) -> None:
         """Stop waiting for the drain; the stream stays as it is."""
@@ -89,6 +98,7 @@ class Ending:
             await self._send_end()
             ledger.close()
             await self._journal(_ended)
+            stream.spool = None
         self._pipeline.retire(stream)
 
     async def _journal(self, step: Callable[[StreamSpool], object]) -> None:
@@ -149,8 +159,10 @@ class Ending:
 
 
 def _ended(spool: StreamSpool) -> None:
-    spool.journal.append_durable(Entry("ended"))
-    if not spool.remove_if_done():
+    try:
+        spool.journal.append_durable(Entry("ended"))
+        spool.remove_if_done()
+    finally:
         spool.close()
 
 

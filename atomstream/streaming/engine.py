@@ -90,7 +90,7 @@ class Engine:
     async def _let_go_when_settled(self, stream: Stream) -> None:
         data_id = stream.spec.data_id
         if data_id in self.endings:
-            await self.endings[data_id].wait(float("inf"))
+            await self.endings[data_id].over()
         await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
         if stream.recovered:  # resume() made it a live one meanwhile otherwise
             log.warning("Stream %s: all that an earlier process left is delivered.", data_id)

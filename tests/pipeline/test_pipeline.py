@@ -13,6 +13,7 @@ from atomstream.errors import (
     AuthenticationError,
     BufferFullError,
     ChunkConflictError,
+    ClosedError,
     RejectedError,
     ServerBusyError,
     StreamFinalizedError,
@@ -412,3 +413,18 @@ async def test_memory_stays_bounded(make: MakePipeline, courier: Courier) -> Non
     for stream in streams:
         await drained(stream)
     assert highest <= limit + ONE
+
+
+async def test_closing_wakes_who_waits(courier: Courier) -> None:
+    """A push that waits for room when the streamer is closed gets a typed error, and used no index."""
+    pipeline = Pipeline(settings(buffer_bytes=ONE), courier)
+    stream = pipeline.open(spec())
+    courier.hold()
+    await pipeline.intake.push(stream, offer(0))
+    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
+    while not pipeline.gate.waiting:
+        await asyncio.sleep(0)
+    await pipeline.close()
+    with pytest.raises(ClosedError, match="the chunk was not taken"):
+        await waiting
+    assert not stream.ledger.knows(1)
