@@ -8,20 +8,7 @@ from commands import REPO, atomstream, environment
 
 from atomstream import __version__
 
-HEAVY = [
-    "numpy",
-    "aiohttp",
-    "anyio",
-    "zstandard",
-    "zarr",
-    "sqlalchemy",
-    "msgspec",
-    "scipy",
-    "av",
-    "tifffile",
-    "pandas",
-    "xarray",
-]
+HEAVY = ["numpy", "aiohttp", "anyio", "zstandard", "zarr", "sqlalchemy", "msgspec", "scipy", "av", "tifffile"]
 
 
 def test_help_teaches_without_loading_anything() -> None:

@@ -157,6 +157,7 @@ def test_ctrl_c_delivers_what_was_read(server: ThreadedServer, env: dict[str, st
     assert np.array_equal(stored, frames[: len(stored)])
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_leaves_at_once(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
     """With the server away, a second Ctrl-C ends the command, which says what is not delivered and exits with 1."""
     np.save(tmp_path / "long.npy", np.zeros((4000, 8, 9), np.uint8))

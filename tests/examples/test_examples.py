@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from live_server import ThreadedServer
+from scripts import REPO, run_python
+
+from atomstream.sources import GrowthSpec, Simulator
+
+SMALL = ["--fps", "20", "--height", "48", "--width", "64"]
+SPEC = GrowthSpec(height=48, width=64, fps=20.0)
+SB = REPO / "tests" / "data" / "sb_deposition_6x259x346.npz"
+
+
+@pytest.fixture
+def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
+    return serve_in_thread()
+
+
+def run_example(server: ThreadedServer, tmp_path: Path, name: str, *arguments: str | Path) -> tuple[str, Any]:
+    """What it printed, and the frames that it left in the archive."""
+    done = run_python(
+        REPO / "examples" / name,
+        *arguments,
+        ATOMSTREAM_ENDPOINT=server.url,
+        ATOMSTREAM_API_KEY=server.api_key,
+        ATOMSTREAM_SPOOL_DIR=str(tmp_path / "spool"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (data_id,) = re.findall(r"data_id: (\S+)", done.stdout)
+    return done.stdout, zarr.open_group(server.folder(data_id) / "frames.zarr", mode="r")["frames"][:]
+
+
+def test_every_example_is_run() -> None:
+    """No example lies in the folder that no test of this file runs."""
+    here = Path(__file__).read_text()
+    assert [path.name for path in (REPO / "examples").glob("*.py") if f'"{path.name}"' not in here] == []
+
+
+@pytest.mark.slow
+def test_async_instrument_app(server: ThreadedServer, tmp_path: Path) -> None:
+    """The asyncio app stores every frame and tells its loop's longest stall."""
+    said, frames = run_example(server, tmp_path, "async_instrument_app.py", "--seconds", "2.5", *SMALL)
+    assert np.array_equal(frames, Simulator(SPEC).frames(0, 50))
+    assert re.search(r"longest stall of the event loop: \d+\.\d ms", said)
+
+
+@pytest.mark.slow
+def test_plain_script(server: ThreadedServer, tmp_path: Path) -> None:
+    """The plain script stores every frame of its chunks."""
+    _, frames = run_example(server, tmp_path, "plain_script.py", "--chunks", "2", *SMALL)
+    assert np.array_equal(frames, Simulator(SPEC).frames(0, 80))
+
+
+@pytest.mark.slow
+def test_run_mode(server: ThreadedServer, tmp_path: Path) -> None:
+    """Run mode stores the recording, its last short chunk included."""
+    recorded = Simulator(SPEC).frames(0, 50)
+    np.save(tmp_path / "recorded_frames.npy", recorded)
+    _, frames = run_example(server, tmp_path, "run_mode.py", tmp_path / "recorded_frames.npy", "--fps", "20")
+    assert np.array_equal(frames, recorded)
+
+
+@pytest.mark.slow
+def test_camera_callback(server: ThreadedServer, tmp_path: Path) -> None:
+    """Frames pushed one by one from the driver's thread arrive in their order."""
+    said, frames = run_example(server, tmp_path, "camera_callback.py", "--seconds", "2.5", *SMALL)
+    assert np.array_equal(frames, Simulator(SPEC).frames(0, 50))
+    assert "2 of 2 chunks stored" in said
+
+
+@pytest.mark.slow
+def test_stream_recording(server: ThreadedServer, tmp_path: Path) -> None:
+    """The real recording arrives pixel for pixel."""
+    _, frames = run_example(server, tmp_path, "stream_recording.py")
+    with np.load(SB) as archive:
+        assert np.array_equal(frames, archive["frames"])
