@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 import time
 import uuid
@@ -22,6 +24,16 @@ KEY = "RECORDED-KEY"
 Fault: TypeAlias = Callable[[web.Request], Any]
 
 
+def held(until: asyncio.Event, status: int = 503) -> Fault:
+    """A fault that answers only once ``until`` is set."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await until.wait()
+        return web.Response(status=status)
+
+    return answer
+
+
 def answers(status: int, text: str = "scripted", **headers: str) -> Fault:
     """A fault that is a plain reply; underscores in header names stand for dashes."""
     spelled = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -30,7 +42,9 @@ def answers(status: int, text: str = "scripted", **headers: str) -> Fault:
 
 @dataclass
 class Hosted:
-    """``faults["url" | "put" | "end"]`` are used up one a request; after them all is well.
+    """A fault is what answers instead: a callable that makes a reply, at once or awaited.
+
+    ``faults["url" | "put" | "end"]`` are used up one a request; after them all is well.
 
     ``verdict(kind, data_id, index)`` may answer with a fault for single chunks, for as long as it likes.
     """
@@ -42,6 +56,7 @@ class Hosted:
     dims: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)
     bodies: dict[tuple[str, int], list[bytes]] = field(default_factory=lambda: defaultdict(list))
     attempts: list[tuple[str, str, int]] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -54,9 +69,10 @@ class Hosted:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.asked.append(Asked(request.method, request.rel_url.raw_path, dict(request.query), headers, body))
-        return self._route(request, body)
+        reply = self._route(request, body)
+        return await reply if inspect.isawaitable(reply) else reply
 
-    def _route(self, request: web.Request, body: bytes) -> web.Response:
+    def _route(self, request: web.Request, body: bytes) -> Any:
         path = request.rel_url.raw_path
         if path == "/gateway/time":
             now = time.time() * 1e3
@@ -71,33 +87,34 @@ class Hosted:
             return self._end(request, path.split("/")[3])
         return web.json_response([] if request.method == "GET" else {"id": str(uuid.uuid4())})
 
-    def _sign(self, request: web.Request, form: dict[str, str]) -> web.Response:
+    def _sign(self, request: web.Request, form: dict[str, str]) -> Any:
         name = request.query["original_filename"]
         key = form["data_id"], int(name.split("/")[3])
         if (fault := self._fault("url", *key)) is not None:
-            return fault(request)  # type: ignore[no-any-return]
+            return fault(request)
         n, height, width = map(int, form["dims"].split(","))
         self.dims[key] = n, height, width
         return web.json_response(
             [{"upload_id": "u", "url": f"{self.url}/blob/{form['data_id']}/{name}?sig=once", "part": 0}]
         )
 
-    def _store(self, request: web.Request, body: bytes) -> web.Response:
+    def _store(self, request: web.Request, body: bytes) -> Any:
         parts = request.rel_url.raw_path.split("/")
         key = parts[2], int(parts[6])
         if (fault := self._fault("put", *key)) is not None:
-            return fault(request)  # type: ignore[no-any-return]
+            return fault(request)
         self.bodies[key].append(body)
         return web.Response()
 
-    def _end(self, request: web.Request, data_id: str) -> web.Response:
+    def _end(self, request: web.Request, data_id: str) -> Any:
         if (fault := self._fault("end", data_id, -1)) is not None:
-            return fault(request)  # type: ignore[no-any-return]
+            return fault(request)
         self.ended.append(data_id)
         return web.json_response({"ok": True})
 
     def _fault(self, kind: str, data_id: str, index: int) -> Fault | None:
         self.attempts.append((kind, data_id, index))
+        self.times_s.append(time.monotonic())
         return self.faults[kind].popleft() if self.faults[kind] else self.verdict(kind, data_id, index)
 
 
