@@ -1,0 +1,97 @@
+"""What turns pixels into lengths: beam energy, camera length, layer thickness. All of it is optional."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from atomstream.errors import ConfigError
+
+TWO_PI = 2.0 * math.pi
+
+
+def electron_wavelength(energy_kev: float) -> float:
+    """Relativistic de Broglie wavelength in Å of electrons of ``energy_kev`` (keV, > 0).
+
+    12.264/sqrt(V (1 + 0.9785e-6 V)), V in volts; e.g. Ichimiya & Cohen, Reflection High-Energy Electron
+    Diffraction (2004), eq. 2.2.
+    """
+    volts = 1000.0 * energy_kev
+    return 12.264 / math.sqrt(volts * (1.0 + 0.9785e-6 * volts))
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Geometry and recipe of a stream; whatever is None leaves its results in relative units, said so.
+
+    ``beam_energy`` in keV, ``screen_sample_distance`` in mm, ``px_per_mm`` in pixels a mm on the screen,
+    ``incidence_deg`` the glancing angle in degrees (0-10), ``layer_thickness_nm`` of one ``layer_unit``
+    (monolayer, unit cell, bilayer), ``miller_n`` the n of a = 2πn/G, ``reference_spacing_px`` the streak spacing
+    of the substrate: with it the relative spacing change is strain. Raises ConfigError for values that can't be
+    meant.
+    """
+
+    beam_energy: float | None = None
+    screen_sample_distance: float | None = None
+    px_per_mm: float | None = None
+    incidence_deg: float = 0.0
+    layer_thickness_nm: float | None = None
+    layer_unit: str = "monolayer"
+    miller_n: float = 1.0
+    reference_spacing_px: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            "beam_energy",
+            "screen_sample_distance",
+            "px_per_mm",
+            "layer_thickness_nm",
+            "reference_spacing_px",
+        ):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"calibration: {name} must be a positive number, not {value!r}")
+        if not 0.0 <= self.incidence_deg < 20.0:
+            raise ConfigError(
+                f"calibration: incidence_deg must lie in 0-20 degrees, not {self.incidence_deg!r}"
+            )
+
+    @property
+    def camera_length_px(self) -> float | None:
+        """Sample-screen distance in pixels, or None where it is not known."""
+        if self.screen_sample_distance is None or self.px_per_mm is None:
+            return None
+        return self.screen_sample_distance * self.px_per_mm
+
+    @property
+    def k0(self) -> float | None:
+        """Wave number of the beam in 1/Å (2π/λ), or None without a beam energy."""
+        return None if self.beam_energy is None else TWO_PI / electron_wavelength(self.beam_energy)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether pixels can be turned into 1/Å."""
+        return self.k0 is not None and self.camera_length_px is not None
+
+    def inverse_angstrom(self, spacing_px: float) -> float | None:
+        """Parallel momentum in 1/Å of a streak ``spacing_px`` beside the specular column, or None.
+
+        The rods lie at X = c ky/kx (X from the specular column), so G = k0 cos(α) sin(atan(X/c)) to the order
+        that matters at a few degrees.
+        """
+        k0, c = self.k0, self.camera_length_px
+        if k0 is None or c is None:
+            return None
+        return k0 * math.cos(math.radians(self.incidence_deg)) * spacing_px / math.hypot(c, spacing_px)
+
+    def lattice_angstrom(self, spacing_px: float) -> float | None:
+        """Lattice parameter a = 2πn/G in Å for a streak spacing in pixels, or None without a calibration."""
+        g = self.inverse_angstrom(spacing_px)
+        return None if not g else TWO_PI * self.miller_n / g
+
+    def coherence_nm(self, lorentz_fwhm_px: float) -> float | None:
+        """Coherence length 2πc/(k0 fL) in nm from the Lorentzian width in pixels, or None."""
+        k0, c = self.k0, self.camera_length_px
+        if k0 is None or c is None or lorentz_fwhm_px <= 0:
+            return None
+        return TWO_PI * c / (k0 * lorentz_fwhm_px) / 10.0

@@ -1,0 +1,130 @@
+"""Growth as it goes on: the rate from a sliding window, oscillations counted by their phase, one segment at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from atomstream.analysis.arrays import F64
+from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace
+from atomstream.analysis.pulses import find_pulse_rate, notch
+from atomstream.analysis.slowtrace import SlowTrace
+from atomstream.analysis.values import Value, measured, undetermined
+from atomstream.analysis.verdict import Oscillation, nothing
+
+
+@dataclass(slots=True)
+class PhaseCounter:
+    """Counts oscillations since ``since`` by following the fitted phase, which no jitter of the rate can spoil."""
+
+    since: float
+    counted: float = math.nan
+    sigma: float = 0.0
+    phase: float = 0.0
+    at: float = 0.0
+    rate: float = 0.0
+
+    def update(self, fit: Oscillation, onset: float) -> None:
+        """Take in a determined fit; ``onset`` is when its growth began (s)."""
+        assert fit.best is not None
+        rate, sigma = float(fit.rate), fit.rate.sigma or 0.0
+        if math.isnan(self.counted):
+            elapsed = fit.best.t_end - max(self.since, onset)
+            self.counted, self.sigma = rate * elapsed, math.hypot(0.05, sigma * elapsed)
+        else:
+            expected = 0.5 * (rate + self.rate) * (fit.best.t_end - self.at)
+            moved = (fit.best.phase - self.phase - expected + 0.5) % 1.0 - 0.5
+            trusted = sigma * (fit.best.t_end - self.at) < 0.3 and abs(moved) < 0.4
+            self.counted += expected + (moved if trusted else 0.0)
+            self.sigma = math.hypot(self.sigma, 0.0 if trusted else 0.5)
+        self.phase, self.at, self.rate = fit.best.phase, fit.best.t_end, rate
+
+
+@dataclass(slots=True)
+class GrowthTracker:
+    """Rate and count of the present segment.
+
+    Call :meth:`feed` with corrected samples, :meth:`tick` at about 2 Hz, :meth:`cut` where a segment begins.
+    ``onset`` is where the oscillation was first seen to begin within the segment.
+    """
+
+    trace: SlowTrace
+    begin: float = 0.0
+    onset: float = 0.0
+    latest: Oscillation = field(default_factory=lambda: nothing(TOO_SHORT))
+    best: Oscillation | None = None
+    counter: PhaseCounter = field(default_factory=lambda: PhaseCounter(0.0))
+    pulse_hz: float = 0.0
+    next_pulse_check: float = 0.0
+    next_search: float = 0.0
+    next_rotating: float = 0.0
+
+    def feed(self, t: F64, y: F64) -> None:
+        """Add samples at the frame rate, the light's steps divided out."""
+        self.trace.feed(t, y)
+
+    def cut(self, time_s: float) -> None:
+        """Begin a new segment."""
+        self.begin = self.onset = time_s
+        self.latest, self.best = nothing(TOO_SHORT), None
+        self.counter = PhaseCounter(time_s)
+        self.next_search = 0.0
+
+    def tick(self, now: float, rotation_hz: float = 0.0) -> Oscillation:
+        """Fit again; return what is known now."""
+        if rotation_hz and now < self.next_rotating:
+            return self.latest  # a joint fit costs ten times a plain one
+        self.next_rotating = now + 1.9
+        self._check_pulses(now, rotation_hz)
+        if self.latest.determined:
+            self._follow(rotation_hz)
+        if not self.latest.determined and now >= self.next_search:
+            self._search(now, rotation_hz)
+        if self.latest.determined:
+            self.counter.update(self.latest, self.onset)
+            if self.best is None or _relative(self.latest) <= _relative(self.best):
+                self.best = self.latest
+        return self.latest
+
+    def _follow(self, rotation_hz: float) -> None:
+        t, y = self._prepared(self.onset)
+        self.latest = analyse_trace(t, y, float(self.latest.rate), rotation_hz)
+
+    def _search(self, now: float, rotation_hz: float) -> None:
+        t, y = self._prepared(self.begin)
+        self.latest = analyse_trace(t, y, None, rotation_hz)
+        # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
+        self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
+        if self.latest.determined and len(t):
+            whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
+            self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
+
+    def _prepared(self, since: float) -> tuple[F64, F64]:
+        t, y = self.trace.since(since)
+        if self.pulse_hz <= 0 or len(t) < 32:
+            return t, y
+        even = np.linspace(t[0], t[-1], len(t))
+        return notch(even, np.interp(even, t, y), self.pulse_hz)
+
+    def _check_pulses(self, now: float, rotation_hz: float) -> None:
+        if now < self.next_pulse_check or rotation_hz:
+            return
+        self.next_pulse_check = now + 4.0
+        good = np.isfinite(self.trace.raw_y) & (self.trace.raw_t >= self.begin)
+        found = find_pulse_rate(self.trace.raw_t[good], self.trace.raw_y[good])
+        if found is None and len(self.trace.fine_t) > 400:
+            found = find_pulse_rate(*self.trace.since(max(self.begin, now - 120.0)))
+        self.pulse_hz = found or self.pulse_hz
+
+    def oscillations_counted(self, now: float, unit: str = "oscillations") -> Value:
+        """Oscillations from the last mark to ``now``, each usually one layer; counted on past the last fit."""
+        if math.isnan(self.counter.counted):
+            return undetermined(self.latest.rate.why or TOO_SHORT, unit)
+        since = max(0.0, now - self.counter.at) if self.latest.determined else 0.0
+        return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit)
+
+
+def _relative(answer: Oscillation) -> float:
+    return (answer.rate.sigma or 0.0) / float(answer.rate)

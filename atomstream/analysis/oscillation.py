@@ -1,0 +1,132 @@
+"""Growth rate from an intensity trace: find the oscillation, fit it fairly in several ways, say how sure it is.
+
+The stated sigma holds the statistical part and the spread over models (background order, start of the window,
+second harmonic): a single fit of 2.2 cycles claims 0.5 % where fair fits differ by 3 %.
+Source of the physics: Cohen, Petrich, Pukite, Whaley & Arrott, Surf. Sci. 216, 222 (1989).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atomstream.analysis import varpro
+from atomstream.analysis.arrays import F64
+from atomstream.analysis.verdict import Oscillation, judge, nothing
+from atomstream.analysis.window import Window, cut_window
+
+MAX_CYCLES = 8.0
+FAIR = (varpro.Model(1, True), varpro.Model(2, True))
+PLAIN = (varpro.Model(1, False), varpro.Model(2, False))
+TOO_SHORT = "too few samples yet; keep streaming"
+
+
+def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0) -> Oscillation:
+    """Find and fit the oscillation of a trace.
+
+    ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
+    recent fit: it chooses the window (the last 8 periods) and spares the search. Under rotation (``rotation_hz``
+    turns a second, > 0) ln y is fitted jointly with the rotation's harmonics. Never raises for bad data.
+    """
+    good = np.isfinite(t) & np.isfinite(y)
+    t, y = t[good], y[good]
+    if len(t) < 12 or t[-1] - t[0] <= 0:
+        return nothing(TOO_SHORT)
+    if float(np.ptp(y)) <= 1e-9 * max(1.0, float(np.abs(y).max())):
+        return nothing("the trace is constant: no beam, or the region is saturated throughout")
+    if rotation_hz > 0:
+        if (t[-1] - t[0]) * rotation_hz < 1.5:
+            return nothing("under 1.5 turns of the substrate seen; its own modulation is not yet known")
+        y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
+    if near_hz is not None:
+        follow = fit_window(t, y, near_hz, rotation_hz)
+        if follow.determined:
+            return follow
+    return _search(t, y, rotation_hz)
+
+
+def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
+    """Try windows from all of the trace down to its last seconds; fit the best in full."""
+    step = float(np.median(np.diff(t)))
+    shortest = max(16 * step, 2.0 / rotation_hz if rotation_hz else 0.0)
+    length = float(t[-1] - t[0])
+    answers: list[Oscillation] = []
+    while length >= shortest or not answers:
+        window = cut_window(t, y, length, rotation_hz, points=160)
+        answers += [_quick(window, seed) for seed in seeds(window)]
+        if rotation_hz and len(answers) < 4:
+            # growth on a harmonic of the rotation leaves no peak of its own: ask at the harmonics
+            at = (k * rotation_hz for k in range(1, 11))
+            answers += [_quick(window, hz) for hz in at if 2.0 < hz * window.span_s < 100.0]
+        length /= 2.0 if rotation_hz else 1.6
+        if length < shortest:
+            break
+    settled = [a for a in answers if a.determined]
+    if settled:
+        quick = max(settled, key=lambda a: a.r2 * min(a.cycles, 4.0) ** 0.5)
+        full = fit_window(t, y, float(quick.rate), rotation_hz)
+        if full.determined and full.r2 > quick.r2 - 0.05:
+            return full
+        return fit_window(t, y, float(quick.rate), rotation_hz, quick.span_s)
+    return max(answers, key=lambda a: (a.r2 > 0.5, a.span_s), default=nothing(TOO_SHORT))
+
+
+def seeds(window: Window, count: int = 2) -> list[float]:
+    """Candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 12 cycles in the window."""
+    t = window.t
+    if len(t) < 12:
+        return []
+    grid = np.linspace(t[0], t[-1], len(t))
+    flat = np.interp(grid, t, varpro.detrended(t, window.y, 2, window.nuisance))
+    spectrum = np.abs(np.fft.rfft(flat * np.hanning(len(t) + 2)[1:-1], 4 * len(t)))
+    hz = np.fft.rfftfreq(4 * len(t), grid[1] - grid[0])
+    cycles = hz * (t[-1] - t[0])
+    inner = np.flatnonzero((spectrum[1:-1] >= spectrum[:-2]) & (spectrum[1:-1] > spectrum[2:])) + 1
+    inner = inner[(cycles[inner] > 0.9) & (cycles[inner] < (100.0 if window.rotation_hz else 12.0))]
+    best = inner[np.argsort(spectrum[inner])[::-1][:count]]
+    return [_log_parabola(hz, spectrum, int(k)) for k in best]
+
+
+def _log_parabola(hz: F64, spectrum: F64, k: int) -> float:
+    a, b, c = np.log(spectrum[k - 1 : k + 2] + 1e-300)
+    curvature = a - 2 * b + c
+    shift = 0.5 * (a - c) / curvature if curvature < 0 else 0.0
+    return float(hz[k] + shift * (hz[1] - hz[0]))
+
+
+def _quick(window: Window, seed_hz: float) -> Oscillation:
+    """One fit, to judge a window."""
+    # undamped, growth on a harmonic of the rotation would be that harmonic: no slope to follow
+    decay = 0.08 * seed_hz if window.rotation_hz else 0.0
+    found = varpro.fit(window.t, window.y, seed_hz, FAIR[0], decay, window.nuisance)
+    return judge(window, [found] if found else [])
+
+
+def fit_window(
+    t: F64, y: F64, near_hz: float, rotation_hz: float = 0.0, length_s: float | None = None
+) -> Oscillation:
+    """Fit all models around a known frequency, from several starts, over the last 8 periods or ``length_s``.
+
+    Under rotation the window holds half as many again, and at least three turns.
+    """
+    length = length_s or MAX_CYCLES / near_hz
+    if rotation_hz and length_s is None:
+        length = max(1.5 * length, 3.0 / rotation_hz)
+    window = cut_window(t, y, length, rotation_hz)
+    found: list[varpro.Fit] = []
+    decay = 0.08 * near_hz if rotation_hz else 0.0
+    for cut in _starts(window.t, near_hz):
+        part = window.after(cut) if cut else window
+        for model in FAIR if cut else (*FAIR, *PLAIN):
+            one = varpro.fit(part.t, part.y, near_hz, model, decay, part.nuisance)
+            if one:
+                found.append(one)
+                near_hz, decay = one.frequency, one.decay  # a good place for the next to begin
+    return judge(window, found)
+
+
+def _starts(t: F64, near_hz: float) -> list[float]:
+    """Cuts in s off the window's start: fair choices where the growth may have begun."""
+    cycles = float(t[-1] - t[0]) * near_hz
+    if cycles < 2.0:
+        return [0.0, 0.12 / near_hz]
+    return [0.0, 0.25 / near_hz, 0.5 / near_hz]

@@ -1,0 +1,223 @@
+"""A rotating substrate: the true speed, the azimuth of each frame, a picture for each azimuth, and the views.
+
+The nominal speed may be wrong by 10 %: the lag at which pictures repeat is searched around the nominal turn. With
+an n-fold surface pictures repeat n times a turn too; those lags lie outside the search for n <= 6.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from atomstream.analysis.arrays import F32, F64
+from atomstream.analysis.batch import View
+from atomstream.analysis.events import Event
+from atomstream.analysis.fast import Features, bin_factor, binned
+from atomstream.analysis.finding import find_spacing
+from atomstream.analysis.lattice import fit_comb
+from atomstream.analysis.values import Value, measured, undetermined
+from atomstream.records import Frames
+
+if TYPE_CHECKING:
+    from atomstream.analysis.stage import Scene
+
+BINS = 180
+RING = 480
+PIXELS = 1200
+SEARCH = 0.15
+MIRROR_VIEWS = 12
+
+
+@dataclass(slots=True)
+class RotationTracker:
+    """Follows the rotation. ``hz`` is the best known speed, ``angle`` the azimuth (deg) of the next frame."""
+
+    nominal_hz: float
+    fps: float
+    hz: float
+    hz_sigma: float = math.nan
+    angle: float = 0.0
+    last_angles: F64 = field(default_factory=lambda: np.empty(0))
+    every: int = 1
+    frames: int = 0
+    ring: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    pictures: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    profiles: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    seen: F64 = field(default_factory=lambda: np.zeros(BINS))
+    intensity: F64 = field(default_factory=lambda: np.full(BINS, np.nan))
+    variance: F64 = field(default_factory=lambda: np.zeros(BINS))
+    shape: tuple[int, ...] = ()
+    centre: float = math.nan
+    turn: int = 0
+    next_refine: int = 0
+    found: list[View] = field(default_factory=list)
+
+    @classmethod
+    def at(cls, rpm: float, fps: float) -> RotationTracker:
+        """Make a tracker for a nominal speed in rotations a minute."""
+        hz = rpm / 60.0
+        # 2.3 turns have to fit into the ring of pictures that the speed is told from
+        every = max(1, math.ceil(2.3 * fps / hz / RING))
+        return cls(hz, fps, hz, every=every)
+
+    def piece(self, frames: Frames, features: Features, centre: float) -> None:
+        """Take in frames (N, H, W) of which the specular column is ``centre``."""
+        n = len(frames)
+        self.last_angles = (self.angle + 360.0 * self.hz / self.fps * np.arange(n)) % 360.0
+        self.angle = (self.angle + 360.0 * self.hz / self.fps * n) % 360.0
+        factor = bin_factor(frames.shape[1], frames.shape[2], PIXELS)
+        small = binned(frames, factor)
+        self.shape, self.centre = small.shape[1:], centre / factor - 0.5 + 0.5 / factor
+        flat = small.reshape(n, -1)
+        picked = flat[(-self.frames) % self.every :: self.every]
+        self.frames += n
+        if len(picked):
+            self._keep(picked)
+        self._fill_bins(flat, features)
+
+    def _keep(self, picked: F32) -> None:
+        unit = picked - picked.mean(axis=1, keepdims=True)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True) + 1e-6
+        base = self.ring if self.ring.shape[1:] == unit.shape[1:] else unit[:0]
+        self.ring = np.concatenate([base, unit])[-RING:]
+
+    def _fill_bins(self, flat: F32, features: Features) -> None:
+        if self.pictures.shape[1:] != flat.shape[1:]:
+            self.pictures = np.zeros((BINS, flat.shape[1]), np.float32)
+            self.profiles = np.zeros((BINS, features.profiles.shape[1]), np.float32)
+        bright = features.boxes["specular"].intensity
+        for i, place in enumerate((self.last_angles * BINS / 360.0).astype(np.intp) % BINS):
+            fresh = self.seen[place] == 0
+            share = np.float32(1.0 if fresh else 0.15)
+            self.pictures[place] += share * (flat[i] - self.pictures[place])
+            self.profiles[place] += share * (features.profiles[i] - self.profiles[place])
+            change = bright[i] - (bright[i] if fresh else self.intensity[place])
+            self.intensity[place] = bright[i] if fresh else self.intensity[place] + share * change
+            self.variance[place] = 0.0 if fresh else (1 - share) * (self.variance[place] + share * change**2)
+            self.seen[place] += 1
+
+    def skip(self, n_frames: int) -> None:
+        """Pass over missing frames."""
+        self.angle = (self.angle + 360.0 * self.hz / self.fps * n_frames) % 360.0
+        self.ring = self.ring[:0]
+
+    def slow(self, now: float, scene: Scene) -> list[Event]:
+        """Refine the speed when two turns are in the ring; find the views once a turn."""
+        events: list[Event] = []
+        if self.frames >= self.next_refine and len(self.ring) * self.every * self.hz / self.fps > 1.2:
+            self.next_refine = self.frames + round(0.5 * self.fps / self.hz)
+            events = self._refine(now)
+        turn = int(self.frames * self.hz / self.fps)
+        if turn > self.turn:
+            self.turn = turn
+            self._find_views(scene)
+        return events
+
+    def _refine(self, now: float) -> list[Event]:
+        lag, sigma = repeat_lag(self.ring, self.fps / self.every / self.nominal_hz)
+        if not math.isfinite(lag):
+            return []
+        hz = self.fps / self.every / lag
+        before, self.hz_sigma = self.hz, hz * sigma / lag
+        # the nominal speed is exact where the pictures agree with it: a motor's setting beats a parabola
+        self.hz = self.nominal_hz if abs(hz - self.nominal_hz) < max(2.0 * self.hz_sigma, 0.004 * hz) else hz
+        if abs(self.hz / before - 1.0) < 0.01:
+            return []
+        self.seen[:] = 0
+        return [
+            Event(now, "rotation_refined", f"the substrate turns at {60 * self.hz:.4g} rpm", 60 * self.hz)
+        ]
+
+    def _find_views(self, scene: Scene) -> None:
+        """Views: the azimuths of highest mirror symmetry about the specular column."""
+        if (self.seen > 0).mean() < 0.9:
+            return
+        symmetry = mirror_symmetry(self.pictures.reshape(BINS, *self.shape), self.centre)
+        smooth = ndimage.gaussian_filter1d(symmetry, 1.0, mode="wrap")
+        peak = ndimage.maximum_filter1d(smooth, 9, mode="wrap") == smooth
+        spread = 1.4826 * float(np.median(np.abs(smooth - np.median(smooth)))) + 1e-9
+        places = [int(i) for i in np.flatnonzero(peak & (smooth > np.median(smooth) + 2.0 * spread))]
+        places = sorted(places, key=lambda i: -smooth[i])[:MIRROR_VIEWS]
+        old, self.found = self.found, []
+        for place in places:
+            self.found.append(self._view(place, float(np.clip(smooth[place], 0.0, 1.0)), old, scene))
+
+    def _view(self, place: int, confidence: float, old: list[View], scene: Scene) -> View:
+        angle = (place + 0.5) * 360.0 / BINS
+        known = [v for v in old if abs((v.angle_deg - angle + 180.0) % 360.0 - 180.0) < 6.0]
+        number = known[0].view_id if known else max([v.view_id for v in old + self.found], default=-1) + 1
+        pattern = scene.pattern
+        profile = self.profiles[place].astype(np.float64)
+        spacing = find_spacing(profile, scene.spot.x, min(pattern.fwhm_x, 8.0))
+        comb = (
+            fit_comb(profile, scene.spot.x, spacing, min(0.7 * pattern.fwhm_x, 0.3 * spacing))
+            if spacing
+            else None
+        )
+        value = (
+            measured(comb.spacing, comb.sigma, "px")
+            if comb
+            else undetermined("no streak pair in this view", "px")
+        )
+        return View(
+            number, angle, confidence, value, float(self.intensity[place]), known[0].turns + 1 if known else 1
+        )
+
+    def views(self) -> tuple[View, ...]:
+        """Views found in the last turn."""
+        return tuple(self.found)
+
+    def rpm(self) -> Value:
+        """Speed in rotations a minute."""
+        if not math.isfinite(self.hz_sigma):
+            return measured(60 * self.hz, None, "1/min", "as set; not yet confirmed by the pictures")
+        return measured(60 * self.hz, 60 * self.hz_sigma, "1/min")
+
+
+def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
+    """Lag (pictures, sub-sample) near ``nominal`` at which a series of unit pictures (N, P) repeats, and its sigma.
+
+    NaN where the series shows no repeat.
+    """
+    low, high = math.floor(nominal * (1 - SEARCH)), math.ceil(nominal * (1 + SEARCH))
+    high = min(high, len(ring) - 8)
+    if high - low < 3:
+        return math.nan, math.nan
+    gram = ring @ (ring - ring.mean(axis=0)).T
+    lags = np.arange(low, high + 1)
+    score = np.array([float(np.diagonal(gram, int(k)).mean()) for k in lags])
+    best = int(np.argmax(score))
+    spread = float(np.median(np.abs(np.diff(score)))) + 1e-12
+    if best in (0, len(lags) - 1) or score[best] - np.median(score) < 2.0 * spread:
+        return math.nan, math.nan
+    reach = slice(max(0, best - 2), best + 3)
+    a, b, _ = np.polyfit(lags[reach] - lags[best], score[reach], 2)
+    if a >= 0:
+        return math.nan, math.nan
+    return float(lags[best] - b / (2 * a)), 0.15
+
+
+def mirror_symmetry(pictures: F32, centre: float) -> F64:
+    """Correlation of pictures (N, H, W) with their mirror image about column ``centre``: (N,), -1 to 1."""
+    width = pictures.shape[2]
+    reach = int(min(centre, width - 1 - centre))
+    if reach < 2:
+        return np.zeros(len(pictures))
+    offsets = np.arange(1, reach + 1)
+    right, left = _columns(pictures, centre + offsets), _columns(pictures, centre - offsets)
+    right = right - right.mean(axis=(1, 2), keepdims=True)
+    left = left - left.mean(axis=(1, 2), keepdims=True)
+    norm = np.sqrt((right**2).sum(axis=(1, 2)) * (left**2).sum(axis=(1, 2))) + 1e-9
+    result: F64 = ((right * left).sum(axis=(1, 2)) / norm).astype(np.float64)
+    return result
+
+
+def _columns(pictures: F32, at: F64) -> F32:
+    low = np.clip(np.floor(at).astype(np.intp), 0, pictures.shape[2] - 2)
+    part = (at - low).astype(np.float32)
+    mixed: F32 = pictures[:, :, low] * (1 - part) + pictures[:, :, low + 1] * part
+    return mixed

@@ -1,0 +1,96 @@
+"""Segments of a growth: cut by the user's marks and by changes of rotation, each with its own rate and count."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from atomstream.analysis.arrays import F64
+from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.oscillation import TOO_SHORT
+from atomstream.analysis.values import Value, measured, undetermined
+from atomstream.analysis.window import thinned
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a growth: ``start_s`` to ``end_s``, opened by the mark ``label``.
+
+    ``rate`` is the best determined oscillation rate (1/s), ``counted`` the oscillations in it, ``recovery`` the time
+    constant (s) with which the intensity relaxed where nothing grew.
+    """
+
+    number: int
+    start_s: float
+    end_s: float
+    label: str
+    rate: Value
+    cycles: float
+    counted: Value
+    recovery: Value
+
+
+def summarise(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:
+    """Sum up the segment that a tracker is in."""
+    best = growth.best
+    recovery = undetermined("the segment oscillates: there was growth", "s")
+    if best is None:
+        recovery = recovery_time(*growth.trace.since(growth.begin))
+    return Segment(
+        number=number,
+        start_s=growth.begin,
+        end_s=end_s,
+        label=label,
+        rate=best.rate if best else growth.latest.rate,
+        cycles=best.cycles if best else growth.latest.cycles,
+        counted=growth.oscillations_counted(end_s),
+        recovery=recovery,
+    )
+
+
+def recovery_time(t: F64, y: F64) -> Value:
+    """Time constant in s of y = a + b e^(-t/T), by projection over T; undetermined where it explains under 80 %."""
+    if len(t) < 20:
+        return undetermined(TOO_SHORT, "s")
+    t, y = thinned(t, y, 200)
+    span = float(t[-1] - t[0])
+    total = float(((y - y.mean()) ** 2).sum())
+    if total <= 0:
+        return undetermined("the intensity is constant", "s")
+    times = np.geomspace(span / 50.0, span, 60)
+    costs = np.array([_cost(t, y, tau) for tau in times])
+    best = int(np.argmin(costs))
+    if 1.0 - costs[best] / total < 0.8 or best == len(times) - 1:
+        return undetermined("the intensity does not relax like an exponential", "s")
+    near = costs < costs[best] * (1.0 + 4.0 / len(t))
+    sigma = 0.5 * float(np.ptp(times[near])) + 0.5 * (times[1] / times[0] - 1.0) * float(times[best])
+    return measured(float(times[best]), sigma, "s")
+
+
+def _cost(t: F64, y: F64, tau: float) -> float:
+    decay = np.exp(-(t - t[0]) / tau)
+    decay = decay - decay.mean()
+    centred = y - y.mean()
+    slope = float(decay @ centred) / max(float(decay @ decay), 1e-300)
+    return float(((centred - slope * decay) ** 2).sum())
+
+
+@dataclass(slots=True)
+class SegmentBook:
+    """Finished segments and the mark that opened the present one."""
+
+    done: list[Segment]
+    label: str = "start"
+
+    def cut(self, time_s: float, label: str, growth: GrowthTracker) -> None:
+        """Close the present segment and open the next."""
+        if math.isfinite(time_s) and time_s - growth.begin > 0:
+            self.done.append(summarise(len(self.done), self.label, time_s, growth))
+        self.label = label
+        growth.cut(time_s)
+
+    def all(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
+        """Return finished segments and the present one up to now."""
+        return (*self.done, summarise(len(self.done), self.label, now_s, growth))

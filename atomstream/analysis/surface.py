@@ -1,0 +1,230 @@
+"""The streaks as they go: spacing, widths, orders, 2D or 3D, from blocks of 0.1 s and slow blocks of 0.5 s."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from atomstream.analysis.arrays import F32, F64
+from atomstream.analysis.calibration import Calibration
+from atomstream.analysis.dimension import spottiness, streak_aspect
+from atomstream.analysis.finding import Pattern
+from atomstream.analysis.fractional import FRACTIONS, FractionalWatch, Heights, order_heights
+from atomstream.analysis.lattice import Comb, fit_comb, profile_noise, reciprocal_spacing
+from atomstream.analysis.values import Value, measured, undetermined
+from atomstream.analysis.widths import Width, coherence_length, fit_width
+
+NO_STREAKS = "no regular streaks beside the specular spot; a line region across them would tell where to look"
+SMOOTH_S = 0.5
+SHAPE_DOUBT = 0.01
+"""Part of its width by which a streak's centroid may miss its rod: real streaks are no symmetric peaks."""
+
+
+@dataclass(slots=True)
+class SurfaceTracker:
+    """Follows the streak comb. ``reference`` is the spacing that relative changes refer to (the first second's)."""
+
+    pattern: Pattern
+    comb: Comb | None = None
+    smooth: F64 = field(default_factory=lambda: np.empty(0))
+    spacing: float = math.nan
+    spacing_sigma: float = math.nan
+    reference: float = math.nan
+    reference_sum: float = 0.0
+    reference_s: float = 0.0
+    specular: Width | None = None
+    first: Width | None = None
+    spots: Value = field(default_factory=lambda: undetermined("no slow block yet", "1"))
+    aspect: float = math.nan
+    watches: list[FractionalWatch] = field(default_factory=lambda: [FractionalWatch(k) for k in FRACTIONS])
+    ratios: dict[int, Value] = field(default_factory=dict)
+
+    @property
+    def fwhm(self) -> float:
+        """Present width of the streaks in px."""
+        width = self.first or self.specular
+        limit = 0.3 * (self.pattern.spacing or 6.0 * self.pattern.fwhm_x)
+        return width.total if width else max(1.5, min(0.7 * self.pattern.fwhm_x, limit))
+
+    def block(self, profiles: F32, x0: float, elapsed_s: float) -> list[int]:
+        """Take in a block's profiles (N, W) about the tracked column ``x0``; return orders (1/n) that appeared."""
+        mean = profiles.mean(axis=0, dtype=np.float64)
+        share = 1.0 - math.exp(-elapsed_s / SMOOTH_S)
+        fresh = self.smooth.shape != mean.shape
+        self.smooth = mean if fresh else self.smooth + share * (mean - self.smooth)
+        guess = self.spacing if math.isfinite(self.spacing) else self.pattern.spacing
+        self.comb = fit_comb(mean, x0, guess, self.fwhm) if guess else None
+        if self.comb is None:
+            return []
+        self._take_spacing(self.comb, share, elapsed_s)
+        return self._fractions(profiles, elapsed_s)
+
+    def _take_spacing(self, comb: Comb, share: float, elapsed_s: float) -> None:
+        first = not math.isfinite(self.spacing) or abs(comb.spacing / self.spacing - 1.0) > 0.1
+        self.spacing = comb.spacing if first else self.spacing + share * (comb.spacing - self.spacing)
+        blocks = max(1.0, 2.0 * SMOOTH_S / elapsed_s) if elapsed_s > 0 else 1.0
+        self.spacing_sigma = comb.sigma / math.sqrt(blocks)
+        if self.reference_s < 1.0:
+            self.reference_sum += comb.spacing * elapsed_s
+            self.reference_s += elapsed_s
+            self.reference = self.reference_sum / self.reference_s
+
+    def _fractions(self, profiles: F32, elapsed_s: float) -> list[int]:
+        left, right = self.pair(profiles, 1.0)
+        first = 0.5 * float(left.mean() + right.mean())
+        appeared = []
+        for watch in self.watches:
+            sides = self._heights(profiles, 1.0 / watch.kind)
+            both = 0.5 * (sides[0].height + sides[1].height)
+            doubt = 0.5 * float(sides[0].doubt.mean() + sides[1].doubt.mean())
+            noise = _mean_error(both, profiles)
+            if watch.update(float(both.mean()), noise, doubt, elapsed_s):
+                appeared.append(watch.kind)
+            self.ratios[watch.kind] = self._ratio(watch, first, watch.error(noise, doubt, elapsed_s))
+        return appeared
+
+    def _ratio(self, watch: FractionalWatch, first: float, error: float) -> Value:
+        if not math.isfinite(watch.last):
+            return undetermined(
+                f"the streaks are too wide to tell the 1/{watch.kind} order from its neighbours", "1"
+            )
+        if not first > 0:
+            return undetermined("no first-order streaks to compare with", "1")
+        note = "" if watch.present else "not detected (z < 5)"
+        return measured(watch.mean / first, error / first, "1", note)
+
+    def _heights(self, profiles: F32, order: float) -> tuple[Heights, Heights]:
+        """Heights at -order and +order about the present comb."""
+        assert self.comb is not None
+        x0, spacing = self.comb.x0, self.comb.spacing
+        left, right = (order_heights(profiles, x0, spacing, s * order, self.fwhm) for s in (-1, 1))
+        return left, right
+
+    def pair(self, profiles: F32, order: float) -> tuple[F64, F64]:
+        """Per-frame heights at -order and +order, (N,) each; NaN without a comb."""
+        if self.comb is None:
+            return np.full(len(profiles), np.nan), np.full(len(profiles), np.nan)
+        left, right = self._heights(profiles, order)
+        return left.height, right.height
+
+    def slow(self, picture: F32, y: float) -> None:
+        """Fit widths to the smoothed profile, and judge the dimension on a mean picture (H, W)."""
+        x0 = self.comb.x0 if self.comb else self.pattern.x
+        reach = 0.4 * self.comb.spacing if self.comb else None
+        self.specular = fit_width(self.smooth, x0, self.fwhm, reach)
+        self.first, self.spots = None, undetermined(NO_STREAKS, "1")
+        if self.comb is not None:
+            sides = [
+                fit_width(self.smooth, p.x, self.fwhm, reach)
+                for o, p in zip(self.comb.orders, self.comb.peaks, strict=True)
+                if abs(o) == 1
+            ]
+            good = [w for w in sides if w]
+            self.first = _mean_width(good) if good else None
+        self._judge_dimension(picture, x0, y)
+
+    def _judge_dimension(self, picture: F32, x0: float, y: float) -> None:
+        spacing = self.comb.spacing if self.comb else 6.0 * self.fwhm
+        places = [x0 + m * spacing for m in (-1, 0, 1)] if self.comb else [x0]
+        columns = [c for x in places if (c := _column(picture, x, self.fwhm, spacing)) is not None]
+        if not columns:
+            return
+        self.aspect = streak_aspect(max(columns, key=lambda c: float(c.max())), y, self.fwhm)
+        judged = [(spottiness(c, profile_noise(c)), float(c.max())) for c in columns]
+        found = [(float(v), v.sigma or 0.0, height) for v, height in judged if v.determined]
+        if found:
+            value, sigma, height = (np.array(x) for x in zip(*found, strict=True))
+            weight = height / height.sum()
+            self.spots = measured(
+                float(weight @ value), math.hypot(float(weight @ sigma), 0.5 * float(value.std())), "1"
+            )
+        else:
+            self.spots = judged[0][0]
+
+    def values(self, calibration: Calibration) -> dict[str, Value]:
+        """Scalar results of the surface, each with uncertainty or reason."""
+        out = {"spottiness": self.spots, **self._spacings(calibration)}
+        out["specular_fwhm_1"] = _width_value(self.specular)
+        out["first_order_fwhm_1"] = _width_value(self.first)
+        width = self.first or self.specular
+        out["coherence_length"] = (
+            coherence_length(width, calibration) if width else undetermined(NO_STREAKS, "nm")
+        )
+        for kind in FRACTIONS:
+            name = "half_order_ratio" if kind == 2 else f"order_1_{kind}_ratio"
+            out[name] = self.ratios.get(kind, undetermined(NO_STREAKS, "1"))
+        return out
+
+    def _spacings(self, calibration: Calibration) -> dict[str, Value]:
+        if not math.isfinite(self.spacing) or self.comb is None:
+            names = ("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter")
+            return {name: undetermined(NO_STREAKS) for name in names}
+        reference = calibration.reference_spacing_px or self.reference
+        relative = self.spacing_sigma / self.spacing
+        note = (
+            ""
+            if calibration.reference_spacing_px
+            else "relative spacing change since the first second, not strain"
+        )
+        change = measured(reference / self.spacing - 1.0, relative * math.sqrt(2.0), "1", note)
+        g = reciprocal_spacing(self.comb, calibration)
+        absolute = undetermined("needs beam energy, screen distance and px per mm (calibration)", "Å")
+        if g is not None:
+            a = calibration.miller_n * 2.0 * math.pi / (g[0] * self.spacing / self.comb.spacing)
+            shape = SHAPE_DOUBT * self.fwhm / self.spacing
+            absolute = measured(
+                a, a * math.hypot(relative, shape), "Å", "the calibration's own uncertainty comes on top"
+            )
+        strain = (
+            change
+            if calibration.reference_spacing_px
+            else undetermined("needs a substrate reference spacing", "1")
+        )
+        return {
+            "lattice_spacing": measured(self.spacing, self.spacing_sigma, "px"),
+            "relative_spacing_change": change,
+            "referenced_strain": strain,
+            "lattice_parameter": absolute,
+        }
+
+
+def _mean_error(heights: F64, profiles: F32) -> float:
+    """Standard error of the mean of per-frame heights (N,), from their scatter or, for one frame, the profile's."""
+    if len(heights) > 1:
+        return float(heights.std()) / math.sqrt(len(heights) - 1)
+    return profile_noise(profiles[0])
+
+
+def _mean_width(widths: list[Width]) -> Width:
+    n = len(widths)
+    return Width(
+        sum(w.total for w in widths) / n,
+        math.sqrt(sum(w.sigma**2 for w in widths)) / n,
+        sum(w.lorentz for w in widths) / n,
+        math.sqrt(sum(w.lorentz_sigma**2 for w in widths)) / n,
+        sum(w.gauss for w in widths) / n,
+        sum(w.height for w in widths) / n,
+    )
+
+
+def _width_value(width: Width | None) -> Value:
+    if width is None:
+        return undetermined("the streak's profile is no single peak, or clipped", "px")
+    return measured(width.total, width.sigma, "px")
+
+
+def _column(picture: F32, x: float, fwhm: float, spacing: float) -> F64 | None:
+    """Profile along y of the streak at column x, less the mean of both sides; None at the picture's edge."""
+    half, aside = max(0, round(0.5 * fwhm)), round(0.25 * spacing)
+    centre = round(x)
+    if centre - aside - half < 0 or centre + aside + half >= picture.shape[1]:
+        return None
+
+    def strip(at: int, h: int) -> F64:
+        mean: F64 = picture[:, at - h : at + h + 1].mean(axis=1, dtype=np.float64)
+        return mean
+
+    side = min(half, 1)
+    return strip(centre, half) - 0.5 * (strip(centre - aside, side) + strip(centre + aside, side))

@@ -1,0 +1,180 @@
+"""Least squares for a damped oscillation on a slow background, by variable projection.
+
+y = c0 + c1 t (+ c2 t²) + e^(-gt) (a1 cos wt + b1 sin wt) + e^(-gt) (a2 cos 2wt + b2 sin 2wt), the second harmonic
+held back by a ridge: free, it locks onto twice the period on real data. Only w and g are searched; the rest is
+linear and projected out (Golub & Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.optimize import leastsq
+
+from atomstream.analysis.arrays import F64
+
+RIDGE = 0.5
+"""Penalty on the second harmonic: a fit at half the frequency would lose RIDGE²/(1 + RIDGE²) = 20 % of its signal."""
+
+PROJECTED_RIDGE = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One fair way to describe the trace: background order, and whether a second harmonic is let in."""
+
+    order: int = 1
+    harmonic: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """A fitted model. Frequencies in Hz, ``decay`` in 1/s, times in s; ``phase`` in cycles at ``t_end``.
+
+    ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
+    statistical, with the residuals' own correlation counted in. ``residual`` and ``wave`` (the oscillation), each (N,),
+    are those of the fitted samples.
+    """
+
+    frequency: float
+    sigma_hz: float
+    decay: float
+    sigma_decay: float
+    amplitude: float
+    phase: float
+    cycles: float
+    r2: float
+    rms: float
+    t_end: float
+    order: int = 1
+    harmonic: bool = True
+    residual: F64 = field(default_factory=lambda: np.empty(0))
+    wave: F64 = field(default_factory=lambda: np.empty(0))
+
+
+def design(t: F64, frequency: float, decay: float, model: Model) -> F64:
+    """Columns of the linear part, (N, order + 3 or 5); the polynomial in t scaled to [-1, 1]."""
+    span = t - 0.5 * (t[0] + t[-1])
+    x = span / max(abs(span[0]), 1e-12)
+    envelope = np.exp(np.clip(-decay * (t - t[0]), -20.0, 20.0))
+    turn = 2.0 * math.pi * frequency * (t - t[-1])
+    columns = [x**k for k in range(model.order + 1)]
+    columns += [envelope * np.cos(turn), envelope * np.sin(turn)]
+    if model.harmonic:
+        columns += [envelope * np.cos(2 * turn), envelope * np.sin(2 * turn)]
+    return np.stack(columns, axis=1)
+
+
+def solve(
+    t: F64, y: F64, frequency: float, decay: float, model: Model, nuisance: F64 | None = None
+) -> tuple[F64, F64]:
+    """Linear coefficients and residuals (ridge rows included) at given frequency and decay.
+
+    ``nuisance`` (N, M) has orthonormal columns, projected out of everything: rotation harmonics.
+    """
+    basis = design(t, frequency, decay, model)
+    rows = _ridge(basis, model, nuisance is not None)
+    if nuisance is not None:
+        basis = basis - nuisance @ (nuisance.T @ basis)
+        y = np.asarray(y - nuisance @ (nuisance.T @ y), dtype=np.float64)
+    if len(rows):
+        basis, y = np.concatenate([basis, rows]), np.concatenate([y, np.zeros(len(rows))])
+    gram = basis.T @ basis
+    gram.flat[:: len(gram) + 1] *= 1.0 + 1e-10
+    coefficients: F64 = np.linalg.solve(gram, basis.T @ y)
+    return coefficients, y - basis @ coefficients
+
+
+def _ridge(basis: F64, model: Model, projected: bool) -> F64:
+    """Rows that hold coefficients back: the second harmonic always, the first where its columns may vanish.
+
+    With growth on a harmonic of the rotation the projected columns nearly vanish, and a huge undamped oscillation
+    less a huge harmonic would fit anything.
+    """
+    norms = np.sqrt((basis**2).sum(axis=0))
+    weights = np.zeros(basis.shape[1])
+    if projected:
+        weights[model.order + 1 : model.order + 3] = PROJECTED_RIDGE
+    if model.harmonic:
+        weights[-2:] = RIDGE
+    rows: F64 = np.diag(weights * norms)[weights > 0]
+    return rows
+
+
+def fit(
+    t: F64, y: F64, seed_hz: float, model: Model, decay: float = 0.0, nuisance: F64 | None = None
+) -> Fit | None:
+    """Fit one model from a seed frequency; None where it runs away or the trace is too short for it."""
+    if len(t) < model.order + 10:
+        return None
+
+    def residuals(p: F64) -> F64:
+        return solve(t, y, seed_hz * math.exp(min(max(p[0], -1.0), 1.0)), p[1] * seed_hz, model, nuisance)[1]
+
+    start = np.array([0.0, decay / seed_hz])
+    found, covariance, info, _, status = leastsq(
+        residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4
+    )
+    if (
+        status not in (1, 2, 3, 4, 5)
+        or np.ndim(covariance) != 2
+        or abs(found[0]) > 0.35
+        or abs(found[1]) > 3.0
+    ):
+        return None
+    return _describe(t, y, seed_hz, found, covariance, info["fvec"], model, nuisance)
+
+
+def _describe(
+    t: F64, y: F64, seed_hz: float, p: F64, covariance: F64, residual: F64, model: Model, nuisance: F64 | None
+) -> Fit:
+    frequency, decay = seed_hz * math.exp(p[0]), p[1] * seed_hz
+    coefficients, _ = solve(t, y, frequency, decay, model, nuisance)
+    noise = residual[: len(t)]
+    degrees = max(1, len(t) - model.order - 7)
+    variance = float(noise @ noise) / degrees * correlation_time(noise)
+    a, b = coefficients[model.order + 1], coefficients[model.order + 2]
+    baseline = detrended(t, y, model.order, nuisance)
+    span = float(t[-1] - t[0])
+    return Fit(
+        frequency=frequency,
+        sigma_hz=frequency * math.sqrt(max(0.0, covariance[0, 0] * variance)),
+        decay=decay,
+        sigma_decay=seed_hz * math.sqrt(max(0.0, covariance[1, 1] * variance)),
+        amplitude=math.hypot(a, b) * math.exp(min(20.0, max(-20.0, -decay * span))),
+        phase=(math.atan2(-b, a) / (2 * math.pi)) % 1.0,
+        cycles=frequency * span,
+        r2=1.0 - float(noise @ noise) / max(float(baseline @ baseline), 1e-300),
+        rms=math.sqrt(float(noise @ noise) / degrees),
+        t_end=float(t[-1]),
+        order=model.order,
+        harmonic=model.harmonic,
+        residual=noise,
+        wave=design(t, frequency, decay, model)[:, model.order + 1 :] @ coefficients[model.order + 1 :],
+    )
+
+
+def detrended(t: F64, y: F64, order: int, nuisance: F64 | None = None) -> F64:
+    """The trace less its least-squares polynomial (and the ``nuisance`` columns, where given)."""
+    x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
+    columns = np.stack([x**k for k in range(order + 1)], axis=1)
+    if nuisance is not None:
+        columns = np.concatenate([columns, nuisance], axis=1)
+    result: F64 = y - columns @ np.linalg.lstsq(columns, y, rcond=None)[0]
+    return result
+
+
+def correlation_time(residual: F64) -> float:
+    """Integrated autocorrelation time in samples (>= 1): how many samples make one independent one."""
+    n = len(residual)
+    centred = residual - residual.mean()
+    power = float(centred @ centred)
+    if power <= 0.0:
+        return 1.0
+    spectrum = np.fft.rfft(centred, 2 * n)
+    acf = np.fft.irfft(spectrum * np.conj(spectrum))[: n // 3] / power
+    below = np.flatnonzero(acf < 0.05)
+    end = int(below[0]) if len(below) else len(acf)
+    return float(max(1.0, 1.0 + 2.0 * acf[1:end].sum()))

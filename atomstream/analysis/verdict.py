@@ -1,0 +1,141 @@
+"""From the fits of one window to a rate with its uncertainty, or the reason why there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from atomstream.analysis import varpro
+from atomstream.analysis.arrays import F64
+from atomstream.analysis.shape import is_two_level, staircase_share
+from atomstream.analysis.values import Value, measured, undetermined
+from atomstream.analysis.window import Window
+
+MIN_CYCLES = 1.5
+MAX_SIGMA = 0.08
+ROTATION_DOUBT = 0.002
+"""Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""
+
+BAND_LIMIT = 1.4
+"""Samples of a slow trace to one independent one, after the anti-alias filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Oscillation:
+    """What a trace says about growth: rate in Hz (oscillations a second), damping in oscillations.
+
+    ``best`` is the best single fit (its phase counts oscillations), None where undetermined; ``span_s`` the
+    length of the window used, ``spread`` the relative spread over models.
+    """
+
+    rate: Value
+    damping: Value
+    cycles: float
+    r2: float
+    span_s: float
+    spread: float = 0.0
+    best: varpro.Fit | None = None
+
+    @property
+    def determined(self) -> bool:
+        """Whether there is a rate."""
+        return self.best is not None
+
+
+def nothing(why: str, cycles: float = 0.0, r2: float = 0.0, span_s: float = 0.0) -> Oscillation:
+    """Answer for a trace that holds no measurable oscillation, and why."""
+    return Oscillation(undetermined(why, "1/s"), undetermined(why), cycles, r2, span_s)
+
+
+def judge(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
+    """Weigh the fits of one window into a rate, or say why there is none."""
+    span = window.span_s
+    fits = [f for f in fits if f.r2 > 0]
+    if not fits:
+        return nothing("no oscillation stands out of the noise", span_s=span)
+    top = max(f.r2 for f in fits)
+    best = max(fits, key=lambda f: (f.r2 > top - 0.02, f.cycles))
+    why = refusal(window, best)
+    if why:
+        return nothing(why, best.cycles, best.r2, span)
+    weights = np.array([1.0 / max(f.sigma_hz / f.frequency, 1e-5) ** 2 for f in fits])
+    rate, spread = _weighted(np.array([f.frequency for f in fits]), weights)
+    sigma = math.hypot(spread, best.sigma_hz)
+    if window.nuisance is not None:
+        sigma = math.hypot(sigma, ROTATION_DOUBT * rate)
+    if sigma > MAX_SIGMA * rate:
+        return nothing(
+            "fair fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
+        )
+    damping = _damping(fits, weights)
+    return Oscillation(measured(rate, sigma, "1/s"), damping, rate * span, best.r2, span, spread / rate, best)
+
+
+def _weighted(x: F64, weights: F64) -> tuple[float, float]:
+    weights = weights / weights.sum()
+    mean = float(weights @ x)
+    return mean, math.sqrt(max(0.0, float(weights @ (x - mean) ** 2)))
+
+
+def _damping(fits: Sequence[varpro.Fit], weights: F64) -> Value:
+    """Oscillations until the amplitude has fallen to 1/e."""
+    per_cycle, spread = _weighted(np.array([f.decay / f.frequency for f in fits]), weights)
+    sigma = math.hypot(spread, min(f.sigma_decay / f.frequency for f in fits))
+    if per_cycle < 2.0 * sigma:
+        return undetermined(f"damping is slower than can be told from {fits[0].cycles:.1f} oscillations")
+    return measured(1.0 / per_cycle, sigma / per_cycle**2, "oscillations")
+
+
+def refusal(window: Window, best: varpro.Fit) -> str:
+    """Why a fit is no measurement of growth ("" where it is one)."""
+    if best.cycles < MIN_CYCLES:
+        more = (MIN_CYCLES - best.cycles) / best.frequency
+        return f"only {best.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
+    rate = (len(window.t) - 1) / window.span_s
+    if best.frequency > 0.3 * rate:
+        return "the variation is faster than the trace can show; a higher frame rate would help"
+    # drift bends into one or two fair oscillations easily, into three hardly
+    need = 0.95 if best.cycles < 2.0 else 0.9 if best.cycles < 2.5 else 0.85 if best.cycles < 4.0 else 0.65
+    if window.nuisance is not None:
+        need = max(
+            need, 0.9
+        )  # at half the rate, the harmonics of turn and layers can stand in for each other
+    if best.r2 < need or not is_significant(window, best):
+        return f"no clear oscillation: the best fit explains {100 * max(0.0, best.r2):.0f} % of the variation"
+    flat = varpro.detrended(window.t, window.y, 0, window.nuisance)
+    if is_two_level(flat, best.r2):
+        return "the trace switches between two levels (a shutter or an exposure step), it does not oscillate"
+    if staircase_share(flat) > 0.6:
+        return "the trace moves in steps (shutter, exposure or gain), it does not oscillate"
+    if has_stopped(window, best):
+        return "the oscillation has stopped or changed within its last period"
+    if abs(best.decay) > 1.5 * best.frequency:
+        return "the variation dies within one oscillation: a transient, not layers"
+    return ""
+
+
+def is_significant(window: Window, best: varpro.Fit) -> bool:
+    """Whether noise alone would explain that much less than once in 10^8 fits, all frequencies tried counted in.
+
+    The tail of the F test for white noise through the anti-alias filter; an hour holds some 10^5 fits.
+    """
+    free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
+    independent = len(window.t) / BAND_LIMIT
+    if best.r2 >= 1.0 or independent <= free + 2:
+        return best.r2 > 0.99
+    log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, best.r2))
+    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-8)
+
+
+def has_stopped(window: Window, best: varpro.Fit) -> bool:
+    """Whether the last period of the trace goes against the fit: growth has ended, though the window holds it still."""
+    residual, wave = best.residual, best.wave
+    last = window.t[-1] - 1.0 / best.frequency
+    recent = window.t[len(window.t) - len(residual) :] > last
+    if recent.all() or not recent.any():
+        return False
+    missed, before = float((residual[recent] ** 2).mean()), float((residual[~recent] ** 2).mean())
+    return missed > 0.6 * float((wave[recent] ** 2).mean()) and missed > 3.0 * before

@@ -1,0 +1,122 @@
+"""The growth rate from a trace: accuracy, honesty, and what is no growth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from growth_kit import DATA, layer_trace
+from scipy.signal import square
+
+from atomstream.analysis.antialias import Decimator, decimation_for
+from atomstream.analysis.oscillation import analyse_trace
+from atomstream.analysis.pulses import find_pulse_rate, notch
+
+
+@pytest.mark.parametrize("rate", [0.016, 0.1, 0.25, 0.4, 0.8])
+@pytest.mark.parametrize(("cycles", "limit"), [(3.3, 0.006), (6.2, 0.0015), (15, 0.0015)])
+def test_rate_is_right_and_its_sigma_honest(rate: float, cycles: float, limit: float) -> None:
+    """0.15 % at six oscillations, 0.6 % at three, and never off by more than three stated sigmas."""
+    found = analyse_trace(*layer_trace(rate, cycles / rate)).rate
+    assert found.value == pytest.approx(rate, rel=limit)
+    assert abs(found.value - rate) < 3 * found.sigma
+    assert found.sigma < 5 * limit * rate
+
+
+def test_fast_growth() -> None:
+    """2.5 layers a second are 8 samples of the slow trace each, and still good to 0.5 %."""
+    assert analyse_trace(*layer_trace(2.5, 4)).rate.value == pytest.approx(2.5, rel=0.005)
+
+
+def test_damping_in_layers() -> None:
+    """The damping comes back in layers within its uncertainty."""
+    damping = analyse_trace(*layer_trace(0.4, 20, tau=9)).damping
+    assert damping.value == pytest.approx(9, abs=2.5 * damping.sigma)
+    assert damping.sigma < 2.5
+
+
+def test_under_one_and_a_half_oscillations_says_what_would_help() -> None:
+    """A trace too short has no rate, and says how much more it needs."""
+    answer = analyse_trace(*layer_trace(0.1, 12))
+    assert answer.rate.value is None
+    assert "1.5 are needed" in answer.rate.why
+    assert " s more would help" in answer.rate.why
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("kind", ["white", "wander"])
+def test_noise_has_no_rate(seed: int, kind: str) -> None:
+    """White noise and a slow wander of the beam give no number."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(0, 40, 0.05)
+    y = rng.normal(0, 1, len(t))
+    if kind == "wander":
+        y = 0.02 * y + np.interp(t, np.linspace(0, 40, 4), rng.normal(0, 1, 4))
+    assert analyse_trace(t, y).rate.value is None
+
+
+@pytest.mark.parametrize("duty", [0.5, 0.3])
+def test_square_wave_is_no_growth(duty: float) -> None:
+    """A shutter that opens and closes gives two levels, not a rate."""
+    t = np.arange(0, 40, 0.05)
+    y = square(2 * np.pi * t / 5, duty) + np.random.default_rng(0).normal(0, 0.03, len(t))
+    assert analyse_trace(t, y).rate.value is None
+
+
+def test_growth_that_stopped_has_no_rate() -> None:
+    """Once the film rests, the rate is not carried on."""
+    t, y = layer_trace(0.4, 20)
+    rest = np.arange(20, 28, 0.05)
+    y = np.append(y, y[-1] + 0.2 * (1 - np.exp(-(rest - 20) / 2)))
+    assert analyse_trace(np.append(t, rest), y, near_hz=0.4).rate.value is None
+
+
+@pytest.mark.parametrize("hum_hz", [59.3, 59.94, 60.0, 50.0])
+def test_mains_hum_does_not_alias(hum_hz: float) -> None:
+    """7 % of mains hum changes the rate by less than 0.2 %: a boxcar let it alias."""
+    t, y = layer_trace(0.4, 20, hz=120, noise=0.003)
+    y = y * (1 + 0.07 * np.sin(2 * np.pi * hum_hz * t))
+    assert analyse_trace(*Decimator(decimation_for(120)).feed(t, y)).rate.value == pytest.approx(
+        0.4, rel=0.002
+    )
+
+
+def test_decimator_does_not_care_how_it_is_fed() -> None:
+    """Piece by piece gives the samples of the whole, NaN gaps included."""
+    t, y = layer_trace(0.4, 5, hz=120)
+    y[200:215] = np.nan
+    whole = Decimator(6).feed(t, y)
+    pieces = Decimator(6)
+    parts = [pieces.feed(t[i : i + 7], y[i : i + 7]) for i in range(0, len(t), 7)]
+    np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), whole[1])
+    np.testing.assert_allclose(np.concatenate([p[0] for p in parts]), whole[0])
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("STO_620C", 63.5, 65.4), ("STO_680C", 61.2, 64.1)])
+def test_real_pld_growth_at_one_pulse_a_second(name: str, low: float, high: float) -> None:
+    """Real SrTiO3 growth: the pulse comb is found, the period lies where fair fits put it, sigma spans models."""
+    traces = np.load(DATA / "sto_pld_traces_20hz.npz")
+    t, y = (traces[f"{name}_1Hz_50ms_1_{axis}"].astype(float) for axis in "ty")
+    even = np.linspace(t[0], t[-1], len(t))
+    y = np.interp(even, t, y)
+    pulse = find_pulse_rate(even, y)
+    assert pulse == pytest.approx(1.0, rel=0.003)
+    rate = analyse_trace(*notch(even, y, pulse)).rate
+    assert low < 1 / rate.value < high
+    assert 0.004 < rate.sigma / rate.value < 0.03
+
+
+def test_real_pld_growth_with_hum() -> None:
+    """A real 500 Hz trace with 60 and 120 Hz hum and a 3 Hz laser: 2.1 oscillations, not the laser's rate."""
+    trace = np.load(DATA / "sto_pld_trace_500hz.npz")
+    t, y = trace["t"].astype(float), trace["y"].astype(float)
+    pulse = find_pulse_rate(t, y)
+    assert pulse == pytest.approx(3.0, rel=0.01)
+    slow = Decimator(decimation_for(500)).feed(t, y)
+    rate = analyse_trace(*notch(*slow, pulse)).rate
+    assert rate.value == pytest.approx(0.0845, rel=0.06)
+
+
+def test_no_pulses_in_plain_growth() -> None:
+    """Neither noise nor the cusps of layer growth are taken for laser pulses."""
+    for rate in (0.4, 0.8, 2.5):
+        assert find_pulse_rate(*layer_trace(rate, 30, hz=120)) is None
