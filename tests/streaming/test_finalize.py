@@ -1,0 +1,352 @@
+"""finalize waits, reports the truth, gives up nothing; flush and close beside it (P5, P9, P20)."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Serve
+from hosted import KEY, Hosted, answers, held, hosted
+from stream_kit import (
+    CHUNK,
+    FPS,
+    assert_arrived,
+    assert_sums,
+    hurry,
+    make_async,
+    noise,
+    stored,
+    stream_stats,
+    until,
+)
+from wire_client import WireClient
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import (
+    ClosedError,
+    ConfigError,
+    DrainTimeoutError,
+    StreamFinalizedError,
+    StreamGoneError,
+)
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Hosted]:
+    async with hosted() as made:
+        yield made
+
+
+@pytest.fixture
+async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
+    async with make_async(service.url, KEY) as made:
+        yield made
+
+
+@pytest.fixture
+def no_disk(tmp_path: Path) -> Path:
+    """Where no folder can be made: streams are kept in memory only."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "spool"
+
+
+async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
+    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+    for k in indices:
+        await streamer.push(data_id, k, noise(k))
+    return data_id
+
+
+async def test_finalize_again_says_the_same(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """A second finalize, and ones at the same time, give the same report and end the stream once (P20)."""
+    data_id = await begin(streamer, 0, 1)
+    first, second = await asyncio.gather(streamer.finalize(data_id), streamer.finalize(data_id))
+    third = await streamer.finalize(data_id)
+    assert first == second == third
+    assert (first["closed"], first["drained"], first["chunks_uploaded"]) == (True, True, 2)
+    assert service.ended == [data_id]
+
+
+async def test_an_empty_stream_ends(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """A stream without a frame is ended like any other."""
+    report = await streamer.finalize(await begin(streamer))
+    assert (report["chunks_spooled"], report["closed"], report["lost"]) == (0, True, [])
+    assert len(service.ended) == 1
+
+
+async def test_the_end_goes_after_the_last_chunk(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """/end is not sent before everything is settled."""
+    data_id = await begin(streamer, *range(6))
+    await streamer.finalize(data_id)
+    kinds = [kind for kind, _, _ in service.attempts]
+    assert kinds[-1] == "end"
+    assert kinds.count("put") == 6
+
+
+async def test_time_runs_out_with_the_report(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """DrainTimeoutError has the counts and the cause; the stream stays ended for pushes and goes on draining."""
+    service.verdict = lambda kind, data_id, index: answers(503) if (kind, index) == ("put", 1) else None
+    data_id = await begin(streamer, 0, 1)
+    while not (await stream_stats(streamer, data_id))["standing_still"]:
+        await asyncio.sleep(0.005)
+    with pytest.raises(DrainTimeoutError, match=r"finalize waited 0.01 s, but 1 chunks.*HTTP 503") as caught:
+        await streamer.finalize(data_id, drain_timeout_s=0.01)
+    report = caught.value.report
+    assert (report["chunks_pending"], report["drained"], report["closed"]) == (1, False, False)
+    assert caught.value.data_id == data_id
+    assert isinstance(caught.value, TimeoutError)
+    with pytest.raises(StreamFinalizedError, match=f"{data_id} was finalized"):
+        await streamer.push(data_id, 2, noise(2))
+    service.verdict = lambda kind, data_id, index: None
+    await until(lambda: service.ended == [data_id])  # by itself: nobody waits for it
+    report = await streamer.finalize(data_id)
+    assert (report["chunks_uploaded"], report["closed"], report["lost"]) == (2, True, [])
+
+
+async def test_no_time_at_all_is_a_question(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """drain_timeout_s=0 asks how it stands; a later finalize completes."""
+    service.faults["put"].append(held(go_on := asyncio.Event()))
+    data_id = await begin(streamer, 0)
+    with pytest.raises(DrainTimeoutError):
+        await streamer.finalize(data_id, drain_timeout_s=0)
+    go_on.set()
+    assert (await streamer.finalize(data_id))["closed"]
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), -1.0, "soon"])
+async def test_timeouts_are_numbers(streamer: AsyncRHEEDStreamer, wrong: float) -> None:
+    """A timeout that can't be meant is refused, and the stream is not ended by it."""
+    data_id = await begin(streamer)
+    for verb in (streamer.finalize, streamer.flush):
+        with pytest.raises((ConfigError, TypeError), match="timeout"):
+            await verb(data_id, wrong)
+    await streamer.push(data_id, 0, noise(0))
+    await streamer.finalize(data_id)
+
+
+async def test_a_busy_end_is_tried_again(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """503 to /end, as the hosted service says while its first analysis runs, only takes time."""
+    service.faults["end"].extend([answers(503)] * 4)
+    report = await streamer.finalize(await begin(streamer, 0))
+    assert report["closed"]
+    assert [kind for kind, _, _ in service.attempts].count("end") == 5
+
+
+async def test_a_refused_repeat_of_the_end_is_an_end(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """A 4xx to a repeated /end means that the first one had arrived (DECISIONS, State)."""
+    service.faults["end"].extend([answers(500), answers(404)])
+    assert (await streamer.finalize(await begin(streamer, 0)))["closed"]
+
+
+async def test_a_refused_end_is_said(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """A 4xx to the first /end is an error that names the stream; chunks stay counted as stored."""
+    service.faults["end"].append(answers(422, '{"detail": "no such end"}'))
+    data_id = await begin(streamer, 0)
+    with pytest.raises(StreamGoneError, match=f"refused to end stream {data_id}.*no such end"):
+        await streamer.finalize(data_id)
+    assert (await stream_stats(streamer, data_id))["chunks_stored"] == 1
+
+
+async def test_what_was_never_pushed_is_lost(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """Indices left out are named in the report and in one warning, at the caller's line, once (P20)."""
+    data_id = await begin(streamer, 0, 2, 5)
+    with pytest.warns(RuntimeWarning, match=r"3 missing chunk\(s\): 1 \(never pushed\); 3") as warned:
+        report = await streamer.finalize(data_id)
+    assert [one.filename for one in warned] == [__file__]
+    assert report["lost"] == [(1, "never pushed"), (3, "never pushed"), (4, "never pushed")]
+    assert (report["chunks_spooled"], report["chunks_uploaded"]) == (3, 3)
+    assert_sums(report)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert await streamer.finalize(data_id) == report
+
+
+async def test_losses_are_told_to_our_server(serve: Serve) -> None:
+    """Our server learns which indices will not come, and the archive says so."""
+    server = await serve()
+    async with make_async(server.url, server.api_key) as streamer:
+        data_id = await begin(streamer, 0, 3)
+        with pytest.warns(RuntimeWarning, match="never pushed"):
+            await streamer.finalize(data_id)
+    assert server.archive(data_id).about["lost"] == "1-2"
+    frames = stored(server, data_id)
+    np.testing.assert_array_equal(frames[3 * CHUNK :], noise(3))
+    assert not frames[CHUNK : 3 * CHUNK].any()
+
+
+async def test_push_after_finalize_is_a_typed_error(streamer: AsyncRHEEDStreamer) -> None:
+    """Each way of pushing says that the stream was finalized (P5)."""
+    data_id = await begin(streamer, 0)
+    await streamer.finalize(data_id)
+    for push in (
+        lambda: streamer.push(data_id, 0, noise(0)),
+        lambda: streamer.push(data_id, 1, noise(1)),
+        lambda: streamer.push_frame(data_id, noise(1)[0]),
+        lambda: streamer.run(data_id, [noise(1)]),
+        lambda: streamer.run(data_id, []),
+    ):
+        with pytest.raises(StreamFinalizedError, match="finalized"):
+            await push()
+
+
+async def test_a_push_that_waits_when_the_stream_is_finalized(service: Hosted, no_disk: Path) -> None:
+    """A push that waits for room while finalize is called ends with the typed error and uses no index."""
+    service.faults["put"].append(held(go_on := asyncio.Event()))
+    async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
+        data_id = await begin(streamer, 0)
+        pushing = asyncio.create_task(streamer.push(data_id, 1, noise(1)))
+        while not (await streamer.stats())["pushes_waiting"]:
+            await asyncio.sleep(0.005)
+        finalizing = asyncio.create_task(streamer.finalize(data_id))
+        while not (await stream_stats(streamer, data_id))["finalized"]:
+            await asyncio.sleep(0.005)
+        go_on.set()
+        with pytest.raises(StreamFinalizedError):
+            await pushing
+        assert (await finalizing)["chunks_spooled"] == 1
+
+
+async def test_the_last_short_chunk_goes_at_flush_and_at_the_end(
+    service: Hosted, streamer: AsyncRHEEDStreamer
+) -> None:
+    """flush and finalize send what push_frame has gathered, as a short chunk."""
+    data_id = await begin(streamer)
+    frames = noise(1, n=2 * CHUNK)
+    for frame in frames[: CHUNK + 1]:
+        await streamer.push_frame(data_id, frame)
+    await streamer.flush(data_id)
+    for frame in frames[CHUNK + 1 :]:
+        await streamer.push_frame(data_id, frame)
+    report = await streamer.finalize(data_id)
+    parts = [service.frames(data_id, k) for k in range(report["chunks_uploaded"])]
+    assert [len(part) for part in parts] == [CHUNK, 1, CHUNK - 1]
+    np.testing.assert_array_equal(np.concatenate(parts), frames)
+
+
+async def test_flush_waits_for_what_was_pushed(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """flush returns once all pushed before it is stored, and the stream goes on."""
+    data_id = await begin(streamer, 0, 1, 2)
+    await streamer.flush(data_id)
+    assert {index for _, index in service.bodies} == {0, 1, 2}
+    await streamer.push(data_id, 3, noise(3))
+    assert (await streamer.finalize(data_id))["chunks_uploaded"] == 4
+
+
+async def test_flush_that_runs_out_of_time_loses_nothing(
+    service: Hosted, streamer: AsyncRHEEDStreamer
+) -> None:
+    """flush's DrainTimeoutError has the report, and a later flush completes."""
+    service.faults["put"].append(held(go_on := asyncio.Event()))
+    data_id = await begin(streamer, 0)
+    with pytest.raises(DrainTimeoutError, match=r"flush waited 0\.01 s") as caught:
+        await streamer.flush(data_id, 0.01)
+    assert caught.value.report["chunks_pending"] == 1
+    go_on.set()
+    await streamer.flush(data_id)
+    await streamer.push(data_id, 1, noise(1))
+    assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
+
+
+async def test_a_cancelled_finalize_goes_on(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """Cancelling the wait cancels neither the uploads nor the end."""
+    service.faults["put"].append(held(go_on := asyncio.Event()))
+    data_id = await begin(streamer, 0)
+    waiting = asyncio.create_task(streamer.finalize(data_id))
+    while not (await stream_stats(streamer, data_id))["finalized"]:
+        await asyncio.sleep(0.005)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    go_on.set()
+    await until(lambda: service.ended == [data_id])
+
+
+async def test_close_without_finalize_ends_nothing(serve: Serve, tmp_path: Path) -> None:
+    """close() keeps what was pushed, on disk or delivered, and does not end the stream."""
+    server = await serve()
+    async with make_async(server.url, server.api_key, spool_dir=tmp_path) as streamer:
+        data_id = await begin(streamer, 0, 1)
+    async with WireClient(server) as client:
+        assert (await client.entry(data_id))["pipeline_status"] == "stream_active"
+    async with make_async(server.url, server.api_key, spool_dir=tmp_path) as later:
+        while (await later.spool_status())["chunks_pending"]:
+            await asyncio.sleep(0.01)
+    assert_arrived(server, data_id, [0, 1])
+
+
+async def test_close_without_disk_or_network_counts_what_is_lost(
+    service: Hosted, no_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With neither spool nor server, close warns how many chunks are lost with it."""
+    service.verdict = lambda kind, data_id, index: answers(503)
+    streamer = make_async(service.url, KEY, spool_dir=no_disk)
+    data_id = await begin(streamer, 0, 1, 2)
+    assert "kept in memory only" in caplog.text
+    with pytest.warns(RuntimeWarning, match=rf"{data_id} was closed with 3 chunk\(s\) neither.*lost"):
+        await streamer.close(drain_timeout_s=0.05)
+
+
+async def test_close_without_disk_drains(service: Hosted, no_disk: Path) -> None:
+    """With no spool, close waits until the server has everything."""
+    streamer = make_async(service.url, KEY, spool_dir=no_disk)
+    data_id = await begin(streamer, 0, 1, 2)
+    await streamer.close()
+    assert [service.frames(data_id, k).tolist() for k in range(3)] == [noise(k).tolist() for k in range(3)]
+
+
+async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
+    """close() twice does nothing; each verb says afterwards that it is closed."""
+    data_id = await begin(streamer, 0)
+    await streamer.close()
+    await streamer.close()
+    for verb in (
+        lambda: streamer.push(data_id, 1, noise(1)),
+        lambda: streamer.push_frame(data_id, noise(1)[0]),
+        lambda: streamer.run(data_id, [noise(1)]),
+        lambda: streamer.flush(data_id),
+        lambda: streamer.finalize(data_id),
+        lambda: streamer.initialize(FPS, 0.0, CHUNK),
+        streamer.stats,
+        streamer.clock_status,
+    ):
+        with pytest.raises(ClosedError, match="closed"):
+            await verb()
+
+
+async def test_close_ends_those_who_wait(service: Hosted, no_disk: Path) -> None:
+    """A push that waits for room and a finalize that waits for the drain get ClosedError when it closes."""
+    service.verdict = lambda kind, data_id, index: answers(503)
+    streamer = make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk)
+    ending, waiting = await begin(streamer, 0), await begin(streamer)
+    finalizing = asyncio.create_task(streamer.finalize(ending))
+    pushing = asyncio.create_task(streamer.push(waiting, 0, noise(0)))
+    while not (await streamer.stats())["pushes_waiting"]:
+        await asyncio.sleep(0.005)
+    with pytest.warns(RuntimeWarning, match="lost"):
+        await streamer.close(drain_timeout_s=0.05)
+    for task in (finalizing, pushing):
+        with pytest.raises(ClosedError, match="closed"):
+            await asyncio.wait_for(task, 5.0)
+
+
+async def test_finalize_runs_out_while_the_end_is_not_acknowledged(
+    service: Hosted, streamer: AsyncRHEEDStreamer
+) -> None:
+    """Where all is stored but /end is not acknowledged, finalize says just that."""
+    service.verdict = lambda kind, data_id, index: answers(503) if kind == "end" else None
+    data_id = await begin(streamer, 0)
+    await streamer.flush(data_id)
+    with pytest.raises(DrainTimeoutError, match="not yet acknowledged the end") as caught:
+        await streamer.finalize(data_id, 0.05)
+    assert (caught.value.report["drained"], caught.value.report["closed"]) == (True, False)
+    service.verdict = lambda kind, data_id, index: None
+    assert (await streamer.finalize(data_id))["closed"]
