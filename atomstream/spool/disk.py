@@ -24,7 +24,8 @@ from atomstream.records import Piece
 TEMP_SUFFIX: Final = ".tmp"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
-_SAFE: Final = "Nothing written before is affected; the stream goes on from memory."
+WRITE_REFUSED: Final = "Nothing written before is affected; the stream goes on from memory."
+READ_REFUSED: Final = "The file was left as it is, and can be read again once the disk is well."
 _OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _RENAME_TRIES: Final = 20
 _RENAME_PAUSE_S: Final = 0.01
@@ -190,8 +191,8 @@ def _write_synced(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
 
 
 @contextmanager
-def disk_errors(action: str, path: Path) -> Iterator[None]:
-    """Turn an OSError inside into the SpoolError that a person can act on.
+def disk_errors(action: str, path: Path, safe: str = WRITE_REFUSED) -> Iterator[None]:
+    """Turn an OSError inside into the SpoolError that a person can act on; ``safe`` says what is safe.
 
     Raises:
         SpoolFullError: the disk or the user's quota has no room. SpoolError: it failed in another way.
@@ -201,10 +202,10 @@ def disk_errors(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         kind, advice = _diagnosis(error)
         reason = error.strerror or str(error)
-        raise kind(f"The spool could not {action} ({path}): {reason}. {advice}") from error
+        raise kind(f"The spool could not {action} ({path}): {reason}. {safe} {advice}") from error
 
 
 def _diagnosis(error: OSError) -> tuple[type[SpoolError], str]:
     if error.errno in _FULL:
-        return SpoolFullError, f"{_SAFE} Free some space on that disk."
-    return SpoolError, f"{_SAFE} Check that disk and who may write there, or choose another with spool_dir."
+        return SpoolFullError, "Free some space on that disk."
+    return SpoolError, "Check that disk and who may write there, or choose another with spool_dir."

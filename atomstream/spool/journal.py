@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from atomstream.errors import SpoolError
-from atomstream.spool.disk import Disk, disk_errors, write_whole
+from atomstream.spool.disk import READ_REFUSED, Disk, disk_errors, write_whole
 from atomstream.spool.entries import HEADER, Entry, Scan, pack_entry, scan
 
 
@@ -45,7 +45,7 @@ class Journal:
     def open(cls, disk: Disk, path: Path) -> tuple[Journal, Scan]:
         """Open an existing journal, with what it holds; a torn tail is cut off."""
         journal = cls(disk, path)
-        with disk_errors("open the journal", path):
+        with disk_errors("open the journal", path, READ_REFUSED):
             data = _read_all(disk, path)
             found = scan(data)
             journal._end = found.end
@@ -110,8 +110,8 @@ class Journal:
         kept = _read_all(self._disk, self.path)[: self._synced]
         if len(kept) != self._synced:
             raise OSError(None, "its earlier entries can't be read back")
-        self._disk.close(self._descriptor())
-        self._fd = None
+        fd, self._fd = self._descriptor(), None  # let go of first: a close that fails has closed all the same
+        self._disk.close(fd)
         write_whole(self._disk, self.path, [kept, *self._unsynced])
         self._suspect, self._torn = False, False
         self._synced = self._end
@@ -131,7 +131,7 @@ def replay(disk: Disk, path: Path) -> Scan:
     Raises:
         SpoolError: the disk could not read it.
     """
-    with disk_errors("read the journal", path):
+    with disk_errors("read the journal", path, READ_REFUSED):
         return scan(_read_all(disk, path))
 
 

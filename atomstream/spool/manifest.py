@@ -12,7 +12,7 @@ import google_crc32c
 
 from atomstream.errors import SpoolError
 from atomstream.records import StreamSpec
-from atomstream.spool.disk import Disk, disk_errors, write_whole
+from atomstream.spool.disk import READ_REFUSED, Disk, disk_errors, write_whole
 
 FORMAT: Final = "atomstream spool 1"
 
@@ -76,7 +76,7 @@ def read_manifest(disk: Disk, path: Path) -> StreamManifest:
     Raises:
         SpoolError: it is not there, damaged, or was edited.
     """
-    with disk_errors("read the stream's description", path), disk.open_read(path) as file:
+    with disk_errors("read the stream's description", path, READ_REFUSED), disk.open_read(path) as file:
         raw = file.readall() or b""
     try:
         fields = json.loads(raw)

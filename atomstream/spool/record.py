@@ -28,7 +28,7 @@ import msgpack
 from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Piece, Shard, Stamp
 from atomstream.spool.age import Written
-from atomstream.spool.disk import Disk, disk_errors, write_whole
+from atomstream.spool.disk import READ_REFUSED, Disk, disk_errors, write_whole
 
 MAGIC: Final = b"\x89ATREC\r\n"
 VERSION: Final = 1
@@ -121,7 +121,7 @@ def read_head(disk: Disk, path: Path) -> RecordHead:
     Raises:
         RecordCorruptError: it is damaged. SpoolError: the disk could not read it.
     """
-    with disk_errors("read a record", path), disk.open_read(path) as file:
+    with disk_errors("read a record", path, READ_REFUSED), disk.open_read(path) as file:
         return _head_from(file, path)
 
 
@@ -159,7 +159,7 @@ def read_windows(disk: Disk, path: Path, window: int = WINDOW_BYTES) -> Iterator
     Raises:
         RecordCorruptError: it is damaged (the last window is withheld). SpoolError: it could not be read.
     """
-    with disk_errors("read a record", path), disk.open_read(path) as file:
+    with disk_errors("read a record", path, READ_REFUSED), disk.open_read(path) as file:
         head = _head_from(file, path)
         left, crc = head.nbytes, 0
         while left:

@@ -1,0 +1,190 @@
+"""A fault at every single disk call: nothing acknowledged is lost, and the next start is right (promise P13)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from spool_kit import (
+    FaultyDisk,
+    delivered,
+    new_spool,
+    new_stream,
+    payload,
+    reopened,
+    shard,
+)
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool import StreamSpool
+
+
+class Told:
+    """What a scenario was told: which of its steps were acknowledged."""
+
+    def __init__(self) -> None:
+        self.done: dict[int, str] = {}
+        self.maybe: dict[int, set[str]] = {}
+
+    @contextmanager
+    def step(self, index: int, state: str) -> Iterator[None]:
+        try:
+            yield
+        except SpoolError:
+            self.maybe.setdefault(index, {self.done.get(index, "none")}).add(state)
+        else:
+            self.done[index] = state
+            self.maybe.pop(index, None)
+
+
+def life(stream: StreamSpool, told: Told) -> None:
+    """A bit of everything; each step goes on whether or not the one before worked."""
+    for index in range(4):
+        with told.step(index, "pending"):
+            stream.put(shard(index))
+    for index, state, act in _ends(stream):
+        with told.step(index, state):
+            act()
+    with told.step(4, "pending"):
+        stream.put(shard(4))
+    if told.done.get(2) == "quarantined":
+        with told.step(2, "pending"):
+            stream.requeue(2)
+
+
+def _ends(stream: StreamSpool) -> list[tuple[int, str, Callable[[], None]]]:
+    return [
+        (0, "stored", lambda: stream.forget(0)),
+        (1, "dropped", lambda: stream.discard(1, "dropped", "no room")),
+        (2, "quarantined", lambda: stream.quarantine(2, "422")),
+    ]
+
+
+def check(stream: StreamSpool, told: Told, context: object) -> None:
+    """All that was acknowledged holds; what was refused either happened or did not; nothing is garbled."""
+    for index in range(5):
+        allowed = told.maybe.get(index, {told.done.get(index, "none")})
+        state = stream.history.states.get(index, "none")
+        assert state in allowed, (index, state, allowed, context)
+        assert (index in stream.pending()) == (state == "pending"), (index, context)
+        assert (index in stream.quarantined()) <= (state == "quarantined"), (index, context)
+    for index in stream.pending():
+        assert delivered(stream, index) == payload(shard(index)), (index, context)
+    if told.done.get(2) == "quarantined" and 2 not in told.maybe:
+        assert stream.quarantined() == [2], context
+
+
+def attempt(root: Path, disk: FaultyDisk) -> Told:
+    told = Told()
+    try:
+        stream = new_stream(root, disk)
+    except SpoolError:
+        return told
+    life(stream, told)
+    try:
+        stream.close()
+    except SpoolError:
+        assert disk.calls[-1] == "close"
+    return told
+
+
+FAULTS = [(code, late) for code in (errno.EIO, errno.ENOSPC, errno.EROFS) for late in (False, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "late"), FAULTS)
+def test_one_failing_call(tmp_path: Path, code: int, late: bool) -> None:
+    """Whichever disk call fails, and however, nothing acknowledged is lost and the next start is right."""
+    clean = FaultyDisk()
+    assert len(attempt(tmp_path / "clean", clean).done) == 5
+    for number in range(len(clean.calls)):
+        disk = FaultyDisk(number, code=code, late=late)
+        told = attempt(tmp_path / str(number), disk)
+        if told.done or told.maybe:
+            again = reopened(tmp_path / str(number))
+            check(again, told, (number, disk.calls[number]))
+            again.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "late"), FAULTS)
+def test_a_disk_that_dies(tmp_path: Path, code: int, late: bool) -> None:
+    """From any call on everything fails; once the disk is back, all that was acknowledged is there."""
+    clean = FaultyDisk()
+    attempt(tmp_path / "clean", clean)
+    for number in range(len(clean.calls)):
+        disk = FaultyDisk(number, 1 << 30, code=code, late=late)
+        told = attempt(tmp_path / str(number), disk)
+        if told.done or told.maybe:
+            again = reopened(tmp_path / str(number))
+            check(again, told, (number, disk.calls[number]))
+            again.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "late"), FAULTS)
+def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
+    """An opening that fails, or that a fault accompanies, changes nothing of what is there."""
+    told = Told()
+    stream = new_stream(tmp_path)
+    life(stream, told)
+    stream.close()
+    for number in range(200):
+        (stream.folder / "stream.json").write_text("damaged")
+        with (stream.folder / "journal").open("ab") as file:
+            file.write(b"\xa7Jtorn")
+        disk = FaultyDisk(number, code=code, late=late)
+        with suppress(SpoolError):
+            opened = reopened(tmp_path, disk)
+            disk.heal()
+            check(opened, told, number)
+            opened.close()
+        healed = reopened(tmp_path)
+        check(healed, told, number)
+        healed.close()
+        if len(disk.calls) <= number:
+            return
+    pytest.fail("the faults never got past the opening")
+
+
+def test_a_full_disk_drains(tmp_path: Path) -> None:
+    """With not a byte left for the journal, confirmed records go all the same, and stay gone."""
+    disk = FaultyDisk(code=errno.ENOSPC)
+    stream = new_stream(tmp_path, disk)
+    for index in range(3):
+        stream.put(shard(index))
+    stream.quarantine(2, "422")
+    real = disk.write
+    disk.write = lambda fd, pieces: _refuse()  # type: ignore[method-assign,misc]
+    stream.forget(0)
+    stream.discard(1, "purged", "asked for")
+    stream.discard(2, "purged", "asked for")
+    with pytest.raises(SpoolFullError):
+        stream.forget(9)
+    assert stream.pending() == []
+    assert sum(path.stat().st_size for path in stream.folder.glob("chunk-*")) == 0
+    assert new_spool(tmp_path).status()["bytes"] == 0
+    disk.write = real  # type: ignore[method-assign]
+    stream.close()
+    again = reopened(tmp_path)
+    assert again.history.states == {0: "stored", 1: "purged", 2: "purged"}
+    assert not list(again.folder.glob("chunk-*"))
+    again.close()
+
+
+def _refuse() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_the_words_of_a_fault(tmp_path: Path) -> None:
+    """A fault's sentence names the chunk, the file and the reason, and says what is safe and what to do."""
+    disk = FaultyDisk(code=errno.ENOSPC)
+    stream = new_stream(tmp_path, disk)
+    disk.first = disk.last = len(disk.calls) + 2
+    with pytest.raises(SpoolFullError, match=r"chunk 5 of stream .*chunk-00000005\.rec.*Free some space"):
+        stream.put(shard(5))
+    assert stream.put(shard(5)) is not None
+    stream.close()
