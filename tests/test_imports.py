@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from scripts import run_python
+
+HEAVY: Final = ["pandas", "xarray", "scipy", "zarr", "av", "tifffile", "sqlalchemy", "msgspec", "tqdm"]
+LOADED: Final = "import json, sys; print(json.dumps([name for name in {names} if name in sys.modules]))"
+
+
+def loaded_after(statement: str, names: list[str]) -> list[str]:
+    done = run_python("-c", f"{statement}\n{LOADED.format(names=names)}")
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_package_alone_loads_nothing() -> None:
+    """``import atomstream`` loads no library at all: the front doors come on first use."""
+    assert loaded_after("import atomstream", ["numpy", "aiohttp", "anyio", "zstandard", *HEAVY]) == []
+
+
+def test_the_client_loads_nothing_that_only_others_need() -> None:
+    """The streamers load neither the server's packages nor pandas, xarray, scipy or a video decoder."""
+    assert loaded_after("from atomstream import RHEEDStreamer, AsyncRHEEDStreamer", HEAVY) == []
+    assert loaded_after("from atomstream import RHEEDStreamer", ["numpy", "aiohttp"]) == ["numpy", "aiohttp"]
