@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from atomstream.server import dashboard
 from atomstream.server.auth import KeyRing, require_key
 from atomstream.server.house import HOUSE, House
 from atomstream.server.origin import HostGuard, guard_origin
 from atomstream.server.replies import errors_to_replies
 from atomstream.server.routes import clock, entries, names, streams, uploads
 
-PUBLIC = frozenset({clock.reference_time, clock.health, clock.front_page, uploads.put_chunk})
-"""Handlers that want no key: time, life, a page without data, and the PUT, whose URL is signed."""
+PUBLIC = frozenset({clock.reference_time, clock.health, uploads.put_chunk}) | dashboard.PUBLIC
+"""Handlers that want no key: time, life, pages without data, and the PUT, whose URL is signed."""
+BROWSABLE = frozenset({entries.list_entries})
+"""Handlers that the dashboard's pages call: there a browser's session stands for the key."""
 
 
 def build_app(house: House, keys: KeyRing) -> web.Application:
     """The application of one server. Paths are exactly the protocol's: none redirects, none is tidied."""
     guard = HostGuard(house.settings)
-    app = web.Application(middlewares=[errors_to_replies, guard_origin(guard), require_key(keys, PUBLIC)])
+    key_guard = require_key(keys, PUBLIC, instead=dashboard.has_session)
+    app = web.Application(middlewares=[errors_to_replies, guard_origin(guard), key_guard])
     app[HOUSE] = house
     app.add_routes(ROUTES)
+    dashboard.install(app, house, keys, BROWSABLE)
     app.on_response_prepare.append(_sign)
     return app
 
@@ -30,7 +35,6 @@ async def _sign(_request: web.Request, response: web.StreamResponse) -> None:
 
 
 ROUTES = [
-    web.get("/", clock.front_page),
     web.get("/health", clock.health),
     web.get("/gateway/time", clock.reference_time),
     web.get("/physical_samples/", names.list_samples),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,18 +76,27 @@ class KeyRing:
 
     def opens(self, presented: str) -> bool:
         """Whether ``presented`` is one of the keys; takes the same time wherever they differ."""
-        mark = fingerprint(presented)
+        return self.knows(fingerprint(presented))
+
+    def knows(self, mark: bytes) -> bool:
+        """The same of a key of which only the :func:`fingerprint` is at hand."""
         # Summed, for `any` would stop at the first match and tell by its time which key it was.
         return sum(hmac.compare_digest(mark, known) for known in self._fingerprints) > 0
 
 
-def require_key(keys: KeyRing, public: frozenset[Any]) -> Any:
-    """A middleware that asks for a key at every handler but the ``public`` ones, unknown paths included."""
+def require_key(
+    keys: KeyRing, public: frozenset[Any], instead: Callable[[web.Request], bool] = lambda _: False
+) -> Any:
+    """A middleware that asks for a key at every handler but the ``public`` ones, unknown paths included.
+
+    Where a request has none, ``instead`` may vouch for it: a browser's session does.
+    """
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.match_info.handler not in public:
-            _check(keys, request.headers.get(HEADER))
+        presented = request.headers.get(HEADER)
+        if request.match_info.handler not in public and (presented or not instead(request)):
+            _check(keys, presented)
         return await handler(request)
 
     return check_key

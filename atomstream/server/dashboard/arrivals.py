@@ -1,0 +1,87 @@
+"""How the chunks of each stream come in: how late, how fast, and when the disk will be full at that rate."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from atomstream.server.events import ChunkStored
+
+KEPT = 64
+RECENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One chunk: when it was stored (monotonic s), how long after its last frame (s), its frames and bytes."""
+
+    at_s: float
+    late_s: float
+    n_frames: int
+    nbytes: int
+    clock_offset_ms: float | None
+    clock_uncertainty_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The recent past of a stream. Rates are over the time between chunks, None until there are two.
+
+    ``late_s`` is how long after its last frame's exposure the newest chunk was stored; ``late_growth`` by how
+    many seconds that grew each second: above 0 the link carries less than the camera makes.
+    """
+
+    late_s: float
+    late_growth: float | None
+    frames_per_s: float | None
+    bytes_per_s: float | None
+    silent_s: float
+    clock_offset_ms: float | None
+    clock_uncertainty_ms: float | None
+
+
+class Arrivals:
+    """Notes chunks as they are stored; knows nothing from before the server's start."""
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._monotonic = monotonic
+        self._wall = wall
+        self._of: defaultdict[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=KEPT))
+
+    async def note(self, stored: ChunkStored) -> None:
+        """Listen to :attr:`Events.chunk_stored`. A repeat tells nothing new."""
+        if stored.committed.repeated:
+            return
+        ticket = stored.ticket
+        self._of[ticket.data_id].append(
+            Arrival(
+                at_s=self._monotonic(),
+                late_s=self._wall() - ticket.end_unix_ms / 1000.0,
+                n_frames=stored.committed.n_frames,
+                nbytes=stored.committed.nbytes,
+                clock_offset_ms=ticket.clock_offset_ms,
+                clock_uncertainty_ms=ticket.clock_uncertainty_ms,
+            )
+        )
+
+    def pace(self, data_id: str) -> Pace | None:
+        """How a stream has come in lately; None where nothing came since the server's start."""
+        if data_id not in self._of:
+            return None
+        now, newest = self._monotonic(), self._of[data_id][-1]
+        recent = [one for one in self._of[data_id] if newest.at_s - one.at_s <= RECENT_S]
+        took_s = newest.at_s - recent[0].at_s
+        later, known = recent[1:], took_s > 0
+        return Pace(
+            late_s=newest.late_s,
+            late_growth=(newest.late_s - recent[0].late_s) / took_s if known else None,
+            frames_per_s=sum(one.n_frames for one in later) / took_s if known else None,
+            bytes_per_s=sum(one.nbytes for one in later) / took_s if known else None,
+            silent_s=now - newest.at_s,
+            clock_offset_ms=newest.clock_offset_ms,
+            clock_uncertainty_ms=newest.clock_uncertainty_ms,
+        )

@@ -1,0 +1,91 @@
+"""``GET /dashboard/streams/{id}/results.csv``: all results of a stream, one row a frame, the units in the second."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from atomstream.analysis import UNITS
+from atomstream.server.archive_columns import COLUMN_CHUNK
+from atomstream.server.dashboard.columns import ColumnReader, column_attributes, column_dimension
+from atomstream.server.dashboard.series import READER, number
+from atomstream.server.house import house_of
+
+FIRST = {"frame": "1", "time": "s"}
+_LEAVE_OUT = frozenset({"time", "time_seconds"})
+_ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
+
+
+async def results_csv(request: web.Request) -> web.StreamResponse:
+    """The query: ``step``, to have every n-th frame alone. Frames that never came have an empty time."""
+    step = int(number(request.query, "step", 1, 1, 1_000_000))
+    data_id, streams = request.match_info["data_id"], house_of(request).streams
+    archive = await streams.archive(data_id)
+    reply = web.StreamResponse(
+        headers={
+            "Content-Type": "text/csv; charset=utf-8",
+            # The name has the id alone: a stream's own name is a stranger's text, and file systems are touchy.
+            "Content-Disposition": f'attachment; filename="atomstream-{data_id}.csv"',
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
+    )
+    await reply.prepare(request)
+    pieces = csv_pieces(request.app[READER], archive.folder / "frames.zarr", archive.n_frames(), step)
+    while piece := await asyncio.to_thread(next, pieces, ""):
+        await reply.write(piece.encode())
+    await reply.write_eof()
+    return reply
+
+
+def csv_pieces(reader: ColumnReader, group: Path, n_frames: int, step: int) -> Iterator[str]:
+    """The text, piece by piece, so that a growth of hours fits in any memory."""
+    names = result_names(group)
+    units = [unit_of(group / name, name) for name in names]
+    yield _lines([[*FIRST, *names], [*FIRST.values(), *units]])
+    for start in range(0, n_frames, COLUMN_CHUNK):
+        stop = min(n_frames, start + COLUMN_CHUNK)
+        picks = np.arange(-(-start // step) * step, stop, step)
+        if len(picks):
+            yield _rows(reader, group, ["time", *names], start, stop, picks)
+
+
+def result_names(group: Path) -> list[str]:
+    """The per-frame arrays of results there are, by name: the known ones in their order, then the regions'."""
+    found = {path.parent.name for path in group.glob("*/zarr.json")} - _LEAVE_OUT
+    of_frames = {name for name in found if column_dimension(group / name) == "time"}
+    known = [name for name in UNITS if name in of_frames]
+    return [*known, *sorted(of_frames - set(known))]
+
+
+def unit_of(column: Path, name: str) -> str:
+    """The unit of a column: what its array says, else what the analysis says."""
+    unit = column_attributes(column).get("units")
+    told = isinstance(unit, str) and _ATTRIBUTE_UNIT.fullmatch(unit)
+    return str(unit) if told else UNITS.get(name, "")
+
+
+def _rows(
+    reader: ColumnReader, group: Path, names: list[str], start: int, stop: int, picks: np.ndarray[Any, Any]
+) -> str:
+    columns = [reader.values(group / name, start, stop)[picks - start] for name in names]
+    table = zip(picks.tolist(), *(column.tolist() for column in columns), strict=True)
+    return _lines([frame, *(_cell(value) for value in values)] for frame, *values in table)
+
+
+def _cell(value: float) -> str:
+    return "" if value != value else f"{value:.9g}"  # NaN alone differs from itself
+
+
+def _lines(rows: Any) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerows(rows)
+    return out.getvalue()

@@ -1,0 +1,57 @@
+// Requests to the server that this page came from, with the session's cookie.
+
+export class RequestError extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+/** JSON of a reply (null where there is none). Without a session it leads to the login page. */
+export async function ask(path, { method = "GET", body, signal } = {}) {
+  const reply = await request(path, { method, body, signal });
+  return reply.status === 204 ? null : reply.json();
+}
+
+export async function askBytes(path, { signal } = {}) {
+  const reply = await request(path, { signal });
+  return { bytes: await reply.arrayBuffer(), headers: reply.headers };
+}
+
+async function request(path, { method = "GET", body, signal }) {
+  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
+  const options = { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) };
+  let reply;
+  try {
+    reply = await fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new RequestError(0, "The server does not answer.");
+  }
+  if (reply.status === 401 && !path.startsWith("/session")) goToLogin();
+  if (!reply.ok) throw new RequestError(reply.status, await detailOf(reply));
+  return reply;
+}
+
+async function detailOf(reply) {
+  try {
+    const detail = (await reply.json()).detail;
+    return typeof detail === "string" ? detail : `The server answered ${reply.status}.`;
+  } catch {
+    return `The server answered ${reply.status}.`;
+  }
+}
+
+export function goToLogin() {
+  const here = location.pathname + location.search;
+  location.replace(here === "/" ? "/login" : `/login?next=${encodeURIComponent(here)}`);
+}
+
+export async function logOut() {
+  await ask("/session", { method: "DELETE" }).catch(() => {});
+  location.replace("/login");
+}
+
+export function socketUrl(path) {
+  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${path}`;
+}

@@ -1,0 +1,74 @@
+// Numbers for people: as many digits as their uncertainty warrants, real units, times of a growth.
+
+const MINUS = "\u2212";
+const UNITS = { "1/min": "rpm", "1/s": "/s", "1": "", "counts/px": "counts/px" };
+
+export function unitText(unit) {
+  return UNITS[unit] ?? unit ?? "";
+}
+
+/** Digits after the point so that `sigma` shows one digit, or two where it begins with 1 or 2. */
+export function decimalsFor(sigma) {
+  if (!(sigma > 0)) return 3;
+  const exponent = Math.floor(Math.log10(sigma));
+  const leading = sigma / 10 ** exponent;
+  return Math.min(9, Math.max(0, (leading < 2.95 ? 1 : 0) - exponent));
+}
+
+export function fixed(value, decimals) {
+  return value.toFixed(decimals).replace("-", MINUS);
+}
+
+/** `{ value: "0.402", sigma: "0.003" }`; without an uncertainty four significant digits. */
+export function withSigma(value, sigma) {
+  if (sigma === null || sigma === undefined || !(sigma > 0)) return { value: brief(value), sigma: "" };
+  const decimals = decimalsFor(sigma);
+  return { value: fixed(value, decimals), sigma: fixed(sigma, decimals) };
+}
+
+/** Four significant digits, thousands apart, powers of ten where a number is very small. */
+export function brief(value, digits = 4) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size >= 10 ** digits) return Math.round(value).toLocaleString("en-GB").replaceAll(",", "\u202f").replace("-", MINUS);
+  if (size !== 0 && size < 1e-4) return value.toExponential(1).replaceAll("-", MINUS);
+  return String(Number(value.toPrecision(digits))).replace("-", MINUS);
+}
+
+/** Time of a growth: `4.2 s`, `1:02.5`, `2:03:04`. */
+export function duration(seconds, { tenths = true } = {}) {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
+  const sign = seconds < 0 ? MINUS : "";
+  const whole = tenths ? Math.round(Math.abs(seconds) * 10) / 10 : Math.round(Math.abs(seconds));
+  const hours = Math.floor(whole / 3600);
+  const minutes = Math.floor((whole % 3600) / 60);
+  const rest = whole % 60;
+  const shown = tenths && hours === 0 ? rest.toFixed(1).padStart(4, "0") : String(Math.floor(rest)).padStart(2, "0");
+  return hours ? `${sign}${hours}:${String(minutes).padStart(2, "0")}:${shown}` : `${sign}${minutes}:${shown}`;
+}
+
+export function ageText(seconds) {
+  if (seconds < 10) return `${Math.max(0, seconds).toFixed(1)} s`;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
+export function bytesText(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  const step = bytes > 0 ? Math.min(units.length - 1, Math.floor(Math.log10(bytes) / 3)) : 0;
+  return `${brief(bytes / 1000 ** step, 3)} ${units[step]}`;
+}
+
+export function momentText(unixMs) {
+  return new Date(unixMs).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+}
+
+export const STATUS = {
+  stream_active: ["Live", "live"],
+  stream_interrupted: ["Interrupted", "warn"],
+  stream_finalizing: ["Finishing", "live"],
+  stream_error: ["No data for long", "bad"],
+  success: ["Complete", ""],
+  error: ["Failed", "bad"],
+};

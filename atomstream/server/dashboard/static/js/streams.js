@@ -1,0 +1,84 @@
+// The list of streams: live ones first, then the newest; searched on the server.
+import { ask, logOut } from "./api.js";
+import { byId, el, isTyping, say, setHidden } from "./dom.js";
+import { duration, momentText, STATUS } from "./format.js";
+import { setUpTheme } from "./theme.js";
+
+const SHOWN = 200;
+const REFRESH_MS = 3000;
+const ORDER = ["stream_active", "stream_finalizing", "stream_interrupted"];
+const search = byId("search");
+let newest = 0;
+let shown = "";
+
+async function refresh() {
+  const number = ++newest;
+  const words = search.value.trim().split(/\s+/).filter(Boolean);
+  const query = words.map((word) => `keywords=${encodeURIComponent(word)}`).join("&");
+  try {
+    const entries = await ask(`/data_entries/${query ? `?${query}` : ""}`);
+    if (number === newest) show(entries, words.length > 0);
+    setHidden(byId("notice"), true);
+  } catch (error) {
+    if (error.status === 401) return;
+    say(byId("notice"), `${error.message} Trying again.`);
+    setHidden(byId("notice"), false);
+  }
+}
+
+function show(entries, searched) {
+  const rank = (entry) => (ORDER.indexOf(entry.pipeline_status) + ORDER.length + 1) % (ORDER.length + 1);
+  const sorted = entries.map((entry, place) => ({ entry, place })).sort((a, b) => rank(a.entry) - rank(b.entry) || a.place - b.place);
+  const first = sorted.slice(0, SHOWN).map(({ entry }) => entry);
+  // Only where something changed: the list keeps its focus and its place.
+  const told = JSON.stringify(first);
+  if (told !== shown) draw(first);
+  shown = told;
+  const live = entries.filter((entry) => entry.pipeline_status === "stream_active").length;
+  const more = entries.length > SHOWN ? `, the first ${SHOWN} shown: search for others` : "";
+  say(byId("count"), `${entries.length} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
+  setHidden(byId("empty"), entries.length > 0);
+  say(byId("empty"), searched ? "No stream has these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.");
+}
+
+function draw(entries) {
+  const focused = document.activeElement?.getAttribute?.("href");
+  byId("list").replaceChildren(...entries.map(row));
+  if (focused?.startsWith("/streams/")) document.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function row(entry) {
+  const [status, tone] = STATUS[entry.pipeline_status] ?? [entry.pipeline_status, ""];
+  const meta = entry.file_metadata ?? {};
+  const facts = [
+    entry.physical_sample_name,
+    ...(entry.projects ?? []).map((project) => project.name),
+    meta.rotations_per_min ? `${meta.rotations_per_min} rpm` : null,
+    ...(entry.tags ?? []).map((tag) => tag.name),
+  ];
+  return el("li", {}, el("a", { href: `/streams/${encodeURIComponent(entry.data_id)}` },
+    el("span", { class: "name", dir: "auto" }, entry.raw_name),
+    el("span", { class: `status ${tone}` }, status),
+    el("span", { class: "length num" }, duration(entry.growth_length, { tenths: false })),
+    el("span", { class: "when" }, momentText(Date.parse(entry.upload_datetime))),
+    el("span", { class: "sub", dir: "auto" }, facts.filter(Boolean).join(" · ") || "No sample"),
+  ));
+}
+
+setUpTheme();
+byId("logout").addEventListener("click", logOut);
+byId("search-form").addEventListener("submit", (event) => event.preventDefault());
+let typed;
+search.addEventListener("input", () => {
+  clearTimeout(typed);
+  typed = setTimeout(refresh, 150);
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !isTyping(event)) {
+    event.preventDefault();
+    search.focus();
+  }
+});
+setInterval(() => { if (!document.hidden) refresh(); }, REFRESH_MS);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+refresh();
