@@ -8,6 +8,7 @@ from aiohttp import web
 
 from atomstream.server.replies import json_reply
 
+
 async def reference_time(_request: web.Request) -> web.Response:
     """``GET /gateway/time``: when the request was received and when the reply left, UTC ms."""
     received = time.time_ns()
