@@ -6,6 +6,7 @@ import atexit
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 from atomstream.errors import ClosedError
 from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.spool import SpoolStatus
-from atomstream.streaming.portal import Portal
+from atomstream.streaming.portal import Portal, result_of
 from atomstream.streaming.status import StreamerStats
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
 
@@ -158,6 +159,9 @@ class RHEEDStreamer:
             self._portal.stop()
             _live.discard(self)
 
+    def _begin_close(self, drain_timeout_s: float) -> Future[None]:
+        return self._portal.start(lambda: self._streamer.close(drain_timeout_s))
+
     def __enter__(self) -> Self:
         return self
 
@@ -180,12 +184,14 @@ _live: set[RHEEDStreamer] = set()
 
 
 def _close_all() -> None:
-    for streamer in list(_live):
-        if streamer._pid == os.getpid():
-            try:
-                streamer.close(EXIT_WAIT_S)
-            except BaseException as error:  # an exit hook has nobody above it who could act
-                print(f"atomstream: at exit: {error}", file=sys.stderr)  # noqa: T201
+    # All of them begin before the first is waited for: together they may take no longer than one.
+    mine = [streamer for streamer in _live if streamer._pid == os.getpid() and streamer._portal.running]
+    for streamer, closing in [(streamer, streamer._begin_close(EXIT_WAIT_S)) for streamer in mine]:
+        try:
+            result_of(closing)
+        except BaseException as error:  # an exit hook has nobody above it who could act
+            print(f"atomstream: at exit: {error}", file=sys.stderr)  # noqa: T201
+        streamer._portal.stop()
 
 
 atexit.register(_close_all)

@@ -43,17 +43,25 @@ class Portal:
         Raises:
             ClosedError: the portal was stopped. Else what ``verb`` raises, itself.
         """
+        future = self.start(verb)
         try:
-            future = self._portal.start_task_soon(verb)
-        except RuntimeError as error:
-            raise ClosedError("The streamer is closed.") from error
-        try:
-            return _result(future)
+            return result_of(future)
         except BaseException:
             if not future.done():
                 future.cancel()
                 concurrent.futures.wait([future], timeout=CANCEL_S)
             raise
+
+    def start(self, verb: Callable[[], Awaitable[T]]) -> concurrent.futures.Future[T]:
+        """Begin ``await verb()`` in the loop.
+
+        Raises:
+            ClosedError: the portal was stopped.
+        """
+        try:
+            return self._portal.start_task_soon(verb)
+        except RuntimeError as error:
+            raise ClosedError("The streamer is closed.") from error
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """End the loop and its thread; harmless when repeated."""
@@ -75,7 +83,8 @@ class Portal:
             await portal.sleep_until_stopped()
 
 
-def _result(future: concurrent.futures.Future[T]) -> T:
+def result_of(future: concurrent.futures.Future[T]) -> T:
+    """The result, waited for in a way that Ctrl-C can end."""
     while not future.done():
         concurrent.futures.wait([future], timeout=SLICE_S)
     return future.result()
