@@ -61,12 +61,12 @@ class Depot:
         self.submit(lambda: _settle(loop, future, call))
         return await future
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Do what was submitted, then end; what was put off is left."""
+    def stop(self) -> list[threading.Thread]:
+        """Let the thread do what was submitted, then end; what was put off is left. Never waits."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
-        self._thread.join(timeout_s)
+        return [self._thread]
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

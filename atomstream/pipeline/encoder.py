@@ -70,13 +70,12 @@ class Encoder:
             self._jobs.remove(lowest)
             return lowest
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End the threads after the chunk each is at; what was not begun stays undone."""
+    def stop(self) -> list[threading.Thread]:
+        """Let the threads end after the chunk each is at; what was not begun stays undone. Never waits."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
-        for thread in self._threads:
-            thread.join(timeout_s)
+        return self._threads
 
     def _work(self) -> None:
         encoder = ShardEncoder(self._level)

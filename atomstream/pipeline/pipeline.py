@@ -22,6 +22,7 @@ from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.depot import Depot
 from atomstream.pipeline.encoder import Encoder, Job
+from atomstream.pipeline.exits import ended
 from atomstream.pipeline.filler import Filler
 from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.intake import Intake
@@ -137,8 +138,8 @@ class Pipeline:
         for stream in self.streams.values():
             stream.ledger.pulse.ring()
         await self.uploader.close()
-        await asyncio.to_thread(self.encoder.stop)
-        await asyncio.to_thread(self.depot.stop)
+        await ended(self.encoder.stop())
+        await ended(self.depot.stop())
         self.intake.close()
         self.keeper.close()
         self.pool.clear()

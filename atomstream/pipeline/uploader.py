@@ -20,6 +20,7 @@ from atomstream.errors import (
     StreamGoneError,
 )
 from atomstream.pipeline.breaker import Breaker
+from atomstream.pipeline.exits import interpreter_ends
 from atomstream.pipeline.lanes import Lanes
 from atomstream.pipeline.parcel import Courier, Parcel
 from atomstream.pipeline.retry import delay_s
@@ -152,11 +153,12 @@ class Uploader:
             self._endpoint.gave_up(endpoint_ticket)
             lane.breaker.gave_up(lane_ticket)
             self._outcomes.refused(parcel, str(error))
-        except Exception as error:
+        except Exception:
+            # Nothing is known against the chunk: it stays pending, and what is on disk stays there.
             self._endpoint.gave_up(endpoint_ticket)
             lane.breaker.gave_up(lane_ticket)
-            self._outcomes.refused(parcel, f"internal error: {error!r}")
-            raise
+            if not interpreter_ends():
+                raise
         else:
             self._reached(parcel)
             if lane.breaker.succeeded():

@@ -130,10 +130,10 @@ class Engine:
                 f"Stream {data_id} was finalized before: it takes no more frames. What is left of it is delivered.",
                 data_id=data_id,
             )
+        stream.recovered = False  # at once: a recovered stream is let go as soon as it is delivered
+        self.pipeline.gate.open(data_id)
         if self._settings.clock_sync:
             await self._clock.start()
-        stream.recovered = False
-        self.pipeline.gate.open(data_id)
         return stream.ledger.next_index
 
     async def _open_left(self, data_id: str) -> Stream:
@@ -230,7 +230,8 @@ class Engine:
 
     async def _safe(self, stream: Stream) -> None:
         if stream.spool is not None:
-            await wait_for(self.pipeline, stream, lambda: stream.ledger.unsafe == 0)
+            # Whatever failed elsewhere: the disk may still take what is in memory.
+            await stream.ledger.pulse.until(lambda: stream.ledger.unsafe == 0)
             return
         await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
         ending = self.endings.get(stream.spec.data_id)
