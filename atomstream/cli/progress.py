@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,6 +14,8 @@ from atomstream.streaming.status import StreamerStats
 
 TERMINAL_S: Final = 0.2
 LOG_S: Final = 5.0
+RATE_S: Final = 5.0
+"""What a rate is the mean of."""
 
 
 class Progress:
@@ -28,6 +31,7 @@ class Progress:
         self._n_frames = n_frames
         self._stop = threading.Event()
         self._began = time.perf_counter()
+        self._recent: deque[tuple[float, int]] = deque([(self._began, 0)])
         self._thread = threading.Thread(target=self._watch, name="atomstream-progress", daemon=True)
         self.frames_sent = 0
 
@@ -49,28 +53,33 @@ class Progress:
             (self._console.show if terminal else self._console.say)(line)
 
     def _line(self, stats: StreamerStats) -> str:
-        seconds = time.perf_counter() - self._began
-        return progress_line(stats, self._data_id, seconds, self.frames_sent, self._n_frames)
+        now, sent = time.perf_counter(), self.frames_sent
+        parts = [
+            f"{now - self._began:6.1f} s",
+            f"{sent}/{self._n_frames} frames" if self._n_frames else f"{sent} frames",
+            f"{self._rate(now, sent):.0f} fps",
+            *standing(stats, self._data_id),
+        ]
+        return "  ".join(parts)
+
+    def _rate(self, now: float, sent: int) -> float:
+        self._recent.append((now, sent))
+        while len(self._recent) > 2 and self._recent[0][0] < now - RATE_S:
+            self._recent.popleft()
+        then, sent_then = self._recent[0]
+        return (sent - sent_then) / max(now - then, 1e-3)
 
 
-def progress_line(
-    stats: StreamerStats, data_id: str, seconds: float, frames_sent: int, n_frames: int | None
-) -> str:
-    """One line: time, frames, what the uplink carries, what waits, and up to which chunk all is settled."""
+def standing(stats: StreamerStats, data_id: str) -> list[str]:
+    """What the uplink carries, what waits, and up to which chunk all is settled."""
     stream = stats["streams"][data_id]
-    frames = f"{frames_sent}/{n_frames}" if n_frames else str(frames_sent)
-    # The meter's rates are means of 10 s, which say too little before that.
-    rate = frames_sent / seconds if seconds < 10.0 else stats["frames_in_per_s"]
-    sent = stats["bytes_stored"] / seconds if seconds < 10.0 else stats["bytes_out_per_s"]
+    waiting = stream["chunks_pending"]
     parts = [
-        f"{seconds:6.1f} s",
-        f"{frames} frames",
-        f"{rate:.0f} fps",
-        f"{sent / 1e6:.1f} MB/s",
-        f"backlog {stream['chunks_pending']} chunks",
+        f"{stats['bytes_out_per_s'] / 1e6:.1f} MB/s",
+        f"backlog {waiting} chunk{'' if waiting == 1 else 's'}",
         f"memory {stats['buffer_bytes_used'] / 1e6:.0f} MB",
         f"watermark {stream['watermark']}",
     ]
     if stream["standing_still"]:
         parts.append(f"waiting: {stream['standing_still']}")
-    return "  ".join(parts)
+    return parts
