@@ -150,7 +150,14 @@ class Pipeline:
     # -- encoder -> spool, uploader -----------------------------------------------------------------------
 
     def _encoded(self, job: Job, outcome: Shard | BaseException) -> None:
-        """In an encoder thread: the raw frames' memory goes back, the shard moves on."""
+        """In an encoder thread, which must not die of a mistake in silence: who waits would wait for ever."""
+        try:
+            self._hand_on(job, outcome)
+        except BaseException as error:
+            self._lose(self.streams[job.chunk.data_id], job, error)
+
+    def _hand_on(self, job: Job, outcome: Shard | BaseException) -> None:
+        """The raw frames' memory goes back, the shard moves on."""
         job.permit.shrink(outcome.nbytes if isinstance(outcome, Shard) else 0)
         if job.buffer is not None:
             self.pool.give(job.buffer)

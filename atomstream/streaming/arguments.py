@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
 
 from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, finite, whole
@@ -32,17 +32,14 @@ class InitializeRequest:
     def checked(self) -> CheckedRequest:
         """The same, each with its one type.
 
-        Warns (UserWarning) of a chunk below 2 s of frames.
-
         Raises:
             TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
         """
-        fps = finite("fps", self.fps, MIN_FPS, MAX_FPS)
         rpm = finite("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
         checked = CheckedRequest(
-            fps=fps,
+            fps=_fps(self.fps),
             rpm=rpm,
-            chunk_size=whole("chunk_size", self.chunk_size, 1, MAX_CHUNK_SIZE),
+            chunk_size=_chunk_size(self.chunk_size),
             name=_optional("stream_name", self.stream_name) or default_name(datetime.now()),
             sample=_optional("physical_sample", self.physical_sample),
             project_id=_stripped(_optional("project_id", self.project_id)),
@@ -54,8 +51,18 @@ class InitializeRequest:
                 f"azimuth={checked.azimuth!r} needs a stationary stream, but rotations_per_min is {rpm:g}: "
                 "leave azimuth out, or pass rotations_per_min=0.0."
             )
-        _warn_of_short_chunks(checked.chunk_size, fps)
         return checked
+
+    def warned(self, stacklevel: int) -> Self:
+        """This request, after a UserWarning where a chunk is below 2 s of frames; from the caller's frame.
+
+        Raises:
+            TypeError, ConfigError: ``fps`` or ``chunk_size`` can't be meant.
+        """
+        fps, chunk_size = _fps(self.fps), _chunk_size(self.chunk_size)
+        if chunk_size / fps < HOSTED_CHUNK_S:
+            warnings.warn(_short_chunks(chunk_size, fps), UserWarning, stacklevel=stacklevel + 1)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +115,20 @@ def _tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
     return tuple(_text("a tag", tag) for tag in tags)
 
 
-def _warn_of_short_chunks(chunk_size: int, fps: float) -> None:
-    seconds = chunk_size / fps
-    if seconds < HOSTED_CHUNK_S:
-        warnings.warn(
-            f"chunk_size={chunk_size} is {seconds:.3g} s of frames at {fps:g} fps. The hosted service wants "
-            f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}); an atomstream server takes "
-            "short chunks as well, and answers the sooner for them.",
-            UserWarning,
-            stacklevel=4,
-        )
+def _fps(value: float) -> float:
+    return finite("fps", value, MIN_FPS, MAX_FPS)
+
+
+def _chunk_size(value: int) -> int:
+    return whole("chunk_size", value, 1, MAX_CHUNK_SIZE)
+
+
+def _short_chunks(chunk_size: int, fps: float) -> str:
+    return (
+        f"chunk_size={chunk_size} is {chunk_size / fps:.3g} s of frames at {fps:g} fps. The hosted service wants "
+        f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}); an atomstream server takes "
+        "short chunks as well, and answers the sooner for them."
+    )
 
 
 def _frames_for_hosted(fps: float) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -14,7 +15,8 @@ from typing import Any, Final, Self, TypeVar
 from atomstream.errors import ClosedError
 from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.spool import SpoolStatus
-from atomstream.streaming.portal import Portal, result_of
+from atomstream.streaming.arguments import InitializeRequest
+from atomstream.streaming.portal import SLICE_S, Portal, result_of
 from atomstream.streaming.status import StreamerStats
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
 
@@ -54,6 +56,7 @@ class RHEEDStreamer:
         )
         self._pid = os.getpid()
         self._portal = Portal()
+        self._closing = threading.Lock()
         _live.add(self)
         self._call(self._streamer.__aenter__)
 
@@ -69,11 +72,10 @@ class RHEEDStreamer:
         azimuth: str | None = None,
     ) -> str:
         """Create a stream; see :meth:`AsyncRHEEDStreamer.initialize`."""
-        return self._call(
-            lambda: self._streamer.initialize(
-                fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
-            )
-        )
+        request = InitializeRequest(
+            fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
+        ).warned(stacklevel=2)
+        return self._call(lambda: self._streamer.initialize_quietly(request))
 
     def resume(self, data_id: str) -> int:
         """Go on with a stream that an earlier process left; see :meth:`AsyncRHEEDStreamer.resume`."""
@@ -124,6 +126,7 @@ class RHEEDStreamer:
         """Push everything that ``frames_iter`` yields, iterated here; see :meth:`AsyncRHEEDStreamer.run`."""
         if not isinstance(frames_iter, Iterable):
             raise TypeError(f"run() takes an iterable of frames, not {type(frames_iter).__name__}.")
+        self._streamer.check_open(data_id)
         for item in frames_iter:
             self._call(partial(self._streamer.push_item, data_id, item))
 
@@ -151,13 +154,18 @@ class RHEEDStreamer:
 
     def close(self, drain_timeout_s: float = 30.0) -> None:
         """Deliver what was pushed and let go of everything; see :meth:`AsyncRHEEDStreamer.close`."""
-        if self._pid != os.getpid() or not self._portal.running:
+        if self._pid != os.getpid():
             return
+        # A second thread that closes waits for the first: stopping the portal would cut its drain short.
+        while not self._closing.acquire(timeout=SLICE_S):
+            pass
         try:
-            self._portal.call(lambda: self._streamer.close(drain_timeout_s))
+            if self._portal.running:
+                self._portal.call(lambda: self._streamer.close(drain_timeout_s))
         finally:
             self._portal.stop()
             _live.discard(self)
+            self._closing.release()
 
     def _begin_close(self, drain_timeout_s: float) -> Future[None]:
         return self._portal.start(lambda: self._streamer.close(drain_timeout_s))

@@ -124,6 +124,14 @@ class StreamerLife:
             raise engine.told(stream)
         return engine, stream
 
+    def check_open(self, data_id: str) -> None:
+        """See that the stream takes frames; from any thread.
+
+        Raises:
+            ClosedError, UnknownStreamError, StreamFinalizedError, StreamGoneError: it does not.
+        """
+        self._open_stream(data_id)
+
     def _open_stream(self, data_id: str) -> tuple[Engine, Stream]:
         engine, stream = self._stream(data_id)
         if stream.ledger.sealed:

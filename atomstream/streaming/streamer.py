@@ -75,20 +75,19 @@ class AsyncRHEEDStreamer(StreamerLife):
             NotFoundError: a sample or tag UUID that does not exist; nothing was created.
             LinkError: the stream was created but not linked; it has been ended.
             ServiceError: the server refused or was not reached.
+
+        Warns:
+            UserWarning: chunks shorter than the hosted service wants.
         """
-        engine = await self._start()
-        return await engine.initialize(
-            InitializeRequest(
-                fps=fps,
-                rotations_per_min=rotations_per_min,
-                chunk_size=chunk_size,
-                stream_name=stream_name,
-                physical_sample=physical_sample,
-                project_id=project_id,
-                tags=tags,
-                azimuth=azimuth,
-            )
+        request = InitializeRequest(
+            fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
         )
+        return await self.initialize_quietly(request.warned(stacklevel=2))
+
+    async def initialize_quietly(self, request: InitializeRequest) -> str:
+        """:meth:`initialize` without the warning, for callers that give it in a frame of their own."""
+        engine = await self._start()
+        return await engine.initialize(request)
 
     async def resume(self, data_id: str) -> int:
         """Go on with a stream that an earlier process left in the spool; returns its next chunk index.
