@@ -9,11 +9,11 @@ from atomstream.server.auth import KeyRing, require_key
 from atomstream.server.house import HOUSE, House
 from atomstream.server.origin import HostGuard, guard_origin
 from atomstream.server.replies import errors_to_replies
-from atomstream.server.routes import clock, entries, names, streams, uploads
+from atomstream.server.routes import clock, entries, live, names, streams, uploads
 
 PUBLIC = frozenset({clock.reference_time, clock.health, uploads.put_chunk}) | dashboard.PUBLIC
 """Handlers that want no key: time, life, pages without data, and the PUT, whose URL is signed."""
-BROWSABLE = frozenset({entries.list_entries})
+BROWSABLE = frozenset({entries.list_entries}) | live.BROWSABLE
 """Handlers that the dashboard's pages call: there a browser's session stands for the key."""
 
 
@@ -53,4 +53,5 @@ ROUTES = [
     web.post("/data_entries/physical_sample", streams.link_sample),
     web.post("/data_entries/raw_data/staged/upload_urls/", uploads.upload_url),
     web.put("/upload/{data_id}/{index}", uploads.put_chunk),
+    *live.ROUTES,
 ]

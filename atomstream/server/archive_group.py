@@ -113,7 +113,7 @@ class ZarrGroup:
 
     def is_result(self, name: str) -> bool:
         """Whether the array of that name holds results of the analysis."""
-        return RESULT.items() <= self.documents[name].get("attributes", {}).items()
+        return bool(RESULT.items() <= self.documents[name].get("attributes", {}).items())
 
     def results(self) -> dict[str, Column]:
         """The columns of results, by name."""
@@ -141,10 +141,15 @@ class ZarrGroup:
         self._write("", self._group_document(attributes))
         self.published_at = time.monotonic()
 
+    def write_document(self, name: str) -> None:
+        """Have an array's own document on the disk as it is now."""
+        self._resize(name)
+        self._write(name, self.documents[name])
+
     def sync(self) -> None:
         """Have the documents of results, and all documents' renames, on the disk as well."""
         for name in filter(self.is_result, self.documents):
-            self._write(name, self.documents[name])
+            self.write_document(name)
         for name in ("", *self.documents):
             sync_folder(self.folder / name)
 

@@ -57,6 +57,9 @@ class ResultArrays:
                 for name in names
             }
             self._index.publish()
+        for name in made:
+            with self._index.writing:  # for one at a time: a chunk's commit need not wait for them all
+                self._index.group.write_document(name)
         return made
 
     def sync(self) -> None:

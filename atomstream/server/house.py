@@ -11,6 +11,7 @@ from atomstream.server.entries import Entries
 from atomstream.server.events import Events
 from atomstream.server.ingest import Ingest
 from atomstream.server.lifecycle import Lifecycle
+from atomstream.server.live.service import Live
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signing import UrlSigner
 from atomstream.server.streams import Streams
@@ -28,6 +29,7 @@ class House:
     ingest: Ingest
     signer: UrlSigner
     events: Events
+    live: Live
 
 
 HOUSE = web.AppKey("house", House)

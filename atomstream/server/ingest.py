@@ -12,7 +12,7 @@ from typing import BinaryIO
 import google_crc32c
 from aiohttp import StreamReader, web
 
-from atomstream.server.archive import StreamArchive
+from atomstream.server.archive import Observe, StreamArchive
 from atomstream.server.archive_records import Committed, ShardTicket
 from atomstream.server.bodies import refuse_encoded
 from atomstream.server.replies import RefusedError
@@ -38,8 +38,16 @@ class Ingest:
         self._taken = 0
         self._stopping = False
 
-    async def take(self, request: web.Request, ticket: ShardTicket, archive: StreamArchive) -> Committed:
+    async def take(
+        self,
+        request: web.Request,
+        ticket: ShardTicket,
+        archive: StreamArchive,
+        observe: Observe | None = None,
+    ) -> Committed:
         """Receive the body of ``request`` and commit it; what is refused or torn leaves no file behind.
+
+        ``observe`` sees the frames as they are decoded (see :meth:`StreamArchive.commit`).
 
         Raises:
             RefusedError: 4xx about the request, 503 at ``max_uploads`` or when stopping.
@@ -52,17 +60,22 @@ class Ingest:
             )
         self._taken += 1
         try:
-            return await self._take(request, ticket, archive, length)
+            return await self._take(request, ticket, archive, length, observe)
         finally:
             self._taken -= 1
 
     async def _take(
-        self, request: web.Request, ticket: ShardTicket, archive: StreamArchive, length: int
+        self,
+        request: web.Request,
+        ticket: ShardTicket,
+        archive: StreamArchive,
+        length: int,
+        observe: Observe | None,
     ) -> Committed:
         body = await run_in(self._writers, archive.incoming)
         try:
             crc32c = await self._receive(request, body, length)
-            return await run_in(self._decoders, archive.commit, ticket, body, crc32c)
+            return await run_in(self._decoders, archive.commit, ticket, body, crc32c, observe)
         finally:
             # A committed body was renamed away; any other one is litter.
             await run_in(self._writers, body.unlink, missing_ok=True)

@@ -24,6 +24,7 @@ from atomstream.server.house import HOUSE, House
 from atomstream.server.ingest import Ingest
 from atomstream.server.journal import Journal
 from atomstream.server.lifecycle import Lifecycle
+from atomstream.server.live.service import Live
 from atomstream.server.private import load_or_make_secret
 from atomstream.server.reindex import catch_up
 from atomstream.server.settings import ServerSettings
@@ -86,6 +87,8 @@ async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> House:
     streams = Streams(settings.streams_dir, entries)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
+    live = Live(settings, streams, events)
+    stack.push_async_callback(live.close)
     return House(
         settings=settings,
         catalogue=Catalogue(database, Journal(settings.data_dir)),
@@ -95,6 +98,7 @@ async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> House:
         ingest=ingest,
         signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
         events=events,
+        live=live,
     )
 
 
@@ -125,6 +129,7 @@ async def _listen(app: web.Application, house: House, stack: AsyncExitStack) -> 
 
 async def _stop_receiving(app: web.Application) -> None:
     app[HOUSE].ingest.stop_receiving()
+    app[HOUSE].live.hang_up()
 
 
 def _local_url(host: str, port: int) -> str:
@@ -138,6 +143,7 @@ def _local_url(host: str, port: int) -> str:
 
 async def _start_watch(house: House, stack: AsyncExitStack) -> None:
     await house.lifecycle.resume()
+    await house.live.resume()
     watch = asyncio.create_task(house.lifecycle.watch(), name="atomstream silence watch")
     stack.push_async_callback(_end_watch, watch)
 

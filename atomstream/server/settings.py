@@ -26,6 +26,10 @@ class ServerSettings:
     ``body_min_rate`` bytes a second on the whole. Of a refused upload ``linger_s`` are still read, so that the
     client sees why. ``shutdown_s`` is what running requests get at the end. ``decode_threads`` 0 means one for
     each core, at most two.
+
+    ``analysis_workers`` are processes that analyse (0: one for each core, at most two), ``analysis_shared_bytes``
+    the memory in which decoded frames are handed to them. A missing chunk is waited for ``gap_wait_s`` in the
+    analysis once a later one is there. A feed's reader may be ``feed_behind`` records behind.
     """
 
     data_dir: Path
@@ -44,11 +48,16 @@ class ServerSettings:
     decode_threads: int = 0
     linger_s: float = 2.0
     shutdown_s: float = 10.0
+    analysis_workers: int = 0
+    analysis_shared_bytes: int = 384 << 20
+    gap_wait_s: float = 5.0
+    feed_behind: int = 4096
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
         set_field(self, "data_dir", Path(self.data_dir).expanduser().absolute())
         set_field(self, "decode_threads", self.decode_threads or min(2, usable_cores()))
+        set_field(self, "analysis_workers", self.analysis_workers or min(2, usable_cores()))
         whole("port", self.port, 0, 65535)
         for name in (
             "silence_s",
@@ -58,10 +67,12 @@ class ServerSettings:
             "body_idle_s",
             "linger_s",
             "shutdown_s",
+            "gap_wait_s",
         ):
             finite(name, getattr(self, name), 1e-3, 1e9)
-        for name in ("body_min_rate", "max_uploads", "decode_threads"):
+        for name in ("body_min_rate", "max_uploads", "decode_threads", "analysis_workers", "feed_behind"):
             whole(name, getattr(self, name), 1, 1 << 30)
+        whole("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
         if not self.host:
             raise ConfigError("host is empty: give an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:

@@ -121,7 +121,8 @@ async def put_chunk(request: web.Request) -> web.Response:
     ticket = house.signer.check(request)
     archive = await house.streams.archive(ticket.data_id)
     house.lifecycle.heard(ticket.data_id)
-    committed = await house.ingest.take(request, ticket, archive)
+    with house.live.watching(ticket) as watch:
+        committed = await house.ingest.take(request, ticket, archive, watch.observe)
     await note_stored(house, ChunkStored(ticket, committed))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply(

@@ -1,0 +1,92 @@
+"""In which order the chunks of a stream are analysed, and when a missing one is passed; pure.
+
+Chunks come in index order. One that is missing while a later one is there is waited for; then it is passed,
+and where it comes after all it is a late one, whose per-frame values are filled in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do next: analyse chunk ``first``, pass the chunks ``first`` .. ``last``, or fill in ``first``."""
+
+    kind: Literal["chunk", "gap", "late"]
+    first: int
+    last: int
+
+
+class ChunkOrder:
+    """The order of one stream, from chunk ``next_index`` on. Times are monotonic seconds of the caller's.
+
+    ``passed`` are the indices below it that were missing when their turn came.
+    """
+
+    def __init__(self, gap_wait_s: float, next_index: int = 0, passed: Iterable[int] = ()) -> None:
+        self.next_index = next_index
+        self.passed = set(passed)
+        self.ended = False
+        """Set when no more comes: then nothing is waited for."""
+        self._gap_wait_s = gap_wait_s
+        self._ahead: set[int] = set()
+        self._late: list[int] = []
+        self._missed_since: float | None = None
+
+    @property
+    def backlog(self) -> int:
+        """Chunks that are there and not yet taken."""
+        return len(self._ahead) + len(self._late)
+
+    def add(self, index: int) -> None:
+        """A chunk is there; adding it again changes nothing."""
+        if index >= self.next_index:
+            self._ahead.add(index)
+        elif index in self.passed:
+            self.passed.discard(index)
+            self._late.append(index)
+
+    def take(self, now: float) -> Step | None:
+        """The next step, None where there is nothing to do until :meth:`due` or the next chunk."""
+        if self.next_index in self._ahead:
+            return self._take_chunk()
+        if self._ahead and self._gap_is_over(now):
+            return self._pass()
+        if self._late:
+            index = self._late.pop(0)
+            return Step("late", index, index)
+        return None
+
+    def _take_chunk(self) -> Step:
+        index = self.next_index
+        self._ahead.discard(index)
+        self._missed_since = None
+        self.next_index += 1
+        return Step("chunk", index, index)
+
+    def _gap_is_over(self, now: float) -> bool:
+        if self._missed_since is None:
+            self._missed_since = now
+        return self.ended or now >= self._missed_since + self._gap_wait_s
+
+    def _pass(self) -> Step:
+        first, last = self.next_index, min(self._ahead) - 1
+        self.skip(first, last)
+        return Step("gap", first, last)
+
+    def skip(self, first: int, last: int) -> None:
+        """Count ``first`` .. ``last`` as missing, whatever is there of them."""
+        # Of an absurd jump only the last ones are remembered: they are the ones that may still come.
+        self.passed.update(range(max(first, last - 100_000), last + 1))
+        self.next_index = max(self.next_index, last + 1)
+        self._ahead = {index for index in self._ahead if index >= self.next_index}
+        self._missed_since = None
+
+    def due(self, now: float) -> float | None:
+        """Seconds until a gap has been waited for; None where none is being waited for."""
+        if self._missed_since is None or not self._ahead:
+            return None
+        return max(0.0, self._missed_since + self._gap_wait_s - now)

@@ -1,0 +1,131 @@
+"""Frames that the ingest has decoded, on their way to the analysis without being decoded again.
+
+Memory mapped by the server and by its workers: a file in ``/dev/shm`` where there is one, else in the folder
+for temporary files. Its pages are claimed when it is made, never while frames are written: a full disk is then
+an error at one place, not a signal at any. Borrowing never waits; whoever gets none decodes the stored shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from atomstream.records import Frames
+from atomstream.server.archive_records import ShardTicket
+from atomstream.server.archive_shards import Frame
+
+Observe: TypeAlias = Callable[[int, int, Frame], None]
+_MEMORY: Final = Path("/dev/shm")
+_ZEROS: Final = bytes(1 << 20)
+
+
+class Slot:
+    """Room for one chunk's decoded frames; ``path`` is what a worker maps."""
+
+    def __init__(self, path: Path, nbytes: int) -> None:
+        self.path = path
+        self.nbytes = nbytes
+        with path.open("x+b") as file:
+            _claim(file.fileno(), nbytes)
+            self._map = mmap.mmap(file.fileno(), nbytes)
+
+    def writer(self, ticket: ShardTicket) -> Observe:
+        """What puts frame after frame of the ticket's chunk here."""
+        count = int(np.prod(ticket.dims))
+        flat: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(self._map, dtype=ticket.dtype, count=count)
+        frames: Frames = flat.reshape(ticket.dims)
+
+        def observe(_index: int, k: int, frame: Frame) -> None:
+            frames[k] = frame
+
+        return observe
+
+    def close(self) -> None:
+        """Give the memory back, once no worker maps it any more."""
+        with contextlib.suppress(BufferError):  # an observer that is being let go still looks at it
+            self._map.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def _claim(descriptor: int, nbytes: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, nbytes)
+        return
+    for start in range(0, nbytes, len(_ZEROS)):
+        os.write(descriptor, _ZEROS[: nbytes - start])
+
+
+class SharedFrames:
+    """All slots of a server, ``max_bytes`` at most. To be used in its loop."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._free: list[Slot] = []
+        self._total = 0
+        self._making: set[asyncio.Task[None]] = set()
+        self._folder: Path | None = None
+        self._lock = threading.Lock()
+
+    def borrow(self, nbytes: int) -> Slot | None:
+        """Room for ``nbytes``, or None for now; one is then made for the next time, if there may be more."""
+        fitting = [slot for slot in self._free if nbytes <= slot.nbytes <= 2 * nbytes]
+        if fitting:
+            self._free.remove(fitting[-1])
+            return fitting[-1]
+        self._make_room(nbytes)
+        if self._total + nbytes <= self._max_bytes:
+            self._total += nbytes
+            task = asyncio.get_running_loop().create_task(self._make(nbytes))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+        return None
+
+    def _make_room(self, nbytes: int) -> None:
+        while self._free and self._total + nbytes > self._max_bytes:
+            self._discard(self._free.pop(0))
+
+    def _discard(self, slot: Slot) -> None:
+        self._total -= slot.nbytes
+        slot.close()
+
+    async def _make(self, nbytes: int) -> None:
+        try:
+            self._free.append(await asyncio.to_thread(self._make_slot, nbytes))
+        except OSError:  # no room there: then the workers decode, which costs time alone
+            self._total -= nbytes
+            self._max_bytes = self._total
+
+    def _make_slot(self, nbytes: int) -> Slot:
+        with self._lock:
+            if self._folder is None:
+                place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+                self._folder = Path(tempfile.mkdtemp(prefix="atomstream-frames-", dir=place))
+            return Slot(self._folder / os.urandom(8).hex(), nbytes)
+
+    def give_back(self, slot: Slot) -> None:
+        """The frames in it were analysed, or will not be."""
+        self._free.append(slot)
+
+    async def close(self) -> None:
+        """Give everything back; no worker runs any more."""
+        if self._making:
+            await asyncio.wait(tuple(self._making))
+        for slot in self._free:
+            slot.close()
+        self._free.clear()
+        if self._folder is not None:
+            for path in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()

@@ -1,0 +1,253 @@
+"""The results of one stream on disk, and what of them is kept at hand.
+
+::
+
+    frames.zarr/<column>     one value a frame, beside the frames
+    analysis/results.log     numbered records: values, events, segments as they stood after so many frames
+    analysis/state           where the analyser stood some seconds ago; a shortcut after a crash, no truth
+    analysis/profiles        the waterfalls
+    analysis/running         is there while the analysis has not ended
+
+Columns are written before the record that names their frames, and the record before anybody hears of it; so
+after the death of the process at any moment, whatever a reader was told is there. What the analyser makes again
+from its earlier state is recognised by how many frames it had been fed, and is not recorded twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import google_crc32c
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.server.archive import StreamArchive
+from atomstream.server.archive_files import write_atomic
+from atomstream.server.archive_results import F32
+from atomstream.server.live.plain import TIME, Plain, packed, unit_of, unpacked
+from atomstream.server.live.record_log import RecordLog
+from atomstream.server.live.waterfall import Waterfall
+
+log = logging.getLogger("atomstream.server")
+KEPT: Final = ("values", "segments", "views", "found")
+"""What a record leaves out where it is as in the one before."""
+STREAKS: Final = "streaks"
+
+
+class ResultStore:
+    """Blocks; one writer at a time, any number of readers."""
+
+    def __init__(self, archive: StreamArchive, fps: float) -> None:
+        self.fps = fps
+        self._archive = archive
+        self.folder = archive.folder / "analysis"
+        self._log = RecordLog(self.folder / "results.log")
+        self.newest: Plain = {"values": {}, "segments": [], "views": [], "found": []}
+        self.events: list[Plain] = []
+        self.view_points: dict[int, list[Plain]] = {}
+        self.fed = 0
+        """Frames that the analysis had been fed when the newest batch was recorded."""
+        self.analysed = 0
+        """Frames that have results."""
+        self._closed_at = -1  # how many frames the last final batch had been fed
+        self.ended = False
+        self.made_unix_ms: float | None = None
+        for number in range(1, len(self._log) + 1):
+            self._note(self._log.read(number))
+        self.waterfalls = self._read_waterfalls()
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest record, 0 before the first."""
+        return len(self._log)
+
+    # -- writing -----------------------------------------------------------------------------------------
+
+    def write_columns(self, batch: Plain, only: frozenset[str] | None = None) -> None:
+        """Put a batch's per-frame columns into the archive, those in ``only`` where given."""
+        columns = {
+            name: unpacked(name, raw)
+            for name, raw in batch["columns"].items()
+            if name != TIME and (only is None or name in only)
+        }
+        if columns:
+            self._archive.results.write(batch["start"], columns, {name: unit_of(name) for name in columns})
+
+    def add_batch(self, batch: Plain, user_events: Iterable[Plain], **facts: Any) -> Plain | None:
+        """Store a batch: its message for the feed, or None for one that was recorded before."""
+        self.write_columns(batch)
+        self.note_profiles(batch)
+        if batch["fed"] <= (self._closed_at if facts.get("final") else self.fed) and not facts.get("again"):
+            return None
+        record = {
+            "type": "batch",
+            **{name: batch[name] for name in ("start", "count", "fed", *KEPT)},
+            "events": self._found_events(batch["events"], user_events),
+            "made_unix_ms": 1000.0 * time.time(),
+            **facts,
+        }
+        message = self.add(record)
+        extra = {name: batch[name] for name in ("columns", "profile", "lines")}
+        return {**message, **extra}
+
+    def _found_events(self, events: Iterable[Plain], user_events: Iterable[Plain]) -> list[Plain]:
+        """The analysis' own: the analyser tells those of the user back, which are recorded already."""
+        said = {(event["kind"], event["label"]) for event in user_events}
+        found = [event for event in events if (event["kind"], event["label"]) not in said]
+        return [self._as_event(event) for event in found if event["kind"] != "rotation"]
+
+    def _as_event(self, event: Plain) -> Plain:
+        origin = self._archive.origin_unix_ms
+        at = None if origin is None or event["time_s"] is None else origin + 1000.0 * event["time_s"]
+        name = f"{event['kind']}-{event['time_s']:.4f}" if event["time_s"] is not None else event["kind"]
+        return {"id": name, **event, "time_ms_utc": at, "by": "analysis"}
+
+    def add(self, record: Plain) -> Plain:
+        """Number and keep a record of any type; returns it as the feed tells it.
+
+        Raises:
+            OSError: the disk's; nothing was kept.
+        """
+        same = {name for name in KEPT if name in record and record[name] == self.newest[name]}
+        number = self._log.append({name: value for name, value in record.items() if name not in same})
+        self._note(record)
+        return {**record, "seq": number}
+
+    def _note(self, record: Plain) -> None:
+        if record["type"] == "end":
+            self.ended = True
+        if record["type"] != "batch":
+            return
+        self.ended = False
+        self.newest.update({name: record[name] for name in KEPT if name in record})
+        self.events = record["events"] if record.get("again") else [*self.events, *record["events"]]
+        self.fed = max(self.fed, record["fed"])
+        if record["final"]:
+            self._closed_at = record["fed"]
+        self.analysed = max(self.analysed, record["start"] + record["count"])
+        self.made_unix_ms = record["made_unix_ms"]
+        self._note_views(record)
+
+    def _note_views(self, record: Plain) -> None:
+        for view in record.get("views", ()):
+            points = self.view_points.setdefault(view["view_id"], [])
+            if not points or points[-1]["turns"] != view["turns"]:
+                period = self.newest["values"].get("oscillation_period", {}).get("value")
+                points.append({**view, **self._end_of(record), "oscillation_period": period})
+
+    def _end_of(self, record: Plain) -> Plain:
+        frame = max(0, record["start"] + record["count"] - 1)
+        time_s = float(self.times(frame, frame + 1)[0])
+        return {"frame": frame, "time_s": time_s if np.isfinite(time_s) else frame / self.fps}
+
+    def note_profiles(self, batch: Plain, waterfalls: dict[str, Waterfall] | None = None) -> None:
+        """Add a batch's profiles to ``waterfalls``, by default the stream's own."""
+        falls = self.waterfalls if waterfalls is None else waterfalls
+        if TIME not in batch["columns"]:
+            return
+        at = float(unpacked(TIME, batch["columns"][TIME])[-1])
+        for name, raw in {STREAKS: batch["profile"], **batch["lines"]}.items():
+            falls.setdefault(name, Waterfall()).add(at, np.frombuffer(raw, dtype="<f4"))
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    def message(self, seq: int, columns: Iterable[str] | None = None) -> Plain:
+        """The record of that number as the feed tells it, with per-frame columns (None: all there are).
+
+        Raises:
+            IndexError: there is no such record.
+        """
+        record = {**self._log.read(seq), "seq": seq}
+        if record["type"] != "batch":
+            return record
+        for name in KEPT:
+            if name not in record:
+                record[name] = self._last_said(name, seq)
+        return {**record, "columns": self._columns(record, columns)}
+
+    def columns(self, start: int, stop: int) -> dict[str, F32]:
+        """All per-frame columns of frames ``start`` .. ``stop``, NaN where undetermined."""
+        results = self._archive.results
+        return results.read(results.names(), start, stop)
+
+    def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Capture times of frames in s from the stream's start, NaN where none is."""
+        return self._archive.results.times(start, stop)
+
+    @property
+    def origin_unix_ms(self) -> float | None:
+        """What the stream's seconds count from, in UTC milliseconds."""
+        return self._archive.origin_unix_ms
+
+    def _last_said(self, name: str, seq: int) -> Any:
+        for number in range(seq - 1, 0, -1):
+            record = self._log.read(number)
+            if name in record:
+                return record[name]
+        return {} if name == "values" else []
+
+    def _columns(self, record: Plain, names: Iterable[str] | None) -> Plain:
+        start, stop = record["start"], record["start"] + record["count"]
+        if start == stop:
+            return {}
+        results = self._archive.results
+        wanted = results.names() if names is None else names
+        read = results.read(wanted, start, stop)
+        found = {name: packed(values, "<f4") for name, values in read.items() if np.isfinite(values).any()}
+        return {TIME: packed(results.times(start, stop), "<f8"), **found}
+
+    # -- the shortcut ------------------------------------------------------------------------------------
+
+    def save(self, snapshot: Plain) -> None:
+        """Make all so far last, then keep where the analyser stands."""
+        self._archive.results.sync()
+        self._log.sync()
+        kept = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
+        self._write("profiles", kept)
+        self._write("state", snapshot)
+
+    def load(self) -> Plain | None:
+        """What :meth:`save` kept last; None where there is nothing, or nothing whole."""
+        return self._read("state")
+
+    def _read_waterfalls(self) -> dict[str, Waterfall]:
+        kept = self._read("profiles") or {}
+        return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
+
+    def _write(self, name: str, content: Plain) -> None:
+        body = msgspec.msgpack.encode(content)
+        write_atomic(self._parts, self.folder / name, body + google_crc32c.value(body).to_bytes(4, "little"))
+
+    def _read(self, name: str) -> Plain | None:
+        with contextlib.suppress(FileNotFoundError):
+            raw = (self.folder / name).read_bytes()
+            if len(raw) > 4 and google_crc32c.value(raw[:-4]).to_bytes(4, "little") == raw[-4:]:
+                content: Plain = msgspec.msgpack.decode(raw[:-4])
+                return content
+            log.warning("%s is damaged; what it held is made again", self.folder / name)
+        return None
+
+    @property
+    def _parts(self) -> Path:
+        return self._archive.folder / "incoming"
+
+    def begin(self) -> None:
+        """Note that the analysis runs, for the next start of the server."""
+        (self.folder / "running").touch()
+
+    def end(self) -> None:
+        """Note that it has ended: all is on the disk, and nothing is left to be taken up."""
+        self.save({})
+        self._archive.finish()
+        for name in ("running", "state"):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._log.close()
