@@ -15,7 +15,7 @@ from atomstream.streaming.status import StreamerStats
 TERMINAL_S: Final = 0.2
 LOG_S: Final = 5.0
 RATE_S: Final = 5.0
-"""What a rate is the mean of."""
+"""How far back a rate looks."""
 
 
 class Progress:
@@ -63,11 +63,13 @@ class Progress:
         return "  ".join(parts)
 
     def _rate(self, now: float, sent: int) -> float:
-        self._recent.append((now, sent))
+        # From arrival to arrival: chunks come in lumps, and a window of fixed length would cut through them.
+        if sent != self._recent[-1][1]:
+            self._recent.append((now, sent))
         while len(self._recent) > 2 and self._recent[0][0] < now - RATE_S:
             self._recent.popleft()
-        then, sent_then = self._recent[0]
-        return (sent - sent_then) / max(now - then, 1e-3)
+        (first, sent_first), (last, sent_last) = self._recent[0], self._recent[-1]
+        return (sent_last - sent_first) / max(last - first, 1e-3) if now - last < RATE_S else 0.0
 
 
 def standing(stats: StreamerStats, data_id: str) -> list[str]:
