@@ -16,7 +16,8 @@ import numpy.typing as npt
 from atomstream.records import Frames
 
 MAX_WIDTH = 640
-HEADER = struct.Struct("<dI4HI")
+MAX_HEIGHT = 1280
+HEADER = struct.Struct("<d6I")
 """time (s, NaN where unknown), frame, width, height, the frame's own width and height, full scale."""
 _BITS = (8, 10, 12, 14, 16)
 
@@ -40,7 +41,7 @@ class Picture:
 
 def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0) -> Picture:
     """The picture of ``raw`` (H, W) uint8 or uint16; ``level`` is the full scale found so far (0: none)."""
-    step = -(-raw.shape[1] // MAX_WIDTH)
+    step = max(-(-raw.shape[1] // MAX_WIDTH), -(-raw.shape[0] // MAX_HEIGHT))
     level = max(level, full_scale(raw))
     small = binned(raw, step)
     if level != 255:
@@ -50,15 +51,16 @@ def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0) -> Pict
 
 
 def binned(raw: Frames, step: int) -> Frames:
-    """Means of ``step`` x ``step`` pixels; rows and columns left over at the edges are dropped."""
+    """Means of ``step`` x ``step`` pixels (or of the whole frame); rows and columns left over are dropped."""
     if step == 1:
         return raw
-    height, width = max(1, raw.shape[0] // step), max(1, raw.shape[1] // step)
+    down, across = min(step, raw.shape[0]), min(step, raw.shape[1])
+    height, width = raw.shape[0] // down, raw.shape[1] // across
     total = np.zeros((height, width), dtype=np.uint32)
-    for y in range(step):
-        for x in range(step):
-            total += raw[y::step, x::step][:height, :width]
-    mean = (total // (step * step)).astype(raw.dtype)
+    for y in range(down):
+        for x in range(across):
+            total += raw[y::down, x::across][:height, :width]
+    mean = (total // (down * across)).astype(raw.dtype)
     return cast("Frames", mean)
 
 

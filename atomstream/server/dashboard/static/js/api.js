@@ -28,7 +28,7 @@ async function request(path, { method = "GET", body, signal }) {
     if (error.name === "AbortError") throw error;
     throw new RequestError(0, "The server does not answer.");
   }
-  if (reply.status === 401 && !path.startsWith("/session")) goToLogin();
+  if (reply.status === 401 && !path.startsWith("/session")) await goToLogin();
   if (!reply.ok) throw new RequestError(reply.status, await detailOf(reply));
   return reply;
 }
@@ -42,7 +42,9 @@ async function detailOf(reply) {
   }
 }
 
-export function goToLogin() {
+/** To the login page, where the session has really gone: otherwise the two would send each other the browser for ever. */
+async function goToLogin() {
+  if ((await fetch("/session", { cache: "no-store" })).ok) return;
   const here = location.pathname + location.search;
   location.replace(here === "/" ? "/login" : `/login?next=${encodeURIComponent(here)}`);
 }

@@ -64,6 +64,11 @@ export function momentText(unixMs) {
   return new Date(unixMs).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
+/** A stranger's text with what steers its display made visible: it can't turn the words around it, nor hide. */
+export function visible(text) {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "\ufffd");
+}
+
 export const STATUS = {
   stream_active: ["Live", "live"],
   stream_interrupted: ["Interrupted", "warn"],

@@ -1,7 +1,7 @@
 // The list of streams: live ones first, then the newest; searched on the server.
 import { ask, logOut } from "./api.js";
 import { byId, el, isTyping, say, setHidden } from "./dom.js";
-import { duration, momentText, STATUS } from "./format.js";
+import { duration, momentText, STATUS, visible } from "./format.js";
 import { setUpTheme } from "./theme.js";
 
 const SHOWN = 200;
@@ -57,11 +57,11 @@ function row(entry) {
     ...(entry.tags ?? []).map((tag) => tag.name),
   ];
   return el("li", {}, el("a", { href: `/streams/${encodeURIComponent(entry.data_id)}` },
-    el("span", { class: "name", dir: "auto" }, entry.raw_name),
+    el("span", { class: "name", dir: "auto" }, visible(entry.raw_name)),
     el("span", { class: `status ${tone}` }, status),
     el("span", { class: "length num" }, duration(entry.growth_length, { tenths: false })),
     el("span", { class: "when" }, momentText(Date.parse(entry.upload_datetime))),
-    el("span", { class: "sub", dir: "auto" }, facts.filter(Boolean).join(" · ") || "No sample"),
+    el("span", { class: "sub", dir: "auto" }, visible(facts.filter(Boolean).join(" · ")) || "No sample"),
   ));
 }
 

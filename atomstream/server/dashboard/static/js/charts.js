@@ -1,0 +1,270 @@
+// The charts: intensity, growth rate, and one quantity of choice, over one axis of time.
+import { byId, el, isTyping, say } from "./dom.js";
+import { brief, duration, unitText } from "./format.js";
+import { colour } from "./theme.js";
+
+const uPlot = window.uPlot;
+export const LEFT = 58;
+export const RIGHT = 12;
+const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
+const CHOICES = [
+  ["lattice_spacing", "Streak spacing", "px"],
+  ["relative_spacing_change", "Relative spacing change", "%"],
+  ["referenced_strain", "Strain", "%"],
+  ["specular_fwhm_1", "Specular width", "px"],
+  ["first_order_fwhm_1", "First-order width", "px"],
+  ["spottiness", "2D / 3D (spottiness)", "0–1"],
+  ["first_order_intensity", "First-order intensity", "counts/px"],
+  ["reconstruction_intensity", "Half order over first", "ratio"],
+  ["oscillations_counted", "Oscillations in this segment", ""],
+  ["change_score", "Change score", ""],
+  ["saturated_fraction", "Saturated share", ""],
+  ["rotation_rpm", "Rotation", "rpm"],
+];
+
+export class Charts {
+  constructor(view, series) {
+    this.view = view;
+    this.series = series;
+    this.events = [];
+    this.choice = "lattice_spacing";
+    this.panels = [
+      this.panel("specular", "Specular intensity", "counts", 0.36),
+      this.panel("growth", "Growth rate", "ML/s", 0.33),
+      this.panel("choice", null, "", 0.31),
+    ];
+    this.fillChoices([]);
+    this.setNames();
+    series.addEventListener("data", () => this.draw());
+    view.addEventListener("change", () => this.move());
+    new ResizeObserver(() => this.resize()).observe(byId("charts"));
+    this.rebuild();
+  }
+
+  panel(key, title, unit, share) {
+    const now = el("span", { class: "now num" });
+    const unitSpan = el("span", {}, unit);
+    const select = title === null ? el("select", { "aria-label": "Quantity of the third chart" }) : null;
+    const nothing = el("p", { class: "nothing", hidden: true });
+    const box = el("div", { class: "chart", tabindex: "0", role: "group", "aria-roledescription": "chart" }, nothing);
+    byId("charts").append(el("div", { class: "chart-title" }, title ? el("h3", {}, title) : select, unitSpan, now), box);
+    box.addEventListener("keydown", (event) => this.onKey(event));
+    box.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
+    return { key, title, unit, unitSpan, share, now, select, nothing, box, plot: null };
+  }
+
+  fillChoices(regions) {
+    const { select } = this.panels[2];
+    const choices = [...CHOICES, ...regions.map(([name, column]) => [column, `Region ${name}`, "counts"])];
+    this.choices = new Map(choices.map(([name, title, unit]) => [name, { title, unit }]));
+    const told = JSON.stringify(choices);
+    if (this.told === told) return;
+    this.told = told;
+    select.replaceChildren(...choices.map(([name, title]) => el("option", { value: name }, title)));
+    if (!this.choices.has(this.choice)) this.choice = CHOICES[0][0];
+    select.value = this.choice;
+    select.onchange = () => {
+      this.choice = select.value;
+      this.setNames();
+      this.rebuild();
+    };
+  }
+
+  setNames() {
+    this.series.setNames(["specular_intensity", "growth_rate_ml_s", "growth_rate_sigma", this.choice]);
+  }
+
+  setEvents(events) {
+    this.events = events.filter((event) => event.time_s !== null);
+    for (const { plot } of this.panels) plot?.redraw(false);
+  }
+
+  setRateUnit(unit) {
+    if (!unit || this.panels[1].unit === unit) return;
+    this.panels[1].unit = unit;
+    say(this.panels[1].unitSpan, unit);
+  }
+
+  // ---- drawing
+
+  height(share) {
+    return Math.round(share * (window.innerWidth < 640 ? 420 : 395));
+  }
+
+  rebuild() {
+    const width = byId("charts").clientWidth || 600;
+    for (const panel of this.panels) {
+      panel.plot?.destroy();
+      panel.plot = new uPlot(this.options(panel, width), this.dataOf(panel), panel.box);
+    }
+    this.resize();
+    this.draw();
+  }
+
+  options(panel, width) {
+    const ink = colour({ specular: "trace", growth: "rate", choice: "second" }[panel.key]);
+    const last = panel.key === "choice";
+    const axis = { stroke: colour("muted"), font: "12px Inter, system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
+    return {
+      width,
+      height: this.height(panel.share) + (last ? 24 : 0),
+      legend: { show: false },
+      padding: [6, RIGHT, last ? 0 : 6, 0],
+      cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => this.view.showLast(Infinity) } },
+      scales: { x: { time: false, range: () => [this.view.from, this.view.to] }, y: { range: rangeOf } },
+      axes: [
+        { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => at.map((t) => duration(t, { tenths: this.view.to - this.view.from < 20 })) : () => [] },
+        { ...axis, size: LEFT, gap: 6, space: 26, values: (_, at) => axisTexts(at) },
+      ],
+      series: [{}, { stroke: ink, width: 1.6, spanGaps: false, points: { show: false } }, edge(ink), edge(ink)],
+      bands: [{ series: [2, 3], fill: fade(ink, 0.28) }],
+      hooks: { setSelect: [(plot) => this.onSelect(plot)], drawAxes: [(plot) => this.drawEvents(plot)], setCursor: [() => this.tellCursor()] },
+    };
+  }
+
+  dataOf(panel) {
+    const { t, series } = this.series.data;
+    const empty = t.map(() => null);
+    const of = (name) => series[name] ?? { mean: empty };
+    if (panel.key === "growth") {
+      const rate = of("growth_rate_ml_s").mean;
+      const sigma = of("growth_rate_sigma").mean;
+      const shifted = (sign) => rate.map((value, k) => (value === null || sigma[k] === null || sigma[k] === undefined ? null : value + sign * sigma[k]));
+      return [t, rate, shifted(1), shifted(-1)];
+    }
+    const name = panel.key === "specular" ? "specular_intensity" : this.choice;
+    const factor = name in PERCENT ? 100 : 1;
+    const scaled = (values) => (factor === 1 || !values ? values : values.map((value) => (value === null ? null : value * factor)));
+    const { mean, high, low } = of(name);
+    return [t, scaled(mean), scaled(high) ?? empty, scaled(low) ?? empty];
+  }
+
+  draw() {
+    for (const panel of this.panels) {
+      const data = this.dataOf(panel);
+      panel.plot.setData(data, false);
+      this.move(panel);
+      const count = data[1].reduce((sum, value) => sum + (value !== null), 0);
+      panel.nothing.hidden = count > 0;
+      if (count === 0) say(panel.nothing, data[0].length ? "Not determined in this stretch" : "No results in this stretch yet");
+      this.describe(panel, data);
+    }
+  }
+
+  move(one = null) {
+    for (const panel of one instanceof Event || one === null ? this.panels : [one]) {
+      panel.plot?.batch(() => panel.plot.setScale("x", { min: this.view.from, max: this.view.to }));
+    }
+  }
+
+  resize() {
+    const width = byId("charts").clientWidth;
+    if (!width) return;
+    this.series.setPoints(width - LEFT - RIGHT);
+    for (const { plot, share, key } of this.panels) plot?.setSize({ width, height: this.height(share) + (key === "choice" ? 24 : 0) });
+    this.dispatch?.();
+  }
+
+  describe(panel, [t, mean]) {
+    const { title, unit } = panel.key === "choice" ? this.choices.get(this.choice) : panel;
+    say(panel.unitSpan, panel.key === "choice" ? unitText(unit) : panel.unit);
+    const known = mean.map((value, k) => [t[k], value]).filter(([, value]) => value !== null);
+    const newest = known.at(-1);
+    const values = known.map(([, value]) => value);
+    const low = values.reduce((a, b) => Math.min(a, b), Infinity);
+    const high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+    panel.newest = newest ? `${brief(newest[1])}` : "";
+    const shown = newest ? `from ${brief(low)} to ${brief(high)}, newest ${brief(newest[1])} ${unitText(unit)} at ${duration(newest[0])}` : "nothing to show";
+    panel.box.setAttribute("aria-label", `${title} over ${duration(this.view.from)} to ${duration(this.view.to)}: ${shown}`);
+    if (!this.pointing) say(panel.now, panel.newest);
+  }
+
+  tellCursor() {
+    for (const panel of this.panels) {
+      const place = panel.plot?.cursor.idx;
+      this.pointing = panel.plot && panel.plot.cursor.left >= 0 && place !== null && place !== undefined;
+      if (!this.pointing) {
+        say(panel.now, panel.newest ?? "");
+        continue;
+      }
+      const value = panel.plot.data[1][place];
+      say(panel.now, `${duration(panel.plot.data[0][place])}  ${brief(value)}`);
+    }
+  }
+
+  drawEvents(plot) {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.lineWidth = devicePixelRatio;
+    for (const event of this.events) {
+      if (event.time_s < this.view.from || event.time_s > this.view.to) continue;
+      const x = Math.round(plot.valToPos(event.time_s, "x", true)) + 0.5;
+      ctx.strokeStyle = colour(event.by === "user" ? "mark" : "third");
+      ctx.setLineDash(event.by === "user" ? [] : [4 * devicePixelRatio, 4 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  }
+
+  // ---- what the user does
+
+  onSelect(plot) {
+    if (plot.select.width < 4) return;
+    const from = plot.posToVal(plot.select.left, "x");
+    const to = plot.posToVal(plot.select.left + plot.select.width, "x");
+    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    this.view.show(from, to);
+  }
+
+  onWheel(event) {
+    if (event.deltaY === 0 || event.shiftKey) return;
+    event.preventDefault();
+    const { plot } = this.panels[0];
+    const at = plot.posToVal(event.clientX - plot.over.getBoundingClientRect().left, "x");
+    this.view.zoom(Math.exp(Math.max(-0.5, Math.min(0.5, event.deltaY / 400))), this.view.follow ? this.view.to : at);
+  }
+
+  onKey(event) {
+    if (isTyping(event)) return;
+    const act = {
+      ArrowLeft: () => this.view.pan(-0.2),
+      ArrowRight: () => this.view.pan(0.2),
+      "+": () => this.view.zoom(0.6),
+      "=": () => this.view.zoom(0.6),
+      "-": () => this.view.zoom(1 / 0.6),
+      0: () => this.view.showLast(Infinity),
+    }[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+}
+
+/** The y range: what is shown and a margin, never of no height. */
+function rangeOf(plot, low, high) {
+  if (low === null || high === null) return [0, 1];
+  const margin = 0.08 * (high - low) || 0.02 * Math.abs(high) || 1;
+  return [low - margin, high + margin];
+}
+
+/** Labels of one axis with the same number of digits, thousands as k and M. */
+function axisTexts(at) {
+  if (!at.length) return [];
+  const largest = Math.max(...at.map(Math.abs));
+  const [scale, suffix] = largest >= 1e6 ? [1e6, "M"] : largest >= 1e4 ? [1e3, "k"] : [1, ""];
+  const step = at.length > 1 ? Math.abs(at[1] - at[0]) / scale : largest / scale || 1;
+  const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-6)));
+  return at.map((value) => (value / scale).toFixed(decimals).replace("-", "\u2212") + (value === 0 ? "" : suffix));
+}
+
+function edge(ink) {
+  return { stroke: fade(ink, 0.3), width: 0.5, points: { show: false } };
+}
+
+function fade(ink, alpha) {
+  const [r, g, b] = [1, 3, 5].map((k) => Number.parseInt(ink.slice(k, k + 2), 16));
+  return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+}

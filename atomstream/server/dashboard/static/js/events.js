@@ -1,0 +1,70 @@
+// Events: marks of the user and what the analysis saw, in the lane above the charts and in a list.
+import { byId, el } from "./dom.js";
+import { brief, duration, visible } from "./format.js";
+
+const LISTED = 300;
+
+export class Events {
+  constructor(view, chosen) {
+    this.view = view;
+    this.chosen = chosen;
+    this.all = new Map();
+    view.addEventListener("change", () => this.drawLane());
+    new ResizeObserver(() => this.drawLane()).observe(byId("lane"));
+  }
+
+  /** All there are, anew (after a connection came back). */
+  reset(events) {
+    this.all.clear();
+    this.add(events);
+  }
+
+  add(events) {
+    for (const event of events) this.all.set(event.id ?? `${event.kind} ${event.time_s} ${event.label}`, event);
+    this.sorted = [...this.all.values()].sort((a, b) => (a.time_s ?? Infinity) - (b.time_s ?? Infinity));
+    this.drawList();
+    this.drawLane();
+  }
+
+  get users() {
+    return this.sorted.filter((event) => event.by === "user" && event.time_s !== null);
+  }
+
+  drawList() {
+    const shown = this.sorted.slice(-LISTED).reverse();
+    byId("events").replaceChildren(...(shown.length ? shown.map((event) => this.line(event)) : [el("li", { class: "none" }, "None yet. Press M to set a mark at this moment, Shift and M to name it first.")]));
+  }
+
+  line(event) {
+    const time = event.time_s === null ? el("span", { class: "num" }, "–") : el("button", { type: "button", class: "num", title: "Show this moment", onclick: () => this.chosen(event) }, duration(event.time_s));
+    return el("li", { class: event.by }, time, el("span", { class: "kind" }, kindText(event.kind)), el("span", { class: "label", dir: "auto" }, labelText(event)));
+  }
+
+  /** The lane: labels where there is room for them, strokes elsewhere. It repeats the list, so it is not read aloud. */
+  drawLane() {
+    const lane = byId("lane");
+    const width = lane.clientWidth;
+    const { from, to } = this.view;
+    let free = 0;
+    const shown = (this.sorted ?? []).filter(({ time_s: at }) => at !== null && at >= from && at <= to).slice(-LISTED);
+    const places = shown.map((event) => ((event.time_s - from) / (to - from)) * width);
+    lane.setAttribute("aria-hidden", "true");
+    lane.replaceChildren(...shown.map((event, k) => {
+      const bare = places[k] < free || (places[k + 1] ?? width) - places[k] < 34;
+      if (!bare) free = Math.min(places[k + 1] ?? width, places[k] + 224);
+      const mark = el("span", { class: `${event.by}${bare ? " bare" : ""}`, title: `${duration(event.time_s)} ${kindText(event.kind)} ${labelText(event)}` }, bare ? "" : labelText(event) || kindText(event.kind));
+      mark.style.left = `${places[k]}px`;
+      if (!bare) mark.style.width = `${Math.max(0, free - places[k] - 4)}px`;
+      return mark;
+    }));
+  }
+}
+
+export function kindText(kind) {
+  return { fractional_order: "fractional order", change: "change", exposure: "exposure step" }[kind] ?? visible(kind);
+}
+
+function labelText(event) {
+  if (event.label) return visible(event.label);
+  return event.value === null || event.value === undefined ? "" : brief(event.value);
+}

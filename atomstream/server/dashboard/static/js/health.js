@@ -1,0 +1,75 @@
+// Backlog and clock, one click away; and, once a stream has ended, the report.
+import { byId, el, say } from "./dom.js";
+import { ageText, brief, bytesText, duration, momentText, STATUS, visible } from "./format.js";
+
+export class Health {
+  show(info, analysis) {
+    const facts = healthFacts(info, analysis);
+    list(byId("health-list"), facts);
+    const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
+    byId("lamp").className = `lamp ${info.status === "success" ? "" : worst}`;
+    say(byId("health-text"), headline(info, worst));
+  }
+}
+
+function headline(info, worst) {
+  if (info.status === "success") return "Link";
+  if (!info.pace) return "No data yet";
+  return worst === "good" ? "On time" : `${ageText(info.pace.late_s)} late`;
+}
+
+function healthFacts(info, analysis) {
+  const { pace } = info;
+  const live = info.status === "stream_active";
+  const chunkS = info.geometry ? info.geometry.chunk_size / info.fps : 0;
+  const behind = analysis ? Math.max(0, analysis.frames_stored - analysis.frames_analysed) : null;
+  const facts = [
+    { name: "Frames stored", text: `${count(info.frames_stored)} in ${count(info.chunks_stored)} chunks` },
+    { name: "Missing chunks", text: info.chunks_missing ? `${count(info.chunks_missing)}: ${info.missing.join(", ")}` : "none", tone: info.chunks_missing ? "warn" : "" },
+    { name: "Given up by the client", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
+  ];
+  if (behind !== null) facts.push({ name: "Analysis behind storage", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
+  if (pace) {
+    const late = live && pace.late_s > 3 * Math.max(1, chunkS) + 2;
+    facts.push({ name: "Stored after exposure", text: `${brief(pace.late_s, 3)} s`, tone: late ? "warn" : "" });
+    if (pace.late_growth !== null && live) facts.push({ name: "Backlog of the client", text: pace.late_growth > 0.05 && late ? `grows by ${brief(60 * pace.late_growth, 2)} s a minute` : pace.late_growth < -0.05 ? "shrinks" : "steady", tone: pace.late_growth > 0.05 && late ? "bad" : "" });
+    if (pace.frames_per_s !== null) facts.push({ name: "Frames coming in", text: `${brief(pace.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
+    if (pace.bytes_per_s !== null) facts.push({ name: "Data coming in", text: `${bytesText(pace.bytes_per_s)}/s` });
+    if (live) facts.push({ name: "Last chunk", text: `${ageText(pace.silent_s)} ago`, tone: pace.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
+    const clock = pace.clock_offset_ms;
+    facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(pace.clock_uncertainty_ms ?? NaN, 2)} ms` });
+  }
+  const full = info.disk_full_in_s;
+  facts.push({ name: "Disk of the server", text: `${bytesText(info.disk_free_bytes)} free${full ? `, full in ${ageText(full)} at this rate` : ""}`, tone: full !== null && full < 3600 ? "bad" : full !== null && full < 6 * 3600 ? "warn" : "" });
+  return facts;
+}
+
+export function showReport(info, analysis) {
+  const section = byId("report");
+  section.hidden = info.status !== "success" || !analysis;
+  if (section.hidden) return;
+  const whole = info.chunks_missing === 0 && !info.lost;
+  list(byId("report-list"), [
+    { name: "Status", text: STATUS[info.status]?.[0] ?? info.status },
+    { name: "Began", text: momentText(analysis.origin_unix_ms ?? Date.parse(info.made)) },
+    { name: "Length", text: duration(info.n_frames / info.fps) },
+    { name: "Frames", text: `${count(info.frames_stored)} stored, ${count(analysis.frames_analysed)} analysed` },
+    { name: "Chunks", text: whole ? `${count(info.chunks_stored)}, none missing` : `${count(info.chunks_stored)} stored, ${count(info.chunks_missing)} missing`, tone: whole ? "" : "warn" },
+    { name: "Segments", text: count(analysis.segments.length) },
+    { name: "Sample", text: info.sample ?? "none" },
+    { name: "Project", text: info.project ?? "none" },
+    { name: "Tags", text: info.tags.join(", ") || "none" },
+    { name: "Id", text: info.data_id },
+  ]);
+}
+
+function list(element, facts) {
+  const told = JSON.stringify(facts);
+  if (element.dataset.told === told) return;
+  element.dataset.told = told;
+  element.replaceChildren(...facts.map(({ name, text, tone }) => el("div", {}, el("dt", {}, name), el("dd", { class: `num ${tone ?? ""}`, dir: "auto" }, visible(text)))));
+}
+
+function count(number) {
+  return Number(number).toLocaleString("en-GB").replaceAll(",", "\u202f");
+}

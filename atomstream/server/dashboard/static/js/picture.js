@@ -1,0 +1,112 @@
+// The live picture: each one is asked for when the last is drawn, so that a slow screen never falls behind.
+import { askBytes, socketUrl } from "./api.js";
+import { byId, say, setHidden } from "./dom.js";
+import { duration } from "./format.js";
+
+const HEADER_BYTES = 32;
+const RETRY_MS = 1500;
+
+export class Picture extends EventTarget {
+  constructor(dataId) {
+    super();
+    this.dataId = dataId;
+    this.canvas = byId("canvas");
+    this.context = this.canvas.getContext("2d", { alpha: false });
+    this.size = { width: 640, height: 480 };
+    this.angle = null;
+    this.frozen = null;
+    this.faint = false;
+    this.count = 0;
+    this.colours = greys(false);
+    document.addEventListener("visibilitychange", () => this.next());
+    byId("faint").addEventListener("click", () => this.setFaint(!this.faint));
+  }
+
+  open() {
+    clearTimeout(this.retry);
+    const socket = new WebSocket(socketUrl(`/dashboard/streams/${this.dataId}/pictures`));
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.asked = false;
+    socket.onopen = () => this.next();
+    socket.onmessage = (event) => {
+      this.asked = false;
+      if (this.frozen === null) this.show(event.data);
+      // With the next frame of the screen: pictures that nobody would see are not sent.
+      requestAnimationFrame(() => this.next());
+    };
+    socket.onclose = () => {
+      if (this.socket === socket) this.retry = setTimeout(() => this.open(), RETRY_MS);
+    };
+  }
+
+  next() {
+    if (this.asked || document.hidden || this.socket?.readyState !== WebSocket.OPEN) return;
+    this.asked = true;
+    this.socket.send(JSON.stringify(this.angle === null ? {} : { angle_deg: this.angle }));
+  }
+
+  /** Show the turning sample at one azimuth alone; null shows it as it turns. */
+  setAngle(angle) {
+    this.angle = angle;
+    // The server answers a question once: a new one goes by a new connection.
+    const old = this.socket;
+    this.socket = null;
+    old?.close();
+    this.open();
+  }
+
+  /** The picture of a moment of the past; null returns to the newest. */
+  async freeze(time) {
+    this.frozen = time;
+    if (time === null) return;
+    const { bytes } = await askBytes(`/dashboard/streams/${this.dataId}/picture?time=${time}`);
+    if (this.frozen === time) this.show(bytes);
+  }
+
+  setFaint(faint) {
+    this.faint = faint;
+    byId("faint").setAttribute("aria-pressed", String(faint));
+    this.colours = greys(faint);
+    if (this.shown) this.show(this.shown);
+  }
+
+  show(bytes) {
+    this.shown = bytes;
+    const head = new DataView(bytes);
+    const [time, frame] = [head.getFloat64(0, true), head.getUint32(8, true)];
+    const [width, height, fullWidth, fullHeight] = [12, 16, 20, 24].map((at) => head.getUint32(at, true));
+    this.fit(width, height, fullWidth, fullHeight);
+    const pixels = new Uint8Array(bytes, HEADER_BYTES);
+    const image = new Uint32Array(this.image.data.buffer);
+    for (let k = 0; k < pixels.length; k++) image[k] = this.colours[pixels[k]];
+    this.context.putImageData(this.image, 0, 0);
+    this.count += 1;
+    setHidden(byId("stage-empty"), true);
+    const past = this.frozen === null ? "" : " (past)";
+    say(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}`);
+    this.canvas.dataset.frame = String(frame);
+    this.canvas.dataset.pictures = String(this.count);
+  }
+
+  fit(width, height, fullWidth, fullHeight) {
+    if (this.image?.width === width && this.image.height === height) return;
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.image = this.context.createImageData(width, height);
+    this.size = { width: fullWidth, height: fullHeight };
+    byId("stage").style.aspectRatio = `${fullWidth} / ${fullHeight}`;
+    this.dispatchEvent(new Event("size"));
+  }
+}
+
+/** What each grey level looks like, as the bytes of a pixel; full scale is red: there the camera is blind. */
+function greys(faint) {
+  const colours = new Uint32Array(256);
+  for (let level = 0; level < 256; level++) {
+    const grey = Math.round(255 * (level / 255) ** (faint ? 0.5 : 1));
+    colours[level] = (0xff000000 | (grey << 16) | (grey << 8) | grey) >>> 0;
+  }
+  colours[255] = 0xff4a5aff;
+  return colours;
+}

@@ -1,0 +1,201 @@
+// Regions on the picture: drawn, moved and sized by pointer or keys, and kept by the server.
+import { ask } from "./api.js";
+import { byId, el, say, svg } from "./dom.js";
+import { boxOf, grab, lineOf, moved, rounded, sized } from "./shapes.js";
+
+const SAVE_AFTER_MS = 400;
+
+export class Regions extends EventTarget {
+  constructor(dataId, picture) {
+    super();
+    this.path = `/rheed/stream/${dataId}/regions`;
+    this.picture = picture;
+    this.overlay = byId("overlay");
+    this.own = [];
+    this.found = [];
+    this.mode = null;
+    picture.addEventListener("size", () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(byId("stage"));
+    byId("draw-box").addEventListener("click", () => this.setMode(this.mode === "box" ? null : "box"));
+    byId("draw-line").addEventListener("click", () => this.setMode(this.mode === "line" ? null : "line"));
+    byId("stage").addEventListener("pointerdown", (event) => this.begin(event));
+    this.overlay.addEventListener("keydown", (event) => this.onKey(event));
+  }
+
+  /** What the server says; not while something is being dragged or saved. */
+  set({ regions, found }) {
+    if (this.drag || this.saving) return;
+    const told = JSON.stringify([regions, found]);
+    if (told === this.told) return;
+    this.told = told;
+    [this.own, this.found] = [regions ?? [], found ?? []];
+    this.draw();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  setMode(mode) {
+    this.mode = mode;
+    byId("draw-box").setAttribute("aria-pressed", String(mode === "box"));
+    byId("draw-line").setAttribute("aria-pressed", String(mode === "line"));
+    byId("stage").classList.toggle("drawing", mode !== null);
+    say(byId("region-help"), mode ? `Drag over the picture to draw a ${mode}. Escape leaves it.` : "");
+  }
+
+  // ---- drawing
+
+  draw() {
+    const { width, height } = this.picture.size;
+    this.overlay.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const focused = document.activeElement?.closest?.("#overlay g")?.dataset.name;
+    const names = new Set(this.own.map(({ name }) => name));
+    const shown = [...this.found.filter(({ name }) => !names.has(name)).map((region) => [region, false]), ...this.own.map((region) => [region, true])];
+    this.overlay.replaceChildren(...shown.map(([region, own]) => this.shape(region, own)));
+    if (focused) this.overlay.querySelector(`g[data-name="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  /** Frame pixels in a pixel of the screen: text and handles keep their size. */
+  get scale() {
+    return this.picture.size.width / Math.max(1, byId("stage").clientWidth);
+  }
+
+  shape(region, own) {
+    const { scale } = this;
+    const movable = own || region.name === "specular";
+    const group = svg("g", { class: own ? "own" : "found", "data-name": region.name, tabindex: movable ? "0" : null, role: movable ? "button" : "img", "aria-label": spoken(region, own) });
+    const attributes = region.type === "line"
+      ? ["line", { x1: region.x0, y1: region.y0, x2: region.x1, y2: region.y1 }]
+      : ["rect", { x: region.x - region.width / 2, y: region.y - region.height / 2, width: region.width, height: region.height, rx: 2 * scale }];
+    group.append(svg(attributes[0], { ...attributes[1], class: "shape" }));
+    if (movable) group.append(svg(attributes[0], { ...attributes[1], class: "grab" }));
+    const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
+    const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
+    group.append(svg("text", { x, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, region.name));
+    if (own) group.append(...grab(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
+    return group;
+  }
+
+  // ---- pointer
+
+  place(event) {
+    const box = this.overlay.getBoundingClientRect();
+    const { width, height } = this.picture.size;
+    return [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
+  }
+
+  begin(event) {
+    if (event.button !== 0) return;
+    const name = event.target.closest?.("g")?.dataset.name;
+    const at = this.place(event);
+    if (this.mode) this.drag = { fresh: this.mode, from: at, name: this.freeName(this.mode) };
+    else if (name && event.target.matches(".grab, .handle")) {
+      this.adopt(name);
+      this.drag = { name, from: at, before: this.find(name), part: event.target.dataset.part ?? null };
+    } else return;
+    event.preventDefault();
+    byId("stage").setPointerCapture(event.pointerId);
+    const move = (next) => this.follow(next);
+    byId("stage").addEventListener("pointermove", move);
+    const end = () => {
+      byId("stage").removeEventListener("pointermove", move);
+      this.finish();
+    };
+    for (const kind of ["pointerup", "pointercancel"]) byId("stage").addEventListener(kind, end, { once: true });
+  }
+
+  follow(event) {
+    const { drag } = this;
+    if (!drag) return;
+    const at = this.place(event);
+    const by = [at[0] - drag.from[0], at[1] - drag.from[1]];
+    drag.far = drag.far || Math.hypot(...by) > 3 * this.scale;
+    if (!drag.far) return;
+    if (drag.fresh) this.put((drag.fresh === "box" ? boxOf : lineOf)(drag.name, drag.from, at));
+    else this.put(drag.part ? sized(drag.before, drag.part, by) : moved(drag.before, by));
+    this.draw();
+  }
+
+  finish() {
+    const { drag } = this;
+    this.drag = null;
+    if (!drag?.far) return;
+    if (drag.fresh) this.setMode(null);
+    this.save();
+    this.overlay.querySelector(`g[data-name="${CSS.escape(drag.name)}"]`)?.focus();
+  }
+
+  // ---- keys: arrows move, with Shift they size, Delete removes
+
+  onKey(event) {
+    const name = event.target.closest("g")?.dataset.name;
+    if (event.key === "Escape") this.setMode(null);
+    if (!name) return;
+    const step = event.ctrlKey ? 10 : 1;
+    const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
+    if (by) {
+      event.preventDefault();
+      event.stopPropagation();
+      this.adopt(name);
+      const region = this.find(name);
+      this.put(event.shiftKey ? sized(region, "end", by) : moved(region, by));
+    } else if (["Delete", "Backspace"].includes(event.key) && this.find(name)) {
+      event.preventDefault();
+      this.own = this.own.filter((region) => region.name !== name);
+      say(byId("region-help"), `Region ${name} was removed.`);
+    } else return;
+    this.draw();
+    this.save();
+  }
+
+  // ---- keeping
+
+  find(name) {
+    return this.own.find((region) => region.name === name);
+  }
+
+  /** A region that the analysis found becomes the user's when the user moves it. */
+  adopt(name) {
+    const found = this.found.find((region) => region.name === name);
+    if (!this.find(name) && found) this.own = [...this.own, { ...found, tracked: true }];
+  }
+
+  put(region) {
+    const whole = rounded(region, this.picture.size);
+    this.own = [...this.own.filter(({ name }) => name !== whole.name), whole];
+  }
+
+  freeName(kind) {
+    let number = 1;
+    while ([...this.own, ...this.found].some(({ name }) => name === `${kind}${number}`)) number += 1;
+    return `${kind}${number}`;
+  }
+
+  save() {
+    clearTimeout(this.timer);
+    this.saving = true;
+    this.timer = setTimeout(async () => {
+      try {
+        const kept = await ask(this.path, { method: "PUT", body: { regions: this.own } });
+        this.saving = false;
+        this.set({ found: this.found, regions: this.own, ...kept });
+        say(byId("region-help"), "Kept. Its trace is being computed back to the first frame.");
+      } catch (error) {
+        this.saving = false;
+        say(byId("region-help"), `The regions were not kept: ${error.message}`);
+      }
+      this.dispatchEvent(new Event("change"));
+    }, SAVE_AFTER_MS);
+  }
+}
+
+function spoken(region, own) {
+  const where = region.type === "line"
+    ? `line from ${Math.round(region.x0)}, ${Math.round(region.y0)} to ${Math.round(region.x1)}, ${Math.round(region.y1)}`
+    : `box at ${Math.round(region.x)}, ${Math.round(region.y)}, ${Math.round(region.width)} by ${Math.round(region.height)} pixels`;
+  const keys = own ? " Arrow keys move it, with Shift they size it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
+  return `${region.name}: ${where}.${keys}`;
+}
+
+/** Names for the choice of the waterfall's line. */
+export function lineOptions(own) {
+  return [["streaks", "Streaks"], ...own.filter(({ type }) => type === "line").map(({ name }) => [name, name])].map(([value, text]) => el("option", { value }, text));
+}

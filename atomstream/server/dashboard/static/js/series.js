@@ -1,0 +1,81 @@
+// Keeps the charts' data: asks the server for the stretch shown, in as many points as there are pixels.
+import { ask } from "./api.js";
+
+// While results come in, at most so often; a stretch that lies in the past is asked for once.
+const PERIOD_MS = 500;
+
+export class Series extends EventTarget {
+  constructor(dataId, view) {
+    super();
+    this.path = `/dashboard/streams/${dataId}/series`;
+    this.view = view;
+    this.names = [];
+    this.points = 800;
+    this.data = { t: [], series: {}, bucket: 1 };
+    this.askedAt = 0;
+    view.addEventListener("change", () => this.want());
+  }
+
+  setNames(names) {
+    this.names = [...new Set(names)];
+    this.want();
+  }
+
+  setPoints(points) {
+    const wanted = Math.min(4000, Math.max(100, Math.round(points)));
+    if (Math.abs(wanted - this.points) < 20) return;
+    this.points = wanted;
+    this.want();
+  }
+
+  /** There may be something new. */
+  want() {
+    this.wanted = true;
+    if (this.running || this.timer) return;
+    const wait = Math.max(0, this.askedAt + (this.view.follow ? PERIOD_MS : 60) - performance.now());
+    this.timer = setTimeout(() => this.load(), wait);
+  }
+
+  async load() {
+    this.timer = undefined;
+    if (!this.wanted || document.hidden) return;
+    this.wanted = false;
+    this.running = true;
+    this.askedAt = performance.now();
+    try {
+      this.data = await ask(`${this.path}?${this.query()}`);
+      this.failed = false;
+      if (this.data.end_s !== null) this.view.reach(this.data.begin_s ?? 0, this.data.end_s);
+      this.dispatchEvent(new Event("data"));
+    } catch (error) {
+      this.failed = error.status !== 401;
+    } finally {
+      this.running = false;
+      if (this.wanted) this.want();
+    }
+  }
+
+  query() {
+    const query = new URLSearchParams(this.names.map((name) => ["name", name]));
+    query.set("points", String(this.points));
+    const { view } = this;
+    if (view.follow && Number.isFinite(view.last)) query.set("last", String(view.last));
+    else if (!view.follow) {
+      query.set("from", String(view.from));
+      query.set("to", String(view.to));
+    }
+    return query;
+  }
+}
+
+/** The value of one result at a time, null where there was none. */
+export async function valueAt(dataId, name, time) {
+  const query = new URLSearchParams({ name, from: String(Math.max(0, time - 0.5)), to: String(time + 0.5), points: "4000" });
+  const { t, series } = await ask(`/dashboard/streams/${dataId}/series?${query}`);
+  const values = series[name].mean;
+  let best = null;
+  t.forEach((at, k) => {
+    if (values[k] !== null && (best === null || Math.abs(at - time) < Math.abs(t[best] - time))) best = k;
+  });
+  return best === null ? null : values[best];
+}

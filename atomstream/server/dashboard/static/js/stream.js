@@ -1,0 +1,231 @@
+// One stream's page: puts the parts together and hands on what the server says.
+import { ask, logOut } from "./api.js";
+import { Charts } from "./charts.js";
+import { byId, el, isTyping, say, setHidden, setUpDrawer } from "./dom.js";
+import { Events } from "./events.js";
+import { Feed } from "./feed.js";
+import { brief, duration, STATUS, visible } from "./format.js";
+import { Health, showReport } from "./health.js";
+import { Marks, tell } from "./marks.js";
+import { Picture } from "./picture.js";
+import { Readings, sentence } from "./readings.js";
+import { Regions } from "./regions.js";
+import { Segments } from "./segments.js";
+import { Series, valueAt } from "./series.js";
+import { setUpTheme } from "./theme.js";
+import { View } from "./view.js";
+import { Waterfall } from "./waterfall.js";
+
+const INFO_EACH_MS = 2000;
+const CUTS = ["shutter", "laser", "growth", "pause", "rotation"];
+const dataId = decodeURIComponent(location.pathname.split("/")[2]);
+
+const view = new View();
+const series = new Series(dataId, view);
+const charts = new Charts(view, series);
+const picture = new Picture(dataId);
+const regions = new Regions(dataId, picture);
+const readings = new Readings();
+const events = new Events(view, ({ time_s: at }) => showMoment(at));
+const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
+const waterfall = new Waterfall(dataId, view);
+const health = new Health();
+const state = { analysis: null, info: null, skew: 0, newestMs: null, base: { mark: null, counted: 0 } };
+
+const serverNow = () => Date.now() + state.skew;
+const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
+new Marks(dataId, { now: serverNow, elapsed, count: () => events.users.length, added: (event) => takeEvents([event]) });
+
+// ---- what the server says
+
+/** The present state, before each connection of the feed; returns the number to go on from. */
+async function renew() {
+  const analysis = await ask(`/rheed/stream/${dataId}/analysis`);
+  state.analysis = analysis;
+  state.newestMs = analysis.newest_unix_ms;
+  events.reset(analysis.events);
+  charts.setEvents(analysis.events);
+  segments.reset(analysis.segments);
+  regions.set(analysis);
+  takeValues(analysis.values, analysis.views);
+  setBase();
+  waterfall.load();
+  series.want();
+  if (["none", "failed"].includes(analysis.status)) tell(sentence(analysis.why || "this stream was stored without analysis"));
+  return analysis.seq;
+}
+
+const feed = new Feed(dataId, {
+  renew,
+  link: (up) => showLink(up),
+  gone: (error) => {
+    setHidden(byId("notice"), false);
+    say(byId("notice"), error.message);
+  },
+  hello: (message) => Object.assign(state.analysis, { origin_unix_ms: message.origin_unix_ms ?? state.analysis.origin_unix_ms, status: message.status }),
+  batch: (message) => {
+    state.newestMs = message.made_unix_ms ?? serverNow();
+    state.analysis.frames_analysed = Math.max(state.analysis.frames_analysed, message.start + message.count);
+    takeValues(message.values, message.views);
+    takeEvents(message.events ?? []);
+    if (message.segments) segments.reset(message.segments);
+    if (message.profile) waterfall.add((message.start + message.count) / state.analysis.fps, message.profile, message.lines);
+    series.want();
+  },
+  event: (message) => takeEvents([message.event]),
+  regions: (message) => {
+    regions.set(message);
+    series.want();
+    if (message.complete) say(byId("region-help"), "The traces reach back to the first frame.");
+  },
+  progress: (message) => say(byId("region-help"), message.fraction === null || message.fraction >= 1 ? "" : `Computed back to the first frame: ${Math.round(100 * message.fraction)} %`),
+  lost: () => renew(),
+  end: () => {
+    series.want();
+    refreshInfo();
+  },
+});
+
+function takeValues(values, views) {
+  state.analysis.values = values;
+  const turning = (state.analysis.rpm ?? 0) > 0 || (views?.length ?? 0) > 0;
+  readings.show(values, { turning });
+  charts.setRateUnit(values.growth_rate_ml_s?.unit);
+  showViews(views ?? [], turning);
+  showCounted();
+}
+
+function takeEvents(fresh) {
+  if (!fresh.length) return;
+  events.add(fresh);
+  charts.setEvents(events.sorted);
+  setBase();
+}
+
+/** Oscillations are counted in each segment; a note does not begin one, so what was counted up to it is taken off. */
+async function setBase() {
+  const mark = events.users.at(-1) ?? null;
+  if (mark?.id === state.base.mark?.id) return;
+  state.base = { mark, counted: 0 };
+  if (mark && !CUTS.includes(mark.kind)) {
+    const counted = await valueAt(dataId, "oscillations_counted", mark.time_s).catch(() => null);
+    if (state.base.mark === mark) state.base.counted = counted ?? state.analysis.values.oscillations_counted?.value ?? 0;
+  }
+  showCounted();
+}
+
+function showCounted() {
+  const counted = state.analysis.values.oscillations_counted;
+  const { mark, counted: before } = state.base;
+  const since = mark ? `“${visible(mark.label || mark.kind)}”` : "the start";
+  if (!counted) readings.showCounted({ value: null, why: "", since });
+  else readings.showCounted({ ...counted, value: counted.value === null ? null : Math.max(0, counted.value - before), since });
+}
+
+function showViews(views, turning) {
+  const select = byId("view");
+  select.hidden = !turning;
+  const choices = [["", "Turning"], ...(views.length ? views.map(({ view_id: id, angle_deg: angle }) => [String(angle), `Aligned, view ${id} (${brief(angle, 3)}°)`]) : turning ? [["0", "Aligned at 0°"]] : [])];
+  const told = choices.map(([, text]) => text).join();
+  if (select.dataset.told === told) return;
+  const before = select.value;
+  select.dataset.told = told;
+  select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
+  select.value = choices.some(([value]) => value === before) ? before : "";
+}
+
+async function refreshInfo() {
+  try {
+    const info = await ask(`/dashboard/streams/${dataId}`);
+    state.info = info;
+    state.skew = info.server_unix_ms - Date.now();
+    if (state.analysis) state.analysis.frames_stored = info.n_frames;
+    showInfo(info);
+    feed.now();
+  } catch (error) {
+    if (error.status !== 404) return;
+    clearInterval(timer);
+    say(byId("name"), "No such stream");
+    setHidden(byId("notice"), false);
+    say(byId("notice"), error.message);
+  }
+}
+
+function showInfo(info) {
+  const name = visible(info.name);
+  say(byId("name"), name);
+  byId("name").title = name;
+  document.title = `${name} · atomstream`;
+  const [text, tone] = STATUS[info.status] ?? [info.status, ""];
+  say(byId("status"), text);
+  byId("status").className = `status ${tone}`;
+  const shape = info.geometry ? `${info.geometry.width} × ${info.geometry.height} px` : null;
+  say(byId("facts"), [info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", info.azimuth_label && visible(info.azimuth_label)].filter(Boolean).join(" · "));
+  say(byId("zarr-path"), info.zarr_path);
+  setHidden(byId("mark"), info.status === "success");
+  health.show(info, state.analysis);
+  showReport(info, state.analysis);
+  setLinks();
+}
+
+function showLink(up) {
+  setHidden(byId("notice"), up);
+  if (!up) say(byId("notice"), "The connection to the server is lost. Trying again; what is shown is not live.");
+  document.body.dataset.link = up ? "up" : "down";
+}
+
+function showMoment(at) {
+  const span = Math.min(view.to - view.from, 60);
+  view.show(at - span / 2, at + span / 2);
+}
+
+// ---- what the user does
+
+function setLinks() {
+  const step = Math.max(1, Math.round(Number(byId("csv-step").value) || 1));
+  byId("csv").href = `/dashboard/streams/${dataId}/results.csv?step=${step}`;
+}
+
+function showRange() {
+  say(byId("range"), `${duration(view.from)} – ${duration(view.to)}`);
+  byId("follow").setAttribute("aria-pressed", String(view.follow));
+  for (const button of document.querySelectorAll("[data-last]")) {
+    const last = button.dataset.last === "all" ? Infinity : Number(button.dataset.last);
+    button.setAttribute("aria-pressed", String(view.follow && view.last === last));
+  }
+}
+
+for (const button of document.querySelectorAll("[data-last]")) {
+  button.addEventListener("click", () => view.showLast(button.dataset.last === "all" ? Infinity : Number(button.dataset.last)));
+}
+byId("follow").addEventListener("click", () => view.setFollow(!view.follow));
+byId("view").addEventListener("change", () => picture.setAngle(byId("view").value === "" ? null : Number(byId("view").value)));
+byId("csv-step").addEventListener("input", setLinks);
+byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText(byId("zarr-path").textContent).then(() => tell("The path is in the clipboard."), () => {}));
+byId("logout").addEventListener("click", logOut);
+view.addEventListener("change", showRange);
+regions.addEventListener("change", () => {
+  charts.fillChoices(regions.own.filter(({ type }) => type === "box").map(({ name }) => [name, `region_${name}`]));
+  waterfall.setLines(regions.own);
+});
+document.addEventListener("keydown", (event) => {
+  if (isTyping(event) || event.shiftKey) return;
+  if (event.key.toLowerCase() === "f") view.setFollow(!view.follow);
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  feed.now();
+  series.want();
+});
+window.addEventListener("online", () => feed.now());
+setUpTheme(() => {
+  charts.rebuild();
+  waterfall.soon();
+});
+setUpDrawer(byId("health-button"), byId("health"), refreshInfo);
+setUpDrawer(byId("more-button"), byId("more"));
+setInterval(() => readings.showAge(state.newestMs === null ? null : Math.max(0, (serverNow() - state.newestMs) / 1000), { ended: state.info?.status === "success" }), 200);
+const timer = setInterval(refreshInfo, INFO_EACH_MS);
+showRange();
+refreshInfo().then(() => feed.open());
+picture.open();

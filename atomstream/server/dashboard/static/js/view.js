@@ -1,0 +1,75 @@
+// The stretch of time that the charts show: it follows the newest, or stays where the user put it.
+
+const SHORTEST_S = 0.05;
+
+export class View extends EventTarget {
+  constructor() {
+    super();
+    this.begin = 0;
+    this.end = 0;
+    this.last = 120;
+    this.follow = true;
+    this.from = 0;
+    this.to = this.last;
+  }
+
+  /** The stream reaches from `begin` to `end` (s). */
+  reach(begin, end) {
+    if (begin === this.begin && end === this.end) return;
+    this.begin = begin;
+    this.end = end;
+    if (this.follow) this.settle();
+  }
+
+  /** Show the last `seconds` from now on; Infinity for all. */
+  showLast(seconds) {
+    this.last = seconds;
+    this.follow = true;
+    this.settle();
+  }
+
+  settle() {
+    const whole = Math.max(this.end - this.begin, 1);
+    const span = Number.isFinite(this.last) ? this.last : whole;
+    this.from = Number.isFinite(this.last) ? Math.max(this.begin, this.end - span) : this.begin;
+    this.to = this.from + Math.max(span, SHORTEST_S);
+    this.changed();
+  }
+
+  /** Stay at this stretch. */
+  show(from, to) {
+    const span = Math.max(SHORTEST_S, Math.min(to - from, Math.max(this.end - this.begin, 1)));
+    this.from = Math.min(Math.max(from, this.begin), Math.max(this.begin, this.end - span));
+    this.to = this.from + span;
+    this.follow = false;
+    this.changed();
+  }
+
+  setFollow(follow) {
+    if (follow) this.last = Number.isFinite(this.last) && this.to - this.from < this.end - this.begin ? this.to - this.from : this.last;
+    this.follow = follow;
+    if (follow) this.settle();
+    else this.changed();
+  }
+
+  pan(share) {
+    const step = share * (this.to - this.from);
+    this.show(this.from + step, this.to + step);
+  }
+
+  /** Zoom by `factor` (under 1: in) around `at` (s; the newest end while following). */
+  zoom(factor, at = this.follow ? this.to : (this.from + this.to) / 2) {
+    if (this.follow && at >= this.to) {
+      const longest = Math.max(this.end - this.begin, 1);
+      this.last = Math.max(SHORTEST_S, (this.to - this.from) * factor);
+      if (this.last >= longest) this.last = Infinity;
+      this.settle();
+    } else {
+      this.show(at - (at - this.from) * factor, at + (this.to - at) * factor);
+    }
+  }
+
+  changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

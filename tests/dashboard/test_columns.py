@@ -1,0 +1,87 @@
+"""Reading arrays beside the frames: any stretch, any resolution, while they grow, for what a screen needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atomstream.server.archive import StreamArchive
+from atomstream.server.archive_columns import COLUMN_CHUNK
+from atomstream.server.dashboard.columns import FINE, ColumnReader, column_dimension, fitting
+from atomstream.server.dashboard.decimate import bucketed
+
+N = 2 * COLUMN_CHUNK + 1000
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> StreamArchive:
+    """A stream that has one array of results, three files long."""
+    made = StreamArchive.create(tmp_path / "stream", {})
+    made.write_values("trace", 0, values(), "own")
+    return made
+
+
+def values() -> np.ndarray:
+    """What the array holds."""
+    return np.sin(np.arange(N) / 50.0) + np.arange(N) / 1e4
+
+
+def column(archive: StreamArchive) -> Path:
+    """Its folder."""
+    return archive.folder / "frames.zarr" / "trace"
+
+
+@pytest.mark.parametrize("span", [(0, N), (5, 6), (COLUMN_CHUNK - 3, COLUMN_CHUNK + 3), (N - 10, N), (7, 7)])
+def test_any_stretch(archive: StreamArchive, span: tuple[int, int]) -> None:
+    """Values come back as they were written, across the borders of files."""
+    np.testing.assert_array_equal(ColumnReader().values(column(archive), *span), values()[slice(*span)])
+
+
+def test_beyond_the_end_is_nothing(archive: StreamArchive) -> None:
+    """What was never written is NaN, and so is an array that does not exist."""
+    got = ColumnReader().values(column(archive), N - 1, N + 2)
+    assert np.isnan(got).tolist() == [False, True, True]
+    assert np.isnan(ColumnReader().values(archive.folder / "frames.zarr" / "nothing", 0, 3)).all()
+
+
+@pytest.mark.parametrize("points", [2, 100, 1000, 4000])
+@pytest.mark.parametrize("span", [(0, N), (FINE, N - 5), (1000, 1010)])
+def test_buckets_are_true(archive: StreamArchive, span: tuple[int, int], points: int) -> None:
+    """From kept sums or from the values themselves, a bucket says the same; and there are not more than asked."""
+    size, start = fitting(*span, points)
+    reader = ColumnReader()
+    for _ in range(2):  # the second time out of what was kept
+        got = reader.buckets(column(archive), start, span[1], size)
+        want = bucketed(values()[start : -(-span[1] // FINE) * FINE if size >= FINE else span[1]], size)
+        np.testing.assert_allclose(got.high, want.high)
+        np.testing.assert_allclose(got.mean, want.mean)
+        assert len(got.mean) <= points
+
+
+def test_what_is_kept_follows_the_file(archive: StreamArchive) -> None:
+    """A value written into a file long at rest is seen at once."""
+    reader = ColumnReader()
+    for number in range(3):
+        os.utime(column(archive) / "c" / str(number), (1e9, 1e9))
+    assert np.nanmax(reader.buckets(column(archive), 0, N, FINE).high) < 10
+    archive.write_values("trace", 100, np.array([99.0]), "own")
+    assert np.nanmax(reader.buckets(column(archive), 0, N, FINE).high) == 99.0
+
+
+def test_buckets_keep_their_place() -> None:
+    """While a stretch moves on, buckets stay on one grid: a chart that follows does not flicker."""
+    sizes = {fitting(start, start + 50_000, 500)[0] for start in range(0, 300, 7)}
+    assert len(sizes) == 1
+    (size,) = sizes
+    assert all(fitting(start, start + 50_000, 500)[1] % size == 0 for start in range(0, 3000, 7))
+
+
+def test_what_is_no_column(archive: StreamArchive) -> None:
+    """Dimensions are told from the array's document; damaged ones are no arrays."""
+    assert column_dimension(column(archive)) == "own"
+    (column(archive) / "zarr.json").write_bytes(b"[1, 2")
+    assert column_dimension(column(archive)) is None
+    assert np.isnan(ColumnReader().values(column(archive), 0, 3)).all()
