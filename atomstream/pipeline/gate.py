@@ -10,7 +10,8 @@ Three rules decide (DECISIONS, "Memory" and "Fairness"):
 * all permits together stay within ``limit``;
 * a stream holds at most its share, limit / active streams, so that none starves another;
 * where nothing is moving, a chunk of a stream that holds nothing enters alone, even one above the limit.
-  Buffers that ``push_frame`` is still filling do not count as moving, for a camera may pause for ever.
+  Buffers that ``push_frame`` is still filling do not count as moving, for a camera may pause for ever, nor
+  does the stream's own count as held.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Waiter:
 @dataclass(slots=True)
 class _Holding:
     nbytes: int = 0
+    filling: int = 0
     waiters: deque[Waiter] = field(default_factory=deque)
 
 
@@ -108,7 +110,7 @@ class Gate:
         """A permit where there is room now and nobody of this stream waits already; else None."""
         with self._lock:
             holding = self._streams.setdefault(stream, _Holding())
-            if self._shut or holding.waiters or not self._fits(holding, nbytes):
+            if self._shut or holding.waiters or not self._fits(holding, nbytes, filling):
                 return None
             return self._grant(stream, nbytes, filling)
 
@@ -143,17 +145,21 @@ class Gate:
         if waiter.permit is not None:
             waiter.permit.release()
 
-    def _fits(self, holding: _Holding, nbytes: int) -> bool:
+    def _fits(self, holding: _Holding, nbytes: int, filling: bool) -> bool:
+        # A chunk may enter beside its own stream's filling buffer, which nobody moves while push waits; another
+        # filling buffer may not, for there is no end to those.
+        at_rest = 0 if filling else holding.filling
+        if self._used == self._filling and holding.nbytes == at_rest:
+            return True
         if holding.nbytes and holding.nbytes + nbytes > self.limit // max(1, len(self._streams)):
             return False
-        if self._used + nbytes <= self.limit:
-            return True
-        return holding.nbytes == 0 and self._used == self._filling
+        return self._used + nbytes <= self.limit
 
     def _grant(self, stream: str, nbytes: int, filling: bool) -> Permit:
         self._streams[stream].nbytes += nbytes
         self._used += nbytes
-        self._filling += nbytes if filling else 0
+        if filling:
+            self._count_filling(stream, nbytes)
         return Permit(self, stream, nbytes, filling)
 
     def _dispatch(self) -> list[Waiter]:
@@ -163,7 +169,8 @@ class Gate:
         while progress:
             progress = False
             for name, holding in list(self._streams.items()):
-                if holding.waiters and self._fits(holding, holding.waiters[0].nbytes):
+                head = holding.waiters[0] if holding.waiters else None
+                if head is not None and self._fits(holding, head.nbytes, head.filling):
                     waiter = holding.waiters.popleft()
                     waiter.permit = self._grant(name, waiter.nbytes, waiter.filling)
                     granted.append(waiter)
@@ -177,7 +184,8 @@ class Gate:
             freed = permit.nbytes - min(nbytes, permit.nbytes)
             permit.nbytes -= freed
             self._used -= freed
-            self._filling -= freed if permit.filling else 0
+            if permit.filling:
+                self._count_filling(permit.stream, -freed)
             self._streams[permit.stream].nbytes -= freed
             granted = self._dispatch() if freed else []
         _wake(granted)
@@ -186,7 +194,11 @@ class Gate:
         with self._lock:
             if permit.filling:
                 permit.filling = False
-                self._filling -= permit.nbytes
+                self._count_filling(permit.stream, -permit.nbytes)
+
+    def _count_filling(self, stream: str, change: int) -> None:
+        self._filling += change
+        self._streams[stream].filling += change
 
 
 def _wake(granted: list[Waiter]) -> None:

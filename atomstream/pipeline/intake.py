@@ -153,7 +153,7 @@ class Intake:
         """Count a chunk that found no room as accepted and dropped."""
         chosen = stream.ledger.accept(index)
         if chosen is not None:
-            self.count_drop(stream, chosen, "no room (on_full='drop_newest')")
+            self.count_drop(stream, chosen, f"no room (on_full={self._settings.on_full!r})")
         return chosen
 
     def count_drop(self, stream: Stream, index: int, reason: str) -> None:

@@ -63,7 +63,7 @@ class Engine:
 
     async def started(self) -> None:
         """Return once the spool is open; what it holds is recovered in the background."""
-        self._check_loop()
+        self.check_loop()
         await asyncio.shield(self._opening)
 
     async def _open_spool(self) -> None:
@@ -162,7 +162,7 @@ class Engine:
 
     async def flush(self, stream: Stream, timeout_s: float | None) -> None:
         """Settle everything accepted before this call."""
-        self._check_loop()
+        self.check_loop()
         self.pipeline.fillers[stream.spec.data_id].flush()
         until = stream.ledger.next_index
         work = wait_for(self.pipeline, stream, lambda: stream.ledger.settled_below(until))
@@ -177,7 +177,7 @@ class Engine:
 
     async def finalize(self, stream: Stream, timeout_s: float | None) -> StreamReport:
         """Seal, drain, end, report."""
-        self._check_loop()
+        self.check_loop()
         data_id = stream.spec.data_id
         if data_id not in self.endings:
             self.pipeline.fillers[data_id].seal()
@@ -203,7 +203,7 @@ class Engine:
 
     async def close(self, drain_s: float) -> None:
         """See that nothing is lost, then stop everything."""
-        self._check_loop()
+        self.check_loop()
         await asyncio.wait([self._opening])
         try:
             await self._make_safe(drain_s)
@@ -238,7 +238,12 @@ class Engine:
         if ending is not None:
             await ending.wait(None)
 
-    def _check_loop(self) -> None:
+    def check_loop(self) -> None:
+        """See that this is the engine's own loop.
+
+        Raises:
+            ClosedError: it is another one.
+        """
         if asyncio.get_running_loop() is not self._loop:
             raise ClosedError(
                 "This AsyncRHEEDStreamer belongs to another event loop; make one in each loop, or use the blocking "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from atomstream.records import Frames, Stamp, StreamSpec
 _END: Final = object()
 
 
-async def items_of(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[Any]:
+async def items_of(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     """The items of ``source``; a sync one is iterated in one thread of its own, for it may sleep.
 
     Raises:
@@ -25,11 +26,12 @@ async def items_of(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncIterator[
         return
     if not isinstance(source, Iterable):
         raise TypeError(f"run() takes an iterable of frames, not {type(source).__name__}.")
-    async for item in _in_thread(iter(source)):
-        yield item
+    async with aclosing(_in_thread(iter(source))) as items:  # else its thread lives until it is collected
+        async for item in items:
+            yield item
 
 
-async def _in_thread(iterator: Iterator[Any]) -> AsyncIterator[Any]:
+async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
     # One thread for all items: camera handles and database cursors often belong to the thread of first use.
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(1, thread_name_prefix="atomstream-run")

@@ -79,10 +79,13 @@ class StreamerLife:
         """
         if self._pid != os.getpid() or self._closed:
             return
+        drain_s = finite("drain_timeout_s", drain_timeout_s, 0.0, 1e9)
+        if self._engine is not None:
+            self._engine.check_loop()
         self._closed = True
         engine, self._engine = self._engine, None
         if engine is not None:
-            await engine.close(finite("drain_timeout_s", drain_timeout_s, 0.0, 1e9))
+            await engine.close(drain_s)
 
     async def __aenter__(self) -> Self:
         await self._start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from atomstream.config import finite
@@ -134,6 +135,7 @@ class AsyncRHEEDStreamer(StreamerLife):
             StreamFinalizedError, UnknownStreamError, StreamGoneError: the stream takes no frames.
         """
         engine, stream = self._open_stream(data_id)
+        engine.check_loop()
         index = checks.check_index(chunk_idx)
         array = checks.check_chunk(frames, stream.spec)
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
@@ -160,6 +162,7 @@ class AsyncRHEEDStreamer(StreamerLife):
         """
         shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
         engine, stream = self._stream(data_id)
+        engine.check_loop()
         filler = engine.pipeline.fillers[data_id]
         while not filler.try_add(shot):
             permit = await engine.pipeline.intake.enter(stream, filler.nbytes_needed(frame), filling=True)
@@ -193,9 +196,11 @@ class AsyncRHEEDStreamer(StreamerLife):
         Raises:
             As :meth:`push`, and what the iterable raises; what was taken before is safe.
         """
-        self._open_stream(data_id)
-        async for item in items_of(frames_iter):
-            await self.push_item(data_id, item)
+        engine, _ = self._open_stream(data_id)
+        engine.check_loop()
+        async with aclosing(items_of(frames_iter)) as items:
+            async for item in items:
+                await self.push_item(data_id, item)
 
     async def push_item(self, data_id: str, item: Any) -> None:
         """One item of :meth:`run`."""
