@@ -30,7 +30,8 @@ LEAST_LOG = 0.25
 JUMP = 0.012
 """1 - correlation of successive pictures from which a lasting difference is a change even without a baseline."""
 
-SETTLED = 3
+SETTLED = 6
+"""Quiet pictures after a jump: more than there are in a period whose pictures differ that much."""
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ class ChangeTracker:
         step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1.0
         self.quiet_until = now + 4.0 * step
         self.cusum.reset()
+        self.before_jump = self.before_jump[:0]
         self.times, self.history = self.times[-2:], self.history[-2:]
         return [Event(self.jumped_at if jump else now, "change", "the pattern changed", self.score)]
 

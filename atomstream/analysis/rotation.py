@@ -1,7 +1,7 @@
 """A rotating substrate: the true speed, the azimuth of each frame, a picture for each azimuth, and the views.
 
 The nominal speed may be wrong by 10 %: the lag at which pictures repeat is searched around the nominal turn. With
-an n-fold surface pictures repeat n times a turn too; those lags lie outside the search for n <= 6.
+an n-fold surface pictures repeat n times a turn too; the nearest of those lags (n = 4) lies outside the search still.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BINS = 180
 RING = 480
 PIXELS = 1200
-SEARCH = 0.15
+SEARCH = 0.12
 MIRROR_VIEWS = 12
 
 
@@ -137,14 +137,15 @@ class RotationTracker:
         if (self.seen > 0).mean() < 0.9:
             return
         symmetry = mirror_symmetry(self.pictures.reshape(BINS, *self.shape), self.centre)
-        smooth = ndimage.gaussian_filter1d(symmetry, 1.0, mode="wrap")
-        peak = ndimage.maximum_filter1d(smooth, 9, mode="wrap") == smooth
-        spread = 1.4826 * float(np.median(np.abs(smooth - np.median(smooth)))) + 1e-9
-        places = [int(i) for i in np.flatnonzero(peak & (smooth > np.median(smooth) + 2.0 * spread))]
-        places = sorted(places, key=lambda i: -smooth[i])[:MIRROR_VIEWS]
+        # a view is a sharp maximum: symmetry changes slowly with azimuth otherwise
+        sharp = symmetry - ndimage.median_filter(symmetry, 15, mode="wrap")
+        peak = ndimage.maximum_filter1d(sharp, 9, mode="wrap") == sharp
+        noise = 1.4826 * float(np.median(np.abs(sharp))) + 1e-9
+        places = [int(i) for i in np.flatnonzero(peak & (sharp > 4.0 * noise))]
+        places = sorted(places, key=lambda i: -float(sharp[i]))[:MIRROR_VIEWS]
         old, self.found = self.found, []
         for place in places:
-            self.found.append(self._view(place, float(np.clip(smooth[place], 0.0, 1.0)), old, scene))
+            self.found.append(self._view(place, float(np.clip(symmetry[place], 0.0, 1.0)), old, scene))
 
     def _view(self, place: int, confidence: float, old: list[View], scene: Scene) -> View:
         angle = (place + 0.5) * 360.0 / BINS
@@ -190,10 +191,12 @@ def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
     gram = ring @ (ring - ring.mean(axis=0)).T
     lags = np.arange(low, high + 1)
     score = np.array([float(np.diagonal(gram, int(k)).mean()) for k in lags])
-    best = int(np.argmax(score))
+    # the border may rise towards the repeat of an n-fold surface: only true maxima count
+    inner = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
     spread = float(np.median(np.abs(np.diff(score)))) + 1e-12
-    if best in (0, len(lags) - 1) or score[best] - np.median(score) < 2.0 * spread:
+    if len(inner) == 0 or score[inner].max() - np.median(score) < 2.0 * spread:
         return math.nan, math.nan
+    best = int(inner[np.argmax(score[inner])])
     reach = slice(max(0, best - 2), best + 3)
     a, b, _ = np.polyfit(lags[reach] - lags[best], score[reach], 2)
     if a >= 0:

@@ -224,7 +224,8 @@ def end_block(stage: Stage) -> None:
     pictures = np.concatenate([p.pictures for p in parts])
     elapsed = len(times) / scene.growth.trace.fps
     specular = _joined([p.boxes["specular"] for p in parts])
-    stage.saturated = float(specular.saturated.mean())
+    # crests clip, troughs do not: what clipped in the last seconds counts
+    stage.saturated = max(float(specular.saturated.mean()), stage.saturated * math.exp(-elapsed / 5.0))
     if not scene.light.dark:
         scene.spot.update(specular, elapsed)
         for name, tracker in stage.trackers.items():

@@ -157,12 +157,17 @@ class SurfaceTracker:
             out[name] = self.ratios.get(kind, undetermined(NO_STREAKS, "1"))
         return out
 
+    def _doubt(self) -> float:
+        """Uncertainty of the spacing in px: noise, neighbours' tails under a streak, and narrow streaks on pixels."""
+        tails = 0.3 * SHAPE_DOUBT * self.fwhm
+        return math.hypot(self.spacing_sigma, tails, 0.03 if self.fwhm < 3.0 else 0.0)
+
     def _spacings(self, calibration: Calibration) -> dict[str, Value]:
         if not math.isfinite(self.spacing) or self.comb is None:
             names = ("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter")
             return {name: undetermined(NO_STREAKS) for name in names}
         reference = calibration.reference_spacing_px or self.reference
-        relative = self.spacing_sigma / self.spacing
+        relative = self._doubt() / self.spacing
         note = (
             ""
             if calibration.reference_spacing_px
@@ -183,7 +188,7 @@ class SurfaceTracker:
             else undetermined("needs a substrate reference spacing", "1")
         )
         return {
-            "lattice_spacing": measured(self.spacing, self.spacing_sigma, "px"),
+            "lattice_spacing": measured(self.spacing, self._doubt(), "px"),
             "relative_spacing_change": change,
             "referenced_strain": strain,
             "lattice_parameter": absolute,

@@ -8,6 +8,7 @@ linear and projected out (Golub & Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -115,16 +116,22 @@ def fit(
 
     start = np.array([0.0, decay / seed_hz])
     found, covariance, info, _, status = leastsq(
-        residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4
+        residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4, epsfcn=1e-9
     )
-    if (
-        status not in (1, 2, 3, 4, 5)
-        or np.ndim(covariance) != 2
-        or abs(found[0]) > 0.35
-        or abs(found[1]) > 3.0
-    ):
+    if status not in (1, 2, 3, 4, 5) or abs(found[0]) > 0.35 or abs(found[1]) > 3.0:
         return None
-    return _describe(t, y, seed_hz, found, covariance, info["fvec"], model, nuisance)
+    spread = np.asarray(covariance, dtype=np.float64) if np.ndim(covariance) == 2 else None
+    if spread is None:
+        # near a harmonic of the rotation the valley is bent and the search slow; where it got to is good enough
+        spread = np.asarray(_covariance(residuals, found), dtype=np.float64)
+    return _describe(t, y, seed_hz, found, spread, info["fvec"], model, nuisance)
+
+
+def _covariance(residuals: Callable[[F64], F64], p: F64) -> F64:
+    """Inverse of the normal matrix at ``p``, by central differences."""
+    steps = np.diag([1e-4, 1e-3])
+    slopes = np.stack([(residuals(p + s) - residuals(p - s)) / (2.0 * s.sum()) for s in steps])
+    return np.asarray(np.linalg.pinv(slopes @ slopes.T))
 
 
 def _describe(

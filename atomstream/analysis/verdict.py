@@ -65,13 +65,25 @@ def judge(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
     rate, spread = _weighted(np.array([f.frequency for f in fits]), weights)
     sigma = math.hypot(spread, best.sigma_hz)
     if window.nuisance is not None:
-        sigma = math.hypot(sigma, ROTATION_DOUBT * rate)
+        sigma = math.hypot(sigma, ROTATION_DOUBT * rate * stand_in(window, best))
     if sigma > MAX_SIGMA * rate:
         return nothing(
             "fair fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
         )
     damping = _damping(fits, weights)
     return Oscillation(measured(rate, sigma, "1/s"), damping, rate * span, best.r2, span, spread / rate, best)
+
+
+def stand_in(window: Window, best: varpro.Fit) -> float:
+    """How far the rotation's harmonics can stand in for the oscillation: 1 not at all, large on a harmonic."""
+    if window.nuisance is None:
+        return 1.0
+    first = best.order + 1
+    waves = varpro.design(window.t, best.frequency, best.decay, varpro.Model(best.order))[
+        :, first : first + 2
+    ]
+    left = waves - window.nuisance @ (window.nuisance.T @ waves)
+    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((left**2).sum()), 1e-12))))
 
 
 def _weighted(x: F64, weights: F64) -> tuple[float, float]:

@@ -86,6 +86,7 @@ def test_white_frames_are_called_saturated() -> None:
     assert (answer.frames["saturated_fraction"] == 1).all()
 
 
+@pytest.mark.slow
 def test_one_frame_a_second() -> None:
     """At 1 frame a second slow growth is measured all the same."""
     answer = Film(300, fps=1.0, rate_ml_s=0.03).analysed()

@@ -1,0 +1,61 @@
+"""Changes of the pattern: found where they are, and not in plain growth."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from growth_kit import DATA, Film
+
+from atomstream.analysis import analyze
+from atomstream.analysis.clusters import Clusters
+from atomstream.analysis.cusum import Cusum, threshold
+
+
+def test_two_transitions_of_the_antimony_series() -> None:
+    """Real frames of an Sb deposition: one change near the start, one near frame 20, and no other."""
+    frames = np.load(DATA / "sb_series_26x40x75.npz")["frames"]
+    changes = [e.time_s for e in analyze(frames, 1.0).events if e.kind == "change"]
+    assert len(changes) == 2
+    assert 1 <= changes[0] <= 3
+    assert 17 <= changes[1] <= 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [{}, {"rate_ml_s": 0.1}, {"drift_px_s": (0.05, 0.05)}, {"rate_ml_s": 0.0}])
+def test_plain_growth_is_no_change(spec: dict) -> None:
+    """Growth, drift and rest raise no alarm."""
+    assert [e for e in Film(25, **spec).analysed().events if e.kind == "change"] == []
+
+
+def test_roughening_is_a_change() -> None:
+    """Streaks that turn to spots are told within three seconds, as a cluster of their own."""
+    answer = Film(18, roughening_at_s=10.0).analysed()
+    changes = [e.time_s for e in answer.events if e.kind == "change"]
+    assert len(changes) == 1
+    assert 9 < changes[0] < 13
+    assert answer.frames["cluster_id"][-1] != answer.frames["cluster_id"][600]
+
+
+def test_false_alarms_come_as_rarely_as_stated() -> None:
+    """White deviates raise about one alarm in the stated run length."""
+    rng = np.random.default_rng(5)
+    alarms, cusum = 0, Cusum()
+    for deviates in rng.normal(size=(40000, 3)):
+        if cusum.feed(deviates, 2000):
+            alarms += 1
+            cusum.reset()
+    assert 7 <= alarms <= 60
+
+
+def test_threshold_grows_with_the_run_length() -> None:
+    """A rarer false alarm asks for more evidence."""
+    assert threshold(1e3) < threshold(1e5) < threshold(1e7)
+
+
+def test_cluster_ids_last() -> None:
+    """A picture that comes back gets its old id."""
+    rng = np.random.default_rng(0)
+    a, b = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 300)))
+    clusters = Clusters()
+    ids = [clusters.assign((v + rng.normal(0, 0.002, 300)).astype(np.float32))[0] for v in (a, a, b, b, a, b)]
+    assert ids == [0, 0, 1, 1, 0, 1]

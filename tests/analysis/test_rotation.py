@@ -1,0 +1,79 @@
+"""Rotating growth: the true speed, the rate beside it, the views."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from growth_kit import Film
+
+from atomstream.analysis import Analyzer
+from atomstream.analysis.fast import binned
+
+
+@pytest.mark.parametrize("nominal", [13.5, 15.0, 16.5])
+def test_speed_is_refined(nominal: float) -> None:
+    """A setting wrong by 10 % is corrected to 0.5 %."""
+    value = Film(14, rpm=15.0).analysed(rpm=nominal).values["rotation_rpm"]
+    assert value.value == pytest.approx(15.0, rel=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rate", "rpm", "seconds"), [(0.4, 15.0, 24), (0.31, 6.0, 40), (0.8, 6.0, 30), (2.5, 15.0, 14)]
+)
+def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
+    """The rate is good to 0.6 % while the substrate turns."""
+    value = Film(seconds, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
+    assert value.value == pytest.approx(rate, rel=0.006)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rate", "rpm", "seconds"), [(0.25, 15.0, 36), (0.5, 15.0, 24)])
+def test_rate_on_a_harmonic_of_the_rotation(rate: float, rpm: float, seconds: float) -> None:
+    """Growth at just a harmonic of the rotation is told from it by its damping, with a larger sigma."""
+    value = Film(seconds, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
+    assert value.value is None or value.value == pytest.approx(rate, abs=max(4 * value.sigma, 0.01 * rate))
+
+
+def test_no_growth_while_rotating_has_no_rate() -> None:
+    """The rotation's own modulation is never taken for growth."""
+    answer = Film(20, rpm=15.0, rate_ml_s=0.0).analysed()
+    assert not answer.values["growth_rate_ml_s"].determined
+    assert np.isnan(answer.frames["growth_rate_ml_s"]).all()
+
+
+def test_views_of_a_square_lattice() -> None:
+    """A four-fold surface shows views a quarter turn apart, with the spacing of their azimuth."""
+    film = Film(13, rpm=15.0, height=240, width=320)
+    views = film.analysed().views
+    angles = sorted(v.angle_deg for v in views)
+    truth = float(film.simulator.truth(0).spacing_px[0])
+    assert len(angles) >= 4
+    assert all(min(abs(a - k * 45) for k in range(9)) < 3 for a in angles)
+    for view in views:
+        if view.spacing_px.determined:
+            order = 1.0 if round(view.angle_deg / 45) % 2 == 0 else np.sqrt(2)
+            assert view.spacing_px.value == pytest.approx(order * truth, rel=0.01)
+
+
+def test_lattice_values_belong_to_the_views() -> None:
+    """While rotating, the stream has no single spacing and says where to look."""
+    assert "views" in Film(5, rpm=15.0).analysed().values["lattice_spacing"].why
+
+
+def test_set_rotation_begins_a_segment() -> None:
+    """Stopping the rotation cuts the growth and goes on at rest."""
+    turning, still = Film(6, rpm=15.0), Film(20)
+    engine = Analyzer(120.0, 15.0)
+    engine.feed(0, turning[0:720])
+    engine.set_rotation(0.0)
+    last = engine.feed(720, still[720:2400])
+    assert [s.label for s in last.segments] == ["start", "rotation at 0 rpm"]
+    assert last.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.01)
+
+
+def test_binning_by_slices_is_the_mean() -> None:
+    """Binning by adding slices gives block means, odd edges cut."""
+    frames = np.random.default_rng(0).integers(0, 65535, (2, 13, 10), dtype=np.uint16)
+    expected = frames[:, :12, :8].reshape(2, 3, 4, 2, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(binned(frames, 4), expected, rtol=1e-6)

@@ -1,0 +1,143 @@
+"""Streak spacing, widths, fractional orders, dimension: on simulated and on real frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from growth_kit import DATA, Film
+
+from atomstream.analysis import Calibration, analyze
+from atomstream.analysis.calibration import electron_wavelength
+from atomstream.analysis.finding import find_pattern, find_spacing
+from atomstream.analysis.lattice import fit_comb, locate
+from atomstream.analysis.surface import NO_STREAKS
+from atomstream.analysis.widths import fit_width, split, voigt_width
+
+GROWING = {"height": 480, "width": 640}
+
+
+def test_spacing_is_good_to_a_thousandth() -> None:
+    """Over 12 frames the spacing is within 0.03 % of the truth, and the lattice parameter with it."""
+    film = Film(1, **GROWING)
+    values = film.analysed().values
+    assert values["lattice_spacing"].value == pytest.approx(film.simulator.truth(119).spacing_px[0], rel=4e-4)
+    assert values["lattice_parameter"].value == pytest.approx(3.905, rel=1e-3)
+    assert abs(values["lattice_parameter"].value - 3.905) < 3 * values["lattice_parameter"].sigma
+
+
+@pytest.mark.slow
+def test_relative_spacing_change_is_not_called_strain() -> None:
+    """A film that strains by 1 % shows it to 0.1 %; it is strain only with a substrate's reference."""
+    film = Film(8, strain=0.01, strain_layers=0.5, growth_start_s=1.5, **GROWING)
+    values = film.analysed().values
+    truth = film.simulator.truth(959).strain[0]
+    assert values["relative_spacing_change"].value == pytest.approx(truth, abs=1e-3)
+    assert "not strain" in values["relative_spacing_change"].note
+    assert not values["referenced_strain"].determined
+    known = Calibration(reference_spacing_px=float(film.simulator.truth(0).spacing_px[0]))
+    strain = film.analysed(calibration=known).values["referenced_strain"]
+    assert strain.value == pytest.approx(truth, abs=1e-3)
+
+
+def test_real_silicon_spacing() -> None:
+    """Si(111) 7x7: the half-order pair spacing 3.272 1/A from the calibration, within its stated sigma and 0.2 %."""
+    frame = np.load(DATA / "si111_7x7_340x620.npz")["frame"]
+    known = Calibration(19.4, 309.2, 9.3112)
+    values = analyze(np.repeat(frame[None], 12, axis=0), 10, calibration=known).values
+    spacing = 2 * np.pi / values["lattice_parameter"].value
+    assert spacing == pytest.approx(3.272, rel=2e-3)
+    assert (
+        abs(spacing / 3.272 - 1) < 3 * values["lattice_parameter"].sigma / values["lattice_parameter"].value
+    )
+
+
+def test_real_oxide_frame() -> None:
+    """A kSA frame of SrTiO3: the streaks stand 48.6 px apart, whatever the Laue circle does to their rows."""
+    frame = np.load(DATA / "ksa_sto_220x370.npz")["frame"]
+    values = analyze(np.repeat(frame[None], 12, axis=0), 10).values
+    assert values["lattice_spacing"].value == pytest.approx(48.64, abs=0.1)
+
+
+def test_without_a_calibration_units_are_relative_and_said_so() -> None:
+    """No beam energy: no Angstrom, and the reason names what is missing."""
+    values = analyze(Film(1, **GROWING), 120).values
+    assert values["lattice_spacing"].unit == "px"
+    assert "calibration" in values["lattice_parameter"].why
+    assert "thickness" in values["growth_rate_nm_s"].why
+
+
+def test_wavelength_of_twenty_kev() -> None:
+    """Relativistic: 0.0859 A at 20 keV."""
+    assert electron_wavelength(20) == pytest.approx(0.08588, rel=1e-3)
+
+
+@pytest.mark.parametrize("shift", np.linspace(-0.5, 0.5, 7))
+def test_centroid_is_sub_pixel(shift: float) -> None:
+    """A peak between pixels on a sloping background is found to 0.02 px."""
+    x = np.arange(100)
+    profile = 80 / (1 + ((x - 50 - shift) / 3) ** 2) + 0.2 * x
+    assert locate(profile, 50, 6, 0.1).x == pytest.approx(50 + shift, abs=0.05)
+
+
+def test_spacing_is_the_first_order_not_the_half() -> None:
+    """Weak half-order streaks do not halve the spacing; equal ones do."""
+    x = np.arange(400)
+
+    def comb(strength: float) -> np.ndarray:
+        peaks = [(m * 40, 1.0) for m in (-2, -1, 0, 1, 2)] + [(m * 40 + 20, strength) for m in (-2, -1, 0, 1)]
+        return sum(h * 100 * np.exp(-0.5 * ((x - 200 - d) / 3) ** 2) for d, h in peaks)
+
+    assert find_spacing(comb(0.25), 200, 7) == pytest.approx(40, abs=1)
+    assert find_spacing(comb(1.0), 200, 7) == pytest.approx(20, abs=1)
+
+
+def test_one_streak_is_no_comb() -> None:
+    """A single spot has no spacing, and the reason says what would help."""
+    profile = np.exp(-0.5 * ((np.arange(200) - 100) / 4) ** 2) * 100
+    assert fit_comb(profile, 100, 40, 8) is None
+    rows = np.exp(-0.5 * ((np.arange(120) - 60) / 12) ** 2)[:, None]
+    frames = np.repeat((rows * profile + 10).astype(np.uint8)[None], 12, axis=0)
+    assert analyze(frames, 10).values["lattice_spacing"].why == NO_STREAKS
+
+
+def test_width_is_split_into_its_parts() -> None:
+    """The pseudo-Voigt fit returns the width, and parts that give it again."""
+    x = np.arange(120) - 60.3
+    profile = 90 * (0.5 / (1 + (x / 3.5) ** 2) + 0.5 * np.exp(-np.log(2) * (x / 3.5) ** 2)) + 12
+    width = fit_width(profile, 60, 6)
+    assert width.total == pytest.approx(7.0, rel=0.01)
+    assert voigt_width(*split(7.0, 0.5)) == pytest.approx(7.0, rel=0.02)
+
+
+def test_half_order_streaks_are_detected_when_they_come() -> None:
+    """A reconstruction that appears at 3 s is told within a second, and nothing before."""
+    answer = Film(7, fractional_at_s=3.0, **GROWING).analysed()
+    events = [e for e in answer.events if e.kind == "fractional_order"]
+    assert [e.value for e in events] == [0.5]
+    assert 2.7 < events[0].time_s < 4.2
+    assert answer.values["half_order_ratio"].value == pytest.approx(0.33, abs=0.08)
+    assert answer.values["order_1_3_ratio"].note.startswith("not detected")
+
+
+def test_rough_growth_turns_spotty() -> None:
+    """Streaks have spottiness 0, transmission spots towards 1."""
+    assert Film(2, **GROWING).analysed().values["spottiness"].value == pytest.approx(0, abs=0.05)
+    rough = Film(2, roughening_at_s=-9.0, **GROWING).analysed().values["spottiness"].value
+    half = Film(2, roughening_at_s=-9.0, spottiness=0.4, **GROWING).analysed().values["spottiness"].value
+    assert rough > 0.75
+    assert 0.1 < half < rough
+
+
+def test_saturated_spot_is_flagged() -> None:
+    """At twice the gain the specular clips: the fraction shows, and the rate carries the note."""
+    answer = Film(9, gain=2.0).analysed()
+    assert np.nanmax(answer.frames["saturated_fraction"]) > 0.02
+    assert "saturated" in answer.values["growth_rate_ml_s"].note
+
+
+def test_hot_pixels_are_no_pattern() -> None:
+    """Single bright pixels on noise are not taken for a spot."""
+    rng = np.random.default_rng(3)
+    picture = rng.normal(20, 1, (120, 160))
+    picture[rng.integers(0, 120, 15), rng.integers(0, 160, 15)] = 255
+    assert find_pattern(picture) is None
