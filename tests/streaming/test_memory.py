@@ -1,0 +1,49 @@
+"""The memory of a real process stays within the stated formula while the server takes nothing (P7)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import pytest
+from hosted import KEY, held, hosted
+from memory_child import CHUNK
+
+MIB = 1 << 20
+SIDE = 1024
+ENCODER_CONTEXTS = 2 * 4 * MIB
+"""Two zstd contexts of level 1 and the pieces that one frame is written to."""
+MARGIN = 12 * MIB
+"""For what is not ours to count: the allocator's own free lists, thread stacks, modules loaded late."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit_mib", [8, 96])
+async def test_resident_memory_stays_below_the_formula(tmp_path: Path, limit_mib: int) -> None:
+    """With every upload hanging and no disk, pushing until push waits grows the process by no more than
+    buffer_bytes + one chunk + upload_concurrency * 2 MiB + the encoders' contexts, and a margin.
+    """
+    (tmp_path / "file").touch()  # where no spool can be made
+    never = asyncio.Event()
+    async with hosted() as service:
+        service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, str(Path(__file__).parent / "memory_child.py"), service.url, KEY,
+            str(tmp_path / "file" / "spool"), str(limit_mib * MIB), str(SIDE),
+            stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        assert child.stdout is not None
+        try:
+            told = json.loads(await child.stdout.readline())
+        finally:
+            child.kill()
+            await child.communicate()
+            never.set()
+    one_chunk = CHUNK * SIDE * SIDE
+    assert told["grown"] <= limit_mib * MIB + one_chunk + 4 * 2 * MIB + ENCODER_CONTEXTS + MARGIN, told
+    assert told["chunks"] >= 1
+    assert told["used"] <= limit_mib * MIB + 2 * one_chunk
