@@ -15,6 +15,7 @@ from typing import Final
 from atomstream.errors import ChecksumMismatchError
 from atomstream.records import Json, StreamSpec, index_ranges
 from atomstream.service import wire
+from atomstream.service.feed import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload import Pieces, UploadBody, stated_crc32c
 from atomstream.service.wire import CreatedStream, Named, NewStream, ShardHead
@@ -50,6 +51,8 @@ class ServiceApi:
             upload_timeout_s=upload_timeout_s,
             connections=connections,
         )
+        self.results = ResultsApi(self._transport)
+        """The calls about results and events."""
 
     @property
     def endpoint(self) -> str:

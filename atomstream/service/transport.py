@@ -1,7 +1,7 @@
 """Sessions, and one request on them: a reply that succeeded, or an error of ours.
 
-Two sessions, so that uploads never wait behind calls nor calls behind uploads, and so that the one that
-reaches foreign hosts (signed upload URLs) never knows the key. Redirects are never followed.
+Sessions of their own, so that uploads never wait behind calls nor calls behind uploads or open feeds, and so that
+the one that reaches foreign hosts (signed upload URLs) never knows the key. Redirects are never followed.
 """
 
 from __future__ import annotations
@@ -127,6 +127,48 @@ class Transport:
             headers["Content-Type"] = "application/json"
         return headers
 
+    async def open_socket(self, call: Call, protocol: str) -> aiohttp.ClientWebSocketResponse:
+        """Make one attempt at a WebSocket; close it when done. Errors as those of :meth:`call`."""
+        attempt = Attempt(call.what, self.endpoint, (self._api_key,))
+        url = f"{self.endpoint}{call.path}?{call.query}"
+        proxy = await self._proxies.for_url(url)
+        try:
+            async with asyncio.timeout(self._request_timeout_s):
+                return await self._session("sockets").ws_connect(
+                    URL(url, encoded=True),
+                    protocols=(protocol,),
+                    headers=self._headers(call),
+                    proxy=proxy,
+                    max_msg_size=REPLY_BODY_BYTES,
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            problem: Exception = faults.from_reply(attempt, error.status, error.headers or {}, b"")
+        except (aiohttp.ClientError, OSError) as error:
+            problem = faults.from_exception(attempt, error)
+        raise problem
+
+    async def hear(
+        self, call: Call, socket: aiohttp.ClientWebSocketResponse, silence_s: float
+    ) -> aiohttp.WSMessage | None:
+        """The next message of a socket, None once the server has closed it in order.
+
+        Raises:
+            ConnectionFailedError: the connection broke, or said nothing for ``silence_s``.
+        """
+        attempt = Attempt(call.what, self.endpoint, (self._api_key,))
+        try:
+            message = await socket.receive(timeout=silence_s)
+        except TimeoutError as error:
+            raise faults.from_exception(attempt, error) from None
+        if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
+            return message
+        if (
+            message.type is aiohttp.WSMsgType.ERROR
+            or socket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE
+        ):
+            raise faults.from_exception(attempt, ConnectionResetError())
+        return None
+
     async def put(self, what: str, url: str, body: UploadBody) -> Reply:
         """Make one attempt at an upload; only 200, 201 and 204 are a success, and only for the whole body."""
         parts = urlsplit(url)
@@ -192,7 +234,8 @@ class Transport:
             raise ClosedError("This connection to the server was closed; make a new streamer.")
         if name not in self._sessions:
             self._sessions[name] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                # A feed stays open for hours: it must take no connection from those who call.
+                connector=aiohttp.TCPConnector(limit=0 if name == "sockets" else self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"atomstream/{__version__}"},
             )

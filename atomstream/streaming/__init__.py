@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from atomstream.streaming.batch import Measured, ResultBatch, StreamEvent
 from atomstream.streaming.blocking import RHEEDStreamer
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
 
-__all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer"]
+__all__ = ["AsyncRHEEDStreamer", "Measured", "RHEEDStreamer", "ResultBatch", "StreamEvent"]

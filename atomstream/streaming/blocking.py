@@ -16,6 +16,7 @@ from atomstream.errors import ClosedError
 from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.arguments import InitializeRequest
+from atomstream.streaming.blocking_results import BlockingResults
 from atomstream.streaming.portal import SLICE_S, Portal, result_of
 from atomstream.streaming.status import StreamerStats
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
@@ -26,7 +27,7 @@ EXIT_WAIT_S: Final = 4.0
 """At interpreter exit no name can be looked up; what is being encoded or written to disk gets this long."""
 
 
-class RHEEDStreamer:
+class RHEEDStreamer(BlockingResults):
     """Stream live RHEED frames from a script, a notebook or many threads.
 
     Takes the arguments of :class:`AsyncRHEEDStreamer` and has its verbs, blocking; they may be called from any

@@ -24,12 +24,16 @@ from atomstream.pipeline.stream import Stream
 from atomstream.records import ClockStatus, Stamp, StreamReport, StreamSpec
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
+from atomstream.service.feed import ResultsApi
 from atomstream.spool import Spool, SpoolStatus, StreamSpool
 from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.background import Background
+from atomstream.streaming.batch import ResultBatch
 from atomstream.streaming.courier import ServiceCourier
 from atomstream.streaming.ending import Ending, bounded, drain_timeout, wait_for
+from atomstream.streaming.following import Follower
 from atomstream.streaming.forecast import watch_forecast
+from atomstream.streaming.newest import NEWEST, Newest
 from atomstream.streaming.recovery import Recovery
 from atomstream.streaming.registration import register
 from atomstream.streaming.retention import watch_age
@@ -59,6 +63,7 @@ class Engine:
         self._recovery: Recovery | None = None
         self._recovered = asyncio.Event()
         self._background = Background()
+        self._newest: dict[str, Newest] = {}
         self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
 
     async def started(self) -> None:
@@ -152,6 +157,27 @@ class Engine:
             return Stamp(given_ms)
         now, offset, uncertainty = self._clock.now_ms()
         return Stamp(now - 1000.0 * duration_s, offset, uncertainty)
+
+    # -- results ------------------------------------------------------------------------------------------
+
+    @property
+    def results(self) -> ResultsApi:
+        """The calls about results and events."""
+        return self._api.results
+
+    def announced(self, data_id: str) -> bool | None:
+        """Whether the stream's server said that it is an atomstream server; None for a stream of somebody else's."""
+        stream = self.pipeline.streams.get(data_id)
+        return None if stream is None else stream.spec.announced
+
+    def latest(self, data_id: str) -> ResultBatch | None:
+        """The newest batch so far; follows the stream from the first call on."""
+        newest = self._newest.get(data_id)
+        if newest is None or (newest.batch is None and not newest.running):
+            newest = Newest(Follower(self.results, data_id, NEWEST, self.announced(data_id)), data_id)
+            self._newest[data_id] = newest
+            self._background.start(newest.run(), f"newest result of {data_id}")
+        return newest.batch
 
     def told(self, stream: Stream) -> StreamGoneError:
         """The stream's failure, remembered as told to a caller."""

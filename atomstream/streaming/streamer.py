@@ -13,10 +13,10 @@ from atomstream.records import FrameMeta, Frames, StreamReport
 from atomstream.streaming import frames as checks
 from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.feeding import items_of, split
-from atomstream.streaming.life import StreamerLife
+from atomstream.streaming.results import StreamerResults
 
 
-class AsyncRHEEDStreamer(StreamerLife):
+class AsyncRHEEDStreamer(StreamerResults):
     """Stream live RHEED frames from an asyncio application.
 
     Belongs to the event loop of its first awaited verb; may be entered and left in different tasks.
