@@ -34,6 +34,8 @@ class RHEEDStreamer(BlockingResults):
     thread. Ctrl-C comes through at once and loses nothing that was accepted. Close it, or use it in a ``with``.
     """
 
+    _streamer: AsyncRHEEDStreamer
+
     def __init__(
         self,
         api_key: str | None = None,
