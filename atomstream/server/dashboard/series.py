@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from aiohttp import web
 from multidict import MultiMapping
 
@@ -62,8 +63,7 @@ def _collect(
     start, stop = frame_range(ends, n_frames, first_s, end_s)
     size, start = fitting(start, stop, points)
     times = reader.buckets(group / "time", start, stop, size).mean
-    # A bucket of frames that never came has no time, so no place on the axis.
-    known = ~np.isnan(times)
+    known = in_order(times)
     found = {}
     for name in names:
         sums = reader.buckets(group / name, start, stop, size)
@@ -75,11 +75,21 @@ def _collect(
         "to_frame": stop,
         "n_frames": n_frames,
         "bucket": size,
-        "begin_s": float(ends[0]) if len(ends) and math.isfinite(ends[0]) else None,
+        "begin_s": float(np.nanmin(clock.low)) if len(ends) and math.isfinite(ends[-1]) else None,
         "end_s": float(ends[-1]) if len(ends) and math.isfinite(ends[-1]) else None,
         "t": brief(times[known], 9),
         "series": found,
     }
+
+
+def in_order(times: F64) -> npt.NDArray[np.intp]:
+    """The places of ``times`` that have one, by rising time.
+
+    A bucket of frames that never came has no time, so no place on the axis; and stamps of a host that was busy,
+    or whose clock was set, may step back.
+    """
+    places = np.flatnonzero(~np.isnan(times))
+    return places[np.argsort(times[places], kind="stable")]
 
 
 def latest_so_far(highest: F64) -> F64:

@@ -63,11 +63,20 @@ export class Charts {
     select.replaceChildren(...choices.map(([name, title]) => el("option", { value: name }, title)));
     if (!this.choices.has(this.choice)) this.choice = CHOICES[0][0];
     select.value = this.choice;
-    select.onchange = () => {
-      this.choice = select.value;
-      this.setNames();
-      this.rebuild();
-    };
+    select.onchange = () => this.choose(select.value);
+  }
+
+  /** Another quantity in the third chart, unless the user chose one already. */
+  prefer(name) {
+    if (!this.chosen && this.choice !== name) this.choose(name, false);
+  }
+
+  choose(name, byUser = true) {
+    this.chosen = byUser;
+    this.choice = name;
+    this.panels[2].select.value = name;
+    this.setNames();
+    this.rebuild();
   }
 
   setNames() {
@@ -82,13 +91,15 @@ export class Charts {
   setRateUnit(unit) {
     if (!unit || this.panels[1].unit === unit) return;
     this.panels[1].unit = unit;
-    say(this.panels[1].unitSpan, unit);
+    say(this.panels[1].unitSpan, unitText(unit));
   }
 
   // ---- drawing
 
   height(share) {
-    return Math.round(share * (window.innerWidth < 640 ? 420 : 395));
+    // So that all of them, and the waterfall, fit the screen they are on.
+    const all = window.innerWidth < 992 ? 430 : Math.max(280, Math.min(620, window.innerHeight - 520));
+    return Math.round(share * all);
   }
 
   rebuild() {
@@ -162,12 +173,11 @@ export class Charts {
     if (!width) return;
     this.series.setPoints(width - LEFT - RIGHT);
     for (const { plot, share, key } of this.panels) plot?.setSize({ width, height: this.height(share) + (key === "choice" ? 24 : 0) });
-    this.dispatch?.();
   }
 
   describe(panel, [t, mean]) {
     const { title, unit } = panel.key === "choice" ? this.choices.get(this.choice) : panel;
-    say(panel.unitSpan, panel.key === "choice" ? unitText(unit) : panel.unit);
+    say(panel.unitSpan, unitText(unit));
     const known = mean.map((value, k) => [t[k], value]).filter(([, value]) => value !== null);
     const newest = known.at(-1);
     const values = known.map(([, value]) => value);

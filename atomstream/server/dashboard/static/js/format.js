@@ -4,7 +4,7 @@ const MINUS = "\u2212";
 const UNITS = { "1/min": "rpm", "1/s": "/s", "1": "", "counts/px": "counts/px" };
 
 export function unitText(unit) {
-  return UNITS[unit] ?? unit ?? "";
+  return UNITS[unit] ?? (unit ?? "").replace(/^monolayers?\b/, "ML");
 }
 
 /** Digits after the point so that `sigma` shows one digit, or two where it begins with 1 or 2. */
@@ -16,7 +16,8 @@ export function decimalsFor(sigma) {
 }
 
 export function fixed(value, decimals) {
-  return value.toFixed(decimals).replace("-", MINUS);
+  const text = value.toFixed(decimals);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", MINUS);
 }
 
 /** `{ value: "0.402", sigma: "0.003" }`; without an uncertainty four significant digits. */

@@ -1,9 +1,10 @@
 // The growth rate in digits for across the room, and the other readings beside it.
 import { byId, el, say } from "./dom.js";
-import { ageText, brief, duration, unitText, withSigma } from "./format.js";
+import { ageText, brief, fixed, unitText, withSigma } from "./format.js";
 
 const SPOKEN_EACH_MS = 10000;
 const OLD_S = 6;
+const MAX_VIEWS = 6;
 
 /** [name of the value, title, { factor, unit, from }]: shown in this order where they make sense. */
 const TILES = [
@@ -40,9 +41,19 @@ export class Readings {
     return parts;
   }
 
-  show(values, { turning }) {
+  show(values, { turning, views }) {
     this.showRate(values.growth_rate_ml_s, values.growth_rate_nm_s, values.oscillation_period);
     for (const [name, , how] of TILES) this.showTile(name, values[name], how, turning);
+    views.slice(0, MAX_VIEWS).forEach((view) => this.showView(view));
+  }
+
+  /** Of a turning sample what belongs to a view stands with the view, not as a dozen times "undetermined". */
+  showView({ view_id: id, angle_deg: angle, spacing_px: spacing, turns }) {
+    const name = `view ${id}`;
+    const parts = this.tiles.get(name) ?? this.tile(name, "");
+    say(parts.title, `Spacing, view ${id} at ${fixed(angle, 1)}°`);
+    const text = spacing.value === null ? null : withSigma(spacing.value, spacing.sigma);
+    this.fill(parts, text, unitText(spacing.unit), spacing.value === null ? spacing.why : `seen in ${turns} turns`);
   }
 
   /** "undetermined" is a result too: it is told with its reason, in the place of the number. */
@@ -77,7 +88,7 @@ export class Readings {
 
   showTile(name, value, { factor = 1, unit, words, turning: onlyTurning, calibrated, warnOver }, turning) {
     const parts = this.tiles.get(name);
-    parts.box.hidden = !value || (onlyTurning && !turning) || (calibrated && value.value === null);
+    parts.box.hidden = !value || (onlyTurning && !turning) || (calibrated && value.value === null) || (turning && value.value === null && value.why.startsWith("the substrate rotates"));
     if (parts.box.hidden) return;
     if (value.value === null) {
       this.fill(parts, null, "", value.why);
@@ -85,7 +96,7 @@ export class Readings {
     }
     const text = withSigma(value.value * factor, value.sigma === null ? null : value.sigma * factor);
     const told = words ? { value: words(value.value), sigma: "" } : text;
-    this.fill(parts, told, words ? `${text.value}` : unit ?? unitText(value.unit), value.note ?? "");
+    this.fill(parts, told, words ? "" : unit ?? unitText(value.unit), words ? `spottiness ${fixed(value.value, 2)}` : value.note ?? "");
     parts.box.classList.toggle("warn", warnOver !== undefined && value.value > warnOver);
   }
 
@@ -115,5 +126,3 @@ function surfaceWords(spottiness) {
 export function sentence(text) {
   return text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".") : "";
 }
-
-export { duration };

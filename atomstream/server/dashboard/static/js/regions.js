@@ -69,7 +69,7 @@ export class Regions extends EventTarget {
     if (movable) group.append(svg(attributes[0], { ...attributes[1], class: "grab" }));
     const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
     const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
-    group.append(svg("text", { x, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, region.name));
+    group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, region.name));
     if (own) group.append(...grab(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
     return group;
   }

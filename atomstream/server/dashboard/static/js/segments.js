@@ -23,7 +23,7 @@ export class Segments {
   }
 
   row(segment) {
-    const from = el("button", { type: "button", class: "quiet small num", title: "Show this segment", onclick: () => this.chosen(segment) }, duration(segment.start_s));
+    const from = el("button", { type: "button", class: "num", title: "Show this segment", onclick: () => this.chosen(segment) }, duration(segment.start_s));
     return el("tr", {},
       el("td", { class: "num" }, from),
       el("td", { class: "num" }, duration(segment.end_s)),

@@ -89,7 +89,8 @@ const feed = new Feed(dataId, {
 function takeValues(values, views) {
   state.analysis.values = values;
   const turning = (state.analysis.rpm ?? 0) > 0 || (views?.length ?? 0) > 0;
-  readings.show(values, { turning });
+  readings.show(values, { turning, views: views ?? [] });
+  if (turning) charts.prefer("oscillations_counted");
   charts.setRateUnit(values.growth_rate_ml_s?.unit);
   showViews(views ?? [], turning);
   showCounted();

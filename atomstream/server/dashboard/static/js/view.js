@@ -1,6 +1,7 @@
 // The stretch of time that the charts show: it follows the newest, or stays where the user put it.
 
 const SHORTEST_S = 0.05;
+const FIRST_S = 10;
 
 export class View extends EventTarget {
   constructor() {
@@ -29,10 +30,11 @@ export class View extends EventTarget {
   }
 
   settle() {
-    const whole = Math.max(this.end - this.begin, 1);
-    const span = Number.isFinite(this.last) ? this.last : whole;
-    this.from = Number.isFinite(this.last) ? Math.max(this.begin, this.end - span) : this.begin;
-    this.to = this.from + Math.max(span, SHORTEST_S);
+    // A young stream fills the axis; its first seconds are drawn on ten, so that they do not race.
+    const whole = Math.max(this.end - this.begin, FIRST_S);
+    const span = Math.max(SHORTEST_S, Math.min(this.last, whole));
+    this.to = Math.max(this.end, this.begin + span);
+    this.from = this.to - span;
     this.changed();
   }
 

@@ -7,6 +7,7 @@ import { colour } from "./theme.js";
 
 const RELOAD_MS = 20000;
 const KEPT = 6000;
+const HELD_ROWS = 5;
 
 export class Waterfall {
   constructor(dataId, view) {
@@ -74,8 +75,7 @@ export class Waterfall {
   at(time) {
     const { old, fresh } = this;
     if (old && time >= old.start && time < old.start + old.rows * old.step) {
-      const row = Math.min(old.rows - 1, Math.floor((time - old.start) / old.step));
-      return old.values.subarray(row * old.columns, (row + 1) * old.columns);
+      return this.row(Math.min(old.rows - 1, Math.floor((time - old.start) / old.step)));
     }
     let [low, high] = [0, fresh.length];
     while (low < high) {
@@ -85,6 +85,16 @@ export class Waterfall {
     }
     if (low === fresh.length || (low === 0 && time < fresh[0].time - 2)) return null;
     return fresh[low].time - time > 5 ? null : fresh[low].values;
+  }
+
+  /** A row of the server's; where results come seldom, some rows got none, and the one before holds on. */
+  row(number) {
+    const { columns, values } = this.old;
+    for (let row = number; row >= Math.max(0, number - HELD_ROWS); row--) {
+      const found = values.subarray(row * columns, (row + 1) * columns);
+      if (Number.isFinite(found[columns >> 1])) return found;
+    }
+    return null;
   }
 
   draw() {
@@ -117,7 +127,7 @@ export class Waterfall {
   }
 }
 
-/** The 2nd and 99.5th percentile of what is shown: a bright pixel does not darken the rest. */
+/** Drawn by the square root, for half orders are weak beside the specular streak. The 2nd and 99.5th percentile of what is shown: a bright pixel does not darken the rest. */
 function limits(columns) {
   const some = [];
   const step = Math.max(1, Math.floor(columns.length / 60));
@@ -132,16 +142,22 @@ function limits(columns) {
 function paint(context, columns, height, [low, high]) {
   const image = context.createImageData(columns.length, height);
   const pixels = new Uint32Array(image.data.buffer);
-  const scale = 255 / Math.max(1e-9, high - low);
+  const scale = 1 / Math.max(1e-9, high - low);
+  const [r, g, b] = rgb(colour("ground"));
+  pixels.fill((0xff000000 | (b << 16) | (g << 8) | r) >>> 0);
   for (let x = 0; x < columns.length; x++) {
     const values = columns[x];
     if (!values) continue;
     for (let y = 0; y < height; y++) {
       const value = values[Math.floor(((height - 1 - y) / height) * values.length)];
-      pixels[y * columns.length + x] = SHADES[Math.max(0, Math.min(255, Math.round((value - low) * scale)))];
+      pixels[y * columns.length + x] = SHADES[Math.round(255 * Math.sqrt(Math.max(0, Math.min(1, (value - low) * scale))))];
     }
   }
   return image;
+}
+
+function rgb(hex) {
+  return [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
 }
 
 /** Black over blue-green to pale: lightness rises evenly, so that a step in the data is a step to the eye. */
