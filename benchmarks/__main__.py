@@ -1,0 +1,40 @@
+"""``python -m benchmarks``: every benchmark there is, one table."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final
+
+from benchmarks.report import Row
+from benchmarks.runner import Plan, main
+
+NAMES: Final = (
+    "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
+    "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink",
+    "live_latency", "analysis_cpu", "spool_cost", "truth_table", "campaign",
+)  # fmt: skip
+
+
+def measure(plan: Plan) -> list[Row]:
+    """All rows; a benchmark that fails says so on stderr and the others go on."""
+    rows: list[Row] = []
+    for name in NAMES:
+        if find_spec(f"benchmarks.{name}") is None:
+            continue
+        one = getattr(import_module(f"benchmarks.{name}"), "measure", None)
+        if one is None:  # it has a table of its own, of another form
+            print(f"{name}: run it by itself, python -m benchmarks.{name}", file=sys.stderr)
+            continue
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            rows += one(plan)
+        except Exception as error:
+            print(f"{name} failed: {error}", file=sys.stderr)
+            rows.append(Row(f"{name} FAILED", "", {}, (), str(error).strip().splitlines()[-1]))
+    return rows
+
+
+if __name__ == "__main__":
+    main(measure)

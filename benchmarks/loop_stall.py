@@ -1,0 +1,38 @@
+"""The longest that streaming holds the event loop of an asyncio application: one callback's time."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.frames import frames_file
+from benchmarks.processes import work
+from benchmarks.report import Goal, Row
+from benchmarks.runner import Plan, main
+from benchmarks.sink import running_sink
+
+
+def measure(plan: Plan) -> list[Row]:
+    """By the clock, and as processor time of the loop's thread (what a quiet machine would show)."""
+    return [row for size in plan.sizes() for row in _rows(plan, size)]
+
+
+def _rows(plan: Plan, size: tuple[int, int]) -> list[Row]:
+    period = 0.05 if plan.quick else plan.chunk / plan.fps
+    with running_sink() as sink:
+        answers = [
+            work(sys.executable, "stall", {
+                "frames": str(frames_file(plan.shm, *size, plan.chunk)), "url": sink.url, "fps": plan.fps,
+                "spool": str(plan.shm / f"stall-{size[0]}-{k}"), "period_s": period,
+                "chunks": 3 if plan.quick else max(4, round(plan.seconds / period)),
+            })
+            for k in range(plan.repeats)
+        ]  # fmt: skip
+    name = f"loop held longest, {size[0]}x{size[1]}"
+    return [
+        Row(f"{name}, clock", "ms", {"ours": [1e3 * answer["wall_s"] for answer in answers]}, (Goal(5.0),)),
+        Row(f"{name}, processor time", "ms", {"ours": [1e3 * answer["cpu_s"] for answer in answers]}),
+    ]
+
+
+if __name__ == "__main__":
+    main(measure)

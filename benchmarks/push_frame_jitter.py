@@ -1,0 +1,60 @@
+"""``push_frame`` at 120 fps with all else running: encoder, spool, uploads, and our server's analysis beside it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks.frames import frames_file
+from benchmarks.processes import work
+from benchmarks.report import Goal, Row
+from benchmarks.runner import Plan, main
+from benchmarks.serving import running_server
+from benchmarks.sink import running_sink
+
+PERCENTS = (("median", 50.0, ()), ("p99.9", 99.9, (Goal(2.0),)), ("maximum", 100.0, ()))
+
+
+def measure(plan: Plan) -> list[Row]:
+    """Towards the sink and towards a real server; the bare loop's figures are from the same processes."""
+    rows = []
+    sizes = [(48, 64)] if plan.quick else [(480, 640), (1080, 1440)]
+    for size in sizes:
+        with running_sink() as sink:
+            rows += rows_of(f"{size[0]}x{size[1]}, to the sink", runs(plan, size, {"url": sink.url}))
+    with running_server(plan.disk / "jitter") as server:
+        rows += rows_of(f"{sizes[0][0]}x{sizes[0][1]}, beside our server", runs(plan, sizes[0], server.login))
+    return rows
+
+
+def runs(plan: Plan, size: tuple[int, int], login: dict[str, Any]) -> list[dict[str, Any]]:
+    """The camera's loop, ``plan.repeats`` times."""
+    return [
+        work(sys.executable, "camera", {
+            **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps, "chunk": plan.chunk,
+            "spool": str(plan.shm / f"camera-{size[0]}-{k}-{'key' in login}"), "seconds": plan.seconds,
+        })
+        for k in range(plan.repeats)
+    ]  # fmt: skip
+
+
+def rows_of(where: str, answers: list[dict[str, Any]]) -> list[Row]:
+    """Median, p99.9 and maximum of each run; bare is the loop that only copies."""
+    return [
+        Row(
+            f"push_frame at 120 fps, {where}, {name}",
+            "ms",
+            {
+                "ours": [1e3 * float(np.percentile(answer["call_s"], percent)) for answer in answers],
+                "bare": [1e3 * float(np.percentile(answer["bare_s"], percent)) for answer in answers],
+            },
+            goals,
+        )
+        for name, percent, goals in PERCENTS
+    ]
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,89 @@
+"""How a benchmark is run: its plan, its work folders, and the common command line.
+
+Each benchmark module has ``measure(plan) -> list[Row]``; the overview and the module itself call it so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.machine import machine_lines
+from benchmarks.report import Report, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``quick`` only proves that all runs: small frames, one repeat, no figure worth keeping.
+
+    ``repeats`` alternating runs; ``seconds`` of each paced run; ``shm`` a folder in memory, ``disk`` one on disk.
+    """
+
+    quick: bool
+    repeats: int
+    seconds: float
+    shm: Path
+    disk: Path
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(H, W) to measure at."""
+        return [(48, 64)] if self.quick else [(480, 640), (1024, 1024)]
+
+    @property
+    def fps(self) -> float:
+        """Of the camera that is imitated."""
+        return 120.0
+
+    @property
+    def chunk(self) -> int:
+        """Frames in a chunk: 2 s, as the hosted service wants them."""
+        return 240
+
+
+Measure = Callable[[Plan], list[Row]]
+
+
+def main(measure: Measure, arguments: list[str] | None = None) -> None:
+    """The command line of one benchmark, or of all: measure, print the table."""
+    with planned(arguments) as plan:
+        report = Report(machine_lines())
+        report.rows += measure(plan)
+        print(report)
+
+
+@contextmanager
+def planned(arguments: list[str] | None = None) -> Iterator[Plan]:
+    """The plan that the command line asks for; its folders are gone afterwards."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="only prove that it runs")
+    parser.add_argument("--repeats", type=int, help="alternating runs (3)")
+    parser.add_argument("--seconds", type=float, help="length of each paced run (60)")
+    given = parser.parse_args(arguments)
+    with _folder(_memory_folder()) as shm, _folder(None) as disk:
+        yield Plan(
+            quick=given.quick,
+            repeats=given.repeats or (1 if given.quick else 3),
+            seconds=given.seconds or (1.0 if given.quick else 60.0),
+            shm=shm,
+            disk=disk,
+        )
+
+
+@contextmanager
+def _folder(parent: str | None) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="atomstream-bench-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _memory_folder() -> str | None:
+    # A RAM disk where the system has one; elsewhere the rows that name a tmpfs use the temporary folder.
+    return "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None

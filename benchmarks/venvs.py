@@ -1,0 +1,60 @@
+"""The programs we compare with, each in a venv of its own: the machine's, or one made here in a cache folder.
+
+The hosted service's client is GPL-3.0: it is installed and run as a program; nothing of it is read or copied.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_cache_path
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """What to install (and what it does not install by itself), and the variable naming a Python that has it."""
+
+    requirement: str
+    variable: str
+    beside: tuple[str, ...] = ()
+
+
+PEER: Final = Rival("atomscale==0.21.10", "ATOMSTREAM_PEER_PYTHON")
+ACQUIRE: Final = Rival("acquire-zarr==0.10.0", "ATOMSTREAM_ACQUIRE_PYTHON", ("numpy",))
+
+
+@cache
+def python_of(rival: Rival) -> Path | None:
+    """A Python that has ``rival``; None, with a line on stderr, where it can't be installed here."""
+    given = os.environ.get(rival.variable)
+    if given:
+        return Path(given)
+    venv = user_cache_path("atomstream-benchmarks", appauthor=False) / rival.requirement.replace("==", "-")
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return python if _has(python, rival) or _made(venv, python, rival) else None
+
+
+def _has(python: Path, rival: Rival) -> bool:
+    name = rival.requirement.split("==", maxsplit=1)[0]
+    ask = f"import importlib.metadata as m; m.version({name!r})"
+    return (
+        python.exists()
+        and subprocess.run([python, "-c", ask], capture_output=True, check=False).returncode == 0
+    )
+
+
+def _made(venv: Path, python: Path, rival: Rival) -> bool:
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, rival.requirement, *rival.beside]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip() or "no reason given").splitlines()[-1]
+            print(f"{rival.requirement} is left out, it could not be installed: {last}", file=sys.stderr)
+            return False
+    return True

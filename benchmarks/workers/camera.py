@@ -1,0 +1,96 @@
+"""A capture loop: one frame at a time at the camera's pace through ``push_frame``, and the same loop bare.
+
+Reports each call's time, how late frames were begun, memory, and what became of the chunks. One JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+
+from atomstream.streaming import RHEEDStreamer
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    said: list[tuple[float, str]] = []
+    logging.getLogger("atomstream").addHandler(Listener(said))
+    source = np.ascontiguousarray(np.load(job["frames"], mmap_mode="r"))
+    bare = copying(source, job["fps"], min(10.0, job["seconds"]))
+    settings = {"spool_min_free_bytes": 0, **job.get("settings", {})}
+    with RHEEDStreamer(job.get("key", "key"), job["url"], None, job["spool"], **settings) as streamer:
+        answer = capture(streamer, job, source, said)
+    print(json.dumps({**answer, "bare_s": bare}))
+
+
+class Listener(logging.Handler):
+    """Notes what the user is told, and when."""
+
+    def __init__(self, said: list[tuple[float, str]]) -> None:
+        super().__init__(logging.WARNING)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append((time.perf_counter(), record.getMessage()))
+
+
+def copying(source: np.ndarray, fps: float, seconds: float) -> list[float]:
+    """The bare limit: the same loop, which only copies each frame into a warm buffer."""
+    target = memoryview(np.zeros_like(source).reshape(-1).data)
+    size = source[0].nbytes
+
+    def copy(k: int, frame: np.ndarray) -> None:
+        start = k % len(source) * size
+        target[start : start + size] = memoryview(frame.data).cast("B")
+
+    return paced(source, fps, seconds, copy)[0]
+
+
+def capture(
+    streamer: RHEEDStreamer, job: dict[str, Any], source: np.ndarray, said: list[Any]
+) -> dict[str, Any]:
+    """``seconds`` of frames, then a drain that is bounded where the job says so."""
+    data_id = streamer.initialize(job["fps"], 0.0, job["chunk"])
+    process = psutil.Process()
+    before, cpu, begun = process.memory_info().rss, time.process_time(), time.perf_counter()
+    calls, late = paced(
+        source, job["fps"], job["seconds"], lambda k, frame: streamer.push_frame(data_id, frame, frame_id=k)
+    )
+    backlog = streamer.stats()["upload_backlog"]
+    report = streamer.finalize(data_id) if job.get("finalize", True) else None
+    return {
+        "data_id": data_id,
+        "call_s": calls,
+        "late_s": late,
+        "backlog": backlog,
+        "rss_grown": process.memory_info().rss - before,
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.perf_counter() - begun,
+        "gb": len(calls) * source[0].nbytes / 1e9,
+        "not_uploaded": report["chunks_not_uploaded"] if report else None,
+        "said": [(moment - begun, text) for moment, text in said],
+    }
+
+
+def paced(source: np.ndarray, fps: float, seconds: float, take: Any) -> tuple[list[float], list[float]]:
+    """Call ``take(k, frame)`` ``fps`` times a second; how long each took, and how late it was begun."""
+    calls, late, begun = [], [], time.perf_counter()
+    for k in range(max(1, round(seconds * fps))):
+        due = begun + k / fps
+        time.sleep(max(0.0, due - time.perf_counter()))
+        frame = source[k % len(source)]
+        start = time.perf_counter()
+        take(k, frame)
+        calls.append(time.perf_counter() - start)
+        late.append(start - due)
+    return calls, late
+
+
+if __name__ == "__main__":
+    main()

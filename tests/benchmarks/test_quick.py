@@ -1,0 +1,42 @@
+"""Each benchmark runs: figures are for people and for a quiet machine, none is asserted here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report import Goal, Row, table
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
+        "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
+    ],
+)  # fmt: skip
+def test_it_runs(name: str) -> None:
+    """``python -m benchmarks.<name> --quick`` ends well and prints what it measured."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=170,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip()
+
+
+def test_a_row_says_whether_its_goal_is_reached() -> None:
+    """Ratios are taken run by run, and the median decides; a missing rival decides nothing."""
+    row = Row("push", "ms", {"ours": [10.0, 30.0, 12.0], "bare": [10.0, 10.0, 10.0]}, [Goal(1.5, "bare")])
+    assert row.ratios(row.goals[0]) == [1.0, 3.0, 1.2]
+    assert row.reached(row.goals[0]) is True
+    assert row.reached(Goal(6.0, "peer", at_least=True)) is None
+    assert row.reached(Goal(20.0, at_least=True)) is False
+    assert "12 (10 .. 30)" in table([row])
+    assert "1.2 (1 .. 3)" in table([row])
