@@ -31,10 +31,10 @@ ACQUIRE: Final = Rival("acquire-zarr==0.10.0", "ATOMSTREAM_ACQUIRE_PYTHON", ("nu
 
 @cache
 def python_of(rival: Rival) -> Path | None:
-    """A Python that has ``rival``; None, with a line on stderr, where it can't be installed here."""
+    """A Python that has ``rival``; None where its variable is empty, or (told on stderr) it can't be installed."""
     given = os.environ.get(rival.variable)
-    if given:
-        return Path(given)
+    if given is not None:
+        return Path(given) if given else None
     venv = user_cache_path("atomstream-benchmarks", appauthor=False) / rival.requirement.replace("==", "-")
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     return python if _has(python, rival) or _made(venv, python, rival) else None

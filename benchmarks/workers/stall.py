@@ -30,7 +30,7 @@ def watch() -> None:
         worst["cpu_s"] = max(worst["cpu_s"], time.thread_time() - cpu)
         worst["wall_s"] = max(worst["wall_s"], time.perf_counter() - wall)
 
-    asyncio.events.Handle._run = timed  # type: ignore[method-assign]
+    asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
 
 
 async def stream(job: dict[str, Any], source: np.ndarray) -> None:
