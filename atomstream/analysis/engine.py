@@ -59,9 +59,10 @@ class Analyzer:
     def feed(self, index_start: int, frames: Frames, times_s: npt.ArrayLike | None = None) -> Batch:
         """Analyse frames (N, H, W) or (H, W), uint8 or uint16, of which the first has index ``index_start``.
 
-        ``times_s`` (N,) are seconds from the stream's start; index / fps without them. Frames that were fed before
-        are passed over, missing ones taken as a gap. Returns what is finished: it may hold fewer or more frames than
-        were given. Raises ConfigError for another dtype, another frame size than before, or times of another length.
+        ``times_s`` (N,) are seconds from the stream's start; index / fps without them or where they are NaN.
+        Frames that were fed before are passed over, missing ones taken as a gap. Returns what is finished: it may
+        hold fewer or more frames than were given. Raises ConfigError for another dtype, another frame size than
+        before, or times of another length.
         """
         block = self._checked(frames)
         times = self._times(index_start, len(block), times_s)
@@ -140,4 +141,7 @@ class Analyzer:
         times: F64 = np.asarray(times_s, dtype=np.float64)
         if times.shape != (count,):
             raise ConfigError(f"times_s must hold one time a frame: {count}, not shape {times.shape}")
-        return times
+        # a camera's clock may hiccup; time itself does not go back
+        nominal = (start + np.arange(count)) / self._stage.fps
+        times = np.where(np.isfinite(times), times, nominal)
+        return np.asarray(np.maximum.accumulate(np.maximum(times, self._stage.now_s)))

@@ -42,7 +42,7 @@ def find_pattern(picture: F64) -> Pattern | None:
     clean = ndimage.median_filter(picture, size=3)  # hot pixels are no spots
     scale = max(1.0, min(height, width) / 240.0)
     fine = ndimage.gaussian_filter(clean, scale)
-    contrast = fine - ndimage.gaussian_filter(clean, 12.0 * scale)
+    contrast = fine - _surroundings(clean, 12.0 * scale)
     spots = _spots(contrast, fine, scale)
     if not spots:
         return None
@@ -54,6 +54,13 @@ def find_pattern(picture: F64) -> Pattern | None:
     band = _band(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
     profile = picture[band[0] : band[1]].mean(axis=0)
     return Pattern(centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x))
+
+
+def _surroundings(picture: F64, sigma: float) -> F64:
+    """Wide blur: two running means, which cost the same however wide they are."""
+    size = max(3, round(sigma * math.sqrt(6.0)) | 1)
+    blurred: F64 = ndimage.uniform_filter(ndimage.uniform_filter(picture, size), size)
+    return blurred
 
 
 def _spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:

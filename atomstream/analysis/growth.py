@@ -60,6 +60,7 @@ class GrowthTracker:
     next_pulse_check: float = 0.0
     next_search: float = 0.0
     next_rotating: float = 0.0
+    fitted_at: float = -math.inf
 
     def feed(self, t: F64, y: F64) -> None:
         """Add samples at the frame rate, the light's steps divided out."""
@@ -79,10 +80,14 @@ class GrowthTracker:
         self.next_rotating = now + 1.9
         self._check_pulses(now, rotation_hz)
         if self.latest.determined:
+            # 3 % of a period more changes a fit by less than its sigma
+            if now < self.fitted_at + 0.03 / float(self.latest.rate):
+                return self.latest
             self._follow(rotation_hz)
         if not self.latest.determined and now >= self.next_search:
             self._search(now, rotation_hz)
         if self.latest.determined:
+            self.fitted_at = now
             self.counter.update(self.latest, self.onset)
             if self.best is None or _relative(self.latest) <= _relative(self.best):
                 self.best = self.latest
@@ -123,7 +128,8 @@ class GrowthTracker:
         if math.isnan(self.counter.counted):
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
         since = max(0.0, now - self.counter.at) if self.latest.determined else 0.0
-        return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit)
+        note = "" if self.latest.determined else f"counted until {self.counter.at:.1f} s, undetermined since"
+        return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit, note)
 
 
 def _relative(answer: Oscillation) -> float:

@@ -128,7 +128,9 @@ class Tracker:
             self.x, self.y = self.box.x, self.box.y
 
     def update(self, trace: BoxTrace, elapsed_s: float) -> None:
-        """Take in the mean crop of the last ``elapsed_s`` seconds."""
+        """Take in the mean crop of the last ``elapsed_s`` seconds; a box that is not tracked stays."""
+        if not self.box.tracked:
+            return
         place = _bright_centroid(trace.mean)
         if place is None:
             return

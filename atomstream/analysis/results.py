@@ -55,7 +55,8 @@ def growth_values(stage: Stage) -> dict[str, Value]:
         period = measured(1.0 / rate.value, sigma / rate.value**2, "s", note)
         per_layer = measured(rate.value, sigma, f"{unit}/s", note)
         damping = growth.latest.damping
-    layers = Value(counted.value, counted.sigma, unit, counted.why, "if each oscillation is one layer")
+    told = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
+    layers = Value(counted.value, counted.sigma, unit, counted.why, told)
     if not stage.continuous:
         per_layer, layers = undetermined(SHUTTERED, f"{unit}/s"), undetermined(SHUTTERED, unit)
     return {

@@ -18,6 +18,9 @@ from atomstream.analysis.widths import Width, coherence_length, fit_width
 
 NO_STREAKS = "no regular streaks beside the specular spot; a line region across them would tell where to look"
 SMOOTH_S = 0.5
+REACH = 2.2
+"""How far from the specular spot, in streak spacings, spots of transmission are looked for."""
+
 SHAPE_DOUBT = 0.01
 """Part of its width by which a streak's centroid may miss its rod: real streaks are no symmetric peaks."""
 
@@ -132,7 +135,9 @@ class SurfaceTracker:
         if not columns:
             return
         self.aspect = streak_aspect(max(columns, key=lambda c: float(c.max())), y, self.fwhm)
-        judged = [(spottiness(c, profile_noise(c)), float(c.max())) for c in columns]
+        # no further: the next Laue zone is no second spot of this one
+        near = slice(max(0, round(y - REACH * spacing)), max(1, round(y + REACH * spacing)))
+        judged = [(spottiness(c[near], profile_noise(c)), float(c[near].max(initial=0.0))) for c in columns]
         found = [(float(v), v.sigma or 0.0, height) for v, height in judged if v.determined]
         if found:
             value, sigma, height = (np.array(x) for x in zip(*found, strict=True))

@@ -201,3 +201,26 @@ def test_the_answer_reads_well() -> None:
     assert data.attrs["beam_energy"] == 20.0
     assert data["growth_rate_ml_s"].attrs["units"] == "1/s"
     assert data.sizes == {"time": 1200}
+
+
+def test_times_that_jump_back_do_no_harm() -> None:
+    """A camera clock with NaN and backward jumps: no crash, and the rate still stands."""
+    film = Film(14)
+    times = np.arange(len(film)) / 120.0
+    times[::97], times[50::211] = np.nan, times[50::211] - 0.02
+    answer = film.analysed(times_s=times)
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.01)
+    assert (np.diff(answer.frames["time_seconds"]) >= 0).all()
+
+
+def test_an_untracked_specular_box_stays() -> None:
+    """The user's own specular box moves only if it is tracked."""
+    film = Film(3, drift_px_s=(1.0, 0.0))
+    engine = Analyzer(120.0)
+    engine.feed(0, film[0:24])
+    engine.set_regions([Box(80, 42, 9, 21, "specular")])
+    engine.feed(24, film[24:360])
+    assert engine.regions[0].x == 80
+    engine.set_regions([Box(82, 42, 9, 21, "specular", tracked=True)])
+    engine.feed(360, film[0:0])
+    assert engine.regions[0].tracked
