@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import atomstream
 from atomstream.server.live import framing
 from atomstream.server.live.plain import Plain
 
@@ -126,7 +125,7 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
 
 def _python_path() -> str:
     """Where the child finds this very package, wherever it was imported from."""
-    here = str(Path(atomstream.__file__).parents[1])
+    here = str(Path(__file__).parents[3])
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
