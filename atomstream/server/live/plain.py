@@ -40,7 +40,7 @@ def from_batch(batch: Batch) -> Plain:
         "columns": {
             name: packed(values, "<f8" if name == TIME else "<f4")
             for name, values in columns.items()
-            if np.isfinite(values).any()
+            if name == TIME or np.isfinite(values).any()
         },
         "values": {name: from_value(value) for name, value in batch.values.items()},
         "events": [from_event(event) for event in batch.events],

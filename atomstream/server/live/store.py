@@ -149,7 +149,7 @@ class ResultStore:
     def note_profiles(self, batch: Plain, waterfalls: dict[str, Waterfall] | None = None) -> None:
         """Add a batch's profiles to ``waterfalls``, by default the stream's own."""
         falls = self.waterfalls if waterfalls is None else waterfalls
-        if TIME not in batch["columns"]:
+        if not batch["count"]:
             return
         at = float(unpacked(TIME, batch["columns"][TIME])[-1])
         for name, raw in {STREAKS: batch["profile"], **batch["lines"]}.items():
@@ -194,8 +194,6 @@ class ResultStore:
 
     def _columns(self, record: Plain, names: Iterable[str] | None) -> Plain:
         start, stop = record["start"], record["start"] + record["count"]
-        if start == stop:
-            return {}
         results = self._archive.results
         wanted = results.names() if names is None else names
         read = results.read(wanted, start, stop)
