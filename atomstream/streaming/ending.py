@@ -155,7 +155,7 @@ class Ending:
         standing = self._pipeline.uploader.standing_still(self._stream.spec.data_id)
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
-        return f"{pending} chunks are not yet stored{': ' + standing if standing else ''}."
+        return f"{pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
 
 
 def _ended(spool: StreamSpool) -> None:

@@ -198,7 +198,7 @@ class Engine:
 
     def _flush_timeout(self, stream: Stream, timeout_s: float | None) -> Exception:
         standing = self.pipeline.uploader.standing_still(stream.spec.data_id)
-        cause = f"{stream.ledger.pending} chunks are not yet stored{': ' + standing if standing else ''}."
+        cause = f"{stream.ledger.pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
         return drain_timeout(stream, f"flush waited {timeout_s} s", cause)
 
     async def finalize(self, stream: Stream, timeout_s: float | None) -> StreamReport:

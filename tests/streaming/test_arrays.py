@@ -21,7 +21,7 @@ from atomstream.config import MAX_SHARD_BYTES
 from atomstream.sources import to_uint8
 
 Array = npt.NDArray[Any]
-EXAMPLES = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture
@@ -323,12 +323,20 @@ async def test_per_frame_data_has_one_entry_a_frame(
 BAD_NUMBERS = [float("nan"), float("inf"), -float("inf"), -1.0, "120", None, True, [120.0]]
 
 
-@pytest.mark.parametrize("wrong", [*BAD_NUMBERS, 0.0, 1e9])
-@pytest.mark.parametrize("name", ["fps", "rotations_per_min", "chunk_size"])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(
+            (name, wrong)
+            for name in ("fps", "rotations_per_min", "chunk_size")
+            for wrong in (*BAD_NUMBERS, 1e9)
+        ),
+        ("fps", 0.0),
+        ("chunk_size", 0),
+    ],
+)
 async def test_what_a_stream_can_not_be_is_refused(service: Hosted, name: str, wrong: Any) -> None:
     """fps, rpm and chunk_size that can't be meant are refused by name, and nothing is asked of the server."""
-    if name == "rotations_per_min" and wrong == 0.0 and not isinstance(wrong, bool):
-        pytest.skip("0 rpm is a stationary stream")
     given = {"fps": 120.0, "rotations_per_min": 15.0, "chunk_size": 240, name: wrong}
     async with make_async(service.url, KEY) as streamer:
         with pytest.raises((ValueError, TypeError), match=name):

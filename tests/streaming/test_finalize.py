@@ -100,6 +100,7 @@ async def test_time_runs_out_with_the_report(service: Hosted, streamer: AsyncRHE
         await asyncio.sleep(0.005)
     with pytest.raises(DrainTimeoutError, match=r"finalize waited 0.01 s, but 1 chunks.*HTTP 503") as caught:
         await streamer.finalize(data_id, drain_timeout_s=0.01)
+    assert ".." not in str(caught.value)
     report = caught.value.report
     assert (report["chunks_pending"], report["drained"], report["closed"]) == (1, False, False)
     assert caught.value.data_id == data_id

@@ -126,6 +126,7 @@ async def test_an_exit_without_close_leaves_all_in_the_spool(service: Hosted, tm
     np.testing.assert_array_equal(service.frames(data_id, 5), noise(5)[:1])
 
 
+@pytest.mark.slow
 async def test_an_exit_without_disk_or_network_is_bounded(service: Hosted, no_disk: Path) -> None:
     """Several streamers left open, with neither spool nor server, hold the exit up for 5 s altogether."""
     never = asyncio.Event()
