@@ -31,5 +31,5 @@ async def ended(threads: Iterable[threading.Thread], wait_s: float = WAIT_S) -> 
     """Wait until these have ended, at most ``wait_s`` seconds, without the thread that ``to_thread`` takes."""
     deadline = time.monotonic() + wait_s
     for thread in threads:
-        while thread.is_alive() and time.monotonic() < deadline:
+        while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  (a thread rings no event)
             await asyncio.sleep(LOOK_S)

@@ -1,0 +1,109 @@
+"""Rows of the campaign: the files of a dead client's spool, torn or with a bit flipped (P11, P12)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from random import Random
+
+from fault_kit import Film, Tally, Told
+from fault_rig import Rig
+
+Damage = Callable[[Path, int], None]
+
+
+def flip(path: Path, at: int) -> None:
+    """Turn one bit of byte ``at``, which one depends on where it is."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1 << (at * 5 % 8)
+    path.write_bytes(bytes(data))
+
+
+def tear(path: Path, at: int) -> None:
+    """Leave the first ``at`` bytes."""
+    os.truncate(path, at)
+
+
+def damaged_records(rig: Rig, step: int, damage: Damage, what: str) -> Tally:
+    """Damage record 2k at byte k * step, for every byte of a small record; the odd ones are left alone.
+
+    A damaged chunk is kept aside and reported; it costs only itself.
+    """
+    tally = Tally(f"spool: a record {what}")
+    film, spool = Film(height=8, width=8, n=1), rig.new_spool()
+    told = _left_behind(rig, film, spool, count=1)
+    size = len(next(spool.rglob("chunk-*.rec")).read_bytes())
+    told = _left_behind(rig, film, spool := rig.new_spool(), count=2 * len(range(0, size, step)))
+    damaged = {}
+    for k, path in enumerate(sorted(spool.rglob("chunk-*.rec"))[::2]):
+        damage(path, k * step)
+        damaged[2 * k] = path
+    _judge_aside(rig, film, spool, told, damaged, tally)
+    tally.tries = len(damaged)
+    return tally
+
+
+def _judge_aside(
+    rig: Rig, film: Film, spool: Path, told: Told, damaged: dict[int, Path], tally: Tally
+) -> None:
+    report = rig.heal(spool, told.data_id)
+    reported = {index for index, _ in report["lost"]} if report else set()
+    aside = {
+        k for k in damaged if k in reported and (damaged[k].parent / "quarantine" / damaged[k].name).exists()
+    }
+    tally.aside += len(aside)
+    found = rig.server.found(told.data_id)
+    tally.judge(found, told.indices("accepted") - aside, told.indices("pushing"), film)
+
+
+def damaged_files(rig: Rig, name: str, places: Sequence[float], draw: Random) -> Tally:
+    """Damage a small file (journal, stream.json, usage) at these parts of its length, a stream each time.
+
+    No chunk is lost by it, for the records and the file's second copy tell the same.
+    """
+    tally = Tally(f"spool: {name} torn or a bit flipped")
+    film = Film(height=8, width=8, n=1)
+    for place in places:
+        spool = rig.new_spool()
+        told = _left_behind(rig, film, spool, count=3)
+        path = next(spool.rglob(name))
+        size = path.stat().st_size
+        draw.choice([flip, tear])(path, min(size - 1, int(place * size)))
+        rig.heal(spool, told.data_id)
+        found = rig.server.found(told.data_id)
+        tally.judge(found, told.indices("accepted"), told.indices("pushing"), film)
+    return tally
+
+
+def foreign_files(rig: Rig, tries: int) -> Tally:
+    """Files and folders of others among ours: not read, not counted, not removed, whatever they are called."""
+    tally = Tally("spool: other people's files in it")
+    film = Film(height=8, width=8, n=1)
+    for _ in range(tries):
+        spool = rig.new_spool()
+        told = _left_behind(rig, film, spool, count=3)
+        strangers = list(_strangers(spool))
+        rig.heal(spool, told.data_id)
+        gone = [path for path in strangers if not path.exists() or path.read_text() != "not yours"]
+        if gone:
+            tally.blame("lost", f"foreign files were touched: {gone}")
+        found = rig.server.found(told.data_id)
+        tally.judge(found, told.indices("accepted"), told.indices("pushing"), film)
+    return tally
+
+
+def _strangers(spool: Path) -> Iterable[Path]:
+    ours = next(spool.rglob("journal")).parent
+    for path in (
+        spool / "notes.txt", spool / "thesis" / "chapter.tex", ours / "photo.rec", ours / "chunk-1.rec",
+        ours / "chunk-00000000.rec.bak", ours.parent / "0000" / "stream.json", ours / "quarantine" / "readme",
+    ):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not yours")
+        yield path
+
+
+def _left_behind(rig: Rig, film: Film, spool: Path, count: int) -> Told:
+    """A client's spool with ``count`` records in it: its server hung, and then it was gone itself."""
+    return rig.leave(film, spool, count)

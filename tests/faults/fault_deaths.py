@@ -1,0 +1,134 @@
+"""Rows of the campaign: processes that die, by SIGKILL at any moment or at a system call (P10, P19)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from fault_kernel import injected
+from fault_kit import Film, Found, Tally, Told
+from fault_rig import Pusher, Rig
+
+from atomstream.records import StreamReport
+
+CALLS = ("rename", "fdatasync", "fsync", "writev", "unlink", "flock")
+
+
+def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
+    """SIGKILL at random points: with and without a server that answers, durable and not, one life or two."""
+    tally = Tally("client: SIGKILL at a random point")
+    for k in range(tries):
+        film, spool = Film(draw.randrange(2**31)), rig.new_spool()
+        durable, hung = bool(k % 2), bool(k // 2 % 2)
+        told = _one_life(rig, film, spool, draw, durable, hung)
+        for _ in range(k // 4 % 2 if told.data_id else 0):
+            rig_told = _one_life(rig, film, spool, draw, durable, hung, told.data_id)
+            told.lines += rig_told.lines
+        after_death(rig, spool, told, film, tally, durable=durable)
+    return tally
+
+
+def _one_life(
+    rig: Rig, film: Film, spool: Path, draw: Random, durable: bool, hung: bool, data_id: str | None = None
+) -> Told:
+    settings = {"durability": "disk" if durable else "memory"}
+    pusher = rig.push(
+        film, spool, data_id=data_id, count=1000, pause_at=0 if hung and data_id is None else None,
+        settings=settings, end="hold",
+    )  # fmt: skip
+    if hung and data_id is None:
+        pusher.read("paused")
+        rig.server.pause()
+        pusher.say()
+    for _ in range(draw.randrange(0, 60)):
+        pusher.read("")
+    time.sleep(draw.random() * 0.01)  # not to keep step: the fault's own moment
+    told = pusher.kill()
+    rig.server.go_on()
+    return told
+
+
+def killed_at_calls(rig: Rig, moments: Sequence[tuple[str, int]]) -> Tally:
+    """SIGKILL at the n-th of a system call, such as the third rename: durable pushes, a server that answers."""
+    tally = Tally("client: SIGKILL at its n-th " + ", ".join(sorted({call for call, _ in moments})))
+    for k, (call, n) in enumerate(moments):
+        film, spool = Film(1000 + k), rig.new_spool()
+        before = injected(f"{call}:signal=KILL:when={n}")
+        pusher = rig.push(
+            film, spool, before=before, count=12, settings={"durability": "disk"}, end="finalize"
+        )
+        after_death(rig, spool, pusher.ended(), film, tally, durable=True)
+    return tally
+
+
+def killed_server(rig: Rig, tries: int, draw: Random) -> Tally:
+    """SIGKILL of the server while it ingests, and a new one on its folder: nothing that it answered is lost."""
+    tally = Tally("server: SIGKILL while it ingests, restarted")
+    for _ in range(tries):
+        film = Film(draw.randrange(2**31))
+        pusher = rig.push(film, rig.new_spool(), count=60, end="finalize")
+        pusher.read(f"accepted {draw.randrange(1, 50)}")
+        time.sleep(draw.random() * 0.02)
+        rig.server.kill()
+        rig.server.start()
+        finished(rig, pusher, film, tally)
+    return tally
+
+
+def finished(rig: Rig, pusher: Pusher, film: Film, tally: Tally) -> None:
+    """Judge a pusher that went on to its end: all that it pushed is there, and its report says so."""
+    told = pusher.ended()
+    if pusher.process.returncode:
+        tally.blame("lost", f"the client failed: {pusher.errors[-500:]}")
+    accepted = told.indices("accepted")
+    tally.judge(rig.server.found(told.data_id), accepted, told.indices("pushing"), film)
+    report = json.loads(next(iter(told.words("report")), "{}"))
+    if report.get("chunks_uploaded") != len(accepted) or report["lost"]:
+        tally.blame("lost", f"the report says otherwise: {report} of {len(accepted)}")
+
+
+def after_death(rig: Rig, spool: Path, told: Told, film: Film, tally: Tally, *, durable: bool) -> None:
+    """Heal what a dead client left, and judge.
+
+    Owed is what was acknowledged as durable, else what had reached the disk or the server when it died.
+    """
+    if not told.data_id or not list(spool.rglob("journal")):
+        tally.tries += 1
+        if durable and told.indices("accepted"):
+            _all_there(rig, told, film, tally)  # finalized before it died: its folder is gone
+        return
+    owed = (
+        told.indices("accepted") if durable else on_disk(spool) | set(rig.server.found(told.data_id).chunks)
+    )
+    report = rig.heal(spool, told.data_id)
+    found = rig.server.found(told.data_id)
+    tally.judge(found, owed, told.indices("pushing"), film)
+    if report is not None:
+        check_report(report, told, found, tally)
+
+
+def _all_there(rig: Rig, told: Told, film: Film, tally: Tally) -> None:
+    tally.tries -= 1
+    tally.judge(rig.server.found(told.data_id), told.indices("accepted"), told.indices("pushing"), film)
+
+
+def check_report(report: StreamReport, told: Told, found: Found, tally: Tally) -> None:
+    """The counts sum, what is said to be stored is there, and what is missing is said to be."""
+    if report["chunks_spooled"] != report["chunks_uploaded"] + report["chunks_not_uploaded"]:
+        tally.blame("lost", f"the counts do not sum: {report}")
+    if report["chunks_uploaded"] > len(found.chunks):
+        tally.blame("lost", f"said to be stored, and is not: {report}")
+    lost = {index for index, _ in report["lost"]}
+    silent = (
+        {k for k in told.indices("accepted") if k < max(found.chunks, default=-1)} - lost - set(found.chunks)
+    )
+    if silent:
+        tally.blame("lost", f"missing without a word: {sorted(silent)}")
+
+
+def on_disk(spool: Path) -> set[int]:
+    """The chunks whose records have their name."""
+    return {int(path.stem.removeprefix("chunk-")) for path in spool.rglob("chunk-*.rec")}

@@ -1,0 +1,127 @@
+"""Rows of the campaign: disks that fail, are full or can't be written (P7, P13)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from fault_deaths import after_death, finished
+from fault_kernel import injected, on_a_disk_of
+from fault_kit import Film, Tally, Told
+from fault_rig import Pusher, Rig
+
+FAILURES = (
+    ("fdatasync", "EIO"),
+    ("fsync", "EIO"),
+    ("rename", "EROFS"),
+    ("writev", "ENOSPC"),
+    ("writev", "EIO"),
+    ("unlink", "EIO"),
+)
+
+
+def failing_disk(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
+    """A call of the spool fails at these times: the stream goes on from memory, and all arrives."""
+    tally = Tally("disk: EIO, ENOSPC, read-only, failed fsync; the client goes on")
+    for k, (call, code, when) in enumerate(moments):
+        film, before = Film(k), injected(f"{call}:error={code}:when={when}")
+        pusher = rig.push(film, rig.new_spool(), before=before, count=20, end="finalize")
+        finished(rig, pusher, film, tally)
+        if "The spool could not" not in pusher.errors:
+            tally.blame("lost", f"{call} did not fail, or nobody said so")
+    return tally
+
+
+def failing_disk_then_death(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
+    """The same with a server that hangs, and the client killed: what was acknowledged as durable is there."""
+    tally = Tally("disk: EIO, ENOSPC, failed fsync, then SIGKILL; pushed as durable")
+    for k, (call, code, when) in enumerate(moments):
+        film, spool = Film(k), rig.new_spool()
+        pusher = rig.push(
+            film, spool, before=injected(f"{call}:error={code}:when={when}"), count=12, pause_at=0, end="hold",
+            settings={"durability": "disk"},
+        )  # fmt: skip
+        pusher.read("paused")
+        rig.server.pause()
+        pusher.say()
+        pusher.read("held")
+        told = pusher.kill_traced()
+        rig.server.go_on()
+        after_death(rig, spool, told, film, tally, durable=True)
+    return tally
+
+
+def full_disk(rig: Rig, tries: int) -> Tally:
+    """A disk of one megabyte and a server that hangs: memory takes what the disk does not; all arrives."""
+    tally = Tally("disk: full (1 MB tmpfs) in an outage; the client goes on")
+    for k in range(tries):
+        film, spool = Film(k, height=64, width=80), rig.new_spool()
+        pusher = rig.push(
+            film, spool, before=on_a_disk_of("1m", spool), count=90, pause_at=5, end="finalize",
+            settings={"spool_max_bytes": 10**9},
+        )  # fmt: skip
+        pusher.read("paused")
+        rig.server.pause()
+        pusher.say()
+        pusher.read("accepted 80")
+        rig.server.go_on()
+        finished(rig, pusher, film, tally)
+    return tally
+
+
+def full_disk_then_death(rig: Rig, tries: int) -> Tally:
+    """The same, pushed as durable and killed when the disk takes no more; the next process has it all."""
+    tally = Tally("disk: full in an outage, then SIGKILL; pushed as durable")
+    for k in range(tries):
+        film, spool, side = Film(k, height=64, width=80), rig.new_spool(), rig.folder / f"next-{k}"
+        before = on_a_disk_of("1m", spool)
+        pusher = rig.push(
+            film, spool, before=_then(before, rig.healing_command(film, spool, side)), count=200, pause_at=1,
+            settings={"durability": "disk", "spool_max_bytes": 10**9}, end="hold",
+        )  # fmt: skip
+        pusher.read("paused")
+        rig.server.pause()
+        pusher.say()
+        told = _killed_when_full(rig, pusher)
+        tally.judge(rig.server.found(told.data_id), told.indices("accepted"), told.indices("pushing"), film)
+        if not Told.read(side).words("report"):
+            tally.blame("lost", f"the next process failed: {pusher.errors[-500:]}")
+    return tally
+
+
+def _then(before: list[str], then: list[str]) -> list[str]:
+    """Run another command in the same namespace once the first has ended."""
+    *head, script, folder = before
+    return [*head, script.replace('exec "$@"', f'{{ "$@"; {shlex.join(then)}; }}'), folder]
+
+
+def _killed_when_full(rig: Rig, pusher: Pusher) -> Told:
+    assert pusher.process.stderr is not None
+    while "goes on from memory" not in pusher.process.stderr.readline():
+        pass
+    os.kill(pusher.told_pid(), signal.SIGKILL)
+    rig.server.go_on()
+    return pusher.ended()
+
+
+def read_only_disk(rig: Rig, tries: int) -> Tally:
+    """A spool on a disk that is mounted read-only: frames are kept in memory only, and all arrive."""
+    tally = Tally("disk: read-only from the start")
+    for k in range(tries):
+        film, spool = Film(k), rig.new_spool()
+        before = on_a_disk_of("1m", spool, more='mount -o remount,ro "$0"')
+        finished(rig, rig.push(film, spool, before=before, count=20, end="finalize"), film, tally)
+    return tally
+
+
+def no_folder(rig: Rig, tries: int) -> Tally:
+    """A spool folder that can't be made, for a file is in the way."""
+    tally = Tally("disk: the spool's folder can't be made")
+    for k in range(tries):
+        film, spool = Film(k), rig.new_spool()
+        spool.write_text("in the way")
+        finished(rig, rig.push(film, Path(spool / "spool"), count=20, end="finalize"), film, tally)
+    return tally

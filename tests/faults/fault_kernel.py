@@ -1,0 +1,85 @@
+"""What the system lets us do to a process: trace and fault its calls, give it a small disk, step its clock."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+NO_STRACE = "strace is not here, or ptrace is not allowed"
+NO_MOUNT = "this user may not mount a tmpfs in a namespace of its own (unshare -Urm)"
+NO_COMPILER = "no C compiler here for the clock's shim, or this is not Linux"
+
+
+@functools.cache
+def can_trace() -> bool:
+    """Whether system calls can be traced and made to fail."""
+    return sys.platform == "linux" and _works("strace", "-f", "-o", os.devnull, "true")
+
+
+@functools.cache
+def can_mount() -> bool:
+    """Whether a process can get a disk of its own."""
+    return sys.platform == "linux" and _works("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt")
+
+
+@functools.cache
+def can_step_clocks() -> bool:
+    """Whether a process can be given a wall clock of its own."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
+
+
+def injected(fault: str) -> list[str]:
+    """The command before a command that makes a fault in its system calls, such as ``rename:error=EIO:when=3``."""
+    return ["strace", "-f", "-o", os.devnull, "-e", "trace=" + fault.split(":")[0], "-e", f"inject={fault}"]
+
+
+def on_a_disk_of(size: str, folder: Path, more: str = "true") -> list[str]:
+    """The command before a command that gives it a tmpfs of ``size`` at ``folder``; ``more`` is done with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = f'mount -t tmpfs -o size={size} none "$0" && cd / && {more} && exec "$@"'
+    return ["unshare", "-Urm", "sh", "-c", script, str(folder)]
+
+
+class SteppedClock:
+    """A wall clock for another process, stepped from here; its monotonic clock is left alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock-offset"
+        self._library = folder / "clock.so"
+        self.step_to(0.0)
+        source = str(HERE / "fault_clock.c")
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-O1", "-o", str(self._library), source, "-ldl"], check=True
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in its environment to live by this clock."""
+        return {"LD_PRELOAD": str(self._library), "FAULT_CLOCK": str(self._file)}
+
+    def step_to(self, offset_s: float) -> None:
+        """From now on it goes ``offset_s`` seconds before (below zero: behind) the true one."""
+        new = self._file.with_suffix(".new")
+        if not self._file.exists():
+            new.write_bytes(bytes(8))
+            new.replace(self._file)
+        with self._file.open("r+b") as file:  # in place: the process has it mapped
+            file.write(struct.pack("<q", int(offset_s * 1e9)))
+
+    @staticmethod
+    def now_ms() -> float:
+        """The true time."""
+        return time.time() * 1000.0
+
+
+def _works(*command: str) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -1,0 +1,119 @@
+"""What every fault is judged by: frames that can be made again, and the count of what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atomstream.records import Frames
+
+FPS = 120.0
+
+
+@dataclass(frozen=True)
+class Film:
+    """A stream's frames, each chunk made from the seed and its index: no two chunks are alike."""
+
+    seed: int = 0
+    n: int = 4
+    height: int = 32
+    width: int = 40
+
+    def chunk(self, index: int) -> Frames:
+        """Chunk ``index``, (n, height, width) uint8."""
+        draw = np.random.default_rng((self.seed, index))
+        return draw.integers(0, 256, (self.n, self.height, self.width), dtype=np.uint8)
+
+
+@dataclass
+class Told:
+    """What a pusher wrote into its side file before and after each step; survives the pusher."""
+
+    lines: list[list[str]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, side: Path) -> Told:
+        """All whole lines of a side file."""
+        text = side.read_text() if side.exists() else ""
+        return cls([line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")])
+
+    def indices(self, word: str) -> set[int]:
+        """The chunks that were told with this word."""
+        return {int(line[1]) for line in self.lines if line[0] == word}
+
+    def words(self, word: str) -> list[str]:
+        """What was told with this word, in order."""
+        return [" ".join(line[1:]) for line in self.lines if line[0] == word]
+
+    @property
+    def data_id(self) -> str:
+        """The stream; empty where the pusher died before it had one."""
+        return next(iter(self.words("stream")), "")
+
+
+@dataclass
+class Tally:
+    """One row of the campaign's table. ``aside`` counts damaged chunks that were reported and kept aside."""
+
+    fault: str
+    tries: int = 0
+    chunks: int = 0
+    stored: int = 0
+    aside: int = 0
+    lost: int = 0
+    corrupted: int = 0
+    duplicated: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, corrupted or duplicated, in tries that tried something."""
+        return self.tries > 0 and self.chunks > 0 and not (self.lost or self.corrupted or self.duplicated)
+
+    def judge(self, found: Found, must: Iterable[int], offered: Iterable[int], film: Film) -> None:
+        """Hold what the server has against what it must have; ``offered`` is what it may have."""
+        owed = set(must)
+        wrong = {k for k in found.chunks if k in set(offered) and not found.equals(k, film)}
+        strangers = set(found.chunks) - set(offered)
+        self.tries += 1
+        self.chunks += len(owed)
+        self.stored += len(owed & set(found.chunks))
+        self._count("lost", owed - set(found.chunks))
+        self._count("corrupted", wrong)
+        self._count("duplicated", strangers)
+
+    def blame(self, what: str, note: str) -> None:
+        """Count one more of ``what`` (lost, corrupted, duplicated) for a reason in words."""
+        setattr(self, what, getattr(self, what) + 1)
+        self.notes.append(f"{what}: {note}")
+
+    def _count(self, what: str, indices: Collection[int]) -> None:
+        if indices:
+            setattr(self, what, getattr(self, what) + len(indices))
+            self.notes.append(f"try {self.tries}: {what} {sorted(indices)[:10]}")
+
+
+class Found:
+    """One stream as it lies in the server's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from atomstream.server.archive import StreamArchive
+
+        self._archive = StreamArchive.open(folder) if folder.exists() else None
+        self.chunks: dict[int, int] = dict(self._archive.chunks()) if self._archive else {}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the archive says of the stream."""
+        return self._archive.about if self._archive else {}
+
+    def equals(self, index: int, film: Film) -> bool:
+        """Whether chunk ``index`` is what the film has, byte for byte."""
+        if self._archive is None or self.chunks.get(index) != film.n:
+            return False
+        start = index * film.n
+        return np.array_equal(self._archive.frames(start, start + film.n), film.chunk(index))

@@ -1,0 +1,119 @@
+"""Rows of the campaign: the server gone for minutes, and clocks that step (P6, P7, P15, P17)."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from pathlib import Path
+
+from fault_deaths import finished
+from fault_kernel import SteppedClock
+from fault_kit import FPS, Film, Tally
+from fault_rig import KEY, PATIENCE_S, Rig
+
+from atomstream import AsyncRHEEDStreamer
+
+YEAR_S = 365.25 * 86_400
+STEPS_S = (3600.0, -3600.0, YEAR_S, -YEAR_S, 0.0)
+
+
+def outage(rig: Rig, seconds: float, buffer_bytes: int) -> Tally:
+    """The server gone while ``seconds`` of 120 fps are pushed as fast as they go, and a second stream beside.
+
+    No push waits, memory stays in its bound, the backlog arrives oldest first, and the second stream's live
+    chunks do not wait for its end.
+    """
+    tally = Tally(f"server: gone for {seconds / 60:g} min of {FPS:g} fps, two streams")
+    asyncio.run(_outage(rig, int(seconds * FPS), buffer_bytes, tally))
+    return tally
+
+
+async def _outage(rig: Rig, n_frames: int, buffer_bytes: int, tally: Tally) -> None:
+    film, other, spool = Film(1, n=24), Film(2), rig.new_spool()
+    count = n_frames // film.n
+    async with AsyncRHEEDStreamer(
+        KEY, rig.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=buffer_bytes,
+        upload_concurrency=1,
+    ) as streamer:  # fmt: skip
+        backlog, live = await _begin(streamer, film), await _begin(streamer, other)
+        rig.server.kill()
+        await _push_all(streamer, backlog, film, range(count), tally)
+        await asyncio.to_thread(rig.server.start)
+        await _push_all(streamer, live, other, range(5), tally)
+        await streamer.flush(live, PATIENCE_S)
+        if not (await streamer.stats())["streams"][backlog]["chunks_pending"]:
+            tally.blame("lost", "the live stream waited for the whole backlog of the other")
+        reports = [await streamer.finalize(data_id, 10 * PATIENCE_S) for data_id in (backlog, live)]
+    for data_id, shown, total in ((backlog, film, count), (live, other, 5)):
+        tally.judge(rig.server.found(data_id), range(total), range(total), shown)
+    if [report["chunks_uploaded"] for report in reports] != [count, 5]:
+        tally.blame("lost", f"the reports say otherwise: {reports}")
+    if not _in_order(rig.server.data / "streams" / backlog):
+        tally.blame("lost", "the backlog did not arrive oldest first")
+
+
+async def _begin(streamer: AsyncRHEEDStreamer, film: Film) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return await streamer.initialize(FPS, 0.0, film.n)
+
+
+async def _push_all(
+    streamer: AsyncRHEEDStreamer, data_id: str, film: Film, indices: range, tally: Tally
+) -> None:
+    for index in indices:
+        await streamer.push(data_id, index, film.chunk(index))
+        stats = await streamer.stats()
+        if stats["buffer_bytes_used"] > stats["buffer_bytes_limit"]:
+            tally.blame("lost", f"memory passed its bound at chunk {index}: {stats['buffer_bytes_used']}")
+
+
+def _in_order(folder: Path) -> bool:
+    """Whether the shards were written in the order of their indices: one upload at a time."""
+    shards = sorted(folder.glob("frames.zarr/frames/c/*/0/0"), key=lambda path: int(path.parts[-3]))
+    times = [path.stat().st_mtime_ns for path in shards]
+    return len(times) > 1 and times == sorted(times)
+
+
+def stepping_clock(rig: Rig, tries: int) -> Tally:
+    """The client's wall clock steps by an hour and by years, both ways, while it holds undelivered chunks.
+
+    Chunks are given up by age after a day here, and none of them is a day old.
+    """
+    tally = Tally("clock: the host's steps by hours and years, both ways")
+    for k in range(tries):
+        folder = rig.new_spool()
+        folder.mkdir()
+        clock, film = SteppedClock(folder), Film(k)
+        pusher = rig.push(
+            film, folder / "spool", env=clock.environment, count=60, pause_at=10, end="finalize",
+            settings={"spool_retention_s": 86_400.0, "clock_sync": True},
+        )  # fmt: skip
+        pusher.read("paused")
+        rig.server.pause()
+        pusher.say()
+        for at, step_s in enumerate(STEPS_S):
+            clock.step_to(step_s)
+            pusher.read(f"accepted {19 + 10 * at}")
+        rig.server.go_on()
+        finished(rig, pusher, film, tally)
+    return tally
+
+
+def clock_between_processes(rig: Rig, tries: int) -> Tally:
+    """The wall clock is years off when the next process starts: nothing is too old, nothing is too new."""
+    tally = Tally("clock: years off at the next start")
+    for k in range(tries):
+        folder = rig.new_spool()
+        folder.mkdir()
+        clock, film = SteppedClock(folder), Film(k)
+        told = rig.leave(film, folder / "spool", 5)
+        clock.step_to(STEPS_S[2 + k % 2])
+        pusher = rig.push(
+            film, folder / "spool", env=clock.environment, data_id=told.data_id, count=3, end="finalize",
+            settings={"spool_retention_s": 86_400.0},
+        )  # fmt: skip
+        later = pusher.ended()
+        later.lines += told.lines
+        tally.judge(rig.server.found(told.data_id), later.indices("accepted"), later.indices("pushing"), film)
+    return tally

@@ -1,0 +1,148 @@
+"""A client in a process of its own: pushes a film and tells each step, before and after, into a side file.
+
+``fault_pusher.py JSON``; see :class:`Orders`. Lines go to the side file, which outlives any death, and to stdout,
+by which the parent keeps step. What follows the pushes is the last order's word: see ``ENDS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fault_kit import FPS, Film
+
+from atomstream import RHEEDStreamer
+from atomstream.errors import AtomstreamError
+
+
+@dataclass
+class Orders:
+    """What to do.
+
+    ``data_id``: None makes a stream, "" resumes the only one in the spool. ``pause_at``: before that chunk a
+    line on stdin is waited for. ``repeat``: each chunk is pushed twice. ``from_start``: a resumed stream too
+    is pushed from its first chunk.
+    """
+
+    url: str
+    key: str
+    spool: str
+    side: str
+    film: dict[str, int] = field(default_factory=dict)
+    data_id: str | None = None
+    first: int = 0
+    count: int = 10
+    pause_at: int | None = None
+    fork_at: int | None = None
+    kill_at: int | None = None
+    repeat: bool = False
+    from_start: bool = False
+    end: str = "close"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Teller:
+    """Writes a line so that it is out before anything else happens."""
+
+    def __init__(self, side: str) -> None:
+        self._fd = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+    def tell(self, *words: object) -> None:
+        """One line, in one write."""
+        line = (" ".join(map(str, words)) + "\n").encode()
+        os.write(self._fd, line)
+        os.write(1, line)
+
+
+def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, teller: Teller) -> None:
+    film = Film(**orders.film)
+    for index in range(orders.first, orders.first + orders.count):
+        if index == orders.pause_at:
+            teller.tell("paused", index)
+            sys.stdin.readline()
+        if index == orders.fork_at:
+            fork(streamer, data_id, film, teller)
+        if index == orders.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        frames = film.chunk(index)
+        teller.tell("pushing", index)
+        for _ in range(1 + orders.repeat):
+            streamer.push(data_id, index, frames)
+        teller.tell("accepted", index)
+
+
+def fork(streamer: RHEEDStreamer, data_id: str, film: Film, teller: Teller) -> None:
+    """A child that tries to use its parent's streamer, and leaves as children of a script do."""
+    child = os.fork()
+    if child:
+        teller.tell("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return
+    try:
+        streamer.push(data_id, 0, film.chunk(0))
+    except AtomstreamError as error:
+        teller.tell("child_got", type(error).__name__)
+    sys.exit(0)
+
+
+def end_close(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+    streamer.close()
+
+
+def end_finalize(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+    teller.tell("report", json.dumps(streamer.finalize(data_id, 60.0)))
+    streamer.close()
+
+
+def end_exit(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+    """Leave as a script does that knows no close()."""
+
+
+def end_hold(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+    """Be there until somebody ends this process."""
+    teller.tell("held", 0)
+    while True:
+        time.sleep(0.1)
+
+
+def end_flush(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+    streamer.flush(data_id)
+    teller.tell("flushed", 0)
+    streamer.close()
+
+
+ENDS: dict[str, Callable[[RHEEDStreamer, str, Teller], None]] = {
+    "close": end_close,
+    "finalize": end_finalize,
+    "exit": end_exit,
+    "hold": end_hold,
+    "flush": end_flush,
+}
+
+
+def main() -> None:
+    orders = Orders(**json.loads(sys.argv[1]))
+    teller = Teller(orders.side)
+    teller.tell("pid", os.getpid())
+    warnings.simplefilter("ignore", UserWarning)
+    settings = {"spool_min_free_bytes": 0, "clock_sync": False, **orders.settings}
+    streamer = RHEEDStreamer(orders.key, orders.url, 1, orders.spool, **settings)
+    if orders.data_id is None:
+        data_id = streamer.initialize(FPS, 0.0, Film(**orders.film).n)
+    else:
+        data_id = orders.data_id or streamer.spool_status()["streams"][0]["data_id"]
+        resumed = streamer.resume(data_id)
+        orders.first = 0 if orders.from_start else resumed
+    teller.tell("stream", data_id)
+    push_all(streamer, data_id, orders, teller)
+    ENDS[orders.end](streamer, data_id, teller)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Real parts for the campaign: a server process, client processes, and the healing after each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+from urllib.parse import urlsplit
+
+from fault_kit import FPS, Film, Found, Told
+
+from atomstream import RHEEDStreamer
+from atomstream.errors import StreamFinalizedError
+from atomstream.records import StreamReport
+
+HERE = Path(__file__).parent
+REPO = HERE.parents[1]
+KEY = "atst_campaign"
+PATIENCE_S = 60.0
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A clean one, from which the package and this folder can be imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ATOMS")}
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(REPO)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **more,
+    }
+
+
+class ServerProcess:
+    """``atomstream serve`` in a process of its own, on one folder and port for life."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.url = ""
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Returns once it listens."""
+        words = ["serve", "--data", str(self.data), "--port", str(self._port), "--api-key", KEY]
+        log = (self.data.parent / "server.log").open("a")
+        with log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "atomstream.cli", *words],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=environment(),
+            )
+        line = _line(self._process.stdout)
+        self.url = line.split()[-1]
+        self._port = urlsplit(self.url).port or 0
+
+    def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def pause(self) -> None:
+        """It stops answering, and the system goes on taking connections for it: a server that hangs."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """It answers again."""
+        self._signal(signal.SIGCONT)
+
+    def found(self, data_id: str) -> Found:
+        """What it has of a stream."""
+        return Found(self.data / "streams" / data_id)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+class Pusher:
+    """One client process; its side file tells what it did."""
+
+    def __init__(self, side: Path, command: Sequence[str], **more: str) -> None:
+        self._side = side
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(**more),
+        )
+        self.errors = ""
+
+    def read(self, word: str) -> str:
+        """Lines of stdout up to one that begins with ``word``; that line. Empty where it ended before."""
+        while (line := _line(self.process.stdout)) and not line.startswith(word):
+            pass
+        return line
+
+    def say(self) -> None:
+        """The line that a paused pusher waits for."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def kill(self) -> Told:
+        """SIGKILL; what it told until then."""
+        self.process.kill()
+        return self.ended()
+
+    def kill_traced(self) -> Told:
+        """SIGKILL where it runs under a tracer: the process itself, by the id that it told."""
+        os.kill(self.told_pid(), signal.SIGKILL)
+        return self.ended()
+
+    def told_pid(self) -> int:
+        """Its process id, below whatever command it was started by."""
+        return int(Told.read(self._side).words("pid")[0])
+
+    def ended(self) -> Told:
+        """Wait for its end; what it told."""
+        self.errors = self.process.communicate(timeout=PATIENCE_S)[1]
+        return Told.read(self._side)
+
+
+class Rig:
+    """A server, a folder for spools, and all the processes that were started: ended with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "server").mkdir(parents=True)
+        self.server = ServerProcess(folder / "server")
+        self._pushers: list[Pusher] = []
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.server.go_on()
+        self.server.kill()
+        for pusher in self._pushers:
+            pusher.process.kill()
+            pusher.process.communicate()
+
+    def new_spool(self) -> Path:
+        """A folder that no try used before."""
+        self._count += 1
+        return self.folder / f"spool-{self._count}"
+
+    def push(
+        self, film: Film, spool: Path, *, before: Sequence[str] = (), env: dict[str, str] | None = None,
+        **orders: Any,
+    ) -> Pusher:  # fmt: skip
+        """Start a pusher (see :class:`fault_pusher.Orders`), under the command ``before`` if given."""
+        self._count += 1
+        side = self.folder / f"side-{self._count}"
+        command = [*before, *self.command(film, spool, side, **orders)]
+        self._pushers.append(Pusher(side, command, **(env or {})))
+        return self._pushers[-1]
+
+    def command(self, film: Film, spool: Path, side: Path, **orders: Any) -> list[str]:
+        """The command of a pusher."""
+        told = {"url": self.server.url, "key": KEY, "spool": str(spool), "side": str(side)}
+        text = json.dumps({**told, "film": asdict(film), **orders})
+        return [sys.executable, str(HERE / "fault_pusher.py"), text]
+
+    def healing_command(self, film: Film, spool: Path, side: Path) -> list[str]:
+        """The command of a pusher that resumes the spool's only stream and ends it."""
+        return self.command(film, spool, side, data_id="", count=0, end="finalize")
+
+    def leave(self, film: Film, spool: Path, count: int) -> Told:
+        """A spool with ``count`` records in it: the server hung, and then the client was gone."""
+        told = Told()
+        with RHEEDStreamer(
+            KEY, self.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False
+        ) as streamer:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                data_id = streamer.initialize(FPS, 0.0, film.n)
+            told.lines.append(["stream", data_id])
+            self.server.pause()
+            for index in range(count):
+                streamer.push(data_id, index, film.chunk(index))
+                told.lines += [["pushing", str(index)], ["accepted", str(index)]]
+        self.server.go_on()
+        return told
+
+    def heal(self, spool: Path, data_id: str) -> StreamReport | None:
+        """The next streamer on the spool delivers what is there and ends the stream; its report.
+
+        None where an earlier process had begun to end it: then this one only sees it through.
+        """
+        with RHEEDStreamer(
+            KEY, self.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False
+        ) as streamer:
+            try:
+                streamer.resume(data_id)
+            except StreamFinalizedError:
+                _wait_until_gone(streamer, data_id)
+                return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # what is missing is judged by the caller
+                return streamer.finalize(data_id, PATIENCE_S)
+
+
+def _wait_until_gone(streamer: RHEEDStreamer, data_id: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while any(stream["data_id"] == data_id for stream in streamer.spool_status()["streams"]):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"stream {data_id} was not seen through: {streamer.spool_status()}")
+        time.sleep(0.01)
+
+
+def _line(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline()
