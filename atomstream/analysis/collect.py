@@ -73,7 +73,7 @@ class Collector:
             frames=columns,
             values=current_values(stage),
             events=events,
-            segments=stage.book.all(stage.now_s, scene.growth) if scene else (),
+            segments=stage.segments,
             views=scene.rotation.views() if scene and scene.rotation else (),
             profile=scene.surface.smooth if scene else np.empty(0),
             lines=dict(stage.line_profiles),

@@ -93,6 +93,7 @@ class Stage:
     lines: list[Line] = field(default_factory=list)
     line_profiles: dict[str, F64] = field(default_factory=dict)
     book: SegmentBook = field(default_factory=lambda: SegmentBook([]))
+    segments: tuple[Segment, ...] = ()
     marks: list[Event] = field(default_factory=list)
     fresh: list[Event] = field(default_factory=list)
     held: dict[str, float] = field(default_factory=dict)
@@ -274,6 +275,7 @@ def _end_slow(stage: Stage, times: F64) -> None:
             stage.fresh += scene.rotation.slow(now, scene)
     stage.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in stage.lines}
     scene.growth.tick(now, scene.rotation_hz)
+    stage.segments = stage.book.all(now, scene.growth)
     hold(stage)
 
 

@@ -50,6 +50,7 @@ def take_mark(stage: Stage, event: Event) -> None:
         )
         return
     stage.book.cut(event.time_s, event.label or event.kind, growth)
+    stage.segments = stage.book.all(max(stage.now_s, event.time_s), growth)
 
 
 def _is_shuttered(stage: Stage) -> bool:
@@ -107,3 +108,4 @@ def finish(stage: Stage, out: Collector) -> None:
     if stage.block:
         inside.end_block(stage)
     stage.scene.growth.tick(stage.now_s, stage.scene.rotation_hz)
+    stage.segments = stage.book.all(stage.now_s, stage.scene.growth)
