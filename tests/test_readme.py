@@ -73,7 +73,13 @@ def film() -> np.ndarray:
     return np.random.default_rng(7).integers(0, 256, (240, 12, 16), np.uint8)
 
 
-STREAMING = [("camera.capture",), ("camera.call_back",), ("frame_generator",), ("camera.next_chunk",)]
+STREAMING = [
+    ("camera.capture", "time.sleep"),
+    ("camera.call_back",),
+    ("frame_generator",),
+    ("camera.next_chunk",),
+    ("streamer.results",),
+]
 OTHERS = [("to_uint8",), ("import zarr",), ("import xarray",)]
 
 
