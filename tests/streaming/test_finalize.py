@@ -14,7 +14,6 @@ from hosted import KEY, Hosted, answers, held, hosted
 from stream_kit import (
     CHUNK,
     FPS,
-    assert_arrived,
     assert_sums,
     hurry,
     make_async,
@@ -23,11 +22,9 @@ from stream_kit import (
     stream_stats,
     until,
 )
-from wire_client import WireClient
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import (
-    ClosedError,
     ConfigError,
     DrainTimeoutError,
     StreamFinalizedError,
@@ -269,74 +266,6 @@ async def test_a_cancelled_finalize_goes_on(service: Hosted, streamer: AsyncRHEE
         await waiting
     go_on.set()
     await until(lambda: service.ended == [data_id])
-
-
-async def test_close_without_finalize_ends_nothing(serve: Serve, tmp_path: Path) -> None:
-    """close() keeps what was pushed, on disk or delivered, and does not end the stream."""
-    server = await serve()
-    async with make_async(server.url, server.api_key, spool_dir=tmp_path) as streamer:
-        data_id = await begin(streamer, 0, 1)
-    async with WireClient(server) as client:
-        assert (await client.entry(data_id))["pipeline_status"] == "stream_active"
-    async with make_async(server.url, server.api_key, spool_dir=tmp_path) as later:
-        while (await later.spool_status())["chunks_pending"]:
-            await asyncio.sleep(0.01)
-    assert_arrived(server, data_id, [0, 1])
-
-
-async def test_close_without_disk_or_network_counts_what_is_lost(
-    service: Hosted, no_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With neither spool nor server, close warns how many chunks are lost with it."""
-    service.verdict = lambda kind, data_id, index: answers(503)
-    streamer = make_async(service.url, KEY, spool_dir=no_disk)
-    data_id = await begin(streamer, 0, 1, 2)
-    assert "kept in memory only" in caplog.text
-    with pytest.warns(RuntimeWarning, match=rf"{data_id} was closed with 3 chunk\(s\) neither.*lost"):
-        await streamer.close(drain_timeout_s=0.05)
-
-
-async def test_close_without_disk_drains(service: Hosted, no_disk: Path) -> None:
-    """With no spool, close waits until the server has everything."""
-    streamer = make_async(service.url, KEY, spool_dir=no_disk)
-    data_id = await begin(streamer, 0, 1, 2)
-    await streamer.close()
-    assert [service.frames(data_id, k).tolist() for k in range(3)] == [noise(k).tolist() for k in range(3)]
-
-
-async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
-    """close() twice does nothing; each verb says afterwards that it is closed."""
-    data_id = await begin(streamer, 0)
-    await streamer.close()
-    await streamer.close()
-    for verb in (
-        lambda: streamer.push(data_id, 1, noise(1)),
-        lambda: streamer.push_frame(data_id, noise(1)[0]),
-        lambda: streamer.run(data_id, [noise(1)]),
-        lambda: streamer.flush(data_id),
-        lambda: streamer.finalize(data_id),
-        lambda: streamer.initialize(FPS, 0.0, CHUNK),
-        streamer.stats,
-        streamer.clock_status,
-    ):
-        with pytest.raises(ClosedError, match="closed"):
-            await verb()
-
-
-async def test_close_ends_those_who_wait(service: Hosted, no_disk: Path) -> None:
-    """A push that waits for room and a finalize that waits for the drain get ClosedError when it closes."""
-    service.verdict = lambda kind, data_id, index: answers(503)
-    streamer = make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk)
-    ending, waiting = await begin(streamer, 0), await begin(streamer)
-    finalizing = asyncio.create_task(streamer.finalize(ending))
-    pushing = asyncio.create_task(streamer.push(waiting, 0, noise(0)))
-    while not (await streamer.stats())["pushes_waiting"]:
-        await asyncio.sleep(0.005)
-    with pytest.warns(RuntimeWarning, match="lost"):
-        await streamer.close(drain_timeout_s=0.05)
-    for task in (finalizing, pushing):
-        with pytest.raises(ClosedError, match="closed"):
-            await asyncio.wait_for(task, 5.0)
 
 
 async def test_finalize_runs_out_while_the_end_is_not_acknowledged(
