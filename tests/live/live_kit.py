@@ -51,10 +51,8 @@ async def send_chunks(
 
 async def follow(client: WireClient, data_id: str, after: int = 0, **query: str) -> list[dict[str, Any]]:
     """All messages of the feed until the server closes it in order; beats left out."""
-    found = []
     async with feed(client, data_id, after, **query) as socket:
-        async for message in socket:
-            found.append(msgpack.unpackb(message.data))
+        found = [msgpack.unpackb(message.data) async for message in socket]
         assert socket.close_code == 1000
     return [message for message in found if message["type"] not in ("heartbeat", "progress")]
 

@@ -48,6 +48,11 @@ class Again:
         self._events: list[Plain] = []
         self._bad: set[int] = set()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it renews all results, not those of some regions alone."""
+        return self._only is None
+
     def stop(self) -> None:
         """Have it end at the next chunk."""
         self._stopped = True

@@ -62,7 +62,7 @@ class Desk:
     @property
     def status(self) -> str:
         """``waiting``, ``running``, ``ended`` or ``none``."""
-        if self._tasks and (self._live is not None or not self.store.ended or self.feed.progress is not None):
+        if self._live is not None or (self._again is not None and self._again.is_whole):
             return "running" if self.store.analysed else "waiting"
         return "ended" if self.store.ended else "none"
 
