@@ -1,0 +1,51 @@
+"""The history of a line profile: bounded, averaged, and kept over a restart."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atomstream.server.live.waterfall import ROWS, Waterfall
+
+
+def test_hours_stay_within_the_rows() -> None:
+    """However long it runs there are at most ROWS rows, evenly in time, each the mean of its stretch."""
+    fall = Waterfall()
+    times = np.arange(0.25, 4.0 * ROWS, 0.5)
+    for time in times:
+        fall.add(float(time), np.array([time, 1.0], np.float32))
+    rows = fall.rows()
+    assert ROWS // 2 < len(rows) <= ROWS
+    middles = fall.start_s + fall.step_s * (np.arange(len(rows)) + 0.5)
+    assert np.abs(rows[:-1, 0] - middles[:-1]).max() <= 0.5
+    assert (rows[:, 1] == 1.0).all()
+
+
+def test_a_gap_is_no_number() -> None:
+    """Where nothing was measured there is NaN, not what was before."""
+    fall = Waterfall()
+    fall.add(10.0, np.ones(3, np.float32))
+    fall.add(12.1, np.full(3, 5.0, np.float32))
+    assert np.isnan(fall.rows()[1:4]).all()
+    assert (fall.rows()[4] == 5.0).all()
+
+
+def test_another_length_begins_anew() -> None:
+    """A line that was moved has another length: its history begins there."""
+    fall = Waterfall()
+    fall.add(1.0, np.ones(3, np.float32))
+    fall.add(9.0, np.ones(4, np.float32))
+    assert fall.rows().shape == (1, 4)
+    assert fall.start_s == 9.0
+
+
+def test_kept_and_followed() -> None:
+    """What is kept is what was there; a second history takes over what the first has beyond its end."""
+    first, second = Waterfall(), Waterfall()
+    for step in range(8):
+        first.add(0.5 * step, np.full(2, step, np.float32))
+    for step in range(5):
+        second.add(0.5 * step, np.full(2, 100 + step, np.float32))
+    kept = Waterfall.from_plain(first.plain())
+    np.testing.assert_array_equal(kept.rows(), first.rows())
+    second.follow(kept)
+    np.testing.assert_array_equal(second.rows()[:, 0], [100, 101, 102, 103, 104, 5, 6, 7])
