@@ -32,11 +32,12 @@ def damaged_records(rig: Rig, step: int, damage: Damage, what: str) -> Tally:
     """
     tally = Tally(f"spool: a record {what}")
     film, spool = Film(height=8, width=8, n=1), rig.new_spool()
-    told = _left_behind(rig, film, spool, count=1)
-    size = len(next(spool.rglob("chunk-*.rec")).read_bytes())
-    told = _left_behind(rig, film, spool := rig.new_spool(), count=2 * len(range(0, size, step)))
+    _left_behind(rig, film, spool, count=1)
+    size = len(next(spool.rglob(rig.records)).read_bytes())
+    spool = rig.new_spool()
+    told = _left_behind(rig, film, spool, count=2 * len(range(0, size, step)))
     damaged = {}
-    for k, path in enumerate(sorted(spool.rglob("chunk-*.rec"))[::2]):
+    for k, path in enumerate(sorted(spool.rglob(rig.records), key=rig.index_of)[::2]):
         damage(path, k * step)
         damaged[2 * k] = path
     _judge_aside(rig, film, spool, told, damaged, tally)
@@ -49,11 +50,10 @@ def _judge_aside(
 ) -> None:
     report = rig.heal(spool, told.data_id)
     reported = {index for index, _ in report["lost"]} if report else set()
-    aside = {
-        k for k in damaged if k in reported and (damaged[k].parent / "quarantine" / damaged[k].name).exists()
-    }
-    tally.aside += len(aside)
     found = rig.server.found(told.data_id)
+    missing = damaged.keys() - found.chunks.keys()
+    aside = {k for k in missing if rig.kept_aside(damaged[k], said=k in reported)}
+    tally.aside += len(aside)
     tally.judge(found, told.indices("accepted") - aside, told.indices("pushing"), film)
 
 
@@ -94,7 +94,7 @@ def foreign_files(rig: Rig, tries: int) -> Tally:
 
 
 def _strangers(spool: Path) -> Iterable[Path]:
-    ours = next(spool.rglob("journal")).parent
+    ours = next(spool.rglob("stream.json")).parent
     for path in (
         spool / "notes.txt", spool / "thesis" / "chapter.tex", ours / "photo.rec", ours / "chunk-1.rec",
         ours / "chunk-00000000.rec.bak", ours.parent / "0000" / "stream.json", ours / "quarantine" / "readme",

@@ -24,7 +24,7 @@ def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
         film, spool = Film(draw.randrange(2**31)), rig.new_spool()
         durable, hung = bool(k % 2), bool(k // 2 % 2)
         told = _one_life(rig, film, spool, draw, durable, hung)
-        for _ in range(k // 4 % 2 if told.data_id else 0):
+        for _ in range(k // 4 % 2 if told.data_id and rig.syncs else 0):
             rig_told = _one_life(rig, film, spool, draw, durable, hung, told.data_id)
             told.lines += rig_told.lines
         after_death(rig, spool, told, film, tally, durable=durable)
@@ -95,13 +95,16 @@ def after_death(rig: Rig, spool: Path, told: Told, film: Film, tally: Tally, *, 
 
     Owed is what was acknowledged as durable, else what had reached the disk or the server when it died.
     """
-    if not told.data_id or not list(spool.rglob("journal")):
+    if not told.data_id or not list(spool.rglob("stream.json")):
         tally.tries += 1
         if durable and told.indices("accepted"):
             _all_there(rig, told, film, tally)  # finalized before it died: its folder is gone
         return
+    durable = durable and rig.syncs
     owed = (
-        told.indices("accepted") if durable else on_disk(spool) | set(rig.server.found(told.data_id).chunks)
+        told.indices("accepted")
+        if durable
+        else rig.on_disk(spool) | set(rig.server.found(told.data_id).chunks)
     )
     report = rig.heal(spool, told.data_id)
     found = rig.server.found(told.data_id)
@@ -127,8 +130,3 @@ def check_report(report: StreamReport, told: Told, found: Found, tally: Tally) -
     )
     if silent:
         tally.blame("lost", f"missing without a word: {sorted(silent)}")
-
-
-def on_disk(spool: Path) -> set[int]:
-    """The chunks whose records have their name."""
-    return {int(path.stem.removeprefix("chunk-")) for path in spool.rglob("chunk-*.rec")}

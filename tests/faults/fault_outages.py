@@ -83,7 +83,7 @@ def stepping_clock(rig: Rig, tries: int) -> Tally:
     tally = Tally("clock: the host's steps by hours and years, both ways")
     for k in range(tries):
         folder = rig.new_spool()
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         clock, film = SteppedClock(folder), Film(k)
         pusher = rig.push(
             film, folder / "spool", env=clock.environment, count=60, pause_at=10, end="finalize",
@@ -105,7 +105,7 @@ def clock_between_processes(rig: Rig, tries: int) -> Tally:
     tally = Tally("clock: years off at the next start")
     for k in range(tries):
         folder = rig.new_spool()
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         clock, film = SteppedClock(folder), Film(k)
         told = rig.leave(film, folder / "spool", 5)
         clock.step_to(STEPS_S[2 + k % 2])

@@ -138,6 +138,10 @@ class Pusher:
 class Rig:
     """A server, a folder for spools, and all the processes that were started: ended with it."""
 
+    records = "chunk-*.rec"
+    syncs = True
+    """Whether the client can be asked to acknowledge what would survive a power cut."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "server").mkdir(parents=True)
@@ -157,6 +161,19 @@ class Rig:
         for pusher in self._pushers:
             pusher.process.kill()
             pusher.process.communicate()
+
+    @staticmethod
+    def index_of(record: Path) -> int:
+        """The chunk's index, by the record's name."""
+        return int(record.stem.removeprefix("chunk-"))
+
+    def on_disk(self, spool: Path) -> set[int]:
+        """The chunks whose records have their name."""
+        return {self.index_of(path) for path in spool.rglob(self.records)}
+
+    def kept_aside(self, record: Path, said: bool) -> bool:
+        """Whether a damaged record is still there for a person to look at, and the report named its chunk."""
+        return said and (record.parent / "quarantine" / record.name).exists()
 
     def new_spool(self) -> Path:
         """A folder that no try used before."""

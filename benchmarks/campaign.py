@@ -1,0 +1,139 @@
+"""The fault campaign's table: ``python -m benchmarks.campaign [--quick] [--peer PYTHON] [ROW ...]``.
+
+Each row makes one fault with real processes, disks and sockets, heals it, and holds the server against what had
+been accepted (or acknowledged as durable, where the process died), byte for byte. The rows and what they do are
+in tests/faults; the same run as tests. With ``--peer`` the hosted service's own client, as a program of that
+Python, meets the faults that a black box can be made to meet. Exits with 1 where a row of ours is not clean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "spool"), str(TESTS)]
+
+from fault_kit import Tally  # noqa: E402
+from fault_peer import PeerRig  # noqa: E402
+from fault_peer import rows as peer_rows  # noqa: E402
+from fault_rig import Rig  # noqa: E402
+from fault_table import ROWS, SEED  # noqa: E402
+
+HEADS = ("fault", "who", "tries", "chunks", "stored", "aside", "lost", "corrupted", "duplicated")
+PEER_TRIES = 24
+
+
+def main() -> int:
+    """Run the rows asked for, print each as it is done, then what was wrong."""
+    asked = _arguments()
+    logging.disable(logging.CRITICAL)  # faults are told in the table
+    print(_line(HEADS), _line(["-" * len(head) for head in HEADS]), sep="\n", flush=True)
+    shown = [tally for row, tally in _ours(asked.rows, asked.quick) if _show(row, "atomstream", tally)]
+    ours = [tally for tally in shown if isinstance(tally, Tally)]
+    if asked.peer:
+        for row, tally in _peers(asked.rows, asked.peer, 6 if asked.quick else PEER_TRIES):
+            _show(row, "peer", tally)
+    bad = [tally for tally in ours if not tally.clean]
+    print(
+        f"\n{len(ours)} faults, {sum(tally.tries for tally in ours)} tries, {len(bad)} not clean. Seed {SEED}."
+    )
+    return 1 if bad else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", help="names of rows; all of them by default")
+    parser.add_argument("--quick", action="store_true", help="as many tries as the tests make in CI")
+    parser.add_argument(
+        "--peer", type=Path, metavar="PYTHON", help="a Python that has the hosted service's client"
+    )
+    return parser.parse_args()
+
+
+def _ours(names: Sequence[str], quick: bool) -> Iterator[tuple[str, Tally | str]]:
+    with _rig(Rig) as rig:
+        for row in ROWS:
+            if not names or row.name in names:
+                yield row.name, row.why_not() or (row.quick if quick else row.full)(rig)
+    if not names or "power_cut" in names:
+        yield "power_cut", power_cuts(1 if quick else 5)
+
+
+def _peers(names: Sequence[str], python: Path, tries: int) -> Iterator[tuple[str, Tally | str]]:
+    with _rig(lambda folder: PeerRig(folder, python)) as rig:
+        for row, way in peer_rows(tries):
+            if not names or row.name in names:
+                yield row.name, row.why_not() or _survived(way, rig)
+
+
+def _survived(way: Callable[[Rig], Tally], rig: Rig) -> Tally | str:
+    try:
+        return way(rig)
+    except Exception as error:  # whatever a black box does is a finding, not the end of the table
+        rig.server.go_on()
+        return f"the row could not be finished: {error!r}"[:150]
+
+
+def power_cuts(seeds: int) -> Tally:
+    """A power cut after each step of a spool's life, with all, none or some of the unsynced there (tests/spool)."""
+    from test_power_cut import play
+
+    tally = Tally("power cut at any step; unsynced data there or not")
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                tally.tries += play(Path(folder), [0.0, 1.0, 0.5], seed)
+            except AssertionError as error:
+                tally.blame("lost", repr(error))
+    tally.chunks = tally.stored = 6 * tally.tries
+    return tally
+
+
+@contextmanager
+def _rig(make: Callable[[Path], Rig]) -> Iterator[Rig]:
+    folder = Path(tempfile.mkdtemp(prefix="atomstream-campaign-"))
+    try:
+        with make(folder / "rig") as rig:
+            yield rig
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _show(name: str, who: str, tally: Tally | str) -> bool:
+    """Print a row; whether it was one."""
+    if isinstance(tally, str):
+        print(f"| {name} ({who}): not run, {tally}", flush=True)
+        return False
+    counts = (
+        tally.tries,
+        tally.chunks,
+        tally.stored,
+        tally.aside,
+        tally.lost,
+        tally.corrupted,
+        tally.duplicated,
+    )
+    print(_line([tally.fault, who, *map(str, counts)]), flush=True)
+    for note in tally.notes[:3]:
+        print(f"|     {note[:300]}", flush=True)
+    return True
+
+
+def _line(cells: Sequence[str]) -> str:
+    widths = (66, 10, 6, 7, 7, 6, 5, 9, 10)
+    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+
+if __name__ == "__main__":
+    random.seed(SEED)
+    sys.exit(main())

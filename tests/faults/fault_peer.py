@@ -1,0 +1,103 @@
+"""The same rig for the hosted service's own client: a black box that meets the faults which it can meet."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+import fault_damage as damage
+import fault_deaths as deaths
+import fault_disks as disks
+import fault_manners as manners
+import fault_outages as outages
+from fault_kit import Film, Tally, Told
+from fault_rig import HERE, Rig
+from fault_table import ROWS, SEED, Row
+
+from atomstream.records import StreamReport
+
+
+class PeerRig(Rig):
+    """Pushers are the peer's; what it calls its records is seen from their names alone."""
+
+    records = "*.zarr"
+    syncs = False
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        super().__init__(folder)
+        self._python = python
+
+    def new_spool(self) -> Path:
+        """An empty folder, there already: it removes what it does not know."""
+        spool = super().new_spool()
+        spool.mkdir()
+        return spool
+
+    def command(self, film: Film, spool: Path, side: Path, **orders: object) -> list[str]:
+        """The command of a peer's process."""
+        told = {"url": self.server.url, "key": "atst_campaign", "spool": str(spool), "side": str(side)}
+        text = json.dumps({**told, "film": asdict(film), **orders})
+        return [str(self._python), str(HERE / "fault_peer_program.py"), text]
+
+    def leave(self, film: Film, spool: Path, count: int) -> Told:
+        """A spool with ``count`` records in it: the server hung, and then the client was killed."""
+        pusher = self.push(film, spool, count=count, pause_at=0, end="hold", env=self.environment)
+        pusher.read("paused")
+        self.server.pause()
+        pusher.say()
+        pusher.read("held")
+        told = pusher.kill()
+        self.server.go_on()
+        return told
+
+    def heal(self, spool: Path, data_id: str) -> StreamReport | None:
+        """The next process on the spool, until nothing is pending; it has no report of an earlier stream."""
+        self.push(Film(), spool, end="drain", env=self.environment).ended()
+        return None
+
+    @staticmethod
+    def index_of(record: Path) -> int:
+        """The chunk's index, by the record's name."""
+        match = re.search(r"-c(\d+)$", record.stem)
+        return int(match[1]) if match else -1
+
+    def kept_aside(self, record: Path, said: bool) -> bool:
+        """Whether the damaged record is still there; there is no report of it that we could read."""
+        return record.exists()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """So that it does not wait for its clock."""
+        return {"ATOMSCALE_SKIP_CLOCK_SYNC": "1"}
+
+
+def _draw() -> Random:
+    return Random(SEED)
+
+
+def _all(count: int) -> list[float]:
+    return [k / max(1, count - 1) for k in range(count)]
+
+
+def rows(tries: int) -> list[tuple[Row, Callable[[Rig], Tally]]]:
+    """The rows of the table that the peer can meet, each with its way to run it."""
+    named = {row.name: row for row in ROWS}
+    step = max(1, 120 // tries)
+    ways: dict[str, Callable[[Rig], Tally]] = {
+        "killed_client": lambda rig: deaths.killed_client(rig, tries, _draw()),
+        "killed_server": lambda rig: deaths.killed_server(rig, max(1, tries // 6), _draw()),
+        "full_disk": lambda rig: disks.full_disk(rig, 1),
+        "torn_records": lambda rig: damage.damaged_records(rig, step, damage.tear, "torn"),
+        "flipped_records": lambda rig: damage.damaged_records(rig, step, damage.flip, "with a bit flipped"),
+        "damaged_description": lambda rig: damage.damaged_files(rig, "stream.json", _all(4), _draw()),
+        "foreign_files": lambda rig: damage.foreign_files(rig, 1),
+        "stepping_clock": lambda rig: outages.stepping_clock(rig, 1),
+        "interrupted": lambda rig: manners.signalled(rig, signal.SIGINT, max(1, tries // 6), _draw()),
+        "exit_without_close": lambda rig: manners.exit_without_close(rig, 2),
+    }
+    return [(named[name], way) for name, way in ways.items()]

@@ -1,0 +1,72 @@
+"""The hosted service's own client under the same orders as fault_pusher.py, run by its own Python.
+
+A user's script after its public guide. The spool folder is always an empty one of its own. Never imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import numpy as np
+from atomscale.streaming import RHEEDStreamer
+
+
+def tell(side: int, *words: object) -> None:
+    line = (" ".join(map(str, words)) + "\n").encode()
+    os.write(side, line)
+    os.write(1, line)
+
+
+def chunk(film: dict, index: int) -> np.ndarray:
+    draw = np.random.default_rng((film["seed"], index))
+    return draw.integers(0, 256, (film["n"], film["height"], film["width"]), dtype=np.uint8)
+
+
+def push_all(streamer: RHEEDStreamer, data_id: str, orders: dict, side: int) -> None:
+    for index in range(orders.get("count", 10)):
+        if index == orders.get("pause_at"):
+            tell(side, "paused", index)
+            sys.stdin.readline()
+        tell(side, "pushing", index)
+        for _ in range(1 + orders.get("repeat", False)):
+            streamer.push(data_id, index, chunk(orders["film"], index))
+        tell(side, "accepted", index)
+
+
+def drain(streamer: RHEEDStreamer, side: int, patience_s: float = 8.0) -> None:
+    """Wait until the spool says that nothing is pending."""
+    deadline = time.monotonic() + patience_s
+    while streamer.spool_status()["chunks_pending"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    tell(side, "drained", streamer.spool_status()["chunks_pending"])
+
+
+def main() -> None:
+    orders = json.loads(sys.argv[1])
+    side = os.open(orders["side"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    tell(side, "pid", os.getpid())
+    streamer = RHEEDStreamer(
+        api_key=orders["key"], endpoint=orders["url"], spool_dir=orders["spool"], spool_min_free_bytes=0
+    )
+    if orders.get("end") == "drain":
+        # It takes up what an earlier process left once it has a stream of its own.
+        streamer.initialize(fps=2.0, rotations_per_min=0.0, chunk_size=4)
+        drain(streamer, side)
+        return
+    n = orders["film"]["n"]
+    data_id = streamer.initialize(fps=n / 2, rotations_per_min=0.0, chunk_size=n)  # it wants 2 s in a chunk
+    tell(side, "stream", data_id)
+    push_all(streamer, data_id, orders, side)
+    if orders["end"] == "finalize":
+        tell(side, "report", json.dumps(streamer.finalize(data_id, 60.0)))
+    elif orders["end"] == "hold":
+        tell(side, "held", 0)
+        while True:
+            time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    main()
