@@ -22,6 +22,8 @@ OUR_KEY_PREFIX = "atst_"
 MIB = 1 << 20
 MAX_CHUNK_INDEX = 10_000_000
 """Over 200 days of 2 s chunks: larger indices are a mistake, and would make the archive's shape absurd."""
+MAX_INDEX_JUMP = 100_000
+"""Chunks that may be left out at once: days of 2 s chunks; each becomes a line of the report."""
 MAX_CHUNK_SIZE = 100_000
 MAX_FPS = 100_000.0
 MAX_RPM = 10_000.0

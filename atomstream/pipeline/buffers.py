@@ -72,7 +72,9 @@ class BufferPool:
     def _fit(self) -> bool:
         sizes = [buffer.nbytes for buffer in self._free]
         room = self._gate.limit - self._gate.used
-        if room >= 0 and sizes:  # below, a chunk larger than the limit is in alone, and is the one chunk itself
+        if (
+            room >= 0 and sizes
+        ):  # below, a chunk larger than the limit is in alone, and is the one chunk itself
             room += max(sizes)
         return sum(sizes) <= max(0, room)
 

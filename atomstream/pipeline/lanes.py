@@ -67,12 +67,14 @@ class Lanes:
         """Ready to go in ``delay_s`` seconds."""
         heapq.heappush(self.lane(parcel).waiting, (self._clock() + delay_s, parcel))
 
-    def take(self, *, recovered_too: bool = True) -> Parcel | None:
-        """The next parcel that may go now; its stream goes behind the others."""
+    def take(self, *, recovered_too: bool = True, but_not: Collection[str] = ()) -> Parcel | None:
+        """The next parcel that may go now, of any stream ``but_not`` these; its stream goes behind the others."""
         now = self._clock()
         for data_id, lane in list(self._lanes.items()):
             lane.wake(now)
-            if lane.ready and lane.breaker.allows() and (recovered_too or not lane.recovered):
+            if data_id in but_not or (lane.recovered and not recovered_too):
+                continue
+            if lane.ready and lane.breaker.allows():
                 self._lanes[data_id] = self._lanes.pop(data_id)
                 return heapq.heappop(lane.ready)
         return None

@@ -1,8 +1,9 @@
 """The concurrent uploader: lowest index first, streams in turn, retries in place.
 
-Attempts run as tasks, at most ``concurrency`` at once. What an attempt's failure means is decided in one
-place (:meth:`Uploader._judge`): it waits and goes again, it stands for its whole stream (a refused key), it
-tells of an outage (the endpoint can't be reached: one probe at a time), or it is given up.
+Attempts run as tasks, at most ``concurrency`` at once (or one for each live stream, where those are more).
+What an attempt's failure means is decided in one place (:meth:`Uploader._judge`): it waits and goes again, it
+stands for its whole stream (a refused key), it tells of an outage (the endpoint can't be reached: one probe at
+a time), or it is given up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
-from typing import Protocol
+from typing import Final, Protocol
 
 from atomstream.errors import (
     AuthenticationError,
@@ -27,6 +28,8 @@ from atomstream.pipeline.retry import delay_s
 from atomstream.records import Receipt
 
 log = logging.getLogger("atomstream.uploader")
+
+LOOK_S: Final = 0.25
 
 
 class Outcomes(Protocol):
@@ -102,12 +105,20 @@ class Uploader:
 
     def _pump(self) -> None:
         """Start what may start now; set a timer for what may start later."""
-        while not self._closed and len(self._attempts) < self._concurrency and self._endpoint.allows():
-            parcel = self._lanes.take(recovered_too=self._recovered_may_go())
-            if parcel is None:
-                break
+        while not self._closed and self._endpoint.allows() and (parcel := self._next()) is not None:
             self._start(parcel)
         self._set_timer()
+
+    def _next(self) -> Parcel | None:
+        if not self._full:
+            return self._lanes.take(recovered_too=self._recovered_may_go())
+        # One stream's uploads may hang for minutes and hold every slot: each live stream has one of its own.
+        busy = {parcel.spec.data_id for parcel in self._attempts.values()}
+        return self._lanes.take(recovered_too=False, but_not=busy)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._attempts) >= self._concurrency
 
     def _recovered_may_go(self) -> bool:
         recovered = sum(parcel.recovered for parcel in self._attempts.values())
@@ -132,11 +143,10 @@ class Uploader:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._closed or len(self._attempts) >= self._concurrency:
-            return  # the end of an attempt looks again
         due = self._endpoint.retry_in() if self._endpoint.is_open else self._lanes.next_change_in()
-        if due is not None and len(self._lanes):
-            self._timer = self._loop.call_later(due, self._pump)
+        if due is not None and len(self._lanes) and not self._closed:
+            # With all slots taken what is due may have to wait for one, whose end looks again at once.
+            self._timer = self._loop.call_later(max(due, LOOK_S) if self._full else due, self._pump)
 
     async def _attempt(self, parcel: Parcel, endpoint_ticket: int, lane_ticket: int) -> None:
         lane = self._lanes.lane(parcel)

@@ -32,7 +32,8 @@ class ServiceApi:
     """One server's API. Usable from the loop that makes the first call; :meth:`close` it there.
 
     ``request_timeout_s`` bounds each call in seconds, ``upload_timeout_s`` how long an upload may make no
-    progress (a slow uplink may take as long as it needs), ``connections`` how many uploads go at once.
+    progress (a slow uplink may take as long as it needs), ``connections`` how many may be
+    open at once to each host (0: as many as are asked for).
     """
 
     def __init__(

@@ -96,6 +96,7 @@ class Ending:
         await wait_for(self._pipeline, stream, lambda: ledger.pending == 0)
         if stream.failure is None:
             await self._send_end()
+        if stream.failure is None:
             ledger.close()
             await self._journal(_ended)
             stream.spool = None
@@ -125,9 +126,10 @@ class Ending:
                     # The first one may have arrived, and only its answer been lost.
                     log.info("Stream %s had ended already: %s", data_id, error)
                     return
-                raise StreamGoneError(
+                self._stream.failure = StreamGoneError(
                     f"The server refused to end stream {data_id}: {error}", data_id=data_id
-                ) from error
+                )
+                return
             except ServiceError as error:
                 await self._pause(error, attempt)
             attempt += 1

@@ -53,7 +53,7 @@ class Engine:
             settings.api_key,
             request_timeout_s=settings.request_timeout_s,
             upload_timeout_s=settings.upload_timeout_s,
-            connections=settings.upload_concurrency,
+            connections=0,  # the uploader bounds them: a slot must not wait for a hung one's connection
         )
         self._clock = ReferenceClock(self._api)
         self.pipeline = Pipeline(settings, ServiceCourier(self._api))

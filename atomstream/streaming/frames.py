@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_SHARD_BYTES, finite, whole
+from atomstream.config import MAX_CHUNK_INDEX, MAX_INDEX_JUMP, MAX_SHARD_BYTES, finite, whole
+from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta, Frames, StreamSpec
 
 _EARLIEST_MS = 0.0
@@ -103,13 +104,19 @@ def _as_array(frames: Any) -> npt.NDArray[Any]:
     raise TypeError(f"Frames must be a numpy array of uint8, not {type(frames).__name__}{hint}.")
 
 
-def check_index(chunk_idx: Any) -> int:
-    """A chunk index: a whole number from 0.
+def check_index(chunk_idx: Any, next_index: int) -> int:
+    """A chunk index: a whole number from 0, not absurdly far beyond the stream's next one.
 
     Raises:
         TypeError, ValueError: it is not.
     """
-    return whole("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
+    index = whole("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
+    if index > next_index + MAX_INDEX_JUMP:
+        raise ConfigError(
+            f"chunk_idx={index} is over {MAX_INDEX_JUMP} chunks beyond the stream's next one ({next_index}), "
+            "which would leave that many holes in the growth. Is it a frame's number? Nothing was taken."
+        )
+    return index
 
 
 def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -19,7 +20,7 @@ from atomstream.errors import ClosedError
 T = TypeVar("T")
 
 SLICE_S: Final = 0.2
-CANCEL_S: Final = 0.25
+CANCEL_S: Final = 0.4
 """How long a cancelled call may take to come back: Ctrl-C returns within half a second (promise P22)."""
 
 
@@ -43,13 +44,14 @@ class Portal:
         Raises:
             ClosedError: the portal was stopped. Else what ``verb`` raises, itself.
         """
-        future = self.start(verb)
+        over = threading.Event()
+        future = self.start(partial(_told_when_over, verb, over))
         try:
             return result_of(future)
         except BaseException:
             if not future.done():
                 future.cancel()
-                concurrent.futures.wait([future], timeout=CANCEL_S)
+                over.wait(CANCEL_S)  # the caller's array may still be read until then
             raise
 
     def start(self, verb: Callable[[], Awaitable[T]]) -> concurrent.futures.Future[T]:
@@ -81,6 +83,14 @@ class Portal:
         async with BlockingPortal() as portal:
             self._started.set_result(portal)
             await portal.sleep_until_stopped()
+
+
+async def _told_when_over(verb: Callable[[], Awaitable[T]], over: threading.Event) -> T:
+    # A cancelled future does not say when its task has ended.
+    try:
+        return await verb()
+    finally:
+        over.set()
 
 
 def result_of(future: concurrent.futures.Future[T]) -> T:

@@ -136,7 +136,7 @@ class AsyncRHEEDStreamer(StreamerResults):
         """
         engine, stream = self._open_stream(data_id)
         engine.check_loop()
-        index = checks.check_index(chunk_idx)
+        index = checks.check_index(chunk_idx, stream.ledger.next_index)
         array = checks.check_chunk(frames, stream.spec)
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
         meta = checks.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)

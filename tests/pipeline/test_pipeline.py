@@ -428,3 +428,19 @@ async def test_closing_wakes_who_waits(courier: Courier) -> None:
     with pytest.raises(ClosedError, match="the chunk was not taken"):
         await waiting
     assert not stream.ledger.knows(1)
+
+
+async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, courier: Courier) -> None:
+    """While one stream's uploads hang in every slot, another stream is delivered all the same (P17)."""
+    pipeline = make(upload_concurrency=2)
+    hung, live = pipeline.open(spec("hung")), pipeline.open(spec("live"))
+    courier.hang = {"hung"}
+    for k in range(4):
+        await pipeline.intake.push(hung, offer(k))
+    while courier.at_once < 2:
+        await asyncio.sleep(0)
+    for k in range(3):
+        await pipeline.intake.push(live, offer(k))
+    await drained(live)
+    assert hung.ledger.pending == 4
+    assert courier.most_at_once == 3

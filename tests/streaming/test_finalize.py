@@ -154,6 +154,25 @@ async def test_a_refused_end_is_said(service: Hosted, streamer: AsyncRHEEDStream
     assert (await stream_stats(streamer, data_id))["chunks_stored"] == 1
 
 
+async def test_a_refused_end_is_said_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """After the one error the report can be had: what is stored is stored, the stream is not closed."""
+    data_id = await begin(streamer, 0)
+    service.faults["end"].append(answers(404, '{"detail": "gone"}'))
+    with pytest.raises(StreamGoneError):
+        await streamer.finalize(data_id)
+    report = await streamer.finalize(data_id)
+    assert report["chunks_uploaded"] == 1
+    assert not report["closed"]
+
+
+async def test_a_mistyped_index_is_refused(streamer: AsyncRHEEDStreamer) -> None:
+    """An index far beyond the next one is an error that uses no index, not a report of ten million holes."""
+    data_id = await begin(streamer, 0)
+    with pytest.raises(ConfigError, match="beyond the stream's next one"):
+        await streamer.push(data_id, 10_000_000, noise(1))
+    assert (await streamer.finalize(data_id))["lost"] == []
+
+
 async def test_what_was_never_pushed_is_lost(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
     """Indices left out are named in the report and in one warning, at the caller's line, once (P20)."""
     data_id = await begin(streamer, 0, 2, 5)
