@@ -1,0 +1,101 @@
+"""What the spool costs: its share of the CPU, push with and without it, durable pushes, memory in an outage."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.frames import frames_file
+from benchmarks.processes import MODULES, work
+from benchmarks.report import Goal, Row
+from benchmarks.runner import Plan, main
+from benchmarks.sink import running_sink
+
+MIB: Final = 1 << 20
+OUTAGE_S: Final = 600.0
+OUTAGE_SIZE: Final = (120, 160)
+"""Of the outage's frames: ten minutes of 120 fps are 1.4 GB of them, where 480x640 would take 22 GB of disk."""
+OUTAGE_BUFFER: Final = 64 * MIB
+UPLOADS, UPLOAD_BYTES, CONTEXTS = 4, 2 * MIB, 16 * MIB
+
+
+def measure(plan: Plan) -> list[Row]:
+    """All of it at 480x640, the spool on disk; the outage at 120x160."""
+    size = (48, 64) if plan.quick else (480, 640)
+    return [*_paced(plan, size), _durable(plan, size), *_outage(plan)]
+
+
+def _paced(plan: Plan, size: tuple[int, int]) -> list[Row]:
+    with_spool, without = [], []
+    for k in range(plan.repeats):
+        with_spool.append(_run(plan, size, k, "paced", spool=True))
+        without.append(_run(plan, size, k, "paced", spool=False))
+    shares = [(a["cpu_s"] - b["cpu_s"]) / a["cpu_s"] for a, b in zip(with_spool, without, strict=True)]
+    pushes = [[1000 * statistics.median(run["push_s"]) for run in runs] for runs in (with_spool, without)]
+    name = f"{size[0]}x{size[1]} at {plan.fps:g} fps"
+    note = "bare: the same without a spool, in runs that alternate"
+    return [
+        Row(f"the spool's share of the client's CPU, {name}", "", {"ours": shares}, (Goal(0.10),)),
+        Row(
+            f"push, memory, {name}", "ms", {"ours": pushes[0], "bare": pushes[1]}, (Goal(1.1, "bare"),), note
+        ),
+    ]
+
+
+def _durable(plan: Plan, size: tuple[int, int]) -> Row:
+    runs = [_run(plan, size, k, "durable", spool=True) for k in range(plan.repeats)]
+    figures = [[1000 * statistics.median(run[key]) for run in runs] for key in ("push_s", "bare_s")]
+    note = "bare: encode + write + fdatasync of the same chunk, in turn with the pushes"
+    return Row(
+        f'push, durability="disk", {size[0]}x{size[1]}', "ms", {"ours": figures[0], "bare": figures[1]},
+        (Goal(1.2, "bare"),), note,
+    )  # fmt: skip
+
+
+def _run(plan: Plan, size: tuple[int, int], k: int, mode: str, *, spool: bool) -> dict[str, Any]:
+    blocked = plan.disk / "not-a-folder"  # a file stands there, so frames stay in memory alone
+    blocked.touch()
+    period = 0.05 if plan.quick else plan.chunk / plan.fps
+    chunks = 3 if plan.quick else max(6, round(plan.seconds / period))
+    with running_sink() as sink:
+        job = {
+            "frames": str(frames_file(plan.shm, *size, plan.chunk)), "url": sink.url, "mode": mode,
+            "spool": str(plan.disk / f"spool-{mode}-{k}" if spool else blocked / "spool"), "fps": plan.fps,
+            "chunks": min(chunks, 20) if mode == "durable" else chunks, "period_s": period,
+            "durability": "disk" if mode == "durable" else "memory", "bare": str(plan.disk),
+        }  # fmt: skip
+        return work(sys.executable, "spooler", job)
+
+
+def _outage(plan: Plan) -> list[Row]:
+    if not Path("/proc/self/clear_refs").exists():
+        print("the outage's memory is left out: this system keeps no high-water mark", file=sys.stderr)
+        return []
+    chunks = 3 if plan.quick else round(OUTAGE_S * plan.fps / plan.chunk)
+    grown = [_hoard(plan, k, chunks) for k in range(plan.repeats)]
+    ceiling = OUTAGE_BUFFER + plan.chunk * OUTAGE_SIZE[0] * OUTAGE_SIZE[1] + UPLOADS * UPLOAD_BYTES + CONTEXTS
+    return [
+        Row(
+            f"memory above the baseline, an outage of {chunks * plan.chunk / plan.fps / 60:.2g} min", "MB",
+            {"ours": grown, "bare": [ceiling / 1e6] * plan.repeats}, (Goal(1.0, "bare"),),
+            f"{chunks} chunks of {OUTAGE_SIZE[0]}x{OUTAGE_SIZE[1]} as fast as they go, all of them on disk then; "
+            f"bare: the promise with buffer_bytes={OUTAGE_BUFFER // MIB} MiB",
+        )
+    ]  # fmt: skip
+
+
+def _hoard(plan: Plan, k: int, chunks: int) -> float:
+    with running_sink(hold=True) as sink:
+        job = {
+            "frames": str(frames_file(plan.shm, *OUTAGE_SIZE, plan.chunk)), "url": sink.url,
+            "spool": str(plan.disk / f"outage-{k}"), "fps": plan.fps, "chunks": chunks, "seconds": 300.0,
+            "module": MODULES["ours"],
+            "settings": {"buffer_bytes": OUTAGE_BUFFER, "spool_max_bytes": 10**11},
+        }  # fmt: skip
+        return float(work(sys.executable, "hoarder", job)["grown"] / 1e6)
+
+
+if __name__ == "__main__":
+    main(measure)
