@@ -82,3 +82,12 @@ def test_stream_recording(server: ThreadedServer, tmp_path: Path) -> None:
     _, frames = run_example(server, tmp_path, "stream_recording.py")
     with np.load(SB) as archive:
         assert np.array_equal(frames, archive["frames"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_stop_after_layers(server: ThreadedServer, tmp_path: Path) -> None:
+    """The control loop closes the shutter within half a layer of what was asked for."""
+    said, _ = run_example(server, tmp_path, "stop_after_layers.py", "--layers", "5", "--seconds", "30")
+    (grown,) = re.findall(r"closed after (\d+\.\d+) layers", said)
+    assert abs(float(grown) - 5.0) < 0.5

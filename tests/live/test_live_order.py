@@ -59,7 +59,11 @@ def test_at_the_end_nothing_is_waited_for() -> None:
     assert taken(order, 0.0) == [Step("gap", 0, 1), Step("chunk", 2, 2)]
 
 
-@given(st.permutations(range(12)), st.sets(st.integers(0, 11)), st.lists(st.floats(0, 4), min_size=12, max_size=12))
+@given(
+    st.permutations(range(12)),
+    st.sets(st.integers(0, 11)),
+    st.lists(st.floats(0, 4), min_size=12, max_size=12),
+)
 def test_each_chunk_has_its_turn_once(arrival: list[int], absent: set[int], pauses: list[float]) -> None:
     """Whatever arrives when: each chunk is analysed or filled in once, and only absent ones stay passed."""
     order, now, steps = ChunkOrder(5.0), 0.0, []
@@ -72,5 +76,7 @@ def test_each_chunk_has_its_turn_once(arrival: list[int], absent: set[int], paus
     steps += taken(order, now)
     once = [step.first for step in steps if step.kind != "gap"]
     assert sorted(once) == sorted(present)
-    assert [s.first for s in steps if s.kind == "chunk"] == sorted(s.first for s in steps if s.kind == "chunk")
+    assert [s.first for s in steps if s.kind == "chunk"] == sorted(
+        s.first for s in steps if s.kind == "chunk"
+    )
     assert order.passed == {index for index in absent if index < max(present, default=-1)}

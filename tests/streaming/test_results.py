@@ -1,0 +1,236 @@
+"""Results back with the client: every batch once, through restarts; by polling where there is no feed; events."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from live_server import LiveServer, Serve, ThreadedServer
+
+from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
+from atomstream.errors import ConfigError, NotFoundError, StreamError
+from atomstream.sources import GrowthSpec, Simulator
+from atomstream.streaming import ResultBatch
+
+FPS, CHUNK, RATE = 30.0, 60, 0.8
+UNKNOWN = "9b2d6a5e-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Eight seconds of a growth."""
+    return np.asarray(Simulator(GrowthSpec(240, 320, FPS, 3, rate_ml_s=RATE)).frames(0, 240))
+
+
+def streamer_for(server: Any, tmp_path: Path, **settings: Any) -> AsyncRHEEDStreamer:
+    """A client of this server."""
+    return AsyncRHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path / "spool", **settings)
+
+
+async def push_all(
+    streamer: AsyncRHEEDStreamer, data_id: str, frames: Any, first: int = 0, last: int = 4
+) -> None:
+    """Chunks ``first`` .. ``last - 1``, stamped as filmed."""
+    for index in range(first, last):
+        await streamer.push(
+            data_id, index, frames[index * CHUNK :][:CHUNK], 1.7e12 + 1000.0 * index * CHUNK / FPS
+        )
+
+
+def covered(batches: list[ResultBatch]) -> list[int]:
+    """The frames that batches hold."""
+    return [frame for batch in batches for frame in range(batch.start, batch.start + batch.count)]
+
+
+async def test_results_until_the_analysis_has_ended(serve: Serve, tmp_path: Path, frames: Any) -> None:
+    """results() yields every frame once, tells rate and sigma, and ends by itself after finalize."""
+    async with streamer_for(await serve(), tmp_path) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        await push_all(streamer, data_id, frames)
+        await streamer.finalize(data_id)
+        batches = [batch async for batch in streamer.results(data_id)]
+    assert covered(batches) == list(range(240))
+    last = batches[-1]
+    assert last.final
+    assert last.growth_rate_ml_s == pytest.approx(RATE, abs=0.01)
+    assert last.growth_rate_sigma is not None
+    assert "growth_rate_ml_s=0." in repr(last)
+    assert np.isfinite(batches[3]["specular_intensity"]).all()
+    assert batches[0].growth_rate_ml_s is None
+    assert batches[0].value("growth_rate_ml_s").why
+    np.testing.assert_allclose(batches[2].time_s, batches[2].start / FPS + np.arange(batches[2].count) / FPS)
+
+
+@pytest.mark.slow
+async def test_results_go_through_a_restart(serve: Serve, tmp_path: Path, frames: Any) -> None:
+    """A server that is away in the middle: the same iteration goes on, nothing doubled or lost."""
+    server: LiveServer = await serve()
+    async with streamer_for(server, tmp_path) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        await push_all(streamer, data_id, frames, 0, 2)
+        batches: list[ResultBatch] = []
+        restarted: asyncio.Task[None] | None = None
+        async for batch in streamer.results(data_id):
+            batches.append(batch)
+            if restarted is None and batch.start + batch.count >= CHUNK:
+                restarted = asyncio.create_task(_restart_and_end(server, streamer, data_id, frames))
+        assert restarted is not None
+        await restarted
+    assert covered(batches) == list(range(240))
+    assert [batch.seq for batch in batches] == sorted({batch.seq for batch in batches})
+
+
+async def _restart_and_end(
+    server: LiveServer, streamer: AsyncRHEEDStreamer, data_id: str, frames: Any
+) -> None:
+    await server.stop()
+    await server.start()
+    await push_all(streamer, data_id, frames, 2, 4)
+    await streamer.finalize(data_id)
+
+
+def test_blocking_twin(serve_in_thread: Callable[..., ThreadedServer], tmp_path: Path, frames: Any) -> None:
+    """The blocking streamer iterates the same results, may leave early, and tells the newest."""
+    server = serve_in_thread()
+    with RHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path / "spool") as streamer:
+        data_id = streamer.initialize(FPS, 0.0, CHUNK)
+        assert streamer.latest(data_id) is None
+        for index in range(2):
+            streamer.push(data_id, index, frames[index * CHUNK :][:CHUNK], 1.7e12 + 2000.0 * index)
+        for batch in streamer.results(data_id):
+            if batch.start + batch.count >= 30:
+                break
+        marked = streamer.mark(data_id, "Ga open", kind="shutter", time_ms_utc=1.7e12 + 3000.0)
+        streamer.finalize(data_id)
+        rest = list(streamer.results(data_id, after=batch.seq))
+        assert rest[0].seq == batch.seq + 1
+        assert covered(rest) == list(range(batch.start + batch.count, 120))
+        deadline = time.monotonic() + 20.0
+        while (newest := streamer.latest(data_id)) is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert marked.time_s == pytest.approx(3.0)
+    assert newest is not None
+    assert newest.seq == rest[-1].seq
+
+
+async def test_unknown_stream(serve: Serve, tmp_path: Path) -> None:
+    """A stream that the server does not have is one clear error, for results and marks."""
+    async with streamer_for(await serve(), tmp_path) as streamer:
+        with pytest.raises(NotFoundError):
+            [batch async for batch in streamer.results(UNKNOWN)]
+        with pytest.raises(NotFoundError):
+            await streamer.mark(UNKNOWN, "here")
+
+
+async def test_marks_are_checked_before_they_are_sent(serve: Serve, tmp_path: Path) -> None:
+    """A kind, label or rpm that can't be meant is refused by the client, with a sentence."""
+    async with streamer_for(await serve(), tmp_path) as streamer:
+        for wrong in ({"kind": "Two words"}, {"label": "x" * 201}, {"time_ms_utc": -1e20}):
+            with pytest.raises(ConfigError):
+                await streamer.mark(UNKNOWN, **{"label": "x", **wrong})
+        with pytest.raises(ConfigError):
+            await streamer.set_rotation(UNKNOWN, -1.0)
+        with pytest.raises(TypeError):
+            await streamer.mark(UNKNOWN, 5)  # type: ignore[arg-type]
+
+
+class Hosted:
+    """A server without feed and announcement, such as the hosted service, that knows one growing series."""
+
+    def __init__(self) -> None:
+        self.points = 3
+        self.status = "stream_active"
+        self.asked: list[str] = []
+
+    def app(self) -> web.Application:
+        """Its few paths."""
+        app = web.Application()
+        app.router.add_post("/rheed/stream/", self.create)
+        app.router.add_get("/rheed/timeseries/{data_id}/", self.series)
+        app.router.add_get("/data_entries/", self.entries)
+        return app
+
+    async def create(self, _request: web.Request) -> web.Response:
+        return web.json_response(UNKNOWN)
+
+    async def series(self, request: web.Request) -> web.Response:
+        self.asked.append(request.query_string)
+        points = [
+            {
+                "frame_number": n,
+                "relative_time_seconds": n / 10,
+                "specular_intensity": 5.0 * n,
+                "lattice_spacing": None,
+            }
+            for n in range(self.points)
+        ]
+        self.points, before = min(8, self.points + 2), self.points
+        if before == 7:
+            self.status = "success"
+        return web.json_response({"series_by_angle": [{"angle": 0.0, "series": points}]})
+
+    async def entries(self, _request: web.Request) -> web.Response:
+        return web.json_response([{"data_id": UNKNOWN, "pipeline_status": self.status}])
+
+
+class HostedServer:
+    """It, running."""
+
+    def __init__(self, url: str, hosted: Hosted) -> None:
+        self.url = url
+        self.hosted = hosted
+        self.api_key = "some-key"
+
+
+@pytest.fixture
+async def hosted() -> AsyncIterator[HostedServer]:
+    """A server of the hosted kind on loopback."""
+    made = Hosted()
+    runner = web.AppRunner(made.app())
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield HostedServer(f"http://127.0.0.1:{runner.addresses[0][1]}", made)
+    await runner.cleanup()
+
+
+@pytest.fixture
+def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Polling without its pauses."""
+    monkeypatch.setattr("atomstream.streaming.following.POLL_S", 0.0)
+
+
+@pytest.mark.usefixtures("quick_polls")
+@pytest.mark.parametrize("own", [True, False])
+async def test_polling_where_there_is_no_feed(hosted: HostedServer, tmp_path: Path, own: bool) -> None:
+    """Towards a server without a feed the series is polled: each point once, until the stream is done."""
+    async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
+        if own:
+            assert await streamer.initialize(FPS, 0.0, CHUNK) == UNKNOWN
+        batches = [batch async for batch in streamer.results(UNKNOWN)]
+    assert covered(batches) == list(range(8))
+    assert np.concatenate([batch["specular_intensity"] for batch in batches]).tolist() == [
+        5.0 * n for n in range(8)
+    ]
+    assert batches[0].value("specular_intensity").value == 10.0
+    assert batches[0].lattice_spacing is None
+    assert hosted.hosted.asked[0] == ""
+    assert hosted.hosted.asked[1] == "last_n=1000"
+
+
+async def test_no_events_without_announcement(hosted: HostedServer, tmp_path: Path) -> None:
+    """Towards a server that did not announce itself, mark and set_rotation say so, and nothing is sent."""
+    async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
+        with warnings.catch_warnings():
+            data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        with pytest.raises(StreamError, match="keeps no events"):
+            await streamer.mark(data_id, "here")
+        with pytest.raises(StreamError, match="keeps no events"):
+            await streamer.set_rotation(data_id, 12.0)
