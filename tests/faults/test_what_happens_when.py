@@ -1,0 +1,40 @@
+"""The page "What happens when ..." against the tests: each row names one that exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from fault_table import ROWS
+
+REPO = Path(__file__).parents[2]
+PAGE = REPO / "docs" / "what_happens_when.md"
+LINK = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[(\w+)\])?`")
+
+
+def rows() -> list[str]:
+    """The page's table rows, heads and rules left out."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    return [line for line in lines if not line.startswith("| when |")]
+
+
+def functions_of(file: Path) -> set[str]:
+    """The test functions of a file."""
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))}
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[1].strip()[:50])
+def test_each_row_names_a_test_that_exists(row: str) -> None:
+    """A row links exactly one test; file, function and parameter are there."""
+    [(file, name, parameter)] = LINK.findall(row)
+    assert name in functions_of(REPO / file)
+    assert not parameter or parameter in {fault.name for fault in ROWS}
+
+
+def test_each_row_of_the_campaign_is_on_the_page() -> None:
+    """No fault of the campaign is left untold."""
+    told = {parameter for _, _, parameter in LINK.findall(PAGE.read_text()) if parameter}
+    assert told == {row.name for row in ROWS}
