@@ -222,10 +222,13 @@ export class Charts {
   // ---- what the user does
 
   onSelect(plot) {
-    if (plot.select.width < 4) return;
+    // The charts share one selection, and each of them tells of it.
+    if (plot.select.width < 4 || this.selected) return;
+    this.selected = true;
+    requestAnimationFrame(() => { this.selected = false; });
     const from = plot.posToVal(plot.select.left, "x");
     const to = plot.posToVal(plot.select.left + plot.select.width, "x");
-    plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+    for (const panel of this.panels) panel.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.view.show(from, to);
   }
 

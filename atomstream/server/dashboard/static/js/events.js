@@ -9,6 +9,7 @@ export class Events {
     this.view = view;
     this.chosen = chosen;
     this.all = new Map();
+    this.sorted = [];
     view.addEventListener("change", () => this.drawLane());
     new ResizeObserver(() => this.drawLane()).observe(byId("lane"));
   }
@@ -46,7 +47,7 @@ export class Events {
     const width = lane.clientWidth;
     const { from, to } = this.view;
     let free = 0;
-    const shown = (this.sorted ?? []).filter(({ time_s: at }) => at !== null && at >= from && at <= to).slice(-LISTED);
+    const shown = this.sorted.filter(({ time_s: at }) => at !== null && at >= from && at <= to).slice(-LISTED);
     const places = shown.map((event) => ((event.time_s - from) / (to - from)) * width);
     lane.setAttribute("aria-hidden", "true");
     lane.replaceChildren(...shown.map((event, k) => {

@@ -1,6 +1,7 @@
 // Regions on the picture: drawn, moved and sized by pointer or keys, and kept by the server.
 import { ask } from "./api.js";
 import { byId, el, say, svg } from "./dom.js";
+import { visible } from "./format.js";
 import { boxOf, grab, lineOf, moved, rounded, sized } from "./shapes.js";
 
 const SAVE_AFTER_MS = 400;
@@ -13,6 +14,7 @@ export class Regions extends EventTarget {
     this.overlay = byId("overlay");
     this.own = [];
     this.found = [];
+    this.columns = {};
     this.mode = null;
     picture.addEventListener("size", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(byId("stage"));
@@ -23,9 +25,10 @@ export class Regions extends EventTarget {
   }
 
   /** What the server says; not while something is being dragged or saved. */
-  set({ regions, found }) {
+  set({ regions, found, columns }) {
     if (this.drag || this.saving) return;
-    const told = JSON.stringify([regions, found]);
+    this.columns = columns ?? this.columns;
+    const told = JSON.stringify([regions, found, this.columns]);
     if (told === this.told) return;
     this.told = told;
     [this.own, this.found] = [regions ?? [], found ?? []];
@@ -39,6 +42,12 @@ export class Regions extends EventTarget {
     byId("draw-line").setAttribute("aria-pressed", String(mode === "line"));
     byId("stage").classList.toggle("drawing", mode !== null);
     say(byId("region-help"), mode ? `Drag over the picture to draw a ${mode}. Escape leaves it.` : "");
+  }
+
+  /** Where the regions are now: those that the analysis follows move without a word. */
+  async refresh() {
+    const reply = await ask(this.path).catch(() => null);
+    if (reply) this.set(reply);
   }
 
   // ---- drawing
@@ -69,7 +78,7 @@ export class Regions extends EventTarget {
     if (movable) group.append(svg(attributes[0], { ...attributes[1], class: "grab" }));
     const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
     const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
-    group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, region.name));
+    group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, visible(region.name)));
     if (own) group.append(...grab(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
     return group;
   }
@@ -192,10 +201,10 @@ function spoken(region, own) {
     ? `line from ${Math.round(region.x0)}, ${Math.round(region.y0)} to ${Math.round(region.x1)}, ${Math.round(region.y1)}`
     : `box at ${Math.round(region.x)}, ${Math.round(region.y)}, ${Math.round(region.width)} by ${Math.round(region.height)} pixels`;
   const keys = own ? " Arrow keys move it, with Shift they size it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
-  return `${region.name}: ${where}.${keys}`;
+  return `${visible(region.name)}: ${where}.${keys}`;
 }
 
 /** Names for the choice of the waterfall's line. */
 export function lineOptions(own) {
-  return [["streaks", "Streaks"], ...own.filter(({ type }) => type === "line").map(({ name }) => [name, name])].map(([value, text]) => el("option", { value }, text));
+  return [["streaks", "Streaks"], ...own.filter(({ type }) => type === "line").map(({ name }) => [name, visible(name)])].map(([value, text]) => el("option", { value }, text));
 }

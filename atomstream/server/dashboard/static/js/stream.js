@@ -47,6 +47,7 @@ async function renew() {
   charts.setEvents(analysis.events);
   segments.reset(analysis.segments);
   regions.set(analysis);
+  regions.refresh();
   takeValues(analysis.values, analysis.views);
   setBase();
   waterfall.load();
@@ -143,6 +144,7 @@ async function refreshInfo() {
     if (state.analysis) state.analysis.frames_stored = info.n_frames;
     showInfo(info);
     feed.now();
+    if (state.analysis) regions.refresh();
   } catch (error) {
     if (error.status !== 404) return;
     clearInterval(timer);
@@ -206,7 +208,7 @@ byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText
 byId("logout").addEventListener("click", logOut);
 view.addEventListener("change", showRange);
 regions.addEventListener("change", () => {
-  charts.fillChoices(regions.own.filter(({ type }) => type === "box").map(({ name }) => [name, `region_${name}`]));
+  charts.fillChoices(Object.entries(regions.columns).map(([name, column]) => [visible(name), column]));
   waterfall.setLines(regions.own);
 });
 document.addEventListener("keydown", (event) => {

@@ -1,0 +1,96 @@
+"""A real Chromium before a real server, with the simulator's frames coming in through the real client."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from growth import Growth
+from live_server import LiveServer, Serve
+
+ARGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+EXPECTED = re.compile(
+    r"401 \(Unauthorized\)|ERR_CONNECTION_REFUSED|WebSocket connection to|404 \(Not Found\)"
+)
+"""What Chromium logs of replies that the pages deal with."""
+
+
+def find_chromium() -> str | None:
+    """A browser of Chromium's kind on this machine."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Any]:
+    """A Chromium of its own for each test."""
+    path = find_chromium()
+    if path is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    async with api.async_playwright() as driver:
+        launched = await driver.chromium.launch(executable_path=path, args=ARGS)
+        yield launched
+        await launched.close()
+
+
+@pytest.fixture
+async def page(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
+    """An empty page at 1280 x 800. An error in a script, a refused script or a request to elsewhere fails the test."""
+    context = await browser.new_context(
+        viewport={"width": 1280, "height": 800}, base_url=server.url, reduced_motion="reduce"
+    )
+    made, problems = await context.new_page(), []
+    made.set_default_timeout(20_000)
+    made.on("pageerror", lambda error: problems.append(f"error: {error}"))
+    made.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
+    made.on("console", lambda said: _note(problems, said))
+    made.on("request", lambda asked: _note_request(problems, asked.url, server.url))
+    yield made
+    await context.close()
+    assert problems == []
+
+
+def _note(problems: list[str], said: Any) -> None:
+    if said.type == "error" and not EXPECTED.search(said.text):
+        problems.append(f"console: {said.text}")
+
+
+def _note_request(problems: list[str], asked: str, own: str) -> None:
+    if not asked.startswith(f"{own}/"):
+        problems.append(f"a request to elsewhere: {asked}")
+
+
+@pytest.fixture
+async def server(serve: Serve) -> LiveServer:
+    """A server."""
+    return await serve()
+
+
+@pytest.fixture
+async def growth(server: LiveServer) -> AsyncIterator[Growth]:
+    """A growth that the simulator makes, streamed by the real client."""
+    async with Growth.begin(server) as made:
+        yield made
+
+
+@pytest.fixture
+async def logged_in(page: Any, server: LiveServer) -> Any:
+    """A page that is logged in, at the list of streams."""
+    await page.goto("/login")
+    await page.get_by_label("API key").fill(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}/")
+    return page

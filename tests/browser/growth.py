@@ -1,0 +1,57 @@
+"""A growth from the simulator on its way through the real client into a server."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from live_server import LiveServer
+
+from atomstream.sources import GrowthSpec, Simulator
+from atomstream.streaming import AsyncRHEEDStreamer
+
+FPS = 20.0
+CHUNK = 40
+SPEC: dict[str, Any] = {"fps": FPS, "height": 240, "width": 320, "rate_ml_s": 0.8, "tau_ml": 60.0}
+
+
+class Growth:
+    """One stream: ``await growth.push(seconds)`` sends that much more, as fast as it goes."""
+
+    def __init__(self, streamer: AsyncRHEEDStreamer, data_id: str, spec: GrowthSpec, length_s: float) -> None:
+        self.streamer = streamer
+        self.data_id = data_id
+        self.spec = spec
+        self.chunks = 0
+        self._simulator = Simulator(spec)
+        # Stamped so that the stream reaches up to now when ``length_s`` were pushed.
+        self._start_ms = 1000.0 * (time.time() - length_s)
+
+    @classmethod
+    @asynccontextmanager
+    async def begin(
+        cls, server: LiveServer, name: str = "Growth 001", length_s: float = 20.0, **more: Any
+    ) -> AsyncIterator[Growth]:
+        """A new stream. ``more`` are fields of GrowthSpec, or of ``initialize``."""
+        fields = {key: more.pop(key) for key in tuple(more) if key in GrowthSpec.__dataclass_fields__}
+        spec = GrowthSpec(**{**SPEC, **fields})
+        async with AsyncRHEEDStreamer(server.api_key, server.url, spool_dir=None) as streamer:
+            with_short = dict(fps=spec.fps, rotations_per_min=spec.rpm, chunk_size=CHUNK, stream_name=name)
+            data_id = await streamer.initialize(**with_short, **more)
+            yield cls(streamer, data_id, spec, length_s)
+
+    async def push(self, seconds: float) -> None:
+        """Send the next frames and wait until the server has them."""
+        for _ in range(round(seconds * FPS / CHUNK)):
+            frames = self._simulator.frames(self.chunks * CHUNK, CHUNK)
+            stamp = self._start_ms + 1000.0 * self.chunks * CHUNK / FPS
+            await self.streamer.push(self.data_id, self.chunks, frames, stamp)
+            self.chunks += 1
+        await self.streamer.flush(self.data_id)
+
+    @property
+    def path(self) -> str:
+        """The path of its page."""
+        return f"/streams/{self.data_id}"

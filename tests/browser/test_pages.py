@@ -1,0 +1,256 @@
+"""The pages in a real Chromium: the door, the list, strangers' names, keys alone, and what the eye can read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from growth import Growth
+from live_server import LiveServer
+from wire_client import WireClient, make_frames
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "<script>alert(2)</script>",
+    '"><svg onload=alert(3)>',
+    "javascript:alert(4)",
+    "{{7*7}}${7*7}",
+    "&lt;b&gt;",
+    "a\u202egpj.exe",
+    "L" * 250,
+]
+
+
+async def test_a_wrong_key_and_a_right_one(page: Any, server: LiveServer) -> None:
+    """A wrong key is refused in words and leaves nothing; a right one leads to where one wanted to go."""
+    await page.goto("/")
+    await page.wait_for_url(f"{server.url}/login")
+    await expect(page.get_by_label("API key")).to_be_focused()
+    await page.get_by_label("API key").fill("atst_not_this_one")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("alert")).to_have_text("This key does not open this server.")
+    assert await page.context.cookies() == []
+    await page.get_by_label("API key").fill(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}/")
+    (cookie,) = await page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    stored = await page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+    assert server.api_key not in stored
+
+
+async def test_logging_out(logged_in: Any, server: LiveServer) -> None:
+    """After the log-out the pages lead to the door."""
+    await logged_in.get_by_role("button", name="Log out").click()
+    await logged_in.wait_for_url(f"{server.url}/login")
+    await logged_in.goto("/")
+    await logged_in.wait_for_url(f"{server.url}/login")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["//evil.example/x", "http://evil.example", "javascript:alert(1)", "/\\evil.example"]
+)
+async def test_the_door_leads_nowhere_else(page: Any, server: LiveServer, wanted: str) -> None:
+    """Whatever the address says, who logs in stays on this server."""
+    from urllib.parse import quote
+
+    await page.goto(f"/login?next={quote(wanted, safe='')}")
+    await page.get_by_label("API key").fill(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(re.compile(f"^{re.escape(server.url)}/(?!login)"))
+
+
+async def test_a_link_to_a_stream_leads_through_the_door(
+    page: Any, server: LiveServer, growth: Growth
+) -> None:
+    """Without a session a stream's address leads to the log-in, and from there to the stream."""
+    await page.goto(growth.path)
+    await page.get_by_label("API key").fill(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}{growth.path}")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Growth 001")
+
+
+async def test_the_list(logged_in: Any, server: LiveServer) -> None:
+    """Live streams come first; the search asks the server; what is new appears by itself."""
+    async with WireClient(server) as client:
+        ended = await client.create("Ended one")
+        await client.send(ended, 0, make_frames(4))
+        await client.ask("POST", f"/rheed/stream/{ended}/end")
+        await client.create("Live one")
+        later = await client.create("Later one")
+        await client.ask("POST", f"/rheed/stream/{later}/end")
+        names = logged_in.locator("#list .name")
+        await expect(names).to_have_text(["Live one", "Later one", "Ended one"])
+        await expect(logged_in.locator("#list .status").first).to_have_text("Live")
+        await logged_in.keyboard.press("/")
+        await logged_in.keyboard.type("ended")
+        await expect(names).to_have_text(["Ended one"])
+        await logged_in.get_by_role("searchbox").fill("nothing like it")
+        await expect(logged_in.get_by_text("No stream has these words")).to_be_visible()
+
+
+async def test_hostile_names_are_text(logged_in: Any, server: LiveServer) -> None:
+    """Markup in names, samples and tags is shown letter by letter, in the list and on the page; nothing of it runs."""
+    page = logged_in
+    async with WireClient(server) as client:
+        for name in HOSTILE:
+            data_id = await client.create(name)
+            await client.send(data_id, 0, make_frames(4, 64, 64))
+            _, sample = await client.ask("POST", "/physical_samples/", {"name": f"sample {name}"[:200]})
+            link = {"data_ids": [data_id], "physical_sample_id": sample["id"]}
+            assert (await client.ask("POST", "/data_entries/physical_sample", link))[0] == 200
+            mark = {"label": name[:200], "kind": "note"}
+            assert (await client.ask("POST", f"/rheed/stream/{data_id}/events", mark))[0] == 200
+            await page.goto(f"/streams/{data_id}")
+            shown = name.replace("\u202e", "\ufffd")
+            await expect(page.get_by_role("heading", level=1)).to_have_text(shown)
+            await expect(page.locator("#events .label")).to_have_text(shown[:200])
+            await expect(page).to_have_title(re.compile(re.escape(shown)))
+            assert await page.locator("main img, main script, #name *, #facts *, #events img").count() == 0
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    await page.goto("/")
+    await expect(page.locator("#list li")).to_have_count(len(HOSTILE))
+    assert await page.locator("#list img, #list script, #list svg").count() == 0
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+SMUGGLED = """async () => {
+  const inline = document.createElement("script");
+  const attempts = [
+    () => { document.body.innerHTML = "<b>x</b>"; },
+    () => { inline.textContent = "window.ran = 1"; document.body.append(inline); },
+    () => { document.body.setAttribute("onclick", "window.ran = 2"); document.body.click(); },
+    () => { setTimeout("window.ran = 3"); },
+    () => { const link = document.createElement("a"); link.href = "javascript:window.ran = 4"; link.click(); },
+  ];
+  for (const attempt of attempts) try { attempt(); } catch { /* refused */ }
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  return [window.ran ?? null, document.body.innerHTML.includes("<b>x</b>")];
+}"""
+
+
+async def test_the_page_may_not_run_strings(browser: Any, server: LiveServer) -> None:
+    """The policy holds in the browser: no inline script or handler, no markup and no code out of a string."""
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(f"{server.url}/login")
+    assert await page.evaluate(SMUGGLED) == [None, False]
+    await context.close()
+
+
+async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """From the list to a stream and through its controls without a pointer; the focus can always be seen."""
+    page = logged_in
+    await growth.push(6)
+    await expect(page.locator("#list li")).to_have_count(1)
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("Skip to the streams")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.keyboard.press("Tab")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}{growth.path}")
+    await expect(page.locator('#overlay g[data-name="specular"]')).to_have_count(1)
+    seen = []
+    for _ in range(30):
+        await page.keyboard.press("Tab")
+        focus = await page.evaluate(
+            """() => { const e = document.activeElement, s = getComputedStyle(e);
+                return [e.id || e.dataset.name || e.className || e.tagName,
+                        e.tagName === "BODY" || s.outlineStyle !== "none" || e.namespaceURI.endsWith("svg")]; }"""
+        )
+        assert focus[1], f"the focus on {focus[0]} can't be seen"
+        seen.append(focus[0])
+    assert {
+        "mark",
+        "health-button",
+        "more-button",
+        "theme",
+        "logout",
+        "faint",
+        "draw-box",
+        "specular",
+        "chart",
+        "follow",
+    } <= set(seen)
+    await page.locator("#health-button").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("region", name="Backlog and clock")).to_contain_text("Frames stored")
+    await expect(page.locator("#health-button")).to_have_attribute("aria-expanded", "true")
+
+
+async def test_screen_readers_get_a_page(logged_in: Any, growth: Growth) -> None:
+    """Landmarks, headings, names for all controls, and the growth rate told politely."""
+    page = logged_in
+    await growth.push(12)
+    await page.goto(growth.path)
+    for role in ("main", "banner", "navigation"):
+        await expect(page.get_by_role(role)).to_have_count(1)
+    for name in ("Growth rate", "Picture", "Over time", "Events"):
+        await expect(page.get_by_role("region", name=name, exact=True)).to_have_count(1)
+    await expect(page.locator("#rate-spoken")).to_have_text(
+        re.compile(r"Growth rate \d+\.\d+ plus or minus .* ML/s")
+    )
+    await expect(page.locator("#rate-spoken")).to_have_attribute("aria-live", "polite")
+    await expect(page.locator(".chart").first).to_have_attribute(
+        "aria-label", re.compile("Specular intensity over .* newest")
+    )
+    unnamed = await page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, a[href]")].filter((e) =>
+            !(e.textContent.trim() || e.labels?.length || e.getAttribute("aria-label"))).map((e) => e.outerHTML)"""
+    )
+    assert unnamed == []
+
+
+CONTRASTS = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
+  const ground = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.99) return c; } return [0, 0, 0]; };
+  const poor = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || e.closest("svg, script, .stage, [hidden], datalist, option, dialog") || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(parse(style.color)), light(ground(e))].sort((x, y) => y - x);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+    const contrast = (a + 0.05) / (b + 0.05);
+    if (contrast < (large ? 3 : 4.5)) poor.push(`${e.textContent.trim()}: ${contrast.toFixed(2)}`);
+  }
+  return poor;
+}"""
+
+
+async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
+    """In the dark and the light theme all text has the contrast of WCAG AA; the choice is kept."""
+    page = logged_in
+    await growth.push(12)
+    for path in ("/", growth.path):
+        await page.goto(path)
+        await expect(page.locator(".status").first).to_have_text("Live")
+        assert await page.evaluate(CONTRASTS) == []
+        await page.get_by_role("button", name="Light").click()
+        assert await page.evaluate(CONTRASTS) == []
+        await page.reload()
+        await expect(page.locator("html")).to_have_attribute("data-theme", "light")
+        await page.get_by_role("button", name="Dark").click()
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
+async def test_it_fits_its_screen(logged_in: Any, growth: Growth, width: int) -> None:
+    """From a phone to a wall nothing runs out of the page at its side, and the rate is on the first screen."""
+    page = logged_in
+    await growth.push(8)
+    await page.set_viewport_size({"width": width, "height": 800})
+    await page.goto(growth.path)
+    await expect(page.locator("#rate-value")).not_to_have_text("–")
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    await expect(page.locator("#rate-value")).to_be_in_viewport()

@@ -1,0 +1,294 @@
+"""One stream's page in a real Chromium: it follows live, zooms, takes marks and regions, and comes back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import aiohttp
+import pytest
+from growth import SPEC, Growth
+from live_server import LiveServer
+from wire_client import WireClient
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
+    """Push the beginning of a growth and look at its page."""
+    await growth.push(seconds)
+    await page.goto(growth.path)
+    await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
+    await expect(page.locator("#range")).to_have_text(re.compile(rf"– 0:{max(10.0, seconds):04.1f}$"))
+
+
+async def frame_shown(page: Any) -> int:
+    """The number of the frame in the picture."""
+    return int(await page.locator("#canvas").get_attribute("data-frame"))
+
+
+async def events_of(server: LiveServer, data_id: str) -> list[dict[str, Any]]:
+    """The user's events that the server keeps."""
+    async with WireClient(server) as client:
+        _, events = await client.ask("GET", f"/rheed/stream/{data_id}/events")
+    return [event for event in events if event["by"] == "user"]
+
+
+def seconds(text: str) -> float:
+    """``1:02.5`` as seconds."""
+    total = 0.0
+    for part in text.strip().split(":"):
+        total = 60.0 * total + float(part)
+    return total
+
+
+async def range_of(page: Any) -> tuple[float, float]:
+    """The stretch of time that the charts show, in s."""
+    first, last = (await page.locator("#range").inner_text()).split("–")
+    return seconds(first), seconds(last)
+
+
+async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
+    """Rate, picture, charts and counts are there, true to the simulator, and go on by themselves."""
+    page = logged_in
+    await at_page(page, growth)
+    await expect(page.locator("#status")).to_have_text("Live")
+    await expect(page.locator("#rate-value")).to_have_text(NUMBER)
+    rate = float(await page.locator("#rate-value").inner_text())
+    sigma = float((await page.locator("#rate-sigma").inner_text()).removeprefix("± "))
+    assert abs(rate - SPEC["rate_ml_s"]) < max(0.02, 4 * sigma)
+    await expect(page.locator("#rate-unit")).to_have_text("ML/s")
+    await expect(page.locator("#age")).to_have_text(re.compile("Newest result .* ago"))
+    await expect(page.locator(".chart canvas")).to_have_count(3)
+    before = await frame_shown(page)
+    _, end = await range_of(page)
+    await growth.push(4)
+    await page.wait_for_function("before => Number(canvas.dataset.frame) > before", arg=before)
+    await page.wait_for_function(
+        "end => Number(document.getElementById('range').textContent.split('–')[1].split(':')[1]) > end + 2",
+        arg=end,
+    )
+    assert (await frame_shown(page)) < growth.chunks * 40
+    await expect(page.locator("#waterfall")).to_have_attribute("data-columns", re.compile(r"[1-9]\d*"))
+
+
+async def test_undetermined_is_said_with_its_reason(logged_in: Any, server: LiveServer) -> None:
+    """Where there is no signal the page shows the word and why, never a number."""
+    async with Growth.begin(server, rate_ml_s=0.0, gain=0.0) as growth:
+        await at_page(logged_in, growth, 6.0)
+        await expect(logged_in.locator("#rate-value")).to_have_text("undetermined")
+        await expect(logged_in.locator("#rate-why")).to_have_text(re.compile(r"\w+.*\.$"))
+        await expect(logged_in.locator("#rate-unit")).to_have_text("")
+
+
+async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
+    """At 1280 x 800 the digits are 60 px high and more, those of the error 26: to be read from three metres."""
+    page = logged_in
+    await at_page(page, growth)
+    await expect(page.locator("#rate-value")).to_have_text(NUMBER)
+    size = "id => 0.727 * parseFloat(getComputedStyle(document.getElementById(id)).fontSize)"
+    assert await page.evaluate(size, "rate-value") >= 60
+    assert await page.evaluate(size, "rate-sigma") >= 26
+
+
+async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
+    """A drag zooms in, on finer data, and holds still while more comes; a double click shows all again."""
+    page = logged_in
+    await at_page(page, growth)
+    whole = await range_of(page)
+    over = page.locator(".chart .u-over").first
+    box = await over.bounding_box()
+    y = box["y"] + box["height"] / 2
+    async with page.expect_request(re.compile(r"/series\?.*from=")):
+        await page.mouse.move(box["x"] + 0.4 * box["width"], y)
+        await page.mouse.down()
+        await page.mouse.move(box["x"] + 0.5 * box["width"], y, steps=5)
+        await page.mouse.up()
+    zoomed = await range_of(page)
+    assert zoomed[1] - zoomed[0] == pytest.approx(0.1 * (whole[1] - whole[0]), abs=0.3)
+    await expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "false")
+    before = await frame_shown(page)
+    await growth.push(2)
+    await page.wait_for_function("before => Number(canvas.dataset.frame) > before", arg=before)
+    assert await range_of(page) == zoomed
+    await over.dblclick()
+    await expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "true")
+    assert (await range_of(page))[0] == 0.0
+
+
+async def test_zoom_by_keys_and_wheel(logged_in: Any, growth: Growth) -> None:
+    """Plus and minus zoom, arrows move, 0 shows all, F follows; the wheel zooms at the pointer."""
+    page = logged_in
+    await at_page(page, growth)
+    span = lambda range_: range_[1] - range_[0]  # noqa: E731
+    whole = await range_of(page)
+    await page.locator(".chart").first.focus()
+    await page.keyboard.press("+")
+    await page.keyboard.press("+")
+    closer = await range_of(page)
+    assert span(closer) < 0.5 * span(whole)
+    await page.keyboard.press("ArrowLeft")
+    moved = await range_of(page)
+    assert moved[0] < closer[0]
+    assert span(moved) == pytest.approx(span(closer), abs=0.2)
+    await page.keyboard.press("f")
+    assert (await range_of(page))[1] == pytest.approx(whole[1], abs=0.2)
+    await page.keyboard.press("0")
+    assert await range_of(page) == whole
+    await page.locator(".chart .u-over").first.hover()
+    await page.mouse.wheel(0, -300)
+    assert span(await range_of(page)) < span(whole)
+
+
+async def test_it_comes_back_after_a_restart(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """When the server stops the page says so; when it is back, the page goes on, without a reload or a log-in."""
+    page = logged_in
+    await at_page(page, growth)
+    await expect(page.locator("body")).to_have_attribute("data-link", "up")
+    await page.evaluate("window.same = true")
+    await server.stop()
+    await expect(page.locator("body")).to_have_attribute("data-link", "down")
+    await expect(page.get_by_text("The connection to the server is lost")).to_be_visible()
+    await server.start()
+    await expect(page.locator("body")).to_have_attribute("data-link", "up")
+    await expect(page.locator("#notice")).to_be_hidden()
+    before = await frame_shown(page)
+    await growth.push(4)
+    await page.wait_for_function("before => Number(canvas.dataset.frame) > before", arg=before)
+    await page.wait_for_function("() => document.getElementById('range').textContent.endsWith('0:16.0')")
+    assert await page.evaluate("window.same")
+
+
+async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """M marks this very moment, kept by the server, shown in list and lane; counting begins there."""
+    page = logged_in
+    await at_page(page, growth)
+    await expect(page.locator("#rate-value")).to_have_text(NUMBER)
+    await page.keyboard.press("m")
+    await expect(page.locator("#events li.user .label")).to_have_text("Mark 1")
+    await expect(page.get_by_text("Oscillations since “Mark 1”")).to_be_visible()
+    (event,) = await events_of(server, growth.data_id)
+    assert (event["label"], event["kind"]) == ("Mark 1", "note")
+    await growth.push(event["time_s"] + 4 - 12)  # until the frames have reached the mark
+    await expect(page.locator("#lane")).to_contain_text("Mark 1")
+
+
+async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """With Shift the moment is held while it gets name and kind; an m that is typed sets nothing; Escape neither."""
+    page = logged_in
+    await at_page(page, growth)
+    await page.keyboard.press("Shift+M")
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Shift+M")
+    await expect(page.get_by_label("What happened")).to_be_focused()
+    await page.keyboard.type("mmm open")
+    await page.get_by_label("Kind").select_option("shutter")
+    await page.get_by_role("button", name="Set mark").click()
+    await expect(page.locator("#events li.user .label")).to_have_text("mmm open")
+    (event,) = await events_of(server, growth.data_id)
+    assert (event["label"], event["kind"]) == ("mmm open", "shutter")
+
+
+async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """A box is drawn by pointer, moved by keys, kept by the server and removed by Delete; its trace can be charted."""
+    page = logged_in
+    await at_page(page, growth)
+
+    async def kept() -> list[dict[str, Any]]:
+        async with WireClient(server) as client:
+            return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
+
+    await page.get_by_role("button", name="+ Box").click()
+    stage = await page.locator("#stage").bounding_box()
+    x, y = stage["x"] + 0.2 * stage["width"], stage["y"] + 0.6 * stage["height"]
+    async with page.expect_response(re.compile("/regions$")) as drawn:
+        await page.mouse.move(x, y)
+        await page.mouse.down()
+        await page.mouse.move(x + 0.25 * stage["width"], y + 0.25 * stage["height"], steps=4)
+        await page.mouse.up()
+    await drawn.value
+    (box,) = await kept()
+    assert (box["name"], box["width"], box["height"]) == (
+        "box1",
+        pytest.approx(80, abs=2),
+        pytest.approx(60, abs=2),
+    )
+    region = page.get_by_role("button", name=re.compile("^box1: box at"))
+    await region.focus()
+    async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
+        await page.keyboard.press("ArrowRight")
+        await page.keyboard.press("ArrowRight")
+    await moved.value
+    assert (await kept())[0]["x"] == box["x"] + 2
+    await expect(
+        page.get_by_label("Quantity of the third chart").locator("option", has_text="Region box1")
+    ).to_have_count(1)
+    await region.focus()
+    async with page.expect_response(lambda reply: reply.request.method == "PUT") as removed:
+        await page.keyboard.press("Delete")
+    await removed.value
+    assert await kept() == []
+
+
+async def test_the_found_spot_can_be_taken_over(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """The specular box that the analysis found, dragged, becomes the user's."""
+    page = logged_in
+    await at_page(page, growth)
+    spot = page.locator('#overlay g[data-name="specular"] .grab')
+    box = await spot.bounding_box()
+    async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
+        await page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        await page.mouse.down()
+        await page.mouse.move(box["x"] + box["width"] / 2 + 30, box["y"] + box["height"] / 2 + 20, steps=4)
+        await page.mouse.up()
+    (region,) = (await (await moved.value).json())["regions"]
+    assert (region["name"], region["tracked"]) == ("specular", True)
+    await expect(page.locator('#overlay g.own[data-name="specular"]')).to_have_count(1)
+
+
+async def test_a_turning_sample_stands_still(logged_in: Any, server: LiveServer) -> None:
+    """Under rotation the aligned view shows frames of one azimuth alone."""
+    async with Growth.begin(server, rpm=30.0, length_s=20.0) as growth:
+        await at_page(logged_in, growth, 16.0)
+        view = logged_in.get_by_label("View of the turning sample")
+        await expect(view.locator("option", has_text="Aligned")).not_to_have_count(0)
+        choice = await view.locator("option", has_text="Aligned").first.get_attribute("value")
+        before = await frame_shown(logged_in)
+        await view.select_option(choice)
+        await logged_in.wait_for_function("before => Number(canvas.dataset.frame) !== before", arg=before)
+        first = await frame_shown(logged_in)
+        await growth.push(4)
+        await logged_in.wait_for_function("before => Number(canvas.dataset.frame) > before", arg=first)
+        per_turn = 60.0 * 20.0 / 30.0
+        assert ((await frame_shown(logged_in)) - first) % per_turn == pytest.approx(0.0, abs=1.0)
+
+
+async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
+    """When the stream has ended the page says so, shows the report and offers the results with units."""
+    page = logged_in
+    await at_page(page, growth, 8.0)
+    await growth.streamer.finalize(growth.data_id)
+    await expect(page.locator("#status")).to_have_text("Complete")
+    report = page.get_by_role("region", name="Report")
+    await expect(report).to_contain_text("4, none missing")
+    await expect(report).to_contain_text("160 stored, 160 analysed")
+    await page.get_by_role("button", name="Data").click()
+    await expect(page.locator("#zarr-path")).to_have_text(re.compile(r"frames\.zarr$"))
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="Results as CSV").click()
+    lines = (await (await download.value).path()).read_text().splitlines()
+    assert lines[0].startswith("frame,time,specular_intensity")
+    assert lines[1].startswith("1,s,counts")
+    assert len(lines) == 2 + 160
+
+
+async def test_a_stream_that_is_not_here(logged_in: Any, server: LiveServer) -> None:
+    """A link to a stream that is gone says so, and does not ask on and on."""
+    await logged_in.goto("/streams/00000000-0000-4000-8000-000000000000")
+    await expect(logged_in.get_by_role("heading", level=1)).to_have_text("No such stream")
+    async with aiohttp.ClientSession() as session, session.get(f"{server.url}/streams/nonsense") as reply:
+        assert reply.status == 404
