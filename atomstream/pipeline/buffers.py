@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.pipeline.gate import Gate
+from atomstream.pipeline.pages import populate
 
 Buffer = npt.NDArray[np.uint8]
 
 MOST_FREE: Final = 3
 """Free buffers kept: one being copied into, one at each encoder of a small machine."""
-_PAGE: Final = 4096
+_NOTABLE: Final = 8 << 20
+"""Smaller buffers are not worth a thread."""
 
 
 class BufferPool:
@@ -43,7 +45,18 @@ class BufferPool:
             match = next((k for k, buffer in enumerate(self._free) if buffer.nbytes == nbytes), None)
             buffer = self._free.pop(match) if match is not None else None
             self._trim()
-        return np.empty(nbytes, dtype=np.uint8) if buffer is None else buffer
+        return self._fresh(nbytes) if buffer is None else buffer
+
+    def _fresh(self, nbytes: int) -> Buffer:
+        """An untouched buffer whose pages come while it fills; the next one is prepared after it."""
+        buffer: Buffer = np.empty(nbytes, dtype=np.uint8)
+        if nbytes >= _NOTABLE:
+            threading.Thread(target=self._touch, args=(buffer,), name="atomstream-pages", daemon=True).start()
+        return buffer
+
+    def _touch(self, buffer: Buffer) -> None:
+        if populate(buffer):
+            self.prepare(buffer.nbytes)
 
     def give(self, buffer: Buffer) -> None:
         """Take ``buffer`` back; nobody else may hold a view of it any more."""
@@ -52,12 +65,13 @@ class BufferPool:
             self._trim()
 
     def prepare(self, nbytes: int) -> None:
-        """Touch one more buffer beforehand, for a caller that must not feel the page faults."""
+        """Have one touched buffer of ``nbytes`` free, as far as there is room for it."""
         with self._lock:
-            if any(buffer.nbytes == nbytes for buffer in self._free):
+            sizes = [buffer.nbytes for buffer in self._free]
+            if nbytes in sizes or not self._fit([*sizes, nbytes]):
                 return
-        buffer = np.empty(nbytes, dtype=np.uint8)
-        buffer[::_PAGE] = 0
+        buffer: Buffer = np.empty(nbytes, dtype=np.uint8)
+        populate(buffer)
         self.give(buffer)
 
     def clear(self) -> None:
@@ -66,11 +80,10 @@ class BufferPool:
             self._free.clear()
 
     def _trim(self) -> None:
-        while len(self._free) > MOST_FREE or not self._fit():
+        while len(self._free) > MOST_FREE or not self._fit([buffer.nbytes for buffer in self._free]):
             self._free.pop(0)
 
-    def _fit(self) -> bool:
-        sizes = [buffer.nbytes for buffer in self._free]
+    def _fit(self, sizes: list[int]) -> bool:
         room = self._gate.limit - self._gate.used
         if (
             room >= 0 and sizes

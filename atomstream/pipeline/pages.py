@@ -1,0 +1,43 @@
+"""Page faults of a fresh buffer, taken by a thread that nobody waits for.
+
+Clearing one huge page holds whoever touches it first for 0.2 ms, on a virtual machine for 7 ms: each seventh
+frame of a fresh ``push_frame`` buffer felt that [measured]. Writing to pages beforehand would race with frames
+that are copied meanwhile; Linux can fault pages in without changing them, so there it is done while they fill.
+Elsewhere pages are small, and a frame's own faults cost it some 0.05 ms.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+_PAGE: Final = 4096
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
+
+
+def populate(buffer: npt.NDArray[np.uint8]) -> bool:
+    """Fault all of ``buffer`` in and leave its bytes as they are; False where the system can't.
+
+    Releases the GIL. Others may write to the buffer meanwhile.
+    """
+    start = -(-buffer.ctypes.data // _PAGE) * _PAGE
+    length = (buffer.ctypes.data + buffer.nbytes - start) // _PAGE * _PAGE
+    madvise = _madvise()
+    return madvise is not None and length > 0 and madvise(start, length, _POPULATE_WRITE) == 0
+
+
+@cache
+def _madvise() -> Any:
+    if sys.platform != "linux":
+        return None
+    try:
+        call = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError):  # a libc without it
+        return None
+    call.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return call

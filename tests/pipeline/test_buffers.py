@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from atomstream.pipeline.buffers import BufferPool
+from atomstream.pipeline.gate import Gate
+from atomstream.pipeline.pages import populate
+
+MIB = 1 << 20
+BIG = 16 * MIB
+
+
+def wait_for_page_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "atomstream-pages":
+            thread.join(30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can fault pages in without changing them")
+def test_populate_brings_pages_and_keeps_bytes() -> None:
+    """After populate a buffer's pages are resident, and what was written to it is still there."""
+    buffer = np.empty(BIG, dtype=np.uint8)
+    buffer[5 * MIB : 6 * MIB] = 7
+    before = resident_bytes()
+    if not populate(buffer):
+        pytest.skip("this kernel is older than Linux 5.14")
+    assert resident_bytes() - before > BIG // 2
+    assert (buffer[5 * MIB : 6 * MIB] == 7).all()
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
+
+
+def test_the_next_buffer_is_prepared() -> None:
+    """A stream that takes its first buffer finds a second one touched already."""
+    pool = BufferPool(Gate(10 * BIG))
+    first = pool.take(BIG)
+    wait_for_page_threads()
+    if populate(first):
+        assert pool.free_bytes == BIG
+    pool.prepare(BIG)
+    second = pool.take(BIG)
+    assert pool.free_bytes == 0
+    assert second is not first
+
+
+def test_nothing_is_prepared_without_room() -> None:
+    """Prepared buffers stay within buffer_bytes plus one chunk, permits included (P7)."""
+    gate = Gate(4 * BIG)
+    pool = BufferPool(gate)
+    permits = [gate.try_enter("s", BIG) for _ in range(4)]
+    pool.prepare(BIG)
+    pool.prepare(2 * BIG)
+    assert all(permits)
+    assert gate.used + pool.free_bytes <= gate.limit + BIG
+
+
+def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
+    """A buffer that comes back when the gate is full again is reused, not dropped."""
+    gate = Gate(2 * BIG)
+    pool = BufferPool(gate)
+    assert gate.try_enter("s", 2 * BIG) is not None
+    buffer = np.empty(BIG, dtype=np.uint8)
+    pool.give(buffer)
+    assert pool.take(BIG) is buffer
+
+
+def test_beside_a_chunk_above_the_limit_nothing_is_kept() -> None:
+    """A chunk larger than buffer_bytes is itself the one chunk above it."""
+    gate = Gate(BIG)
+    pool = BufferPool(gate)
+    assert gate.try_enter("s", 4 * BIG) is not None
+    pool.give(np.empty(BIG, dtype=np.uint8))
+    assert pool.free_bytes == 0
