@@ -98,7 +98,7 @@ export class Charts {
 
   height(share) {
     // So that all of them, and the waterfall, fit the screen they are on.
-    const all = window.innerWidth < 992 ? 430 : Math.max(280, Math.min(620, window.innerHeight - 520));
+    const all = window.innerWidth < 992 ? 430 : Math.max(240, Math.min(620, window.innerHeight - 552));
     return Math.round(share * all);
   }
 
@@ -125,7 +125,7 @@ export class Charts {
       scales: { x: { time: false, range: () => [this.view.from, this.view.to] }, y: { range: rangeOf } },
       axes: [
         { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => at.map((t) => duration(t, { tenths: this.view.to - this.view.from < 20 })) : () => [] },
-        { ...axis, size: LEFT, gap: 6, space: 26, values: (_, at) => axisTexts(at) },
+        { ...axis, size: LEFT, gap: 6, space: 18, values: (_, at) => axisTexts(at) },
       ],
       series: [{}, { stroke: ink, width: 1.6, spanGaps: false, points: { show: false } }, edge(ink), edge(ink)],
       bands: [{ series: [2, 3], fill: fade(ink, 0.28) }],

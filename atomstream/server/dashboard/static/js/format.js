@@ -7,12 +7,12 @@ export function unitText(unit) {
   return UNITS[unit] ?? (unit ?? "").replace(/^monolayers?\b/, "ML");
 }
 
-/** Digits after the point so that `sigma` shows one digit, or two where it begins with 1 or 2. */
-export function decimalsFor(sigma) {
+/** Digits after the point so that `sigma` shows one digit, or two where it begins with 1 (or 2, if not `short`). */
+export function decimalsFor(sigma, short = false) {
   if (!(sigma > 0)) return 3;
   const exponent = Math.floor(Math.log10(sigma));
   const leading = sigma / 10 ** exponent;
-  return Math.min(9, Math.max(0, (leading < 2.95 ? 1 : 0) - exponent));
+  return Math.min(9, Math.max(0, (leading < (short ? 1.45 : 2.95) ? 1 : 0) - exponent));
 }
 
 export function fixed(value, decimals) {
@@ -21,9 +21,9 @@ export function fixed(value, decimals) {
 }
 
 /** `{ value: "0.402", sigma: "0.003" }`; without an uncertainty four significant digits. */
-export function withSigma(value, sigma) {
+export function withSigma(value, sigma, short = false) {
   if (sigma === null || sigma === undefined || !(sigma > 0)) return { value: brief(value), sigma: "" };
-  const decimals = decimalsFor(sigma);
+  const decimals = decimalsFor(sigma, short);
   return { value: fixed(value, decimals), sigma: fixed(sigma, decimals) };
 }
 

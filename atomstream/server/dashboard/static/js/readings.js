@@ -60,7 +60,7 @@ export class Readings {
   showRate(rate, thickness, period) {
     const none = !rate || rate.value === null;
     byId("rate").classList.toggle("none", none);
-    const text = none ? { value: "undetermined", sigma: "" } : withSigma(rate.value, rate.sigma);
+    const text = none ? { value: "undetermined", sigma: "" } : withSigma(rate.value, rate.sigma, true);
     say(byId("rate-value"), text.value);
     say(byId("rate-sigma"), text.sigma ? `± ${text.sigma}` : "");
     say(byId("rate-unit"), none ? "" : unitText(rate.unit));

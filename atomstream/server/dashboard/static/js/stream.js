@@ -69,6 +69,7 @@ const feed = new Feed(dataId, {
     state.analysis.frames_analysed = Math.max(state.analysis.frames_analysed, message.start + message.count);
     takeValues(message.values, message.views);
     takeEvents(message.events ?? []);
+    if (state.base.counted === null) setBase();
     if (message.segments) segments.reset(message.segments);
     if (message.profile) waterfall.add((message.start + message.count) / state.analysis.fps, message.profile, message.lines);
     series.want();
@@ -104,24 +105,27 @@ function takeEvents(fresh) {
   setBase();
 }
 
-/** Oscillations are counted in each segment; a note does not begin one, so what was counted up to it is taken off. */
+/**
+ * Oscillations are counted in each segment; a note does not begin one, so what was counted up to it is taken off.
+ * A mark of this moment lies ahead of the analysis: until that has come so far, nothing is counted since.
+ */
 async function setBase() {
   const mark = events.users.at(-1) ?? null;
-  if (mark?.id === state.base.mark?.id) return;
-  state.base = { mark, counted: 0 };
-  if (mark && !CUTS.includes(mark.kind)) {
-    const counted = await valueAt(dataId, "oscillations_counted", mark.time_s).catch(() => null);
-    if (state.base.mark === mark) state.base.counted = counted ?? state.analysis.values.oscillations_counted?.value ?? 0;
+  if (mark?.id !== state.base.mark?.id) state.base = { mark, counted: mark === null || CUTS.includes(mark.kind) ? 0 : null };
+  const { base, analysis } = state;
+  if (base.counted === null && !base.asked && analysis.frames_analysed / analysis.fps > mark.time_s) {
+    base.asked = true;
+    base.counted = await valueAt(dataId, "oscillations_counted", mark.time_s).catch(() => null);
+    base.asked = false;
   }
   showCounted();
 }
 
 function showCounted() {
-  const counted = state.analysis.values.oscillations_counted;
+  const counted = state.analysis.values.oscillations_counted ?? { value: null, why: "" };
   const { mark, counted: before } = state.base;
-  const since = mark ? `“${visible(mark.label || mark.kind)}”` : "the start";
-  if (!counted) readings.showCounted({ value: null, why: "", since });
-  else readings.showCounted({ ...counted, value: counted.value === null ? null : Math.max(0, counted.value - before), since });
+  const value = counted.value === null ? null : before === null ? 0 : Math.max(0, counted.value - before);
+  readings.showCounted({ ...counted, value, since: mark ? `“${visible(mark.label || mark.kind)}”` : "the start" });
 }
 
 function showViews(views, turning) {
