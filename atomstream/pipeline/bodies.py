@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +15,7 @@ from atomstream.spool import StreamSpool
 class Body(Protocol):
     """A shard's bytes."""
 
-    def open(self) -> AsyncIterator[Piece]:
+    def open(self) -> AsyncGenerator[Piece, None]:
         """A fresh one-shot iterator over them: nothing in between can replay it (promise P16)."""
         ...
 
@@ -26,7 +26,7 @@ class InMemory:
 
     pieces: tuple[Piece, ...]
 
-    async def open(self) -> AsyncIterator[Piece]:
+    async def open(self) -> AsyncGenerator[Piece, None]:
         """The pieces themselves."""
         for piece in self.pieces:
             yield piece
@@ -43,7 +43,7 @@ class OnDisk:
     index: int
     readers: Executor
 
-    async def open(self) -> AsyncIterator[Piece]:
+    async def open(self) -> AsyncGenerator[Piece, None]:
         """One window after the other; never more than one in memory."""
         loop = asyncio.get_running_loop()
         windows = self.spool.windows(self.index)

@@ -1,4 +1,8 @@
-"""How fast frames come in and leave, and when memory will be full at that rate. Pure, clock injected."""
+"""How fast frames come in and leave, and when memory will be full at that rate. Pure, clock injected.
+
+What leaves is counted by the bytes that went out, not by chunks confirmed: over a slow line several large chunks
+share the way, and for the first half minute none of them would arrive.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from atomstream.pipeline.parcel import Parcel
 from atomstream.records import Shard
 
 WINDOW_S: Final = 10.0
+BUCKET_S: Final = 0.25
 NOTABLE: Final = 0.1
 """Below this share a difference of the rates is the jitter of chunks at the window's ends."""
 
@@ -42,8 +47,8 @@ class Meter:
         self._clock = clock
         self._began = clock()
         self._lock = threading.Lock()
-        self._in: deque[tuple[float, int, int]] = deque()
-        self._out: deque[tuple[float, int, int]] = deque()
+        self._in: deque[tuple[float, float, int]] = deque()
+        self._out: deque[tuple[float, float, int]] = deque()
         self.frames_encoded = self.frames_stored = 0
         self.raw_bytes_encoded = self.bytes_encoded = self.bytes_stored = 0
 
@@ -60,7 +65,11 @@ class Meter:
         with self._lock:
             self.frames_stored += parcel.dims[0]
             self.bytes_stored += parcel.nbytes
-            self._add(self._out, parcel.dims[0], parcel.nbytes)
+
+    def sent(self, parcel: Parcel, nbytes: int) -> None:
+        """Bytes of a shard went out; a negative number where they will go again."""
+        with self._lock:
+            self._add(self._out, parcel.dims[0] * nbytes / parcel.nbytes, nbytes)
 
     def rates(self) -> Rates:
         """The present rates."""
@@ -75,9 +84,13 @@ class Meter:
                 sum(item[2] for item in self._out) / span,
             )
 
-    def _add(self, items: deque[tuple[float, int, int]], frames: int, nbytes: int) -> None:
+    def _add(self, items: deque[tuple[float, float, int]], frames: float, nbytes: int) -> None:
         now = self._clock()
-        items.append((now, frames, nbytes))
+        if items and now - items[-1][0] < BUCKET_S:
+            moment, earlier_frames, earlier_nbytes = items.pop()
+            items.append((moment, earlier_frames + frames, earlier_nbytes + nbytes))
+        else:
+            items.append((now, frames, nbytes))
         self._forget(now)
 
     def _forget(self, now: float) -> None:

@@ -84,6 +84,7 @@ class Pipeline:
     def deliver_recovered(self, parcels: list[Parcel]) -> None:
         """Send a recovered stream's records; live streams keep at least half of the upload slots."""
         for parcel in parcels:
+            parcel.on_sent = self.meter.sent
             self.uploader.offer(parcel)
 
     def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> Stream:
@@ -168,6 +169,7 @@ class Pipeline:
         self.meter.encoded(outcome)
         stream.ledger.encoded(outcome.index, outcome.digest)
         parcel = _parcel(stream, job, outcome)
+        parcel.on_sent = self.meter.sent
         self._on_loop(lambda: self.uploader.offer(parcel))
         self.keeper.keep(stream, parcel, outcome)
 

@@ -46,7 +46,7 @@ class Courier:
             if parcel.spec.data_id in self.hang:
                 await asyncio.Event().wait()
             self.verdict(parcel)
-            body = b"".join([bytes(piece) async for piece in parcel.body.open()])
+            body = b"".join([bytes(piece) async for piece in parcel.open()])
             self.stored[key] = decode_shard(body, parcel.dims, parcel.dtype)
             self.order.append(key)
         finally:
