@@ -33,11 +33,16 @@ def runs(plan: Plan, size: tuple[int, int], login: dict[str, Any]) -> list[dict[
     """The camera's loop, ``plan.repeats`` times."""
     return [
         work(sys.executable, "camera", {
-            **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps, "chunk": plan.chunk,
+            **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps, "chunk": chunk_of(plan, size),
             "spool": str(plan.shm / f"camera-{size[0]}-{k}-{'key' in login}"), "seconds": plan.seconds,
         })
         for k in range(plan.repeats)
     ]  # fmt: skip
+
+
+def chunk_of(plan: Plan, size: tuple[int, int]) -> int:
+    """Chunks of about the bytes of 240 x 480x640, so that several fit into the default ``buffer_bytes``."""
+    return max(1, min(plan.chunk, plan.chunk * 480 * 640 // (size[0] * size[1])))
 
 
 def rows_of(where: str, answers: list[dict[str, Any]]) -> list[Row]:
