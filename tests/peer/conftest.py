@@ -54,15 +54,15 @@ def make_venv(venv: Path, python: Path) -> None:
 
 @pytest.fixture
 def run_peer(peer_python: Path, tmp_path: Path) -> PeerRun:
-    """Run ``peer_program.py`` with these arguments under the client's Python; returns what it printed."""
+    """Run a program of this folder with these arguments under the client's Python; returns what it printed."""
 
-    def run(*arguments: str) -> str:
+    def run(*arguments: str, script: str = "peer_program.py") -> str:
         environment = {
             **os.environ,
             "ATOMSCALE_SPOOL_DIR": str(tmp_path / "spool"),
             "ATOMSCALE_SKIP_CLOCK_SYNC": "1",
         }
-        program = Path(__file__).with_name("peer_program.py")
+        program = Path(__file__).with_name(script)
         done = subprocess.run(
             [peer_python, program, *arguments],
             capture_output=True,

@@ -1,0 +1,40 @@
+"""The hosted service's own client reads our results while the stream runs: search, get, series, polling, azimuths."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from live_kit import CHUNK, FPS, batches_until, feed, growth, send_chunks
+from live_server import Serve
+from wire_client import WireClient
+
+pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+async def test_reads_a_running_stream(serve: Serve, run_peer: Any) -> None:
+    """Every reading call of the client works against a running stream and has our numbers."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create("Growth of GaN", fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1, 2])
+            await batches_until(socket, 3 * CHUNK)
+        arguments = (server.url, server.api_key, data_id, "GaN")
+        output = await asyncio.to_thread(run_peer, *arguments, script="peer_reader.py")
+        _, series = await client.ask("GET", f"/rheed/timeseries/{data_id}/", params={"last_n": "1"})
+    said = [json.loads(line) for line in output.splitlines() if line.startswith('{"ask"')]
+    by_name = {line["ask"]: line for line in said}
+    (newest,) = series["series_by_angle"][0]["series"]
+    assert by_name["search"]["rows"] == 1
+    assert by_name["get"]["data_id"] == data_id
+    assert by_name["get"]["rows"] == 3 * CHUNK
+    assert by_name["series"]["rows"] == 10
+    assert [line["rows"] for line in said if line["ask"] == "poll"] in ([5], [5, 5])
+    assert by_name["azimuths"]["rows"] == 1
+    assert "[110]" in by_name["azimuths set"]["last"].values()
+    for name in ("get", "series", "poll"):
+        values = [v for v in by_name[name]["last"].values() if isinstance(v, float)]
+        assert any(abs(value - newest["specular_intensity"]) < 0.01 for value in values), by_name[name]
