@@ -49,8 +49,9 @@ def main() -> None:
     side = os.open(orders["side"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     tell(side, "pid", os.getpid())
     streamer = RHEEDStreamer(
-        api_key=orders["key"], endpoint=orders["url"], spool_dir=orders["spool"], spool_min_free_bytes=0
-    )
+        api_key=orders["key"], endpoint=orders["url"], spool_dir=orders["spool"],
+        spool_max_bytes=orders.get("settings", {}).get("spool_max_bytes"), spool_min_free_bytes=0,
+    )  # fmt: skip
     if orders.get("end") == "drain":
         # It takes up what an earlier process left once it has a stream of its own.
         streamer.initialize(fps=2.0, rotations_per_min=0.0, chunk_size=4)
