@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from atomstream.version import __version__
+
 if TYPE_CHECKING:
     from atomstream.streaming import AsyncRHEEDStreamer, RHEEDStreamer
 
-__version__ = "0.1.0"
 __all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer", "__version__"]
 
 

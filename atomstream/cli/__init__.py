@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from atomstream import __version__
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.exits import EXIT_CODES, ExitCode, exit_code_of, sentence_of
@@ -16,6 +15,7 @@ from atomstream.cli.reindex import reindex
 from atomstream.cli.serve import serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
+from atomstream.version import __version__
 
 __all__ = ["commands", "main"]
 

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from atomstream import __version__
 from atomstream.config import normalise_endpoint
 from atomstream.errors import ClosedError
 from atomstream.records import Json
@@ -25,6 +24,7 @@ from atomstream.service import faults
 from atomstream.service.faults import Attempt
 from atomstream.service.proxies import Proxies
 from atomstream.service.upload import UploadBody
+from atomstream.version import __version__
 
 T = TypeVar("T")
 

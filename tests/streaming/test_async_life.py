@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Serve
 from hosted import KEY, Hosted, answers, held, hosted
-from live_server import ThreadedServer
+from live_server import Serve, ThreadedServer
 from stream_kit import CHUNK, FPS, assert_arrived, assert_sums, hurry, make_async, noise, stored, stream_stats
 
 from atomstream import AsyncRHEEDStreamer

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
-from conftest import Serve
-from live_server import LiveServer
+from live_server import LiveServer, Serve
 from proxy import Plan, Proxy, proxied
 from stream_kit import (
     CHUNK,

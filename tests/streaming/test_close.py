@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from conftest import Serve
 from hosted import KEY, Hosted, answers, hosted
+from live_server import Serve
 from stream_kit import CHUNK, FPS, assert_arrived, hurry, make_async, noise
 from wire_client import WireClient
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Serve
 from hosted import KEY, Hosted, answers, held, hosted
+from live_server import Serve
 from stream_kit import (
     CHUNK,
     FPS,
