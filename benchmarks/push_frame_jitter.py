@@ -33,7 +33,8 @@ def runs(plan: Plan, size: tuple[int, int], login: dict[str, Any]) -> list[dict[
     """The camera's loop, ``plan.repeats`` times."""
     return [
         work(sys.executable, "camera", {
-            **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps, "chunk": chunk_of(plan, size),
+            **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps,
+            "chunk": chunk_of(plan, size),
             "spool": str(plan.shm / f"camera-{size[0]}-{k}-{'key' in login}"), "seconds": plan.seconds,
         })
         for k in range(plan.repeats)
