@@ -193,6 +193,23 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     assert (event["label"], event["kind"]) == ("mmm open", "shutter")
 
 
+async def test_the_picture_of_a_moment(logged_in: Any, growth: Growth) -> None:
+    """A click into a chart shows the frame of that moment, also while more comes; a button leads back to the newest."""
+    page = logged_in
+    await at_page(page, growth)
+    box = await page.locator(".chart .u-over").first.bounding_box()
+    await page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 20)
+    back = page.get_by_role("button", name="Back to live")
+    await expect(back).to_be_visible()
+    await page.wait_for_function("() => Math.abs(Number(canvas.dataset.frame) - 60) < 4")
+    await growth.push(4)
+    await page.wait_for_function("() => document.getElementById('range').textContent.endsWith('0:16.0')")
+    assert abs(await frame_shown(page) - 60) < 4
+    await back.click()
+    await page.wait_for_function("() => Number(canvas.dataset.frame) > 239")
+    await expect(back).to_be_hidden()
+
+
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """A box is drawn by pointer, moved by keys, kept by the server and removed by Delete; its trace can be charted."""
     page = logged_in

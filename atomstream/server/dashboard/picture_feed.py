@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from atomstream.errors import ShardError
 from atomstream.server.archive import StreamArchive
@@ -21,6 +22,7 @@ from atomstream.server.dashboard.sockets import open_socket
 from atomstream.server.house import house_of
 from atomstream.server.replies import RefusedError
 
+log = logging.getLogger("atomstream.server")
 IDLE_S = 0.25
 """How often a stream at rest is looked at for new frames."""
 
@@ -108,33 +110,64 @@ async def single_picture(request: web.Request) -> web.Response:
 async def live_pictures(request: web.Request) -> web.StreamResponse:
     """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each text message :class:`Ask` is answered by one picture.
 
-    A browser asks for the next one when it has drawn the last: a slow one gets fewer, and none piles up.
+    A browser asks for the next one when it has drawn the last: a slow one gets fewer, and none piles up. Another
+    question takes the place of one that is not answered yet.
     """
     source = await source_of(request)
     async with open_socket(request) as socket:
-        shown = -1
-        async for message in socket:
-            if message.type is not WSMsgType.TEXT:
-                break
-            shown = await _answer(socket, source, message.data, shown)
+        watcher, answer = Watcher(socket, source), None
+        try:
+            async for message in socket:
+                await _leave(answer)
+                question = _question(message)
+                if question is None:
+                    await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"not understood")
+                    break
+                answer = asyncio.create_task(watcher.answer(question.angle_deg), name="dashboard picture")
+        finally:
+            await _leave(answer)
     return socket
 
 
-async def _answer(socket: web.WebSocketResponse, source: PictureSource, text: str, shown: int) -> int:
+def _question(message: WSMessage) -> Ask | None:
+    if message.type is not WSMsgType.TEXT:
+        return None
     try:
-        angle_deg = msgspec.json.decode(text, type=Ask).angle_deg
+        return msgspec.json.decode(message.data, type=Ask)
     except (msgspec.MsgspecError, RecursionError):
-        await socket.close(code=1008, message=b"not understood")
-        return shown
-    while not socket.closed:
-        began = time.monotonic()
-        picture = None
-        # Of a shard that can't be read the log tells; the picture stays as it is.
-        with suppress(ShardError, OSError):
-            picture = await asyncio.to_thread(source.next, shown, angle_deg)
-        if picture is not None:
-            await socket.send_bytes(picture.to_bytes())
-            await asyncio.sleep(PICTURE_S - min(PICTURE_S, time.monotonic() - began))
-            return picture.frame
-        await asyncio.sleep(IDLE_S)
-    return shown
+        return None
+
+
+async def _leave(answer: asyncio.Task[None] | None) -> None:
+    if answer is not None:
+        answer.cancel()
+        await asyncio.wait([answer])
+
+
+class Watcher:
+    """One browser that watches one stream."""
+
+    def __init__(self, socket: web.WebSocketResponse, source: PictureSource) -> None:
+        self._socket = socket
+        self._source = source
+        self._shown = -1
+        self._sent_at = -math.inf
+
+    async def answer(self, angle_deg: float | None) -> None:
+        """Send the next picture as soon as there is another one, and not before its time."""
+        await asyncio.sleep(max(0.0, self._sent_at + PICTURE_S - time.monotonic()))
+        # Asked again and again, for what is shown next moves with the time, not with what arrives alone.
+        while (picture := await self._next(angle_deg)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(IDLE_S)
+        self._shown, self._sent_at = picture.frame, time.monotonic()
+        # A browser that left meanwhile is no error; its socket's end is seen where its messages are read.
+        with suppress(ConnectionError):
+            await self._socket.send_bytes(picture.to_bytes())
+
+    async def _next(self, angle_deg: float | None) -> Picture | None:
+        try:
+            return await asyncio.to_thread(self._source.next, self._shown, angle_deg)
+        except (ShardError, OSError) as error:
+            # The picture stays as it is; verify and the log of the ingest tell more.
+            log.warning("no picture of a stream: %s", error)
+            return None

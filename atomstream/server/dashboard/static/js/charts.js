@@ -6,6 +6,7 @@ import { colour } from "./theme.js";
 const uPlot = window.uPlot;
 export const LEFT = 58;
 export const RIGHT = 12;
+const DOUBLE_MS = 280;
 const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
 const CHOICES = [
   ["lattice_spacing", "Streak spacing", "px"],
@@ -22,8 +23,9 @@ const CHOICES = [
   ["rotation_rpm", "Rotation", "rpm"],
 ];
 
-export class Charts {
+export class Charts extends EventTarget {
   constructor(view, series) {
+    super();
     this.view = view;
     this.series = series;
     this.events = [];
@@ -49,6 +51,7 @@ export class Charts {
     const box = el("div", { class: "chart", tabindex: "0", role: "group", "aria-roledescription": "chart" }, nothing);
     byId("charts").append(el("div", { class: "chart-title" }, title ? el("h3", {}, title) : select, unitSpan, now), box);
     box.addEventListener("keydown", (event) => this.onKey(event));
+    box.addEventListener("click", (event) => this.onClick(event));
     box.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     return { key, title, unit, unitSpan, share, now, select, nothing, box, plot: null };
   }
@@ -121,11 +124,11 @@ export class Charts {
       height: this.height(panel.share) + (last ? 24 : 0),
       legend: { show: false },
       padding: [6, RIGHT, last ? 0 : 6, 0],
-      cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => this.view.showLast(Infinity) } },
+      cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => this.onDoubleClick() } },
       scales: { x: { time: false, range: () => [this.view.from, this.view.to] }, y: { range: rangeOf } },
       axes: [
         { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => at.map((t) => duration(t, { tenths: this.view.to - this.view.from < 20 })) : () => [] },
-        { ...axis, size: LEFT, gap: 6, space: 18, values: (_, at) => axisTexts(at) },
+        { ...axis, size: LEFT, gap: 6, space: 18, values: (plot, at) => (plot.series.some(({ min }, k) => k > 0 && min !== null && min !== undefined && Number.isFinite(min)) ? axisTexts(at) : []) },
       ],
       series: [{}, { stroke: ink, width: 1.6, spanGaps: false, points: { show: false } }, edge(ink), edge(ink)],
       bands: [{ series: [2, 3], fill: fade(ink, 0.28) }],
@@ -222,14 +225,28 @@ export class Charts {
   // ---- what the user does
 
   onSelect(plot) {
-    // The charts share one selection, and each of them tells of it.
-    if (plot.select.width < 4 || this.selected) return;
+    // The charts share one selection and each of them tells of it; the one under the pointer is right to the pixel.
+    const pointed = this.panels.find((panel) => panel.plot.over.matches(":hover"));
+    if (plot.select.width < 4 || this.selected || (pointed && pointed.plot !== plot)) return;
     this.selected = true;
     requestAnimationFrame(() => { this.selected = false; });
     const from = plot.posToVal(plot.select.left, "x");
     const to = plot.posToVal(plot.select.left + plot.select.width, "x");
     for (const panel of this.panels) panel.plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.view.show(from, to);
+  }
+
+  onClick(event) {
+    const { plot } = this.panels[0];
+    if (this.selected || event.detail !== 1 || !event.target.closest(".u-over")) return;
+    const at = plot.posToVal(event.clientX - plot.over.getBoundingClientRect().left, "x");
+    // Not before it is sure that no second click follows.
+    this.clicked = setTimeout(() => this.dispatchEvent(new CustomEvent("moment", { detail: at })), DOUBLE_MS);
+  }
+
+  onDoubleClick() {
+    clearTimeout(this.clicked);
+    this.view.showLast(Infinity);
   }
 
   onWheel(event) {
@@ -269,7 +286,8 @@ function axisTexts(at) {
   const largest = Math.max(...at.map(Math.abs));
   const [scale, suffix] = largest >= 1e6 ? [1e6, "M"] : largest >= 1e4 ? [1e3, "k"] : [1, ""];
   const step = at.length > 1 ? Math.abs(at[1] - at[0]) / scale : largest / scale || 1;
-  const decimals = Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-6)));
+  let decimals = 0;
+  while (decimals < 6 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6) decimals += 1;
   return at.map((value) => (value / scale).toFixed(decimals).replace("-", "\u2212") + (value === 0 ? "" : suffix));
 }
 

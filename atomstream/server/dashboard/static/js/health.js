@@ -7,7 +7,7 @@ export class Health {
     const facts = healthFacts(info, analysis);
     list(byId("health-list"), facts);
     const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
-    byId("lamp").className = `lamp ${info.status === "success" ? "" : worst}`;
+    byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.pace) ? "" : worst}`;
     say(byId("health-text"), headline(info, facts.find(({ tone }) => tone === worst)));
   }
 }

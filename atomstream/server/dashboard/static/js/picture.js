@@ -19,6 +19,7 @@ export class Picture extends EventTarget {
     this.count = 0;
     this.colours = greys(false);
     document.addEventListener("visibilitychange", () => this.next());
+    byId("to-live").addEventListener("click", () => this.freeze(null));
     byId("faint").addEventListener("click", () => this.setFaint(!this.faint));
   }
 
@@ -31,6 +32,7 @@ export class Picture extends EventTarget {
     socket.onopen = () => this.next();
     socket.onmessage = (event) => {
       this.asked = false;
+      this.live = event.data;
       if (this.frozen === null) this.show(event.data);
       // With the next frame of the screen: pictures that nobody would see are not sent.
       requestAnimationFrame(() => this.next());
@@ -49,17 +51,19 @@ export class Picture extends EventTarget {
   /** Show the turning sample at one azimuth alone; null shows it as it turns. */
   setAngle(angle) {
     this.angle = angle;
-    // The server answers a question once: a new one goes by a new connection.
-    const old = this.socket;
-    this.socket = null;
-    old?.close();
-    this.open();
+    // A new question takes the place of one that the server has not answered yet.
+    this.asked = false;
+    this.next();
   }
 
   /** The picture of a moment of the past; null returns to the newest. */
   async freeze(time) {
     this.frozen = time;
-    if (time === null) return;
+    setHidden(byId("to-live"), time === null);
+    if (time === null) {
+      if (this.live) this.show(this.live);
+      return;
+    }
     const { bytes } = await askBytes(`/dashboard/streams/${this.dataId}/picture?time=${time}`);
     if (this.frozen === time) this.show(bytes);
   }

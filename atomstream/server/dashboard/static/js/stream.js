@@ -184,6 +184,7 @@ function showLink(up) {
 function showMoment(at) {
   const span = Math.min(view.to - view.from, 60);
   view.show(at - span / 2, at + span / 2);
+  picture.freeze(at);
 }
 
 // ---- what the user does
@@ -210,6 +211,7 @@ byId("view").addEventListener("change", () => picture.setAngle(byId("view").valu
 byId("csv-step").addEventListener("input", setLinks);
 byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText(byId("zarr-path").textContent).then(() => tell("The path is in the clipboard."), () => {}));
 byId("logout").addEventListener("click", logOut);
+charts.addEventListener("moment", ({ detail: at }) => picture.freeze(at));
 view.addEventListener("change", showRange);
 regions.addEventListener("change", () => {
   charts.fillChoices(Object.entries(regions.columns).map(([name, column]) => [visible(name), column]));
