@@ -141,6 +141,10 @@ class WorkerPool:
         worker.streams += 1
         return worker
 
+    async def warm_up(self) -> None:
+        """Have the first worker running, which takes it a second, before it is needed."""
+        await self._workers[0].start()
+
     def give_back(self, worker: WorkerProcess) -> None:
         """A stream is done with its worker."""
         worker.streams -= 1

@@ -21,6 +21,8 @@ from atomstream.server.streams import Streams, checked_id
 from atomstream.shard import frame_nbytes
 
 log = logging.getLogger("atomstream.server")
+WARM_UP_S: Final = 1.5
+"""After a start, before a worker is made ready: a server that lives no longer needs none."""
 KEPT_DESKS: Final = 64
 """Streams without an analysis under way whose results stay open, for whoever asks next."""
 
@@ -46,7 +48,7 @@ class Live:
         self._desks: dict[str, Desk] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._slots: dict[tuple[str, int], Slot] = {}
-        self._stopping = False
+        self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
         events.status_changed.subscribe(self._status_changed)
@@ -61,6 +63,11 @@ class Live:
                 continue
             desk.begin()
             self._end_if_over(desk)
+        self._warming = asyncio.create_task(self._warm_up(), name="atomstream analysis warm-up")
+
+    async def _warm_up(self) -> None:
+        await asyncio.sleep(WARM_UP_S)
+        await self._pool.warm_up()
 
     async def desk(self, data_id: str) -> Desk:
         """The results of a stream; raises RefusedError 404 where there is none."""
@@ -130,12 +137,14 @@ class Live:
 
     def hang_up(self) -> None:
         """The server stops: all readers of feeds go."""
-        self._stopping = True
         for desk in self._desks.values():
             desk.feed.close()
 
     async def close(self) -> None:
         """Stop all analyses where they are; the next start takes them up."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait([self._warming])
         for desk in self._desks.values():
             await desk.close()
         await self._pool.close()

@@ -67,6 +67,7 @@ class LiveStream:
         self._snapshot: Plain | None = None
         self._snapshot_at = 0.0
         self._now_chunk = -1
+        self._saving: asyncio.Task[None] | None = None
 
     # -- what it is told ---------------------------------------------------------------------------------
 
@@ -110,6 +111,8 @@ class LiveStream:
         finally:
             for index in tuple(self._slots):
                 self._drop_slot(index)
+            if self._saving is not None:
+                await asyncio.wait([self._saving])
 
     async def _first_need(self) -> None:
         # A worker takes a second to start. It is ready when the first chunk comes, which is usually 2 s after the
@@ -205,9 +208,9 @@ class LiveStream:
         due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
         snapshot = await self.analyst.chunk(index, self._slots.get(index), self._keep, state=due)
         if snapshot is not None:
-            await self._save(snapshot)
+            self._save(snapshot)
 
-    async def _save(self, snapshot: Plain) -> None:
+    def _save(self, snapshot: Plain) -> None:
         self._snapshot = {
             **snapshot,
             "next_index": self.order.next_index,
@@ -216,7 +219,15 @@ class LiveStream:
             "filled_late": self.filled_late,
         }
         self._snapshot_at = asyncio.get_running_loop().time()
-        await self._disk(self._store.save, self._snapshot)
+        # Beside the analysis: to sync dozens of files may take a busy disk longer than a chunk lasts.
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
+
+    async def _save_on_disk(self, snapshot: Plain) -> None:
+        try:
+            await self._disk(self._store.save, snapshot)
+        except OSError:
+            log.exception("stream %s: the analysis' state can't be kept; an older one is", self.about.data_id)
 
     async def _late(self, index: int) -> None:
         await self.analyst.late(index, self._keep_columns)
