@@ -97,7 +97,8 @@ def draw(title: tuple[str, str], lines: Sequence[Line]) -> str:
         _text(LEFT, 22, title[0], size=15),
         _text(LEFT, 40, title[1], colour="#57606a"),
         *_grid(axes),
-        *(part for line in lines for part in _curve(axes, line)),
+        *(_polyline(axes, line) for line in lines),
+        *_labels(axes, lines),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -115,15 +116,23 @@ def _grid(axes: Axes) -> list[str]:
     return parts
 
 
-def _curve(axes: Axes, line: Line) -> list[str]:
+def _polyline(axes: Axes, line: Line) -> str:
     points = " ".join(f"{axes.x(seconds):.1f},{axes.y(ms):.1f}" for seconds, ms in line.points)
-    middle = statistics.median(ms for _, ms in line.points)
-    label_y = axes.y(middle) + 4
-    return [
-        f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="2"/>',
-        _text(WIDTH - RIGHT + 8, label_y, line.name, colour=line.colour),
-        _text(WIDTH - RIGHT + 8, label_y + 14, f"median {middle:.3g} ms", colour=line.colour),
-    ]
+    return f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="2"/>'
+
+
+def _labels(axes: Axes, lines: Sequence[Line]) -> list[str]:
+    """Each beside its curve, from the top down, apart where curves nearly meet."""
+    parts, free = [], float(TOP)
+    medians = {line.name: statistics.median(ms for _, ms in line.points) for line in lines}
+    for line in sorted(lines, key=lambda line: -medians[line.name]):
+        y = max(free, axes.y(medians[line.name]) + 4)
+        parts.append(_text(WIDTH - RIGHT + 8, y, line.name, colour=line.colour))
+        parts.append(
+            _text(WIDTH - RIGHT + 8, y + 14, f"median {medians[line.name]:.3g} ms", colour=line.colour)
+        )
+        free = y + 34
+    return parts
 
 
 def _text(x: float, y: float, text: str, *, size: int = 12, colour: str = INK, anchor: str = "start") -> str:
