@@ -30,9 +30,9 @@ KEPT_DESKS: Final = 64
 class Watch:
     """One upload, seen by the analysis: ``observe`` is for the ingest (None: the frames are not wanted decoded)."""
 
-    def __init__(self, slot: Slot | None, ticket: ShardTicket) -> None:
+    def __init__(self, slot: Slot | None) -> None:
         self.slot = slot
-        self.observe: Observe | None = slot.writer(ticket) if slot is not None else None
+        self.observe: Observe | None = slot.write if slot is not None else None
 
 
 class Live:
@@ -117,7 +117,7 @@ class Live:
     @contextmanager
     def watching(self, ticket: ShardTicket) -> Iterator[Watch]:
         """Have the frames of an upload seen while they are decoded, where the analysis can use them at once."""
-        watch = Watch(self._borrow(ticket), ticket)
+        watch = Watch(self._borrow(ticket))
         try:
             yield watch
         except BaseException:

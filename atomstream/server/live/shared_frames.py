@@ -1,26 +1,21 @@
 """Frames that the ingest has decoded, on their way to the analysis without being decoded again.
 
-Memory mapped by the server and by its workers: a file in ``/dev/shm`` where there is one, else in the folder
-for temporary files. Its pages are claimed when it is made, never while frames are written: a full disk is then
-an error at one place, not a signal at any. Borrowing never waits; whoever gets none decodes the stored shard.
+A file in ``/dev/shm`` where there is one, else in the folder for temporary files; the server writes, workers map
+it. Its pages are claimed when it is made, never while frames are written: a full disk is then an error at one
+place, not a signal at any. Borrowing never waits; whoever gets none decodes the stored shard.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import mmap
 import os
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-import numpy as np
-
-from atomstream.records import Frames
-from atomstream.server.archive_records import ShardTicket
 from atomstream.server.archive_shards import Frame
 
 Observe: TypeAlias = Callable[[int, int, Frame], None]
@@ -34,25 +29,21 @@ class Slot:
     def __init__(self, path: Path, nbytes: int) -> None:
         self.path = path
         self.nbytes = nbytes
-        with path.open("x+b") as file:
-            _claim(file.fileno(), nbytes)
-            self._map = mmap.mmap(file.fileno(), nbytes)
+        self._file = path.open("x+b", buffering=0)
+        try:
+            _claim(self._file.fileno(), nbytes)
+        except BaseException:
+            self.close()
+            raise
 
-    def writer(self, ticket: ShardTicket) -> Observe:
-        """What puts frame after frame of the ticket's chunk here."""
-        count = int(np.prod(ticket.dims))
-        flat: np.ndarray[Any, np.dtype[Any]] = np.frombuffer(self._map, dtype=ticket.dtype, count=count)
-        frames: Frames = flat.reshape(ticket.dims)
-
-        def observe(_index: int, k: int, frame: Frame) -> None:
-            frames[k] = frame
-
-        return observe
+    def write(self, _index: int, k: int, frame: Frame) -> None:
+        """Put frame ``k`` of a chunk here; for the ingest, which decodes one after the other."""
+        self._file.seek(k * frame.nbytes)
+        self._file.write(frame.data.cast("B"))
 
     def close(self) -> None:
         """Give the memory back, once no worker maps it any more."""
-        with contextlib.suppress(BufferError):  # an observer that is being let go still looks at it
-            self._map.close()
+        self._file.close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 

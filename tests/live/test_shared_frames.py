@@ -1,0 +1,56 @@
+"""Decoded frames on their way to the workers: handed over whole, within their bound, gone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from atomstream.server.live.shared_frames import SharedFrames, Slot
+
+
+async def slot_of(shared: SharedFrames, nbytes: int) -> Slot:
+    """A slot, once there is one."""
+    while (slot := shared.borrow(nbytes)) is None:
+        await asyncio.sleep(0)
+    return slot
+
+
+async def test_frames_are_there_as_written() -> None:
+    """What the ingest wrote is what a worker finds, frame by frame."""
+    shared = SharedFrames(1 << 20)
+    slot = await slot_of(shared, 4 * 6 * 8)
+    frames = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype=np.uint8)
+    for k in (0, 1, 2, 3):
+        slot.write(7, k, frames[k])
+    assert slot.path.read_bytes()[: frames.nbytes] == frames.tobytes()
+    shared.give_back(slot)
+    await shared.close()
+    assert not slot.path.exists()
+    assert not slot.path.parent.exists()
+
+
+async def test_never_more_than_its_bound() -> None:
+    """With all of it lent there is none; what comes back is lent again, or makes room for another size."""
+    shared = SharedFrames(1000)
+    assert shared.borrow(2000) is None
+    first = await slot_of(shared, 600)
+    assert shared.borrow(600) is None
+    await asyncio.sleep(0)
+    assert shared.borrow(600) is None
+    shared.give_back(first)
+    assert shared.borrow(500) is first
+    shared.give_back(first)
+    other = await slot_of(shared, 900)
+    assert not first.path.exists()
+    shared.give_back(other)
+    await shared.close()
+
+
+async def test_no_room_on_the_disk(tmp_path: Path) -> None:
+    """Where no slot can be made there is none, and nothing fails."""
+    shared = SharedFrames(1 << 62)
+    assert shared.borrow(1 << 61) is None
+    await shared.close()
+    assert not list(tmp_path.iterdir())
