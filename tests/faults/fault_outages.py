@@ -32,7 +32,7 @@ async def _outage(rig: Rig, n_frames: int, buffer_bytes: int, tally: Tally) -> N
     film, other, spool = Film(1, n=24), Film(2), rig.new_spool()
     count = n_frames // film.n
     async with AsyncRHEEDStreamer(
-        KEY, rig.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=buffer_bytes,
+        KEY, rig.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=buffer_bytes,
         upload_concurrency=1,
     ) as streamer:  # fmt: skip
         backlog, live = await _begin(streamer, film), await _begin(streamer, other)

@@ -205,7 +205,7 @@ class Rig:
         """A spool with ``count`` records in it: the server hung, and then the client was gone."""
         told = Told()
         with RHEEDStreamer(
-            KEY, self.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False
+            KEY, self.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
         ) as streamer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
@@ -224,7 +224,7 @@ class Rig:
         None where an earlier process had begun to end it: then this one only sees it through.
         """
         with RHEEDStreamer(
-            KEY, self.server.url, 0, spool, spool_min_free_bytes=0, clock_sync=False
+            KEY, self.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
         ) as streamer:
             try:
                 streamer.resume(data_id)

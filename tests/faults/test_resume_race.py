@@ -18,7 +18,7 @@ FILM = Film(3, height=4, width=5)
 
 def streamer(server: LiveServer, spool: Path, *, clock_sync: bool) -> AsyncRHEEDStreamer:
     return AsyncRHEEDStreamer(
-        server.api_key, server.url, 0, spool, spool_min_free_bytes=0, clock_sync=clock_sync
+        server.api_key, server.url, None, spool, spool_min_free_bytes=0, clock_sync=clock_sync
     )
 
 

@@ -56,7 +56,7 @@ class StreamerMachine(RuleBasedStateMachine):
 
     def make(self) -> AsyncRHEEDStreamer:
         return AsyncRHEEDStreamer(
-            self.server.api_key, self.server.url, 0, self.folder / "spool", spool_min_free_bytes=0,
+            self.server.api_key, self.server.url, None, self.folder / "spool", spool_min_free_bytes=0,
             clock_sync=False, buffer_bytes=2_000, encoder_threads=1,
         )  # fmt: skip
 
