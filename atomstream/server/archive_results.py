@@ -63,7 +63,7 @@ class ResultArrays:
         return made
 
     def sync(self) -> None:
-        """Have all that was written on the disk.
+        """Have all that was written on the disk, and each array's own document at its present length.
 
         Raises:
             OSError: the disk's; syncing again is harmless.
@@ -73,6 +73,8 @@ class ResultArrays:
             with self._turn:  # for one column at a time: a batch of results need not wait for them all
                 columns[name].sync(self._unsynced[name])
                 del self._unsynced[name]
+            with self._index.writing:
+                self._index.group.write_document(name)
 
     def names(self) -> dict[str, str]:
         """The unit of each array there is, by name."""
