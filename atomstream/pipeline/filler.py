@@ -19,7 +19,7 @@ from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.buffers import Buffer, BufferPool, as_frames
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit
-from atomstream.pipeline.stream import Stream, charge
+from atomstream.pipeline.stream import Stream
 from atomstream.records import Chunk, FrameMeta, Stamp
 
 GAP_PERIODS = 1.5
@@ -73,7 +73,7 @@ class Filler:
 
     def nbytes_needed(self, frame: npt.NDArray[Any]) -> int:
         """What a buffer for this stream's chunks is charged."""
-        return charge(self._stream.spec.chunk_size, frame.nbytes)
+        return self._stream.charge(self._stream.spec.chunk_size, frame.nbytes, self._gate.limit)
 
     def try_add(self, shot: Shot) -> bool:
         """Add one frame; False where a new buffer is needed and the gate has no room for it now.

@@ -23,7 +23,7 @@ from atomstream.pipeline.buffers import BufferPool, as_frames
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit, Waiter
 from atomstream.pipeline.keeper import Keeper
-from atomstream.pipeline.stream import Stream, charge
+from atomstream.pipeline.stream import Stream
 from atomstream.records import Chunk, FrameMeta, Frames, Stamp
 from atomstream.shard import ShardEncoder
 
@@ -77,7 +77,8 @@ class Intake:
         if offer.index is not None and stream.ledger.knows(offer.index):
             await self._compare(stream, offer.index, offer.frames)
             return None
-        permit = await self.enter(stream, charge(len(offer.frames), offer.frames[0].nbytes))
+        nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
+        permit = await self.enter(stream, nbytes)
         if permit is None:
             return self.refuse(stream, offer.index)
         index = await self._in_thread(lambda: self._land(stream, offer, permit))

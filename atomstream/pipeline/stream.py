@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -12,6 +13,8 @@ from atomstream.pipeline.ledger import Ledger
 from atomstream.records import StreamSpec
 from atomstream.shard import encoded_bound
 from atomstream.spool import StreamSpool
+
+log = logging.getLogger("atomstream.stream")
 
 
 class Stream:
@@ -30,6 +33,7 @@ class Stream:
         self.recovered = recovered
         self.failure: StreamGoneError | None = None
         self.frame_gaps = 0
+        self._told_tight = False
         self._lock = threading.Lock()
         self._geometry: tuple[tuple[int, int], np.dtype[Any]] | None = None
 
@@ -60,6 +64,23 @@ class Stream:
         with self._lock:
             self.check_geometry(shape, dtype)
             self._geometry = shape, dtype
+
+    def charge(self, n_frames: int, frame_nbytes: int, limit: int) -> int:
+        """What a chunk is charged at the gate; says once where ``limit`` is too tight for two of them."""
+        nbytes = charge(n_frames, frame_nbytes)
+        if 2 * nbytes > limit and not self._told_tight:
+            self._told_tight = True
+            log.warning(
+                "Stream %s: a chunk of %d frames wants %.0f MB of memory while it is encoded, and buffer_bytes is "
+                "%.0f MB: one at a time, so a camera may have to wait. Give buffer_bytes=%d or more, or a smaller "
+                "chunk_size.",
+                self.spec.data_id,
+                n_frames,
+                nbytes / 1e6,
+                limit / 1e6,
+                3 * nbytes,
+            )
+        return nbytes
 
 
 def charge(n_frames: int, frame_nbytes: int) -> int:

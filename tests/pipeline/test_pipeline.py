@@ -444,3 +444,15 @@ async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, courier:
     await drained(live)
     assert hung.ledger.pending == 4
     assert courier.most_at_once == 3
+
+
+async def test_a_buffer_for_one_chunk_is_said_early(
+    make: MakePipeline, courier: Courier, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where buffer_bytes holds one chunk only, the first push says so, once, with a number that helps (P8)."""
+    pipeline = make(buffer_bytes=ONE)
+    stream = pipeline.open(spec())
+    for k in range(2):
+        await pipeline.intake.push(stream, offer(k))
+    await drained(stream)
+    assert caplog.text.count(f"Give buffer_bytes={3 * ONE} or more") == 1
