@@ -14,6 +14,7 @@ import numpy.typing as npt
 import zarr
 
 from atomstream.cli.console import console
+from atomstream.cli.demo_results import DemoResults
 from atomstream.cli.embedded import EmbeddedServer, embedded_server
 from atomstream.cli.exits import ExitCode
 from atomstream.cli.playback import Outcome, Playback, leaving
@@ -95,24 +96,27 @@ def run_demo(plan: DemoPlan) -> int:
     )
     with embedded_server(plan.data_dir, plan.port) as server:
         console.say(f"Server at {server.url}, in a process of its own")
-        outcome, camera = _film(plan, server)
+        console.say(f"Its dashboard, while this runs: {server.url}/ (key: {server.api_key})")
+        outcome, camera, results = _film(plan, server)
         if not camera.hand_over_s:
             console.say("Nothing was filmed, so there is nothing to compare.")
             return outcome.exit_code
         archive = plan.data_dir / "streams" / outcome.data_id / "frames.zarr"
         verification = _verify(archive, _accepted(outcome, camera.digests))
-    click.echo(_report(plan, outcome, camera, verification, archive))
+    click.echo(_report(plan, outcome, camera, verification, results, archive))
     return _exit_code(outcome, verification)
 
 
-def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera]:
+def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera, list[tuple[str, str]]]:
     # A spool of its own: what a killed demo leaves is nobody else's business.
     spool = plan.data_dir / "spool"
     with leaving(RHEEDStreamer(server.api_key, server.url, spool_dir=spool)) as streamer:
         data_id = streamer.initialize(plan.fps, plan.rpm, plan.chunk_size, "atomstream demo")
         camera = DemoCamera(plan, streamer, data_id)
         playback = Playback(console, streamer, data_id, plan.n_frames)
-        return playback.run(camera.frames(), camera.send), camera
+        with DemoResults(console, streamer, data_id, plan.simulator()) as results:
+            outcome = playback.run(camera.frames(), camera.send)
+        return outcome, camera, results.rows()
 
 
 def _accepted(outcome: Outcome, digests: list[bytes]) -> list[bytes]:
@@ -137,8 +141,9 @@ def _exit_code(outcome: Outcome, verification: Verification) -> ExitCode:
 
 
 def _report(
-    plan: DemoPlan, outcome: Outcome, camera: DemoCamera, verification: Verification, archive: Path
-) -> str:
+    plan: DemoPlan, outcome: Outcome, camera: DemoCamera, verification: Verification,
+    results: list[tuple[str, str]], archive: Path,
+) -> str:  # fmt: skip
     stats, chunks = outcome.stats, outcome.stats["streams"][outcome.data_id]["chunks_stored"]
     raw, encoded = stats["raw_bytes_encoded"], max(1, stats["bytes_stored"])
     rows = [
@@ -154,6 +159,7 @@ def _report(
         ("Timed", f"{verification.timed} of {verification.sent} frames have their capture time"),
         ("push_frame", _hand_over_text(camera.hand_over_s, plan.fps)),
         ("Clock", clock_text(outcome.clock)),
+        *results,
         ("Archive", str(archive)),
     ]
     return f"\n{table(rows)}\n\n{_verdict(outcome, verification)}"

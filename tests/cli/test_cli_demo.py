@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,18 @@ def test_the_demo_ends_verified(tmp_path: Path) -> None:
     assert str(archive) in done.stdout
     filmed = Simulator(GrowthSpec(height=48, width=64, fps=60.0, rpm=15.0)).frames(0, 60)
     assert np.array_equal(zarr.open_group(archive, mode="r")["frames"][:], filmed)
+
+
+@pytest.mark.slow
+def test_the_demo_tells_the_growth_beside_the_truth(tmp_path: Path) -> None:
+    """Rate, layers and spacing are printed beside the simulator's own, and the rate is right within its error."""
+    done = atomstream("demo", "--size", "120x160", "--fps", "30", "--seconds", "14", "--data", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Its dashboard, while this runs: http://127.0.0.1:" in done.stderr
+    found = re.search(r"Growth rate +([0-9.]+) ± ([0-9.e-]+) monolayer/s.*\(simulated: 0\.4 ML/s\)", done.stdout)
+    assert found is not None, done.stdout
+    assert abs(float(found[1]) - 0.4) < max(0.01, 4 * float(found[2]))
+    assert "Streak spacing" in done.stdout
 
 
 def test_ctrl_c_verifies_what_was_filmed(tmp_path: Path) -> None:
