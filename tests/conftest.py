@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -14,6 +15,13 @@ from leftovers import no_leftovers, no_tasks_left
 from live_server import LiveServer, Serve, ThreadedServer
 
 __all__ = ["no_leftovers", "no_tasks_left"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hear_interrupts() -> None:
+    """Children hear Ctrl-C even where the tests run in a shell's background, which has SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
