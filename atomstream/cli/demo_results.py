@@ -68,7 +68,7 @@ class DemoResults:
             "Layers": "layers_grown",
             "Streak spacing": "lattice_spacing",
         }
-        return {name: str(self._newest.value(key)) for name, key in values.items()}
+        return {name: _short(self._newest.value(key)) for name, key in values.items()}
 
     def _truth(self) -> dict[str, str]:
         truth = self._simulator.truth([max(0, self._frames - 1)])
@@ -77,3 +77,10 @@ class DemoResults:
             "Layers": f"{float(truth.layers[0]):.2f}",
             "Streak spacing": f"{float(truth.spacing_px[0]):.2f} px",
         }
+
+
+def _short(measured: Any) -> str:
+    """A result without its caveats, which the dashboard tells."""
+    if measured.value is None:
+        return f"undetermined: {measured.why}"
+    return f"{measured.value:.4g} ± {measured.sigma or 0.0:.2g} {measured.unit}"

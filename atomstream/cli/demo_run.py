@@ -69,6 +69,7 @@ class DemoCamera:
         self.digests: list[bytes] = []
         self.hand_over_s: list[float] = []
         self.seconds = 0.0
+        self._start_ms: float | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Frames (H, W), each when it is exposed."""
@@ -78,12 +79,20 @@ class DemoCamera:
             yield frame
             self.seconds = time.perf_counter() - began
 
+    def _first_ms(self) -> float:
+        # A camera knows when it exposed a frame, however late a busy computer takes it over.
+        if self._start_ms is None:
+            clock = self._streamer.clock_status()
+            self._start_ms = 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)
+        return self._start_ms
+
     def send(self, frame: Frame) -> int:
         """Hand one frame over, as a camera's callback would."""
         number = len(self.digests)
         self.digests.append(digest(frame))
+        exposed_ms = self._first_ms() + 1000.0 * number / self._plan.fps
         began = time.perf_counter()
-        self._streamer.push_frame(self._data_id, frame, frame_id=number)
+        self._streamer.push_frame(self._data_id, frame, exposed_ms, frame_id=number)
         self.hand_over_s.append(time.perf_counter() - began)
         return 1
 
