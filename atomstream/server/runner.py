@@ -116,15 +116,34 @@ async def _listen(app: web.Application, house: House, stack: AsyncExitStack) -> 
     )
     app.on_shutdown.append(_stop_receiving)
     await runner.setup()
+    assert runner.server is not None
     stack.push_async_callback(runner.cleanup)
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        server = await asyncio.get_running_loop().create_server(
+            runner.server, settings.host, settings.port, backlog=128
+        )
     except OSError as error:
         raise ConfigError(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "
             "Is another server running there? Port 0 takes a free one."
         ) from None
-    return _local_url(settings.host, runner.addresses[0][1])
+    stack.push_async_callback(_stop_listening, server)
+    return _local_url(settings.host, server.sockets[0].getsockname()[1])
+
+
+async def _stop_listening(server: asyncio.Server) -> None:
+    """Stop accepting, then close, so that what was accepted last is still attached to the server.
+
+    asyncio makes a connection's transport one turn of the loop after it was accepted; a server closed in
+    between refuses it, and the socket would stay open, owned by nobody. Two turns later its handler waits
+    for a request, and is ended as an idle one instead of being waited for.
+    """
+    with suppress(NotImplementedError):  # the proactor loop of Windows has no readers
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+    server.close()
 
 
 async def _stop_receiving(app: web.Application) -> None:

@@ -183,6 +183,7 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     await at_page(page, growth)
     await page.keyboard.press("Shift+M")
     await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
     await page.keyboard.press("Shift+M")
     await expect(page.get_by_label("What happened")).to_be_focused()
     await page.keyboard.type("mmm open")

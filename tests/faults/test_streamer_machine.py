@@ -166,13 +166,9 @@ class StreamerMachine(RuleBasedStateMachine):
         assert report["chunks_uploaded"] == len(self.model)
 
 
-# A connection that asyncio accepted in the very moment in which the server stopped belongs to nobody: it is closed
-# when it is collected, in whichever test that happens. It says nothing about the client, which is tried here.
-ACCEPTED_TOO_LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@ACCEPTED_TOO_LATE
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_streamer_is_a_dict_that_fails() -> None:
@@ -188,7 +184,6 @@ def test_the_streamer_is_a_dict_that_fails() -> None:
     )
 
 
-@ACCEPTED_TOO_LATE
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
 def test_the_streamer_is_a_dict_that_fails_often() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
 
@@ -23,7 +24,7 @@ def wait_for_page_threads() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can fault pages in without changing them")
 def test_populate_brings_pages_and_keeps_bytes() -> None:
     """After populate a buffer's pages are resident, and what was written to it is still there."""
-    buffer = np.empty(BIG, dtype=np.uint8)
+    buffer = np.frombuffer(mmap.mmap(-1, BIG), dtype=np.uint8)  # np.empty may hand out pages touched before
     buffer[5 * MIB : 6 * MIB] = 7
     before = resident_bytes()
     if not populate(buffer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -119,6 +120,28 @@ async def test_stop_lets_whole_uploads_finish(serve: Serve, monkeypatch: pytest.
         assert (await upload)[0] == 200
         await stop
     assert np.array_equal(server.archive(data_id).frames(0, 4), frames)
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_no_socket_outlives_the_server(serve: Serve, turns: int) -> None:
+    """A connection accepted in the very moment of the stop is closed, however far asyncio has got with it."""
+    server = await serve()
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await server.stop()
+        client.settimeout(20)
+        assert await asyncio.to_thread(closed_by_peer, client)
+    gc.collect()  # a socket that nobody closed warns here
+
+
+def closed_by_peer(client: socket.socket) -> bool:
+    """Whether the other end has closed or reset the connection."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 async def answers(url: str) -> bool:
