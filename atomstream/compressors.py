@@ -2,9 +2,12 @@
 
 A noisy frame has no matches worth finding: nearly all of the gain is in the Huffman-coded literals, and the
 match finder's hash table costs time and, by chance matches, even bytes. A table of 64 entries makes level 1
-two to four times as fast at practically the same size; a smooth or repeating picture wants the full table.
-So each chunk's first frame is compressed with each candidate, fastest first, and the first one within
-``TOLERANCE`` of the smallest is used for all (three frames more of 240). Other levels are zstd's own.
+two to three times as fast at the same size. A window of 32 KiB makes zstd's blocks as short, a few tens of
+rows, so that each part of the picture has a code table of its own: 2 to 13 per cent fewer bytes on noisy
+pictures. A smooth or repeating picture wants zstd's own level 1.
+So a first frame is compressed with each candidate, fastest first, and the first one within ``TOLERANCE`` of
+the smallest is used, for as long as first frames of later chunks stay as compressible as that one was.
+Other levels are zstd's own.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from typing import Final
 import zstandard
 
 TOLERANCE: Final = 0.01
+_DRIFT: Final = 0.02
 _HASH_LOGS: Final = (6, 10)
-_WINDOW_LOG: Final = 19
+_WINDOW_LOG: Final = 15
 _MIN_MATCH: Final = 7
 
 
@@ -29,22 +33,27 @@ class FrameCompressor:
     def __init__(self, level: int = 1) -> None:
         full = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
         self._candidates = [*map(_fast, _HASH_LOGS), full] if level == 1 else [full]
+        self._chosen = self._candidates[0]
+        self._ratio = 0.0  # of the frame that the choice was made on
 
     def compress(self, views: Sequence[memoryview]) -> list[bytes]:
         """One zstd frame for each view; the GIL is released while each is made."""
-        compressor = self._best_for(views[0])
-        return [compressor.compress(view) for view in views]
+        first = self._first(views[0])
+        return [first, *map(self._chosen.compress, views[1:])]
 
     def checksum(self, view: memoryview) -> bytes:
         """The content checksum (4 bytes) that the view's zstd frame ends with, whatever the parameters."""
         return self._candidates[0].compress(view)[-4:]
 
-    def _best_for(self, view: memoryview) -> zstandard.ZstdCompressor:
-        sizes = [len(candidate.compress(view)) for candidate in self._candidates]
-        limit = min(sizes) * (1.0 + TOLERANCE)
-        return next(
-            candidate for candidate, size in zip(self._candidates, sizes, strict=True) if size <= limit
-        )
+    def _first(self, view: memoryview) -> bytes:
+        body = self._chosen.compress(view)
+        if abs(view.nbytes / len(body) - self._ratio) <= _DRIFT * self._ratio:
+            return body
+        bodies = [candidate.compress(view) for candidate in self._candidates]
+        limit = min(map(len, bodies)) * (1.0 + TOLERANCE)
+        best = next(k for k, body in enumerate(bodies) if len(body) <= limit)
+        self._chosen, self._ratio = self._candidates[best], view.nbytes / len(bodies[best])
+        return bodies[best]
 
 
 def _fast(hash_log: int) -> zstandard.ZstdCompressor:
