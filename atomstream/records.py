@@ -85,7 +85,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shard:
-    """One chunk encoded as a Zarr v3 shard; ``pieces`` joined are its bytes.
+    """One chunk encoded as a Zarr v3 shard; ``pieces`` joined are its bytes, ``crc32c`` is their CRC-32C.
 
     ``digest`` is equal for equal frames whatever the compression level (DECISIONS, "Equality").
     """
@@ -94,6 +94,7 @@ class Shard:
     index: int
     pieces: tuple[Piece, ...]
     nbytes: int
+    crc32c: int
     dims: tuple[int, int, int]
     dtype: Literal["uint8", "uint16"]
     stamp: Stamp

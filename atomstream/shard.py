@@ -12,7 +12,7 @@ import hashlib
 import math
 import mmap
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -86,6 +86,7 @@ class ShardEncoder:
             index=chunk.index,
             pieces=pieces,
             nbytes=sum(map(len, pieces)),
+            crc32c=crc32c_of(pieces),
             dims=(n, height, width),
             dtype=dtype_name(frames),
             stamp=chunk.stamp,
@@ -134,6 +135,14 @@ def _digest(frames: Frames, bodies: Sequence[Piece]) -> bytes:
     # digest depends on the frames alone and costs no second pass over them.
     about = f"{frames.shape}{frames.dtype.itemsize}".encode()
     return hashlib.blake2b(about + b"".join(bytes(body[-4:]) for body in bodies), digest_size=16).digest()
+
+
+def crc32c_of(pieces: Iterable[Piece]) -> int:
+    """The CRC-32C of the pieces' bytes joined."""
+    crc = 0
+    for piece in pieces:
+        crc = google_crc32c.extend(crc, piece if isinstance(piece, bytes) else bytes(piece))
+    return crc
 
 
 def pack_index(index: Index) -> bytes:

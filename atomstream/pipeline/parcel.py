@@ -31,6 +31,7 @@ class Parcel:
     dtype: Literal["uint8", "uint16"]
     stamp: Stamp
     nbytes: int
+    crc32c: int
     body: Body
     permit: Permit | None = None
     durable: bool = False

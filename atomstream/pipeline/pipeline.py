@@ -266,6 +266,7 @@ def _parcel(stream: Stream, job: Job, shard: Shard) -> Parcel:
         dtype=shard.dtype,
         stamp=shard.stamp,
         nbytes=shard.nbytes,
+        crc32c=shard.crc32c,
         body=InMemory(shard.pieces),
         permit=job.permit,
     )

@@ -149,10 +149,11 @@ class ServiceApi:
         return (await self._transport.call(call)).parse(wire.upload_url)
 
     async def put_shard(
-        self, url: str, pieces: Pieces, nbytes: int, *, what: str = "upload a chunk"
+        self, url: str, pieces: Pieces, nbytes: int, *, crc32c: int, what: str = "upload a chunk"
     ) -> int | None:
         """Upload a shard of ``nbytes`` bytes; the CRC-32C that the server states it received, if it does.
 
+        ``crc32c`` is that of the bytes as they were encoded, wherever they have been since.
         ``pieces`` is iterated once, so each attempt wants a fresh iterable; an async generator is closed.
         ``what`` completes "Could not ..." in errors. What ``pieces`` raises is raised as it is.
 
@@ -163,10 +164,10 @@ class ServiceApi:
         async with contextlib.aclosing(UploadBody(pieces, nbytes)) as body:
             reply = await self._transport.put(what, url, body)
         stated = stated_crc32c(reply.headers)
-        if stated is not None and stated != body.crc32c:
+        if stated is not None and stated != crc32c:
             raise ChecksumMismatchError(
                 f"Could not {what}: the server received other bytes than were sent "
-                f"(CRC-32C {stated:08x}, not {body.crc32c:08x}). It can be sent again.",
+                f"(CRC-32C {stated:08x}, not {crc32c:08x}). It can be sent again.",
                 status=reply.status,
             )
         return stated

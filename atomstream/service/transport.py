@@ -251,9 +251,14 @@ class Transport:
 
 
 def _push_back(watch: asyncio.Timeout, limit_s: float) -> None:
+    # A new timer for each block would cost the loop more than the block itself, so a tenth of the limit is
+    # let pass first.
+    now, due = asyncio.get_running_loop().time(), watch.when()
+    if due is not None and due - now > 0.9 * limit_s:
+        return
     # A writer may ask for one more block while the watch is going off or the reply is already there.
     with contextlib.suppress(RuntimeError):
-        watch.reschedule(asyncio.get_running_loop().time() + limit_s)
+        watch.reschedule(now + limit_s)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -1,4 +1,4 @@
-"""The body of one PUT: a shard's pieces as a one-shot stream, its CRC-32C kept while it goes out.
+"""The body of one PUT: a shard's pieces as a one-shot stream.
 
 A body that can be replayed would be re-sent by the HTTP library after a reset, behind our back; this one
 can't, so attempts are the uploader's alone (promise P16). No block is larger than 1 MiB and the loop gets a
@@ -12,8 +12,6 @@ import base64
 import binascii
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, TypeAlias
-
-import google_crc32c
 
 from atomstream.errors import ConnectionFailedError, ShardError
 from atomstream.records import Piece
@@ -29,14 +27,13 @@ CRC_HEADER: Final = "x-amz-checksum-crc32c"
 class UploadBody:
     """An async iterator of ``bytes`` blocks over ``pieces``, which together have ``nbytes`` bytes.
 
-    ``sent`` and ``crc32c`` tell of the blocks handed out so far; ``failure`` is what ``pieces`` itself
+    ``sent`` tells of the blocks handed out so far; ``failure`` is what ``pieces`` itself
     raised (the HTTP library wraps it beyond recognition). ``on_progress`` is called at each block asked for.
     """
 
     def __init__(self, pieces: Pieces, nbytes: int) -> None:
         self.nbytes = nbytes
         self.sent = 0
-        self.crc32c = 0
         self.failure: Exception | None = None
         self.on_progress: Callable[[], None] = lambda: None
         self._source = aiter(pieces) if isinstance(pieces, AsyncIterable) else _as_async(iter(pieces))
@@ -93,7 +90,6 @@ class UploadBody:
             raise ShardError(f"A shard of {self.nbytes} bytes was to be sent, but its pieces hold {total}.")
         if block is not None:
             self.sent = total
-            self.crc32c = google_crc32c.extend(self.crc32c, block)
 
     async def _take_turns(self, nbytes: int) -> None:
         self._until_turn -= nbytes

@@ -11,7 +11,7 @@ from atomstream.spool.entries import Entry, EntryKind
 from atomstream.spool.history import StreamHistory
 from atomstream.spool.journal import Journal
 from atomstream.spool.manifest import Geometry, StreamManifest
-from atomstream.spool.record import RecordHead, crc32c_of
+from atomstream.spool.record import RecordHead
 from atomstream.spool.record_folder import SpooledChunk
 from atomstream.spool.root import FoundStream, Spool
 from atomstream.spool.status import ChunkCounts, SpoolStatus, StreamStatus, counts_of
@@ -35,5 +35,4 @@ __all__ = [
     "StreamStatus",
     "Written",
     "counts_of",
-    "crc32c_of",
 ]

@@ -31,5 +31,5 @@ class ServiceCourier:
                 index=parcel.index,
             ) from error
         what = f"upload chunk {parcel.index} of stream {data_id}"
-        crc32c = await self._api.put_shard(url, parcel.open(), parcel.nbytes, what=what)
+        crc32c = await self._api.put_shard(url, parcel.open(), parcel.nbytes, crc32c=parcel.crc32c, what=what)
         return Receipt(data_id, parcel.index, parcel.nbytes, crc32c)

@@ -95,6 +95,7 @@ class Recovery:
             dtype=head.dtype,
             stamp=head.stamp,
             nbytes=head.nbytes,
+            crc32c=head.crc32c,
             body=self._pipeline.keeper.on_disk(spool, chunk.index),
             durable=True,
             recovered=True,

@@ -35,7 +35,7 @@ def open_breaker(clock: Clock) -> Breaker:
 
 def parcel(stream: str, index: int, recovered: bool = False) -> Parcel:
     spec = StreamSpec(stream, 120.0, 0.0, 240)
-    return Parcel(spec, index, (1, 2, 2), "uint8", Stamp(0.0), 1, InMemory(()), recovered=recovered)
+    return Parcel(spec, index, (1, 2, 2), "uint8", Stamp(0.0), 1, 0, InMemory(()), recovered=recovered)
 
 
 def test_one_failure_is_bad_luck(clock: Clock) -> None:

@@ -22,7 +22,8 @@ def encoded_parcel(meter: Meter) -> Parcel:
     shard = ShardEncoder().encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()))
     meter.encoded(shard)
     body = InMemory(shard.pieces)
-    parcel = Parcel(StreamSpec("s", 8.0, 0.0, 8), 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, body)
+    spec = StreamSpec("s", 8.0, 0.0, 8)
+    parcel = Parcel(spec, 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, shard.crc32c, body)
     parcel.on_sent = meter.sent
     return parcel
 

@@ -56,12 +56,13 @@ async def test_upload_arrives_plain_and_whole() -> None:
     """A 20 MiB body arrives equal, with its length, no chunking, no type, no key, and the CRC is checked."""
     data = bytes(range(256)) * (20 * MIB // 256)
     pieces: list[Piece] = [b"head", memoryview(data), b"tail"]
+    crc = google_crc32c.value(b"head" + data + b"tail")
     async with recording() as store, calling(store.url) as api:
         store.on("PUT /shard", lambda _, body: web.Response(headers=crc_header(body)))
-        got = await api.put_shard(f"{store.url}/shard?sig=a%2Fb", pieces, len(data) + 8)
+        got = await api.put_shard(f"{store.url}/shard?sig=a%2Fb", pieces, len(data) + 8, crc32c=crc)
     [asked] = store.asked
     assert asked.body == b"head" + data + b"tail"
-    assert got == google_crc32c.value(asked.body)
+    assert got == crc
     assert asked.headers["content-length"] == str(len(asked.body))
     assert asked.headers["accept"] == "*/*"
     assert asked.headers["user-agent"].startswith("atomstream/")
@@ -80,7 +81,7 @@ async def test_signed_query_is_sent_as_given() -> None:
 
     path = "/a%2Fb/c+d?X-Sig=%41%2b/~&e=a+b%20c"
     async with listening(handle) as url, calling(url) as api:
-        await api.put_shard(url + path, [b"x"], 1)
+        await api.put_shard(url + path, [b"x"], 1, crc32c=0)
     assert seen == [path]
 
 
@@ -89,7 +90,7 @@ async def test_wrong_checksum_goes_again() -> None:
     async with recording() as store, calling(store.url) as api:
         store.on("PUT /shard", lambda _, body: web.Response(headers=crc_header(body + b"!")))
         with pytest.raises(ChecksumMismatchError, match="other bytes") as caught:
-            await api.put_shard(f"{store.url}/shard", [b"x"], 1)
+            await api.put_shard(f"{store.url}/shard", [b"x"], 1, crc32c=0)
     assert caught.value.retriable
 
 
@@ -100,7 +101,7 @@ async def test_put_redirects_are_not_followed(status: int) -> None:
         to = {"Location": f"{other.url}/elsewhere?token=T"}
         store.on("PUT /shard", lambda *_: web.Response(status=status, headers=to))
         store.on("GET /tags/", lambda *_: web.Response(status=status, headers=to))
-        for call in (api.put_shard(f"{store.url}/shard", [b"x"], 1), api.list_tags()):
+        for call in (api.put_shard(f"{store.url}/shard", [b"x"], 1, crc32c=0), api.list_tags()):
             with pytest.raises(RejectedError, match=r"redirects to http://127\.0\.0\.1") as caught:
                 await call
             assert "token" not in str(caught.value)
@@ -125,7 +126,7 @@ async def test_reset_midway_is_one_failed_attempt() -> None:
 
     async with raw_server(reset) as (url, connections), calling(url) as api:
         with pytest.raises(ConnectionFailedError) as caught:
-            await api.put_shard(f"{url}/shard?sig=S", [bytes(MIB)] * 30, 30 * MIB)
+            await api.put_shard(f"{url}/shard?sig=S", [bytes(MIB)] * 30, 30 * MIB, crc32c=0)
         assert not caught.value.never_sent
         assert "sig=S" not in str(caught.value)
         assert len(connections) == 1
@@ -146,9 +147,9 @@ async def test_reset_on_reused_connection_is_not_replayed() -> None:
         writer.transport.abort()
 
     async with raw_server(once_then_reset) as (url, connections), calling(url) as api:
-        await api.put_shard(f"{url}/shard", [bytes(MIB)], MIB)
+        await api.put_shard(f"{url}/shard", [bytes(MIB)], MIB, crc32c=0)
         with pytest.raises(ConnectionFailedError):
-            await api.put_shard(f"{url}/shard", [bytes(MIB)], MIB)
+            await api.put_shard(f"{url}/shard", [bytes(MIB)], MIB, crc32c=0)
         assert (len(connections), len(bodies)) == (1, 2)
 
 
@@ -162,7 +163,7 @@ async def test_stalled_upload_gives_up() -> None:
 
     async with raw_server(swallow_nothing) as (url, _), calling(url, upload_timeout_s=0.5) as api:
         with pytest.raises(ConnectionFailedError, match="nothing moved"):
-            await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB)
+            await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB, crc32c=0)
         stop.set()
 
 
@@ -177,7 +178,7 @@ async def test_unanswered_upload_gives_up() -> None:
 
     async with listening(handle) as url, calling(url, upload_timeout_s=0.5) as api:
         with pytest.raises(ConnectionFailedError):
-            await api.put_shard(f"{url}/shard", [b"x"], 1)
+            await api.put_shard(f"{url}/shard", [b"x"], 1, crc32c=0)
         stop.set()
 
 
@@ -192,7 +193,7 @@ async def test_slow_uplink_may_take_its_time() -> None:
 
     async with recording() as store, calling(store.url, upload_timeout_s=limit_s) as api:
         store.on("PUT /shard", lambda *_: web.Response())
-        await api.put_shard(f"{store.url}/shard", slowly(), 6 * MIB)
+        await api.put_shard(f"{store.url}/shard", slowly(), 6 * MIB, crc32c=0)
     assert len(store.asked[0].body) == 6 * MIB
 
 
@@ -212,7 +213,7 @@ async def test_early_success_is_not_believed() -> None:
 
     async with raw_server(hasty) as (url, _), calling(url) as api:
         with pytest.raises(ServerBusyError, match="before it had the whole body"):
-            await api.put_shard(f"{url}/shard", half(), 2 * MIB)
+            await api.put_shard(f"{url}/shard", half(), 2 * MIB, crc32c=0)
 
 
 async def test_early_refusal_is_heard() -> None:
@@ -226,7 +227,7 @@ async def test_early_refusal_is_heard() -> None:
 
     async with raw_server(refuse) as (url, _), calling(url) as api:
         with pytest.raises(UrlExpiredError):
-            await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB)
+            await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB, crc32c=0)
 
 
 async def test_failing_source_is_told_as_it_is() -> None:
@@ -242,7 +243,7 @@ async def test_failing_source_is_told_as_it_is() -> None:
 
     async with recording() as store, calling(store.url) as api:
         with pytest.raises(SpoolError, match="EIO under the record"):
-            await api.put_shard(f"{store.url}/shard", broken(), 2 * MIB)
+            await api.put_shard(f"{store.url}/shard", broken(), 2 * MIB, crc32c=0)
     assert closed == [True]
 
 
@@ -259,7 +260,7 @@ async def test_cancelled_upload_closes_its_source() -> None:
             closed.set()
 
     async with recording() as store, calling(store.url) as api:
-        task = asyncio.create_task(api.put_shard(f"{store.url}/shard", endless(), 2 * MIB))
+        task = asyncio.create_task(api.put_shard(f"{store.url}/shard", endless(), 2 * MIB, crc32c=0))
         await asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -280,7 +281,7 @@ async def test_uploads_do_not_hold_up_calls() -> None:
         return web.json_response([])
 
     async with listening(handle) as url, calling(url, connections=1) as api:
-        upload = asyncio.create_task(api.put_shard(f"{url}/shard", [b"x"], 1))
+        upload = asyncio.create_task(api.put_shard(f"{url}/shard", [b"x"], 1, crc32c=0))
         await arrived.wait()
         assert await api.list_tags() == []
         release.set()

@@ -14,11 +14,11 @@ from spool_kit import payload, shard
 
 from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Shard, Stamp
+from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
 from atomstream.spool.disk import Disk
 from atomstream.spool.record import (
     RecordHead,
-    crc32c_of,
     pack_head,
     read_head,
     read_windows,
@@ -36,9 +36,8 @@ def written(path: Path, of: Shard) -> RecordHead:
 
 
 def plain(pieces: list[bytes]) -> Shard:
-    return Shard(
-        "s", 0, tuple(pieces), sum(map(len, pieces)), (1, 1, 1), "uint8", Stamp(0.0), b"d" * 16, raw_nbytes=1
-    )
+    nbytes, crc = sum(map(len, pieces)), crc32c_of(pieces)
+    return Shard("s", 0, tuple(pieces), nbytes, crc, (1, 1, 1), "uint8", Stamp(0.0), b"d" * 16, raw_nbytes=1)
 
 
 def test_reads_back_what_was_written(tmp_path: Path) -> None:
