@@ -14,14 +14,18 @@ from atomstream.spool.manifest import Geometry, StreamManifest
 from atomstream.spool.record import RecordHead
 from atomstream.spool.record_folder import SpooledChunk
 from atomstream.spool.root import FoundStream, Spool
+from atomstream.spool.scrubbing import Aside, DiskRefused, Finding, scrub
 from atomstream.spool.status import ChunkCounts, SpoolStatus, StreamStatus, counts_of
 from atomstream.spool.stream_spool import StreamSpool
 
 __all__ = [
+    "Aside",
     "ChunkCounts",
     "Disk",
+    "DiskRefused",
     "Entry",
     "EntryKind",
+    "Finding",
     "FoundStream",
     "Geometry",
     "Journal",
@@ -35,4 +39,5 @@ __all__ = [
     "StreamStatus",
     "Written",
     "counts_of",
+    "scrub",
 ]

@@ -103,6 +103,10 @@ class StreamSpool:
         with self._idle:
             return sorted(self._records)
 
+    def holds(self, index: int) -> bool:
+        """Whether chunk ``index`` is on disk, to be delivered."""
+        return index in self._records
+
     def pending_bytes(self) -> int:
         """What the files of :meth:`pending` take."""
         with self._idle:

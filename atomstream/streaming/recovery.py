@@ -1,15 +1,22 @@
-"""What earlier processes left in the spool: delivered, ended where it was being finalized, and said so."""
+"""What earlier processes left in the spool: checked, delivered, ended where it was being finalized, and said so.
+
+Each record is read whole before it is handed on, so a damaged one is told at once, also while the server is away,
+and costs only itself (promise P11). The upload checks it once more.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
-from atomstream.errors import RecordCorruptError, SpoolError, SpoolLockedError
+from atomstream.errors import SpoolError, SpoolLockedError
+from atomstream.pipeline.keeper import AGAIN_S
 from atomstream.pipeline.parcel import Parcel
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
-from atomstream.spool import Spool, SpooledChunk, StreamSpool
+from atomstream.spool import Aside, DiskRefused, Finding, Spool, SpooledChunk, StreamSpool, scrub
 
 log = logging.getLogger("atomstream.spool")
 
@@ -27,6 +34,7 @@ class Recovery:
         self._spool = spool
         self._endpoint = endpoint
         self._end = end
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Take over every stream of this endpoint that nobody holds and that has something left to do."""
@@ -69,22 +77,46 @@ class Recovery:
         return await self.take_over(spool)
 
     async def take_over(self, spool: StreamSpool) -> Stream:
-        """Put the records of an opened folder on their way."""
-        heads = await self._pipeline.depot.run(lambda: _heads(spool))
+        """Put the records of an opened folder on their way, each as soon as it has been checked."""
         stream = self._pipeline.recover(spool)
-        for index, reason in heads.damaged:
-            stream.ledger.settle(index, "quarantined", reason)
-        self._pipeline.deliver_recovered([self._parcel(stream, spool, chunk) for chunk in heads.whole])
         log.warning(
             "Stream %s (%s) was left by an earlier process: %d chunks are on their way%s.",
             stream.spec.data_id,
             stream.spec.name,
-            len(heads.whole),
+            len(spool.pending()),
             f", {len(spool.missing)} were only in its memory and are lost" if spool.missing else "",
         )
+        self._check_on(stream, spool, scrub(spool))
         if spool.history.finalizing:
             self._end(stream)
         return stream
+
+    def _check_on(
+        self, stream: Stream, spool: StreamSpool, findings: Iterator[Finding | None], in_s: float = 0.0
+    ) -> None:
+        # One window a job, queued behind all that waits: a live chunk has the disk after at most a window.
+        self._pipeline.depot.submit_later(lambda: self._step(stream, spool, findings), in_s)
+
+    def _step(self, stream: Stream, spool: StreamSpool, findings: Iterator[Finding | None]) -> None:
+        if self._pipeline.failure is not None:
+            return  # closed: what was not checked stays on disk as it is
+        try:
+            finding = next(findings)
+        except StopIteration:
+            return
+        if isinstance(finding, Aside):
+            stream.ledger.settle(finding.index, "quarantined", finding.reason)
+        elif isinstance(finding, SpooledChunk):
+            self._hand_on(stream, self._parcel(stream, spool, finding))
+        self._check_on(stream, spool, findings, AGAIN_S if isinstance(finding, DiskRefused) else 0.0)
+
+    def _hand_on(self, stream: Stream, parcel: Parcel) -> None:
+        def offer() -> None:
+            if not stream.ledger.is_settled(parcel.index):  # purged for its age meanwhile
+                self._pipeline.deliver_recovered([parcel])
+
+        with suppress(RuntimeError):  # the loop was closed: the next process delivers it
+            self._loop.call_soon_threadsafe(offer)
 
     def _parcel(self, stream: Stream, spool: StreamSpool, chunk: SpooledChunk) -> Parcel:
         head = chunk.head
@@ -100,23 +132,3 @@ class Recovery:
             durable=True,
             recovered=True,
         )
-
-
-class _Heads:
-    """The records of a stream: those whose header is whole, and those set aside."""
-
-    def __init__(self) -> None:
-        self.whole: list[SpooledChunk] = []
-        self.damaged: list[tuple[int, str]] = []
-
-
-def _heads(spool: StreamSpool) -> _Heads:
-    heads = _Heads()
-    for index in spool.pending():
-        try:
-            heads.whole.append(spool.chunk(index))
-        except RecordCorruptError as error:
-            log.error("%s", error)
-            spool.quarantine(index, str(error))
-            heads.damaged.append((index, str(error)))
-    return heads

@@ -1,0 +1,103 @@
+"""Damaged records of a dead client, told as soon as the next one is there, whatever the server does (P11)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Iterator
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_damage import flip
+from fault_kit import FPS, Film
+from live_server import LiveServer, Serve
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.spool import Finding, StreamSpool, scrub
+from atomstream.streaming import recovery
+
+FILM = Film(7, n=4, height=16, width=20)
+COUNT = 4
+
+
+def streamer(server: LiveServer, spool: Path) -> AsyncRHEEDStreamer:
+    return AsyncRHEEDStreamer(
+        server.api_key, server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
+    )
+
+
+async def left_behind(server: LiveServer, spool: Path) -> str:
+    """A stream with all its chunks on disk, and the server stopped."""
+    async with streamer(server, spool) as made:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data_id = await made.initialize(FPS, 0.0, FILM.n)
+        await server.stop()
+        for index in range(COUNT):
+            await made.push(data_id, index, FILM.chunk(index))
+    return data_id
+
+
+async def until_failed(made: AsyncRHEEDStreamer, count: int) -> None:
+    """Until the spool tells ``count`` chunks in quarantine; the test's timeout bounds it."""
+    while (await made.spool_status())["chunks_failed"] < count:
+        await asyncio.sleep(0.01)
+
+
+async def test_a_flipped_bit_is_told_while_the_server_is_away(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A payload's flipped bit is quarantined, logged and counted in an outage; its neighbours arrive after it."""
+    server = await serve()
+    data_id = await left_behind(server, tmp_path)
+    (record,) = tmp_path.rglob("chunk-00000002.rec")
+    flip(record, record.stat().st_size - 30)
+    async with streamer(server, tmp_path) as later:
+        assert await later.resume(data_id) == COUNT
+        with caplog.at_level(logging.ERROR):
+            await until_failed(later, 1)
+        (status,) = (await later.spool_status())["streams"]
+        assert (status["chunks_quarantined_on_disk"], status["chunks_pending"]) == (1, COUNT - 1)
+        assert "chunk-00000002.rec is damaged: its payload does not match its CRC-32C" in caplog.text
+        await server.start()
+        with pytest.warns(RuntimeWarning, match="2"):
+            report = await later.finalize(data_id, 30.0)
+    assert (report["chunks_uploaded"], report["chunks_failed"]) == (COUNT - 1, 1)
+    assert [index for index, _ in report["lost"]] == [2]
+    assert (record.parent / "quarantine" / record.name).exists()
+    archive = server.archive(data_id)
+    assert sorted(archive.chunks()) == [0, 1, 3]
+    for index in archive.chunks():
+        at = index * FILM.n
+        np.testing.assert_array_equal(archive.frames(at, at + FILM.n), FILM.chunk(index))
+
+
+async def test_a_close_in_the_middle_of_the_check_loses_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A streamer that is closed before it has checked all does not wait, and leaves the rest for the next one."""
+    server = await serve()
+    data_id = await left_behind(server, tmp_path)
+    await server.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "scrub", first_then_never)
+        async with streamer(server, tmp_path) as between:
+            await between.resume(data_id)
+            while (await between.spool_status())["chunks_pending"] == COUNT:
+                await asyncio.sleep(0.01)
+    assert sorted(server.archive(data_id).chunks()) == [0]
+    async with streamer(server, tmp_path) as later:
+        await later.resume(data_id)
+        report = await later.finalize(data_id, 30.0)
+    assert (report["chunks_uploaded"], report["lost"]) == (COUNT, [])
+
+
+def first_then_never(spool: StreamSpool) -> Iterator[Finding | None]:
+    """The check as it is up to its first finding; then a record that has no end."""
+    for finding in scrub(spool):
+        yield finding
+        if finding is not None:
+            yield from repeat(None)
