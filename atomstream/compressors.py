@@ -1,13 +1,14 @@
-"""Which zstd parameters suit a camera's frames: at level 1 the picture itself decides, on its first frame.
+"""Which zstd parameters suit a camera's frames: the picture itself decides, on its first frame.
 
 A noisy frame has no matches worth finding: nearly all of the gain is in the Huffman-coded literals, and the
 match finder's hash table costs time and, by chance matches, even bytes. A table of 64 entries makes level 1
 two to three times as fast at the same size. A window of 32 KiB makes zstd's blocks as short, a few tens of
 rows, so that each part of the picture has a code table of its own: 2 to 13 per cent fewer bytes on noisy
-pictures. A smooth or repeating picture wants zstd's own level 1.
-So a first frame is compressed with each candidate, fastest first, and the first one within ``TOLERANCE`` of
-the smallest is used, for as long as first frames of later chunks stay as compressible as that one was.
-Other levels are zstd's own.
+pictures, where no level of zstd's own comes near. A smooth or repeating picture, or a 16-bit one, wants
+zstd's own level.
+So from level 0 up a first frame is compressed with each candidate, fastest first, and the first one within
+``TOLERANCE`` of the smallest is used, for as long as first frames of later chunks stay as compressible.
+Level 0 is zstd's default (3); negative ones are zstd's own, for who wants speed at any size.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class FrameCompressor:
 
     def __init__(self, level: int = 1) -> None:
         full = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
-        self._candidates = [*map(_fast, _HASH_LOGS), full] if level == 1 else [full]
+        self._candidates = [*map(_fast, _HASH_LOGS), full] if level >= 0 else [full]
         self._chosen = self._candidates[0]
         self._ratio = 0.0  # of the frame that the choice was made on
 

@@ -59,8 +59,7 @@ class Throttle:
             self._server.close()
         for writer in self._writers:
             writer.transport.abort()  # both ends see it, and the pumps end by themselves
-        left = asyncio.all_tasks(self._loop)
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        self._loop.run_until_complete(_all_others())
         self._loop.close()
 
     def start(self) -> threading.Thread:
@@ -73,6 +72,12 @@ class Throttle:
     def stop(self) -> None:
         """End the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _all_others() -> None:
+    """Return once every other task of this loop has ended, however."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 @contextmanager

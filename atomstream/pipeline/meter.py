@@ -17,6 +17,8 @@ from atomstream.records import Shard
 
 WINDOW_S: Final = 10.0
 BUCKET_S: Final = 0.25
+NOTABLE_BACKLOG: Final = 4
+"""Fewer chunks are simply on their way."""
 NOTABLE: Final = 0.1
 """Below this share a difference of the rates is the jitter of chunks at the window's ends."""
 

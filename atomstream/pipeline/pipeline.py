@@ -28,7 +28,7 @@ from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.intake import Intake
 from atomstream.pipeline.keeper import Keeper
 from atomstream.pipeline.ledger import Ledger
-from atomstream.pipeline.meter import Meter
+from atomstream.pipeline.meter import NOTABLE_BACKLOG, Meter
 from atomstream.pipeline.parcel import Courier, Parcel
 from atomstream.pipeline.stream import Stream
 from atomstream.pipeline.uploader import Uploader
@@ -55,7 +55,9 @@ class Pipeline:
         self.pool = BufferPool(self.gate)
         self.depot = Depot(lambda error: self._on_loop(lambda: self.broken(error)))
         self.keeper = Keeper(self.depot, settings.upload_concurrency, self._kept)
-        self.encoder = Encoder(settings.encoder_threads, settings.compression_level, self._encoded)
+        self.encoder = Encoder(
+            settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags
+        )
         self.uploader = Uploader(courier, self, settings.upload_concurrency)
         self.intake = Intake(
             settings, self.gate, self.pool, self.encoder, self.keeper, self._drop_oldest, self._evict_one
@@ -110,6 +112,10 @@ class Pipeline:
                 data_id=data_id,
             )
         return stream
+
+    def uplink_lags(self) -> bool:
+        """Whether chunks pile up because the network takes fewer than come in; from any thread."""
+        return self.uploader.backlog >= NOTABLE_BACKLOG and self.meter.rates().backlog_grows
 
     def retire(self, stream: Stream) -> None:
         """The stream has ended: its share of the gate goes to the others."""

@@ -1,0 +1,79 @@
+"""That memory or disk will be full is said long before, with what can be done (P8)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from live_server import ThreadedServer
+
+from atomstream import RHEEDStreamer
+from atomstream.pipeline.meter import Rates
+from atomstream.streaming.forecast import Room, forecast
+from benchmarks.throttle import throttled
+
+GB = 10**9
+
+
+def test_a_lagging_uplink_is_told_with_its_figures() -> None:
+    """The sentence has the rates, the growth, when it ends, what happens then, and what would keep up."""
+    said = forecast(Rates(120.0, 20e6, 38.0, 6e6), Room(GB, 151 * GB), "drop_oldest")
+    assert "carries 38 of 120 frames a second; the backlog grows 14.0 MB/s; the disk is full in 3.0 h" in said
+    assert "on_full='drop_oldest'" in said
+    assert "at most 38 frames a second" in said
+    assert "32 % of the pixels" in said
+
+
+def test_without_a_disk_it_is_memory_that_fills() -> None:
+    """Where the spool takes nothing the time left is memory's, and a dead line is told as one."""
+    said = forecast(Rates(120.0, 20e6, 0.0, 0.0), Room(GB, None))
+    assert "memory is full in 50 s" in said
+    assert "whether the server and the way to it are well" in said
+
+
+@pytest.mark.parametrize("rates", [Rates(120.0, 20e6, 120.0, 20e6), Rates(0.0, 0.0, 0.0, 0.0)])
+def test_an_uplink_that_keeps_up_is_not_told(rates: Rates) -> None:
+    """Nothing is said where nothing piles up, nor where it would take longer than a day."""
+    assert forecast(rates, Room(GB, GB)) == ""
+    assert forecast(Rates(120.0, 20e6, 60.0, 10e6), Room(0, 10**15)) == ""
+
+
+class Hearing(logging.Handler):
+    """Waits for a sentence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = threading.Event()
+        self.said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said = record.getMessage()
+        self.heard.set()
+
+
+@pytest.mark.slow
+def test_a_slow_line_is_told_while_it_streams(serve_in_thread: Callable[..., ThreadedServer]) -> None:
+    """Over a line that carries a part of the frames the user is warned within seconds, and all arrive later."""
+    server, hearing = serve_in_thread(), Hearing()
+    frames = np.random.default_rng(0).integers(0, 255, (240, 40, 50), dtype=np.uint8)
+    logger = logging.getLogger("atomstream.forecast")
+    logger.addHandler(hearing)
+    try:
+        with (
+            throttled(server.url, 20e6) as url,
+            RHEEDStreamer(server.api_key, url, spool_min_free_bytes=0, spool_max_bytes=50 * GB) as streamer,
+        ):
+            data_id = streamer.initialize(fps=120.0, rotations_per_min=0.0, chunk_size=240)
+            count = 0
+            while not hearing.heard.wait(0.1):
+                streamer.push(data_id, count, frames)
+                count += 1
+                assert count < 400, "nothing was said"
+            report = streamer.finalize(data_id)
+    finally:
+        logger.removeHandler(hearing)
+    assert "The uplink carries" in hearing.said
+    assert report["chunks_uploaded"] == count
