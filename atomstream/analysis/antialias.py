@@ -37,31 +37,29 @@ def taps_for(decimation: int) -> F64:
 class Decimator:
     """Streaming low-pass and decimation of one trace; NaN samples (gaps) are left out with their weights.
 
-    ``times`` and ``values`` are the history still needed (fewer than the taps); output times are group-delay
-    corrected, so a slow sample is stamped with the middle of the frames it is made of.
+    ``times``, ``values`` and ``numbers`` (of the frames) are the history still needed (fewer than the taps); slow
+    samples are group-delay corrected: they carry time and number of the middle of the frames they are made of.
     """
 
     decimation: int
     times: F64 = field(default_factory=lambda: np.empty(0))
     values: F64 = field(default_factory=lambda: np.empty(0))
+    numbers: F64 = field(default_factory=lambda: np.empty(0))
 
-    def feed(self, times: F64, values: F64) -> tuple[F64, F64]:
-        """Add samples of one trace; return the slow samples (time, value) now complete (may be none)."""
+    def feed(self, times: F64, values: F64, numbers: F64) -> tuple[F64, F64, F64]:
+        """Add samples of one trace; return the slow samples (time, value, number) now complete (may be none)."""
         taps = taps_for(self.decimation)
-        t = np.concatenate([self.times, times])
-        y = np.concatenate([self.values, values])
+        t, y = np.concatenate([self.times, times]), np.concatenate([self.values, values])
+        n = np.concatenate([self.numbers, numbers])
         count = (len(t) - len(taps)) // self.decimation + 1
         if count <= 0:
-            self.times, self.values = t, y
-            return np.empty(0), np.empty(0)
+            self.times, self.values, self.numbers = t, y, n
+            return np.empty(0), np.empty(0), np.empty(0)
         windows = np.lib.stride_tricks.sliding_window_view(y, len(taps))[:: self.decimation][:count]
-        out = _weighted(windows, taps)
-        middle = np.lib.stride_tricks.sliding_window_view(t, len(taps))[:: self.decimation][
-            :count, len(taps) // 2
-        ]
+        middle = len(taps) // 2 + self.decimation * np.arange(count)
         keep = count * self.decimation
-        self.times, self.values = t[keep:], y[keep:]
-        return np.array(middle), out
+        self.times, self.values, self.numbers = t[keep:], y[keep:], n[keep:]
+        return t[middle], _weighted(windows, taps), n[middle]
 
 
 def _weighted(windows: F64, taps: F64) -> F64:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.analysis import stage, steering
-from atomstream.analysis.arrays import F64
+from atomstream.analysis.arrays import F64, Bool
 from atomstream.analysis.batch import Batch
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.collect import Collector
@@ -142,6 +142,15 @@ class Analyzer:
         if times.shape != (count,):
             raise ConfigError(f"times_s must hold one time a frame: {count}, not shape {times.shape}")
         # a camera's clock may hiccup; time itself does not go back
-        nominal = (start + np.arange(count)) / self._stage.fps
-        times = np.where(np.isfinite(times), times, nominal)
+        known = np.isfinite(times)
+        if not known.all():
+            times = self._continued(start, times, known)
         return np.asarray(np.maximum.accumulate(np.maximum(times, self._stage.now_s)))
+
+    def _continued(self, start: int, times: F64, known: Bool) -> F64:
+        """Fill frames without a time from the last frame with one, at the stated frame rate."""
+        stage, place = self._stage, np.arange(len(times))
+        last = np.maximum.accumulate(np.where(known, place, -1))
+        since = np.where(last >= 0, times[last], stage.now_s if stage.last_index >= 0 else 0.0)
+        frames = np.where(last >= 0, place - last, start + place - max(0, stage.last_index))
+        return np.asarray(since + frames / stage.fps)

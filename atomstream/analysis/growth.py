@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from atomstream.analysis.arrays import F64
+from atomstream.analysis.cadence import doubt
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.slowtrace import SlowTrace
@@ -78,6 +79,7 @@ class GrowthTracker:
         if rotation_hz and now < self.next_rotating:
             return self.latest  # a joint fit costs ten times a plain one
         self.next_rotating = now + 1.9
+        self.trace.retune(self.trace.clock())
         self._check_pulses(now, rotation_hz)
         if self.latest.determined:
             # 3 % of a period more changes a fit by less than its sigma
@@ -95,16 +97,24 @@ class GrowthTracker:
 
     def _follow(self, rotation_hz: float) -> None:
         t, y = self._prepared(self.onset)
-        self.latest = analyse_trace(t, y, float(self.latest.rate), rotation_hz)
+        self.latest = self._timed(analyse_trace(t, y, float(self.latest.rate), rotation_hz))
 
     def _search(self, now: float, rotation_hz: float) -> None:
         t, y = self._prepared(self.begin)
-        self.latest = analyse_trace(t, y, None, rotation_hz)
+        self.latest = self._timed(analyse_trace(t, y, None, rotation_hz))
         # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
         self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
         if self.latest.determined and len(t):
             whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
             self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
+
+    def _timed(self, found: Oscillation) -> Oscillation:
+        """Add the doubt of the frames' clock."""
+        more, note = doubt(self.trace.clock(), self.trace.stated_fps)
+        if not found.determined or not note:
+            return found
+        rate, sigma = float(found.rate), found.rate.sigma or 0.0
+        return replace(found, rate=measured(rate, math.hypot(sigma, more * rate), "1/s", note))
 
     def _prepared(self, since: float) -> tuple[F64, F64]:
         t, y = self.trace.since(since)

@@ -45,7 +45,8 @@ def growth_values(stage: Stage) -> dict[str, Value]:
     """Rate, period, damping and counts of the present segment."""
     assert stage.scene is not None
     growth, unit = stage.scene.growth, stage.layer_unit or stage.calibration.layer_unit
-    rate, note = growth.latest.rate, _saturation_note(stage.saturated)
+    rate = growth.latest.rate
+    note = "; ".join(part for part in (_saturation_note(stage.saturated), rate.note) if part)
     counted = growth.oscillations_counted(stage.now_s)
     if rate.value is None:
         none = undetermined(rate.why, f"{unit}/s")

@@ -77,6 +77,7 @@ class Stage:
     layer_unit: str = ""
     continuous: bool = True
     next_index: int = 0
+    last_index: int = -1
     now_s: float = 0.0
     why: str = "no frames yet"
     shape: tuple[int, ...] = ()
@@ -122,6 +123,7 @@ def take(stage: Stage, frames: Frames, times: F64, out: Collector) -> None:
         count = stage.block_frames - stage.next_index % stage.block_frames
         piece, piece_times = frames[:count], times[:count]
         stage.next_index += len(piece)
+        stage.last_index = stage.next_index - 1
         stage.now_s = float(piece_times[-1])
         ends = stage.next_index % stage.block_frames == 0
         if stage.scene is None:
@@ -171,10 +173,7 @@ def _open(stage: Stage, pattern: Pattern, times: F64) -> Scene:
     width, height = 1.4 * pattern.fwhm_x, 1.2 * pattern.fwhm_y
     box = Box(round(pattern.x), round(pattern.y), max(5.0, width), max(5.0, height), "specular", tracked=True)
     replaced = [b for b in stage.boxes if b.name == "specular"]
-    fps = (
-        1.0 / float(np.median(np.diff(times))) if len(times) > 2 and np.all(np.diff(times) > 0) else stage.fps
-    )
-    growth = GrowthTracker(SlowTrace.at(fps))
+    growth = GrowthTracker(SlowTrace.at(stage.fps, times))
     growth.cut(float(times[0]))
     rotation = RotationTracker.at(stage.rpm, stage.fps) if stage.rpm else None
     return Scene(

@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 
 
 def pack(thing: Any) -> Any:

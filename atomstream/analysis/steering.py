@@ -19,10 +19,10 @@ SHUTTERED_AFTER = 4
 
 def take_gap(stage: Stage, n_frames: int) -> None:
     """Pass over missing frames: they become NaN in the traces, and an event."""
-    start_s = stage.next_index / stage.fps
+    # from the last frame on: where frames have times of their own, index / fps is no time
+    start_s = stage.now_s + 1.0 / stage.fps if stage.next_index else 0.0
     stage.fresh.append(Event(start_s, "gap", f"{n_frames} frames are missing", float(n_frames)))
     stage.next_index += n_frames
-    stage.now_s = (stage.next_index - 1) / stage.fps
     stage.waiting, stage.waiting_times = [], []
     if stage.scene is None:
         return
@@ -30,8 +30,7 @@ def take_gap(stage: Stage, n_frames: int) -> None:
         inside.end_block(stage)
     scene = stage.scene
     count = min(n_frames, round(MAX_GAP_S * stage.fps))
-    times = (stage.next_index - count + np.arange(count)) / stage.fps
-    scene.growth.feed(times, np.full(count, np.nan))
+    scene.growth.trace.skip(start_s + np.arange(count) / stage.fps)
     if scene.rotation:
         scene.rotation.skip(n_frames)
 
