@@ -1,12 +1,14 @@
-"""What the spool costs a client: paced pushes with its CPU, and durable pushes beside the bare steps. One JSON line."""
+"""What the spool costs a client: pushes with and without it, durable pushes beside the bare steps. One JSON line."""
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +24,63 @@ WARM_UP = 2
 def main() -> None:
     job = json.loads(sys.argv[1])
     source = np.ascontiguousarray(np.load(job["frames"], mmap_mode="r"))
-    streamer = RHEEDStreamer(
-        "key", job["url"], 0, job["spool"], spool_min_free_bytes=0, durability=job["durability"]
-    )
-    data_id = streamer.initialize(job["fps"], 0.0, len(source))
-    for k in range(WARM_UP):
-        streamer.push(data_id, k, source)
-    streamer.flush(data_id)
-    result = {"paced": paced, "durable": durable}[job["mode"]](streamer, data_id, job, source)
-    streamer.close()
-    print(json.dumps(result))
+    print(json.dumps({"paired": paired, "durable": durable}[job["mode"]](job, source)))
 
 
-def paced(streamer: RHEEDStreamer, data_id: str, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
-    """One chunk each period; the processor time until the last one is acknowledged."""
-    cpu, begun, pushes = time.process_time(), time.perf_counter(), []
-    for k in range(job["chunks"]):
-        time.sleep(max(0.0, begun + k * job["period_s"] - time.perf_counter()))
-        pushes.append(timed(lambda k=k: streamer.push(data_id, WARM_UP + k, source)))
-    streamer.flush(data_id)
-    return {"push_s": pushes, "cpu_s": time.process_time() - cpu}
+class Client:
+    """A streamer with one stream, warmed up; without a ``spool`` folder its frames stay in memory alone."""
+
+    def __init__(self, job: dict[str, Any], spool: str, source: np.ndarray, **settings: Any) -> None:
+        self._streamer = RHEEDStreamer("key", job["url"], 0, spool, spool_min_free_bytes=0, **settings)
+        self._data_id = self._streamer.initialize(job["fps"], 0.0, len(source))
+        self._source = source
+        self._next = 0
+        for _ in range(WARM_UP):
+            self.push()
+            self.settle()
+
+    def push(self) -> None:
+        self._streamer.push(self._data_id, self._next, self._source)
+        self._next += 1
+
+    def settle(self) -> None:
+        """Until the server has all, and the spool has let go of it."""
+        self._streamer.flush(self._data_id)
+        self._streamer.spool_status()  # its job for the disk comes after all others
+
+    def close(self) -> None:
+        self._streamer.close()
 
 
-def durable(streamer: RHEEDStreamer, data_id: str, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
+def paired(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
+    """A chunk with the spool and one without, in turn: each one's push, and its processor time until all is done.
+
+    In one process, so that what else the machine does meets both alike.
+    """
+    clients = {name: Client(job, job[name], source) for name in ("spool", "none")}
+    figures: dict[str, list[float]] = {f"{what}_{name}": [] for name in clients for what in ("push", "cpu")}
+    for _ in range(job["chunks"]):
+        for name, client in clients.items():
+            cpu = time.process_time()
+            figures[f"push_{name}"].append(timed(client.push))
+            client.settle()
+            figures[f"cpu_{name}"].append(time.process_time() - cpu)
+    asking = [cpu_of(clients["spool"].settle) for _ in range(job["chunks"])]  # is no part of the spool's work
+    figures["cpu_spool"] = [cpu - statistics.median(asking) for cpu in figures["cpu_spool"]]
+    for client in clients.values():
+        client.close()
+    return figures
+
+
+def durable(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
     """A push that returns when the chunk is safe, then the same bytes encoded, written and synced bare, in turn."""
+    client = Client(job, job["spool"], source, durability="disk")
     encoder, pushes, bares = ShardEncoder(), [], []
     for k in range(job["chunks"]):
-        pushes.append(timed(lambda k=k: streamer.push(data_id, WARM_UP + k, source)))
-        streamer.flush(data_id)  # or its upload would run beside the bare steps
-        bares.append(timed(lambda k=k: bare(encoder, Path(job["bare"]), k, source)))
+        pushes.append(timed(client.push))
+        client.settle()  # or its upload would run beside the bare steps
+        bares.append(timed(partial(bare, encoder, Path(job["bare"]), k, source)))
+    client.close()
     return {"push_s": pushes, "bare_s": bares}
 
 
@@ -70,6 +100,13 @@ def timed(call: Callable[[], None]) -> float:
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
+
+
+def cpu_of(call: Callable[[], None]) -> float:
+    """Processor time of the whole process meanwhile, in s."""
+    begun = time.process_time()
+    call()
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":
