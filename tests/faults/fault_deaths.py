@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from fault_rig import Pusher, Rig
 from atomstream.records import StreamReport
 
 CALLS = ("rename", "fdatasync", "fsync", "writev", "unlink", "flock")
+LIVED_ENOUGH = 3
 
 
 def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
@@ -52,15 +54,22 @@ def _one_life(
 
 
 def killed_at_calls(rig: Rig, moments: Sequence[tuple[str, int]]) -> Tally:
-    """SIGKILL at the n-th of a system call, such as the third rename: durable pushes, a server that answers."""
+    """SIGKILL at the n-th of a system call, such as the third rename: durable pushes, a server that answers.
+
+    A client that makes fewer of a call lives; once three have, no later moment of that call is tried.
+    """
     tally = Tally("client: SIGKILL at its n-th " + ", ".join(sorted({call for call, _ in moments})))
+    lived: Counter[str] = Counter()
     for k, (call, n) in enumerate(moments):
+        if lived[call] == LIVED_ENOUGH:
+            continue
         film, spool = Film(1000 + k), rig.new_spool()
         before = injected(f"{call}:signal=KILL:when={n}")
         pusher = rig.push(
             film, spool, before=before, count=12, settings={"durability": "disk"}, end="finalize"
         )
         after_death(rig, spool, pusher.ended(), film, tally, durable=True)
+        lived[call] += pusher.process.returncode == 0
     return tally
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from fault_kit import FPS, Film, Found, Told
 
 from atomstream import RHEEDStreamer
-from atomstream.errors import StreamFinalizedError
+from atomstream.errors import StreamFinalizedError, UnknownStreamError
 from atomstream.records import StreamReport
 
 HERE = Path(__file__).parent
@@ -221,7 +221,8 @@ class Rig:
     def heal(self, spool: Path, data_id: str) -> StreamReport | None:
         """The next streamer on the spool delivers what is there and ends the stream; its report.
 
-        None where an earlier process had begun to end it: then this one only sees it through.
+        None where an earlier process had begun to end it: then this one only sees it through; or had ended it,
+        and died before its folder was gone: then nothing of it may be left.
         """
         with RHEEDStreamer(
             KEY, self.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
@@ -230,6 +231,10 @@ class Rig:
                 streamer.resume(data_id)
             except StreamFinalizedError:
                 _wait_until_gone(streamer, data_id)
+                return None
+            except UnknownStreamError:
+                if any(stream["data_id"] == data_id for stream in streamer.spool_status()["streams"]):
+                    raise
                 return None
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)  # what is missing is judged by the caller
