@@ -72,33 +72,37 @@ class ShardEncoder:
         self._compressor = FrameCompressor(level)
 
     def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
-        """Encode ``chunk``; its frames are read in place, one at a time, with the GIL released.
+        """Encode ``chunk`` at once; ``with_meta`` False leaves out what the hosted service does not know."""
+        return assemble(chunk, self.compress(chunk.frames), with_meta=with_meta)
 
-        ``with_meta`` False leaves out what the hosted service does not know.
-        """
-        frames = little_endian(chunk.frames)
-        head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
-        bodies = self._compressor.compress(frame_views(frames))
-        pieces: tuple[Piece, ...] = (*head, *bodies, pack_index(_lay_out(head, bodies)))
-        n, height, width = frames.shape
-        return Shard(
-            data_id=chunk.data_id,
-            index=chunk.index,
-            pieces=pieces,
-            nbytes=sum(map(len, pieces)),
-            crc32c=crc32c_of(pieces),
-            dims=(n, height, width),
-            dtype=dtype_name(frames),
-            stamp=chunk.stamp,
-            digest=_digest(frames, bodies),
-            raw_nbytes=frames.nbytes,
-        )
+    def compress(self, frames: Frames) -> list[bytes]:
+        """The inner chunks of some frames, which are read in place, one at a time, with the GIL released."""
+        return self._compressor.compress(frame_views(little_endian(frames)))
 
     def digest(self, frames: Frames) -> bytes:
         """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
         n, *_ = frames.shape
         ends = [self._compressor.checksum(frame_bytes(frames[k])) for k in range(n)]
         return _digest(frames, ends)
+
+
+def assemble(chunk: Chunk, bodies: Sequence[bytes], *, with_meta: bool = True) -> Shard:
+    """The shard of ``chunk`` from its compressed frames, in their order."""
+    head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
+    pieces: tuple[Piece, ...] = (*head, *bodies, pack_index(_lay_out(head, bodies)))
+    n, height, width = chunk.frames.shape
+    return Shard(
+        data_id=chunk.data_id,
+        index=chunk.index,
+        pieces=pieces,
+        nbytes=sum(map(len, pieces)),
+        crc32c=crc32c_of(pieces),
+        dims=(n, height, width),
+        dtype=dtype_name(chunk.frames),
+        stamp=chunk.stamp,
+        digest=_digest(chunk.frames, bodies),
+        raw_nbytes=chunk.frames.nbytes,
+    )
 
 
 def frame_bytes(frame: npt.NDArray[Any]) -> memoryview:

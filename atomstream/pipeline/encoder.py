@@ -1,6 +1,8 @@
 """Chunks become shards: zstd in daemon threads of our own, one compressor a thread, the GIL released.
 
-While the uplink is what holds the stream up, one thread at a time spends its spare time on smaller shards.
+All threads work on the oldest chunk together, a slice of its frames each: so a chunk is ready in a part of the
+time that one thread needs, and chunks are ready in order. While the uplink is what holds the stream up, and
+nothing else waits, one thread makes the chunk as small as it can instead.
 
 Daemon threads, for an executor refuses work at interpreter exit and its threads hold the exit up (DECISIONS,
 "Exit"). Jobs are taken in the order of their arrival; one not yet begun can be taken back.
@@ -17,10 +19,12 @@ from typing import Final
 from atomstream.pipeline.buffers import Buffer
 from atomstream.pipeline.gate import Permit
 from atomstream.records import Chunk, Shard
-from atomstream.shard import ShardEncoder
+from atomstream.shard import ShardEncoder, assemble
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
+SLICES_PER_THREAD: Final = 4
+"""So that threads which begin at different moments end at nearly the same one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +35,48 @@ class Job:
     permit: Permit
     buffer: Buffer | None
     with_meta: bool
+
+
+class _Work:
+    """A job in slices of at most ``step`` frames; its owner's lock is held wherever it is touched."""
+
+    def __init__(self, job: Job, step: int, dense: bool) -> None:
+        self.job = job
+        self.dense = dense
+        self._step = step
+        self._bodies: list[bytes] = [b""] * len(job.chunk.frames)
+        self._begun = 0
+        self._ended = 0
+        self.failure: BaseException | None = None
+
+    @property
+    def untouched(self) -> bool:
+        return self._begun == 0
+
+    @property
+    def all_begun(self) -> bool:
+        return self._begun == len(self._bodies)
+
+    def begin(self) -> slice:
+        """The next slice to encode."""
+        part = slice(self._begun, min(self._begun + self._step, len(self._bodies)))
+        self._begun = part.stop
+        return part
+
+    def end(self, part: slice, bodies: list[bytes]) -> bool:
+        """Keep a slice's result; whether it was the last one."""
+        self._bodies[part] = bodies
+        self._ended += part.stop - part.start
+        return self._ended == len(self._bodies)
+
+    def outcome(self) -> Shard | BaseException:
+        """Once all has ended, without the lock: the shard, or what failed."""
+        if self.failure is not None:
+            return self.failure
+        try:
+            return assemble(self.job.chunk, self._bodies, with_meta=self.job.with_meta)
+        except BaseException as error:  # a MemoryError must reach the stream's owner, not end a thread
+            return error
 
 
 class Encoder:
@@ -50,11 +96,10 @@ class Encoder:
         self._level = level
         self._done = done
         self._uplink_lags = uplink_lags
-        self._dense = ShardEncoder(max(level, DENSE_LEVEL))
-        self._dense_busy = threading.Lock()
+        self._slices = SLICES_PER_THREAD * threads if threads > 1 else 1
         self._ready = threading.Condition()
-        self._jobs: deque[Job] = deque()
-        self._busy = 0
+        self._queue: deque[_Work] = deque()
+        self._unfinished = 0
         self._stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"atomstream-encoder-{k}", daemon=True)
@@ -66,24 +111,29 @@ class Encoder:
     @property
     def backlog(self) -> int:
         """Jobs that wait or are being encoded."""
-        with self._ready:
-            return len(self._jobs) + self._busy
+        return self._unfinished
 
     def submit(self, job: Job) -> None:
         """Queue ``job``; never waits, for the gate has bounded what can come."""
+        frames = len(job.chunk.frames)
+        # Only for an idle encoder, and by one thread: capture and analysis want the rest of the machine.
+        dense = not self._unfinished and self._uplink_lags()
+        work = _Work(job, frames if dense else -(-frames // self._slices), dense)
         with self._ready:
-            self._jobs.append(job)
-            self._ready.notify()
+            self._queue.append(work)
+            self._unfinished += 1
+            self._ready.notify_all()
 
     def take_back_lowest(self, data_id: str) -> Job | None:
         """The job of ``data_id`` with the lowest index that no thread has begun, no longer queued; or None."""
         with self._ready:
-            mine = [job for job in self._jobs if job.chunk.data_id == data_id]
+            mine = [work for work in self._queue if work.untouched and work.job.chunk.data_id == data_id]
             if not mine:
                 return None
-            lowest = min(mine, key=lambda job: job.chunk.index)
-            self._jobs.remove(lowest)
-            return lowest
+            lowest = min(mine, key=lambda work: work.job.chunk.index)
+            self._queue.remove(lowest)
+            self._unfinished -= 1
+            return lowest.job
 
     def stop(self) -> list[threading.Thread]:
         """Let the threads end after the chunk each is at; what was not begun stays undone. Never waits."""
@@ -93,35 +143,34 @@ class Encoder:
         return self._threads
 
     def _work(self) -> None:
-        encoder = ShardEncoder(self._level)
-        while (job := self._next()) is not None:
-            outcome = self._encode(encoder, job)
-            self._done(job, outcome)
-            del job, outcome  # an idle thread must not hold the last chunk's memory
-            with self._ready:
-                self._busy -= 1
+        live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
+        while (turn := self._next()) is not None:
+            work, part = turn
+            self._encode(dense if work.dense else live, work, part)
+            del turn, work  # an idle thread must not hold the last chunk's memory
 
-    def _next(self) -> Job | None:
+    def _next(self) -> tuple[_Work, slice] | None:
         with self._ready:
-            while not self._jobs and not self._stopping:
+            while not self._queue and not self._stopping:
                 self._ready.wait()
-            if self._stopping:
+            if not self._queue or (self._stopping and self._queue[0].untouched):
                 return None
-            self._busy += 1
-            return self._jobs.popleft()
+            work = self._queue[0]
+            part = work.begin()
+            if work.all_begun:
+                self._queue.popleft()
+            return work, part
 
-    def _encode(self, live: ShardEncoder, job: Job) -> Shard | BaseException:
-        # One thread at a time and only where no job waits: capture and analysis want the rest of the machine.
-        if not self._jobs and self._uplink_lags() and self._dense_busy.acquire(blocking=False):
-            try:
-                return _encode(self._dense, job)
-            finally:
-                self._dense_busy.release()
-        return _encode(live, job)
-
-
-def _encode(encoder: ShardEncoder, job: Job) -> Shard | BaseException:
-    try:
-        return encoder.encode(job.chunk, with_meta=job.with_meta)
-    except BaseException as error:  # a MemoryError must reach the stream's owner, not end a thread
-        return error
+    def _encode(self, encoder: ShardEncoder, work: _Work, part: slice) -> None:
+        bodies: list[bytes] = [b""] * (part.stop - part.start)
+        try:
+            if work.failure is None:
+                bodies = encoder.compress(work.job.chunk.frames[part])
+        except BaseException as error:  # as above
+            work.failure = error
+        with self._ready:
+            complete = work.end(part, bodies)
+        if complete:
+            self._done(work.job, work.outcome())
+            with self._ready:
+                self._unfinished -= 1

@@ -11,7 +11,7 @@ import pytest
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate
 from atomstream.records import Chunk, FrameMeta, Shard, Stamp
-from atomstream.shard import decode_shard
+from atomstream.shard import ShardEncoder, decode_shard
 
 
 def job(index: int, frames: np.ndarray) -> Job:
@@ -54,21 +54,84 @@ def test_a_lagging_uplink_gets_smaller_shards(shards: queue.Queue[Shard | BaseEx
 
 
 def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseException]) -> None:
-    """A chunk behind which others wait is not made smaller: frames come first."""
-    begun, go_on = threading.Event(), threading.Event()
+    """A chunk that comes while another is in the encoder is not made smaller: frames come first."""
+    go_on = threading.Event()
 
-    def lags() -> bool:
-        begun.set()
+    def done(_: Job, outcome: Shard | BaseException) -> None:
         go_on.wait(60)
-        return True
+        shards.put(outcome)
 
-    encoder = Encoder(1, 1, lambda job, outcome: shards.put(outcome), lags)
-    encoder.submit(job(0, smooth(0)))
-    assert begun.wait(60)
-    for index in (1, 2, 3):
+    encoder = Encoder(1, 1, done, lambda: True)
+    for index in range(3):
         encoder.submit(job(index, smooth(1)))
     go_on.set()
-    made = {shard.index: shard.nbytes for shard in (shards.get(timeout=60) for _ in range(4))}  # type: ignore[union-attr]
+    made = {shard.index: shard.nbytes for shard in (shards.get(timeout=60) for _ in range(3))}  # type: ignore[union-attr]
     for thread in encoder.stop():
         thread.join(60)
-    assert made[1] == made[2] > made[3]
+    assert made[0] < made[1] == made[2]
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 37])
+def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseException]) -> None:
+    """However many threads took part, a shard is what one of them alone would have made, frames in order."""
+    frames = np.random.default_rng(count).integers(0, 40, (count, 24, 32), dtype=np.uint8)
+    encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False)
+    for index in range(5):
+        encoder.submit(job(index, frames))
+    made = [shards.get(timeout=60) for _ in range(5)]
+    for thread in encoder.stop():
+        thread.join(60)
+    alone = ShardEncoder(3).encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()), with_meta=False)
+    for shard in made:
+        assert isinstance(shard, Shard)
+        assert shard.digest == alone.digest
+        data = b"".join(map(bytes, shard.pieces))
+        assert np.array_equal(decode_shard(data, shard.dims, shard.dtype), frames)
+
+
+def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> None:
+    """After stop a chunk that was begun is still handed on, one that was not stays undone, and threads end."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def done(_: Job, outcome: Shard | BaseException) -> None:
+        begun.set()
+        go_on.wait(60)
+        shards.put(outcome)
+
+    encoder = Encoder(1, 1, done, lambda: False)
+    for index in range(3):
+        encoder.submit(job(index, smooth(1)))
+    assert begun.wait(60)
+    threads = encoder.stop()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert shards.qsize() == 1
+    left = encoder.take_back_lowest("s")
+    assert left is not None
+    assert left.chunk.index == 1
+
+
+def test_one_slice_that_fails_fails_its_chunk_once(
+    shards: queue.Queue[Shard | BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in a part of a chunk is told once, and the next chunk is encoded."""
+    compress = ShardEncoder.compress
+
+    def failing(self: ShardEncoder, frames: np.ndarray) -> list[bytes]:
+        if frames[0, 0, 0] == 7:
+            raise MemoryError("no room")
+        return compress(self, frames)
+
+    monkeypatch.setattr(ShardEncoder, "compress", failing)
+    bad, good = np.zeros((40, 8, 8), np.uint8), np.ones((40, 8, 8), np.uint8)
+    bad[:, 0, 0] = 7
+    encoder = Encoder(2, 1, lambda job, outcome: shards.put(outcome), lambda: False)
+    encoder.submit(job(0, bad))
+    encoder.submit(job(1, good))
+    made = [shards.get(timeout=60) for _ in range(2)]
+    for thread in encoder.stop():
+        thread.join(60)
+    assert sorted(type(one).__name__ for one in made) == ["MemoryError", "Shard"]
+    assert shards.empty()

@@ -387,7 +387,7 @@ async def test_a_failed_encoding_reaches_the_caller(
     make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an encoder thread raises is the pipeline's failure, raised itself to the next caller (P22)."""
-    monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.encode", _no_memory)
+    monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.compress", _no_memory)
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.intake.push(stream, offer(0))

@@ -252,7 +252,7 @@ def test_a_failure_in_the_background_reaches_the_caller(
     def no_memory(*args: object, **rest: object) -> None:
         raise MemoryError("none left")
 
-    monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.encode", no_memory)
+    monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.compress", no_memory)
     data_id = begin(streamer)
     streamer.push(data_id, 0, noise(0))
     with pytest.raises(MemoryError, match="none left"):
