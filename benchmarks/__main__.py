@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
-from benchmarks.report import Row
+from benchmarks.report import Row, table
 from benchmarks.runner import Plan, main
 
 NAMES: Final = (
@@ -29,7 +29,9 @@ def measure(plan: Plan) -> list[Row]:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            rows += one(plan)
+            found = one(plan)
+            print(table(found), file=sys.stderr, flush=True)  # a long run can be followed
+            rows += found
         except Exception as error:
             print(f"{name} failed: {error}", file=sys.stderr)
             rows.append(Row(f"{name} FAILED", "", {}, (), str(error).strip().splitlines()[-1]))

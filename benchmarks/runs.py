@@ -50,8 +50,7 @@ def _one_unpaced(plan: Plan, size: Size, who: Who, python: Path, sink: Sink, k: 
     answer = work(python, "pusher", {**job, "fps": plan.fps, "module": MODULES[who]})
     if answer["uploaded"] != chunks:
         raise RuntimeError(f"{who} says that it uploaded {answer['uploaded']} of {chunks} chunks")
-    warm_up = 2
-    sent = (sink.received() - before) * chunks / (chunks + warm_up)
+    sent = (sink.received() - before) * chunks / (chunks + answer["warm_up"])
     return {**answer, "ratio": answer["gb"] * 1e9 / sent}
 
 

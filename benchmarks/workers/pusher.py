@@ -21,11 +21,17 @@ def main() -> None:
     streamer = importlib.import_module(job["module"]).RHEEDStreamer(
         "key", job["url"], None, job["spool"], spool_min_free_bytes=0, **job.get("settings", {})
     )
-    _stream(streamer, job, source, 2)  # sessions, threads and buffers are there from now on
+    warm_up = warm_up_chunks(source.nbytes)
+    _stream(streamer, job, source, warm_up)  # sessions, threads and buffers are there from now on
     result = {"paced": paced, "unpaced": unpaced, "spread": spread}[job["mode"]](streamer, job, source)
     if hasattr(streamer, "close"):
         streamer.close()
-    print(json.dumps(result))
+    print(json.dumps({**result, "warm_up": warm_up}))
+
+
+def warm_up_chunks(nbytes: int) -> int:
+    """As many chunks as touch all buffers that a client fills at most: 640 MB of frames, at least two chunks."""
+    return max(2, round(640e6 / nbytes)) if nbytes > 1e7 else 2
 
 
 def paced(streamer: Any, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
