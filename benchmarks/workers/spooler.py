@@ -59,8 +59,10 @@ def paired(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
     """
     clients = {name: Client(job, job[name], source) for name in ("spool", "none")}
     figures: dict[str, list[float]] = {f"{what}_{name}": [] for name in clients for what in ("push", "cpu")}
-    for _ in range(job["chunks"]):
-        for name, client in clients.items():
+    for k in range(job["chunks"]):
+        for name, client in list(clients.items())[
+            :: (-1) ** k
+        ]:  # who is first may meet the other's aftermath
             cpu = time.process_time()
             figures[f"push_{name}"].append(timed(client.push))
             client.settle()
