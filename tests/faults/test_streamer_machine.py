@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 from fault_kit import FPS, Film, Found
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from live_server import LiveServer
@@ -188,7 +188,15 @@ def test_the_streamer_is_a_dict_that_fails() -> None:
 @pytest.mark.timeout(7200)
 def test_the_streamer_is_a_dict_that_fails_often() -> None:
     """The same, 300 times and longer."""
-    _try(settings(max_examples=300, stateful_step_count=30, deadline=None, suppress_health_check=RELAXED))
+    _try(
+        settings(
+            max_examples=300,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=RELAXED,
+            phases=[Phase.generate],  # a race that is met once is not met again while it is shrunk
+        )
+    )
 
 
 def _try(how: settings) -> None:
