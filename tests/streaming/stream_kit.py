@@ -53,6 +53,14 @@ def make_async(url: str, key: str, **settings: Any) -> AsyncRHEEDStreamer:
     return AsyncRHEEDStreamer(key, url, **settings)
 
 
+async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
+    """A new stream with these chunks of noise pushed."""
+    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+    for k in indices:
+        await streamer.push(data_id, k, noise(k))
+    return data_id
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop go on until ``condition()`` holds; the test's timeout bounds it."""
     while not condition():

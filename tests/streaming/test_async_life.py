@@ -10,42 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, answers, held, hosted
+from hosted import KEY, Hosted, answers, held
 from live_server import Serve, ThreadedServer
-from stream_kit import CHUNK, FPS, assert_arrived, assert_sums, hurry, make_async, noise, stored, stream_stats
+from stream_kit import (
+    CHUNK,
+    FPS,
+    assert_arrived,
+    assert_sums,
+    begin,
+    make_async,
+    noise,
+    stored,
+    stream_stats,
+)
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import BufferFullError, ClosedError, ConfigError
 
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
-
-
-@pytest.fixture
-def no_disk(tmp_path: Path) -> Path:
-    """Where no folder can be made: streams are kept in memory only."""
-    (tmp_path / "file").touch()
-    return tmp_path / "file" / "spool"
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 async def in_task(verb: Callable[[], Any]) -> Any:
     """Await ``verb()`` in a task that ends with it."""
     return await asyncio.create_task(verb())
-
-
-async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
-    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-    for k in indices:
-        await streamer.push(data_id, k, noise(k))
-    return data_id
 
 
 async def waits(streamer: AsyncRHEEDStreamer) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from hosted import KEY, Hosted, answers, held, hosted
-from stream_kit import CHUNK, FPS, assert_sums, hurry, make_async, noise, stream_stats, until
+from stream_kit import CHUNK, FPS, assert_sums, begin, make_async, noise, stream_stats, until
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import NotFoundError, StreamGoneError, UnknownStreamError
@@ -23,28 +23,13 @@ S3_EXPIRED = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.fixture
 async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
     async with make_async(service.url, KEY, upload_timeout_s=5.0) as made:
         yield made
-
-
-async def begin(streamer: AsyncRHEEDStreamer, n_chunks: int = 0) -> str:
-    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-    for k in range(n_chunks):
-        await streamer.push(data_id, k, noise(k))
-    return data_id
 
 
 async def assert_delivered(
@@ -84,7 +69,7 @@ async def test_what_may_pass_is_tried_again(service: Hosted, streamer: AsyncRHEE
     """A transient answer costs an attempt, never the chunk; each attempt asks for a fresh URL (P15, P18)."""
     kind, fault = PASSING[name]
     service.faults[kind].extend([fault, fault])
-    data_id = await begin(streamer, 1)
+    data_id = await begin(streamer, 0)
     await assert_delivered(service, streamer, data_id, 1)
     assert tries(service, kind) == 3
     assert tries(service, "url") == 3
@@ -95,7 +80,7 @@ async def test_a_wrong_checksum_does_not_count_as_stored(
 ) -> None:
     """Only an equal checksum, where the server gives one, is the server's word (P18)."""
     service.faults["put"].append(answers(200, x_amz_checksum_crc32c="AAAAAA=="))
-    data_id = await begin(streamer, 1)
+    data_id = await begin(streamer, 0)
     await streamer.flush(data_id)
     assert len(service.bodies[data_id, 0]) == 1
 
@@ -107,7 +92,7 @@ async def test_the_servers_wish_is_kept(service: Hosted, streamer: AsyncRHEEDStr
     wish = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
     headers = {"Retry_After": wish, "Date": formatdate(time.time(), usegmt=True)}
     service.faults["put"].append(answers(503, **headers))
-    data_id = await begin(streamer, 1)
+    data_id = await begin(streamer, 0)
     await assert_delivered(service, streamer, data_id, 1)
     asked = [when for when, one in zip(service.times_s, service.attempts, strict=True) if one[0] == "url"]
     assert asked[1] - asked[0] >= 1.0
@@ -120,7 +105,7 @@ async def test_a_refused_key_pauses_and_goes_on(
     """With a key that is refused for a while nothing is given up; all is delivered once it works (P16)."""
     refused = answers(status, '{"detail": "no such key"}')
     service.verdict = lambda kind, data_id, index: refused if kind == "url" else None
-    data_id = await begin(streamer, 5)
+    data_id = await begin(streamer, *range(5))
     await until(lambda: len(service.attempts) > 6)
     stats = await stream_stats(streamer, data_id)
     assert (stats["chunks_pending"], stats["chunks_failed"]) == (5, 0)
@@ -139,7 +124,7 @@ async def test_a_refused_chunk_costs_only_itself(
     """Any other refusal is final for that chunk and for no other one, and is in the report (P16)."""
     no = answers(status, '{"detail": "not this one"}')
     service.verdict = lambda asked, data_id, index: no if (asked, index) == (kind, 1) else None
-    data_id = await begin(streamer, 3)
+    data_id = await begin(streamer, 0, 1, 2)
     with pytest.warns(RuntimeWarning, match=r"1 missing chunk\(s\): 1 \(quarantined.*not this one"):
         report = await streamer.finalize(data_id)
     assert_sums(report)
@@ -155,7 +140,7 @@ async def test_a_stream_that_is_gone_is_one_error(
     service: Hosted, streamer: AsyncRHEEDStreamer, status: int
 ) -> None:
     """A stream that the server does not know stops with one error, then its report; others go on."""
-    other, data_id = await begin(streamer, 1), await begin(streamer)
+    other, data_id = await begin(streamer, 0), await begin(streamer)
     gone = answers(status)
     service.verdict = lambda kind, stream, index: gone if (kind, stream) == ("url", data_id) else None
     for k in range(3):
@@ -182,7 +167,7 @@ async def test_redirects_are_never_followed(
     """Neither key nor frames follow a redirect; it is a refusal that names where it led (P16)."""
     async with hosted() as elsewhere:
         service.faults[kind].append(answers(status, Location=elsewhere.url + "/trap"))
-        data_id = await begin(streamer, 1)
+        data_id = await begin(streamer, 0)
         with pytest.warns(RuntimeWarning, match=f"redirects to {elsewhere.url.rpartition(':')[0]}"):
             await streamer.finalize(data_id)
         assert elsewhere.asked == []
@@ -191,7 +176,7 @@ async def test_redirects_are_never_followed(
 async def test_the_key_never_goes_to_the_upload_url(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
     """The signed URL's server gets the bytes and nothing that identifies the caller (P16)."""
     service.faults["put"].append(answers(403))
-    await assert_delivered(service, streamer, await begin(streamer, 2), 2)
+    await assert_delivered(service, streamer, await begin(streamer, 0, 1), 2)
     puts = [one for one in service.asked if one.method == "PUT"]
     assert len(puts) == 3
     for one in puts:
@@ -207,7 +192,7 @@ async def test_neither_key_nor_signature_is_told(
     echo = lambda request: web.Response(status=422, text=f"{request.url} {KEY}")  # noqa: E731
     service.faults["put"].append(echo)
     service.faults["url"].append(echo)
-    data_id = await begin(streamer, 2)
+    data_id = await begin(streamer, 0, 1)
     with pytest.warns(RuntimeWarning) as warned:
         report = await streamer.finalize(data_id)
     ours = [one.getMessage() for one in caplog.records if one.name.startswith("atomstream")]
@@ -225,7 +210,7 @@ async def test_a_stream_that_fails_does_not_hold_up_another(service: Hosted) -> 
         for k in range(8):
             await streamer.push(stuck, k, noise(k))
         await until(lambda: len(service.attempts) > 3)
-        await assert_delivered(service, streamer, await begin(streamer, 8), 8)
+        await assert_delivered(service, streamer, await begin(streamer, *range(8)), 8)
         assert (await stream_stats(streamer, stuck))["chunks_pending"] == 8
         service.verdict = lambda kind, data_id, index: None
         await assert_delivered(service, streamer, stuck, 8)

@@ -15,7 +15,6 @@ from stream_kit import (
     FPS,
     assert_arrived,
     assert_sums,
-    hurry,
     make_async,
     noise,
     stored,
@@ -29,9 +28,7 @@ SHAPE = (48, 64)
 """Of noise, so that a chunk has more bytes than its request's head, and than one read of the proxy's."""
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.fixture

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hosted import KEY, Hosted, answers, hosted
+from hosted import KEY, Hosted, answers
 from live_server import Serve
-from stream_kit import CHUNK, FPS, assert_arrived, hurry, make_async, noise
+from stream_kit import CHUNK, FPS, assert_arrived, begin, make_async, noise
 from wire_client import WireClient
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ClosedError
 
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
-
-
-@pytest.fixture
-async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
-    async with make_async(service.url, KEY) as made:
-        yield made
-
-
-@pytest.fixture
-def no_disk(tmp_path: Path) -> Path:
-    """Where no folder can be made: streams are kept in memory only."""
-    (tmp_path / "file").touch()
-    return tmp_path / "file" / "spool"
-
-
-async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
-    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-    for k in indices:
-        await streamer.push(data_id, k, noise(k))
-    return data_id
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 async def test_close_without_finalize_ends_nothing(serve: Serve, tmp_path: Path) -> None:

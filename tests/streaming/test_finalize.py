@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, answers, held, hosted
+from hosted import KEY, Hosted, answers, held
 from live_server import Serve
 from stream_kit import (
     CHUNK,
-    FPS,
     assert_sums,
-    hurry,
+    begin,
     make_async,
     noise,
     stored,
@@ -31,36 +29,7 @@ from atomstream.errors import (
     StreamGoneError,
 )
 
-
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    hurry(monkeypatch)
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
-
-
-@pytest.fixture
-async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
-    async with make_async(service.url, KEY) as made:
-        yield made
-
-
-@pytest.fixture
-def no_disk(tmp_path: Path) -> Path:
-    """Where no folder can be made: streams are kept in memory only."""
-    (tmp_path / "file").touch()
-    return tmp_path / "file" / "spool"
-
-
-async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
-    data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-    for k in indices:
-        await streamer.push(data_id, k, noise(k))
-    return data_id
+pytestmark = pytest.mark.usefixtures("hurried")
 
 
 async def test_finalize_again_says_the_same(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, held, hosted
+from hosted import KEY, Hosted, held
 from stream_kit import make_async, noise
 
 CHILD = Path(__file__).parent / "facade_child.py"
@@ -71,19 +71,6 @@ async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Scrip
         if process.returncode is None:
             process.kill()
         await process.communicate()
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
-
-
-@pytest.fixture
-def no_disk(tmp_path: Path) -> Path:
-    """Where no folder can be made: streams are kept in memory only."""
-    (tmp_path / "file").touch()
-    return tmp_path / "file" / "spool"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C can't be sent to one process alone on Windows")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, hosted
+from hosted import KEY, Hosted
 from stream_kit import CHUNK, FPS, make_async, noise
 
 from atomstream import AsyncRHEEDStreamer
@@ -46,12 +46,6 @@ REFUSED = {
     **{name: (TypeError, *what) for name, what in WRONG_KIND.items()},
     **{name: (ValueError, *what) for name, what in WRONG_SHAPE.items()},
 }
-
-
-@pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
-    async with hosted() as made:
-        yield made
 
 
 @pytest.fixture

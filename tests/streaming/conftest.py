@@ -1,0 +1,39 @@
+"""What the async streamer's tests are given: a small server, a streamer to it, and a place without a disk."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hosted import KEY, Hosted, hosted
+from stream_kit import hurry, make_async
+
+from atomstream import AsyncRHEEDStreamer
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries that would wait for seconds wait for milliseconds."""
+    hurry(monkeypatch)
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Hosted]:
+    """A server that speaks the hosted service's protocol and answers as it is told."""
+    async with hosted() as made:
+        yield made
+
+
+@pytest.fixture
+async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
+    """An async streamer to ``service``."""
+    async with make_async(service.url, KEY) as made:
+        yield made
+
+
+@pytest.fixture
+def no_disk(tmp_path: Path) -> Path:
+    """Where no folder can be made: streams are kept in memory only."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "spool"
