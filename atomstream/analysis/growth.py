@@ -9,6 +9,8 @@ import numpy as np
 
 from atomstream.analysis.arrays import F64
 from atomstream.analysis.cadence import doubt
+from atomstream.analysis.common_light import LIGHT_SHARE, THE_LIGHT, light_share
+from atomstream.analysis.light import Lit
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.slowtrace import SlowTrace
@@ -31,8 +33,9 @@ class PhaseCounter:
         """Take in a determined fit; ``onset`` is when its growth began (s)."""
         assert fit.best is not None
         rate, sigma = float(fit.rate), fit.rate.sigma or 0.0
-        if math.isnan(self.counted):
-            elapsed = fit.best.t_end - max(self.since, onset)
+        elapsed = fit.best.t_end - max(self.since, onset)
+        # while the fit still covers all of the growth it knows the count better than what was counted before
+        if math.isnan(self.counted) or elapsed < 1.1 * fit.span_s:
             self.counted, self.sigma = rate * elapsed, math.hypot(0.05, sigma * elapsed)
         else:
             expected = 0.5 * (rate + self.rate) * (fit.best.t_end - self.at)
@@ -63,9 +66,9 @@ class GrowthTracker:
     next_rotating: float = 0.0
     fitted_at: float = -math.inf
 
-    def feed(self, t: F64, y: F64) -> None:
-        """Add samples at the frame rate, the light's steps divided out."""
-        self.trace.feed(t, y)
+    def feed(self, lit: Lit) -> None:
+        """Add samples at the frame rate."""
+        self.trace.feed(lit.t, lit.y, lit.background)
 
     def cut(self, time_s: float) -> None:
         """Begin a new segment."""
@@ -97,21 +100,25 @@ class GrowthTracker:
 
     def _follow(self, rotation_hz: float) -> None:
         t, y = self._prepared(self.onset)
-        self.latest = self._timed(analyse_trace(t, y, float(self.latest.rate), rotation_hz))
+        self.latest = self._doubted(analyse_trace(t, y, float(self.latest.rate), rotation_hz), rotation_hz)
 
     def _search(self, now: float, rotation_hz: float) -> None:
         t, y = self._prepared(self.begin)
-        self.latest = self._timed(analyse_trace(t, y, None, rotation_hz))
+        self.latest = self._doubted(analyse_trace(t, y, None, rotation_hz), rotation_hz)
         # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
         self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
         if self.latest.determined and len(t):
             whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
             self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
 
-    def _timed(self, found: Oscillation) -> Oscillation:
-        """Add the doubt of the frames' clock."""
+    def _doubted(self, found: Oscillation, rotation_hz: float) -> Oscillation:
+        """Refuse what is the light's; add the doubt of the frames' clock."""
+        if found.best is None:
+            return found
+        if light_share(*self.trace.both_since(self.begin), found.best, rotation_hz) > LIGHT_SHARE:
+            return nothing(THE_LIGHT, found.cycles, found.r2, found.span_s)
         more, note = doubt(self.trace.clock(), self.trace.stated_fps)
-        if not found.determined or not note:
+        if not note:
             return found
         rate, sigma = float(found.rate), found.rate.sigma or 0.0
         return replace(found, rate=measured(rate, math.hypot(sigma, more * rate), "1/s", note))

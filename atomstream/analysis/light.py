@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atomstream.analysis.arrays import F32, F64
+from atomstream.analysis.arrays import F32, F64, Int
 from atomstream.analysis.events import Event
 from atomstream.records import Frames
 
@@ -18,12 +18,24 @@ TAIL = 4
 MIN_STEP = 0.04
 DARK = 0.05
 
+DIM_SHARE = 0.4
+"""Part of the picture, its dimmest, that shows what the light does rather than the film."""
+
 
 def sample_picture(frames: Frames) -> F32:
     """Take every k-th pixel of frames (N, H, W): at most about 5000 a frame, (N, P) float32."""
     stride = max(1, math.ceil(math.sqrt(frames.shape[1] * frames.shape[2] / SAMPLE_PIXELS)))
     sampled = frames[:, stride // 2 :: stride, stride // 2 :: stride]
     return sampled.reshape(len(frames), -1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lit:
+    """Samples with the light's steps divided out, each (N,): times in s, the trace, the picture's dim part."""
+
+    t: F64
+    y: F64
+    background: F64
 
 
 @dataclass(slots=True)
@@ -43,31 +55,33 @@ class LightTracker:
     pictures: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     before: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     recent: F64 = field(default_factory=lambda: np.empty(0))
+    dim: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def feed(self, t: F64, y: F64, pictures: F32) -> tuple[F64, F64, list[Event]]:
+    def feed(self, t: F64, y: F64, pictures: F32) -> tuple[Lit, list[Event]]:
         """Add a trace's samples with their sampled pictures (N, P); return corrected samples and events."""
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
+            self.dim = np.argsort(pictures.mean(axis=0))[: max(1, round(DIM_SHARE * pictures.shape[1]))]
         self.tail_t, self.tail_y = np.concatenate([self.tail_t, t]), np.concatenate([self.tail_y, y])
         self.pictures = np.concatenate([self.pictures, pictures])
         ready = len(self.tail_t) - TAIL
         if ready <= 0:
-            return np.empty(0), np.empty(0), []
+            return Lit(np.empty(0), np.empty(0), np.empty(0)), []
         events: list[Event] = []
-        out = np.empty(ready)
+        background = self.pictures[:, self.dim].mean(axis=1, dtype=np.float64)
+        both = np.stack([self.tail_y, background[len(background) - len(self.tail_y) :]])
         done = 0
         for at in self._steps(ready):
-            out[done:at] = self._corrected(done, at)
+            self._correct(both[:, done:at])
             events += self._take_step(at)
             done = at
-        out[done:] = self._corrected(done, ready)
+        self._correct(both[:, done:ready])
         times = self.tail_t[:ready].copy()
         self._keep(ready)
-        return times, out, events
+        return Lit(times, both[0, :ready], both[1, :ready]), events
 
-    def _corrected(self, first: int, last: int) -> F64:
-        part = self.tail_y[first:last]
-        return np.full(last - first, np.nan) if self.dark else part / self.gain
+    def _correct(self, part: F64) -> None:
+        part /= math.nan if self.dark else self.gain
 
     def _steps(self, ready: int) -> list[int]:
         """Frames (of the tail, below ``ready``) at which the light steps."""

@@ -17,6 +17,9 @@ from atomstream.analysis.window import Window, cut_window
 MAX_CYCLES = 8.0
 FAIR = (varpro.Model(1, True), varpro.Model(2, True))
 PLAIN = (varpro.Model(1, False), varpro.Model(2, False))
+MIN_TURNS = 2.4
+"""With under two turns and a bit, the rotation's harmonics and a wrong rate explain a trace together."""
+
 TOO_SHORT = "too few samples yet; keep streaming"
 
 
@@ -34,8 +37,10 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
     if float(np.ptp(y)) <= 1e-9 * max(1.0, float(np.abs(y).max())):
         return nothing("the trace is constant: no beam, or the region is saturated throughout")
     if rotation_hz > 0:
-        if (t[-1] - t[0]) * rotation_hz < 1.5:
-            return nothing("under 1.5 turns of the substrate seen; its own modulation is not yet known")
+        if (t[-1] - t[0]) * rotation_hz < MIN_TURNS:
+            return nothing(
+                f"under {MIN_TURNS:g} turns of the substrate seen; its own modulation is not yet known"
+            )
         y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
     if near_hz is not None:
         follow = fit_window(t, y, near_hz, rotation_hz)
@@ -47,7 +52,7 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
 def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
     """Try windows from all of the trace down to its last seconds; fit the best in full."""
     step = float(np.median(np.diff(t)))
-    shortest = max(16 * step, 2.0 / rotation_hz if rotation_hz else 0.0)
+    shortest = max(16 * step, MIN_TURNS / rotation_hz if rotation_hz else 0.0)
     length = float(t[-1] - t[0])
     answers: list[Oscillation] = []
     while length >= shortest or not answers:

@@ -22,12 +22,14 @@ class SlowTrace:
     """Anti-aliased history of one trace. ``raw_t``, ``raw_y`` hold the last 30 s as filmed, for pulse combs.
 
     ``fine_t`` are the frames' stamps, ``fine_n`` their numbers: what of the stamps is to be believed shows only
-    later, so :meth:`since` says it anew. ``coarse_t`` are believed times.
+    later, so :meth:`since` says it anew. ``coarse_t`` are believed times. ``fine_b``,
+    ``coarse_b`` are the picture's background beside the trace.
     """
 
     fps: float
     decimator: Decimator
-    stated_fps: float = 0.0
+    beside: Decimator
+    stated_fps: float
     raw_t: F64 = field(default_factory=lambda: np.empty(0))
     raw_y: F64 = field(default_factory=lambda: np.empty(0))
     fine_t: F64 = field(default_factory=lambda: np.empty(0))
@@ -35,31 +37,36 @@ class SlowTrace:
     fine_n: F64 = field(default_factory=lambda: np.empty(0))
     coarse_t: F64 = field(default_factory=lambda: np.empty(0))
     coarse_y: F64 = field(default_factory=lambda: np.empty(0))
+    fine_b: F64 = field(default_factory=lambda: np.empty(0))
+    coarse_b: F64 = field(default_factory=lambda: np.empty(0))
     count: int = 0
 
     @classmethod
     def at(cls, fps: float, times: F64) -> SlowTrace:
         """Make an empty trace for frames stated to come at ``fps``, of which the first have ``times`` (N,)."""
         seen = seen_rate(times, fps)
-        return cls(seen, Decimator(decimation_for(seen)), fps)
+        return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
 
-    def feed(self, t: F64, y: F64) -> None:
-        """Add samples at the frame rate; NaN where nothing was measured."""
-        self._add(t, y, self.count + np.arange(len(t), dtype=np.float64))
+    def feed(self, t: F64, y: F64, background: F64) -> None:
+        """Add samples at the frame rate, with the background beside the trace; NaN where nothing was measured."""
+        self._add(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
         self.count += len(t)
         if len(self.fine_t) > FINE:
             self._coarsen()
 
     def skip(self, t: F64) -> None:
         """Pass over frames that are missing, at about the times ``t``: they fill the filter and have no number."""
-        self._add(t, np.full(len(t), np.nan), np.full(len(t), float(self.count)))
+        nothing = np.full(len(t), np.nan)
+        self._add(t, nothing, nothing, np.full(len(t), float(self.count)))
 
-    def _add(self, t: F64, y: F64, n: F64) -> None:
+    def _add(self, t: F64, y: F64, background: F64, n: F64) -> None:
         keep = max(64, round(30 * self.fps))
         self.raw_t = np.concatenate([self.raw_t, t])[-keep:]
         self.raw_y = np.concatenate([self.raw_y, y])[-keep:]
         slow_t, slow_y, slow_n = self.decimator.feed(t, y, n)
+        slow_b = self.beside.feed(t, background, n)[1]
         good = np.isfinite(slow_y)
+        self.fine_b = np.concatenate([self.fine_b, slow_b[good]])
         self.fine_t = np.concatenate([self.fine_t, slow_t[good]])
         self.fine_y = np.concatenate([self.fine_y, slow_y[good]])
         self.fine_n = np.concatenate([self.fine_n, slow_n[good]])
@@ -68,6 +75,8 @@ class SlowTrace:
         half = FINE // 2 // GROUP * GROUP
         times = self.clock().times
         old_t, old_y = times[:half].reshape(-1, GROUP), self.fine_y[:half].reshape(-1, GROUP)
+        old_b, self.fine_b = self.fine_b[:half].reshape(-1, GROUP), self.fine_b[half:]
+        self.coarse_b = np.concatenate([self.coarse_b, old_b.mean(axis=1)])[-COARSE:]
         self.fine_t, self.fine_y, self.fine_n = self.fine_t[half:], self.fine_y[half:], self.fine_n[half:]
         self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE:]
         self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE:]
@@ -78,7 +87,8 @@ class SlowTrace:
             return
         wanted = decimation_for(1.0 / clock.period_s)
         if not 0.6 < wanted / self.decimator.decimation < 1.7:
-            self.fps, self.decimator = 1.0 / clock.period_s, Decimator(wanted)
+            self.fps = 1.0 / clock.period_s
+            self.decimator, self.beside = Decimator(wanted), Decimator(wanted)
 
     def clock(self) -> Clock:
         """What is to be believed of the stamps of the fine samples."""
@@ -86,10 +96,17 @@ class SlowTrace:
 
     def since(self, time_s: float) -> tuple[F64, F64]:
         """Return the samples after ``time_s`` without those of unknown time: (t, y)."""
+        t, y, _ = self.both_since(time_s)
+        return t, y
+
+    def both_since(self, time_s: float) -> tuple[F64, F64, F64]:
+        """Return the samples after ``time_s`` and the background beside them: (t, y, background)."""
         t = np.concatenate([self.coarse_t, self.clock().times])
-        y = np.concatenate([self.coarse_y, self.fine_y])
+        y, background = (
+            np.concatenate(p) for p in ((self.coarse_y, self.fine_y), (self.coarse_b, self.fine_b))
+        )
         keep = t >= time_s  # False for NaN
-        return t[keep], y[keep]
+        return t[keep], y[keep], background[keep]
 
 
 def seen_rate(times: F64, stated_fps: float) -> float:

@@ -236,11 +236,11 @@ def end_block(stage: Stage) -> None:
                 Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k)
                 for k in appeared
             ]
-    t, y, events = scene.light.feed(times, specular.intensity, pictures)
+    lit, events = scene.light.feed(times, specular.intensity, pictures)
     stage.fresh += events
     if events:
         scene.change.restart()
-    scene.growth.feed(t, y)
+    scene.growth.feed(lit)
     if stage.slow_frames:
         _end_slow(stage, times)
 

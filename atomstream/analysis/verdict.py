@@ -19,6 +19,9 @@ MAX_SIGMA = 0.08
 ROTATION_DOUBT = 0.002
 """Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""
 
+MAX_STAND_IN = 1.5
+"""Beyond, the rotation's side bands of the oscillation pull the rate by about 1 %, in simulated growths."""
+
 BAND_LIMIT = 1.4
 """Samples of a slow trace to one independent one, after the anti-alias filter."""
 
@@ -106,8 +109,12 @@ def refusal(window: Window, best: varpro.Fit) -> str:
     if best.cycles < MIN_CYCLES:
         more = (MIN_CYCLES - best.cycles) / best.frequency
         return f"only {best.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
+    if stand_in(window, best) > MAX_STAND_IN:
+        k = max(1, round(best.frequency / window.rotation_hz))
+        return f"the oscillation lies too near to {k} times the rotation to be told from it; another speed would help"
     rate = (len(window.t) - 1) / window.span_s
-    if best.frequency > 0.3 * rate:
+    # five samples a period, so that its second harmonic is no alias
+    if best.frequency > 0.22 * rate:
         return "the variation is faster than the trace can show; a higher frame rate would help"
     # drift bends into one or two fair oscillations easily, into three hardly
     need = 0.95 if best.cycles < 2.0 else 0.9 if best.cycles < 2.5 else 0.85 if best.cycles < 4.0 else 0.65

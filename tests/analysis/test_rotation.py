@@ -9,6 +9,15 @@ from growth_kit import Film
 from atomstream.analysis import Analyzer
 from atomstream.analysis.fast import binned
 
+TWO_TURNS = {
+    "seed": 4101,
+    "fps": 30.0,
+    "rpm": 15.0,
+    "tau_ml": 17.9,
+    "phase_rad": 2.329,
+    "peaks": (135.0, 81.0, 27.0),
+}
+
 
 @pytest.mark.parametrize("nominal", [13.5, 15.0, 16.5])
 def test_speed_is_refined(nominal: float) -> None:
@@ -28,11 +37,28 @@ def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("rate", "rpm", "seconds"), [(0.25, 15.0, 36), (0.5, 15.0, 24)])
-def test_rate_on_a_harmonic_of_the_rotation(rate: float, rpm: float, seconds: float) -> None:
-    """Growth at just a harmonic of the rotation is told from it by its damping, with a larger sigma."""
-    value = Film(seconds, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
-    assert value.value is None or value.value == pytest.approx(rate, abs=max(4 * value.sigma, 0.01 * rate))
+@pytest.mark.parametrize("rate", [0.24, 0.25, 0.26, 0.275, 0.475, 0.49, 0.5, 0.75])
+def test_rate_near_a_harmonic_of_the_rotation(rate: float) -> None:
+    """Growth near a harmonic of the rotation is right within 0.4 % and three sigmas, or undetermined and why."""
+    answer = Film(max(14, 7 / rate), rpm=15.0, rate_ml_s=rate, fps=30.0, hum=0.0).analysed()
+    value, told = answer.values["growth_rate_ml_s"], answer.frames["growth_rate_ml_s"]
+    if value.value is None:
+        assert "rotation" in value.why
+    else:
+        assert value.value == pytest.approx(rate, rel=0.004)
+    off = np.abs(told - rate)[np.isfinite(told)]
+    assert (off < 3 * answer.frames["growth_rate_sigma"][np.isfinite(told)]).all()
+
+
+def test_two_turns_are_not_taken_for_more() -> None:
+    """With 1.9 turns seen, rotation and a wrong rate would explain the trace together."""
+    film = Film(20, rate_ml_s=0.1745, **TWO_TURNS)
+    answer = film.analysed()
+    told = np.isfinite(answer.frames["growth_rate_ml_s"])
+    off = np.abs(answer.frames["growth_rate_ml_s"][told] - 0.1745)
+    assert told.any()
+    assert (off < 4 * answer.frames["growth_rate_sigma"][told]).all()
+    assert answer.values["layers_grown"].value == pytest.approx(0.1745 * 20, abs=0.3)
 
 
 def test_no_growth_while_rotating_has_no_rate() -> None:

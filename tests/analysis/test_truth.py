@@ -64,9 +64,9 @@ def test_the_grid(one: Case) -> None:
     "one", [c for c in short_grid(3) if _tellable(c) and _on_harmonic(c)], ids=lambda c: c.name
 )
 def test_growth_on_a_harmonic_of_the_rotation(one: Case) -> None:
-    """There, the rate is undetermined or right within 2 % and three stated sigmas, which say as much."""
+    """There, the rate is undetermined or right within 0.4 % and three stated sigmas."""
     row = run(one)
-    assert np.isnan(row.error) or (abs(row.error) < 2 and abs(row.pull) < 3)
+    assert np.isnan(row.error) or (abs(row.error) < 0.4 and abs(row.pull) < 3)
 
 
 @pytest.mark.slow
