@@ -183,7 +183,7 @@ class SurfaceTracker:
         absolute = undetermined("needs beam energy, screen distance and px per mm (calibration)", "Å")
         if g is not None:
             a = calibration.miller_n * 2.0 * math.pi / (g[0] * self.spacing / self.comb.spacing)
-            shape = SHAPE_DOUBT * self.fwhm / self.spacing
+            shape = math.hypot(SHAPE_DOUBT * self.fwhm / self.spacing, g[1] / g[0])
             absolute = measured(
                 a, a * math.hypot(relative, shape), "Å", "the calibration's own uncertainty comes on top"
             )
