@@ -1,7 +1,8 @@
 """Did the pattern change? Drift-corrected, normalised pictures; clusters with lasting ids; a CUSUM on what is new.
 
-Principal components of the recent pictures take growth oscillation and trend out. The threshold follows from a
-stated false-alarm interval by Siegmund's approximation of the average run length (Sequential Analysis, 1985).
+Principal components of the recent pictures take growth oscillation and trend out. While the substrate rotates, a
+picture is the mean of a whole turn, which depends on no azimuth. The threshold follows from a stated
+false-alarm interval by Siegmund's approximation of the average run length (Sequential Analysis, 1985).
 The idea of clustering RHEED pictures: Vasudevan et al., ACS Nano 8, 10899 (2014).
 """
 

@@ -146,6 +146,9 @@ class GrowthTracker:
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
         since = max(0.0, now - self.counter.at) if self.latest.determined else 0.0
         note = "" if self.latest.determined else f"counted until {self.counter.at:.1f} s, undetermined since"
+        late = self.onset - max(self.counter.since, self.begin)
+        if late * self.counter.rate > 0.3:
+            note = "; ".join(filter(None, (f"counted from {self.onset:.1f} s on, undetermined before", note)))
         return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit, note)
 
 

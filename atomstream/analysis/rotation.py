@@ -55,6 +55,10 @@ class RotationTracker:
     turn: int = 0
     next_refine: int = 0
     found: list[View] = field(default_factory=list)
+    factor: int = 1
+    turn_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    turn_frames: int = 0
+    whole_turns: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @classmethod
     def at(cls, rpm: float, fps: float) -> RotationTracker:
@@ -67,10 +71,12 @@ class RotationTracker:
     def piece(self, frames: Frames, features: Features, centre: float) -> None:
         """Take in frames (N, H, W) of which the specular column is ``centre``."""
         n = len(frames)
+        before = self.last_angles[-1] if len(self.last_angles) else 0.0
         self.last_angles = (self.angle + 360.0 * self.hz / self.fps * np.arange(n)) % 360.0
         self.angle = (self.angle + 360.0 * self.hz / self.fps * n) % 360.0
         factor = bin_factor(frames.shape[1], frames.shape[2], PIXELS)
         small = binned(frames, factor)
+        self.factor = factor
         self.shape, self.centre = small.shape[1:], centre / factor - 0.5 + 0.5 / factor
         flat = small.reshape(n, -1)
         picked = flat[(-self.frames) % self.every :: self.every]
@@ -78,6 +84,27 @@ class RotationTracker:
         if len(picked):
             self._keep(picked)
         self._fill_bins(flat, features)
+        begins = np.flatnonzero(np.diff(self.last_angles, prepend=before) < 0)
+        for part in np.split(flat, begins)[:-1]:
+            self._add_to_turn(part)
+            self._close_turn()
+        self._add_to_turn(flat[begins[-1] if len(begins) else 0 :])
+
+    def _add_to_turn(self, flat: F32) -> None:
+        total = flat.sum(axis=0)
+        self.turn_sum = self.turn_sum + total if self.turn_sum.shape == total.shape else total
+        self.turn_frames += len(flat)
+
+    def _close_turn(self) -> None:
+        if self.turn_frames > 0.98 * self.fps / self.hz:
+            mean = (self.turn_sum / np.float32(self.turn_frames))[None]
+            base = self.whole_turns if self.whole_turns.shape[1:] == mean.shape[1:] else mean[:0]
+            self.whole_turns = np.concatenate([base, mean])
+        self.drop_turn()
+
+    def drop_turn(self) -> None:
+        """Forget the turn begun: frames of it are missing, or the light stepped."""
+        self.turn_sum, self.turn_frames = self.turn_sum[:0], 0
 
     def _keep(self, picked: F32) -> None:
         unit = picked - picked.mean(axis=1, keepdims=True)
@@ -104,9 +131,10 @@ class RotationTracker:
         """Pass over missing frames."""
         self.angle = (self.angle + 360.0 * self.hz / self.fps * n_frames) % 360.0
         self.ring = self.ring[:0]
+        self.drop_turn()
 
     def slow(self, now: float, scene: Scene) -> list[Event]:
-        """Refine the speed when two turns are in the ring; find the views once a turn."""
+        """Refine the speed when two turns are in the ring; find views and changes once a turn."""
         events: list[Event] = []
         if self.frames >= self.next_refine and len(self.ring) * self.every * self.hz / self.fps > 1.2:
             self.next_refine = self.frames + round(0.5 * self.fps / self.hz)
@@ -115,7 +143,16 @@ class RotationTracker:
         if turn > self.turn:
             self.turn = turn
             self._find_views(scene)
-        return events
+        if events:
+            scene.change.restart()
+            self.drop_turn()
+        return [*events, *self._changes(now, scene)]
+
+    def _changes(self, now: float, scene: Scene) -> list[Event]:
+        """Compare whole turns: their mean pictures do not depend on the azimuth."""
+        y, x = (scene.spot.y - scene.pattern.y) / self.factor, (scene.spot.x - scene.pattern.x) / self.factor
+        turns, self.whole_turns = self.whole_turns, self.whole_turns[:0]
+        return [e for turn in turns for e in scene.change.feed(now, turn.reshape(self.shape), (y, x))]
 
     def _refine(self, now: float) -> list[Event]:
         lag, sigma = repeat_lag(self.ring, self.fps / self.every / self.nominal_hz)

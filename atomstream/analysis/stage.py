@@ -240,6 +240,8 @@ def end_block(stage: Stage) -> None:
     stage.fresh += events
     if events:
         scene.change.restart()
+        if scene.rotation:
+            scene.rotation.drop_turn()
     scene.growth.feed(lit)
     if stage.slow_frames:
         _end_slow(stage, times)

@@ -70,6 +70,7 @@ def take_rotation(stage: Stage, rpm: float) -> None:
     take_mark(stage, Event(stage.now_s, "rotation", f"rotation at {rpm:g} rpm", rpm))
     if stage.scene is not None:
         stage.scene.rotation = RotationTracker.at(rpm, stage.fps) if rpm else None
+        stage.scene.change.restart()
 
 
 def take_regions(stage: Stage, regions: list[Region]) -> None:

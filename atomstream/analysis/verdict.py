@@ -19,6 +19,9 @@ MAX_SIGMA = 0.08
 ROTATION_DOUBT = 0.002
 """Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""
 
+FEW_CYCLES = 0.025
+"""Relative doubt of a rate from two oscillations: growth that began within the window bends all fair models alike."""
+
 MAX_STAND_IN = 1.5
 """Beyond, the rotation's side bands of the oscillation pull the rate by about 1 %, in simulated growths."""
 
@@ -67,6 +70,7 @@ def judge(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
     weights = np.array([1.0 / max(f.sigma_hz / f.frequency, 1e-5) ** 2 for f in fits])
     rate, spread = _weighted(np.array([f.frequency for f in fits]), weights)
     sigma = math.hypot(spread, best.sigma_hz)
+    sigma = math.hypot(sigma, FEW_CYCLES * rate * (2.0 / max(best.cycles, 1.0)) ** 4)
     if window.nuisance is not None:
         sigma = math.hypot(sigma, ROTATION_DOUBT * rate * stand_in(window, best))
     if sigma > MAX_SIGMA * rate:

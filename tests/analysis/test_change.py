@@ -59,3 +59,14 @@ def test_cluster_ids_last() -> None:
     clusters = Clusters()
     ids = [clusters.assign((v + rng.normal(0, 0.002, 300)).astype(np.float32))[0] for v in (a, a, b, b, a, b)]
     assert ids == [0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.slow
+def test_roughening_is_a_change_while_rotating() -> None:
+    """While the substrate turns, whole turns are compared: growth is no change, roughening is one."""
+    plain = {"fps": 20.0, "rpm": 30.0, "rate_ml_s": 0.31}
+    assert [e for e in Film(50, **plain).analysed().events if e.kind == "change"] == []
+    answer = Film(46, roughening_at_s=24.0, **plain).analysed()
+    changes = [e.time_s for e in answer.events if e.kind == "change"]
+    assert len(changes) == 1
+    assert 22 < changes[0] < 32
