@@ -11,7 +11,7 @@ from atomstream.analysis.arrays import F64
 from atomstream.analysis.cadence import doubt
 from atomstream.analysis.common_light import LIGHT_SHARE, THE_LIGHT, light_share
 from atomstream.analysis.light import Lit
-from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace
+from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, still_before
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.slowtrace import SlowTrace
 from atomstream.analysis.values import Value, measured, undetermined
@@ -99,17 +99,30 @@ class GrowthTracker:
         return self.latest
 
     def _follow(self, rotation_hz: float) -> None:
-        t, y = self._prepared(self.onset)
-        self.latest = self._doubted(analyse_trace(t, y, float(self.latest.rate), rotation_hz), rotation_hz)
+        self._fit(self.onset, float(self.latest.rate), rotation_hz)
 
     def _search(self, now: float, rotation_hz: float) -> None:
-        t, y = self._prepared(self.begin)
-        self.latest = self._doubted(analyse_trace(t, y, None, rotation_hz), rotation_hz)
+        t, _ = self._fit(self.begin, None, rotation_hz)
         # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
         self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
         if self.latest.determined and len(t):
             whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
-            self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
+            begun = self.begin if whole else float(t[-1]) - self.latest.span_s
+            self.onset = max(self.onset, begun)
+
+    def _fit(self, since: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, F64]:
+        """Fit the trace from ``since`` on; where the growth shows to have begun later, from there."""
+        t, y = self._prepared(since)
+        found = analyse_trace(t, y, near_hz, rotation_hz)
+        if found.best is not None and found.span_s > 0.95 * (t[-1] - t[0]):
+            still = still_before(t, y, float(found.rate), rotation_hz)
+            if still > 0:
+                begun = t >= t[0] + still
+                again = analyse_trace(t[begun], y[begun], float(found.rate), rotation_hz)
+                if again.determined:
+                    found, self.onset = again, float(t[0]) + still
+        self.latest = self._doubted(found, rotation_hz)
+        return t, y
 
     def _doubted(self, found: Oscillation, rotation_hz: float) -> Oscillation:
         """Refuse what is the light's; add the doubt of the frames' clock."""
@@ -148,7 +161,7 @@ class GrowthTracker:
         note = "" if self.latest.determined else f"counted until {self.counter.at:.1f} s, undetermined since"
         late = self.onset - max(self.counter.since, self.begin)
         if late * self.counter.rate > 0.3:
-            note = "; ".join(filter(None, (f"counted from {self.onset:.1f} s on, undetermined before", note)))
+            note = "; ".join(filter(None, (f"counted from {self.onset:.1f} s on", note)))
         return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit, note)
 
 

@@ -7,11 +7,13 @@ Source of the physics: Cohen, Petrich, Pukite, Whaley & Arrott, Surf. Sci. 216, 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.arrays import F64
-from atomstream.analysis.verdict import Oscillation, judge, nothing
+from atomstream.analysis.verdict import MIN_CYCLES, Oscillation, judge, nothing
 from atomstream.analysis.window import Window, cut_window
 
 MAX_CYCLES = 8.0
@@ -19,6 +21,9 @@ FAIR = (varpro.Model(1, True), varpro.Model(2, True))
 PLAIN = (varpro.Model(1, False), varpro.Model(2, False))
 MIN_TURNS = 2.4
 """With under two turns and a bit, the rotation's harmonics and a wrong rate explain a trace together."""
+
+BEGUN = 0.65
+"""What cutting up to a period off the start of a growth leaves of the residual, at the least."""
 
 TOO_SHORT = "too few samples yet; keep streaming"
 
@@ -127,6 +132,30 @@ def fit_window(
                 found.append(one)
                 near_hz, decay = one.frequency, one.decay  # a good place for the next to begin
     return judge(window, found)
+
+
+def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
+    """Seconds from the trace's start until the oscillation of about ``hz`` begins, in quarter periods; 0 if at once.
+
+    Without the stretch in which nothing grew a fit leaves much less; cutting growth itself changes little.
+    """
+    window = cut_window(
+        t, np.log(np.clip(y, 1e-12, None)) if rotation_hz else y, float(t[-1] - t[0]), rotation_hz
+    )
+
+    def left(quarters: int) -> float:
+        part = window.after(0.25 * quarters / hz) if quarters else window
+        if part.span_s * hz < MIN_CYCLES:
+            return math.inf
+        one = varpro.fit(part.t, part.y, hz, FAIR[0], 0.05 * hz, part.nuisance)
+        return one.rms if one else math.inf
+
+    whole = left(0)
+    if min(left(2), left(4)) > BEGUN * whole:
+        return 0.0
+    rms = np.array([whole, *(left(k) for k in range(1, 9))])
+    first = int(np.flatnonzero(rms < 1.25 * rms.min())[0])
+    return 0.25 * first / hz
 
 
 def _starts(t: F64, near_hz: float) -> list[float]:

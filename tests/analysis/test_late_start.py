@@ -1,0 +1,32 @@
+"""Growth that begins some time after the camera: the still stretch spoils neither rate nor count."""
+
+from __future__ import annotations
+
+import pytest
+from growth_kit import Film, layer_trace
+
+from atomstream.analysis.oscillation import still_before
+
+
+@pytest.mark.parametrize(
+    ("spec", "seconds"),
+    [
+        ({"rate_ml_s": 0.2525, "tau_ml": 5.0, "growth_start_s": 3.0}, 16),
+        ({"rate_ml_s": 0.4, "growth_start_s": 2.0}, 14),
+        ({"rate_ml_s": 0.2049, "rpm": 15.0, "tau_ml": 9.0, "growth_start_s": 3.0}, 30),
+    ],
+)
+def test_a_late_start_is_seen(spec: dict, seconds: float) -> None:
+    """Rate within 0.4 % and three sigmas, layers within a fifth; what is counted from when is said."""
+    values = Film(seconds, fps=20.0, hum=0.0, **spec).analysed().values
+    rate, layers = values["growth_rate_ml_s"], values["layers_grown"]
+    assert rate.value == pytest.approx(spec["rate_ml_s"], rel=0.004)
+    assert abs(rate.value - spec["rate_ml_s"]) < 3 * rate.sigma
+    assert layers.value == pytest.approx(spec["rate_ml_s"] * (seconds - spec["growth_start_s"]), abs=0.2)
+    assert "counted from" in layers.note
+
+
+@pytest.mark.parametrize("tau", [3.0, 12.0])
+def test_growth_from_the_start_is_not_cut(tau: float) -> None:
+    """Damping makes the end of a growth quieter than its start; that is no late start."""
+    assert still_before(*layer_trace(0.4, 15, tau=tau), 0.4) == 0
