@@ -90,6 +90,13 @@ class SlowTrace:
             self.fps = 1.0 / clock.period_s
             self.decimator, self.beside = Decimator(wanted), Decimator(wanted)
 
+    def camera_fps(self) -> float:
+        """Frames a second by their stamps where these differ from the stated rate by more than 0.2 %, else that."""
+        if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * SETTLE_S:
+            return self.stated_fps
+        fps = 1.0 / self.clock().period_s
+        return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
+
     def clock(self) -> Clock:
         """What is to be believed of the stamps of the fine samples."""
         return believed_times(self.fine_t, self.fine_n)

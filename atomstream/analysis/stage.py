@@ -273,6 +273,7 @@ def _end_slow(stage: Stage, times: F64) -> None:
             moved = (scene.spot.y - scene.pattern.y, scene.spot.x - scene.pattern.x)
             stage.fresh += scene.change.feed(now, picture, moved)
         else:
+            scene.rotation.fps = scene.growth.trace.camera_fps()
             stage.fresh += scene.rotation.slow(now, scene)
     stage.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in stage.lines}
     scene.growth.tick(now, scene.rotation_hz)

@@ -61,6 +61,14 @@ def test_two_turns_are_not_taken_for_more() -> None:
     assert answer.values["layers_grown"].value == pytest.approx(0.1745 * 20, abs=0.3)
 
 
+def test_the_frames_own_clock_counts_for_the_rotation_too() -> None:
+    """Frames that come 2 % more slowly than stated: speed and rate are those of their own times."""
+    film = Film(24, rpm=15.0, rate_ml_s=0.31, fps=30.0, hum=0.0)
+    values = film.analysed(rpm=15.0 / 1.02, times_s=1.02 * np.arange(len(film)) / 30.0).values
+    assert values["rotation_rpm"].value == pytest.approx(15.0 / 1.02, rel=0.003)
+    assert values["growth_rate_ml_s"].value == pytest.approx(0.31 / 1.02, rel=0.004)
+
+
 def test_no_growth_while_rotating_has_no_rate() -> None:
     """The rotation's own modulation is never taken for growth."""
     answer = Film(20, rpm=15.0, rate_ml_s=0.0).analysed()
