@@ -22,8 +22,11 @@ ROTATION_DOUBT = 0.002
 FEW_CYCLES = 0.025
 """Relative doubt of a rate from two oscillations: growth that began within the window bends all fair models alike."""
 
-MAX_STAND_IN = 1.5
+MAX_STAND_IN = 1.6
 """Beyond, the rotation's side bands of the oscillation pull the rate by about 1 %, in simulated growths."""
+
+STRONG_HARMONICS = 6
+"""A turn modulates the light little at twice a harmonic above this one, so its side bands do not pull the rate."""
 
 BAND_LIMIT = 1.4
 """Samples of a slow trace to one independent one, after the anti-alias filter."""
@@ -113,8 +116,8 @@ def refusal(window: Window, best: varpro.Fit) -> str:
     if best.cycles < MIN_CYCLES:
         more = (MIN_CYCLES - best.cycles) / best.frequency
         return f"only {best.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
-    if stand_in(window, best) > MAX_STAND_IN:
-        k = max(1, round(best.frequency / window.rotation_hz))
+    k = max(1, round(best.frequency / window.rotation_hz)) if window.rotation_hz else 0
+    if 0 < k <= STRONG_HARMONICS and stand_in(window, best) > MAX_STAND_IN:
         return f"the oscillation lies too near to {k} times the rotation to be told from it; another speed would help"
     rate = (len(window.t) - 1) / window.span_s
     # five samples a period, so that its second harmonic is no alias
