@@ -59,6 +59,8 @@ class Ending:
             await asyncio.wait([self._task], timeout=limit)
         finally:
             watch.cancel()
+        if self._stream.ledger.closed:
+            await asyncio.wait([self._task])  # ended: only the journal's word of it is left
         if not self._task.done():
             raise drain_timeout(self._stream, f"finalize waited {limit:g} s", self._cause())
         if self._task.cancelled():

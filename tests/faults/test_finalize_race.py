@@ -1,0 +1,47 @@
+"""finalize() whose time runs out just as the server has acknowledged the end (P20)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from pathlib import Path
+
+import pytest
+from fault_kit import FPS, Film
+from live_server import Serve
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.spool import StreamSpool
+from atomstream.streaming import ending
+
+FILM = Film(3, height=4, width=5)
+
+
+async def test_what_is_closed_is_not_told_as_open(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the server has acknowledged the end, finalize returns its report, however short its time was."""
+    server, reached, go_on, ended = await serve(), threading.Event(), threading.Event(), ending._ended
+
+    def slow(spool: StreamSpool) -> object:
+        reached.set()
+        go_on.wait()
+        return ended(spool)
+
+    monkeypatch.setattr(ending, "_ended", slow)
+    async with AsyncRHEEDStreamer(
+        server.api_key, server.url, None, tmp_path, spool_min_free_bytes=0, clock_sync=False
+    ) as made:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data_id = await made.initialize(FPS, 0.0, FILM.n)
+        await made.push(data_id, 0, FILM.chunk(0))
+        patient = asyncio.create_task(made.finalize(data_id, 60.0))
+        await asyncio.to_thread(reached.wait)
+        hasty = asyncio.create_task(made.finalize(data_id, 0.0))
+        for _ in range(20):  # its time runs out in the loop's next turn
+            await asyncio.sleep(0)
+        go_on.set()
+        assert (await hasty)["closed"]
+        assert await patient == await hasty
