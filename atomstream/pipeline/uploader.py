@@ -18,6 +18,7 @@ from atomstream.errors import (
     ConnectionFailedError,
     RecordCorruptError,
     ServiceError,
+    SpoolError,
     StreamGoneError,
 )
 from atomstream.pipeline.breaker import Breaker
@@ -30,6 +31,8 @@ from atomstream.records import Receipt
 log = logging.getLogger("atomstream.uploader")
 
 LOOK_S: Final = 0.25
+READ_TRIES: Final = 5
+"""Of a record that the disk can't read; then it is put into quarantine, where it can be read again later."""
 
 
 class Outcomes(Protocol):
@@ -163,6 +166,10 @@ class Uploader:
             self._endpoint.gave_up(endpoint_ticket)
             lane.breaker.gave_up(lane_ticket)
             self._outcomes.refused(parcel, str(error))
+        except SpoolError as error:
+            self._endpoint.gave_up(endpoint_ticket)
+            lane.breaker.gave_up(lane_ticket)
+            self._unreadable(parcel, error)
         except Exception:
             # Nothing is known against the chunk: it stays pending, and what is on disk stays there.
             self._endpoint.gave_up(endpoint_ticket)
@@ -174,6 +181,14 @@ class Uploader:
             if lane.breaker.succeeded():
                 log.warning("Stream %s: uploads go on.", parcel.spec.data_id)
             self._outcomes.stored(parcel, receipt)
+
+    def _unreadable(self, parcel: Parcel, error: SpoolError) -> None:
+        parcel.attempts += 1
+        if parcel.attempts >= READ_TRIES:
+            self._outcomes.refused(parcel, str(error))
+            return
+        log.warning("%s It is read again.", error)
+        self._lanes.put_later(parcel, delay_s(parcel.attempts))
 
     def _reached(self, parcel: Parcel) -> None:
         if self._endpoint.succeeded():

@@ -1,0 +1,66 @@
+"""Records that the disk can't read back while the stream that wrote them goes on (P13)."""
+
+from __future__ import annotations
+
+import errno
+import io
+import warnings
+from pathlib import Path
+
+import pytest
+from fault_kit import FPS, Film
+from live_server import LiveServer, Serve
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.pipeline import retry
+from atomstream.records import StreamReport
+from atomstream.spool import Disk
+
+FILM = Film(7, n=4, height=16, width=20)
+COUNT = 20
+
+
+async def reported(
+    server: LiveServer, spool: Path, monkeypatch: pytest.MonkeyPatch, record: str, failures: int
+) -> StreamReport:
+    """A stream's report whose chunks were read back from a disk that fails to open ``record`` so often."""
+    left, open_read = [failures], Disk.open_read
+
+    def failing(disk: Disk, path: Path) -> io.FileIO:
+        if path.name == record and left[0]:
+            left[0] -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return open_read(disk, path)
+
+    monkeypatch.setattr(Disk, "open_read", failing)
+    monkeypatch.setattr(retry, "BASE_S", 0.01)
+    async with AsyncRHEEDStreamer(
+        server.api_key, server.url, None, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=6000
+    ) as made:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            data_id = await made.initialize(FPS, 0.0, FILM.n)
+        await server.stop()
+        for index in range(COUNT):
+            await made.push(data_id, index, FILM.chunk(index))
+        await server.start()
+        return await made.finalize(data_id, 60.0)
+
+
+async def test_a_read_that_fails_is_tried_again(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some EIO on a record that waits for its upload: the stream goes on, and all of it arrives."""
+    report = await reported(await serve(), tmp_path, monkeypatch, "chunk-00000003.rec", 3)
+    assert (report["chunks_uploaded"], report["lost"]) == (COUNT, [])
+
+
+async def test_a_record_that_stays_unreadable_costs_only_itself(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO for ever on one record: it is put into quarantine and reported, and the others arrive."""
+    with pytest.warns(RuntimeWarning, match="3"):
+        report = await reported(await serve(), tmp_path, monkeypatch, "chunk-00000003.rec", 10**6)
+    assert (report["chunks_uploaded"], report["chunks_failed"]) == (COUNT - 1, 1)
+    assert [index for index, _ in report["lost"]] == [3]
+    assert list(tmp_path.rglob("quarantine/chunk-00000003.rec"))
