@@ -40,7 +40,7 @@ class FrameCompressor:
     def compress(self, views: Sequence[memoryview]) -> list[bytes]:
         """One zstd frame for each view; the GIL is released while each is made."""
         first = self._first(views[0])
-        return [first, *map(self._chosen.compress, views[1:])]
+        return [_exact(first), *(_exact(self._chosen.compress(view)) for view in views[1:])]
 
     def checksum(self, view: memoryview) -> bytes:
         """The content checksum (4 bytes) that the view's zstd frame ends with, whatever the parameters."""
@@ -55,6 +55,11 @@ class FrameCompressor:
         best = next(k for k, body in enumerate(bodies) if len(body) <= limit)
         self._chosen, self._ratio = self._candidates[best], view.nbytes / len(bodies[best])
         return bodies[best]
+
+
+def _exact(body: bytes) -> bytes:
+    """``body`` in memory of its own size: zstandard's takes the most that it might have had, twice as much."""
+    return bytes(memoryview(body))
 
 
 def _fast(hash_log: int) -> zstandard.ZstdCompressor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import zstandard
@@ -64,3 +66,19 @@ def test_parts_of_a_picture_have_their_own_code() -> None:
     view = frame.data.cast("B")
     plain = len(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(view))
     assert len(FrameCompressor(1).compress([view])[0]) < 0.95 * plain
+
+
+def test_compressed_frames_hold_what_they_are_charged() -> None:
+    """The memory of compressed frames is their length, not the most that they might have had (P7)."""
+    frames = np.random.default_rng(5).poisson(8, (50, 120, 160)).astype(np.uint8)
+    views = [memoryview(frame.data).cast("B") for frame in frames]
+    compressor = FrameCompressor(1)
+    compressor.compress(views)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        bodies = compressor.compress(views)
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held < 1.1 * sum(map(len, bodies))
