@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from atomstream.server.live.shared_frames import SharedFrames, Slot
 
@@ -54,3 +55,15 @@ async def test_no_room_on_the_disk(tmp_path: Path) -> None:
     assert shared.borrow(1 << 61) is None
     await shared.close()
     assert not list(tmp_path.iterdir())
+
+
+async def test_what_is_still_lent_at_the_end() -> None:
+    """A slot that nobody gives back, or too late, keeps no file open."""
+    shared = SharedFrames(10_000)
+    kept, late = await slot_of(shared, 600), await slot_of(shared, 600)
+    await shared.close()
+    shared.give_back(late)
+    for slot in (kept, late):
+        with pytest.raises(ValueError, match="closed"):
+            slot.write(0, 0, np.zeros((2, 2), np.uint8))
+        assert not slot.path.exists()

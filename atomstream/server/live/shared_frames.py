@@ -62,6 +62,8 @@ class SharedFrames:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._free: list[Slot] = []
+        self._lent: set[Slot] = set()
+        self._closed = False
         self._total = 0
         self._making: set[asyncio.Task[None]] = set()
         self._folder: Path | None = None
@@ -72,6 +74,7 @@ class SharedFrames:
         fitting = [slot for slot in self._free if nbytes <= slot.nbytes <= 2 * nbytes]
         if fitting:
             self._free.remove(fitting[-1])
+            self._lent.add(fitting[-1])
             return fitting[-1]
         self._make_room(nbytes)
         if self._total + nbytes <= self._max_bytes:
@@ -105,15 +108,21 @@ class SharedFrames:
 
     def give_back(self, slot: Slot) -> None:
         """The frames in it were analysed, or will not be."""
-        self._free.append(slot)
+        self._lent.discard(slot)
+        if self._closed:
+            slot.close()
+        else:
+            self._free.append(slot)
 
     async def close(self) -> None:
         """Give everything back; no worker runs any more."""
         if self._making:
             await asyncio.wait(tuple(self._making))
-        for slot in self._free:
+        self._closed = True
+        for slot in (*self._free, *self._lent):  # an upload cut short by the stop gives nothing back
             slot.close()
         self._free.clear()
+        self._lent.clear()
         if self._folder is not None:
             for path in self._folder.iterdir():
                 with contextlib.suppress(OSError):
