@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolFullError
@@ -62,6 +62,7 @@ class StreamSpool:
         self._busy: set[int] = set()
         self._idle = threading.Condition()
         self._unsure: set[int] = set()
+        self._digests: dict[int, bytes] = {}
         self._settled = bytearray()  # a byte a chunk: a set would take 60
         for index, state in history.states.items():
             self._set_settled(index, state != "pending")
@@ -90,11 +91,14 @@ class StreamSpool:
         """
         with self._alone_with(shard.index):
             if self._is_settled(shard.index):
+                with suppress(SpoolError):  # so that a later process knows other frames under its index (P5)
+                    self.journal.append(Entry("accepted", shard.index, shard.digest))
                 return None
             self._make_sure(shard.index)
             if shard.index in self._records:
                 return self._there_already(shard)
             chunk = self._files.write(shard)
+            self._digests[chunk.index] = shard.digest
             self._note_record(chunk.index, chunk.nbytes)
             return chunk
 
@@ -234,8 +238,9 @@ class StreamSpool:
     def _note_end(self, entry: Entry) -> None:
         # An entry that was refused may stand in the file all the same (its fsync failed, not its write).
         self._unsure.add(entry.index)
-        self.journal.append_durable(entry)
+        self.journal.append_durable(replace(entry, digest=self._digests.get(entry.index, b"")))
         self._unsure.discard(entry.index)
+        self._digests.pop(entry.index, None)
 
     def _make_sure(self, index: int) -> None:
         # So before such a chunk is acknowledged as safe, the journal says that it has not ended.

@@ -201,3 +201,19 @@ def test_another_streams_chunk(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="in the spool of"):
         stream.put(shard(0, data_id="another"))
     stream.close()
+
+
+def test_what_was_stored_is_still_known(tmp_path: Path) -> None:
+    """The next process knows the content of settled chunks, written to disk before that or not (P5)."""
+    stream = new_stream(tmp_path)
+    stream.put(shard(0))
+    stream.forget(0)
+    stream.forget(1)
+    assert stream.put(shard(1)) is None
+    stream.put(shard(2))
+    stream.quarantine(2, "refused")
+    stream.close()
+    again = reopened(tmp_path)
+    assert again.history.digests == {index: shard(index).digest for index in range(3)}
+    assert again.history.states == {0: "stored", 1: "stored", 2: "quarantined"}
+    again.close()
