@@ -19,6 +19,7 @@ from atomstream.errors import (
     StreamGoneError,
     UnknownStreamError,
 )
+from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
 from atomstream.records import ClockStatus, Stamp, StreamReport, StreamSpec
@@ -98,7 +99,7 @@ class Engine:
             await self.endings[data_id].over()
         await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
         if stream.recovered:  # resume() made it a live one meanwhile otherwise
-            log.warning("Stream %s: all that an earlier process left is delivered.", data_id)
+            log.warning("Stream %s: %s", data_id, _what_became(stream.ledger))
             self.pipeline.let_go(stream)
 
     def _end_recovered(self, stream: Stream) -> None:
@@ -302,3 +303,15 @@ def _warn_of_rest(stream: Stream, drain_s: float) -> None:
             data_id,
             ledger.pending,
         )
+
+
+def _what_became(ledger: Ledger) -> str:
+    """One sentence of the truth about what an earlier process left."""
+    aside = ledger.counts()["quarantined"]
+    if not aside:
+        return "all that an earlier process left is delivered."
+    chunks = "1 chunk" if aside == 1 else f"{aside} chunks"
+    return (
+        f"what an earlier process left is delivered but for {chunks} in quarantine; `atomstream spool list` shows "
+        "them, and why."
+    )

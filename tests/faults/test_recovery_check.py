@@ -75,6 +75,21 @@ async def test_a_flipped_bit_is_told_while_the_server_is_away(
         np.testing.assert_array_equal(archive.frames(at, at + FILM.n), FILM.chunk(index))
 
 
+async def test_what_is_in_quarantine_is_not_called_delivered(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log's last word on what an earlier process left tells how many chunks are in quarantine."""
+    server = await serve()
+    await left_behind(server, tmp_path)
+    (record,) = tmp_path.rglob("chunk-00000001.rec")
+    flip(record, record.stat().st_size - 30)
+    await server.start()
+    async with streamer(server, tmp_path):
+        while "an earlier process left is delivered" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert "delivered but for 1 chunk in quarantine" in caplog.text
+
+
 async def test_a_close_in_the_middle_of_the_check_loses_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
