@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from live_server import Serve
 from wire_client import START_MS, WireClient
 
 from atomstream.analysis import Box, analyze
+from atomstream.server import dashboard
+from atomstream.server.routes.live_words import RANGES
 
 BOX = {
     "type": "box",
@@ -163,3 +167,37 @@ async def test_rotation_is_an_event_of_its_own(serve: Serve) -> None:
         assert (await follow(client, data_id))[-1]["type"] == "end"
     assert [event["by"] for event in listed if event["kind"] == "rotation"] == ["user"]
     assert len(batches(messages)[-1]["segments"]) == 2
+
+
+@pytest.mark.slow
+async def test_calibration_after_the_end(serve: Serve) -> None:
+    """A calibration of a finished stream has it analysed again: lengths from the first frame's results on."""
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        first = await analysed(client, data_id, growth())
+        path = f"/rheed/stream/{data_id}/calibration"
+        assert (await client.ask("PUT", path, {"layer_thickness_nm": 0.3905}))[0] == 200
+        (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
+    assert final["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam_energy": 20000.0}, {"px_per_mm": 0.0}, {"miller_n": -1.0}, {"incidence_deg": 45.0}]
+)
+async def test_calibrations_that_cannot_be_meant(serve: Serve, wrong: dict[str, float]) -> None:
+    """A number in the wrong unit is refused with its name and range, and nothing is changed."""
+    async with WireClient(await serve()) as client:
+        path = f"/rheed/stream/{await client.create(fps_capture_rate=FPS)}/calibration"
+        status, reply = await client.ask("PUT", path, wrong)
+        assert status == 400
+        assert next(iter(wrong)) in reply["detail"]
+        assert (await client.ask("GET", path))[1] == {}
+
+
+def test_the_page_has_the_same_ranges() -> None:
+    """What the dialog of the stream's page accepts is what the server accepts."""
+    page = (Path(dashboard.__file__).parent / "static" / "stream.html").read_text(encoding="utf-8")
+    fields = re.findall(r'name="(\w+)" data-low="([\d.]+)" data-high="([\d.]+)"', page)
+    assert {name: (float(low), float(high)) for name, low, high in fields} == {
+        name: bounds[:2] for name, bounds in RANGES.items()
+    }

@@ -91,7 +91,7 @@ class Desk:
     async def _run_live(self, live: LiveStream) -> None:
         await run_in(self._means.threads, self.store.begin)
         await live.run()
-        if live.filled_late:
+        if live.filled_late or live.calibrated_late:
             await self._run_again()
         await live.close()
         self._live = None
@@ -212,8 +212,15 @@ class Desk:
         self._trace_back(checked)
         return checked
 
+    async def calibrate(self, calibration: Plain) -> None:
+        """Set the calibration: of a running analysis from now on, of an ended one by analysing it again."""
+        await self.say({"what": "calibration", "calibration": calibration})
+        whole_again = self._again is not None and self._again.is_whole
+        if whole_again or (self._live is None and self.store.ended):
+            self._settle()
+
     async def say(self, word: Plain) -> None:
-        """Keep a word of another kind: a calibration, an azimuth's label."""
+        """Keep a word of another kind: an azimuth's label."""
         async with self._saying:
             await run_in(self._means.threads, self.inputs.say, word)
         self._news()

@@ -93,6 +93,11 @@ class LiveStream:
         """The user said something."""
         self._wake.set()
 
+    @property
+    def calibrated_late(self) -> bool:
+        """Whether a calibration was said that the analysis, which was ending, did not hear."""
+        return any(word["what"] == "calibration" for word in self._inputs.words[self._told :])
+
     async def close(self) -> None:
         """Let the analyser go."""
         with suppress(WorkerDiedError, JobFailedError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
@@ -73,6 +73,18 @@ class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     reference_spacing_px: float | None = None
 
 
+RANGES: Final = {
+    "beam_energy": (1.0, 200.0, "keV"),
+    "screen_sample_distance": (10.0, 5000.0, "mm"),
+    "px_per_mm": (0.1, 1000.0, "px/mm"),
+    "incidence_deg": (0.0, 15.0, "degrees"),
+    "layer_thickness_nm": (0.01, 100.0, "nm"),
+    "miller_n": (0.01, 100.0, ""),
+    "reference_spacing_px": (1.0, 10000.0, "px"),
+}
+"""What can be meant: wider than any RHEED chamber, narrow enough to catch eV for keV and Å for mm."""
+
+
 async def list_events(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/events``: the user's and the analysis', by time."""
     desk = await desk_of(request)
@@ -123,12 +135,24 @@ async def get_calibration(request: web.Request) -> web.Response:
 
 
 async def put_calibration(request: web.Request) -> web.Response:
-    """``PUT /rheed/stream/{data_id}/calibration``: from now on; analyse again to have it from the start."""
+    """``PUT /rheed/stream/{data_id}/calibration``: from now on; a finished stream is analysed again with it."""
     desk, wanted = await desk_of(request), await read_json(request, CalibrationBody)
     plain: dict[str, Any] = msgspec.to_builtins(wanted)
+    _check_ranges(plain)
     try:
         Calibration(**plain)
     except ConfigError as error:
         raise RefusedError(400, f"{error}. Nothing was changed.") from None
-    await desk.say({"what": "calibration", "calibration": plain})
+    await desk.calibrate(plain)
     return json_reply(plain)
+
+
+def _check_ranges(calibration: dict[str, Any]) -> None:
+    for name, (low, high, unit) in RANGES.items():
+        value = calibration.get(name)
+        if value is not None and not low <= value <= high:
+            raise RefusedError(
+                400,
+                f"calibration: {name} must lie from {low:g} to {high:g} {unit}".rstrip()
+                + f", not {value:g}. Nothing was changed.",
+            )

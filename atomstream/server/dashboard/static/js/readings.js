@@ -43,7 +43,10 @@ export class Readings {
 
   show(values, { turning, views }) {
     this.showRate(values.growth_rate_ml_s, values.growth_rate_nm_s, values.oscillation_period);
-    for (const [name, , how] of TILES) this.showTile(name, values[name], how, turning);
+    // Strain is the same number against the user's reference: once is enough.
+    const strained = values.referenced_strain?.value ?? null;
+    const shown = strained === null ? values : { ...values, relative_spacing_change: undefined };
+    for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     views.slice(0, MAX_VIEWS).forEach((view) => this.showView(view));
   }
 
@@ -69,6 +72,7 @@ export class Readings {
     const second = thickness?.value ? withSigma(thickness.value, thickness.sigma) : null;
     const perLayer = !none && period?.value ? `one oscillation in ${brief(period.value, 4)} s` : "";
     say(byId("rate-second"), second ? `${second.value} ± ${second.sigma} nm/s` : perLayer);
+    byId("rate-second").classList.toggle("nm", second !== null);
     this.speak(none ? `Growth rate undetermined: ${rate?.why ?? "no results yet"}` : `Growth rate ${text.value} plus or minus ${text.sigma || "unknown"} ${unitText(rate.unit)}`);
   }
 

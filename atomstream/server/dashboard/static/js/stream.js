@@ -1,5 +1,6 @@
 // One stream's page: puts the parts together and hands on what the server says.
 import { ask, logOut } from "./api.js";
+import { Calibration } from "./calibrate.js";
 import { Charts } from "./charts.js";
 import { byId, el, isTyping, say, setHidden, setUpDrawer } from "./dom.js";
 import { Events } from "./events.js";
@@ -30,6 +31,7 @@ const events = new Events(view, ({ time_s: at }) => showMoment(at));
 const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
 const waterfall = new Waterfall(dataId, view);
 const health = new Health();
+const calibration = new Calibration(dataId, () => state.analysis);
 const state = { analysis: null, info: null, skew: 0, newestMs: null, base: { mark: null, counted: 0 } };
 
 const serverNow = () => Date.now() + state.skew;
@@ -48,6 +50,7 @@ async function renew() {
   segments.reset(analysis.segments);
   regions.set(analysis);
   regions.refresh();
+  calibration.show(analysis.calibration);
   takeValues(analysis.values, analysis.views);
   setBase();
   waterfall.load();

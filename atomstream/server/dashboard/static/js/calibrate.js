@@ -1,0 +1,133 @@
+// The calibration: what turns pixels and oscillations into Ångström and nanometres, set by a dialog.
+import { ask } from "./api.js";
+import { byId, say } from "./dom.js";
+import { brief, fixed, unitText, visible } from "./format.js";
+import { tell } from "./marks.js";
+
+const GEOMETRY = ["beam_energy", "screen_sample_distance", "px_per_mm"];
+const TITLES = { beam_energy: "beam energy", screen_sample_distance: "distance", px_per_mm: "scale" };
+
+export class Calibration {
+  /** `analysis()` gives the stream's analysis as it stands, null before it is known. */
+  constructor(dataId, analysis) {
+    this.path = `/rheed/stream/${dataId}/calibration`;
+    this.analysis = analysis;
+    this.form = byId("calibrate-form");
+    this.dialog = byId("calibrate-dialog");
+    byId("calibrate").addEventListener("click", () => this.open());
+    byId("calibrate-cancel").addEventListener("click", () => this.dialog.close());
+    byId("cal-present").addEventListener("click", () => this.takePresent());
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.save();
+    });
+    this.form.addEventListener("input", (event) => {
+      if (event.target.getAttribute("aria-invalid") === "true") this.check(event.target);
+      this.showGives();
+    });
+  }
+
+  get numbers() {
+    return [...this.form.querySelectorAll("input[data-low]")];
+  }
+
+  /** Says in a line what readings are in, and why not in more. */
+  show(known) {
+    const told = describe(known);
+    say(byId("units-note"), told.length ? `Calibrated: ${told.join(" · ")}` : "Relative units: not calibrated for nm/s, Å and strain.");
+  }
+
+  /** Filled with what the server has now, which another page may have set. */
+  async open() {
+    let known = this.analysis()?.calibration ?? {};
+    try {
+      known = await ask(this.path);
+      this.show(known);
+    } catch (error) {
+      tell(`The present calibration is not known: ${error.message}`);
+    }
+    for (const input of this.numbers) {
+      input.value = known[input.name] ?? "";
+      complain(input, "");
+    }
+    this.form.elements.layer_unit.value = known.layer_unit ?? "";
+    say(byId("calibrate-problem"), "");
+    const ended = this.analysis()?.status === "ended";
+    say(byId("calibrate-what"), ended ? "The whole stream is analysed again with it. What is left empty stays in relative units." : "It holds from the next result on. What is left empty stays in relative units.");
+    const spacing = this.present();
+    byId("cal-present").disabled = spacing === null;
+    say(byId("cal-present"), spacing === null ? "No spacing seen yet" : `Take the present ${fixed(spacing, 3)} px`);
+    this.showGives();
+    this.dialog.showModal();
+  }
+
+  present() {
+    return this.analysis()?.values.lattice_spacing?.value ?? null;
+  }
+
+  takePresent() {
+    const input = this.form.elements.reference_spacing_px;
+    input.value = this.present().toFixed(3);
+    complain(input, "");
+    this.showGives();
+  }
+
+  /** The number of a field, null where it is empty, undefined (and told at the field) where it can't be meant. */
+  check(input) {
+    const text = input.value.trim().replace(",", ".");
+    const [low, high] = [Number(input.dataset.low), Number(input.dataset.high)];
+    const value = text === "" ? null : Number(text);
+    const wrong = value !== null && !(value >= low && value <= high);
+    const unit = input.labels[0].querySelector("span")?.textContent ?? "";
+    complain(input, wrong ? `A number from ${low} to ${high} ${unit}`.trim() + ", or nothing." : "");
+    return wrong ? undefined : value;
+  }
+
+  /** What these entries are good for, before they are set. */
+  showGives() {
+    const filled = (name) => this.form.elements[name].value.trim() !== "";
+    const missing = GEOMETRY.filter((name) => !filled(name));
+    const gives = [filled("layer_thickness_nm") && "growth rate in nm/s", missing.length === 0 && "lattice parameter in Å", filled("reference_spacing_px") && "strain"].filter(Boolean);
+    const partly = missing.length > 0 && missing.length < GEOMETRY.length ? ` For Å the ${missing.map((name) => TITLES[name]).join(" and the ")} is missing.` : "";
+    say(byId("calibrate-gives"), (gives.length ? `Gives ${gives.join(", ")}.` : "Gives relative units alone.") + partly);
+  }
+
+  async save() {
+    const body = {};
+    let first = null;
+    for (const input of this.numbers) {
+      const value = this.check(input);
+      if (value === undefined) first ??= input;
+      else if (value !== null) body[input.name] = value;
+    }
+    if (first !== null) {
+      first.focus();
+      return;
+    }
+    const unit = this.form.elements.layer_unit.value.trim();
+    if (unit) body.layer_unit = unit;
+    try {
+      const kept = await ask(this.path, { method: "PUT", body });
+      if (this.analysis()) this.analysis().calibration = kept;
+      this.show(kept);
+      this.dialog.close();
+      tell(this.analysis()?.status === "ended" ? "The calibration is set; the stream is analysed again with it." : "The calibration is set; it holds from the next result on.");
+    } catch (error) {
+      say(byId("calibrate-problem"), error.message);
+    }
+  }
+}
+
+function complain(input, text) {
+  if (text) input.setAttribute("aria-invalid", "true");
+  else input.removeAttribute("aria-invalid");
+  say(byId(`${input.id}-error`), text);
+}
+
+function describe(known) {
+  const told = [];
+  if (known.layer_thickness_nm) told.push(`${brief(known.layer_thickness_nm)} nm a ${visible(unitText(known.layer_unit ?? "monolayer"))}`);
+  if (GEOMETRY.every((name) => known[name])) told.push(`${brief(known.beam_energy)} keV, ${brief(known.screen_sample_distance)} mm, ${brief(known.px_per_mm)} px/mm`);
+  if (known.reference_spacing_px) told.push(`strain against ${brief(known.reference_spacing_px, 5)} px`);
+  return told;
+}

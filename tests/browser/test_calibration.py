@@ -1,0 +1,113 @@
+"""The calibration dialog in a real Chromium: of a running stream and a finished one, by keyboard, with clear errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from growth import Growth
+from live_server import LiveServer
+from wire_client import WireClient
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+ENTRIES = {
+    "Thickness of a layer nm": "0.3905",
+    "Beam energy keV": "20",
+    "Sample to screen mm": "300",
+    "Screen scale px/mm": "3,5",
+}
+"""As the simulator films at half the size; one number with a comma, as half of Europe writes it."""
+
+
+async def at_page(page: Any, growth: Growth, seconds: float) -> None:
+    """A stream's page, when it has a rate."""
+    await growth.push(seconds)
+    await page.goto(growth.path)
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
+
+
+async def calibration_of(server: LiveServer, growth: Growth) -> dict[str, Any]:
+    """What the server keeps."""
+    async with WireClient(server) as client:
+        known: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{growth.data_id}/calibration"))[1]
+    return known
+
+
+async def fill(page: Any) -> None:
+    """Open the dialog and fill it in."""
+    await page.get_by_role("button", name="Calibrate").click()
+    for label, text in ENTRIES.items():
+        await page.get_by_label(label, exact=True).fill(text)
+
+
+async def expect_lengths(page: Any) -> None:
+    """nm/s, Å and strain are on the page, right for the simulated crystal."""
+    await expect(page.locator("#rate-second")).to_have_text(re.compile(r"^0\.31\d* ± .* nm/s$"))
+    lattice = page.locator('.tile[data-name="lattice_parameter"]')
+    await expect(lattice.locator(".value")).to_have_text(re.compile(r"^3\.(89|9[0-2])\d*$"))
+    await expect(lattice.locator(".unit")).to_have_text(" Å")
+    await expect(page.locator('.tile[data-name="referenced_strain"] .unit')).to_have_text(" %")
+
+
+async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """Relative units are said; once set, the next result is in nm/s, Å and strain; the dialog knows what is set."""
+    page = logged_in
+    await at_page(page, growth, 12.0)
+    await expect(page.locator("#units-note")).to_contain_text("Relative units")
+    await expect(page.locator('.tile[data-name="lattice_parameter"]')).to_be_hidden()
+    await fill(page)
+    await expect(page.locator("#calibrate-gives")).to_have_text(
+        "Gives growth rate in nm/s, lattice parameter in Å."
+    )
+    await page.get_by_role("button", name=re.compile("^Take the present")).click()
+    await page.get_by_role("button", name="Set", exact=True).click()
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await growth.push(4)
+    await expect_lengths(page)
+    await expect(page.locator("#units-note")).to_contain_text("20 keV, 300 mm, 3.5 px/mm")
+    assert (await calibration_of(server, growth))["px_per_mm"] == 3.5
+    await page.reload()
+    await page.get_by_role("button", name="Calibrate").click()
+    await expect(page.get_by_label("Beam energy keV")).to_have_value("20")
+
+
+async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -> None:
+    """Of a stream that has ended all results are made again with it, on the page that is open."""
+    page = logged_in
+    await at_page(page, growth, 12.0)
+    await growth.streamer.finalize(growth.data_id)
+    await expect(page.locator("#status")).to_have_text("Complete")
+    await page.reload()
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
+    await fill(page)
+    await page.get_by_role("button", name=re.compile("^Take the present")).click()
+    await page.get_by_role("button", name="Set", exact=True).click()
+    await expect_lengths(page)
+
+
+async def test_wrong_entries_are_told_at_their_field(
+    logged_in: Any, growth: Growth, server: LiveServer
+) -> None:
+    """eV for keV and words are refused beside the field, which has the focus; Escape leaves all as it was."""
+    page = logged_in
+    await at_page(page, growth, 12.0)
+    await page.get_by_role("button", name="Calibrate").press("Enter")
+    energy = page.get_by_label("Beam energy keV")
+    await energy.fill("20000")
+    await page.get_by_label("Sample to screen mm").fill("far")
+    await page.keyboard.press("Enter")
+    await expect(energy).to_be_focused()
+    await expect(energy).to_have_attribute("aria-invalid", "true")
+    await expect(page.locator("#cal-beam_energy-error")).to_have_text(
+        "A number from 1 to 200 keV, or nothing."
+    )
+    await expect(page.locator("#cal-screen_sample_distance-error")).not_to_be_empty()
+    await energy.fill("20")
+    await expect(page.locator("#cal-beam_energy-error")).to_be_empty()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    assert await calibration_of(server, growth) == {}
