@@ -20,6 +20,7 @@ import numpy as np
 from atomstream.config import ClientSettings
 from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
 from atomstream.pipeline.buffers import BufferPool, as_frames
+from atomstream.pipeline.copying import copy_together
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit, Waiter
 from atomstream.pipeline.keeper import Keeper
@@ -170,7 +171,7 @@ class Intake:
             if offer.copy or not frames.flags.c_contiguous:
                 buffer = self._pool.take(frames.nbytes)
                 target = as_frames(buffer, frames.shape, frames.dtype.newbyteorder("="))
-                np.copyto(target, frames)
+                copy_together(target, frames, self._copiers)
                 frames = target
             stream.fix_geometry(frames.shape[1:], frames.dtype.newbyteorder("="))
             index = stream.ledger.accept(offer.index)
