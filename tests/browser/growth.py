@@ -25,9 +25,9 @@ class Growth:
         self.data_id = data_id
         self.spec = spec
         self.chunks = 0
-        self._simulator = Simulator(spec)
+        self.simulator = Simulator(spec)
         # Stamped so that the stream reaches up to now when ``length_s`` were pushed.
-        self._start_ms = 1000.0 * (time.time() - length_s)
+        self.start_ms = 1000.0 * (time.time() - length_s)
 
     @classmethod
     @asynccontextmanager
@@ -45,8 +45,8 @@ class Growth:
     async def push(self, seconds: float) -> None:
         """Send the next frames and wait until the server has them."""
         for _ in range(round(seconds * FPS / CHUNK)):
-            frames = self._simulator.frames(self.chunks * CHUNK, CHUNK)
-            stamp = self._start_ms + 1000.0 * self.chunks * CHUNK / FPS
+            frames = self.simulator.frames(self.chunks * CHUNK, CHUNK)
+            stamp = self.start_ms + 1000.0 * self.chunks * CHUNK / FPS
             await self.streamer.push(self.data_id, self.chunks, frames, stamp)
             self.chunks += 1
         await self.streamer.flush(self.data_id)

@@ -47,6 +47,13 @@ class Again:
         self._last: Plain = {}
         self._events: list[Plain] = []
         self._bad: set[int] = set()
+        self.indices: list[int] = []
+        """The chunks that it takes in, known once it runs."""
+
+    @property
+    def lacks(self) -> dict[int, str]:
+        """The chunks that it could not take in."""
+        return dict.fromkeys(sorted(self._bad), "unreadable")
 
     @property
     def is_whole(self) -> bool:
@@ -91,7 +98,7 @@ class Again:
     async def _all_chunks(self, analyst: Analyst) -> None:
         await analyst.open(self._about, self._inputs.last("calibration", {}))
         await analyst.tell(self._words())
-        indices = sorted(self._archive.chunks())
+        indices = self.indices = sorted(self._archive.chunks())
         for done, index in enumerate(indices):
             if self._stopped:
                 return

@@ -16,7 +16,7 @@ from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.inputs import Inputs, as_event
 from atomstream.server.live.plain import Plain, check_regions, column_name
 from atomstream.server.live.shared_frames import Slot
-from atomstream.server.live.store import ResultStore
+from atomstream.server.live.store import AGAIN, ResultStore
 from atomstream.server.live.stream import LiveStream
 from atomstream.server.threads import run_in
 
@@ -44,6 +44,7 @@ class Desk:
         self._again: Again | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: asyncio.TimerHandle | None = None
+        self._came_after: dict[int, str] = {}
         self._saying = asyncio.Lock()
         self._again_turn = asyncio.Lock()
 
@@ -82,6 +83,24 @@ class Desk:
         """Stored chunks that wait for their analysis."""
         return self._live.order.backlog if self._live is not None else 0
 
+    @property
+    def runs_again(self) -> bool:
+        """Whether the whole stream is being analysed again, or is about to be."""
+        return self._settling is not None or (self._again is not None and self._again.is_whole)
+
+    @property
+    def lacks(self) -> dict[int, str]:
+        """Stored chunks that the results lack, and why: ``"late"`` or ``"unreadable"``."""
+        known = self.store.lacks if self._live is None else self._live.lacks
+        return {**known, **self._came_after}
+
+    async def take_up(self) -> None:
+        """Go on with what an earlier process left."""
+        if await run_in(self._means.threads, self.store.left_running) == AGAIN:
+            self.analyse_again()
+        else:
+            self.begin()
+
     def begin(self) -> None:
         """Analyse the stream live, from where an earlier process may have left it."""
         if self._live is None:
@@ -91,15 +110,19 @@ class Desk:
     async def _run_live(self, live: LiveStream) -> None:
         await run_in(self._means.threads, self.store.begin)
         await live.run()
+        self._note_late(live.order.waiting)  # stored in the very moment of its end
+        lacks = live.lacks
         if live.filled_late or live.calibrated_late:
-            await self._run_again()
+            lacks = await self._run_again(lacks)
         await live.close()
         self._live = None
-        await self._end()
+        await self._end(lacks)
 
-    async def _end(self) -> None:
+    async def _end(self, lacks: dict[int, str]) -> None:
         await run_in(self._means.threads, self.store.end)
-        await self._tell({"type": "end"})
+        await self._tell({"type": "end", "lacks": list(lacks.items())})
+        if self._settling is not None:  # there is more to do, and a server that dies now has to know
+            await run_in(self._means.threads, self.store.begin, AGAIN)
 
     async def _tell(self, record: Plain) -> None:
         self.feed.publish(await run_in(self._means.threads, self.store.add, record))
@@ -110,11 +133,16 @@ class Desk:
 
     def stored(self, index: int, slot: Slot | None) -> bool:
         """A chunk is in the archive; returns whether ``slot`` was taken."""
-        if self._live is not None:
+        if self._live is not None and not self._live.done:
             self._live.stored(index, slot)
             return slot is not None
-        self._settle()
+        self._note_late([index])
         return False
+
+    def _note_late(self, indices: list[int]) -> None:
+        self._came_after.update(dict.fromkeys(indices, "late"))
+        if indices:
+            self._settle()
 
     def end(self) -> None:
         """No more chunks come."""
@@ -125,6 +153,9 @@ class Desk:
         # Chunks after the end come in bunches, and each would begin it anew.
         if self._settling is not None:
             self._settling.cancel()
+        else:
+            self._start(run_in(self._means.threads, self.store.begin, AGAIN))
+            self.feed.ring()
         self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settled)
 
     def _settled(self) -> None:
@@ -141,20 +172,29 @@ class Desk:
         return True
 
     async def _again_to_its_end(self) -> None:
-        await run_in(self._means.threads, self.store.begin)
-        await self._run_again()
-        await self._end()
+        await run_in(self._means.threads, self.store.begin, AGAIN)
+        await self._end(await self._run_again(self.lacks))
 
-    async def _run_again(self) -> None:
-        batch = await self._run_one(self._make_again(None))
-        if batch is not None:
-            await self._publish_again(batch)
+    async def _run_again(self, lacks: dict[int, str]) -> dict[int, str]:
+        """Analyse all again; returns what the results lack after it: where it fails, what they lacked before."""
+        again = self._make_again(None)
+        batch = await self._run_one(again)
+        if batch is None:
+            return lacks
+        await self._publish_again(batch)
+        for index in again.indices:
+            self._came_after.pop(index, None)
+        return again.lacks
 
     async def _run_one(self, again: Again) -> Plain | None:
-        if self._again is not None:
-            self._again.stop()
-        self._again = again
+        running = self._again
+        # Regions wait for a whole analysis: cut short, it would leave half of one and half of another.
+        if running is None or again.is_whole or not running.is_whole:
+            if running is not None:
+                running.stop()
+            self._again = again
         async with self._again_turn:
+            self._again = again
             try:
                 return await again.run()
             finally:

@@ -41,6 +41,11 @@ class ChunkOrder:
         """Chunks that are there and not yet taken."""
         return len(self._ahead) + len(self._late)
 
+    @property
+    def waiting(self) -> list[int]:
+        """Those chunks, in order."""
+        return sorted((*self._ahead, *self._late))
+
     def add(self, index: int) -> None:
         """A chunk is there; adding it again changes nothing."""
         if index >= self.next_index:

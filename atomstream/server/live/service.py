@@ -61,7 +61,7 @@ class Live:
             except Exception:  # its folder is damaged: that is no reason to leave the others
                 log.exception("the analysis of stream %s can't be taken up", data_id)
                 continue
-            desk.begin()
+            await desk.take_up()
             self._end_if_over(desk)
         self._warming = asyncio.create_task(self._warm_up(), name="atomstream analysis warm-up")
 

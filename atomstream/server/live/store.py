@@ -38,6 +38,8 @@ log = logging.getLogger("atomstream.server")
 KEPT: Final = ("values", "segments", "views", "found")
 """What a record leaves out where it is as in the one before."""
 STREAKS: Final = "streaks"
+RUNNING: Final = "running"
+LIVE, AGAIN = "live", "again"
 
 
 class ResultStore:
@@ -57,6 +59,8 @@ class ResultStore:
         """Frames that have results."""
         self._closed_at = -1  # how many frames the last final batch had been fed
         self.ended = False
+        self.lacks: dict[int, str] = {}
+        """Chunks that the results lack although they are stored, and why, as it was when the analysis ended."""
         self.made_unix_ms: float | None = None
         for number in range(1, len(self._log) + 1):
             self._note(self._log.read(number))
@@ -122,6 +126,7 @@ class ResultStore:
     def _note(self, record: Plain) -> None:
         if record["type"] == "end":
             self.ended = True
+            self.lacks = dict(record.get("lacks", ()))
         if record["type"] != "batch":
             return
         self.ended = False
@@ -235,15 +240,21 @@ class ResultStore:
     def _parts(self) -> Path:
         return self._archive.folder / "incoming"
 
-    def begin(self) -> None:
-        """Note that the analysis runs, for the next start of the server."""
-        (self.folder / "running").touch()
+    def begin(self, what: str = LIVE) -> None:
+        """Note what runs, the live analysis or another one (``AGAIN``), for the next start of the server."""
+        (self.folder / RUNNING).write_text(what, encoding="ascii")
+
+    def left_running(self) -> str | None:
+        """What :meth:`begin` noted and nobody ended; None for nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / RUNNING).read_text(encoding="ascii") or LIVE
+        return None
 
     def end(self) -> None:
         """Note that it has ended: all is on the disk, and nothing is left to be taken up."""
         self.save({})
         self._archive.finish()
-        for name in ("running", "state"):
+        for name in (RUNNING, "state"):
             (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -51,8 +51,10 @@ class LiveStream:
     ) -> None:
         self.about = about
         self.order = ChunkOrder(means.gap_wait_s)
-        self.filled_late = False
-        """Whether the fits miss frames that came too late."""
+        self.lacks: dict[int, str] = {}
+        """Chunks that the fits lack, and why: ``"late"`` or ``"unreadable"``."""
+        self.done = False
+        """Whether :meth:`run` is over: what comes now is not taken in."""
         self.analyst = Analyst(about.data_id, archive, means)
         self._archive = archive
         self._means = means
@@ -73,7 +75,7 @@ class LiveStream:
 
     def wants(self, index: int) -> bool:
         """Whether that chunk's turn is so near that keeping its frames decoded is worth the memory."""
-        return 0 <= index - self.order.next_index <= 1
+        return not self.done and 0 <= index - self.order.next_index <= 1
 
     def stored(self, index: int, slot: Slot | None) -> None:
         """A chunk is in the archive, its frames maybe in ``slot``."""
@@ -92,6 +94,11 @@ class LiveStream:
     def news(self) -> None:
         """The user said something."""
         self._wake.set()
+
+    @property
+    def filled_late(self) -> bool:
+        """Whether the fits lack frames that came too late."""
+        return "late" in self.lacks.values()
 
     @property
     def calibrated_late(self) -> bool:
@@ -114,6 +121,7 @@ class LiveStream:
             while not await self._until_done(self._step):
                 pass
         finally:
+            self.done = True
             for index in tuple(self._slots):
                 self._drop_slot(index)
             if self._saving is not None:
@@ -151,7 +159,7 @@ class LiveStream:
         self.order.ended = ended
         for index in self._archive.chunks():
             self.order.add(index)
-        self.filled_late = bool(known.get("filled_late", False))
+        self.lacks = dict(known.get("lacks", ()))
         self._told = int(known.get("told", 0))
         self._snapshot_at = asyncio.get_running_loop().time()
         calibration = self._inputs.last("calibration", {})
@@ -207,6 +215,8 @@ class LiveStream:
     async def _pass_over(self, index: int, why: str) -> None:
         log.error("stream %s: chunk %d is passed over: %s", self.about.data_id, index, why)
         await self.analyst.skip(index + 1)
+        self.lacks[index] = "unreadable"
+        self._feed.ring()
 
     async def _chunk(self, index: int) -> None:
         self._now_chunk = index
@@ -221,7 +231,7 @@ class LiveStream:
             "next_index": self.order.next_index,
             "passed": sorted(self.order.passed),
             "told": self._told,
-            "filled_late": self.filled_late,
+            "lacks": list(self.lacks.items()),
         }
         self._snapshot_at = asyncio.get_running_loop().time()
         # Beside the analysis: to sync dozens of files may take a busy disk longer than a chunk lasts.
@@ -236,7 +246,8 @@ class LiveStream:
 
     async def _late(self, index: int) -> None:
         await self.analyst.late(index, self._keep_columns)
-        self.filled_late = True
+        self.lacks[index] = "late"
+        self._feed.ring()
 
     # -- what comes back ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from aiohttp import WSMsgType, web
 from atomstream.server.house import house_of
 from atomstream.server.live.desk import Desk
 from atomstream.server.live.feed import encode
-from atomstream.server.routes.live_results import desk_of, number
+from atomstream.server.routes.live_results import desk_of, lacking, number
 
 PROTOCOLS: Final = {"atomstream.msgpack": "msgpack", "atomstream.json": "json"}
 HEARTBEAT_S: Final = 5.0
@@ -35,6 +35,7 @@ class Reader:
         self._kind = PROTOCOLS.get(socket.ws_protocol or "", "msgpack")
         self._behind = behind
         self._progress: float | None = None
+        self._standing: dict[str, Any] = {"again": False, "lacks": []}
 
     async def run(self, after: int) -> int:
         """Send what there is and what comes; returns the code to close with."""
@@ -91,6 +92,11 @@ class Reader:
         if progress != self._progress:
             self._progress = progress
             await self._send({"type": "progress", "fraction": progress})
+            return
+        standing = {"again": self._desk.runs_again, "lacks": lacking(self._desk)}
+        if standing != self._standing:
+            self._standing = standing
+            await self._send({"type": "lacks", **standing})
             return
         try:
             async with asyncio.timeout(HEARTBEAT_S):

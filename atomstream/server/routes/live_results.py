@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
+from atomstream.records import index_ranges
 from atomstream.server.bodies import read_json
 from atomstream.server.house import house_of
 from atomstream.server.live.desk import Desk
@@ -152,6 +153,8 @@ async def standing(desk: Desk) -> dict[str, Any]:
         "frames_analysed": store.analysed,
         "backlog_chunks": desk.backlog,
         "progress": desk.feed.progress,
+        "again": desk.runs_again,
+        "lacks": lacking(desk),
         "newest_unix_ms": store.made_unix_ms,
         **store.newest,
         "events": sorted(events, key=lambda event: event["time_ms_utc"] or 0.0),
@@ -159,6 +162,17 @@ async def standing(desk: Desk) -> dict[str, Any]:
         "regions": desk.inputs.last("regions", []),
         "calibration": desk.inputs.last("calibration", {}),
     }
+
+
+def lacking(desk: Desk) -> list[dict[str, Any]]:
+    """Stored chunks that the results lack, by the reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
+    why: dict[str, list[int]] = {}
+    for index, reason in sorted(desk.lacks.items()):
+        why.setdefault(reason, []).append(index)
+    return [
+        {"why": reason, "chunks": index_ranges(indices), "count": len(indices)}
+        for reason, indices in why.items()
+    ]
 
 
 async def profiles(request: web.Request) -> web.Response:

@@ -8,10 +8,11 @@ const GEOMETRY = ["beam_energy", "screen_sample_distance", "px_per_mm"];
 const TITLES = { beam_energy: "beam energy", screen_sample_distance: "distance", px_per_mm: "scale" };
 
 export class Calibration {
-  /** `analysis()` gives the stream's analysis as it stands, null before it is known. */
-  constructor(dataId, analysis) {
+  /** `analysis()` gives the stream's analysis as it stands, null before it is known; `begun()`: another one begins. */
+  constructor(dataId, analysis, begun) {
     this.path = `/rheed/stream/${dataId}/calibration`;
     this.analysis = analysis;
+    this.begun = begun;
     this.form = byId("calibrate-form");
     this.dialog = byId("calibrate-dialog");
     byId("calibrate").addEventListener("click", () => this.open());
@@ -111,7 +112,9 @@ export class Calibration {
       if (this.analysis()) this.analysis().calibration = kept;
       this.show(kept);
       this.dialog.close();
-      tell(this.analysis()?.status === "ended" ? "The calibration is set; the stream is analysed again with it." : "The calibration is set; it holds from the next result on.");
+      const ended = this.analysis()?.status === "ended";
+      tell(ended ? "The calibration is set; the stream is analysed again with it." : "The calibration is set; it holds from the next result on.");
+      if (ended) this.begun();
     } catch (error) {
       say(byId("calibrate-problem"), error.message);
     }

@@ -1,5 +1,6 @@
 // One stream's page: puts the parts together and hands on what the server says.
 import { ask, logOut } from "./api.js";
+import { Again } from "./again.js";
 import { Calibration } from "./calibrate.js";
 import { Charts } from "./charts.js";
 import { byId, el, isTyping, say, setHidden, setUpDrawer } from "./dom.js";
@@ -31,7 +32,8 @@ const events = new Events(view, ({ time_s: at }) => showMoment(at));
 const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
 const waterfall = new Waterfall(dataId, view);
 const health = new Health();
-const calibration = new Calibration(dataId, () => state.analysis);
+const again = new Again(dataId, () => feed.open());
+const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const state = { analysis: null, info: null, skew: 0, newestMs: null, base: { mark: null, counted: 0 } };
 
 const serverNow = () => Date.now() + state.skew;
@@ -51,6 +53,7 @@ async function renew() {
   regions.set(analysis);
   regions.refresh();
   calibration.show(analysis.calibration);
+  again.show(analysis);
   takeValues(analysis.values, analysis.views);
   setBase();
   waterfall.load();
@@ -83,9 +86,14 @@ const feed = new Feed(dataId, {
     series.want();
     if (message.complete) say(byId("region-help"), "The traces reach back to the first frame.");
   },
-  progress: (message) => say(byId("region-help"), message.fraction === null || message.fraction >= 1 ? "" : `Computed back to the first frame: ${Math.round(100 * message.fraction)} %`),
+  progress: ({ fraction }) => {
+    again.show({ progress: fraction });
+    say(byId("region-help"), again.runs || fraction === null || fraction >= 1 ? "" : `Computed back to the first frame: ${Math.round(100 * fraction)} %`);
+  },
+  lacks: (message) => again.show(message),
   lost: () => renew(),
   end: () => {
+    refreshStanding();
     series.want();
     refreshInfo();
   },
@@ -141,6 +149,14 @@ function showViews(views, turning) {
   select.dataset.told = told;
   select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
   select.value = choices.some(([value]) => value === before) ? before : "";
+}
+
+/** How the analysis ended, which the feed's last words do not say. */
+async function refreshStanding() {
+  const analysis = await ask(`/rheed/stream/${dataId}/analysis`).catch(() => null);
+  if (!analysis) return;
+  state.analysis.status = analysis.status;
+  again.show(analysis);
 }
 
 async function refreshInfo() {
