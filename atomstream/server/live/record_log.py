@@ -27,17 +27,21 @@ Record = dict[str, Any]
 class RecordLog:
     """One such file, opened or made. Thread-safe; one process at a time.
 
+    ``known`` is what :attr:`places` was once: the records up to there are not read again, unless it does not fit.
+    :attr:`trusted` tells how many were taken so.
+
     Raises:
         OSError: the disk's.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, known: Record | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._offsets = array("Q")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
-        self._end = self._scan()
+        self.trusted = 0
+        self._end = self._scan(known)
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -78,6 +82,12 @@ class RecordLog:
             )
         return decode(payload)
 
+    @property
+    def places(self) -> Record:
+        """Where the records lie, as plain values."""
+        with self._lock:
+            return {"offsets": self._offsets.tobytes(), "end": self._end}
+
     def sync(self) -> None:
         """Have all records on the disk."""
         os.fsync(self._file.fileno())
@@ -86,12 +96,12 @@ class RecordLog:
         """Let go of the file."""
         self._file.close()
 
-    def _scan(self) -> int:
+    def _scan(self, known: Record | None) -> int:
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         if self._file.read(len(_MAGIC)) != _MAGIC:
             return self._begin(size)
-        offset = len(_MAGIC)
+        offset = self._trust(known, size) if known else len(_MAGIC)
         while (payload := self._payload(offset)) is not None:
             self._offsets.append(offset)
             offset += _HEAD.size + len(payload)
@@ -101,6 +111,17 @@ class RecordLog:
             )
             self._cut(offset)
         return offset
+
+    def _trust(self, known: Record, size: int) -> int:
+        """Take over known places, where the last one does hold the last record; returns where to read on."""
+        offsets, end = array("Q", known["offsets"]), int(known["end"])
+        last = self._payload(offsets[-1]) if len(offsets) and end <= size else None
+        if last is None or offsets[-1] + _HEAD.size + len(last) != end:
+            log.warning("%s: what was noted of it does not fit; it is read from its start", self._path)
+            return len(_MAGIC)
+        self._offsets = offsets
+        self.trusted = len(offsets)
+        return end
 
     def _begin(self, size: int) -> int:
         if size > len(_MAGIC):

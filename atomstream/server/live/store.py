@@ -4,6 +4,7 @@
 
     frames.zarr/<column>     one value a frame, beside the frames
     analysis/results.log     numbered records: values, events, segments as they stood after so many frames
+    analysis/checkpoint      what the records amount to up to some number, so that a start reads only the rest
     analysis/state           where the analyser stood some seconds ago; a shortcut after a crash, no truth
     analysis/profiles        the waterfalls
     analysis/running         is there while the analysis has not ended
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,13 +32,15 @@ import numpy.typing as npt
 from atomstream.server.archive import StreamArchive
 from atomstream.server.archive_files import write_atomic
 from atomstream.server.archive_results import F32
+from atomstream.server.live.deltas import KEPT, KEY_EACH, applied, nothing, shortened, standing_at
 from atomstream.server.live.plain import TIME, Plain, packed, unit_of, unpacked
 from atomstream.server.live.record_log import RecordLog
 from atomstream.server.live.waterfall import Waterfall
 
 log = logging.getLogger("atomstream.server")
-KEPT: Final = ("values", "segments", "views", "found")
-"""What a record leaves out where it is as in the one before."""
+CHECKPOINT_BYTES: Final = 1 << 20
+"""A checkpoint is renewed when the log has grown by so much, or by the checkpoint's own size."""
+NOTED: Final = ("newest", "events", "fed", "analysed", "_closed_at", "ended", "lacks", "made_unix_ms")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
 LIVE, AGAIN = "live", "again"
@@ -49,8 +53,7 @@ class ResultStore:
         self.fps = fps
         self._archive = archive
         self.folder = archive.folder / "analysis"
-        self._log = RecordLog(self.folder / "results.log")
-        self.newest: Plain = {"values": {}, "segments": [], "views": [], "found": []}
+        self.newest: Plain = nothing()
         self.events: list[Plain] = []
         self.view_points: dict[int, list[Plain]] = {}
         self.fed = 0
@@ -62,9 +65,25 @@ class ResultStore:
         self.lacks: dict[int, str] = {}
         """Chunks that the results lack although they are stored, and why, as it was when the analysis ended."""
         self.made_unix_ms: float | None = None
-        for number in range(1, len(self._log) + 1):
-            self._note(self._log.read(number))
+        self._lock = threading.Lock()
+        self._since_key = KEY_EACH
+        self._stood: tuple[int, Plain] = (0, nothing())  # for readers, who mostly go on by one
+        self._log = self._open_log()
         self.waterfalls = self._read_waterfalls()
+
+    def _open_log(self) -> RecordLog:
+        """The log, and what its records amount to: up to the checkpoint as noted there, the rest read."""
+        noted = self._read("checkpoint")
+        records = RecordLog(self.folder / "results.log", noted and noted["places"])
+        if noted and records.trusted:
+            for name in NOTED:
+                setattr(self, name, noted["noted"][name])
+            self.lacks = dict(noted["noted"]["lacks"])
+            self.view_points = dict(noted["view_points"])
+        for number in range(records.trusted + 1, len(records) + 1):
+            self._note(records.read(number))
+        self._checked = (records.places["end"], 0) if records.trusted else (0, 0)
+        return records
 
     @property
     def seq(self) -> int:
@@ -118,10 +137,18 @@ class ResultStore:
         Raises:
             OSError: the disk's; nothing was kept.
         """
-        same = {name for name in KEPT if name in record and record[name] == self.newest[name]}
-        number = self._log.append({name: value for name, value in record.items() if name not in same})
-        self._note(record)
+        with self._lock:
+            kept = self._shortened(record)
+            number = self._log.append(kept)
+            self._since_key = 0 if kept.get("key") else self._since_key + 1
+            self._note(kept)
         return {**record, "seq": number}
+
+    def _shortened(self, record: Plain) -> Plain:
+        if record["type"] != "batch":
+            return record
+        short = shortened(record, self.newest) if self._since_key < KEY_EACH else None
+        return short or {**record, "key": True}
 
     def _note(self, record: Plain) -> None:
         if record["type"] == "end":
@@ -130,7 +157,7 @@ class ResultStore:
         if record["type"] != "batch":
             return
         self.ended = False
-        self.newest.update({name: record[name] for name in KEPT if name in record})
+        self.newest = applied(self.newest, record)
         self.events = record["events"] if record.get("again") else [*self.events, *record["events"]]
         self.fed = max(self.fed, record["fed"])
         if record["final"]:
@@ -171,10 +198,8 @@ class ResultStore:
         record = {**self._log.read(seq), "seq": seq}
         if record["type"] != "batch":
             return record
-        for name in KEPT:
-            if name not in record:
-                record[name] = self._last_said(name, seq)
-        return {**record, "columns": self._columns(record, columns)}
+        found = {**record, **self._standing(seq, record), "columns": self._columns(record, columns)}
+        return {name: value for name, value in found.items() if name != "key"}
 
     def columns(self, start: int, stop: int) -> dict[str, F32]:
         """All per-frame columns of frames ``start`` .. ``stop``, NaN where undetermined."""
@@ -190,12 +215,11 @@ class ResultStore:
         """What the stream's seconds count from, in UTC milliseconds."""
         return self._archive.origin_unix_ms
 
-    def _last_said(self, name: str, seq: int) -> Any:
-        for number in range(seq - 1, 0, -1):
-            record = self._log.read(number)
-            if name in record:
-                return record[name]
-        return {} if name == "values" else []
+    def _standing(self, seq: int, record: Plain) -> Plain:
+        at, before = self._stood
+        stood = applied(before, record) if at == seq - 1 else standing_at(self._log.read, seq)
+        self._stood = (seq, stood)
+        return stood
 
     def _columns(self, record: Plain, names: Iterable[str] | None) -> Plain:
         start, stop = record["start"], record["start"] + record["count"]
@@ -211,9 +235,24 @@ class ResultStore:
         """Make all so far last, then keep where the analyser stands."""
         self._archive.results.sync()
         self._log.sync()
+        self._checkpoint(all_of_it=not snapshot)
         kept = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
         self._write("profiles", kept)
         self._write("state", snapshot)
+
+    def _checkpoint(self, all_of_it: bool) -> None:
+        """Note what the records amount to: so seldom that in all it writes no more than the log itself."""
+        with self._lock:
+            places = self._log.places
+            end, nbytes = self._checked
+            if not all_of_it and places["end"] - end < max(CHECKPOINT_BYTES, nbytes):
+                return
+            noted = {name: getattr(self, name) for name in NOTED}
+            noted["lacks"] = list(self.lacks.items())
+            views = list(self.view_points.items())
+            body = msgspec.msgpack.encode({"places": places, "noted": noted, "view_points": views})
+        self._write_body("checkpoint", body)
+        self._checked = (places["end"], len(body))
 
     def load(self) -> Plain | None:
         """What :meth:`save` kept last; None where there is nothing, or nothing whole."""
@@ -224,7 +263,9 @@ class ResultStore:
         return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
 
     def _write(self, name: str, content: Plain) -> None:
-        body = msgspec.msgpack.encode(content)
+        self._write_body(name, msgspec.msgpack.encode(content))
+
+    def _write_body(self, name: str, body: bytes) -> None:
         write_atomic(self._parts, self.folder / name, body + google_crc32c.value(body).to_bytes(4, "little"))
 
     def _read(self, name: str) -> Plain | None:

@@ -1,0 +1,144 @@
+"""The records of results: nothing that was said is lost by saying only what is new, and a start reads only the rest."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live_kit import FPS, growth, send_chunks
+from live_server import Serve
+from wire_client import WireClient
+
+from atomstream.server.archive import StreamArchive
+from atomstream.server.live.record_log import RecordLog
+from atomstream.server.live.store import CHECKPOINT_BYTES, KEPT, KEY_EACH, ResultStore
+
+NAMES = [f"value_{n}" for n in range(20)]
+
+
+def batch(number: int, dice: random.Random, segments: int = 3) -> dict[str, Any]:
+    """A batch of an analysis: a third of its values are new, and the last segment."""
+    names = NAMES[: dice.choice([18, 20]) if number % 97 == 0 else 20]
+    ends = {n: number if n == segments else n for n in range(1, segments + 1)}
+    return {
+        "type": "batch",
+        "start": 12 * number,
+        "count": 12,
+        "fed": 12 * number + 12,
+        "events": [],
+        "values": {name: value(number if n < 7 else number // 50) for n, name in enumerate(names)},
+        "segments": [{"number": n, "label": f"shutter {n}", "end_s": end} for n, end in ends.items()],
+        "views": [],
+        "found": [{"name": "specular", "x": number // 9}],
+        "made_unix_ms": 1e12 + number,
+        "final": False,
+        "chunk": number,
+    }
+
+
+def value(number: int) -> dict[str, Any]:
+    """A value as records have it."""
+    return {"value": number * 0.5, "sigma": None, "unit": "px", "why": "", "note": ""}
+
+
+@pytest.fixture
+async def archive(serve: Serve) -> StreamArchive:
+    """The archive of a small stream whose server has stopped."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        await send_chunks(client, data_id, growth()[:60])
+    await server.stop()
+    made = server.archive(data_id)
+    for path in (made.folder / "analysis").iterdir():
+        path.unlink()
+    return made
+
+
+def kept(message: dict[str, Any]) -> dict[str, Any]:
+    """What a message says of how all stands."""
+    return {name: message[name] for name in KEPT}
+
+
+def test_every_record_is_told_in_full(archive: StreamArchive) -> None:
+    """Any batch is read as it was added, in order or not, also of a store that was opened again."""
+    dice = random.Random(5)
+    said = [batch(number, dice, 1 + number // 100) for number in range(400)]
+    store = ResultStore(archive, FPS)
+    for record in said:
+        assert kept(store.add(record)) == kept(record)
+    for opened in (store, ResultStore(archive, FPS)):
+        order = [*range(1, 401), *dice.sample(range(1, 401), 60)]
+        assert [kept(opened.message(seq, ())) for seq in order] == [kept(said[seq - 1]) for seq in order]
+        assert opened.newest == kept(said[-1])
+        opened.close()
+
+
+def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After 40 000 records a start reads less than what came since the checkpoint, and knows all the same."""
+    dice = random.Random(6)
+    store = ResultStore(archive, FPS)
+    for number in range(40_000):
+        store.add(batch(number, dice))
+        if number % 500 == 0:
+            store.save({"state": b""})
+    before = {name: getattr(store, name) for name in ("seq", "newest", "fed", "analysed", "events")}
+    store.close()
+    read: list[int] = []
+    real = RecordLog.read
+
+    def counted(log: RecordLog, number: int) -> dict[str, Any]:
+        read.append(number)
+        return real(log, number)
+
+    monkeypatch.setattr(RecordLog, "read", counted)
+    again = ResultStore(archive, FPS)
+    assert {name: getattr(again, name) for name in before} == before
+    size = (again.folder / "results.log").stat().st_size
+    assert len(read) < 40_000 * 2 * CHECKPOINT_BYTES / size
+    assert again.add(batch(40_000, dice))["seq"] == 40_001
+    again.close()
+
+
+def test_records_are_small(archive: StreamArchive) -> None:
+    """A record takes a share of what it says: what did not change is not written again."""
+    dice = random.Random(7)
+    store = ResultStore(archive, FPS)
+    sizes = []
+    for number in range(10 * KEY_EACH):
+        before = (store.folder / "results.log").stat().st_size
+        store.add(batch(number, dice, 30))
+        sizes.append((store.folder / "results.log").stat().st_size - before)
+    store.close()
+    assert sum(sizes) < 0.35 * len(sizes) * max(sizes)
+
+
+@pytest.mark.parametrize("harm", ["cut", "other", "damaged"])
+def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> None:
+    """A checkpoint that is damaged, or speaks of another log, costs time alone: the log itself is read."""
+    dice = random.Random(8)
+    store = ResultStore(archive, FPS)
+    for number in range(50):
+        store.add(batch(number, dice))
+    store.save({})
+    store.close()
+    log, checkpoint = store.folder / "results.log", store.folder / "checkpoint"
+    whole = 50
+    if harm == "cut":
+        _cut(log)
+        whole = 49
+    elif harm == "other":
+        log.unlink()
+        whole = 0
+    else:
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
+    again = ResultStore(archive, FPS)
+    assert again.seq == whole
+    assert again.fed == 12 * whole
+    again.close()
+
+
+def _cut(log: Path) -> None:
+    log.write_bytes(log.read_bytes()[:-3])
