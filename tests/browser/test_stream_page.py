@@ -101,6 +101,11 @@ async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
     await at_page(page, growth)
     whole = await range_of(page)
     over = page.locator(".chart .u-over").first
+    # What lies above the charts grows with the first readings, which come after the frames.
+    await expect(page.locator("#rate-value")).to_have_text(NUMBER)
+    await expect(page.locator(".chart").first).to_have_attribute(
+        "aria-label", re.compile(r" at 0:1[12]\.\d$")
+    )
     box = await over.bounding_box()
     y = box["y"] + box["height"] / 2
     async with page.expect_request(re.compile(r"/series\?.*from=")):
@@ -118,6 +123,24 @@ async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
     await over.dblclick()
     await expect(page.get_by_role("button", name="Follow")).to_have_attribute("aria-pressed", "true")
     assert (await range_of(page))[0] == 0.0
+
+
+async def test_a_drag_holds_the_time_under_the_pointer(logged_in: Any, growth: Growth) -> None:
+    """What comes while the pointer drags does not move the axis: the stretch chosen is the one that was seen."""
+    page, chart = logged_in, logged_in.locator(".chart").first
+    await at_page(page, growth)
+    await expect(chart).to_have_attribute("aria-label", re.compile(r" at 0:1[12]\.\d$"))
+    box = await chart.locator(".u-over").bounding_box()
+    y = box["y"] + box["height"] / 2
+    await page.mouse.move(box["x"] + 0.4 * box["width"], y)
+    await page.mouse.down()
+    await page.mouse.move(box["x"] + 0.45 * box["width"], y, steps=3)
+    await growth.push(4)
+    await expect(chart).to_have_attribute("aria-label", re.compile(r" at 0:1[56]\.\d$"))
+    assert await range_of(page) == (0.0, 12.0)
+    await page.mouse.move(box["x"] + 0.5 * box["width"], y, steps=3)
+    await page.mouse.up()
+    assert await range_of(page) == pytest.approx((4.8, 6.0), abs=0.15)
 
 
 async def test_zoom_by_keys_and_wheel(logged_in: Any, growth: Growth) -> None:

@@ -39,6 +39,8 @@ export class Charts extends EventTarget {
     this.setNames();
     series.addEventListener("data", () => this.draw());
     view.addEventListener("change", () => this.move());
+    // After the chart's own listener, which makes a selection of the drag.
+    window.addEventListener("mouseup", () => view.hold(false));
     new ResizeObserver(() => this.resize()).observe(byId("charts"));
     this.rebuild();
   }
@@ -50,6 +52,7 @@ export class Charts extends EventTarget {
     const nothing = el("p", { class: "nothing", hidden: true });
     const box = el("div", { class: "chart", tabindex: "0", role: "group", "aria-roledescription": "chart" }, nothing);
     byId("charts").append(el("div", { class: "chart-title" }, title ? el("h3", {}, title) : select, unitSpan, now), box);
+    box.addEventListener("mousedown", () => this.view.hold(true));
     box.addEventListener("keydown", (event) => this.onKey(event));
     box.addEventListener("click", (event) => this.onClick(event));
     box.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });

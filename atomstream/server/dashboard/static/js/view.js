@@ -10,6 +10,7 @@ export class View extends EventTarget {
     this.end = 0;
     this.last = 120;
     this.follow = true;
+    this.held = false;
     this.from = 0;
     this.to = this.last;
   }
@@ -19,7 +20,14 @@ export class View extends EventTarget {
     if (begin === this.begin && end === this.end) return;
     this.begin = begin;
     this.end = end;
-    if (this.follow) this.settle();
+    if (this.follow && !this.held) this.settle();
+  }
+
+  /** Stand still while the pointer drags: what comes meanwhile must not move the time under it. */
+  hold(held) {
+    if (this.held === held) return;
+    this.held = held;
+    if (!held && this.follow) this.settle();
   }
 
   /** Show the last `seconds` from now on; Infinity for all. */
