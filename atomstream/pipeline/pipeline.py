@@ -132,7 +132,7 @@ class Pipeline:
     def purged(self, stream: Stream, indices: list[int]) -> None:
         """Chunks that grew too old were removed from disk; they are not sent any more."""
         for parcel in self.uploader.take_back(stream.spec.data_id, indices):
-            parcel.release()
+            self.keeper.let_go(parcel)
         for index in indices:
             stream.ledger.settle(index, "purged", "older than spool_retention_s")
         log.warning("Stream %s: %d chunks grew too old and were purged.", stream.spec.data_id, len(indices))
@@ -213,7 +213,7 @@ class Pipeline:
         parcel = self.uploader.drop_lowest(stream.spec.data_id)
         if parcel is not None:
             self.intake.count_drop(stream, parcel.index, reason)
-            parcel.release()
+            self.keeper.let_go(parcel)
         return parcel is not None
 
     def _evict_one(self, stream: Stream) -> bool:
@@ -233,7 +233,7 @@ class Pipeline:
         self.meter.stored(parcel)
         stream.ledger.settle(receipt.index, "stored")
         self.keeper.forget(stream, receipt.index)
-        parcel.release()
+        self.keeper.let_go(parcel)
 
     def refused(self, parcel: Parcel, reason: str) -> None:
         """It can't be delivered: it is reported, and kept in the spool's quarantine where there is one."""
@@ -244,7 +244,7 @@ class Pipeline:
     def _quarantine(self, stream: Stream, parcel: Parcel, reason: str) -> None:
         stream.ledger.settle(parcel.index, "quarantined", reason)
         self.keeper.quarantine(stream, parcel, reason)
-        parcel.release()
+        self.keeper.let_go(parcel)
 
     def gone(self, parcel: Parcel, others: list[Parcel], error: StreamGoneError) -> None:
         """One error stops the stream; the next caller gets it."""
