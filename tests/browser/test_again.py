@@ -67,3 +67,17 @@ async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growt
     await expect(page.locator("#standing")).to_be_hidden()
     assert any("being analysed again" in text for text in await page.evaluate("told"))
     await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
+
+
+async def test_no_views_are_told_with_their_reason(logged_in: Any, server: LiveServer) -> None:
+    """A sample that turns too fast for the camera has no views, and the page says what to change."""
+    async with Growth.begin(server, rpm=30.0) as growth:
+        await growth.push(8)
+        await logged_in.goto(growth.path)
+        tile = logged_in.locator('.tile[data-name="views"]')
+        await expect(tile).to_contain_text("a turn has 40 frames")
+        await expect(tile).to_contain_text("turn at most at 7.41 rpm")
+        # Words are longer than numbers: they stay within their tile.
+        wide = "tiles => tiles.every(tile => [...tile.querySelectorAll('span')].every(s => s.getBoundingClientRect()"
+        wide += ".right <= tile.getBoundingClientRect().right + 1))"
+        assert await logged_in.locator(".tile:visible").evaluate_all(wide)

@@ -15,6 +15,7 @@ from atomstream.server.archive import StreamArchive
 from atomstream.server.dashboard.arrivals import Arrivals, Pace
 from atomstream.server.house import house_of
 from atomstream.server.replies import json_reply
+from atomstream.server.routes.live_results import views_why
 
 ARRIVALS = web.AppKey("dashboard_arrivals", Arrivals)
 MAX_RANGES = 20
@@ -31,6 +32,7 @@ async def stream_info(request: web.Request) -> web.Response:
             **_described(about),
             **stored,
             "pace": pace,
+            "views_why": views_why(await house.live.desk(data_id)),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], pace),
             "server_unix_ms": time.time() * 1000.0,
         }

@@ -15,6 +15,7 @@ from atomstream.server.house import house_of
 from atomstream.server.live.desk import Desk
 from atomstream.server.live.plain import unit_of
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
+from atomstream.server.live.views import why_no_views
 from atomstream.server.replies import RefusedError, json_reply, refuse
 
 MAX_LAST_N = 10_000_000
@@ -157,11 +158,20 @@ async def standing(desk: Desk) -> dict[str, Any]:
         "lacks": lacking(desk),
         "newest_unix_ms": store.made_unix_ms,
         **store.newest,
+        "views_why": views_why(desk),
         "events": sorted(events, key=lambda event: event["time_ms_utc"] or 0.0),
         "columns": {name: unit_of(name) for name in columns},
         "regions": desk.inputs.last("regions", []),
         "calibration": desk.inputs.last("calibration", {}),
     }
+
+
+def views_why(desk: Desk) -> str:
+    """Why a turning sample has no views, empty where it has or does not turn."""
+    store, about = desk.store, desk.about
+    refined = store.newest["values"].get("rotation_rpm", {}).get("value")
+    rpm = about.rotations_per_min if refined is None else refined
+    return why_no_views(about.fps, rpm, store.analysed, len(store.newest["views"]))
 
 
 def lacking(desk: Desk) -> list[dict[str, Any]]:

@@ -59,6 +59,16 @@ export class Readings {
     this.fill(parts, text, unitText(spacing.unit), spacing.value === null ? spacing.why : `seen in ${turns} turns`);
   }
 
+  /** Of a turning sample without views (yet): why that is. */
+  showNoViews(why) {
+    if (!why && !this.tiles.has("views")) return;
+    const parts = this.tiles.get("views") ?? this.tile("views", "Views of the turning sample");
+    parts.box.classList.add("wide");
+    parts.box.hidden = !why;
+    this.fill(parts, null, "", why);
+    say(parts.value, "none");
+  }
+
   /** "undetermined" is a result too: it is told with its reason, in the place of the number. */
   showRate(rate, thickness, period) {
     const none = !rate || rate.value === null;

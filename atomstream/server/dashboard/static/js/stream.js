@@ -189,6 +189,7 @@ function showInfo(info) {
   say(byId("facts"), [info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", info.azimuth_label && visible(info.azimuth_label)].filter(Boolean).join(" · "));
   say(byId("zarr-path"), info.zarr_path);
   setHidden(byId("mark"), info.status === "success");
+  readings.showNoViews(info.views_why);
   health.show(info, state.analysis);
   showReport(info, state.analysis);
   setLinks();
