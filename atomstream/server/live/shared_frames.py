@@ -10,16 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from atomstream.server.archive_shards import Frame
+from atomstream.server.live.frames_folder import FramesFolder
 
 Observe: TypeAlias = Callable[[int, int, Frame], None]
-_MEMORY: Final = Path("/dev/shm")
 _ZEROS: Final = bytes(1 << 20)
 
 
@@ -66,7 +65,7 @@ class SharedFrames:
         self._closed = False
         self._total = 0
         self._making: set[asyncio.Task[None]] = set()
-        self._folder: Path | None = None
+        self._folder: FramesFolder | None = None
         self._lock = threading.Lock()
 
     def borrow(self, nbytes: int) -> Slot | None:
@@ -102,9 +101,8 @@ class SharedFrames:
     def _make_slot(self, nbytes: int) -> Slot:
         with self._lock:
             if self._folder is None:
-                place = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-                self._folder = Path(tempfile.mkdtemp(prefix="atomstream-frames-", dir=place))
-            return Slot(self._folder / os.urandom(8).hex(), nbytes)
+                self._folder = FramesFolder()
+            return Slot(self._folder.path / os.urandom(8).hex(), nbytes)
 
     def give_back(self, slot: Slot) -> None:
         """The frames in it were analysed, or will not be."""
@@ -124,8 +122,4 @@ class SharedFrames:
         self._free.clear()
         self._lent.clear()
         if self._folder is not None:
-            for path in self._folder.iterdir():
-                with contextlib.suppress(OSError):
-                    path.unlink()
-            with contextlib.suppress(OSError):
-                self._folder.rmdir()
+            self._folder.remove()
