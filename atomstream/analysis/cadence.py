@@ -25,6 +25,9 @@ measured one is rough; what is on time then makes it sharp."""
 LATE_PERIODS = 1.5
 """Lateness, in frame periods, from which a stamp is not believed; jitter below it averages out."""
 
+PAUSE_PERIODS = 3.0
+"""A longer step, in frame periods, that is not made up for is a pause, or frames that never came."""
+
 LEAST = 8
 
 SAME_CAMERA = 0.03
@@ -91,13 +94,30 @@ def _late(t: F64, n: F64, period: float, slack: float) -> Bool:
 
 
 def frame_period(t: F64, n: F64) -> float:
-    """Seconds from frame to frame: median slope over about five seconds, which a few stalls or pauses can't move."""
+    """Seconds from frame to frame: median slope over about five seconds, which stalls and pauses can't move."""
     if len(t) < 2 or t[-1] <= t[0] or n[-1] <= n[0]:
         return math.nan
+    t = _without_pauses(t, n)
     lag = int(np.clip(HORIZON_S * (len(t) - 1) / float(t[-1] - t[0]), 1, len(t) // 2))
     moved = n[lag:] - n[:-lag]
     good = moved > 0
     return float(np.median((t[lag:] - t[:-lag])[good] / moved[good])) if good.any() else math.nan
+
+
+def _without_pauses(t: F64, n: F64) -> F64:
+    """``t`` with the pauses cut out: steps that stay, where those of a stall are made up for within seconds."""
+    step, moved = np.diff(t), np.diff(n)
+    if not (moved > 0).any():
+        return t
+    usual = float(np.median(step[moved > 0] / moved[moved > 0]))
+    if not usual > 0:
+        return t
+    offset = t - usual * n
+    ahead = max(1, math.ceil(HORIZON_S / (usual * float(n[-1] - n[0]) / (len(n) - 1))))
+    lowest_to_come = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
+    stays = np.minimum(np.diff(offset), lowest_to_come[1:] - offset[:-1])
+    pauses = np.where(stays > PAUSE_PERIODS * usual, stays, 0.0)
+    return np.asarray(t - np.concatenate([[0.0], np.cumsum(pauses)]))
 
 
 def _bridged(t: F64, n: F64, late: Bool, period: float) -> F64:

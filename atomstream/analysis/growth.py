@@ -102,16 +102,19 @@ class GrowthTracker:
         self._fit(self.onset, float(self.latest.rate), rotation_hz)
 
     def _search(self, now: float, rotation_hz: float) -> None:
-        t, _ = self._fit(self.begin, None, rotation_hz)
+        t, begun_late = self._fit(self.begin, None, rotation_hz)
         # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
         self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
-        if self.latest.determined and len(t):
+        if self.latest.determined and len(t) and not begun_late:
             whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
-            begun = self.begin if whole else float(t[-1]) - self.latest.span_s
-            self.onset = max(self.onset, begun)
+            self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
 
-    def _fit(self, since: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, F64]:
-        """Fit the trace from ``since`` on; where the growth shows to have begun later, from there."""
+    def _fit(self, since: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
+        """Fit the trace from ``since`` on; where the growth shows to have begun later, from there.
+
+        Returns the times of the samples, and whether it did.
+        """
+        begun_late = False
         t, y = self._prepared(since)
         found = analyse_trace(t, y, near_hz, rotation_hz)
         if found.best is not None and found.span_s > 0.95 * (t[-1] - t[0]):
@@ -120,9 +123,9 @@ class GrowthTracker:
                 begun = t >= t[0] + still
                 again = analyse_trace(t[begun], y[begun], float(found.rate), rotation_hz)
                 if again.determined:
-                    found, self.onset = again, float(t[0]) + still
+                    found, self.onset, begun_late = again, float(t[0]) + still, True
         self.latest = self._doubted(found, rotation_hz)
-        return t, y
+        return t, begun_late
 
     def _doubted(self, found: Oscillation, rotation_hz: float) -> Oscillation:
         """Refuse what is the light's; add the doubt of the frames' clock."""

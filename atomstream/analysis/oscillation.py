@@ -25,6 +25,9 @@ MIN_TURNS = 2.4
 BEGUN = 0.65
 """What cutting up to a period off the start of a growth leaves of the residual, at the least."""
 
+STILL_SHARE = 0.35
+"""Of the first period's scatter: what may go on where nothing grows yet (noise, hum, a drift of the beam)."""
+
 TOO_SHORT = "too few samples yet; keep streaming"
 
 
@@ -154,8 +157,15 @@ def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
     if min(left(2), left(4)) > BEGUN * whole:
         return 0.0
     rms = np.array([whole, *(left(k) for k in range(1, 9))])
-    first = int(np.flatnonzero(rms < 1.25 * rms.min())[0])
-    return 0.25 * first / hz
+    still = 0.25 * int(np.flatnonzero(rms < 1.25 * rms.min())[0]) / hz
+    return still if rotation_hz or _is_still(window, still, hz) else 0.0
+
+
+def _is_still(window: Window, still_s: float, hz: float) -> bool:
+    """Whether less than the oscillation goes on in the first ``still_s``: damped growth bends a fit as well."""
+    since = window.t - window.t[0]
+    before, after = window.y[since < still_s], window.y[(since >= still_s) & (since < still_s + 1.0 / hz)]
+    return bool(len(before) and len(after) and np.std(before) < STILL_SHARE * np.std(after))
 
 
 def _starts(t: F64, near_hz: float) -> list[float]:

@@ -10,6 +10,7 @@ from growth_kit import Film
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.cadence import believed_times
+from atomstream.sources import GrowthSpec, Simulator
 
 FPS, SECONDS = 120.0, 16.0
 
@@ -122,3 +123,21 @@ def test_a_burst_that_goes_on_has_no_times_yet() -> None:
     clock = believed_times(t, 6.0 * np.arange(320))
     assert np.isfinite(clock.times[:300]).all()
     assert np.isnan(clock.times[300:]).all()
+
+
+def test_a_missing_chunk_is_no_stall() -> None:
+    """While a known gap lies in the last seconds, the rate is told as before, and no stamp is called late."""
+    spec = GrowthSpec(fps=20.0, height=120, width=160, rate_ml_s=0.8, tau_ml=60.0, seed=21)
+    frames = np.concatenate(list(Simulator(spec).chunks(40, 360)))
+    online = Analyzer(20.0, 0.0, 40)
+    for k in range(9):
+        if k == 3:
+            online.gap(40)
+            continue
+        part = slice(40 * k, 40 * k + 40)
+        rate = online.feed(40 * k, frames[part], np.arange(part.start, part.stop) / 20.0).values[
+            "growth_rate_ml_s"
+        ]
+        if k > 3:
+            assert "late" not in str(rate)
+            assert abs(float(rate) - 0.8) < max(4 * (rate.sigma or 0.0), 0.004)
