@@ -22,7 +22,8 @@ ARGS = [
     "--disable-sync",
 ]
 EXPECTED = re.compile(
-    r"401 \(Unauthorized\)|ERR_CONNECTION_REFUSED|WebSocket connection to|404 \(Not Found\)"
+    r"401 \(Unauthorized\)|ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|WebSocket connection to"
+    r"|404 \(Not Found\)"
 )
 """What Chromium logs of replies that the pages deal with."""
 
