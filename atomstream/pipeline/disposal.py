@@ -33,4 +33,4 @@ def _free(box: Box[Sequence[object]]) -> None:
     pieces = list(box.pop())
     while pieces:
         pieces.pop()
-        time.sleep(0)  # lets the GIL go
+        time.sleep(0)  # lets the GIL go: a thread that asks for it is else given it after 5 ms only
