@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 from atomstream.analysis.arrays import F32, F64
+from atomstream.analysis.azimuths import is_whole_turn, known_as, mirror_symmetry, view_places
 from atomstream.analysis.batch import View
 from atomstream.analysis.events import Event
 from atomstream.analysis.fast import Features, bin_factor, binned
@@ -29,7 +29,6 @@ BINS = 180
 RING = 480
 PIXELS = 1200
 SEARCH = 0.12
-MIRROR_VIEWS = 12
 
 
 @dataclass(slots=True)
@@ -55,18 +54,20 @@ class RotationTracker:
     turn: int = 0
     next_refine: int = 0
     found: list[View] = field(default_factory=list)
+    known: dict[int, View] = field(default_factory=dict)
+    next_view: int = 0
     factor: int = 1
     turn_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     turn_frames: int = 0
     whole_turns: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @classmethod
-    def at(cls, rpm: float, fps: float) -> RotationTracker:
-        """Make a tracker for a nominal speed in rotations a minute."""
+    def at(cls, rpm: float, fps: float, next_view: int = 0) -> RotationTracker:
+        """Make a tracker for a nominal speed in rotations a minute; views are numbered from ``next_view`` on."""
         hz = rpm / 60.0
         # 2.3 turns have to fit into the ring of pictures that the speed is told from
         every = max(1, math.ceil(2.3 * fps / hz / RING))
-        return cls(hz, fps, hz, every=every)
+        return cls(hz, fps, hz, every=every, next_view=next_view)
 
     def piece(self, frames: Frames, features: Features, centre: float) -> None:
         """Take in frames (N, H, W) of which the specular column is ``centre``."""
@@ -165,29 +166,32 @@ class RotationTracker:
         if abs(self.hz / before - 1.0) < 0.01:
             return []
         self.seen[:] = 0
+        self.found, self.known = [], {}  # azimuths told at a wrong speed are none of those to come
         return [
             Event(now, "rotation_refined", f"the substrate turns at {60 * self.hz:.4g} rpm", 60 * self.hz)
         ]
 
     def _find_views(self, scene: Scene) -> None:
         """Views: the azimuths of highest mirror symmetry about the specular column."""
-        if (self.seen > 0).mean() < 0.9:
+        seen = self.seen > 0
+        if not is_whole_turn(seen):
             return
         symmetry = mirror_symmetry(self.pictures.reshape(BINS, *self.shape), self.centre)
-        # a view is a sharp maximum: symmetry changes slowly with azimuth otherwise
-        sharp = symmetry - ndimage.median_filter(symmetry, 15, mode="wrap")
-        peak = ndimage.maximum_filter1d(sharp, 9, mode="wrap") == sharp
-        noise = 1.4826 * float(np.median(np.abs(sharp))) + 1e-9
-        places = [int(i) for i in np.flatnonzero(peak & (sharp > 4.0 * noise))]
-        places = sorted(places, key=lambda i: -float(sharp[i]))[:MIRROR_VIEWS]
-        old, self.found = self.found, []
-        for place in places:
-            self.found.append(self._view(place, float(np.clip(symmetry[place], 0.0, 1.0)), old, scene))
+        self.found = []
+        for place in view_places(symmetry, seen):
+            self.found.append(self._view(place, float(np.clip(symmetry[place], 0.0, 1.0)), scene))
+        self.known.update({view.view_id: view for view in self.found})
 
-    def _view(self, place: int, confidence: float, old: list[View], scene: Scene) -> View:
+    def _number(self, angle: float) -> int:
+        number = known_as(angle, self.known, {view.view_id for view in self.found})
+        if number is None:
+            number, self.next_view = self.next_view, self.next_view + 1
+        return number
+
+    def _view(self, place: int, confidence: float, scene: Scene) -> View:
         angle = (place + 0.5) * 360.0 / BINS
-        known = [v for v in old if abs((v.angle_deg - angle + 180.0) % 360.0 - 180.0) < 6.0]
-        number = known[0].view_id if known else max([v.view_id for v in old + self.found], default=-1) + 1
+        number = self._number(angle)
+        turns = self.known[number].turns + 1 if number in self.known else 1
         pattern = scene.pattern
         profile = self.profiles[place].astype(np.float64)
         spacing = find_spacing(profile, scene.spot.x, min(pattern.fwhm_x, 8.0))
@@ -201,9 +205,7 @@ class RotationTracker:
             if comb
             else undetermined("no streak pair in this view", "px")
         )
-        return View(
-            number, angle, confidence, value, float(self.intensity[place]), known[0].turns + 1 if known else 1
-        )
+        return View(number, angle, confidence, value, float(self.intensity[place]), turns)
 
     def views(self) -> tuple[View, ...]:
         """Views found in the last turn."""
@@ -239,25 +241,3 @@ def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
     if a >= 0:
         return math.nan, math.nan
     return float(lags[best] - b / (2 * a)), 0.15
-
-
-def mirror_symmetry(pictures: F32, centre: float) -> F64:
-    """Correlation of pictures (N, H, W) with their mirror image about column ``centre``: (N,), -1 to 1."""
-    width = pictures.shape[2]
-    reach = int(min(centre, width - 1 - centre))
-    if reach < 2:
-        return np.zeros(len(pictures))
-    offsets = np.arange(1, reach + 1)
-    right, left = _columns(pictures, centre + offsets), _columns(pictures, centre - offsets)
-    right = right - right.mean(axis=(1, 2), keepdims=True)
-    left = left - left.mean(axis=(1, 2), keepdims=True)
-    norm = np.sqrt((right**2).sum(axis=(1, 2)) * (left**2).sum(axis=(1, 2))) + 1e-9
-    result: F64 = ((right * left).sum(axis=(1, 2)) / norm).astype(np.float64)
-    return result
-
-
-def _columns(pictures: F32, at: F64) -> F32:
-    low = np.clip(np.floor(at).astype(np.intp), 0, pictures.shape[2] - 2)
-    part = (at - low).astype(np.float32)
-    mixed: F32 = pictures[:, :, low] * (1 - part) + pictures[:, :, low + 1] * part
-    return mixed

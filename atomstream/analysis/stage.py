@@ -100,6 +100,7 @@ class Stage:
     held: dict[str, float] = field(default_factory=dict)
     saturated: float = 0.0
     last_block_s: float = math.nan
+    next_view: int = 0
 
     @property
     def block_frames(self) -> int:

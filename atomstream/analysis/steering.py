@@ -69,7 +69,9 @@ def take_rotation(stage: Stage, rpm: float) -> None:
     stage.rpm = rpm
     take_mark(stage, Event(stage.now_s, "rotation", f"rotation at {rpm:g} rpm", rpm))
     if stage.scene is not None:
-        stage.scene.rotation = RotationTracker.at(rpm, stage.fps) if rpm else None
+        if stage.scene.rotation is not None:
+            stage.next_view = stage.scene.rotation.next_view  # the sample stops and starts anywhere
+        stage.scene.rotation = RotationTracker.at(rpm, stage.fps, stage.next_view) if rpm else None
         stage.scene.change.restart()
 
 

@@ -7,7 +7,10 @@ import pytest
 from growth_kit import Film
 
 from atomstream.analysis import Analyzer
+from atomstream.analysis.batch import View
 from atomstream.analysis.fast import binned
+from atomstream.analysis.rotation import RotationTracker
+from atomstream.analysis.values import undetermined
 
 TWO_TURNS = {
     "seed": 4101,
@@ -88,6 +91,50 @@ def test_views_of_a_square_lattice() -> None:
         if view.spacing_px.determined:
             order = 1.0 if round(view.angle_deg / 45) % 2 == 0 else np.sqrt(2)
             assert view.spacing_px.value == pytest.approx(order * truth, rel=0.01)
+
+
+@pytest.mark.parametrize(("fps", "rpm"), [(20.0, 15.0), (30.0, 30.0)])
+def test_views_of_a_slow_camera(fps: float, rpm: float) -> None:
+    """80 and 60 frames a turn, always at the same azimuths, show the views among them."""
+    views = Film(14, fps=fps, rpm=rpm, height=240, width=320).analysed().views
+    found = sorted(round(v.angle_deg) for v in views)
+    assert {1, 91, 181, 271} <= set(found)
+    assert all(min(abs(angle - k * 45) for k in range(9)) < 3 for angle in found)
+
+
+def test_too_few_frames_a_turn_have_no_views() -> None:
+    """With 40 frames a turn whole views lie between them: none is told."""
+    assert Film(10, fps=20.0, rpm=30.0, height=240, width=320).analysed().views == ()
+
+
+def test_a_view_keeps_its_number() -> None:
+    """A number means one azimuth: a view that was away gets its own again, another azimuth never one used before."""
+    tracker = RotationTracker.at(15.0, 30.0)
+    tracker.known, tracker.next_view = {0: view(0, 1.0), 1: view(1, 91.0), 2: view(2, 181.0)}, 3
+    numbers = []
+    for angle in (181.0, 2.0, 45.0, 358.0, 93.0):
+        numbers.append(tracker._number(angle))
+        tracker.found.append(view(numbers[-1], angle))
+    assert numbers == [2, 0, 3, 4, 1]  # 358: the azimuth near it is taken in this turn
+
+
+def view(number: int, angle: float) -> View:
+    """A view of which only number and azimuth matter."""
+    return View(number, angle, 1.0, undetermined("-"), 0.0, 1)
+
+
+def test_numbers_go_on_after_a_stop() -> None:
+    """A sample that stops and turns again starts anywhere: its views get numbers that were never used."""
+    turning = Film(10, fps=30.0, rpm=30.0, height=240, width=320)
+    engine = Analyzer(30.0, 30.0)
+    before = {v.view_id for v in engine.feed(0, turning[0:200]).views}
+    engine.set_rotation(0.0)
+    engine = Analyzer.from_state(engine.state())
+    engine.set_rotation(30.0)
+    after = {v.view_id for v in engine.feed(200, turning[0:200]).views}
+    assert before
+    assert after
+    assert not before & after
 
 
 def test_lattice_values_belong_to_the_views() -> None:

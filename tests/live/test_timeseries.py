@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
-from live_kit import CHUNK, FPS, SPEC, analysed, batches, batches_until, column, feed, growth, send_chunks
+from live_kit import (
+    CHUNK,
+    FPS,
+    SPEC,
+    analysed,
+    batches,
+    batches_until,
+    column,
+    feed,
+    follow,
+    growth,
+    send_chunks,
+)
 from live_server import Serve
 from wire_client import START_MS, WireClient
 
@@ -79,7 +92,7 @@ async def test_parameters(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_views_of_a_rotating_stream(serve: Serve) -> None:
     """A rotating stream has a series for each view, a point a turn; its label can be set and it can be left out."""
-    spec = dataclasses.replace(SPEC, rpm=6.0)  # more frames a turn than azimuth bins
+    spec = dataclasses.replace(SPEC, rpm=6.0)
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS, rotations_per_min=6.0)
         last = batches(await analysed(client, data_id, growth(660, spec)))[-1]
@@ -110,3 +123,36 @@ async def test_azimuth_of_a_stationary_stream(serve: Serve) -> None:
         await client.ask("PATCH", f"/rheed/{data_id}/azimuths/{view['view_id']}", {"label": "[100]"})
         _, reply = await client.ask("GET", f"/rheed/timeseries/{data_id}/", params={"last_n": "1"})
         assert reply["series_by_angle"][0]["azimuth_label"] == "[100]"
+
+
+def labelled(views: list[dict[str, Any]]) -> dict[str, float]:
+    """The azimuth of each view that has a label."""
+    return {v["azimuth_label"]: v["annotation"]["angle_deg"] for v in views if v["azimuth_label"]}
+
+
+@pytest.mark.slow
+async def test_a_label_stays_with_its_azimuth(serve: Serve) -> None:
+    """A label belongs to one azimuth through a restart of the server and another analysis of all frames."""
+    spec = dataclasses.replace(SPEC, rpm=30.0)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS, rotations_per_min=30.0)
+        path = f"/rheed/{data_id}/azimuths"
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(300, spec), [0, 2])  # a chunk of one turn is missing
+            await send_chunks(client, data_id, growth(300, spec), [3])
+            await batches_until(socket, 4 * CHUNK)
+        _, views = await client.ask("GET", path)
+        for number, view in enumerate(views):
+            await client.ask("PATCH", f"{path}/{view['view_id']}", {"label": f"label {number}"})
+        said = labelled((await client.ask("GET", path))[1])
+    await server.stop()
+    await server.start()
+    async with WireClient(server) as client:
+        assert labelled((await client.ask("GET", path))[1]) == said
+        await send_chunks(client, data_id, growth(300, spec), [4, 1])
+        await client.end(data_id)
+        await follow(client, data_id)
+        after = labelled((await client.ask("GET", path))[1])
+    assert len(said) >= 4
+    assert after == pytest.approx(said, abs=2.5)

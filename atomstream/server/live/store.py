@@ -35,6 +35,7 @@ from atomstream.server.archive_results import F32
 from atomstream.server.live.deltas import KEPT, KEY_EACH, applied, nothing, shortened, standing_at
 from atomstream.server.live.plain import TIME, Plain, packed, unit_of, unpacked
 from atomstream.server.live.record_log import RecordLog
+from atomstream.server.live.views import renumbered
 from atomstream.server.live.waterfall import Waterfall
 
 log = logging.getLogger("atomstream.server")
@@ -108,6 +109,8 @@ class ResultStore:
         self.note_profiles(batch)
         if batch["fed"] <= (self._closed_at if facts.get("final") else self.fed) and not facts.get("again"):
             return None
+        if facts.get("again"):
+            batch = {**batch, "views": self._as_known(batch["views"])}
         record = {
             "type": "batch",
             **{name: batch[name] for name in ("start", "count", "fed", *KEPT)},
@@ -118,6 +121,16 @@ class ResultStore:
         message = self.add(record)
         extra = {name: batch[name] for name in ("columns", "profile", "lines")}
         return {**message, **extra}
+
+    def _as_known(self, views: list[Plain]) -> list[Plain]:
+        # Numbers below were given before the sample stopped, and started somewhere else.
+        since = min((view["view_id"] for view in self.newest["views"]), default=None)
+        known = {
+            number: points[-1]["angle_deg"]
+            for number, points in self.view_points.items()
+            if since is not None and number >= since
+        }
+        return renumbered(views, known, max(self.view_points, default=-1) + 1)
 
     def _found_events(self, events: Iterable[Plain], user_events: Iterable[Plain]) -> list[Plain]:
         """The analysis' own: the analyser tells those of the user back, which are recorded already."""
