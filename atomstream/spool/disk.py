@@ -20,6 +20,7 @@ from typing import Final
 
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.records import Piece
+from atomstream.spool.direct import DirectWriter
 
 TEMP_SUFFIX: Final = ".tmp"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -35,6 +36,9 @@ _RENAME_PAUSE_S: Final = 0.01
 
 class Disk:
     """The real disk. All paths are files or folders of the spool; descriptors are the caller's to close."""
+
+    def __init__(self) -> None:
+        self._direct = DirectWriter()
 
     def create(self, path: Path) -> int:
         """A descriptor for writing a new, empty file; a leftover of the same name goes first.
@@ -74,13 +78,9 @@ class Disk:
                 raise  # every other reason is the file system's own, and writing tells
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
-        """Write all pieces, one after the other, without joining them."""
-        if sys.platform == "win32":  # has no writev
-            for piece in pieces:
-                _write_rest(fd, [memoryview(piece)])
-            return
-        todo = iter(pieces)
-        while batch := [memoryview(piece).cast("B") for piece in islice(todo, os.sysconf("SC_IOV_MAX"))]:
+        """Write all pieces, one after the other, without joining them; large ones past the page cache."""
+        todo = iter(_after(pieces, self._direct.write(fd, pieces)))
+        while batch := list(islice(todo, 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX"))):
             _write_rest(fd, batch)
 
     def sync(self, fd: int) -> None:
@@ -164,6 +164,16 @@ class Disk:
     def free_bytes(self, path: Path) -> int:
         """Bytes that this user may still write to the disk under ``path``."""
         return shutil.disk_usage(path).free
+
+
+def _after(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
+    """The pieces without their first ``count`` bytes."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        skipped = min(count, view.nbytes)
+        count -= skipped
+        if skipped < view.nbytes:
+            yield view[skipped:]
 
 
 def _write_rest(fd: int, views: list[memoryview]) -> None:

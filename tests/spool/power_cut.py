@@ -37,6 +37,7 @@ class LoggingDisk(Disk):
     """The real disk, with a log from which every moment can be played again."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.log: list[tuple[str, object, object]] = []
         self._files: dict[int, tuple[int, int]] = {}
         self._inodes = 0

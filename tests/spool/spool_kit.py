@@ -64,6 +64,7 @@ class FaultyDisk(Disk):
     """
 
     def __init__(self, first: int = -1, last: int | None = None, code: int = errno.EIO, late: bool = False):
+        super().__init__()
         self.first = first
         self.last = first if last is None else last
         self.code = code

@@ -1,0 +1,117 @@
+"""Large records past the page cache: the same bytes, whatever the system thinks of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atomstream.spool.direct import ALIGNMENT, WINDOW_BYTES, DirectWriter
+from atomstream.spool.disk import Disk
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has O_DIRECT")
+
+
+def random_pieces(*sizes: int) -> list[bytes]:
+    rng = np.random.default_rng(sum(sizes))
+    return [rng.integers(0, 256, size, dtype=np.uint8).tobytes() for size in sizes]
+
+
+LARGE = random_pieces(300, 2 * WINDOW_BYTES + 17, WINDOW_BYTES // 3, 1, 4096)
+
+
+@pytest.fixture
+def fd(tmp_path: Path) -> Iterator[int]:
+    fd = Disk().create(tmp_path / "record")
+    yield fd
+    os.close(fd)
+
+
+def content(tmp_path: Path) -> bytes:
+    return (tmp_path / "record").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        LARGE,
+        random_pieces(WINDOW_BYTES),
+        random_pieces(WINDOW_BYTES + ALIGNMENT),
+        random_pieces(WINDOW_BYTES - 1, 5),
+        random_pieces(*[100_003] * 60),
+    ],
+)
+def test_every_byte_is_written(tmp_path: Path, fd: int, pieces: list[bytes]) -> None:
+    """Pieces of any length, cut anywhere by the window, are in the file one after the other."""
+    Disk().write(fd, pieces)
+    assert content(tmp_path) == b"".join(pieces)
+
+
+def test_views_and_what_follows(tmp_path: Path, fd: int) -> None:
+    """Views of foreign memory are written too, and what is written later comes after them."""
+    disk = Disk()
+    disk.write(fd, [memoryview(np.frombuffer(piece, dtype=np.uint8)) for piece in LARGE])
+    disk.write(fd, LARGE)
+    disk.write(fd, [b"end"])
+    assert content(tmp_path) == 2 * b"".join(LARGE) + b"end"
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, call: int, answer: Callable[[int], int]) -> None:
+    """Let the ``call``-th write of whole pages get ``answer(its bytes)``."""
+    real, calls = os.writev, [0]
+
+    def writev(fd: int, views: list[memoryview]) -> int:
+        if len(views) == 1 and views[0].nbytes % ALIGNMENT == 0:
+            calls[0] += 1
+            if calls[0] == call:
+                short = answer(views[0].nbytes)
+                return real(fd, [views[0][:short]])
+        return real(fd, views)
+
+    monkeypatch.setattr(os, "writev", writev)
+
+
+def fails(_: int) -> int:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.mark.parametrize("call", [1, 2])
+@pytest.mark.parametrize("answer", [fails, lambda n: n // 2, lambda n: ALIGNMENT])
+def test_the_usual_way_goes_on(
+    tmp_path: Path, fd: int, monkeypatch: pytest.MonkeyPatch, call: int, answer: Callable[[int], int]
+) -> None:
+    """Where a direct write is refused or cut short, the rest goes through the cache, nothing twice."""
+    refusing(monkeypatch, call, answer)
+    Disk().write(fd, LARGE)
+    assert content(tmp_path) == b"".join(LARGE)
+
+
+def test_a_file_system_without_it(tmp_path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system refuses the flag, the record is written all the same."""
+    import fcntl
+
+    real = fcntl.fcntl
+
+    def no_direct(fd: int, command: int, flags: int = 0) -> int:
+        if command == fcntl.F_SETFL and flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(fd, command, flags)
+
+    monkeypatch.setattr(fcntl, "fcntl", no_direct)
+    assert DirectWriter().write(fd, LARGE) == 0
+    Disk().write(fd, LARGE)
+    assert content(tmp_path) == b"".join(LARGE)
+
+
+def test_the_file_is_as_before_afterwards(fd: int) -> None:
+    """The descriptor's flags are what they were: later writes need not be whole pages."""
+    import fcntl
+
+    before = fcntl.fcntl(fd, fcntl.F_GETFL)
+    Disk().write(fd, LARGE)
+    assert fcntl.fcntl(fd, fcntl.F_GETFL) == before
