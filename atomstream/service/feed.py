@@ -1,4 +1,4 @@
-"""The calls about results: the feed, the series for servers without one, and events."""
+"""The calls about results: the feed, the series for servers without one, events and the calibration."""
 
 from __future__ import annotations
 
@@ -62,6 +62,12 @@ class ResultsApi:
         path = f"/rheed/stream/{wire.path_part(data_id)}/events"
         call = Call(f"mark an event of stream {data_id}", "POST", path, body=wire.pack(event))
         return (await self._transport.call(call)).parse(_object)
+
+    async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
+        """Replace the calibration of a stream; a repeat is harmless."""
+        path = f"/rheed/stream/{wire.path_part(data_id)}/calibration"
+        call = Call(f"calibrate stream {data_id}", "PUT", path, body=wire.pack(calibration))
+        await self._transport.call(call)
 
 
 def _read(call: Call, message: aiohttp.WSMessage) -> Message:

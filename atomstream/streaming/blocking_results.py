@@ -45,3 +45,31 @@ class BlockingResults:
     def set_rotation(self, data_id: str, rpm: float) -> StreamEvent:
         """Say that the rotation changed; see :meth:`AsyncRHEEDStreamer.set_rotation`."""
         return self._call(lambda: self._streamer.set_rotation(data_id, rpm))
+
+    def calibrate(
+        self,
+        data_id: str,
+        *,
+        beam_energy: float | None = None,
+        screen_sample_distance: float | None = None,
+        px_per_mm: float | None = None,
+        incidence_deg: float | None = None,
+        layer_thickness_nm: float | None = None,
+        layer_unit: str | None = None,
+        miller_n: float | None = None,
+        reference_spacing_px: float | None = None,
+    ) -> None:
+        """Say what turns pixels into lengths; see :meth:`AsyncRHEEDStreamer.calibrate`."""
+        self._call(
+            lambda: self._streamer.calibrate(
+                data_id,
+                beam_energy=beam_energy,
+                screen_sample_distance=screen_sample_distance,
+                px_per_mm=px_per_mm,
+                incidence_deg=incidence_deg,
+                layer_thickness_nm=layer_thickness_nm,
+                layer_unit=layer_unit,
+                miller_n=miller_n,
+                reference_spacing_px=reference_spacing_px,
+            )
+        )

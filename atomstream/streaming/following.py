@@ -23,6 +23,16 @@ LONGEST_PAUSE_S: Final = 5.0
 """Between attempts: a control loop waits at the other end."""
 _OVER: Final = frozenset({"success", "error", "stream_error"})
 _PLACE: Final = frozenset({"frame_number", "time_seconds", "relative_time_seconds", "unix_timestamp_ms"})
+_LACKS: Final = {
+    "late": "they came after their gap was passed. They are stored; their frames' own values are filled in, rates "
+    "and other fits have them once the stream has ended (finalize it) and is analysed again, by itself.",
+    "unreadable": "their files on the server are damaged, so look after its disk. All other results stand; where the "
+    "files can be put back, have the finished stream analysed again (docs/live_api.md).",
+}
+_LATE_AGAIN: Final = (
+    "they came after the end. They are stored, and the stream is being analysed again with them."
+)
+_LACK_UNKNOWN: Final = "the server's page of the stream says why."
 Sleep = Callable[[float], Awaitable[None]]
 
 
@@ -46,6 +56,7 @@ class Follower:
         self._went_back = False
         self._lost = 0
         self._failures = 0
+        self._told_lacks: set[str] = set()
 
     async def batches(self) -> AsyncGenerator[ResultBatch, None]:
         """Every batch once and in order, from the place on, until the analysis has ended.
@@ -102,12 +113,25 @@ class Follower:
             case "lost":
                 self._lost += message["count"]
                 self._place = message["last"]
+            case "lacks":
+                self._tell_lacks(message)
             case "event" | "regions":
                 self._place = message["seq"]
             case "batch":
                 self._place = message["seq"]
                 return self._fresh(from_message(self._data_id, message, self._lost))
         return None
+
+    def _tell_lacks(self, message: Message) -> None:
+        """Warn of chunks that the results lack: once a kind, for a stream with one hole tends to have more."""
+        again = bool(message.get("again"))
+        for lack in message.get("lacks") or ():
+            kind = str(lack.get("why"))
+            if kind in self._told_lacks:
+                continue
+            self._told_lacks.add(kind)
+            said = _LACKS.get(kind, _LACK_UNKNOWN) if not (again and kind == "late") else _LATE_AGAIN
+            log.warning("The results of stream %s lack chunks %s: " + said, self._data_id, lack.get("chunks"))
 
     def _fresh(self, batch: ResultBatch) -> ResultBatch | None:
         self._lost = 0

@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from atomstream.config import whole
-from atomstream.streaming import events
+from atomstream.streaming import calibrating, events
 from atomstream.streaming.batch import ResultBatch, StreamEvent
 from atomstream.streaming.following import Follower
 from atomstream.streaming.life import StreamerLife
 
 
 class StreamerResults(StreamerLife):
-    """``results``, ``latest``, ``mark`` and ``set_rotation``; any stream of the server, not only one's own."""
+    """``results``, ``latest``, ``mark``, ``set_rotation``, ``calibrate``; of any stream of the server."""
 
     async def results(self, data_id: str, after: int = 0) -> AsyncGenerator[ResultBatch, None]:
         """Live results as they are made; ends when the stream's analysis has ended (after ``finalize``).
@@ -75,3 +75,49 @@ class StreamerResults(StreamerLife):
         turns = events.check_rpm(rpm)
         engine = await self._start()
         return await events.mark(engine, data_id, f"rotation at {turns:g} rpm", "rotation", None, turns)
+
+    async def calibrate(
+        self,
+        data_id: str,
+        *,
+        beam_energy: float | None = None,
+        screen_sample_distance: float | None = None,
+        px_per_mm: float | None = None,
+        incidence_deg: float | None = None,
+        layer_thickness_nm: float | None = None,
+        layer_unit: str | None = None,
+        miller_n: float | None = None,
+        reference_spacing_px: float | None = None,
+    ) -> None:
+        """Say what turns pixels and oscillations into lengths; what is left out stays in relative units, said so.
+
+        Before the first chunk it holds for all of the stream; later from the next result on, and of a finished
+        stream everything is analysed again with it. It replaces what was said before.
+
+        Args:
+            data_id: the stream.
+            beam_energy: of the electrons, in keV.
+            screen_sample_distance: in mm.
+            px_per_mm: of the picture, in pixels a mm on the screen. With both above: lattice parameter in Å.
+            incidence_deg: the glancing angle in degrees, 0 to 15.
+            layer_thickness_nm: of one layer, in nm. With it the growth rate is in nm/s too.
+            layer_unit: what an oscillation is: ``"monolayer"`` (the default), ``"unit cell"``, ``"bilayer"``.
+            miller_n: the n of a = 2πn/G, 1 by default.
+            reference_spacing_px: streak spacing of the substrate; with it the relative change is strain.
+
+        Raises:
+            StreamError: the server takes none (it is no atomstream server); nothing was sent.
+            TypeError, ConfigError: a value that can't be meant.
+            RejectedError: one out of the server's range, which it says. ServiceError: as the server says.
+        """
+        given: dict[str, float | str | None] = {
+            "beam_energy": beam_energy,
+            "screen_sample_distance": screen_sample_distance,
+            "px_per_mm": px_per_mm,
+            "incidence_deg": incidence_deg,
+            "layer_thickness_nm": layer_thickness_nm,
+            "layer_unit": layer_unit,
+            "miller_n": miller_n,
+            "reference_spacing_px": reference_spacing_px,
+        }
+        await calibrating.calibrate(await self._start(), data_id, given)

@@ -14,7 +14,7 @@ from wire_client import START_MS, WireClient
 
 from atomstream.analysis import Box, analyze
 from atomstream.server import dashboard
-from atomstream.server.routes.live_words import RANGES
+from atomstream.server.routes.live_calibration import RANGES
 
 BOX = {
     "type": "box",
@@ -167,6 +167,27 @@ async def test_rotation_is_an_event_of_its_own(serve: Serve) -> None:
         assert (await follow(client, data_id))[-1]["type"] == "end"
     assert [event["by"] for event in listed if event["kind"] == "rotation"] == ["user"]
     assert len(batches(messages)[-1]["segments"]) == 2
+
+
+async def test_a_stream_is_created_with_its_calibration(serve: Serve) -> None:
+    """Calibration values in a stream's metadata hold from its first chunk on; wrong ones create nothing."""
+    known = {"layer_thickness_nm": 0.3905, "layer_unit": "unit cell", "beam_energy": 20.0}
+    server = await serve()
+    async with WireClient(server) as client:
+        body = {"data_item_name": "a", "rotations_per_min": 0.0, "fps_capture_rate": FPS}
+        for wrong in ({"beam_energy": 20000.0}, {"beam_energy": "20"}, {"volts": 20.0}):
+            status, reply = await client.ask("POST", "/rheed/stream/", {**body, "calibration": wrong})
+            assert status == 400
+            assert next(iter(wrong)) in reply["detail"]
+        assert (await client.ask("GET", "/data_entries/"))[1] == []
+        data_id = await client.create(fps_capture_rate=FPS, calibration=known)
+        path = f"/rheed/stream/{data_id}/calibration"
+        assert known.items() <= (await client.ask("GET", path))[1].items()
+        told = batches(await analysed(client, data_id, growth()))
+    whys = [batch["values"].get("growth_rate_nm_s", {}).get("why", "") for batch in told]
+    assert not any("calibration" in why for why in whys)
+    assert told[-1]["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+    assert told[-1]["values"]["oscillations_counted"]["unit"] != ""
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from aiohttp import web
 from live_server import LiveServer, Serve, ThreadedServer
 
 from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
-from atomstream.errors import ConfigError, NotFoundError, StreamError
+from atomstream.errors import ConfigError, NotFoundError, RejectedError, StreamError
 from atomstream.sources import GrowthSpec, Simulator
 from atomstream.streaming import ResultBatch
 
@@ -107,6 +107,7 @@ def test_blocking_twin(serve_in_thread: Callable[..., ThreadedServer], tmp_path:
         for batch in streamer.results(data_id):
             if batch.start + batch.count >= 30:
                 break
+        streamer.calibrate(data_id, layer_thickness_nm=0.3905)
         marked = streamer.mark(data_id, "Ga open", kind="shutter", time_ms_utc=1.7e12 + 3000.0)
         streamer.finalize(data_id)
         rest = list(streamer.results(data_id, after=batch.seq))
@@ -116,6 +117,8 @@ def test_blocking_twin(serve_in_thread: Callable[..., ThreadedServer], tmp_path:
         while (newest := streamer.latest(data_id)) is None or newest.seq < rest[-1].seq:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+    assert rest[-1].value("growth_rate_nm_s").unit == "nm/s"
+    assert "calibration" not in rest[-1].value("growth_rate_nm_s").why
     assert marked.time_s == pytest.approx(3.0)
     assert newest.seq == rest[-1].seq
 
@@ -139,6 +142,77 @@ async def test_marks_are_checked_before_they_are_sent(serve: Serve, tmp_path: Pa
             await streamer.set_rotation(UNKNOWN, -1.0)
         with pytest.raises(TypeError):
             await streamer.mark(UNKNOWN, 5)  # type: ignore[arg-type]
+
+
+async def test_calibrated_from_python(serve: Serve, tmp_path: Path, frames: Any) -> None:
+    """calibrate() before the first chunk: all rates are in nm/s too; wrong values are refused, and change nothing."""
+    async with streamer_for(await serve(), tmp_path) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        await streamer.calibrate(data_id, layer_thickness_nm=0.3905, layer_unit="unit cell")
+        with pytest.raises(TypeError, match="px_per_mm"):
+            await streamer.calibrate(data_id, px_per_mm="seven")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="layer_unit"):
+            await streamer.calibrate(data_id, layer_unit="")
+        with pytest.raises(RejectedError, match="beam_energy must lie from 1 to 200 keV"):
+            await streamer.calibrate(data_id, beam_energy=20000.0)
+        await push_all(streamer, data_id, frames)
+        await streamer.finalize(data_id)
+        batches = [batch async for batch in streamer.results(data_id)]
+    assert batches[-1].value("growth_rate_nm_s").value == pytest.approx(RATE * 0.3905, rel=0.02)
+    assert not any("calibration" in batch.value("growth_rate_nm_s").why for batch in batches)
+
+
+async def test_lacking_results_are_told_once(
+    serve: Serve, tmp_path: Path, frames: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What results lack is one warning a kind: which chunks, why, and what to do; nothing about whole streams."""
+    server: LiveServer = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
+    async with streamer_for(server, tmp_path) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        for index in (1, 3):  # they wait behind the missing chunk 0, and are damaged before their turn
+            await push_all(streamer, data_id, frames, index, index + 1)
+            await streamer.flush(data_id)
+            shard = server.folder(data_id) / f"frames.zarr/frames/c/{index}/0/0"
+            shard.write_bytes(b"\0" * shard.stat().st_size)
+        for index in (0, 2):
+            await push_all(streamer, data_id, frames, index, index + 1)
+        await streamer.finalize(data_id)
+        for _ in range(2):
+            assert covered([batch async for batch in streamer.results(data_id)])
+        whole = await streamer.initialize(FPS, 0.0, CHUNK)
+        await push_all(streamer, whole, frames)
+        await streamer.finalize(whole)
+        caplog.clear()
+        assert covered([batch async for batch in streamer.results(whole)]) == list(range(240))
+        assert "lack" not in caplog.text
+        assert covered([batch async for batch in streamer.results(data_id)])
+    said = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
+    assert len(said) == 1
+    assert f"stream {data_id} lack chunks 1, 3" in said[0].replace("1,3", "1, 3")
+    assert "analysed again" in said[0]
+
+
+async def test_late_results_are_told(
+    serve: Serve, tmp_path: Path, frames: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A chunk that came after its gap was passed is told to who follows, while the stream goes on."""
+    server: LiveServer = await serve(gap_wait_s=0.05)
+    async with streamer_for(server, tmp_path) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        await push_all(streamer, data_id, frames, 0, 1)
+        await push_all(streamer, data_id, frames, 2, 3)
+        seen = 0
+        async for batch in streamer.results(data_id):
+            seen = max(seen, batch.start + batch.count)
+            if seen == 3 * CHUNK and "lack" not in caplog.text:
+                seen = 0
+                await push_all(streamer, data_id, frames, 1, 2)
+                await streamer.flush(data_id)
+                await push_all(streamer, data_id, frames, 3, 4)
+                await streamer.finalize(data_id)
+    said = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
+    assert len(said) == 1
+    assert f"stream {data_id} lack chunks 1: they came after" in said[0]
 
 
 class Hosted:
@@ -234,3 +308,5 @@ async def test_no_events_without_announcement(hosted: HostedServer, tmp_path: Pa
             await streamer.mark(data_id, "here")
         with pytest.raises(StreamError, match="keeps no events"):
             await streamer.set_rotation(data_id, 12.0)
+        with pytest.raises(StreamError, match="takes no calibration"):
+            await streamer.calibrate(data_id, beam_energy=20.0)

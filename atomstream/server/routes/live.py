@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from atomstream.server.routes import live_feed, live_results, live_words
+from atomstream.server.routes import live_calibration, live_feed, live_results, live_words
 
 ROUTES = [
     web.get("/rheed/timeseries/{data_id}/", live_results.timeseries),
@@ -20,8 +20,8 @@ ROUTES = [
     web.post("/rheed/stream/{data_id}/events", live_words.mark_event),
     web.get("/rheed/stream/{data_id}/regions", live_words.get_regions),
     web.put("/rheed/stream/{data_id}/regions", live_words.put_regions),
-    web.get("/rheed/stream/{data_id}/calibration", live_words.get_calibration),
-    web.put("/rheed/stream/{data_id}/calibration", live_words.put_calibration),
+    web.get("/rheed/stream/{data_id}/calibration", live_calibration.get_calibration),
+    web.put("/rheed/stream/{data_id}/calibration", live_calibration.put_calibration),
 ]
 BROWSABLE: frozenset[Any] = frozenset(route.handler for route in ROUTES)
 """The dashboard's pages ask for all of it."""

@@ -55,6 +55,7 @@ class Reader:
                 place += 1
                 await self._send_record(place)
             elif desk.is_over:
+                await self._tell_lacks()
                 return await self._say_end()
             else:
                 await self._wait(bell)
@@ -93,10 +94,7 @@ class Reader:
             self._progress = progress
             await self._send({"type": "progress", "fraction": progress})
             return
-        standing = {"again": self._desk.runs_again, "lacks": lacking(self._desk)}
-        if standing != self._standing:
-            self._standing = standing
-            await self._send({"type": "lacks", **standing})
+        if await self._tell_lacks():
             return
         try:
             async with asyncio.timeout(HEARTBEAT_S):
@@ -105,6 +103,15 @@ class Reader:
             await self._send(
                 {"type": "heartbeat", "seq": self._desk.feed.seq, "unix_ms": 1000.0 * time.time()}
             )
+
+    async def _tell_lacks(self) -> bool:
+        """Tell what the results lack, where that has changed."""
+        standing = {"again": self._desk.runs_again, "lacks": lacking(self._desk)}
+        if standing == self._standing:
+            return False
+        self._standing = standing
+        await self._send({"type": "lacks", **standing})
+        return True
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_bytes(encode(self._kind, message))

@@ -19,6 +19,7 @@ from atomstream.server.models import Project, Sample, Tag, moment
 from atomstream.server.names import checked_name
 from atomstream.server.replies import RefusedError, json_reply
 from atomstream.server.routes.ids import UuidText
+from atomstream.server.routes.live_calibration import CalibrationBody, checked_calibration
 from atomstream.server.streams import checked_id, unknown_stream
 
 ANNOUNCEMENT = {"Atomstream": "1"}
@@ -37,6 +38,8 @@ class NewStream(msgspec.Struct, frozen=True):
     rotational_period: Annotated[float, msgspec.Meta(gt=0.0, le=1e12)] | None = None
     project_id: UuidText | None = None
     azimuth_label: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    calibration: CalibrationBody | None = None
+    """Of our own: with it in its metadata a stream is analysed in nm/s and Å from the first chunk on."""
 
 
 class SampleLink(msgspec.Struct, frozen=True):
@@ -57,6 +60,7 @@ async def create_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/``: a new stream; the reply is its ``data_id`` as a bare JSON string."""
     wanted = await read_json(request, NewStream)
     name = checked_name(wanted.data_item_name, "stream")
+    calibration = checked_calibration(wanted.calibration) if wanted.calibration else None
     house = house_of(request)
     projects = await named_ids(house, Project, [wanted.project_id] if wanted.project_id else [], "project")
     now = moment()
@@ -73,6 +77,8 @@ async def create_stream(request: web.Request) -> web.Response:
     )
     await house.streams.create(about)
     await house.lifecycle.begin(about.data_id)
+    if calibration is not None:
+        await (await house.live.desk(about.data_id)).calibrate(calibration)
     return json_reply(about.data_id, headers=ANNOUNCEMENT)
 
 
