@@ -9,7 +9,8 @@ Under ``DIR/streams/<data_id>/``::
 A commit goes: check and decode, seal and fsync the temporary file, rename, fsync the folders, columns, shape.
 Only then it returns, so a 200 means durable and readable. A repeat runs every step again, which heals what
 a crash left between two of them. :meth:`StreamArchive.open` does the same for what was never repeated:
-columns and documents are derived from the shards, and are made again where they lag.
+columns and documents are derived from the shards, and are made again where they lag. So columns are synced
+at most twice a second; which chunks that covers is noted beside them.
 
 For the server: one :class:`StreamArchive` a stream, in one process (a lock on DIR is the caller's), shared by
 all worker threads. Every method blocks. ``OSError`` is the disk's, and the same request may be tried again.
@@ -68,7 +69,7 @@ class StreamArchive:
         self._about = about
         self._parts = folder / "incoming"
         self._lost = lost_in(about)
-        self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self._parts), self._attributes)
+        self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self._parts, NAMES), self._attributes)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
 
@@ -121,6 +122,7 @@ class StreamArchive:
             self._lost = lost_in(self._about)
             self._write_about()
             self._publish_soon()
+            self._index.sync_if_due()
 
     def incoming(self) -> Path:
         """A fresh file name, on the archive's file system, for a body being received; removed if left over."""
@@ -145,15 +147,15 @@ class StreamArchive:
             nbytes = body.stat().st_size
             place = self._index.place(ticket.index)
             with self._stripes[ticket.index % _STRIPES]:
-                repeated = self._settle(ticket, body, crc32c, observe)
-                if repeated:
+                fresh = self._settle(ticket, body, crc32c, observe)
+                if fresh is None:
                     sync_file(place)
                 sync_folders(place.parent, self._index.group.shards)
-                stamps = self._index.read_stamps(ticket.index)
+                stamps = fresh or self._index.read_stamps(ticket.index)
             self._index.record(ticket.index, stamps)
         finally:
             body.unlink(missing_ok=True)
-        return Committed(ticket.index, ticket.dims[0], nbytes, crc32c, repeated, stamps)
+        return Committed(ticket.index, ticket.dims[0], nbytes, crc32c, fresh is None, stamps)
 
     @property
     def origin_unix_ms(self) -> float | None:
@@ -211,9 +213,10 @@ class StreamArchive:
         self._index.publish()
 
     def finish(self) -> None:
-        """:meth:`flush_metadata`, with the documents' names synced too. Late chunks may still come."""
+        """:meth:`flush_metadata`, with columns and the documents' names synced too. Late chunks may still come."""
         with self._index.writing:
             self.flush_metadata()
+            self._index.sync()
             self._index.group.sync()
 
     def frames(self, start: int, stop: int) -> Frames:
@@ -262,8 +265,10 @@ class StreamArchive:
                 group.lengths[dimension] = max(group.lengths[dimension], start + len(values))
             self.flush_metadata() if fresh else self._publish_soon()
 
-    def _settle(self, ticket: ShardTicket, body: Path, crc32c: int, observe: Observe | None) -> bool:
-        """Have the chunk in its place; True where an equal one was there already."""
+    def _settle(
+        self, ticket: ShardTicket, body: Path, crc32c: int, observe: Observe | None
+    ) -> ChunkStamps | None:
+        """Have the chunk in its place, and return its stamps; None where an equal one was there already."""
         place, known = self._index.place(ticket.index), self._index.geometry
         if known not in (None, Geometry.of(ticket)):
             raise self._other_geometry(ticket)
@@ -272,7 +277,7 @@ class StreamArchive:
             if verdict == "different":
                 raise self._conflict(ticket, "is stored already, with other frames")
             if verdict == "equal":
-                return True
+                return None
             for k, frame in shard.frames():
                 if observe is not None:
                     observe(ticket.index, k, frame)
@@ -281,7 +286,7 @@ class StreamArchive:
             raise self._other_geometry(ticket)
         place.parent.mkdir(parents=True, exist_ok=True)
         replace(body, place)
-        return False
+        return ticket.stamps(shard.layout.meta)
 
     def _other_geometry(self, ticket: ShardTicket) -> ConflictError:
         return self._conflict(ticket, f"is {Geometry.of(ticket)}, but the stream is {self._index.geometry}")

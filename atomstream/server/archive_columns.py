@@ -9,6 +9,8 @@ reader sees the old or the new one.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -22,6 +24,7 @@ COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
 
 Values: TypeAlias = npt.NDArray[Any]
+_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 
 
 class Column:
@@ -59,13 +62,25 @@ class Column:
 
     def _put_file(self, number: int, writes: list[tuple[int, bytes]]) -> Path:
         path = self._folder / "c" / str(number)
-        if not _is_whole(path, COLUMN_CHUNK * self.dtype.itemsize):
-            self._make_file(path)
-        with path.open("r+b", buffering=0) as file:
+        # By descriptor: dozens of columns are written for each batch of results, and file objects cost half of it.
+        handle = self._open_whole(path)
+        try:
             for offset, encoded in writes:
-                file.seek(offset)
-                file.write(encoded)
+                os.lseek(handle, offset, os.SEEK_SET)
+                _write_all(handle, encoded)
+        finally:
+            os.close(handle)
         return path
+
+    def _open_whole(self, path: Path) -> int:
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                handle = os.open(path, os.O_RDWR | _BINARY)
+                if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
+                    return handle
+                os.close(handle)  # a power cut may leave one that is not
+            self._make_file(path)
+        raise OSError(f"{path} can't be made in its full length.")
 
     def _make_file(self, path: Path) -> None:
         # Whole and full of the fill value from its first moment: readers refuse a short uncompressed chunk.
@@ -121,12 +136,10 @@ class Column:
                 yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
 
 
-def _is_whole(path: Path, nbytes: int) -> bool:
-    """Whether the file is there in its full length: a power cut may leave one that is not."""
-    try:
-        return path.stat().st_size == nbytes
-    except FileNotFoundError:
-        return False
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:  # a disk that fills up takes a part, and refuses the next
+        view = view[os.write(handle, view) :]
 
 
 def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import time
-import uuid
 from pathlib import Path
 
 _PART = re.compile(r"[0-9a-f]{32}\.part")
@@ -21,8 +20,9 @@ _WINDOWS = os.name == "nt"
 
 def fresh_part(parts: Path) -> Path:
     """A file name in the folder ``parts`` (made if need be) that nobody else uses."""
-    parts.mkdir(parents=True, exist_ok=True)
-    return parts / f"{uuid.uuid4().hex}.part"
+    if not parts.is_dir():
+        parts.mkdir(parents=True, exist_ok=True)
+    return parts / f"{os.urandom(16).hex()}.part"
 
 
 def remove_parts(parts: Path) -> None:
@@ -74,15 +74,18 @@ def replace(source: Path, target: Path) -> None:
 
 def sync_file(path: Path) -> None:
     """Have the content of ``path`` on the disk (Windows syncs only what is open for writing)."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+    _sync(path, os.O_RDWR)
 
 
 def sync_folder(folder: Path) -> None:
     """Have the names in ``folder`` on the disk. Windows has no such call; NTFS journals its names itself."""
     if _WINDOWS:
         return
-    handle = os.open(folder, os.O_RDONLY)
+    _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

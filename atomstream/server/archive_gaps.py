@@ -43,7 +43,17 @@ class Gaps:
 
     def __str__(self) -> str:
         """As ``"3-5,9"``, the way that indices are written in headers too."""
-        return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in self.ranges())
+        return _text(self.ranges())
+
+    def present(self) -> str:
+        """The indices that were added, in the same way."""
+        starts = [0, *(stop for _, stop in self._ranges)]
+        stops = [*(first for first, _ in self._ranges), self.end]
+        return _text([(a, b - 1) for a, b in zip(starts, stops, strict=True) if a < b])
+
+
+def _text(ranges: Iterable[tuple[int, int]]) -> str:
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
 
 
 def parse_ranges(text: str) -> Iterator[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
@@ -32,11 +32,14 @@ RESULT: Final = {"source": "analysis"}
 class ZarrGroup:
     """Documents and columns of one group. Not thread-safe: the archive lets one thread write at a time.
 
-    ``lengths`` are the present lengths of the dimensions; :meth:`publish` makes all arrays follow.
+    ``lengths`` are the present lengths of the dimensions; :meth:`publish` makes all arrays follow. Of the arrays of
+    results and of those in ``later`` only the group's document does at once; their own follow with
+    :meth:`write_document` or :meth:`sync`.
     """
 
-    def __init__(self, folder: Path, parts: Path) -> None:
+    def __init__(self, folder: Path, parts: Path, later: frozenset[str] = frozenset()) -> None:
         self.folder = folder
+        self._later = later
         self.shards = folder / FRAMES / "c"
         """Where the shard of chunk k is ``k/0/0``."""
         self._parts = parts
@@ -115,6 +118,9 @@ class ZarrGroup:
         """Whether the array of that name holds results of the analysis."""
         return bool(RESULT.items() <= self.documents[name].get("attributes", {}).items())
 
+    def _is_later(self, name: str) -> bool:
+        return name in self._later or self.is_result(name)
+
     def results(self) -> dict[str, Column]:
         """The columns of results, by name."""
         # Copied first, for another thread may be making a column.
@@ -127,8 +133,8 @@ class ZarrGroup:
     def publish(self, attributes: Mapping[str, Any]) -> None:
         """Have every array's length and the group's attributes on the disk; unchanged documents are not touched.
 
-        The arrays of results have their new length in the group's document alone, which readers go by:
-        to replace dozens of files for each chunk would hold its answer up. Their own follow with :meth:`sync`.
+        The arrays beside ``frames`` have their new length in the group's document alone, which readers go by:
+        to replace dozens of files for each chunk would hold its answer up.
 
         Raises:
             OSError: the disk's; publishing again is harmless.
@@ -136,10 +142,14 @@ class ZarrGroup:
         for name in self.documents:
             self._resize(name)
         for name in sorted(self.documents, key=lambda name: name == FRAMES):
-            if not self.is_result(name):
+            if not self._is_later(name):
                 self._write(name, self.documents[name])
         self._write("", self._group_document(attributes))
         self.published_at = time.monotonic()
+
+    def sync_files(self, name: str, paths: Iterable[Path]) -> None:
+        """Have these files of an existing column on the disk."""
+        self._columns[name].sync(paths)
 
     def write_document(self, name: str) -> None:
         """Have an array's own document on the disk as it is now."""
@@ -147,8 +157,8 @@ class ZarrGroup:
         self._write(name, self.documents[name])
 
     def sync(self) -> None:
-        """Have the documents of results, and all documents' renames, on the disk as well."""
-        for name in filter(self.is_result, self.documents):
+        """Have the documents that follow later, and all documents' renames, on the disk as well."""
+        for name in filter(self._is_later, self.documents):
             self.write_document(name)
         for name in ("", *self.documents):
             sync_folder(self.folder / name)

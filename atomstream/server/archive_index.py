@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -20,10 +22,13 @@ from atomstream.server.archive_gaps import Gaps
 from atomstream.server.archive_group import FRAMES, ZarrGroup
 from atomstream.server.archive_records import ChunkStamps, Geometry
 from atomstream.server.archive_shards import read_trailer
-from atomstream.server.archive_stamps import recorded_chunks, recorded_origin, write_stamps
+from atomstream.server.archive_stamps import recorded_chunks, recorded_origin, sync_stamps, write_stamps
 
 log = logging.getLogger(__name__)
 Stamps: TypeAlias = Mapping[int, ChunkStamps | None]
+SYNC_PERIOD_S: Final = 0.5
+"""Columns are synced, and their own documents written, so often and not with each of ten chunks a second: after a
+power cut the stamps of so much are read from the shards again."""
 _HEALED_AT_ONCE: Final = 512
 
 
@@ -45,6 +50,9 @@ class ChunkIndex:
         self._attributes = attributes
         self._chunks: dict[int, int] = {}
         self._gaps = Gaps()
+        self._unsynced: set[int] = set()
+        self._touched: defaultdict[str, set[Path]] = defaultdict(set)
+        self._synced_at = -1e9
         # The promise of a 200 comes before the wish to write metadata rarely: each commit waits for a
         # write of the documents that covers it, and those that come together share one.
         self._recorder: GroupCommit[tuple[int, ChunkStamps]] = GroupCommit(self._record)
@@ -78,6 +86,27 @@ class ChunkIndex:
         with self.writing:
             self.group.publish(self._attributes())
 
+    def sync(self) -> None:
+        """Have the columns on the disk, and their own documents at their present length.
+
+        Raises:
+            OSError: the disk's; syncing again is harmless.
+        """
+        with self.writing:
+            if not self._touched:
+                return
+            with self._state:
+                covered, stored = set(self._unsynced), self._gaps.present()
+            sync_stamps(self.group, self._touched, stored)
+            self._touched.clear()
+            self._unsynced -= covered
+            self._synced_at = time.monotonic()
+
+    def sync_if_due(self) -> None:
+        """:meth:`sync`, at most once in ``SYNC_PERIOD_S``."""
+        if time.monotonic() - self._synced_at >= SYNC_PERIOD_S:
+            self.sync()
+
     def chunks(self) -> dict[int, int]:
         """Index -> number of frames, of each chunk stored."""
         with self._state:
@@ -106,8 +135,7 @@ class ChunkIndex:
     def recover(self) -> None:
         """Take up what is on the disk: trust the columns where they are whole, else read the shards again.
 
-        A chunk counted in ``chunk_frames`` has all its other stamps, for that column is synced last; so only
-        shards that it does not count are read, a handful after a crash.
+        Only shards whose columns were not synced are read, a handful after a crash.
 
         Raises:
             StreamError: the metadata of ``frames`` is lost. OSError: the disk's.
@@ -126,14 +154,15 @@ class ChunkIndex:
                 )
             self._take_up(found)
             self.publish()
+            self.sync()
 
     def _take_up(self, found: set[int]) -> None:
         self.origin_ms = recorded_origin(self.group)
-        counted = recorded_chunks(self.group) if self.origin_ms is not None else {}
-        self._remember({index: counted[index] for index in found & counted.keys()})
+        counted, synced = recorded_chunks(self.group) if self.origin_ms is not None else ({}, set())
+        self._remember({index: counted[index] for index in found & synced})
         if vanished := counted.keys() - found:
             self._write_columns(dict.fromkeys(vanished))
-        unread = self._read_stamps(sorted(found - counted.keys()))
+        unread = self._read_stamps(sorted(found - synced))
         while batch := dict(islice(unread, _HEALED_AT_ONCE)):
             log.info("stream %s: taking up %d chunks from their files", self._name, len(batch))
             self._write_columns(batch)
@@ -166,15 +195,20 @@ class ChunkIndex:
     def _record(self, entries: list[tuple[int, ChunkStamps]]) -> None:
         """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
         self._write_columns(dict(entries))
+        if any(index in self._chunks and index not in self._unsynced for index, _ in entries):
+            self._synced_at = -1e9  # stored anew: what is noted as synced may have changed
         self._remember({index: stamps.dims[0] for index, stamps in entries})
         self.publish()
+        self.sync_if_due()
 
     def _write_columns(self, chunks: Stamps) -> None:
         assert self.geometry is not None
         with self.writing:
             if self.origin_ms is None:
                 self.origin_ms = self._extrapolated_origin(chunks)
-            write_stamps(self.group, self.geometry.chunk_size, self.origin_ms, chunks)
+            touched = write_stamps(self.group, self.geometry.chunk_size, self.origin_ms, chunks)
+            for name, paths in touched.items():
+                self._touched[name].update(paths)
 
     def _extrapolated_origin(self, chunks: Stamps) -> float:
         # Where frame 0 was or should have been captured, by the lowest chunk of the first that came. It stays:
@@ -186,6 +220,7 @@ class ChunkIndex:
     def _remember(self, sizes: Mapping[int, int]) -> None:
         with self._state:
             self._chunks.update(sizes)
+            self._unsynced.update(sizes)
             for index in sizes:
                 self._gaps.add(index)
             self.group.lengths.update(time=self._n_frames(), chunk=self._gaps.end)

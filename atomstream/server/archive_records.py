@@ -53,6 +53,15 @@ class ShardTicket:
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")
 
+    def stamps(self, meta: FrameMeta) -> ChunkStamps:
+        """What is kept of the chunk beside its pixels; ``meta`` came inside its body."""
+        offset, doubt = (
+            None if value is None else float(value)
+            for value in (self.clock_offset_ms, self.clock_uncertainty_ms)
+        )
+        times = float(self.fps), float(self.start_unix_ms), float(self.end_unix_ms)
+        return ChunkStamps(self.dims, *times, offset, doubt, meta)
+
     def _within(self, what: str, value: float, low: float, high: float) -> None:
         if not low <= value <= high:  # NaN is within nothing
             raise ShardError(f"Chunk {self.index}: its {what} is {value}; allowed is {low:g} .. {high:g}.")

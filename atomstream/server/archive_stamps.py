@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from atomstream.server.archive_columns import Values
+from atomstream.server.archive_gaps import parse_ranges
 from atomstream.server.archive_group import ZarrGroup
 from atomstream.server.archive_records import ChunkStamps
 
 ORIGIN: Final = "start_unix_ms"
 """The attribute of ``time`` that holds the UTC milliseconds its seconds count from."""
+COUNTS: Final = "chunk_frames"
+SYNCED: Final = "synced_chunks"
+"""The attribute of ``chunk_frames`` that lists the chunks, as ``"0-5,9"``, whose stamps were synced to the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,6 @@ def _one(value: float | None) -> list[float] | None:
     return None if value is None else [value]
 
 
-# chunk_frames comes last: each column is synced before the next, so a chunk that it counts has all the others.
 _SPECS: Final = (
     _Spec("time", "time", "float64", math.nan, {"units": "s", "long_name": "capture time since the start"},
           lambda stamps, origin: (stamps.times_unix_ms() - origin) / 1000.0),
@@ -50,19 +54,21 @@ _SPECS: Final = (
           lambda stamps, _: [stamps.dims[0]]),
 )  # fmt: skip
 NAMES: Final = frozenset(spec.name for spec in _SPECS)
-_ALWAYS: Final = ("time", "chunk_start_unix_ms", "chunk_frames")
+_ALWAYS: Final = ("time", "chunk_start_unix_ms", COUNTS)
 
 
 def write_stamps(
     group: ZarrGroup, chunk_size: int, origin_ms: float, chunks: Mapping[int, ChunkStamps | None]
-) -> None:
-    """Write the stamps of ``chunks`` into the columns, synced; None for a chunk that is no longer there.
+) -> dict[str, list[Path]]:
+    """Write the stamps of ``chunks`` into the columns; None for a chunk that is no longer there.
 
+    Every reader sees them at once; returns the files of each column that :func:`sync_stamps` has to make last.
     Optional columns (ids, angles, clock) come into being with the first chunk that has them.
 
     Raises:
         OSError: the disk's; writing again is harmless.
     """
+    touched: dict[str, list[Path]] = {}
     for spec in _SPECS:
         given = {
             index: None if stamps is None else spec.values(stamps, origin_ms)
@@ -73,8 +79,24 @@ def write_stamps(
             continue
         width = chunk_size if spec.dimension == "time" else 1
         column = group.column(spec.name, spec.dimension, spec.dtype, spec.fill, spec.about)
-        column.write((index * width, _padded(values, width, spec)) for index, values in given.items())
+        pieces = ((index * width, _padded(values, width, spec)) for index, values in given.items())
+        touched[spec.name] = column.put(pieces)
     group.documents["time"]["attributes"][ORIGIN] = origin_ms
+    group.documents[COUNTS]["attributes"].setdefault(SYNCED, "")
+    return touched
+
+
+def sync_stamps(group: ZarrGroup, touched: Mapping[str, Iterable[Path]], stored: str) -> None:
+    """Have the files ``touched`` by :func:`write_stamps` on the disk, and note that they hold the chunks ``stored``.
+
+    Raises:
+        OSError: the disk's; syncing again is harmless.
+    """
+    for name, paths in touched.items():
+        group.sync_files(name, paths)
+    group.documents[COUNTS]["attributes"][SYNCED] = stored
+    for name in filter(group.has, NAMES):
+        group.write_document(name)
 
 
 def _padded(values: Sequence[Any] | Values | None, width: int, spec: _Spec) -> Values:
@@ -93,10 +115,14 @@ def recorded_origin(group: ZarrGroup) -> float | None:
     return float(origin) if isinstance(origin, (int, float)) else None
 
 
-def recorded_chunks(group: ZarrGroup) -> dict[int, int]:
-    """Index -> number of frames, as the column ``chunk_frames`` has it."""
+def recorded_chunks(group: ZarrGroup) -> tuple[dict[int, int], set[int]]:
+    """Index -> number of frames, as the column ``chunk_frames`` has it; and of these the indices that were synced.
+
+    Of the others a power cut may have kept one column and not the next.
+    """
     found: dict[int, int] = {}
-    for start, values in group.stored("chunk_frames"):
+    for start, values in group.stored(COUNTS):
         (places,) = np.nonzero(values)
         found.update(zip((places + start).tolist(), values[places].tolist(), strict=True))
-    return found
+    synced = group.documents[COUNTS].get("attributes", {}).get(SYNCED)
+    return found, set(found) if synced is None else set(found).intersection(parse_ranges(synced))

@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.errors import StreamError
-from atomstream.server import archive_files
+from atomstream.server import archive_columns, archive_files, archive_index
 from atomstream.server.archive import StreamArchive
 from atomstream.server.archive_columns import COLUMN_CHUNK, Column
 from atomstream.server.archive_flush import GroupCommit
 from atomstream.server.archive_gaps import Gaps, parse_ranges
+from atomstream.server.archive_index import ChunkIndex
+from atomstream.server.archive_records import ChunkStamps
 
 
 @given(st.lists(st.integers(0, 60)))
@@ -34,6 +36,7 @@ def test_gaps_are_the_complement(indices: list[int]) -> None:
     assert list(parse_ranges(str(gaps))) == missing
     assert [i for first, last in gaps.ranges() for i in range(first, last + 1)] == missing
     assert gaps.end == max(indices, default=-1) + 1
+    assert list(parse_ranges(gaps.present())) == sorted(set(indices))
 
 
 def test_strange_ranges_are_passed_over() -> None:
@@ -194,6 +197,51 @@ def test_lost_documents_are_made_again(tmp_path: Path) -> None:
     again = StreamArchive.open(archive.folder)
     np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
     assert zarr.open_array(group / "frames", mode="r").shape == (12, 5, 6)
+
+
+def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that one column counts and another, not yet synced, lost is taken up from its shard; no other is read."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e9)
+    for index in (1, 2):
+        commit(archive, index)
+    group = archive.folder / "frames.zarr"
+    expected = read_zarr(archive.folder, "time")
+    assert np.isfinite(expected).all()
+    assert len(expected) == 12
+    with (group / "time/c/0").open("r+b") as file:
+        file.seek(4 * 8)
+        file.write(np.full(8, np.nan).tobytes())
+    read: list[int] = []
+    real = ChunkIndex.read_stamps
+
+    def read_stamps(self: ChunkIndex, index: int) -> ChunkStamps:
+        read.append(index)
+        return real(self, index)
+
+    monkeypatch.setattr(ChunkIndex, "read_stamps", read_stamps)
+    again = StreamArchive.open(archive.folder)
+    assert again.chunks() == dict.fromkeys(range(3), 4)
+    assert read == [1, 2]
+    np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
+    StreamArchive.open(archive.folder)
+    assert read == [1, 2]
+
+
+def test_a_chunk_stored_anew_is_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a damaged shard is replaced, its new stamps are on the disk before the answer, whatever the period."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e6)
+    archive.shard_file(0).write_bytes(b"damaged")
+    synced: list[Path] = []
+    monkeypatch.setattr(archive_columns, "sync_file", synced.append)
+    commit(archive, 0)
+    assert {path.parent.parent.name for path in synced} == {"time", "chunk_start_unix_ms", "chunk_frames"}
+    synced.clear()
+    commit(archive, 1)
+    assert synced == []
 
 
 def test_a_stream_without_its_geometry_is_not_touched(tmp_path: Path) -> None:
