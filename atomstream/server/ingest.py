@@ -72,30 +72,22 @@ class Ingest:
         length: int,
         observe: Observe | None,
     ) -> Committed:
-        body = await run_in(self._writers, archive.incoming)
-        try:
-            crc32c = await self._receive(request, body, length)
-            return await run_in(self._decoders, archive.commit, ticket, body, crc32c, observe)
-        finally:
-            # A committed body was renamed away; any other one is litter.
-            await run_in(self._writers, body.unlink, missing_ok=True)
-
-    async def _receive(self, request: web.Request, body: Path, length: int) -> int:
-        file = await run_in(self._writers, body.open, "wb")
+        body = _Body(archive)
         try:
             async with self._deadline(length):
-                return await self._copy(request, file, length)
-        finally:
-            await run_in(self._writers, file.close)
+                await self._copy(request, body, length)
+            return await run_in(self._decoders, body.commit, ticket, observe)
+        except BaseException:
+            await run_in(self._writers, body.discard)
+            raise
 
-    async def _copy(self, request: web.Request, file: BinaryIO, length: int) -> int:
-        received, crc32c = 0, 0
+    async def _copy(self, request: web.Request, body: _Body, length: int) -> None:
+        received = 0
         async for pieces in _batches(request.content, self._settings.body_idle_s):
             received += sum(map(len, pieces))
-            crc32c = await run_in(self._writers, _write, file, pieces, crc32c)
+            await run_in(self._writers, body.write, pieces)
         if received != length:
             raise RefusedError(400, f"The body has {received} bytes where its Content-Length said {length}.")
-        return crc32c
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:
@@ -169,8 +161,36 @@ async def _batches(content: StreamReader, idle_s: float) -> AsyncIterator[list[b
             return
 
 
-def _write(file: BinaryIO, pieces: list[bytes], crc32c: int) -> int:
-    for piece in pieces:
-        crc32c = google_crc32c.extend(crc32c, piece)
-        file.write(piece)
-    return crc32c
+class _Body:
+    """A body on its way into ``archive``. Opened with its first bytes and closed with its commit: for a small chunk
+    each way into a thread and back costs more than what is done there. Every method blocks.
+    """
+
+    def __init__(self, archive: StreamArchive) -> None:
+        self._archive = archive
+        self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        self._crc32c = 0
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append ``pieces``."""
+        if self._file is None:
+            self._path = self._archive.incoming()
+            self._file = self._path.open("wb")
+        for piece in pieces:
+            self._crc32c = google_crc32c.extend(self._crc32c, piece)
+            self._file.write(piece)
+
+    def commit(self, ticket: ShardTicket, observe: Observe | None) -> Committed:
+        """Commit what was written, at least once; raises as :meth:`StreamArchive.commit`, which consumes the file."""
+        assert self._file is not None
+        assert self._path is not None
+        self._file.close()
+        return self._archive.commit(ticket, self._path, self._crc32c, observe)
+
+    def discard(self) -> None:
+        """Leave nothing behind; after a commit there is nothing."""
+        if self._file is not None:
+            self._file.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 from live_server import LiveServer, Serve
 from wire_client import WireClient, make_frames, raw_connection, request_head, shard_bytes
 
+from atomstream.server.ingest import WRITE_BYTES
+
 DIMS = (4, 8, 12)
 BODY = shard_bytes(make_frames(4))
+NOISE = np.random.default_rng(0).integers(0, 256, (4, 640, 640), dtype=np.uint8)
+LARGE = shard_bytes(NOISE)
+
+
+def half_sent(url: str) -> bytes:
+    """The head and so much of ``LARGE`` that some of it is in a file, which tells that it is being received."""
+    return request_head("PUT", url, {"Content-Length": str(len(LARGE))}) + LARGE[: WRITE_BYTES + 200_000]
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -61,13 +71,17 @@ async def test_torn_body_leaves_nothing(serve: Serve) -> None:
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
-        url = await client.url(data_id, 0, DIMS)
+        body, half = (
+            shard_bytes(NOISE),
+            WRITE_BYTES + 200_000,
+        )  # so much that the first part of it is in a file
+        url = await client.url(data_id, 0, NOISE.shape)
         async with raw_connection(url) as (_, writer):
-            writer.write(request_head("PUT", url, {"Content-Length": str(len(BODY))}) + BODY[:200])
+            writer.write(request_head("PUT", url, {"Content-Length": str(len(body))}) + body[:half])
             await until(lambda: bodies_left(server, data_id) != [])
         await until(lambda: bodies_left(server, data_id) == [])
         assert server.archive(data_id).chunks() == {}
-        assert (await client.put(url, BODY))[0] == 200
+        assert (await client.put(url, LARGE))[0] == 200
 
 
 async def until(true: object) -> None:
@@ -126,14 +140,14 @@ async def test_too_many_uploads_are_503(serve: Serve) -> None:
     server = await serve(max_uploads=1)
     async with WireClient(server) as client:
         data_id = await client.create()
-        url, other = [await client.url(data_id, index, DIMS) for index in range(2)]
+        url, other = [await client.url(data_id, index, NOISE.shape) for index in range(2)]
         async with raw_connection(url) as (_, writer):
-            writer.write(request_head("PUT", url, {"Content-Length": str(len(BODY))}) + BODY[:50])
+            writer.write(half_sent(url))
             await until(lambda: bodies_left(server, data_id) != [])
-            status, _, headers = await client.put(other, BODY)
+            status, _, headers = await client.put(other, LARGE)
             assert (status, headers["Retry-After"]) == (503, "1")
         await until(lambda: bodies_left(server, data_id) == [])
-        assert (await client.put(other, BODY))[0] == 200
+        assert (await client.put(other, LARGE))[0] == 200
 
 
 async def test_stop_ends_half_sent_uploads(serve: Serve) -> None:
@@ -141,9 +155,9 @@ async def test_stop_ends_half_sent_uploads(serve: Serve) -> None:
     server = await serve(body_idle_s=1000.0, linger_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create()
-        url = await client.url(data_id, 0, DIMS)
+        url = await client.url(data_id, 0, NOISE.shape)
     async with raw_connection(url) as (reader, writer):
-        writer.write(request_head("PUT", url, {"Content-Length": str(len(BODY))}) + BODY[:50])
+        writer.write(half_sent(url))
         await until(lambda: bodies_left(server, data_id) != [])
         await server.stop()
         assert await status_of(reader) == 503
