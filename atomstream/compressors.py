@@ -13,7 +13,7 @@ Level 0 is zstd's default (3); negative ones are zstd's own, for who wants speed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import zstandard
@@ -37,10 +37,13 @@ class FrameCompressor:
         self._chosen = self._candidates[0]
         self._ratio = 0.0  # of the frame that the choice was made on
 
-    def compress(self, views: Sequence[memoryview]) -> list[bytes]:
-        """One zstd frame for each view; the GIL is released while each is made."""
-        first = self._first(views[0])
-        return [_exact(first), *(_exact(self._chosen.compress(view)) for view in views[1:])]
+    def compress(self, views: Sequence[memoryview]) -> Iterator[bytes]:
+        """One zstd frame for each view; the GIL is released while each is made.
+
+        Each holds the memory of the most that it might have had, twice its length: copy it away before the next.
+        """
+        yield self._first(views[0])
+        yield from map(self._chosen.compress, views[1:])
 
     def checksum(self, view: memoryview) -> bytes:
         """The content checksum (4 bytes) that the view's zstd frame ends with, whatever the parameters."""
@@ -55,11 +58,6 @@ class FrameCompressor:
         best = next(k for k, body in enumerate(bodies) if len(body) <= limit)
         self._chosen, self._ratio = self._candidates[best], view.nbytes / len(bodies[best])
         return bodies[best]
-
-
-def _exact(body: bytes) -> bytes:
-    """``body`` in memory of its own size: zstandard's takes the most that it might have had, twice as much."""
-    return bytes(memoryview(body))
 
 
 def _fast(hash_log: int) -> zstandard.ZstdCompressor:

@@ -42,6 +42,8 @@ META_MAGIC: Final = 0x184D2A5A
 _META_HEAD = struct.Struct("<II")
 _META_BYTES_PER_FRAME: Final = 64
 _WINDOW_LIMIT: Final = 1 << 27
+_CRC_STEP: Final = 1 << 20
+"""Bytes between two chances for other threads: the checksum holds the GIL, 0.1 ms a MiB."""
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}
 
 
@@ -57,8 +59,29 @@ def frame_nbytes(dims: Dims, dtype: DtypeName) -> int:
 
 def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
     """The most bytes that a shard of so many frames can have (ZSTD_COMPRESSBOUND and the frame's ends)."""
-    per_frame = nbytes_per_frame + (nbytes_per_frame >> 8) + 1024
-    return n_frames * (per_frame + ENTRY_BYTES + _META_BYTES_PER_FRAME) + CRC_BYTES + 1024
+    beside = n_frames * (ENTRY_BYTES + _META_BYTES_PER_FRAME) + CRC_BYTES + 1024
+    return run_bound(n_frames, nbytes_per_frame) + beside
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Compressed frames one after the other: their bytes, each one's length, each one's content checksum."""
+
+    piece: Piece
+    lengths: tuple[int, ...]
+    checksums: tuple[bytes, ...]
+
+    @classmethod
+    def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> Run:
+        """Copy ``bodies`` to the start of ``memory``, which must have room for them."""
+        at, lengths, checksums = 0, [], []
+        for body in bodies:
+            memory[at : at + len(body)] = body
+            at += len(body)
+            lengths.append(len(body))
+            # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1).
+            checksums.append(body[-4:])
+        return cls(memory[:at], tuple(lengths), tuple(checksums))
 
 
 class ShardEncoder:
@@ -73,11 +96,16 @@ class ShardEncoder:
 
     def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
         """Encode ``chunk`` at once; ``with_meta`` False leaves out what the hosted service does not know."""
-        return assemble(chunk, self.compress(chunk.frames), with_meta=with_meta)
+        n, *_ = chunk.frames.shape
+        memory = np.empty(run_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
+        return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
 
-    def compress(self, frames: Frames) -> list[bytes]:
-        """The inner chunks of some frames, which are read in place, one at a time, with the GIL released."""
-        return self._compressor.compress(frame_views(little_endian(frames)))
+    def compress(self, frames: Frames, memory: memoryview) -> Run:
+        """The inner chunks of some frames, which are read in place, one at a time, with the GIL released.
+
+        ``memory`` has :func:`run_bound` bytes; as many as the frames need are touched.
+        """
+        return Run.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
 
     def digest(self, frames: Frames) -> bytes:
         """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
@@ -86,10 +114,17 @@ class ShardEncoder:
         return _digest(frames, ends)
 
 
-def assemble(chunk: Chunk, bodies: Sequence[bytes], *, with_meta: bool = True) -> Shard:
-    """The shard of ``chunk`` from its compressed frames, in their order."""
+def run_bound(n_frames: int, nbytes_per_frame: int) -> int:
+    """The most bytes that a run of so many frames can have (ZSTD_COMPRESSBOUND)."""
+    return n_frames * (nbytes_per_frame + (nbytes_per_frame >> 8) + 1024)
+
+
+def assemble(chunk: Chunk, runs: Sequence[Run], *, with_meta: bool = True) -> Shard:
+    """The shard of ``chunk`` from the runs of its compressed frames, in their order."""
     head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
-    pieces: tuple[Piece, ...] = (*head, *bodies, pack_index(_lay_out(head, bodies)))
+    lengths = [length for run in runs for length in run.lengths]
+    index = pack_index(_lay_out(sum(map(len, head)), lengths))
+    pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
     n, height, width = chunk.frames.shape
     return Shard(
         data_id=chunk.data_id,
@@ -100,7 +135,7 @@ def assemble(chunk: Chunk, bodies: Sequence[bytes], *, with_meta: bool = True) -
         dims=(n, height, width),
         dtype=dtype_name(chunk.frames),
         stamp=chunk.stamp,
-        digest=_digest(chunk.frames, bodies),
+        digest=_digest(chunk.frames, [end for run in runs for end in run.checksums]),
         raw_nbytes=chunk.frames.nbytes,
     )
 
@@ -128,25 +163,38 @@ def frame_views(frames: Frames) -> list[memoryview]:
     return [whole[k * size : (k + 1) * size] for k in range(len(frames))]
 
 
-def _lay_out(head: Sequence[Piece], bodies: Sequence[Piece]) -> Index:
-    lengths = np.fromiter(map(len, bodies), dtype=np.uint64, count=len(bodies))
-    ends = np.cumsum(lengths, dtype=np.uint64) + np.uint64(sum(map(len, head)))
-    return np.stack([ends - lengths, lengths], axis=1)
+def _lay_out(start: int, lengths: Sequence[int]) -> Index:
+    sizes = np.array(lengths, dtype=np.uint64)
+    ends = np.cumsum(sizes, dtype=np.uint64) + np.uint64(start)
+    return np.stack([ends - sizes, sizes], axis=1)
 
 
-def _digest(frames: Frames, bodies: Sequence[Piece]) -> bytes:
-    # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1), so the
-    # digest depends on the frames alone and costs no second pass over them.
+def _digest(frames: Frames, checksums: Sequence[bytes]) -> bytes:
+    # Of the frames' content checksums, so it depends on the frames alone and costs no second pass over them.
     about = f"{frames.shape}{frames.dtype.itemsize}".encode()
-    return hashlib.blake2b(about + b"".join(bytes(body[-4:]) for body in bodies), digest_size=16).digest()
+    return hashlib.blake2b(about + b"".join(checksums), digest_size=16).digest()
 
 
 def crc32c_of(pieces: Iterable[Piece]) -> int:
     """The CRC-32C of the pieces' bytes joined."""
     crc = 0
     for piece in pieces:
-        crc = google_crc32c.extend(crc, piece if isinstance(piece, bytes) else bytes(piece))
+        for part in cut(piece, _CRC_STEP):
+            # It takes bytes and arrays, but no memoryview.
+            crc = google_crc32c.extend(
+                crc, part if isinstance(part, bytes) else np.frombuffer(part, dtype=np.uint8)
+            )
     return crc
+
+
+def cut(piece: Piece, nbytes: int) -> Iterator[Piece]:
+    """The piece itself, or views of its parts of at most ``nbytes``."""
+    if len(piece) <= nbytes:
+        yield piece
+        return
+    view = memoryview(piece)
+    for at in range(0, len(view), nbytes):
+        yield view[at : at + nbytes]
 
 
 def pack_index(index: Index) -> bytes:

@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from atomstream.records import Piece
+from atomstream.shard import cut
 from atomstream.spool import StreamSpool
+
+CUT_BYTES: Final = 256 << 10
+"""About what a socket takes at once: the rest of a larger write would be copied, and moved at each send."""
 
 
 class Body(Protocol):
@@ -22,14 +26,15 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InMemory:
-    """The pieces as the encoder made them; nothing is joined."""
+    """The pieces as the encoder made them; nothing is joined or copied."""
 
     pieces: tuple[Piece, ...]
 
     async def open(self) -> AsyncGenerator[Piece, None]:
-        """The pieces themselves."""
+        """The pieces in small cuts, so that what has left is known as it leaves."""
         for piece in self.pieces:
-            yield piece
+            for part in cut(piece, CUT_BYTES):
+                yield part
 
 
 @dataclass(frozen=True, slots=True, eq=False)

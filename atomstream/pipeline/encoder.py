@@ -16,10 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from atomstream.pipeline.buffers import Buffer
 from atomstream.pipeline.gate import Permit
+from atomstream.pipeline.slabs import SlabPool
+from atomstream.pipeline.spares import Buffer
 from atomstream.records import Chunk, Shard
-from atomstream.shard import ShardEncoder, assemble
+from atomstream.shard import Run, ShardEncoder, assemble, run_bound
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
@@ -44,7 +45,7 @@ class _Work:
         self.job = job
         self.dense = dense
         self._step = step
-        self._bodies: list[bytes] = [b""] * len(job.chunk.frames)
+        self._runs: dict[int, Run] = {}
         self._begun = 0
         self._ended = 0
         self.failure: BaseException | None = None
@@ -55,26 +56,40 @@ class _Work:
 
     @property
     def all_begun(self) -> bool:
-        return self._begun == len(self._bodies)
+        return self._begun == len(self.job.chunk.frames)
+
+    @property
+    def promised(self) -> int:
+        """Bytes that the slices not yet begun may become."""
+        frames = self.job.chunk.frames
+        return run_bound(len(frames) - self._begun, frames.nbytes // len(frames))
 
     def begin(self) -> slice:
         """The next slice to encode."""
-        part = slice(self._begun, min(self._begun + self._step, len(self._bodies)))
+        part = slice(self._begun, min(self._begun + self._step, len(self.job.chunk.frames)))
         self._begun = part.stop
         return part
 
-    def end(self, part: slice, bodies: list[bytes]) -> bool:
-        """Keep a slice's result; whether it was the last one."""
-        self._bodies[part] = bodies
+    @property
+    def room(self) -> int:
+        """Bytes that the largest slice may need; the same for all, so that memory suits any of them."""
+        frames = self.job.chunk.frames
+        return run_bound(self._step, frames.nbytes // len(frames))
+
+    def end(self, part: slice, run: Run | None) -> bool:
+        """Keep a slice's result, None where it failed; whether it was the last one."""
+        if run is not None:
+            self._runs[part.start] = run
         self._ended += part.stop - part.start
-        return self._ended == len(self._bodies)
+        return self._ended == len(self.job.chunk.frames)
 
     def outcome(self) -> Shard | BaseException:
         """Once all has ended, without the lock: the shard, or what failed."""
         if self.failure is not None:
             return self.failure
         try:
-            return assemble(self.job.chunk, self._bodies, with_meta=self.job.with_meta)
+            runs = [self._runs[start] for start in sorted(self._runs)]
+            return assemble(self.job.chunk, runs, with_meta=self.job.with_meta)
         except BaseException as error:  # a MemoryError must reach the stream's owner, not end a thread
             return error
 
@@ -84,6 +99,7 @@ class Encoder:
 
     ``done(job, outcome)`` is called in an encoder thread with the shard, or with the exception that encoding
     raised; it must not raise. ``uplink_lags()`` says whether smaller shards are wanted more than quick ones.
+    Compressed frames lie in ``slabs``.
     """
 
     def __init__(
@@ -92,8 +108,10 @@ class Encoder:
         level: int,
         done: Callable[[Job, Shard | BaseException], None],
         uplink_lags: Callable[[], bool],
+        slabs: SlabPool,
     ) -> None:
         self._level = level
+        self._slabs = slabs
         self._done = done
         self._uplink_lags = uplink_lags
         self._slices = SLICES_PER_THREAD * threads if threads > 1 else 1
@@ -101,6 +119,8 @@ class Encoder:
         self._queue: deque[_Work] = deque()
         self._unfinished = 0
         self._stopping = False
+        self.promised = 0
+        """Bytes that slices not yet begun may become: under permit already, though nothing holds them."""
         self._threads = [
             threading.Thread(target=self._work, name=f"atomstream-encoder-{k}", daemon=True)
             for k in range(threads)
@@ -122,6 +142,7 @@ class Encoder:
         with self._ready:
             self._queue.append(work)
             self._unfinished += 1
+            self.promised += work.promised
             self._ready.notify_all()
 
     def take_back_lowest(self, data_id: str) -> Job | None:
@@ -133,6 +154,7 @@ class Encoder:
             lowest = min(mine, key=lambda work: work.job.chunk.index)
             self._queue.remove(lowest)
             self._unfinished -= 1
+            self.promised -= lowest.promised
             return lowest.job
 
     def stop(self) -> list[threading.Thread]:
@@ -156,20 +178,25 @@ class Encoder:
             if not self._queue or (self._stopping and self._queue[0].untouched):
                 return None
             work = self._queue[0]
+            self.promised -= work.promised
             part = work.begin()
+            self.promised += work.promised
             if work.all_begun:
                 self._queue.popleft()
             return work, part
 
     def _encode(self, encoder: ShardEncoder, work: _Work, part: slice) -> None:
-        bodies: list[bytes] = [b""] * (part.stop - part.start)
+        run = None
         try:
             if work.failure is None:
-                bodies = encoder.compress(work.job.chunk.frames[part])
+                slab = self._slabs.lend(work.room)
+                run = slab.keep(encoder.compress(work.job.chunk.frames[part], slab.view))
+                del slab
         except BaseException as error:  # as above
             work.failure = error
         with self._ready:
-            complete = work.end(part, bodies)
+            complete = work.end(part, run)
+        del run
         if complete:
             self._done(work.job, work.outcome())
             with self._ready:

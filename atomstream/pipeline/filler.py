@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import StreamFinalizedError
-from atomstream.pipeline.buffers import Buffer, BufferPool, as_frames
+from atomstream.pipeline.buffers import BufferPool, as_frames
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit
+from atomstream.pipeline.spares import Buffer
 from atomstream.pipeline.stream import Stream
 from atomstream.records import Chunk, FrameMeta, Stamp
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal
 
 from atomstream.errors import SpoolError
 from atomstream.pipeline.bodies import InMemory, OnDisk
 from atomstream.pipeline.depot import Depot
-from atomstream.pipeline.disposal import Box, dispose
 from atomstream.pipeline.parcel import Parcel
 from atomstream.pipeline.stream import Stream
 from atomstream.records import Shard
@@ -57,39 +56,29 @@ class Keeper:
         """Write the chunk's record as soon as the disk gets to it; then it is durable."""
         spool = stream.spool
         if spool is not None:
-            box = Box([shard])
-            self._depot.submit(lambda: self._put(stream, spool, parcel, box))
+            self._depot.submit(lambda: self._put(stream, spool, parcel, shard))
 
-    def _put(self, stream: Stream, spool: StreamSpool, parcel: Parcel, box: Box[Shard]) -> None:
+    def _put(self, stream: Stream, spool: StreamSpool, parcel: Parcel, shard: Shard) -> None:
         try:
-            _describe(spool, box[0])
-            written = spool.put(box[0])
+            _describe(spool, shard)
+            written = spool.put(shard)
         except SpoolError as error:
             self._warn(error)
             self.unkept += 1
-            self._depot.submit_later(lambda: self._put_again(stream, spool, parcel, box), AGAIN_S)
+            self._depot.submit_later(lambda: self._put_again(stream, spool, parcel, shard), AGAIN_S)
             return
-        self.dispose(Box([box.pop().pieces]))
         if written is not None:
             self._kept(stream, parcel)
 
-    def _put_again(self, stream: Stream, spool: StreamSpool, parcel: Parcel, box: Box[Shard]) -> None:
+    def _put_again(self, stream: Stream, spool: StreamSpool, parcel: Parcel, shard: Shard) -> None:
         self.unkept -= 1
         if not stream.ledger.is_settled(parcel.index):
-            self._put(stream, spool, parcel, box)
-
-    def dispose(self, box: Box[Sequence[object]]) -> None:
-        """Free a shard's pieces in a thread; see :mod:`atomstream.pipeline.disposal`."""
-        dispose(box, self._readers)
+            self._put(stream, spool, parcel, shard)
 
     def let_go(self, parcel: Parcel) -> None:
         """Give a parcel's memory back; harmless when repeated."""
-        body, parcel.body = parcel.body, InMemory(())
+        parcel.body = InMemory(())
         parcel.release()
-        if isinstance(body, InMemory):
-            box: Box[Sequence[object]] = Box([body.pieces])
-            del body
-            self.dispose(box)
 
     def evict(self, stream: Stream, parcel: Parcel) -> None:
         """On the loop: from now on the chunk is read back from disk; its memory is free."""

@@ -30,6 +30,8 @@ from atomstream.pipeline.keeper import Keeper
 from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.meter import NOTABLE_BACKLOG, Meter
 from atomstream.pipeline.parcel import Courier, Parcel
+from atomstream.pipeline.slabs import SlabPool
+from atomstream.pipeline.spares import Spares
 from atomstream.pipeline.stream import Stream
 from atomstream.pipeline.uploader import Uploader
 from atomstream.records import Receipt, Shard, StreamSpec
@@ -52,12 +54,14 @@ class Pipeline:
         self.fillers: dict[str, Filler] = {}
         self._loop = asyncio.get_running_loop()
         self.gate = Gate(settings.buffer_bytes)
-        self.pool = BufferPool(self.gate)
+        self.spares = Spares(self.gate, lambda: self.encoder.promised)
+        self.pool = BufferPool(self.spares)
         self.depot = Depot(lambda error: self._on_loop(lambda: self.broken(error)))
         self.keeper = Keeper(self.depot, settings.upload_concurrency, self._kept)
         self.encoder = Encoder(
-            settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags
-        )
+            settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags,
+            SlabPool(self.spares),
+        )  # fmt: skip
         self.uploader = Uploader(courier, self, settings.upload_concurrency)
         self.intake = Intake(
             settings, self.gate, self.pool, self.encoder, self.keeper, self._drop_oldest, self._evict_one
@@ -149,7 +153,7 @@ class Pipeline:
         await ended(self.depot.stop())
         self.intake.close()
         self.keeper.close()
-        self.pool.clear()
+        self.spares.close()
         for stream in self.streams.values():
             if stream.spool is not None:
                 stream.spool.close()

@@ -25,7 +25,7 @@ CRC_HEADER: Final = "x-amz-checksum-crc32c"
 
 
 class UploadBody:
-    """An async iterator of ``bytes`` blocks over ``pieces``, which together have ``nbytes`` bytes.
+    """An async iterator of blocks over ``pieces``, which together have ``nbytes`` bytes; large ones are not copied.
 
     ``sent`` tells of the blocks handed out so far; ``failure`` is what ``pieces`` itself
     raised (the HTTP library wraps it beyond recognition). ``on_progress`` is called at each block asked for.
@@ -51,12 +51,12 @@ class UploadBody:
         """Whether every byte was handed out."""
         return self.sent == self.nbytes
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Piece]:
         if self._started:
             raise ConnectionFailedError("The connection broke while a chunk was sent.")
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         self._started = True
         self.on_progress()
         block = await self._step()
@@ -65,7 +65,7 @@ class UploadBody:
         await self._take_turns(len(block))
         return block
 
-    async def _step(self) -> bytes | None:
+    async def _step(self) -> Piece | None:
         self._idle.clear()
         try:
             block = await self._next_block()
@@ -84,7 +84,7 @@ class UploadBody:
         if close is not None:
             await close()
 
-    def _account(self, block: bytes | None) -> None:
+    def _account(self, block: Piece | None) -> None:
         total = self.sent + len(block or b"")
         if total > self.nbytes or (block is None and total < self.nbytes):
             raise ShardError(f"A shard of {self.nbytes} bytes was to be sent, but its pieces hold {total}.")
@@ -97,7 +97,7 @@ class UploadBody:
             self._until_turn = BLOCK_BYTES
             await asyncio.sleep(0)
 
-    async def _next_block(self) -> bytes | None:
+    async def _next_block(self) -> Piece | None:
         while not self._large and not self._ended and self._small_bytes <= BLOCK_BYTES - SMALL_BYTES:
             await self._pull()
         if self._small:  # gathered before the large piece came, so it goes first
@@ -116,13 +116,13 @@ class UploadBody:
         else:
             self._large = piece
 
-    def _cut(self) -> bytes:
+    def _cut(self) -> Piece:
         if len(self._large) <= BLOCK_BYTES:
-            block, self._large = bytes(self._large), b""  # no copy where the piece is bytes already
+            block, self._large = self._large, b""
             return block
         view = memoryview(self._large)
         self._large = view[BLOCK_BYTES:]
-        return bytes(view[:BLOCK_BYTES])
+        return view[:BLOCK_BYTES]
 
 
 async def _as_async(pieces: Iterable[Piece]) -> AsyncIterator[Piece]:

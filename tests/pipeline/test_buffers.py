@@ -10,6 +10,7 @@ import pytest
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.pages import populate
+from atomstream.pipeline.spares import Spares
 
 MIB = 1 << 20
 BIG = 16 * MIB
@@ -40,32 +41,35 @@ def resident_bytes() -> int:
 
 def test_the_next_buffer_is_prepared() -> None:
     """A stream that takes its first buffer finds a second one touched already."""
-    pool = BufferPool(Gate(10 * BIG))
+    spares = Spares(Gate(10 * BIG))
+    pool = BufferPool(spares)
     first = pool.take(BIG)
     wait_for_page_threads()
     if populate(first):
-        assert pool.free_bytes == BIG
+        assert spares.nbytes == BIG
     pool.prepare(BIG)
     second = pool.take(BIG)
-    assert pool.free_bytes == 0
+    assert spares.nbytes == 0
     assert second is not first
 
 
 def test_nothing_is_prepared_without_room() -> None:
     """Prepared buffers stay within buffer_bytes plus one chunk, permits included (P7)."""
     gate = Gate(4 * BIG)
-    pool = BufferPool(gate)
+    spares = Spares(gate)
+    pool = BufferPool(spares)
     permits = [gate.try_enter("s", BIG) for _ in range(4)]
     pool.prepare(BIG)
     pool.prepare(2 * BIG)
     assert all(permits)
-    assert gate.used + pool.free_bytes <= gate.limit + BIG
+    assert gate.used + spares.nbytes <= gate.limit + BIG
 
 
 def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
     """A buffer that comes back when the gate is full again is reused, not dropped."""
     gate = Gate(2 * BIG)
-    pool = BufferPool(gate)
+    spares = Spares(gate)
+    pool = BufferPool(spares)
     assert gate.try_enter("s", 2 * BIG) is not None
     buffer = np.empty(BIG, dtype=np.uint8)
     pool.give(buffer)
@@ -75,7 +79,8 @@ def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
 def test_beside_a_chunk_above_the_limit_nothing_is_kept() -> None:
     """A chunk larger than buffer_bytes is itself the one chunk above it."""
     gate = Gate(BIG)
-    pool = BufferPool(gate)
+    spares = Spares(gate)
+    pool = BufferPool(spares)
     assert gate.try_enter("s", 4 * BIG) is not None
     pool.give(np.empty(BIG, dtype=np.uint8))
-    assert pool.free_bytes == 0
+    assert spares.nbytes == 0

@@ -10,14 +10,20 @@ import pytest
 
 from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate
+from atomstream.pipeline.slabs import SlabPool
+from atomstream.pipeline.spares import Spares
 from atomstream.records import Chunk, FrameMeta, Shard, Stamp
-from atomstream.shard import ShardEncoder, decode_shard
+from atomstream.shard import Run, ShardEncoder, decode_shard
 
 
 def job(index: int, frames: np.ndarray) -> Job:
     permit = Gate(10**9).try_enter("s", 1)
     assert permit is not None
     return Job(Chunk("s", index, frames, Stamp(0.0), FrameMeta()), permit, None, with_meta=False)
+
+
+def slabs() -> SlabPool:
+    return SlabPool(Spares(Gate(10**9)))
 
 
 def smooth(seed: int) -> np.ndarray:
@@ -33,7 +39,7 @@ def shards() -> queue.Queue[Shard | BaseException]:
 
 
 def run(lags: bool, frames: list[np.ndarray], shards: queue.Queue[Shard | BaseException]) -> list[Shard]:
-    encoder = Encoder(1, 1, lambda job, outcome: shards.put(outcome), lambda: lags)
+    encoder = Encoder(1, 1, lambda job, outcome: shards.put(outcome), lambda: lags, slabs())
     for index, one in enumerate(frames):
         encoder.submit(job(index, one))
     made = [shards.get(timeout=60) for _ in frames]
@@ -61,7 +67,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
         go_on.wait(60)
         shards.put(outcome)
 
-    encoder = Encoder(1, 1, done, lambda: True)
+    encoder = Encoder(1, 1, done, lambda: True, slabs())
     for index in range(3):
         encoder.submit(job(index, smooth(1)))
     go_on.set()
@@ -75,7 +81,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
 def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseException]) -> None:
     """However many threads took part, a shard is what one of them alone would have made, frames in order."""
     frames = np.random.default_rng(count).integers(0, 40, (count, 24, 32), dtype=np.uint8)
-    encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False)
+    encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False, slabs())
     for index in range(5):
         encoder.submit(job(index, frames))
     made = [shards.get(timeout=60) for _ in range(5)]
@@ -98,7 +104,7 @@ def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> 
         go_on.wait(60)
         shards.put(outcome)
 
-    encoder = Encoder(1, 1, done, lambda: False)
+    encoder = Encoder(1, 1, done, lambda: False, slabs())
     for index in range(3):
         encoder.submit(job(index, smooth(1)))
     assert begun.wait(60)
@@ -119,15 +125,15 @@ def test_one_slice_that_fails_fails_its_chunk_once(
     """An error in a part of a chunk is told once, and the next chunk is encoded."""
     compress = ShardEncoder.compress
 
-    def failing(self: ShardEncoder, frames: np.ndarray) -> list[bytes]:
+    def failing(self: ShardEncoder, frames: np.ndarray, memory: memoryview) -> Run:
         if frames[0, 0, 0] == 7:
             raise MemoryError("no room")
-        return compress(self, frames)
+        return compress(self, frames, memory)
 
     monkeypatch.setattr(ShardEncoder, "compress", failing)
     bad, good = np.zeros((40, 8, 8), np.uint8), np.ones((40, 8, 8), np.uint8)
     bad[:, 0, 0] = 7
-    encoder = Encoder(2, 1, lambda job, outcome: shards.put(outcome), lambda: False)
+    encoder = Encoder(2, 1, lambda job, outcome: shards.put(outcome), lambda: False, slabs())
     encoder.submit(job(0, bad))
     encoder.submit(job(1, good))
     made = [shards.get(timeout=60) for _ in range(2)]

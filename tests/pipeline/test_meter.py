@@ -18,7 +18,7 @@ class Clock:
 
 
 def encoded_parcel(meter: Meter) -> Parcel:
-    frames = np.random.default_rng(1).integers(0, 255, (8, 20, 30), dtype=np.uint8)
+    frames = np.random.default_rng(1).integers(0, 255, (8, 512, 512), dtype=np.uint8)
     shard = ShardEncoder().encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()))
     meter.encoded(shard)
     body = InMemory(shard.pieces)
@@ -35,7 +35,7 @@ async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
     parcel = encoded_parcel(meter)
     attempt = parcel.open()
     clock.now = 4.0
-    for _ in range(5):  # the fifth is asked for, so four of eight frames are out
+    for _ in range(5):  # the fifth cut is asked for, so four of eight are out, of four frames
         await anext(attempt)
     await attempt.aclose()
     rates = meter.rates()

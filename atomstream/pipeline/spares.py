@@ -1,0 +1,127 @@
+"""Memory that is kept for reuse: already touched, it costs no page faults.
+
+A fresh 74 MB array costs more in page faults than the copy into it; fresh memory for its compressed frames a seventh
+of all that encoding costs [measured]. All that is kept counts against the gate's limit plus one chunk (promise P7):
+after each take and give only what still fits beside the permits in use stays. The one chunk is for the buffer that
+comes back while the push that waited for it holds its permit already: to drop it there and touch a fresh one costs
+an eighth of all processor time at full speed. A chunk that waits for the encoder holds a permit for its shard too, of
+which no byte exists yet: until then that much may be kept as well, and is what the shard will lie in.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.pipeline.gate import Gate
+
+Buffer = npt.NDArray[np.uint8]
+Kind = Literal["frames", "shard"]
+
+MOST_KEPT: Final[dict[Kind, int]] = {"frames": 3, "shard": 32}
+"""Of frames: one being copied into, one at each encoder of a small machine. Of shards: four chunks in eight slices."""
+
+
+@dataclass(slots=True, eq=False)
+class Spare:
+    """Memory for reuse; ``touched`` bytes of it are resident, from its start. ``worn`` memory is not kept again."""
+
+    kind: Kind
+    memory: Buffer
+    touched: int
+    worn: bool = False
+
+
+class Spares:
+    """What is free of all kinds; any thread may take and give.
+
+    Giving never waits for the lock, for a finalizer gives too, and the garbage collector may run it in the very
+    thread that holds the lock. ``promised()`` counts the bytes under permit that nothing holds yet.
+    """
+
+    def __init__(self, gate: Gate, promised: Callable[[], int] = lambda: 0) -> None:
+        self._gate = gate
+        self._promised = promised
+        self._lock = threading.Lock()
+        self._returned: deque[Spare] = deque()
+        self._free: list[Spare] = []
+        self._closed = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for reuse now."""
+        with self._sorted_out():
+            self._trim()
+            return sum(spare.touched for spare in self._free)
+
+    def take(self, kind: Kind, nbytes: int) -> Spare | None:
+        """Memory of exactly ``nbytes`` of that kind, where there is some."""
+        with self._sorted_out():
+            match = next((s for s in self._free if s.kind == kind and s.memory.nbytes == nbytes), None)
+            if match is not None:
+                self._free.remove(match)
+            return match
+
+    def give(self, spare: Spare) -> None:
+        """Take memory back; nobody else may hold a view of it any more."""
+        self._returned.append(spare)
+        self._absorb()
+
+    def room_for(self, kind: Kind, nbytes: int) -> bool:
+        """Whether there is none of that kind and size, and room for one that is touched beforehand."""
+        with self._sorted_out():
+            sizes = [(spare.kind, spare.memory.nbytes) for spare in self._free]
+            return (kind, nbytes) not in sizes and self._fit([*(s.touched for s in self._free), nbytes])
+
+    def close(self) -> None:
+        """Let go of all, and of what still comes back."""
+        self._closed = True
+        self._absorb()
+        with self._sorted_out():
+            self._free.clear()
+
+    @contextmanager
+    def _sorted_out(self) -> Iterator[None]:
+        with self._lock:
+            self._sort_out()
+            yield
+            self._trim()  # afterwards: what is wanted just now must not go for what is not
+        self._absorb()
+
+    def _absorb(self) -> None:
+        # Whoever holds the lock looks again once it has let it go, so nothing that came meanwhile stays unseen.
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                self._sort_out()
+                self._trim()
+            finally:
+                self._lock.release()
+
+    def _sort_out(self) -> None:
+        while self._returned:
+            spare = self._returned.popleft()
+            if not (spare.worn or self._closed):
+                self._free.append(spare)
+
+    def _trim(self) -> None:
+        for kind, most in MOST_KEPT.items():
+            mine = [spare for spare in self._free if spare.kind == kind]
+            for spare in mine[: max(0, len(mine) - most)]:
+                self._free.remove(spare)
+        while not self._fit([spare.touched for spare in self._free]):
+            self._free.pop(0)
+
+    def _fit(self, sizes: list[int]) -> bool:
+        room = self._gate.limit - self._gate.used
+        if (
+            room >= 0 and sizes
+        ):  # below, a chunk larger than the limit is in alone, and is the one chunk itself
+            room += max(sizes)
+        return sum(sizes) <= max(0, room) + self._promised()

@@ -1,0 +1,109 @@
+"""Memory of compressed frames: it comes back by itself, and stays within what is held."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from atomstream.pipeline.gate import Gate
+from atomstream.pipeline.slabs import Slab, SlabPool
+from atomstream.pipeline.spares import MOST_KEPT, Spare, Spares
+from atomstream.shard import Run
+
+MIB = 1 << 20
+
+
+def packed(slab: Slab, nbytes: int) -> Run:
+    return slab.keep(Run.pack([bytes([7]) * nbytes], slab.view))
+
+
+def place(view: object) -> int:
+    return int(np.frombuffer(view, dtype=np.uint8).ctypes.data)  # type: ignore[call-overload]
+
+
+@pytest.fixture
+def spares() -> Spares:
+    return Spares(Gate(1 << 40))
+
+
+def test_a_slab_comes_back_with_its_last_view(spares: Spares) -> None:
+    """A slab is lent again once nobody holds a view of it, and not before."""
+    pool = SlabPool(spares)
+    slab = pool.lend(MIB)
+    first = place(slab.view)
+    run = packed(slab, MIB)
+    part = memoryview(run.piece)[10:20]
+    del slab, run
+    other = pool.lend(MIB)
+    assert place(other.view) != first
+    assert bytes(part) == bytes([7]) * 10
+    del part
+    assert spares.nbytes == MIB
+    assert place(pool.lend(MIB).view) == first
+
+
+def test_one_that_the_collector_finds_while_the_pool_is_at_work(spares: Spares) -> None:
+    """A finalizer that runs in the thread that holds the lock does not wait for it, and nothing is lost."""
+    pool = SlabPool(spares)
+    slab = pool.lend(MIB)
+    packed(slab, MIB)
+    ring: list[object] = [slab]
+    ring.append(ring)
+    del slab, ring
+    with spares._sorted_out():
+        gc.collect()
+    assert spares.nbytes == MIB
+
+
+def test_memory_that_was_touched_for_more_is_not_held(spares: Spares) -> None:
+    """Frames that became much smaller than earlier ones leave the memory that those had touched (P7)."""
+    pool = SlabPool(spares)
+    packed(pool.lend(4 * MIB), 4 * MIB)
+    slab = pool.lend(4 * MIB)
+    run = packed(slab, MIB)
+    assert isinstance(run.piece, bytes)
+    assert run.piece == bytes([7]) * MIB
+    del slab
+    assert spares.nbytes == 0
+
+
+def test_a_little_less_stays_in_its_slab(spares: Spares) -> None:
+    """Frames of nearly the same size are not copied, and a slab remembers how much of it was touched."""
+    pool = SlabPool(spares)
+    packed(pool.lend(4 * MIB), 2 * MIB)
+    run = packed(pool.lend(4 * MIB), 2 * MIB - 1000)
+    assert isinstance(run.piece, memoryview)
+    del run
+    assert spares.nbytes == 2 * MIB
+
+
+def test_only_so_many_are_kept(spares: Spares) -> None:
+    """After a burst no more slabs are kept than a few chunks need."""
+    pool = SlabPool(spares)
+    slabs = [pool.lend(MIB) for _ in range(2 * MOST_KEPT["shard"])]
+    for slab in slabs:
+        packed(slab, MIB)
+    del slab, slabs
+    assert spares.nbytes == MOST_KEPT["shard"] * MIB
+
+
+@pytest.mark.parametrize(("promised", "kept"), [(0, 2), (3 * MIB, 5)])
+def test_what_is_kept_has_room_beside_the_permits(promised: int, kept: int) -> None:
+    """Spare memory fits beside the permits in use, plus one of its kind, plus what they promise (P7)."""
+    gate = Gate(10 * MIB)
+    spares = Spares(gate, lambda: promised)
+    assert gate.try_enter("s", 9 * MIB) is not None
+    for _ in range(8):
+        spares.give(Spare("shard", np.empty(MIB, dtype=np.uint8), MIB))
+    assert spares.nbytes == kept * MIB
+
+
+def test_a_closed_pool_keeps_nothing(spares: Spares) -> None:
+    """What comes back after the streamer was closed is freed."""
+    slab = SlabPool(spares).lend(MIB)
+    packed(slab, MIB)
+    spares.close()
+    del slab
+    assert spares.nbytes == 0
