@@ -12,7 +12,7 @@ from live_server import Serve
 from wire_client import WireClient, make_frames
 
 from atomstream.errors import ConfigError
-from atomstream.server import reindex
+from atomstream.server import entries, reindex
 from atomstream.server.names import name_key
 
 UNKNOWN = "5db5c30e-a4e7-4404-bbce-e2c3e2c819bc"
@@ -24,6 +24,31 @@ HOSTILE = [
     "\u202egnirts",
     "😀" * 50,
 ]
+
+
+async def test_lengths_are_never_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However seldom lengths are written, who reads them finds all, and they are written when the stream ends."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        await client.send(data_id, 0, make_frames(4))
+        monkeypatch.setattr(entries, "GROWN_PERIOD_S", 1e9)
+        written: list[int] = []
+        growth = entries._growth
+
+        def noted(data_id: str, n_frames: int, at: str) -> object:
+            written.append(n_frames)
+            return growth(data_id, n_frames, at)
+
+        monkeypatch.setattr(entries, "_growth", noted)
+        for index in (2, 1, 3):
+            assert (await client.send(data_id, index, make_frames(4, seed=index)))[0] == 200
+        assert written == []
+        _, found = await client.ask("GET", "/data_entries/")
+        assert found[0]["file_metadata"]["n_frames"] == 16
+        await client.send(data_id, 4, make_frames(3))
+        await client.end(data_id)
+    assert written == [16, 19]
 
 
 @pytest.mark.parametrize(
