@@ -11,6 +11,7 @@ import aiohttp
 import msgpack
 import numpy as np
 import numpy.typing as npt
+from live_server import LiveServer, Serve
 from wire_client import START_MS, WireClient
 
 from atomstream.sources import GrowthSpec, Simulator
@@ -28,7 +29,7 @@ def growth(n_frames: int = 240, spec: GrowthSpec = SPEC) -> Frames:
     return np.concatenate(list(Simulator(spec).chunks(CHUNK, n_frames)))
 
 
-def stamps(index: int, n: int, chunk: int = CHUNK, fps: float = FPS) -> dict[str, str]:
+def stamps(index: float, n: int, chunk: int = CHUNK, fps: float = FPS) -> dict[str, str]:
     """When chunk ``index`` was filmed: evenly from ``START_MS`` on."""
     start = START_MS + 1000.0 * index * chunk / fps
     return {"start_unix_ms_utc": f"{start:.0f}", "end_unix_ms_utc": f"{start + 1000.0 * n / fps:.0f}"}
@@ -119,3 +120,27 @@ async def analysed(
         return await following
     finally:
         following.cancel()
+
+
+async def standing_of(client: WireClient, data_id: str) -> dict[str, Any]:
+    """How the analysis stands."""
+    standing: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]
+    return standing
+
+
+def damage(server: LiveServer, data_id: str, index: int) -> None:
+    """Have the stored file of a chunk hold nothing but zeros."""
+    shard = server.folder(data_id) / f"frames.zarr/frames/c/{index}/0/0"
+    shard.write_bytes(b"\0" * shard.stat().st_size)
+
+
+async def with_a_damaged_chunk(serve: Serve) -> tuple[LiveServer, str, list[dict[str, Any]]]:
+    """A server with a finished stream of three chunks, whose second was damaged before its turn; and its feed."""
+    server = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        await send_chunks(client, data_id, growth(), [1])  # it waits behind the missing chunk 0
+        damage(server, data_id, 1)
+        await send_chunks(client, data_id, growth(), [0, 2])
+        await client.end(data_id)
+        return server, data_id, await follow(client, data_id)

@@ -23,6 +23,7 @@ from live_kit import (
     next_of,
     rate_of,
     send_chunks,
+    stamps,
     whole,
 )
 from live_server import Serve
@@ -38,6 +39,27 @@ async def test_growth_rate_is_the_simulators(serve: Serve) -> None:
         last = batches(await analysed(client, data_id, growth()))[-1]
     rate = rate_of(last)
     assert last["final"]
+    assert abs(rate["value"] - RATE) < 3 * rate["sigma"] + 0.002
+
+
+async def test_a_stall_moves_no_later_frame(serve: Serve) -> None:
+    """A chunk stamped 0.5 s late, so that the next one overlaps it, leaves the times after it and the rate right."""
+    frames = growth(480)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        following = asyncio.create_task(follow(client, data_id))
+        for index in range(8):
+            late_s = 0.5 if index == 3 else 0.0
+            part = frames[index * CHUNK : (index + 1) * CHUNK]
+            stamp = stamps(index + late_s * FPS / CHUNK, CHUNK)
+            assert (await client.send(data_id, index, part, CHUNK, **stamp))[0] == 200
+        await client.end(data_id)
+        found = batches(await following)
+    times = np.concatenate([np.frombuffer(b["columns"]["time_seconds"]) for b in found if b["count"]])
+    after = 4 * CHUNK + round(0.5 * FPS)  # where the next chunk's stamps have passed those of the late one
+    np.testing.assert_allclose(times[after:], np.arange(after, len(frames)) / FPS, atol=0.002)
+    assert (np.diff(times) >= 0).all()
+    rate = rate_of(found[-1])
     assert abs(rate["value"] - RATE) < 3 * rate["sigma"] + 0.002
 
 

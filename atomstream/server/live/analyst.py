@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from atomstream.server.about import StreamAbout
-from atomstream.server.archive import StreamArchive
+from atomstream.server.archive import ChunkStamps, StreamArchive
 from atomstream.server.live.plain import Plain, packed
 from atomstream.server.live.pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.live.shared_frames import SharedFrames, Slot
@@ -31,6 +27,14 @@ class Means:
     gap_wait_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the ingest knows of a chunk that it has just stored: its frames, decoded, and its stamps."""
+
+    slot: Slot
+    stamps: ChunkStamps
+
+
 class Analyst:
     """An analyser of one stream under a key of its own. One job at a time.
 
@@ -44,7 +48,6 @@ class Analyst:
         self._means = means
         self._worker: WorkerProcess = means.pool.give()
         self._life = -1
-        self._last_s = -math.inf
 
     async def open(self, about: StreamAbout, calibration: Plain, state: bytes | None = None) -> None:
         """Have it begin, or go on from ``state``."""
@@ -55,7 +58,6 @@ class Analyst:
             "calibration": calibration,
             "state": state,
         }
-        self._last_s = -math.inf
         await self._worker.do({"job": "open", "key": self._key, "about": told})
         self._life = self._worker.life
 
@@ -64,13 +66,15 @@ class Analyst:
         if words:
             await self._do({"job": "tell", "words": words})
 
-    async def chunk(self, index: int, slot: Slot | None, take: Take, *, state: bool = False) -> Plain | None:
+    async def chunk(
+        self, index: int, given: Given | None, take: Take, *, state: bool = False
+    ) -> Plain | None:
         """Analyse a stored chunk; returns a snapshot where ``state`` asks for one.
 
         Raises:
             JobFailedError: also of kind "shard": the chunk can't be read.
         """
-        job = await self._describe(index, slot)
+        job = await self._describe(index, given)
         return (await self._do({"job": "chunk", "state": state, **job}, take)).get("snapshot")
 
     async def late(self, index: int, take: Take) -> None:
@@ -96,29 +100,24 @@ class Analyst:
     async def _do(self, job: Plain, take: Take | None = None) -> Plain:
         return await self._worker.do({"key": self._key, **job}, self._life, take)
 
-    async def _describe(self, index: int, slot: Slot | None) -> Plain:
-        """What a worker has to know of a chunk."""
+    async def _stamps(self, index: int) -> ChunkStamps | None:
         try:
-            stamps = await run_in(self._means.threads, self._archive.stamps, index)
+            return await run_in(self._means.threads, self._archive.stamps, index)
         except (ValueError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
+
+    async def _describe(self, index: int, given: Given | None) -> Plain:
+        """What a worker has to know of a chunk."""
+        stamps = given.stamps if given else await self._stamps(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms
         if geometry is None or stamps is None or origin is None:
             raise JobFailedError("shard", "it is not in the archive")
         return {
             "start": index * geometry.chunk_size,
-            "times": packed(self._in_order((stamps.times_unix_ms() - origin) / 1000.0, stamps.fps), "<f8"),
+            "times": packed((stamps.times_unix_ms() - origin) / 1000.0, "<f8"),
             "dims": list(stamps.dims),
             "dtype": geometry.dtype,
             "slots": geometry.chunk_size,
             "path": str(self._archive.shard_file(index)),
-            "map": str(slot.path) if slot else None,
+            "map": str(given.slot.path) if given else None,
         }
-
-    def _in_order(self, times: npt.NDArray[np.float64], fps: float) -> npt.NDArray[np.float64]:
-        # Chunks that were stamped as they came may overlap by the jitter of their stamps; time runs on all the same.
-        overlap = self._last_s + 0.5 / fps - float(times[0])
-        if 0.0 < overlap < 1.0:
-            times = times + overlap
-        self._last_s = float(times[-1])
-        return times

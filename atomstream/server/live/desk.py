@@ -11,11 +11,10 @@ from typing import Any, Final
 from atomstream.server.about import StreamAbout
 from atomstream.server.archive import StreamArchive
 from atomstream.server.live.again import Again
-from atomstream.server.live.analyst import Means
+from atomstream.server.live.analyst import Given, Means
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.inputs import Inputs, as_event
 from atomstream.server.live.plain import Plain, check_regions, column_name
-from atomstream.server.live.shared_frames import Slot
 from atomstream.server.live.store import AGAIN, ResultStore
 from atomstream.server.live.stream import LiveStream
 from atomstream.server.threads import run_in
@@ -131,11 +130,11 @@ class Desk:
         """Whether decoded frames of that chunk are of use right now."""
         return self._live is not None and self._live.wants(index)
 
-    def stored(self, index: int, slot: Slot | None) -> bool:
-        """A chunk is in the archive; returns whether ``slot`` was taken."""
+    def stored(self, index: int, given: Given | None) -> bool:
+        """A chunk is in the archive; returns whether ``given`` was taken."""
         if self._live is not None and not self._live.done:
-            self._live.stored(index, slot)
-            return slot is not None
+            self._live.stored(index, given)
+            return given is not None
         self._note_late([index])
         return False
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from atomstream.server.archive_records import ShardTicket
 from atomstream.server.events import ChunkStored, Events, StatusChanged
-from atomstream.server.live.analyst import Means
+from atomstream.server.live.analyst import Given, Means
 from atomstream.server.live.desk import Desk
 from atomstream.server.live.pool import WorkerPool
 from atomstream.server.live.shared_frames import Observe, SharedFrames, Slot
@@ -104,7 +104,8 @@ class Live:
         desk = None
         try:
             desk = await self.desk(ticket.data_id)
-            if not stored.committed.repeated and desk.stored(ticket.index, slot):
+            given = Given(slot, stored.committed.stamps) if slot is not None else None
+            if not stored.committed.repeated and desk.stored(ticket.index, given):
                 slot = None
         finally:
             if slot is not None:

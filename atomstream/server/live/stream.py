@@ -12,13 +12,12 @@ from typing import Final, ParamSpec, TypeVar
 
 from atomstream.server.about import StreamAbout
 from atomstream.server.archive import StreamArchive
-from atomstream.server.live.analyst import Analyst, Means
+from atomstream.server.live.analyst import Analyst, Given, Means
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.inputs import Inputs
 from atomstream.server.live.order import ChunkOrder, Step
 from atomstream.server.live.plain import Plain
 from atomstream.server.live.pool import JobFailedError, WorkerDiedError
-from atomstream.server.live.shared_frames import Slot
 from atomstream.server.live.store import ResultStore
 from atomstream.server.threads import run_in
 
@@ -29,6 +28,8 @@ SNAPSHOT_S: Final = 10.0
 """How much analysis is done again after a crash, in s."""
 TRIES: Final = 2
 """How often one chunk may take its worker down before it is passed as missing."""
+AHEAD_S: Final = 1.0
+"""Chunks whose turn is no further off, and the next one, are kept decoded: short ones arrive by the half dozen."""
 DISK_PAUSE_S: Final = 1.0
 WARM_UP_S: Final = 0.7
 
@@ -63,7 +64,7 @@ class LiveStream:
         self._feed = feed
         self._told = 0
         self._wake = asyncio.Event()
-        self._slots: dict[int, Slot] = {}
+        self._given: dict[int, Given] = {}
         self._stored_ms: dict[int, float] = {}
         self._crashes: Counter[int] = Counter()
         self._snapshot: Plain | None = None
@@ -75,13 +76,15 @@ class LiveStream:
 
     def wants(self, index: int) -> bool:
         """Whether that chunk's turn is so near that keeping its frames decoded is worth the memory."""
-        return not self.done and 0 <= index - self.order.next_index <= 1
+        size = self._archive.geometry.chunk_size if self._archive.geometry else 1
+        ahead = max(1, int(AHEAD_S * self.about.fps / size))
+        return not self.done and 0 <= index - self.order.next_index <= ahead
 
-    def stored(self, index: int, slot: Slot | None) -> None:
-        """A chunk is in the archive, its frames maybe in ``slot``."""
-        self._drop_slot(index)
-        if slot is not None:
-            self._slots[index] = slot
+    def stored(self, index: int, given: Given | None) -> None:
+        """A chunk is in the archive, and maybe at hand as well."""
+        self._drop(index)
+        if given is not None:
+            self._given[index] = given
         self._stored_ms[index] = 1000.0 * time.time()
         self.order.add(index)
         self._wake.set()
@@ -122,8 +125,8 @@ class LiveStream:
                 pass
         finally:
             self.done = True
-            for index in tuple(self._slots):
-                self._drop_slot(index)
+            for index in tuple(self._given):
+                self._drop(index)
             if self._saving is not None:
                 await asyncio.wait([self._saving])
 
@@ -208,7 +211,7 @@ class LiveStream:
                 raise
             await self._pass_over(index, str(error))
         finally:
-            self._drop_slot(index)
+            self._drop(index)
         del self._crashes[index]
         self._stored_ms.pop(index, None)
 
@@ -221,7 +224,7 @@ class LiveStream:
     async def _chunk(self, index: int) -> None:
         self._now_chunk = index
         due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
-        snapshot = await self.analyst.chunk(index, self._slots.get(index), self._keep, state=due)
+        snapshot = await self.analyst.chunk(index, self._given.get(index), self._keep, state=due)
         if snapshot is not None:
             self._save(snapshot)
 
@@ -270,7 +273,7 @@ class LiveStream:
     async def _disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await run_in(self._means.threads, call, *args, **kwargs)
 
-    def _drop_slot(self, index: int) -> None:
-        slot = self._slots.pop(index, None)
-        if slot is not None:
-            self._means.frames.give_back(slot)
+    def _drop(self, index: int) -> None:
+        given = self._given.pop(index, None)
+        if given is not None:
+            self._means.frames.give_back(given.slot)
