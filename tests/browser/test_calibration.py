@@ -111,3 +111,25 @@ async def test_wrong_entries_are_told_at_their_field(
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
     assert await calibration_of(server, growth) == {}
+
+
+async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """The third chart shows the relative change; with a calibration Å, of all that was seen before it as well."""
+    page = logged_in
+    chart = page.get_by_role("group", name=re.compile(" over "))
+    quantity = page.get_by_label("Quantity of the third chart")
+    await at_page(page, growth, 12.0)
+    await expect(quantity).to_have_value("relative_spacing_change")
+    await expect(quantity.locator("option", has_text="Lattice parameter")).to_have_count(0)
+    await growth.streamer.calibrate(
+        growth.data_id, beam_energy=20.0, screen_sample_distance=300.0, px_per_mm=3.5
+    )
+    await growth.push(4)
+    await expect(quantity).to_have_value("lattice_parameter")
+    told = re.compile(
+        r"^Lattice parameter over 0:00.* from 3\.(89|9[01])\d* to 3\.9[0-2]\d*, newest 3\.9\d* Å"
+    )
+    await expect(chart.nth(2)).to_have_attribute("aria-label", told)
+    await quantity.select_option("lattice_spacing")
+    await growth.push(2)
+    await expect(quantity).to_have_value("lattice_spacing")  # what was chosen by hand stays

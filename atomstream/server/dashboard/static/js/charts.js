@@ -5,13 +5,17 @@ import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
 export const LEFT = 58;
-export const RIGHT = 12;
+// Half of the longest label of the axis, which stands about its tick.
+export const RIGHT = 28;
 const DOUBLE_MS = 280;
 const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
+// Told in Å from the spacing in px, so that a calibration set late holds for hours that lie back.
+const LATTICE = "lattice_parameter";
 const CHOICES = [
-  ["lattice_spacing", "Streak spacing", "px"],
+  [LATTICE, "Lattice parameter", "Å"],
   ["relative_spacing_change", "Relative spacing change", "%"],
   ["referenced_strain", "Strain", "%"],
+  ["lattice_spacing", "Streak spacing", "px"],
   ["specular_fwhm_1", "Specular width", "px"],
   ["first_order_fwhm_1", "First-order width", "px"],
   ["spottiness", "2D / 3D (spottiness)", "0–1"],
@@ -29,7 +33,10 @@ export class Charts extends EventTarget {
     this.view = view;
     this.series = series;
     this.events = [];
-    this.choice = "lattice_spacing";
+    this.choice = "relative_spacing_change";
+    this.regions = [];
+    // Å times px, null without a calibration: the one is inversely proportional to the other.
+    this.scale = null;
     this.panels = [
       this.panel("specular", "Specular intensity", "counts", 0.36),
       this.panel("growth", "Growth rate", "ML/s", 0.33),
@@ -61,15 +68,24 @@ export class Charts extends EventTarget {
 
   fillChoices(regions) {
     const { select } = this.panels[2];
-    const choices = [...CHOICES, ...regions.map(([name, column]) => [column, `Region ${name}`, "counts"])];
+    this.regions = regions;
+    const choices = [...CHOICES.filter(([name]) => name !== LATTICE || this.scale !== null), ...regions.map(([name, column]) => [column, `Region ${name}`, "counts"])];
     this.choices = new Map(choices.map(([name, title, unit]) => [name, { title, unit }]));
     const told = JSON.stringify(choices);
     if (this.told === told) return;
     this.told = told;
     select.replaceChildren(...choices.map(([name, title]) => el("option", { value: name }, title)));
-    if (!this.choices.has(this.choice)) this.choice = CHOICES[0][0];
     select.value = this.choice;
+    if (!this.choices.has(this.choice)) this.choose("relative_spacing_change", false);
     select.onchange = () => this.choose(select.value);
+  }
+
+  /** What turns the spacing into the lattice parameter, from values of one moment. */
+  setLattice({ lattice_parameter: lattice, lattice_spacing: spacing }) {
+    if (lattice?.value && spacing?.value) this.scale = lattice.value * spacing.value;
+    else if (spacing?.value) this.scale = null;
+    this.fillChoices(this.regions);
+    return this.scale === null ? "relative_spacing_change" : LATTICE;
   }
 
   /** Another quantity in the third chart, unless the user chose one already. */
@@ -86,7 +102,7 @@ export class Charts extends EventTarget {
   }
 
   setNames() {
-    this.series.setNames(["specular_intensity", "growth_rate_ml_s", "growth_rate_sigma", this.choice]);
+    this.series.setNames(["specular_intensity", "growth_rate_ml_s", "growth_rate_sigma", this.choice === LATTICE ? "lattice_spacing" : this.choice]);
   }
 
   setEvents(events) {
@@ -150,6 +166,11 @@ export class Charts extends EventTarget {
       return [t, rate, shifted(1), shifted(-1)];
     }
     const name = panel.key === "specular" ? "specular_intensity" : this.choice;
+    if (name === LATTICE) {
+      const { mean, high, low } = of("lattice_spacing");
+      const lengths = (values) => values?.map((value) => (value ? this.scale / value : null));
+      return [t, lengths(mean), lengths(low) ?? empty, lengths(high) ?? empty];
+    }
     const factor = name in PERCENT ? 100 : 1;
     const scaled = (values) => (factor === 1 || !values ? values : values.map((value) => (value === null ? null : value * factor)));
     const { mean, high, low } = of(name);

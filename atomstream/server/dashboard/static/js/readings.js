@@ -47,7 +47,14 @@ export class Readings {
     const strained = values.referenced_strain?.value ?? null;
     const shown = strained === null ? values : { ...values, relative_spacing_change: undefined };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
-    views.slice(0, MAX_VIEWS).forEach((view) => this.showView(view));
+    const first = [...views].sort((a, b) => a.view_id - b.view_id).slice(0, MAX_VIEWS);
+    first.forEach((view) => this.showView(view));
+    if (first.length) this.hideOtherViews(new Set(first.map(({ view_id: id }) => `view ${id}`)));
+  }
+
+  /** What is no longer among the views would stand there as if it were of this turn. */
+  hideOtherViews(shown) {
+    for (const [name, { box }] of this.tiles) if (name.startsWith("view ")) box.hidden = !shown.has(name);
   }
 
   /** Of a turning sample what belongs to a view stands with the view, not as a dozen times "undetermined". */

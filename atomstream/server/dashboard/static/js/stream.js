@@ -103,7 +103,8 @@ function takeValues(values, views) {
   state.analysis.values = values;
   const turning = (state.analysis.rpm ?? 0) > 0 || (views?.length ?? 0) > 0;
   readings.show(values, { turning, views: views ?? [] });
-  if (turning) charts.prefer("oscillations_counted");
+  const lattice = charts.setLattice(values);
+  charts.prefer(turning ? "oscillations_counted" : lattice);
   charts.setRateUnit(values.growth_rate_ml_s?.unit);
   showViews(views ?? [], turning);
   showCounted();
@@ -139,16 +140,29 @@ function showCounted() {
   readings.showCounted({ ...counted, value, since: mark ? `“${visible(mark.label || mark.kind)}”` : "the start" });
 }
 
+/** By number, for the azimuth of a view moves by a degree or two; the one that is looked at stays in the list. */
 function showViews(views, turning) {
   const select = byId("view");
   select.hidden = !turning;
-  const choices = [["", "Turning"], ...(views.length ? views.map(({ view_id: id, angle_deg: angle }) => [String(angle), `Aligned, view ${id} (${brief(angle, 3)}°)`]) : turning ? [["0", "Aligned at 0°"]] : [])];
+  const listed = [...views].sort((a, b) => a.view_id - b.view_id).map(({ view_id: id, angle_deg: angle }) => [String(id), angle]);
+  const kept = state.angles?.get(select.value);
+  if (kept !== undefined && !listed.some(([id]) => id === select.value)) listed.push([select.value, kept]);
+  if (turning && !listed.length) listed.push(["start", 0]);
+  state.angles = new Map(listed);
+  const choices = [["", "Turning"], ...listed.map(([id, angle]) => [id, id === "start" ? "Aligned at 0°" : `Aligned, view ${id} (${brief(angle, 3)}°)`])];
   const told = choices.map(([, text]) => text).join();
   if (select.dataset.told === told) return;
   const before = select.value;
   select.dataset.told = told;
   select.replaceChildren(...choices.map(([value, text]) => el("option", { value }, text)));
   select.value = choices.some(([value]) => value === before) ? before : "";
+  align();
+}
+
+/** The picture at the azimuth that is chosen, as it turns where none is. */
+function align() {
+  const angle = state.angles?.get(byId("view").value) ?? null;
+  if (angle !== picture.angle) picture.setAngle(angle);
 }
 
 /** How the analysis ended, which the feed's last words do not say. */
@@ -227,7 +241,7 @@ for (const button of document.querySelectorAll("[data-last]")) {
   button.addEventListener("click", () => view.showLast(button.dataset.last === "all" ? Infinity : Number(button.dataset.last)));
 }
 byId("follow").addEventListener("click", () => view.setFollow(!view.follow));
-byId("view").addEventListener("change", () => picture.setAngle(byId("view").value === "" ? null : Number(byId("view").value)));
+byId("view").addEventListener("change", align);
 byId("csv-step").addEventListener("input", setLinks);
 byId("copy-path").addEventListener("click", () => navigator.clipboard?.writeText(byId("zarr-path").textContent).then(() => tell("The path is in the clipboard."), () => {}));
 byId("logout").addEventListener("click", logOut);
