@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from live_kit import CHUNK, FPS, analysed, batches, batches_until, feed, follow, growth, next_of, send_chunks
+from live_kit import (
+    CHUNK,
+    FPS,
+    analysed,
+    batches,
+    batches_until,
+    feed,
+    follow,
+    growth,
+    next_of,
+    send_chunks,
+    standing_of,
+    with_a_damaged_chunk,
+)
 from live_server import Serve
 from wire_client import WireClient
 
 from atomstream.server.live.store import AGAIN
 
 LATE_1 = [{"why": "late", "chunks": "1", "count": 1}]
-
-
-async def standing_of(client: WireClient, data_id: str) -> dict[str, Any]:
-    """How the analysis stands."""
-    standing: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]
-    return standing
 
 
 @pytest.mark.slow
@@ -89,15 +94,8 @@ async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_an_unreadable_chunk_is_told(serve: Serve) -> None:
     """A chunk whose file is damaged is told as lacking, also after the end and a restart."""
-    server = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
+    server, data_id, _ = await with_a_damaged_chunk(serve)
     async with WireClient(server) as client:
-        data_id = await client.create(fps_capture_rate=FPS)
-        await send_chunks(client, data_id, growth(), [1])
-        shard = server.folder(data_id) / "frames.zarr/frames/c/1/0/0"
-        shard.write_bytes(b"\0" * shard.stat().st_size)
-        await send_chunks(client, data_id, growth(), [0, 2])
-        await client.end(data_id)
-        await follow(client, data_id)
         before = (await standing_of(client, data_id))["lacks"]
     await server.stop()
     await server.start()

@@ -21,7 +21,9 @@ from live_kit import (
     next_of,
     rate_of,
     send_chunks,
+    standing_of,
     whole,
+    with_a_damaged_chunk,
 )
 from live_server import LiveServer, Serve
 from wire_client import WireClient
@@ -101,16 +103,7 @@ async def test_killed_worker(serve: Serve) -> None:
 
 async def test_damaged_shard_is_passed(serve: Serve) -> None:
     """A stored shard that can't be read any more is told as a gap, and the analysis goes on behind it."""
-    server = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
-    async with WireClient(server) as client:
-        data_id = await client.create(fps_capture_rate=FPS)
-        # Chunk 1 waits behind the missing chunk 0, and is damaged before its turn.
-        await send_chunks(client, data_id, growth(), [1])
-        shard = server.folder(data_id) / "frames.zarr/frames/c/1/0/0"
-        shard.write_bytes(b"\0" * shard.stat().st_size)
-        await send_chunks(client, data_id, growth(), [0, 2])
-        await client.end(data_id)
-        messages = await follow(client, data_id)
+    _, _, messages = await with_a_damaged_chunk(serve)
     found = batches(messages)
     assert whole(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
     gaps = [event for batch in found for event in batch["events"] if event["kind"] == "gap"]
@@ -181,7 +174,7 @@ async def test_restart_after_the_end(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         after = await follow(client, data_id)
-        _, standing = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
+        standing = await standing_of(client, data_id)
     assert [m["seq"] for m in after[1:]] == [m["seq"] for m in before[1:]]
     assert column(batches(after), NAMES[0]).tolist() == column(batches(before), NAMES[0]).tolist()
     assert standing["status"] == "ended"

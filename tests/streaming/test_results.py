@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
+from live_kit import damage
 from live_server import LiveServer, Serve, ThreadedServer
 
 from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
@@ -172,8 +173,7 @@ async def test_lacking_results_are_told_once(
         for index in (1, 3):  # they wait behind the missing chunk 0, and are damaged before their turn
             await push_all(streamer, data_id, frames, index, index + 1)
             await streamer.flush(data_id)
-            shard = server.folder(data_id) / f"frames.zarr/frames/c/{index}/0/0"
-            shard.write_bytes(b"\0" * shard.stat().st_size)
+            damage(server, data_id, index)
         for index in (0, 2):
             await push_all(streamer, data_id, frames, index, index + 1)
         await streamer.finalize(data_id)
