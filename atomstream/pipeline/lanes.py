@@ -37,11 +37,16 @@ class Lane:
 
 
 class Lanes:
-    """All streams' lanes in round-robin order; owned by the loop."""
+    """All streams' lanes in round-robin order; owned by the loop.
+
+    Those in memory are looked through at each push that waits: they are kept apart, for in a long outage they are
+    few among many on disk.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
+        self._in_memory: set[Parcel] = set()
 
     def __iter__(self) -> Iterator[Parcel]:
         for lane in self._lanes.values():
@@ -62,10 +67,16 @@ class Lanes:
         lane = self.lane(parcel)
         lane.recovered = lane.recovered and parcel.recovered
         heapq.heappush(lane.ready, parcel)
+        self._note(parcel)
 
     def put_later(self, parcel: Parcel, delay_s: float) -> None:
         """Ready to go in ``delay_s`` seconds."""
         heapq.heappush(self.lane(parcel).waiting, (self._clock() + delay_s, parcel))
+        self._note(parcel)
+
+    def _note(self, parcel: Parcel) -> None:
+        if parcel.permit is not None:
+            self._in_memory.add(parcel)
 
     def take(self, *, recovered_too: bool = True, but_not: Collection[str] = ()) -> Parcel | None:
         """The next parcel that may go now, of any stream ``but_not`` these; its stream goes behind the others."""
@@ -76,7 +87,9 @@ class Lanes:
                 continue
             if lane.ready and lane.breaker.allows():
                 self._lanes[data_id] = self._lanes.pop(data_id)
-                return heapq.heappop(lane.ready)
+                parcel = heapq.heappop(lane.ready)
+                self._in_memory.discard(parcel)
+                return parcel
         return None
 
     def has_live_work(self) -> bool:
@@ -102,6 +115,7 @@ class Lanes:
 
     def _cut(self, data_id: str, removed: list[Parcel]) -> None:
         lane = self._lanes.get(data_id)
+        self._in_memory.difference_update(removed)
         if lane is not None and removed:
             lane.ready = [parcel for parcel in lane.ready if parcel not in removed]
             lane.waiting = [item for item in lane.waiting if item[1] not in removed]
@@ -111,13 +125,14 @@ class Lanes:
     def take_all(self, data_id: str) -> list[Parcel]:
         """Remove and return everything of one stream."""
         lane = self._lanes.pop(data_id, None)
-        return [] if lane is None else lane.parcels()
+        removed = [] if lane is None else lane.parcels()
+        self._in_memory.difference_update(removed)
+        return removed
 
     def take_lowest(self, data_id: str) -> Parcel | None:
         """Remove and return the stream's lowest parcel that is neither on its way nor durable; else None."""
-        lane = self._lanes.get(data_id)
-        loose = [] if lane is None else [parcel for parcel in lane.parcels() if not parcel.durable]
-        if lane is None or not loose:
+        loose = [p for p in self._in_memory if p.spec.data_id == data_id and not p.durable]
+        if not loose:
             return None
         lowest = min(loose)
         self._cut(data_id, [lowest])
@@ -125,9 +140,8 @@ class Lanes:
 
     def evictable(self) -> list[Parcel]:
         """Parcels that hold memory, are on disk too, and are not on their way; those to go last first."""
-        return sorted(
-            (parcel for parcel in self if parcel.durable and parcel.permit is not None), reverse=True
-        )
+        self._in_memory = {parcel for parcel in self._in_memory if parcel.permit is not None}
+        return sorted((parcel for parcel in self._in_memory if parcel.durable), reverse=True)
 
     def forget_if_idle(self, data_id: str) -> None:
         """Let go of an empty lane; one that stands still keeps its breaker."""

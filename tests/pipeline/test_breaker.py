@@ -6,6 +6,7 @@ import pytest
 
 from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.breaker import Breaker
+from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.lanes import Lanes
 from atomstream.pipeline.parcel import Parcel
 from atomstream.records import Stamp, StreamSpec
@@ -127,11 +128,39 @@ def test_a_stuck_stream_does_not_slow_another(clock: Clock) -> None:
     assert lanes.reasons() == {"a": "500"}
 
 
+def in_memory(data_id: str, index: int) -> Parcel:
+    made = parcel(data_id, index)
+    made.permit = Gate(1 << 30).try_enter(data_id, 1)
+    return made
+
+
+def test_only_what_is_in_memory_and_waits_can_leave_it(clock: Clock) -> None:
+    """Durable parcels that hold memory and are not on their way may be evicted, the last to go first."""
+    lanes = Lanes(clock)
+    for k in range(4):
+        lanes.put(parcel("a", k))  # on disk only
+    held = [in_memory("b", k) for k in range(4)]
+    for one in held[:3]:
+        one.durable = True
+    lanes.put_later(held[1], 5.0)
+    for one in (held[0], held[2], held[3]):
+        lanes.put(one)
+    assert [one.index for one in lanes.evictable()] == [2, 1, 0]
+    assert lanes.take(but_not=["a"]) is held[0]
+    held[2].release()
+    assert lanes.evictable() == [held[1]]
+    lanes.put(held[0])
+    assert lanes.evictable() == [held[1], held[0]]
+    assert lanes.remove("b", [1]) == [held[1]]
+    lanes.take_all("b")
+    assert lanes.evictable() == []
+
+
 def test_the_lowest_parcel_can_be_taken_back(clock: Clock) -> None:
     """drop_oldest takes the lowest one, waiting or ready."""
     lanes = Lanes(clock)
-    lanes.put(parcel("a", 1))
-    lanes.put_later(parcel("a", 0), 9.0)
+    lanes.put(in_memory("a", 1))
+    lanes.put_later(in_memory("a", 0), 9.0)
     lowest = lanes.take_lowest("a")
     assert lowest is not None
     assert lowest.index == 0
