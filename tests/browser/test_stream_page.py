@@ -186,6 +186,21 @@ async def test_it_comes_back_after_a_restart(logged_in: Any, growth: Growth, ser
     assert await page.evaluate("window.same")
 
 
+async def test_charts_ask_again(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """A request of the charts that was cut off is made again, although no new result comes to ask for it."""
+    page = logged_in
+    await at_page(page, growth)
+    await page.route("**/series?*", lambda route: route.abort("connectionreset"))
+    async with page.expect_event("requestfailed"):
+        await growth.push(4)
+    # The last result is on the page, so that nothing of it asks for the charts again.
+    await page.wait_for_function("() => document.getElementById('tiles').textContent.includes('12.8')")
+    async with page.expect_event("requestfailed"):
+        pass
+    await page.unroute("**/series?*")
+    await expect(page.locator("#range")).to_have_text(re.compile(r"– 0:16\.0$"))
+
+
 async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """M marks this very moment, kept by the server, shown in list and lane; counting begins there."""
     page = logged_in

@@ -3,6 +3,8 @@ import { ask } from "./api.js";
 
 // While results come in, at most so often; a stretch that lies in the past is asked for once.
 const PERIOD_MS = 500;
+// After a request that found no server, or one that was stopping: nothing new may come to ask for it again.
+const RETRY_MS = 1500;
 
 export class Series extends EventTarget {
   constructor(dataId, view) {
@@ -49,10 +51,16 @@ export class Series extends EventTarget {
       this.dispatchEvent(new Event("data"));
     } catch (error) {
       this.failed = error.status !== 401;
+      if (error.status === 0 || error.status >= 500) this.again();
     } finally {
       this.running = false;
       if (this.wanted) this.want();
     }
+  }
+
+  again() {
+    this.wanted = true;
+    this.timer = setTimeout(() => this.load(), RETRY_MS);
   }
 
   query() {
