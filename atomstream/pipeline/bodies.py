@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -50,12 +50,18 @@ class OnDisk:
 
     async def open(self) -> AsyncGenerator[Piece, None]:
         """One window after the other; never more than one in memory."""
-        loop = asyncio.get_running_loop()
         windows = self.spool.windows(self.index)
+        reading = self.readers.submit(next, windows, b"")
         try:
-            while window := await loop.run_in_executor(self.readers, next, windows, b""):
+            while window := await asyncio.wrap_future(reading):
                 yield window
+                reading = self.readers.submit(next, windows, b"")
         finally:
-            close = getattr(windows, "close", None)
-            if close is not None:
-                close()
+            # Who is cancelled leaves a thread that still reads: its file is closed once it is out of there.
+            reading.add_done_callback(lambda _: _close(windows))
+
+
+def _close(windows: Iterator[bytes]) -> None:
+    close = getattr(windows, "close", None)
+    if close is not None:
+        close()
