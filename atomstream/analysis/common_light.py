@@ -12,7 +12,7 @@ import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.arrays import F64
-from atomstream.analysis.window import cut_window, harmonics
+from atomstream.analysis.window import MAX_POINTS, cut_window, harmonics, rotation_points
 
 LIGHT_SHARE = 0.35
 """Background's relative amplitude, in phase with the spot's, over the spot's: a camera's dark level leaves of the 1 of
@@ -27,9 +27,10 @@ def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: f
     Both are fitted at the fitted frequency and decay; the ratio of the relative amplitudes that are in phase.
     """
     span = fit.cycles / fit.frequency
+    points = rotation_points(fit.frequency, span) if rotation_hz else MAX_POINTS
     columns = []
     for trace in (y, background):
-        window = cut_window(t, trace / max(float(np.abs(trace).mean()), 1e-12), span, rotation_hz)
+        window = cut_window(t, trace / max(float(np.abs(trace).mean()), 1e-12), span, rotation_hz, points)
         basis = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(1, False))
         turning = harmonics(window.t, rotation_hz)
         basis = basis if turning is None else np.concatenate([basis, turning], axis=1)

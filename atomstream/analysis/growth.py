@@ -11,7 +11,7 @@ from atomstream.analysis.arrays import F64
 from atomstream.analysis.cadence import doubt
 from atomstream.analysis.common_light import LIGHT_SHARE, THE_LIGHT, light_share
 from atomstream.analysis.light import Lit
-from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, still_before
+from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, goes_back, still_before
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.slowtrace import SlowTrace
 from atomstream.analysis.values import Value, measured, undetermined
@@ -106,8 +106,19 @@ class GrowthTracker:
         # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
         self.next_search = now + max(0.9, 0.03 * (now - self.begin), 2.4 if rotation_hz else 0.0)
         if self.latest.determined and len(t) and not begun_late:
-            whole = self.latest.span_s > 0.97 * (t[-1] - t[0])
-            self.onset = self.begin if whole else float(t[-1]) - self.latest.span_s
+            self.onset = self._first_layer(t, rotation_hz)
+
+    def _first_layer(self, t: F64, rotation_hz: float) -> float:
+        """When the growth that was just found in a trace at ``t`` began, as far back as it can be followed."""
+        if _spans(self.latest, t, 0.97, rotation_hz):
+            return self.begin
+        # while turning it shows only after some turns, when it has been going on for longer than a fit's window
+        rate = float(self.latest.rate)
+        t, y = self._prepared(self.begin)
+        if rotation_hz and goes_back(t, y, self.latest.rate, rotation_hz):
+            still = still_before(t, y, rate, rotation_hz)
+            return float(t[0]) + still if still else self.begin
+        return float(t[-1]) - self.latest.span_s
 
     def _fit(self, since: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
         """Fit the trace from ``since`` on; where the growth shows to have begun later, from there.
@@ -117,7 +128,7 @@ class GrowthTracker:
         begun_late = False
         t, y = self._prepared(since)
         found = analyse_trace(t, y, near_hz, rotation_hz)
-        if found.best is not None and found.span_s > 0.95 * (t[-1] - t[0]):
+        if found.best is not None and _spans(found, t, 0.95, rotation_hz):
             still = still_before(t, y, float(found.rate), rotation_hz)
             if still > 0:
                 begun = t >= t[0] + still
@@ -166,6 +177,12 @@ class GrowthTracker:
         if late * self.counter.rate > 0.3:
             note = "; ".join(filter(None, (f"counted from {self.onset:.1f} s on", note)))
         return measured(self.counter.counted + self.counter.rate * since, self.counter.sigma, unit, note)
+
+
+def _spans(found: Oscillation, t: F64, share: float, rotation_hz: float) -> bool:
+    """Whether a fit used ``share`` of the trace at ``t``; under rotation its filter takes up to 0.8 periods off."""
+    span = float(t[-1] - t[0])
+    return found.span_s > min(share * span, span - 0.8 / float(found.rate) if rotation_hz else math.inf)
 
 
 def _relative(answer: Oscillation) -> float:

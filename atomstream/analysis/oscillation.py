@@ -13,10 +13,13 @@ import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.arrays import F64
+from atomstream.analysis.values import Value
 from atomstream.analysis.verdict import MIN_CYCLES, Oscillation, judge, nothing
-from atomstream.analysis.window import Window, cut_window
+from atomstream.analysis.window import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
 
 MAX_CYCLES = 8.0
+SEARCH_POINTS = 160
+SEARCH_POINTS_TURNING = 320
 FAIR = (varpro.Model(1, True), varpro.Model(2, True))
 PLAIN = (varpro.Model(1, False), varpro.Model(2, False))
 MIN_TURNS = 2.4
@@ -64,7 +67,10 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
     length = float(t[-1] - t[0])
     answers: list[Oscillation] = []
     while length >= shortest or not answers:
-        window = cut_window(t, y, length, rotation_hz, points=160)
+        points = SEARCH_POINTS
+        if rotation_hz:  # the shortest windows in full, for the fastest growth
+            points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_TURNING
+        window = cut_window(t, y, length, rotation_hz, points)
         answers += [_quick(window, seed) for seed in seeds(window)]
         if rotation_hz and len(answers) < 4:
             # growth on a harmonic of the rotation leaves no peak of its own: ask at the harmonics
@@ -124,7 +130,8 @@ def fit_window(
     length = length_s or MAX_CYCLES / near_hz
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
-    window = cut_window(t, y, length, rotation_hz)
+    length = min(length, float(t[-1] - t[0]))
+    window = cut_window(t, y, length, rotation_hz, _points(near_hz, length, rotation_hz))
     found: list[varpro.Fit] = []
     decay = 0.08 * near_hz if rotation_hz else 0.0
     for cut in _starts(window.t, near_hz):
@@ -137,14 +144,18 @@ def fit_window(
     return judge(window, found)
 
 
+def _points(hz: float, length_s: float, rotation_hz: float) -> int:
+    return rotation_points(hz, length_s) if rotation_hz else MAX_POINTS
+
+
 def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
     """Seconds from the trace's start until the oscillation of about ``hz`` begins, in quarter periods; 0 if at once.
 
     Without the stretch in which nothing grew a fit leaves much less; cutting growth itself changes little.
     """
-    window = cut_window(
-        t, np.log(np.clip(y, 1e-12, None)) if rotation_hz else y, float(t[-1] - t[0]), rotation_hz
-    )
+    length = float(t[-1] - t[0])
+    y = np.log(np.clip(y, 1e-12, None)) if rotation_hz else y
+    window = cut_window(t, y, length, rotation_hz, _points(hz, length, rotation_hz))
 
     def left(quarters: int) -> float:
         part = window.after(0.25 * quarters / hz) if quarters else window
@@ -159,6 +170,14 @@ def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
     rms = np.array([whole, *(left(k) for k in range(1, 9))])
     still = 0.25 * int(np.flatnonzero(rms < 1.25 * rms.min())[0]) / hz
     return still if rotation_hz or _is_still(window, still, hz) else 0.0
+
+
+def goes_back(t: F64, y: F64, rate: Value, rotation_hz: float) -> bool:
+    """Whether an oscillation that was fitted to the end of a trace of a turning substrate goes on through all of it."""
+    whole = fit_window(t, np.log(np.clip(y, 1e-12, None)), float(rate), rotation_hz, float(t[-1] - t[0]))
+    if not whole.determined:
+        return False
+    return abs(float(whole.rate) - float(rate)) < 3.0 * math.hypot(whole.rate.sigma or 0.0, rate.sigma or 0.0)
 
 
 def _is_still(window: Window, still_s: float, hz: float) -> bool:

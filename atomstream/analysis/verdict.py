@@ -129,7 +129,7 @@ def refusal(window: Window, best: varpro.Fit) -> str:
         need = max(
             need, 0.9
         )  # at half the rate, the harmonics of turn and layers can stand in for each other
-    if best.r2 < need or not is_significant(window, best):
+    if explained(window, best) < need or not is_significant(window, best):
         return f"no clear oscillation: the best fit explains {100 * max(0.0, best.r2):.0f} % of the variation"
     flat = varpro.detrended(window.t, window.y, 0, window.nuisance)
     if is_two_level(flat, best.r2):
@@ -141,6 +141,19 @@ def refusal(window: Window, best: varpro.Fit) -> str:
     if abs(best.decay) > 1.5 * best.frequency:
         return "the variation dies within one oscillation: a transient, not layers"
     return ""
+
+
+def explained(window: Window, best: varpro.Fit) -> float:
+    """Share of the variation that the fit explains; under rotation, of what is not white noise.
+
+    While the substrate turns a window holds many damped oscillations, in a dim picture under much noise. Second
+    differences tell white noise from the slow errors of a wrong model (J. von Neumann, Ann. Math. Stat. 12, 367).
+    """
+    if window.nuisance is None or best.r2 <= 0.0 or len(best.residual) < 3:
+        return best.r2
+    left = float((best.residual**2).mean())
+    white = min(float((np.diff(best.residual, 2) ** 2).mean()) / 6.0, 0.9 * left)
+    return 1.0 - (left - white) / max(left / (1.0 - min(best.r2, 1.0 - 1e-12)) - white, 1e-300)
 
 
 def is_significant(window: Window, best: varpro.Fit) -> bool:

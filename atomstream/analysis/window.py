@@ -13,7 +13,10 @@ from atomstream.analysis.arrays import F64
 MAX_POINTS = 240
 """Points a fit works on: 30 a period over the longest window; more cost time and tell nothing."""
 
-ROTATION_POINTS = 600
+ROTATION_POINTS = 800
+SAMPLES_A_PERIOD = 12.0
+"""Of an oscillation beside the rotation: its second harmonic passes, what is faster is filtered out."""
+
 HARMONICS = 32
 
 
@@ -39,13 +42,21 @@ class Window:
 
 
 def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points: int = MAX_POINTS) -> Window:
-    """Take the last ``length_s`` of a trace without NaN, thinned to about ``points`` samples."""
+    """Take the last ``length_s`` of a trace without NaN, thinned to about ``points`` samples.
+
+    Under rotation, :func:`rotation_points` says how many a fit needs.
+    """
     part = t >= t[-1] - length_s
     t, y = t[part], y[part]
     if rotation_hz <= 0:
         return Window(*thinned(t, y, points))
-    t, y = _lowpassed(t, y, ROTATION_POINTS if points == MAX_POINTS else 2 * points)
+    t, y = _lowpassed(t, y, points)
     return Window(t, y, harmonics(t, rotation_hz), rotation_hz)
+
+
+def rotation_points(hz: float, length_s: float) -> int:
+    """Samples for a fit of an oscillation of about ``hz`` over ``length_s`` while the substrate turns."""
+    return round(min(ROTATION_POINTS, max(MAX_POINTS, SAMPLES_A_PERIOD * hz * length_s)))
 
 
 def thinned(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
