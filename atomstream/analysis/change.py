@@ -1,7 +1,7 @@
 """Did the pattern change? Drift-corrected, normalised pictures; clusters with lasting ids; a CUSUM on what is new.
 
-Principal components of the recent pictures take growth oscillation and trend out. While the substrate rotates, a
-picture is the mean of a whole turn, which depends on no azimuth. The threshold follows from a stated
+Incremental principal components of the recent pictures take growth oscillation and trend out. While the substrate
+rotates, a picture is the mean of a whole turn, which depends on no azimuth. The threshold follows from a stated
 false-alarm interval by Siegmund's approximation of the average run length (Sequential Analysis, 1985).
 The idea of clustering RHEED pictures: Vasudevan et al., ACS Nano 8, 10899 (2014).
 """
@@ -16,14 +16,21 @@ from scipy import ndimage
 
 from atomstream.analysis.arrays import F32, F64
 from atomstream.analysis.clusters import Clusters
+from atomstream.analysis.components import Components
 from atomstream.analysis.cusum import Cusum
 from atomstream.analysis.events import Event
 from atomstream.analysis.fast import bin_factor
 
 PIXELS = 5000
 HISTORY = 40
-SETTLE = 8
-"""Pictures needed before a change can be told from the usual."""
+SETTLE = 6
+"""Pictures of which one knows what they brought anew, before a change can be told from the usual."""
+
+DELAY = 5
+"""Pictures that wait before they are learned: components that followed a change at once would hide it."""
+
+USUAL = 16
+"""Pictures whose novelty is the usual: the first ones, when all was new, are soon out of it."""
 
 LEAST_LOG = 0.25
 """Least spread of the log of what is new: 28 % more of it is no change, however quiet the camera."""
@@ -41,7 +48,10 @@ class ChangeTracker:
 
     false_alarm_s: float = 3600.0
     times: F64 = field(default_factory=lambda: np.empty(0))
-    history: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    recent: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    waiting: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    components: Components = field(default_factory=lambda: Components(HISTORY))
+    outside: F64 = field(default_factory=lambda: np.empty(0))
     score: float = math.nan
     clusters: Clusters = field(default_factory=Clusters)
     cusum: Cusum = field(default_factory=Cusum)
@@ -58,16 +68,16 @@ class ChangeTracker:
         vector = normalised(picture, moved)
         if vector is None:
             return []
-        if self.history.shape[1:] != vector.shape:
-            self.history, self.times = vector[None][:0], self.times[:0]
+        if self.recent.shape[1:] != vector.shape:
+            self._begin_with(vector[None][:0])
         self.cluster, self.distance = self.clusters.assign(vector)
         if len(self.times) == 0:
             self._remember(now, vector)
             return []
-        usual = self.history[-2:].mean(axis=0)
+        usual = self.recent.mean(axis=0)
         self.score = 1.0 - _correlation(vector, usual)
         jump = self._jump(now, vector, usual)
-        found = jump or self._drifted(vector)
+        found = jump | self._drifted(vector)
         self._remember(now, vector)
         if not found or now < self.quiet_until:
             return []
@@ -75,18 +85,30 @@ class ChangeTracker:
         self.quiet_until = now + 4.0 * step
         self.cusum.reset()
         self.before_jump = self.before_jump[:0]
-        self.times, self.history = self.times[-2:], self.history[-2:]
+        self._begin_with(self.recent)
         return [Event(self.jumped_at if jump else now, "change", "the pattern changed", self.score)]
 
     def restart(self) -> None:
         """Forget the baseline: the light changed, and with it the noise of the pictures."""
         self.cusum.reset()
-        self.times, self.history = self.times[:0], self.history[:0]
+        self._begin_with(self.recent[:0])
         self.before_jump = self.before_jump[:0]
+
+    def _begin_with(self, pictures: F32) -> None:
+        """Make the last pictures (N, P) the whole baseline."""
+        self.times, self.recent = self.times[len(self.times) - len(pictures) :], pictures
+        self.waiting = pictures[:0]
+        self.components, self.outside = Components(HISTORY), self.outside[:0]
+        for vector in pictures:
+            self.components.learn(vector)
 
     def _remember(self, now: float, vector: F32) -> None:
         self.times = np.append(self.times, now)[-HISTORY:]
-        self.history = np.concatenate([self.history, vector[None]])[-HISTORY:]
+        self.recent = np.concatenate([self.recent, vector[None]])[-2:]
+        self.waiting = np.concatenate([self.waiting, vector[None]])
+        if len(self.waiting) > DELAY or self.components.weight < 2:
+            self.components.learn(self.waiting[0])
+            self.waiting = self.waiting[1:]
 
     def _jump(self, now: float, vector: F32, usual: F32) -> bool:
         """Whether the picture jumped, has settled since, and is not what it was before.
@@ -111,18 +133,18 @@ class ChangeTracker:
 
         Growth oscillates within few components; it is no change of the pattern.
         """
-        if len(self.times) < SETTLE:
+        if self.components.weight < 1.5:
             return False
-        mean = self.history.mean(axis=0)
-        past, new = self.history - mean, vector - mean
-        components = principal(past, 3)
-        inside, here = past @ components.T, components @ new
-        outside = np.log(
-            ((past - inside @ components) ** 2).sum(axis=1) * len(past) / (len(past) - 3) + 1e-12
-        )
-        away = math.log(float(((new - here @ components) ** 2).sum()) + 1e-12)
-        tests = [(away - float(outside.mean())) / max(float(outside.std()), LEAST_LOG)]
-        low, high = inside.min(axis=0), inside.max(axis=0)
+        here, distance = self.components.split(vector)
+        usual, away = self.outside, math.log(distance + 1e-12)
+        self.outside = np.append(usual, away)[-USUAL:]
+        if len(usual) < SETTLE:
+            return False
+        middle = float(np.median(usual))
+        spread = max(1.4826 * float(np.median(np.abs(usual - middle))), LEAST_LOG)
+        # less that is new, as the components learn, is no change
+        tests = [max((away - middle) / spread, -1.0)]
+        low, high = self.components.past.min(axis=0), self.components.past.max(axis=0)
         # noise leaves the range now and then; the trend of a slow growth does at each picture, a little
         beyond = np.maximum(here - high, 0.0) - np.maximum(low - here, 0.0)
         tests += [float(e) for e in beyond[:2] / (0.25 * (high - low)[:2] + 1e-9)]
@@ -142,15 +164,6 @@ def normalised(picture: F32, moved: tuple[float, float]) -> F32 | None:
     vector = small.ravel() - small.mean()
     length = float(np.linalg.norm(vector))
     return None if length < 1e-6 else (vector / length).astype(np.float32)
-
-
-def principal(centred: F32, count: int) -> F32:
-    """Leading principal components of rows (N, P), as unit rows (<= count, P), through the small Gram matrix."""
-    values, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64))
-    order = np.argsort(values)[::-1][:count]
-    order = order[values[order] > 1e-12 * max(float(values.max()), 1e-30)]
-    rows: F32 = ((vectors[:, order] / np.sqrt(values[order])).T @ centred).astype(np.float32)
-    return rows
 
 
 def _correlation(a: F32, b: F32) -> float:

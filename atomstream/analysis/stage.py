@@ -21,6 +21,7 @@ from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.clusters import Clusters
 from atomstream.analysis.collect import Collector
+from atomstream.analysis.components import Components
 from atomstream.analysis.cusum import Cusum
 from atomstream.analysis.events import Event
 from atomstream.analysis.fast import Features
@@ -291,6 +292,7 @@ CLASSES: dict[str, type] = {
             SegmentBook,
             ChangeTracker,
             Clusters,
+            Components,
             Cusum,
             RotationTracker,
             View,

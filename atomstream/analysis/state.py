@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 
 
 def pack(thing: Any) -> Any:
