@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from atomstream.sources.sim_spec import GrowthSpec, no_signal_specs
+from atomstream.sources.simulator import Simulator
 from benchmarks.truth_table import SMALL, Case, analysed, case, run, short_grid
 
 
@@ -38,11 +39,6 @@ def test_a_few_growths(one: Case) -> None:
     _holds(one)
 
 
-def _tellable(one: Case) -> bool:
-    """At 2.5 layers a second and 6 rpm the growth is damped out before the substrate has turned twice."""
-    return not (one.spec.rate_ml_s == 2.5 and one.spec.rpm == 6.0)
-
-
 def _on_harmonic(one: Case) -> bool:
     turns = one.spec.rpm / 60.0
     return bool(turns) and abs(one.spec.rate_ml_s / turns - round(one.spec.rate_ml_s / turns)) < 0.02
@@ -50,9 +46,7 @@ def _on_harmonic(one: Case) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "one", [c for c in short_grid(3) if _tellable(c) and not _on_harmonic(c)], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("one", [c for c in short_grid(3) if not _on_harmonic(c)], ids=lambda c: c.name)
 def test_the_grid(one: Case) -> None:
     """The same over rate, rotation, gain, hum and drift."""
     _holds(one)
@@ -60,13 +54,34 @@ def test_the_grid(one: Case) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "one", [c for c in short_grid(3) if _tellable(c) and _on_harmonic(c)], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("one", [c for c in short_grid(3) if _on_harmonic(c)], ids=lambda c: c.name)
 def test_growth_on_a_harmonic_of_the_rotation(one: Case) -> None:
     """There, the rate is undetermined or right within 0.4 % and three stated sigmas."""
     row = run(one)
     assert np.isnan(row.error) or (abs(row.error) < 0.4 and abs(row.pull) < 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "one",
+    [
+        case(0.8, 6.0, gain=0.25, seed=3),
+        case(0.8, 6.0, gain=0.25, hum=0.07, drift=0.05, seed=4),
+        case(0.1, 15.0, gain=0.25, hum=0.07, seed=3),
+        case(2.5, 15.0, gain=0.25, seed=3),
+    ],
+    ids=lambda one: one.name,
+)
+def test_dim_growths_while_turning(one: Case) -> None:
+    """Where noise or hum hides the growth for its first turns, it is found, and counted from its first layer."""
+    _holds(one)
+
+
+def test_the_hum_is_in_the_frames() -> None:
+    """No camera of the table stands still against the mains: each growth with hum flickers by as much."""
+    for one in (case(0.4, hum=0.07), case(0.1, hum=0.07)):
+        light = Simulator(one.spec).truth(np.arange(400)).light
+        assert np.ptp(light) > 0.12
 
 
 @pytest.mark.slow
