@@ -62,7 +62,8 @@ class Components:
         """Renew basis and singular values by one centred picture (P,)."""
         inside = self.basis @ new
         left = new - inside @ self.basis
-        left -= (self.basis @ left) @ self.basis  # once more: rounding would add up over thousands of pictures
+        # once more: rounding would add up over thousands of pictures
+        left -= (self.basis @ left) @ self.basis
         length = float(np.linalg.norm(left))
         rows = np.concatenate([self.basis, (left / np.float32(max(length, 1e-12)))[None]])
         small = np.zeros((len(rows), len(rows)))
