@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from atomstream.config import finite
 from atomstream.errors import ConfigError, StreamError
 from atomstream.pipeline.retry import retrying
 from atomstream.records import Json
-from atomstream.streaming.engine import Engine
+
+if TYPE_CHECKING:
+    from atomstream.streaming.engine import Engine
 
 ATTEMPTS: Final = 4
 LONGEST_UNIT: Final = 32

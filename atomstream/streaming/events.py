@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import uuid
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from atomstream.config import MAX_RPM, finite
 from atomstream.errors import ConfigError, StreamError
 from atomstream.pipeline.retry import retrying
 from atomstream.records import Json
 from atomstream.streaming.batch import StreamEvent, event_from
-from atomstream.streaming.engine import Engine
 from atomstream.streaming.frames import check_capture_ms
+
+if TYPE_CHECKING:
+    from atomstream.streaming.engine import Engine
 
 ATTEMPTS: Final = 4
 MAX_LABEL: Final = 200

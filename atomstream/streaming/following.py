@@ -7,14 +7,16 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from atomstream.errors import NotFoundError, RejectedError, ServiceError
 from atomstream.pipeline.retry import delay_s
-from atomstream.service.feed import Message, ResultsApi
 from atomstream.streaming.batch import TIME, Measured, ResultBatch, from_message, without_first
+
+if TYPE_CHECKING:
+    from atomstream.service.feed import Message, ResultsApi
 
 log = logging.getLogger("atomstream")
 POLL_S: Final = 2.0

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Final, Self
 
 from atomstream.config import Durability, OnFull, finite
 from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
 from atomstream.pipeline.stream import Stream
 from atomstream.records import ClockStatus
 from atomstream.spool import SpoolStatus
-from atomstream.streaming.engine import Engine
 from atomstream.streaming.settings import make_settings
 from atomstream.streaming.status import StreamerStats, stats_of
+
+if TYPE_CHECKING:
+    from atomstream.streaming.engine import Engine
 
 
 class StreamerLife:
@@ -43,6 +45,10 @@ class StreamerLife:
         given = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
         self._settings = make_settings(**given)
         self._pid = os.getpid()
+        # Here, for it brings the HTTP library: half of what an import would cost, and in a running loop a stall.
+        from atomstream.streaming.engine import Engine
+
+        self._make_engine: Final = Engine
         self._engine: Engine | None = None
         self._closed = False
 
@@ -101,7 +107,7 @@ class StreamerLife:
     async def _start(self) -> Engine:
         self._check_usable()
         if self._engine is None:
-            self._engine = Engine(self._settings)
+            self._engine = self._make_engine(self._settings)
         await self._engine.started()
         return self._engine
 
