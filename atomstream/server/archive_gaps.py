@@ -27,11 +27,20 @@ class Gaps:
                 self._ranges.append((self.end, index))
             self.end = index + 1
             return
-        place = bisect_right(self._ranges, (index, self.end)) - 1
-        if place >= 0 and index < self._ranges[place][1]:
+        place = self._place(index)
+        if place is not None:
             first, stop = self._ranges[place]
             halves = [(first, index), (index + 1, stop)]
             self._ranges[place : place + 1] = [half for half in halves if half[0] < half[1]]
+
+    def _place(self, index: int) -> int | None:
+        """Which of the ranges ``index`` is in."""
+        place = bisect_right(self._ranges, (index, self.end)) - 1
+        return place if place >= 0 and index < self._ranges[place][1] else None
+
+    def added(self, index: int) -> bool:
+        """Whether ``index`` was added."""
+        return 0 <= index < self.end and self._place(index) is None
 
     def ranges(self) -> list[tuple[int, int]]:
         """(first, last) of each gap, both included, ascending."""
@@ -45,11 +54,15 @@ class Gaps:
         """As ``"3-5,9"``, the way that indices are written in headers too."""
         return _text(self.ranges())
 
-    def present(self) -> str:
-        """The indices that were added, in the same way."""
+    def present(self) -> list[tuple[int, int]]:
+        """(first, last) of each run of indices that were added, ascending."""
         starts = [0, *(stop for _, stop in self._ranges)]
         stops = [*(first for first, _ in self._ranges), self.end]
-        return _text([(a, b - 1) for a, b in zip(starts, stops, strict=True) if a < b])
+        return [(a, b - 1) for a, b in zip(starts, stops, strict=True) if a < b]
+
+    def present_text(self) -> str:
+        """The same as ``"3-5,9"``."""
+        return _text(self.present())
 
 
 def _text(ranges: Iterable[tuple[int, int]]) -> str:

@@ -7,6 +7,7 @@ Everything here is derived from the shards, so a crash may leave it behind them 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -48,11 +49,12 @@ class ChunkIndex:
         # _state is held for moments only: who asks how the stream stands never waits for a disk.
         self._state = threading.Lock()
         self._attributes = attributes
-        self._chunks: dict[int, int] = {}
+        # Of ten hours of short chunks there are 360 000: so only the sizes of those that are not full are kept.
+        self._partial: dict[int, int] = {}
         self._gaps = Gaps()
         self._unsynced: set[int] = set()
         self._touched: defaultdict[str, set[Path]] = defaultdict(set)
-        self._synced_at = -1e9
+        self._synced_at = -math.inf
         # The promise of a 200 comes before the wish to write metadata rarely: each commit waits for a
         # write of the documents that covers it, and those that come together share one.
         self._recorder: GroupCommit[tuple[int, ChunkStamps]] = GroupCommit(self._record)
@@ -96,10 +98,10 @@ class ChunkIndex:
             if not self._touched:
                 return
             with self._state:
-                covered, stored = set(self._unsynced), self._gaps.present()
+                covered, stored = set(self._unsynced), self._gaps.present_text()
             sync_stamps(self.group, self._touched, stored)
             self._touched.clear()
-            self._unsynced -= covered
+            self._unsynced = self._unsynced - covered
             self._synced_at = time.monotonic()
 
     def sync_if_due(self) -> None:
@@ -110,12 +112,18 @@ class ChunkIndex:
     def chunks(self) -> dict[int, int]:
         """Index -> number of frames, of each chunk stored."""
         with self._state:
-            return dict(self._chunks)
+            runs = self._gaps.present()
+            return {index: self._size(index) for first, last in runs for index in range(first, last + 1)}
 
     def size(self, index: int) -> int:
         """Frames stored of one chunk, 0 where it is missing."""
         with self._state:
-            return self._chunks.get(index, 0)
+            return self._size(index)
+
+    def _size(self, index: int) -> int:
+        if self.geometry is None or not self._gaps.added(index):
+            return 0
+        return self._partial.get(index, self.geometry.chunk_size)
 
     def n_frames(self) -> int:
         """The largest k * chunk_size + N_k."""
@@ -166,6 +174,7 @@ class ChunkIndex:
         while batch := dict(islice(unread, _HEALED_AT_ONCE)):
             log.info("stream %s: taking up %d chunks from their files", self._name, len(batch))
             self._write_columns(batch)
+            self._unsynced.update(batch)
             self._remember({index: stamps.dims[0] for index, stamps in batch.items()})
 
     def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkStamps]]:
@@ -195,8 +204,9 @@ class ChunkIndex:
     def _record(self, entries: list[tuple[int, ChunkStamps]]) -> None:
         """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
         self._write_columns(dict(entries))
-        if any(index in self._chunks and index not in self._unsynced for index, _ in entries):
-            self._synced_at = -1e9  # stored anew: what is noted as synced may have changed
+        if any(self._gaps.added(index) and index not in self._unsynced for index, _ in entries):
+            self._synced_at = -math.inf  # stored anew: what is noted as synced may have changed
+        self._unsynced.update(index for index, _ in entries)
         self._remember({index: stamps.dims[0] for index, stamps in entries})
         self.publish()
         self.sync_if_due()
@@ -219,17 +229,18 @@ class ChunkIndex:
 
     def _remember(self, sizes: Mapping[int, int]) -> None:
         with self._state:
-            self._chunks.update(sizes)
-            self._unsynced.update(sizes)
-            for index in sizes:
+            for index, size in sizes.items():
                 self._gaps.add(index)
+                self._partial.pop(index, None)
+                if self.geometry is not None and size != self.geometry.chunk_size:
+                    self._partial[index] = size
             self.group.lengths.update(time=self._n_frames(), chunk=self._gaps.end)
 
     def _n_frames(self) -> int:
         if self.geometry is None or not self._gaps.end:
             return 0
         last = self._gaps.end - 1
-        return last * self.geometry.chunk_size + self._chunks[last]
+        return last * self.geometry.chunk_size + self._size(last)
 
 
 def _indices_in(shards: Path) -> Iterator[int]:
