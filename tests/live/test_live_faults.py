@@ -84,6 +84,30 @@ async def test_restart_in_the_middle(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that another version was analysing is analysed from its beginning, each frame told once."""
+    expected = await undisturbed(serve)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1])
+            await batches_until(socket, CHUNK + 15)
+            with monkeypatch.context() as older:
+                older.setattr("atomstream.server.live.store.VERSION", -1)
+                stop = asyncio.create_task(server.stop())
+                async for _ in socket:
+                    pass
+                await stop
+    await server.start()
+    async with WireClient(server) as client:
+        following = asyncio.create_task(follow(client, data_id))
+        await send_chunks(client, data_id, growth(), [2, 3])
+        await client.end(data_id)
+        assert_same(batches(await following), expected)
+
+
+@pytest.mark.slow
 async def test_killed_worker(serve: Serve) -> None:
     """A worker that is killed in mid-stream costs nothing but the time to do its last seconds again."""
     expected = await undisturbed(serve)

@@ -29,6 +29,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.analysis.state import VERSION
 from atomstream.server.archive import StreamArchive
 from atomstream.server.archive_files import write_atomic
 from atomstream.server.archive_results import F32
@@ -251,7 +252,7 @@ class ResultStore:
         self._checkpoint(all_of_it=not snapshot)
         kept = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
         self._write("profiles", kept)
-        self._write("state", snapshot)
+        self._write("state", {**snapshot, "version": VERSION} if snapshot else {})
 
     def _checkpoint(self, all_of_it: bool) -> None:
         """Note what the records amount to: so seldom that in all it writes no more than the log itself."""
@@ -268,8 +269,15 @@ class ResultStore:
         self._checked = (places["end"], len(body))
 
     def load(self) -> Plain | None:
-        """What :meth:`save` kept last; None where there is nothing, or nothing whole."""
-        return self._read("state")
+        """What :meth:`save` kept last; None where there is nothing whole that this version reads."""
+        snapshot = self._read("state")
+        if snapshot and snapshot.pop("version", None) != VERSION:
+            log.warning(
+                "stream %s: another version of atomstream was analysing it; it is analysed from its beginning",
+                self._archive.folder.name,
+            )
+            return None
+        return snapshot
 
     def _read_waterfalls(self) -> dict[str, Waterfall]:
         kept = self._read("profiles") or {}
