@@ -127,6 +127,8 @@ ENDS: dict[str, Callable[[RHEEDStreamer, str, Teller], None]] = {
 
 
 def main() -> None:
+    # A shell's background job is started with Ctrl-C ignored; the one here must be felt all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     orders = Orders(**json.loads(sys.argv[1]))
     teller = Teller(orders.side)
     teller.tell("pid", os.getpid())
