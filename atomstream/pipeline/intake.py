@@ -200,7 +200,7 @@ class Intake:
         await stream.ledger.pulse.until(lambda: _known(entry(index)))
         known = entry(index)
         if known is None or known.digest is None:
-            log.warning("Stream %s: chunk %d was dropped before and stays so.", stream.spec.data_id, index)
+            log.warning("Stream %s: chunk %d was settled before and stays so.", stream.spec.data_id, index)
             return
         if await self._in_thread(lambda: ShardEncoder().digest(frames)) != known.digest:
             raise ChunkConflictError(

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 
@@ -81,11 +81,17 @@ class Pipeline:
         geometry = spool.manifest.geometry
         if geometry is not None:
             stream.fix_geometry((geometry.height, geometry.width), np.dtype(geometry.dtype))
-        for index in spool.missing:
-            self.intake.count_drop(stream, index, "it was in memory only when its process ended")
         if history.finalizing:
             stream.ledger.seal()
         return stream
+
+    def resolve(self, stream: Stream, missing: Iterable[int], stored: Collection[int]) -> None:
+        """Settle chunks that were in memory only when their process ended; ``stored`` ones had arrived before."""
+        for index in missing:
+            if index not in stored:
+                self.intake.count_drop(stream, index, "it was in memory only when its process ended")
+            elif stream.ledger.settle(index, "stored"):
+                self.keeper.forget(stream, index)
 
     def deliver_recovered(self, parcels: list[Parcel]) -> None:
         """Send a recovered stream's records; live streams keep at least half of the upload slots."""

@@ -47,6 +47,7 @@ ROUTES = [
     web.post("/projects/{project_id}/configuration/tracking_samples", names.track_sample),
     web.post("/rheed/stream/", streams.create_stream),
     web.post("/rheed/stream/{data_id}/end", streams.end_stream),
+    web.get("/rheed/stream/{data_id}/chunks", streams.stored_chunks),
     web.get("/rheed/images/{data_id}/frames/{n}", entries.no_image),
     web.get("/data_entries/", entries.list_entries),
     web.get("/data_entries/video_single_frames/{data_id}", entries.single_frames),

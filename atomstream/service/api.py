@@ -178,6 +178,12 @@ class ServiceApi:
         path = f"/rheed/stream/{wire.path_part(data_id)}/end"
         await self._transport.call(Call(f"end the stream {data_id}", "POST", path, headers=headers))
 
+    async def stored_chunks(self, data_id: str) -> list[range]:
+        """The indices that a server of ours has of a stream; RejectedError from any other."""
+        path = f"/rheed/stream/{wire.path_part(data_id)}/chunks"
+        call = Call(f"ask which chunks of stream {data_id} are stored", "GET", path)
+        return (await self._transport.call(call)).parse(wire.stored_ranges)
+
     async def close(self) -> None:
         """Close all connections; harmless when they are closed already."""
         await self._transport.close()

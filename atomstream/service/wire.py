@@ -149,6 +149,12 @@ def stream_id(data: Json) -> str:
     return data
 
 
+def stored_ranges(data: Json) -> list[range]:
+    """``{"stored": "0-5,9"}``."""
+    parts = [part.split("-") for part in filter(None, _text(_object(data), "stored").split(","))]
+    return [range(int(ends[0]), int(ends[-1]) + 1) for ends in parts]
+
+
 def upload_url(data: Json) -> str:
     """``[{"upload_id", "url", "part": 0}]``, or the object alone."""
     if isinstance(data, list) and len(data) == 1:

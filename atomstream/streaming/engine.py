@@ -37,6 +37,7 @@ from atomstream.streaming.forecast import watch_forecast
 from atomstream.streaming.newest import NEWEST, Newest
 from atomstream.streaming.recovery import Recovery
 from atomstream.streaming.registration import register
+from atomstream.streaming.resolving import resolve
 from atomstream.streaming.retention import watch_age
 from atomstream.streaming.status import no_spool_status
 
@@ -79,7 +80,9 @@ class Engine:
         except SpoolError as error:
             log.warning("%s Frames are kept in memory only.", error)
         else:
-            self._recovery = Recovery(self.pipeline, self._spool, settings.endpoint, self._end_recovered)
+            self._recovery = Recovery(
+                self.pipeline, self._spool, settings.endpoint, self._end_recovered, self._resolve
+            )
             self._background.start(self._recover(self._recovery), "recovery")
             if settings.spool_retention_s is not None:
                 self._background.start(watch_age(self.pipeline, settings.spool_retention_s), "retention")
@@ -104,6 +107,9 @@ class Engine:
 
     def _end_recovered(self, stream: Stream) -> None:
         self.endings[stream.spec.data_id] = Ending(self.pipeline, self._api, stream)
+
+    def _resolve(self, stream: Stream, missing: list[int]) -> None:
+        self._background.start(resolve(self.pipeline, self._api, stream, missing), "recovered chunks")
 
     # -- streams ------------------------------------------------------------------------------------------
 

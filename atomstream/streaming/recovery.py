@@ -24,16 +24,19 @@ log = logging.getLogger("atomstream.spool")
 class Recovery:
     """Opens streams of the spool in the pipeline; all disk work is done in the depot's thread.
 
-    ``end(stream)`` is called for a recovered stream that was being finalized.
+    ``end(stream)`` is called for a recovered stream that was being finalized, ``resolve(stream, indices)`` where
+    chunks are not on disk: an earlier process had taken them, and may have delivered them in its last moment.
     """
 
     def __init__(
-        self, pipeline: Pipeline, spool: Spool, endpoint: str, end: Callable[[Stream], None]
-    ) -> None:
+        self, pipeline: Pipeline, spool: Spool, endpoint: str, end: Callable[[Stream], None],
+        resolve: Callable[[Stream, list[int]], None],
+    ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._spool = spool
         self._endpoint = endpoint
         self._end = end
+        self._resolve = resolve
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -84,8 +87,10 @@ class Recovery:
             stream.spec.data_id,
             stream.spec.name,
             len(spool.pending()),
-            f", {len(spool.missing)} were only in its memory and are lost" if spool.missing else "",
+            f", {len(spool.missing)} were only in its memory" if spool.missing else "",
         )
+        if spool.missing:
+            self._resolve(stream, spool.missing)
         self._check_on(stream, spool, scrub(spool))
         if spool.history.finalizing:
             self._end(stream)

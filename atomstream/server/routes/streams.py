@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
+from atomstream.records import index_ranges
 from atomstream.server.about import NamedId, StreamAbout
 from atomstream.server.bodies import read_bounded, read_json
 from atomstream.server.catalogue import Named
@@ -133,6 +134,15 @@ async def end_stream(request: web.Request) -> web.Response:
     lost = parse_lost(request.headers.get("Atomstream-Lost", ""))
     status = await house_of(request).lifecycle.end(data_id, lost)
     return json_reply({"data_id": data_id, "pipeline_status": status})
+
+
+async def stored_chunks(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/chunks``: the indices stored, ``{"stored": "0-5,9"}``.
+
+    For a client that was killed between our answer and its journal.
+    """
+    archive = await house_of(request).streams.archive(checked_id(request.match_info["data_id"]))
+    return json_reply({"stored": index_ranges(sorted(archive.chunks()))})
 
 
 def parse_lost(text: str) -> list[int]:

@@ -1,0 +1,88 @@
+"""A process killed between the server's 200 and its journal: the next one asks, and tells the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosted import KEY, hosted
+from live_server import LiveServer
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.records import Frames
+from atomstream.spool import Entry, Spool, StreamSpool
+
+Serve = Callable[..., Awaitable[LiveServer]]
+DELIVERED = 3
+
+
+def frames(seed: int) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, (4, 16, 20), dtype=np.uint8)
+
+
+def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
+    return AsyncRHEEDStreamer(key, url, None, spool, spool_min_free_bytes=0, clock_sync=False)
+
+
+async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Chunks 0-2 have arrived and 3 has not; the journal has accepted them all, and no record is left."""
+    with monkeypatch.context() as dying:
+        dying.setattr(StreamSpool, "forget", lambda self, index: None)
+        async with streamer(key, url, spool) as made:
+            with pytest.warns(UserWarning, match="chunk_size"):
+                data_id = await made.initialize(120.0, 0.0, 4)
+            for k in range(DELIVERED):
+                await made.push(data_id, k, frames(k))
+            await made.flush(data_id)
+    left = Spool(spool, min_free_bytes=0).open_existing(url, data_id)
+    left.journal.append(Entry("accepted", DELIVERED))
+    left.close()
+    for record in left.folder.glob("chunk-*"):
+        record.unlink()
+    return data_id
+
+
+async def test_what_had_arrived_counts_as_stored(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that the server has are stored, not dropped; the one that it has not is told as lost."""
+    server = await serve()
+    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        assert await later.resume(data_id) == DELIVERED + 1
+        with pytest.warns(RuntimeWarning, match="1 missing"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 3, 1)
+    assert [index for index, _ in report["lost"]] == [DELIVERED]
+
+
+async def test_nothing_is_settled_while_the_server_is_away(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an outage they stay pending, closing does not wait for them, and a later process asks again."""
+    server = await serve()
+    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    await server.stop()
+    async with streamer(server.api_key, server.url, tmp_path) as blind:
+        await blind.resume(data_id)
+        assert (await blind.stats())["streams"][data_id]["chunks_pending"] == DELIVERED + 1
+    await server.start()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        await later.resume(data_id)
+        while (counts := (await later.stats())["streams"][data_id])["chunks_pending"]:
+            await asyncio.sleep(0.01)
+    assert (counts["chunks_stored"], counts["chunks_dropped"]) == (3, 1)
+
+
+async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server does not announce itself they count as dropped, at once."""
+    async with hosted() as service:
+        data_id = await killed_in_its_last_moment(KEY, service.url, tmp_path, monkeypatch)
+        async with streamer(KEY, service.url, tmp_path) as later:
+            await later.resume(data_id)
+            with pytest.warns(RuntimeWarning, match="4 missing"):
+                report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 0, 4)
