@@ -1,0 +1,138 @@
+"""Chunks become shards: runs of compressed frames, put together with their index, checksum and digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.compressors import FrameCompressor
+from atomstream.records import Chunk, Frames, Piece, Shard
+from atomstream.shard.layout import DTYPES, dtype_name, lay_out, pack_index, run_bound
+from atomstream.shard.meta import pack_meta
+
+_CRC_STEP: Final = 1 << 20
+"""Bytes between two chances for other threads: the checksum holds the GIL, 0.1 ms a MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Compressed frames one after the other: their bytes, each one's length, each one's content checksum."""
+
+    piece: Piece
+    lengths: tuple[int, ...]
+    checksums: tuple[bytes, ...]
+
+    @classmethod
+    def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> Run:
+        """Copy ``bodies`` to the start of ``memory``, which must have room for them."""
+        at, lengths, checksums = 0, [], []
+        for body in bodies:
+            memory[at : at + len(body)] = body
+            at += len(body)
+            lengths.append(len(body))
+            # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1).
+            checksums.append(body[-4:])
+        return cls(memory[:at], tuple(lengths), tuple(checksums))
+
+
+class ShardEncoder:
+    """Turns chunks into shards. Holds zstd contexts: use one encoder a thread.
+
+    ``level`` is zstd's (see :mod:`atomstream.compressors`). Each inner frame carries its content checksum; the
+    N checksums make the digest.
+    """
+
+    def __init__(self, level: int = 1) -> None:
+        self._compressor = FrameCompressor(level)
+
+    def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
+        """Encode ``chunk`` at once; ``with_meta`` False leaves out what the hosted service does not know."""
+        n, *_ = chunk.frames.shape
+        memory = np.empty(run_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
+        return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
+
+    def compress(self, frames: Frames, memory: memoryview) -> Run:
+        """The inner chunks of some frames, which are read in place, one at a time, with the GIL released.
+
+        ``memory`` has :func:`run_bound` bytes; as many as the frames need are touched.
+        """
+        return Run.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
+
+    def digest(self, frames: Frames) -> bytes:
+        """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
+        n, *_ = frames.shape
+        ends = [self._compressor.checksum(frame_bytes(frames[k])) for k in range(n)]
+        return _digest(frames, ends)
+
+
+def assemble(chunk: Chunk, runs: Sequence[Run], *, with_meta: bool = True) -> Shard:
+    """The shard of ``chunk`` from the runs of its compressed frames, in their order."""
+    head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
+    lengths = [length for run in runs for length in run.lengths]
+    index = pack_index(lay_out(sum(map(len, head)), lengths))
+    pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
+    n, height, width = chunk.frames.shape
+    return Shard(
+        data_id=chunk.data_id,
+        index=chunk.index,
+        pieces=pieces,
+        nbytes=sum(map(len, pieces)),
+        crc32c=crc32c_of(pieces),
+        dims=(n, height, width),
+        dtype=dtype_name(chunk.frames),
+        stamp=chunk.stamp,
+        digest=_digest(chunk.frames, [end for run in runs for end in run.checksums]),
+        raw_nbytes=chunk.frames.nbytes,
+    )
+
+
+def frame_bytes(frame: npt.NDArray[Any]) -> memoryview:
+    """One frame (H, W) as flat little-endian bytes; copied only where its layout asks for it."""
+    flat = np.ascontiguousarray(frame, dtype=DTYPES[dtype_name(frame)])
+    return memoryview(flat.data).cast("B")
+
+
+def little_endian(frames: Frames) -> Frames:
+    """``frames`` as the shard's ``bytes`` codec wants them; no copy on nearly every machine."""
+    return frames.astype(DTYPES[dtype_name(frames)], copy=False)
+
+
+def frame_views(frames: Frames) -> list[memoryview]:
+    """One flat byte view for each frame of a C-contiguous (N, H, W) array."""
+    size = frames.nbytes // len(frames)
+    whole = memoryview(frames.data).cast("B")
+    return [whole[k * size : (k + 1) * size] for k in range(len(frames))]
+
+
+def _digest(frames: Frames, checksums: Sequence[bytes]) -> bytes:
+    # Of the frames' content checksums, so it depends on the frames alone and costs no second pass over them.
+    about = f"{frames.shape}{frames.dtype.itemsize}".encode()
+    return hashlib.blake2b(about + b"".join(checksums), digest_size=16).digest()
+
+
+def crc32c_of(pieces: Iterable[Piece]) -> int:
+    """The CRC-32C of the pieces' bytes joined."""
+    crc = 0
+    for piece in pieces:
+        for part in cut(piece, _CRC_STEP):
+            # It takes bytes and arrays, but no memoryview.
+            crc = google_crc32c.extend(
+                crc, part if isinstance(part, bytes) else np.frombuffer(part, dtype=np.uint8)
+            )
+    return crc
+
+
+def cut(piece: Piece, nbytes: int) -> Iterator[Piece]:
+    """The piece itself, or views of its parts of at most ``nbytes``."""
+    if len(piece) <= nbytes:
+        yield piece
+        return
+    view = memoryview(piece)
+    for at in range(0, len(view), nbytes):
+        yield view[at : at + nbytes]
