@@ -80,12 +80,15 @@ class Spares:
             sizes = [(spare.kind, spare.memory.nbytes) for spare in self._free]
             return (kind, nbytes) not in sizes and self._fit([*(s.touched for s in self._free), nbytes])
 
+    def clear(self) -> None:
+        """Let go of all that is free."""
+        with self._sorted_out():
+            self._free.clear()
+
     def close(self) -> None:
         """Let go of all, and of what still comes back."""
         self._closed = True
-        self._absorb()
-        with self._sorted_out():
-            self._free.clear()
+        self.clear()
 
     @contextmanager
     def _sorted_out(self) -> Iterator[None]:
