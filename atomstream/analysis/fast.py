@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from atomstream.analysis.arrays import F32, F64
+from atomstream.analysis.finding import Pattern
+from atomstream.analysis.hot import heal_profiles
 from atomstream.analysis.light import sample_picture
 from atomstream.analysis.regions import Box, BoxTrace, measure_box
 from atomstream.records import Frames
@@ -29,11 +31,14 @@ class Features:
         return len(self.times)
 
 
-def compute(frames: Frames, times: F64, band: tuple[int, int], boxes: list[Box], saturation: int) -> Features:
+def compute(frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int) -> Features:
     """Compute the features of frames (N, H, W)."""
-    profiles = frames[:, band[0] : band[1]].sum(axis=1, dtype=np.uint32) / np.float32(band[1] - band[0])
+    top, end = pattern.band
+    sums = frames[:, top:end].sum(axis=1, dtype=np.uint32)
+    profiles: F32 = (sums / np.float32(end - top)).astype(np.float32)
+    heal_profiles(profiles, frames, pattern.band, pattern.hot)
     traces = {box.name: measure_box(frames, box, saturation) for box in boxes}
-    return Features(times, sample_picture(frames), profiles.astype(np.float32), traces)
+    return Features(times, sample_picture(frames), profiles, traces)
 
 
 def binned(frame: Frames, factor: int) -> F32:

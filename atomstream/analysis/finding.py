@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage, signal
 
 from atomstream.analysis.arrays import F64
+from atomstream.analysis.hot import Hot, find_hot, healed
 
 MIN_CONTRAST = 8.0
 """A spot has to stand this many noise widths (of the smoothed picture) out of its surroundings."""
@@ -19,7 +20,7 @@ class Pattern:
     """Where the pattern lies, in pixels: specular centre, half-height widths, the streaks' rows.
 
     ``spacing`` is the distance of neighbouring streaks along x, None where no regular streaks were found.
-    ``band`` are the first and last+1 row in which streaks show.
+    ``band`` are the first and last+1 row in which streaks show, ``hot`` the hot pixels beside the spot.
     """
 
     x: float
@@ -28,6 +29,7 @@ class Pattern:
     fwhm_y: float
     band: tuple[int, int]
     spacing: float | None
+    hot: Hot = ()
 
 
 def find_pattern(picture: F64) -> Pattern | None:
@@ -52,8 +54,14 @@ def find_pattern(picture: F64) -> Pattern | None:
     if fwhm_x > 0.6 * width or fwhm_y > 0.6 * height:
         return None  # a glow, not a spot
     band = _band(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
-    profile = picture[band[0] : band[1]].mean(axis=0)
-    return Pattern(centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x))
+    # A spot of few pixels may look like a hot one.
+    hot = tuple(
+        (y, x)
+        for y, x in find_hot(picture, clean)
+        if abs(y - centre_y) > max(2.0, fwhm_y) or abs(x - centre_x) > max(2.0, fwhm_x)
+    )
+    profile = healed(picture, hot)[band[0] : band[1]].mean(axis=0)
+    return Pattern(centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x), hot)
 
 
 def _surroundings(picture: F64, sigma: float) -> F64:

@@ -28,6 +28,7 @@ from atomstream.analysis.fast import Features
 from atomstream.analysis.finding import Pattern, find_pattern
 from atomstream.analysis.fractional import FractionalWatch
 from atomstream.analysis.growth import GrowthTracker, PhaseCounter
+from atomstream.analysis.hot import healed
 from atomstream.analysis.lattice import Comb, Peak
 from atomstream.analysis.light import LightTracker
 from atomstream.analysis.regions import Box, BoxTrace, Line, Tracker, line_profile, saturation_level
@@ -192,7 +193,7 @@ def _open(stage: Stage, pattern: Pattern, times: F64) -> Scene:
 def _piece(stage: Stage, frames: Frames, times: F64, ends: bool, out: Collector) -> None:
     scene = _scene(stage)
     boxes = [scene.spot.box, *user_boxes(stage)]
-    features = fast.compute(frames, times, scene.pattern.band, boxes, stage.saturation)
+    features = fast.compute(frames, times, scene.pattern, boxes, stage.saturation)
     if scene.rotation:
         scene.rotation.piece(frames, features, scene.spot.x)
     out.frames(features, scene)
@@ -271,7 +272,7 @@ def _end_slow(stage: Stage, times: F64) -> None:
     stage.slow_frames = 0
     if not scene.light.dark:
         if scene.rotation is None:
-            scene.surface.slow(picture, scene.spot.y)
+            scene.surface.slow(healed(picture, scene.pattern.hot), scene.spot.y)
             moved = (scene.spot.y - scene.pattern.y, scene.spot.x - scene.pattern.x)
             stage.fresh += scene.change.feed(now, picture, moved)
         else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 3
+VERSION = 4
 
 
 def pack(thing: Any) -> Any:
