@@ -76,7 +76,7 @@ async def test_no_views_are_told_with_their_reason(logged_in: Any, server: LiveS
         await logged_in.goto(growth.path)
         tile = logged_in.locator('.tile[data-name="views"]')
         await expect(tile).to_contain_text("a turn has 40 frames")
-        await expect(tile).to_contain_text("turn at most at 7.41 rpm")
+        await expect(tile).to_contain_text("turn at most at 20 rpm")
         # Words are longer than numbers: they stay within their tile.
         wide = "tiles => tiles.every(tile => [...tile.querySelectorAll('span')].every(s => s.getBoundingClientRect()"
         wide += ".right <= tile.getBoundingClientRect().right + 1))"
