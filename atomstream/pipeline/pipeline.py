@@ -128,10 +128,8 @@ class Pipeline:
         return self.uploader.backlog >= NOTABLE_BACKLOG and self.meter.rates().backlog_grows
 
     def retire(self, stream: Stream) -> None:
-        """The stream has ended: its share of the gate goes to the others, or all spare memory to the system."""
+        """The stream has ended: its share of the gate goes to the others."""
         self.gate.close(stream.spec.data_id)
-        if all(other.ledger.sealed for other in self.streams.values()):
-            self.spares.clear()
 
     def let_go(self, stream: Stream) -> None:
         """Forget a recovered stream whose chunks are settled; its folder is free for others from now on."""

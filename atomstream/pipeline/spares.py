@@ -80,15 +80,12 @@ class Spares:
             sizes = [(spare.kind, spare.memory.nbytes) for spare in self._free]
             return (kind, nbytes) not in sizes and self._fit([*(s.touched for s in self._free), nbytes])
 
-    def clear(self) -> None:
-        """Let go of all that is free."""
-        with self._sorted_out():
-            self._free.clear()
-
     def close(self) -> None:
         """Let go of all, and of what still comes back."""
         self._closed = True
-        self.clear()
+        self._absorb()
+        with self._sorted_out():
+            self._free.clear()
 
     @contextmanager
     def _sorted_out(self) -> Iterator[None]:

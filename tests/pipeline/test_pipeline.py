@@ -417,19 +417,6 @@ async def test_memory_stays_bounded(make: MakePipeline, courier: Courier) -> Non
     assert highest <= limit + ONE
 
 
-async def test_spare_memory_goes_with_the_last_stream(make: MakePipeline, courier: Courier) -> None:
-    """Memory kept for reuse stays while a stream is open, and goes to the system once the last one has ended."""
-    pipeline = make()
-    first, last = pipeline.open(spec("a")), pipeline.open(spec("b"))
-    for stream in (first, last):
-        await pipeline.intake.push(stream, offer(0))
-        await drained(stream)
-        stream.ledger.seal()
-        assert pipeline.spares.nbytes > 0
-        pipeline.retire(stream)
-        assert (pipeline.spares.nbytes > 0) == (stream is first)
-
-
 async def test_closing_wakes_who_waits(courier: Courier) -> None:
     """A push that waits for room when the streamer is closed gets a typed error, and used no index."""
     pipeline = Pipeline(settings(buffer_bytes=ONE), courier)
