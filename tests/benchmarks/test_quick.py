@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
     [
         "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
         "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
-        "spool_cost",
+        "spool_cost", "live_latency", "analysis_cpu",
     ],
 )  # fmt: skip
 def test_it_runs(name: str) -> None:

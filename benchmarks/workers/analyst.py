@@ -1,0 +1,54 @@
+"""Decodes and analyses a looped film in one thread, as a worker of the server does. One JSON line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"  # as in a worker; before numpy is loaded
+
+import numpy as np  # noqa: E402
+
+from atomstream.records import Chunk, Stamp  # noqa: E402
+from atomstream.server.live.session import Session  # noqa: E402
+from atomstream.shard import ShardEncoder, decode_shard  # noqa: E402
+from atomstream.sources import GrowthSpec, Simulator  # noqa: E402
+
+LOOPED_S = 10.0
+"""Drawn and encoded beforehand (four periods of the growth), then repeated."""
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    shards, fps, chunk = encoded(job), job["fps"], job["chunk"]
+    session = Session({"fps": fps, "rpm": job["rpm"], "chunk_size": chunk})
+    spent = {"decode_s": 0.0, "analyse_s": 0.0}
+    chunks = max(1, round(job["seconds"] * fps / chunk))
+    for index in range(chunks):
+        body, dims = shards[index % len(shards)]
+        begun = time.process_time()
+        frames = decode_shard(body, dims)
+        decoded = time.process_time()
+        for _ in session.feed(index * chunk, frames, (index * chunk + np.arange(chunk)) / fps):
+            pass
+        spent["analyse_s"] += time.process_time() - decoded
+        spent["decode_s"] += decoded - begun
+    print(json.dumps({**spent, "film_s": chunks * chunk / fps}))
+
+
+def encoded(job: dict[str, float]) -> list[tuple[bytes, tuple[int, int, int]]]:
+    """The film's chunks as shards."""
+    chunk, count = int(job["chunk"]), max(1, round(LOOPED_S * job["fps"] / job["chunk"]))
+    spec = GrowthSpec(int(job["height"]), int(job["width"]), job["fps"], rpm=job["rpm"], tau_ml=1e6)
+    made = (
+        ShardEncoder().encode(Chunk("", 0, frames, Stamp(0.0)))
+        for frames in Simulator(spec).chunks(chunk, chunk * count)
+    )
+    return [(b"".join(shard.pieces), shard.dims) for shard in made]
+
+
+if __name__ == "__main__":
+    main()
