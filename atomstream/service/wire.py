@@ -150,8 +150,11 @@ def stream_id(data: Json) -> str:
 
 
 def stored_ranges(data: Json) -> list[range]:
-    """``{"stored": "0-5,9"}``."""
-    parts = [part.split("-") for part in filter(None, _text(_object(data), "stored").split(","))]
+    """``{"stored": "0-5,9"}``; "" where nothing is."""
+    text = _object(data).get("stored")
+    if not isinstance(text, str):
+        raise ValueError("expected the stored chunks as ranges of their indices")
+    parts = [part.split("-") for part in filter(None, text.split(","))]
     return [range(int(ends[0]), int(ends[-1]) + 1) for ends in parts]
 
 

@@ -77,6 +77,22 @@ async def test_nothing_is_settled_while_the_server_is_away(
     assert (counts["chunks_stored"], counts["chunks_dropped"]) == (3, 1)
 
 
+async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
+    """Where the server has no chunk of the stream at all, what was in memory is told as lost, and the stream ends."""
+    server = await serve()
+    async with streamer(server.api_key, server.url, tmp_path) as made:
+        with pytest.warns(UserWarning, match="chunk_size"):
+            data_id = await made.initialize(120.0, 0.0, 4)
+    left = Spool(tmp_path, min_free_bytes=0).open_existing(server.url, data_id)
+    left.journal.append(Entry("accepted", 0))
+    left.close()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        await later.resume(data_id)
+        with pytest.warns(RuntimeWarning, match="1 missing"):
+            report = await later.finalize(data_id, 30.0)
+    assert (report["chunks_uploaded"], report["chunks_dropped"]) == (0, 1)
+
+
 async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the server does not announce itself they count as dropped, at once."""
     async with hosted() as service:
