@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import aiohttp
 import numpy as np
 import psutil
 import pytest
@@ -51,6 +52,15 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         np.testing.assert_array_equal(column(found, name), column(expected, name), err_msg=name)
 
 
+async def stopped(server: LiveServer, socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Stop the server while a reader hears its feed to the end."""
+    stop = asyncio.create_task(server.stop())
+    async for _ in socket:
+        pass
+    assert socket.close_code == 1001
+    await stop
+
+
 def stored(server: LiveServer, data_id: str, name: str) -> np.ndarray[Any, Any]:
     """A column as it lies in the archive."""
     archive = server.archive(data_id)
@@ -67,11 +77,7 @@ async def test_restart_in_the_middle(serve: Serve) -> None:
         async with feed(client, data_id) as socket:
             await send_chunks(client, data_id, growth(), [0, 1])
             before = await batches_until(socket, CHUNK + 15)
-            stop = asyncio.create_task(server.stop())
-            async for _ in socket:
-                pass
-            assert socket.close_code == 1001
-            await stop
+            await stopped(server, socket)
     await server.start()
     async with WireClient(server) as client:
         following = asyncio.create_task(follow(client, data_id, after=before[-1]["seq"]))
@@ -95,10 +101,7 @@ async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.Monk
             await batches_until(socket, CHUNK + 15)
             with monkeypatch.context() as older:
                 older.setattr("atomstream.server.live.store.VERSION", -1)
-                stop = asyncio.create_task(server.stop())
-                async for _ in socket:
-                    pass
-                await stop
+                await stopped(server, socket)
     await server.start()
     async with WireClient(server) as client:
         following = asyncio.create_task(follow(client, data_id))
