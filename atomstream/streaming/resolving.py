@@ -6,6 +6,7 @@ there they count as dropped.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,8 @@ from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.retry import retrying
 from atomstream.pipeline.stream import Stream
 from atomstream.service.api import ServiceApi
+
+log = logging.getLogger("atomstream.spool")
 
 
 async def resolve(pipeline: Pipeline, api: ServiceApi, stream: Stream, missing: Sequence[int]) -> None:
@@ -29,7 +32,18 @@ async def _stored(api: ServiceApi, stream: Stream) -> list[range]:
         return await retrying(
             lambda: api.stored_chunks(stream.spec.data_id),
             attempts=sys.maxsize,  # as the uploads: an outage or a key that is refused for now ends some time
-            may_repeat=lambda error: not isinstance(error, RejectedError),
+            may_repeat=lambda error: _may_repeat(error, stream),
         )
     except RejectedError:  # no such stream, or a server before this question
         return []
+
+
+def _may_repeat(error: BaseException, stream: Stream) -> bool:
+    if isinstance(error, RejectedError):
+        return False
+    log.warning(
+        "Stream %s: %s Until it answers, chunks that an earlier process had only in memory count as pending.",
+        stream.spec.data_id,
+        error,
+    )
+    return True

@@ -60,14 +60,16 @@ async def test_what_had_arrived_counts_as_stored(
 
 
 async def test_nothing_is_settled_while_the_server_is_away(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In an outage they stay pending, closing does not wait for them, and a later process asks again."""
+    """In an outage they stay pending and it is said so, closing does not wait, and a later process asks again."""
     server = await serve()
     data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
     await server.stop()
     async with streamer(server.api_key, server.url, tmp_path) as blind:
         await blind.resume(data_id)
+        while "count as pending" not in caplog.text:
+            await asyncio.sleep(0.01)
         assert (await blind.stats())["streams"][data_id]["chunks_pending"] == DELIVERED + 1
     await server.start()
     async with streamer(server.api_key, server.url, tmp_path) as later:
