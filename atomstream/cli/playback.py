@@ -90,8 +90,7 @@ class Playback:
         """
         began = time.perf_counter()
         with self._progress:
-            self._feed(items, send)
-            lost, ended = self._finish()
+            lost, ended = self._play(items, send)
             return Outcome(
                 data_id=self._data_id,
                 frames_read=self._progress.frames_sent,
@@ -103,6 +102,15 @@ class Playback:
                 source_problem=self._source_problem,
                 clock=self._streamer.clock_status(),
             )
+
+    def _play(self, items: Iterable[Item], send: Callable[[Item], int]) -> tuple[list[tuple[int, str]], bool]:
+        try:
+            self._feed(items, send)
+            return self._finish()
+        except KeyboardInterrupt:  # the second one, or one in finalize; it may come while the first is told of
+            self._interrupted = True
+            self._console.say("Ctrl-C: leaving now.")
+        return [], False
 
     def _feed(self, items: Iterable[Item], send: Callable[[Item], int]) -> None:
         try:
@@ -123,10 +131,7 @@ class Playback:
             return report["lost"], report["closed"]
         except DrainTimeoutError as error:
             self._console.say(f"atomstream: {error}")
-        except KeyboardInterrupt:
-            self._interrupted = True
-            self._console.say("Ctrl-C: leaving now.")
-        return [], False
+            return [], False
 
 
 def _telling_apart(items: Iterable[Item]) -> Iterator[Item]:
