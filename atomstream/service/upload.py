@@ -2,7 +2,7 @@
 
 A body that can be replayed would be re-sent by the HTTP library after a reset, behind our back; this one
 can't, so attempts are the uploader's alone (promise P16). No block is larger than 1 MiB and the loop gets a
-turn after each MiB, for one 41 MB block stalls the camera's loop for 70 ms (DECISIONS, "The upload body").
+turn after half a MiB, for one 41 MB block stalls the camera's loop for 70 ms (DECISIONS, "The upload body").
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from atomstream.records import Piece
 Pieces: TypeAlias = Iterable[Piece] | AsyncIterable[Piece]
 
 BLOCK_BYTES: Final = 1 << 20
+TURN_BYTES: Final = 512 << 10
+"""A turn after each MiB held the loop 1 ms longer; turns after less cost more than they give."""
 SMALL_BYTES: Final = 64 << 10
 """Pieces below this are gathered: a write costs more than copying them."""
 CRC_HEADER: Final = "x-amz-checksum-crc32c"
@@ -42,7 +44,7 @@ class UploadBody:
         self._large: Piece = b""
         self._ended = False
         self._started = False
-        self._until_turn = BLOCK_BYTES
+        self._until_turn = TURN_BYTES
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -94,7 +96,7 @@ class UploadBody:
     async def _take_turns(self, nbytes: int) -> None:
         self._until_turn -= nbytes
         if self._until_turn <= 0:
-            self._until_turn = BLOCK_BYTES
+            self._until_turn = TURN_BYTES
             await asyncio.sleep(0)
 
     async def _next_block(self) -> Piece | None:
