@@ -19,6 +19,8 @@ from atomstream.server.names import name_key
 
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
+TAGS_AT_ONCE = 500
+"""Streams whose tags one statement asks for: a list of ids has a limit in SQLite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Entries:
         await self._write_grown()
         async with self._db.reading() as session:
             rows = (await session.execute(_entry_query(wanted))).all()
-            tags = await _tags_of(session, wanted)
+            tags = await _tags_of(session, [stream.data_id for stream, _, _ in rows])
         return [
             _entry(stream, sample, project, tags.get(stream.data_id, [])) for stream, sample, project in rows
         ]
@@ -178,14 +180,13 @@ async def put_stream(session: AsyncSession, about: StreamAbout, n_frames: int | 
     session.add_all([StreamTag(data_id=about.data_id, tag_id=tag.id) for tag in about.tags])
 
 
-async def _tags_of(session: AsyncSession, wanted: EntryFilter) -> dict[str, list[dict[str, str]]]:
+async def _tags_of(session: AsyncSession, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
     query = select(StreamTag.data_id, Tag.id, Tag.name).join(Tag, Tag.id == StreamTag.tag_id)
     found: dict[str, list[dict[str, str]]] = {}
-    # By the same question again, for a list of ids has a limit in SQLite.
-    asked = _entry_query(wanted).order_by(None).with_only_columns(Stream.data_id)
-    rows = await session.execute(query.where(StreamTag.data_id.in_(asked)).order_by(Tag.name_key))
-    for data_id, tag_id, name in rows:
-        found.setdefault(data_id, []).append({"id": tag_id, "name": name})
+    for first in range(0, len(data_ids), TAGS_AT_ONCE):
+        some = StreamTag.data_id.in_(data_ids[first : first + TAGS_AT_ONCE])
+        for data_id, tag_id, name in await session.execute(query.where(some).order_by(Tag.name_key)):
+            found.setdefault(data_id, []).append({"id": tag_id, "name": name})
     return found
 
 
