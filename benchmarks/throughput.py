@@ -11,7 +11,8 @@ def measure(plan: Plan) -> list[Row]:
     """With the spool on a RAM disk, then on disk; and how small the frames became."""
     rows = []
     for size in plan.sizes():
-        rows += [_rates(plan, size, on_disk=False), _ratio(plan, size), _rates(plan, size, on_disk=True)]
+        rows += [_rates(plan, size, on_disk=False), _encoder(plan, size), _ratio(plan, size)]
+        rows.append(_rates(plan, size, on_disk=True))
     return rows
 
 
@@ -30,6 +31,15 @@ def _rates(plan: Plan, size: Size, *, on_disk: bool) -> Row:
         () if on_disk else (Goal(6.0, "peer", at_least=True), Goal(2.2, "acquire", at_least=True)),
         "bare: zstd level 1 alone on two threads; acquire-zarr writes to the same folder as the spool",
     )
+
+
+def _encoder(plan: Plan, size: Size) -> Row:
+    answers = unpaced(plan, size)
+    figures: dict[Who, list[float]] = {"ours": [answer["encoder_fps"] for answer in answers["bare"]]}
+    if "peer" in answers:
+        figures["peer"] = [answer["frames"] / answer["wall_s"] for answer in answers["peer"]]
+    name = f"our encoder alone on two threads, {size[0]}x{size[1]}"
+    return Row(name, "frames/s", figures, (), "what the row above has at most; peer: acknowledged")
 
 
 def _ratio(plan: Plan, size: Size) -> Row:
