@@ -27,6 +27,8 @@ UNITS: dict[str, str] = {
     "reconstruction_intensity": "1",
     "lattice_spacing": "px",
     "lattice_spacing_sigma": "px",
+    "lattice_parameter": "Å",
+    "lattice_parameter_sigma": "Å",
     "relative_spacing_change": "1",
     "referenced_strain": "1",
     "specular_fwhm_1": "px",

@@ -56,8 +56,7 @@ def growth_values(stage: Stage) -> dict[str, Value]:
         period = measured(1.0 / rate.value, sigma / rate.value**2, "s", note)
         per_layer = measured(rate.value, sigma, f"{unit}/s", note)
         damping = growth.latest.damping
-    told = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
-    layers = Value(counted.value, counted.sigma, unit, counted.why, told)
+    layers = _layers(counted, rate, unit)
     if not stage.continuous:
         per_layer, layers = undetermined(SHUTTERED, f"{unit}/s"), undetermined(SHUTTERED, unit)
     return {
@@ -70,6 +69,20 @@ def growth_values(stage: Stage) -> dict[str, Value]:
         "cycles_seen": measured(growth.latest.cycles, None, "1"),
         "oscillation_r2": measured(growth.latest.r2, None, "1"),
     }
+
+
+def _layers(counted: Value, rate: Value, unit: str) -> Value:
+    """Layers as grown now; undetermined with the rate.
+
+    Oscillations that were counted stay counted. But they can die while the film grows on (step flow, a rough
+    surface), and then the count is no more how thick the film is.
+    """
+    if counted.value is None:
+        return undetermined(counted.why, unit)
+    if rate.value is None:
+        return undetermined(f"{rate.why} ({counted.value:.1f} oscillations {counted.note})", unit)
+    told = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
+    return Value(counted.value, counted.sigma, unit, "", told)
 
 
 def _thickness_rate(stage: Stage, rate: Value) -> Value:
@@ -121,13 +134,15 @@ def hold(stage: Stage) -> None:
     held["rotation_rpm"] = float(values["rotation_rpm"])
     for name in (
         "lattice_spacing",
+        "lattice_parameter",
         "relative_spacing_change",
         "spottiness",
         "specular_fwhm_1",
         "first_order_fwhm_1",
     ):
         held[name] = float(values[name])
-    held["lattice_spacing_sigma"] = _sigma(values["lattice_spacing"])
+    for name in ("lattice_spacing", "lattice_parameter"):
+        held[f"{name}_sigma"] = _sigma(values[name])
     held["referenced_strain"] = float(values["referenced_strain"])
     held["reconstruction_intensity"] = float(values["half_order_ratio"])
     held["coherence_length"] = float(values["coherence_length"]) if "coherence_length" in values else math.nan

@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 4
+VERSION = 5
 
 
 def pack(thing: Any) -> Any:
