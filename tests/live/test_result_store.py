@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from live_kit import FPS, growth, send_chunks
 from live_server import Serve
@@ -13,7 +14,7 @@ from wire_client import WireClient
 
 from atomstream.server.archive import StreamArchive
 from atomstream.server.live.record_log import RecordLog
-from atomstream.server.live.store import CHECKPOINT_BYTES, KEPT, KEY_EACH, ResultStore
+from atomstream.server.live.store import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultStore
 
 NAMES = [f"value_{n}" for n in range(20)]
 
@@ -142,3 +143,35 @@ def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> No
 
 def _cut(log: Path) -> None:
     log.write_bytes(log.read_bytes()[:-3])
+
+
+def test_events_at_hand_have_a_bound(archive: StreamArchive) -> None:
+    """However many the analysis finds, the newest are at hand, also of a store opened again; the log has all."""
+    store, dice = ResultStore(archive, FPS), random.Random(8)
+    for number in range(25):
+        found = [{"id": f"{number}-{n}", "kind": "exposure", "label": "", "time_s": 1.0} for n in range(500)]
+        store.add({**batch(number, dice), "events": found})
+    store.save({})
+    store.close()
+    for opened in (store, ResultStore(archive, FPS)):
+        assert len(opened.events) == MAX_EVENTS
+        assert opened.events[-1]["id"] == "24-499"
+        opened.close()
+    reader = RecordLog(archive.folder / "analysis" / "results.log")
+    assert sum(len(reader.read(number)["events"]) for number in range(1, 26)) == 12_500
+    reader.close()
+
+
+def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None:
+    """Where a second analysis finds nothing, the first one's number goes; traces of regions stay."""
+    store = ResultStore(archive, FPS)
+    numbers = np.arange(12, dtype="<f4").tobytes()
+    first = {"start": 0, "count": 12, "columns": dict.fromkeys(("layers_grown", "region_a"), numbers)}
+    store.write_columns(first)
+    store.replace_columns({**first, "columns": {}}, frozenset({"region_a"}))
+    assert np.isfinite(store.columns(0, 12)["layers_grown"]).all()
+    store.replace_columns({**first, "columns": {"oscillations_counted": numbers}})
+    read = store.columns(0, 12)
+    assert np.isnan(read["layers_grown"]).all()
+    assert read["region_a"].tolist() == read["oscillations_counted"].tolist() == list(range(12))
+    store.close()

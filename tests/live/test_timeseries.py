@@ -62,6 +62,7 @@ async def test_series_of_a_running_stream(serve: Serve) -> None:
     assert last["relative_time_seconds"] == pytest.approx((2 * CHUNK - 1) / FPS)
     assert last["unix_timestamp_ms"] == pytest.approx(START_MS + 1000 * (2 * CHUNK - 1) / FPS)
     assert last["referenced_strain"] is None
+    assert last["nearest_neighbor_strain"] is None  # what it is the protocol does not say: docs/accuracy.md
 
 
 async def test_parameters(serve: Serve) -> None:
@@ -102,6 +103,11 @@ async def test_views_of_a_rotating_stream(serve: Serve) -> None:
         path = f"/rheed/{data_id}/azimuths/{views[0]['view_id']}"
         status, changed = await client.ask("PATCH", path, {"label": "[110]"})
         assert (status, changed["azimuth_label"]) == (200, "[110]")
+        asked = {"include_low_level_features": "true"}
+        _, reply = await client.ask("GET", f"/rheed/timeseries/{data_id}/", params=asked)
+        low = reply["series_by_angle"][0]["series"][-1]["low_level_features"]
+        assert low["azimuth_angle"] == pytest.approx(views[0]["annotation"]["angle_deg"])
+        assert low["lattice_spacing_sigma"] > 0
         _, reply = await client.ask("GET", f"/rheed/timeseries/{data_id}/")
         assert [e["azimuth_label"] for e in reply["series_by_angle"]] == ["[110]"] + [None] * (len(views) - 1)
         assert all(set(point) == POINT for entry in reply["series_by_angle"] for point in entry["series"])

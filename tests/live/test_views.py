@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from atomstream.server.live.views import renumbered, why_no_views
+from atomstream.server.live.views import MAX_TURNS, ViewTrack, renumbered, why_no_views
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,54 @@ def test_another_analysis_finds_the_same_azimuths(
 ) -> None:
     """The nearest known azimuth within 6 degrees gives its number, to one view only; others get new ones."""
     assert [view["view_id"] for view in renumbered(views(*angles), known, 9)] == ids
+
+
+def turn(number: int) -> tuple[dict[str, Any], dict[str, float | None]]:
+    """A view after so many turns, and where that was."""
+    spacing = {"value": 40.0 + number / 7.0, "sigma": None if number % 3 else 0.02, "unit": "px"}
+    view = {"view_id": 3, "angle_deg": 91.5, "confidence": 0.9, "specular_intensity": 7.0, "turns": number}
+    return {**view, "spacing_px": spacing}, {
+        "frame": 480 * number,
+        "time_s": 4.0 * number,
+        "oscillation_period": None,
+    }
+
+
+def test_a_track_is_read_as_it_was_added() -> None:
+    """A point a turn with the numbers told, None where there is none; the same of a track made of its bytes."""
+    track = ViewTrack()
+    for number in (1, 2, 2, 3):
+        view, more = turn(number)
+        track.add(view, **more)
+    for read in (track, ViewTrack(track.raw())):
+        assert [point["turns"] for point in read] == [1, 2, 3]
+        assert read[-1] == {
+            "frame": 1440,
+            "time_s": 12.0,
+            "angle_deg": 91.5,
+            "confidence": 0.9,
+            "turns": 3,
+            "spacing_px": 40.0 + 3 / 7.0,
+            "spacing_sigma_px": 0.02,
+            "specular_intensity": 7.0,
+            "oscillation_period": None,
+        }
+        assert read[1]["spacing_sigma_px"] is None
+    assert len(ViewTrack()) == 0
+
+
+def test_a_track_has_a_bound() -> None:
+    """Ten hours at 15 rpm take under 1 MB a view, every turn kept; however long, 1.5 MB with the first and newest."""
+    track = ViewTrack()
+    for number in range(1, 2 * MAX_TURNS):
+        view, more = turn(number)
+        track.add(view, **more)
+        assert track.nbytes < 1.5e6
+        if number == 9000:
+            assert len(track) == 9000
+            assert track.nbytes < 1e6
+    turns = [point["turns"] for point in track]
+    assert turns == sorted(set(turns))
+    assert turns[0] == 1
+    assert turns[-1] == 2 * MAX_TURNS - 1
+    assert len(turns) > MAX_TURNS // 2

@@ -131,7 +131,7 @@ class Again:
         await run_in(self._means.threads, self._write, batch)
 
     def _write(self, batch: Plain) -> None:
-        self._store.write_columns(batch, self._only)
+        self._store.replace_columns(batch, self._only)
         self._store.note_profiles(batch, self._waterfalls)
 
 

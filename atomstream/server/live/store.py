@@ -36,12 +36,14 @@ from atomstream.server.archive_results import F32
 from atomstream.server.live.deltas import KEPT, KEY_EACH, applied, nothing, shortened, standing_at
 from atomstream.server.live.plain import TIME, Plain, packed, unit_of, unpacked
 from atomstream.server.live.record_log import RecordLog
-from atomstream.server.live.views import renumbered
+from atomstream.server.live.views import ViewTrack, renumbered
 from atomstream.server.live.waterfall import Waterfall
 
 log = logging.getLogger("atomstream.server")
 CHECKPOINT_BYTES: Final = 1 << 20
 """A checkpoint is renewed when the log has grown by so much, or by the checkpoint's own size."""
+MAX_EVENTS: Final = 10_000
+"""Newest events of the analysis that are kept at hand, some 6 MB; older ones are in the log alone."""
 NOTED: Final = ("newest", "events", "fed", "analysed", "_closed_at", "ended", "lacks", "made_unix_ms")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
@@ -57,7 +59,7 @@ class ResultStore:
         self.folder = archive.folder / "analysis"
         self.newest: Plain = nothing()
         self.events: list[Plain] = []
-        self.view_points: dict[int, list[Plain]] = {}
+        self.view_points: dict[int, ViewTrack] = {}
         self.fed = 0
         """Frames that the analysis had been fed when the newest batch was recorded."""
         self.analysed = 0
@@ -76,12 +78,14 @@ class ResultStore:
     def _open_log(self) -> RecordLog:
         """The log, and what its records amount to: up to the checkpoint as noted there, the rest read."""
         noted = self._read("checkpoint")
+        if noted and "view_tracks" not in noted:  # an earlier version's: the log has it all
+            noted = None
         records = RecordLog(self.folder / "results.log", noted and noted["places"])
         if noted and records.trusted:
             for name in NOTED:
                 setattr(self, name, noted["noted"][name])
             self.lacks = dict(noted["noted"]["lacks"])
-            self.view_points = dict(noted["view_points"])
+            self.view_points = {number: ViewTrack(raw) for number, raw in noted["view_tracks"]}
         for number in range(records.trusted + 1, len(records) + 1):
             self._note(records.read(number))
         self._checked = (records.places["end"], 0) if records.trusted else (0, 0)
@@ -103,6 +107,20 @@ class ResultStore:
         }
         if columns:
             self._archive.results.write(batch["start"], columns, {name: unit_of(name) for name in columns})
+
+    def replace_columns(self, batch: Plain, only: frozenset[str] | None = None) -> None:
+        """Like :meth:`write_columns` over earlier results: what is undetermined now has no number any more.
+
+        Without ``only`` that holds for all columns but traces of regions, which the user may have taken away.
+        """
+        gone = [
+            name
+            for name in self._archive.results.names()
+            if name not in batch["columns"] and not name.startswith("region_") and name != TIME
+        ]
+        empty = np.full(batch["count"], np.nan, np.float32).tobytes()
+        blank = {} if only is not None else dict.fromkeys(gone, empty)
+        self.write_columns({**batch, "columns": {**blank, **batch["columns"]}}, only)
 
     def add_batch(self, batch: Plain, user_events: Iterable[Plain], **facts: Any) -> Plain | None:
         """Store a batch: its message for the feed, or None for one that was recorded before."""
@@ -172,7 +190,9 @@ class ResultStore:
             return
         self.ended = False
         self.newest = applied(self.newest, record)
-        self.events = record["events"] if record.get("again") else [*self.events, *record["events"]]
+        known = [] if record.get("again") else self.events
+        if record["events"] or record.get("again"):  # a new list: readers may be at the old one
+            self.events = [*known, *record["events"]][-MAX_EVENTS:]
         self.fed = max(self.fed, record["fed"])
         if record["final"]:
             self._closed_at = record["fed"]
@@ -182,10 +202,10 @@ class ResultStore:
 
     def _note_views(self, record: Plain) -> None:
         for view in record.get("views", ()):
-            points = self.view_points.setdefault(view["view_id"], [])
-            if not points or points[-1]["turns"] != view["turns"]:
+            track = self.view_points.setdefault(view["view_id"], ViewTrack())
+            if not len(track) or track[-1]["turns"] != view["turns"]:
                 period = self.newest["values"].get("oscillation_period", {}).get("value")
-                points.append({**view, **self._end_of(record), "oscillation_period": period})
+                track.add(view, **self._end_of(record), oscillation_period=period)
 
     def _end_of(self, record: Plain) -> Plain:
         frame = max(0, record["start"] + record["count"] - 1)
@@ -263,8 +283,8 @@ class ResultStore:
                 return
             noted = {name: getattr(self, name) for name in NOTED}
             noted["lacks"] = list(self.lacks.items())
-            views = list(self.view_points.items())
-            body = msgspec.msgpack.encode({"places": places, "noted": noted, "view_points": views})
+            views = [(number, track.raw()) for number, track in self.view_points.items()]
+            body = msgspec.msgpack.encode({"places": places, "noted": noted, "view_tracks": views})
         self._write_body("checkpoint", body)
         self._checked = (places["end"], len(body))
 

@@ -21,6 +21,13 @@ PROPERTIES: Final = (
 )
 MAX_POINTS: Final = 20_000
 """Points in a reply; a longer stretch is thinned to every n-th frame, as its frame numbers tell."""
+_OF_VIEW: Final = {
+    "turns": "turns",
+    "azimuth_angle": "angle_deg",
+    "mirror_symmetry": "confidence",
+    "lattice_spacing_sigma": "spacing_sigma_px",
+}
+"""Low-level features of a view, and what they are called in its track."""
 _INTEGERS: Final = frozenset({"spot_count", "cluster_id"})
 
 
@@ -121,7 +128,7 @@ def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> 
     for view_id, points in sorted(store.view_points.items()):
         said = labels.get(str(view_id), {})
         if said.get("enabled", True):
-            newest = points[-1]["time_s"] if points else 0.0
+            newest = points[-1]["time_s"]
             kept = [
                 point
                 for point in points
@@ -136,14 +143,18 @@ def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> 
 def _view_point(store: ResultStore, point: Plain, query: SeriesQuery) -> Plain:
     measured = {
         "specular_intensity": point["specular_intensity"],
-        "lattice_spacing": point["spacing_px"]["value"],
+        "lattice_spacing": point["spacing_px"],
         "oscillation_period": point["oscillation_period"],
     }
     names = [name for name in query.properties or PROPERTIES if name in PROPERTIES]
     return {
         **_place(store, point["frame"], point["time_s"]),
         **{name: measured.get(name) for name in names},
-        **({"low_level_features": {"turns": point["turns"]}} if query.low_level else {}),
+        **(
+            {"low_level_features": {name: point[key] for name, key in _OF_VIEW.items()}}
+            if query.low_level
+            else {}
+        ),
     }
 
 
