@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from atomstream.cli.calibration import calibration_options, take_calibration
 from atomstream.cli.connection import connection_options
 from atomstream.cli.console import console
 from atomstream.config import resolve_api_key, resolve_endpoint
-from atomstream.errors import ConfigError
+from atomstream.errors import AtomstreamError, ConfigError
 
 if TYPE_CHECKING:
     from atomstream.cli.playback import Outcome
@@ -37,6 +38,7 @@ class Playing:
     azimuth: str | None
     pace: bool
     drain_timeout_s: float | None
+    calibration: dict[str, Any]
 
 
 @click.command()
@@ -55,13 +57,17 @@ class Playing:
 @click.option(
     "--drain-timeout", "drain_timeout_s", type=float, metavar="S", help="Longest wait at the end [600]."
 )
+@calibration_options
 @connection_options
-def stream(endpoint: str | None, api_key: str | None, **asked: object) -> int:
+def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
     """Stream the recording SOURCE in real time, as its camera would have.
 
     SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images; uint8, or uint16 towards an
     atomstream server. While it runs stderr shows frames, MB/s on the network, the backlog, and the watermark: up
     to which chunk everything is settled. The report at the end, on stdout, says what is stored.
+
+    With a calibration (--beam-energy and those after it) an atomstream server tells rates in nm/s, the lattice
+    parameter in angstrom, and strain.
 
     Ctrl-C stops reading and delivers what was read; a second one leaves at once.
 
@@ -70,10 +76,12 @@ def stream(endpoint: str | None, api_key: str | None, **asked: object) -> int:
       atomstream stream growth.npy --fps 120 --endpoint http://127.0.0.1:8765
       atomstream stream growth.avi --rpm 15 --sample "GaN-2025-001" --tag night
       atomstream stream stack.tif --fps 20 --levels 0 4095 --no-pace
+      atomstream stream growth.npy --fps 120 --layer-thickness 0.3905 --layer-unit "unit cell"
     """
     from atomstream.cli.report import playback_report
 
-    playing = Playing(**asked)  # type: ignore[arg-type]  # click made them of these types
+    calibration = take_calibration(asked)
+    playing = Playing(calibration=calibration, **asked)
     outcome = _play(playing, endpoint, api_key)
     click.echo(playback_report(outcome))
     return outcome.exit_code
@@ -94,6 +102,7 @@ def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcom
     with leaving(RHEEDStreamer(key, server)) as streamer:
         data_id = _initialize(playing, streamer, fps, chunk_size)
         console.say(f"{_about(source, fps, chunk_size)}\nstream {data_id} at {server}")
+        _calibrate(playing, streamer, data_id)
         replay = Replay(streamer, data_id, source, fps, playing.levels)
         playback = Playback(console, streamer, data_id, source.n_frames, playing.drain_timeout_s)
         return playback.run(replay.chunks(chunk_size, pace=playing.pace), replay.send)
@@ -110,6 +119,15 @@ def _initialize(playing: Playing, streamer: RHEEDStreamer, fps: float, chunk_siz
         playing.tags,
         playing.azimuth,
     )
+
+
+def _calibrate(playing: Playing, streamer: RHEEDStreamer, data_id: str) -> None:
+    if not playing.calibration:
+        return
+    try:
+        streamer.calibrate(data_id, **playing.calibration)
+    except AtomstreamError as error:  # frames come once, a calibration can be given later
+        console.say(f"atomstream: The calibration was not taken: {error} The stream goes on without it.")
 
 
 def _check_levels(levels: tuple[float, float] | None) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,15 @@ def archived(server: ThreadedServer) -> Any:
     return zarr.open_group(folder / "frames.zarr", mode="r")
 
 
+def calibration_of(server: ThreadedServer, data_id: str) -> dict[str, Any]:
+    """What the server keeps of it."""
+    url = f"{server.url}/rheed/stream/{data_id}/calibration"
+    request = urllib.request.Request(url, headers={"X-API-KEY": server.api_key})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        found: dict[str, Any] = json.load(reply)
+    return found
+
+
 def refused(*arguments: str | Path, code: int, says: str, **env: str) -> None:
     done = atomstream("stream", *arguments, **env)
     assert done.returncode == code, done.stderr
@@ -45,6 +56,31 @@ def test_real_frames_arrive_pixel_for_pixel(
     assert done.returncode == 0, done.stderr
     assert "6 read, 6 stored" in done.stdout
     assert np.array_equal(archived(server)["frames"][:], sb_frames())
+
+
+def test_a_calibration_is_the_streams(server: ThreadedServer, env: dict[str, str]) -> None:
+    """Calibration options are stored with the stream, under the names of ``calibrate``."""
+    options = ["--beam-energy", "15", "--distance", "300", "--px-per-mm", "12.5", "--layer-thickness", "0.39"]
+    more = ["--incidence", "2.5", "--miller-n", "2", "--reference-spacing", "60", "--layer-unit", "unit cell"]
+    done = atomstream("stream", SB, "--fps", "2", "--no-pace", *options, *more, **env)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (server.data_dir / "streams").iterdir()
+    assert calibration_of(server, folder.name) == {
+        "beam_energy": 15.0, "screen_sample_distance": 300.0, "px_per_mm": 12.5, "layer_thickness_nm": 0.39,
+        "incidence_deg": 2.5, "miller_n": 2.0, "reference_spacing_px": 60.0, "layer_unit": "unit cell",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--beam-energy", "15000"), ("--layer-unit", " "), ("--distance", "0"), ("--px-per-mm", "nan")],
+)
+def test_a_calibration_that_cannot_be_meant(
+    option: str, value: str, server: ThreadedServer, env: dict[str, str]
+) -> None:
+    """eV for keV, a layer of no name, no distance: refused by name with exit code 2, and no stream is made."""
+    refused(SB, "--fps", "2", "--no-pace", option, value, code=2, says=option, **env)
+    assert not list((server.data_dir / "streams").iterdir())
 
 
 def test_no_control_character_reaches_a_log(env: dict[str, str]) -> None:
