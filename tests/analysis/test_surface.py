@@ -9,7 +9,7 @@ from growth_kit import DATA, Film
 from atomstream.analysis import Calibration, analyze
 from atomstream.analysis.calibration import electron_wavelength
 from atomstream.analysis.finding import find_pattern, find_spacing
-from atomstream.analysis.lattice import fit_comb, locate, reciprocal_spacing
+from atomstream.analysis.lattice import fit_comb, locate, ramp, reciprocal_spacing
 from atomstream.analysis.surface import NO_STREAKS, SHAPE_DOUBT
 from atomstream.analysis.widths import fit_width, split, voigt_width
 
@@ -153,3 +153,10 @@ def test_hot_pixels_are_no_pattern() -> None:
     picture = rng.normal(20, 1, (120, 160))
     picture[rng.integers(0, 120, 15), rng.integers(0, 160, 15)] = 255
     assert find_pattern(picture) is None
+
+
+@pytest.mark.parametrize(("first", "last"), [(0.1, 0.7), (18.3, 18.3), (1e9, -1e-9), (-3.7, 91.123456789)])
+def test_a_ramp_is_numpys(first: float, last: float) -> None:
+    """The quick ramp has the very numbers of `numpy.linspace`, so that no spacing changed with it."""
+    for count in range(2, 90):
+        assert np.array_equal(ramp(first, last, count), np.linspace(first, last, count))
