@@ -41,14 +41,15 @@ export class Readings {
     return parts;
   }
 
-  show(values, { turning, views }) {
+  /** `nameOf(id)` gives the name of a view's azimuth, "" where it has none. */
+  show(values, { turning, views, nameOf }) {
     this.showRate(values.growth_rate_ml_s, values.growth_rate_nm_s, values.oscillation_period);
     // Strain is the same number against the user's reference: once is enough.
     const strained = values.referenced_strain?.value ?? null;
     const shown = strained === null ? values : { ...values, relative_spacing_change: undefined };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     const first = [...views].sort((a, b) => a.view_id - b.view_id).slice(0, MAX_VIEWS);
-    first.forEach((view) => this.showView(view));
+    first.forEach((view) => this.showView(view, nameOf(view.view_id)));
     if (first.length) this.hideOtherViews(new Set(first.map(({ view_id: id }) => `view ${id}`)));
   }
 
@@ -58,10 +59,10 @@ export class Readings {
   }
 
   /** Of a turning sample what belongs to a view stands with the view, not as a dozen times "undetermined". */
-  showView({ view_id: id, angle_deg: angle, spacing_px: spacing, turns }) {
+  showView({ view_id: id, angle_deg: angle, spacing_px: spacing, turns }, azimuth) {
     const name = `view ${id}`;
     const parts = this.tiles.get(name) ?? this.tile(name, "");
-    say(parts.title, `Spacing, view ${id} at ${fixed(angle, 1)}°`);
+    say(parts.title, `Spacing, ${azimuth || `view ${id}`} at ${fixed(angle, 1)}°`);
     const text = spacing.value === null ? null : withSigma(spacing.value, spacing.sigma);
     this.fill(parts, text, unitText(spacing.unit), spacing.value === null ? spacing.why : `seen in ${turns} turns`);
   }

@@ -1,6 +1,7 @@
 // One stream's page: puts the parts together and hands on what the server says.
 import { ask, logOut } from "./api.js";
 import { Again } from "./again.js";
+import { Azimuths } from "./azimuths.js";
 import { Calibration } from "./calibrate.js";
 import { Charts } from "./charts.js";
 import { byId, el, isTyping, say, setHidden, setUpDrawer } from "./dom.js";
@@ -34,6 +35,7 @@ const waterfall = new Waterfall(dataId, view);
 const health = new Health();
 const again = new Again(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
+const azimuths = new Azimuths(dataId, showNames);
 const state = { analysis: null, info: null, skew: 0, newestMs: null, base: { mark: null, counted: 0 } };
 
 const serverNow = () => Date.now() + state.skew;
@@ -55,6 +57,7 @@ async function renew() {
   calibration.show(analysis.calibration);
   again.show(analysis);
   takeValues(analysis.values, analysis.views);
+  azimuths.refresh().catch(() => {});
   setBase();
   waterfall.load();
   series.want();
@@ -100,14 +103,20 @@ const feed = new Feed(dataId, {
 });
 
 function takeValues(values, views) {
-  state.analysis.values = values;
+  Object.assign(state.analysis, { values, views });
   const turning = (state.analysis.rpm ?? 0) > 0 || (views?.length ?? 0) > 0;
-  readings.show(values, { turning, views: views ?? [] });
+  readings.show(values, { turning, views: views ?? [], nameOf: (id) => visible(azimuths.nameOf(id)) });
   const lattice = charts.setLattice(values);
   charts.prefer(turning ? "oscillations_counted" : lattice);
   charts.setRateUnit(values.growth_rate_ml_s?.unit);
   showViews(views ?? [], turning);
   showCounted();
+}
+
+/** Names of azimuths, wherever they stand. */
+function showNames() {
+  takeValues(state.analysis.values, state.analysis.views);
+  showFacts();
 }
 
 function takeEvents(fresh) {
@@ -149,7 +158,7 @@ function showViews(views, turning) {
   if (kept !== undefined && !listed.some(([id]) => id === select.value)) listed.push([select.value, kept]);
   if (turning && !listed.length) listed.push(["start", 0]);
   state.angles = new Map(listed);
-  const choices = [["", "Turning"], ...listed.map(([id, angle]) => [id, id === "start" ? "Aligned at 0°" : `Aligned, view ${id} (${brief(angle, 3)}°)`])];
+  const choices = [["", "Turning"], ...listed.map(([id, angle]) => [id, id === "start" ? "Aligned at 0°" : `Aligned, ${visible(azimuths.nameOf(id)) || `view ${id}`} (${brief(angle, 3)}°)`])];
   const told = choices.map(([, text]) => text).join();
   if (select.dataset.told === told) return;
   const before = select.value;
@@ -199,14 +208,21 @@ function showInfo(info) {
   const [text, tone] = STATUS[info.status] ?? [info.status, ""];
   say(byId("status"), text);
   byId("status").className = `status ${tone}`;
-  const shape = info.geometry ? `${info.geometry.width} × ${info.geometry.height} px` : null;
-  say(byId("facts"), [info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", info.azimuth_label && visible(info.azimuth_label)].filter(Boolean).join(" · "));
+  showFacts();
   say(byId("zarr-path"), info.zarr_path);
   setHidden(byId("mark"), info.status === "success");
   readings.showNoViews(info.views_why);
   health.show(info, state.analysis);
   showReport(info, state.analysis);
   setLinks();
+}
+
+function showFacts() {
+  const info = state.info;
+  if (!info) return;
+  const shape = info.geometry ? `${info.geometry.width} × ${info.geometry.height} px` : null;
+  const azimuth = visible(azimuths.ofAll ?? info.azimuth_label ?? "");
+  say(byId("facts"), [info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", azimuth].filter(Boolean).join(" · "));
 }
 
 function showLink(up) {
