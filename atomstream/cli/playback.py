@@ -107,9 +107,8 @@ class Playback:
         try:
             self._feed(items, send)
             return self._finish()
-        except (
-            KeyboardInterrupt
-        ):  # the second one, or one in finalize; it may come while the first is told of
+        except KeyboardInterrupt:
+            # The second one, which may come while the first is told of; or one in finalize.
             self._interrupted = True
             self._console.say("Ctrl-C: leaving now.")
         return [], False
