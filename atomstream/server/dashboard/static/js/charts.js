@@ -290,6 +290,7 @@ export class Charts extends EventTarget {
       "=": () => this.view.zoom(0.6),
       "-": () => this.view.zoom(1 / 0.6),
       0: () => this.view.showLast(Infinity),
+      Enter: () => this.dispatchEvent(new CustomEvent("moment", { detail: (this.view.from + this.view.to) / 2 })),
     }[event.key];
     if (!act) return;
     event.preventDefault();

@@ -28,8 +28,11 @@ export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+/** Hides or shows; what is hidden gives the focus to the page's main part, else the next Tab would begin at the top. */
 export function setHidden(element, hidden) {
+  const held = hidden && element.contains(document.activeElement);
   element.hidden = hidden;
+  if (held) byId("main")?.focus({ preventScroll: true });
 }
 
 /** Makes a button open and close what it controls; Escape closes it and gives the focus back. */
@@ -40,9 +43,13 @@ export function setUpDrawer(button, drawer, opened = () => {}) {
     if (open) opened();
   };
   button.addEventListener("click", () => show(drawer.hidden));
-  drawer.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { show(false); button.focus(); }
-  });
+  for (const part of [button, drawer]) {
+    part.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      show(false);
+      button.focus();
+    });
+  }
 }
 
 /** Whether a key press belongs to what is being typed, or to the browser. */

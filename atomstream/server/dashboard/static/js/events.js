@@ -1,6 +1,7 @@
 // Events: marks of the user and what the analysis saw, in the lane above the charts and in a list.
 import { byId, el } from "./dom.js";
 import { brief, duration, visible } from "./format.js";
+import { Listing } from "./listing.js";
 
 const LISTED = 300;
 
@@ -10,6 +11,7 @@ export class Events {
     this.chosen = chosen;
     this.all = new Map();
     this.sorted = [];
+    this.lines = new Listing(byId("events"));
     view.addEventListener("change", () => this.drawLane());
     new ResizeObserver(() => this.drawLane()).observe(byId("lane"));
   }
@@ -21,7 +23,7 @@ export class Events {
   }
 
   add(events) {
-    for (const event of events) this.all.set(event.id ?? `${event.kind} ${event.time_s} ${event.label}`, event);
+    for (const event of events) this.all.set(keyOf(event), event);
     this.sorted = [...this.all.values()].sort((a, b) => (a.time_s ?? Infinity) - (b.time_s ?? Infinity));
     this.drawList();
     this.drawLane();
@@ -33,7 +35,8 @@ export class Events {
 
   drawList() {
     const shown = this.sorted.slice(-LISTED).reverse();
-    byId("events").replaceChildren(...(shown.length ? shown.map((event) => this.line(event)) : [el("li", { class: "none" }, "None yet. Press M to set a mark at this moment, Shift and M to name it first.")]));
+    const none = ["none", "", () => el("li", { class: "none" }, "None yet. Press M to set a mark at this moment, Shift and M to name it first.")];
+    this.lines.show(shown.length ? shown.map((event) => [keyOf(event), JSON.stringify(event), () => this.line(event)]) : [none]);
   }
 
   line(event) {
@@ -59,6 +62,10 @@ export class Events {
       return mark;
     }));
   }
+}
+
+function keyOf(event) {
+  return event.id ?? `${event.kind} ${event.time_s} ${event.label}`;
 }
 
 export function kindText(kind) {

@@ -18,8 +18,10 @@ export class Regions extends EventTarget {
     this.mode = null;
     picture.addEventListener("size", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(byId("stage"));
-    byId("draw-box").addEventListener("click", () => this.setMode(this.mode === "box" ? null : "box"));
-    byId("draw-line").addEventListener("click", () => this.setMode(this.mode === "line" ? null : "line"));
+    for (const kind of ["box", "line"]) byId(`draw-${kind}`).addEventListener("click", (event) => this.choose(kind, event));
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.mode) this.setMode(null);
+    });
     byId("stage").addEventListener("pointerdown", (event) => this.begin(event));
     this.overlay.addEventListener("keydown", (event) => this.onKey(event));
   }
@@ -34,6 +36,28 @@ export class Regions extends EventTarget {
     [this.own, this.found] = [regions ?? [], found ?? []];
     this.draw();
     this.dispatchEvent(new Event("change"));
+  }
+
+  /** A pointer draws it next; a key has none, so that its region begins in the middle. */
+  choose(kind, { detail: clicks }) {
+    if (clicks > 0) this.setMode(this.mode === kind ? null : kind);
+    else this.placeInMiddle(kind);
+  }
+
+  placeInMiddle(kind) {
+    const { width, height } = this.picture.size;
+    const name = this.freeName(kind);
+    const [from, to] = kind === "box" ? [[0.4, 0.4], [0.6, 0.6]] : [[0.3, 0.5], [0.7, 0.5]];
+    const at = ([x, y]) => [x * width, y * height];
+    this.setMode(null);
+    this.put((kind === "box" ? boxOf : lineOf)(name, at(from), at(to)));
+    this.draw();
+    this.save();
+    this.focus(name);
+  }
+
+  focus(name) {
+    this.overlay.querySelector(`g[data-name="${CSS.escape(name)}"]`)?.focus();
   }
 
   setMode(mode) {
@@ -59,7 +83,7 @@ export class Regions extends EventTarget {
     const names = new Set(this.own.map(({ name }) => name));
     const shown = [...this.found.filter(({ name }) => !names.has(name)).map((region) => [region, false]), ...this.own.map((region) => [region, true])];
     this.overlay.replaceChildren(...shown.map(([region, own]) => this.shape(region, own)));
-    if (focused) this.overlay.querySelector(`g[data-name="${CSS.escape(focused)}"]`)?.focus();
+    if (focused) this.focus(focused);
   }
 
   /** Frame pixels in a pixel of the screen: text and handles keep their size. */
@@ -129,14 +153,13 @@ export class Regions extends EventTarget {
     if (!drag?.far) return;
     if (drag.fresh) this.setMode(null);
     this.save();
-    this.overlay.querySelector(`g[data-name="${CSS.escape(drag.name)}"]`)?.focus();
+    this.focus(drag.name);
   }
 
   // ---- keys: arrows move, with Shift they size, Delete removes
 
   onKey(event) {
     const name = event.target.closest("g")?.dataset.name;
-    if (event.key === "Escape") this.setMode(null);
     if (!name) return;
     const step = event.ctrlKey ? 10 : 1;
     const by = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key];
@@ -150,6 +173,7 @@ export class Regions extends EventTarget {
       event.preventDefault();
       this.own = this.own.filter((region) => region.name !== name);
       say(byId("region-help"), `Region ${name} was removed.`);
+      byId("draw-box").focus();
     } else return;
     this.draw();
     this.save();

@@ -1,11 +1,14 @@
 // The table of segments: each stretch of the growth with its own rate and count.
 import { byId, el } from "./dom.js";
 import { brief, duration, unitText, visible, withSigma } from "./format.js";
+import { Listing } from "./listing.js";
 
 export class Segments {
   constructor(chosen) {
     this.chosen = chosen;
     this.all = new Map();
+    this.rows = new Listing(byId("segments"));
+    this.add([]);
   }
 
   reset(segments) {
@@ -15,11 +18,9 @@ export class Segments {
 
   add(segments) {
     for (const segment of segments) this.all.set(segment.number, segment);
-    const told = JSON.stringify([...this.all.values()]);
-    if (told === this.told) return;
-    this.told = told;
     const sorted = [...this.all.values()].sort((a, b) => b.number - a.number);
-    byId("segments").replaceChildren(...(sorted.length ? sorted.map((segment) => this.row(segment)) : [el("tr", {}, el("td", { colspan: "6", class: "muted" }, "None yet."))]));
+    const none = ["none", "", () => el("tr", {}, el("td", { colspan: "6", class: "muted" }, "None yet."))];
+    this.rows.show(sorted.length ? sorted.map((segment) => [segment.number, JSON.stringify(segment), () => this.row(segment)]) : [none]);
   }
 
   row(segment) {

@@ -1,0 +1,192 @@
+"""All of the pages without a pointer, in a real Chromium: every stop is seen, and the focus is never lost."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from growth import Growth
+from live_server import LiveServer
+from wire_client import WireClient
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+STOPS = 120
+RING = """() => {
+  const at = document.activeElement, style = getComputedStyle(at.querySelector(":scope > .shape") ?? at);
+  const drawn = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+  const box = at.getBoundingClientRect();
+  return {
+    name: at === document.body ? null : `${at.tagName} ${at.id || at.textContent.trim().slice(0, 30)}`,
+    seen: (drawn || parseFloat(style.strokeWidth) > 3)
+      && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
+  };
+}"""
+
+
+async def tab_to(page: Any, selector: str) -> None:
+    """Press Tab until the focus is there, as somebody without a pointer does."""
+    for _ in range(STOPS):
+        await page.keyboard.press("Tab")
+        if await page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
+            return
+    raise AssertionError(f"Tab does not lead to {selector}")
+
+
+async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
+    """Push the beginning of a growth and look at its page once its readings are there."""
+    await growth.push(seconds)
+    await page.goto(growth.path)
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
+
+
+async def regions_of(server: LiveServer, growth: Growth) -> list[dict[str, Any]]:
+    """The user's regions that the server keeps."""
+    async with WireClient(server) as client:
+        return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
+
+
+async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: LiveServer) -> None:
+    """Log in, choose a stream, mark, zoom, take the results along and log out: keys are enough."""
+    await growth.push(12)
+    await page.goto("/login")
+    await page.keyboard.type(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}/")
+    await expect(page.get_by_role("link", name=re.compile("Growth 001"))).to_be_visible()
+    await tab_to(page, f'a[href="{growth.path}"]')
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}{growth.path}")
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await page.keyboard.press("m")
+    await expect(page.locator("#events li.user .label")).to_have_text("Mark 1")
+    await tab_to(page, "#more-button")
+    await page.keyboard.press("Enter")
+    await tab_to(page, "#csv")
+    async with page.expect_download() as download:
+        await page.keyboard.press("Enter")
+    assert (await (await download.value).path()).read_text().startswith("frame,time,")
+    await tab_to(page, ".chart")
+    before = await page.locator("#range").inner_text()
+    await page.keyboard.press("+")
+    assert await page.locator("#range").inner_text() != before
+    for _ in range(STOPS):
+        await page.keyboard.press("Shift+Tab")
+        if await page.evaluate("document.activeElement.id === 'logout'"):
+            break
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}/login")
+    await expect(page.get_by_label("API key")).to_be_focused()
+
+
+async def test_each_stop_is_seen(logged_in: Any, growth: Growth) -> None:
+    """Tab goes through all of a stream's page; each stop has a ring and lies in the window."""
+    page = logged_in
+    await at_page(page, growth)
+    await expect(page.locator('#overlay g[data-name="specular"]')).to_have_count(1)
+    await page.keyboard.press("m")
+    await expect(page.locator("#events li.user")).to_have_count(1)
+    stops = []
+    while len(stops) < STOPS:
+        await page.keyboard.press("Tab")
+        stop = await page.evaluate(RING)
+        if stop["name"] is None:
+            break
+        stops.append(stop)
+    assert [stop["name"] for stop in stops if not stop["seen"]] == []
+    names = " ".join(stop["name"] for stop in stops)
+    for wanted in ("mark", "more-button", "logout", "azimuths", "specular", "follow", "waterfall-line"):
+        assert wanted in names
+    assert 20 < len(stops) < STOPS
+
+
+async def test_a_region_is_made_by_keys(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """Enter on "+ Box" puts a box into the middle, ready to be moved; Delete takes it away and leads back."""
+    page = logged_in
+    await at_page(page, growth)
+    await tab_to(page, "#draw-box")
+    async with page.expect_response(lambda reply: reply.request.method == "PUT") as kept:
+        await page.keyboard.press("Enter")
+        await expect(page.locator('#overlay g[data-name="box1"]')).to_be_focused()
+        await page.keyboard.press("ArrowRight")
+        await page.keyboard.press("Shift+ArrowDown")
+    await kept.value
+    (box,) = await regions_of(server, growth)
+    height, width = growth.spec.height, growth.spec.width
+    assert (box["x"], box["width"]) == (width // 2 + 1, width // 5)
+    assert box["height"] == height // 5 + 1
+    await expect(page.locator('#overlay g[data-name="box1"]')).to_be_focused()
+    async with page.expect_response(lambda reply: reply.request.method == "PUT") as removed:
+        await page.keyboard.press("Delete")
+    await removed.value
+    await expect(page.locator("#draw-box")).to_be_focused()
+    assert await regions_of(server, growth) == []
+
+
+async def test_escape_leaves_drawing(logged_in: Any, growth: Growth) -> None:
+    """Escape ends the drawing of a box wherever the focus is."""
+    page = logged_in
+    await at_page(page, growth)
+    await page.get_by_role("button", name="+ Box").click()
+    await expect(page.locator("#draw-box")).to_have_attribute("aria-pressed", "true")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#draw-box")).to_have_attribute("aria-pressed", "false")
+
+
+@pytest.mark.parametrize(
+    ("opener", "opened"),
+    [
+        ("#health-button", "#health"),
+        ("#more-button", "#more"),
+        ("#azimuths", "#azimuth-dialog"),
+        ("#calibrate", "#calibrate-dialog"),
+    ],
+)
+async def test_what_opened_it_has_the_focus_again(
+    logged_in: Any, growth: Growth, opener: str, opened: str
+) -> None:
+    """Enter opens, Escape closes at once, and the focus is where it was before."""
+    page = logged_in
+    await at_page(page, growth, 8.0)
+    await tab_to(page, opener)
+    await page.keyboard.press("Enter")
+    await expect(page.locator(opened)).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.locator(opened)).to_be_hidden()
+    await expect(page.locator(opener)).to_be_focused()
+
+
+async def test_lists_keep_the_focus_while_they_grow(logged_in: Any, growth: Growth) -> None:
+    """The moment in the list of events and the segment that have the focus keep it when more comes."""
+    page = logged_in
+    await at_page(page, growth)
+    await page.keyboard.press("m")
+    await expect(page.locator("#events li.user")).to_have_count(1)
+    newest = page.locator("#segments tr").first
+    for within in ("#segments button", "#events button"):
+        line = page.locator(within).last
+        await line.focus()
+        before, marks = await newest.inner_text(), await page.locator("#events li.user").count()
+        await page.keyboard.press("m")
+        await growth.push(4)
+        await expect(page.locator("#events li.user")).to_have_count(marks + 1)
+        await expect(newest).not_to_have_text(before, use_inner_text=True)
+        await expect(line).to_be_focused()
+
+
+async def test_the_picture_of_a_moment_and_back(logged_in: Any, growth: Growth) -> None:
+    """Enter on a chart shows the picture of its middle; "Back to live" leaves the focus on the page's main part."""
+    page = logged_in
+    await at_page(page, growth)
+    await tab_to(page, ".chart")
+    await page.keyboard.press("Enter")
+    await page.wait_for_function("() => Math.abs(Number(canvas.dataset.frame) - 120) < 4")
+    await page.locator("#to-live").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#to-live")).to_be_hidden()
+    await page.wait_for_function("() => Number(canvas.dataset.frame) > 230")
+    await expect(page.locator("#main")).to_be_focused()
