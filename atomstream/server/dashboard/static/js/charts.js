@@ -1,12 +1,16 @@
 // The charts: intensity, growth rate, and one quantity of choice, over one axis of time.
 import { byId, el, isTyping, say } from "./dom.js";
-import { brief, duration, unitText } from "./format.js";
+import { axisTimes, brief, duration, unitText } from "./format.js";
 import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
 export const LEFT = 58;
 // Half of the longest label of the axis, which stands about its tick.
-export const RIGHT = 28;
+export const RIGHT = 36;
+const AXIS = 24;
+const ROOM_OF_A_MARK = 24;
+const LEAST_HEIGHT = 220;
+const MOST_HEIGHT = 620;
 const DOUBLE_MS = 280;
 const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
 // Told in Å from the spacing in px, so that a calibration set late holds for hours that lie back.
@@ -48,7 +52,10 @@ export class Charts extends EventTarget {
     view.addEventListener("change", () => this.move());
     // After the chart's own listener, which makes a selection of the drag.
     window.addEventListener("mouseup", () => view.hold(false));
-    new ResizeObserver(() => this.resize()).observe(byId("charts"));
+    // What stands above grows with the first readings.
+    const observer = new ResizeObserver(() => this.resize());
+    for (const part of document.querySelectorAll("#charts, .rate, .tiles")) observer.observe(part);
+    window.addEventListener("resize", () => this.resize());
     this.rebuild();
   }
 
@@ -119,9 +126,18 @@ export class Charts extends EventTarget {
   // ---- drawing
 
   height(share) {
-    // So that all of them, and the waterfall, fit the screen they are on.
-    const all = window.innerWidth < 992 ? 430 : Math.max(240, Math.min(620, window.innerHeight - 552));
-    return Math.round(share * all);
+    return Math.floor(share * (window.innerWidth < 992 ? 430 : this.room()));
+  }
+
+  /**
+   * What the plots may take so that all of them, and the waterfall, fit the screen they are on: its height without
+   * what stands above and between. Drawers that were opened do not count, for nothing should shrink by them.
+   */
+  room() {
+    const [top, bottom] = [byId("main").getBoundingClientRect().top, byId("waterfall").getBoundingClientRect().bottom];
+    const plots = this.panels.reduce((sum, { box }) => sum + box.clientHeight, 0);
+    const header = document.querySelector(".bar").offsetHeight;
+    return Math.max(LEAST_HEIGHT, Math.min(MOST_HEIGHT, window.innerHeight - header - (bottom - top - plots) - AXIS - 10));
   }
 
   rebuild() {
@@ -140,13 +156,13 @@ export class Charts extends EventTarget {
     const axis = { stroke: colour("muted"), font: "12px Inter, system-ui, sans-serif", grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
     return {
       width,
-      height: this.height(panel.share) + (last ? 24 : 0),
+      height: this.height(panel.share) + (last ? AXIS : 0),
       legend: { show: false },
       padding: [6, RIGHT, last ? 0 : 6, 0],
       cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => this.onDoubleClick() } },
       scales: { x: { time: false, range: () => [this.view.from, this.view.to] }, y: { range: rangeOf } },
       axes: [
-        { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => at.map((t) => duration(t, { tenths: this.view.to - this.view.from < 20 })) : () => [] },
+        { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => axisTimes(at) : () => [] },
         { ...axis, size: LEFT, gap: 6, space: 18, values: (plot, at) => (plot.series.some(({ min }, k) => k > 0 && min !== null && min !== undefined && Number.isFinite(min)) ? axisTexts(at) : []) },
       ],
       series: [{}, { stroke: ink, width: 1.6, spanGaps: false, points: { show: false } }, edge(ink), edge(ink)],
@@ -199,7 +215,9 @@ export class Charts extends EventTarget {
     const width = byId("charts").clientWidth;
     if (!width) return;
     this.series.setPoints(width - LEFT - RIGHT);
-    for (const { plot, share, key } of this.panels) plot?.setSize({ width, height: this.height(share) + (key === "choice" ? 24 : 0) });
+    // All before any is set: what stands between is measured.
+    const heights = this.panels.map(({ share, key }) => this.height(share) + (key === "choice" ? AXIS : 0));
+    this.panels.forEach(({ plot }, k) => plot?.setSize({ width, height: heights[k] }));
   }
 
   describe(panel, [t, mean]) {
@@ -233,8 +251,10 @@ export class Charts extends EventTarget {
     const { ctx, bbox } = plot;
     ctx.save();
     ctx.lineWidth = devicePixelRatio;
-    for (const event of this.events) {
-      if (event.time_s < this.view.from || event.time_s > this.view.to) continue;
+    const shown = this.events.filter(({ time_s: at }) => at >= this.view.from && at <= this.view.to);
+    // Hundreds of them would hide what they mark: the less room each has, the fainter it is.
+    ctx.globalAlpha = Math.min(1, Math.max(0.12, bbox.width / devicePixelRatio / Math.max(1, shown.length) / ROOM_OF_A_MARK));
+    for (const event of shown) {
       const x = Math.round(plot.valToPos(event.time_s, "x", true)) + 0.5;
       ctx.strokeStyle = colour(event.by === "user" ? "mark" : "third");
       ctx.setLineDash(event.by === "user" ? [] : [4 * devicePixelRatio, 4 * devicePixelRatio]);

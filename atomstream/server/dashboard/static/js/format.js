@@ -39,13 +39,23 @@ export function brief(value, digits = 4) {
 /** Time of a growth: `4.2 s`, `1:02.5`, `2:03:04`. */
 export function duration(seconds, { tenths = true } = {}) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
-  const sign = seconds < 0 ? MINUS : "";
-  const whole = tenths ? Math.round(Math.abs(seconds) * 10) / 10 : Math.round(Math.abs(seconds));
-  const hours = Math.floor(whole / 3600);
-  const minutes = Math.floor((whole % 3600) / 60);
-  const rest = whole % 60;
-  const shown = tenths && hours === 0 ? rest.toFixed(1).padStart(4, "0") : String(Math.floor(rest)).padStart(2, "0");
-  return hours ? `${sign}${hours}:${String(minutes).padStart(2, "0")}:${shown}` : `${sign}${minutes}:${shown}`;
+  return clock(seconds, tenths && Math.abs(seconds) < 3599.95 ? 1 : 0);
+}
+
+/** The same with so many digits after the point, hours or not: `2:03:04.25`. */
+export function clock(seconds, decimals) {
+  // In whole units of the last digit: else 59.96 s would be told as 0:60.0.
+  const units = Math.round(Math.abs(seconds) * 10 ** decimals);
+  const perMinute = 60 * 10 ** decimals;
+  const [hours, minutes] = [Math.floor(units / (60 * perMinute)), Math.floor(units / perMinute) % 60];
+  const rest = ((units % perMinute) / 10 ** decimals).toFixed(decimals).padStart(decimals ? decimals + 3 : 2, "0");
+  return `${seconds < 0 ? MINUS : ""}${hours ? `${hours}:${String(minutes).padStart(2, "0")}` : minutes}:${rest}`;
+}
+
+/** Times with as many digits as tell the ticks apart, also hours after the start. */
+export function axisTimes(at) {
+  const step = at.length > 1 ? at[1] - at[0] : 1;
+  return at.map((time) => clock(time, Math.min(3, Math.max(0, Math.ceil(-Math.log10(step) - 1e-6)))));
 }
 
 export function ageText(seconds) {

@@ -7,7 +7,7 @@ import { Charts } from "./charts.js";
 import { byId, el, isTyping, say, setHidden, setUpDrawer } from "./dom.js";
 import { Events } from "./events.js";
 import { Feed } from "./feed.js";
-import { brief, duration, STATUS, visible } from "./format.js";
+import { brief, clock, duration, STATUS, visible } from "./format.js";
 import { Health, showReport } from "./health.js";
 import { Marks, tell } from "./marks.js";
 import { Picture } from "./picture.js";
@@ -245,7 +245,8 @@ function setLinks() {
 }
 
 function showRange() {
-  say(byId("range"), `${duration(view.from)} – ${duration(view.to)}`);
+  const told = view.to - view.from < 20 ? (at) => clock(at, view.to - view.from < 1 ? 2 : 1) : duration;
+  say(byId("range"), `${told(view.from)} – ${told(view.to)}`);
   byId("follow").setAttribute("aria-pressed", String(view.follow));
   for (const button of document.querySelectorAll("[data-last]")) {
     const last = button.dataset.last === "all" ? Infinity : Number(button.dataset.last);

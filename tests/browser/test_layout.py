@@ -1,0 +1,91 @@
+"""What a grower looks at fits the screen, and hours of a growth stay legible; in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from growth import Growth
+from live_server import LiveServer
+from wire_client import WireClient
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+FORMAT = "/dashboard/static/js/format.js"
+CHARTS = "/dashboard/static/js/charts.js"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
+async def test_all_that_matters_fits(logged_in: Any, growth: Growth, width: int, height: int) -> None:
+    """Rate, picture, charts and waterfall lie in the window, unscrolled; a window made lower changes the charts."""
+    page = logged_in
+    await page.set_viewport_size({"width": width, "height": height})
+    await growth.push(12)
+    await page.goto(growth.path)
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await expect(page.locator("#waterfall")).to_have_attribute("data-columns", re.compile(r"[1-9]"))
+    for wanted in ("#rate", "#stage", ".chart >> nth=0", ".chart >> nth=2", "#waterfall"):
+        await expect(page.locator(wanted)).to_be_in_viewport(ratio=1)
+    before = (await page.locator(".chart").first.bounding_box())["height"]
+    await page.set_viewport_size({"width": width, "height": height + 100})
+    await page.wait_for_function(
+        "before => document.querySelector('.chart').clientHeight > before", arg=before
+    )
+    await expect(page.locator("#waterfall")).to_be_in_viewport(ratio=1)
+
+
+async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """Marks too close for their names are strokes in the lane; their table scrolls within its own frame."""
+    page = logged_in
+    await growth.push(2)
+    async with WireClient(server) as client:
+        for k in range(60):
+            event = {
+                "label": f"Pulse {k}",
+                "kind": "shutter",
+                "time_ms_utc": growth.start_ms + 2000.0 + 150.0 * k,
+            }
+            status, _ = await client.ask("POST", f"/rheed/stream/{growth.data_id}/events", event)
+            assert status < 300
+    await growth.push(10)
+    await page.goto(growth.path)
+    strokes = page.locator("#lane span.bare")
+    await expect(strokes).not_to_have_count(0)
+    box = await strokes.first.bounding_box()
+    assert box["height"] >= 8
+    assert box["width"] >= 1
+    await page.evaluate("""() => {
+      const rows = document.getElementById("segments");
+      for (let k = 0; k < 60; k++) rows.append(rows.firstElementChild.cloneNode(true));
+    }""")
+    table = await page.locator(".segments .scroll").bounding_box()
+    assert table["height"] <= 400
+
+
+async def test_times_of_the_axis(logged_in: Any) -> None:
+    """Hours after the start a time still has its digits, rounds as a whole, and fits beside the last tick."""
+    page = logged_in
+    told = f"""async () => (await import("{FORMAT}")).clock"""
+    for seconds, decimals, wanted in [
+        (7384.25, 2, "2:03:04.25"), (7384.25, 0, "2:03:04"), (59.96, 1, "1:00.0"), (3599.7, 0, "1:00:00"),
+        (4.2, 1, "0:04.2"), (-1.5, 1, "\u22120:01.5"), (0.125, 3, "0:00.125"),
+    ]:  # fmt: skip
+        made = f"([s, d]) => ({told})().then((clock) => clock(s, d))"
+        assert await page.evaluate(made, [seconds, decimals]) == wanted
+
+
+async def test_the_last_label_is_whole(logged_in: Any, growth: Growth) -> None:
+    """Half of the longest label, ten hours on and zoomed to hundredths, fits right of the last tick."""
+    page = logged_in
+    await growth.push(4)
+    await page.goto(growth.path)
+    half = await page.evaluate("""() => {
+      const context = document.createElement("canvas").getContext("2d");
+      context.font = "12px Inter, system-ui, sans-serif";
+      return document.fonts.load(context.font).then(() => context.measureText("10:44:44.44").width / 2);
+    }""")
+    right = await page.evaluate(f'() => import("{CHARTS}").then(({{ RIGHT }}) => RIGHT)')
+    assert 20 < half <= right
