@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -87,6 +89,29 @@ async def test_restart_in_the_middle(serve: Serve) -> None:
     assert rest[0]["seq"] == before[-1]["seq"] + 1
     assert_same(before + rest, expected)
     np.testing.assert_array_equal(stored(server, data_id, NAMES[0]), column(expected, NAMES[0]))
+
+
+@pytest.mark.slow
+async def test_shared_memory_is_cleaned_by_somebody(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Frames in shared memory that vanish under a running server cost no result: the archive has them too."""
+    expected = await undisturbed(serve)
+    place = tmp_path / "memory"
+    place.mkdir()
+    monkeypatch.setattr("atomstream.server.live.frames_folder._MEMORY", place)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1, 2])
+            before = await batches_until(socket, 2 * CHUNK + 15)
+            (folder,) = place.iterdir()
+            assert len(list(folder.iterdir())) > 1  # its lock, and frames
+            shutil.rmtree(folder)
+            await send_chunks(client, data_id, growth(), [3])
+            await client.end(data_id)
+            rest = await batches_until(socket, len(growth()))
+        assert_same(before + rest, expected)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,20 @@ async def test_frames_are_there_as_written() -> None:
     await shared.close()
     assert not slot.path.exists()
     assert not slot.path.parent.exists()
+
+
+async def test_a_folder_that_somebody_removed() -> None:
+    """A slot without its file is not lent again; the next ones lie in a new folder."""
+    shared = SharedFrames(1 << 20)
+    slot = await slot_of(shared, 600)
+    shutil.rmtree(slot.path.parent)
+    shared.give_back(slot)
+    other = await slot_of(shared, 600)
+    assert other.path.exists()
+    assert other.path.parent != slot.path.parent
+    shared.give_back(other)
+    await shared.close()
+    assert not other.path.parent.exists()
 
 
 async def test_never_more_than_its_bound() -> None:

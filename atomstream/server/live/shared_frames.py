@@ -70,6 +70,9 @@ class SharedFrames:
 
     def borrow(self, nbytes: int) -> Slot | None:
         """Room for ``nbytes``, or None for now; one is then made for the next time, if there may be more."""
+        for gone in [slot for slot in self._free if not slot.path.exists()]:  # who cleaned up there?
+            self._free.remove(gone)
+            self._discard(gone)
         fitting = [slot for slot in self._free if nbytes <= slot.nbytes <= 2 * nbytes]
         if fitting:
             self._free.remove(fitting[-1])
@@ -100,6 +103,9 @@ class SharedFrames:
 
     def _make_slot(self, nbytes: int) -> Slot:
         with self._lock:
+            if self._folder is not None and not self._folder.path.exists():
+                self._folder.remove()  # its lock
+                self._folder = None
             if self._folder is None:
                 self._folder = FramesFolder()
             return Slot(self._folder.path / os.urandom(8).hex(), nbytes)

@@ -94,11 +94,10 @@ def frames_of(job: Plain) -> Iterator[Frames]:
     Raises:
         ShardError, OSError: the shard can't be read.
     """
-    if job.get("map") is None:
+    shared = _shared(job)
+    if shared is None:
         yield decoded(job)
         return
-    with open(job["map"], "rb") as file:
-        shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     dtype: np.dtype[Any] = np.dtype(job["dtype"])
     frames: Frames = np.frombuffer(shared, dtype, count=math.prod(job["dims"])).reshape(job["dims"])
     try:
@@ -107,6 +106,16 @@ def frames_of(job: Plain) -> Iterator[Frames]:
         del frames
         with suppress(BufferError):  # somebody still looks at it: then it is closed when that ends
             shared.close()
+
+
+def _shared(job: Plain) -> mmap.mmap | None:
+    if job.get("map") is None:
+        return None
+    try:
+        with open(job["map"], "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:  # somebody has cleaned up there; the archive has the frames as well
+        return None
 
 
 def decoded(job: Plain) -> Frames:
