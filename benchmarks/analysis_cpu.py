@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from atomstream.server.live.pool import ONE_THREAD
 from benchmarks.processes import work
 from benchmarks.report import Goal, Row
 from benchmarks.runner import Plan, main
@@ -22,7 +23,7 @@ def _row(plan: Plan, size: tuple[int, int], rpm: float) -> Row:
         "height": size[0], "width": size[1], "fps": plan.fps, "chunk": plan.chunk, "rpm": rpm,
         "seconds": plan.seconds,
     }  # fmt: skip
-    answers = [work(sys.executable, "analyst", job) for _ in range(plan.repeats)]
+    answers = [work(sys.executable, "analyst", job, **ONE_THREAD) for _ in range(plan.repeats)]
     shares = [(answer["decode_s"] + answer["analyse_s"]) / answer["film_s"] for answer in answers]
     decoding = sum(answer["decode_s"] for answer in answers) / sum(answer["film_s"] for answer in answers)
     return Row(

@@ -31,14 +31,16 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
             process.stdout.close()
 
 
-def work(python: Path | str, worker: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Run ``workers/<worker>.py`` with ``job``; what its last line of output says.
+def work(python: Path | str, worker: str, job: dict[str, Any], **env: str) -> dict[str, Any]:
+    """Run ``workers/<worker>.py`` with ``job``, and ``env`` set; what its last line of output says.
 
     Raises:
         RuntimeError: it failed; the message has the end of what it said.
     """
     command = [str(python), str(WORKERS / f"{worker}.py"), json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, env={**environment(), **env}
+    )
     if done.returncode or not done.stdout.strip():
         raise RuntimeError(
             f"{worker} failed ({done.returncode}):\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"

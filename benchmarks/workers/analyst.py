@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 
-for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"  # as in a worker; before numpy is loaded
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from atomstream.records import Chunk, Stamp  # noqa: E402
-from atomstream.server.live.session import Session  # noqa: E402
-from atomstream.shard import ShardEncoder, decode_shard  # noqa: E402
-from atomstream.sources import GrowthSpec, Simulator  # noqa: E402
+from atomstream.records import Chunk, Stamp
+from atomstream.server.live.session import Session
+from atomstream.shard import ShardEncoder, decode_shard
+from atomstream.sources import GrowthSpec, Simulator
 
 LOOPED_S = 10.0
 """Drawn and encoded beforehand (four periods of the growth), then repeated."""

@@ -51,6 +51,12 @@ class Growth:
             self.chunks += 1
         await self.streamer.flush(self.data_id)
 
+    async def show(self, page: Any, seconds: float) -> None:
+        """Send that much more, and open its page; until the page tells a rate."""
+        await self.push(seconds)
+        await page.goto(self.path)
+        await page.wait_for_function("() => /\\d/.test(document.getElementById('rate-value').textContent)")
+
     @property
     def path(self) -> str:
         """The path of its page."""

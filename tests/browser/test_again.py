@@ -49,9 +49,7 @@ async def test_a_late_chunk_is_told(logged_in: Any, growth: Growth, server: Live
 async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growth) -> None:
     """By a button under Data, which is there once the stream has ended; the page tells how far it is."""
     page = logged_in
-    await growth.push(12)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
+    await growth.show(page, 12)
     await page.get_by_role("button", name="Data").click()
     button = page.get_by_role("button", name="Analyse again")
     await expect(button).to_be_hidden()

@@ -26,9 +26,7 @@ async def labels_of(server: LiveServer, growth: Growth) -> dict[str, str | None]
 async def test_the_azimuth_of_a_still_sample(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """By keyboard alone: named, shown after a reload, Escape changes nothing, an empty name takes it away."""
     page = logged_in
-    await growth.push(8)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await growth.show(page, 8)
     button, entry = page.get_by_role("button", name="Azimuth"), page.get_by_label("The sample’s azimuth")
     await button.press("Enter")
     await entry.fill(" [1-10] ")
@@ -74,9 +72,7 @@ async def test_each_view_of_a_turning_sample(logged_in: Any, server: LiveServer)
 async def test_a_server_that_is_away(logged_in: Any, growth: Growth) -> None:
     """A name that could not be set is told in the dialog, which keeps what was typed."""
     page = logged_in
-    await growth.push(8)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await growth.show(page, 8)
     await page.get_by_role("button", name="Azimuth").click()
     entry = page.get_by_label("The sample’s azimuth")
     await entry.fill("[110]")

@@ -23,13 +23,6 @@ ENTRIES = {
 """As the simulator films at half the size; one number with a comma, as half of Europe writes it."""
 
 
-async def at_page(page: Any, growth: Growth, seconds: float) -> None:
-    """A stream's page, when it has a rate."""
-    await growth.push(seconds)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
-
-
 async def calibration_of(server: LiveServer, growth: Growth) -> dict[str, Any]:
     """What the server keeps."""
     async with WireClient(server) as client:
@@ -56,7 +49,7 @@ async def expect_lengths(page: Any) -> None:
 async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """Relative units are said; once set, the next result is in nm/s, Å and strain; the dialog knows what is set."""
     page = logged_in
-    await at_page(page, growth, 12.0)
+    await growth.show(page, 12.0)
     await expect(page.locator("#units-note")).to_contain_text("Relative units")
     await expect(page.locator('.tile[data-name="lattice_parameter"]')).to_be_hidden()
     await fill(page)
@@ -78,7 +71,7 @@ async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, se
 async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -> None:
     """Of a stream that has ended all results are made again with it, on the page that is open."""
     page = logged_in
-    await at_page(page, growth, 12.0)
+    await growth.show(page, 12.0)
     await growth.streamer.finalize(growth.data_id)
     await expect(page.locator("#status")).to_have_text("Complete")
     await page.reload()
@@ -94,7 +87,7 @@ async def test_wrong_entries_are_told_at_their_field(
 ) -> None:
     """eV for keV and words are refused beside the field, which has the focus; Escape leaves all as it was."""
     page = logged_in
-    await at_page(page, growth, 12.0)
+    await growth.show(page, 12.0)
     await page.get_by_role("button", name="Calibrate").press("Enter")
     energy = page.get_by_label("Beam energy keV")
     await energy.fill("20000")
@@ -118,7 +111,7 @@ async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, s
     page = logged_in
     chart = page.get_by_role("group", name=re.compile(" over "))
     quantity = page.get_by_label("Quantity of the third chart")
-    await at_page(page, growth, 12.0)
+    await growth.show(page, 12.0)
     await expect(quantity).to_have_value("relative_spacing_change")
     await expect(quantity.locator("option", has_text="Lattice parameter")).to_have_count(0)
     await growth.streamer.calibrate(

@@ -38,9 +38,7 @@ async def tab_to(page: Any, selector: str) -> None:
 
 async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
     """Push the beginning of a growth and look at its page once its readings are there."""
-    await growth.push(seconds)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
+    await growth.show(page, seconds)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
 
 

@@ -19,6 +19,8 @@ log = logging.getLogger("atomstream.server")
 JOB_S: Final = 120.0
 """A job that says nothing for so long hangs: its worker is ended, and the job counts as one that crashed it."""
 STOP_S: Final = 5.0
+ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""A worker's environment: the pool has as many workers as there are cores to spare."""
 
 
 class WorkerDiedError(Exception):
@@ -51,15 +53,13 @@ class WorkerProcess:
     async def _start(self) -> asyncio.subprocess.Process:
         process = self._process
         if process is None or process.returncode is not None:
-            # One thread each: the pool has as many workers as there are cores to spare.
-            single = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             process = self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "atomstream.server.live.worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **single, "PYTHONPATH": _python_path()},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": _python_path()},
                 limit=1 << 22,
                 start_new_session=True,  # a Ctrl-C is for the server, which ends it in order
             )
