@@ -21,7 +21,7 @@ async def slot_of(shared: SharedFrames, nbytes: int) -> Slot:
 
 async def test_frames_are_there_as_written() -> None:
     """What the ingest wrote is what a worker finds, frame by frame."""
-    shared = SharedFrames(1 << 20)
+    shared = SharedFrames(1000)
     slot = await slot_of(shared, 4 * 6 * 8)
     frames = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype=np.uint8)
     for k in (0, 1, 2, 3):
@@ -35,9 +35,10 @@ async def test_frames_are_there_as_written() -> None:
 
 async def test_a_folder_that_somebody_removed() -> None:
     """A slot without its file is not lent again; the next ones lie in a new folder."""
-    shared = SharedFrames(1 << 20)
+    shared = SharedFrames(2000)
     slot = await slot_of(shared, 600)
-    shutil.rmtree(slot.path.parent)
+    while slot.path.parent.exists():  # a thread may be making another slot there
+        shutil.rmtree(slot.path.parent, ignore_errors=True)
     shared.give_back(slot)
     other = await slot_of(shared, 600)
     assert other.path.exists()
@@ -45,6 +46,22 @@ async def test_a_folder_that_somebody_removed() -> None:
     shared.give_back(other)
     await shared.close()
     assert not other.path.parent.exists()
+
+
+async def test_a_folder_removed_while_a_slot_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That slot is not made, and the bound stays as it is: the next one is."""
+    shared = SharedFrames(1000)
+
+    def removed(path: Path, nbytes: int) -> Slot:
+        monkeypatch.undo()
+        shutil.rmtree(path.parent)
+        return Slot(path, nbytes)
+
+    monkeypatch.setattr("atomstream.server.live.shared_frames.Slot", removed)
+    slot = await slot_of(shared, 1000)
+    assert slot.path.exists()
+    shared.give_back(slot)
+    await shared.close()
 
 
 async def test_never_more_than_its_bound() -> None:

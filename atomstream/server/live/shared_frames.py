@@ -97,6 +97,8 @@ class SharedFrames:
     async def _make(self, nbytes: int) -> None:
         try:
             self._free.append(await asyncio.to_thread(self._make_slot, nbytes))
+        except FileNotFoundError:  # cleaned by somebody in this moment: the next one makes the folder anew
+            self._total -= nbytes
         except OSError:  # no room there: then the workers decode, which costs time alone
             self._total -= nbytes
             self._max_bytes = self._total
