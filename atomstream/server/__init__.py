@@ -1,15 +1,20 @@
 """The server: catalogue, ingest and storage for live RHEED streams, on any lab PC.
 
 ``async with running_server(ServerSettings(data_dir=...)) as server`` runs one in the loop at hand,
-:func:`run_server` one until a signal, :func:`reindex` rebuilds a catalogue. Needs the extra ``[server]``.
+:func:`run_server` one until a signal, :func:`reindex` rebuilds a catalogue. Needs the extra ``[server]``. They load
+on first use: a worker process, which a first result waits for, needs neither database nor HTTP.
 """
 
 from __future__ import annotations
 
-from atomstream.server.auth import ensure_key
-from atomstream.server.reindex import ReindexReport, reindex
-from atomstream.server.runner import RunningServer, run_server, running_server
-from atomstream.server.settings import ServerSettings
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from atomstream.server.auth import ensure_key
+    from atomstream.server.reindexing import ReindexReport, reindex
+    from atomstream.server.runner import RunningServer, run_server, running_server
+    from atomstream.server.settings import ServerSettings
 
 __all__ = [
     "ReindexReport",
@@ -20,3 +25,23 @@ __all__ = [
     "run_server",
     "running_server",
 ]
+_HOMES: Final = {
+    "ReindexReport": "reindexing",
+    "RunningServer": "runner",
+    "ServerSettings": "settings",
+    "ensure_key": "auth",
+    "reindex": "reindexing",
+    "run_server": "runner",
+    "running_server": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

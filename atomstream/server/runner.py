@@ -26,7 +26,7 @@ from atomstream.server.journal import Journal
 from atomstream.server.lifecycle import Lifecycle
 from atomstream.server.live.service import Live
 from atomstream.server.private import load_or_make_secret
-from atomstream.server.reindex import catch_up
+from atomstream.server.reindexing import catch_up
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signals import set_at_signals
 from atomstream.server.signing import SECRET_FILE, UrlSigner

@@ -142,8 +142,10 @@ class WorkerPool:
         return worker
 
     async def warm_up(self) -> None:
-        """Have the first worker running, which takes it a second, before it is needed."""
-        await self._workers[0].start()
+        """Have one more worker running than have streams, if there may be: a start takes it a second."""
+        idle = [worker for worker in self._workers if not worker.streams]
+        if idle:
+            await idle[0].start()
 
     def give_back(self, worker: WorkerProcess) -> None:
         """A stream is done with its worker."""

@@ -22,7 +22,7 @@ from atomstream.shard import frame_nbytes
 
 log = logging.getLogger("atomstream.server")
 WARM_UP_S: Final = 1.5
-"""After a start, before a worker is made ready: a server that lives no longer needs none."""
+"""After a start or a new stream, before a worker is made ready for the next: what lives no longer needs none."""
 KEPT_DESKS: Final = 64
 """Streams without an analysis under way whose results stay open, for whoever asks next."""
 
@@ -63,11 +63,18 @@ class Live:
                 continue
             await desk.take_up()
             self._end_if_over(desk)
-        self._warming = asyncio.create_task(self._warm_up(), name="atomstream analysis warm-up")
+        self._prepare_worker()
+
+    def _prepare_worker(self) -> None:
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._warm_up(), name="atomstream analysis warm-up")
 
     async def _warm_up(self) -> None:
         await asyncio.sleep(WARM_UP_S)
-        await self._pool.warm_up()
+        try:
+            await self._pool.warm_up()
+        except OSError:  # then the stream that needs it says so
+            log.exception("a worker for the analysis can't be started")
 
     async def desk(self, data_id: str) -> Desk:
         """The results of a stream; raises RefusedError 404 where there is none."""
@@ -93,6 +100,7 @@ class Live:
 
     async def _created(self, data_id: str) -> None:
         (await self.desk(data_id)).begin()
+        self._prepare_worker()
 
     async def _status_changed(self, changed: StatusChanged) -> None:
         if changed.status in ("success", "stream_error"):
