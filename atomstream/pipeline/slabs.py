@@ -7,6 +7,7 @@ for a while: so the last view decides, not a count of ours. Pages that were neve
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -36,7 +37,7 @@ class Slab:
         if spare.touched - used <= max(_NOTABLE, used * _WASTE):
             return run
         spare.worn = True
-        return Run(bytes(run.piece), run.lengths, run.checksums)
+        return replace(run, piece=bytes(run.piece))
 
 
 class SlabPool:

@@ -9,7 +9,7 @@ skippable frame of msgpack, which every Zarr reader passes over because it goes 
 from __future__ import annotations
 
 from atomstream.shard.decoding import ShardLayout, decode_shard, iter_frames
-from atomstream.shard.encoding import Run, ShardEncoder, assemble, crc32c_of, cut
+from atomstream.shard.encoding import Run, ShardEncoder, assemble
 from atomstream.shard.layout import (
     ABSENT,
     Buffer,
@@ -27,6 +27,7 @@ from atomstream.shard.layout import (
     run_bound,
 )
 from atomstream.shard.meta import META_MAGIC
+from atomstream.shard.pieces import crc32c_of, cut
 
 __all__ = [
     "ABSENT",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import reduce
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -15,30 +16,32 @@ from atomstream.compressors import FrameCompressor
 from atomstream.records import Chunk, Frames, Piece, Shard
 from atomstream.shard.layout import DTYPES, dtype_name, lay_out, pack_index, run_bound
 from atomstream.shard.meta import pack_meta
-
-_CRC_STEP: Final = 1 << 20
-"""Bytes between two chances for other threads: the checksum holds the GIL, 0.1 ms a MiB."""
+from atomstream.shard.pieces import Sum, crc32c_of
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Compressed frames one after the other: their bytes, each one's length, each one's content checksum."""
+    """Compressed frames one after the other: their bytes with the sum, each one's length and content checksum."""
 
     piece: Piece
+    sum: Sum
     lengths: tuple[int, ...]
     checksums: tuple[bytes, ...]
 
     @classmethod
     def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> Run:
         """Copy ``bodies`` to the start of ``memory``, which must have room for them."""
-        at, lengths, checksums = 0, [], []
+        at, crc, lengths, checksums = 0, 0, [], []
         for body in bodies:
             memory[at : at + len(body)] = body
+            crc = google_crc32c.extend(
+                crc, body
+            )  # here, between two frames: the rest holds the GIL for no long
             at += len(body)
             lengths.append(len(body))
             # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1).
             checksums.append(body[-4:])
-        return cls(memory[:at], tuple(lengths), tuple(checksums))
+        return cls(memory[:at], Sum(crc, at), tuple(lengths), tuple(checksums))
 
 
 class ShardEncoder:
@@ -77,13 +80,14 @@ def assemble(chunk: Chunk, runs: Sequence[Run], *, with_meta: bool = True) -> Sh
     lengths = [length for run in runs for length in run.lengths]
     index = pack_index(lay_out(sum(map(len, head)), lengths))
     pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
+    total = reduce(Sum.then, (_sum_of(head), *(run.sum for run in runs), _sum_of([index])))
     n, height, width = chunk.frames.shape
     return Shard(
         data_id=chunk.data_id,
         index=chunk.index,
         pieces=pieces,
-        nbytes=sum(map(len, pieces)),
-        crc32c=crc32c_of(pieces),
+        nbytes=total.nbytes,
+        crc32c=total.crc32c,
         dims=(n, height, width),
         dtype=dtype_name(chunk.frames),
         stamp=chunk.stamp,
@@ -110,29 +114,11 @@ def frame_views(frames: Frames) -> list[memoryview]:
     return [whole[k * size : (k + 1) * size] for k in range(len(frames))]
 
 
+def _sum_of(pieces: Sequence[Piece]) -> Sum:
+    return Sum(crc32c_of(pieces), sum(map(len, pieces)))
+
+
 def _digest(frames: Frames, checksums: Sequence[bytes]) -> bytes:
     # Of the frames' content checksums, so it depends on the frames alone and costs no second pass over them.
     about = f"{frames.shape}{frames.dtype.itemsize}".encode()
     return hashlib.blake2b(about + b"".join(checksums), digest_size=16).digest()
-
-
-def crc32c_of(pieces: Iterable[Piece]) -> int:
-    """The CRC-32C of the pieces' bytes joined."""
-    crc = 0
-    for piece in pieces:
-        for part in cut(piece, _CRC_STEP):
-            # It takes bytes and arrays, but no memoryview.
-            crc = google_crc32c.extend(
-                crc, part if isinstance(part, bytes) else np.frombuffer(part, dtype=np.uint8)
-            )
-    return crc
-
-
-def cut(piece: Piece, nbytes: int) -> Iterator[Piece]:
-    """The piece itself, or views of its parts of at most ``nbytes``."""
-    if len(piece) <= nbytes:
-        yield piece
-        return
-    view = memoryview(piece)
-    for at in range(0, len(view), nbytes):
-        yield view[at : at + nbytes]
