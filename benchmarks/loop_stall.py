@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from benchmarks.frames import frames_file
 from benchmarks.processes import work
-from benchmarks.report import Goal, Row
+from benchmarks.report import Goal, Row, Who
 from benchmarks.runner import Plan, main
 from benchmarks.sink import running_sink
 
@@ -29,9 +30,17 @@ def _rows(plan: Plan, size: tuple[int, int]) -> list[Row]:
         ]  # fmt: skip
     name = f"loop held longest, {size[0]}x{size[1]}"
     return [
-        Row(f"{name}, clock", "ms", {"ours": [1e3 * answer["wall_s"] for answer in answers]}, (Goal(5.0),)),
-        Row(f"{name}, processor time", "ms", {"ours": [1e3 * answer["cpu_s"] for answer in answers]}),
+        _row(f"{name}, clock", "wall_s", answers, Goal(5.0)),
+        _row(f"{name}, processor time", "cpu_s", answers),
     ]
+
+
+def _row(name: str, key: str, answers: list[dict[str, Any]], *goals: Goal) -> Row:
+    figures: dict[Who, list[float]] = {
+        "ours": [1e3 * answer["ours"][key] for answer in answers],
+        "bare": [1e3 * answer["bare"][key] for answer in answers],
+    }
+    return Row(name, "ms", figures, goals, "bare: a loop that only ticks beside zstd, a quarter as long")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atomstream.pipeline.gate import Permit
+from atomstream.pipeline.scheduling import compute_in_batches
 from atomstream.pipeline.slabs import SlabPool
 from atomstream.pipeline.spares import Buffer
 from atomstream.records import Chunk, Shard
@@ -165,6 +166,7 @@ class Encoder:
         return self._threads
 
     def _work(self) -> None:
+        compute_in_batches()
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next()) is not None:
             work, part = turn

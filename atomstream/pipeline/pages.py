@@ -1,4 +1,4 @@
-"""Page faults of a fresh buffer, taken by a thread that nobody waits for.
+"""The pages under buffers: the faults of a fresh one and the freeing of an old one, where nobody waits for them.
 
 Clearing one huge page holds whoever touches it first for 0.2 ms, on a virtual machine for 7 ms: each seventh
 frame of a fresh ``push_frame`` buffer felt that [measured]. Writing to pages beforehand would race with frames
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 _PAGE: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
+_DONTNEED: Final = 4
 
 
 def populate(buffer: npt.NDArray[np.uint8]) -> bool:
@@ -25,10 +26,22 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
 
     Releases the GIL. Others may write to the buffer meanwhile.
     """
+    return _advise(buffer, _POPULATE_WRITE)
+
+
+def discard(buffer: npt.NDArray[np.uint8]) -> bool:
+    """Give the pages of ``buffer``, whose bytes are lost, back to the system; False where that can't be.
+
+    Releases the GIL, which to free a large array does not.
+    """
+    return _advise(buffer, _DONTNEED)
+
+
+def _advise(buffer: npt.NDArray[np.uint8], advice: int) -> bool:
     start = -(-buffer.ctypes.data // _PAGE) * _PAGE
     length = (buffer.ctypes.data + buffer.nbytes - start) // _PAGE * _PAGE
     madvise = _madvise()
-    return madvise is not None and length > 0 and madvise(start, length, _POPULATE_WRITE) == 0
+    return madvise is not None and length > 0 and madvise(start, length, advice) == 0
 
 
 @cache

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.pipeline.gate import Gate
+from atomstream.pipeline.pages import discard
 
 Buffer = npt.NDArray[np.uint8]
 Kind = Literal["frames", "shard"]
@@ -81,10 +82,12 @@ class Spares:
             return (kind, nbytes) not in sizes and self._fit([*(s.touched for s in self._free), nbytes])
 
     def close(self) -> None:
-        """Let go of all, and of what still comes back."""
+        """Let go of all, and of what still comes back. Not for the loop's thread: half a GB takes a while."""
         self._closed = True
         self._absorb()
         with self._sorted_out():
+            for spare in self._free:
+                discard(spare.memory)
             self._free.clear()
 
     @contextmanager

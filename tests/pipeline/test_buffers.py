@@ -9,7 +9,7 @@ import pytest
 
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.pages import populate
+from atomstream.pipeline.pages import discard, populate
 from atomstream.pipeline.spares import Spares
 
 MIB = 1 << 20
@@ -32,6 +32,17 @@ def test_populate_brings_pages_and_keeps_bytes() -> None:
         pytest.skip("this kernel is older than Linux 5.14")
     assert resident_bytes() - before > BIG // 2
     assert (buffer[5 * MIB : 6 * MIB] == 7).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pages go when the array does")
+def test_discard_gives_pages_back() -> None:
+    """After discard a buffer's pages are the system's, and the buffer can be written to."""
+    buffer = np.full(BIG, 1, dtype=np.uint8)
+    before = resident_bytes()
+    assert discard(buffer)
+    assert before - resident_bytes() > BIG // 2
+    assert not buffer[BIG // 4 : BIG // 2].any()
+    buffer[:] = 2
 
 
 def resident_bytes() -> int:
