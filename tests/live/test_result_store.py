@@ -13,6 +13,7 @@ from live_server import Serve
 from wire_client import WireClient
 
 from atomstream.server.archive import StreamArchive
+from atomstream.server.live.plain import TIME
 from atomstream.server.live.record_log import RecordLog
 from atomstream.server.live.store import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultStore
 
@@ -174,4 +175,21 @@ def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None
     read = store.columns(0, 12)
     assert np.isnan(read["layers_grown"]).all()
     assert read["region_a"].tolist() == read["oscillations_counted"].tolist() == list(range(12))
+    store.close()
+
+
+def test_an_analysis_begun_anew_leaves_no_stale_number(archive: StreamArchive) -> None:
+    """Frames that are analysed once more, by another version, keep no number that it does not find."""
+    store = ResultStore(archive, FPS)
+    numbers = np.arange(12, dtype="<f4").tobytes()
+    times = np.arange(12, dtype="<f8").tobytes()
+    extra = {"profile": np.zeros(8, "<f4").tobytes(), "lines": {}}
+    both = dict.fromkeys(("layers_grown", "oscillations_counted"), numbers)
+    first = {**batch(0, random.Random(1)), **extra, "columns": {**both, TIME: times}}
+    assert store.add_batch(first, (), chunk=0, final=False) is not None
+    other = {**first, "columns": {"oscillations_counted": numbers, TIME: times}}
+    assert store.add_batch(other, (), chunk=0, final=False) is None  # told before
+    read = store.columns(0, 12)
+    assert np.isnan(read["layers_grown"]).all()
+    assert read["oscillations_counted"].tolist() == list(range(12))
     store.close()

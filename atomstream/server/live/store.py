@@ -124,7 +124,8 @@ class ResultStore:
 
     def add_batch(self, batch: Plain, user_events: Iterable[Plain], **facts: Any) -> Plain | None:
         """Store a batch: its message for the feed, or None for one that was recorded before."""
-        self.write_columns(batch)
+        anew = batch["start"] < self.analysed  # after a crash the same numbers, of another version others
+        (self.replace_columns if anew else self.write_columns)(batch)
         self.note_profiles(batch)
         if batch["fed"] <= (self._closed_at if facts.get("final") else self.fed) and not facts.get("again"):
             return None
