@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 5
+VERSION = 6
 
 
 def pack(thing: Any) -> Any:

@@ -35,7 +35,8 @@ class Fit:
     """A fitted model. Frequencies in Hz, ``decay`` in 1/s, times in s; ``phase`` in cycles at ``t_end``.
 
     ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
-    statistical, with the residuals' own correlation counted in. ``residual`` and ``wave`` (the oscillation), each (N,),
+    statistical, with the residuals' own correlation counted in. ``overtone`` is the second harmonic's amplitude in
+    units of the first's. ``residual`` and ``wave`` (the oscillation), each (N,),
     are those of the fitted samples.
     """
 
@@ -51,6 +52,7 @@ class Fit:
     t_end: float
     order: int = 1
     harmonic: bool = True
+    overtone: float = 0.0
     residual: F64 = field(default_factory=lambda: np.empty(0))
     wave: F64 = field(default_factory=lambda: np.empty(0))
 
@@ -158,6 +160,7 @@ def _describe(
         t_end=float(t[-1]),
         order=model.order,
         harmonic=model.harmonic,
+        overtone=math.hypot(*coefficients[model.order + 3 :]) / max(math.hypot(a, b), 1e-300),
         residual=noise,
         wave=design(t, frequency, decay, model)[:, model.order + 1 :] @ coefficients[model.order + 1 :],
     )

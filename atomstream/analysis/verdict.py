@@ -28,6 +28,10 @@ MAX_STAND_IN = 1.6
 STRONG_HARMONICS = 6
 """A turn modulates the light little at twice a harmonic above this one, so its side bands do not pull the rate."""
 
+MAX_OVERTONE = 4.0
+"""Where nearly all is in the second harmonic, that is what oscillates, twice as fast: a vibration of 6 Hz is no
+growth of 3 layers a second. Layers keep their first harmonic."""
+
 BAND_LIMIT = 1.4
 """Samples of a slow trace to one independent one, after the anti-alias filter."""
 
@@ -119,18 +123,20 @@ def refusal(window: Window, best: varpro.Fit) -> str:
     k = max(1, round(best.frequency / window.rotation_hz)) if window.rotation_hz else 0
     if 0 < k <= STRONG_HARMONICS and stand_in(window, best) > MAX_STAND_IN:
         return f"the oscillation lies too near to {k} times the rotation to be told from it; another speed would help"
-    rate = (len(window.t) - 1) / window.span_s
-    # five samples a period, so that its second harmonic is no alias
-    if best.frequency > 0.22 * rate:
-        return "the variation is faster than the trace can show; a higher frame rate would help"
     # drift bends into one or two fair oscillations easily, into three hardly
     need = 0.95 if best.cycles < 2.0 else 0.9 if best.cycles < 2.5 else 0.85 if best.cycles < 4.0 else 0.65
     if window.nuisance is not None:
         need = max(
             need, 0.9
         )  # at half the rate, the harmonics of turn and layers can stand in for each other
-    if explained(window, best) < need or not is_significant(window, best):
+    if explained(window, best) < need:
         return f"no clear oscillation: the best fit explains {100 * max(0.0, best.r2):.0f} % of the variation"
+    if not is_significant(window, best):
+        return "no clear oscillation: noise alone could show as much in so few samples"
+    rate = (len(window.t) - 1) / window.span_s
+    # five samples a period, so that its second harmonic is no alias
+    if best.frequency > 0.22 * rate or (window.nuisance is None and best.overtone > MAX_OVERTONE):
+        return "the variation is faster than the trace can show; a higher frame rate would help"
     flat = varpro.detrended(window.t, window.y, 0, window.nuisance)
     if is_two_level(flat, best.r2):
         return "the trace switches between two levels (a shutter or an exposure step), it does not oscillate"

@@ -42,6 +42,26 @@ def test_under_one_and_a_half_oscillations_says_what_would_help() -> None:
     assert " s more would help" in answer.rate.why
 
 
+@pytest.mark.parametrize("hz", [4.6, 5.0, 5.5, 6.0, 7.0])
+@pytest.mark.parametrize("seconds", [10, 40])
+def test_a_vibration_is_no_growth_of_half_its_rate(hz: float, seconds: float) -> None:
+    """What is too fast for the trace has no rate, and above all not that of its second half."""
+    t = np.arange(0, seconds, 0.05)
+    y = np.sin(2 * np.pi * hz * t) + np.random.default_rng(1).normal(0, 0.02, len(t))
+    answer = analyse_trace(t, y)
+    assert answer.rate.value is None
+    assert "a higher frame rate would help" in answer.rate.why
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_noise_is_not_blamed_on_the_camera(seed: int) -> None:
+    """Where there is only noise, nobody is told to film faster."""
+    t = np.arange(0, (2, 4, 10)[seed % 3], 0.05)
+    answer = analyse_trace(t, np.random.default_rng(seed).normal(0, 1, len(t)))
+    assert answer.rate.value is None
+    assert "frame rate" not in answer.rate.why
+
+
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("kind", ["white", "wander"])
 def test_noise_has_no_rate(seed: int, kind: str) -> None:
