@@ -34,9 +34,8 @@ class Run:
         at, crc, lengths, checksums = 0, 0, [], []
         for body in bodies:
             memory[at : at + len(body)] = body
-            crc = google_crc32c.extend(
-                crc, body
-            )  # here, between two frames: the rest holds the GIL for no long
+            # Between two frames, for it holds the GIL: over a whole shard at once others would wait for long.
+            crc = google_crc32c.extend(crc, body)
             at += len(body)
             lengths.append(len(body))
             # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1).

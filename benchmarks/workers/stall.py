@@ -59,8 +59,7 @@ async def tick(seconds: float, source: np.ndarray) -> None:
     threads = [threading.Thread(target=compress, args=(source, over)) for _ in range(os.cpu_count() or 1)]
     for thread in threads:
         thread.start()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:  # noqa: ASYNC110  (nothing to wait for)
+    for _ in range(round(seconds / TICK_S)):
         await asyncio.sleep(TICK_S)
     over.set()
     for thread in threads:
