@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from atomstream.compressors import TOLERANCE, FrameCompressor
+from atomstream import compressors
+from atomstream.compressors import TOLERANCE, FrameCompressor, literals_only
 
 
 def noisy(rng: np.random.Generator) -> np.ndarray:
@@ -56,11 +57,52 @@ def test_the_choice_follows_the_picture() -> None:
     assert max(map(len, compressor.compress([pattern] * 2))) <= plain * (1 + TOLERANCE)
 
 
+def uneven(rng: np.random.Generator) -> np.ndarray:
+    mean = np.where(np.arange(480)[:, None] // 160 % 2, 4, 60)
+    return np.clip(rng.normal(mean, np.sqrt(mean), (480, 640)), 0, 255).astype(np.uint8)
+
+
 def test_parts_of_a_picture_have_their_own_code() -> None:
     """A picture whose brightness differs from part to part becomes smaller than at zstd's own level 1."""
-    rng = np.random.default_rng(4)
-    mean = np.where(np.arange(480)[:, None] // 160 % 2, 4, 60)
-    frame = np.clip(rng.normal(mean, np.sqrt(mean), (480, 640)), 0, 255).astype(np.uint8)
-    view = frame.data.cast("B")
+    view = uneven(np.random.default_rng(4)).data.cast("B")
     plain = len(zstandard.ZstdCompressor(level=1, write_checksum=True).compress(view))
     assert len(next(FrameCompressor(1).compress([view]))) < 0.95 * plain
+
+
+def test_nothing_is_searched_for_in_noise() -> None:
+    """A noisy picture is one of literals alone, and no larger for it than with matches."""
+    view = uneven(np.random.default_rng(5)).data.cast("B")
+    body = next(FrameCompressor(1).compress([view]))
+    assert body == literals_only()(view)
+    assert len(body) <= len(compressors._fast(6)(view)) * 1.001
+
+
+def _absent() -> None:
+    raise ImportError("no zstd here")
+
+
+class _Refusing:
+    """The standard library's module over a zstd that does not know the parameter."""
+
+    class ZstdError(Exception):
+        pass
+
+    def __init__(self, error: type[Exception] = ValueError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> object:
+        raise self._error(name)
+
+
+@pytest.mark.parametrize("module", [_absent, _Refusing, lambda: _Refusing(_Refusing.ZstdError)])
+def test_where_a_search_cannot_be_left_out_frames_are_the_same(
+    module: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python without zstd, or a zstd that refuses the parameter, makes frames as readable and with equal ends."""
+    view = repeating(np.random.default_rng(6)).data.cast("B")
+    usual = literals_only()(view)
+    monkeypatch.setattr(compressors, "_standard_module", module)
+    body = FrameCompressor(1).checksum(view), literals_only()(view)
+    assert zstandard.ZstdDecompressor().decompress(body[1]) == view
+    assert body[0] == body[1][-4:] == usual[-4:]
+    assert body[1] != usual
