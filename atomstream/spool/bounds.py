@@ -68,6 +68,8 @@ class Bounds:
         self._disk = disk
         self.max_bytes = self._default_max_bytes() if max_bytes is None else max_bytes
         self.min_free_bytes = min_free_bytes
+        self.roomy = False
+        """Whether at least half of the room was free when last looked at."""
 
     def used_bytes(self) -> int:
         """Bytes of all records under the root, of all processes."""
@@ -88,7 +90,7 @@ class Bounds:
             account.charge(nbytes)
 
     def _check_room(self, nbytes: int) -> None:
-        used = self.used_bytes()
+        used, self.roomy = self.used_bytes(), False
         if used and used + nbytes > self.max_bytes:
             raise SpoolFullError(
                 f"The spool {self.root} is full: it holds {used / 1e6:.0f} MB, a record of {nbytes / 1e6:.1f} MB "
@@ -96,6 +98,7 @@ class Bounds:
                 "memory; room comes back as uploads are confirmed."
             )
         free = self.free_bytes()
+        self.roomy = 2 * (used + nbytes) <= self.max_bytes and free - nbytes >= 2 * self.min_free_bytes
         if free - nbytes < self.min_free_bytes:
             raise SpoolFullError(
                 f"The disk under the spool {self.root} has {free / 1e6:.0f} MB free, and spool_min_free_bytes "

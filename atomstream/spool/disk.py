@@ -59,6 +59,10 @@ class Disk:
             raise
         return fd
 
+    def reopen(self, path: Path) -> int:
+        """A descriptor for writing over an existing file from its start; what is not written over stays."""
+        return os.open(path, os.O_WRONLY | _OPEN_FLAGS)
+
     def cut(self, fd: int, position: int) -> None:
         """Cut the file off at ``position`` and write on from there."""
         os.ftruncate(fd, position)
@@ -186,18 +190,19 @@ def _write_rest(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece]) -> None:
+def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece], *, over: Path | None = None) -> None:
     """Put a file in place whole or not at all, so that it survives a power cut once this returns.
 
-    Written beside it under a temporary name, synced, renamed, the folder synced. On an error before the
-    rename ``target`` is what it was.
+    Written beside it under a temporary name, or over the file ``over`` of such a name, synced, renamed, the folder
+    synced. On an error before the rename ``target`` is what it was, and ``over`` is gone.
 
     Raises:
         OSError: what the disk said.
     """
-    temporary = target.with_name(target.name + TEMP_SUFFIX)
+    temporary = over or target.with_name(target.name + TEMP_SUFFIX)
+    write = _write_new if over is None else _write_over
     try:
-        _write_synced(disk, temporary, pieces)
+        write(disk, temporary, pieces)
         disk.rename(temporary, target)
     except BaseException:
         with suppress(OSError):
@@ -206,14 +211,28 @@ def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece]) -> None:
     disk.sync_folder(target.parent)
 
 
-def _write_synced(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+def _write_new(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
     fd = disk.create(path)
     try:
-        disk.reserve(fd, sum(memoryview(piece).nbytes for piece in pieces))
+        disk.reserve(fd, _nbytes(pieces))
         disk.write(fd, pieces)
         disk.sync(fd)
     finally:
         disk.close(fd)
+
+
+def _write_over(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+    fd = disk.reopen(path)
+    try:
+        disk.write(fd, pieces)
+        disk.cut(fd, _nbytes(pieces))
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+
+
+def _nbytes(pieces: Sequence[Piece]) -> int:
+    return sum(memoryview(piece).nbytes for piece in pieces)
 
 
 @contextmanager

@@ -7,6 +7,7 @@
       <hash of the endpoint>/<data_id>/
         stream.json  journal  usage  lock
         chunk-00000012.rec              a record
+        spare-3.rec.tmp                 a delivered record's file, to be written over
         chunk-00000012.stored           settled, but the full disk had no room to say so in the journal
         quarantine/chunk-00000007.rec
 """
@@ -33,7 +34,7 @@ ROOT_LOCK: Final = "root.lock"
 _TEMP: Final = re.escape(TEMP_SUFFIX)
 _RECORD: Final = re.compile(r"chunk-(\d{8})\.rec")
 _MARK: Final = re.compile(r"chunk-(\d{8})\.(stored|dropped|purged)")
-_TEMPORARY: Final = re.compile(rf"(chunk-\d{{8}}\.rec|{re.escape(MANIFEST)}|{JOURNAL}){_TEMP}")
+_TEMPORARY: Final = re.compile(rf"(chunk-\d{{8}}\.rec|spare-\d+\.rec|{re.escape(MANIFEST)}|{JOURNAL}){_TEMP}")
 _ENDPOINT: Final = re.compile(r"[0-9a-f]{16}")
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _HASHED: Final = re.compile(r"~[0-9a-f]{32}")
@@ -65,6 +66,11 @@ def mark_name(index: int, kind: str) -> str:
     return f"chunk-{index:08d}.{kind}"
 
 
+def spare_name(number: int) -> str:
+    """The file of a delivered record that the next one is written over; a temporary one as half-written ones are."""
+    return f"spare-{number}.rec{TEMP_SUFFIX}"
+
+
 def stream_folders(root: Path) -> Iterator[Path]:
     """All folders under ``root`` that have the names of streams, in order."""
     for endpoint in _folders(root):
@@ -87,7 +93,7 @@ def marks_in(folder: Path) -> list[tuple[int, str]]:
 
 
 def temporaries_in(folder: Path) -> list[Path]:
-    """Our half-written files in a folder: left by a process that died."""
+    """Our half-written and spare files in a folder: of no use to whoever opens it."""
     return [Path(entry.path) for entry in _files(folder) if _TEMPORARY.fullmatch(entry.name)]
 
 

@@ -77,13 +77,17 @@ def record_nbytes(head: RecordHead) -> int:
     return len(pack_head(head)) + head.nbytes
 
 
-def write_record(disk: Disk, path: Path, head: RecordHead, pieces: Sequence[Piece]) -> None:
+def write_record(
+    disk: Disk, path: Path, head: RecordHead, pieces: Sequence[Piece], *, over: Path | None = None
+) -> None:
     """Put the record at ``path``, whole or not at all; it survives a power cut once this returns.
+
+    It is written over the file ``over``, where one is given, which is gone afterwards.
 
     Raises:
         OSError: what the disk said; nothing is left behind as far as the disk allows.
     """
-    write_whole(disk, path, [pack_head(head), *pieces])
+    write_whole(disk, path, [pack_head(head), *pieces], over=over)
 
 
 def pack_head(head: RecordHead) -> bytes:

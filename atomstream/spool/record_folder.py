@@ -15,6 +15,7 @@ from atomstream.spool.bounds import Account, Bounds
 from atomstream.spool.disk import Disk, disk_errors
 from atomstream.spool.names import QUARANTINE, mark_name, marks_in, record_name, records_in, temporaries_in
 from atomstream.spool.record import RecordHead, checked_head, read_windows, record_nbytes, write_record
+from atomstream.spool.spare_files import SpareFile, SpareFiles
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class RecordFolder:
         self._data_id = data_id
         self._bounds = bounds
         self._account = account
+        self._spares = SpareFiles(disk, folder, account)
 
     def sizes(self) -> dict[int, int]:
         """Index and file size of each record that is not in quarantine."""
@@ -58,14 +60,28 @@ class RecordFolder:
             raise ValueError(f"A chunk of stream {shard.data_id!r} in the spool of {self._data_id!r}.")
         head = RecordHead.of(shard)
         chunk = SpooledChunk(shard.index, record_nbytes(head), self.path(shard.index), head)
-        self._bounds.charge(self._account, chunk.nbytes)
+        spare = self._charge(chunk)
+        before = spare.nbytes if spare else 0
         try:
             with disk_errors(f"write chunk {shard.index} of stream {self._data_id}", chunk.path):
-                write_record(self._disk, chunk.path, head, shard.pieces)
+                write_record(self._disk, chunk.path, head, shard.pieces, over=spare.path if spare else None)
         except BaseException:
-            self._withdraw(chunk)
+            self._withdraw(chunk, max(before, chunk.nbytes))
             raise
+        if before > chunk.nbytes:
+            self._account.credit(before - chunk.nbytes)
         return chunk
+
+    def _charge(self, chunk: SpooledChunk) -> SpareFile | None:
+        """Charge for what a record takes beyond the spare file that it gets, if there is one."""
+        spare = self._spares.take()
+        try:
+            self._bounds.charge(self._account, max(0, chunk.nbytes - (spare.nbytes if spare else 0)))
+        except BaseException:
+            if spare is not None:  # it may be what the room is missing for
+                self._spares.discard(spare.path)
+            raise
+        return spare
 
     def chunk(self, index: int) -> SpooledChunk:
         """The record of chunk ``index``, its header checked. Raises RecordCorruptError, SpoolError."""
@@ -80,6 +96,19 @@ class RecordFolder:
         """Remove the record, wherever it is. Its end is in the journal, so a refusal is only logged."""
         for path in (self.path(index), self._aside / record_name(index)):
             self._remove(path)
+
+    def recycle(self, index: int) -> None:
+        """Remove a stored record, and keep its file for the next one where there is plenty of room.
+
+        Not for one that somebody may still be sending: its bytes will change.
+        """
+        if self._bounds.roomy:
+            self._spares.keep(self.path(index))
+        self.remove(index)
+
+    def close(self) -> None:
+        """Remove what was only kept for further records."""
+        self._spares.clear()
 
     def mark(self, index: int, kind: str) -> bool:
         """Say on a full disk what became of a record, durably, and free its bytes.
@@ -145,12 +174,12 @@ class RecordFolder:
         """Where the record of chunk ``index`` is, or would be."""
         return self.folder / record_name(index)
 
-    def _withdraw(self, chunk: SpooledChunk) -> None:
+    def _withdraw(self, chunk: SpooledChunk, charged: int) -> None:
         # It may have its name while its folder could not be synced: then it is not durable, and must not
         # come back later as a chunk that its owner meanwhile gave up.
         with suppress(OSError):
             self._disk.unlink(chunk.path)
-            self._account.credit(chunk.nbytes)
+            self._account.credit(charged)
 
     def _remove(self, path: Path) -> None:
         try:

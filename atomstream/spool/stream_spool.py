@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -136,11 +136,11 @@ class StreamSpool:
 
     def forget(self, index: int) -> None:
         """The server has the chunk: say so in the journal, durably, then remove its record."""
-        self._settle(Entry("stored", index))
+        self._settle(Entry("stored", index), self._files.recycle)
 
     def discard(self, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
         """Give the chunk up: the journal says why, durably, then its record goes."""
-        self._settle(Entry(kind, index, reason=reason))
+        self._settle(Entry(kind, index, reason=reason), self._files.remove)
 
     def quarantine(self, index: int, reason: str) -> None:
         """Put the chunk's record aside under its name: it can't be delivered as it is."""
@@ -214,12 +214,13 @@ class StreamSpool:
         if self._closed or os.getpid() != self._owner:
             return
         self._closed = True
+        self._files.close()
         try:
             self.journal.close()
         finally:
             self._tenancy.lock.release()
 
-    def _settle(self, entry: Entry) -> None:
+    def _settle(self, entry: Entry, remove: Callable[[int], None]) -> None:
         index = entry.index
         with self._alone_with(index):
             try:
@@ -233,7 +234,7 @@ class StreamSpool:
                     self._files.unmark(index, entry.kind)
             self._set_settled(index, True)
             self._drop_record(index)
-            self._files.remove(index)
+            remove(index)
 
     def _note_end(self, entry: Entry) -> None:
         # An entry that was refused may stand in the file all the same (its fsync failed, not its write).

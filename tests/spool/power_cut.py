@@ -61,6 +61,11 @@ class LoggingDisk(Disk):
         self.log.append(("cut", self._at[path], position))
         return fd
 
+    def reopen(self, path: Path) -> int:
+        fd = super().reopen(path)
+        self._files[fd] = (self._at[path], 0)
+        return fd
+
     def cut(self, fd: int, position: int) -> None:
         super().cut(fd, position)
         if fd in self._files:

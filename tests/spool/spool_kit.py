@@ -90,6 +90,9 @@ class FaultyDisk(Disk):
     def open_at(self, path: Path, position: int) -> int:
         return self._do("open_at", lambda: super(FaultyDisk, self).open_at(path, position), lambda: None)
 
+    def reopen(self, path: Path) -> int:
+        return self._do("reopen", lambda: super(FaultyDisk, self).reopen(path), lambda: None)
+
     def cut(self, fd: int, position: int) -> None:
         self._do("cut", lambda: super(FaultyDisk, self).cut(fd, position))
 

@@ -30,6 +30,8 @@ def life(root: Path, disk: LoggingDisk) -> None:
         stream.journal.append(Entry("accepted", index, shard(index).digest))
         _told(disk, "put", index, lambda i=index: stream.put(shard(i)))
     _told(disk, "forget", 0, lambda: stream.forget(0))
+    stream.journal.append(Entry("accepted", 6, shard(6).digest))
+    _told(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
     _told(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
     # A process killed between writing "stored" and syncing it: the next one must sync before it removes.
     disk.told("forget begins", 5)
@@ -40,7 +42,7 @@ def life(root: Path, disk: LoggingDisk) -> None:
     _told(disk, "requeue", 1, lambda: again.requeue(1))
     _told(disk, "put", 4, lambda: again.put(shard(4)))
     again.journal.append_durable(Entry("finalizing"))
-    for index in (1, 3, 4):
+    for index in (1, 3, 4, 6):
         _told(disk, "forget", index, lambda i=index: again.forget(i))
     again.journal.append_durable(Entry("ended"))
     disk.told("removal begins", -1)
@@ -56,7 +58,7 @@ def _told(disk: LoggingDisk, what: str, index: int, act: Callable[[], Any]) -> A
 
 def allowed(told: list[tuple[str, int]]) -> dict[int, set[str]]:
     """Which states each chunk may be in after a cut at this moment."""
-    states: dict[int, set[str]] = {index: {"none"} for index in range(6)}
+    states: dict[int, set[str]] = {index: {"none"} for index in range(7)}
     for what, index in told:
         verb = what.removesuffix(" begins")
         if verb not in STATES:

@@ -28,7 +28,7 @@ from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.spool import Entry, Spool, SpoolStatus, Written
 from atomstream.spool.bounds import MAX_DEFAULT_BYTES, usage_of
 from atomstream.spool.disk import Disk
-from atomstream.spool.names import endpoint_folder, stream_folder
+from atomstream.spool.names import endpoint_folder, record_bytes, stream_folder
 from atomstream.spool.record import RecordHead, record_nbytes
 
 RECORD = max(record_nbytes(RecordHead.of(shard(index))) for index in range(12))
@@ -150,7 +150,7 @@ def test_the_count_survives_everything(tmp_path: Path) -> None:
         disk.heal()
     for index in range(0, 12, 2):
         stream.forget(index)
-    assert usage_of(stream.folder) == stream.pending_bytes() > 0
+    assert usage_of(stream.folder) == record_bytes(stream.folder) > 0
     stream.close()
     for damage in (b"", b"x" * 12, bytes(12), os.urandom(12)):
         (stream.folder / "usage").write_bytes(damage)
@@ -263,7 +263,7 @@ def test_status(tmp_path: Path) -> None:
     status = spool.status()
     assert set(status) == set(get_type_hints(SpoolStatus))
     assert (status["dir"], status["max_bytes"], status["min_free_bytes"]) == (str(tmp_path), 123_456, 7)
-    assert status["bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("chunk-*"))
+    assert status["bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*.rec*"))
     assert status["free_bytes"] > 0
     assert status["chunks_spooled"] == status["chunks_uploaded"] + status["chunks_not_uploaded"] == 6
     assert (status["chunks_uploaded"], status["chunks_dropped"], status["chunks_failed"]) == (1, 1, 1)
