@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from benchmarks.processes import started
+
+LOOK_BYTES: Final = 256 << 10
+"""Of a body, before the sink wakes up for it: at each packet it would interrupt the client that it measures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._socket = transport.get_extra_info("socket")
+        self._awaited = 1
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._server.memory  # of all connections: what came is looked at before the next one is read
@@ -89,6 +96,14 @@ class Connection(asyncio.BufferedProtocol):
         at = 0
         while at < nbytes:
             at += self._take_body(nbytes - at) if self._left else self._take_head(at, nbytes)
+        self._await(max(1, min(self._left, LOOK_BYTES)))
+
+    def _await(self, nbytes: int) -> None:
+        """Let the system wake us only for so many bytes, where it can."""
+        if nbytes != self._awaited:
+            self._awaited = nbytes
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
 
     def _take_body(self, nbytes: int) -> int:
         taken = min(self._left, nbytes)
