@@ -25,6 +25,12 @@ LOOK_BYTES: Final = 256 << 10
 """Of a body, before the sink wakes up for it: at each packet it would interrupt the client that it measures."""
 
 
+HEAD_BYTES: Final = 64 << 10
+END: Final = b"\r\n\r\n"
+DISCARD: Final = socket.MSG_TRUNC if sys.platform == "linux" else 0
+"""Linux throws away what it would else copy to us (man 7 tcp)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sink:
     """A running sink."""
@@ -68,61 +74,62 @@ class Server:
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()
-        listening = await loop.create_server(lambda: Connection(self), "127.0.0.1", 0)
-        print(listening.sockets[0].getsockname()[1], flush=True)
-        await listening.serve_forever()
+        with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+            listening.setblocking(False)
+            print(listening.getsockname()[1], flush=True)
+            while True:
+                client, _ = await loop.sock_accept(listening)
+                Connection(self, loop, client)
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection:
     """HTTP/1.1 as clients of an upload speak it: requests with a Content-Length, one after the other."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
         self._server = server
+        self._loop = loop
+        self._socket = client
         self._head = b""
         self._left = 0
         self._uploads = False
         self._reply = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._socket = transport.get_extra_info("socket")
         self._awaited = 1
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        loop.add_reader(client, self._ready)
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._server.memory  # of all connections: what came is looked at before the next one is read
+    def _ready(self) -> None:
+        try:
+            came = self._read_body() if self._left else self._read_head()
+        except BlockingIOError:
+            return
+        except ConnectionError:  # a client may go in the middle
+            came = 0
+        if came:
+            self._await(max(1, min(self._left, LOOK_BYTES)))
+        else:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
 
-    def buffer_updated(self, nbytes: int) -> None:
-        at = 0
-        while at < nbytes:
-            at += self._take_body(nbytes - at) if self._left else self._take_head(at, nbytes)
-        self._await(max(1, min(self._left, LOOK_BYTES)))
-
-    def _await(self, nbytes: int) -> None:
-        """Let the system wake us only for so many bytes, where it can."""
-        if nbytes != self._awaited:
-            self._awaited = nbytes
-            with suppress(OSError):
-                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
-
-    def _take_body(self, nbytes: int) -> int:
-        taken = min(self._left, nbytes)
-        self._left -= taken
-        self._server.nbytes += taken if self._uploads else 0
-        if not self._left:
-            self._transport.write(self._reply)
+    def _read_body(self) -> int:
+        nbytes = min(self._left, len(self._server.memory))
+        taken = self._socket.recv_into(self._server.memory, nbytes, DISCARD)
+        self._take(taken)
         return taken
 
-    def _take_head(self, start: int, end: int) -> int:
-        """Read a head as far as it is there; how many of the bytes were its own."""
-        before = len(self._head)
-        self._head += self._server.memory[start:end]
-        head, found, _ = self._head.partition(b"\r\n\r\n")
-        if not found:
-            return end - start
-        self._head = b""
-        self._begin(head.decode("latin-1"))
-        return len(head) + len(found) - before
+    def _take(self, nbytes: int) -> None:
+        self._left -= nbytes
+        self._server.nbytes += nbytes if self._uploads else 0
+        if not self._left:
+            self._socket.send(self._reply)
+
+    def _read_head(self) -> int:
+        data = self._socket.recv(HEAD_BYTES)
+        self._head += data
+        while not self._left and (found := self._head.find(END)) >= 0:
+            head, self._head = self._head[:found], self._head[found + len(END) :]
+            self._begin(head.decode("latin-1"))
+        return len(data)
 
     def _begin(self, head: str) -> None:
         request, *lines = head.split("\r\n")
@@ -136,13 +143,21 @@ class Connection(asyncio.BufferedProtocol):
         self._reply = (
             f"HTTP/1.1 200 OK\r\n{kind}{more}Content-Length: {len(payload)}\r\n\r\n{payload}".encode()
         )
-        self._left = int(headers.get("content-length", "0"))
         self._uploads = method == "PUT"
-        if self._server.hold and self._uploads:
+        if self._uploads and self._server.hold:
             self._reply = b""
-            self._transport.pause_reading()
-        if not self._left:
-            self._transport.write(self._reply)
+            self._loop.remove_reader(self._socket)
+        self._left = int(headers.get("content-length", "0"))
+        come = min(self._left, len(self._head))
+        self._head = self._head[come:]
+        self._take(come)
+
+    def _await(self, nbytes: int) -> None:
+        """Let the system wake us only for so many bytes, where it can."""
+        if nbytes != self._awaited:
+            self._awaited = nbytes
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, nbytes)
 
 
 if __name__ == "__main__":

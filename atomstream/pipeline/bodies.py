@@ -12,7 +12,7 @@ from atomstream.records import Piece
 from atomstream.shard import cut
 from atomstream.spool import StreamSpool
 
-CUT_BYTES: Final = 256 << 10
+CUT_BYTES: Final = 512 << 10
 """About what a socket takes at once: the rest of a larger write would be copied, and moved at each send."""
 
 
