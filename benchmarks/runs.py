@@ -16,8 +16,9 @@ from benchmarks.venvs import ACQUIRE, PEER, python_of
 
 Answer = dict[str, Any]
 Size = tuple[int, int]
-GB_OURS = 3.0
-"""Raw frames of one of our unpaced runs; a slower program gets fewer."""
+GB_OURS = 6.0
+"""Raw frames of one of our unpaced runs, some seconds of them; a slower program gets fewer."""
+GB_OTHERS = 1.0
 
 
 def pythons() -> dict[Who, Path | None]:
@@ -56,7 +57,7 @@ def _one_unpaced(plan: Plan, size: Size, who: Who, python: Path, sink: Sink, k: 
 
 def chunk_count(plan: Plan, size: Size, who: Who) -> int:
     """Chunks of an unpaced run, so that each program takes some seconds."""
-    gb = GB_OURS if who == "ours" else GB_OURS / 3
+    gb = GB_OURS if who == "ours" else GB_OTHERS
     return 2 if plan.quick else max(3, round(gb * 1e9 / (plan.chunk * size[0] * size[1])))
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atomstream.pipeline.gate import Permit
-from atomstream.pipeline.scheduling import compute_in_batches
+from atomstream.pipeline.scheduling import compute_in_batches, keep_to_a_core
 from atomstream.pipeline.slabs import SlabPool
 from atomstream.pipeline.spares import Buffer
 from atomstream.records import Chunk, Shard
@@ -123,7 +123,9 @@ class Encoder:
         self.promised = 0
         """Bytes that slices not yet begun may become: under permit already, though nothing holds them."""
         self._threads = [
-            threading.Thread(target=self._work, name=f"atomstream-encoder-{k}", daemon=True)
+            threading.Thread(
+                target=self._work, args=(k, threads), name=f"atomstream-encoder-{k}", daemon=True
+            )
             for k in range(threads)
         ]
         for thread in self._threads:
@@ -165,8 +167,9 @@ class Encoder:
             self._ready.notify_all()
         return self._threads
 
-    def _work(self) -> None:
+    def _work(self, number: int, threads: int) -> None:
         compute_in_batches()
+        keep_to_a_core(number, threads)
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next()) is not None:
             work, part = turn

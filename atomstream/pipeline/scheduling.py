@@ -17,3 +17,18 @@ def compute_in_batches() -> None:
         with suppress(OSError):  # a sandbox may refuse it
             if os.sched_getscheduler(0) == os.SCHED_OTHER:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def keep_to_a_core(number: int, threads: int) -> None:
+    """Give the calling thread, the ``number``-th (from 0) of ``threads``, a core of its own where there are as many.
+
+    The rest of a pipeline wakes and sleeps a thousand times a second, and a busy machine's scheduler leaves two
+    encoders on one core for milliseconds while the other idles: 3 per cent of all time (Linux, two cores). An encoder
+    that finds its core taken loses nothing, for the others take the slices that it does not. Where there are more
+    cores than encoders, the scheduler knows better.
+    """
+    if sys.platform == "linux" and threads > 1:
+        with suppress(OSError):
+            cores = sorted(os.sched_getaffinity(0))
+            if len(cores) == threads:
+                os.sched_setaffinity(0, {cores[number]})

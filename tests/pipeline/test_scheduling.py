@@ -1,4 +1,4 @@
-"""Encoder threads tell the system that they compute; nobody else's scheduling is touched."""
+"""Encoder threads tell the system that they compute, and where; nobody else's scheduling is touched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from atomstream.pipeline.scheduling import compute_in_batches
+import pytest
+
+from atomstream.pipeline.scheduling import compute_in_batches, keep_to_a_core
 
 
 def policy() -> str:
@@ -54,3 +56,39 @@ def test_a_computing_thread_is_a_batch_thread() -> None:
 def test_a_chosen_policy_stays() -> None:
     """Who runs a process as idle, or in real time, keeps that."""
     assert policies(be_idle, compute_in_batches) == 2 * [on_linux("idle")]
+
+
+def cores_of_threads(threads: int, usable: set[int]) -> list[set[int]]:
+    """Where each of ``threads`` computing threads may run in a process that may run on ``usable``."""
+    if sys.platform != "linux":
+        return []
+    seen: list[set[int]] = []
+
+    def work(number: int) -> None:
+        os.sched_setaffinity(0, usable)
+        keep_to_a_core(number, threads)
+        seen.append(os.sched_getaffinity(0))
+
+    for number in range(threads):
+        thread = threading.Thread(target=work, args=(number,))
+        thread.start()
+        thread.join()
+    return seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
+def test_as_many_encoders_as_cores_have_one_each() -> None:
+    """Each of them has a core of its own, among those that the process may use; the process keeps all of its own."""
+    usable = os.sched_getaffinity(0)
+    seen = cores_of_threads(len(usable), usable)
+    assert sorted(map(len, seen)) == [1] * len(usable)
+    assert set().union(*seen) == usable
+    assert os.sched_getaffinity(0) == usable
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
+def test_other_numbers_of_encoders_go_where_there_is_room() -> None:
+    """With fewer or more encoders than cores the system places them."""
+    usable = os.sched_getaffinity(0)
+    for threads in (1, len(usable) + 1):
+        assert cores_of_threads(threads, usable) == [usable] * threads
