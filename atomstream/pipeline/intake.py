@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -82,13 +82,41 @@ class Intake:
         permit = await self.enter(stream, nbytes)
         if permit is None:
             return self.refuse(stream, offer.index)
-        index = await self._in_thread(lambda: self._land(stream, offer, permit))
+        index = await self._landed(stream, offer, permit)
         if index is None and offer.index is not None:
             # Another push of the same index was accepted while this one waited or copied.
             await self._compare(stream, offer.index, offer.frames)
         if index is not None and self._settings.durability == "disk":
             await stream.ledger.pulse.until(lambda: stream.ledger.is_safe(index))
         return index
+
+    def start_push(self, stream: Stream, offer: Offer) -> Future[bool] | None:
+        """Begin :meth:`push` of a new chunk without the loop, from any thread: whether it was taken.
+
+        False where it would have had to wait, or its index became known meanwhile: then ask :meth:`push`, as where
+        this returns None. Errors as there. What was begun goes on, whatever becomes of its future.
+        """
+        if self._settings.durability != "memory" or offer.index is None or stream.ledger.knows(offer.index):
+            return None
+        nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
+        taken: Future[bool] = Future()
+        try:
+            self._copiers.submit(self._take, stream, offer, nbytes, taken)
+        except RuntimeError:  # shut down meanwhile: push says what is to be said
+            return None
+        return taken
+
+    def _take(self, stream: Stream, offer: Offer, nbytes: int, taken: Future[bool]) -> None:
+        try:
+            permit = self._gate.try_enter(stream.spec.data_id, nbytes)
+            if permit is None:
+                taken.set_result(False)
+            else:
+                self._land(stream, offer, permit, lambda index: taken.set_result(index is not None))
+        except BaseException as error:
+            if taken.done():
+                raise
+            taken.set_exception(error)
 
     async def enter(self, stream: Stream, nbytes: int, *, filling: bool = False) -> Permit | None:
         """A permit for ``nbytes``; None where the policy is to drop the newest.
@@ -164,8 +192,11 @@ class Intake:
             self._keeper.discard(stream, index, "dropped", reason)
             log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
 
-    def _land(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
-        """In a thread: copy, accept and hand to the encoder."""
+    def _land(self, stream: Stream, offer: Offer, permit: Permit, tell: Callable[[int | None], None]) -> None:
+        """In a thread: copy, accept, tell the caller, hand to the encoder.
+
+        In this order: once encoders are at work on all cores, who was waiting for this waits milliseconds more.
+        """
         frames, buffer = offer.frames, None
         try:
             if offer.copy or not frames.flags.c_contiguous:
@@ -180,10 +211,26 @@ class Intake:
             raise
         if index is None:
             self._give_back(permit, buffer)
-            return None
+            tell(None)
+            return
+        tell(index)
         chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
         self._encoder.submit(Job(chunk, permit, buffer, with_meta=stream.spec.announced))
-        return index
+
+    async def _landed(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
+        """Land in a copying thread; a cancellation arrives only once that has told what became of the chunk."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[int | None] = loop.create_future()
+
+        def work() -> None:
+            try:
+                self._land(stream, offer, permit, lambda index: _soon(loop, lambda: told.set_result(index)))
+            except BaseException as error:
+                failure = error  # the name in the clause ends with it, before the loop gets there
+                _soon(loop, lambda: told.set_exception(failure))
+
+        self._copiers.submit(work)
+        return await _shielded(told)
 
     def _give_back(self, permit: Permit, buffer: np.ndarray | None) -> None:
         permit.release()
@@ -212,14 +259,18 @@ class Intake:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run ``work`` in a copying thread; a cancellation arrives only after it has ended."""
-        future = asyncio.get_running_loop().run_in_executor(self._copiers, work)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            while not future.done():
-                with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
-                    await asyncio.wait([future])
-            raise
+        return await _shielded(asyncio.get_running_loop().run_in_executor(self._copiers, work))
+
+
+async def _shielded(future: asyncio.Future[T]) -> T:
+    """The future's result; a cancellation arrives only after it is done."""
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        while not future.done():
+            with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
+                await asyncio.wait([future])
+        raise
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:

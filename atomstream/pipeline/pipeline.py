@@ -190,8 +190,8 @@ class Pipeline:
         self.keeper.keep(stream, parcel, outcome)
 
     def _lose(self, stream: Stream, job: Job, error: BaseException) -> None:
+        self._on_loop(lambda: self.broken(error))  # first: who sees the chunk settled then sees why
         stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
-        self._on_loop(lambda: self.broken(error))
 
     def _kept(self, stream: Stream, parcel: Parcel) -> None:
         """In the depot's thread: the chunk is on disk as well."""

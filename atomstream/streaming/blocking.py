@@ -17,7 +17,7 @@ from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.blocking_results import BlockingResults
-from atomstream.streaming.portal import SLICE_S, Portal, result_of
+from atomstream.streaming.portal import SLICE_S, Portal, completed, result_of
 from atomstream.streaming.status import StreamerStats
 from atomstream.streaming.streamer import AsyncRHEEDStreamer
 
@@ -97,18 +97,29 @@ class RHEEDStreamer(BlockingResults):
         copy: bool = True,
     ) -> None:
         """Hand over one chunk; see :meth:`AsyncRHEEDStreamer.push`."""
-        self._call(
-            lambda: self._streamer.push(
-                data_id,
-                chunk_idx,
-                frames,
-                capture_start_ms_utc,
-                frame_times_ms=frame_times_ms,
-                frame_ids=frame_ids,
-                angles_deg=angles_deg,
-                copy=copy,
-            )
+        begun = self._streamer.start_push(
+            data_id,
+            chunk_idx,
+            frames,
+            capture_start_ms_utc,
+            frame_times_ms=frame_times_ms,
+            frame_ids=frame_ids,
+            angles_deg=angles_deg,
+            copy=copy,
         )
+        if begun is None or not completed(begun):
+            self._call(
+                lambda: self._streamer.push(
+                    data_id,
+                    chunk_idx,
+                    frames,
+                    capture_start_ms_utc,
+                    frame_times_ms=frame_times_ms,
+                    frame_ids=frame_ids,
+                    angles_deg=angles_deg,
+                    copy=copy,
+                )
+            )
 
     def push_frame(
         self,

@@ -98,3 +98,15 @@ def result_of(future: concurrent.futures.Future[T]) -> T:
     while not future.done():
         concurrent.futures.wait([future], timeout=SLICE_S)
     return future.result()
+
+
+def completed(future: concurrent.futures.Future[T]) -> T:
+    """As :func:`result_of`, for work that nobody can cancel: an interrupt waits a little for its end.
+
+    The caller's array may still be read until then.
+    """
+    try:
+        return result_of(future)
+    except BaseException:
+        concurrent.futures.wait([future], timeout=CANCEL_S)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any
 
@@ -20,7 +21,7 @@ class AsyncRHEEDStreamer(StreamerResults):
     """Stream live RHEED frames from an asyncio application.
 
     Belongs to the event loop of its first awaited verb; may be entered and left in different tasks.
-    ``try_push_frame`` may be called from any thread.
+    ``start_push`` and ``try_push_frame`` may be called from any thread.
 
     Args:
         api_key: the server's key; else ``$ATOMSTREAM_API_KEY``.
@@ -137,13 +138,46 @@ class AsyncRHEEDStreamer(StreamerResults):
         """
         engine, stream = self._open_stream(data_id)
         engine.check_loop()
+        offer = self._offer(
+            data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+        )
+        await engine.pipeline.intake.push(stream, offer)
+
+    def start_push(
+        self,
+        data_id: str,
+        chunk_idx: int,
+        frames: Frames,
+        capture_start_ms_utc: float | None = None,
+        *,
+        frame_times_ms: Sequence[float] | None = None,
+        frame_ids: Sequence[int] | None = None,
+        angles_deg: Sequence[float] | None = None,
+        copy: bool = True,
+    ) -> Future[bool] | None:
+        """Begin :meth:`push` without the loop, from any thread: the frames are copied, and taken if there is room now.
+
+        ``frames`` must not change until the future is done. It says whether the chunk was taken; where it says False,
+        or there is None, :meth:`push` takes it, or waits for it, or says what is wrong.
+        """
+        offer = self._offer(
+            data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+        )
+        engine, stream = self._stream(data_id)
+        return engine.pipeline.intake.start_push(stream, offer)
+
+    def _offer(
+        self, data_id: str, chunk_idx: Any, frames: Any, capture_start_ms: Any,
+        frame_times_ms: Any, frame_ids: Any, angles_deg: Any, copy: bool,
+    ) -> Offer:  # fmt: skip
+        engine, stream = self._open_stream(data_id)
         index = checks.check_index(chunk_idx, stream.ledger.next_index)
         array = checks.check_chunk(frames, stream.spec)
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
         meta = checks.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
-        given = checks.check_capture_ms(capture_start_ms_utc)
+        given = checks.check_capture_ms(capture_start_ms)
         stamp = engine.stamp(len(array) / stream.spec.fps, _first_time(given, meta))
-        await engine.pipeline.intake.push(stream, Offer(index, array, stamp, meta, copy))
+        return Offer(index, array, stamp, meta, copy)
 
     async def push_frame(
         self,

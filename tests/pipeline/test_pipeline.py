@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -27,24 +27,6 @@ from atomstream.pipeline.stream import Stream, charge
 MakePipeline = Callable[..., Pipeline]
 ONE = charge(4, 30)
 """What the gate charges for the chunk that ``frames()`` makes."""
-
-
-@pytest.fixture
-async def courier() -> Courier:
-    return Courier()
-
-
-@pytest.fixture
-async def make(courier: Courier) -> AsyncIterator[MakePipeline]:
-    made: list[Pipeline] = []
-
-    def factory(**changes: object) -> Pipeline:
-        made.append(Pipeline(settings(**changes), courier))
-        return made[-1]
-
-    yield factory
-    for pipeline in made:
-        await pipeline.close()
 
 
 def offer(index: int | None, seed: int | None = None, **rest: object) -> Offer:

@@ -50,8 +50,8 @@ def blocked(call: str) -> None:
         data_id = streamer.initialize(2.0, 0.0, 4)
         streamer.push(data_id, 0, noise(0))
         watched = streamer.stats()["streams"][data_id]
-        say("started", data_id=data_id, pending=watched["chunks_pending"])
-        try:
+        try:  # the signal may come as soon as the test has read this
+            say("started", data_id=data_id, pending=watched["chunks_pending"])
             if call == "finalize":
                 say_when(lambda: streamer.stats()["streams"][data_id]["finalized"])
                 streamer.finalize(data_id)

@@ -53,6 +53,27 @@ def test_a_script_that_pushes(server: ThreadedServer, streamer: RHEEDStreamer) -
     assert_arrived(server, data_id, [0, 1, 2])
 
 
+def test_a_push_needs_no_loop(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
+    """While the streamer's own loop is busy with other things, chunks that find room are taken."""
+    data_id = begin(streamer)
+    reached, go_on = threading.Event(), threading.Event()
+
+    async def hold() -> None:
+        reached.set()
+        go_on.wait(30)
+
+    holding = streamer._portal.start(hold)
+    assert reached.wait(30)
+    try:
+        for k in range(3):
+            streamer.push(data_id, k, noise(k))
+    finally:
+        go_on.set()
+    holding.result(30)
+    streamer.finalize(data_id)
+    assert_arrived(server, data_id, [0, 1, 2])
+
+
 def test_a_script_that_never_closes_its_streamer(server: ThreadedServer) -> None:
     """Without close the streamer still works, and is closed with the interpreter (see test_processes)."""
     streamer = RHEEDStreamer(server.api_key, server.url, spool_min_free_bytes=0)

@@ -1,0 +1,142 @@
+"""A push that is begun in any thread: taken where there is room, without the loop; else nothing has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+from couriers import META, STAMP, Courier, frames, spec
+
+from atomstream.errors import StreamFinalizedError
+from atomstream.pipeline.encoder import Job
+from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.pipeline import Pipeline
+from atomstream.pipeline.stream import Stream
+
+MakePipeline = Callable[..., Pipeline]
+
+
+def offer(index: int | None, seed: int = 0) -> Offer:
+    return Offer(index, frames(seed), STAMP, META)
+
+
+def begun(pipeline: Pipeline, stream: Stream, of: Offer) -> Future[bool]:
+    taken = pipeline.intake.start_push(stream, of)
+    assert taken is not None
+    return taken
+
+
+async def drained(stream: Stream) -> None:
+    await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
+
+
+async def test_a_chunk_is_taken_while_the_loop_is_held(make: MakePipeline, courier: Courier) -> None:
+    """Where there is room nobody needs the loop, and the frames arrive equal."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    for k in range(5):  # waited for in the loop's own thread, so the loop can't have helped
+        assert begun(pipeline, stream, offer(k, seed=k)).result(timeout=30)
+    assert stream.ledger.next_index == 5
+    await drained(stream)
+    for k in range(5):
+        np.testing.assert_array_equal(courier.stored["s", k], frames(k))
+    assert pipeline.gate.used == 0
+
+
+async def test_what_would_have_to_wait_is_not_begun(make: MakePipeline) -> None:
+    """A known index, the next one, and a push that waits for the disk are for push() to judge."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    assert begun(pipeline, stream, offer(0)).result(timeout=30)
+    assert pipeline.intake.start_push(stream, offer(0)) is None
+    assert pipeline.intake.start_push(stream, offer(None)) is None
+    durable = make(durability="disk")
+    assert durable.intake.start_push(durable.open(spec()), offer(0)) is None
+    await drained(stream)
+
+
+async def test_without_room_nothing_is_taken(make: MakePipeline, courier: Courier) -> None:
+    """A full gate: no index is used, no memory is held, and push() takes the chunk once there is room."""
+    pipeline = make(buffer_bytes=1)
+    stream = pipeline.open(spec())
+    courier.hold()
+    assert begun(pipeline, stream, offer(0)).result(timeout=30)
+    held = pipeline.gate.used
+    assert not begun(pipeline, stream, offer(1)).result(timeout=30)
+    assert not stream.ledger.knows(1)
+    assert pipeline.gate.used <= held
+    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
+    courier.release()
+    assert await waiting == 1
+    await drained(stream)
+
+
+async def test_one_index_from_many_threads(make: MakePipeline) -> None:
+    """Of several at the same moment one is taken, and the others give back what they held."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    together = threading.Barrier(4)
+    found: list[bool | None] = []
+
+    def push() -> None:
+        together.wait(30)
+        taken = pipeline.intake.start_push(stream, offer(0))
+        found.append(None if taken is None else taken.result(timeout=30))
+
+    threads = [threading.Thread(target=push) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found.count(True) == 1
+    await drained(stream)
+    assert pipeline.gate.used == 0
+
+
+async def test_errors_reach_whoever_waits(make: MakePipeline) -> None:
+    """A stream that was finalized, or another format, is the same error as push() raises, and holds nothing."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    assert begun(pipeline, stream, offer(0)).result(timeout=30)
+    other = Offer(1, frames(1)[:, :3], STAMP, META)
+    with pytest.raises(ValueError, match="fixed by its first chunk"):
+        begun(pipeline, stream, other).result(timeout=30)
+    stream.ledger.seal()
+    with pytest.raises(StreamFinalizedError):
+        begun(pipeline, stream, offer(1)).result(timeout=30)
+    await drained(stream)
+    assert pipeline.gate.used == 0
+
+
+async def test_the_caller_is_told_before_encoders_begin(
+    make: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once encoders have the cores a waiting caller would wait for milliseconds more."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    submit, known = pipeline.encoder.submit, []
+    taken: list[Future[bool]] = []
+    ready = threading.Event()
+
+    def watched(job: Job) -> None:
+        assert ready.wait(30)
+        known.append(taken[0].done())
+        submit(job)
+
+    monkeypatch.setattr(pipeline.encoder, "submit", watched)
+    taken.append(begun(pipeline, stream, offer(0)))
+    ready.set()
+    await drained(stream)
+    assert known == [True]
+
+
+async def test_after_close_it_is_for_push_to_say(make: MakePipeline) -> None:
+    """A streamer that was closed meanwhile begins nothing."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    await pipeline.close()
+    assert pipeline.intake.start_push(stream, offer(0)) is None
