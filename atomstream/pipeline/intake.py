@@ -1,31 +1,24 @@
-"""How a pushed chunk gets in: wait at the gate (or do what ``on_full`` says), copy once, accept, hand on.
-
-Before its acceptance a chunk leaves no trace; from then on it is the ledger's. Both happen in one thread right
-after the copy, so a cancelled ``push`` either used no index or left a whole chunk behind (promise P21).
-"""
+"""How a pushed chunk gets in: wait at the gate, or do what ``on_full`` says, then :mod:`land <.landing>`."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
 from typing import Final, TypeVar
 
 import anyio
-import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
-from atomstream.pipeline.buffers import BufferPool, as_frames
-from atomstream.pipeline.copying import copy_together
-from atomstream.pipeline.encoder import Encoder, Job
+from atomstream.pipeline.buffers import BufferPool
+from atomstream.pipeline.encoder import Encoder
 from atomstream.pipeline.gate import Gate, Permit, Waiter
 from atomstream.pipeline.keeper import Keeper
+from atomstream.pipeline.landing import Landing, Offer, soon
 from atomstream.pipeline.stream import Stream
-from atomstream.records import Chunk, FrameMeta, Frames, Stamp
+from atomstream.records import Frames
 from atomstream.shard import ShardEncoder
 
 log = logging.getLogger("atomstream.intake")
@@ -34,19 +27,8 @@ T = TypeVar("T")
 LOOK_AGAIN_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Offer:
-    """A chunk as the caller brings it; ``index`` None means the stream's next one."""
-
-    index: int | None
-    frames: Frames
-    stamp: Stamp
-    meta: FrameMeta
-    copy: bool = True
-
-
 class Intake:
-    """The front half of the pipeline; its verbs run on the loop, its copies in two threads of its own.
+    """The front half of the pipeline; its verbs run on the loop but for :meth:`start_push`, which any thread may call.
 
     ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one;
     ``evict_one(stream)`` frees the memory of a chunk that is on disk as well, and says so too.
@@ -58,16 +40,14 @@ class Intake:
     ) -> None:  # fmt: skip
         self._settings = settings
         self._gate = gate
-        self._pool = pool
-        self._encoder = encoder
         self._keeper = keeper
         self._drop_oldest = drop_oldest
         self._evict_one = evict_one
-        self._copiers = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
+        self._landing = Landing(pool, encoder)
 
     def close(self) -> None:
         """Let the copying threads end."""
-        self._copiers.shutdown(wait=True)
+        self._landing.close()
 
     async def push(self, stream: Stream, offer: Offer) -> int | None:
         """Take one chunk in; its index, or None where it was known already and is equal.
@@ -82,7 +62,7 @@ class Intake:
         permit = await self.enter(stream, nbytes)
         if permit is None:
             return self.refuse(stream, offer.index)
-        index = await self._landed(stream, offer, permit)
+        index = await self._landing.landed(stream, offer, permit)
         if index is None and offer.index is not None:
             # Another push of the same index was accepted while this one waited or copied.
             await self._compare(stream, offer.index, offer.frames)
@@ -101,7 +81,7 @@ class Intake:
         nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
         taken: Future[bool] = Future()
         try:
-            self._copiers.submit(self._take, stream, offer, nbytes, taken)
+            self._landing.begin(lambda: self._take(stream, offer, nbytes, taken))
         except RuntimeError:  # shut down meanwhile: push says what is to be said
             return None
         return taken
@@ -112,7 +92,7 @@ class Intake:
             if permit is None:
                 taken.set_result(False)
             else:
-                self._land(stream, offer, permit, lambda index: taken.set_result(index is not None))
+                self._landing.land(stream, offer, permit, lambda index: taken.set_result(index is not None))
         except BaseException as error:
             if taken.done():
                 raise
@@ -147,7 +127,7 @@ class Intake:
         loop = asyncio.get_running_loop()
         granted = asyncio.Event()
         waiter = self._gate.queue(
-            stream.spec.data_id, nbytes, lambda: _soon(loop, granted.set), filling=filling
+            stream.spec.data_id, nbytes, lambda: soon(loop, granted.set), filling=filling
         )
         try:
             with anyio.fail_after(self._settings.full_timeout_s):
@@ -192,51 +172,6 @@ class Intake:
             self._keeper.discard(stream, index, "dropped", reason)
             log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
 
-    def _land(self, stream: Stream, offer: Offer, permit: Permit, tell: Callable[[int | None], None]) -> None:
-        """In a thread: copy, accept, tell the caller, hand to the encoder.
-
-        In this order: once encoders are at work on all cores, who was waiting for this waits milliseconds more.
-        """
-        frames, buffer = offer.frames, None
-        try:
-            if offer.copy or not frames.flags.c_contiguous:
-                buffer = self._pool.take(frames.nbytes)
-                target = as_frames(buffer, frames.shape, frames.dtype.newbyteorder("="))
-                copy_together(target, frames, self._copiers)
-                frames = target
-            stream.fix_geometry(frames.shape[1:], frames.dtype.newbyteorder("="))
-            index = stream.ledger.accept(offer.index)
-        except BaseException:
-            self._give_back(permit, buffer)
-            raise
-        if index is None:
-            self._give_back(permit, buffer)
-            tell(None)
-            return
-        tell(index)
-        chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
-        self._encoder.submit(Job(chunk, permit, buffer, with_meta=stream.spec.announced))
-
-    async def _landed(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
-        """Land in a copying thread; a cancellation arrives only once that has told what became of the chunk."""
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[int | None] = loop.create_future()
-
-        def work() -> None:
-            try:
-                self._land(stream, offer, permit, lambda index: _soon(loop, lambda: told.set_result(index)))
-            except BaseException as error:
-                failure = error  # the name in the clause ends with it, before the loop gets there
-                _soon(loop, lambda: told.set_exception(failure))
-
-        self._copiers.submit(work)
-        return await _shielded(told)
-
-    def _give_back(self, permit: Permit, buffer: np.ndarray | None) -> None:
-        permit.release()
-        if buffer is not None:
-            self._pool.give(buffer)
-
     async def _compare(self, stream: Stream, index: int, frames: Frames) -> None:
         """See that ``frames`` are what ``index`` holds (promise P5).
 
@@ -249,34 +184,13 @@ class Intake:
         if known is None or known.digest is None:
             log.warning("Stream %s: chunk %d was settled before and stays so.", stream.spec.data_id, index)
             return
-        if await self._in_thread(lambda: ShardEncoder().digest(frames)) != known.digest:
+        if await self._landing.in_thread(lambda: ShardEncoder().digest(frames)) != known.digest:
             raise ChunkConflictError(
                 f"Chunk {index} of stream {stream.spec.data_id} was pushed before with other frames. The first "
                 "ones stay; these were not taken. Use the next index, or run(), which counts by itself.",
                 data_id=stream.spec.data_id,
                 index=index,
             )
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a copying thread; a cancellation arrives only after it has ended."""
-        return await _shielded(asyncio.get_running_loop().run_in_executor(self._copiers, work))
-
-
-async def _shielded(future: asyncio.Future[T]) -> T:
-    """The future's result; a cancellation arrives only after it is done."""
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with contextlib.suppress(asyncio.CancelledError), anyio.CancelScope(shield=True):
-                await asyncio.wait([future])
-        raise
-
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    # A loop that was closed has nobody waiting on it any more.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)
 
 
 def _granted(waiter: Waiter) -> Permit:

@@ -9,7 +9,7 @@ from typing import Any
 
 from atomstream.config import finite
 from atomstream.pipeline.filler import Shot
-from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.landing import Offer
 from atomstream.records import FrameMeta, Frames, StreamReport
 from atomstream.streaming import frames as checks
 from atomstream.streaming.arguments import InitializeRequest

@@ -19,7 +19,7 @@ from atomstream.errors import (
     StreamFinalizedError,
     StreamGoneError,
 )
-from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.landing import Offer
 from atomstream.pipeline.parcel import Parcel
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream, charge

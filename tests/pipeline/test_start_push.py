@@ -13,7 +13,7 @@ from couriers import META, STAMP, Courier, frames, spec
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.encoder import Job
-from atomstream.pipeline.intake import Offer
+from atomstream.pipeline.landing import Offer
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
 
