@@ -57,6 +57,7 @@ class Server:
     def __init__(self, hold: bool) -> None:
         self.hold = hold
         self.nbytes = 0
+        self.held: list[Connection] = []
         self.memory = memoryview(bytearray(1 << 20))
 
     def answer(self, method: str, path: str, host: str) -> tuple[object, str]:
@@ -147,6 +148,7 @@ class Connection:
         if self._uploads and self._server.hold:
             self._reply = b""
             self._loop.remove_reader(self._socket)
+            self._server.held.append(self)  # else nobody would hold it, and its socket would close
         self._left = int(headers.get("content-length", "0"))
         come = min(self._left, len(self._head))
         self._head = self._head[come:]

@@ -137,7 +137,17 @@ class Encoder:
         return self._unfinished
 
     def submit(self, job: Job) -> None:
-        """Queue ``job``; never waits, for the gate has bounded what can come."""
+        """Have ``job`` encoded; never waits, for the gate has bounded what can come."""
+        self.queue(job)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let idle threads look at what is queued."""
+        with self._ready:
+            self._ready.notify_all()
+
+    def queue(self, job: Job) -> None:
+        """Queue ``job`` without waking anybody: idle threads see it at the next :meth:`wake`."""
         frames = len(job.chunk.frames)
         # Only for an idle encoder, and by one thread: capture and analysis want the rest of the machine.
         dense = not self._unfinished and self._uplink_lags()
@@ -146,7 +156,6 @@ class Encoder:
             self._queue.append(work)
             self._unfinished += 1
             self.promised += work.promised
-            self._ready.notify_all()
 
     def take_back_lowest(self, data_id: str) -> Job | None:
         """The job of ``data_id`` with the lowest index that no thread has begun, no longer queued; or None."""

@@ -13,7 +13,7 @@ import anyio
 from atomstream.config import ClientSettings
 from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
 from atomstream.pipeline.buffers import BufferPool
-from atomstream.pipeline.encoder import Encoder
+from atomstream.pipeline.encoder import Encoder, Job
 from atomstream.pipeline.gate import Gate, Permit, Waiter
 from atomstream.pipeline.keeper import Keeper
 from atomstream.pipeline.landing import Landing, Offer, soon
@@ -30,20 +30,22 @@ LOOK_AGAIN_S: Final = 0.5
 class Intake:
     """The front half of the pipeline; its verbs run on the loop but for :meth:`start_push`, which any thread may call.
 
+    ``failed(job, error)`` takes over an accepted chunk that could not be queued for the encoder,
     ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one;
     ``evict_one(stream)`` frees the memory of a chunk that is on disk as well, and says so too.
     """
 
     def __init__(
         self, settings: ClientSettings, gate: Gate, pool: BufferPool, encoder: Encoder,
-        keeper: Keeper, drop_oldest: Callable[[Stream], bool], evict_one: Callable[[Stream], bool],
+        keeper: Keeper, failed: Callable[[Job, BaseException], None],
+        drop_oldest: Callable[[Stream], bool], evict_one: Callable[[Stream], bool],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._gate = gate
         self._keeper = keeper
         self._drop_oldest = drop_oldest
         self._evict_one = evict_one
-        self._landing = Landing(pool, encoder)
+        self._landing = Landing(pool, encoder, failed)
 
     def close(self) -> None:
         """Let the copying threads end."""
@@ -80,6 +82,7 @@ class Intake:
             return None
         nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
         taken: Future[bool] = Future()
+        taken.set_running_or_notify_cancel()  # from here on nobody can take it back
         try:
             self._landing.begin(lambda: self._take(stream, offer, nbytes, taken))
         except RuntimeError:  # shut down meanwhile: push says what is to be said

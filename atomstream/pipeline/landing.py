@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,12 +39,22 @@ class Offer:
 
 
 class Landing:
-    """Where chunks that have a permit come in; the permit goes on with the chunk, or is given back."""
+    """Where chunks that have a permit come in; the permit goes on with the chunk, or is given back.
 
-    def __init__(self, pool: BufferPool, encoder: Encoder) -> None:
+    ``failed(job, error)`` takes over a chunk that was accepted but could not be queued.
+    """
+
+    def __init__(
+        self, pool: BufferPool, encoder: Encoder, failed: Callable[[Job, BaseException], None]
+    ) -> None:
         self._pool = pool
         self._encoder = encoder
+        self._failed = failed
         self._copiers = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
+        # Both start here: else in a camera's thread, whose priority and cores they would have for ever.
+        together = threading.Barrier(2)
+        for _ in range(2):
+            self._copiers.submit(together.wait)
 
     def close(self) -> None:
         """Let the copying threads end."""
@@ -58,7 +69,7 @@ class Landing:
         self._copiers.submit(work)
 
     def land(self, stream: Stream, offer: Offer, permit: Permit, tell: Callable[[int | None], None]) -> None:
-        """In a thread: copy, accept, tell the caller, hand to the encoder.
+        """In a thread: copy, accept, queue for the encoder, tell the caller, wake the encoder.
 
         In this order: once encoders are at work on all cores, who was waiting for this waits milliseconds more.
         """
@@ -78,9 +89,17 @@ class Landing:
             self._give_back(permit, buffer)
             tell(None)
             return
-        tell(index)
         chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
-        self._encoder.submit(Job(chunk, permit, buffer, with_meta=stream.spec.announced))
+        self._hand_on(Job(chunk, permit, buffer, with_meta=stream.spec.announced), lambda: tell(index))
+
+    def _hand_on(self, job: Job, tell: Callable[[], None]) -> None:
+        try:
+            self._encoder.queue(job)  # before its caller may push more, which may have to drop it
+        except BaseException as error:
+            self._failed(job, error)
+            raise
+        tell()
+        self._encoder.wake()
 
     async def landed(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
         """Land in a copying thread; a cancellation arrives only once that has told what became of the chunk."""

@@ -53,7 +53,7 @@ class Lanes:
             yield from lane.parcels()
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, list(self._lanes.values())))  # other threads ask too, while lanes come and go
 
     def lane(self, parcel: Parcel) -> Lane:
         """The lane of the parcel's stream, made at its first parcel."""

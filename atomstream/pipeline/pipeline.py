@@ -64,7 +64,14 @@ class Pipeline:
         )  # fmt: skip
         self.uploader = Uploader(courier, self, settings.upload_concurrency)
         self.intake = Intake(
-            settings, self.gate, self.pool, self.encoder, self.keeper, self._drop_oldest, self._evict_one
+            settings,
+            self.gate,
+            self.pool,
+            self.encoder,
+            self.keeper,
+            self._encoded,
+            self._drop_oldest,
+            self._evict_one,
         )
 
     def open(self, spec: StreamSpec, spool: StreamSpool | None = None) -> Stream:
@@ -157,12 +164,12 @@ class Pipeline:
         await self.uploader.close()
         await ended(self.encoder.stop())
         self.depot.submit(self.spares.close)  # to free its memory takes the system 10 ms, not the loop's
+        for stream in self.streams.values():
+            if stream.spool is not None:
+                self.depot.submit(stream.spool.close)
         await ended(self.depot.stop())
         self.intake.close()
         self.keeper.close()
-        for stream in self.streams.values():
-            if stream.spool is not None:
-                stream.spool.close()
 
     # -- encoder -> spool, uploader -----------------------------------------------------------------------
 

@@ -23,8 +23,8 @@ def keep_to_a_core(number: int, threads: int) -> None:
     """Give the calling thread, the ``number``-th (from 0) of ``threads``, a core of its own where there are as many.
 
     The rest of a pipeline wakes and sleeps a thousand times a second, and a busy machine's scheduler leaves two
-    encoders on one core for milliseconds while the other idles: 3 per cent of all time (Linux, two cores). An encoder
-    that finds its core taken loses nothing, for the others take the slices that it does not. Where there are more
+    encoders on one core for milliseconds while the other idles: 3 per cent of all time (Linux, two cores). The slices
+    that an encoder does not get to because its core is taken are the others' to take. Where there are more
     cores than encoders, the scheduler knows better.
     """
     if sys.platform == "linux" and threads > 1:

@@ -1,8 +1,8 @@
 """The bounds of a spool, shared by all processes that use its root, right across crashes.
 
-Each stream's folder has a small file ``usage`` that its owner alone writes: the bytes of its records, charged
-before a record is written and credited after it is gone. The sum over all folders, read under the root's
-lock, is what the spool takes. A process that dies between the two leaves its number too high by a record at
+Each stream's folder has a small file ``usage`` that its owner alone writes: the bytes of its records, spare files
+included, charged before a record is written and credited after it is gone. The sum over all folders, read under
+the root's lock, is what the spool takes. A process that dies between the two leaves its number too high by a record at
 most, never too low, and opening the stream counts anew. A missing or torn number is counted from the files.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,7 @@ class Bounds:
         self._disk = disk
         self.max_bytes = self._default_max_bytes() if max_bytes is None else max_bytes
         self.min_free_bytes = min_free_bytes
+        self._spare_room: list[Callable[[], None]] = []
         self.roomy = False
         """Whether at least half of the room was free when last looked at."""
 
@@ -86,8 +88,22 @@ class Bounds:
             SpoolFullError: there is none. SpoolError: the disk failed.
         """
         with self.lock.held(), disk_errors("count its bytes", self.root):
-            self._check_room(nbytes)
+            try:
+                self._check_room(nbytes)
+            except SpoolFullError:
+                for make_room in list(self._spare_room):
+                    make_room()
+                self._check_room(nbytes)
             account.charge(nbytes)
+
+    def ask_when_full(self, make_room: Callable[[], None]) -> None:
+        """Call ``make_room``, which gives up what is only kept for speed, before anybody is refused."""
+        self._spare_room.append(make_room)
+
+    def ask_no_more(self, make_room: Callable[[], None]) -> None:
+        """Forget ``make_room``; nothing where it is not known."""
+        with suppress(ValueError):
+            self._spare_room.remove(make_room)
 
     def _check_room(self, nbytes: int) -> None:
         used, self.roomy = self.used_bytes(), False

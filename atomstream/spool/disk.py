@@ -199,7 +199,7 @@ def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece], *, over: Path
     Raises:
         OSError: what the disk said.
     """
-    temporary = over or target.with_name(target.name + TEMP_SUFFIX)
+    temporary = over or temporary_of(target)
     write = _write_new if over is None else _write_over
     try:
         write(disk, temporary, pieces)
@@ -209,6 +209,11 @@ def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece], *, over: Path
             disk.unlink(temporary)
         raise
     disk.sync_folder(target.parent)
+
+
+def temporary_of(target: Path) -> Path:
+    """Where a file lies until it is whole."""
+    return target.with_name(target.name + TEMP_SUFFIX)
 
 
 def _write_new(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:

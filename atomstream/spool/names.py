@@ -35,6 +35,7 @@ _TEMP: Final = re.escape(TEMP_SUFFIX)
 _RECORD: Final = re.compile(r"chunk-(\d{8})\.rec")
 _MARK: Final = re.compile(r"chunk-(\d{8})\.(stored|dropped|purged)")
 _TEMPORARY: Final = re.compile(rf"(chunk-\d{{8}}\.rec|spare-\d+\.rec|{re.escape(MANIFEST)}|{JOURNAL}){_TEMP}")
+_SPARE: Final = re.compile(rf"spare-\d+\.rec{_TEMP}")
 _ENDPOINT: Final = re.compile(r"[0-9a-f]{16}")
 _PLAIN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _HASHED: Final = re.compile(r"~[0-9a-f]{32}")
@@ -95,6 +96,11 @@ def marks_in(folder: Path) -> list[tuple[int, str]]:
 def temporaries_in(folder: Path) -> list[Path]:
     """Our half-written and spare files in a folder: of no use to whoever opens it."""
     return [Path(entry.path) for entry in _files(folder) if _TEMPORARY.fullmatch(entry.name)]
+
+
+def spares_in(folder: Path) -> list[Path]:
+    """The spare files among them."""
+    return [path for path in temporaries_in(folder) if _SPARE.fullmatch(path.name)]
 
 
 def record_bytes(folder: Path) -> int:

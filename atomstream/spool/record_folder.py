@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from atomstream.errors import SpoolError
+from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.records import Shard
 from atomstream.spool.bounds import Account, Bounds
-from atomstream.spool.disk import Disk, disk_errors
+from atomstream.spool.disk import Disk, disk_errors, temporary_of
 from atomstream.spool.names import QUARANTINE, mark_name, marks_in, record_name, records_in, temporaries_in
 from atomstream.spool.record import RecordHead, checked_head, read_windows, record_nbytes, write_record
 from atomstream.spool.spare_files import SpareFile, SpareFiles
@@ -41,6 +41,7 @@ class RecordFolder:
         self._bounds = bounds
         self._account = account
         self._spares = SpareFiles(disk, folder, account)
+        bounds.ask_when_full(self._spares.clear)
 
     def sizes(self) -> dict[int, int]:
         """Index and file size of each record that is not in quarantine."""
@@ -66,7 +67,9 @@ class RecordFolder:
             with disk_errors(f"write chunk {shard.index} of stream {self._data_id}", chunk.path):
                 write_record(self._disk, chunk.path, head, shard.pieces, over=spare.path if spare else None)
         except BaseException:
-            self._withdraw(chunk, max(before, chunk.nbytes))
+            self._withdraw(
+                chunk, max(before, chunk.nbytes), spare.path if spare else temporary_of(chunk.path)
+            )
             raise
         if before > chunk.nbytes:
             self._account.credit(before - chunk.nbytes)
@@ -75,13 +78,18 @@ class RecordFolder:
     def _charge(self, chunk: SpooledChunk) -> SpareFile | None:
         """Charge for what a record takes beyond the spare file that it gets, if there is one."""
         spare = self._spares.take()
-        try:
-            self._bounds.charge(self._account, max(0, chunk.nbytes - (spare.nbytes if spare else 0)))
-        except BaseException:
-            if spare is not None:  # it may be what the room is missing for
+        if spare is not None:
+            try:
+                self._bounds.charge(self._account, max(0, chunk.nbytes - spare.nbytes))
+            except SpoolFullError:  # it may be what the room is missing for
                 self._spares.discard(spare.path)
-            raise
-        return spare
+            except BaseException:
+                self._spares.discard(spare.path)
+                raise
+            else:
+                return spare
+        self._bounds.charge(self._account, chunk.nbytes)
+        return None
 
     def chunk(self, index: int) -> SpooledChunk:
         """The record of chunk ``index``, its header checked. Raises RecordCorruptError, SpoolError."""
@@ -108,6 +116,7 @@ class RecordFolder:
 
     def close(self) -> None:
         """Remove what was only kept for further records."""
+        self._bounds.ask_no_more(self._spares.clear)
         self._spares.clear()
 
     def mark(self, index: int, kind: str) -> bool:
@@ -174,11 +183,12 @@ class RecordFolder:
         """Where the record of chunk ``index`` is, or would be."""
         return self.folder / record_name(index)
 
-    def _withdraw(self, chunk: SpooledChunk, charged: int) -> None:
+    def _withdraw(self, chunk: SpooledChunk, charged: int, temporary: Path) -> None:
         # It may have its name while its folder could not be synced: then it is not durable, and must not
         # come back later as a chunk that its owner meanwhile gave up.
         with suppress(OSError):
             self._disk.unlink(chunk.path)
+            self._disk.unlink(temporary)
             self._account.credit(charged)
 
     def _remove(self, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,15 @@ from atomstream.records import StreamSpec
 from atomstream.spool.bounds import Account, Bounds
 from atomstream.spool.disk import Disk, disk_errors
 from atomstream.spool.manifest import Geometry, StreamManifest
-from atomstream.spool.names import JOURNAL, MANIFEST, USAGE, endpoint_folder, stream_folder, stream_folders
+from atomstream.spool.names import (
+    JOURNAL,
+    MANIFEST,
+    USAGE,
+    endpoint_folder,
+    spares_in,
+    stream_folder,
+    stream_folders,
+)
 from atomstream.spool.opening import begin, enter, is_free, manifest_of
 from atomstream.spool.status import SpoolStatus, spool_status
 from atomstream.spool.stream_spool import StreamSpool
@@ -127,10 +136,14 @@ class Spool:
                 yield folder
 
     def _recount_free_streams(self) -> None:
-        # A power cut may leave any number in ``usage``, for it is not synced: whoever starts counts anew.
+        # A power cut may leave any number in ``usage``, for it is not synced: whoever starts counts anew. Spare files
+        # of a process that died would take their room until their stream is opened.
         with self._bounds.lock.held():
             for folder in stream_folders(self.root):
                 if (folder / USAGE).exists() and is_free(folder):
+                    for spare in spares_in(folder):
+                        with suppress(OSError):
+                            self._disk.unlink(spare)
                     Account(self._disk, folder).recount()
 
 

@@ -4,11 +4,13 @@ Room that a file has already need not be found, cleared and freed again: a third
 half of the time on a disk, whose journal then has nothing to say either [measured, tmpfs and ext4]. Safe, for a
 file changes only after the journal says, durably, that its chunk is stored: whatever a crash leaves under the old
 name is removed at the next opening, as is what lies under a temporary one. Spare files stay charged to the stream,
-so the spool's bounds hold with them; they are kept only where at least half of the room is free.
+so the spool's bounds hold with them; they are kept only where at least half of the room is free, and given up
+before a record of this process is refused. Not on Windows, where a virus scanner may hold any file for a while.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ class SpareFiles:
 
     def keep(self, path: Path) -> None:
         """Take over the file of a record that is stored; it stays where it is if that can't be done."""
-        if len(self._free) >= MOST:
+        if sys.platform == "win32" or len(self._free) >= MOST:
             return
         spare = self._folder / spare_name(next(self._numbers))
         try:

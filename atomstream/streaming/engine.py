@@ -271,6 +271,11 @@ class Engine:
         if ending is not None:
             await ending.wait(None)
 
+    @property
+    def loop_closed(self) -> bool:
+        """Whether its loop is gone: an application ended without closing its streamer."""
+        return self._loop.is_closed()
+
     def check_loop(self) -> None:
         """See that this is the engine's own loop.
 

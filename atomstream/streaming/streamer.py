@@ -164,7 +164,7 @@ class AsyncRHEEDStreamer(StreamerResults):
             data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
         )
         engine, stream = self._stream(data_id)
-        return engine.pipeline.intake.start_push(stream, offer)
+        return None if engine.loop_closed else engine.pipeline.intake.start_push(stream, offer)
 
     def _offer(
         self, data_id: str, chunk_idx: Any, frames: Any, capture_start_ms: Any,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
 import numpy as np
@@ -118,20 +118,58 @@ async def test_the_caller_is_told_before_encoders_begin(
     """Once encoders have the cores a waiting caller would wait for milliseconds more."""
     pipeline = make()
     stream = pipeline.open(spec())
-    submit, known = pipeline.encoder.submit, []
+    wake, known = pipeline.encoder.wake, []
     taken: list[Future[bool]] = []
-    ready = threading.Event()
+    ready, woken = threading.Event(), threading.Event()
 
-    def watched(job: Job) -> None:
+    def watched() -> None:
         assert ready.wait(30)
         known.append(taken[0].done())
-        submit(job)
+        woken.set()
+        wake()
 
-    monkeypatch.setattr(pipeline.encoder, "submit", watched)
+    monkeypatch.setattr(pipeline.encoder, "wake", watched)
     taken.append(begun(pipeline, stream, offer(0)))
     ready.set()
-    await drained(stream)
+    assert woken.wait(30)
     assert known == [True]
+    await drained(stream)
+
+
+async def test_nobody_can_take_back_what_was_begun(make: MakePipeline, courier: Courier) -> None:
+    """Who gives up waiting for a push cancels nothing: the chunk is taken and arrives (P21)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.wrap_future(begun(pipeline, stream, offer(0))), 0)
+    await stream.ledger.pulse.until(lambda: stream.ledger.knows(0))
+    await drained(stream)
+    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
+    assert pipeline.gate.used == 0
+
+
+def _begun_and_awaited(pipeline: Pipeline) -> Callable[[Stream, Offer], Awaitable[bool]]:
+    return lambda stream, of: asyncio.wrap_future(begun(pipeline, stream, of))
+
+
+def _refused(job: Job) -> None:
+    raise RuntimeError("no encoder")
+
+
+@pytest.mark.parametrize("begin", ["start_push", "push"])
+async def test_a_chunk_that_no_encoder_takes_is_told(
+    make: MakePipeline, monkeypatch: pytest.MonkeyPatch, begin: str
+) -> None:
+    """What fails after a chunk was accepted reaches its caller and the next one, and nothing is held for ever (P22)."""
+    pipeline = make()
+    stream = pipeline.open(spec())
+    monkeypatch.setattr(pipeline.encoder, "queue", _refused)
+    push = pipeline.intake.push if begin == "push" else _begun_and_awaited(pipeline)
+    with pytest.raises(RuntimeError, match="no encoder"):
+        await push(stream, offer(0))
+    await stream.ledger.pulse.until(lambda: pipeline.failure is not None)
+    assert stream.ledger.counts()["quarantined"] == 1
+    assert pipeline.gate.used == 0
 
 
 async def test_after_close_it_is_for_push_to_say(make: MakePipeline) -> None:
