@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from atomstream.pipeline.gate import Permit
-from atomstream.pipeline.scheduling import compute_in_batches, keep_to_a_core
+from atomstream.pipeline.scheduling import Core, compute_in_batches
 from atomstream.pipeline.slabs import SlabPool
 from atomstream.pipeline.spares import Buffer
 from atomstream.records import Chunk, Shard
@@ -25,6 +25,8 @@ from atomstream.shard import Run, ShardEncoder, assemble, run_bound
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
+BULK: Final = 2
+"""Chunks at once that no camera brings by itself: frames from a file, or a backlog."""
 SLICES_PER_THREAD: Final = 4
 """So that threads which begin at different moments end at nearly the same one."""
 
@@ -178,10 +180,11 @@ class Encoder:
 
     def _work(self, number: int, threads: int) -> None:
         compute_in_batches()
-        keep_to_a_core(number, threads)
+        core = Core(number, threads)
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next()) is not None:
             work, part = turn
+            (core.keep if self._unfinished >= BULK else core.leave)()
             self._encode(dense if work.dense else live, work, part)
             del turn, work  # an idle thread must not hold the last chunk's memory
 

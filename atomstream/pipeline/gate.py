@@ -114,6 +114,12 @@ class Gate:
                 return None
             return self._grant(stream, nbytes, filling)
 
+    def has_room(self, stream: str, nbytes: int) -> bool:
+        """Whether :meth:`try_enter` would give a permit just now."""
+        with self._lock:
+            holding = self._streams.setdefault(stream, _Holding())
+            return not self._shut and not holding.waiters and self._fits(holding, nbytes, filling=False)
+
     def queue(self, stream: str, nbytes: int, wake: Callable[[], None], *, filling: bool = False) -> Waiter:
         """Stand in line; a grant may come before this returns."""
         waiter = Waiter(stream, nbytes, filling, wake)

@@ -81,6 +81,8 @@ class Intake:
         if self._settings.durability != "memory" or offer.index is None or stream.ledger.knows(offer.index):
             return None
         nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
+        if not self._gate.has_room(stream.spec.data_id, nbytes):
+            return None
         taken: Future[bool] = Future()
         taken.set_running_or_notify_cancel()  # from here on nobody can take it back
         try:

@@ -19,16 +19,35 @@ def compute_in_batches() -> None:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def keep_to_a_core(number: int, threads: int) -> None:
-    """Give the calling thread, the ``number``-th (from 0) of ``threads``, a core of its own where there are as many.
+class Core:
+    """The core of the calling thread, the ``number``-th (from 0) of ``threads``, where there are as many cores.
 
-    The rest of a pipeline wakes and sleeps a thousand times a second, and a busy machine's scheduler leaves two
-    encoders on one core for milliseconds while the other idles: 3 per cent of all time (Linux, two cores). The slices
-    that an encoder does not get to because its core is taken are the others' to take. Where there are more
-    cores than encoders, the scheduler knows better.
+    :meth:`keep` while much is to be done: the rest of a pipeline wakes and sleeps a thousand times a second, and a
+    busy machine's scheduler leaves two encoders on one core for milliseconds while the other idles: 3 per cent of
+    all time (Linux, two cores). :meth:`leave` once it is done: an encoder that holds the GIL while another program has
+    its core would keep the camera's thread waiting. Where there are more cores than encoders, nothing is kept.
     """
-    if sys.platform == "linux" and threads > 1:
-        with suppress(OSError):
-            cores = sorted(os.sched_getaffinity(0))
-            if len(cores) == threads:
-                os.sched_setaffinity(0, {cores[number]})
+
+    def __init__(self, number: int, threads: int) -> None:
+        self._usable: set[int] = set()
+        self._mine: set[int] = set()
+        self._kept = False
+        if sys.platform == "linux" and threads > 1:
+            with suppress(OSError):
+                cores = sorted(os.sched_getaffinity(0))
+                self._usable = set(cores) if len(cores) == threads else set()
+                self._mine = {cores[number % len(cores)]}
+
+    def keep(self) -> None:
+        """Run on this core alone from now on."""
+        self._change(True)
+
+    def leave(self) -> None:
+        """Run anywhere again."""
+        self._change(False)
+
+    def _change(self, keep: bool) -> None:
+        if self._usable and keep != self._kept and sys.platform == "linux":
+            self._kept = keep
+            with suppress(OSError):  # somebody took cores away from the process meanwhile
+                os.sched_setaffinity(0, self._mine if keep else self._usable)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.pipeline.scheduling import compute_in_batches, keep_to_a_core
+from atomstream.pipeline.scheduling import Core, compute_in_batches
 
 
 def policy() -> str:
@@ -58,16 +58,17 @@ def test_a_chosen_policy_stays() -> None:
     assert policies(be_idle, compute_in_batches) == 2 * [on_linux("idle")]
 
 
-def cores_of_threads(threads: int, usable: set[int]) -> list[set[int]]:
-    """Where each of ``threads`` computing threads may run in a process that may run on ``usable``."""
-    if sys.platform != "linux":
-        return []
-    seen: list[set[int]] = []
+def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set[int]]]:
+    """Where each of ``threads`` may run while it keeps to its core, and after it left, of a process on ``usable``."""
+    seen: list[tuple[set[int], set[int]]] = []
 
     def work(number: int) -> None:
-        os.sched_setaffinity(0, usable)
-        keep_to_a_core(number, threads)
-        seen.append(os.sched_getaffinity(0))
+        if sys.platform == "linux":
+            core = Core(number, threads)
+            core.keep()
+            kept = os.sched_getaffinity(0)
+            core.leave()
+            seen.append((kept, os.sched_getaffinity(0)))
 
     for number in range(threads):
         thread = threading.Thread(target=work, args=(number,))
@@ -76,19 +77,23 @@ def cores_of_threads(threads: int, usable: set[int]) -> list[set[int]]:
     return seen
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
-def test_as_many_encoders_as_cores_have_one_each() -> None:
-    """Each of them has a core of its own, among those that the process may use; the process keeps all of its own."""
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
+
+
+@linux
+def test_as_many_encoders_as_cores_keep_to_one_each() -> None:
+    """Each of them has a core of its own, among those that the process may use, until it leaves it."""
     usable = os.sched_getaffinity(0)
     seen = cores_of_threads(len(usable), usable)
-    assert sorted(map(len, seen)) == [1] * len(usable)
-    assert set().union(*seen) == usable
+    assert sorted(len(kept) for kept, _ in seen) == [1] * len(usable)
+    assert set().union(*(kept for kept, _ in seen)) == usable
+    assert [after for _, after in seen] == [usable] * len(usable)
     assert os.sched_getaffinity(0) == usable
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a thread choose its cores")
+@linux
 def test_other_numbers_of_encoders_go_where_there_is_room() -> None:
     """With fewer or more encoders than cores the system places them."""
     usable = os.sched_getaffinity(0)
-    for threads in (1, len(usable) + 1):
-        assert cores_of_threads(threads, usable) == [usable] * threads
+    for threads in {1, len(usable) + 1} - {len(usable)}:
+        assert cores_of_threads(threads, usable) == [(usable, usable)] * threads

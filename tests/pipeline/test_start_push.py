@@ -59,13 +59,17 @@ async def test_what_would_have_to_wait_is_not_begun(make: MakePipeline) -> None:
     await drained(stream)
 
 
-async def test_without_room_nothing_is_taken(make: MakePipeline, courier: Courier) -> None:
+async def test_without_room_nothing_is_taken(
+    make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full gate: no index is used, no memory is held, and push() takes the chunk once there is room."""
     pipeline = make(buffer_bytes=1)
     stream = pipeline.open(spec())
     courier.hold()
     assert begun(pipeline, stream, offer(0)).result(timeout=30)
     held = pipeline.gate.used
+    assert pipeline.intake.start_push(stream, offer(1)) is None
+    monkeypatch.setattr(pipeline.gate, "has_room", lambda *_: True)  # as if it had gone meanwhile
     assert not begun(pipeline, stream, offer(1)).result(timeout=30)
     assert not stream.ledger.knows(1)
     assert pipeline.gate.used <= held
