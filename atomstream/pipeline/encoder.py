@@ -25,8 +25,6 @@ from atomstream.shard import Run, ShardEncoder, assemble, run_bound
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
-BULK: Final = 2
-"""Chunks at once that no camera brings by itself: frames from a file, or a backlog."""
 SLICES_PER_THREAD: Final = 4
 """So that threads which begin at different moments end at nearly the same one."""
 
@@ -180,17 +178,18 @@ class Encoder:
 
     def _work(self, number: int, threads: int) -> None:
         compute_in_batches()
-        core = Core(number, threads)
+        core = Core(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
-        while (turn := self._next()) is not None:
+        while (turn := self._next(core)) is not None:
             work, part = turn
-            (core.keep if self._unfinished >= BULK else core.leave)()
+            core.at_work()
             self._encode(dense if work.dense else live, work, part)
             del turn, work  # an idle thread must not hold the last chunk's memory
 
-    def _next(self) -> tuple[_Work, slice] | None:
+    def _next(self, core: Core) -> tuple[_Work, slice] | None:
         with self._ready:
             while not self._queue and not self._stopping:
+                core.at_rest()
                 self._ready.wait()
             if not self._queue or (self._stopping and self._queue[0].untouched):
                 return None

@@ -22,13 +22,15 @@ def compute_in_batches() -> None:
 class Core:
     """The core of the calling thread, the ``number``-th (from 0) of ``threads``, where there are as many cores.
 
-    :meth:`keep` while much is to be done: the rest of a pipeline wakes and sleeps a thousand times a second, and a
+    Kept while there is no end of work: the rest of a pipeline wakes and sleeps a thousand times a second, and a
     busy machine's scheduler leaves two encoders on one core for milliseconds while the other idles: 3 per cent of
-    all time (Linux, two cores). :meth:`leave` once it is done: an encoder that holds the GIL while another program has
+    all time (Linux, two cores). Not for a chunk now and then: an encoder that holds the GIL while another program has
     its core would keep the camera's thread waiting. Where there are more cores than encoders, nothing is kept.
     """
 
-    def __init__(self, number: int, threads: int) -> None:
+    def __init__(self, number: int, threads: int, patience: int) -> None:
+        self._patience = patience
+        self._turns = 0
         self._usable: set[int] = set()
         self._mine: set[int] = set()
         self._kept = False
@@ -38,12 +40,14 @@ class Core:
                 self._usable = set(cores) if len(cores) == threads else set()
                 self._mine = {cores[number % len(cores)]}
 
-    def keep(self) -> None:
-        """Run on this core alone from now on."""
-        self._change(True)
+    def at_work(self) -> None:
+        """Another turn of work: after more than ``patience`` of them without a rest, run on this core alone."""
+        self._turns += 1
+        self._change(self._turns > self._patience)
 
-    def leave(self) -> None:
-        """Run anywhere again."""
+    def at_rest(self) -> None:
+        """There is nothing to do just now: run anywhere again."""
+        self._turns = 0
         self._change(False)
 
     def _change(self, keep: bool) -> None:

@@ -59,15 +59,17 @@ def test_a_chosen_policy_stays() -> None:
 
 
 def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set[int]]]:
-    """Where each of ``threads`` may run while it keeps to its core, and after it left, of a process on ``usable``."""
+    """Where each of ``threads`` may run in the midst of much work, and after a rest, of a process on ``usable``."""
     seen: list[tuple[set[int], set[int]]] = []
 
     def work(number: int) -> None:
         if sys.platform == "linux":
-            core = Core(number, threads)
-            core.keep()
+            core = Core(number, threads, patience=2)
+            for _ in range(3):
+                core.at_work()
             kept = os.sched_getaffinity(0)
-            core.leave()
+            core.at_rest()
+            core.at_work()  # a chunk now and then
             seen.append((kept, os.sched_getaffinity(0)))
 
     for number in range(threads):
@@ -82,7 +84,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a th
 
 @linux
 def test_as_many_encoders_as_cores_keep_to_one_each() -> None:
-    """Each of them has a core of its own, among those that the process may use, until it leaves it."""
+    """Each of them has a core of its own, among those that the process may use, until it has a rest."""
     usable = os.sched_getaffinity(0)
     seen = cores_of_threads(len(usable), usable)
     assert sorted(len(kept) for kept, _ in seen) == [1] * len(usable)
