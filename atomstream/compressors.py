@@ -25,9 +25,7 @@ _DRIFT: Final = 0.02
 _SMALL_TABLE, _TABLE = 6, 10  # log2 of a hash table's entries
 _WINDOW_LOG: Final = 15
 _MIN_MATCH: Final = 7
-_STRIDE: Final = (
-    1 << 17
-)  # zstd's largest target length, more than any block has: no second place is looked at
+_STRIDE: Final = 1 << 17  # zstd's largest target length; no block has more, so no second place is looked at
 _LITERALS_MODE: Final = 1002  # ZSTD_c_literalCompressionMode of zstd.h
 _LITERALS_CODED: Final = 1  # ZSTD_ps_enable: else so long a stride switches their coding off
 

@@ -97,29 +97,13 @@ class RHEEDStreamer(BlockingResults):
         copy: bool = True,
     ) -> None:
         """Hand over one chunk; see :meth:`AsyncRHEEDStreamer.push`."""
-        begun = self._streamer.start_push(
-            data_id,
-            chunk_idx,
-            frames,
-            capture_start_ms_utc,
-            frame_times_ms=frame_times_ms,
-            frame_ids=frame_ids,
-            angles_deg=angles_deg,
-            copy=copy,
-        )
+        chunk = (data_id, chunk_idx, frames, capture_start_ms_utc)
+        more: dict[str, Any] = {
+            "frame_times_ms": frame_times_ms, "frame_ids": frame_ids, "angles_deg": angles_deg, "copy": copy
+        }  # fmt: skip
+        begun = self._streamer.start_push(*chunk, **more)
         if begun is None or not completed(begun):
-            self._call(
-                lambda: self._streamer.push(
-                    data_id,
-                    chunk_idx,
-                    frames,
-                    capture_start_ms_utc,
-                    frame_times_ms=frame_times_ms,
-                    frame_ids=frame_ids,
-                    angles_deg=angles_deg,
-                    copy=copy,
-                )
-            )
+            self._call(lambda: self._streamer.push(*chunk, **more))
 
     def push_frame(
         self,
