@@ -5,6 +5,7 @@ Talks in lines of JSON; waits for a line on stdin where the test has something t
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -109,6 +110,24 @@ def fork() -> None:
         say("report", report=streamer.finalize(data_id))
 
 
+def capture() -> None:
+    """Tell of the collections of garbage while frames are pushed and the script makes and drops objects of its own."""
+    walks: list[int] = []
+    with make() as streamer:
+        data_id = streamer.initialize(2.0, 0.0, 4)
+        gc.callbacks.append(
+            lambda phase, info: walks.append(info["generation"]) if phase == "start" else None
+        )
+        gc.set_threshold(50)  # as many collections as in minutes at the usual 700
+        for _ in range(50):
+            push_frames(streamer, data_id)
+            for _ in range(4):
+                objects: list[set[int]] = [set() for _ in range(60)]
+                del objects
+        say("walked", generations=walks)
+        streamer.finalize(data_id)
+
+
 def try_everything(streamer: RHEEDStreamer, data_id: str) -> None:
     for verb in (
         lambda: streamer.push(data_id, 5, noise(5)),
@@ -129,6 +148,8 @@ if __name__ == "__main__":
     mode = sys.argv[1]
     if mode == "fork":
         fork()
+    elif mode == "capture":
+        capture()
     elif mode.startswith("exit"):
         leave_open(int(mode.removeprefix("exit")))
     else:

@@ -150,3 +150,12 @@ async def test_a_forked_child_is_told_and_its_parent_goes_on(service: Hosted, tm
     assert (report["chunks_uploaded"], report["lost"]) == (2, [])
     for k in range(2):
         np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
+
+
+async def test_garbage_is_walked_over_before_the_capture(service: Hosted, tmp_path: Path) -> None:
+    """No full collection of garbage, which takes longer than a frame period, falls into a stream's first minutes."""
+    async with script("capture", service, tmp_path / "spool") as child:
+        generations = (await child.says("walked"))["generations"]
+        await child.ended()
+    assert generations.count(1) > 10  # when the next one looks whether a full collection is due
+    assert 2 not in generations
