@@ -35,6 +35,7 @@ from atomstream.streaming.ending import Ending, bounded, drain_timeout, wait_for
 from atomstream.streaming.following import Follower
 from atomstream.streaming.forecast import watch_forecast
 from atomstream.streaming.newest import NEWEST, Newest
+from atomstream.streaming.readiness import get_loop_ready
 from atomstream.streaming.recovery import Recovery
 from atomstream.streaming.registration import register
 from atomstream.streaming.resolving import resolve
@@ -71,6 +72,7 @@ class Engine:
     async def started(self) -> None:
         """Return once the spool is open; what it holds is recovered in the background."""
         self.check_loop()
+        get_loop_ready()
         await asyncio.shield(self._opening)
 
     async def _open_spool(self) -> None:

@@ -11,7 +11,7 @@ from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamEr
 from atomstream.pipeline.stream import Stream
 from atomstream.records import ClockStatus
 from atomstream.spool import SpoolStatus
-from atomstream.streaming.garbage import collect_once
+from atomstream.streaming.readiness import get_ready
 from atomstream.streaming.settings import make_settings
 from atomstream.streaming.status import StreamerStats, stats_of
 
@@ -49,7 +49,7 @@ class StreamerLife:
         # Here, for it brings the HTTP library: half of what an import would cost, and in a running loop a stall.
         from atomstream.streaming.engine import Engine
 
-        collect_once()
+        get_ready()
         self._make_engine: Final = Engine
         self._engine: Engine | None = None
         self._closed = False

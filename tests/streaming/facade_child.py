@@ -5,6 +5,7 @@ Talks in lines of JSON; waits for a line on stdin where the test has something t
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomstream import RHEEDStreamer
+from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
 from atomstream.errors import AtomstreamError
 
 
@@ -128,6 +129,21 @@ def capture() -> None:
         streamer.finalize(data_id)
 
 
+async def stream_async() -> None:
+    """Tell what was imported while a stream ran, from its creation to its end."""
+    _, _, url, key, spool = sys.argv
+    chunk, frames = noise(0), noise(1)
+    async with AsyncRHEEDStreamer(key, url, spool_dir=spool, spool_min_free_bytes=0) as streamer:
+        before = set(sys.modules)
+        data_id = await streamer.initialize(2.0, 0.0, 4)
+        await streamer.push(data_id, 0, chunk)
+        for frame in frames:
+            await streamer.push_frame(data_id, frame)
+        await streamer.flush(data_id)
+        await streamer.finalize(data_id)
+        say("imported", modules=sorted(set(sys.modules) - before))
+
+
 def try_everything(streamer: RHEEDStreamer, data_id: str) -> None:
     for verb in (
         lambda: streamer.push(data_id, 5, noise(5)),
@@ -150,6 +166,8 @@ if __name__ == "__main__":
         fork()
     elif mode == "capture":
         capture()
+    elif mode == "async":
+        asyncio.run(stream_async())
     elif mode.startswith("exit"):
         leave_open(int(mode.removeprefix("exit")))
     else:

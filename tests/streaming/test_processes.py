@@ -159,3 +159,10 @@ async def test_garbage_is_walked_over_before_the_capture(service: Hosted, tmp_pa
         await child.ended()
     assert generations.count(1) > 10  # when the next one looks whether a full collection is due
     assert 2 not in generations
+
+
+async def test_nothing_is_imported_while_a_stream_runs(service: Hosted, tmp_path: Path) -> None:
+    """All that a stream of an asyncio application needs was imported before it: an import holds the loop."""
+    async with script("async", service, tmp_path / "spool") as child:
+        assert (await child.says("imported"))["modules"] == []
+        await child.ended()
