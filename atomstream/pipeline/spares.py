@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.pages import discard
+from atomstream.pipeline.pages import discard, let_go
 
 Buffer = npt.NDArray[np.uint8]
 Kind = Literal["frames", "shard"]
@@ -110,7 +110,9 @@ class Spares:
     def _sort_out(self) -> None:
         while self._returned:
             spare = self._returned.popleft()
-            if not (spare.worn or self._closed):
+            if spare.worn or self._closed:
+                let_go(spare.memory)
+            else:
                 self._free.append(spare)
 
     def _trim(self) -> None:
@@ -118,8 +120,9 @@ class Spares:
             mine = [spare for spare in self._free if spare.kind == kind]
             for spare in mine[: max(0, len(mine) - most)]:
                 self._free.remove(spare)
+                let_go(spare.memory)
         while not self._fit([spare.touched for spare in self._free]):
-            self._free.pop(0)
+            let_go(self._free.pop(0).memory)
 
     def _fit(self, sizes: list[int]) -> bool:
         room = self._gate.limit - self._gate.used

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import mmap
+import queue
 import sys
 import threading
 
 import numpy as np
 import pytest
 
+from atomstream.pipeline import pages
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.pages import discard, populate
-from atomstream.pipeline.spares import Spares
+from atomstream.pipeline.spares import Spare, Spares
 
 MIB = 1 << 20
 BIG = 16 * MIB
@@ -45,6 +47,22 @@ def test_discard_gives_pages_back() -> None:
     assert before - resident_bytes() > BIG // 2
     assert not buffer[BIG // 4 : BIG // 2].any()
     buffer[:] = 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an array is freed by whoever drops it")
+def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who brings a buffer back does not free the one that goes for it: that would hold a loop for 10 to 24 ms."""
+    freed: queue.Queue[tuple[int, int]] = queue.Queue()
+    monkeypatch.setattr(
+        pages, "discard", lambda buffer: freed.put((threading.get_ident(), buffer.ctypes.data))
+    )
+    spares = Spares(Gate(BIG))
+    buffers = [np.empty(BIG, dtype=np.uint8) for _ in range(3)]
+    for buffer in buffers:  # room for one, and for one more while a push waits for it
+        spares.give(Spare("frames", buffer, BIG))
+    thread, address = freed.get(timeout=10)
+    assert thread != threading.get_ident()
+    assert address == buffers[0].ctypes.data
 
 
 def resident_bytes() -> int:
