@@ -52,11 +52,10 @@ async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) ->
             assert status < 300
     await growth.push(10)
     await page.goto(growth.path)
-    strokes = page.locator("#lane span.bare")
-    await expect(strokes).not_to_have_count(0)
-    box = await strokes.first.bounding_box()
-    assert box["height"] >= 8
-    assert box["width"] >= 1
+    await page.wait_for_function("""() => {  // in one step, for the lane is drawn anew while results come
+      const box = document.querySelector("#lane span.bare")?.getBoundingClientRect();
+      return box?.height >= 8 && box.width >= 1;
+    }""")
     await page.evaluate("""() => {
       const rows = document.getElementById("segments");
       for (let k = 0; k < 60; k++) rows.append(rows.firstElementChild.cloneNode(true));
