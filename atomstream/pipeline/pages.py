@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import ctypes
+import os
 import sys
 from collections import deque
 from functools import cache
@@ -55,7 +56,8 @@ def let_go(buffer: npt.NDArray[np.uint8]) -> None:
     if _sweeping.acquire(blocking=False):
         try:
             _thread.start_new_thread(_sweep, ())
-        except RuntimeError:  # no threads any more: the interpreter ends, and all memory with it
+        except RuntimeError:  # no thread to be had: then who drops it frees it
+            _doomed.clear()
             _sweeping.release()
 
 
@@ -68,6 +70,17 @@ def _sweep() -> None:
         # Whoever came meanwhile found the sweep going on.
         if not _doomed or not _sweeping.acquire(blocking=False):
             return
+
+
+def _forked() -> None:
+    # The thread that swept stayed in the parent: what it held back would never be freed here.
+    _doomed.clear()
+    if _sweeping.locked():
+        _sweeping.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _advise(buffer: npt.NDArray[np.uint8], advice: int) -> bool:

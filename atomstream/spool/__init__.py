@@ -10,6 +10,7 @@ from atomstream.spool.disk import Disk
 from atomstream.spool.entries import Entry, EntryKind
 from atomstream.spool.history import StreamHistory
 from atomstream.spool.journal import Journal
+from atomstream.spool.locks import load_locks
 from atomstream.spool.manifest import Geometry, StreamManifest
 from atomstream.spool.record import RecordHead
 from atomstream.spool.record_folder import SpooledChunk
@@ -39,5 +40,6 @@ __all__ = [
     "StreamStatus",
     "Written",
     "counts_of",
+    "load_locks",
     "scrub",
 ]

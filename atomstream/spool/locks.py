@@ -85,8 +85,13 @@ class RootLock:
                 ) from None
 
 
+def load_locks() -> None:
+    """Have the library here before the first lock, which may be made in a running loop."""
+    _file_lock(Path("unused"))  # touches no file until it is acquired
+
+
 def _file_lock(path: Path) -> BaseFileLock:
-    from filelock import FileLock  # 60 ms to import: only a streamer with a spool pays for it
+    from filelock import FileLock  # 60 ms to import: only a process with a streamer pays for it
 
     # Not per thread: whoever holds it may release it from any thread.
     return FileLock(path, thread_local=False)

@@ -13,6 +13,8 @@ from functools import cache
 
 import anyio
 
+from atomstream.spool import load_locks
+
 
 @cache
 def get_ready() -> None:
@@ -20,8 +22,7 @@ def get_ready() -> None:
 
     No collection where the application has switched it off.
     """
-    import filelock  # noqa: F401  # what most streamers lock their spool with
-
+    load_locks()
     if gc.isenabled():
         gc.collect()
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import _thread
 import mmap
 import queue
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -63,6 +65,21 @@ def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.Mo
     thread, address = freed.get(timeout=10)
     assert thread != threading.get_ident()
     assert address == buffers[0].ctypes.data
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to a thread")
+def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, whoever drops a buffer frees it."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    buffer = np.empty(BIG, dtype=np.uint8)
+    end = weakref.ref(buffer)
+    pages.let_go(buffer)
+    del buffer
+    assert end() is None
 
 
 def resident_bytes() -> int:
