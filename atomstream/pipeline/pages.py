@@ -19,6 +19,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.yielding import STEP_BYTES, yield_core
+
 _PAGE: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
 _DONTNEED: Final = 4
@@ -87,7 +89,13 @@ def _advise(buffer: npt.NDArray[np.uint8], advice: int) -> bool:
     start = -(-buffer.ctypes.data // _PAGE) * _PAGE
     length = (buffer.ctypes.data + buffer.nbytes - start) // _PAGE * _PAGE
     madvise = _madvise()
-    return madvise is not None and length > 0 and madvise(start, length, advice) == 0
+    if madvise is None or length <= 0:
+        return False
+    for at in range(0, length, STEP_BYTES):
+        if madvise(start + at, min(STEP_BYTES, length - at), advice):
+            return False
+        yield_core()
+    return True
 
 
 @cache

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.records import Piece
+from atomstream.yielding import STEP_BYTES, yield_core
 
-WINDOW_BYTES: Final = 2 << 20
+WINDOW_BYTES: Final = STEP_BYTES
 ALIGNMENT: Final = 4096
 """Of memory, length and position: the largest that disks ask for."""
 
@@ -58,6 +59,7 @@ class DirectWriter:
             except OSError:
                 return written
             written += taken
+            yield_core()
             if taken < filled:
                 break
         return written

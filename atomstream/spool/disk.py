@@ -12,15 +12,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.records import Piece
+from atomstream.shard import cut
 from atomstream.spool.direct import DirectWriter
+from atomstream.yielding import STEP_BYTES, yield_core
 
 TEMP_SUFFIX: Final = ".tmp"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -30,6 +31,8 @@ READ_REFUSED: Final = "The file was left as it is, and can be read again once th
 _OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _NOTABLE: Final = 256 << 10
 """Smaller files have their blocks found as they are written."""
+RESERVE_BYTES: Final = 8 << 20
+"""At once; in memory it means to clear as many."""
 _RENAME_TRIES: Final = 20
 _RENAME_PAUSE_S: Final = 0.01
 
@@ -71,21 +74,23 @@ class Disk:
     def reserve(self, fd: int, nbytes: int) -> None:
         """Ask for a new file's room at once, where the system can: a full disk says so before anything is written.
 
-        One search for blocks instead of one a write: a fifth of a record's processor time [measured, ext4].
+        A few searches for blocks instead of one a write: a fifth of a record's processor time [measured, ext4].
         """
         if nbytes < _NOTABLE or sys.platform == "win32" or not hasattr(os, "posix_fallocate"):
             return
         try:
-            os.posix_fallocate(fd, 0, nbytes)
+            for at in range(0, nbytes, RESERVE_BYTES):
+                os.posix_fallocate(fd, at, min(RESERVE_BYTES, nbytes - at))
+                yield_core()
         except OSError as error:
             if error.errno in _FULL or error.errno == errno.EIO:
                 raise  # every other reason is the file system's own, and writing tells
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
         """Write all pieces, one after the other, without joining them; large ones past the page cache."""
-        todo = iter(_after(pieces, self._direct.write(fd, pieces)))
-        while batch := list(islice(todo, 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX"))):
+        for batch in _batches(_after(pieces, self._direct.write(fd, pieces))):
             _write_rest(fd, batch)
+            yield_core()
 
     def sync(self, fd: int) -> None:
         """Return once the file's bytes and length would survive a power cut."""
@@ -178,6 +183,20 @@ def _after(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
         count -= skipped
         if skipped < view.nbytes:
             yield view[skipped:]
+
+
+def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """The views, cut and gathered into as much as is written at once."""
+    most = 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX")
+    batch, nbytes = list[memoryview](), 0
+    for part in (memoryview(part) for view in views for part in cut(view, STEP_BYTES)):
+        if len(batch) == most or nbytes + part.nbytes > STEP_BYTES:
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(part)
+        nbytes += part.nbytes
+    if batch:
+        yield batch
 
 
 def _write_rest(fd: int, views: list[memoryview]) -> None:

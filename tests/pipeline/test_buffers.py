@@ -3,6 +3,7 @@ from __future__ import annotations
 import _thread
 import mmap
 import queue
+import subprocess
 import sys
 import threading
 import weakref
@@ -15,6 +16,7 @@ from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.pages import discard, populate
 from atomstream.pipeline.spares import Spare, Spares
+from atomstream.yielding import STEP_BYTES
 
 MIB = 1 << 20
 BIG = 16 * MIB
@@ -80,6 +82,40 @@ def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.Monkey
     pages.let_go(buffer)
     del buffer
     assert end() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to the system")
+def test_work_on_pages_leaves_the_core_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large buffer is not faulted in or freed at one go: whoever waits for this core may have it."""
+    yields: list[int] = []
+    monkeypatch.setattr(pages, "yield_core", lambda: yields.append(1))
+    assert discard(np.empty(BIG, dtype=np.uint8))
+    assert len(yields) >= BIG // STEP_BYTES
+
+
+FORKS = """
+import os, sys, threading
+import numpy as np
+from atomstream.pipeline import pages
+
+begun, freed = threading.Event(), threading.Event()
+pages.discard = lambda buffer: begun.set() or threading.Event().wait()
+pages.let_go(np.empty(16 << 20, dtype=np.uint8))
+begun.wait(20)
+child = os.fork()
+if child == 0:
+    pages.discard = lambda buffer: freed.set()
+    pages.let_go(np.empty(16 << 20, dtype=np.uint8))
+    os._exit(0 if freed.wait(20) else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to a thread")
+def test_a_forked_child_frees_its_buffers_too() -> None:
+    """A child that was forked while a thread freed buffers, which it does not have, starts one of its own."""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=False, timeout=60)
+    assert ended.returncode == 0
 
 
 def resident_bytes() -> int:

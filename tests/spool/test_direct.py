@@ -6,13 +6,16 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from atomstream.spool import direct, disk
 from atomstream.spool.direct import ALIGNMENT, WINDOW_BYTES, DirectWriter
 from atomstream.spool.disk import Disk
+from atomstream.yielding import STEP_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has O_DIRECT")
 
@@ -115,3 +118,25 @@ def test_the_file_is_as_before_afterwards(fd: int) -> None:
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
     Disk().write(fd, LARGE)
     assert fcntl.fcntl(fd, fcntl.F_GETFL) == before
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_long_write_leaves_the_core_in_between(
+    fd: int, monkeypatch: pytest.MonkeyPatch, aligned: bool
+) -> None:
+    """After each 2 MiB, past the cache or through it, whoever waits for this core may have it."""
+    steps: list[int] = []
+    real = os.writev
+
+    def writev(fd: int, views: list[memoryview]) -> int:
+        steps.append(real(fd, views))
+        return steps[-1]
+
+    monkeypatch.setattr(os, "writev", writev)
+    for module in (direct, disk):
+        monkeypatch.setattr(module, "yield_core", lambda: steps.append(0))
+    os.lseek(fd, 0 if aligned else 1, os.SEEK_SET)
+    Disk().write(fd, LARGE)
+    assert sum(steps) == sum(map(len, LARGE))
+    assert max(steps) <= STEP_BYTES
+    assert all(step == 0 for before, step in pairwise(steps) if before)

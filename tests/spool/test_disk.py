@@ -10,6 +10,7 @@ import pytest
 from spool_kit import delivered, new_stream, payload, shard
 
 from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool.disk import RESERVE_BYTES, Disk
 
 LARGE = 400
 """A side of frames whose record is large enough to have its room reserved."""
@@ -65,3 +66,14 @@ def test_no_room_is_told_before_anything_is_written(
     assert not list(stream.folder.glob("chunk-*"))
     assert stream.put(shard(0, side=LARGE)) is not None
     stream.close()
+
+
+def test_a_large_file_is_reserved_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its room is reserved, never so much at once that whoever waits for this core waits for long."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda fd, at, nbytes: asked.append((at, nbytes)))
+    disk, nbytes = Disk(), 3 * RESERVE_BYTES + 5
+    fd = disk.create(tmp_path / "record")
+    disk.reserve(fd, nbytes)
+    disk.close(fd)
+    assert asked == [(at, min(RESERVE_BYTES, nbytes - at)) for at in range(0, nbytes, RESERVE_BYTES)]
