@@ -64,5 +64,6 @@ def install(app: web.Application, house: House, keys: KeyRing, browsable: Iterab
     app[stream_info.ARRIVALS] = Arrivals()
     app[sockets.SOCKETS] = sockets.OpenSockets()
     house.events.chunk_stored.subscribe(app[stream_info.ARRIVALS].note)
+    house.events.status_changed.subscribe(app[stream_info.ARRIVALS].follow)
     app.on_shutdown.append(sockets.close_sockets)
     app.add_routes(ROUTES)

@@ -7,10 +7,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from atomstream.server.events import ChunkStored
+from atomstream.server.events import ChunkStored, StatusChanged
 
 KEPT = 64
 RECENT_S = 60.0
+SILENT_S = 30.0
+"""A stream of which nothing comes for so long fills no disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +53,14 @@ class Arrivals:
         self._monotonic = monotonic
         self._wall = wall
         self._of: defaultdict[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._coming: set[str] = set()
 
     async def note(self, stored: ChunkStored) -> None:
         """Listen to :attr:`Events.chunk_stored`. A repeat tells nothing new."""
         if stored.committed.repeated:
             return
         ticket = stored.ticket
+        self._coming.add(ticket.data_id)
         self._of[ticket.data_id].append(
             Arrival(
                 at_s=self._monotonic(),
@@ -67,6 +71,17 @@ class Arrivals:
                 clock_uncertainty_ms=ticket.clock_uncertainty_ms,
             )
         )
+
+    async def follow(self, changed: StatusChanged) -> None:
+        """Listen to :attr:`Events.status_changed`: of a stream that is not active nothing is expected."""
+        if changed.status != "stream_active":
+            self._coming.discard(changed.data_id)
+
+    def bytes_per_s(self) -> float:
+        """What all streams that are coming in write to the disk lately, taken together."""
+        paces = {data_id: self.pace(data_id) for data_id in self._coming}
+        self._coming = {data_id for data_id, pace in paces.items() if pace and pace.silent_s <= SILENT_S}
+        return sum(pace.bytes_per_s or 0.0 for k, pace in paces.items() if pace and k in self._coming)
 
     def pace(self, data_id: str) -> Pace | None:
         """How a stream has come in lately; None where nothing came since the server's start."""

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from atomstream.server.about import StreamAbout
 from atomstream.server.archive import StreamArchive
-from atomstream.server.dashboard.arrivals import Arrivals, Pace
+from atomstream.server.dashboard.arrivals import Arrivals
 from atomstream.server.house import house_of
 from atomstream.server.replies import json_reply
 from atomstream.server.routes.live_results import views_why
@@ -26,14 +26,14 @@ async def stream_info(request: web.Request) -> web.Response:
     house, data_id = house_of(request), request.match_info["data_id"]
     archive, about = await house.streams.archive(data_id), await house.streams.about(data_id)
     stored = await asyncio.to_thread(_stored, archive)
-    pace = request.app[ARRIVALS].pace(data_id)
+    arrivals = request.app[ARRIVALS]
     return json_reply(
         {
             **_described(about),
             **stored,
-            "pace": pace,
+            "pace": arrivals.pace(data_id),
             "views_why": views_why(await house.live.desk(data_id)),
-            "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], pace),
+            "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], arrivals.bytes_per_s()),
             "server_unix_ms": time.time() * 1000.0,
         }
     )
@@ -69,7 +69,5 @@ def _stored(archive: StreamArchive) -> dict[str, Any]:
     }
 
 
-def _full_in_s(free: int, pace: Pace | None) -> float | None:
-    if pace is None or not pace.bytes_per_s or pace.silent_s > 30.0:
-        return None
-    return free / pace.bytes_per_s
+def _full_in_s(free: int, bytes_per_s: float) -> float | None:
+    return free / bytes_per_s if bytes_per_s else None

@@ -1,0 +1,127 @@
+"""How streams come in: their pace, and how fast all of them fill the disk, until they end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from live_server import Serve
+from wire_client import START_MS, WireClient, make_frames
+
+from atomstream.server.archive import Committed, ShardTicket
+from atomstream.server.archive_records import ChunkStamps
+from atomstream.server.dashboard.arrivals import SILENT_S, Arrivals
+from atomstream.server.events import ChunkStored, StatusChanged
+
+CHUNK, FPS, NBYTES = 240, 120.0, 30_000_000
+PERIOD_S = CHUNK / FPS
+
+
+class Clock:
+    """The time that everybody sees, in s."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until it is set."""
+    return Clock()
+
+
+@pytest.fixture
+def arrivals(clock: Clock) -> Arrivals:
+    """What a server notes, by that clock."""
+    return Arrivals(clock, clock)
+
+
+def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) -> ChunkStored:
+    """A chunk whose last frame was exposed at ``end_s``."""
+    dims, start_ms, end_ms = (CHUNK, 480, 640), 1e3 * (end_s - PERIOD_S), 1e3 * end_s
+    ticket = ShardTicket(data_id, index, dims, "uint8", CHUNK, FPS, start_ms, end_ms)
+    stamps = ChunkStamps(dims, FPS, start_ms, end_ms)
+    return ChunkStored(ticket, Committed(index, CHUNK, NBYTES, 0, repeated, stamps))
+
+
+async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:
+    """``count`` chunks at the camera's pace, each stored ``late_by_s`` later after its exposure than the one before."""
+    for index in range(count):
+        clock.now_s += PERIOD_S
+        await arrivals.note(stored(data_id, index, clock.now_s - 0.5 - index * late_by_s))
+
+
+async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
+    """Frames and bytes a second are those between chunks, and a lateness that grows is told as such."""
+    await come(arrivals, clock, "a", 5, late_by_s=0.1)
+    clock.now_s += 3.0
+    pace = arrivals.pace("a")
+    assert pace is not None
+    assert pace.frames_per_s == pytest.approx(FPS)
+    assert pace.bytes_per_s == pytest.approx(NBYTES / PERIOD_S)
+    assert pace.late_s == pytest.approx(0.9)
+    assert pace.late_growth == pytest.approx(0.1 / PERIOD_S)
+    assert pace.silent_s == pytest.approx(3.0)
+
+
+async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
+    """A chunk that comes a second time fills nothing and makes nobody late."""
+    await arrivals.note(stored("a", 0, clock.now_s, repeated=True))
+    assert arrivals.pace("a") is None
+    assert arrivals.bytes_per_s() == 0.0
+
+
+async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) -> None:
+    """What fills the disk is the sum over all streams that come in."""
+    for index in range(4):
+        clock.now_s += PERIOD_S
+        for data_id in "abc":
+            await arrivals.note(stored(data_id, index, clock.now_s))
+    assert arrivals.bytes_per_s() == pytest.approx(3 * NBYTES / PERIOD_S)
+
+
+@pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
+async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: str) -> None:
+    """With its end a stream's part goes, and with a further chunk it is back."""
+    await come(arrivals, clock, "a", 3)
+    await come(arrivals, clock, "b", 3)
+    await arrivals.follow(StatusChanged("a", status))  # type: ignore[arg-type]
+    assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
+    await arrivals.note(stored("a", 3, clock.now_s))
+    assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
+
+
+async def test_a_silent_stream_fills_nothing(arrivals: Arrivals, clock: Clock) -> None:
+    """A client that is gone without an end is not counted for longer than half a minute."""
+    await come(arrivals, clock, "a", 3)
+    clock.now_s += SILENT_S - 1.0
+    assert arrivals.bytes_per_s() > 0.0
+    clock.now_s += 2.0
+    assert arrivals.bytes_per_s() == 0.0
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncIterator[WireClient]:
+    """A client of a real server."""
+    async with WireClient(await serve()) as made:
+        yield made
+
+
+async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
+    """The page says when the disk will be full while chunks come in, on any stream's page, and not after the end."""
+    busy, other = await client.create("busy"), await client.create("other")
+    for index in range(3):
+        start = START_MS + round(index * 4 * 1000 / FPS)
+        status, _ = await client.send(
+            busy, index, make_frames(4), start_unix_ms_utc=str(start), end_unix_ms_utc=str(start + 33)
+        )
+        assert status == 200
+    for data_id in (busy, other):
+        _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+        assert info["disk_full_in_s"] > 0.0
+    await client.end(busy)
+    _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
+    assert info["disk_full_in_s"] is None
