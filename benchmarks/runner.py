@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.machine import machine_lines
+from benchmarks.machine import Host, machine_lines
 from benchmarks.report import Report, Row
 
 
@@ -52,8 +52,9 @@ Measure = Callable[[Plan], list[Row]]
 def main(measure: Measure, arguments: list[str] | None = None) -> None:
     """The command line of one benchmark, or of all: measure, print the table."""
     with planned(arguments) as plan:
-        report = Report(machine_lines())
+        report, host = Report(machine_lines()), Host()
         report.rows += measure(plan)
+        report.machine = [*report.machine, host.line()]
         print(report)
 
 
