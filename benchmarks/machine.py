@@ -33,9 +33,10 @@ class Host:
 
     def line(self) -> str:
         """For the table's head."""
-        steal, total = (now - then for now, then in zip(_processor_times(), self._before, strict=True))
-        share = f"{steal / total:.1%} of their time" if total else "not known here"
-        return f"Taken from these cores by the machine's host meanwhile: {share}."
+        ever, _ = after = _processor_times()
+        steal, total = (now - then for now, then in zip(after, self._before, strict=True))
+        share = f"{steal / total:.1%} of their time" if ever and total else "nothing is reported"
+        return f"Taken from the machine's cores by its host meanwhile: {share}."
 
 
 def _processor_times() -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atomstream.yielding import yield_core
+from atomstream import yielding
+from atomstream.yielding import Turns, yield_core
 
 MANY = 1_000_000
 
@@ -23,6 +24,7 @@ def never_switched() -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such call")
+@pytest.mark.skipif(sys.version_info < (3, 11, 1), reason="there the call holds the GIL")
 @pytest.mark.usefixtures("never_switched")
 def test_a_yield_lets_go_of_the_gil() -> None:
     """Another Python thread comes to run while one yields again and again, though it never waits."""
@@ -37,3 +39,14 @@ def test_a_yield_lets_go_of_the_gil() -> None:
     told = came.is_set()
     other.join()
     assert told
+
+
+def test_short_work_never_yields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A yield may take until the next tick: it is for work of more than a millisecond, and then once a millisecond."""
+    now, yields = [5.0], list[float]()
+    monkeypatch.setattr(yielding.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(now[0]))
+    turns = Turns()
+    for now[0] in (5.0, 5.0005, 5.0011, 5.0015, 5.0020, 5.0022):
+        turns.offer()
+    assert yields == [5.0011, 5.0022]

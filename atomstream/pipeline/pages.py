@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.yielding import STEP_BYTES, yield_core
+from atomstream.yielding import STEP_BYTES, Turns
 
 _PAGE: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
@@ -36,7 +36,16 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
 
     Releases the GIL. Others may write to the buffer meanwhile.
     """
-    return _advise(buffer, _POPULATE_WRITE)
+    start, end = _pages(buffer)
+    turns, at = Turns(), start
+    while at < end:
+        turns.offer()
+        # Up to a huge page's end, which is cleared at one go.
+        upto = min(end, (at // STEP_BYTES + 1) * STEP_BYTES)
+        if not _advise(at, upto, _POPULATE_WRITE):
+            return False
+        at = upto
+    return start < end
 
 
 def discard(buffer: npt.NDArray[np.uint8]) -> bool:
@@ -44,7 +53,7 @@ def discard(buffer: npt.NDArray[np.uint8]) -> bool:
 
     Releases the GIL, which to free a large array does not.
     """
-    return _advise(buffer, _DONTNEED)
+    return _advise(*_pages(buffer), _DONTNEED)
 
 
 def let_go(buffer: npt.NDArray[np.uint8]) -> None:
@@ -85,17 +94,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _advise(buffer: npt.NDArray[np.uint8], advice: int) -> bool:
-    start = -(-buffer.ctypes.data // _PAGE) * _PAGE
-    length = (buffer.ctypes.data + buffer.nbytes - start) // _PAGE * _PAGE
+def _pages(buffer: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    """Where the first whole page of ``buffer`` begins, and where the last one ends."""
+    start = buffer.ctypes.data
+    return -(-start // _PAGE) * _PAGE, (start + buffer.nbytes) // _PAGE * _PAGE
+
+
+def _advise(start: int, end: int, advice: int) -> bool:
     madvise = _madvise()
-    if madvise is None or length <= 0:
-        return False
-    for at in range(0, length, STEP_BYTES):
-        if madvise(start + at, min(STEP_BYTES, length - at), advice):
-            return False
-        yield_core()
-    return True
+    return madvise is not None and start < end and madvise(start, end - start, advice) == 0
 
 
 @cache

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.records import Piece
-from atomstream.yielding import STEP_BYTES, yield_core
+from atomstream.yielding import STEP_BYTES, Turns
 
 WINDOW_BYTES: Final = STEP_BYTES
 ALIGNMENT: Final = 4096
@@ -51,15 +51,15 @@ class DirectWriter:
     def _write_windows(self, fd: int, pieces: Sequence[Piece]) -> int:
         if self._window is None:
             self._window = _aligned(WINDOW_BYTES)
-        written = 0
+        written, turns = 0, Turns()
         for filled in _fill(self._window, pieces):
+            turns.offer()
             wanted = filled // ALIGNMENT * ALIGNMENT
             try:
                 taken = os.writev(fd, [self._window[:wanted].data]) if wanted else 0
             except OSError:
                 return written
             written += taken
-            yield_core()
             if taken < filled:
                 break
         return written

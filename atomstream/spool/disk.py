@@ -21,7 +21,7 @@ from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.records import Piece
 from atomstream.shard import cut
 from atomstream.spool.direct import DirectWriter
-from atomstream.yielding import STEP_BYTES, yield_core
+from atomstream.yielding import STEP_BYTES, Turns
 
 TEMP_SUFFIX: Final = ".tmp"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -31,8 +31,6 @@ READ_REFUSED: Final = "The file was left as it is, and can be read again once th
 _OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _NOTABLE: Final = 256 << 10
 """Smaller files have their blocks found as they are written."""
-RESERVE_BYTES: Final = 8 << 20
-"""At once; in memory it means to clear as many."""
 _RENAME_TRIES: Final = 20
 _RENAME_PAUSE_S: Final = 0.01
 
@@ -79,18 +77,20 @@ class Disk:
         if nbytes < _NOTABLE or sys.platform == "win32" or not hasattr(os, "posix_fallocate"):
             return
         try:
-            for at in range(0, nbytes, RESERVE_BYTES):
-                os.posix_fallocate(fd, at, min(RESERVE_BYTES, nbytes - at))
-                yield_core()
+            turns = Turns()
+            for at in range(0, nbytes, STEP_BYTES):  # in memory it means to clear as many
+                turns.offer()
+                os.posix_fallocate(fd, at, min(STEP_BYTES, nbytes - at))
         except OSError as error:
             if error.errno in _FULL or error.errno == errno.EIO:
                 raise  # every other reason is the file system's own, and writing tells
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
         """Write all pieces, one after the other, without joining them; large ones past the page cache."""
-        for batch in _batches(_after(pieces, self._direct.write(fd, pieces))):
+        rest, turns = _after(pieces, self._direct.write(fd, pieces)), Turns()
+        for batch in _batches(rest):
+            turns.offer()
             _write_rest(fd, batch)
-            yield_core()
 
     def sync(self, fd: int) -> None:
         """Return once the file's bytes and length would survive a power cut."""

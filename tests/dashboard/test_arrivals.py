@@ -85,12 +85,15 @@ async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) 
 
 @pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
 async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: str) -> None:
-    """With its end a stream's part goes, and with a further chunk it is back."""
+    """With its end a stream's part goes, late chunks or not, until the stream is active again."""
     await come(arrivals, clock, "a", 3)
     await come(arrivals, clock, "b", 3)
     await arrivals.follow(StatusChanged("a", status))  # type: ignore[arg-type]
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
     await arrivals.note(stored("a", 3, clock.now_s))
+    assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
+    await arrivals.follow(StatusChanged("a", "stream_active"))
+    await arrivals.note(stored("a", 4, clock.now_s))
     assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
 
 

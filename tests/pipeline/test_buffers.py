@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import weakref
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from atomstream import yielding
 from atomstream.pipeline import pages
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
@@ -84,13 +86,21 @@ def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.Monkey
     assert end() is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to the system")
-def test_work_on_pages_leaves_the_core_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large buffer is not faulted in or freed at one go: whoever waits for this core may have it."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can fault pages in without changing them")
+def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a huge page at once, each whole, and the core is left in between."""
+    steps: list[tuple[int, int]] = []
     yields: list[int] = []
-    monkeypatch.setattr(pages, "yield_core", lambda: yields.append(1))
-    assert discard(np.empty(BIG, dtype=np.uint8))
-    assert len(yields) >= BIG // STEP_BYTES
+    monkeypatch.setattr(yielding, "TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(1))
+    monkeypatch.setattr(pages, "_advise", lambda at, upto, _: not steps.append((at, upto)))
+    buffer = np.empty(BIG, dtype=np.uint8)
+    assert populate(buffer)
+    assert sum(upto - at for at, upto in steps) > BIG - 2 * 4096
+    assert all(upto == at for (_, upto), (at, _) in pairwise(steps))
+    assert all(upto % STEP_BYTES == 0 for _, upto in steps[:-1])
+    assert max(upto - at for at, upto in steps) <= STEP_BYTES
+    assert len(yields) == len(steps)
 
 
 FORKS = """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from spool_kit import delivered, new_stream, payload, shard
 
+from atomstream import yielding
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool.disk import RESERVE_BYTES, Disk
+from atomstream.spool.disk import Disk
+from atomstream.yielding import STEP_BYTES
 
 LARGE = 400
 """A side of frames whose record is large enough to have its room reserved."""
@@ -68,12 +71,31 @@ def test_no_room_is_told_before_anything_is_written(
     stream.close()
 
 
-def test_a_large_file_is_reserved_in_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of its room is reserved, never so much at once that whoever waits for this core waits for long."""
+def steps_of(nbytes: int) -> list[tuple[int, int]]:
+    """Offset and length of each reservation for a file of ``nbytes``."""
+    return [(at, min(STEP_BYTES, nbytes - at)) for at in range(0, nbytes, STEP_BYTES)]
+
+
+@pytest.mark.parametrize("refused", [None, 1, 2])
+def test_a_large_file_is_reserved_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int | None
+) -> None:
+    """Room is asked for 2 MiB at a time, and the core left in between; what is full in the middle says so at once."""
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "posix_fallocate", lambda fd, at, nbytes: asked.append((at, nbytes)))
-    disk, nbytes = Disk(), 3 * RESERVE_BYTES + 5
+    yields: list[int] = []
+
+    def posix_fallocate(fd: int, at: int, nbytes: int) -> None:
+        asked.append((at, nbytes))
+        if len(asked) - 1 == refused:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
+    monkeypatch.setattr(yielding, "TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(len(asked)))
+    disk, nbytes = Disk(), 3 * STEP_BYTES + 5
     fd = disk.create(tmp_path / "record")
-    disk.reserve(fd, nbytes)
+    with nullcontext() if refused is None else pytest.raises(OSError, match="No space"):
+        disk.reserve(fd, nbytes)
     disk.close(fd)
-    assert asked == [(at, min(RESERVE_BYTES, nbytes - at)) for at in range(0, nbytes, RESERVE_BYTES)]
+    assert asked == steps_of(nbytes)[: None if refused is None else refused + 1]
+    assert yields == list(range(len(asked)))

@@ -54,13 +54,15 @@ class Arrivals:
         self._wall = wall
         self._of: defaultdict[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._coming: set[str] = set()
+        self._stopped: set[str] = set()
 
     async def note(self, stored: ChunkStored) -> None:
         """Listen to :attr:`Events.chunk_stored`. A repeat tells nothing new."""
         if stored.committed.repeated:
             return
         ticket = stored.ticket
-        self._coming.add(ticket.data_id)
+        if ticket.data_id not in self._stopped:
+            self._coming.add(ticket.data_id)
         self._of[ticket.data_id].append(
             Arrival(
                 at_s=self._monotonic(),
@@ -74,7 +76,10 @@ class Arrivals:
 
     async def follow(self, changed: StatusChanged) -> None:
         """Listen to :attr:`Events.status_changed`: of a stream that is not active nothing is expected."""
-        if changed.status != "stream_active":
+        if changed.status == "stream_active":
+            self._stopped.discard(changed.data_id)
+        else:  # a late chunk of an ended stream may still come, and is told of after that
+            self._stopped.add(changed.data_id)
             self._coming.discard(changed.data_id)
 
     def bytes_per_s(self) -> float:

@@ -41,7 +41,7 @@ function healthFacts(info, analysis) {
     facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(pace.clock_uncertainty_ms ?? NaN, 2)} ms` });
   }
   const full = info.disk_full_in_s;
-  facts.push({ name: "Disk of the server", brief: `Disk full in ${ageText(full ?? 0)}`, text: `${bytesText(info.disk_free_bytes)} free${full ? `, full in ${ageText(full)} at this rate` : ""}`, tone: full !== null && full < 3600 ? "bad" : full !== null && full < 6 * 3600 ? "warn" : "" });
+  facts.push({ name: "Disk of the server", brief: `Disk full in ${ageText(full ?? 0)}`, text: `${bytesText(info.disk_free_bytes)} free${full ? `, full in ${ageText(full)} at the rate of all streams` : ""}`, tone: full !== null && full < 3600 ? "bad" : full !== null && full < 6 * 3600 ? "warn" : "" });
   return facts;
 }
 
