@@ -2,7 +2,7 @@
 
 Linux lets a thread keep its core until the next tick of the timer, 4 ms later on many machines, though another one
 woke up there, and even with other cores idle. An event loop that had handed the GIL to such a thread, and a camera's
-thread, waited for that long [measured: an application's loop was held 4 to 6 ms, and 1 to 2 ms with yields].
+thread, waited for that long [measured: an application's loop was held 4 to 6 ms, and 2 to 3 ms with yields].
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ TURN_S: Final = 0.001
 
 
 def yield_core() -> None:
-    """Let whoever waits for the calling thread's core run first; where nobody does, at once back. Releases the GIL."""
+    """Let whoever waits for the calling thread's core run first; where nobody does, at once back.
+
+    Releases the GIL, from Python 3.11.1 on.
+    """
     if hasattr(os, "sched_yield"):  # Windows runs who wakes up at once
         os.sched_yield()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from live_server import Serve
 from wire_client import START_MS, WireClient, make_frames
 
+from atomstream.server.about import Status
 from atomstream.server.archive import Committed, ShardTicket
 from atomstream.server.archive_records import ChunkStamps
 from atomstream.server.dashboard.arrivals import SILENT_S, Arrivals
@@ -84,11 +86,11 @@ async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) 
 
 
 @pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
-async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: str) -> None:
+async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: Status) -> None:
     """With its end a stream's part goes, late chunks or not, until the stream is active again."""
     await come(arrivals, clock, "a", 3)
     await come(arrivals, clock, "b", 3)
-    await arrivals.follow(StatusChanged("a", status))  # type: ignore[arg-type]
+    await arrivals.follow(StatusChanged("a", status))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
     await arrivals.note(stored("a", 3, clock.now_s))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
@@ -113,18 +115,26 @@ async def client(serve: Serve) -> AsyncIterator[WireClient]:
         yield made
 
 
+async def send(client: WireClient, data_id: str, index: int) -> tuple[int, Any]:
+    """Send the stream's chunk ``index``, of four frames."""
+    start = START_MS + round(index * 4 * 1000 / FPS)
+    stamps = {"start_unix_ms_utc": str(start), "end_unix_ms_utc": str(start + 33)}
+    return await client.send(data_id, index, make_frames(4), **stamps)
+
+
 async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
-    """The page says when the disk will be full while chunks come in, on any stream's page, and not after the end."""
+    """While chunks come in any page says when the disk will be full, and none after the end, late chunk or not."""
     busy, other = await client.create("busy"), await client.create("other")
     for index in range(3):
-        start = START_MS + round(index * 4 * 1000 / FPS)
-        status, _ = await client.send(
-            busy, index, make_frames(4), start_unix_ms_utc=str(start), end_unix_ms_utc=str(start + 33)
-        )
+        status, _ = await send(client, busy, index)
         assert status == 200
     for data_id in (busy, other):
         _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
         assert info["disk_full_in_s"] > 0.0
     await client.end(busy)
+    _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
+    assert info["disk_full_in_s"] is None
+    status, _ = await send(client, busy, 3)
+    assert status == 200
     _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
     assert info["disk_full_in_s"] is None

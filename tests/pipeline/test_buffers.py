@@ -22,6 +22,12 @@ from atomstream.yielding import STEP_BYTES
 
 MIB = 1 << 20
 BIG = 16 * MIB
+only_where_pages_are_faulted_in = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux can fault pages in without changing them"
+)
+only_where_a_thread_frees = pytest.mark.skipif(
+    sys.platform != "linux", reason="elsewhere an array is freed by whoever drops it"
+)
 
 
 def wait_for_page_threads() -> None:
@@ -30,7 +36,7 @@ def wait_for_page_threads() -> None:
             thread.join(30)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can fault pages in without changing them")
+@only_where_pages_are_faulted_in
 def test_populate_brings_pages_and_keeps_bytes() -> None:
     """After populate a buffer's pages are resident, and what was written to it is still there."""
     buffer = np.frombuffer(mmap.mmap(-1, BIG), dtype=np.uint8)  # np.empty may hand out pages touched before
@@ -55,7 +61,7 @@ def test_discard_gives_pages_back() -> None:
     buffer[:] = 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an array is freed by whoever drops it")
+@only_where_a_thread_frees
 def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who brings a buffer back does not free the one that goes for it: that would hold a loop for 10 to 24 ms."""
     freed: queue.Queue[tuple[int, int]] = queue.Queue()
@@ -71,7 +77,7 @@ def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.Mo
     assert address == buffers[0].ctypes.data
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to a thread")
+@only_where_a_thread_frees
 def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no thread can be started, whoever drops a buffer frees it."""
 
@@ -86,7 +92,7 @@ def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.Monkey
     assert end() is None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can fault pages in without changing them")
+@only_where_pages_are_faulted_in
 def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than a huge page at once, each whole, and the core is left in between."""
     steps: list[tuple[int, int]] = []
@@ -121,7 +127,7 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is handed to a thread")
+@only_where_a_thread_frees
 def test_a_forked_child_frees_its_buffers_too() -> None:
     """A child that was forked while a thread freed buffers, which it does not have, starts one of its own."""
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=False, timeout=60)
