@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from clock_kit import Clock
 from live_server import Serve
 from wire_client import START_MS, WireClient, make_frames
 
@@ -19,20 +20,10 @@ CHUNK, FPS, NBYTES = 240, 120.0, 30_000_000
 PERIOD_S = CHUNK / FPS
 
 
-class Clock:
-    """The time that everybody sees, in s."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands until it is set."""
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture
@@ -52,14 +43,14 @@ def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) ->
 async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:
     """``count`` chunks at the camera's pace, each stored ``late_by_s`` later after its exposure than the one before."""
     for index in range(count):
-        clock.now_s += PERIOD_S
-        await arrivals.note(stored(data_id, index, clock.now_s - 0.5 - index * late_by_s))
+        clock.now += PERIOD_S
+        await arrivals.note(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
 
 
 async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
     """Frames and bytes a second are those between chunks, and a lateness that grows is told as such."""
     await come(arrivals, clock, "a", 5, late_by_s=0.1)
-    clock.now_s += 3.0
+    clock.now += 3.0
     pace = arrivals.pace("a")
     assert pace is not None
     assert pace.frames_per_s == pytest.approx(FPS)
@@ -71,7 +62,7 @@ async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
 
 async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
     """A chunk that comes a second time fills nothing and makes nobody late."""
-    await arrivals.note(stored("a", 0, clock.now_s, repeated=True))
+    await arrivals.note(stored("a", 0, clock.now, repeated=True))
     assert arrivals.pace("a") is None
     assert arrivals.bytes_per_s() == 0.0
 
@@ -79,9 +70,9 @@ async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
 async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) -> None:
     """What fills the disk is the sum over all streams that come in."""
     for index in range(4):
-        clock.now_s += PERIOD_S
+        clock.now += PERIOD_S
         for data_id in "abc":
-            await arrivals.note(stored(data_id, index, clock.now_s))
+            await arrivals.note(stored(data_id, index, clock.now))
     assert arrivals.bytes_per_s() == pytest.approx(3 * NBYTES / PERIOD_S)
 
 
@@ -92,19 +83,19 @@ async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, s
     await come(arrivals, clock, "b", 3)
     await arrivals.follow(StatusChanged("a", status))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
-    await arrivals.note(stored("a", 3, clock.now_s))
+    await arrivals.note(stored("a", 3, clock.now))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
     await arrivals.follow(StatusChanged("a", "stream_active"))
-    await arrivals.note(stored("a", 4, clock.now_s))
+    await arrivals.note(stored("a", 4, clock.now))
     assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
 
 
 async def test_a_silent_stream_fills_nothing(arrivals: Arrivals, clock: Clock) -> None:
     """A client that is gone without an end is not counted for longer than half a minute."""
     await come(arrivals, clock, "a", 3)
-    clock.now_s += SILENT_S - 1.0
+    clock.now += SILENT_S - 1.0
     assert arrivals.bytes_per_s() > 0.0
-    clock.now_s += 2.0
+    clock.now += 2.0
     assert arrivals.bytes_per_s() == 0.0
 
 

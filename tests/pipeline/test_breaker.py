@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from clock_kit import Clock
 
 from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.breaker import Breaker
@@ -10,16 +11,6 @@ from atomstream.pipeline.gate import Gate
 from atomstream.pipeline.lanes import Lanes
 from atomstream.pipeline.parcel import Parcel
 from atomstream.records import Stamp, StreamSpec
-
-
-class Clock:
-    """Time that passes when told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

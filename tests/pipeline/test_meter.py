@@ -2,19 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from clock_kit import Clock
 
 from atomstream.pipeline.bodies import InMemory
 from atomstream.pipeline.meter import Meter
 from atomstream.pipeline.parcel import Parcel
 from atomstream.records import Chunk, FrameMeta, Stamp, StreamSpec
 from atomstream.shard import ShardEncoder
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def encoded_parcel(meter: Meter) -> Parcel:
