@@ -117,8 +117,9 @@ class Bounds:
         self.roomy = 2 * (used + nbytes) <= self.max_bytes and free - nbytes >= 2 * self.min_free_bytes
         if free - nbytes < self.min_free_bytes:
             raise SpoolFullError(
-                f"The disk under the spool {self.root} has {free / 1e6:.0f} MB free, and spool_min_free_bytes "
-                f"keeps {self.min_free_bytes / 1e6:.0f} MB of them. The stream goes on from memory; free some space."
+                f"The disk under the spool {self.root} has {free / 1e6:.0f} MB free: a record of {nbytes / 1e6:.1f} MB "
+                f"more would leave less than spool_min_free_bytes ({self.min_free_bytes / 1e6:.0f} MB). The stream "
+                "goes on from memory; free some space."
             )
 
     def _default_max_bytes(self) -> int:
