@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.report import Goal, Row, table
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +46,16 @@ def test_a_row_says_whether_its_goal_is_reached() -> None:
     assert row.reached(Goal(20.0, at_least=True)) is False
     assert "12 (10 .. 30)" in table([row])
     assert "1.2 (1 .. 3)" in table([row])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [((5, 1000), (25, 2000), "2.0% of their time"), ((0, 1000), (0, 2000), "nothing is reported")],
+)
+def test_what_the_host_took_is_told(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], said: str
+) -> None:
+    """Stolen time is a share of what went by since the start; a host that never reports any is not said to take none."""
+    times = iter([before, after])
+    monkeypatch.setattr(machine, "_processor_times", lambda: next(times))
+    assert said in machine.Host().line()
