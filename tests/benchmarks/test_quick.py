@@ -55,7 +55,7 @@ def test_a_row_says_whether_its_goal_is_reached() -> None:
 def test_what_the_host_took_is_told(
     monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], said: str
 ) -> None:
-    """Stolen time is a share of what went by since the start; a host that never reports any is not said to take none."""
+    """Stolen time is a share of what went by since the start; of a host that reports none nothing is claimed."""
     times = iter([before, after])
     monkeypatch.setattr(machine, "_processor_times", lambda: next(times))
     assert said in machine.Host().line()
