@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
@@ -49,6 +50,7 @@ class Pipeline:
     def __init__(self, settings: ClientSettings, courier: Courier) -> None:
         self.settings = settings
         self.failure: BaseException | None = None
+        self._failing = threading.Lock()
         self.meter = Meter(time.perf_counter)
         self.streams: dict[str, Stream] = {}
         self.fillers: dict[str, Filler] = {}
@@ -56,7 +58,7 @@ class Pipeline:
         self.gate = Gate(settings.buffer_bytes)
         self.spares = Spares(self.gate, lambda: self.encoder.promised)
         self.pool = BufferPool(self.spares)
-        self.depot = Depot(lambda error: self._on_loop(lambda: self.broken(error)))
+        self.depot = Depot(self.broken)
         self.keeper = Keeper(self.depot, settings.upload_concurrency, self._kept)
         self.encoder = Encoder(
             settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags,
@@ -197,7 +199,7 @@ class Pipeline:
         self.keeper.keep(stream, parcel, outcome)
 
     def _lose(self, stream: Stream, job: Job, error: BaseException) -> None:
-        self._on_loop(lambda: self.broken(error))  # first: who sees the chunk settled then sees why
+        self.broken(error)  # first, and here, not on the loop: who sees the chunk settled then sees why
         stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
 
     def _kept(self, stream: Stream, parcel: Parcel) -> None:
@@ -273,9 +275,12 @@ class Pipeline:
             self._quarantine(stream, lost, str(error))
 
     def broken(self, error: BaseException) -> None:
-        """Remember the first failure and wake everybody who waits."""
-        if self.failure is None:
-            self.failure = error
+        """Remember the first failure and wake everybody who waits; from any thread."""
+        with self._failing:
+            first = self.failure is None
+            if first:
+                self.failure = error
+        if first:
             log.critical("atomstream failed: %r", error)
         for stream in list(self.streams.values()):
             stream.ledger.pulse.ring()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -365,6 +367,30 @@ async def test_a_sealed_stream_takes_nothing(make: MakePipeline, courier: Courie
     with pytest.raises(StreamFinalizedError):
         await pipeline.intake.push(stream, offer(0))
     assert pipeline.gate.used == 0
+
+
+async def test_who_sees_a_chunk_given_up_sees_why(
+    make: MakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage's mistake is the pipeline's failure before its chunk counts as settled: no wait ends without it."""
+    pipeline, go, given_up = make(), threading.Event(), threading.Event()
+    stream = pipeline.open(spec())
+    settle = stream.ledger.settle
+
+    def wrong(*_: object) -> None:
+        assert go.wait(10)
+        raise ZeroDivisionError("a mistake of ours")
+
+    def told(index: int, *rest: Any) -> None:
+        settle(index, *rest)
+        given_up.set()
+
+    monkeypatch.setattr(pipeline.meter, "encoded", wrong)
+    monkeypatch.setattr(stream.ledger, "settle", told)
+    await pipeline.intake.push(stream, offer(0))
+    go.set()
+    assert given_up.wait(10)  # holds the loop: what was only sent to it has not happened yet
+    assert isinstance(pipeline.failure, ZeroDivisionError)
 
 
 async def test_a_failed_encoding_reaches_the_caller(
