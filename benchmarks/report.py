@@ -53,6 +53,13 @@ class Row:
         middle = statistics.median(ratios)
         return middle >= goal.limit if goal.at_least else middle <= goal.limit
 
+    def beyond_the_machine(self, goal: Goal) -> bool:
+        """Whether the bare limit, measured beside ours, misses an absolute goal itself."""
+        bare = self.figures.get("bare", ())
+        if goal.against is not None or not bare:
+            return False
+        return Row(self.what, self.unit, {"ours": bare}).reached(goal) is False
+
 
 @dataclass(slots=True)
 class Report:
@@ -102,5 +109,7 @@ def _lines(row: Row) -> list[tuple[str, ...]]:
     for k, goal in enumerate(row.goals):
         ratio = spread(row.ratios(goal)) if goal.against else ""
         verdict = {True: "yes", False: "NO", None: "?"}[row.reached(goal)]
+        if verdict == "NO" and row.beyond_the_machine(goal):
+            verdict = "NO (nor bare)"
         lines.append(((*head,) if k == 0 else ("", "", "", "", "", "")) + (ratio, str(goal), verdict))
     return lines

@@ -1,8 +1,8 @@
 """The longest that any one callback holds an asyncio application's loop while frames stream. One JSON line.
 
-Every callback of the loop is timed: by the clock, and by its thread's processor time, which other threads
-do not lengthen (a virtual machine's host may). Then the same of a loop that only ticks while zstd alone keeps
-the cores busy: what the machine itself does to it.
+Every callback of the loop is timed, and of the longest it is told what that time was: work, a core that
+another thread had, or neither. Then the same of a loop that only ticks while zstd alone keeps the cores busy:
+what the machine itself does to it.
 """
 
 from __future__ import annotations
@@ -13,38 +13,48 @@ import json
 import os
 import sys
 import threading
-import time
 from typing import Any, Final
 
 import numpy as np
 import zstandard
 
 from atomstream.streaming import AsyncRHEEDStreamer
+from benchmarks.holds import Hold, ThreadClock
 
-worst = {"wall_s": 0.0, "cpu_s": 0.0}
 TICK_S: Final = 0.002
 
 
-def watch() -> None:
-    """Time each callback from now on."""
-    plain = asyncio.events.Handle._run
+class Longest:
+    """The longest hold of the loop since the last look."""
 
-    def timed(handle: asyncio.events.Handle) -> None:
-        wall, cpu = time.perf_counter(), time.thread_time()
-        plain(handle)
-        worst["cpu_s"] = max(worst["cpu_s"], time.thread_time() - cpu)
-        worst["wall_s"] = max(worst["wall_s"], time.perf_counter() - wall)
+    def __init__(self) -> None:
+        self._clock = ThreadClock()
+        self._hold = Hold()
 
-    asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
+    def watch(self) -> None:
+        """Time each callback from now on."""
+        plain = asyncio.events.Handle._run
+
+        def timed(handle: asyncio.events.Handle) -> None:
+            before = self._clock.now()
+            plain(handle)
+            self._hold = max(self._hold, self._clock.now().since(before), key=lambda hold: hold.wall_s)
+
+        asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
+
+    def take(self) -> Hold:
+        """It, and begin anew."""
+        hold, self._hold = self._hold, Hold()
+        return hold
 
 
-async def stream(job: dict[str, Any], source: np.ndarray) -> None:
+async def stream(job: dict[str, Any], source: np.ndarray, longest: Longest) -> None:
     """Chunks at the camera's pace; the first, with its sessions and threads, is not timed."""
     async with AsyncRHEEDStreamer("key", job["url"], None, job["spool"], spool_min_free_bytes=0) as streamer:
         data_id = await streamer.initialize(job["fps"], 0.0, len(source))
         await streamer.push(data_id, 0, source)
         await streamer.flush(data_id)
-        worst.update(wall_s=0.0, cpu_s=0.0)
+        longest.take()
         for k in range(1, job["chunks"]):
             await streamer.push(data_id, k, source)
             await asyncio.sleep(job["period_s"])
@@ -77,12 +87,12 @@ def compress(source: np.ndarray, over: threading.Event) -> None:
 def main() -> None:
     job = json.loads(sys.argv[1])
     source = np.ascontiguousarray(np.load(job["frames"], mmap_mode="r"))
-    watch()
-    asyncio.run(stream(job, source))
-    ours = dict(worst)
-    worst.update(wall_s=0.0, cpu_s=0.0)
+    longest = Longest()
+    longest.watch()
+    asyncio.run(stream(job, source, longest))
+    ours = longest.take()
     asyncio.run(tick(job["chunks"] * job["period_s"], source))
-    print(json.dumps({"ours": ours, "bare": worst}))
+    print(json.dumps({"ours": ours.milliseconds(), "bare": longest.take().milliseconds()}))
 
 
 if __name__ == "__main__":

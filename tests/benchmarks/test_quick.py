@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
     "name",
     [
         "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
-        "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
+        "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
         "spool_cost", "live_latency", "analysis_cpu",
     ],
 )  # fmt: skip
@@ -46,6 +46,14 @@ def test_a_row_says_whether_its_goal_is_reached() -> None:
     assert row.reached(Goal(20.0, at_least=True)) is False
     assert "12 (10 .. 30)" in table([row])
     assert "1.2 (1 .. 3)" in table([row])
+
+
+@pytest.mark.parametrize(("bare", "verdict"), [([7.0], "| NO (nor bare) |"), ([2.0], "| NO |")])
+def test_a_goal_that_bare_misses_too_is_told(bare: list[float], verdict: str) -> None:
+    """Where the machine alone is beyond an absolute goal, the table says so; a ratio to it says enough."""
+    row = Row("held", "ms", {"ours": [9.0], "bare": bare}, [Goal(5.0)])
+    assert verdict in table([row])
+    assert "nor bare" not in table([Row("push", "ms", {"ours": [9.0], "bare": bare}, [Goal(1.1, "bare")])])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""What the machine's host takes: the gaps in the time of a thread that never sleeps, with nothing beside it.
+
+No program of the machine can do anything about them. Every longest time of the other rows has them in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from benchmarks.processes import work
+from benchmarks.report import Row
+from benchmarks.runner import Plan, main
+
+SECONDS = 10.0
+
+
+def measure(plan: Plan) -> list[Row]:
+    """Each core in turn, for as long as a streaming application's loop is at work in some minutes."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
+    job = {"seconds": min(plan.seconds, SECONDS)}
+    answers = [
+        work(sys.executable, "spinner", {**job, "core": core}) for _ in range(plan.repeats) for core in cores
+    ]
+    name = "a core taken from a thread that never sleeps"
+    return [
+        Row(
+            f"{name}: longest in {job['seconds']:.0f} s", "ms",
+            {"bare": [1e3 * answer["longest_s"] for answer in answers]}, (),
+            "nothing else runs, and switches to another thread are not counted: it is the host's doing",
+        ),
+        Row(f"{name}: share of its time", "%", {"bare": [100 * answer["share"] for answer in answers]}),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,43 @@
+"""A thread that only looks at the clock: the gaps in what it sees that no other thread made. One JSON line."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+
+from benchmarks.holds import ThreadClock
+
+GAP_S = 50e-6
+"""Shorter ones are the timer's interrupt and the interpreter's own."""
+
+
+def spin(seconds: float) -> tuple[float, float]:
+    """The longest gap, and all of them together."""
+    clock, longest, total = ThreadClock(), 0.0, 0.0
+    before = clock.now()
+    over, last = before.wall_s + seconds, before.wall_s
+    while last < over:
+        now = time.perf_counter()
+        if now - last > GAP_S:  # the queue's clock is read here alone: it takes a system call
+            after = clock.now()
+            gap = max(0.0, now - last - (after.queued_s - before.queued_s))
+            longest, total, before, now = max(longest, gap), total + gap, after, after.wall_s
+        last = now
+    clock.close()
+    return longest, total
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    if job["core"] is not None:
+        os.sched_setaffinity(0, {job["core"]})
+    gc.disable()
+    longest, total = spin(job["seconds"])
+    print(json.dumps({"longest_s": longest, "share": total / job["seconds"]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What a callback's time is said to have been."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from benchmarks.holds import Hold, ThreadClock
+
+
+def test_the_rest_is_neither_work_nor_a_queue() -> None:
+    """Parts of a hold add up to it, and clocks that are read one after the other make no negative rest."""
+    hold = Hold(10.0, 5.0, 2.0).since(Hold(4.0, 3.0, 1.0))
+    assert hold == Hold(6.0, 2.0, 1.0)
+    assert hold.rest_s == 3.0
+    assert hold.milliseconds() == {"wall": 6000.0, "cpu": 2000.0, "queued": 1000.0, "rest": 3000.0}
+    assert Hold(1.0, 1.1, 0.0).rest_s == 0.0
+
+
+def test_sleep_is_rest() -> None:
+    """A thread that sleeps is neither at work nor in a queue for a core."""
+    clock = ThreadClock()
+    before = clock.now()
+    threading.Event().wait(0.2)
+    hold = clock.now().since(before)
+    clock.close()
+    assert hold.wall_s >= 0.19
+    assert hold.rest_s > hold.wall_s / 2
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the time in the queue")
+def test_a_core_that_another_has_is_a_queue() -> None:
+    """Beside another that is always at work on its one core, a thread is told how long it waited for it."""
+    cores = os.sched_getaffinity(0)
+    core = min(cores)
+    busy = subprocess.Popen(
+        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile 1: pass"]
+    )
+    try:
+        os.sched_setaffinity(0, {core})
+        hold = at_work(cpu_s=0.5)
+    finally:
+        os.sched_setaffinity(0, cores)
+        busy.kill()
+        busy.wait()
+    assert hold.queued_s > 0.05
+    assert hold.cpu_s == pytest.approx(0.5, abs=0.1)
+
+
+def at_work(cpu_s: float) -> Hold:
+    """Of a thread at work until it had ``cpu_s`` of processor time."""
+    clock, begun = ThreadClock(), time.thread_time()
+    before = clock.now()
+    while time.thread_time() - begun < cpu_s:
+        pass
+    hold = clock.now().since(before)
+    clock.close()
+    return hold
