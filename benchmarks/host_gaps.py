@@ -1,6 +1,7 @@
 """What the machine's host takes: the gaps in the time of a thread that never sleeps, with nothing beside it.
 
-No program of the machine can do anything about them. Every longest time of the other rows has them in it.
+Short ones may be the machine's own interrupts; of long ones no program in it can do anything, and every longest
+time of the other rows has them in it.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ def measure(plan: Plan) -> list[Row]:
         Row(
             f"{name}: longest in {job['seconds']:.0f} s", "ms",
             {"bare": [1e3 * answer["longest_s"] for answer in answers]}, (),
-            "nothing else runs, and switches to another thread are not counted: it is the host's doing",
+            "nothing else runs, and switches to another thread are not counted: the host's doing, and interrupts",
         ),
-        Row(f"{name}: share of its time", "%", {"bare": [100 * answer["share"] for answer in answers]}),
+        Row(
+            f"{name}: gaps over 50 us, share of its time", "%",
+            {"bare": [100 * answer["share"] for answer in answers]},
+        ),
     ]  # fmt: skip
 
 

@@ -23,6 +23,13 @@ class Goal:
     against: Who | None = None
     at_least: bool = False
 
+    def met_by(self, values: Sequence[float]) -> bool | None:
+        """Whether their median is on the right side of the limit; None where there are none."""
+        if not values:
+            return None
+        middle = statistics.median(values)
+        return middle >= self.limit if self.at_least else middle <= self.limit
+
     def __str__(self) -> str:
         name = {"bare": "x bare", "peer": "x peer", "acquire": "x acquire", None: ""}[self.against or None]
         return f"{'>=' if self.at_least else '<='} {self.limit:g}{name}"
@@ -47,18 +54,11 @@ class Row:
 
     def reached(self, goal: Goal) -> bool | None:
         """Whether the median reaches the goal; None where there is nothing to tell it by."""
-        ratios = self.ratios(goal)
-        if not ratios:
-            return None
-        middle = statistics.median(ratios)
-        return middle >= goal.limit if goal.at_least else middle <= goal.limit
+        return goal.met_by(self.ratios(goal))
 
     def beyond_the_machine(self, goal: Goal) -> bool:
         """Whether the bare limit, measured beside ours, misses an absolute goal itself."""
-        bare = self.figures.get("bare", ())
-        if goal.against is not None or not bare:
-            return False
-        return Row(self.what, self.unit, {"ours": bare}).reached(goal) is False
+        return goal.against is None and goal.met_by(self.figures.get("bare", ())) is False
 
 
 @dataclass(slots=True)

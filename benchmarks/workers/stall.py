@@ -40,6 +40,7 @@ class Longest:
             plain(handle)
             self._hold = max(self._hold, self._clock.now().since(before), key=lambda hold: hold.wall_s)
 
+        # asyncio has no public hook around a callback, and its debug mode, which logs slow ones, slows all of them.
         asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
 
     def take(self) -> Hold:

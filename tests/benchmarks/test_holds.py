@@ -7,10 +7,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from benchmarks.holds import Hold, ThreadClock
+from benchmarks.workers.spinner import spin
+
+# /proc/<pid>/task/<tid>/schedstat and pinning to a core are Linux's; elsewhere the queue is part of the rest.
+QUEUE = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells the time in the queue"
+)
 
 
 def test_the_rest_is_neither_work_nor_a_queue() -> None:
@@ -33,23 +41,38 @@ def test_sleep_is_rest() -> None:
     assert hold.rest_s > hold.wall_s / 2
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the time in the queue")
+@QUEUE
 def test_a_core_that_another_has_is_a_queue() -> None:
     """Beside another that is always at work on its one core, a thread is told how long it waited for it."""
-    cores = os.sched_getaffinity(0)
-    core = min(cores)
-    busy = subprocess.Popen(
-        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile 1: pass"]
-    )
-    try:
-        os.sched_setaffinity(0, {core})
+    with shared_core():
         hold = at_work(cpu_s=0.5)
-    finally:
-        os.sched_setaffinity(0, cores)
-        busy.kill()
-        busy.wait()
     assert hold.queued_s > 0.05
     assert hold.cpu_s == pytest.approx(0.5, abs=0.1)
+
+
+@QUEUE
+def test_what_another_thread_had_is_no_gap_of_the_host() -> None:
+    """A thread that never sleeps counts no time in which its core was another's: half of it, here."""
+    with shared_core():
+        _, total = spin(1.0)
+    assert total < 0.25
+
+
+@contextmanager
+def shared_core() -> Iterator[None]:
+    """This thread on one core, and beside it a process that never sleeps."""
+    cores = os.sched_getaffinity(0)
+    core = min(cores)
+    code = f"import os; os.sched_setaffinity(0, {{{core}}}); print(flush=True)\nwhile 1: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()  # it is at work from here on
+            os.sched_setaffinity(0, {core})
+            yield
+        finally:
+            os.sched_setaffinity(0, cores)
+            busy.kill()
 
 
 def at_work(cpu_s: float) -> Hold:
