@@ -50,8 +50,13 @@ def work(python: Path | str, worker: str, job: dict[str, Any], **env: str) -> di
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change a run; the package is found from its folder."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ATOMSTREAM_", "ATOMSCALE_"))}
+    """Ours, without what would change a run; the package is found from its folder.
+
+    Python's own variables go too: without bytecode on disk (PYTHONDONTWRITEBYTECODE) every import of
+    ours would compile, while an installed peer is compiled once and for all.
+    """
+    strange = ("ATOMSTREAM_", "ATOMSCALE_", "PYTHON")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(strange)}
     return {
         **kept,
         "ATOMSCALE_SKIP_CLOCK_SYNC": "1",
