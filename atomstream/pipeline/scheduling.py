@@ -1,4 +1,4 @@
-"""What the system is told of threads that compute, copy or write for long."""
+"""What the system is told of threads that compute for long."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from contextlib import suppress
 
 
 def compute_in_batches() -> None:
-    """Say that the calling thread works for long: on waking up it need not interrupt whoever runs.
+    """Say that the calling thread computes: on waking up it need not interrupt whoever runs.
 
     With as many encoders as cores an application's loop was interrupted by each slice of a chunk, for 5 to 10 ms
-    (Linux; 3 to 7 ms so, measured with 1024x1024); and by the spool's thread with each piece it was handed, though
-    another core was idle. A policy that somebody chose for the process is left alone.
+    (Linux; 3 to 7 ms so, measured with 1024x1024). A policy that somebody chose for the process is left alone.
     """
     if sys.platform == "linux":
         with suppress(OSError):  # a sandbox may refuse it

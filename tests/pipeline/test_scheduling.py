@@ -1,4 +1,4 @@
-"""Encoders and the spool tell the system that they work for long, and where; nobody else's scheduling is touched."""
+"""Encoder threads tell the system that they compute, and where; nobody else's scheduling is touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.pipeline.depot import Depot
 from atomstream.pipeline.scheduling import Core, compute_in_batches
 
 
@@ -52,18 +51,6 @@ def test_a_computing_thread_is_a_batch_thread() -> None:
     before = policy()
     assert policies(compute_in_batches) == [on_linux("batch")]
     assert policy() == before
-
-
-def test_the_disk_interrupts_nobody() -> None:
-    """The spool's thread works as a batch too: woken by an application's loop, it does not take its core."""
-    seen: list[str] = []
-    failures: list[BaseException] = []
-    depot = Depot(failures.append)
-    depot.submit(lambda: seen.append(policy()))
-    for thread in depot.stop():
-        thread.join()
-    assert seen == [on_linux("batch")]
-    assert not failures
 
 
 def test_a_chosen_policy_stays() -> None:
