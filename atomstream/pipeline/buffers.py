@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.pipeline.pages import populate
+from atomstream.pipeline.pages import fresh, populate
 from atomstream.pipeline.spares import Buffer, Spare, Spares
 
 _NOTABLE: Final = 8 << 20
@@ -28,7 +28,7 @@ class BufferPool:
 
     def _fresh(self, nbytes: int) -> Buffer:
         """An untouched buffer whose pages come while it fills; the next one is prepared after it."""
-        buffer: Buffer = np.empty(nbytes, dtype=np.uint8)
+        buffer: Buffer = fresh(nbytes)
         if nbytes >= _NOTABLE:
             threading.Thread(target=self._touch, args=(buffer,), name="atomstream-pages", daemon=True).start()
         return buffer
@@ -44,7 +44,7 @@ class BufferPool:
     def prepare(self, nbytes: int) -> None:
         """Have one touched buffer of ``nbytes`` free, as far as there is room for it."""
         if self._spares.room_for("frames", nbytes):
-            buffer: Buffer = np.empty(nbytes, dtype=np.uint8)
+            buffer: Buffer = fresh(nbytes)
             populate(buffer)
             self.give(buffer)
 

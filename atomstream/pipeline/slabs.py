@@ -10,8 +10,7 @@ import weakref
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
+from atomstream.pipeline.pages import fresh
 from atomstream.pipeline.spares import Spare, Spares
 from atomstream.shard import Run
 
@@ -48,7 +47,7 @@ class SlabPool:
 
     def lend(self, nbytes: int) -> Slab:
         """A slab of ``nbytes``, touched already where there is one; it is free again with its last view."""
-        spare = self._spares.take("shard", nbytes) or Spare("shard", np.empty(nbytes, dtype=np.uint8), 0)
+        spare = self._spares.take("shard", nbytes) or Spare("shard", fresh(nbytes), 0)
         lease = spare.memory[:]  # an array of its own: all views of the slab hold it, and nothing else does
         weakref.finalize(lease, self._spares.give, spare).atexit = False
         return Slab(spare, lease.data)

@@ -16,7 +16,7 @@ from atomstream import yielding
 from atomstream.pipeline import pages
 from atomstream.pipeline.buffers import BufferPool
 from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.pages import discard, populate
+from atomstream.pipeline.pages import discard, fresh, populate
 from atomstream.pipeline.spares import Spare, Spares
 from atomstream.yielding import STEP_BYTES
 
@@ -46,6 +46,33 @@ def test_populate_brings_pages_and_keeps_bytes() -> None:
         pytest.skip("this kernel is older than Linux 5.14")
     assert resident_bytes() - before > BIG // 2
     assert (buffer[5 * MIB : 6 * MIB] == 7).all()
+
+
+@only_where_pages_are_faulted_in
+@pytest.mark.parametrize("nbytes", [192 << 10, 5 * MIB])
+def test_fresh_memory_goes_back_to_the_system(nbytes: int) -> None:
+    """What is dropped is the system's at once, and what comes next is untouched, whatever was freed before."""
+    for _ in range(2):  # a C library that kept memory would begin to with the first one it is given back
+        held = [fresh(nbytes) for _ in range(BIG * 2 // nbytes)]
+        before = resident_bytes()
+        for memory in held:
+            memory[:] = 1
+        assert resident_bytes() - before > BIG
+        del held[::2], memory  # not in one piece, and not the last one
+        assert resident_bytes() - before < BIG * 3 // 2
+        del held
+
+
+def test_memory_that_can_not_be_mapped_is_taken_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no more maps for a process, a buffer is there all the same."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    memory = fresh(MIB)
+    memory[:] = 3
+    assert memory.nbytes == MIB
 
 
 def test_discard_gives_pages_back() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosted import KEY, held, hosted
 from memory_child import CHUNK
+from slow_disk_child import SHAPE
 
 MIB = 1 << 20
 SIDE = 1024
@@ -31,19 +34,41 @@ async def test_resident_memory_stays_below_the_formula(tmp_path: Path, limit_mib
     never = asyncio.Event()
     async with hosted() as service:
         service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, str(Path(__file__).parent / "memory_child.py"), service.url, KEY,
-            str(tmp_path / "file" / "spool"), str(limit_mib * MIB), str(SIDE),
-            stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        told = await told_by(
+            never, "memory_child.py", service.url, KEY, str(tmp_path / "file" / "spool"),
+            str(limit_mib * MIB), str(SIDE),
         )  # fmt: skip
-        assert child.stdout is not None
-        try:
-            told = json.loads(await child.stdout.readline())
-        finally:
-            child.kill()
-            await child.communicate()
-            never.set()
     one_chunk = CHUNK * SIDE * SIDE
     assert told["grown"] <= limit_mib * MIB + one_chunk + 4 * 2 * MIB + ENCODER_CONTEXTS + MARGIN, told
     assert told["chunks"] >= 1
     assert told["used"] <= limit_mib * MIB + 2 * one_chunk
+
+
+@pytest.mark.slow
+async def test_a_slow_disk_takes_no_more_memory(tmp_path: Path) -> None:
+    """Many chunks that wait for a disk which is slower than the encoders stay within the same formula."""
+    limit = 64 * MIB
+    never = asyncio.Event()
+    async with hosted() as service:
+        service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
+        told = await told_by(
+            never, "slow_disk_child.py", service.url, KEY, str(tmp_path / "spool"), str(limit)
+        )
+    assert told["on_disk"] > limit  # or the disk held nothing up
+    formula = limit + math.prod(SHAPE) + 4 * 2 * MIB + ENCODER_CONTEXTS
+    assert told["grown"] <= formula + MARGIN, told
+
+
+async def told_by(never: asyncio.Event, program: str, *arguments: str) -> Any:
+    """What a program of this folder says in its one line; ``never`` happens once it has, so that nothing hangs."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, str(Path(__file__).parent / program), *arguments,
+        stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert child.stdout is not None
+    try:
+        return json.loads(await child.stdout.readline())
+    finally:
+        child.kill()
+        await child.communicate()
+        never.set()

@@ -1,0 +1,58 @@
+"""Pushes on to a slow disk, then tells the memory that it took: ``slow_disk_child.py URL KEY SPOOL BUFFER_BYTES``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from atomstream import RHEEDStreamer
+from atomstream.spool.disk import Disk
+
+SHAPE = (240, 120, 160)
+CHUNKS = 200
+WRITE_S = 0.02
+"""What each write takes more: encoders are faster than this disk."""
+
+
+def main() -> None:
+    url, key, spool, limit = *sys.argv[1:4], int(sys.argv[4])
+    write = Disk.write
+
+    def slow(disk: Disk, *arguments: Any) -> None:
+        time.sleep(WRITE_S)
+        write(disk, *arguments)
+
+    Disk.write = slow  # type: ignore[method-assign]
+    # As a camera's: eight bits of noise about a level, so that shards are half as large as frames.
+    frames = np.random.default_rng(0).normal(120, 6, SHAPE).astype(np.uint8)
+    streamer = RHEEDStreamer(
+        key, url, spool_dir=Path(spool), spool_min_free_bytes=0, buffer_bytes=limit, encoder_threads=2,
+        upload_concurrency=4, upload_timeout_s=600.0, clock_sync=False,
+    )  # fmt: skip
+    data_id = streamer.initialize(120.0, 0.0, len(frames))
+    base = psutil.Process().memory_info().rss
+    peak = [base]
+    threading.Thread(target=watch, args=(peak,), daemon=True).start()
+    for k in range(CHUNKS):
+        streamer.push(data_id, k, frames)
+    told = {"grown": peak[0] - base, "on_disk": streamer.spool_status()["bytes"]}
+    print(json.dumps(told), flush=True)  # noqa: T201
+    os._exit(0)  # what waits for the server would wait on
+
+
+def watch(peak: list[int]) -> None:
+    while True:
+        peak[0] = max(peak[0], psutil.Process().memory_info().rss)
+        time.sleep(0.005)
+
+
+if __name__ == "__main__":
+    main()
