@@ -28,8 +28,8 @@ _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kerne
 _DONTNEED: Final = 4
 _NOTABLE: Final = 8 << 20
 """A smaller buffer is freed in less than a millisecond."""
-_MAPPED: Final = 128 << 10
-"""A system has 65530 maps for a process (Linux), and a few pages of waste in a smaller piece are no matter."""
+MAPPED_BYTES: Final = 128 << 10
+"""Smaller memory is the C library's: a system has 65530 maps for a process (Linux)."""
 _HUGE: Final = 4 << 20
 """From here on numpy asks for huge pages, too."""
 
@@ -43,7 +43,7 @@ def fresh(nbytes: int) -> npt.NDArray[np.uint8]:
     The C library keeps what is freed, and hands it out again with all its pages, needed or not, however large (up
     to 32 MB in glibc, once as much was freed): beside a slow disk a client held 126 MB where it counted 84 [measured].
     """
-    if sys.platform != "win32" and nbytes >= _MAPPED:
+    if sys.platform != "win32" and nbytes >= MAPPED_BYTES:
         with suppress(OSError):  # too many maps: the C library may have some room yet
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):

@@ -10,7 +10,7 @@ import weakref
 from dataclasses import replace
 from typing import Final
 
-from atomstream.pipeline.pages import fresh
+from atomstream.pipeline.pages import MAPPED_BYTES, fresh
 from atomstream.pipeline.spares import Spare, Spares
 from atomstream.shard import Run
 
@@ -29,11 +29,12 @@ class Slab:
         """``run``, which was packed here, so that it holds hardly more memory than its bytes (promise P7).
 
         Where earlier runs touched much more of this memory than it needs, it is copied out, and that
-        memory goes.
+        memory goes. All of a small slab counts as touched, for the C library hands out what others used before.
         """
         used, spare = len(run.piece), self._spare
-        spare.touched = max(spare.touched, used)
-        if spare.touched - used <= max(_NOTABLE, used * _WASTE):
+        mapped = spare.memory.nbytes >= MAPPED_BYTES
+        spare.touched = max(spare.touched, used) if mapped else spare.memory.nbytes
+        if spare.touched - used <= max(_NOTABLE if mapped else 0, used * _WASTE):
             return run
         spare.worn = True
         return replace(run, piece=bytes(run.piece))

@@ -79,6 +79,16 @@ def test_a_little_less_stays_in_its_slab(spares: Spares) -> None:
     assert spares.nbytes == 2 * MIB
 
 
+def test_a_small_slab_is_left_for_what_fits(spares: Spares) -> None:
+    """Of a small slab, whose memory others used before, no more is held than its frames take (P7)."""
+    pool = SlabPool(spares)
+    assert isinstance(packed(pool.lend(20_000), 12_000).piece, bytes)
+    run = packed(pool.lend(20_000), 19_000)
+    assert isinstance(run.piece, memoryview)
+    del run
+    assert spares.nbytes == 20_000
+
+
 def test_only_so_many_are_kept(spares: Spares) -> None:
     """After a burst no more slabs are kept than a few chunks need."""
     pool = SlabPool(spares)

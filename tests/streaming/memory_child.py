@@ -18,7 +18,8 @@ CHUNK = 8
 
 def main() -> None:
     url, key, spool, limit, side = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-    frames = np.random.default_rng(0).integers(0, 256, (CHUNK, side, side), dtype=np.uint8)
+    # As a camera's: noise about a level, so that a shard is half as large as its frames.
+    frames = np.random.default_rng(0).normal(120, 6, (CHUNK, side, side)).astype(np.uint8)
     with RHEEDStreamer(
         key, url, spool_dir=Path(spool), spool_min_free_bytes=0, buffer_bytes=limit, encoder_threads=2,
         upload_concurrency=4, upload_timeout_s=600.0, clock_sync=False,
