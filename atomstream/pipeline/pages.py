@@ -41,7 +41,7 @@ def fresh(nbytes: int) -> npt.NDArray[np.uint8]:
     """Memory whose pages come as they are written, and go back to the system with the last view of it.
 
     The C library keeps what is freed, and hands it out again with all its pages, needed or not, however large (up
-    to 32 MB in glibc, once as much was freed): beside a slow disk a client held 126 MB where it counted 84 [measured].
+    to 32 MB in glibc, once as much was freed): beside a slow disk a client held 126 MB, and 84 so [measured].
     """
     if sys.platform != "win32" and nbytes >= MAPPED_BYTES:
         with suppress(OSError):  # too many maps: the C library may have some room yet

@@ -1,4 +1,4 @@
-"""Pushes until push waits, then tells its memory: ``memory_child.py URL KEY SPOOL BUFFER_BYTES SIDE``."""
+"""Pushes until push waits, then tells its memory: ``memory_child.py URL KEY SPOOL BUFFER_BYTES SIDE LEVELS``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHUNK = 8
 
 
 def main() -> None:
-    url, key, spool, limit, side = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-    # As a camera's: noise about a level, so that a shard is half as large as its frames.
-    frames = np.random.default_rng(0).normal(120, 6, (CHUNK, side, side)).astype(np.uint8)
+    url, key, spool = sys.argv[1:4]
+    limit, side, levels = map(int, sys.argv[4:])
+    frames = np.random.default_rng(0).integers(0, levels, (CHUNK, side, side), dtype=np.uint8)
     with RHEEDStreamer(
         key, url, spool_dir=Path(spool), spool_min_free_bytes=0, buffer_bytes=limit, encoder_threads=2,
         upload_concurrency=4, upload_timeout_s=600.0, clock_sync=False,

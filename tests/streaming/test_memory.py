@@ -24,8 +24,12 @@ MARGIN = 12 * MIB
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit_mib", "side"), [(8, 1024), (96, 1024), (64, 96)])
-async def test_resident_memory_stays_below_the_formula(tmp_path: Path, limit_mib: int, side: int) -> None:
+@pytest.mark.parametrize(
+    ("limit_mib", "side", "levels"), [(8, 1024, 256), (96, 1024, 256), (64, 96, 32)]
+)  # noise that nothing compresses; small frames of which five eighths remain
+async def test_resident_memory_stays_below_the_formula(
+    tmp_path: Path, limit_mib: int, side: int, levels: int
+) -> None:
     """With every upload hanging and no disk, pushing until push waits grows the process by no more than
     buffer_bytes + one chunk + upload_concurrency * 2 MiB + the encoders' contexts, and a margin.
     """
@@ -35,7 +39,7 @@ async def test_resident_memory_stays_below_the_formula(tmp_path: Path, limit_mib
         service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
         told = await told_by(
             never, "memory_child.py", service.url, KEY, str(tmp_path / "file" / "spool"),
-            str(limit_mib * MIB), str(side),
+            str(limit_mib * MIB), str(side), str(levels),
         )  # fmt: skip
     one_chunk = CHUNK * side * side
     assert told["grown"] <= limit_mib * MIB + one_chunk + 4 * 2 * MIB + ENCODER_CONTEXTS + MARGIN, told
@@ -53,7 +57,7 @@ async def test_a_slow_disk_takes_no_more_memory(tmp_path: Path) -> None:
         told = await told_by(
             never, "slow_disk_child.py", service.url, KEY, str(tmp_path / "spool"), str(limit)
         )
-    assert told["on_disk"] > limit  # or the disk held nothing up
+    assert told["used"] > 0.9 * limit, told  # or the disk held nothing up
     formula = limit + math.prod(SHAPE) + 4 * 2 * MIB + ENCODER_CONTEXTS
     assert told["grown"] <= formula + MARGIN, told
 
