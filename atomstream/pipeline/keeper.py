@@ -94,6 +94,11 @@ class Keeper:
         """The server has the chunk: journal it, then remove its record."""
         self._settle(stream, lambda spool: spool.forget(index))
 
+    def learnt(self, stream: Stream, index: int) -> None:
+        """Journal that the server has a chunk of which the journal did not know."""
+        if stream.spool is not None:
+            self._journal(stream.spool, Entry("stored", index))
+
     def discard(self, stream: Stream, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
         """The chunk was given up by policy."""
         self._settle(stream, lambda spool: spool.discard(index, kind, reason))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from atomstream.errors import StreamFinalizedError
@@ -44,6 +44,7 @@ class Ledger:
         self._next = 0
         self._sealed = False
         self._closed = False
+        self._absent = "never pushed"
 
     def knows(self, index: int) -> bool:
         """Whether ``index`` was accepted before."""
@@ -122,7 +123,20 @@ class Ledger:
                 self._counts[state] += 1
                 self._next = max(self._next, index + 1)
             self._raise_watermark()
+            self._absent = "never pushed, or lost with the memory of an earlier process"
         self.pulse.ring()
+
+    def learn(self, stored: Iterable[int]) -> list[int]:
+        """Count chunks as accepted and stored that the server has and nobody here knows; their indices, sorted."""
+        with self._lock:
+            unknown = sorted(index for index in stored if index not in self._entries)
+            for index in unknown:
+                self._entries[index] = Entry("stored", durable=True)
+            self._counts["stored"] += len(unknown)
+            self._next = max(self._next, unknown[-1] + 1 if unknown else 0)
+            self._raise_watermark()
+        self.pulse.ring()
+        return unknown
 
     def settle(self, index: int, state: ChunkState, reason: str = "") -> bool:
         """Move ``index`` from pending to ``state``; False where it was settled before (the first word counts)."""
@@ -199,7 +213,7 @@ class Ledger:
     def losses(self) -> list[Loss]:
         """Every index below ``next_index`` that was given up or never pushed, and why."""
         with self._lock:
-            return [loss for k in range(self._next) if (loss := _loss(k, self._entries.get(k))) is not None]
+            return [loss for k in range(self._next) if (loss := self._loss(k)) is not None]
 
     def report(self) -> StreamReport:
         """The counts as they are now."""
@@ -219,10 +233,10 @@ class Ledger:
             lost=[(loss.index, loss.reason) for loss in losses],
         )
 
-
-def _loss(index: int, entry: Entry | None) -> Loss | None:
-    if entry is None:
-        return Loss(index, "never pushed")
-    if entry.state in {"quarantined", "dropped", "purged"}:
-        return Loss(index, f"{entry.state}: {entry.reason}" if entry.reason else entry.state)
-    return None
+    def _loss(self, index: int) -> Loss | None:
+        entry = self._entries.get(index)
+        if entry is None:
+            return Loss(index, self._absent)
+        if entry.state in {"quarantined", "dropped", "purged"}:
+            return Loss(index, f"{entry.state}: {entry.reason}" if entry.reason else entry.state)
+        return None

@@ -13,7 +13,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -94,13 +95,27 @@ class Pipeline:
             stream.ledger.seal()
         return stream
 
-    def resolve(self, stream: Stream, missing: Iterable[int], stored: Collection[int]) -> None:
-        """Settle chunks that were in memory only when their process ended; ``stored`` ones had arrived before."""
+    def resolve(self, stream: Stream, missing: Iterable[int], stored: Sequence[range]) -> None:
+        """Settle what an earlier process had in memory only when it ended; the ranges ``stored`` had arrived before.
+
+        Some of those the journal may never have heard of: a chunk is on its way while its entry waits for the disk.
+        """
         for index in missing:
-            if index not in stored:
+            if not any(index in one for one in stored):
                 self.intake.count_drop(stream, index, "it was in memory only when its process ended")
             elif stream.ledger.settle(index, "stored"):
                 self.keeper.forget(stream, index)
+        learnt = stream.ledger.learn(chain.from_iterable(stored))
+        for index in learnt:
+            self.keeper.learnt(stream, index)
+        if learnt:
+            log.warning(
+                "Stream %s: the server has %d chunks that the process before was killed too early to note; the next "
+                "index is %d.",
+                stream.spec.data_id,
+                len(learnt),
+                stream.ledger.next_index,
+            )
 
     def deliver_recovered(self, parcels: list[Parcel]) -> None:
         """Send a recovered stream's records; live streams keep at least half of the upload slots."""

@@ -21,7 +21,7 @@ class Stream:
     """State that the stages share; each field names its owner.
 
     ``ledger`` owns itself; geometry is fixed once under a lock; ``spool`` is None where the disk refused it,
-    and its steps are the keeper's.
+    and its steps are the keeper's. ``asking``: the server has yet to say what it has of this recovered stream.
     """
 
     def __init__(
@@ -31,6 +31,7 @@ class Stream:
         self.ledger = ledger
         self.spool = spool
         self.recovered = recovered
+        self.asking = False
         self.failure: StreamGoneError | None = None
         self.frame_gaps = 0
         self._told_tight = False

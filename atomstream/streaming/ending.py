@@ -95,7 +95,7 @@ class Ending:
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
         await self._journal(lambda spool: spool.journal.append_durable(Entry("finalizing")))
-        await wait_for(self._pipeline, stream, lambda: ledger.pending == 0)
+        await wait_for(self._pipeline, stream, lambda: is_drained(stream))
         if stream.failure is None:
             await self._send_end()
         if stream.failure is None:
@@ -157,6 +157,8 @@ class Ending:
     def _cause(self) -> str:
         pending = self._stream.ledger.pending
         standing = self._pipeline.uploader.standing_still(self._stream.spec.data_id)
+        if self._stream.asking and not pending:
+            return "the server has not yet said what it has of this stream, which an earlier process left."
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
         return f"{pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
@@ -168,6 +170,11 @@ def _ended(spool: StreamSpool) -> None:
         spool.remove_if_done()
     finally:
         spool.close()
+
+
+def is_drained(stream: Stream) -> bool:
+    """Whether nothing is pending, and the server has said what it has of a stream that an earlier process left."""
+    return not stream.asking and stream.ledger.pending == 0
 
 
 async def wait_for(pipeline: Pipeline, stream: Stream, condition: Callable[[], bool]) -> None:

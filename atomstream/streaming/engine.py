@@ -31,14 +31,14 @@ from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.background import Background
 from atomstream.streaming.batch import ResultBatch
 from atomstream.streaming.courier import ServiceCourier
-from atomstream.streaming.ending import Ending, bounded, drain_timeout, wait_for
+from atomstream.streaming.ending import Ending, bounded, drain_timeout, is_drained, wait_for
 from atomstream.streaming.following import Follower
 from atomstream.streaming.forecast import watch_forecast
 from atomstream.streaming.newest import NEWEST, Newest
 from atomstream.streaming.readiness import get_loop_ready
 from atomstream.streaming.recovery import Recovery
 from atomstream.streaming.registration import register
-from atomstream.streaming.resolving import resolve
+from atomstream.streaming.resolving import Question
 from atomstream.streaming.retention import watch_age
 from atomstream.streaming.status import no_spool_status
 
@@ -67,6 +67,7 @@ class Engine:
         self._recovered = asyncio.Event()
         self._background = Background()
         self._newest: dict[str, Newest] = {}
+        self._questions: dict[str, Question] = {}
         self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
 
     async def started(self) -> None:
@@ -102,7 +103,7 @@ class Engine:
         data_id = stream.spec.data_id
         if data_id in self.endings:
             await self.endings[data_id].over()
-        await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
+        await wait_for(self.pipeline, stream, lambda: is_drained(stream))
         if stream.recovered:  # resume() made it a live one meanwhile otherwise
             log.warning("Stream %s: %s", data_id, _what_became(stream.ledger))
             self.pipeline.let_go(stream)
@@ -111,7 +112,9 @@ class Engine:
         self.endings[stream.spec.data_id] = Ending(self.pipeline, self._api, stream)
 
     def _resolve(self, stream: Stream, missing: list[int]) -> None:
-        self._background.start(resolve(self.pipeline, self._api, stream, missing), "recovered chunks")
+        question = Question(self.pipeline, self._api, stream, missing)
+        self._questions[stream.spec.data_id] = question
+        self._background.start(question.run(), "recovered chunks")
 
     # -- streams ------------------------------------------------------------------------------------------
 
@@ -148,6 +151,8 @@ class Engine:
         self.pipeline.gate.open(data_id)
         if self._settings.clock_sync:
             await self._clock.start()
+        if data_id in self._questions:
+            await self._questions[data_id].tried()
         return stream.ledger.next_index
 
     async def _open_left(self, data_id: str) -> Stream:

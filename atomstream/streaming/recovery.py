@@ -24,8 +24,8 @@ log = logging.getLogger("atomstream.spool")
 class Recovery:
     """Opens streams of the spool in the pipeline; all disk work is done in the depot's thread.
 
-    ``end(stream)`` is called for a recovered stream that was being finalized, ``resolve(stream, indices)`` where
-    chunks are not on disk: an earlier process had taken them, and may have delivered them in its last moment.
+    ``end(stream)`` is called for a recovered stream that was being finalized, ``resolve(stream, indices)`` for
+    each: the earlier process had taken those indices, which are not on disk, and may have delivered them.
     """
 
     def __init__(
@@ -89,8 +89,7 @@ class Recovery:
             len(spool.pending()),
             f", {len(spool.missing)} were only in its memory" if spool.missing else "",
         )
-        if spool.missing:
-            self._resolve(stream, spool.missing)
+        self._resolve(stream, spool.missing)
         self._check_on(stream, spool, scrub(spool))
         if spool.history.finalizing:
             self._end(stream)

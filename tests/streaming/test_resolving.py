@@ -12,7 +12,11 @@ from hosted import KEY, hosted
 from live_server import LiveServer
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.records import Frames
+from atomstream.errors import DrainTimeoutError
+from atomstream.pipeline.keeper import Keeper
+from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.stream import Stream
+from atomstream.records import Frames, Shard
 from atomstream.spool import Entry, Spool, StreamSpool
 
 Serve = Callable[..., Awaitable[LiveServer]]
@@ -104,3 +108,71 @@ async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest
             with pytest.warns(RuntimeWarning, match="4 missing"):
                 report = await later.finalize(data_id)
     assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 0, 4)
+
+
+async def killed_before_its_entries(server: LiveServer, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The disk stood still from chunk 2 on: 3 and 5 were sent from memory, and no entry tells of 2 to 5."""
+    with monkeypatch.context() as dying:
+        dying.setattr(Keeper, "accepted", told_until(2, Keeper.accepted))
+        dying.setattr(Keeper, "keep", told_until(2, Keeper.keep))
+        dying.setattr(Keeper, "forget", told_until(2, Keeper.forget))
+        async with streamer(server.api_key, server.url, spool) as made:
+            with pytest.warns(UserWarning, match="chunk_size"):
+                data_id = await made.initialize(120.0, 0.0, 4)
+            for k in (0, 1, 3, 5):
+                await made.push(data_id, k, frames(k))
+            await made.flush(data_id)
+    return data_id
+
+
+def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
+    def told(self: Keeper, stream: Stream, what: Parcel | int, *more: Shard) -> None:
+        if (what if isinstance(what, int) else what.index) < last:
+            verb(self, stream, what, *more)
+
+    return told
+
+
+async def test_what_the_journal_never_heard_of(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks sent before their entry was written count, their indices are not given again, and gaps are told."""
+    server = await serve()
+    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        assert await later.resume(data_id) == 6
+        await later.push(data_id, 6, frames(6))
+        with pytest.warns(RuntimeWarning, match="2 missing.*lost with the memory of an earlier process"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_failed"]) == (5, 5, 0)
+    assert [index for index, _ in report["lost"]] == [2, 4]
+
+
+async def test_a_second_death_changes_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was learnt from the server is in the journal, so that the next process knows it without asking."""
+    server = await serve()
+    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        await later.resume(data_id)
+    await server.stop()
+    async with streamer(server.api_key, server.url, tmp_path) as blind:
+        assert await blind.resume(data_id) == 6
+
+
+async def test_an_end_waits_for_the_answer(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finalized while the server is away, a stream ends once it has said what it has: with the whole truth."""
+    server = await serve()
+    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    await server.stop()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        assert await later.resume(data_id) == 2
+        with pytest.raises(DrainTimeoutError, match="not yet said what it has"):
+            await later.finalize(data_id, 0.05)
+        await server.start()
+        with pytest.warns(RuntimeWarning, match="2 missing"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], [index for index, _ in report["lost"]]) == (4, [2, 4])
