@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -128,6 +129,32 @@ async def test_a_region_is_made_by_keys(logged_in: Any, growth: Growth, server: 
         await page.keyboard.press("Delete")
     await removed.value
     await expect(page.locator("#draw-box")).to_be_focused()
+    assert await regions_of(server, growth) == []
+
+
+async def test_what_is_changed_during_a_request_stands(
+    logged_in: Any, growth: Growth, server: LiveServer
+) -> None:
+    """A box that is deleted while its creation is still being kept is gone, and stays so."""
+    page = logged_in
+    await at_page(page, growth)
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(route: Any) -> None:
+        if route.request.method == "PUT":
+            arrived.set()
+            await go_on.wait()
+        await route.continue_()
+
+    await page.route("**/regions", slowly)
+    await tab_to(page, "#draw-box")
+    await page.keyboard.press("Enter")
+    await arrived.wait()
+    await page.keyboard.press("Delete")
+    async with page.expect_response(lambda reply: put_by(reply) and "box1" not in put_by(reply)) as removed:
+        go_on.set()
+    await removed.value
+    await expect(page.locator('#overlay g[data-name="box1"]')).to_have_count(0)
     assert await regions_of(server, growth) == []
 
 

@@ -16,6 +16,8 @@ export class Regions extends EventTarget {
     this.found = [];
     this.columns = {};
     this.mode = null;
+    this.edits = 0;
+    this.kept = Promise.resolve();
     picture.addEventListener("size", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(byId("stage"));
     for (const kind of ["box", "line"]) byId(`draw-${kind}`).addEventListener("click", (event) => this.choose(kind, event));
@@ -70,8 +72,9 @@ export class Regions extends EventTarget {
 
   /** Where the regions are now: those that the analysis follows move without a word. */
   async refresh() {
+    const { edits } = this;
     const reply = await ask(this.path).catch(() => null);
-    if (reply) this.set(reply);
+    if (reply && edits === this.edits) this.set(reply);
   }
 
   // ---- drawing
@@ -202,21 +205,25 @@ export class Regions extends EventTarget {
     return `${kind}${number}`;
   }
 
+  /** One request at a time: two at once may arrive in the other order. */
   save() {
     clearTimeout(this.timer);
+    this.edits += 1;
     this.saving = true;
-    this.timer = setTimeout(async () => {
-      try {
-        const kept = await ask(this.path, { method: "PUT", body: { regions: this.own } });
-        this.saving = false;
-        this.set({ found: this.found, regions: this.own, ...kept });
-        say(byId("region-help"), "Kept. Its trace is being computed back to the first frame.");
-      } catch (error) {
-        this.saving = false;
-        say(byId("region-help"), `The regions were not kept: ${error.message}`);
-      }
-      this.dispatchEvent(new Event("change"));
+    this.timer = setTimeout(() => {
+      this.kept = this.kept.then(() => this.keep());
     }, SAVE_AFTER_MS);
+  }
+
+  async keep() {
+    const edit = this.edits;
+    const [kept, error] = await ask(this.path, { method: "PUT", body: { regions: this.own } }).then((reply) => [reply], (failure) => [null, failure]);
+    // What was changed while this was under way stands, and has a request of its own: the reply would undo it.
+    if (edit !== this.edits) return;
+    this.saving = false;
+    if (kept) this.set({ found: this.found, regions: this.own, ...kept });
+    say(byId("region-help"), kept ? "Kept. Its trace is being computed back to the first frame." : `The regions were not kept: ${error.message}`);
+    this.dispatchEvent(new Event("change"));
   }
 }
 
