@@ -17,6 +17,7 @@ from atomstream.records import Chunk, Frames, Piece, Shard
 from atomstream.shard.layout import DTYPES, dtype_name, lay_out, pack_index, run_bound
 from atomstream.shard.meta import pack_meta
 from atomstream.shard.pieces import Sum, crc32c_of
+from atomstream.yielding import Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,14 @@ class Run:
 
     @classmethod
     def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> Run:
-        """Copy ``bodies`` to the start of ``memory``, which must have room for them."""
-        at, crc, lengths, checksums = 0, 0, [], []
+        """Copy ``bodies`` to the start of ``memory``, which must have room for them.
+
+        Between two of them the core is left now and then: an event loop that woke up with the encoders on its core
+        was held until the timer's tick, for up to 4.6 ms (1.9 to 2.6 so, measured with 1024x1024).
+        """
+        at, crc, lengths, checksums, turns = 0, 0, [], [], Turns()
         for body in bodies:
+            turns.offer()
             memory[at : at + len(body)] = body
             # Between two frames, for it holds the GIL: over a whole shard at once others would wait for long.
             crc = google_crc32c.extend(crc, body)
