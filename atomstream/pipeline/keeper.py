@@ -94,10 +94,14 @@ class Keeper:
         """The server has the chunk: journal it, then remove its record."""
         self._settle(stream, lambda spool: spool.forget(index))
 
-    def learnt(self, stream: Stream, index: int) -> None:
-        """Journal that the server has a chunk of which the journal did not know."""
-        if stream.spool is not None:
-            self._journal(stream.spool, Entry("stored", index))
+    def learnt(self, stream: Stream, indices: list[int]) -> None:
+        """Journal that the server has chunks of which the journal did not know."""
+
+        def note(spool: StreamSpool) -> None:
+            for index in indices:
+                spool.journal.append(Entry("stored", index))
+
+        self._settle(stream, note)
 
     def discard(self, stream: Stream, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
         """The chunk was given up by policy."""

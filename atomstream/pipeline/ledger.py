@@ -126,10 +126,12 @@ class Ledger:
             self._absent = "never pushed, or lost with the memory of an earlier process"
         self.pulse.ring()
 
-    def learn(self, stored: Iterable[int]) -> list[int]:
+    def learn(self, stored: Iterable[range]) -> list[int]:
         """Count chunks as accepted and stored that the server has and nobody here knows; their indices, sorted."""
         with self._lock:
-            unknown = sorted(index for index in stored if index not in self._entries)
+            # Below the watermark all are known: of a day's stream only the last few are looked at.
+            above = (range(max(one.start, self._watermark + 1), one.stop) for one in stored)
+            unknown = sorted(index for one in above for index in one if index not in self._entries)
             for index in unknown:
                 self._entries[index] = Entry("stored", durable=True)
             self._counts["stored"] += len(unknown)

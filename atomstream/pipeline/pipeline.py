@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 
 import numpy as np
 
@@ -96,19 +95,18 @@ class Pipeline:
         return stream
 
     def resolve(self, stream: Stream, missing: Iterable[int], stored: Sequence[range]) -> None:
-        """Settle what an earlier process had in memory only when it ended; the ranges ``stored`` had arrived before.
-
-        Some of those the journal may never have heard of: a chunk is on its way while its entry waits for the disk.
-        """
+        """Settle chunks that were in memory only when their process ended; those in ``stored`` had arrived before."""
         for index in missing:
             if not any(index in one for one in stored):
                 self.intake.count_drop(stream, index, "it was in memory only when its process ended")
             elif stream.ledger.settle(index, "stored"):
                 self.keeper.forget(stream, index)
-        learnt = stream.ledger.learn(chain.from_iterable(stored))
-        for index in learnt:
-            self.keeper.learnt(stream, index)
+
+    def learn(self, stream: Stream, stored: Sequence[range]) -> None:
+        """Count chunks that the server has and the journal has not: sent while their entries waited for the disk."""
+        learnt = stream.ledger.learn(stored)
         if learnt:
+            self.keeper.learnt(stream, learnt)
             log.warning(
                 "Stream %s: the server has %d chunks that the process before was killed too early to note; the next "
                 "index is %d.",

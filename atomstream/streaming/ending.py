@@ -95,7 +95,7 @@ class Ending:
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
         await self._journal(lambda spool: spool.journal.append_durable(Entry("finalizing")))
-        await wait_for(self._pipeline, stream, lambda: is_drained(stream))
+        await wait_for(self._pipeline, stream, lambda: ledger.pending == 0 and not stream.asking)
         if stream.failure is None:
             await self._send_end()
         if stream.failure is None:
@@ -170,11 +170,6 @@ def _ended(spool: StreamSpool) -> None:
         spool.remove_if_done()
     finally:
         spool.close()
-
-
-def is_drained(stream: Stream) -> bool:
-    """Whether nothing is pending, and the server has said what it has of a stream that an earlier process left."""
-    return not stream.asking and stream.ledger.pending == 0
 
 
 async def wait_for(pipeline: Pipeline, stream: Stream, condition: Callable[[], bool]) -> None:

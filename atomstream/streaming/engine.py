@@ -31,7 +31,7 @@ from atomstream.streaming.arguments import InitializeRequest
 from atomstream.streaming.background import Background
 from atomstream.streaming.batch import ResultBatch
 from atomstream.streaming.courier import ServiceCourier
-from atomstream.streaming.ending import Ending, bounded, drain_timeout, is_drained, wait_for
+from atomstream.streaming.ending import Ending, bounded, drain_timeout, wait_for
 from atomstream.streaming.following import Follower
 from atomstream.streaming.forecast import watch_forecast
 from atomstream.streaming.newest import NEWEST, Newest
@@ -103,7 +103,7 @@ class Engine:
         data_id = stream.spec.data_id
         if data_id in self.endings:
             await self.endings[data_id].over()
-        await wait_for(self.pipeline, stream, lambda: is_drained(stream))
+        await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
         if stream.recovered:  # resume() made it a live one meanwhile otherwise
             log.warning("Stream %s: %s", data_id, _what_became(stream.ledger))
             self.pipeline.let_go(stream)
@@ -152,7 +152,7 @@ class Engine:
         if self._settings.clock_sync:
             await self._clock.start()
         if data_id in self._questions:
-            await self._questions[data_id].tried()
+            await self._questions[data_id].wait()
         return stream.ledger.next_index
 
     async def _open_left(self, data_id: str) -> Stream:

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -24,7 +23,8 @@ from atomstream.service.api import ServiceApi
 
 log = logging.getLogger("atomstream.spool")
 
-PATIENCE_S: Final = 5.0
+PATIENCE_S: Final = 2.0
+"""For the answer, at ``resume``: some attempts, while a server that starts beside its client comes up."""
 
 
 class Question:
@@ -35,22 +35,44 @@ class Question:
         self._api = api
         self._stream = stream
         self._missing = missing
-        self._tried = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._too_late = False
         stream.asking = True
 
     async def run(self) -> None:
-        """Settle what is missing, learn what was not known; in an outage that waits, and so does the stream's end."""
+        """Settle what is missing and learn what was not known; in an outage that waits, as the stream's end does."""
         try:
-            stored = await self._stored()
-            self._stream.asking = False
-            self._pipeline.resolve(self._stream, self._missing, stored)
-        finally:
-            self._tried.set()
+            await self._ask()
+        except Exception:  # logged by its starter; the stream must be able to end all the same
+            self._over()
+            raise
+        self._over()
 
-    async def tried(self) -> None:
-        """Return at the answer, or once it is clear that none comes soon: then the journal's word must do."""
-        with suppress(TimeoutError), anyio.fail_after(PATIENCE_S):
-            await self._tried.wait()
+    async def _ask(self) -> None:
+        stored = await self._stored()
+        self._pipeline.resolve(self._stream, self._missing, stored)
+        if self._too_late:
+            await self._all_pushed()
+        self._pipeline.learn(self._stream, stored)
+
+    def _over(self) -> None:
+        self._stream.asking = False
+        self._stream.ledger.pulse.ring()
+        self._answered.set()
+
+    async def wait(self) -> None:
+        """Return at the answer, or when there is none in time: then the journal's word must do for the next index."""
+        try:
+            with anyio.fail_after(PATIENCE_S):
+                await self._answered.wait()
+        except TimeoutError:
+            self._too_late = True
+
+    async def _all_pushed(self) -> None:
+        # The journal's next index was given out meanwhile. To learn now that the server has it would make a push of
+        # other frames under it look like a repetition; so the server refuses that chunk, and it is kept and told.
+        ledger = self._stream.ledger
+        await ledger.pulse.until(lambda: ledger.sealed and ledger.pending == 0)
 
     async def _stored(self) -> list[range]:
         if not self._stream.spec.announced:
@@ -65,13 +87,13 @@ class Question:
             return []
 
     def _may_repeat(self, error: BaseException) -> bool:
-        self._tried.set()
         if isinstance(error, RejectedError):
             return False
         log.log(
             logging.WARNING if self._missing else logging.INFO,
-            "Stream %s: %s Until it answers, chunks that an earlier process had only in memory count as pending.",
+            "Stream %s: %s Until it answers, %d chunks that an earlier process had only in memory count as pending.",
             self._stream.spec.data_id,
             error,
+            len(self._missing),
         )
         return True

@@ -31,6 +31,12 @@ def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
     return AsyncRHEEDStreamer(key, url, None, spool, spool_min_free_bytes=0, clock_sync=False)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is hardly waited for."""
+    monkeypatch.setattr("atomstream.streaming.resolving.PATIENCE_S", 0.05)
+
+
 async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Chunks 0-2 have arrived and 3 has not; the journal has accepted them all, and no record is left."""
     with monkeypatch.context() as dying:
@@ -63,6 +69,7 @@ async def test_what_had_arrived_counts_as_stored(
     assert [index for index, _ in report["lost"]] == [DELIVERED]
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_nothing_is_settled_while_the_server_is_away(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,6 +155,7 @@ async def test_what_the_journal_never_heard_of(
     assert [index for index, _ in report["lost"]] == [2, 4]
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_second_death_changes_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +169,7 @@ async def test_a_second_death_changes_nothing(
         assert await blind.resume(data_id) == 6
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_an_end_waits_for_the_answer(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,3 +185,23 @@ async def test_an_end_waits_for_the_answer(
         with pytest.warns(RuntimeWarning, match="2 missing"):
             report = await later.finalize(data_id)
     assert (report["chunks_spooled"], [index for index, _ in report["lost"]]) == (4, [2, 4])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_index_given_twice_loses_nothing_in_silence(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resumed in an outage, other frames under an index that the server has are put aside and told, not passed over."""
+    server = await serve()
+    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    await server.stop()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        assert await later.resume(data_id) == 2
+        await later.push(data_id, 2, frames(2))
+        await server.start()
+        await later.flush(data_id)
+        await later.push(data_id, 3, frames(30))
+        with pytest.warns(RuntimeWarning, match="2 missing"):
+            report = await later.finalize(data_id)
+    assert report["chunks_failed"] == 1
+    assert (report["chunks_spooled"], [index for index, _ in report["lost"]]) == (5, [3, 4])

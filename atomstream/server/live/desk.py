@@ -273,7 +273,9 @@ class Desk:
             self._start(self._run_trace_back(regions))
 
     async def _run_trace_back(self, regions: list[Plain]) -> None:
-        if await self._run_one(self._make_again(_renewed_by(regions))) is not None:
+        done = await self._run_one(self._make_again(_renewed_by(regions)))
+        # Regions that were changed meanwhile are not these any more: a page would show what its user has removed.
+        if done is not None and self.inputs.last("regions", []) == regions:
             await self._tell({"type": "regions", "regions": regions, "found": self.found, "complete": True})
 
     # -- reading -----------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import { visible } from "./format.js";
 import { boxOf, grab, lineOf, moved, rounded, sized } from "./shapes.js";
 
 const SAVE_AFTER_MS = 400;
+const KEEP_WITHIN_MS = 30_000;
 
 export class Regions extends EventTarget {
   constructor(dataId, picture) {
@@ -72,9 +73,9 @@ export class Regions extends EventTarget {
 
   /** Where the regions are now: those that the analysis follows move without a word. */
   async refresh() {
-    const { edits } = this;
+    const { edits, keptEdit } = this;
     const reply = await ask(this.path).catch(() => null);
-    if (reply && edits === this.edits) this.set(reply);
+    if (reply && edits === this.edits && keptEdit === this.keptEdit) this.set(reply);
   }
 
   // ---- drawing
@@ -211,16 +212,19 @@ export class Regions extends EventTarget {
     this.edits += 1;
     this.saving = true;
     this.timer = setTimeout(() => {
-      this.kept = this.kept.then(() => this.keep());
+      this.kept = this.kept.then(() => this.keep(), () => this.keep());
     }, SAVE_AFTER_MS);
   }
 
   async keep() {
     const edit = this.edits;
-    const [kept, error] = await ask(this.path, { method: "PUT", body: { regions: this.own } }).then((reply) => [reply], (failure) => [null, failure]);
+    if (edit === this.keptEdit) return;
+    const signal = AbortSignal.timeout(KEEP_WITHIN_MS); // or one that hangs would hold up all later ones
+    const [kept, error] = await ask(this.path, { method: "PUT", body: { regions: this.own }, signal }).then((reply) => [reply], (failure) => [null, failure]);
     // What was changed while this was under way stands, and has a request of its own: the reply would undo it.
     if (edit !== this.edits) return;
     this.saving = false;
+    this.keptEdit = kept ? edit : null;
     if (kept) this.set({ found: this.found, regions: this.own, ...kept });
     say(byId("region-help"), kept ? "Kept. Its trace is being computed back to the first frame." : `The regions were not kept: ${error.message}`);
     this.dispatchEvent(new Event("change"));
