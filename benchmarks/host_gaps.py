@@ -1,4 +1,4 @@
-"""What the machine's host takes: the gaps in the time of a thread that never sleeps, with nothing beside it.
+"""What the machine's host takes: the gaps in the time of a thread that never sleeps, and the first touch of memory.
 
 Short ones may be the machine's own interrupts; of long ones no program in it can do anything, and every longest
 time of the other rows has them in it.
@@ -14,10 +14,15 @@ from benchmarks.report import Row
 from benchmarks.runner import Plan, main
 
 SECONDS = 10.0
+TOUCHED_BYTES = 1 << 30
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Each core in turn, for as long as a streaming application's loop is at work in some minutes."""
+    """Each core in turn, for as long as a streaming application's loop is at work in some minutes; then the memory."""
+    return [*_gaps(plan), *_touches(plan)]
+
+
+def _gaps(plan: Plan) -> list[Row]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     job = {"seconds": min(plan.seconds, SECONDS)}
     answers = [
@@ -34,6 +39,20 @@ def measure(plan: Plan) -> list[Row]:
             f"{name}: gaps over 50 us, share of its time", "%",
             {"bare": [100 * answer["share"] for answer in answers]},
         ),
+    ]  # fmt: skip
+
+
+def _touches(plan: Plan) -> list[Row]:
+    nbytes = TOUCHED_BYTES >> 5 if plan.quick else TOUCHED_BYTES
+    answers = [work(sys.executable, "toucher", {"nbytes": nbytes}) for _ in range(plan.repeats)]
+    name = "2 MiB of fresh memory touched"
+    return [
+        Row(
+            f"{name}, median", "ms", {"bare": [1e3 * answer["median_s"] for answer in answers]}, (),
+            "what the system itself clears takes 0.1 ms; where the host must find the memory first, 4 ms and more, and "
+            "so does a socket's copy into it",
+        ),
+        Row(f"{name}, longest of {nbytes >> 21}", "ms", {"bare": [1e3 * answer["longest_s"] for answer in answers]}),
     ]  # fmt: skip
 
 
