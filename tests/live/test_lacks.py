@@ -92,6 +92,22 @@ async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+async def test_regions_that_were_replaced_are_not_told_again(serve: Serve) -> None:
+    """A region that is removed while its trace is computed does not come back with the trace's end."""
+    box = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        first = await analysed(client, data_id, growth())
+        path = f"/rheed/stream/{data_id}/regions"
+        await client.ask("PUT", path, {"regions": [box]})
+        await client.ask("PUT", path, {"regions": []})
+        told = await follow(client, data_id, after=first[-1]["seq"])
+    regions = [one for one in told if one["type"] == "regions"]
+    assert [bool(one["regions"]) for one in regions] == [True, False]
+    assert not regions[-1]["complete"]
+
+
+@pytest.mark.slow
 async def test_an_unreadable_chunk_is_told(serve: Serve) -> None:
     """A chunk whose file is damaged is told as lacking, also after the end and a restart."""
     server, data_id, _ = await with_a_damaged_chunk(serve)
