@@ -41,21 +41,11 @@ class Question:
 
     async def run(self) -> None:
         """Settle what is missing and learn what was not known; in an outage that waits, as the stream's end does."""
-        try:
-            await self._ask()
-        except Exception:  # logged by its starter; the stream must be able to end all the same
-            self._over()
-            raise
-        self._over()
-
-    async def _ask(self) -> None:
         stored = await self._stored()
         self._pipeline.resolve(self._stream, self._missing, stored)
         if self._too_late:
             await self._all_pushed()
         self._pipeline.learn(self._stream, stored)
-
-    def _over(self) -> None:
         self._stream.asking = False
         self._stream.ledger.pulse.ring()
         self._answered.set()

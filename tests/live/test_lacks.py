@@ -22,6 +22,7 @@ from wire_client import WireClient
 
 from atomstream.server.live.store import AGAIN
 
+BOX = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
 LATE_1 = [{"why": "late", "chunks": "1", "count": 1}]
 
 
@@ -80,12 +81,11 @@ async def test_a_late_chunk_survives_a_stop(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
     """Regions that are set while a stream is analysed again wait for it: both are told complete."""
-    box = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
         await client.ask("POST", f"/rheed/stream/{data_id}/analyse")
-        await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [box]})
+        await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [BOX]})
         told = await follow(client, data_id, after=first[-1]["seq"])
     assert [batch["final"] for batch in batches(told)] == [True]
     assert [one["complete"] for one in told if one["type"] == "regions"] == [False, True]
@@ -94,12 +94,11 @@ async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
 @pytest.mark.slow
 async def test_regions_that_were_replaced_are_not_told_again(serve: Serve) -> None:
     """A region that is removed while its trace is computed does not come back with the trace's end."""
-    box = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
         path = f"/rheed/stream/{data_id}/regions"
-        await client.ask("PUT", path, {"regions": [box]})
+        await client.ask("PUT", path, {"regions": [BOX]})
         await client.ask("PUT", path, {"regions": []})
         told = await follow(client, data_id, after=first[-1]["seq"])
     regions = [one for one in told if one["type"] == "regions"]

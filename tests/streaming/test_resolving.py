@@ -20,6 +20,7 @@ from atomstream.records import Frames, Shard
 from atomstream.spool import Entry, Spool, StreamSpool
 
 Serve = Callable[..., Awaitable[LiveServer]]
+Left = tuple[LiveServer, Callable[[], AsyncRHEEDStreamer], str]
 DELIVERED = 3
 
 
@@ -117,19 +118,28 @@ async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest
     assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 0, 4)
 
 
-async def killed_before_its_entries(server: LiveServer, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The disk stood still from chunk 2 on: 3 and 5 were sent from memory, and no entry tells of 2 to 5."""
+@pytest.fixture
+async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
+    """A stream, its server, and how the next streamer is made.
+
+    The disk stood still from chunk 2 on: 3 and 5 were sent from memory, and no entry tells of 2 to 5.
+    """
+    server = await serve()
+
+    def made_anew() -> AsyncRHEEDStreamer:
+        return streamer(server.api_key, server.url, tmp_path)
+
     with monkeypatch.context() as dying:
         dying.setattr(Keeper, "accepted", told_until(2, Keeper.accepted))
         dying.setattr(Keeper, "keep", told_until(2, Keeper.keep))
         dying.setattr(Keeper, "forget", told_until(2, Keeper.forget))
-        async with streamer(server.api_key, server.url, spool) as made:
+        async with made_anew() as made:
             with pytest.warns(UserWarning, match="chunk_size"):
                 data_id = await made.initialize(120.0, 0.0, 4)
             for k in (0, 1, 3, 5):
                 await made.push(data_id, k, frames(k))
             await made.flush(data_id)
-    return data_id
+    return server, made_anew, data_id
 
 
 def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
@@ -140,13 +150,10 @@ def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
     return told
 
 
-async def test_what_the_journal_never_heard_of(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_the_journal_never_heard_of(left: Left) -> None:
     """Chunks sent before their entry was written count, their indices are not given again, and gaps are told."""
-    server = await serve()
-    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
-    async with streamer(server.api_key, server.url, tmp_path) as later:
+    _, next_streamer, data_id = left
+    async with next_streamer() as later:
         assert await later.resume(data_id) == 6
         await later.push(data_id, 6, frames(6))
         with pytest.warns(RuntimeWarning, match="2 missing.*lost with the memory of an earlier process"):
@@ -156,28 +163,22 @@ async def test_what_the_journal_never_heard_of(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_second_death_changes_nothing(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_second_death_changes_nothing(left: Left) -> None:
     """What was learnt from the server is in the journal, so that the next process knows it without asking."""
-    server = await serve()
-    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
-    async with streamer(server.api_key, server.url, tmp_path) as later:
+    server, next_streamer, data_id = left
+    async with next_streamer() as later:
         await later.resume(data_id)
     await server.stop()
-    async with streamer(server.api_key, server.url, tmp_path) as blind:
+    async with next_streamer() as blind:
         assert await blind.resume(data_id) == 6
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_end_waits_for_the_answer(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_end_waits_for_the_answer(left: Left) -> None:
     """Finalized while the server is away, a stream ends once it has said what it has: with the whole truth."""
-    server = await serve()
-    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    server, next_streamer, data_id = left
     await server.stop()
-    async with streamer(server.api_key, server.url, tmp_path) as later:
+    async with next_streamer() as later:
         assert await later.resume(data_id) == 2
         with pytest.raises(DrainTimeoutError, match="not yet said what it has"):
             await later.finalize(data_id, 0.05)
@@ -188,14 +189,11 @@ async def test_an_end_waits_for_the_answer(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_index_given_twice_loses_nothing_in_silence(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_index_given_twice_loses_nothing_in_silence(left: Left) -> None:
     """Resumed in an outage, other frames under an index that the server has are put aside and told, not passed over."""
-    server = await serve()
-    data_id = await killed_before_its_entries(server, tmp_path, monkeypatch)
+    server, next_streamer, data_id = left
     await server.stop()
-    async with streamer(server.api_key, server.url, tmp_path) as later:
+    async with next_streamer() as later:
         assert await later.resume(data_id) == 2
         await later.push(data_id, 2, frames(2))
         await server.start()
