@@ -6,7 +6,6 @@ with a :class:`Receipt`; what could not be delivered is a :class:`Loss`. Each ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -148,14 +147,3 @@ class ClockStatus(TypedDict):
 
 
 Json: TypeAlias = dict[str, Any] | list[Any] | str | float | int | bool | None
-
-
-def index_ranges(indices: Sequence[int]) -> str:
-    """Write sorted indices as HTTP-like ranges: ``[3, 4, 5, 9]`` becomes ``"3-5,9"``."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from atomstream.server.live.pool import ONE_THREAD
+from atomstream.server.live.worker_pool import ONE_THREAD
 from benchmarks.processes import work
 from benchmarks.report import Goal, Row
 from benchmarks.runner import Plan, main

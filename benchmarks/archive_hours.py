@@ -11,7 +11,8 @@ import google_crc32c
 import numpy as np
 
 from atomstream.records import Chunk, FrameMeta, Stamp
-from atomstream.server.archive import ShardTicket, StreamArchive
+from atomstream.server.archive.records import ShardTicket
+from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ShardEncoder
 from benchmarks.report import Row
 from benchmarks.runner import Plan, main

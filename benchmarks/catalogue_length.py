@@ -10,9 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from atomstream.server.database import Database
-from atomstream.server.entries import Entries, EntryFilter
-from atomstream.server.models import Stream, moment
+from atomstream.server.catalogue.database import Database, Stream, moment
+from atomstream.server.catalogue.streams_table import Entries, EntryFilter
 from benchmarks.report import Row
 from benchmarks.runner import Plan, main
 

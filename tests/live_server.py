@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import anyio.from_thread
 
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start none
-    from atomstream.server.archive import StreamArchive
+    from atomstream.server.archive.stream_archive import StreamArchive
     from atomstream.server.runner import RunningServer
 
 
@@ -59,7 +59,7 @@ class LiveServer:
 
     def archive(self, data_id: str) -> StreamArchive:
         """The archive of one stream, opened from the disk."""
-        from atomstream.server.archive import StreamArchive
+        from atomstream.server.archive.stream_archive import StreamArchive
 
         return StreamArchive.open(self.folder(data_id))
 

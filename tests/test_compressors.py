@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from atomstream import compressors
-from atomstream.compressors import TOLERANCE, FrameCompressor, literals_only
+from atomstream.shard import zstd as compressors
+from atomstream.shard.zstd import TOLERANCE, FrameCompressor, literals_only
 
 
 def noisy(rng: np.random.Generator) -> np.ndarray:

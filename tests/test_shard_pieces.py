@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atomstream.records import Chunk, Stamp
 from atomstream.shard import ShardEncoder, assemble, run_bound
-from atomstream.shard.pieces import Sum
+from atomstream.shard.checksum import Sum
 
 
 def sum_of(part: bytes) -> Sum:

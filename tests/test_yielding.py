@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from atomstream import yielding
-from atomstream.yielding import Turns, yield_core
+from atomstream.system import scheduling as yielding
+from atomstream.system.scheduling import Turns, yield_core
 
 MANY = 1_000_000
 

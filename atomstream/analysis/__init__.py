@@ -6,14 +6,11 @@ and scipy, no I/O.
 
 from __future__ import annotations
 
-from atomstream.analysis.batch import UNITS, Batch, View
+from atomstream.analysis.analyze import Analysis, analyze
+from atomstream.analysis.analyzer import Analyzer
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.engine import Analyzer
-from atomstream.analysis.events import Event
-from atomstream.analysis.offline import Analysis, analyze
 from atomstream.analysis.regions import Box, Line
-from atomstream.analysis.segments import Segment
-from atomstream.analysis.values import Value
+from atomstream.results import UNITS, Batch, Event, Segment, Value, View
 
 __all__ = [
     "UNITS",

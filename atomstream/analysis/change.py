@@ -13,16 +13,168 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import ndimage
+from scipy.optimize import brentq
 
-from atomstream.analysis.arrays import F32, F64
-from atomstream.analysis.clusters import Clusters
-from atomstream.analysis.components import Components
-from atomstream.analysis.cusum import Cusum
-from atomstream.analysis.events import Event
-from atomstream.analysis.fast import bin_factor
+from atomstream.analysis.regions import bin_factor
+from atomstream.results import F32, F64, Event
+
+# Online k-means of pictures: ids that last, and a distance as uncertainty.
+
+MAX_CLUSTERS = 12
+
+NEW_DISTANCE = 0.2
+"""Distance (of unit pictures) at which a picture begins a cluster of its own: a correlation of 0.98."""
+
+MEMORY = 200.0
+
+
+@dataclass(slots=True)
+class Clusters:
+    """Cluster centres, one row each; a centre's row number is its id for as long as the stream lives."""
+
+    centres: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    counts: list[float] = field(default_factory=list)
+    variances: list[float] = field(default_factory=list)
+
+    def assign(self, vector: F32) -> tuple[int, float]:
+        """Assign a unit picture (P,); return the cluster's id and the RMS distance of its members from the centre."""
+        if self.centres.shape[1:] != vector.shape:
+            self.centres, self.counts, self.variances = vector[None][:0], [], []
+        squared = ((self.centres - vector) ** 2).sum(axis=1)
+        nearest = int(np.argmin(squared)) if len(squared) else -1
+        limit = NEW_DISTANCE
+        if nearest < 0 or (squared[nearest] > limit**2 and len(squared) < MAX_CLUSTERS):
+            self.centres = np.concatenate([self.centres, vector[None]])
+            self.counts.append(1.0)
+            self.variances.append(0.0)
+            return len(self.counts) - 1, 0.0
+        self.counts[nearest] = min(self.counts[nearest] + 1.0, MEMORY)
+        share = 1.0 / self.counts[nearest]
+        self.variances[nearest] += share * (float(squared[nearest]) - self.variances[nearest])
+        self.centres[nearest] += np.float32(share) * (vector - self.centres[nearest])
+        return nearest, math.sqrt(max(0.0, self.variances[nearest]))
+
+
+# Incremental principal components: the directions in which recent pictures vary, renewed by each picture.
+#
+# The sequential Karhunen-Loeve update with a running mean and forgetting: D. A. Ross, J. Lim, R.-S. Lin & M.-H. Yang,
+# Int. J. Comput. Vis. 77, 125 (2008). One update costs two products with the basis: no history of pictures is kept.
+
+COUNT = 8
+
+
+@dataclass(slots=True)
+class Components:
+    """Mean (P,), orthonormal rows ``basis`` (<= 8, P) with singular ``values``, of about the last ``memory`` pictures.
+
+    ``past`` (N, 8) are the coordinates of recent pictures, carried along into each new basis, so that neither sign nor
+    rotation of the components matters.
+    """
+
+    memory: int = 40
+    weight: float = 0.0
+    mean: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    basis: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    values: F64 = field(default_factory=lambda: np.empty(0))
+    past: F64 = field(default_factory=lambda: np.empty((0, COUNT)))
+
+    def split(self, vector: F32) -> tuple[F64, float]:
+        """Coordinates (8,) of a picture (P,) along the components, 0 beyond their number, and its squared distance."""
+        new = vector - self.mean
+        here = self.basis @ new
+        outside = float(((new - here @ self.basis) ** 2).sum())
+        return _padded(here.astype(np.float64)), outside
+
+    def learn(self, vector: F32) -> None:
+        """Take in a picture (P,)."""
+        if self.mean.shape != vector.shape:
+            self.weight, self.mean = 1.0, vector.copy()
+            self.basis, self.values = vector[None][:0], np.empty(0)
+            self.past = np.zeros((1, COUNT))
+            return
+        keep = 1.0 - 1.0 / self.memory
+        before, weight = self.basis, keep * self.weight
+        new = vector - self.mean
+        moved = new / np.float32(weight + 1.0)
+        self._turn(math.sqrt(weight / (weight + 1.0)) * new, math.sqrt(keep))
+        self.weight, self.mean = weight + 1.0, self.mean + moved
+        turned = self.past[:, : len(before)] @ (before @ self.basis.T).astype(np.float64)
+        latest = self.basis @ (vector - self.mean)
+        rows = np.concatenate(
+            [turned - (self.basis @ moved).astype(np.float64), latest[None].astype(np.float64)]
+        )
+        self.past = np.stack([_padded(row) for row in rows[-self.memory :]])
+
+    def _turn(self, new: F32, forget: float) -> None:
+        """Renew basis and singular values by one centred picture (P,)."""
+        inside = self.basis @ new
+        left = new - inside @ self.basis
+        # once more: rounding would add up over thousands of pictures
+        left -= (self.basis @ left) @ self.basis
+        length = float(np.linalg.norm(left))
+        rows = np.concatenate([self.basis, (left / np.float32(max(length, 1e-12)))[None]])
+        small = np.zeros((len(rows), len(rows)))
+        small[:-1, :-1] = np.diag(forget * self.values)
+        small[-1] = [*inside, length]
+        _, values, turn = np.linalg.svd(small)
+        kept = values[:COUNT] > 1e-6 * max(float(values[0]), 1e-12)
+        self.values = values[:COUNT][kept]
+        self.basis = (turn[:COUNT][kept] @ rows).astype(np.float32)
+
+
+def _padded(row: F64) -> F64:
+    full = np.zeros(COUNT)
+    full[: len(row)] = row
+    return full
+
+
+# Two-sided CUSUM over several standardised series, with a threshold for a stated run length to a false alarm.
+
+SLACK = 1.0
+"""k of the CUSUM: tuned to shifts of two standard deviations."""
+
+CLIP = 6.0
+
+
+@dataclass(slots=True)
+class Cusum:
+    """Sums of upward and downward deviations, one each per series."""
+
+    up: F64 = field(default_factory=lambda: np.empty(0))
+    down: F64 = field(default_factory=lambda: np.empty(0))
+
+    def feed(self, deviates: F64, run_length: float) -> bool:
+        """Add one standard normal deviate a series; True where any sum passes the threshold.
+
+        ``run_length`` is the mean number of calls between false alarms of all series together.
+        """
+        if self.up.shape != deviates.shape:
+            self.up, self.down = np.zeros_like(deviates), np.zeros_like(deviates)
+        z = np.clip(deviates, -CLIP, CLIP)
+        self.up = np.maximum(0.0, self.up + z - SLACK)
+        self.down = np.maximum(0.0, self.down - z - SLACK)
+        limit = threshold(run_length * 2 * len(deviates))
+        return bool(max(self.up.max(), self.down.max()) > limit)
+
+    def reset(self) -> None:
+        """Forget all deviations: a change was reported."""
+        self.up, self.down = self.up[:0], self.down[:0]
+
+
+def threshold(run_length: float, slack: float = SLACK) -> float:
+    """Threshold of a one-sided CUSUM for a mean run length to a false alarm (Siegmund 1985, eq. 2.57)."""
+
+    def excess(h: float) -> float:
+        b = 2.0 * slack * (h + 1.166)
+        return (math.exp(b) - b - 1.0) / (2.0 * slack**2) - max(run_length, 10.0)
+
+    return float(brentq(excess, 0.0, 40.0)) if excess(0.0) < 0 else 0.5
+
 
 PIXELS = 5000
+
 HISTORY = 40
+
 SETTLE = 6
 """Pictures of which one knows what they brought anew, before a change can be told from the usual."""
 

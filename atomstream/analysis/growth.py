@@ -7,15 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from atomstream.analysis.arrays import F64
-from atomstream.analysis.cadence import doubt
-from atomstream.analysis.common_light import LIGHT_SHARE, THE_LIGHT, light_share
-from atomstream.analysis.light import Lit
+from atomstream.analysis.illumination import LIGHT_SHARE, THE_LIGHT, Lit, light_share
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, goes_back, still_before
-from atomstream.analysis.pulses import find_pulse_rate, notch
-from atomstream.analysis.slowtrace import SlowTrace
-from atomstream.analysis.values import Value, measured, undetermined
-from atomstream.analysis.verdict import Oscillation, nothing
+from atomstream.analysis.oscillation_result import Oscillation, nothing
+from atomstream.analysis.timestamps import doubt
+from atomstream.analysis.trace import SlowTrace, find_pulse_rate, notch
+from atomstream.results import F64, Value, measured, undetermined
 
 
 @dataclass(slots=True)

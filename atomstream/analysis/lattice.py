@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from atomstream.analysis.arrays import F64, Int
 from atomstream.analysis.calibration import Calibration
+from atomstream.results import F64, Int
 
 MIN_SNR = 6.0
 

@@ -12,10 +12,9 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.arrays import F64
-from atomstream.analysis.values import Value
-from atomstream.analysis.verdict import MIN_CYCLES, Oscillation, judge, nothing
-from atomstream.analysis.window import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
+from atomstream.analysis.oscillation_result import MIN_CYCLES, Oscillation, judge, nothing
+from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
+from atomstream.results import F64, Value
 
 MAX_CYCLES = 8.0
 SEARCH_POINTS = 160

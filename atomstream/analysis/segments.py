@@ -7,29 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atomstream.analysis.arrays import F64
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.oscillation import TOO_SHORT
-from atomstream.analysis.values import Value, measured, undetermined
-from atomstream.analysis.window import thinned
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of a growth: ``start_s`` to ``end_s``, opened by the mark ``label``.
-
-    ``rate`` is the best determined oscillation rate (1/s), ``counted`` the oscillations in it, ``recovery`` the time
-    constant (s) with which the intensity relaxed where nothing grew.
-    """
-
-    number: int
-    start_s: float
-    end_s: float
-    label: str
-    rate: Value
-    cycles: float
-    counted: Value
-    recovery: Value
+from atomstream.analysis.varpro import thinned
+from atomstream.results import F64, Segment, Value, measured, undetermined
 
 
 def summarise(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:

@@ -9,10 +9,9 @@ import click
 
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
-from atomstream.cli.exits import EXIT_CODES, ExitCode, exit_code_of, sentence_of
+from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, sentence_of
 from atomstream.cli.project import project
-from atomstream.cli.reindex import reindex
-from atomstream.cli.serve import serve
+from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
 from atomstream.version import __version__

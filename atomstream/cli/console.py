@@ -10,9 +10,15 @@ import logging
 import shutil
 import sys
 import threading
+import time
 import warnings
+from collections import deque
 from contextlib import suppress
-from typing import Any
+from types import TracebackType
+from typing import Any, Final, Self
+
+from atomstream.streaming import RHEEDStreamer
+from atomstream.streaming.statistics import StreamerStats
 
 
 class Console:
@@ -76,3 +82,82 @@ class _ConsoleHandler(logging.Handler):
 
 console = Console()
 """The process has one stderr, and so one of these."""
+
+
+# How a stream stands, told while it runs: a live line on a terminal, a line each few seconds elsewhere.
+
+TERMINAL_S: Final = 0.2
+
+LOG_S: Final = 5.0
+
+RATE_S: Final = 5.0
+"""How far back a rate looks."""
+
+
+class Progress:
+    """Shows ``streamer``'s stats from a thread of its own, for as long as the block lasts.
+
+    ``frames_sent`` is set by whoever reads the source; ``n_frames`` is how many there will be, where known.
+    """
+
+    def __init__(self, console: Console, streamer: RHEEDStreamer, data_id: str, n_frames: int | None) -> None:
+        self._console = console
+        self._streamer = streamer
+        self._data_id = data_id
+        self._n_frames = n_frames
+        self._stop = threading.Event()
+        self._began = time.perf_counter()
+        self._recent: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self._thread = threading.Thread(target=self._watch, name="atomstream-progress", daemon=True)
+        self.frames_sent = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._console.clear()
+
+    def _watch(self) -> None:
+        terminal = self._console.is_terminal
+        while not self._stop.wait(TERMINAL_S if terminal else LOG_S):
+            line = self._line(self._streamer.stats())
+            (self._console.show if terminal else self._console.say)(line)
+
+    def _line(self, stats: StreamerStats) -> str:
+        now, sent = time.perf_counter(), self.frames_sent
+        parts = [
+            f"{now - self._began:6.1f} s",
+            f"{sent}/{self._n_frames} frames" if self._n_frames else f"{sent} frames",
+            f"{self._rate(now, sent):.0f} fps",
+            *standing(stats, self._data_id),
+        ]
+        return "  ".join(parts)
+
+    def _rate(self, now: float, sent: int) -> float:
+        # From arrival to arrival: chunks come in lumps, and a window of fixed length would cut through them.
+        if sent != self._recent[-1][1]:
+            self._recent.append((now, sent))
+        while len(self._recent) > 2 and self._recent[0][0] < now - RATE_S:
+            self._recent.popleft()
+        (first, sent_first), (last, sent_last) = self._recent[0], self._recent[-1]
+        return (sent_last - sent_first) / max(last - first, 1e-3) if now - last < RATE_S else 0.0
+
+
+def standing(stats: StreamerStats, data_id: str) -> list[str]:
+    """What the uplink carries, what waits, and up to which chunk all is settled."""
+    stream = stats["streams"][data_id]
+    waiting = stream["chunks_pending"]
+    parts = [
+        f"{stats['bytes_out_per_s'] / 1e6:.1f} MB/s",
+        f"backlog {waiting} chunk{'' if waiting == 1 else 's'}",
+        f"memory {stats['buffer_bytes_used'] / 1e6:.0f} MB",
+        f"watermark {stream['watermark']}",
+    ]
+    if stream["standing_still"]:
+        parts.append(f"waiting: {stream['standing_still']}")
+    return parts

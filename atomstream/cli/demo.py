@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from atomstream.cli.exits import need_server
+from atomstream.cli.exit_codes import need_server
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:

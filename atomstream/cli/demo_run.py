@@ -3,25 +3,176 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
 
 import click
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from atomstream.cli.console import console
-from atomstream.cli.demo_results import DemoResults
+from atomstream.cli.console import Console, console
 from atomstream.cli.embedded import EmbeddedServer, embedded_server
-from atomstream.cli.exits import ExitCode
-from atomstream.cli.playback import Outcome, Playback, leaving
-from atomstream.cli.report import clock_text, table
-from atomstream.cli.verify import Verification, digest, verify_archive
+from atomstream.cli.exit_codes import ExitCode
+from atomstream.cli.playback import Outcome, Playback, clock_text, leaving, table
+from atomstream.errors import AtomstreamError
 from atomstream.sources import GrowthSpec, Simulator, paced
 from atomstream.streaming import RHEEDStreamer
+
+# The demo's live analysis, told beside what the simulator made: rate, layers, spacing.
+
+SAY_S: Final = 3.0
+
+LAST_S: Final = 20.0
+"""How long the end of the analysis is waited for, once the stream has ended."""
+
+
+class DemoResults:
+    """Follows the stream's results in a thread of its own for as long as the block lasts, then to their end."""
+
+    def __init__(self, console: Console, streamer: RHEEDStreamer, data_id: str, simulator: Simulator) -> None:
+        self._console = console
+        self._streamer = streamer
+        self._data_id = data_id
+        self._simulator = simulator
+        self._thread = threading.Thread(target=self._follow, name="atomstream-demo-results", daemon=True)
+        self._newest: Any = None
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.join(LAST_S if error is None else 0.0)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What was found, for the report; each beside the simulator's truth."""
+        if self._newest is None:
+            return [("Analysis", "no result came in time")]
+        truth = self._truth()
+        return [(name, f"{found} (simulated: {truth[name]})") for name, found in self._found().items()]
+
+    def _follow(self) -> None:
+        said_at = time.monotonic()
+        try:
+            for batch in self._streamer.results(self._data_id):
+                self._newest = batch
+                self._frames = max(self._frames, batch.start + batch.count)
+                if time.monotonic() > said_at + SAY_S and batch.growth_rate_ml_s is not None:
+                    said_at = time.monotonic()
+                    self._console.say(self._line())
+        except AtomstreamError as error:
+            self._console.say(f"atomstream: no more results: {error}")
+
+    def _line(self) -> str:
+        truth = self._truth()
+        parts = [f"{name.lower()} {found} [{truth[name]}]" for name, found in self._found().items()]
+        return f"  analysed {self._frames} frames: " + ", ".join(parts)
+
+    def _found(self) -> dict[str, str]:
+        values = {
+            "Growth rate": "growth_rate_ml_s",
+            "Layers": "layers_grown",
+            "Streak spacing": "lattice_spacing",
+        }
+        return {name: _short(self._newest.value(key)) for name, key in values.items()}
+
+    def _truth(self) -> dict[str, str]:
+        truth = self._simulator.truth([max(0, self._frames - 1)])
+        return {
+            "Growth rate": f"{float(truth.rate_ml_s[0]):.4g} ML/s",
+            "Layers": f"{float(truth.layers[0]):.2f}",
+            "Streak spacing": f"{float(truth.spacing_px[0]):.2f} px",
+        }
+
+
+def _short(measured: Any) -> str:
+    """A result without its caveats, which the dashboard tells."""
+    if measured.value is None:
+        return f"undetermined: {measured.why}"
+    return f"{measured.value:.4g} ± {measured.sigma or 0.0:.2g} {measured.unit}"
+
+
+# The archive on disk, compared with what was sent, frame by frame, through zarr-python.
+#
+# What was sent is remembered as one digest a frame (BLAKE2b, 128 bits), taken when it was handed over: half a
+# gigabyte of frames need not be kept, and the comparison trusts nothing that the client or the server computed.
+
+Stack: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How the archive compares: frames in it, frames equal to those sent, frames that have a capture time.
+
+    ``first_difference`` is the number of the first frame that differs, None where none does.
+    """
+
+    sent: int
+    stored: int
+    equal: int
+    timed: int
+    first_difference: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the archive holds the frames that were sent, all of them and no others."""
+        return self.sent == self.stored == self.equal == self.timed
+
+
+def digest(frame: Stack) -> bytes:
+    """What a frame (H, W) is known by: its pixels, and nothing else."""
+    return blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
+
+
+def verify_archive(path: Path, sent: Sequence[bytes], on_progress: Callable[[int], None]) -> Verification:
+    """Compare the archive at ``path`` with the frames whose digests are ``sent``, in their order.
+
+    Reads shard by shard, so memory holds three chunks; ``on_progress`` is told how many frames are done.
+    """
+    group: Any = zarr.open_group(path, mode="r")
+    frames, time = group["frames"], np.asarray(group["time"][:])
+    equal = 0
+    first_difference: int | None = None
+    for start, stored in _read_ahead(frames, min(len(sent), frames.shape[0])):
+        same = [digest(frame) == sent[start + k] for k, frame in enumerate(stored)]
+        equal += sum(same)
+        if first_difference is None and not all(same):
+            first_difference = start + same.index(False)
+        on_progress(start + len(stored))
+    timed = int(np.isfinite(time[: len(sent)]).sum())
+    return Verification(len(sent), frames.shape[0], equal, timed, first_difference)
+
+
+def _read_ahead(frames: Any, n_frames: int) -> Iterator[tuple[int, Stack]]:
+    """Shard by shard from the disk; the next one is read while the caller looks at this one."""
+    step = frames.shards[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="atomstream-verify") as reader:
+        ahead: deque[tuple[int, Future[Stack]]] = deque()
+        for start in range(0, n_frames, step):
+            part = slice(start, min(start + step, n_frames))
+            ahead.append((start, reader.submit(frames.__getitem__, part)))
+            if len(ahead) == 2:
+                yield _taken(ahead)
+        while ahead:
+            yield _taken(ahead)
+
+
+def _taken(ahead: deque[tuple[int, Future[Stack]]]) -> tuple[int, Stack]:
+    start, future = ahead.popleft()
+    return start, future.result()
+
 
 Frame = npt.NDArray[np.uint8]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from atomstream.cli.connection import connection_options
-from atomstream.cli.exits import ExitCode
+from atomstream.cli.exit_codes import ExitCode
+from atomstream.cli.options import connection_options
 from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import ConflictError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atomstream.cli.console import console
-from atomstream.cli.exits import ExitCode, need_server
+from atomstream.cli.exit_codes import ExitCode, need_server
 from atomstream.config import server_api_key
 
 if TYPE_CHECKING:
@@ -106,3 +106,35 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+# ``atomstream reindex``: the catalogue, made anew from the archives.
+
+
+@click.command()
+@click.option(
+    "--data",
+    "data_dir",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The data folder of a server that does not run.",
+)
+def reindex(data_dir: Path) -> int:
+    """Rebuild a server's catalogue from its files.
+
+    The archives are the truth and the catalogue a cache: after a crash of the disk, or when streams were copied
+    in from another server, this makes it right again. Archives are only read.
+
+    \b
+    Example:
+      atomstream reindex --data D:/rheed
+    """
+    need_server()
+    from atomstream.server import reindex as rebuild
+
+    made = asyncio.run(rebuild(data_dir.expanduser().absolute()))
+    click.echo(
+        f"The catalogue holds {made.streams} streams, {made.samples} samples, {made.tags} tags and "
+        f"{made.projects} projects."
+    )
+    return ExitCode.DONE

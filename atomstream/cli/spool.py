@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from atomstream.cli.connection import connection_options
 from atomstream.cli.console import console
-from atomstream.cli.exits import ExitCode
+from atomstream.cli.exit_codes import ExitCode
+from atomstream.cli.options import connection_options
 from atomstream.config import named_endpoint, resolve_spool_dir
 from atomstream.errors import AtomstreamError, ConfigError, SpoolLockedError, StreamFinalizedError
 

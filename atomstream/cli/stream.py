@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from atomstream.cli.calibration import calibration_options, take_calibration
-from atomstream.cli.connection import connection_options
 from atomstream.cli.console import console
+from atomstream.cli.options import calibration_options, connection_options, take_calibration
 from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import AtomstreamError, ConfigError
 
@@ -78,7 +77,7 @@ def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
       atomstream stream stack.tif --fps 20 --levels 0 4095 --no-pace
       atomstream stream growth.npy --fps 120 --layer-thickness 0.3905 --layer-unit "unit cell"
     """
-    from atomstream.cli.report import playback_report
+    from atomstream.cli.playback import playback_report
 
     calibration = take_calibration(asked)
     playing = Playing(calibration=calibration, **asked)
@@ -88,8 +87,7 @@ def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
 
 
 def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, leaving
-    from atomstream.cli.replay import Replay
+    from atomstream.cli.playback import Playback, Replay, leaving
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
 

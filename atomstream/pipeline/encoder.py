@@ -16,12 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from atomstream.pipeline.gate import Permit
-from atomstream.pipeline.scheduling import Core, compute_in_batches
-from atomstream.pipeline.slabs import SlabPool
-from atomstream.pipeline.spares import Buffer
+from atomstream.pipeline.buffer_pool import Buffer, SlabPool
+from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
 from atomstream.shard import Run, ShardEncoder, assemble, run_bound
+from atomstream.system.scheduling import Core, compute_in_batches
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""

@@ -19,24 +19,20 @@ import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
-from atomstream.pipeline.bodies import InMemory
-from atomstream.pipeline.buffers import BufferPool
-from atomstream.pipeline.depot import Depot
+from atomstream.pipeline.admission import Intake
+from atomstream.pipeline.buffer_pool import BufferPool, SlabPool, Spares
 from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.exits import ended
-from atomstream.pipeline.filler import Filler
-from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.intake import Intake
-from atomstream.pipeline.keeper import Keeper
+from atomstream.pipeline.frame_batcher import Filler
 from atomstream.pipeline.ledger import Ledger
-from atomstream.pipeline.meter import NOTABLE_BACKLOG, Meter
-from atomstream.pipeline.parcel import Courier, Parcel
-from atomstream.pipeline.slabs import SlabPool
-from atomstream.pipeline.spares import Spares
+from atomstream.pipeline.memory_limiter import Gate
+from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, Meter
+from atomstream.pipeline.spool_writer import Depot, Keeper
 from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.upload import Courier, InMemory, Parcel
 from atomstream.pipeline.uploader import Uploader
 from atomstream.records import Receipt, Shard, StreamSpec
 from atomstream.spool import StreamSpool
+from atomstream.system.scheduling import ended
 
 log = logging.getLogger("atomstream.pipeline")
 

@@ -21,12 +21,11 @@ from atomstream.errors import (
     SpoolError,
     StreamGoneError,
 )
-from atomstream.pipeline.breaker import Breaker
-from atomstream.pipeline.exits import interpreter_ends
-from atomstream.pipeline.lanes import Lanes
-from atomstream.pipeline.parcel import Courier, Parcel
-from atomstream.pipeline.retry import delay_s
+from atomstream.pipeline.upload import Courier, Parcel
+from atomstream.pipeline.upload_queue import Breaker, Lanes
 from atomstream.records import Receipt
+from atomstream.retry import delay_s
+from atomstream.system.scheduling import interpreter_ends
 
 log = logging.getLogger("atomstream.uploader")
 

@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from atomstream.server.auth import ensure_key
-    from atomstream.server.reindexing import ReindexReport, reindex
+    from atomstream.server.catalogue.reindex import ReindexReport, reindex
+    from atomstream.server.http.api_keys import ensure_key
     from atomstream.server.runner import RunningServer, run_server, running_server
     from atomstream.server.settings import ServerSettings
 
@@ -26,11 +26,11 @@ __all__ = [
     "running_server",
 ]
 _HOMES: Final = {
-    "ReindexReport": "reindexing",
+    "ReindexReport": "catalogue.reindex",
     "RunningServer": "runner",
     "ServerSettings": "settings",
-    "ensure_key": "auth",
-    "reindex": "reindexing",
+    "ensure_key": "http.api_keys",
+    "reindex": "catalogue.reindex",
     "run_server": "runner",
     "running_server": "runner",
 }

@@ -5,11 +5,14 @@ from __future__ import annotations
 from aiohttp import web
 
 from atomstream.server import dashboard
-from atomstream.server.auth import KeyRing, require_key
-from atomstream.server.house import HOUSE, House
-from atomstream.server.origin import HostGuard, guard_origin
-from atomstream.server.replies import errors_to_replies
-from atomstream.server.routes import clock, entries, live, names, streams, uploads
+from atomstream.server.context import HOUSE, House
+from atomstream.server.http.api_keys import KeyRing, require_key
+from atomstream.server.http.origin import HostGuard, guard_origin
+from atomstream.server.http.responses import errors_to_replies
+from atomstream.server.routes import catalogue as entries
+from atomstream.server.routes import catalogue as names
+from atomstream.server.routes import health as clock
+from atomstream.server.routes import live, streams, uploads
 
 PUBLIC = frozenset({clock.reference_time, clock.health, uploads.put_chunk}) | dashboard.PUBLIC
 """Handlers that want no key: time, life, pages without data, and the PUT, whose URL is signed."""

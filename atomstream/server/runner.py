@@ -4,33 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from types import FrameType
 
 from aiohttp import web
 
 from atomstream.errors import ConfigError
-from atomstream.server.access import AccessLogger
 from atomstream.server.app import build_app
-from atomstream.server.auth import KeyRing, ensure_key
-from atomstream.server.catalogue import Catalogue
+from atomstream.server.catalogue.catalogue import Catalogue
+from atomstream.server.catalogue.database import Database
+from atomstream.server.catalogue.names_log import Journal
+from atomstream.server.catalogue.reindex import catch_up
+from atomstream.server.catalogue.streams_table import Entries
+from atomstream.server.context import HOUSE, House
 from atomstream.server.data_dir import own_data_dir
-from atomstream.server.database import Database
-from atomstream.server.entries import Entries
-from atomstream.server.events import Events
-from atomstream.server.house import HOUSE, House
-from atomstream.server.ingest import Ingest
-from atomstream.server.journal import Journal
-from atomstream.server.lifecycle import Lifecycle
-from atomstream.server.live.service import Live
-from atomstream.server.private import load_or_make_secret
-from atomstream.server.reindexing import catch_up
+from atomstream.server.http.api_keys import KeyRing, ensure_key
+from atomstream.server.http.responses import AccessLogger
+from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
+from atomstream.server.live.manager import Live
 from atomstream.server.settings import ServerSettings
-from atomstream.server.signals import set_at_signals
-from atomstream.server.signing import SECRET_FILE, UrlSigner
-from atomstream.server.streams import Streams
+from atomstream.server.streams.ingest import Ingest
+from atomstream.server.streams.lifecycle import Lifecycle
+from atomstream.server.streams.registry import Streams
+from atomstream.server.streams.signals import Events
+from atomstream.system.files import load_or_make_secret
+
+# Ctrl-C and SIGTERM as an event, on Windows too.
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+
+
+@contextmanager
+def set_at_signals(event: asyncio.Event) -> Iterator[None]:
+    """Set ``event`` at the first signal that asks this process to end; the handlers before come back after.
+
+    Does nothing outside the main thread, where Python takes no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        # Not loop.add_signal_handler: Windows' loop has none. The loop itself is woken by Python's wakeup pipe.
+        loop.call_soon_threadsafe(event.set)
+
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 log = logging.getLogger("atomstream.server")
 
@@ -107,7 +138,7 @@ async def _listen(app: web.Application, house: House, stack: AsyncExitStack) -> 
     runner = web.AppRunner(
         app,
         access_log_class=AccessLogger,
-        access_log=logging.getLogger("atomstream.server.access"),
+        access_log=logging.getLogger("atomstream.server.http.responses"),
         # Also the time that a half-sent request head may take: it is closed with the idle ones.
         keepalive_timeout=settings.idle_timeout_s,
         lingering_time=settings.linger_s,

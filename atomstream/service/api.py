@@ -10,22 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Final
 
 from atomstream.errors import ChecksumMismatchError
-from atomstream.records import Json, StreamSpec, index_ranges
-from atomstream.service import wire
-from atomstream.service.feed import ResultsApi
+from atomstream.index_ranges import index_ranges
+from atomstream.protocol import ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
+from atomstream.records import Json, StreamSpec
+from atomstream.service import payloads as wire
+from atomstream.service.payloads import CreatedStream, Named, NewStream, ShardHead
+from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
-from atomstream.service.upload import Pieces, UploadBody, stated_crc32c
-from atomstream.service.wire import CreatedStream, Named, NewStream, ShardHead
+from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
 
 _log = logging.getLogger(__name__)
-
-ANNOUNCEMENT: Final = "Atomstream"
-LOST_HEADER: Final = "Atomstream-Lost"
-MAX_LOST_CHARS: Final = 6000
-"""Servers refuse headers beyond 8 kB; what is cut off the server finds out by itself, only later."""
 
 
 class ServiceApi:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -20,18 +23,66 @@ from yarl import URL
 from atomstream.config import normalise_endpoint
 from atomstream.errors import ClosedError
 from atomstream.records import Json
-from atomstream.service import faults
-from atomstream.service.faults import Attempt
-from atomstream.service.proxies import Proxies
-from atomstream.service.upload import UploadBody
+from atomstream.service import error_mapping as faults
+from atomstream.service.error_mapping import Attempt
+from atomstream.service.upload_body import UploadBody
 from atomstream.version import __version__
+
+# Which proxy of the environment, if any, a URL goes through.
+#
+# The library's own ``trust_env`` would also take logins from ``~/.netrc`` and add them to signed upload URLs,
+# which S3 refuses; so the standard library's look-up is asked instead, once for each server.
+
+_log = logging.getLogger(__name__)
+
+
+class Proxies:
+    """Remembers the answer for each server: the look-up reads the registry on Windows, and may block."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str | None] = {}
+
+    async def for_url(self, url: str) -> str | None:
+        """The proxy's URL, or None for a direct connection; a loopback server is always direct."""
+        parts = urlsplit(url)
+        key = (parts.scheme, parts.hostname or "")
+        if key not in self._known:
+            direct = is_loopback(key[1])
+            self._known[key] = None if direct else await asyncio.to_thread(_look_up, *key)
+        return self._known[key]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine itself."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _look_up(scheme: str, host: str) -> str | None:
+    proxy = getproxies().get(scheme)
+    if not proxy or proxy_bypass(host):
+        return None
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    if urlsplit(url).scheme not in {"http", "https"}:
+        _log.warning("The proxy for %s is not an http proxy; connecting directly.", host)
+        return None
+    return url
+
 
 T = TypeVar("T")
 
 CONNECT_TIMEOUT_S: Final = 10.0
+
 ERROR_BODY_BYTES: Final = 64 << 10
+
 REPLY_BODY_BYTES: Final = 16 << 20
+
 _STORED: Final = frozenset({200, 201, 204})
+
 # The library would add these by itself; the recorded requests have neither.
 _SKIPPED: Final = ("Accept-Encoding", "Content-Type")
 

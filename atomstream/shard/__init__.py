@@ -8,10 +8,12 @@ skippable frame of msgpack, which every Zarr reader passes over because it goes 
 
 from __future__ import annotations
 
-from atomstream.shard.decoding import ShardLayout, decode_shard, iter_frames
-from atomstream.shard.encoding import Run, ShardEncoder, assemble
-from atomstream.shard.layout import (
+from atomstream.shard.checksum import crc32c_of
+from atomstream.shard.decoder import ShardLayout, decode_shard, iter_frames
+from atomstream.shard.encoder import Run, ShardEncoder, assemble
+from atomstream.shard.format import (
     ABSENT,
+    META_MAGIC,
     Buffer,
     Dims,
     DtypeName,
@@ -26,8 +28,7 @@ from atomstream.shard.layout import (
     parse_index,
     run_bound,
 )
-from atomstream.shard.meta import META_MAGIC
-from atomstream.shard.pieces import crc32c_of, cut
+from atomstream.system.scheduling import cut
 
 __all__ = [
     "ABSENT",

@@ -5,19 +5,15 @@ Start at :class:`Spool` (root.py) for the whole and :class:`StreamSpool` for one
 
 from __future__ import annotations
 
-from atomstream.spool.age import Written
-from atomstream.spool.disk import Disk
-from atomstream.spool.entries import Entry, EntryKind
-from atomstream.spool.history import StreamHistory
-from atomstream.spool.journal import Journal
+from atomstream.spool.journal import Entry, EntryKind, Journal
 from atomstream.spool.locks import load_locks
-from atomstream.spool.manifest import Geometry, StreamManifest
-from atomstream.spool.record import RecordHead
-from atomstream.spool.record_folder import SpooledChunk
-from atomstream.spool.root import FoundStream, Spool
-from atomstream.spool.scrubbing import Aside, DiskRefused, Finding, scrub
-from atomstream.spool.status import ChunkCounts, SpoolStatus, StreamStatus, counts_of
+from atomstream.spool.record import RecordHead, Written
+from atomstream.spool.record_store import SpooledChunk
+from atomstream.spool.recovery import Aside, DiskRefused, Finding, scrub
+from atomstream.spool.spool import ChunkCounts, FoundStream, Spool, SpoolStatus, StreamStatus, counts_of
 from atomstream.spool.stream_spool import StreamSpool
+from atomstream.spool.stream_state import Geometry, StreamHistory, StreamManifest
+from atomstream.system.files import Disk
 
 __all__ = [
     "Aside",

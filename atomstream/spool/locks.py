@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from atomstream.errors import SpoolError
-from atomstream.spool.disk import disk_errors
+from atomstream.spool.disk_errors import disk_errors
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -15,16 +15,14 @@ from typing import Final, Literal
 
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolFullError
 from atomstream.records import Shard
-from atomstream.spool.age import Written
-from atomstream.spool.disk import Disk, disk_errors
-from atomstream.spool.entries import Entry
-from atomstream.spool.history import StreamHistory
-from atomstream.spool.journal import Journal, replay
+from atomstream.spool.disk_errors import disk_errors
+from atomstream.spool.journal import Entry, Journal, replay
 from atomstream.spool.locks import RootLock, StreamLock
-from atomstream.spool.manifest import StreamManifest, write_manifest
-from atomstream.spool.names import JOURNAL, LOCK, MANIFEST, QUARANTINE, USAGE
-from atomstream.spool.record import WINDOW_BYTES
-from atomstream.spool.record_folder import RecordFolder, SpooledChunk
+from atomstream.spool.paths import JOURNAL, LOCK, MANIFEST, QUARANTINE, USAGE
+from atomstream.spool.record import WINDOW_BYTES, Written
+from atomstream.spool.record_store import RecordFolder, SpooledChunk
+from atomstream.spool.stream_state import StreamHistory, StreamManifest, write_manifest
+from atomstream.system.files import Disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from atomstream.streaming.batch import Measured, ResultBatch, StreamEvent
-from atomstream.streaming.blocking import RHEEDStreamer
-from atomstream.streaming.streamer import AsyncRHEEDStreamer
+from atomstream.results import Measured, StreamEvent
+from atomstream.streaming.async_streamer import AsyncRHEEDStreamer
+from atomstream.streaming.blocking_streamer import RHEEDStreamer
+from atomstream.streaming.result_batch import ResultBatch
 
 __all__ = ["AsyncRHEEDStreamer", "Measured", "RHEEDStreamer", "ResultBatch", "StreamEvent"]

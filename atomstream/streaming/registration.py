@@ -8,23 +8,271 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+import unicodedata
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from datetime import datetime
+from typing import Any, Final, Protocol, Self, TypeVar
+from uuid import UUID
 
-from atomstream.errors import AtomstreamError, LinkError
-from atomstream.pipeline.retry import certainly_not_received, is_transient, retrying
+from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, finite, whole
+from atomstream.errors import AtomstreamError, ConfigError, LinkError, NotFoundError, RejectedError
 from atomstream.records import StreamSpec
+from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
-from atomstream.service.wire import NewStream
-from atomstream.streaming.arguments import CheckedRequest, InitializeRequest
-from atomstream.streaming.catalogue import resolve_sample, resolve_tags
+from atomstream.service.payloads import Named, NewStream
 
-_log = logging.getLogger(__name__)
+# What ``initialize`` is given, checked before anything is sent.
+
+MIN_FPS: Final = 1e-3
+
+HOSTED_CHUNK_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class InitializeRequest:
+    """The arguments of ``initialize``, as its caller gave them; :meth:`checked` says what is wrong with them."""
+
+    fps: float
+    rotations_per_min: float
+    chunk_size: int
+    stream_name: str | None = None
+    physical_sample: str | UUID | None = None
+    project_id: str | UUID | None = None
+    tags: Iterable[str | UUID] | None = None
+    azimuth: str | None = None
+
+    def checked(self) -> CheckedRequest:
+        """The same, each with its one type.
+
+        Raises:
+            TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
+        """
+        rpm = finite("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
+        checked = CheckedRequest(
+            fps=_fps(self.fps),
+            rpm=rpm,
+            chunk_size=_chunk_size(self.chunk_size),
+            name=_optional("stream_name", self.stream_name) or default_name(datetime.now()),
+            sample=_optional("physical_sample", self.physical_sample),
+            project_id=_stripped(_optional("project_id", self.project_id)),
+            tags=_tags(self.tags),
+            azimuth=_optional("azimuth", self.azimuth),
+        )
+        if checked.azimuth is not None and rpm:
+            raise ConfigError(
+                f"azimuth={checked.azimuth!r} needs a stationary stream, but rotations_per_min is {rpm:g}: "
+                "leave azimuth out, or pass rotations_per_min=0.0."
+            )
+        return checked
+
+    def warned(self, stacklevel: int) -> Self:
+        """This request, after a UserWarning where a chunk is below 2 s of frames; from the caller's frame.
+
+        Raises:
+            TypeError, ConfigError: ``fps`` or ``chunk_size`` can't be meant.
+        """
+        fps, chunk_size = _fps(self.fps), _chunk_size(self.chunk_size)
+        if chunk_size / fps < HOSTED_CHUNK_S:
+            warnings.warn(_short_chunks(chunk_size, fps), UserWarning, stacklevel=stacklevel + 1)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRequest:
+    """Arguments that can be meant: ``fps`` in 1/s, ``rpm`` in 1/min, ``chunk_size`` in frames."""
+
+    fps: float
+    rpm: float
+    chunk_size: int
+    name: str
+    sample: str | None
+    project_id: str | None
+    tags: tuple[str, ...]
+    azimuth: str | None
+
+
+def default_name(now: datetime) -> str:
+    """``RHEED Stream @ 4:41PM``, whatever the platform and locale."""
+    half = "AM" if now.hour < 12 else "PM"
+    return f"RHEED Stream @ {now.hour % 12 or 12}:{now.minute:02d}{half}"
+
+
+def _optional(name: str, value: str | UUID | None) -> str | None:
+    return None if value is None else _text(name, value)
+
+
+def _stripped(text: str | None) -> str | None:
+    return text and text.strip()
+
+
+def _text(name: str, value: str | UUID) -> str:
+    if isinstance(value, UUID):
+        return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r}).")
+    if not value.strip():
+        raise ConfigError(f"{name} is empty: leave it out, or give it a text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name}={value!r} holds half a character (a lone surrogate).") from None
+    return value
+
+
+def _tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
+    if tags is None:
+        return ()
+    if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):
+        raise TypeError(f"tags must be a list of str, such as ['night shift'], not {tags!r}.")
+    return tuple(_text("a tag", tag) for tag in tags)
+
+
+def _fps(value: float) -> float:
+    return finite("fps", value, MIN_FPS, MAX_FPS)
+
+
+def _chunk_size(value: int) -> int:
+    return whole("chunk_size", value, 1, MAX_CHUNK_SIZE)
+
+
+def _short_chunks(chunk_size: int, fps: float) -> str:
+    return (
+        f"chunk_size={chunk_size} is {chunk_size / fps:.3g} s of frames at {fps:g} fps. The hosted service wants "
+        f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}); an atomstream server takes "
+        "short chunks as well, and answers the sooner for them."
+    )
+
+
+def _frames_for_hosted(fps: float) -> int:
+    return -int(-HOSTED_CHUNK_S * fps // 1)
+
+
+# Finds samples and tags by name or UUID; what is missing is created later, once all is known to be right.
+#
+# Names match ignoring case, outer blanks and the way accents are composed. Two computers that create the same
+# name at once end with one: the loser of the race takes the winner's.
+
 T = TypeVar("T")
 
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_TAKEN: Final = frozenset({400, 409})
+
+
+class Patiently(Protocol):
+    """Makes a call, again where that can help."""
+
+    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What ``call`` returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Something asked for: found (its id), or to be created when :meth:`settle` is awaited."""
+
+    found: str | None
+    create: Callable[[], Awaitable[str]]
+
+    async def settle(self) -> str:
+        """Its id; this is what creates it."""
+        return self.found if self.found is not None else await self.create()
+
+
+async def resolve_sample(api: ServiceApi, wanted: str | None, patiently: Patiently) -> Resolved | None:
+    """Look the physical sample up.
+
+    Raises:
+        NotFoundError: a UUID that names none.
+    """
+    if wanted is None:
+        return None
+    known = await patiently(api.list_samples)
+    name = wanted.strip()
+    return Resolved(_find("physical sample", wanted, known), lambda: _create_sample(api, name, patiently))
+
+
+async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: Patiently) -> list[Resolved]:
+    """Look the tags up, each once, in the order given.
+
+    Raises:
+        NotFoundError: a UUID that names none.
+    """
+    if not wanted:
+        return []
+    known = await patiently(api.list_tags)
+    by_key = {folded(tag): tag for tag in reversed(wanted)}
+    tags = [by_key[key] for key in dict.fromkeys(map(folded, wanted))]
+    return [_resolved_tag(api, tag, known, patiently) for tag in tags]
+
+
+def _resolved_tag(api: ServiceApi, tag: str, known: Iterable[Named], patiently: Patiently) -> Resolved:
+    return Resolved(_find("tag", tag, known), lambda: _create_tag(api, tag.strip(), patiently))
+
+
+def folded(name: str) -> str:
+    """What two names are compared by."""
+    # Unicode 3.13, D145: decomposed both before and after folding, for either can undo the other.
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name.strip()).casefold())
+
+
+def match(name: str, known: Iterable[Named]) -> str | None:
+    """The id of what is called ``name``; of several, the one that is spelled the same, else the first."""
+    alike = [item for item in known if folded(item.name) == folded(name)]
+    same = [item for item in alike if item.name == name]
+    return next((item.id for item in same + alike), None)
+
+
+def _find(kind: str, wanted: str, known: Iterable[Named]) -> str | None:
+    text = wanted.strip()
+    if not _UUID.fullmatch(text):
+        return match(wanted, known)
+    for item in known:
+        if item.id.lower() == text.lower():
+            return item.id
+    raise NotFoundError(
+        f"There is no {kind} with the UUID {text} (or this API key may not see it). Nothing was created; "
+        f"give the UUID of one that exists, or a name, which is created where it is missing."
+    )
+
+
+async def _create_sample(api: ServiceApi, name: str, patiently: Patiently) -> str:
+    try:
+        return await patiently(lambda: api.create_sample(name))
+    except RejectedError as error:
+        existing = _existing_id(error.detail)
+        return existing or await _created_by_another(error, name, api.list_samples, patiently)
+
+
+def _existing_id(detail: Any) -> str | None:
+    found = detail.get("physical_sample_id") if isinstance(detail, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+async def _create_tag(api: ServiceApi, name: str, patiently: Patiently) -> str:
+    try:
+        return await patiently(lambda: api.create_tag(name))
+    except RejectedError as error:
+        return await _created_by_another(error, name, api.list_tags, patiently)
+
+
+async def _created_by_another(
+    error: RejectedError, name: str, listing: Callable[[], Awaitable[list[Named]]], patiently: Patiently
+) -> str:
+    """Its id where ``error`` only says that ``name`` is taken by now; else ``error`` is raised."""
+    found = match(name, await patiently(listing)) if error.status in _TAKEN else None
+    if found is None:
+        raise error
+    return found
+
+
+_log = logging.getLogger(__name__)
+
 ATTEMPTS: Final = 4
+
 PATIENCE_S: Final = 8.0
 """Somebody waits for the answer: no attempt begins later than this, or is put off for longer."""
 

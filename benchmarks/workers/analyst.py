@@ -9,7 +9,7 @@ import time
 import numpy as np
 
 from atomstream.records import Chunk, Stamp
-from atomstream.server.live.session import Session
+from atomstream.server.live.worker import Session
 from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
 

@@ -9,7 +9,7 @@ import pytest
 from growth_kit import Film
 
 from atomstream.analysis import Analyzer
-from atomstream.analysis.cadence import believed_times
+from atomstream.analysis.timestamps import believed_times
 from atomstream.sources import GrowthSpec, Simulator
 
 FPS, SECONDS = 120.0, 16.0

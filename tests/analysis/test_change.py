@@ -7,8 +7,7 @@ import pytest
 from growth_kit import DATA, Film
 
 from atomstream.analysis import analyze
-from atomstream.analysis.clusters import Clusters
-from atomstream.analysis.cusum import Cusum, threshold
+from atomstream.analysis.change import Clusters, Cusum, threshold
 
 
 def test_two_transitions_of_the_antimony_series() -> None:

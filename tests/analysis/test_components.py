@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.analysis.components import COUNT, Components
+from atomstream.analysis.change import COUNT, Components
 
 
 def _pictures(count: int, rank: int, noise: float, seed: int = 0) -> np.ndarray:

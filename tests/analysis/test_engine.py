@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from growth_kit import Film
 
-from atomstream.analysis import Analyzer, Box, Calibration, Event, Line, analyze
+from atomstream.analysis import Analyzer, Box, Calibration, Line, analyze
 from atomstream.errors import ConfigError
+from atomstream.results import Event
 
 
 def _fed(

@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from atomstream.analysis import analyze
-from atomstream.analysis.hot import find_hot, heal_profiles, healed
+from atomstream.analysis.pattern import find_hot, heal_profiles, healed
 from atomstream.sources.sim_spec import GrowthSpec
 from atomstream.sources.simulator import Simulator
 

@@ -7,9 +7,8 @@ import pytest
 from growth_kit import DATA, layer_trace
 from scipy.signal import square
 
-from atomstream.analysis.antialias import Decimator, decimation_for
 from atomstream.analysis.oscillation import analyse_trace
-from atomstream.analysis.pulses import find_pulse_rate, notch
+from atomstream.analysis.trace import Decimator, decimation_for, find_pulse_rate, notch
 
 
 @pytest.mark.parametrize("rate", [0.016, 0.1, 0.25, 0.4, 0.8])

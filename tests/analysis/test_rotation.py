@@ -7,10 +7,9 @@ import pytest
 from growth_kit import Film
 
 from atomstream.analysis import Analyzer
-from atomstream.analysis.batch import View
-from atomstream.analysis.fast import binned
+from atomstream.analysis.regions import binned
 from atomstream.analysis.rotation import RotationTracker
-from atomstream.analysis.values import undetermined
+from atomstream.results import View, undetermined
 
 TWO_TURNS = {
     "seed": 4101,

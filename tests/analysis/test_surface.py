@@ -8,10 +8,10 @@ from growth_kit import DATA, Film
 
 from atomstream.analysis import Calibration, analyze
 from atomstream.analysis.calibration import electron_wavelength
-from atomstream.analysis.finding import find_pattern, find_spacing
 from atomstream.analysis.lattice import fit_comb, locate, ramp, reciprocal_spacing
+from atomstream.analysis.pattern import find_pattern, find_spacing
+from atomstream.analysis.peak_shape import fit_width, split, voigt_width
 from atomstream.analysis.surface import NO_STREAKS, SHAPE_DOUBT
-from atomstream.analysis.widths import fit_width, split, voigt_width
 
 GROWING = {"height": 480, "width": 640}
 

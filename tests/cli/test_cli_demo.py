@@ -10,7 +10,7 @@ import pytest
 import zarr
 from commands import atomstream, running
 
-from atomstream.cli.verify import digest, verify_archive
+from atomstream.cli.demo_run import digest, verify_archive
 from atomstream.sources import GrowthSpec, Simulator
 
 SMALL = ("--size", "48x64", "--fps", "60")

@@ -9,7 +9,7 @@ import numpy as np
 from live_server import ThreadedServer
 
 from atomstream.cli.console import Console
-from atomstream.cli.exits import ExitCode
+from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.playback import Playback, leaving
 from atomstream.streaming import RHEEDStreamer
 

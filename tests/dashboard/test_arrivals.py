@@ -10,11 +10,10 @@ from clock_kit import Clock
 from live_server import Serve
 from wire_client import START_MS, WireClient, make_frames
 
-from atomstream.server.about import Status
-from atomstream.server.archive import Committed, ShardTicket
-from atomstream.server.archive_records import ChunkStamps
-from atomstream.server.dashboard.arrivals import SILENT_S, Arrivals
-from atomstream.server.events import ChunkStored, StatusChanged
+from atomstream.server.archive.metadata import Status
+from atomstream.server.archive.records import ChunkStamps, Committed, ShardTicket
+from atomstream.server.dashboard.streams import SILENT_S, Arrivals
+from atomstream.server.streams.signals import ChunkStored, StatusChanged
 
 CHUNK, FPS, NBYTES = 240, 120.0, 30_000_000
 PERIOD_S = CHUNK / FPS

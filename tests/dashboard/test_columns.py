@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomstream.server.archive import StreamArchive
-from atomstream.server.archive_columns import COLUMN_CHUNK
-from atomstream.server.dashboard.columns import FINE, ColumnReader, column_dimension, fitting
-from atomstream.server.dashboard.decimate import bucketed
+from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.server.archive.downsampling import FINE, ColumnReader, bucketed, column_dimension, fitting
+from atomstream.server.archive.stream_archive import StreamArchive
 
 N = 2 * COLUMN_CHUNK + 1000
 

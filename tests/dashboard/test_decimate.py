@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.server.dashboard.decimate import bucketed, joined, merged
+from atomstream.server.archive.downsampling import bucketed, joined, merged
 
 
 def noisy(n: int, seed: int = 3) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 from live_server import LiveServer, Serve
 from wire_client import WireClient
 
-from atomstream.server.dashboard.login import MAX_WRONG
 from atomstream.server.dashboard.pages import static_files
+from atomstream.server.dashboard.sessions import MAX_WRONG
 
 
 @asynccontextmanager

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.server.dashboard.pictures import (
+from atomstream.server.dashboard.images import (
     HEADER,
     MAX_HEIGHT,
     MAX_WIDTH,
+    Player,
     binned,
+    frame_at_azimuth,
     full_scale,
     make_picture,
 )
-from atomstream.server.dashboard.player import Player, frame_at_azimuth
 
 
 def test_a_small_frame_is_its_own_picture() -> None:

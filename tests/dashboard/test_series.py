@@ -14,7 +14,7 @@ import pytest
 from live_server import LiveServer, Serve
 from wire_client import START_MS, WireClient, make_frames
 
-from atomstream.server.dashboard.pictures import HEADER
+from atomstream.server.dashboard.images import HEADER
 
 CHUNK = 4
 FPS = 120.0

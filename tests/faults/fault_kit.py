@@ -101,7 +101,7 @@ class Found:
     """One stream as it lies in the server's folder."""
 
     def __init__(self, folder: Path) -> None:
-        from atomstream.server.archive import StreamArchive
+        from atomstream.server.archive.stream_archive import StreamArchive
 
         self._archive = StreamArchive.open(folder) if folder.exists() else None
         self.chunks: dict[int, int] = dict(self._archive.chunks()) if self._archive else {}

@@ -13,7 +13,7 @@ from live_server import Serve
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.spool import StreamSpool
-from atomstream.streaming import ending
+from atomstream.streaming import finalizer as ending
 
 FILM = Film(3, height=4, width=5)
 

@@ -11,10 +11,9 @@ import pytest
 from fault_kit import FPS, Film
 from live_server import LiveServer, Serve
 
-from atomstream import AsyncRHEEDStreamer
-from atomstream.pipeline import retry
+from atomstream import AsyncRHEEDStreamer, retry
 from atomstream.records import StreamReport
-from atomstream.spool import Disk
+from atomstream.system.files import Disk
 
 FILM = Film(7, n=4, height=16, width=20)
 COUNT = 20

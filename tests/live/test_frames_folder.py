@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from atomstream.server.live.frames_folder import PREFIX, FramesFolder, remove_leftovers
+from atomstream.server.live.shared_frames import PREFIX, FramesFolder, remove_leftovers
 
 HOLDER = """
 import sys

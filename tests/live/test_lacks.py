@@ -20,7 +20,7 @@ from live_kit import (
 from live_server import Serve
 from wire_client import WireClient
 
-from atomstream.server.live.store import AGAIN
+from atomstream.server.live.result_store import AGAIN
 
 BOX = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
 LATE_1 = [{"why": "late", "chunks": "1", "count": 1}]

@@ -99,7 +99,7 @@ async def test_shared_memory_is_cleaned_by_somebody(
     expected = await undisturbed(serve)
     place = tmp_path / "memory"
     place.mkdir()
-    monkeypatch.setattr("atomstream.server.live.frames_folder._MEMORY", place)
+    monkeypatch.setattr("atomstream.server.live.shared_frames._MEMORY", place)
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         async with feed(client, data_id) as socket:
@@ -126,7 +126,7 @@ async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.Monk
             await send_chunks(client, data_id, growth(), [0, 1])
             await batches_until(socket, CHUNK + 15)
             with monkeypatch.context() as older:
-                older.setattr("atomstream.server.live.store.VERSION", -1)
+                older.setattr("atomstream.server.live.result_store.VERSION", -1)
                 await stopped(server, socket)
     await server.start()
     async with WireClient(server) as client:

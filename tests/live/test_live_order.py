@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.server.live.order import ChunkOrder, Step
+from atomstream.server.live.chunk_order import ChunkOrder, Step
 
 
 def taken(order: ChunkOrder, now: float) -> list[Step]:

@@ -14,7 +14,7 @@ from wire_client import START_MS, WireClient
 
 from atomstream.analysis import Box, analyze
 from atomstream.server import dashboard
-from atomstream.server.routes.live_calibration import RANGES
+from atomstream.server.routes.annotations import RANGES
 
 BOX = {
     "type": "box",

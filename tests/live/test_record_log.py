@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from atomstream.server.live.record_log import RecordLog
+from atomstream.system.record_log import RecordLog
 
 
 def filled(path: Path, count: int = 3) -> Path:

@@ -12,10 +12,11 @@ from live_kit import FPS, growth, send_chunks
 from live_server import Serve
 from wire_client import WireClient
 
-from atomstream.server.archive import StreamArchive
-from atomstream.server.live.plain import TIME
-from atomstream.server.live.record_log import RecordLog
-from atomstream.server.live.store import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultStore
+from atomstream.results import TIME
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.result_log import KEPT, KEY_EACH
+from atomstream.server.live.result_store import CHECKPOINT_BYTES, MAX_EVENTS, ResultStore
+from atomstream.system.record_log import RecordLog
 
 NAMES = [f"value_{n}" for n in range(20)]
 

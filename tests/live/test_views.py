@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from atomstream.server.live.views import MAX_TURNS, ViewTrack, renumbered, why_no_views
+from atomstream.server.live.view_tracks import MAX_TURNS, ViewTrack, renumbered, why_no_views
 
 
 @pytest.mark.parametrize(

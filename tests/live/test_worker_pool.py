@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from atomstream.server.live.pool import WorkerDiedError, WorkerPool
+from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
 
 
 def children() -> set[psutil.Process]:

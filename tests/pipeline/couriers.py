@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atomstream.config import ClientSettings
-from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.upload import Parcel
 from atomstream.records import FrameMeta, Frames, Receipt, Stamp, StreamSpec
 from atomstream.shard import decode_shard
 

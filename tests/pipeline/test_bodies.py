@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atomstream.pipeline.bodies import CUT_BYTES, InMemory, OnDisk
+from atomstream.pipeline.upload import CUT_BYTES, InMemory, OnDisk
 
 
 class SlowRecord:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 from clock_kit import Clock
 
-from atomstream.pipeline.bodies import InMemory
-from atomstream.pipeline.breaker import Breaker
-from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.lanes import Lanes
-from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.memory_limiter import Gate
+from atomstream.pipeline.upload import InMemory, Parcel
+from atomstream.pipeline.upload_queue import Breaker, Lanes
 from atomstream.records import Stamp, StreamSpec
 
 

@@ -12,13 +12,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from atomstream import yielding
-from atomstream.pipeline import pages
-from atomstream.pipeline.buffers import BufferPool
-from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.pages import discard, fresh, populate
-from atomstream.pipeline.spares import Spare, Spares
-from atomstream.yielding import STEP_BYTES
+from atomstream.pipeline.buffer_pool import BufferPool, Spare, Spares
+from atomstream.pipeline.memory_limiter import Gate
+from atomstream.system import memory as pages
+from atomstream.system import scheduling as yielding
+from atomstream.system.memory import discard, fresh, populate
+from atomstream.system.scheduling import STEP_BYTES
 
 MIB = 1 << 20
 BIG = 16 * MIB

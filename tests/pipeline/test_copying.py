@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from atomstream.pipeline import copying
-from atomstream.pipeline.copying import copy_together
+from atomstream.pipeline import admission as copying
+from atomstream.pipeline.admission import copy_together
 
 
 @pytest.fixture(autouse=True)

@@ -8,10 +8,9 @@ import threading
 import numpy as np
 import pytest
 
+from atomstream.pipeline.buffer_pool import SlabPool, Spares
 from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.slabs import SlabPool
-from atomstream.pipeline.spares import Spares
+from atomstream.pipeline.memory_limiter import Gate
 from atomstream.records import Chunk, FrameMeta, Shard, Stamp
 from atomstream.shard import Run, ShardEncoder, decode_shard
 

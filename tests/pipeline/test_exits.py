@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 
-from atomstream.pipeline.exits import ended, interpreter_ends
+from atomstream.system.scheduling import ended, interpreter_ends
 
 SCRIPT = """
 import atexit, sys

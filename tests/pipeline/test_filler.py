@@ -10,7 +10,7 @@ import pytest
 from couriers import STAMP, Courier, frames, settings, spec
 
 from atomstream.errors import StreamFinalizedError
-from atomstream.pipeline.filler import Filler, Shot
+from atomstream.pipeline.frame_batcher import Filler, Shot
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.pipeline.gate import Gate, Permit
+from atomstream.pipeline.memory_limiter import Gate, Permit
 
 
 def _nothing() -> None:

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from clock_kit import Clock
 
-from atomstream.pipeline.bodies import InMemory
-from atomstream.pipeline.meter import Meter
-from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.rate_meter import Meter
+from atomstream.pipeline.upload import InMemory, Parcel
 from atomstream.records import Chunk, FrameMeta, Stamp, StreamSpec
 from atomstream.shard import ShardEncoder
 

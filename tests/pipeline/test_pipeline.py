@@ -21,10 +21,10 @@ from atomstream.errors import (
     StreamFinalizedError,
     StreamGoneError,
 )
-from atomstream.pipeline.landing import Offer
-from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.admission import Offer
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream, charge
+from atomstream.pipeline.upload import Parcel
 
 MakePipeline = Callable[..., Pipeline]
 ONE = charge(4, 30)

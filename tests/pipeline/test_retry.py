@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.errors import ConnectionFailedError, RejectedError, ServerBusyError
-from atomstream.pipeline.retry import ceiling_s, certainly_not_received, delay_s, retrying
+from atomstream.retry import ceiling_s, certainly_not_received, delay_s, retrying
 
 
 @given(attempt=st.integers(0, 10_000), draw=st.floats(0, 1), wish=st.floats(0, 1000))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.pipeline.scheduling import Core, compute_in_batches
+from atomstream.system.scheduling import Core, compute_in_batches
 
 
 def policy() -> str:

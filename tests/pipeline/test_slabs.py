@@ -7,9 +7,8 @@ import gc
 import numpy as np
 import pytest
 
-from atomstream.pipeline.gate import Gate
-from atomstream.pipeline.slabs import Slab, SlabPool
-from atomstream.pipeline.spares import MOST_KEPT, Spare, Spares
+from atomstream.pipeline.buffer_pool import MOST_KEPT, Slab, SlabPool, Spare, Spares
+from atomstream.pipeline.memory_limiter import Gate
 from atomstream.shard import Run
 
 MIB = 1 << 20

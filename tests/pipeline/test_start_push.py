@@ -12,8 +12,8 @@ import pytest
 from couriers import META, STAMP, Courier, frames, spec
 
 from atomstream.errors import StreamFinalizedError
+from atomstream.pipeline.admission import Offer
 from atomstream.pipeline.encoder import Job
-from atomstream.pipeline.landing import Offer
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
 

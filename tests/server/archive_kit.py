@@ -10,7 +10,8 @@ import google_crc32c
 import numpy as np
 
 from atomstream.records import Chunk, FrameMeta, Frames, Stamp
-from atomstream.server.archive import Committed, ShardTicket, StreamArchive
+from atomstream.server.archive.records import Committed, ShardTicket
+from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ShardEncoder, dtype_name
 
 START_MS = 1_735_689_600_000.0

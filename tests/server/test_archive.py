@@ -32,7 +32,7 @@ from hypothesis.extra import numpy as hnp
 
 from atomstream.errors import ConflictError, RejectedError, ShardError
 from atomstream.records import FrameMeta
-from atomstream.server.archive import StreamArchive, iter_archives
+from atomstream.server.archive.stream_archive import StreamArchive, iter_archives
 from atomstream.shard import ABSENT, pack_index
 
 

@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 from archive_kit import commit, frames_of, read_zarr
 
-from atomstream.server.archive import StreamArchive
+from atomstream.server.archive.stream_archive import StreamArchive
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="SIGKILL and fork are POSIX")
 HERE = Path(__file__).parent

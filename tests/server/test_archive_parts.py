@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.errors import StreamError
-from atomstream.server import archive_columns, archive_files, archive_index
-from atomstream.server.archive import StreamArchive
-from atomstream.server.archive_columns import COLUMN_CHUNK, Column
-from atomstream.server.archive_flush import GroupCommit
-from atomstream.server.archive_gaps import Gaps, parse_ranges
-from atomstream.server.archive_index import ChunkIndex
-from atomstream.server.archive_records import ChunkStamps
+from atomstream.index_ranges import Gaps, parse_ranges
+from atomstream.server.archive import chunk_index as archive_index
+from atomstream.server.archive import column as archive_columns
+from atomstream.server.archive.chunk_index import ChunkIndex, GroupCommit
+from atomstream.server.archive.column import COLUMN_CHUNK, Column
+from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.system import files as archive_files
 
 
 @given(st.lists(st.integers(0, 60)))

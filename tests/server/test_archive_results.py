@@ -10,7 +10,7 @@ import pytest
 import zarr
 from archive_kit import commit, new_archive
 
-from atomstream.server.archive import StreamArchive
+from atomstream.server.archive.stream_archive import StreamArchive
 
 
 @pytest.fixture

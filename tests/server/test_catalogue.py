@@ -12,8 +12,9 @@ from live_server import Serve
 from wire_client import WireClient, make_frames
 
 from atomstream.errors import ConfigError
-from atomstream.server import entries, reindex
-from atomstream.server.names import name_key
+from atomstream.protocol import name_key
+from atomstream.server import reindex
+from atomstream.server.catalogue import streams_table as entries
 
 UNKNOWN = "5db5c30e-a4e7-4404-bbce-e2c3e2c819bc"
 HOSTILE = [

@@ -7,9 +7,8 @@ from uuid import uuid4
 
 from sqlalchemy import insert
 
-from atomstream.server.database import Database
-from atomstream.server.entries import TAGS_AT_ONCE, Entries, EntryFilter
-from atomstream.server.models import Stream, StreamTag, Tag, moment
+from atomstream.server.catalogue.database import Database, Stream, StreamTag, Tag, moment
+from atomstream.server.catalogue.streams_table import TAGS_AT_ONCE, Entries, EntryFilter
 
 
 async def test_tags_of_more_streams_than_one_statement_asks_for(tmp_path: Path) -> None:

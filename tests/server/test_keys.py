@@ -16,8 +16,8 @@ from wire_client import WireClient, make_frames
 from atomstream.config import OUR_KEY_PREFIX
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings, ensure_key, running_server
-from atomstream.server.auth import KeyRing, fingerprint
-from atomstream.server.private import load_or_make_secret, write_private
+from atomstream.server.http.api_keys import KeyRing, fingerprint
+from atomstream.system.files import load_or_make_secret, write_private
 
 
 def test_first_start_makes_one_key(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from live_server import LiveServer, Serve
 from wire_client import WireClient, make_frames
 
-from atomstream.server.events import ChunkStored, StatusChanged
+from atomstream.server.streams.signals import ChunkStored, StatusChanged
 
 
 class Watch:

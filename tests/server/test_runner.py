@@ -23,8 +23,9 @@ from wire_client import Address, WireClient, make_frames, raw_connection, shard_
 
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
-from atomstream.server.archive import Committed, StreamArchive
-from atomstream.server.origin import HostGuard
+from atomstream.server.archive.records import Committed
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.http.origin import HostGuard
 
 PROGRAM = """
 import asyncio, sys

@@ -9,7 +9,7 @@ import pytest
 from live_server import LiveServer, Serve
 from wire_client import WireClient, make_frames, raw_connection, request_head, shard_bytes
 
-from atomstream.server.ingest import WRITE_BYTES
+from atomstream.server.streams.ingest import WRITE_BYTES
 
 DIMS = (4, 8, 12)
 BODY = shard_bytes(make_frames(4))
@@ -103,7 +103,7 @@ async def test_half_sent_heads_are_closed(serve: Serve, head: bytes) -> None:
 
 async def test_half_sent_json_is_408(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A JSON body that stops coming is answered 408."""
-    monkeypatch.setattr("atomstream.server.bodies.JSON_DEADLINE_S", 0.05)
+    monkeypatch.setattr("atomstream.server.http.requests.JSON_DEADLINE_S", 0.05)
     server = await serve(linger_s=0.05)
     async with raw_connection(server.url) as (reader, writer):
         head = request_head("POST", f"{server.url}/tags/", {**server.headers, "Content-Length": "100"})

@@ -21,7 +21,7 @@ from atomstream.errors import (
     UrlExpiredError,
 )
 from atomstream.service.api import ServiceApi
-from atomstream.service.wire import Named, NewStream
+from atomstream.service.payloads import Named, NewStream
 from tests.service.recorder import KEY, calling
 
 HOST = "http://lab.example:8765"

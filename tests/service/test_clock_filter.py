@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.service.clock_filter import SLEW_RATE, ClockFilter, Exchange
+from atomstream.service.clock import SLEW_RATE, ClockFilter, Exchange
 
 TRUE_MS = 1_700_000_000_000.0
 """Reference UTC minus monotonic time, in these tests' world."""

@@ -12,9 +12,8 @@ import pytest
 
 from atomstream.records import Stamp, StreamSpec
 from atomstream.service.api import ServiceApi
-from atomstream.service.wire import NewStream
-from atomstream.streaming.arguments import InitializeRequest
-from atomstream.streaming.registration import register
+from atomstream.service.payloads import NewStream
+from atomstream.streaming.registration import InitializeRequest, register
 from tests.service.recorder import Asked, Recorder, calling, recording
 
 WIRE = Path(__file__).parents[1] / "data" / "wire"

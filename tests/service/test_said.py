@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.service.said import MAX_RETRY_AFTER_S, MAX_SAID, Said, retry_after_s
+from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_SAID, Said, retry_after_s
 
 
 @pytest.mark.parametrize(

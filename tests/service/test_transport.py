@@ -13,8 +13,8 @@ from aiohttp import web
 
 from atomstream.errors import ConnectionFailedError, ServerBusyError, ServiceError
 from atomstream.service import transport
-from atomstream.service.proxies import Proxies, is_loopback
-from atomstream.service.wire import NewStream
+from atomstream.service.payloads import NewStream
+from atomstream.service.transport import Proxies, is_loopback
 from tests.service.recorder import calling, listening, recording
 
 

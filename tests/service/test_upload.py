@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from atomstream.errors import ConnectionFailedError, ShardError
 from atomstream.records import Piece
-from atomstream.service.upload import BLOCK_BYTES, SMALL_BYTES, UploadBody, stated_crc32c
+from atomstream.service.upload_body import BLOCK_BYTES, SMALL_BYTES, UploadBody, stated_crc32c
 
 sizes = st.one_of(
     st.integers(0, 300),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atomstream.records import Piece
-from atomstream.spool import Disk
+from atomstream.system.files import Disk
 
 
 @dataclass

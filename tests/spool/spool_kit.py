@@ -13,7 +13,8 @@ import numpy as np
 
 from atomstream.records import Chunk, FrameMeta, Piece, Shard, Stamp, StreamSpec
 from atomstream.shard import ShardEncoder
-from atomstream.spool import Disk, Spool, StreamSpool
+from atomstream.spool import Spool, StreamSpool
+from atomstream.system.files import Disk
 
 ENDPOINT = "http://127.0.0.1:8765"
 DATA_ID = "3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11"

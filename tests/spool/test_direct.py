@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomstream import yielding
-from atomstream.spool.direct import ALIGNMENT, WINDOW_BYTES, DirectWriter
-from atomstream.spool.disk import Disk
-from atomstream.yielding import STEP_BYTES
+from atomstream.system import scheduling as yielding
+from atomstream.system.direct_io import ALIGNMENT, WINDOW_BYTES, DirectWriter
+from atomstream.system.files import Disk
+from atomstream.system.scheduling import STEP_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has O_DIRECT")
 

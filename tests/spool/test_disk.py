@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from spool_kit import delivered, new_stream, payload, shard
 
-from atomstream import yielding
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool.disk import Disk
-from atomstream.yielding import STEP_BYTES
+from atomstream.system import scheduling as yielding
+from atomstream.system.files import Disk
+from atomstream.system.scheduling import STEP_BYTES
 
 LARGE = 400
 """A side of frames whose record is large enough to have its room reserved."""

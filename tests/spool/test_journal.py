@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from spool_kit import FaultyDisk
 
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool.disk import Disk
-from atomstream.spool.entries import HEADER, Entry, pack_entry, scan
-from atomstream.spool.history import StreamHistory
-from atomstream.spool.journal import Journal, replay
+from atomstream.spool.journal import HEADER, Entry, Journal, pack_entry, replay, scan
+from atomstream.spool.stream_state import StreamHistory
+from atomstream.system.files import Disk
 
 DISK = Disk()
 FIRST = Entry("claimed", detail={"endpoint": "http://x"})

@@ -16,15 +16,8 @@ from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Shard, Stamp
 from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
-from atomstream.spool.disk import Disk
-from atomstream.spool.record import (
-    RecordHead,
-    pack_head,
-    read_head,
-    read_windows,
-    verify,
-    write_record,
-)
+from atomstream.spool.record import RecordHead, pack_head, read_head, read_windows, verify, write_record
+from atomstream.system.files import Disk
 
 DISK = Disk()
 

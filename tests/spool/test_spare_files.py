@@ -12,8 +12,8 @@ from spool_kit import ENDPOINT, FaultyDisk, delivered, new_spool, new_stream, pa
 
 from atomstream.errors import SpoolError
 from atomstream.spool import StreamSpool
-from atomstream.spool.bounds import usage_of
-from atomstream.spool.names import record_bytes
+from atomstream.spool.paths import record_bytes
+from atomstream.spool.quota import usage_of
 
 SIDES = [(40, 40), (40, 20), (20, 40), (400, 40), (900, 1200), (1200, 900), (1200, 40)]
 """Of the frames of a stored record, and of the one written over it; the largest go past the page cache."""

@@ -26,10 +26,10 @@ from spool_kit import (
 
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.spool import Entry, Spool, SpoolStatus, Written
-from atomstream.spool.bounds import MAX_DEFAULT_BYTES, usage_of
-from atomstream.spool.disk import Disk
-from atomstream.spool.names import endpoint_folder, record_bytes, stream_folder
+from atomstream.spool.paths import endpoint_folder, record_bytes, stream_folder
+from atomstream.spool.quota import MAX_DEFAULT_BYTES, usage_of
 from atomstream.spool.record import RecordHead, record_nbytes
+from atomstream.system.files import Disk
 
 RECORD = max(record_nbytes(RecordHead.of(shard(index))) for index in range(12))
 """The size of one of the kit's records, within a few bytes."""

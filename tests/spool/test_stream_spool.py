@@ -20,7 +20,8 @@ from spool_kit import (
 
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolLockedError
 from atomstream.records import ChunkState
-from atomstream.spool import Disk, Entry
+from atomstream.spool import Entry
+from atomstream.system.files import Disk
 
 
 def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from atomstream import RHEEDStreamer
-from atomstream.spool.disk import Disk
+from atomstream.system.files import Disk
 
 SHAPE = (240, 120, 160)
 CHUNKS = 200

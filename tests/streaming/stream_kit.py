@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pytest
 import zarr
 
-from atomstream import AsyncRHEEDStreamer
-from atomstream.pipeline import retry
+from atomstream import AsyncRHEEDStreamer, retry
 from atomstream.records import StreamReport
 
 CHUNK = 4

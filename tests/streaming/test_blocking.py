@@ -81,7 +81,7 @@ def test_a_script_that_never_closes_its_streamer(server: ThreadedServer) -> None
     streamer.run(data_id, (noise(k) for k in range(2)))
     streamer.finalize(data_id)
     assert_arrived(server, data_id, [0, 1])
-    atomstream.streaming.blocking._close_all()
+    atomstream.streaming.blocking_streamer._close_all()
     with pytest.raises(ClosedError):
         streamer.stats()
 
@@ -290,7 +290,7 @@ def test_a_stage_that_dies_reaches_the_caller(
     def wrong(*args: object, **rest: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("atomstream.pipeline.meter.Meter.encoded", wrong)
+    monkeypatch.setattr("atomstream.pipeline.rate_meter.Meter.encoded", wrong)
     data_id = begin(streamer)
     streamer.push(data_id, 0, noise(0))
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):

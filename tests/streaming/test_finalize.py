@@ -22,12 +22,7 @@ from stream_kit import (
 )
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.errors import (
-    ConfigError,
-    DrainTimeoutError,
-    StreamFinalizedError,
-    StreamGoneError,
-)
+from atomstream.errors import ConfigError, DrainTimeoutError, StreamFinalizedError, StreamGoneError
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

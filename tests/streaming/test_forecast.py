@@ -11,8 +11,8 @@ import pytest
 from live_server import ThreadedServer
 
 from atomstream import RHEEDStreamer
-from atomstream.pipeline.meter import Rates
-from atomstream.streaming.forecast import Room, forecast
+from atomstream.pipeline.rate_meter import Rates
+from atomstream.streaming.statistics import Room, forecast
 from benchmarks.throttle import throttled
 
 GB = 10**9

@@ -27,13 +27,19 @@ from atomstream.errors import (
     ServiceError,
 )
 from atomstream.service.api import ServiceApi
-from atomstream.service.wire import Named
-from atomstream.streaming.arguments import InitializeRequest, default_name
-from atomstream.streaming.catalogue import folded, match
-from atomstream.streaming.registration import ATTEMPTS, Registered, register
+from atomstream.service.payloads import Named
+from atomstream.streaming.registration import (
+    ATTEMPTS,
+    InitializeRequest,
+    Registered,
+    default_name,
+    folded,
+    match,
+    register,
+)
 from tests.service.recorder import Recorder, calling, recording
 
-PROJECT = str(uuid.uuid4())
+PROJECT = "7d3c4a0e-5a56-4b7e-9b1f-5d6f4c1e2a90"
 LINKS = {
     "sample": "POST /data_entries/physical_sample",
     "tags": "POST /tags/data-items/",

@@ -13,9 +13,9 @@ from live_server import LiveServer
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import DrainTimeoutError
-from atomstream.pipeline.keeper import Keeper
-from atomstream.pipeline.parcel import Parcel
+from atomstream.pipeline.spool_writer import Keeper
 from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.upload import Parcel
 from atomstream.records import Frames, Shard
 from atomstream.spool import Entry, Spool, StreamSpool
 
@@ -35,7 +35,7 @@ def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is away is hardly waited for."""
-    monkeypatch.setattr("atomstream.streaming.resolving.PATIENCE_S", 0.05)
+    monkeypatch.setattr("atomstream.streaming.recovery.PATIENCE_S", 0.05)
 
 
 async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -278,7 +278,7 @@ async def hosted() -> AsyncIterator[HostedServer]:
 @pytest.fixture
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Polling without its pauses."""
-    monkeypatch.setattr("atomstream.streaming.following.POLL_S", 0.0)
+    monkeypatch.setattr("atomstream.streaming.subscription.POLL_S", 0.0)
 
 
 @pytest.mark.usefixtures("quick_polls")

@@ -11,22 +11,17 @@ from typing import Any
 
 from aiohttp import web
 
-from atomstream.server.auth import KeyRing
-from atomstream.server.dashboard import (
-    export,
-    guard,
-    login,
-    pages,
-    picture_feed,
-    series,
-    sockets,
-    stream_info,
-)
-from atomstream.server.dashboard.arrivals import Arrivals
-from atomstream.server.dashboard.columns import ColumnReader
-from atomstream.server.dashboard.guard import has_session
-from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionBook
-from atomstream.server.house import House
+from atomstream.server.archive.downsampling import ColumnReader
+from atomstream.server.context import House
+from atomstream.server.dashboard import export, pages, series
+from atomstream.server.dashboard import images as picture_feed
+from atomstream.server.dashboard import images as sockets
+from atomstream.server.dashboard import sessions as guard
+from atomstream.server.dashboard import sessions as login
+from atomstream.server.dashboard import streams as stream_info
+from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionBook, has_session
+from atomstream.server.dashboard.streams import Arrivals
+from atomstream.server.http.api_keys import KeyRing
 
 __all__ = ["PUBLIC", "ROUTES", "has_session", "install"]
 

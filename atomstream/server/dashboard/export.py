@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from atomstream.analysis import UNITS
-from atomstream.server.archive_columns import COLUMN_CHUNK
-from atomstream.server.dashboard.columns import ColumnReader, column_attributes, column_dimension
+from atomstream.results import UNITS
+from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.server.archive.downsampling import ColumnReader, column_attributes, column_dimension
+from atomstream.server.context import house_of
 from atomstream.server.dashboard.series import READER, number
-from atomstream.server.house import house_of
 
 FIRST = {"frame": "1", "time": "s"}
 _LEAVE_OUT = frozenset({"time", "time_seconds"})

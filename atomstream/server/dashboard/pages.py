@@ -13,8 +13,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from atomstream.server.replies import RefusedError
-from atomstream.server.streams import checked_id
+from atomstream.server.http.responses import RefusedError
+from atomstream.server.streams.registry import checked_id
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {

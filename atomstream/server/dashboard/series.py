@@ -13,11 +13,10 @@ import numpy.typing as npt
 from aiohttp import web
 from multidict import MultiMapping
 
-from atomstream.analysis import UNITS
-from atomstream.server.dashboard.columns import FINE, ColumnReader, fitting
-from atomstream.server.dashboard.decimate import F64
-from atomstream.server.house import house_of
-from atomstream.server.replies import RefusedError, json_reply
+from atomstream.results import UNITS
+from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, fitting
+from atomstream.server.context import house_of
+from atomstream.server.http.responses import RefusedError, json_reply
 
 READER = web.AppKey("dashboard_reader", ColumnReader)
 MAX_POINTS = 4000

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from atomstream.server.live.plain import Plain, unpacked
+from atomstream.results import Plain, unpacked
 
 RECENT: Final = 256
 

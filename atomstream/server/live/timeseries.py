@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.server.live.plain import Plain
-from atomstream.server.live.store import ResultStore
+from atomstream.results import Plain
+from atomstream.server.live.result_store import ResultStore
 
 PROPERTIES: Final = (
     "specular_intensity",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.server.live.plain import Plain
+from atomstream.results import Plain
 
 ROWS = 1024
 STEP_S = 0.5

@@ -6,7 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
-from atomstream.server.routes import live_calibration, live_feed, live_results, live_words
+from atomstream.server.routes import analysis as live_results
+from atomstream.server.routes import annotations as live_calibration
+from atomstream.server.routes import annotations as live_words
+from atomstream.server.routes import feed as live_feed
 
 ROUTES = [
     web.get("/rheed/timeseries/{data_id}/", live_results.timeseries),

@@ -11,17 +11,15 @@ import msgspec
 from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
-from atomstream.records import index_ranges
-from atomstream.server.about import NamedId, StreamAbout
-from atomstream.server.bodies import read_bounded, read_json
-from atomstream.server.catalogue import Named
-from atomstream.server.house import House, house_of
-from atomstream.server.models import Project, Sample, Tag, moment
-from atomstream.server.names import checked_name
-from atomstream.server.replies import RefusedError, json_reply
-from atomstream.server.routes.ids import UuidText
-from atomstream.server.routes.live_calibration import CalibrationBody, checked_calibration
-from atomstream.server.streams import checked_id, unknown_stream
+from atomstream.index_ranges import index_ranges
+from atomstream.server.archive.metadata import NamedId, StreamAbout
+from atomstream.server.catalogue.catalogue import Named
+from atomstream.server.catalogue.database import Project, Sample, Tag, moment
+from atomstream.server.context import House, house_of
+from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
+from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.routes.annotations import CalibrationBody, checked_calibration
+from atomstream.server.streams.registry import checked_id, unknown_stream
 
 ANNOUNCEMENT = {"Atomstream": "1"}
 """Tells our own client that frame times, uint16 and losses are understood here."""

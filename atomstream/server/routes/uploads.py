@@ -13,13 +13,13 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS
 from atomstream.errors import ConflictError
-from atomstream.server.about import StreamAbout
-from atomstream.server.archive_records import Geometry, ShardTicket
-from atomstream.server.bodies import read_json
-from atomstream.server.events import ChunkStored
-from atomstream.server.house import House, house_of
-from atomstream.server.replies import RefusedError, json_reply
-from atomstream.server.streams import checked_id
+from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.archive.records import Geometry, ShardTicket
+from atomstream.server.context import House, house_of
+from atomstream.server.http.requests import read_json
+from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.streams.registry import checked_id
+from atomstream.server.streams.signals import ChunkStored
 
 log = logging.getLogger("atomstream.server")
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]

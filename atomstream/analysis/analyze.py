@@ -1,0 +1,128 @@
+"""A whole array at once: the same engine, and an answer that tells a person what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.analysis.analyzer import Analyzer
+from atomstream.analysis.calibration import Calibration
+from atomstream.analysis.regions import Region
+from atomstream.records import Frames
+from atomstream.results import F64, UNITS, Batch, Event, Segment, Value, View
+
+STEP_S = 2.0
+TOLD = (
+    *("growth_rate_ml_s", "oscillations_counted", "damping_layers", "lattice_spacing", "lattice_parameter"),
+    *("relative_spacing_change", "specular_fwhm_1", "half_order_ratio", "spottiness", "rotation_rpm"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Analysis:
+    """What :func:`analyze` found.
+
+    ``frames`` maps names (:data:`UNITS`) to (N,) float64, NaN where undetermined; ``values`` are the final scalars;
+    ``events``, ``segments``, ``views`` as in a batch.
+    """
+
+    fps: float
+    frames: dict[str, F64]
+    values: dict[str, Value]
+    events: tuple[Event, ...]
+    segments: tuple[Segment, ...]
+    views: tuple[View, ...]
+    calibration: Calibration
+
+    def to_pandas(self) -> Any:
+        """Per-frame columns as a pandas DataFrame indexed by time (s); ``attrs["units"]`` has the units."""
+        import pandas
+
+        columns = {name: values for name, values in self.frames.items() if name != "time_seconds"}
+        table = pandas.DataFrame(
+            columns, index=pandas.Index(self.frames["time_seconds"], name="time_seconds")
+        )
+        table.attrs["units"] = {name: unit_of(name) for name in columns}
+        return table
+
+    def to_xarray(self) -> Any:
+        """Per-frame columns as an xarray Dataset over ``time`` (s), with units and the calibration as attributes."""
+        import xarray
+
+        data = {
+            name: ("time", values, {"units": unit_of(name)})
+            for name, values in self.frames.items()
+            if name != "time_seconds"
+        }
+        known = ("beam_energy", "screen_sample_distance", "px_per_mm")
+        attrs = {name: getattr(self.calibration, name) for name in known}
+        time = ("time", self.frames["time_seconds"], {"units": "s"})
+        return xarray.Dataset(data, {"time": time}, {k: v for k, v in attrs.items() if v is not None})
+
+    def __repr__(self) -> str:
+        times = self.frames["time_seconds"]
+        span = f"{times[-1] - times[0]:.1f} s" if len(times) else "no time"
+        lines = [f"Analysis of {len(times)} frames over {span} ({self.fps:g} frames a second)"]
+        lines += [f"  {name:<24} {self.values[name]}" for name in TOLD if name in self.values]
+        if len(self.segments) > 1:
+            lines += [
+                f"  segment {s.start_s:.1f}-{s.end_s:.1f} s ({s.label}): {s.rate}" for s in self.segments
+            ]
+        lines += [f"  at {e.time_s:.2f} s {e.kind}: {e.label}" for e in self.events[:12]]
+        return "\n".join(lines)
+
+
+def unit_of(name: str) -> str:
+    """Unit of a per-frame column; traces of the user's regions are in counts."""
+    return UNITS.get(name, "counts" if name.startswith("region:") else "1")
+
+
+def analyze(
+    frames: Frames,
+    fps: float,
+    rpm: float = 0.0,
+    times_s: npt.ArrayLike | None = None,
+    calibration: Calibration | None = None,
+    events: Iterable[Event] = (),
+    regions: Sequence[Region] = (),
+) -> Analysis:
+    """Analyse frames (N, H, W), uint8 or uint16, filmed at ``fps`` with the substrate turning at ``rpm``.
+
+    ``times_s`` (N,) are the frames' own times where the cadence was not even; ``events`` the user's marks, in
+    seconds of the same clock. Anything sliceable with shape (N, H, W) does, a Zarr array too. Raises ConfigError for
+    frames, settings or calibrations that can't be meant; undetermined values are not errors.
+    """
+    engine = Analyzer(fps, rpm, calibration=calibration)
+    if regions:
+        engine.set_regions(regions)
+    times = np.arange(len(frames)) / fps if times_s is None else np.asarray(times_s, dtype=np.float64)
+    waiting = sorted(events, key=lambda e: e.time_s)
+    step, batches = max(1, round(STEP_S * fps)), []
+    for start in range(0, len(frames), step):
+        while waiting and waiting[0].time_s <= times[start]:
+            _mark(engine, waiting.pop(0))
+        cut = slice(start, start + step)
+        batches.append(engine.feed(start, cast("Frames", np.asarray(frames[cut])), times[cut]))
+    for event in waiting:
+        _mark(engine, event)
+    batches.append(engine.finish())
+    return _joined(fps, batches, calibration or Calibration())
+
+
+def _mark(engine: Analyzer, event: Event) -> None:
+    engine.mark(event.label, event.kind, event.time_s)
+
+
+def _joined(fps: float, batches: Sequence[Batch], calibration: Calibration) -> Analysis:
+    names = dict.fromkeys(name for batch in batches for name in batch.frames)
+    columns = {
+        name: np.concatenate([b.frames.get(name, np.full(b.count, np.nan)) for b in batches])
+        for name in names
+    }
+    last = batches[-1]
+    events = tuple(event for batch in batches for event in batch.events)
+    return Analysis(fps, columns, last.values, events, last.segments, last.views, calibration)

@@ -1,0 +1,225 @@
+"""Find the specular spot, the streak band and the streak spacing in the mean of the first frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage, signal
+
+from atomstream.records import Frames
+from atomstream.results import F32, F64
+
+# Hot pixels: single ones that stand alone out of all their neighbours, in each frame alike.
+#
+# One in a streak moves its centroid: in small pictures by more than a tenth of a pixel, which is some per cent of the
+# spacing. They are told from spots, which no optics makes as small as one pixel, on the mean of the first frames.
+
+Hot: TypeAlias = tuple[tuple[int, int], ...]
+"""(row, column) of each."""
+
+_NOISES: Final = 10.0
+
+_RANGES: Final = 2.0
+
+_MOST: Final = 0.001
+"""Of all pixels; where more stand alone they are the picture's texture."""
+
+_NEIGHBOURS: Final = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
+
+
+def find_hot(picture: F64, clean: F64) -> Hot:
+    """The hot pixels of a mean frame (H, W); ``clean`` is its 3x3 median.
+
+    One exceeds the brightest of its eight neighbours by ten noise widths and twice their own range: the
+    tip of a spot two pixels wide exceeds them by 1.6 ranges.
+    """
+    highest = ndimage.maximum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
+    lowest = ndimage.minimum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
+    noise = 1.4826 * float(np.median(np.abs(picture - clean))) + 1e-9
+    rows, columns = np.nonzero(picture - highest > _NOISES * noise + _RANGES * (highest - lowest))
+    if len(rows) > max(3.0, _MOST * picture.size):
+        return ()
+    return tuple((int(r), int(c)) for r, c in zip(rows, columns, strict=True))
+
+
+def healed(picture: npt.NDArray[np.floating], hot: Hot) -> npt.NDArray[np.floating]:
+    """``picture`` (H, W) with each hot pixel as the mean of the ones above and below it; streaks go that way."""
+    if not hot:
+        return picture
+    mended = picture.copy()
+    for row, column in hot:
+        above, below = _around(row, len(picture))
+        mended[row, column] = 0.5 * (picture[above, column] + picture[below, column])
+    return mended
+
+
+def heal_profiles(profiles: F32, frames: Frames, band: tuple[int, int], hot: Hot) -> None:
+    """Take the hot pixels out of ``profiles`` (N, W), the means of ``frames`` (N, H, W) over the rows ``band``."""
+    for row, column in hot:
+        if band[0] <= row < band[1]:
+            above, below = _around(row, frames.shape[1])
+            good = 0.5 * (frames[:, above, column].astype(np.float32) + frames[:, below, column])
+            profiles[:, column] += (good - frames[:, row, column]) / np.float32(band[1] - band[0])
+
+
+def _around(row: int, height: int) -> tuple[int, int]:
+    return (row - 1 if row else row + 1), (row + 1 if row + 1 < height else row - 1)
+
+
+MIN_CONTRAST = 8.0
+"""A spot has to stand this many noise widths (of the smoothed picture) out of its surroundings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Where the pattern lies, in pixels: specular centre, half-height widths, the streaks' rows.
+
+    ``spacing`` is the distance of neighbouring streaks along x, None where no regular streaks were found.
+    ``band`` are the first and last+1 row in which streaks show, ``hot`` the hot pixels beside the spot.
+    """
+
+    x: float
+    y: float
+    fwhm_x: float
+    fwhm_y: float
+    band: tuple[int, int]
+    spacing: float | None
+    hot: Hot = ()
+
+
+def find_pattern(picture: F64) -> Pattern | None:
+    """Find the pattern in a mean frame of shape (H, W); None where no spot stands out of the background.
+
+    The specular spot is the compact bright spot about which the picture is most nearly mirror-symmetric; where
+    several are saturated (and equally bright) symmetry alone decides.
+    """
+    height, width = picture.shape
+    if min(height, width) < 8 or float(np.ptp(picture)) <= 0:
+        return None
+    clean = ndimage.median_filter(picture, size=3)  # hot pixels are no spots
+    scale = max(1.0, min(height, width) / 240.0)
+    fine = ndimage.gaussian_filter(clean, scale)
+    contrast = fine - _surroundings(clean, 12.0 * scale)
+    spots = _spots(contrast, fine, scale)
+    if not spots:
+        return None
+    row, column = max(spots, key=lambda s: contrast[s] * (0.2 + _mirror(contrast, s[1], s[0])))
+    fwhm_y, fwhm_x = _half_widths(fine, row, column)
+    centre_y, centre_x = _centroid(fine, row, column, fwhm_y, fwhm_x)
+    if fwhm_x > 0.6 * width or fwhm_y > 0.6 * height:
+        return None  # a glow, not a spot
+    band = _band(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
+    # A spot of few pixels may look like a hot one.
+    hot = tuple(
+        (y, x)
+        for y, x in find_hot(picture, clean)
+        if abs(y - centre_y) > max(2.0, fwhm_y) or abs(x - centre_x) > max(2.0, fwhm_x)
+    )
+    profile = healed(picture, hot)[band[0] : band[1]].mean(axis=0)
+    return Pattern(centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x), hot)
+
+
+def _surroundings(picture: F64, sigma: float) -> F64:
+    """Wide blur: two running means, which cost the same however wide they are."""
+    size = max(3, round(sigma * math.sqrt(6.0)) | 1)
+    blurred: F64 = ndimage.uniform_filter(ndimage.uniform_filter(picture, size), size)
+    return blurred
+
+
+def _spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:
+    """Rows and columns of the brightest separate maxima that stand out of the noise."""
+    noise = 1.4826 * float(np.median(np.abs(contrast - np.median(contrast)))) + 1e-9
+    top = float(contrast.max())
+    if top < MIN_CONTRAST * noise or top < 0.01 * float(np.ptp(fine)) + 1e-9:
+        return []
+    separate = ndimage.maximum_filter(contrast, size=round(6 * scale) | 1) == contrast
+    rows, columns = np.nonzero(separate & (contrast > max(0.35 * top, MIN_CONTRAST * noise)))
+    order = np.argsort(contrast[rows, columns])[::-1][:12]
+    return [(int(rows[i]), int(columns[i])) for i in order]
+
+
+def _mirror(contrast: F64, column: int, row: int) -> float:
+    """Correlation of the neighbourhood of a column with its mirror image, -1 to 1 (0 near the picture's edge)."""
+    height, width = contrast.shape
+    reach = min(column, width - 1 - column, width // 3)
+    if reach < width // 12:
+        return 0.0
+    rows = slice(max(0, row - height // 4), row + height // 4)
+    left = np.clip(contrast[rows, column - reach : column][:, ::-1], 0, None)
+    right = np.clip(contrast[rows, column + 1 : column + reach + 1], 0, None)
+    skip = max(2, width // 100)
+    return _correlation(left[:, skip:], right[:, skip:])
+
+
+def _correlation(a: F64, b: F64) -> float:
+    norm = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return float((a * b).sum()) / norm if norm > 0 else 0.0
+
+
+def _half_widths(fine: F64, row: int, column: int) -> tuple[float, float]:
+    """Full widths at half height above the surroundings, along y and x."""
+    return _width_along(fine[:, column], row), _width_along(fine[row], column)
+
+
+def _width_along(line: F64, at: int) -> float:
+    floor = float(np.percentile(line, 20))
+    below = line < 0.5 * (line[at] + floor)
+    left, right = np.flatnonzero(below[:at]), np.flatnonzero(below[at:])
+    first = int(left[-1]) if len(left) else 0
+    last = at + int(right[0]) if len(right) else len(line) - 1
+    return float(max(2, last - first - 1))
+
+
+def _centroid(fine: F64, row: int, column: int, fwhm_y: float, fwhm_x: float) -> tuple[float, float]:
+    y0, y1 = max(0, round(row - fwhm_y)), round(row + fwhm_y) + 1
+    x0, x1 = max(0, round(column - fwhm_x)), round(column + fwhm_x) + 1
+    part = fine[y0:y1, x0:x1]
+    weight = np.clip(part - 0.5 * (part.max() + part.min()), 0, None)
+    if weight.sum() <= 0:
+        return float(row), float(column)
+    y, x = ndimage.center_of_mass(weight)
+    return y0 + float(y), x0 + float(x)
+
+
+def _band(contrast: F64, row: int, column: int, widths: tuple[float, float]) -> tuple[int, int]:
+    """Rows in which the streaks beside the specular spot show: they may lie nearer to the shadow edge than it."""
+    height, width = contrast.shape
+    away = np.abs(np.arange(width) - column) > 1.5 * widths[1]
+    beside = np.clip(contrast[:, away], 0, None).std(axis=1) if away.any() else contrast.std(axis=1)
+    strength = ndimage.uniform_filter1d(beside, max(3, round(0.2 * widths[0])))
+    first, last = max(0, row - round(0.45 * height)), min(height, row + max(4, round(0.15 * height)))
+    top = first + int(np.argmax(strength[first:last]))
+    strong = strength > 0.3 * strength[top]
+    above, below = np.flatnonzero(~strong[:top]), np.flatnonzero(~strong[top:])
+    low = max(first, int(above[-1]) + 1 if len(above) else 0)
+    high = min(last, top + int(below[0]) if len(below) else height)
+    return low, max(high, low + 1)
+
+
+def find_spacing(profile: F64, x0: float, fwhm: float) -> float | None:
+    """Streak spacing in px of a column profile (W,) from pairs of peaks mirrored about ``x0``, or None.
+
+    The smallest distance whose multiples carry the strong peaks is the spacing; fractional orders, weaker than
+    half of the first order's peak, do not count.
+    """
+    level = profile - ndimage.minimum_filter1d(ndimage.uniform_filter1d(profile, 3), max(9, round(8 * fwhm)))
+    noise = 1.4826 * float(np.median(np.abs(np.diff(profile)))) / math.sqrt(2.0) + 1e-9
+    peaks, found = signal.find_peaks(
+        level, prominence=max(5.0 * noise, 0.02 * float(level.max())), distance=3
+    )
+    offsets, heights = peaks - x0, found["prominences"]
+    pairs: list[tuple[float, float]] = []
+    for offset, height in zip(offsets, heights, strict=True):
+        if offset > 1.5 * fwhm:
+            mirror = np.abs(offsets + offset) < max(2.5, 0.5 * fwhm, 0.05 * offset)
+            if mirror.any():
+                partner = float(offsets[mirror][np.argmax(heights[mirror])])
+                pairs.append((0.5 * (offset - partner), min(float(height), float(heights[mirror].max()))))
+    if not pairs:
+        return None
+    strongest = max(h for _, h in pairs)
+    return float(min(d for d, h in pairs if h > 0.4 * strongest))

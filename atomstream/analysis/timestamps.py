@@ -1,0 +1,149 @@
+"""When frames were exposed, told from stamps that a stalled host wrote late.
+
+A camera runs evenly; a host that stalls stamps the frames it then finds in a burst. Such stamps lie late and return to
+the cadence, so over frame number the least of the stamps to come (less the cadence) is the time that holds. A real
+pause does not return: it stays a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from atomstream.results import F64, Bool
+
+HORIZON_S = 5.0
+"""A host that stalls longer than this would have lost frames."""
+
+SLACKS = (0.8, 0.97)
+"""The cadence looked for is this part of the measured one: a camera that slows down a little is not late. At first the
+measured one is rough; what is on time then makes it sharp."""
+
+LATE_PERIODS = 1.5
+"""Lateness, in frame periods, from which a stamp is not believed; jitter below it averages out."""
+
+PAUSE_PERIODS = 3.0
+"""A longer step, in frame periods, that is not made up for is a pause, or frames that never came."""
+
+LEAST = 8
+
+SAME_CAMERA = 0.03
+"""Stated and stamped frame rate that differ by less are two clocks for one cadence; by more, a wrong statement."""
+
+CLOCKS_AGREE = 0.001
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clock:
+    """Believed times (N,) in s, NaN where none can be said; ``period_s`` of a frame; the share that came late."""
+
+    times: F64
+    period_s: float
+    late_share: float
+
+
+def believed_times(t: F64, n: F64) -> Clock:
+    """Correct stamps ``t`` (N,) in s, ascending, of frames of number ``n`` (N,), counted without those missing.
+
+    Stamps that came in a burst are replaced by interpolation in frame number between those on time. Where the count
+    does not fit the time between these, frames were lost in the stall, and nobody knows which: NaN. While a burst
+    still goes on, its frames are NaN too.
+    """
+    if len(t) < LEAST or n[-1] <= n[0]:
+        return Clock(t, math.nan, 0.0)
+    period, late = frame_period(t, n), np.zeros(len(t), dtype=bool)
+    for slack in SLACKS:
+        if not period > 0:
+            return Clock(np.full(len(t), np.nan), math.nan, 1.0)
+        late = _late(t, n, period, slack)
+        period = frame_period(t[~late], n[~late])
+    if not late.any() and not _catching_up(t, n, period):
+        return Clock(t, period, 0.0)
+    times = _bridged(t, n, late, period)
+    times[_unsettled(t, n, period) :] = np.nan
+    return Clock(times, period, float(late.mean()))
+
+
+def doubt(clock: Clock, stated_fps: float) -> tuple[float, str]:
+    """Relative uncertainty that the clock adds to a rate, and what a reader has to know of it ("" where nothing).
+
+    Where the stamps' frame rate and the stated one differ by up to 3 %, one of two clocks is wrong, and half of the
+    difference is the doubt; beyond, the statement is.
+    """
+    apart = abs(clock.period_s * stated_fps - 1.0) if math.isfinite(clock.period_s) else 0.0
+    notes = []
+    if clock.late_share > 0.005:
+        notes.append(f"{100 * clock.late_share:.0f} % of the frames were stamped late: their cadence is used")
+    if apart > CLOCKS_AGREE:
+        notes.append(
+            f"by their stamps, frames came at {1.0 / clock.period_s:.4g} a second, not {stated_fps:g}"
+        )
+    return (0.5 * apart if CLOCKS_AGREE < apart < SAME_CAMERA else 0.0), "; ".join(notes)
+
+
+def _late(t: F64, n: F64, period: float, slack: float) -> Bool:
+    """Which stamps lie behind one of the next seconds."""
+    offset = t - slack * period * n
+    step = float(n[-1] - n[0]) / (len(n) - 1) * period
+    ahead = max(1, math.ceil(0.5 * HORIZON_S / step))
+    settled = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
+    return np.asarray(offset - settled > LATE_PERIODS * period)
+
+
+def frame_period(t: F64, n: F64) -> float:
+    """Seconds from frame to frame: median slope over about five seconds, which stalls and pauses can't move."""
+    if len(t) < 2 or t[-1] <= t[0] or n[-1] <= n[0]:
+        return math.nan
+    t = _without_pauses(t, n)
+    lag = int(np.clip(HORIZON_S * (len(t) - 1) / float(t[-1] - t[0]), 1, len(t) // 2))
+    moved = n[lag:] - n[:-lag]
+    good = moved > 0
+    return float(np.median((t[lag:] - t[:-lag])[good] / moved[good])) if good.any() else math.nan
+
+
+def _without_pauses(t: F64, n: F64) -> F64:
+    """``t`` with the pauses cut out: steps that stay, where those of a stall are made up for within seconds."""
+    step, moved = np.diff(t), np.diff(n)
+    if not (moved > 0).any():
+        return t
+    usual = float(np.median(step[moved > 0] / moved[moved > 0]))
+    if not usual > 0:
+        return t
+    offset = t - usual * n
+    ahead = max(1, math.ceil(HORIZON_S / (usual * float(n[-1] - n[0]) / (len(n) - 1))))
+    lowest_to_come = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
+    stays = np.minimum(np.diff(offset), lowest_to_come[1:] - offset[:-1])
+    pauses = np.where(stays > PAUSE_PERIODS * usual, stays, 0.0)
+    return np.asarray(t - np.concatenate([[0.0], np.cumsum(pauses)]))
+
+
+def _bridged(t: F64, n: F64, late: Bool, period: float) -> F64:
+    good = np.flatnonzero(~late)
+    times = np.interp(n, n[good], t[good])
+    first = good[0]
+    times[:first] = t[first] - (n[first] - n[:first]) * period
+    before, after = good[:-1], good[1:]
+    span = t[after] - t[before]
+    lost = np.abs(span - (n[after] - n[before]) * period)
+    unknown = (after > before + 1) & (lost > np.maximum(3.0 * period, 0.05 * span))
+    for a, b in zip(before[unknown], after[unknown], strict=True):
+        times[a + 1 : b] = np.nan
+    return times
+
+
+def _catching_up(t: F64, n: F64, period: float) -> bool:
+    """Whether the newest frames came faster than any camera sends them: the host works off a stall."""
+    pace = [float(t[-1] - t[-1 - k]) / max(float(n[-1] - n[-1 - k]), 1e-9) for k in (1, 5)]
+    return pace[0] < 0.5 * period or pace[1] < 0.8 * period
+
+
+def _unsettled(t: F64, n: F64, period: float) -> int:
+    """Place of the first sample of a burst that still goes on; N where there is none."""
+    if not _catching_up(t, n, period):
+        return len(t)
+    offset = t - period * n
+    before = np.flatnonzero(offset < offset[-1] - LATE_PERIODS * period)
+    return int(before[-1]) + 1 if len(before) else len(t)

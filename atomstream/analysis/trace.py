@@ -1,0 +1,278 @@
+"""The growth trace's memory: the last minutes at 20 Hz, hours at 2 Hz."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage, signal
+
+from atomstream.analysis.timestamps import Clock, believed_times
+from atomstream.results import F64, Int
+
+# From the frame rate to a slow trace: a Hann-windowed FIR low-pass with decimation, frame by frame or in blocks.
+#
+# A boxcar let mains hum at 59.3 Hz alias into the growth band; this filter has its stop band where the decimated
+# rate folds (Oppenheim & Schafer, Discrete-Time Signal Processing, ch. 4 and 7).
+
+SLOW_RATE_HZ = 20.0
+"""Rate of slow traces: growth to 5 layers a second, with its second harmonic, fits below half of it."""
+
+
+def decimation_for(fps: float, rate_hz: float = SLOW_RATE_HZ) -> int:
+    """How many frames make one slow sample (1 for cameras slower than 1.5 times ``rate_hz``)."""
+    return max(1, round(fps / rate_hz))
+
+
+@lru_cache(maxsize=32)
+def taps_for(decimation: int) -> F64:
+    """FIR coefficients for a decimation: at least 49 taps, unit gain at rest; [1.0] for no decimation."""
+    if decimation == 1:
+        return np.ones(1)
+    count = max(49, 8 * decimation + 1)
+    taps: F64 = signal.firwin(count, 0.8 / decimation, window="hann")
+    return taps
+
+
+@dataclass(slots=True)
+class Decimator:
+    """Streaming low-pass and decimation of one trace; NaN samples (gaps) are left out with their weights.
+
+    ``times``, ``values`` and ``numbers`` (of the frames) are the history still needed (fewer than the taps); slow
+    samples are group-delay corrected: they carry time and number of the middle of the frames they are made of.
+    """
+
+    decimation: int
+    times: F64 = field(default_factory=lambda: np.empty(0))
+    values: F64 = field(default_factory=lambda: np.empty(0))
+    numbers: F64 = field(default_factory=lambda: np.empty(0))
+
+    def feed(self, times: F64, values: F64, numbers: F64) -> tuple[F64, F64, F64]:
+        """Add samples of one trace; return the slow samples (time, value, number) now complete (may be none)."""
+        taps = taps_for(self.decimation)
+        t, y = np.concatenate([self.times, times]), np.concatenate([self.values, values])
+        n = np.concatenate([self.numbers, numbers])
+        count = (len(t) - len(taps)) // self.decimation + 1
+        if count <= 0:
+            self.times, self.values, self.numbers = t, y, n
+            return np.empty(0), np.empty(0), np.empty(0)
+        windows = np.lib.stride_tricks.sliding_window_view(y, len(taps))[:: self.decimation][:count]
+        middle = len(taps) // 2 + self.decimation * np.arange(count)
+        keep = count * self.decimation
+        self.times, self.values, self.numbers = t[keep:], y[keep:], n[keep:]
+        return t[middle], _weighted(windows, taps), n[middle]
+
+
+def _weighted(windows: F64, taps: F64) -> F64:
+    """FIR over windows, renormalised where samples are missing; NaN where under half the weight is left."""
+    valid = np.isfinite(windows)
+    if valid.all():
+        plain: F64 = windows @ taps
+        return plain
+    weight = valid @ taps
+    total = np.where(valid, windows, 0.0) @ taps
+    return np.where(weight > 0.5, total / np.where(weight > 0.5, weight, 1.0), np.nan)
+
+
+FINE = 8000
+
+COARSE = 28800
+
+GROUP = 10
+
+SETTLE_S = 2.0
+"""How much of a trace tells the frame rate well enough to choose the filter by it."""
+
+
+@dataclass(slots=True)
+class SlowTrace:
+    """Anti-aliased history of one trace. ``raw_t``, ``raw_y`` hold the last 30 s as filmed, for pulse combs.
+
+    ``fine_t`` are the frames' stamps, ``fine_n`` their numbers: what of the stamps is to be believed shows only
+    later, so :meth:`since` says it anew. ``coarse_t`` are believed times. ``fine_b``,
+    ``coarse_b`` are the picture's background beside the trace.
+    """
+
+    fps: float
+    decimator: Decimator
+    beside: Decimator
+    stated_fps: float
+    raw_t: F64 = field(default_factory=lambda: np.empty(0))
+    raw_y: F64 = field(default_factory=lambda: np.empty(0))
+    fine_t: F64 = field(default_factory=lambda: np.empty(0))
+    fine_y: F64 = field(default_factory=lambda: np.empty(0))
+    fine_n: F64 = field(default_factory=lambda: np.empty(0))
+    coarse_t: F64 = field(default_factory=lambda: np.empty(0))
+    coarse_y: F64 = field(default_factory=lambda: np.empty(0))
+    fine_b: F64 = field(default_factory=lambda: np.empty(0))
+    coarse_b: F64 = field(default_factory=lambda: np.empty(0))
+    count: int = 0
+
+    @classmethod
+    def at(cls, fps: float, times: F64) -> SlowTrace:
+        """Make an empty trace for frames stated to come at ``fps``, of which the first have ``times`` (N,)."""
+        seen = seen_rate(times, fps)
+        return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
+
+    def feed(self, t: F64, y: F64, background: F64) -> None:
+        """Add samples at the frame rate, with the background beside the trace; NaN where nothing was measured."""
+        self._add(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
+        self.count += len(t)
+        if len(self.fine_t) > FINE:
+            self._coarsen()
+
+    def skip(self, t: F64) -> None:
+        """Pass over frames that are missing, at about the times ``t``: they fill the filter and have no number."""
+        nothing = np.full(len(t), np.nan)
+        self._add(t, nothing, nothing, np.full(len(t), float(self.count)))
+
+    def _add(self, t: F64, y: F64, background: F64, n: F64) -> None:
+        keep = max(64, round(30 * self.fps))
+        self.raw_t = np.concatenate([self.raw_t, t])[-keep:]
+        self.raw_y = np.concatenate([self.raw_y, y])[-keep:]
+        slow_t, slow_y, slow_n = self.decimator.feed(t, y, n)
+        slow_b = self.beside.feed(t, background, n)[1]
+        good = np.isfinite(slow_y)
+        self.fine_b = np.concatenate([self.fine_b, slow_b[good]])
+        self.fine_t = np.concatenate([self.fine_t, slow_t[good]])
+        self.fine_y = np.concatenate([self.fine_y, slow_y[good]])
+        self.fine_n = np.concatenate([self.fine_n, slow_n[good]])
+
+    def _coarsen(self) -> None:
+        half = FINE // 2 // GROUP * GROUP
+        times = self.clock().times
+        old_t, old_y = times[:half].reshape(-1, GROUP), self.fine_y[:half].reshape(-1, GROUP)
+        old_b, self.fine_b = self.fine_b[:half].reshape(-1, GROUP), self.fine_b[half:]
+        self.coarse_b = np.concatenate([self.coarse_b, old_b.mean(axis=1)])[-COARSE:]
+        self.fine_t, self.fine_y, self.fine_n = self.fine_t[half:], self.fine_y[half:], self.fine_n[half:]
+        self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE:]
+        self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE:]
+
+    def retune(self, clock: Clock) -> None:
+        """Choose the filter by the frame rate as it shows after some seconds, where the first frames misled."""
+        if len(self.fine_t) < 2 or not self.fine_t[-1] - self.fine_t[0] > SETTLE_S or not clock.period_s > 0:
+            return
+        wanted = decimation_for(1.0 / clock.period_s)
+        if not 0.6 < wanted / self.decimator.decimation < 1.7:
+            self.fps = 1.0 / clock.period_s
+            self.decimator, self.beside = Decimator(wanted), Decimator(wanted)
+
+    def camera_fps(self) -> float:
+        """Frames a second by their stamps where these differ from the stated rate by more than 0.2 %, else that."""
+        if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * SETTLE_S:
+            return self.stated_fps
+        fps = 1.0 / self.clock().period_s
+        return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
+
+    def clock(self) -> Clock:
+        """What is to be believed of the stamps of the fine samples."""
+        return believed_times(self.fine_t, self.fine_n)
+
+    def since(self, time_s: float) -> tuple[F64, F64]:
+        """Return the samples after ``time_s`` without those of unknown time: (t, y)."""
+        t, y, _ = self.both_since(time_s)
+        return t, y
+
+    def both_since(self, time_s: float) -> tuple[F64, F64, F64]:
+        """Return the samples after ``time_s`` and the background beside them: (t, y, background)."""
+        t = np.concatenate([self.coarse_t, self.clock().times])
+        y, background = (
+            np.concatenate(p) for p in ((self.coarse_y, self.fine_y), (self.coarse_b, self.fine_b))
+        )
+        keep = t >= time_s  # False for NaN
+        return t[keep], y[keep], background[keep]
+
+
+def seen_rate(times: F64, stated_fps: float) -> float:
+    """Frame rate of the first few frames where their times are even and it can be meant, else the stated one."""
+    steps = np.diff(times)
+    if len(steps) < 2 or not steps.min() > 0 or steps.max() > 3.0 * steps.min():
+        return stated_fps
+    fps = 1.0 / float(np.median(steps))
+    # many times faster than stated is a burst after a stall
+    return fps if 1.0 / 64.0 < fps / stated_fps < 4.5 else stated_fps
+
+
+# Pulsed laser deposition: each pulse combs the trace at the pulse rate; find that rate and notch it out.
+#
+# A running mean of exactly one pulse period has its zeros at the pulse rate and all its harmonics.
+
+MIN_PULSES = 6
+
+MIN_LINE = 3.5
+"""Each of the first five harmonics has to stand this far out of the local floor (noise alone: 1 in 2000 bins)."""
+
+COMB_TO_FUNDAMENTAL = 0.8
+"""Harmonics 2-5 over the first: narrow dips reach 2 and more, the cusps of layer growth 0.46, a sinusoid 0."""
+
+
+def find_pulse_rate(t: F64, y: F64) -> float | None:
+    """Pulse rate in Hz of a uniformly sampled trace, or None where no comb stands out.
+
+    Needs at least 6 pulses in the trace and five harmonics below half the sampling rate.
+    """
+    n = len(t)
+    if n < 64:
+        return None
+    rate = (n - 1) / float(t[-1] - t[0])
+    raw = np.asarray(np.abs(np.fft.rfft(np.diff(y) * np.hanning(n - 1), 2 * n)), dtype=np.float64)
+    hz = np.fft.rfftfreq(2 * n, 1.0 / rate)
+    # a local floor: camera noise, differentiated, rises with frequency and would bury a slow comb
+    spectrum = raw / (ndimage.median_filter(raw, max(31, n // 40)) + 1e-300)
+    low, high = MIN_PULSES * rate / n, rate / 12.0
+    candidates = np.flatnonzero((hz > low) & (hz < high))
+    if len(candidates) == 0:
+        return None
+    comb = np.stack([_near_max(spectrum, k * candidates) for k in range(1, 6)])
+    score = np.log(comb).clip(min=0).sum(axis=0) * (comb.min(axis=0) > MIN_LINE)
+    best = _fundamental(candidates, score)
+    amplitudes = _near_max(raw, np.arange(1, 6) * candidates[best]) / np.arange(1, 6)  # undo the derivative
+    if score[best] <= 0 or amplitudes[1:].sum() < COMB_TO_FUNDAMENTAL * amplitudes[0]:
+        return None
+    return _refine(hz, spectrum, int(candidates[best]))
+
+
+def _fundamental(candidates: Int, score: F64) -> int:
+    """Place of the lowest rate whose comb is (nearly) as good: a comb's every harmonic is a comb too."""
+    best = int(np.argmax(score))
+    for divisor in range(12, 1, -1):
+        place = round(candidates[best] / divisor) - int(candidates[0])
+        near = range(max(0, place - 1), min(len(candidates), place + 2))
+        good = [i for i in near if score[i] > 0.6 * score[best]]
+        if good:
+            return max(good, key=lambda i: float(score[i]))
+    return best
+
+
+def _near_max(spectrum: F64, centres: Int) -> F64:
+    """Largest of the bins around each centre: harmonics of an off-bin frequency wander by some bins."""
+    padded = np.pad(spectrum, 4)
+    stack = [padded[np.clip(centres + 4 + s, 0, len(padded) - 1)] for s in range(-2, 3)]
+    result: F64 = np.max(stack, axis=0)
+    return result
+
+
+def _refine(hz: F64, spectrum: F64, k: int) -> float:
+    """Sharpen the rate on the highest visible harmonic, whose bin is the finest ruler."""
+    base = float(hz[k])
+    for harmonic in (1, 3, 5):
+        centre = round(base * harmonic / hz[1])
+        window = slice(max(1, centre - 3), centre + 4)
+        base = float(hz[window.start + int(np.argmax(spectrum[window]))]) / harmonic
+    return base
+
+
+def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
+    """Running mean of one pulse period over a uniformly sampled trace; both ends lose half a period."""
+    step = float(t[-1] - t[0]) / (len(t) - 1)
+    half = 0.5 / pulse_hz / step
+    if 2 * half + 2 >= len(t):
+        return t, y
+    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]))])
+    place = np.arange(len(t), dtype=np.float64)
+    inside = (place >= half) & (place <= len(t) - 1 - half)
+    middle = place[inside]
+    upper = np.interp(middle + half, place, integral)
+    lower = np.interp(middle - half, place, integral)
+    return t[inside], (upper - lower) / (2 * half)

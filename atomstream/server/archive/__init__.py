@@ -1,0 +1,1 @@
+"""Storage of streams: Zarr v3 groups with durable commits."""

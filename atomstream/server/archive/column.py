@@ -1,0 +1,152 @@
+"""One-dimensional arrays that grow beside the frames: a value for each frame, chunk or result.
+
+They are plain Zarr v3 arrays of uncompressed files of equal size, written in place: appending touches a few
+bytes of the tail's file, however long the stream, and an index far ahead costs one file. zarr-python rewrites
+the whole tail chunk for that (2.4 ms an array and 1.3 ms for its new length, against 0.05 ms here), and in
+place is also what Windows allows while a reader has the file open. A value is at most 8 aligned bytes, so a
+reader sees the old or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.system.files import fresh_part, replace, sync_file, sync_folders
+
+COLUMN_CHUNK: Final = 16_384
+"""Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
+
+Values: TypeAlias = npt.NDArray[Any]
+_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+
+
+class Column:
+    """The files of one such array in ``folder``. Not thread-safe: one writer at a time."""
+
+    def __init__(self, folder: Path, parts: Path, dtype: np.dtype[Any], fill: float) -> None:
+        self._folder = folder
+        self._parts = parts
+        self.dtype = dtype.newbyteorder("<")
+        self.fill = fill
+        self._unnamed: set[Path] = set()
+
+    def write(self, pieces: Iterable[tuple[int, Values]]) -> None:
+        """Put each (start, values) in its place, and have all on the disk.
+
+        Raises:
+            OSError: the disk's; some may then be written, and writing them again is harmless.
+        """
+        self.sync(self.put(pieces))
+
+    def put(self, pieces: Iterable[tuple[int, Values]]) -> list[Path]:
+        """Put each (start, values) in its place, for all readers from now on, but not yet through a power cut.
+
+        Returns the files touched, which :meth:`sync` makes last.
+
+        Raises:
+            OSError: the disk's; some may then be written, and writing them again is harmless.
+        """
+        by_file: dict[int, list[tuple[int, bytes]]] = {}
+        for start, values in pieces:
+            for number, offset, part in _split(start, values):
+                encoded = np.ascontiguousarray(part, dtype=self.dtype).tobytes()
+                by_file.setdefault(number, []).append((offset * self.dtype.itemsize, encoded))
+        return [self._put_file(number, writes) for number, writes in by_file.items()]
+
+    def _put_file(self, number: int, writes: list[tuple[int, bytes]]) -> Path:
+        path = self._folder / "c" / str(number)
+        # By descriptor: dozens of columns are written for each batch of results, and file objects cost half of it.
+        handle = self._open_whole(path)
+        try:
+            for offset, encoded in writes:
+                os.lseek(handle, offset, os.SEEK_SET)
+                _write_all(handle, encoded)
+        finally:
+            os.close(handle)
+        return path
+
+    def _open_whole(self, path: Path) -> int:
+        for _ in range(2):
+            with contextlib.suppress(FileNotFoundError):
+                handle = os.open(path, os.O_RDWR | _BINARY)
+                if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
+                    return handle
+                os.close(handle)  # a power cut may leave one that is not
+            self._make_file(path)
+        raise OSError(f"{path} can't be made in its full length.")
+
+    def _make_file(self, path: Path) -> None:
+        # Whole and full of the fill value from its first moment: readers refuse a short uncompressed chunk.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = fresh_part(self._parts)
+        part.write_bytes(np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes())
+        replace(part, path)
+        self._unnamed.add(path)
+
+    def sync(self, paths: Iterable[Path]) -> None:
+        """Have these files, and the names of those that are new, on the disk.
+
+        Raises:
+            OSError: the disk's; syncing again is harmless.
+        """
+        for path in paths:
+            sync_file(path)
+            if path in self._unnamed:
+                sync_folders(path.parent, self._folder.parent)
+                self._unnamed.discard(path)
+
+    def read(self, start: int, stop: int) -> Values:
+        """The values ``start`` .. ``stop``, the fill value where nothing was written; reads those bytes alone.
+
+        Raises:
+            OSError: the disk's.
+        """
+        out: Values = np.full(max(0, stop - start), self.fill, dtype=self.dtype)
+        done = 0
+        while done < len(out):
+            number, offset = divmod(start + done, COLUMN_CHUNK)
+            count = min(COLUMN_CHUNK - offset, len(out) - done)
+            part = self._read_file(number, offset, count)
+            out[done : done + len(part)] = part
+            done += count
+        return out
+
+    def _read_file(self, number: int, offset: int, count: int) -> Values:
+        try:
+            with (self._folder / "c" / str(number)).open("rb", buffering=0) as file:
+                file.seek(offset * self.dtype.itemsize)
+                raw = file.read(count * self.dtype.itemsize)
+        except FileNotFoundError:
+            raw = b""
+        return np.frombuffer(raw[: len(raw) // self.dtype.itemsize * self.dtype.itemsize], dtype=self.dtype)
+
+    def stored(self) -> Iterator[tuple[int, Values]]:
+        """(start, values) of each file there is; one of a wrong size (a foreign hand) is passed over."""
+        folder = self._folder / "c"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            raw = path.read_bytes() if path.name.isdecimal() else b""
+            if len(raw) == COLUMN_CHUNK * self.dtype.itemsize:
+                yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:  # a disk that fills up takes a part, and refuses the next
+        view = view[os.write(handle, view) :]
+
+
+def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:
+    """(file, offset in it, values) of each file that ``values`` from ``start`` on fall into."""
+    done = 0
+    while done < len(values):
+        number, offset = divmod(start + done, COLUMN_CHUNK)
+        part = values[done : done + COLUMN_CHUNK - offset]
+        yield number, offset, part
+        done += len(part)

@@ -1,0 +1,218 @@
+"""Reading the arrays beside the frames: any stretch of a growth of hours, at a screen's resolution, at once.
+
+A column is a plain Zarr v3 array: little-endian files of ``COLUMN_CHUNK`` values (see
+:mod:`atomstream.server.archive.column`). A file that lies before the growing end is summed up once, in
+buckets of ``FINE`` values, and read again only when it changed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.server.archive.column import COLUMN_CHUNK
+
+# Long traces for a screen: lowest, highest and mean value of each bucket, holes left out.
+
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Buckets:
+    """Per bucket, each (B,): lowest, highest and summed finite value, and how many; NaN where there is none."""
+
+    low: F64
+    high: F64
+    total: F64
+    count: F64
+
+    @property
+    def mean(self) -> F64:
+        """Mean of the finite values, (B,)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(self.total / self.count, dtype=np.float64)
+
+
+def bucketed(values: F64, size: int) -> Buckets:
+    """Cut ``values`` (N,) into buckets of ``size``; the last may hold fewer. B = ceil(N / size)."""
+    table = _padded(values, size, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NaN alone: then NaN is the answer
+        low, high = np.fmin.reduce(table, axis=1), np.fmax.reduce(table, axis=1)
+    finite = ~np.isnan(table)
+    total = np.where(finite, table, 0.0).sum(axis=1)
+    return Buckets(low, high, total, finite.sum(axis=1).astype(np.float64))
+
+
+def merged(buckets: Buckets, size: int) -> Buckets:
+    """Buckets of ``size`` buckets each: what :func:`bucketed` gives with that many times the size."""
+    return Buckets(
+        low=np.fmin.reduce(_padded(buckets.low, size, np.nan), axis=1),
+        high=np.fmax.reduce(_padded(buckets.high, size, np.nan), axis=1),
+        total=_padded(buckets.total, size, 0.0).sum(axis=1),
+        count=_padded(buckets.count, size, 0.0).sum(axis=1),
+    )
+
+
+def joined(parts: list[Buckets]) -> Buckets:
+    """Buckets one after the other."""
+    if not parts:
+        none = np.empty(0)
+        return Buckets(none, none, none, none)
+    return Buckets(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("low", "high", "total", "count")
+        )
+    )
+
+
+def _padded(values: F64, size: int, fill: float) -> F64:
+    rows = -(-len(values) // size)
+    whole = np.full(rows * size, fill)
+    whole[: len(values)] = values
+    return whole.reshape(rows, size)
+
+
+FINE = 64
+"""Values in a bucket of the kept sums; a stretch that asks for finer ones is short, and is read."""
+
+KEPT_FILES = 8192
+"""Sums kept at most: 8 kB each, 10 h of 30 columns."""
+
+SETTLED_NS = 1_000_000_000
+
+
+class ColumnReader:
+    """Reads columns of any stream; safe from several threads. Missing columns and files are NaN."""
+
+    def __init__(self) -> None:
+        self._sums: OrderedDict[tuple[str, int], tuple[int, Buckets]] = OrderedDict()
+        self._lock = Lock()
+
+    def values(self, column: Path, start: int, stop: int) -> F64:
+        """Values ``start`` .. ``stop`` of the column in that folder, (stop - start,)."""
+        out = np.full(max(0, stop - start), np.nan)
+        dtype = column_dtype(column)
+        if dtype is None:
+            return out
+        for number in range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)):
+            first = number * COLUMN_CHUNK
+            low, high = max(start, first), min(stop, first + COLUMN_CHUNK)
+            piece = _read(column, number, dtype, low - first, high - first)
+            if piece is not None:
+                out[low - start : high - start] = piece
+        return out
+
+    def buckets(self, column: Path, start: int, stop: int, size: int) -> Buckets:
+        """The stretch in buckets of ``size`` values.
+
+        From ``FINE`` on, ``start`` and ``size`` must be multiples of ``FINE`` (:func:`fitting` makes them so).
+        """
+        if size < FINE:
+            return bucketed(self.values(column, start, stop), size)
+        fine = self._fine(column, start // FINE, -(-stop // FINE))
+        return merged(fine, size // FINE)
+
+    def _fine(self, column: Path, start: int, stop: int) -> Buckets:
+        per_file = COLUMN_CHUNK // FINE
+        dtype, parts = column_dtype(column), []
+        for number in range(start // per_file, -(-stop // per_file)):
+            sums = self._file_sums(column, number, dtype)
+            low, high = max(0, start - number * per_file), min(per_file, stop - number * per_file)
+            parts.append(
+                Buckets(sums.low[low:high], sums.high[low:high], sums.total[low:high], sums.count[low:high])
+            )
+        return joined(parts)
+
+    def _file_sums(self, column: Path, number: int, dtype: np.dtype[Any] | None) -> Buckets:
+        changed, key = _changed(column, number), (str(column), number)
+        with self._lock:
+            known = self._sums.get(key)
+            if known is not None and known[0] == changed:
+                self._sums.move_to_end(key)
+                return known[1]
+        values = None if dtype is None else _read(column, number, dtype, 0, COLUMN_CHUNK)
+        if values is None:
+            return bucketed(np.full(COLUMN_CHUNK, np.nan), FINE)
+        sums = bucketed(values, FINE)
+        self._keep(key, changed, sums)
+        return sums
+
+    def _keep(self, key: tuple[str, int], changed: int, sums: Buckets) -> None:
+        # A file's clock ticks in milliseconds: what changed just now may change again within the same tick.
+        if time.time_ns() - changed < SETTLED_NS:
+            return
+        with self._lock:
+            self._sums[key] = (changed, sums)
+            while len(self._sums) > KEPT_FILES:
+                self._sums.popitem(last=False)
+
+
+def _changed(column: Path, number: int) -> int:
+    try:
+        return (column / "c" / str(number)).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def fitting(start: int, stop: int, points: int) -> tuple[int, int]:
+    """The bucket size, and the start moved to its grid, that cut ``start`` .. ``stop`` into at most ``points``.
+
+    On a grid of its own size a bucket keeps its place while the stretch moves on: a chart that follows does
+    not flicker.
+    """
+    size = max(1, -(-(stop - start) // max(1, points - 1)))
+    if size >= FINE:
+        size = -(-size // FINE) * FINE
+    return size, start // size * size
+
+
+def column_dtype(column: Path) -> np.dtype[Any] | None:
+    """What a column's values are, None where there is no such column."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(_document(column)["data_type"]).newbyteorder("<")
+    except (KeyError, TypeError):
+        return None
+    return dtype
+
+
+def column_dimension(column: Path) -> str | None:
+    """The one dimension of a column, None for what is none (``frames``, or nothing)."""
+    names = _document(column).get("dimension_names")
+    return str(names[0]) if isinstance(names, list) and len(names) == 1 else None
+
+
+def column_attributes(column: Path) -> dict[str, Any]:
+    """What a column says of itself; empty where it says nothing."""
+    attributes = _document(column).get("attributes")
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _document(column: Path) -> dict[str, Any]:
+    try:
+        document = json.loads((column / "zarr.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _read(column: Path, number: int, dtype: np.dtype[Any], low: int, high: int) -> F64 | None:
+    try:
+        with (column / "c" / str(number)).open("rb") as file:
+            file.seek(low * dtype.itemsize)
+            raw = file.read((high - low) * dtype.itemsize)
+    except OSError:
+        return None
+    if len(raw) != (high - low) * dtype.itemsize:
+        return None
+    return np.frombuffer(raw, dtype=dtype).astype(np.float64)

@@ -1,0 +1,109 @@
+"""Arrays of results, one value a frame, beside the frames they were made from.
+
+There are dozens of them, written ten times a second. So a write reaches every reader at once but not the
+disk's platter: that is :meth:`ResultArrays.sync`'s, as often as its caller can promise to make the rest again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.column import Column
+from atomstream.server.archive.zarr_group import RESULT
+
+F32: TypeAlias = npt.NDArray[np.float32]
+
+
+class ResultArrays:
+    """The results of one stream, float32 along ``time``, NaN where there are none. Readers may be many, in
+    any thread; writers take turns by themselves.
+    """
+
+    def __init__(self, index: ChunkIndex) -> None:
+        self._index = index
+        self._turn = threading.Lock()
+        self._unsynced: dict[str, set[Path]] = {}
+
+    def write(
+        self, start: int, columns: Mapping[str, npt.NDArray[np.floating]], units: Mapping[str, str]
+    ) -> None:
+        """Put ``columns`` (each (n,)) at frame ``start``. An array is made at its first number that is not NaN.
+
+        Raises:
+            OSError: the disk's; writing again is harmless.
+        """
+        with self._turn:
+            known = self._index.group.results()
+            fresh = [name for name in columns if name not in known and np.isfinite(columns[name]).any()]
+            if fresh:
+                known |= self._make(fresh, units)
+            for name in columns.keys() & known.keys():
+                touched = known[name].put([(start, columns[name])])
+                self._unsynced.setdefault(name, set()).update(touched)
+
+    def _make(self, names: Iterable[str], units: Mapping[str, str]) -> dict[str, Column]:
+        with self._index.writing:
+            made = {
+                name: self._index.group.column(
+                    name, "time", "float32", float("nan"), {**RESULT, "units": units.get(name, "1")}
+                )
+                for name in names
+            }
+            self._index.publish()
+        for name in made:
+            with self._index.writing:  # for one at a time: a chunk's commit need not wait for them all
+                self._index.group.write_document(name)
+        return made
+
+    def sync(self) -> None:
+        """Have all that was written on the disk, and each array's own document at its present length.
+
+        Raises:
+            OSError: the disk's; syncing again is harmless.
+        """
+        columns = self._index.group.results()
+        for name in tuple(self._unsynced):
+            with self._turn:  # for one column at a time: a batch of results need not wait for them all
+                columns[name].sync(self._unsynced[name])
+                del self._unsynced[name]
+            with self._index.writing:
+                self._index.group.write_document(name)
+
+    def names(self) -> dict[str, str]:
+        """The unit of each array there is, by name."""
+        with self._index.writing:
+            group = self._index.group
+            return {
+                name: str(group.documents[name]["attributes"].get("units", "1")) for name in group.results()
+            }
+
+    def read(self, names: Iterable[str], start: int, stop: int) -> dict[str, F32]:
+        """Frames ``start`` .. ``stop`` of the arrays ``names``; unknown ones are left out.
+
+        Raises:
+            OSError: the disk's.
+        """
+        known = self._index.group.results()
+        return {
+            name: known[name].read(start, stop).astype(np.float32, copy=False)
+            for name in names
+            if name in known
+        }
+
+    def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:
+        """Capture times of frames ``start`` .. ``stop`` in s from the stream's start; NaN where no frame is."""
+        group = self._index.group
+        if not group.has("time"):
+            return np.full(max(0, stop - start), np.nan)
+        return (
+            group.column("time", "time", "float64", float("nan"))
+            .read(start, stop)
+            .astype(np.float64, copy=False)
+        )

@@ -1,0 +1,197 @@
+"""Shards as the archive stores them, and how two are compared.
+
+A stored shard is the body received, then a trailer with the chunk's stamps, then the index padded to
+``chunk_size`` entries. The trailer is a zstd skippable frame that every Zarr reader passes over. It stands
+inside the file, not beside it, so that pixels, frame count and stamps become durable in one rename: no
+crash can come between them, and everything else in the group can be made again from these files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.errors import ShardError
+from atomstream.server.archive.records import ChunkStamps, ShardTicket
+from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
+
+Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Verdict: TypeAlias = Literal["equal", "different", "damaged"]
+
+_TRAILER: Final = struct.Struct("<II4s4I5dQI")
+_MAGIC: Final = 0x184D2A5B  # the skippable magic after the one of per-frame data (RFC 8878, 3.1.2)
+_TAG: Final = b"ATS1"
+_WINDOW: Final = 1 << 20
+
+
+class Trailer(NamedTuple):
+    """What the archive adds to a shard: stamps, and the length and CRC-32C of the body received."""
+
+    stamps: ChunkStamps
+    nbytes: int
+    crc32c: int
+
+
+class ShardFile:
+    """A checked shard in a file, read window by window.
+
+    It is not mapped: in a map a disk's I/O error is a SIGBUS that ends the whole server. ``slots`` is the
+    stream's ``chunk_size`` for a stored shard, None for a body as received.
+
+    Raises:
+        ShardError: index or per-frame data are malformed.
+    """
+
+    def __init__(self, path: Path, dims: Dims, dtype: DtypeName, slots: int | None = None) -> None:
+        self._file: BinaryIO = path.open("rb")
+        try:
+            nbytes = os.fstat(self._file.fileno()).st_size
+            self.layout = ShardLayout.fetch(self.fetch, nbytes, dims, dtype, slots)
+        except BaseException:
+            self._file.close()
+            raise
+        self.content_nbytes = nbytes - index_nbytes(slots or dims[0]) - (_trailer_nbytes() if slots else 0)
+
+    def __enter__(self) -> ShardFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self._file.close()
+
+    def fetch(self, offset: int, nbytes: int) -> bytes:
+        """Those bytes of the file, fewer where it ends."""
+        self._file.seek(offset)
+        return self._file.read(nbytes)
+
+    def frames(self, only: range | None = None) -> Iterator[tuple[int, Frame]]:
+        """(k, read-only (H, W)) of each frame or of those in ``only``, the absent ones black.
+
+        Raises:
+            ShardError: a frame is damaged.
+        """
+        wanted = only if only is not None else range(self.layout.dims[0])
+        black: Frame = np.zeros(self.layout.dims[1:], dtype=self.layout.dtype)
+        black.setflags(write=False)
+        expected = iter(wanted)
+        for k, frame in iter_frames(self.fetch, self.layout, wanted):
+            for absent in expected:
+                if absent == k:
+                    break
+                yield absent, black
+            yield k, frame
+        for absent in expected:
+            yield absent, black
+
+
+def seal(body: Path, ticket: ShardTicket, crc32c: int) -> None:
+    """Turn a checked body into a stored shard, in place, and sync it."""
+    n, slots = ticket.dims[0], ticket.chunk_size
+    with body.open("r+b") as file:
+        nbytes = file.seek(0, os.SEEK_END)
+        content = nbytes - index_nbytes(n)
+        file.seek(content)
+        index = np.frombuffer(file.read(n * 16), dtype="<u8").reshape(n, 2)
+        file.seek(content)
+        file.write(_pack_trailer(ticket, nbytes, crc32c))
+        file.write(pack_index(pad_index(index, slots)))
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
+    """The trailer of a stored shard, per-frame data included.
+
+    Raises:
+        ShardError: there is none, or it is damaged.
+    """
+    with path.open("rb") as file:
+        place = file.seek(0, os.SEEK_END) - index_nbytes(slots) - _trailer_nbytes()
+        if place < 0:
+            raise ShardError(f"{path} is too short to be a stored shard.")
+        file.seek(place)
+        trailer = _unpack_trailer(file.read(_trailer_nbytes()), path)
+    with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
+        return trailer._replace(stamps=dataclasses.replace(trailer.stamps, meta=shard.layout.meta))
+
+
+def compare(stored: Path, new: ShardFile, slots: int) -> Verdict:
+    """Whether the shard at ``stored`` holds the frames of ``new``: bytes first, then pixels.
+
+    ``"damaged"`` where the stored one can't be read any more, so that an upload may heal it.
+
+    Raises:
+        ShardError: ``new`` is damaged.
+    """
+    dims, dtype = new.layout.dims, new.layout.dtype
+    try:
+        if read_trailer(stored, dtype, slots).stamps.dims != dims:
+            return "different"
+        old = ShardFile(stored, dims, dtype, slots)
+    except ShardError:
+        return "damaged"
+    with old:
+        return "equal" if _same_bytes(old, new) else _compare_frames(old, new)
+
+
+def _same_bytes(old: ShardFile, new: ShardFile) -> bool:
+    if old.content_nbytes != new.content_nbytes or not np.array_equal(old.layout.index, new.layout.index):
+        return False
+    windows = range(0, old.content_nbytes, _WINDOW)
+    sizes = (min(_WINDOW, old.content_nbytes - start) for start in windows)
+    return all(old.fetch(start, n) == new.fetch(start, n) for start, n in zip(windows, sizes, strict=True))
+
+
+def _compare_frames(old: ShardFile, new: ShardFile) -> Verdict:
+    known = old.frames()
+    for _, frame in new.frames():
+        try:
+            _, before = next(known)
+        except ShardError:
+            return "damaged"
+        if not np.array_equal(before, frame):
+            return "different"
+    return "equal"
+
+
+def _trailer_nbytes() -> int:
+    return _TRAILER.size + 4
+
+
+def _pack_trailer(ticket: ShardTicket, nbytes: int, crc32c: int) -> bytes:
+    times = (ticket.fps, ticket.start_unix_ms, ticket.end_unix_ms)
+    clock = (ticket.clock_offset_ms, ticket.clock_uncertainty_ms)
+    packed = _TRAILER.pack(
+        _MAGIC,
+        _trailer_nbytes() - 8,
+        _TAG,
+        *ticket.dims,
+        ticket.chunk_size,
+        *times,
+        *(math.nan if value is None else value for value in clock),
+        nbytes,
+        crc32c,
+    )
+    return packed + struct.pack("<I", google_crc32c.value(packed))
+
+
+def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
+    packed, check = raw[: _TRAILER.size], raw[_TRAILER.size :]
+    if len(check) != 4 or struct.unpack("<I", check)[0] != google_crc32c.value(packed):
+        raise ShardError(f"{path} has no whole trailer: it is damaged, or not ours.")
+    _, _, tag, n, height, width, _, fps, start, end, offset, doubt, nbytes, crc = _TRAILER.unpack(packed)
+    if tag != _TAG:
+        raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
+    offset, doubt = (None if math.isnan(value) else value for value in (offset, doubt))
+    return Trailer(ChunkStamps((n, height, width), fps, start, end, offset, doubt), nbytes, crc)

@@ -1,0 +1,128 @@
+"""The arrays beside ``frames`` that say when each frame was captured, and which frames there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from atomstream.index_ranges import parse_ranges
+from atomstream.server.archive.column import Values
+from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.zarr_group import ZarrGroup
+
+ORIGIN: Final = "start_unix_ms"
+"""The attribute of ``time`` that holds the UTC milliseconds its seconds count from."""
+COUNTS: Final = "chunk_frames"
+SYNCED: Final = "synced_chunks"
+"""The attribute of ``chunk_frames`` that lists the chunks, as ``"0-5,9"``, whose stamps were synced to the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Spec:
+    name: str
+    dimension: str
+    dtype: str
+    fill: float
+    about: dict[str, str]
+    values: Callable[[ChunkStamps, float], Sequence[Any] | Values | None]
+
+
+def _one(value: float | None) -> list[float] | None:
+    return None if value is None else [value]
+
+
+_SPECS: Final = (
+    _Spec("time", "time", "float64", math.nan, {"units": "s", "long_name": "capture time since the start"},
+          lambda stamps, origin: (stamps.times_unix_ms() - origin) / 1000.0),
+    _Spec("frame_id", "time", "int64", -1, {"long_name": "the camera's frame counter; -1: not known"},
+          lambda stamps, _: stamps.meta.ids),
+    _Spec("angle_deg", "time", "float64", math.nan, {"units": "degree", "long_name": "manipulator angle"},
+          lambda stamps, _: stamps.meta.angles_deg),
+    _Spec("chunk_start_unix_ms", "chunk", "float64", math.nan, {"units": "ms", "long_name": "UTC of first frame"},
+          lambda stamps, _: _one(stamps.start_unix_ms)),
+    _Spec("chunk_clock_offset_ms", "chunk", "float64", math.nan,
+          {"units": "ms", "long_name": "offset of the host's clock, added to the stamps already"},
+          lambda stamps, _: _one(stamps.clock_offset_ms)),
+    _Spec("chunk_clock_uncertainty_ms", "chunk", "float64", math.nan, {"units": "ms"},
+          lambda stamps, _: _one(stamps.clock_uncertainty_ms)),
+    _Spec("chunk_frames", "chunk", "int32", 0, {"long_name": "frames stored of each chunk; 0: missing"},
+          lambda stamps, _: [stamps.dims[0]]),
+)  # fmt: skip
+NAMES: Final = frozenset(spec.name for spec in _SPECS)
+_ALWAYS: Final = ("time", "chunk_start_unix_ms", COUNTS)
+
+
+def write_stamps(
+    group: ZarrGroup, chunk_size: int, origin_ms: float, chunks: Mapping[int, ChunkStamps | None]
+) -> dict[str, list[Path]]:
+    """Write the stamps of ``chunks`` into the columns; None for a chunk that is no longer there.
+
+    Every reader sees them at once; returns the files of each column that :func:`sync_stamps` has to make last.
+    Optional columns (ids, angles, clock) come into being with the first chunk that has them.
+
+    Raises:
+        OSError: the disk's; writing again is harmless.
+    """
+    touched: dict[str, list[Path]] = {}
+    for spec in _SPECS:
+        given = {
+            index: None if stamps is None else spec.values(stamps, origin_ms)
+            for index, stamps in chunks.items()
+        }
+        wanted = spec.name in _ALWAYS or any(values is not None for values in given.values())
+        if not (wanted or group.has(spec.name)):
+            continue
+        width = chunk_size if spec.dimension == "time" else 1
+        column = group.column(spec.name, spec.dimension, spec.dtype, spec.fill, spec.about)
+        pieces = ((index * width, _padded(values, width, spec)) for index, values in given.items())
+        touched[spec.name] = column.put(pieces)
+    group.documents["time"]["attributes"][ORIGIN] = origin_ms
+    group.documents[COUNTS]["attributes"].setdefault(SYNCED, "")
+    return touched
+
+
+def sync_stamps(group: ZarrGroup, touched: Mapping[str, Iterable[Path]], stored: str) -> None:
+    """Have the files ``touched`` by :func:`write_stamps` on the disk, and note that they hold the chunks ``stored``.
+
+    Raises:
+        OSError: the disk's; syncing again is harmless.
+    """
+    for name, paths in touched.items():
+        group.sync_files(name, paths)
+    group.documents[COUNTS]["attributes"][SYNCED] = stored
+    for name in filter(group.has, NAMES):
+        group.write_document(name)
+
+
+def _padded(values: Sequence[Any] | Values | None, width: int, spec: _Spec) -> Values:
+    # To the chunk's full width, so that a chunk stored anew leaves nothing of the one before.
+    full: Values = np.full(width, spec.fill, dtype=spec.dtype)
+    if values is not None:
+        full[: len(values)] = values
+    return full
+
+
+def recorded_origin(group: ZarrGroup) -> float | None:
+    """The origin of ``time``, None where it, or a column that must be there, is missing."""
+    if not all(group.has(name) for name in _ALWAYS):
+        return None
+    origin = group.documents["time"].get("attributes", {}).get(ORIGIN)
+    return float(origin) if isinstance(origin, (int, float)) else None
+
+
+def recorded_chunks(group: ZarrGroup) -> tuple[dict[int, int], set[int]]:
+    """Index -> number of frames, as the column ``chunk_frames`` has it; and of these the indices that were synced.
+
+    Of the others a power cut may have kept one column and not the next.
+    """
+    found: dict[int, int] = {}
+    for start, values in group.stored(COUNTS):
+        (places,) = np.nonzero(values)
+        found.update(zip((places + start).tolist(), values[places].tolist(), strict=True))
+    synced = group.documents[COUNTS].get("attributes", {}).get(SYNCED)
+    return found, set(found) if synced is None else set(found).intersection(parse_ranges(synced))

@@ -1,0 +1,1 @@
+"""Names and streams in a database that can be rebuilt from the files."""

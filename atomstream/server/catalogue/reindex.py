@@ -1,0 +1,175 @@
+"""Making the catalogue from the files: all of it, or what a crash left different between the two."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from atomstream.errors import AtomstreamError
+from atomstream.protocol import name_key
+from atomstream.server.archive.metadata import NamedId, StreamAbout, read_about
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.catalogue.catalogue import project_row, put_tracking, sample_row, tag_row
+from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag
+from atomstream.server.catalogue.names_log import (
+    Journal,
+    Line,
+    ProjectMade,
+    SampleMade,
+    SampleTracked,
+    TagMade,
+)
+from atomstream.server.catalogue.streams_table import Entries, put_stream
+from atomstream.server.data_dir import own_data_dir
+
+# Samples, tags and projects as the files tell them: the journal first, then what streams remember.
+
+Made: TypeAlias = SampleMade | TagMade | ProjectMade
+
+
+class KnownNames:
+    """Collects names by id, and puts those into the tables that lack there."""
+
+    def __init__(self) -> None:
+        self._made: dict[type[Made], dict[str, Made]] = {SampleMade: {}, TagMade: {}, ProjectMade: {}}
+        self._tracked: dict[tuple[str, str], SampleTracked] = {}
+
+    @classmethod
+    def read(cls, data_dir: Path) -> KnownNames:
+        """What the journal of ``data_dir`` says; blocking."""
+        names = cls()
+        for line in Journal(data_dir).lines():
+            names._add(line)
+        return names
+
+    def _add(self, line: Line) -> None:
+        if isinstance(line, SampleTracked):
+            # Kept in the order of the last word on each, for the last active one of a project counts.
+            self._tracked.pop((line.project_id, line.sample_id), None)
+            self._tracked[line.project_id, line.sample_id] = line
+        else:
+            self._made[type(line)].setdefault(line.id, line)
+
+    def learn(self, about: StreamAbout) -> None:
+        """Take from a stream what the journal lacks (it was lost, or the folder came from elsewhere)."""
+        if about.sample:
+            self._learn(SampleMade, about.sample, about.made)
+        if about.project:
+            self._learn(ProjectMade, about.project, about.made)
+        for tag in about.tags:
+            self._learn(TagMade, tag, about.made)
+
+    def _learn(self, kind: type[Made], named: NamedId, made: str) -> None:
+        known = self._made[kind]
+        if named.id in known:
+            return
+        keys = {name_key(line.name) for line in known.values()}
+        # A name can belong to one id only; a second one stays found by its id, and its name says so.
+        name = f"{named.name} ({named.id[:8]})" if name_key(named.name) in keys else named.name
+        known[named.id] = kind(id=named.id, name=name, made=made)
+
+    async def put(self, session: AsyncSession) -> None:
+        """Add to the tables what they lack."""
+        samples = set(await session.scalars(select(Sample.id)))
+        tags = set(await session.scalars(select(Tag.id)))
+        projects = set(await session.scalars(select(Project.id)))
+        for line in (line for made in self._made.values() for line in made.values()):
+            if isinstance(line, SampleMade) and line.id not in samples:
+                session.add(sample_row(line))
+            elif isinstance(line, TagMade) and line.id not in tags:
+                session.add(tag_row(line))
+            elif isinstance(line, ProjectMade) and line.id not in projects:
+                session.add(project_row(line))
+        await session.flush()
+        for tracking in self._tracked.values():
+            await put_tracking(session, tracking)
+
+
+log = logging.getLogger("atomstream.server")
+
+UNSETTLED = ("stream_active", "stream_interrupted", "stream_finalizing")
+
+Found: TypeAlias = tuple[StreamAbout, int]
+"""A stream and its archive's length in frames."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexReport:
+    """How much the catalogue holds after it was made from the files."""
+
+    streams: int
+    samples: int
+    tags: int
+    projects: int
+
+
+async def reindex(data_dir: Path) -> ReindexReport:
+    """Rebuild the catalogue of ``data_dir`` from its files; no server may run on it meanwhile.
+
+    Raises:
+        ConfigError: a server runs on it, or it is no data folder.
+    """
+    with own_data_dir(data_dir, must_exist=True):
+        database = await Database.open(data_dir)
+        try:
+            await database.clear()
+            await catch_up(database, data_dir)
+            return await _count(database)
+        finally:
+            await database.close()
+
+
+async def catch_up(database: Database, data_dir: Path) -> None:
+    """Bring the tables to what the files say, looking only at streams that may differ.
+
+    Those are the ones not in the tables, and the ones that were not settled when the server stopped: only
+    these can have changed after their last line was written.
+    """
+    entries, streams_dir = Entries(database), data_dir / "streams"
+    on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
+    known = await entries.all_ids()
+    changed = (on_disk - known) | (on_disk & set(await entries.with_status(*UNSETTLED)))
+    found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, sorted(changed))))
+    names = await asyncio.to_thread(KnownNames.read, data_dir)
+    async with database.writing() as session:
+        await _fill(session, names, found)
+    await entries.remove(sorted(known - on_disk))
+
+
+async def _fill(session: AsyncSession, names: KnownNames, found: Iterable[Found]) -> None:
+    for about, _ in found:
+        names.learn(about)
+    await names.put(session)
+    for about, n_frames in found:
+        await put_stream(session, about, n_frames)
+
+
+def _stream_ids(streams_dir: Path) -> set[str]:
+    return {path.name for path in streams_dir.iterdir() if (path / "stream.json").exists()}
+
+
+def _read_streams(streams_dir: Path, data_ids: Iterable[str]) -> Iterator[Found]:
+    for data_id in data_ids:
+        try:
+            archive = StreamArchive.open(streams_dir / data_id)
+            yield read_about(archive.about), archive.n_frames()
+        except (AtomstreamError, OSError, msgspec.MsgspecError) as error:
+            # One damaged folder must not take the others off the list.
+            log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
+
+
+async def _count(database: Database) -> ReindexReport:
+    async with database.reading() as session:
+        sizes = [
+            await session.scalar(select(func.count()).select_from(kind)) or 0
+            for kind in (Stream, Sample, Tag, Project)
+        ]
+    return ReindexReport(*sizes)

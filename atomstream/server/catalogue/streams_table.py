@@ -1,0 +1,215 @@
+"""The catalogue's lines about streams: written from their files, searched as the protocol asks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Update, case, delete, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from atomstream.protocol import name_key
+from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.catalogue.catalogue import OWNER
+from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, moment
+
+SOURCE_TYPE = "rheed"
+GROWN_PERIOD_S = 0.5
+TAGS_AT_ONCE = 500
+"""Streams whose tags one statement asks for: a list of ids has a limit in SQLite."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntryFilter:
+    """Which streams are asked for; an empty field asks nothing. Lengths in s, moments as the tables have them."""
+
+    keywords: tuple[str, ...] = ()
+    data_ids: tuple[str, ...] = ()
+    sample_ids: tuple[str, ...] = ()
+    project_ids: tuple[str, ...] = ()
+    data_types: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    growth_length: tuple[float | None, float | None] = (None, None)
+    uploaded: tuple[str | None, str | None] = (None, None)
+    updated: tuple[str | None, str | None] = (None, None)
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as SQL; all values are bound, none is part of a statement."""
+        found: list[ColumnElement[bool]] = [_mentions(name_key(word)) for word in self.keywords]
+        for column, values in (
+            (Stream.data_id, self.data_ids),
+            (Stream.sample_id, self.sample_ids),
+            (Stream.project_id, self.project_ids),
+            (Stream.status, self.statuses),
+        ):
+            if values:
+                found.append(column.in_(values))
+        if self.data_types and not {SOURCE_TYPE, "all"} & set(self.data_types):
+            found.append(Stream.data_id.is_(None))
+        found += _within(Stream.n_frames / Stream.fps, self.growth_length)
+        found += _within(Stream.made, self.uploaded)
+        return found + _within(Stream.last_updated, self.updated)
+
+
+def _mentions(key: str) -> ColumnElement[bool]:
+    tagged = (
+        select(StreamTag.data_id)
+        .join(Tag, Tag.id == StreamTag.tag_id)
+        .where(StreamTag.data_id == Stream.data_id, func.instr(Tag.name_key, key) > 0)
+    )
+    by_name = func.instr(Stream.name_key, key) > 0
+    return or_(by_name, func.instr(func.coalesce(Sample.name_key, ""), key) > 0, tagged.exists())
+
+
+def _within(column: Any, bounds: tuple[Any, Any]) -> list[ColumnElement[bool]]:
+    low, high = bounds
+    return [*([column >= low] if low is not None else []), *([column <= high] if high is not None else [])]
+
+
+class Entries:
+    """Reads and writes the lines of streams."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._grown: dict[str, tuple[int, str]] = {}
+        self._grown_at = -math.inf
+
+    async def put(self, about: StreamAbout) -> None:
+        """Write the line of one stream, new or changed, from what its files say."""
+        await self._write_grown()  # before the status may become one in which a start looks at no length
+        async with self._db.writing() as session:
+            await put_stream(session, about)
+
+    async def note_chunk(self, data_id: str, n_frames: int) -> None:
+        """A chunk was stored, and the archive reaches to ``n_frames``.
+
+        Written at most twice a second, and before anybody reads it: forty statements a second would cost the loop
+        more than the chunks. What a killed server had not written, its next start finds in the files.
+        """
+        before, _ = self._grown.get(data_id, (0, ""))
+        self._grown[data_id] = (max(before, n_frames), moment())
+        if time.monotonic() - self._grown_at >= GROWN_PERIOD_S:
+            await self._write_grown()
+
+    async def _write_grown(self) -> None:
+        self._grown_at = time.monotonic()
+        grown, self._grown = self._grown, {}
+        if not grown:
+            return
+        try:
+            async with self._db.writing() as session:
+                for data_id, (n_frames, at) in grown.items():
+                    await session.execute(_growth(data_id, n_frames, at))
+        except BaseException:
+            for data_id, (n_frames, at) in grown.items():
+                later = self._grown.get(data_id, (0, at))
+                self._grown[data_id] = (max(later[0], n_frames), later[1])
+            raise
+
+    async def known(self, data_ids: Sequence[str]) -> set[str]:
+        """Those of ``data_ids`` that are streams."""
+        async with self._db.reading() as session:
+            return set(await session.scalars(select(Stream.data_id).where(Stream.data_id.in_(data_ids))))
+
+    async def with_status(self, *statuses: str) -> list[str]:
+        """The streams in one of these statuses."""
+        async with self._db.reading() as session:
+            query = select(Stream.data_id).where(Stream.status.in_(statuses))
+            return list(await session.scalars(query))
+
+    async def all_ids(self) -> set[str]:
+        """All streams of the catalogue."""
+        async with self._db.reading() as session:
+            return set(await session.scalars(select(Stream.data_id)))
+
+    async def remove(self, data_ids: Sequence[str]) -> None:
+        """Forget lines whose streams' files are gone."""
+        async with self._db.writing() as session:
+            await session.execute(delete(StreamTag).where(StreamTag.data_id.in_(data_ids)))
+            await session.execute(delete(Stream).where(Stream.data_id.in_(data_ids)))
+
+    async def search(self, wanted: EntryFilter) -> list[dict[str, Any]]:
+        """The streams that ``wanted`` describes, newest first, as the protocol lists them."""
+        await self._write_grown()
+        async with self._db.reading() as session:
+            rows = (await session.execute(_entry_query(wanted))).all()
+            tags = await _tags_of(session, [stream.data_id for stream, _, _ in rows])
+        return [
+            _entry(stream, sample, project, tags.get(stream.data_id, [])) for stream, sample, project in rows
+        ]
+
+
+def _growth(data_id: str, n_frames: int, at: str) -> Update:
+    longer = case((Stream.n_frames < n_frames, n_frames), else_=Stream.n_frames)
+    return update(Stream).where(Stream.data_id == data_id).values(n_frames=longer, last_updated=at)
+
+
+def _entry_query(wanted: EntryFilter) -> Select[Stream, str, str]:
+    joined = (
+        select(Stream, Sample.name, Project.name)
+        .outerjoin(Sample, Sample.id == Stream.sample_id)
+        .outerjoin(Project, Project.id == Stream.project_id)
+    )
+    return joined.where(*wanted.conditions()).order_by(Stream.made.desc(), Stream.data_id)
+
+
+async def put_stream(session: AsyncSession, about: StreamAbout, n_frames: int | None = None) -> None:
+    """Write one stream's line; ``n_frames`` None leaves the length that is known."""
+    row = Stream(
+        data_id=about.data_id,
+        name=about.name,
+        name_key=name_key(about.name),
+        status=about.status,
+        fps=about.fps,
+        rpm=about.rotations_per_min,
+        azimuth_label=about.azimuth_label,
+        project_id=about.project.id if about.project else None,
+        sample_id=about.sample.id if about.sample else None,
+        made=about.made,
+        last_updated=about.last_updated,
+    )
+    if n_frames is not None:
+        row.n_frames = n_frames
+    await session.merge(row)
+    await session.flush()
+    await session.execute(delete(StreamTag).where(StreamTag.data_id == about.data_id))
+    session.add_all([StreamTag(data_id=about.data_id, tag_id=tag.id) for tag in about.tags])
+
+
+async def _tags_of(session: AsyncSession, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+    query = select(StreamTag.data_id, Tag.id, Tag.name).join(Tag, Tag.id == StreamTag.tag_id)
+    found: dict[str, list[dict[str, str]]] = {}
+    for first in range(0, len(data_ids), TAGS_AT_ONCE):
+        some = StreamTag.data_id.in_(data_ids[first : first + TAGS_AT_ONCE])
+        for data_id, tag_id, name in await session.execute(query.where(some).order_by(Tag.name_key)):
+            found.setdefault(data_id, []).append({"id": tag_id, "name": name})
+    return found
+
+
+def _entry(
+    row: Stream, sample_name: str | None, project_name: str | None, tags: list[dict[str, str]]
+) -> dict[str, Any]:
+    return {
+        "data_id": row.data_id,
+        "char_source_type": SOURCE_TYPE,
+        "raw_name": row.name,
+        "pipeline_status": row.status,
+        "upload_datetime": row.made,
+        "last_updated": row.last_updated,
+        "collected_datetime": row.made,
+        "growth_length": row.n_frames / row.fps,
+        "physical_sample_id": row.sample_id,
+        "physical_sample_name": sample_name,
+        "projects": [{"id": row.project_id, "name": project_name}] if row.project_id else [],
+        "tags": tags,
+        "owner_name": OWNER,
+        "file_metadata": {
+            "fps_capture_rate": row.fps,
+            "rotations_per_min": row.rpm,
+            "azimuth_label": row.azimuth_label,
+            "n_frames": row.n_frames,
+        },
+    }

@@ -1,0 +1,1 @@
+"""HTTP building blocks: keys, origin checks, requests, responses, upload URLs."""

@@ -1,0 +1,109 @@
+"""Who may talk to the server: API keys, kept hashed, compared in constant time, never logged."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from atomstream.config import OUR_KEY_PREFIX
+from atomstream.errors import ConfigError
+from atomstream.server.http.responses import RefusedError
+from atomstream.system.files import write_private
+
+KEYS_FILE = "keys.json"
+HEADER = "X-API-KEY"
+
+
+class StoredKey(msgspec.Struct, frozen=True):
+    """What is kept of a key: its hash (hex SHA-256) and when it was made."""
+
+    sha256: str
+    made: str
+
+
+def fingerprint(key: str) -> bytes:
+    """What a key is known by.
+
+    A plain SHA-256 is enough where a password would need a slow hash: our keys hold 256 random bits, so that
+    nobody finds one by trying; a slow hash would only slow each request down.
+    """
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def ensure_key(data_dir: Path) -> str | None:
+    """Make the first key of ``data_dir`` and return it, the only time that it is seen; None where one exists."""
+    if _read_keys(data_dir):
+        return None
+    key = OUR_KEY_PREFIX + secrets.token_urlsafe(32)
+    stored = StoredKey(sha256=fingerprint(key).hex(), made=datetime.now(UTC).isoformat())
+    write_private(data_dir / KEYS_FILE, msgspec.json.encode([stored]))
+    return key
+
+
+def _read_keys(data_dir: Path) -> list[StoredKey]:
+    path = data_dir / KEYS_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[StoredKey])
+    except FileNotFoundError:
+        return []
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"The key file {path} can't be read ({error}). Remove it to have a new key made at the next start."
+        ) from None
+
+
+class KeyRing:
+    """The keys that open this server: those of its folder, or the one it was given."""
+
+    def __init__(self, fingerprints: list[bytes]) -> None:
+        self._fingerprints = fingerprints
+
+    @classmethod
+    def load(cls, data_dir: Path, fixed: str | None) -> KeyRing:
+        """``fixed`` alone where given, else what ``data_dir`` keeps."""
+        if fixed:
+            return cls([fingerprint(fixed)])
+        return cls([bytes.fromhex(key.sha256) for key in _read_keys(data_dir)])
+
+    def opens(self, presented: str) -> bool:
+        """Whether ``presented`` is one of the keys; takes the same time wherever they differ."""
+        return self.knows(fingerprint(presented))
+
+    def knows(self, mark: bytes) -> bool:
+        """The same of a key of which only the :func:`fingerprint` is at hand."""
+        # Summed, for `any` would stop at the first match and tell by its time which key it was.
+        return sum(hmac.compare_digest(mark, known) for known in self._fingerprints) > 0
+
+
+def require_key(
+    keys: KeyRing, public: frozenset[Any], instead: Callable[[web.Request], bool] = lambda _: False
+) -> Any:
+    """A middleware that asks for a key at every handler but the ``public`` ones, unknown paths included.
+
+    Where a request has none, ``instead`` may vouch for it: a browser's session does.
+    """
+
+    @web.middleware
+    async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+        presented = request.headers.get(HEADER)
+        if request.match_info.handler not in public and (presented or not instead(request)):
+            _check(keys, presented)
+        return await handler(request)
+
+    return check_key
+
+
+def _check(keys: KeyRing, presented: str | None) -> None:
+    if not presented:
+        raise RefusedError(401, f"An API key is needed: send it in the header {HEADER}.")
+    if not keys.opens(presented):
+        raise RefusedError(401, "The API key is wrong: this server does not know it.")

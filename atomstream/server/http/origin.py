@@ -1,0 +1,93 @@
+"""The guard at the door against a browser that was talked into calling us.
+
+A page of some other site can make the lab's browser send requests here, and by DNS rebinding even under a
+name of its own. So a request's Host must be a name of ours, and its Origin, where it has one, the same.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from atomstream.server.http.responses import RefusedError
+from atomstream.server.settings import ServerSettings
+
+
+class HostGuard:
+    """Knows the names of this server.
+
+    Names: the one it is bound to, loopback's, those configured. Bound to all addresses, also the machine's
+    own name and any literal address: rebinding needs a name of the attacker's, which an address is not.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._names = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
+        if settings.public_url:
+            self._names.add((urlsplit(settings.public_url).hostname or "").lower())
+        self._any_address = _is_wildcard(settings.host)
+        if self._any_address:
+            self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+
+    def knows(self, host: str) -> bool:
+        """Whether the Host header ``host`` (with or without a port) names this server."""
+        name = _bare_name(host)
+        if name is None:
+            return False
+        address = _address(name)
+        if address is not None and (address.is_loopback or self._any_address):
+            return True
+        return name in self._names
+
+
+def guard_origin(guard: HostGuard) -> Any:
+    """A middleware that refuses foreign Host and Origin headers, before anything else is looked at."""
+
+    @web.middleware
+    async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
+        host = request.headers.get("Host", "")
+        if not guard.knows(host):
+            raise RefusedError(
+                403,
+                "The Host header names another server. If clients know this one by that name, start it "
+                "with that name among its allowed hosts.",
+            )
+        origin = request.headers.get("Origin")
+        if origin is not None and not _same_origin(origin, host):
+            raise RefusedError(403, "Requests from pages of other sites are not taken (Origin).")
+        return await handler(request)
+
+    return check_origin
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
+
+
+def _bare_name(host: str) -> str | None:
+    try:
+        parts = urlsplit(f"//{host}")
+        valid = parts.netloc == host and "@" not in host and parts.port is not False
+    except ValueError:
+        return None
+    return parts.hostname if valid else None
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
+def _is_wildcard(host: str) -> bool:
+    address = _address(host)
+    return address is not None and address.is_unspecified

@@ -1,0 +1,112 @@
+"""Reading JSON bodies: bounded in bytes, time and depth, into msgspec structs."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Annotated, TypeAlias, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from atomstream.server.http.responses import RefusedError
+from atomstream.server.settings import MAX_JSON_BYTES
+
+T = TypeVar("T")
+
+JSON_DEADLINE_S = 15.0
+"""For the whole of a JSON body: aiohttp itself would wait for the rest of one for ever."""
+
+
+async def read_json(request: web.Request, kind: type[T], *, strings: bool = False) -> T:
+    """The body of ``request`` as ``kind``; ``strings`` takes numbers written as strings.
+
+    Raises:
+        RefusedError: 400 not of that form, 408 too slow, 413 too long, 415 compressed.
+    """
+    data = await read_bounded(request)
+    try:
+        return msgspec.json.decode(data, type=kind, strict=not strings)
+    except RecursionError:
+        raise RefusedError(400, "The JSON body is nested too deeply.") from None
+    except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
+        raise RefusedError(400, f"The JSON body can't be taken: {error}.") from None
+
+
+async def read_bounded(request: web.Request) -> bytes:
+    """At most ``MAX_JSON_BYTES`` of body, within ``JSON_DEADLINE_S``."""
+    refuse_encoded(request)
+    if (request.content_length or 0) > MAX_JSON_BYTES:
+        raise RefusedError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+    try:
+        async with asyncio.timeout(JSON_DEADLINE_S):
+            return await _read_limited(request)
+    except TimeoutError:
+        raise RefusedError(408, f"The body did not arrive within {JSON_DEADLINE_S:g} s.") from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise RefusedError(400, "The body ended before its Content-Length.") from None
+
+
+async def _read_limited(request: web.Request) -> bytes:
+    data = bytearray()
+    while piece := await request.content.readany():
+        data += piece
+        if len(data) > MAX_JSON_BYTES:
+            raise RefusedError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+    return bytes(data)
+
+
+def refuse_encoded(request: web.Request) -> None:
+    """Bodies are taken as they are: a compressed one could unfold to any size.
+
+    Raises:
+        RefusedError: 415 where the request names a Content-Encoding.
+    """
+    if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise RefusedError(415, "Compressed bodies (Content-Encoding) are not taken; send it as it is.")
+
+
+# Names that people give to samples, tags and projects: what is taken, and when two are the same.
+
+MAX_NAME = 256
+
+
+def checked_name(name: str, what: str) -> str:
+    """``name`` without its outer blanks.
+
+    Raises:
+        RefusedError: 400 where nothing remains, or over ``MAX_NAME`` characters.
+    """
+    bare = name.strip()
+    if not bare:
+        raise RefusedError(400, f"The {what}'s name is empty.")
+    if len(bare) > MAX_NAME:
+        raise RefusedError(
+            400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are taken."
+        )
+    return bare
+
+
+# Ids in request bodies: UUIDs, told apart from any other text before they are looked up.
+
+UuidText: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)
+]
+"""A UUID as text. Kept as text, and compared in lower case, for that is what the tables hold."""
+
+
+def number(text: str | None, name: str, low: float, high: float) -> float | None:
+    """The number of a query's parameter, None where it is not given.
+
+    Raises:
+        RefusedError: 400, not a number or out of range.
+    """
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise RefusedError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:64]!r} is none.")
+    return value

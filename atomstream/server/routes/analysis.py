@@ -1,0 +1,181 @@
+"""Requests for results: how the analysis stands, the hosted service's series and azimuths, the waterfall."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import msgspec
+from aiohttp import web
+
+from atomstream.index_ranges import index_ranges
+from atomstream.results import unit_of
+from atomstream.server.context import desk_of
+from atomstream.server.http.requests import number, read_json
+from atomstream.server.http.responses import RefusedError, json_reply, refuse
+from atomstream.server.live.stream_results import Desk
+from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
+from atomstream.server.live.view_tracks import why_no_views
+
+MAX_LAST_N = 10_000_000
+
+
+class AzimuthChange(msgspec.Struct, frozen=True):
+    """The body that changes a view: what is left out stays."""
+
+    enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    label: Annotated[str, msgspec.Meta(max_length=256)] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+async def timeseries(request: web.Request) -> web.Response:
+    """``GET /rheed/timeseries/{data_id}/``."""
+    desk, query = await desk_of(request), read_query(request)
+    about, labels = desk.about, desk.inputs.labels()
+
+    def made() -> bytes:
+        series = series_by_angle(desk.store, query, about.rotations_per_min, about.azimuth_label, labels)
+        return msgspec.json.encode({"series_by_angle": series})
+
+    return json_body(await asyncio.to_thread(made))
+
+
+def json_body(body: bytes) -> web.Response:
+    """A reply of JSON that is encoded already."""
+    reply = json_reply(None)
+    reply.body = body
+    return reply
+
+
+def read_query(request: web.Request) -> SeriesQuery:
+    """What a query string asks for; raises RefusedError 400 for numbers that are none."""
+    query = request.query
+    last_n = number(query.get("last_n"), "last_n", 1, MAX_LAST_N)
+    names = [name for given in query.getall("property_names", ()) for name in given.split(",") if name]
+    return SeriesQuery(
+        last_n=None if last_n is None else int(last_n),
+        elapsed_s=number(query.get("elapsed_seconds"), "elapsed_seconds", 0.0, 1e9),
+        properties=tuple(names),
+        low_level=query.get("include_low_level_features", "").lower() in {"1", "true", "yes"},
+    )
+
+
+async def list_azimuths(request: web.Request) -> web.Response:
+    """``GET /rheed/{data_id}/azimuths``."""
+    desk = await desk_of(request)
+    about = desk.about
+    views = await asyncio.to_thread(
+        azimuths,
+        desk.store,
+        about.data_id,
+        about.rotations_per_min,
+        about.azimuth_label,
+        desk.inputs.labels(),
+    )
+    return json_reply(views)
+
+
+async def change_azimuth(request: web.Request) -> web.Response:
+    """``PATCH /rheed/{data_id}/azimuths/{view_id}``: its label, and whether it is listed among the series."""
+    desk, wanted = await desk_of(request), await read_json(request, AzimuthChange)
+    view_id, about = request.match_info["view_id"], desk.about
+
+    def views() -> dict[str, Any]:
+        listed = azimuths(
+            desk.store, about.data_id, about.rotations_per_min, about.azimuth_label, desk.inputs.labels()
+        )
+        return {view["view_id"]: view for view in listed}
+
+    if view_id not in await asyncio.to_thread(views):
+        raise RefusedError(404, f"Stream {about.data_id} has no view {view_id[:64]!r}.")
+    said = {
+        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET
+    }
+    await desk.say({"what": "azimuth", "view_id": view_id, "said": said})
+    return json_reply((await asyncio.to_thread(views))[view_id])
+
+
+async def analysis(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/analysis``: how it stands."""
+    return json_reply(await standing(await desk_of(request)))
+
+
+async def analyse(request: web.Request) -> web.Response:
+    """``POST /rheed/stream/{data_id}/analyse``: analyse a finished stream again."""
+    desk = await desk_of(request)
+    if not desk.archive.chunks():
+        return refuse(409, "Nothing of this stream is stored yet: there is nothing to analyse.")
+    if not desk.analyse_again():
+        return refuse(409, "This stream is being analysed; ask again when that has ended.")
+    return json_reply(await standing(desk), status=202)
+
+
+async def standing(desk: Desk) -> dict[str, Any]:
+    """All that ``GET .../analysis`` tells."""
+    store, about, archive, origin = desk.store, desk.about, desk.archive, desk.archive.origin_unix_ms
+    geometry = archive.geometry
+    columns = await asyncio.to_thread(archive.results.names)
+    events = [*store.events, *desk.inputs.events(origin)]
+    return {
+        "data_id": about.data_id,
+        "status": desk.status,
+        "why": "" if archive.chunks() else "no chunk is stored yet",
+        "seq": desk.feed.seq,
+        "origin_unix_ms": origin,
+        "fps": about.fps,
+        "rpm": about.rotations_per_min,
+        "chunk_size": geometry.chunk_size if geometry else None,
+        "height": geometry.height if geometry else None,
+        "width": geometry.width if geometry else None,
+        "dtype": geometry.dtype if geometry else None,
+        "frames_stored": archive.n_frames(),
+        "frames_analysed": store.analysed,
+        "backlog_chunks": desk.backlog,
+        "progress": desk.feed.progress,
+        "again": desk.runs_again,
+        "lacks": lacking(desk),
+        "newest_unix_ms": store.made_unix_ms,
+        **store.newest,
+        "views_why": views_why(desk),
+        "events": sorted(events, key=lambda event: event["time_ms_utc"] or 0.0),
+        "columns": {name: unit_of(name) for name in columns},
+        "regions": desk.inputs.last("regions", []),
+        "calibration": desk.inputs.last("calibration", {}),
+    }
+
+
+def views_why(desk: Desk) -> str:
+    """Why a turning sample has no views, empty where it has or does not turn."""
+    store, about = desk.store, desk.about
+    refined = store.newest["values"].get("rotation_rpm", {}).get("value")
+    rpm = about.rotations_per_min if refined is None else refined
+    return why_no_views(about.fps, rpm, store.analysed, len(store.newest["views"]))
+
+
+def lacking(desk: Desk) -> list[dict[str, Any]]:
+    """Stored chunks that the results lack, by the reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
+    why: dict[str, list[int]] = {}
+    for index, reason in sorted(desk.lacks.items()):
+        why.setdefault(reason, []).append(index)
+    return [
+        {"why": reason, "chunks": index_ranges(indices), "count": len(indices)}
+        for reason, indices in why.items()
+    ]
+
+
+async def profiles(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line."""
+    desk, line = await desk_of(request), request.query.get("line", "streaks")
+    waterfall = desk.store.waterfalls.get(line)
+    rows = await asyncio.to_thread(waterfall.rows) if waterfall is not None else None
+    if waterfall is None or rows is None or not len(rows):
+        raise RefusedError(404, f"There is no profile of a line {line[:64]!r} (yet).")
+    headers = {
+        "Atomstream-Rows": str(rows.shape[0]),
+        "Atomstream-Columns": str(rows.shape[1]),
+        "Atomstream-Start-S": repr(waterfall.start_s),
+        "Atomstream-Step-S": repr(waterfall.step_s),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+    body = rows.astype("<f4").tobytes()
+    return web.Response(body=body, headers=headers, content_type="application/octet-stream")

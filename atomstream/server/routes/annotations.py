@@ -1,0 +1,168 @@
+"""Requests in which a user says something of a stream: events and regions."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Final
+
+import msgspec
+from aiohttp import web
+
+from atomstream.analysis import Calibration
+from atomstream.config import MAX_RPM
+from atomstream.errors import ConfigError
+from atomstream.results import column_name
+from atomstream.server.context import desk_of
+from atomstream.server.http.requests import UuidText, read_json
+from atomstream.server.http.responses import RefusedError, json_reply
+
+MAX_REGIONS = 64
+
+Kind = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+UnixMs = Annotated[float, msgspec.Meta(ge=0.0, le=253402300799999.0)]
+
+
+class NewEvent(msgspec.Struct, frozen=True):
+    """The body that marks an event."""
+
+    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    kind: Kind = "note"
+    time_ms_utc: UnixMs | None = None
+    value: float | None = None
+    id: UuidText | None = None
+
+
+class BoxBody(msgspec.Struct, frozen=True, tag_field="type", tag="box"):
+    """A box: centre and size in px."""
+
+    name: str
+    x: float
+    y: float
+    width: float
+    height: float
+    tracked: bool = False
+
+
+class LineBody(msgspec.Struct, frozen=True, tag_field="type", tag="line"):
+    """A line from (x0, y0) to (x1, y1), averaged over ``width`` px."""
+
+    name: str
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    width: float = 1.0
+
+
+class RegionsBody(msgspec.Struct, frozen=True):
+    """The body that replaces the regions."""
+
+    regions: Annotated[list[BoxBody | LineBody], msgspec.Meta(max_length=MAX_REGIONS)]
+
+
+async def list_events(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/events``: the user's and the analysis', by time."""
+    desk = await desk_of(request)
+    events = [*desk.store.events, *desk.inputs.events(desk.archive.origin_unix_ms)]
+    return json_reply(sorted(events, key=lambda event: event["time_ms_utc"] or 0.0))
+
+
+async def mark_event(request: web.Request) -> web.Response:
+    """``POST /rheed/stream/{data_id}/events``."""
+    desk, wanted = await desk_of(request), await read_json(request, NewEvent)
+    if wanted.kind == "rotation" and not (wanted.value is not None and 0.0 <= wanted.value <= MAX_RPM):
+        raise RefusedError(400, f"A change of rotation has its rpm as `value`, from 0 to {MAX_RPM:g}.")
+    if wanted.value is not None and not math.isfinite(wanted.value):
+        raise RefusedError(400, "The value of an event must be a finite number.")
+    event = await desk.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
+    return json_reply(event)
+
+
+async def get_regions(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/regions``."""
+    desk = await desk_of(request)
+    regions = desk.inputs.last("regions", [])
+    boxes = [region["name"] for region in regions if region["type"] == "box"]
+    return json_reply(
+        {
+            "regions": regions,
+            "found": desk.found,
+            "columns": {name: column_name(f"region:{name}") for name in boxes},
+            "progress": desk.feed.progress,
+        }
+    )
+
+
+async def put_regions(request: web.Request) -> web.Response:
+    """``PUT /rheed/stream/{data_id}/regions``: replaces them all."""
+    desk, wanted = await desk_of(request), await read_json(request, RegionsBody)
+    plain: list[dict[str, Any]] = [msgspec.to_builtins(region) for region in wanted.regions]
+    try:
+        await desk.set_regions(plain)
+    except ConfigError as error:
+        raise RefusedError(400, f"{error}. Nothing was changed.") from None
+    return await get_regions(request)
+
+
+# The calibration of a stream: given when it is created, or set later.
+
+
+class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The body that sets the calibration; what is left out is not known."""
+
+    beam_energy: float | None = None
+    screen_sample_distance: float | None = None
+    px_per_mm: float | None = None
+    incidence_deg: float = 0.0
+    layer_thickness_nm: float | None = None
+    layer_unit: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "monolayer"
+    miller_n: float = 1.0
+    reference_spacing_px: float | None = None
+
+
+RANGES: Final = {
+    "beam_energy": (1.0, 200.0, "keV"),
+    "screen_sample_distance": (10.0, 5000.0, "mm"),
+    "px_per_mm": (0.1, 1000.0, "px/mm"),
+    "incidence_deg": (0.0, 15.0, "degrees"),
+    "layer_thickness_nm": (0.01, 100.0, "nm"),
+    "miller_n": (0.01, 100.0, ""),
+    "reference_spacing_px": (1.0, 10000.0, "px"),
+}
+"""What can be meant: wider than any RHEED chamber, narrow enough to catch eV for keV and Å for mm."""
+
+
+def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
+    """What was given, as plain values; raises RefusedError 400 for what can't be meant."""
+    plain: dict[str, Any] = msgspec.to_builtins(wanted)
+    _check_ranges(plain)
+    try:
+        Calibration(**plain)
+    except ConfigError as error:
+        raise RefusedError(400, f"{error}. Nothing was changed.") from None
+    return plain
+
+
+async def get_calibration(request: web.Request) -> web.Response:
+    """``GET /rheed/stream/{data_id}/calibration``."""
+    return json_reply((await desk_of(request)).inputs.last("calibration", {}))
+
+
+async def put_calibration(request: web.Request) -> web.Response:
+    """``PUT /rheed/stream/{data_id}/calibration``: from now on; a finished stream is analysed again with it."""
+    desk, wanted = await desk_of(request), await read_json(request, CalibrationBody)
+    plain = checked_calibration(wanted)
+    await desk.calibrate(plain)
+    return json_reply(plain)
+
+
+def _check_ranges(calibration: dict[str, Any]) -> None:
+    for name, (low, high, unit) in RANGES.items():
+        value = calibration.get(name)
+        if value is not None and not low <= value <= high:
+            raise RefusedError(
+                400,
+                f"calibration: {name} must lie from {low:g} to {high:g} {unit}".rstrip()
+                + f", not {value:g}. Nothing was changed.",
+            )

@@ -1,0 +1,168 @@
+"""Requests about samples, tags and projects."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+import msgspec
+from aiohttp import web
+from multidict import MultiMapping
+
+from atomstream.server.catalogue.catalogue import NameTakenError
+from atomstream.server.catalogue.database import Project, Sample, moment
+from atomstream.server.catalogue.streams_table import EntryFilter
+from atomstream.server.context import house_of
+from atomstream.server.http.requests import UuidText, checked_name, read_json
+from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.streams.registry import checked_id, unknown_stream
+
+
+class NewName(msgspec.Struct, frozen=True):
+    """The body that creates a sample or a tag."""
+
+    name: str
+
+
+class NewProject(msgspec.Struct, frozen=True):
+    """The body that creates a project; ``id`` lets a lab keep the id that it has elsewhere."""
+
+    name: str
+    id: UuidText | None = None
+
+
+class TrackingSample(msgspec.Struct, frozen=True):
+    """The body that puts a sample into a project."""
+
+    physical_sample_id: UuidText
+    set_active: bool = True
+
+
+async def list_samples(request: web.Request) -> web.Response:
+    """``GET /physical_samples/``."""
+    return json_reply(await house_of(request).catalogue.samples())
+
+
+async def create_sample(request: web.Request) -> web.Response:
+    """``POST /physical_samples/``; 409 with the existing one's id where the name is taken."""
+    name = checked_name((await read_json(request, NewName)).name, "sample")
+    try:
+        return json_reply({"id": await house_of(request).catalogue.add_sample(name)})
+    except NameTakenError as taken:
+        raise RefusedError(409, {"physical_sample_id": taken.existing_id}) from None
+
+
+async def list_tags(request: web.Request) -> web.Response:
+    """``GET /tags/``."""
+    return json_reply(await house_of(request).catalogue.tags())
+
+
+async def create_tag(request: web.Request) -> web.Response:
+    """``POST /tags/``; 400 where the name is taken."""
+    name = checked_name((await read_json(request, NewName)).name, "tag")
+    try:
+        return json_reply({"id": await house_of(request).catalogue.add_tag(name)})
+    except NameTakenError:
+        raise RefusedError(400, f"There is a tag named {name!r} already; GET /tags/ has its id.") from None
+
+
+async def list_projects(request: web.Request) -> web.Response:
+    """``GET /projects/``."""
+    return json_reply(await house_of(request).catalogue.projects())
+
+
+async def create_project(request: web.Request) -> web.Response:
+    """``POST /projects/``; 409 with the existing one's id where name or id are taken."""
+    wanted = await read_json(request, NewProject)
+    try:
+        added = await house_of(request).catalogue.add_project(checked_name(wanted.name, "project"), wanted.id)
+        return json_reply({"id": added})
+    except NameTakenError as taken:
+        raise RefusedError(409, {"project_id": taken.existing_id}) from None
+
+
+async def track_sample(request: web.Request) -> web.Response:
+    """``POST /projects/{project_id}/configuration/tracking_samples``."""
+    project_id = request.match_info["project_id"].lower()
+    wanted = await read_json(request, TrackingSample)
+    catalogue = house_of(request).catalogue
+    if not await catalogue.find(Project, [project_id]):
+        raise RefusedError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
+    if not await catalogue.find(Sample, [wanted.physical_sample_id]):
+        raise RefusedError(404, f"No physical sample {wanted.physical_sample_id!r} is known here.")
+    await catalogue.track(project_id, wanted.physical_sample_id, active=wanted.set_active)
+    return json_reply({"project_id": project_id, "physical_sample_id": wanted.physical_sample_id})
+
+
+# Requests that look for streams.
+
+Query = MultiMapping[str]
+
+
+async def list_entries(request: web.Request) -> web.Response:
+    """``GET /data_entries/`` with any of the protocol's filters."""
+    return json_reply(await house_of(request).entries.search(read_filter(request.query)))
+
+
+def read_filter(query: Query) -> EntryFilter:
+    """The filter that a query string means; parameters of the hosted service that mean nothing here are passed over.
+
+    Raises:
+        RefusedError: 400, a number or moment that is none.
+    """
+    return EntryFilter(
+        keywords=_texts(query, "keywords"),
+        data_ids=_ids(query, "data_ids"),
+        sample_ids=_ids(query, "physical_sample_ids"),
+        project_ids=_ids(query, "project_ids"),
+        data_types=_texts(query, "data_type"),
+        statuses=tuple(status for status in _texts(query, "status") if status != "all"),
+        growth_length=(_number(query, "growth_length_min"), _number(query, "growth_length_max")),
+        uploaded=(_moment(query, "upload_datetime_min"), _moment(query, "upload_datetime_max")),
+        updated=(_moment(query, "last_updated_min"), _moment(query, "last_updated_max")),
+    )
+
+
+def _texts(query: Query, name: str) -> tuple[str, ...]:
+    return tuple(filter(None, (value.strip() for value in query.getall(name, ()))))
+
+
+def _ids(query: Query, name: str) -> tuple[str, ...]:
+    return tuple(value.lower() for value in _texts(query, name))
+
+
+def _number(query: Query, name: str) -> float | None:
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise RefusedError(400, f"{name} must be a number of seconds; {text[:64]!r} is none.")
+    return number
+
+
+def _moment(query: Query, name: str) -> str | None:
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return moment(at if at.tzinfo else at.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        raise RefusedError(400, f"{name} must be a moment in ISO 8601; {text[:64]!r} is none.") from None
+
+
+async def single_frames(request: web.Request) -> web.Response:
+    """``GET /data_entries/video_single_frames/{data_id}``: streams have no single frames taken out."""
+    data_id = checked_id(request.match_info["data_id"])
+    if not await house_of(request).entries.known([data_id]):
+        raise unknown_stream(data_id)
+    return json_reply({"frames": []})
+
+
+async def no_image(request: web.Request) -> web.Response:
+    """``GET /rheed/images/{data_id}/frames/{n}``: there are none, see :func:`single_frames`."""
+    raise RefusedError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

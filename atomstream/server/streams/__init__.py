@@ -1,0 +1,1 @@
+"""Streams that are being received: registry, ingest, lifecycle, signals."""

@@ -1,0 +1,218 @@
+"""The body of a chunk: from the socket to a file in pieces, then checked and committed to the archive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, ParamSpec, TypeVar
+
+import google_crc32c
+from aiohttp import StreamReader, web
+
+from atomstream.server.archive.records import Committed, ShardTicket
+from atomstream.server.archive.stream_archive import Observe, StreamArchive
+from atomstream.server.http.requests import refuse_encoded
+from atomstream.server.http.responses import RefusedError
+from atomstream.server.settings import ServerSettings
+from atomstream.shard import encoded_bound, frame_nbytes
+
+# Running blocking work in threads so that a cancelled waiter never leaves it half overlapped.
+
+P = ParamSpec("P")
+
+T = TypeVar("T")
+
+
+async def run_in(
+    pool: ThreadPoolExecutor | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """``call(...)`` in a thread of ``pool`` (None: the loop's own).
+
+    A thread can't be cancelled: where the waiting task is, this first waits for the call to end, so that
+    nothing closes a file under a write or removes one under a commit.
+    """
+    future = asyncio.get_running_loop().run_in_executor(pool, lambda: call(*args, **kwargs))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await asyncio.wait([future])
+        raise
+
+
+WRITE_BYTES = 1 << 20
+"""How much is gathered before it goes to the disk: what an upload holds in memory, and a socket buffer more."""
+
+
+class Ingest:
+    """Takes bodies, ``max_uploads`` at once, and commits them in threads of its own.
+
+    Two pools: writing waits for the disk, decoding for the processor, and neither waits for the other.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._writers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-write")
+        self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
+        self._receiving: set[asyncio.Timeout] = set()
+        self._taken = 0
+        self._stopping = False
+
+    async def take(
+        self,
+        request: web.Request,
+        ticket: ShardTicket,
+        archive: StreamArchive,
+        observe: Observe | None = None,
+    ) -> Committed:
+        """Receive the body of ``request`` and commit it; what is refused or torn leaves no file behind.
+
+        ``observe`` sees the frames as they are decoded (see :meth:`StreamArchive.commit`).
+
+        Raises:
+            RefusedError: 4xx about the request, 503 at ``max_uploads`` or when stopping.
+            ShardError, ConflictError: about what the body holds.
+        """
+        length = checked_length(request, ticket)
+        if self._stopping or self._taken >= self._settings.max_uploads:
+            raise RefusedError(
+                503, "The server takes no more uploads at the moment.", headers={"Retry-After": "1"}
+            )
+        self._taken += 1
+        try:
+            return await self._take(request, ticket, archive, length, observe)
+        finally:
+            self._taken -= 1
+
+    async def _take(
+        self,
+        request: web.Request,
+        ticket: ShardTicket,
+        archive: StreamArchive,
+        length: int,
+        observe: Observe | None,
+    ) -> Committed:
+        body = _Body(archive)
+        try:
+            async with self._deadline(length):
+                await self._copy(request, body, length)
+            return await run_in(self._decoders, body.commit, ticket, observe)
+        except BaseException:
+            await run_in(self._writers, body.discard)
+            raise
+
+    async def _copy(self, request: web.Request, body: _Body, length: int) -> None:
+        received = 0
+        async for pieces in _batches(request.content, self._settings.body_idle_s):
+            received += sum(map(len, pieces))
+            await run_in(self._writers, body.write, pieces)
+        if received != length:
+            raise RefusedError(400, f"The body has {received} bytes where its Content-Length said {length}.")
+
+    @asynccontextmanager
+    async def _deadline(self, length: int) -> AsyncIterator[None]:
+        """Bound the time of a whole body by its length: resting alone would let one byte a second pass."""
+        timeout = asyncio.timeout(self._settings.body_idle_s + length / self._settings.body_min_rate)
+        try:
+            async with timeout:
+                self._receiving.add(timeout)
+                yield
+        except TimeoutError:
+            raise self._too_slow() from None
+        except (web.RequestPayloadError, ConnectionError):
+            raise RefusedError(
+                400, "The body ended before its Content-Length; nothing of it was stored."
+            ) from None
+        finally:
+            self._receiving.discard(timeout)
+
+    def _too_slow(self) -> RefusedError:
+        if self._stopping:
+            return RefusedError(
+                503, "The server is stopping; nothing of this body was stored. Send it again."
+            )
+        return RefusedError(408, "The body came too slowly; nothing of it was stored. Send it again.")
+
+    def stop_receiving(self) -> None:
+        """Refuse new bodies and those half received; what was received whole is still committed."""
+        self._stopping = True
+        now = asyncio.get_running_loop().time()
+        for timeout in self._receiving:
+            if not timeout.expired():
+                timeout.reschedule(now)
+
+    async def close(self) -> None:
+        """Wait for the threads; a commit that runs ends first."""
+        for pool in (self._writers, self._decoders):
+            await asyncio.to_thread(pool.shutdown)
+
+
+def checked_length(request: web.Request, ticket: ShardTicket) -> int:
+    """The Content-Length of an upload, before a byte of it is read.
+
+    Raises:
+        RefusedError: 411 none (chunked), 413 more than frames of that shape can need, 415 compressed.
+    """
+    refuse_encoded(request)
+    length = request.content_length
+    if length is None or "Transfer-Encoding" in request.headers:
+        raise RefusedError(411, "An upload needs its Content-Length; chunked encoding is not taken.")
+    bound = encoded_bound(ticket.dims[0], frame_nbytes(ticket.dims, ticket.dtype))
+    if length > bound:
+        raise RefusedError(
+            413, f"The body is too long: chunk {ticket.index}, as announced, has at most {bound} bytes."
+        )
+    return length
+
+
+async def _batches(content: StreamReader, idle_s: float) -> AsyncIterator[list[bytes]]:
+    """The body as it comes, in lists of pieces of about ``WRITE_BYTES``; raises TimeoutError at a rest."""
+    pieces: list[bytes] = []
+    gathered = 0
+    while True:
+        async with asyncio.timeout(idle_s):
+            piece = await content.readany()
+        pieces.append(piece)
+        gathered += len(piece)
+        if not piece or gathered >= WRITE_BYTES:
+            yield pieces
+            pieces, gathered = [], 0
+        if not piece:
+            return
+
+
+class _Body:
+    """A body on its way into ``archive``. Opened with its first bytes and closed with its commit: for a small chunk
+    each way into a thread and back costs more than what is done there. Every method blocks.
+    """
+
+    def __init__(self, archive: StreamArchive) -> None:
+        self._archive = archive
+        self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        self._crc32c = 0
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append ``pieces``."""
+        if self._file is None:
+            self._path = self._archive.incoming()
+            self._file = self._path.open("wb")
+        for piece in pieces:
+            self._crc32c = google_crc32c.extend(self._crc32c, piece)
+            self._file.write(piece)
+
+    def commit(self, ticket: ShardTicket, observe: Observe | None) -> Committed:
+        """Commit what was written, at least once; raises as :meth:`StreamArchive.commit`, which consumes the file."""
+        assert self._file is not None
+        assert self._path is not None
+        self._file.close()
+        return self._archive.commit(ticket, self._path, self._crc32c, observe)
+
+    def discard(self) -> None:
+        """Leave nothing behind; after a commit there is nothing."""
+        if self._file is not None:
+            self._file.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)

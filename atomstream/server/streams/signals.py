@@ -1,0 +1,62 @@
+"""What happens to streams, for whoever in this process wants to know: live analysis, feeds, dashboards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from atomstream.server.archive.metadata import Status
+from atomstream.server.archive.records import Committed, ShardTicket
+
+log = logging.getLogger("atomstream.server")
+T = TypeVar("T")
+
+
+class Signal(Generic[T]):
+    """Calls its listeners, one after the other, with each value.
+
+    Listeners run in the loop, before the request that caused the event is answered: they note and return.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[T], Awaitable[None]]] = []
+
+    def subscribe(self, listener: Callable[[T], Awaitable[None]]) -> Callable[[], None]:
+        """Have ``listener`` called from now on; returns what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def send(self, value: T) -> None:
+        """Tell all listeners; one that fails is logged, for what it was told of has happened nevertheless."""
+        for listener in tuple(self._listeners):
+            try:
+                await listener(value)
+            except Exception:
+                log.exception("a listener failed at %r", value)
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkStored:
+    """A chunk is in the archive; ``committed.repeated`` tells one that had been there before."""
+
+    ticket: ShardTicket
+    committed: Committed
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """A stream went into another status."""
+
+    data_id: str
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """All signals of one server."""
+
+    created: Signal[str] = field(default_factory=Signal)
+    chunk_stored: Signal[ChunkStored] = field(default_factory=Signal)
+    status_changed: Signal[StatusChanged] = field(default_factory=Signal)

@@ -1,0 +1,99 @@
+"""The calls about results: the feed, the series for servers without one, events and the calibration."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import aiohttp
+import msgpack
+
+from atomstream.errors import ServerBusyError
+from atomstream.protocol import SUBPROTOCOL
+from atomstream.records import Json
+from atomstream.service import payloads as wire
+from atomstream.service.transport import Call, Transport
+
+SILENCE_S: Final = 20.0
+"""The server beats each 5 s; after so long without a word the connection is dead, whatever TCP says."""
+
+Message = dict[str, Any]
+
+
+class ResultsApi:
+    """One server's results over a streamer's transport, one attempt a call. Errors as those of ``ServiceApi``."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def feed(self, data_id: str, after: int) -> AsyncGenerator[Message, None]:
+        """The messages of a stream's feed after record ``after``, until the server closes it.
+
+        Raises:
+            RejectedError: this server has no such feed (NotFoundError: or no such stream).
+            ConnectionFailedError: the connection broke, or nothing came for ``SILENCE_S``.
+        """
+        path = f"/rheed/stream/{wire.path_part(data_id)}/feed"
+        call = Call(f"follow the results of stream {data_id}", "GET", path, query=f"after={after}")
+        socket = await self._transport.open_socket(call, SUBPROTOCOL)
+        try:
+            while True:
+                message = await self._transport.hear(call, socket, SILENCE_S)
+                if message is None:
+                    return
+                yield _read(call, message)
+        finally:
+            await socket.close()
+
+    async def series(self, data_id: str, last_n: int | None) -> list[Message]:
+        """The protocol's ``series_by_angle``: the newest ``last_n`` points, or all."""
+        path = f"/rheed/timeseries/{wire.path_part(data_id)}/"
+        query = "" if last_n is None else f"last_n={last_n}"
+        call = Call(f"read the results of stream {data_id}", "GET", path, query=query)
+        return (await self._transport.call(call)).parse(_series)
+
+    async def status(self, data_id: str) -> str:
+        """The stream's status in the server's catalogue, "" where it is not listed."""
+        query = f"data_ids={wire.path_part(data_id)}"
+        call = Call(f"read the status of stream {data_id}", "GET", "/data_entries/", query=query)
+        return (await self._transport.call(call)).parse(_status)
+
+    async def mark(self, data_id: str, event: dict[str, Json]) -> Message:
+        """Keep an event with a stream; with an ``id`` in it a repeat is harmless."""
+        path = f"/rheed/stream/{wire.path_part(data_id)}/events"
+        call = Call(f"mark an event of stream {data_id}", "POST", path, body=wire.pack(event))
+        return (await self._transport.call(call)).parse(_object)
+
+    async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
+        """Replace the calibration of a stream; a repeat is harmless."""
+        path = f"/rheed/stream/{wire.path_part(data_id)}/calibration"
+        call = Call(f"calibrate stream {data_id}", "PUT", path, body=wire.pack(calibration))
+        await self._transport.call(call)
+
+
+def _read(call: Call, message: aiohttp.WSMessage) -> Message:
+    try:
+        return _object(msgpack.unpackb(message.data))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ServerBusyError(
+            f"Could not {call.what}: a message of the feed can't be read ({error})."
+        ) from None
+
+
+def _object(data: Any) -> Message:
+    if not isinstance(data, dict):
+        raise ValueError("expected an object")
+    return data
+
+
+def _series(data: Any) -> list[Message]:
+    series = _object(data).get("series_by_angle")
+    if not isinstance(series, list):
+        raise ValueError("expected a list under 'series_by_angle'")
+    return [entry for entry in map(_object, series) if isinstance(entry.get("series"), list)]
+
+
+def _status(data: Any) -> str:
+    if not isinstance(data, list):
+        raise ValueError("expected a list")
+    return str(_object(data[0]).get("pipeline_status") or "") if data else ""
