@@ -18,14 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "spool"), str(TESTS)]
-
-from fault_kit import Tally  # noqa: E402
-from fault_peer import PeerRig  # noqa: E402
-from fault_peer import rows as peer_rows  # noqa: E402
-from fault_rig import Rig  # noqa: E402
-from fault_table import ROWS, SEED  # noqa: E402
+from tests.faults.fault_helpers import Tally
+from tests.faults.fault_peer import PeerRig
+from tests.faults.fault_peer import rows as peer_rows
+from tests.faults.fault_rig import Rig
+from tests.faults.fault_table import ROWS, SEED
 
 HEADS = ("fault", "who", "tries", "chunks", "stored", "aside", "lost", "corrupted", "duplicated")
 PEER_TRIES = 24

@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from leftovers import no_leftovers, no_tasks_left
-from live_server import LiveServer, Serve, ThreadedServer
+
+from tests.leftovers import no_leftovers, no_tasks_left
+from tests.live_server import LiveServer, Serve, ThreadedServer
 
 __all__ = ["no_leftovers", "no_tasks_left"]
 

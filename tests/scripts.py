@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).parents[1]
+from tests.paths import REPO
+
 LIMIT_S = 50.0
 
 

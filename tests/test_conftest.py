@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+
+from tests.paths import REPO
 
 pytest_plugins = ["pytester"]
 
 CONFTEST = """
-import leftovers
-from leftovers import no_leftovers, no_tasks_left
+from tests import leftovers
+from tests.leftovers import no_leftovers, no_tasks_left
 leftovers.GRACE_S = 0.1
 """
 LEAKY = """
@@ -35,7 +35,7 @@ def test_nothing():
 @pytest.mark.slow
 def test_leftovers_fail(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that leaves a task, a thread or a socket is reported as failed; one that leaves nothing is not."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
     pytester.makeconftest(CONFTEST)
     pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
     pytester.makepyfile(LEAKY)

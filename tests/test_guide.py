@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from live_server import ThreadedServer
-from scripts import run_python
 
-GUIDE = Path(__file__).parent / "data" / "guide"
+from tests.live_server import ThreadedServer
+from tests.paths import DATA
+from tests.scripts import run_python
+
+GUIDE = DATA / "guide"
 UUID = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 
 CAMERA = """

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import Final
 
-from scripts import run_python
+from tests.scripts import run_python
 
 HEAVY: Final = ["pandas", "xarray", "scipy", "zarr", "av", "tifffile", "sqlalchemy", "msgspec", "tqdm"]
 LOADED: Final = "import json, sys; print(json.dumps([name for name in {names} if name in sys.modules]))"

@@ -6,8 +6,8 @@ import json
 import urllib.request
 from collections.abc import Callable
 
-from live_server import Serve, ThreadedServer
-from wire_client import WireClient
+from tests.live_server import Serve, ThreadedServer
+from tests.wire_client import WireClient
 
 
 def test_server_for_blocking_clients(serve_in_thread: Callable[..., ThreadedServer]) -> None:

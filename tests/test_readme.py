@@ -8,8 +8,9 @@ from typing import Final
 import numpy as np
 import pytest
 import zarr
-from live_server import ThreadedServer
-from scripts import REPO, run_python
+
+from tests.live_server import ThreadedServer
+from tests.scripts import REPO, run_python
 
 README: Final = (REPO / "README.md").read_text(encoding="utf-8")
 TEST_COMMAND: Final = 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]" && .venv/bin/pytest'

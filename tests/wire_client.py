@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import numpy as np
 import numpy.typing as npt
-from live_server import LiveServer
 
 from atomstream.records import Chunk, Stamp
 from atomstream.shard import ShardEncoder
+from tests.live_server import LiveServer
 
 START_MS = 1_735_689_600_000
 FRAMES_SEED = 7

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from growth_kit import DATA, Film
 
 from atomstream.analysis import analyze
 from atomstream.analysis.change import Clusters, Cusum, threshold
+from tests.analysis.growth_helpers import DATA, Film
 
 
 def test_two_transitions_of_the_antimony_series() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from growth_kit import Film, layer_trace
 
 from atomstream.analysis.oscillation import still_before
+from tests.analysis.growth_helpers import Film, layer_trace
 
 
 @pytest.mark.parametrize(

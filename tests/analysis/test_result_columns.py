@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from growth_kit import Film
 
 from atomstream.analysis import Calibration
+from tests.analysis.growth_helpers import Film
 
 
 def test_layers_are_undetermined_with_the_rate() -> None:

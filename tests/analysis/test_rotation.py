@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from growth_kit import Film
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.regions import binned
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.results import View, undetermined
+from tests.analysis.growth_helpers import Film
 
 TWO_TURNS = {
     "seed": 4101,

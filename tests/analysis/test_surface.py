@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from growth_kit import DATA, Film
 
 from atomstream.analysis import Calibration, analyze
 from atomstream.analysis.calibration import electron_wavelength
@@ -12,6 +11,7 @@ from atomstream.analysis.lattice import fit_comb, locate, ramp, reciprocal_spaci
 from atomstream.analysis.pattern import find_pattern, find_spacing
 from atomstream.analysis.peak_shape import fit_width, split, voigt_width
 from atomstream.analysis.surface import NO_STREAKS, SHAPE_DOUBT
+from tests.analysis.growth_helpers import DATA, Film
 
 GROWING = {"height": 480, "width": 640}
 

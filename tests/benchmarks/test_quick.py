@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from benchmarks import machine
 from benchmarks.report import Goal, Row, table
+from tests.paths import REPO
 
-ROOT = Path(__file__).parents[2]
 # Read here, for each test's environment is cleaned. Empty leaves a rival out: a test installs nothing.
 RIVALS = {name: os.environ.get(name, "") for name in ("ATOMSTREAM_PEER_PYTHON", "ATOMSTREAM_ACQUIRE_PYTHON")}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -30,7 +29,7 @@ def test_it_runs(name: str) -> None:
     """``python -m benchmarks.<name> --quick`` ends well and prints what it measured."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=170,
+        cwd=REPO, capture_output=True, text=True, check=False, timeout=170,
         env={**os.environ, **RIVALS},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from growth import Growth
-from live_server import LiveServer, Serve
+
+from tests.browser.growth import Growth
+from tests.live_server import LiveServer, Serve
 
 ARGS = [
     "--headless=new",

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from live_server import LiveServer
-
 from atomstream.sources import GrowthSpec, Simulator
 from atomstream.streaming import AsyncRHEEDStreamer
+from tests.live_server import LiveServer
 
 FPS = 20.0
 CHUNK = 40

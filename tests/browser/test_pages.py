@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from growth import Growth
-from live_server import LiveServer
-from wire_client import WireClient, make_frames
+
+from tests.browser.growth import Growth
+from tests.live_server import LiveServer
+from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")

@@ -7,9 +7,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from growth import SPEC, Growth
-from live_server import LiveServer
-from wire_client import WireClient
+
+from tests.browser.growth import SPEC, Growth
+from tests.live_server import LiveServer
+from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")

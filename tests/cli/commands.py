@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-REPO = Path(__file__).parents[2]
+from tests.paths import REPO
+
 LIMIT_S = 50.0
 COMMAND = [sys.executable, "-m", "atomstream.cli"]
 

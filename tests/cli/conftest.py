@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from live_server import ThreadedServer
+
+from tests.live_server import ThreadedServer
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import numpy as np
 import psutil
 import pytest
 import zarr
-from commands import atomstream, running
 
 from atomstream.cli.demo_run import digest, verify_archive
 from atomstream.sources import GrowthSpec, Simulator
+from tests.cli.commands import atomstream, running
 
 SMALL = ("--size", "48x64", "--fps", "60")
 

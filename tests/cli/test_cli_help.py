@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from commands import REPO, atomstream, environment
 
 from atomstream import __version__
+from tests.cli.commands import REPO, atomstream, environment
 
 HEAVY = ["numpy", "aiohttp", "anyio", "zstandard", "zarr", "sqlalchemy", "msgspec", "scipy", "av", "tifffile"]
 

@@ -7,7 +7,8 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
-from commands import COMMAND, Running, atomstream, environment, running
+
+from tests.cli.commands import COMMAND, Running, atomstream, environment, running
 
 
 def listening_url(command: Running) -> str:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from commands import atomstream, running
-from live_server import ThreadedServer
 
-SB = Path(__file__).parents[1] / "data" / "sb_deposition_6x259x346.npz"
+from tests.cli.commands import atomstream, running
+from tests.live_server import ThreadedServer
+from tests.paths import DATA
+
+SB = DATA / "sb_deposition_6x259x346.npz"
 NOBODY = "11111111-1111-4111-8111-111111111111"
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from live_server import ThreadedServer
 
 from atomstream.cli.console import Console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.playback import Playback, leaving
 from atomstream.streaming import RHEEDStreamer
+from tests.live_server import ThreadedServer
 
 
 class Impatient(Console):

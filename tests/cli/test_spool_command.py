@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import ThreadedServer
 
 from atomstream import RHEEDStreamer
 from atomstream.records import Frames
+from tests.live_server import ThreadedServer
 
 ServeInThread = Callable[..., ThreadedServer]
 

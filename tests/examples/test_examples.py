@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from live_server import ThreadedServer
-from scripts import REPO, run_python
 
 from atomstream.sources import GrowthSpec, Simulator
+from tests.live_server import ThreadedServer
+from tests.scripts import REPO, run_python
 
 SMALL = ["--fps", "20", "--height", "48", "--width", "64"]
 SPEC = GrowthSpec(height=48, width=64, fps=20.0)

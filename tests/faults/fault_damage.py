@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
-from fault_kit import Film, Tally, Told
-from fault_rig import Rig
+from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_rig import Rig
 
 Damage = Callable[[Path, int], None]
 

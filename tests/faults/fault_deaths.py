@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from fault_kernel import injected
-from fault_kit import Film, Found, Tally, Told
-from fault_rig import Pusher, Rig
-
 from atomstream.records import StreamReport
+from tests.faults.fault_helpers import Film, Found, Tally, Told
+from tests.faults.fault_kernel import injected
+from tests.faults.fault_rig import Pusher, Rig
 
 CALLS = ("rename", "fdatasync", "fsync", "writev", "unlink", "flock")
 LIVED_ENOUGH = 3

@@ -8,10 +8,10 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from fault_deaths import after_death, finished
-from fault_kernel import injected, on_a_disk_of
-from fault_kit import Film, Tally, Told
-from fault_rig import Pusher, Rig
+from tests.faults.fault_deaths import after_death, finished
+from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_kernel import injected, on_a_disk_of
+from tests.faults.fault_rig import Pusher, Rig
 
 FAILURES = (
     ("fdatasync", "EIO"),

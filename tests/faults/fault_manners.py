@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 from random import Random
 
-from fault_deaths import after_death, finished
-from fault_kit import Film, Tally
-from fault_rig import Rig
+from tests.faults.fault_deaths import after_death, finished
+from tests.faults.fault_helpers import Film, Tally
+from tests.faults.fault_rig import Rig
 
 
 def signalled(rig: Rig, number: signal.Signals, tries: int, draw: Random) -> Tally:

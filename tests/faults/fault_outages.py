@@ -6,12 +6,11 @@ import asyncio
 import warnings
 from pathlib import Path
 
-from fault_deaths import finished
-from fault_kernel import SteppedClock
-from fault_kit import FPS, Film, Tally
-from fault_rig import KEY, PATIENCE_S, Rig
-
 from atomstream import AsyncRHEEDStreamer
+from tests.faults.fault_deaths import finished
+from tests.faults.fault_helpers import FPS, Film, Tally
+from tests.faults.fault_kernel import SteppedClock
+from tests.faults.fault_rig import KEY, PATIENCE_S, Rig
 
 YEAR_S = 365.25 * 86_400
 STEPS_S = (3600.0, -3600.0, YEAR_S, -YEAR_S, 0.0)

@@ -15,11 +15,11 @@ import fault_deaths as deaths
 import fault_disks as disks
 import fault_manners as manners
 import fault_outages as outages
-from fault_kit import Film, Tally, Told
-from fault_rig import HERE, Rig
-from fault_table import ROWS, SEED, Row
 
 from atomstream.records import StreamReport
+from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_rig import HERE, Rig
+from tests.faults.fault_table import ROWS, SEED, Row
 
 
 class PeerRig(Rig):

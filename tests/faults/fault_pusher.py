@@ -16,10 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fault_kit import FPS, Film
-
 from atomstream import RHEEDStreamer
 from atomstream.errors import AtomstreamError
+from tests.faults.fault_helpers import FPS, Film
 
 
 @dataclass

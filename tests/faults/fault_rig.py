@@ -16,14 +16,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
-from fault_kit import FPS, Film, Found, Told
-
 from atomstream import RHEEDStreamer
 from atomstream.errors import StreamFinalizedError, UnknownStreamError
 from atomstream.records import StreamReport
+from tests.faults.fault_helpers import FPS, Film, Found, Told
+from tests.paths import REPO
 
 HERE = Path(__file__).parent
-REPO = HERE.parents[1]
 KEY = "atst_campaign"
 PATIENCE_S = 60.0
 
@@ -33,7 +32,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATOMS")}
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(REPO)]),
+        "PYTHONPATH": str(REPO),
         "PYTHONDONTWRITEBYTECODE": "1",
         **more,
     }

@@ -13,8 +13,9 @@ import fault_disks as disks
 import fault_kernel as kernel
 import fault_manners as manners
 import fault_outages as outages
-from fault_kit import Tally
-from fault_rig import Rig
+
+from tests.faults.fault_helpers import Tally
+from tests.faults.fault_rig import Rig
 
 SEED = 20_261_122
 

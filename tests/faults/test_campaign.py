@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_kit import Film, Found, Tally, Told
-from fault_rig import Rig
-from fault_table import ROWS, Row
+
+from tests.faults.fault_helpers import Film, Found, Tally, Told
+from tests.faults.fault_rig import Rig
+from tests.faults.fault_table import ROWS, Row
 
 NAMED = {row.name: row for row in ROWS}
 

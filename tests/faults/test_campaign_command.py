@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import REPO
 
 
 @pytest.mark.slow
@@ -16,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_table_is_printed() -> None:
     """``python -m benchmarks.campaign --quick ROW`` prints its head, the row and the sum, and ends with 0."""
     command = [sys.executable, "-m", "benchmarks.campaign", "--quick", "no_folder"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr[-2000:]
     head, _, row, *_ = done.stdout.splitlines()
     names = [cell.strip() for cell in head.split("|")[1:-1]]

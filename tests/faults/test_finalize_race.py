@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from fault_kit import FPS, Film
-from live_server import Serve
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.spool import StreamSpool
 from atomstream.streaming import finalizer as ending
+from tests.faults.fault_helpers import FPS, Film
+from tests.live_server import Serve
 
 FILM = Film(3, height=4, width=5)
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_damage import flip
-from fault_kit import FPS, Film
-from live_server import LiveServer, Serve
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.spool import Finding, StreamSpool, scrub
 from atomstream.streaming import recovery
+from tests.faults.fault_damage import flip
+from tests.faults.fault_helpers import FPS, Film
+from tests.live_server import LiveServer, Serve
 
 FILM = Film(7, n=4, height=16, width=20)
 COUNT = 4

@@ -7,11 +7,11 @@ import warnings
 from pathlib import Path
 
 import pytest
-from fault_kit import FPS, Film
-from live_server import LiveServer, Serve
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.service.clock import ReferenceClock
+from tests.faults.fault_helpers import FPS, Film
+from tests.live_server import LiveServer, Serve
 
 FILM = Film(3, height=4, width=5)
 

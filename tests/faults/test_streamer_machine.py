@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pytest
-from fault_kit import FPS, Film, Found
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from live_server import LiveServer
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ChunkConflictError, DrainTimeoutError, StreamFinalizedError
+from tests.faults.fault_helpers import FPS, Film, Found
+from tests.live_server import LiveServer
 
 T = TypeVar("T")
 FILM, OTHER = Film(1, n=2, height=4, width=5), Film(2, n=2, height=4, width=5)

@@ -8,12 +8,12 @@ import warnings
 from pathlib import Path
 
 import pytest
-from fault_kit import FPS, Film
-from live_server import LiveServer, Serve
 
 from atomstream import AsyncRHEEDStreamer, retry
 from atomstream.records import StreamReport
 from atomstream.system.files import Disk
+from tests.faults.fault_helpers import FPS, Film
+from tests.live_server import LiveServer, Serve
 
 FILM = Film(7, n=4, height=16, width=20)
 COUNT = 20

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
-from fault_table import ROWS
 
-REPO = Path(__file__).parents[2]
+from tests.faults.fault_table import ROWS
+from tests.paths import REPO
+
 PAGE = REPO / "docs" / "what_happens_when.md"
 LINK = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[(\w+)\])?`")
 

@@ -7,9 +7,10 @@ import json
 from typing import Any
 
 import pytest
-from live_kit import CHUNK, FPS, batches_until, feed, growth, send_chunks
-from live_server import Serve
-from wire_client import WireClient
+
+from tests.live_helpers import CHUNK, FPS, batches_until, feed, growth, send_chunks
+from tests.live_server import Serve
+from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(900)]
 

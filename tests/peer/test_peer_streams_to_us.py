@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_server import Serve
-from peer_program import CHUNK, frames_of
-from wire_client import WireClient
+
+from tests.live_server import Serve
+from tests.peer.peer_program import CHUNK, frames_of
+from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(900)]
 N_FRAMES = 5 * CHUNK + 7  # the last chunk is short

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from couriers import Courier, settings
 
 from atomstream.pipeline.pipeline import Pipeline
+from tests.pipeline.transports import Courier, settings
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from couriers import META, STAMP, Courier, frames, settings, spec
 
 from atomstream.errors import (
     AuthenticationError,
@@ -25,6 +24,7 @@ from atomstream.pipeline.admission import Offer
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream, charge
 from atomstream.pipeline.upload import Parcel
+from tests.pipeline.transports import META, STAMP, Courier, frames, settings, spec
 
 MakePipeline = Callable[..., Pipeline]
 ONE = charge(4, 30)

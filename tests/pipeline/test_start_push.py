@@ -9,13 +9,13 @@ from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from couriers import META, STAMP, Courier, frames, spec
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.admission import Offer
 from atomstream.pipeline.encoder import Job
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import Stream
+from tests.pipeline.transports import META, STAMP, Courier, frames, spec
 
 MakePipeline = Callable[..., Pipeline]
 

@@ -18,14 +18,14 @@ import aiohttp
 import numpy as np
 import psutil
 import pytest
-from live_server import Serve
-from wire_client import Address, WireClient, make_frames, raw_connection, shard_bytes
 
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
 from atomstream.server.archive.records import Committed
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.http.origin import HostGuard
+from tests.live_server import Serve
+from tests.wire_client import Address, WireClient, make_frames, raw_connection, shard_bytes
 
 PROGRAM = """
 import asyncio, sys

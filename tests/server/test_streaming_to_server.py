@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import pytest
-from live_server import Serve
-from wire_client import WireClient, make_frames, shard_bytes
 
-WIRE = Path(__file__).parent.parent / "data" / "wire"
+from tests.live_server import Serve
+from tests.paths import WIRE
+from tests.wire_client import WireClient, make_frames, shard_bytes
 
 
 def recorded() -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -14,9 +13,9 @@ from atomstream.records import Stamp, StreamSpec
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NewStream
 from atomstream.streaming.registration import InitializeRequest, register
+from tests.paths import WIRE
 from tests.service.recorder import Asked, Recorder, calling, recording
 
-WIRE = Path(__file__).parents[1] / "data" / "wire"
 TRAFFIC: list[dict[str, Any]] = [
     json.loads(line) for line in (WIRE / "traffic.jsonl").read_text().splitlines()
 ]

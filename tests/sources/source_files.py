@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from atomstream.sources import FrameSource, GrowthSpec, Simulator
+from tests.paths import DATA
 
 av = pytest.importorskip("av")
 tifffile = pytest.importorskip("tifffile")
@@ -18,7 +19,7 @@ zarr = pytest.importorskip("zarr")
 
 FRAMES = Simulator(GrowthSpec(height=48, width=64, seed=9)).frames(0, 11)
 DEEP = (FRAMES.astype(np.uint16) << 4) + 3
-REAL = Path(__file__).parents[1] / "data" / "sb_deposition_6x259x346.npz"
+REAL = DATA / "sb_deposition_6x259x346.npz"
 
 
 def read(source: FrameSource, chunk_size: int = 4) -> npt.NDArray[Any]:

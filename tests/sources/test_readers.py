@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from source_files import DEEP, FRAMES, REAL, read, tifffile, write_image, write_video, zarr
 
 from atomstream.errors import ConfigError
 from atomstream.sources import ArraySource, open_source
+from tests.sources.source_files import DEEP, FRAMES, REAL, read, tifffile, write_image, write_video, zarr
 
 
 @pytest.mark.parametrize("frames", [FRAMES, DEEP, DEEP.astype(">u2"), np.asfortranarray(FRAMES), FRAMES[0]])

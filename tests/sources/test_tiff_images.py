@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from source_files import DEEP, FRAMES, read, tifffile, write_image
 
 from atomstream.errors import ConfigError
 from atomstream.sources import open_source
+from tests.sources.source_files import DEEP, FRAMES, read, tifffile, write_image
 
 
 @pytest.mark.parametrize("frames", [FRAMES, DEEP, DEEP[:1]])

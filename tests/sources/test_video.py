@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from source_files import DEEP, FRAMES, av, read, write_video
 
 from atomstream.errors import ConfigError
 from atomstream.sources import open_source
+from tests.sources.source_files import DEEP, FRAMES, av, read, write_video
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])

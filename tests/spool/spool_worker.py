@@ -6,10 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from spool_kit import DATA_ID, ENDPOINT, new_spool, shard, spec
-
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.spool import Spool, StreamSpool
+from tests.spool.spool_helpers import DATA_ID, ENDPOINT, new_spool, shard, spec
 
 
 def tell(*words: object) -> None:

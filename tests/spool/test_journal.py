@@ -10,12 +10,12 @@ import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spool_kit import FaultyDisk
 
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.spool.journal import HEADER, Entry, Journal, pack_entry, replay, scan
 from atomstream.spool.stream_state import StreamHistory
 from atomstream.system.files import Disk
+from tests.spool.spool_helpers import FaultyDisk
 
 DISK = Disk()
 FIRST = Entry("claimed", detail={"endpoint": "http://x"})

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from power_cut import LoggingDisk, Replay
-from spool_kit import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard, spec
 
 from atomstream.spool import Entry, StreamSpool
+from tests.spool.power_cut import LoggingDisk, Replay
+from tests.spool.spool_helpers import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard, spec
 
 STATES = {
     "put": "pending",

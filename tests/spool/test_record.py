@@ -10,7 +10,6 @@ import google_crc32c
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from spool_kit import payload, shard
 
 from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Shard, Stamp
@@ -18,6 +17,7 @@ from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
 from atomstream.spool.record import RecordHead, pack_head, read_head, read_windows, verify, write_record
 from atomstream.system.files import Disk
+from tests.spool.spool_helpers import payload, shard
 
 DISK = Disk()
 

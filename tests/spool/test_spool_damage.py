@@ -8,7 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from spool_kit import (
+
+from atomstream.errors import SpoolError
+from atomstream.spool import Entry, Geometry, StreamManifest
+from tests.spool.spool_helpers import (
     DATA_ID,
     ENDPOINT,
     delivered,
@@ -19,9 +22,6 @@ from spool_kit import (
     shard,
     spec,
 )
-
-from atomstream.errors import SpoolError
-from atomstream.spool import Entry, Geometry, StreamManifest
 
 
 def test_description_and_its_second_copy(tmp_path: Path) -> None:

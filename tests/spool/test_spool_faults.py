@@ -8,7 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from spool_kit import (
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool import StreamSpool
+from tests.spool.spool_helpers import (
     FaultyDisk,
     delivered,
     new_spool,
@@ -17,9 +20,6 @@ from spool_kit import (
     reopened,
     shard,
 )
-
-from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool import StreamSpool
 
 
 class Told:

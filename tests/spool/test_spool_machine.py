@@ -12,10 +12,19 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from spool_kit import ENDPOINT, FaultyDisk, delivered, new_spool, payload, reopened, shard, spec
 
 from atomstream.errors import ChunkConflictError, SpoolError
 from atomstream.spool import StreamSpool
+from tests.spool.spool_helpers import (
+    ENDPOINT,
+    FaultyDisk,
+    delivered,
+    new_spool,
+    payload,
+    reopened,
+    shard,
+    spec,
+)
 
 INDICES = st.integers(0, 4)
 FAULT = st.none() | st.tuples(

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from spool_kit import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard
 
 from atomstream.errors import SpoolLockedError
+from tests.paths import REPO
+from tests.spool.spool_helpers import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard
 
 HERE = Path(__file__).parent
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -32,7 +33,7 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
     def begin(*words: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+        environment = {**os.environ, "PYTHONPATH": str(REPO)}
         process = subprocess.Popen(
             [*before, *command(*words)],  # type: ignore[arg-type]
             stdin=subprocess.PIPE,

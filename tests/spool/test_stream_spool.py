@@ -6,7 +6,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from spool_kit import (
+
+from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolLockedError
+from atomstream.records import ChunkState
+from atomstream.spool import Entry
+from atomstream.system.files import Disk
+from tests.spool.spool_helpers import (
     DATA_ID,
     ENDPOINT,
     delivered,
@@ -17,11 +22,6 @@ from spool_kit import (
     shard,
     spec,
 )
-
-from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolLockedError
-from atomstream.records import ChunkState
-from atomstream.spool import Entry
-from atomstream.system.files import Disk
 
 
 def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:

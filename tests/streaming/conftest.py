@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hosted import KEY, Hosted, hosted
-from stream_kit import hurry, make_async
 
 from atomstream import AsyncRHEEDStreamer
+from tests.streaming.hosted import KEY, Hosted, hosted
+from tests.streaming.stream_helpers import hurry, make_async
 
 
 @pytest.fixture

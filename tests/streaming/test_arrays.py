@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from live_server import ThreadedServer
-from stream_kit import CHUNK, FPS, noise, stored
 
 from atomstream import RHEEDStreamer
+from tests.live_server import ThreadedServer
+from tests.streaming.stream_helpers import CHUNK, FPS, noise, stored
 
 Array = npt.NDArray[Any]
 EXAMPLES = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, answers, held
-from live_server import Serve, ThreadedServer
-from stream_kit import (
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import BufferFullError, ClosedError, ConfigError
+from tests.live_server import Serve, ThreadedServer
+from tests.streaming.hosted import KEY, Hosted, answers, held
+from tests.streaming.stream_helpers import (
     CHUNK,
     FPS,
     assert_arrived,
@@ -23,9 +26,6 @@ from stream_kit import (
     stored,
     stream_stats,
 )
-
-from atomstream import AsyncRHEEDStreamer
-from atomstream.errors import BufferFullError, ClosedError, ConfigError
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -11,11 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from hosted import KEY, Hosted, answers, held, hosted
-from stream_kit import CHUNK, FPS, assert_sums, begin, make_async, noise, stream_stats, until
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import NotFoundError, StreamGoneError, UnknownStreamError
+from tests.streaming.hosted import KEY, Hosted, answers, held, hosted
+from tests.streaming.stream_helpers import (
+    CHUNK,
+    FPS,
+    assert_sums,
+    begin,
+    make_async,
+    noise,
+    stream_stats,
+    until,
+)
 
 S3_STALLED = "<?xml version='1.0'?><Error><Code>RequestTimeout</Code><Message>idle</Message></Error>"
 S3_EXPIRED = (

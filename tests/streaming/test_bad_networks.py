@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 import pytest
-from live_server import LiveServer, Serve
-from proxy import Plan, Proxy, proxied
-from stream_kit import (
+
+from atomstream import AsyncRHEEDStreamer
+from tests.live_server import LiveServer, Serve
+from tests.streaming.proxy import Plan, Proxy, proxied
+from tests.streaming.stream_helpers import (
     CHUNK,
     FPS,
     assert_arrived,
@@ -21,8 +23,6 @@ from stream_kit import (
     stream_stats,
     until,
 )
-
-from atomstream import AsyncRHEEDStreamer
 
 SHAPE = (48, 64)
 """Of noise, so that a chunk has more bytes than its request's head, and than one read of the proxy's."""

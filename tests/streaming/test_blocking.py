@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_server import ThreadedServer
-from stream_kit import CHUNK, FPS, assert_arrived, assert_sums, noise, stored
 
 import atomstream
 from atomstream import RHEEDStreamer
@@ -23,6 +21,8 @@ from atomstream.errors import (
     ConnectionFailedError,
     UnknownStreamError,
 )
+from tests.live_server import ThreadedServer
+from tests.streaming.stream_helpers import CHUNK, FPS, assert_arrived, assert_sums, noise, stored
 
 START_MS = 1_735_689_600_000.0
 

@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from hosted import KEY, Hosted, answers
-from live_server import Serve
-from stream_kit import CHUNK, FPS, assert_arrived, begin, make_async, noise
-from wire_client import WireClient
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ClosedError
+from tests.live_server import Serve
+from tests.streaming.hosted import KEY, Hosted, answers
+from tests.streaming.stream_helpers import CHUNK, FPS, assert_arrived, begin, make_async, noise
+from tests.wire_client import WireClient
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, answers, held
-from live_server import Serve
-from stream_kit import (
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import ConfigError, DrainTimeoutError, StreamFinalizedError, StreamGoneError
+from tests.live_server import Serve
+from tests.streaming.hosted import KEY, Hosted, answers, held
+from tests.streaming.stream_helpers import (
     CHUNK,
     assert_sums,
     begin,
@@ -20,9 +23,6 @@ from stream_kit import (
     stream_stats,
     until,
 )
-
-from atomstream import AsyncRHEEDStreamer
-from atomstream.errors import ConfigError, DrainTimeoutError, StreamFinalizedError, StreamGoneError
 
 pytestmark = pytest.mark.usefixtures("hurried")
 

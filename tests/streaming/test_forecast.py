@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from live_server import ThreadedServer
 
 from atomstream import RHEEDStreamer
 from atomstream.pipeline.rate_meter import Rates
 from atomstream.streaming.statistics import Room, forecast
 from benchmarks.throttle import throttled
+from tests.live_server import ThreadedServer
 
 GB = 10**9
 

@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pytest
 import tensorstore
 import zarr
-from hosted import KEY, Hosted, hosted
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.records import Chunk, Stamp
 from atomstream.shard import ShardEncoder, decode_shard
+from tests.paths import WIRE
+from tests.streaming.hosted import KEY, Hosted, hosted
 
-WIRE = Path(__file__).parents[1] / "data" / "wire"
 TRAFFIC: list[dict[str, Any]] = [
     json.loads(line) for line in (WIRE / "traffic.jsonl").read_text().splitlines()
 ]

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosted import KEY, held, hosted
-from memory_child import CHUNK
-from slow_disk_child import SHAPE
+
+from tests.paths import REPO
+from tests.streaming.hosted import KEY, held, hosted
+from tests.streaming.memory_child import CHUNK
+from tests.streaming.slow_disk_child import SHAPE
 
 MIB = 1 << 20
 ENCODER_CONTEXTS = 2 * 4 * MIB
@@ -66,7 +68,7 @@ async def told_by(never: asyncio.Event, program: str, *arguments: str) -> Any:
     """What a program of this folder says in its one line; ``never`` happens once it has, so that nothing hangs."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, str(Path(__file__).parent / program), *arguments,
-        stdout=PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=PIPE, env={**os.environ, "PYTHONPATH": str(REPO)},
     )  # fmt: skip
     assert child.stdout is not None
     try:

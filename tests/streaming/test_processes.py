@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted, held
-from stream_kit import make_async, noise
+
+from tests.paths import REPO
+from tests.streaming.hosted import KEY, Hosted, held
+from tests.streaming.stream_helpers import make_async, noise
 
 CHILD = Path(__file__).parent / "facade_child.py"
-ROOT = Path(__file__).parents[2]
 SLACK_S = 2.0
 """What a busy machine may add to a promised time; without the promise it would be minutes, or for ever."""
 
@@ -60,7 +61,7 @@ class Script:
 @asynccontextmanager
 async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Script]:
     """A child script, killed at the end where it still runs."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(CHILD), mode, service.url, KEY, str(spool),
         stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment,

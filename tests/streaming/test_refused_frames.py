@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hosted import KEY, Hosted
-from stream_kit import CHUNK, FPS, make_async, noise
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.config import MAX_SHARD_BYTES
 from atomstream.sources import to_uint8
+from tests.streaming.hosted import KEY, Hosted
+from tests.streaming.stream_helpers import CHUNK, FPS, make_async, noise
 
 WRONG_KIND: dict[str, tuple[Any, str]] = {
     "int8": (noise(0).view(np.int8), r"must be uint8, not int8.*to_uint8"),

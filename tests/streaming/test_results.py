@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
-from live_kit import damage
-from live_server import LiveServer, Serve, ThreadedServer
 
 from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
 from atomstream.errors import ConfigError, NotFoundError, RejectedError, StreamError
 from atomstream.sources import GrowthSpec, Simulator
 from atomstream.streaming import ResultBatch
+from tests.live_helpers import damage
+from tests.live_server import LiveServer, Serve, ThreadedServer
 
 FPS, CHUNK, RATE = 30.0, 60, 0.8
 UNKNOWN = "9b2d6a5e-0000-4000-8000-000000000000"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_server import LiveServer
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import (
@@ -20,6 +19,7 @@ from atomstream.errors import (
     UnknownStreamError,
 )
 from atomstream.records import Frames
+from tests.live_server import LiveServer
 
 Serve = Callable[..., Awaitable[LiveServer]]
 

@@ -1,0 +1,227 @@
+"""The online engine: any cut into calls, crashes, gaps, bad input, events, segments."""
+
+from __future__ import annotations
+
+import msgpack
+import numpy as np
+import pytest
+
+from atomstream.analysis import Analyzer, Box, Calibration, Line, analyze
+from atomstream.errors import ConfigError
+from atomstream.results import Event
+from tests.analysis.growth_helpers import Film
+
+
+def _fed(
+    film: Film, cuts: list[int], engine: Analyzer | None = None
+) -> tuple[dict[str, np.ndarray], Analyzer]:
+    engine = engine or Analyzer(film.spec.fps, film.spec.rpm)
+    batches = []
+    for start, stop in zip(cuts, [*cuts[1:], len(film)], strict=True):
+        batches.append(engine.feed(start, film[start:stop]))
+    batches.append(engine.finish())
+    return {
+        k: np.concatenate([b.frames[k] for b in batches if k in b.frames]) for k in batches[0].frames
+    }, engine
+
+
+@pytest.mark.parametrize("rpm", [0.0, 15.0])
+def test_results_do_not_depend_on_the_cuts(rpm: float) -> None:
+    """One-frame chunks, odd chunks and one great chunk give the same columns."""
+    film = Film(4, rpm=rpm, height=48, width=64)
+    whole, _ = _fed(film, [0])
+    for cuts in (list(range(0, len(film), 7)), list(range(len(film)))):
+        parts, _ = _fed(film, cuts)
+        for name, column in whole.items():
+            np.testing.assert_allclose(parts[name], column, rtol=1e-6, atol=1e-9, err_msg=name)
+        assert len(parts["time_seconds"]) == len(film)
+
+
+def test_a_crash_between_two_calls_changes_nothing() -> None:
+    """The state goes through msgpack into another engine, which goes on to the same results."""
+    film = Film(6, height=48, width=64)
+    whole, _ = _fed(film, [0, 301])
+    engine = Analyzer(film.spec.fps)
+    first = engine.feed(0, film[0:301])
+    again = Analyzer.from_state(msgpack.unpackb(msgpack.packb(engine.state()), strict_map_key=False))
+    second, _ = _fed(film, [301], again)
+    for name, column in whole.items():
+        np.testing.assert_array_equal(
+            np.concatenate([first.frames[name], second[name]]), column, err_msg=name
+        )
+
+
+def test_frames_fed_twice_count_once() -> None:
+    """A repeated chunk is passed over: results are neither doubled nor lost."""
+    film = Film(2, height=48, width=64)
+    engine = Analyzer(film.spec.fps)
+    assert engine.feed(0, film[0:120]).count == 120
+    assert engine.feed(60, film[60:180]).count == 60
+
+
+def test_missing_chunks_are_marked_and_passed() -> None:
+    """A hole of two seconds is an event; the rate over it stays right."""
+    film = Film(18)
+    engine = Analyzer(film.spec.fps)
+    engine.feed(0, film[0:960])
+    after = engine.feed(1200, film[1200 : len(film)])
+    assert [(e.kind, e.value) for e in after.events if e.kind == "gap"] == [("gap", 240.0)]
+    assert after.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 1), (3, 700), (16, 16)])
+@pytest.mark.parametrize("fill", ["black", "white", "noise", "grey"])
+def test_frames_of_nothing_give_no_number(shape: tuple[int, int], fill: str) -> None:
+    """Tiny, black, white, grey and noisy frames: no crash and no number."""
+    noise = np.random.default_rng(0).integers(0, 256, (90, *shape), dtype=np.uint8)
+    frames = {"noise": noise}.get(fill, np.full_like(noise, {"black": 0, "white": 255}.get(fill, 90)))
+    answer = analyze(frames, 30)
+    assert not answer.values["growth_rate_ml_s"].determined
+    assert answer.values["growth_rate_ml_s"].why
+    assert np.isnan(answer.frames["growth_rate_ml_s"]).all()
+
+
+def test_white_frames_are_called_saturated() -> None:
+    """All-white frames show their saturation, though no spot is found."""
+    answer = analyze(np.full((30, 20, 20), 255, np.uint8), 10)
+    assert (answer.frames["saturated_fraction"] == 1).all()
+
+
+@pytest.mark.slow
+def test_one_frame_a_second() -> None:
+    """At 1 frame a second slow growth is measured all the same."""
+    answer = Film(300, fps=1.0, rate_ml_s=0.03).analysed()
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.03, rel=0.01)
+
+
+def test_the_frames_own_times_count() -> None:
+    """Frames said to come at 120 a second, that came at 30: their own times give the rate."""
+    film = Film(20, fps=30.0)
+    answer = film.analysed(times_s=np.arange(len(film)) / 30.0)
+    engine = Analyzer(120.0)
+    for start in range(0, len(film), 60):
+        last = engine.feed(start, film[start : start + 60], (start + np.arange(60)) / 30.0)
+    assert last.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: Analyzer(0), "fps"),
+        (lambda: Analyzer(10, float("nan")), "rpm"),
+        (lambda: Analyzer(10).feed(0, np.zeros((2, 8, 8))), "uint8 or uint16"),
+        (lambda: Analyzer(10).feed(0, np.zeros((2, 8, 8), np.uint8), [0.0]), "times_s"),
+        (lambda: Calibration(beam_energy=-1), "beam_energy"),
+        (lambda: Box(1, 1, 0, 3, "a"), "region 'a'"),
+        (lambda: Analyzer(10).set_regions([Box(1, 1, 3, 3, "a"), Line(0, 0, 1, 1, "a")]), "name of its own"),
+    ],
+)
+def test_bad_settings_are_named(call, sentence: str) -> None:
+    """What can't be meant raises ConfigError with a sentence that names it."""
+    with pytest.raises(ConfigError, match=sentence):
+        call()
+
+
+def test_another_frame_size_is_refused() -> None:
+    """A stream has one frame size."""
+    engine = Analyzer(10)
+    engine.feed(0, np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(ConfigError, match="stream of shape"):
+        engine.feed(2, np.zeros((2, 9, 8), np.uint8))
+
+
+def test_regions_of_the_user_are_traced() -> None:
+    """A box gives a background-subtracted trace, a line its profile, from the frame it was set."""
+    film = Film(2)
+    engine = Analyzer(film.spec.fps)
+    first = engine.feed(0, film[0:120])
+    spot = engine.regions[0]
+    engine.set_regions(
+        [Box(spot.x, spot.y, spot.width, spot.height, "mine"), Line(40, 42, 120, 42, "cut", 5)]
+    )
+    second = engine.feed(120, film[120:240])
+    assert "region:mine" not in first.frames
+    np.testing.assert_allclose(second.frames["region:mine"], second.frames["specular_intensity"], rtol=0.05)
+    assert len(second.lines["cut"]) == 81
+    assert np.argmax(second.lines["cut"]) == pytest.approx(40, abs=1)
+
+
+def test_box_intensity_is_counts_over_the_ring() -> None:
+    """Intensity is sum(box) - area * background, whatever the background."""
+    frames = np.full((3, 40, 40), 30, np.uint8)
+    frames[:, 18:21, 18:21] = 130
+    from atomstream.analysis.regions import measure_box
+
+    trace = measure_box(frames, Box(19, 19, 9, 9), 255)
+    np.testing.assert_array_equal(trace.intensity, 900)
+    np.testing.assert_array_equal(trace.background, 30)
+
+
+def test_exposure_steps_are_events_and_leave_the_rate() -> None:
+    """Exposure changes while growing: each is an event with its factor, and the rate stays right."""
+    answer = Film(20, exposure_steps=((6.0, 0.6), (13.0, 1.2))).analysed()
+    steps = [e for e in answer.events if e.kind == "exposure"]
+    assert [round(e.time_s, 1) for e in steps] == [6.0, 13.0]
+    assert steps[0].value == pytest.approx(0.6, rel=0.05)
+    assert steps[1].value == pytest.approx(2.0, rel=0.05)
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
+
+
+def test_marks_cut_segments_with_their_own_counts() -> None:
+    """Growth, pause, growth: a rate in each growth, none in the pause, and the recovery's time constant."""
+    film = Film(36, pauses=((12.0, 22.0),), recovery_s=2.5)
+    marks = [Event(12.0, "shutter", "closed"), Event(22.0, "shutter", "open"), Event(5.0, "note", "hello")]
+    first, pause, second = film.analysed(events=marks).segments
+    assert first.rate.value == pytest.approx(0.4, rel=0.006)
+    assert first.counted.value == pytest.approx(4.8, abs=0.25)
+    assert pause.rate.value is None
+    assert pause.recovery.value == pytest.approx(2.5, rel=0.15)
+    assert second.rate.value == pytest.approx(0.4, rel=0.01)
+    assert second.counted.value == pytest.approx(5.6, abs=0.3)
+
+
+def test_shuttered_growth_has_a_period_and_no_rate() -> None:
+    """A recipe that opens the shutter every two seconds sets the period; that is not the growth rate."""
+    film = Film(24, rate_ml_s=0.5)
+    marks = [Event(float(t), "shutter", "open") for t in np.arange(0.5, 24, 1.0)]
+    values = film.analysed(events=marks).values
+    assert values["oscillation_period"].value == pytest.approx(2.0, rel=0.01)
+    assert "recipe" in values["growth_rate_ml_s"].why
+    assert "recipe" in values["layers_grown"].why
+
+
+def test_the_answer_reads_well() -> None:
+    """The repr tells a person the rate with its uncertainty; pandas and xarray carry units and times."""
+    answer = Film(10).analysed()
+    assert "growth_rate_ml_s" in repr(answer)
+    assert "±" in repr(answer)
+    table, data = answer.to_pandas(), answer.to_xarray()
+    assert len(table) == 1200
+    assert table.attrs["units"]["lattice_spacing"] == "px"
+    assert data.attrs["beam_energy"] == 20.0
+    assert data["growth_rate_ml_s"].attrs["units"] == "1/s"
+    assert data.sizes == {"time": 1200}
+
+
+def test_times_that_jump_back_do_no_harm() -> None:
+    """A camera clock with NaN and backward jumps: no crash, and the rate still stands."""
+    film = Film(14)
+    times = np.arange(len(film)) / 120.0
+    times[::97], times[50::211] = np.nan, times[50::211] - 0.02
+    answer = film.analysed(times_s=times)
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.01)
+    assert (np.diff(answer.frames["time_seconds"]) >= 0).all()
+
+
+def test_an_untracked_specular_box_stays() -> None:
+    """The user's own specular box moves only if it is tracked."""
+    film = Film(3, drift_px_s=(1.0, 0.0))
+    engine = Analyzer(120.0)
+    engine.feed(0, film[0:24])
+    engine.set_regions([Box(80, 42, 9, 21, "specular")])
+    engine.feed(24, film[24:360])
+    assert engine.regions[0].x == 80
+    engine.set_regions([Box(82, 42, 9, 21, "specular", tracked=True)])
+    engine.feed(360, film[0:0])
+    assert engine.regions[0].tracked

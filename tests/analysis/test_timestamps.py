@@ -1,0 +1,143 @@
+"""Frame times of a host that stalls: the cadence is found, a pause stays a pause, and what is not known is said."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from atomstream.analysis import Analyzer
+from atomstream.analysis.timestamps import believed_times
+from atomstream.sources import GrowthSpec, Simulator
+from tests.analysis.growth_helpers import Film
+
+FPS, SECONDS = 120.0, 16.0
+
+
+@cache
+def _frames() -> np.ndarray:
+    film = Film(SECONDS, height=96, width=128)
+    return film[0 : len(film)]
+
+
+def _true() -> np.ndarray:
+    return np.arange(round(SECONDS * FPS)) / FPS
+
+
+def _stalled(times: np.ndarray, begin: float, length: float) -> np.ndarray:
+    """Stamps of a host that slept: frames exposed meanwhile are stamped when it woke, 1 ms apart."""
+    inside = (times >= begin) & (times < begin + length)
+    late = np.where(inside, begin + length + 0.001 * np.cumsum(inside), times)
+    return np.maximum.accumulate(late)
+
+
+def _every(times: np.ndarray, period: float, length: float) -> np.ndarray:
+    for begin in np.arange(1.0, times[-1], period):
+        times = _stalled(times, begin, length)
+    return times
+
+
+def _half_frame(times: np.ndarray) -> np.ndarray:
+    return times + np.random.default_rng(4).uniform(-0.5, 0.5, len(times)) / FPS
+
+
+DISTORTIONS = {
+    "jitter of half a frame": _half_frame,
+    "200 ms each 2 s": lambda t: _every(t, 2.0, 0.2),
+    "200 ms each 2 s and jitter": lambda t: _every(_half_frame(t), 2.0, 0.2),
+    "one stall of 1.5 s": lambda t: _stalled(t, 6.3, 1.5),
+    "a stall at the very start": lambda t: _stalled(t, 0.0, 1.5),
+    "one stall at the end": lambda t: _stalled(t, SECONDS - 0.8, 2.0),
+    "stamped by chunks of 0.5 s": lambda t: np.ceil((t + 1e-9) / 0.5) * 0.5,
+    "whole milliseconds": lambda t: np.floor(1000 * t) / 1000,
+}
+
+
+def _rates(times: np.ndarray, frames: np.ndarray | None = None) -> tuple[object, np.ndarray, np.ndarray]:
+    engine, frames = Analyzer(FPS), _frames() if frames is None else frames
+    parts = [engine.feed(i, frames[i : i + 60], times[i : i + 60]) for i in range(0, len(times), 60)]
+    parts.append(engine.finish())
+    rate, sigma = (
+        np.concatenate([p.frames[k] for p in parts]) for k in ("growth_rate_ml_s", "growth_rate_sigma")
+    )
+    return parts[-1].values["growth_rate_ml_s"], rate, sigma
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_distorted_stamps_leave_the_rate(name: str) -> None:
+    """However late stamps come, the rate stays within 0.3 % at the end and four sigmas at any time."""
+    value, rate, sigma = _rates(DISTORTIONS[name](_true()))
+    assert value.value == pytest.approx(0.4, rel=0.003)
+    told = np.isfinite(rate)
+    assert (np.abs(rate - 0.4)[told] < 4 * sigma[told] + 0.0008).all()
+
+
+def test_a_pause_of_the_camera_stays_a_pause() -> None:
+    """Frames that the camera did not take for 1.3 s leave a gap in time, not in their count."""
+    kept = (_true() < 7.0) | (_true() >= 8.3)
+    value, _, _ = _rates(_true()[kept], _frames()[kept])
+    assert value.value == pytest.approx(0.4, rel=0.003)
+
+
+def test_frames_lost_in_a_stall_are_a_gap() -> None:
+    """A host that wakes after 1.5 s to the last 40 frames of its buffer: the count does not say when they were."""
+    times = _stalled(_true(), 6.3, 1.5)
+    kept = (_true() < 6.3) | (_true() >= 7.8 - 40 / FPS)
+    value, _, _ = _rates(times[kept], _frames()[kept])
+    assert abs(value.value - 0.4) < 3 * value.sigma
+    assert value.value == pytest.approx(0.4, rel=0.01)
+
+
+def test_chunks_closed_early_do_not_shift_the_clock() -> None:
+    """Indices without frames, where a chunk was closed early: the frames' own times stand."""
+    engine, frames, index = Analyzer(FPS), _frames(), 0
+    for i in range(0, len(frames), 90):
+        last = engine.feed(index, frames[i : i + 90], _true()[i : i + 90])
+        index += 240
+    assert last.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.003)
+
+
+@pytest.mark.parametrize("factor", [1.01, 0.99])
+def test_two_clocks_that_differ_widen_the_sigma(factor: float) -> None:
+    """Stamps that run 1 % apart from the stated frame rate: either may be right, and the sigma and a note say so."""
+    value, _, _ = _rates(factor * _true())
+    assert value.value == pytest.approx(0.4 / factor, rel=0.002)
+    assert abs(value.value - 0.4) < 3 * value.sigma
+    assert "not 120" in value.note
+
+
+def test_a_slow_drift_of_the_cadence_is_followed() -> None:
+    """A camera whose frame period grows by 1 % while filming: its stamps are kept."""
+    times = _true() * (1 + 0.005 * _true() / SECONDS)
+    clock = believed_times(times[::6], np.arange(len(times), dtype=float)[::6])
+    np.testing.assert_array_equal(clock.times, times[::6])
+    value, _, _ = _rates(times)
+    assert abs(value.value - 0.4) < 3 * value.sigma
+
+
+def test_a_burst_that_goes_on_has_no_times_yet() -> None:
+    """Frames of a stall that the host still works off wait for their times."""
+    t = np.arange(0, 16, 0.05)
+    t[300:] = t[300] + 1.5 + 0.002 * np.arange(20)
+    clock = believed_times(t, 6.0 * np.arange(320))
+    assert np.isfinite(clock.times[:300]).all()
+    assert np.isnan(clock.times[300:]).all()
+
+
+def test_a_missing_chunk_is_no_stall() -> None:
+    """While a known gap lies in the last seconds, the rate is told as before, and no stamp is called late."""
+    spec = GrowthSpec(fps=20.0, height=120, width=160, rate_ml_s=0.8, tau_ml=60.0, seed=21)
+    frames = np.concatenate(list(Simulator(spec).chunks(40, 360)))
+    online = Analyzer(20.0, 0.0, 40)
+    for k in range(9):
+        if k == 3:
+            online.gap(40)
+            continue
+        part = slice(40 * k, 40 * k + 40)
+        rate = online.feed(40 * k, frames[part], np.arange(part.start, part.stop) / 20.0).values[
+            "growth_rate_ml_s"
+        ]
+        if k > 3:
+            assert "late" not in str(rate)
+            assert abs(float(rate) - 0.8) < max(4 * (rate.sigma or 0.0), 0.004)

@@ -1,0 +1,82 @@
+"""What the page says of chunks that came late, and a finished stream analysed again from it, in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.browser.growth import CHUNK, FPS, Growth
+from tests.live_helpers import batches_until, feed
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import WireClient
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture
+async def server(serve: Serve) -> LiveServer:
+    """A server that does not wait for a missing chunk."""
+    return await serve(gap_wait_s=0.05)
+
+
+async def push_chunk(growth: Growth, index: int) -> None:
+    """One chunk, whatever its turn."""
+    frames = growth.simulator.frames(index * CHUNK, CHUNK)
+    await growth.streamer.push(growth.data_id, index, frames, growth.start_ms + 1000.0 * index * CHUNK / FPS)
+    await growth.streamer.flush(growth.data_id)
+
+
+async def test_a_late_chunk_is_told(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """While the stream runs the page says what the rate lacks and when it will have it; after the end nothing."""
+    page, told = logged_in, logged_in.locator("#standing-text")
+    for index in (0, 1, 2, 4, 5):
+        await push_chunk(growth, index)
+    async with WireClient(server) as client, feed(client, growth.data_id) as socket:
+        await batches_until(socket, 6 * CHUNK)  # the gap was passed
+    await page.goto(growth.path)
+    await expect(page.locator("#standing")).to_be_hidden()
+    await push_chunk(growth, 3)
+    await expect(told).to_contain_text("lack chunk 3, which came late. When the stream has ended")
+    await growth.streamer.finalize(growth.data_id)
+    await expect(page.locator("#status")).to_have_text("Complete")
+    await expect(page.locator("#standing")).to_be_hidden()
+
+
+async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growth) -> None:
+    """By a button under Data, which is there once the stream has ended; the page tells how far it is."""
+    page = logged_in
+    await growth.show(page, 12)
+    await page.get_by_role("button", name="Data").click()
+    button = page.get_by_role("button", name="Analyse again")
+    await expect(button).to_be_hidden()
+    await growth.streamer.finalize(growth.data_id)
+    await expect(button).to_be_visible()
+    await page.locator("#standing-text").evaluate(
+        "box => { window.told = []; new MutationObserver(() => told.push(box.textContent))"
+        ".observe(box, { childList: true, characterData: true, subtree: true }); }"
+    )
+    await button.click()
+    await expect(button).to_be_hidden()
+    await expect(button).to_be_visible()
+    await expect(page.locator("#standing")).to_be_hidden()
+    assert any("being analysed again" in text for text in await page.evaluate("told"))
+    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
+
+
+async def test_no_views_are_told_with_their_reason(logged_in: Any, server: LiveServer) -> None:
+    """A sample that turns too fast for the camera has no views, and the page says what to change."""
+    async with Growth.begin(server, rpm=30.0) as growth:
+        await growth.push(8)
+        await logged_in.goto(growth.path)
+        tile = logged_in.locator('.tile[data-name="views"]')
+        await expect(tile).to_contain_text("a turn has 40 frames")
+        await expect(tile).to_contain_text("turn at most at 20 rpm")
+        # Words are longer than numbers: they stay within their tile.
+        wide = "tiles => tiles.every(tile => [...tile.querySelectorAll('span')].every(s => s.getBoundingClientRect()"
+        wide += ".right <= tile.getBoundingClientRect().right + 1))"
+        assert await logged_in.locator(".tile:visible").evaluate_all(wide)

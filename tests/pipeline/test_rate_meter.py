@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atomstream.pipeline.rate_meter import Meter
+from atomstream.pipeline.upload import InMemory, Parcel
+from atomstream.records import Chunk, FrameMeta, Stamp, StreamSpec
+from atomstream.shard import ShardEncoder
+from tests.fake_clock import Clock
+
+
+def encoded_parcel(meter: Meter) -> Parcel:
+    frames = np.random.default_rng(1).integers(0, 255, (8, 512, 512), dtype=np.uint8)
+    shard = ShardEncoder().encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()))
+    meter.encoded(shard)
+    body = InMemory(shard.pieces)
+    spec = StreamSpec("s", 8.0, 0.0, 8)
+    parcel = Parcel(spec, 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, shard.crc32c, body)
+    parcel.on_sent = meter.sent
+    return parcel
+
+
+async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
+    """On a slow line the rate is told before the first chunk has arrived."""
+    clock = Clock()
+    meter = Meter(clock)
+    parcel = encoded_parcel(meter)
+    attempt = parcel.open()
+    clock.now = 4.0
+    for _ in range(3):  # the third cut is asked for, so two of four are out, of four frames
+        await anext(attempt)
+    await attempt.aclose()
+    rates = meter.rates()
+    assert rates.frames_in_s == 2.0
+    assert rates.frames_out_s == pytest.approx(1.0, rel=0.1)
+    assert rates.bytes_out_s * 4.0 == pytest.approx(parcel.sent)
+    assert rates.backlog_grows
+
+
+async def test_what_goes_again_is_not_counted_twice() -> None:
+    """A second attempt takes back what the first one sent."""
+    clock = Clock()
+    meter = Meter(clock)
+    parcel = encoded_parcel(meter)
+    for _ in range(2):
+        clock.now += 4.0
+        async for _piece in parcel.open():
+            pass
+    assert parcel.sent == parcel.nbytes
+    assert meter.rates().bytes_out_s * 8.0 == pytest.approx(parcel.nbytes)
+    assert meter.rates().frames_out_s * 8.0 == pytest.approx(8.0)
+
+
+async def test_old_bytes_are_forgotten() -> None:
+    """Rates are of the last ten seconds alone."""
+    clock = Clock()
+    meter = Meter(clock)
+    async for _piece in encoded_parcel(meter).open():
+        pass
+    clock.now = 60.0
+    assert meter.rates().bytes_out_s == meter.rates().bytes_in_s == 0.0

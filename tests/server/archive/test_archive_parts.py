@@ -1,0 +1,273 @@
+"""The archive's small parts: gaps, group commit, columns, files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atomstream.errors import StreamError
+from atomstream.index_ranges import Gaps, parse_ranges
+from atomstream.server.archive import chunk_index as archive_index
+from atomstream.server.archive import column as archive_columns
+from atomstream.server.archive.chunk_index import ChunkIndex, GroupCommit
+from atomstream.server.archive.column import COLUMN_CHUNK, Column
+from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.system import files as archive_files
+from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
+
+
+@given(st.lists(st.integers(0, 60)))
+def test_gaps_are_the_complement(indices: list[int]) -> None:
+    """Whatever the order and the repeats, the gaps are what is missing below the highest index."""
+    gaps = Gaps()
+    for index in indices:
+        gaps.add(index)
+    missing = sorted(set(range(max(indices, default=-1) + 1)) - set(indices))
+    assert list(gaps) == missing
+    assert list(parse_ranges(str(gaps))) == missing
+    assert [i for first, last in gaps.ranges() for i in range(first, last + 1)] == missing
+    assert gaps.end == max(indices, default=-1) + 1
+    assert list(parse_ranges(gaps.present_text())) == sorted(set(indices))
+    assert [index for index in range(-1, 62) if gaps.added(index)] == sorted(set(indices))
+
+
+def test_strange_ranges_are_passed_over() -> None:
+    """A description that somebody edited does not stop the archive."""
+    assert list(parse_ranges("x, 3-5, -1, 7-, 9, 8-6, ½")) == [3, 4, 5, 7, 9]
+
+
+def test_those_who_wait_share_one_write() -> None:
+    """All that arrive during a write go into the next one, and return once it ended."""
+    batches: list[list[int]] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def write(items: list[int]) -> None:
+        batches.append(items)
+        begun.set()
+        assert go_on.wait(20)
+
+    group = GroupCommit(write)
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(group.submit, 0)
+        assert begun.wait(20)
+        rest = [pool.submit(group.submit, k) for k in range(1, 6)]
+        while len(group._gathering.items) < 5:  # they have arrived, which nothing else shows
+            threading.Event().wait(0.001)
+        go_on.set()
+        for future in (first, *rest):
+            future.result(20)
+    assert batches[0] == [0]
+    assert sorted(batches[1]) == [1, 2, 3, 4, 5]
+    assert len(batches) == 2
+
+
+def test_a_failed_write_fails_those_it_was_for() -> None:
+    """An error reaches each caller of that batch, and the next batch is written all the same."""
+    fails = [True]
+
+    def write(items: list[int]) -> None:
+        if fails.pop() if fails else False:
+            raise OSError(28, "no space left on device")
+
+    group = GroupCommit(write)
+    with pytest.raises(OSError, match="no space"):
+        group.submit(1)
+    group.submit(2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * COLUMN_CHUNK), st.integers(1, 40)), min_size=1, max_size=6))
+def test_columns_hold_what_was_written(pieces: list[tuple[int, int]]) -> None:
+    """Pieces at any place, over the edges of files too, are read back; the rest is the fill value."""
+    import tempfile
+
+    expected = np.full(5 * COLUMN_CHUNK, -1, dtype=np.int32)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x").mkdir()
+        column = Column(Path(folder) / "x", Path(folder) / "parts", np.dtype("int32"), -1)
+        for number, (start, length) in enumerate(pieces):
+            values = np.arange(length, dtype=np.int32) + 1000 * number
+            expected[start : start + length] = values
+            column.write([(start, values)])
+        read = np.full_like(expected, -1)
+        for start, values in column.stored():
+            read[start : start + COLUMN_CHUNK] = values
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_appending_touches_only_the_tail(tmp_path: Path) -> None:
+    """However long the stream, a commit rewrites none of the files that are full already."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    far = 3 * COLUMN_CHUNK
+    commit(archive, far)
+    columns = archive.folder / "frames.zarr" / "time" / "c"
+    before = {path.name: path.stat().st_mtime_ns for path in columns.iterdir()}
+    commit(archive, far + 1)
+    after = {path.name: path.stat().st_mtime_ns for path in columns.iterdir()}
+    assert len(before) == 2
+    assert [name for name in after if after[name] != before.get(name)] == [str(4 * far // COLUMN_CHUNK)]
+
+
+def test_an_atomic_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk refuses, the target is as it was and no litter is left."""
+    target = tmp_path / "zarr.json"
+    archive_files.write_atomic(tmp_path / "parts", target, b"before")
+
+    def refuse(fd: int) -> None:
+        raise OSError(5, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="input/output"):
+        archive_files.write_atomic(tmp_path / "parts", target, b"after")
+    assert target.read_bytes() == b"before"
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_a_replace_waits_for_windows_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a reader holds the file, as Windows tells by PermissionError, the rename is tried again."""
+    real, held = os.replace, [True, True, True]
+
+    def replace(source: Any, target: Any) -> None:
+        if held and held.pop():
+            raise PermissionError(13, "the file is in use")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(archive_files, "_WINDOWS", True)
+    monkeypatch.setattr(archive_files, "sync_folder", lambda folder: None)
+    archive_files.write_atomic(tmp_path / "parts", tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert held == []
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_disk_is_told_and_a_repeat_heals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """P13: whichever fsync or rename of a commit fails, it raises OSError, and the same upload again succeeds."""
+    real = getattr(os, call)
+    for failing in range(1, 40):
+        archive, calls = new_archive(tmp_path / str(failing)), [0]
+
+        def fail(*args: Any, calls: list[int] = calls, failing: int = failing) -> None:
+            calls[0] += 1
+            if calls[0] == failing:
+                raise OSError(28, "no space left on device")
+            real(*args)
+
+        monkeypatch.setattr(os, call, fail)
+        try:
+            commit(archive, 0)
+        except OSError:
+            commit(archive, 0)
+        monkeypatch.setattr(os, call, real)
+        assert read_zarr(archive.folder).shape == (4, 5, 6)
+        assert np.isfinite(read_zarr(archive.folder, "time")).all()
+        if calls[0] < failing:
+            return
+    pytest.fail("a commit has more steps than this test tries")
+
+
+def test_lost_documents_are_made_again(tmp_path: Path) -> None:
+    """Metadata and columns that somebody removed are derived from the shards at the next opening."""
+    archive = new_archive(tmp_path)
+    for index in range(3):
+        commit(archive, index)
+    group = archive.folder / "frames.zarr"
+    expected = read_zarr(archive.folder, "time")
+    for gone in (
+        "time/zarr.json",
+        "frames/zarr.json",
+        "time/c/0",
+        "chunk_frames/zarr.json",
+        "chunk_frames/c/0",
+    ):
+        (group / gone).unlink()
+    again = StreamArchive.open(archive.folder)
+    assert again.chunks() == dict.fromkeys(range(3), 4)
+    (group / "zarr.json").unlink()
+    again = StreamArchive.open(archive.folder)
+    np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
+    assert zarr.open_array(group / "frames", mode="r").shape == (12, 5, 6)
+
+
+def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that one column counts and another, not yet synced, lost is taken up from its shard; no other is read."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e9)
+    for index in (1, 2):
+        commit(archive, index)
+    group = archive.folder / "frames.zarr"
+    expected = read_zarr(archive.folder, "time")
+    assert np.isfinite(expected).all()
+    assert len(expected) == 12
+    with (group / "time/c/0").open("r+b") as file:
+        file.seek(4 * 8)
+        file.write(np.full(8, np.nan).tobytes())
+    read: list[int] = []
+    real = ChunkIndex.read_stamps
+
+    def read_stamps(self: ChunkIndex, index: int) -> ChunkStamps:
+        read.append(index)
+        return real(self, index)
+
+    monkeypatch.setattr(ChunkIndex, "read_stamps", read_stamps)
+    again = StreamArchive.open(archive.folder)
+    assert again.chunks() == dict.fromkeys(range(3), 4)
+    assert read == [1, 2]
+    np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
+    StreamArchive.open(archive.folder)
+    assert read == [1, 2]
+
+
+def test_a_chunk_stored_anew_is_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a damaged shard is replaced, its new stamps are on the disk before the answer, whatever the period."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    archive = StreamArchive.open(archive.folder)
+    monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e9)
+    commit(archive, 1)
+    synced: list[Path] = []
+    monkeypatch.setattr(archive_columns, "sync_file", synced.append)
+    commit(archive, 2)
+    assert synced == []
+    archive.shard_file(0).write_bytes(b"damaged")
+    commit(archive, 0)
+    assert {path.parent.parent.name for path in synced} == {"time", "chunk_start_unix_ms", "chunk_frames"}
+
+
+def test_a_stream_without_its_geometry_is_not_touched(tmp_path: Path) -> None:
+    """Where nothing says what the frames are any more, opening says what to do and changes nothing."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    for gone in ("zarr.json", "frames/zarr.json"):
+        (archive.folder / "frames.zarr" / gone).unlink()
+    with pytest.raises(StreamError, match="restore"):
+        StreamArchive.open(archive.folder)
+    assert (archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0").exists()
+
+
+def test_a_removed_shard_is_a_hole(tmp_path: Path) -> None:
+    """A chunk whose folder somebody removed counts as missing from the next opening on."""
+    import shutil
+
+    archive = new_archive(tmp_path)
+    for index in range(3):
+        commit(archive, index)
+    shutil.rmtree(archive.folder / "frames.zarr" / "frames" / "c" / "1")
+    again = StreamArchive.open(archive.folder)
+    assert again.missing() == [1]
+    np.testing.assert_array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 0, 4])
+    assert np.isnan(read_zarr(archive.folder, "time")[4:8]).all()
+    assert not commit(again, 1).repeated

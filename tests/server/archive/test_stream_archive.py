@@ -1,0 +1,411 @@
+"""The archive: what is committed is readable by every Zarr reader, once, as it was; the rest is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from atomstream.errors import ConflictError, RejectedError, ShardError
+from atomstream.records import FrameMeta
+from atomstream.server.archive.stream_archive import StreamArchive, iter_archives
+from atomstream.shard import ABSENT, pack_index
+from tests.paths import WIRE
+from tests.server.archive.archive_helpers import (
+    ABOUT,
+    FPS,
+    START_MS,
+    body_of,
+    commit,
+    commit_body,
+    frames_of,
+    new_archive,
+    read_zarr,
+    ticket_of,
+)
+
+
+def _open_frames(archive: StreamArchive) -> xr.Dataset:
+    return xr.open_zarr(archive.folder / "frames.zarr")
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5))
+    ),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_any_frames_are_read_equal(frames: Any, index: int, room: int) -> None:
+    """P1, P23: whatever the shape, dtype and place of a chunk, zarr-python and `frames` read it equal."""
+    with tempfile.TemporaryDirectory() as folder:
+        archive = new_archive(Path(folder))
+        chunk_size = len(frames) + room
+        done = commit(archive, index, frames, chunk_size=chunk_size)
+        start = index * chunk_size
+        expected = np.concatenate([np.zeros((start, *frames.shape[1:]), frames.dtype), frames])
+        assert (done.index, done.n_frames, done.repeated) == (index, len(frames), False)
+        np.testing.assert_array_equal(read_zarr(archive.folder), expected)
+        np.testing.assert_array_equal(archive.frames(0, 10**9), expected)
+        assert archive.frames(start, start + 1).dtype == frames.dtype
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_all_readers_agree(tmp_path: Path, dtype: Any) -> None:
+    """zarr-python, tensorstore and xarray read the same frames, holes and short chunks included."""
+    import tensorstore
+
+    archive = new_archive(tmp_path)
+    sizes = {0: 4, 1: 2, 3: 3}
+    for index, n in sizes.items():
+        commit(archive, index, frames_of(index, n, dtype=dtype))
+    expected = np.zeros((15, 5, 6), dtype)
+    for index, n in sizes.items():
+        expected[4 * index : 4 * index + n] = frames_of(index, n, dtype=dtype)
+    path = archive.folder / "frames.zarr" / "frames"
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    np.testing.assert_array_equal(tensorstore.open(spec, open=True).result().read().result(), expected)
+    np.testing.assert_array_equal(zarr.open_array(path, mode="r")[:], expected)
+    np.testing.assert_array_equal(read_zarr(archive.folder), expected)
+    with _open_frames(archive) as dataset:
+        assert dataset["frames"].dims == ("time", "y", "x")
+        assert dataset["frames"].dtype == dtype
+        np.testing.assert_array_equal(dataset["frames"], expected)
+
+
+def test_holes_are_told_from_black(tmp_path: Path) -> None:
+    """A black frame has a time and is counted; a missing one is NaN, uncounted and listed."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0, np.zeros((4, 5, 6), np.uint8))
+    commit(archive, 2, frames_of(2, 3))
+    assert archive.chunks() == {0: 4, 2: 3}
+    assert (archive.n_frames(), archive.missing()) == (11, [1])
+    with _open_frames(archive) as dataset:
+        nan = np.nan
+        np.testing.assert_allclose(
+            dataset["time"], [0, 0.01, 0.02, 0.03, nan, nan, nan, nan, 0.08, 0.09, 0.1]
+        )
+        np.testing.assert_array_equal(dataset["chunk_frames"], [4, 0, 3])
+        np.testing.assert_array_equal(dataset["chunk_start_unix_ms"], [START_MS, nan, START_MS + 80])
+        assert dataset.attrs["missing_chunks"] == "1"
+        assert dataset.attrs["start_unix_ms"] == START_MS
+        assert dataset.attrs["name"] == ABOUT["name"]
+
+
+def test_shards_without_inner_chunks_are_black(tmp_path: Path) -> None:
+    """P3: a shard that leaves its black frames out is stored, observed and read as black."""
+    archive, frames = new_archive(tmp_path), np.zeros((3, 5, 6), np.uint8)
+    seen: list[Any] = []
+    body = pack_index(np.full((3, 2), ABSENT, dtype=np.uint64))
+    commit_body(archive, ticket_of(0, frames), body, lambda i, k, frame: seen.append((i, k, frame.max())))
+    assert seen == [(0, 0, 0), (0, 1, 0), (0, 2, 0)]
+    np.testing.assert_array_equal(read_zarr(archive.folder), frames)
+
+
+def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
+    """Times, ids, angles and clock values are arrays once a chunk has them, and only then."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    with _open_frames(archive) as dataset:
+        assert set(dataset.variables) == {"frames", "time", "chunk_start_unix_ms", "chunk_frames"}
+    times = tuple(START_MS + t for t in (40.0, 51.0, 90.0))
+    meta = FrameMeta(times_ms=times, ids=(7, 8, 11), angles_deg=(0.5, 1.0, 359.5))
+    frames = frames_of(1, 3)
+    ticket = ticket_of(1, frames, clock_offset_ms=-12.0, clock_uncertainty_ms=0.5)
+    done = commit_body(archive, ticket, body_of(frames, meta))
+    assert done.stamps.meta == meta
+    assert archive.stamps(1) == done.stamps
+    np.testing.assert_array_equal(done.stamps.times_unix_ms(), times)
+    with _open_frames(archive) as dataset:
+        np.testing.assert_allclose(dataset["time"][4:], [0.04, 0.051, 0.09])
+        np.testing.assert_array_equal(dataset["frame_id"], [-1, -1, -1, -1, 7, 8, 11])
+        np.testing.assert_array_equal(dataset["angle_deg"][3:], [np.nan, 0.5, 1.0, 359.5])
+        np.testing.assert_array_equal(dataset["chunk_clock_offset_ms"], [np.nan, -12.0])
+        np.testing.assert_array_equal(dataset["chunk_clock_uncertainty_ms"], [np.nan, 0.5])
+
+
+def test_times_count_from_frame_zero_whoever_came_first(tmp_path: Path) -> None:
+    """Where chunk 2 arrives before chunk 0, times still count from the start of frame 0."""
+    archive = new_archive(tmp_path)
+    for index in (2, 0, 1):
+        commit(archive, index)
+    with _open_frames(archive) as dataset:
+        np.testing.assert_allclose(dataset["time"], np.arange(12) / FPS, atol=1e-9)
+
+
+def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
+    """P23: the same frames again, at any level and with other stamps, are a repeat; the first stamps stay."""
+    archive, frames = new_archive(tmp_path), frames_of(0)
+    first = commit(archive, 0)
+    stored = archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0"
+    before = stored.read_bytes()
+    seen: list[int] = []
+    for level in (1, 9):
+        late = ticket_of(0, frames, start_unix_ms=START_MS + 5)
+        done = commit_body(archive, late, body_of(frames, level=level), lambda *_: seen.append(1))
+        assert done.repeated
+        assert done.stamps == first.stamps
+    assert stored.read_bytes() == before
+    assert seen == []
+
+
+@pytest.mark.parametrize("other", [frames_of(9), frames_of(0)[:3], frames_of(0) // 2])
+def test_other_frames_conflict(tmp_path: Path, other: Any) -> None:
+    """P23: other frames under a stored index are a conflict, and what is stored stays."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    with pytest.raises(ConflictError, match="other frames"):
+        commit(archive, 0, other)
+    np.testing.assert_array_equal(read_zarr(archive.folder), frames_of(0))
+
+
+@pytest.mark.parametrize(
+    ("frames", "chunk_size"),
+    [
+        (frames_of(1, shape=(6, 6)), 4),
+        (frames_of(1, shape=(5, 7)), 4),
+        (frames_of(1, dtype=np.uint16), 4),
+        (frames_of(1), 5),
+    ],
+)
+def test_geometry_is_fixed_by_the_first_shard(tmp_path: Path, frames: Any, chunk_size: int) -> None:
+    """A changed H, W, dtype or chunk_size is a conflict that says what the stream is."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    for reopened in (archive, StreamArchive.open(archive.folder)):
+        with pytest.raises(ConflictError, match="5x6 uint8 in chunks of 4 frames"):
+            commit(reopened, 1, frames, chunk_size=chunk_size)
+
+
+def test_a_refused_shard_fixes_nothing(tmp_path: Path) -> None:
+    """Garbage first leaves no file and no geometry: the stream then takes another shape."""
+    archive = new_archive(tmp_path)
+    with pytest.raises(ShardError):
+        commit_body(archive, ticket_of(0, frames_of(0, shape=(9, 9))), b"garbage" * 30)
+    assert list((archive.folder / "incoming").iterdir()) == []
+    assert not commit(archive, 0).repeated
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"index": -1},
+        {"index": 10_000_001},
+        {"chunk_size": 3},
+        {"chunk_size": 10**9},
+        {"dims": (0, 5, 6)},
+        {"dims": (4, 0, 6)},
+        {"dims": (4, 1 << 20, 1 << 20)},
+        {"dims": (4, -5, -6)},
+        {"dtype": "float32"},
+        {"fps": float("nan")},
+        {"start_unix_ms": float("inf")},
+        {"clock_offset_ms": float("nan")},
+    ],
+)
+def test_absurd_tickets_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """P24: more frames than chunk_size, indices and sizes out of range, and stamps that are no numbers are 400."""
+    archive, frames = new_archive(tmp_path), frames_of(0)
+    with pytest.raises(ShardError, match="Chunk"):
+        commit_body(archive, dataclasses.replace(ticket_of(0, frames), **changes), body_of(frames))
+    assert archive.chunks() == {}
+
+
+def test_an_absurd_jump_costs_nothing(tmp_path: Path) -> None:
+    """The highest index takes a few files, no list of what is missing, and reads back."""
+    archive, last = new_archive(tmp_path), 10_000_000
+    commit(archive, 0)
+    commit(archive, last, frames_of(last, 2))
+    files = [path for path in archive.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 2 << 20
+    assert archive.missing_ranges() == [(1, last - 1)]
+    array = zarr.open_group(archive.folder / "frames.zarr", mode="r")["frames"]
+    np.testing.assert_array_equal(array[-2:], frames_of(last, 2))
+    assert StreamArchive.open(archive.folder).n_frames() == last * 4 + 2
+
+
+def test_a_damaged_shard_is_healed_by_its_repeat(tmp_path: Path) -> None:
+    """What the disk spoilt is replaced by the next upload of that chunk instead of conflicting with it."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    stored = archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0"
+    raw = bytearray(stored.read_bytes())
+    raw[30] ^= 0xFF
+    for damaged in (bytes(raw), bytes(raw[:-9]), b""):
+        stored.write_bytes(damaged)
+        assert not commit(archive, 0).repeated
+        np.testing.assert_array_equal(read_zarr(archive.folder), frames_of(0))
+
+
+def test_many_threads_commit_at_once(tmp_path: Path) -> None:
+    """Commits from many threads, repeats among them, end with each chunk stored once and readable at its answer."""
+    archive = new_archive(tmp_path)
+
+    def one(index: int) -> bool:
+        done = commit(archive, index)
+        frames = zarr.open_group(archive.folder / "frames.zarr", mode="r")["frames"]
+        np.testing.assert_array_equal(frames[4 * index : 4 * index + 4], frames_of(index))
+        return done.repeated
+
+    with ThreadPoolExecutor(8) as pool:
+        repeats = list(pool.map(one, [index for index in range(40) for _ in range(2)]))
+    assert repeats.count(False) == 40
+    assert archive.chunks() == dict.fromkeys(range(40), 4)
+
+
+def test_two_first_chunks_of_two_shapes(tmp_path: Path) -> None:
+    """Of two first chunks of different shapes that come together, exactly one is stored."""
+    archive, both = new_archive(tmp_path), threading.Barrier(2)
+
+    def one(shape: tuple[int, int]) -> bool:
+        frames = frames_of(shape[0], 1, shape)
+        ticket = ticket_of(shape[0], frames)
+        try:
+            commit_body(archive, ticket, body_of(frames), lambda *_: both.wait(10))
+        except ConflictError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(one, [(3, 4), (5, 6)])) == [False, True]
+    assert len(archive.chunks()) == 1
+
+
+def test_about_is_durable_and_lists_the_lost(tmp_path: Path) -> None:
+    """What the stream is survives reopening; lost indices are listed until they arrive after all."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    archive.update_about(status="success", tags=[{"id": "1", "name": "GaN"}], project=None)
+    archive.mark_lost([1, 2, 5])
+    commit(archive, 2)
+    archive.finish()
+    assert StreamArchive.open(archive.folder).about == {**archive.about, "lost": "1,5", "status": "success"}
+    with _open_frames(archive) as dataset:
+        assert (dataset.attrs["lost_chunks"], dataset.attrs["missing_chunks"]) == ("1,5", "1")
+        assert (dataset.attrs["status"], dataset.attrs["tags"]) == ("success", ["GaN"])
+
+
+@pytest.mark.parametrize("indices", [[-1], [10_000_001], range(100_001)])
+def test_lost_indices_are_bounded(tmp_path: Path, indices: Any) -> None:
+    """P24: absurd lists of lost indices are refused."""
+    archive = new_archive(tmp_path)
+    with pytest.raises(RejectedError):
+        archive.mark_lost(indices)
+    assert archive.about["lost"] == ""
+
+
+def test_results_stand_beside_the_frames(tmp_path: Path) -> None:
+    """Results along time follow the stream's length, those along their own dimension what was written."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    archive.write_values("specular_intensity", 0, np.array([1.0, 2.0]), attributes={"units": "counts"})
+    archive.write_values("growth_rate_ml_s", 3, np.array([0.4]), dimension="fit")
+    commit(archive, 1)
+    with _open_frames(archive) as dataset:
+        np.testing.assert_array_equal(dataset["specular_intensity"], [1.0, 2.0, *[np.nan] * 6])
+        np.testing.assert_array_equal(dataset["growth_rate_ml_s"], [np.nan, np.nan, np.nan, 0.4])
+    again = StreamArchive.open(archive.folder)
+    again.write_values("specular_intensity", 2, np.array([3.0]))
+    np.testing.assert_array_equal(
+        read_zarr(archive.folder, "specular_intensity")[:4], [1.0, 2.0, 3.0, np.nan]
+    )
+
+
+@pytest.mark.parametrize("name", ["time", "frames", "../x", "a/b", "Ünit", ""])
+def test_results_have_fit_names(tmp_path: Path, name: str) -> None:
+    """P24: an array of results never takes a name of the archive's own, nor a path."""
+    with pytest.raises(ValueError, match="can't name"):
+        new_archive(tmp_path).write_values(name, 0, np.zeros(2))
+
+
+def test_results_are_numbers_in_one_dimension(tmp_path: Path) -> None:
+    """Values of any other shape or kind are refused."""
+    for values in (np.zeros((2, 2)), np.array(["a"]), np.zeros(2, complex)):
+        with pytest.raises(ValueError, match="1-D"):
+            new_archive(tmp_path / str(values.dtype) / str(values.ndim)).write_values("x", 0, values)
+
+
+def test_an_empty_stream_is_a_group(tmp_path: Path) -> None:
+    """Before its first chunk a stream opens as an empty group with its attributes."""
+    archive = new_archive(tmp_path)
+    assert archive.frames(0, 5).shape == (0, 0, 0)
+    assert archive.n_frames() == 0
+    with _open_frames(archive) as dataset:
+        assert dataset.attrs["data_id"] == "one"
+    with pytest.raises(FileExistsError):
+        new_archive(tmp_path)
+
+
+def test_foreign_folders_are_passed_over(tmp_path: Path) -> None:
+    """P12: reindex opens the streams, leaves what is not one as it is, and names what is damaged."""
+    for name in ("a", "b"):
+        StreamArchive.create(tmp_path / name, {"data_id": name})
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.part").write_text("mine")
+    (tmp_path / "note.txt").write_text("mine")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "stream.json").write_text("{")
+    mine = tmp_path / "a" / "incoming" / "mine.part"
+    mine.write_text("mine")
+    left = StreamArchive.open(tmp_path / "b").incoming()
+    left.write_text("half a body")
+    assert [archive.about["data_id"] for archive in iter_archives(tmp_path)] == ["a", "b"]
+    assert not left.exists()
+    assert mine.read_text() == (tmp_path / "photos" / "x.part").read_text() == "mine"
+    assert list(iter_archives(tmp_path / "nowhere")) == []
+
+
+def test_foreign_arrays_stay_in_the_group(tmp_path: Path) -> None:
+    """An array that a user adds by zarr-python is kept, and listed with ours after the next opening."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0)
+    group = zarr.open_group(archive.folder / "frames.zarr", mode="r+")
+    group.create_array("mask", data=np.ones((5, 6), np.uint8), dimension_names=("y", "x"))
+    again = StreamArchive.open(archive.folder)
+    commit(again, 1)
+    with _open_frames(again) as dataset:
+        assert dataset["mask"].sum() == 30
+        assert dataset.sizes["time"] == 8
+
+
+def test_metadata_are_plain_json_of_the_spec(tmp_path: Path) -> None:
+    """The document of `frames` is what the Zarr v3 spec wants, with the shard's index at its end."""
+    archive = new_archive(tmp_path)
+    commit(archive, 0, frames_of(0, dtype=np.uint16))
+    document = json.loads((archive.folder / "frames.zarr" / "frames" / "zarr.json").read_text())
+    (sharding,) = document["codecs"]
+    assert document["shape"] == [4, 5, 6]
+    assert document["fill_value"] == 0
+    assert document["chunk_grid"]["configuration"]["chunk_shape"] == [4, 5, 6]
+    assert sharding["configuration"]["chunk_shape"] == [1, 5, 6]
+    assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "zstd"]
+    assert [codec["name"] for codec in sharding["configuration"]["index_codecs"]] == ["bytes", "crc32c"]
+    assert sharding["configuration"]["index_location"] == "end"
+
+
+def test_the_peers_recorded_stream_is_archived(tmp_path: Path) -> None:
+    """What the hosted service's own client sent, short chunks included, reads as one array of its frames."""
+    wire = WIRE
+    pushed = np.load(wire / "frames.npz")
+    chunks = [pushed["chunk0"], pushed["chunk1"], pushed["frame"][np.newaxis]]
+    archive = new_archive(tmp_path)
+    for index, frames in enumerate(chunks):
+        body = (wire / "shards" / f"stream0-c{index}.shard").read_bytes()
+        commit_body(archive, ticket_of(index, frames, chunk_size=240), body)
+    stored = read_zarr(archive.folder)
+    assert len(stored) == 481
+    for index, frames in enumerate(chunks):
+        np.testing.assert_array_equal(stored[240 * index : 240 * index + len(frames)], frames)

@@ -1,0 +1,206 @@
+"""What the pages ask of a stream: series, pictures, the table, and how it comes in; from a real server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+
+from atomstream.server.dashboard.images import HEADER
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import START_MS, WireClient, make_frames
+
+CHUNK = 4
+FPS = 120.0
+
+
+@pytest.fixture
+async def server(serve: Serve) -> LiveServer:
+    """A server."""
+    return await serve()
+
+
+@pytest.fixture
+async def client(server: LiveServer) -> AsyncIterator[WireClient]:
+    """A client of it."""
+    async with WireClient(server) as made:
+        yield made
+
+
+async def send_chunks(client: WireClient, indices: list[int]) -> tuple[str, np.ndarray]:
+    """A stream of these chunks, one after the other in time: its id and the frames of one chunk."""
+    data_id, frames = await client.create(), make_frames(CHUNK)
+    for index in indices:
+        start = START_MS + round(index * CHUNK * 1000 / FPS)
+        stamps = {"start_unix_ms_utc": str(start), "end_unix_ms_utc": str(start + 33)}
+        status, reply = await client.send(data_id, index, frames, **stamps)
+        assert status == 200, reply
+    return data_id, frames
+
+
+async def test_series_of_a_stretch(client: WireClient, server: LiveServer) -> None:
+    """Times and values of the stretch asked for come back, thinned to the points asked for, with extremes."""
+    data_id, _ = await send_chunks(client, list(range(50)))
+    (await server.running.house.streams.archive(data_id)).write_values(  # type: ignore[union-attr]
+        "some_trace", 0, np.arange(200.0), "time", {"units": "counts"}
+    )
+    status, whole = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=some_trace&points=50")
+    assert status == 200
+    assert whole["n_frames"] == 200
+    assert len(whole["t"]) <= 50
+    trace = whole["series"]["some_trace"]
+    assert min(trace["low"]) == 0.0
+    assert max(trace["high"]) == 199.0
+    _, fine = await client.ask(
+        "GET", f"/dashboard/streams/{data_id}/series?name=some_trace&last=0.2&points=4000"
+    )
+    assert fine["bucket"] == 1
+    assert fine["t"][-1] == pytest.approx(199 / FPS, abs=2e-3)
+    assert fine["series"]["some_trace"]["mean"][-1] == 199.0
+
+
+async def test_holes_have_no_place_on_the_axis(client: WireClient) -> None:
+    """Frames that never came have no time; what is not there is null."""
+    data_id, _ = await send_chunks(client, [0, 3])
+    _, got = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=nothing_yet&points=4000")
+    assert got["n_frames"] == 16
+    assert len(got["t"]) == 8
+    assert got["series"]["nothing_yet"]["mean"] == [None] * 8
+
+
+async def test_a_stream_without_frames(client: WireClient) -> None:
+    """Before the first chunk everything is empty, and nothing fails."""
+    data_id = await client.create()
+    status, got = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=specular_intensity")
+    assert (status, got["t"], got["end_s"]) == (200, [], None)
+    assert (await client.ask("GET", f"/dashboard/streams/{data_id}/picture"))[0] == 404
+    status, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+    assert (status, info["n_frames"], info["pace"]) == (200, 0, None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "name=../time",
+        "name=a%00",
+        f"name={'x' * 99}",
+        "points=1e9",
+        "points=nan",
+        "from=x",
+        "last=-1",
+        "name=A",
+        "&".join(f"name=n{k}" for k in range(17)),
+    ],
+)
+async def test_odd_questions_are_refused(client: WireClient, query: str) -> None:
+    """A query that can't be meant gets a 400 that says so."""
+    data_id = await client.create()
+    status, reply = await client.ask("GET", f"/dashboard/streams/{data_id}/series?{query}")
+    assert status == 400
+    assert reply["detail"]
+
+
+async def test_unknown_streams(client: WireClient) -> None:
+    """Each question about a stream that is not here gets a 404."""
+    for what in ("", "/series", "/picture", "/results.csv", "/pictures"):
+        status, _ = await client.ask("GET", f"/dashboard/streams/00000000-0000-4000-8000-000000000000{what}")
+        assert status == 404
+
+
+async def test_a_picture_of_a_moment(client: WireClient) -> None:
+    """The picture is the stored frame next to the time asked for, pixel by pixel."""
+    data_id, frames = await send_chunks(client, [0, 1, 2])
+    url = f"{client.server.url}/dashboard/streams/{data_id}/picture"
+    async with client.session.get(url, params={"time": str(5 / FPS)}) as reply:
+        body = await reply.read()
+    time_s, frame, width, height, *_ = HEADER.unpack(body[: HEADER.size])
+    assert frame == 5
+    assert time_s == pytest.approx(5 / FPS, abs=2e-3)
+    np.testing.assert_array_equal(
+        np.frombuffer(body[HEADER.size :], np.uint8).reshape(height, width), frames[1]
+    )
+
+
+async def test_pictures_are_asked_for(client: WireClient) -> None:
+    """Each question is answered by one picture; a new frame is shown without asking for it by number."""
+    data_id, _ = await send_chunks(client, [0])
+    url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
+    async with client.session.ws_connect(url, origin=client.server.url) as socket:
+        await socket.send_str("{}")
+        first = HEADER.unpack((await socket.receive_bytes())[: HEADER.size])[1]
+        await socket.send_str("{}")
+        status, _ = await client.send(data_id, 1, make_frames(CHUNK, seed=2))
+        assert status == 200
+        second = HEADER.unpack((await socket.receive_bytes())[: HEADER.size])[1]
+    assert first == 3
+    assert second > first
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"angle_deg": "x"}', '{"angle_deg": 1e9}', "[" * 4000, "x" * 5000]
+)
+async def test_odd_messages_close_the_socket(client: WireClient, text: str) -> None:
+    """What is no question ends the connection, and the server goes on."""
+    data_id, _ = await send_chunks(client, [0])
+    url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
+    async with client.session.ws_connect(url, origin=client.server.url) as socket:
+        await socket.send_str(text)
+        message = await socket.receive()
+        assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+    assert (await client.ask("GET", "/health"))[0] == 200
+
+
+async def test_the_server_stops_with_watchers(client: WireClient, server: LiveServer) -> None:
+    """A browser that watches does not hold up the end: it is told that the server goes away."""
+    data_id, _ = await send_chunks(client, [0])
+    url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
+    async with client.session.ws_connect(url, origin=client.server.url) as socket:
+        await socket.send_str("{}")
+        await socket.receive_bytes()
+        await socket.send_str("{}")
+        await server.stop()
+        assert (await socket.receive()).data == aiohttp.WSCloseCode.GOING_AWAY
+
+
+async def test_the_table_has_units(client: WireClient, server: LiveServer) -> None:
+    """CSV: names, then units, then one row a frame with the frame's number and time; empty where nothing is."""
+    data_id, _ = await send_chunks(client, [0, 2])
+    archive = await server.running.house.streams.archive(data_id)  # type: ignore[union-attr]
+    archive.write_values("specular_intensity", 0, np.array([1.5, np.nan, 3.0]), "time")
+    url = f"{client.server.url}/dashboard/streams/{data_id}/results.csv"
+    async with client.session.get(url) as reply:
+        assert reply.headers["Content-Disposition"].startswith("attachment")
+        rows = list(csv.reader(io.StringIO(await reply.text())))
+    names, units, *frames = rows
+    assert names[:2] == ["frame", "time"]
+    at = names.index("specular_intensity")
+    assert (units[1], units[at]) == ("s", "counts")
+    assert len(frames) == 12
+    assert [row[0] for row in frames] == [str(k) for k in range(12)]
+    assert [row[at] for row in frames[:3]] == ["1.5", "", "3"]
+    assert frames[5][1] == ""
+    async with client.session.get(url, params={"step": "5"}) as reply:
+        thinned = list(csv.reader(io.StringIO(await reply.text())))
+    assert [row[0] for row in thinned[2:]] == ["0", "5", "10"]
+
+
+async def test_how_a_stream_comes_in(client: WireClient) -> None:
+    """The page's facts: chunks stored and missing, the clock's correction, where the archive lies."""
+    data_id = await client.create("A <b>name</b>")
+    for index in (0, 2):
+        await client.send(
+            data_id, index, make_frames(CHUNK), clock_offset_ms="12", clock_uncertainty_ms="0.5"
+        )
+    _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+    assert info["name"] == "A <b>name</b>"
+    assert (info["chunks_stored"], info["chunks_missing"], info["missing"]) == (2, 1, ["1"])
+    assert (info["frames_stored"], info["n_frames"]) == (8, 12)
+    assert (info["pace"]["clock_offset_ms"], info["pace"]["clock_uncertainty_ms"]) == (12.0, 0.5)
+    assert info["pace"]["late_s"] > 0
+    assert json.loads((Path(info["zarr_path"]) / "zarr.json").read_bytes())["node_type"] == "group"

@@ -1,0 +1,130 @@
+"""How streams come in: their pace, and how fast all of them fill the disk, until they end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from atomstream.server.archive.metadata import Status
+from atomstream.server.archive.records import ChunkStamps, Committed, ShardTicket
+from atomstream.server.dashboard.streams import SILENT_S, Arrivals
+from atomstream.server.streams.signals import ChunkStored, StatusChanged
+from tests.fake_clock import Clock
+from tests.live_server import Serve
+from tests.wire_client import START_MS, WireClient, make_frames
+
+CHUNK, FPS, NBYTES = 240, 120.0, 30_000_000
+PERIOD_S = CHUNK / FPS
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands until it is set."""
+    return Clock(1000.0)
+
+
+@pytest.fixture
+def arrivals(clock: Clock) -> Arrivals:
+    """What a server notes, by that clock."""
+    return Arrivals(clock, clock)
+
+
+def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) -> ChunkStored:
+    """A chunk whose last frame was exposed at ``end_s``."""
+    dims, start_ms, end_ms = (CHUNK, 480, 640), 1e3 * (end_s - PERIOD_S), 1e3 * end_s
+    ticket = ShardTicket(data_id, index, dims, "uint8", CHUNK, FPS, start_ms, end_ms)
+    stamps = ChunkStamps(dims, FPS, start_ms, end_ms)
+    return ChunkStored(ticket, Committed(index, CHUNK, NBYTES, 0, repeated, stamps))
+
+
+async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:
+    """``count`` chunks at the camera's pace, each stored ``late_by_s`` later after its exposure than the one before."""
+    for index in range(count):
+        clock.now += PERIOD_S
+        await arrivals.note(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
+
+
+async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
+    """Frames and bytes a second are those between chunks, and a lateness that grows is told as such."""
+    await come(arrivals, clock, "a", 5, late_by_s=0.1)
+    clock.now += 3.0
+    pace = arrivals.pace("a")
+    assert pace is not None
+    assert pace.frames_per_s == pytest.approx(FPS)
+    assert pace.bytes_per_s == pytest.approx(NBYTES / PERIOD_S)
+    assert pace.late_s == pytest.approx(0.9)
+    assert pace.late_growth == pytest.approx(0.1 / PERIOD_S)
+    assert pace.silent_s == pytest.approx(3.0)
+
+
+async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
+    """A chunk that comes a second time fills nothing and makes nobody late."""
+    await arrivals.note(stored("a", 0, clock.now, repeated=True))
+    assert arrivals.pace("a") is None
+    assert arrivals.bytes_per_s() == 0.0
+
+
+async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) -> None:
+    """What fills the disk is the sum over all streams that come in."""
+    for index in range(4):
+        clock.now += PERIOD_S
+        for data_id in "abc":
+            await arrivals.note(stored(data_id, index, clock.now))
+    assert arrivals.bytes_per_s() == pytest.approx(3 * NBYTES / PERIOD_S)
+
+
+@pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
+async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: Status) -> None:
+    """With its end a stream's part goes, late chunks or not, until the stream is active again."""
+    await come(arrivals, clock, "a", 3)
+    await come(arrivals, clock, "b", 3)
+    await arrivals.follow(StatusChanged("a", status))
+    assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
+    await arrivals.note(stored("a", 3, clock.now))
+    assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
+    await arrivals.follow(StatusChanged("a", "stream_active"))
+    await arrivals.note(stored("a", 4, clock.now))
+    assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
+
+
+async def test_a_silent_stream_fills_nothing(arrivals: Arrivals, clock: Clock) -> None:
+    """A client that is gone without an end is not counted for longer than half a minute."""
+    await come(arrivals, clock, "a", 3)
+    clock.now += SILENT_S - 1.0
+    assert arrivals.bytes_per_s() > 0.0
+    clock.now += 2.0
+    assert arrivals.bytes_per_s() == 0.0
+
+
+@pytest.fixture
+async def client(serve: Serve) -> AsyncIterator[WireClient]:
+    """A client of a real server."""
+    async with WireClient(await serve()) as made:
+        yield made
+
+
+async def send(client: WireClient, data_id: str, index: int) -> tuple[int, Any]:
+    """Send the stream's chunk ``index``, of four frames."""
+    start = START_MS + round(index * 4 * 1000 / FPS)
+    stamps = {"start_unix_ms_utc": str(start), "end_unix_ms_utc": str(start + 33)}
+    return await client.send(data_id, index, make_frames(4), **stamps)
+
+
+async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
+    """While chunks come in any page says when the disk will be full, and none after the end, late chunk or not."""
+    busy, other = await client.create("busy"), await client.create("other")
+    for index in range(3):
+        status, _ = await send(client, busy, index)
+        assert status == 200
+    for data_id in (busy, other):
+        _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+        assert info["disk_full_in_s"] > 0.0
+    await client.end(busy)
+    _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
+    assert info["disk_full_in_s"] is None
+    status, _ = await send(client, busy, 3)
+    assert status == 200
+    _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
+    assert info["disk_full_in_s"] is None

@@ -1,0 +1,132 @@
+"""Keys and secrets: made once, kept hashed, compared whole, written to no log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from atomstream.config import OUR_KEY_PREFIX
+from atomstream.errors import ConfigError
+from atomstream.server import ServerSettings, ensure_key, running_server
+from atomstream.server.http.api_keys import KeyRing, fingerprint
+from atomstream.system.files import load_or_make_secret, write_private
+from tests.live_server import Serve
+from tests.wire_client import WireClient, make_frames
+
+
+def test_first_start_makes_one_key(tmp_path: Path) -> None:
+    """The first call makes a key with our prefix and 256 random bits; the second makes none."""
+    key = ensure_key(tmp_path)
+    assert key is not None
+    assert re.fullmatch(OUR_KEY_PREFIX + r"[\w-]{43}", key)
+    assert ensure_key(tmp_path) is None
+    assert KeyRing.load(tmp_path, None).opens(key)
+    assert not KeyRing.load(tmp_path, None).opens(key[:-1])
+
+
+def test_only_hashes_are_kept(tmp_path: Path) -> None:
+    """No file of the data folder holds the key."""
+    key = ensure_key(tmp_path)
+    assert key is not None
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert kept
+    assert not any(key.encode() in data for data in kept)
+    assert any(fingerprint(key).hex().encode() in data for data in kept)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such file modes")
+def test_private_files_are_private(tmp_path: Path) -> None:
+    """Keys and the signing secret are readable by their owner alone."""
+    ensure_key(tmp_path)
+    load_or_make_secret(tmp_path / "secret")
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_secret_is_kept(tmp_path: Path) -> None:
+    """The signing secret is the same at each start; one cut short by a crash is made anew."""
+    path = tmp_path / "secret"
+    first = load_or_make_secret(path)
+    assert load_or_make_secret(path) == first
+    path.write_bytes(b"short")
+    assert len(load_or_make_secret(path)) == 32
+
+
+def test_failed_private_write_leaves_nothing(tmp_path: Path) -> None:
+    """A private file that can't be put in place leaves no half-written one."""
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").touch()
+    with pytest.raises(OSError):
+        write_private(tmp_path / "taken", b"secret")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_damaged_key_file_is_told(tmp_path: Path) -> None:
+    """A key file that can't be read is an error that names it, not an open door and not a new key."""
+    (tmp_path / "keys.json").write_text("[{")
+    with pytest.raises(ConfigError, match=re.escape("keys.json")):
+        ensure_key(tmp_path)
+
+
+async def test_fixed_key_is_the_only_one(serve: Serve) -> None:
+    """With a key given, that one opens and none is made; the folder's own keys do not open then."""
+    server = await serve(api_key="lab-key")
+    async with WireClient(server) as client:
+        assert (await client.ask("GET", "/tags/"))[0] == 200
+    assert server.api_key == "lab-key"
+    assert not (server.data_dir / "keys.json").exists()
+
+
+async def test_made_key_is_told_once(serve: Serve) -> None:
+    """The start that makes the key tells it; later ones can't, and it still opens."""
+    server = await serve()
+    first = server.api_key
+    await server.stop()
+    async with running_server(ServerSettings(data_dir=server.data_dir, port=0)) as again:
+        assert again.api_key is None
+    await server.start()
+    assert server.api_key == first
+    async with WireClient(server) as client:
+        assert (await client.ask("GET", "/tags/"))[0] == 200
+
+
+async def test_logs_hold_no_secrets(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """At the chattiest level no log line holds the key, a wrong key, or an upload URL's signature."""
+    caplog.set_level(logging.DEBUG)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        url = await client.url(data_id, 0, (4, 8, 12))
+        await client.send(data_id, 0, make_frames(4))
+        await client.put(url.replace("ticket=", "ticket=A"), b"x")
+        await client.ask("GET", "/tags/", headers={"X-API-KEY": "atst_wrong-key"})
+    text = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("atomstream"))
+    assert f"PUT '/upload/{data_id}/0' -> 200" in text
+    assert "'/tags/' -> 401" in text
+    for secret in (server.api_key, "atst_wrong-key", "signature", "ticket="):
+        assert secret not in text
+
+
+async def test_failures_name_no_paths(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """A 500 tells a reference that the log has, and nothing of paths, SQL or code; the server goes on."""
+    server = await serve()
+    frames = make_frames(4)
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        incoming = server.folder(data_id) / "incoming"
+        shutil.rmtree(incoming)
+        incoming.write_text("in the way")
+        status, reply = await client.send(data_id, 0, frames)
+        incoming.unlink()
+        assert (await client.send(data_id, 0, frames))[0] == 200
+    assert status == 500
+    reference = re.fullmatch(r".*reference ([0-9a-f]{8})\.", reply["detail"])
+    assert reference is not None
+    assert f"reference {reference[1]}" in caplog.text
+    assert "incoming" not in reply["detail"]

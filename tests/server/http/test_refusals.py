@@ -1,0 +1,350 @@
+"""What the server refuses, with which status, and that a refusal costs nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.live_server import Serve
+from tests.wire_client import WireClient, make_frames, pieces, raw_request, shard_bytes, upload_form
+
+UPLOAD_URLS = "/data_entries/raw_data/staged/upload_urls/"
+UNKNOWN = "5db5c30e-a4e7-4404-bbce-e2c3e2c819bc"
+BAD_FILES = [
+    "frames.zarr/frames/c/../../../../keys.json",
+    "frames.zarr/frames/c/0/0/0/../../x",
+    "../frames.zarr/frames/c/0/0/0",
+    "/frames.zarr/frames/c/0/0/0",
+    "frames.zarr\\frames\\c\\0\\0\\0",
+    "frames.zarr/frames/c/%2e%2e/0/0",
+    "frames.zarr/frames/c/-1/0/0",
+    "frames.zarr/frames/c/01/0/0",
+    "frames.zarr/frames/c/٣/0/0",
+    "frames.zarr/frames/c/0/0/0\n",
+    "frames.zarr/frames/c/0/1/0",
+    "frames.zarr/frames/c/10000001/0/0",
+    "frames.zarr/frames/c/" + "9" * 400 + "/0/0",
+    "frames.zarr/zarr.json",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+async def test_other_files_are_400(serve: Serve, name: str) -> None:
+    """A file name that is not exactly a chunk's, in whatever disguise, is 400."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        query = {"original_filename": name, "num_parts": "1", "staging_type": "stream"}
+        status, reply = await client.ask(
+            "POST", UPLOAD_URLS, upload_form(data_id, (4, 8, 12), 4), params=query
+        )
+    assert status == 400
+    assert "original_filename" in reply["detail"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dims": "4,8"},
+        {"dims": "4,8,12,1"},
+        {"dims": "0,8,12"},
+        {"dims": "-4,8,12"},
+        {"dims": "4,8,1e3"},
+        {"dims": "5,8,12"},
+        {"dims": "4,99999999,99999999"},
+        {"dims": "four"},
+        {"chunk_size": "0"},
+        {"chunk_size": "100001"},
+        {"chunk_size": "many"},
+        {"start_unix_ms_utc": "soon"},
+        {"start_unix_ms_utc": "9" * 30},
+        {"end_unix_ms_utc": "NaN"},
+        {"clock_offset_ms": "nan"},
+        {"clock_uncertainty_ms": "-1"},
+        {"raw_frame_rate": "0"},
+        {"dtype": "float32"},
+        {"data_stream": "xrd"},
+    ],
+    ids=lambda changes: "-".join(f"{k}={v[:12]}" for k, v in changes.items()),
+)
+async def test_impossible_fields_are_400(serve: Serve, changes: dict[str, str]) -> None:
+    """Each field of the request for a URL is checked; what no stream can mean is 400 with a sentence."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        form = {**upload_form(data_id, (4, 8, 12), 4), **changes}
+        query = {"original_filename": "frames.zarr/frames/c/0/0/0"}
+        status, reply = await client.ask("POST", UPLOAD_URLS, form, params=query)
+    assert status == 400, reply
+    assert reply["detail"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "data_id", [UNKNOWN, "../..", "..", UNKNOWN.upper(), f"{{{UNKNOWN}}}", "", "a" * 5000]
+)
+async def test_unknown_stream_is_404(serve: Serve, data_id: str) -> None:
+    """No stream, no URL, whatever the id looks like; nothing is made on the disk."""
+    server = await serve()
+    async with WireClient(server) as client:
+        status, _ = await client.ask_url(data_id, 0, (4, 8, 12))
+    assert status == 404
+    assert list((server.data_dir / "streams").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'"' + b"\xff" * 10 + b'"', 400),
+        (b'{"name": "\\ud800"}', 400),
+        (b'{"name": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", 400),
+        (b'{"x": ' + b'{"x":' * 100_000 + b"1" + b"}" * 100_000 + b', "name": "a"}', 400),
+        (b'{"name": "' + b"a" * (1 << 20) + b'"}', 413),
+        (b'{"name": 5}', 400),
+        (b'{"name": "   "}', 400),
+        (json.dumps({"name": "a" * 257}).encode(), 400),
+    ],
+    ids=[
+        "empty",
+        "torn",
+        "list",
+        "bytes",
+        "surrogate",
+        "deep",
+        "deep skipped",
+        "huge",
+        "number",
+        "blank",
+        "long",
+    ],
+)
+async def test_bad_json_is_refused(serve: Serve, body: bytes, status: int) -> None:
+    """Bodies that are no such JSON are 400, too long ones 413, and the server goes on."""
+    server = await serve()
+    async with WireClient(server) as client:
+        got, reply = await client.ask("POST", "/physical_samples/", data=pieces(body))
+        assert got == status
+        assert isinstance(reply["detail"], str)
+        assert await client.ask("GET", "/physical_samples/") == (200, [])
+
+
+@pytest.mark.parametrize("path", ["/physical_samples/", "/rheed/stream/", UPLOAD_URLS])
+async def test_compressed_bodies_are_415(serve: Serve, path: str) -> None:
+    """A body with a Content-Encoding is refused unread: it could unfold to any size."""
+    server = await serve()
+    async with WireClient(server) as client:
+        query = {"original_filename": "frames.zarr/frames/c/0/0/0"}
+        status, _ = await client.ask(
+            "POST", path, {"name": "x"}, params=query, headers={"Content-Encoding": "gzip"}
+        )
+    assert status == 415
+
+
+@pytest.mark.parametrize(
+    "key", [None, "", "atst_wrong", "x" * 4000, "\udcff".encode("utf-8", "surrogateescape").decode("latin-1")]
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/physical_samples/"),
+        ("POST", "/rheed/stream/"),
+        ("GET", "/data_entries/"),
+        ("GET", "/no/such/path"),
+    ],
+)
+async def test_wrong_keys_are_401(serve: Serve, method: str, path: str, key: str | None) -> None:
+    """Without the right key every path is 401, the ones that do not exist too."""
+    server = await serve()
+    headers = {} if key is None else {"X-API-KEY": key}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, server.url + path, headers=headers) as reply,
+    ):
+        assert reply.status == 401
+        assert "key" in (await reply.json())["detail"].lower()
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/gateway/time", "json"), ("/health", "json"), ("/", "html")])
+async def test_what_needs_no_key(serve: Serve, path: str, kind: str) -> None:
+    """Time, life and the front page answer without a key."""
+    server = await serve()
+    async with aiohttp.ClientSession() as session, session.get(server.url + path) as reply:
+        assert reply.status == 200
+        assert kind in reply.headers["Content-Type"]
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_front_page_is_locked_down(serve: Serve) -> None:
+    """The page runs nothing inline, stands in no frame, and shows nothing of any stream."""
+    server = await serve()
+    async with WireClient(server) as client:
+        await client.create("<script>alert(1)</script>")
+    async with aiohttp.ClientSession() as session, session.get(server.url) as reply:
+        text = await reply.text()
+        policy = reply.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert "alert(1)" not in text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "evil.example"},
+        {"Host": "evil.example:8765"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "127.0.0.1@evil.example"},
+        {"Host": "127.0.0.1/../x"},
+        {"Host": "[::1"},
+        {"Host": ""},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://[evil"},
+    ],
+    ids=str,
+)
+async def test_foreign_hosts_and_origins_are_403(serve: Serve, headers: dict[str, str]) -> None:
+    """A Host that is not ours (DNS rebinding) or a foreign Origin gets 4xx, even with the right key."""
+    server = await serve()
+    async with aiohttp.ClientSession() as session:
+        all_headers = {**server.headers, **headers}
+        async with session.get(f"{server.url}/data_entries/", headers=all_headers) as reply:
+            assert reply.status in (400, 403)
+            assert "growth" not in await reply.text()
+
+
+async def test_own_names_are_taken(serve: Serve) -> None:
+    """Loopback's names, configured ones, and pages of our own get through, and URLs keep the name."""
+    server = await serve(allowed_hosts=("labpc.example",))
+    port = server.url.rsplit(":", 1)[1]
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        for host in (f"localhost:{port}", f"127.0.0.1:{port}", "labpc.example", "LabPC.example:99"):
+            form, query = (
+                upload_form(data_id, (4, 8, 12), 4),
+                {"original_filename": "frames.zarr/frames/c/0/0/0"},
+            )
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            status, reply = await client.ask("POST", UPLOAD_URLS, form, params=query, headers=headers)
+            assert status == 200, reply
+            assert reply[0]["url"].startswith(f"http://{host}/upload/{data_id}/0?")
+
+
+async def test_public_url_stands_in_upload_urls(serve: Serve) -> None:
+    """Behind a proxy, upload URLs carry the configured address."""
+    server = await serve(public_url="https://rheed.lab.example/")
+    async with WireClient(server) as client:
+        url = await client.url(await client.create(), 0, (4, 8, 12))
+    assert url.startswith("https://rheed.lab.example/upload/")
+
+
+async def test_no_redirects(serve: Serve) -> None:
+    """Paths are exactly the protocol's: a missing or added slash is 404, not a redirect."""
+    server = await serve()
+    async with WireClient(server) as client:
+        for path in ("/physical_samples", "/tags", "/projects", "/gateway/time/", "//data_entries/"):
+            assert (await client.ask("GET", path))[0] == 404
+        assert (await client.ask("DELETE", "/tags/"))[0] == 405
+
+
+async def _upload(client: WireClient) -> tuple[str, bytes, str]:
+    data_id = await client.create()
+    return await client.url(data_id, 0, (4, 8, 12)), shard_bytes(make_frames(4)), data_id
+
+
+@pytest.mark.parametrize(
+    ("find", "put"),
+    [
+        ("/0?", "/1?"),
+        ("ticket=e", "ticket=f"),
+        ("signature=", "signature=0"),
+        ("?ticket=", "?tickets="),
+        ("/upload/", "/upload/%2e%2e/"),
+    ],
+)
+async def test_changed_urls_are_403(serve: Serve, find: str, put: str) -> None:
+    """An upload URL changed anywhere permits nothing."""
+    server = await serve()
+    async with WireClient(server) as client:
+        url, body, data_id = await _upload(client)
+        status, reply, _ = await client.put(url.replace(find, put), body)
+    assert status in (403, 401, 404), reply
+    assert server.archive(data_id).chunks() == {}
+
+
+async def test_expired_url_is_403(serve: Serve) -> None:
+    """A URL past its time is 403 and says to ask for a fresh one."""
+    server = await serve(url_ttl_s=0.001)
+    async with WireClient(server) as client:
+        url, body, _ = await _upload(client)
+        status, reply, _ = await client.put(url, body)
+    assert status == 403
+    assert "fresh" in reply["detail"]
+
+
+async def test_url_of_another_server_is_403(serve: Serve) -> None:
+    """Each data folder has a secret of its own."""
+    one, other = await serve(), await serve()
+    async with WireClient(one) as client:
+        url, body, _ = await _upload(client)
+        status, _, _ = await client.put(url.replace(one.url, other.url), body)
+    assert status == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 411),
+        ({"Content-Length": "9", "Content-Encoding": "gzip"}, 415),
+        ({"Content-Length": str(1 << 24)}, 413),
+        ({"Content-Length": str(1 << 62)}, 413),
+    ],
+    ids=["chunked", "gzip", "16 MB", "exabytes"],
+)
+async def test_put_headers_are_checked_first(serve: Serve, headers: dict[str, str], status: int) -> None:
+    """Chunked, compressed and oversized bodies are refused by their headers, and leave no file."""
+    server = await serve(linger_s=0.05)
+    async with WireClient(server) as client:
+        url, _, data_id = await _upload(client)
+        head = {"Connection": "close", **headers}
+        assert await put_head(url, head) == status
+    assert files_of(server, data_id) == []
+
+
+async def put_head(url: str, headers: dict[str, str]) -> int:
+    """The status that a PUT gets for its head alone."""
+    if "Content-Length" not in headers:
+        headers = {**headers, "Transfer-Encoding": "chunked"}
+    return await raw_request("PUT", url, headers, b"")
+
+
+def files_of(server: Any, data_id: str) -> list[str]:
+    """Names of the bodies that lie about."""
+    folder = server.folder(data_id) / "incoming"
+    return [path.name for path in folder.iterdir()] if folder.exists() else []
+
+
+@pytest.mark.parametrize("damage", ["index", "frame", "short", "empty", "other shape"])
+async def test_bad_shards_are_400(serve: Serve, damage: str) -> None:
+    """Bytes that are no shard of the announced shape are 400, stored nowhere, and a right one can follow."""
+    server = await serve()
+    async with WireClient(server) as client:
+        url, body, data_id = await _upload(client)
+        bad = {
+            "index": body[:-1] + bytes([body[-1] ^ 1]),
+            "frame": body[:20] + bytes([body[20] ^ 255]) + body[21:],
+            "short": body[: len(body) // 2],
+            "empty": b"",
+            "other shape": shard_bytes(make_frames(4, height=7)),
+        }[damage]
+        status, reply, _ = await client.put(url, bad)
+        assert status == 400, reply
+        assert files_of(server, data_id) == []
+        assert (await client.put(url, body))[0] == 200

@@ -1,0 +1,235 @@
+"""Crashes, restarts, damage, gaps: results are neither doubled nor lost, and say what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import psutil
+import pytest
+
+from tests.live_helpers import (
+    CHUNK,
+    FPS,
+    analysed,
+    batches,
+    batches_until,
+    column,
+    feed,
+    follow,
+    growth,
+    next_of,
+    rate_of,
+    send_chunks,
+    standing_of,
+    whole,
+    with_a_damaged_chunk,
+)
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import WireClient
+
+NAMES = ("specular_intensity", "lattice_spacing", "growth_rate_ml_s")
+
+
+def workers() -> list[psutil.Process]:
+    """The processes that analyse for this one."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if "atomstream.server.live.worker" in child.cmdline()]
+
+
+async def undisturbed(serve: Serve) -> list[dict[str, Any]]:
+    """The batches of the growth with nothing in its way."""
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        return batches(await analysed(client, data_id, growth()))
+
+
+def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    """Equal results, frame by frame, each once."""
+    assert whole(found) == whole(expected)
+    for name in NAMES:
+        np.testing.assert_array_equal(column(found, name), column(expected, name), err_msg=name)
+
+
+async def stopped(server: LiveServer, socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Stop the server while a reader hears its feed to the end."""
+    stop = asyncio.create_task(server.stop())
+    async for _ in socket:
+        pass
+    assert socket.close_code == 1001
+    await stop
+
+
+def stored(server: LiveServer, data_id: str, name: str) -> np.ndarray[Any, Any]:
+    """A column as it lies in the archive."""
+    archive = server.archive(data_id)
+    return archive.results.read([name], 0, archive.n_frames())[name]
+
+
+@pytest.mark.slow
+async def test_restart_in_the_middle(serve: Serve) -> None:
+    """A server stopped in mid-stream and started again goes on: numbers run on, no frame twice, none missing."""
+    expected = await undisturbed(serve)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1])
+            before = await batches_until(socket, CHUNK + 15)
+            await stopped(server, socket)
+    await server.start()
+    async with WireClient(server) as client:
+        following = asyncio.create_task(follow(client, data_id, after=before[-1]["seq"]))
+        await send_chunks(client, data_id, growth(), [2, 3])
+        await client.end(data_id)
+        rest = batches(await following)
+    assert rest[0]["seq"] == before[-1]["seq"] + 1
+    assert_same(before + rest, expected)
+    np.testing.assert_array_equal(stored(server, data_id, NAMES[0]), column(expected, NAMES[0]))
+
+
+@pytest.mark.slow
+async def test_shared_memory_is_cleaned_by_somebody(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Frames in shared memory that vanish under a running server cost no result: the archive has them too."""
+    expected = await undisturbed(serve)
+    place = tmp_path / "memory"
+    place.mkdir()
+    monkeypatch.setattr("atomstream.server.live.shared_frames._MEMORY", place)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1, 2])
+            before = await batches_until(socket, 2 * CHUNK + 15)
+            (folder,) = place.iterdir()
+            assert len(list(folder.iterdir())) > 1  # its lock, and frames
+            while folder.exists():  # a thread may be making another file there
+                shutil.rmtree(folder, ignore_errors=True)
+            await send_chunks(client, data_id, growth(), [3])
+            await client.end(data_id)
+            rest = await batches_until(socket, len(growth()))
+        assert_same(before + rest, expected)
+
+
+@pytest.mark.slow
+async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that another version was analysing is analysed from its beginning, each frame told once."""
+    expected = await undisturbed(serve)
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 1])
+            await batches_until(socket, CHUNK + 15)
+            with monkeypatch.context() as older:
+                older.setattr("atomstream.server.live.result_store.VERSION", -1)
+                await stopped(server, socket)
+    await server.start()
+    async with WireClient(server) as client:
+        following = asyncio.create_task(follow(client, data_id))
+        await send_chunks(client, data_id, growth(), [2, 3])
+        await client.end(data_id)
+        assert_same(batches(await following), expected)
+
+
+@pytest.mark.slow
+async def test_killed_worker(serve: Serve) -> None:
+    """A worker that is killed in mid-stream costs nothing but the time to do its last seconds again."""
+    expected = await undisturbed(serve)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0])
+            found = await batches_until(socket, CHUNK)
+            for worker in workers():
+                worker.kill()
+            await send_chunks(client, data_id, growth(), [1, 2, 3])
+            await client.end(data_id)
+            found += await batches_until(socket, 4 * CHUNK)
+            found.append(await next_of(socket, "batch"))
+    assert_same(found, expected)
+
+
+async def test_damaged_shard_is_passed(serve: Serve) -> None:
+    """A stored shard that can't be read any more is told as a gap, and the analysis goes on behind it."""
+    _, _, messages = await with_a_damaged_chunk(serve)
+    found = batches(messages)
+    assert whole(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
+    gaps = [event for batch in found for event in batch["events"] if event["kind"] == "gap"]
+    assert [gap["value"] for gap in gaps] == [CHUNK]
+
+
+async def test_missing_chunk_and_its_late_arrival(serve: Serve) -> None:
+    """A missing chunk is passed after the wait; when it comes its frames are filled in, and the end fits anew."""
+    server = await serve(gap_wait_s=0.05)
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0, 2])
+            found = await batches_until(socket, 3 * CHUNK)
+            assert whole(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
+            await send_chunks(client, data_id, growth(), [1, 3])
+            await client.end(data_id)
+            rest = [await next_of(socket, "batch")]
+            while not rest[-1].get("again"):
+                rest.append(await next_of(socket, "batch"))
+            await next_of(socket, "end")
+    assert not any(event["kind"] == "gap" for event in rest[-1]["events"])
+    whole_stream = await undisturbed(serve)
+    np.testing.assert_array_equal(stored(server, data_id, NAMES[0]), column(whole_stream, NAMES[0]))
+    assert rate_of(rest[-1]) == rate_of(whole_stream[-1])
+
+
+@pytest.mark.slow
+async def test_analysed_again(serve: Serve) -> None:
+    """A finished stream is analysed again on request: the same results, one more final batch, numbers run on."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        assert (await client.ask("POST", f"/rheed/stream/{data_id}/analyse"))[0] == 409
+        first = await analysed(client, data_id, growth())
+        before = stored(server, data_id, NAMES[0])
+        status, standing = await client.ask("POST", f"/rheed/stream/{data_id}/analyse")
+        assert (status, standing["status"]) == (202, "running")
+        assert (await client.ask("POST", f"/rheed/stream/{data_id}/analyse"))[0] == 409
+        again = await follow(client, data_id, after=first[-1]["seq"])
+    (final,) = batches(again)
+    assert final["count"] == 0
+    assert final["final"]
+    assert rate_of(final) == rate_of(batches(first)[-1])
+    np.testing.assert_array_equal(stored(server, data_id, NAMES[0]), before)
+
+
+@pytest.mark.slow
+async def test_chunk_after_the_end(serve: Serve) -> None:
+    """A chunk that comes after the end has the stream analysed again, with it."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        first = await analysed(client, data_id, growth(), indices=[0, 1, 2])
+        await send_chunks(client, data_id, growth(), [3])
+        again = await follow(client, data_id, after=first[-1]["seq"])
+    assert batches(again)[-1]["start"] == 4 * CHUNK
+    assert np.isfinite(stored(server, data_id, NAMES[0])).all()
+
+
+async def test_restart_after_the_end(serve: Serve) -> None:
+    """What a finished stream's readers were told is told again after a restart, and nothing is analysed anew."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        before = await analysed(client, data_id, growth(120))
+    await server.stop()
+    await server.start()
+    async with WireClient(server) as client:
+        after = await follow(client, data_id)
+        standing = await standing_of(client, data_id)
+    assert [m["seq"] for m in after[1:]] == [m["seq"] for m in before[1:]]
+    assert column(batches(after), NAMES[0]).tolist() == column(batches(before), NAMES[0]).tolist()
+    assert standing["status"] == "ended"
+    assert not workers()

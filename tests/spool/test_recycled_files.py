@@ -1,0 +1,184 @@
+"""Files of delivered records are written over, and nobody can tell from what is read, counted or left."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from atomstream.errors import SpoolError
+from atomstream.spool import StreamSpool
+from atomstream.spool.paths import record_bytes
+from atomstream.spool.quota import usage_of
+from tests.spool.spool_helpers import (
+    ENDPOINT,
+    FaultyDisk,
+    delivered,
+    new_spool,
+    new_stream,
+    payload,
+    reopened,
+    shard,
+    spec,
+)
+
+SIDES = [(40, 40), (40, 20), (20, 40), (400, 40), (900, 1200), (1200, 900), (1200, 40)]
+"""Of the frames of a stored record, and of the one written over it; the largest go past the page cache."""
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file is kept on Windows")
+
+
+def spares(stream: StreamSpool) -> list[Path]:
+    return list(stream.folder.glob("spare-*"))
+
+
+def refused(step: Callable[[], object]) -> bool:
+    try:
+        step()
+    except SpoolError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("before", "after"), SIDES)
+def test_a_record_is_written_over_a_stored_one(tmp_path: Path, before: int, after: int) -> None:
+    """The next record takes the file of a stored one, is as long as it says, and comes back as it was."""
+    stream = new_stream(tmp_path)
+    first = stream.put(shard(0, side=before))
+    assert first is not None
+    file = first.path.stat().st_ino
+    stream.forget(0)
+    second = stream.put(shard(1, side=after))
+    assert second is not None
+    assert second.path.stat().st_ino == file
+    assert second.path.stat().st_size == second.nbytes
+    assert delivered(stream, 1) == payload(shard(1, side=after))
+    assert usage_of(stream.folder) == stream.pending_bytes() == second.nbytes
+    stream.close()
+
+
+def test_spare_files_are_counted_and_go_with_the_stream(tmp_path: Path) -> None:
+    """However many chunks are delivered at once, few files are kept, all are counted, and close() removes them."""
+    stream = new_stream(tmp_path)
+    for index in range(6):
+        stream.put(shard(index))
+    for index in range(5):
+        stream.forget(index)
+    assert 0 < len(spares(stream)) <= 2
+    assert usage_of(stream.folder) == record_bytes(stream.folder) > stream.pending_bytes()
+    stream.close()
+    assert not spares(stream)
+    assert usage_of(stream.folder) == stream.pending_bytes() > 0
+
+
+def test_a_scarce_room_keeps_none(tmp_path: Path) -> None:
+    """Where the spool is more than half full, a stored record's room is everybody's at once."""
+    stream = new_stream(tmp_path)
+    record = stream.put(shard(0))
+    assert record is not None
+    stream.purge("to begin anew")
+    stream.close()
+    small = new_spool(tmp_path / "small", max_bytes=3 * record.nbytes).claim("http://a", stream.manifest.spec)
+    for index in range(2):
+        small.put(shard(index))
+    small.forget(0)
+    assert not spares(small)
+    assert usage_of(small.folder) == small.pending_bytes() == record.nbytes
+    small.close()
+
+
+def test_a_spare_file_goes_where_it_is_in_the_way(tmp_path: Path) -> None:
+    """A record larger than the whole bound enters alone, although its own stream had kept a file."""
+    spool = new_spool(tmp_path, max_bytes=1 << 20)
+    stream = spool.claim(ENDPOINT, spec())
+    stream.put(shard(0))
+    stream.forget(0)
+    assert len(spares(stream)) == 1
+    large = stream.put(shard(1, side=600))
+    assert large is not None
+    assert large.nbytes > 1 << 20
+    assert not spares(stream)
+    assert usage_of(stream.folder) == large.nbytes
+    stream.close()
+
+
+def test_an_idle_stream_gives_way(tmp_path: Path) -> None:
+    """What one stream keeps for speed never makes another one wait for room."""
+    spool = new_spool(tmp_path, max_bytes=1 << 20)
+    idle, busy = spool.claim(ENDPOINT, spec("idle")), spool.claim(ENDPOINT, spec("busy"))
+    idle.put(shard(0, data_id="idle"))
+    idle.forget(0)
+    assert len(spares(idle)) == 1
+    assert busy.put(shard(0, data_id="busy", side=600)) is not None
+    assert not spares(idle)
+    assert usage_of(idle.folder) == 0
+    idle.close()
+    busy.close()
+
+
+def test_a_file_that_can_neither_be_written_nor_removed_stays_counted(tmp_path: Path) -> None:
+    """Where writing over a file fails, and removing it too, its bytes are still counted."""
+    disk = FaultyDisk()
+    stream = new_stream(tmp_path, disk)
+    stream.put(shard(0))
+    stream.forget(0)
+    disk.first, disk.last = len(disk.calls), 10**9
+    assert refused(lambda: stream.put(shard(1)))
+    disk.heal()
+    assert usage_of(stream.folder) >= record_bytes(stream.folder) > 0
+    stream.close()
+
+
+def test_what_somebody_may_be_sending_is_left_alone(tmp_path: Path) -> None:
+    """A chunk given up while it is read from disk is read to its end, whatever is written meanwhile."""
+    stream = new_stream(tmp_path)
+    stream.put(shard(0))
+    stream.put(shard(1))
+    reading = stream.windows(0, window=64)
+    begun = next(reading)
+    stream.discard(0, "purged", "too old")
+    stream.forget(1)
+    stream.put(shard(2))
+    assert begun + b"".join(reading) == payload(shard(0))
+    stream.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("number", range(14))
+def test_a_disk_that_fails_at_any_step(tmp_path: Path, number: int, late: bool) -> None:
+    """Whichever call fails while a file is kept or written over, all that was acknowledged is there, and counted."""
+    disk = FaultyDisk(late=late)
+    stream = new_stream(tmp_path, disk)
+    stream.put(shard(0, side=9))
+    stream.put(shard(1))
+    disk.first = disk.last = len(disk.calls) + number
+    refused(lambda: stream.forget(0))
+    acknowledged = [1] if refused(lambda: stream.put(shard(2))) else [1, 2]
+    disk.heal()
+    assert [delivered(stream, index) for index in acknowledged] == [payload(shard(i)) for i in acknowledged]
+    stream.put(shard(2))
+    assert usage_of(stream.folder) >= record_bytes(stream.folder)
+    stream.close()
+    again = reopened(tmp_path)
+    assert [delivered(again, index) for index in (1, 2)] == [payload(shard(1)), payload(shard(2))]
+    again.close()
+
+
+def test_a_process_that_dies_leaves_no_room_taken(tmp_path: Path) -> None:
+    """Spare files left behind are removed, and no longer counted, once the stream is opened again."""
+    stream = new_stream(tmp_path)
+    stream.put(shard(0))
+    stream.put(shard(1))
+    stream.forget(0)
+    (spare,) = spares(stream)
+    stream.close()
+    spare.write_bytes(os.urandom(5000))
+    assert new_spool(tmp_path).status()["bytes"] == record_bytes(stream.folder)
+    assert not spares(stream)  # whoever starts removes it, whatever stream it comes for
+    spare.write_bytes(os.urandom(5000))
+    again = reopened(tmp_path)
+    assert not spares(again)
+    assert usage_of(again.folder) == again.pending_bytes() > 0
+    again.close()

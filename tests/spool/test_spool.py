@@ -1,0 +1,284 @@
+"""The spool as a whole: names, bounds, ages, and what it says of itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atomstream.errors import SpoolError, SpoolFullError
+from atomstream.spool import Entry, Spool, SpoolStatus, Written
+from atomstream.spool.paths import endpoint_folder, record_bytes, stream_folder
+from atomstream.spool.quota import MAX_DEFAULT_BYTES, usage_of
+from atomstream.spool.record import RecordHead, record_nbytes
+from atomstream.system.files import Disk
+from tests.spool.spool_helpers import (
+    DATA_ID,
+    ENDPOINT,
+    FaultyDisk,
+    delivered,
+    new_spool,
+    new_stream,
+    payload,
+    reopened,
+    shard,
+    spec,
+)
+
+RECORD = max(record_nbytes(RecordHead.of(shard(index))) for index in range(12))
+"""The size of one of the kit's records, within a few bytes."""
+
+
+# --- names ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=80))
+def test_hostile_ids_make_harmless_names(data_id: str) -> None:
+    """Whatever the id, its folder is a plain name on every system: no dots, separators or device names."""
+    name = stream_folder(data_id)
+    assert name.removeprefix("~").replace("-", "").replace("_", "").isalnum()
+    assert name.isascii()
+    assert name == name.lower()
+    assert len(name) <= 64
+    assert name not in {"con", "prn", "aux", "nul", "com1", "lpt1"}
+
+
+@settings(max_examples=300)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_ids_do_not_meet(one: str, other: str) -> None:
+    """Different ids have different folders, also where names ignore case."""
+    assert (stream_folder(one) == stream_folder(other)) == (one == other)
+    assert stream_folder("ABC") != stream_folder("abc")
+
+
+@pytest.mark.parametrize("data_id", ["../../etc", "", "a/b", "CON", "nul", "\x00", "𝔤", "x" * 300, "\ud800"])
+def test_hostile_ids_work(tmp_path: Path, data_id: str) -> None:
+    """A stream with a hostile id is an ordinary stream, inside the spool."""
+    stream = new_spool(tmp_path / "spool").claim(ENDPOINT, spec(data_id))
+    stream.put(shard(0, data_id=data_id))
+    stream.close()
+    again = new_spool(tmp_path / "spool").open_existing(ENDPOINT, data_id)
+    assert again.data_id == data_id
+    assert delivered(again, 0) == payload(shard(0, data_id=data_id))
+    again.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["spool"]
+
+
+def test_endpoints_compare_normalised(tmp_path: Path) -> None:
+    """Spellings of one endpoint share their streams; another endpoint's are not mixed in."""
+    assert endpoint_folder("HTTP://Host:80/") == endpoint_folder("http://host")
+    spool = new_spool(tmp_path)
+    spool.claim("HTTP://Host:80/", spec()).close()
+    assert [found.manifest.endpoint for found in spool.recoverable("http://host/") if found.manifest] == [
+        "http://host"
+    ]
+    assert spool.recoverable("https://host") == []
+    spool.claim("https://host", spec()).close()
+    assert len(spool.found()) == 2
+
+
+# --- bounds -----------------------------------------------------------------------------------------------
+
+
+def test_full_and_free_again(tmp_path: Path) -> None:
+    """At its bound the spool refuses a record as full, and takes it once another went."""
+    stream = new_stream(tmp_path, max_bytes=3 * RECORD)
+    for index in range(3):
+        stream.put(shard(index))
+    with pytest.raises(SpoolFullError, match="spool_max_bytes"):
+        stream.put(shard(3))
+    assert stream.pending() == [0, 1, 2]
+    stream.forget(0)
+    assert stream.put(shard(3)) is not None
+    stream.close()
+
+
+def test_quarantined_and_other_streams_count(tmp_path: Path) -> None:
+    """The bound is over all streams of the root, quarantined records included, also after a restart."""
+    stream = new_stream(tmp_path)
+    stream.put(shard(0))
+    stream.quarantine(0, "422")
+    stream.close()
+    other = new_spool(tmp_path, max_bytes=RECORD).claim(ENDPOINT, spec("other"))
+    assert new_spool(tmp_path).status()["bytes"] > 0
+    with pytest.raises(SpoolFullError):
+        other.put(shard(0, data_id="other"))
+    other.close()
+
+
+def test_one_record_over_the_bound_enters_alone(tmp_path: Path) -> None:
+    """A record larger than the bound is taken when the spool is empty, and none beside it."""
+    stream = new_stream(tmp_path, max_bytes=10)
+    assert stream.put(shard(0)) is not None
+    with pytest.raises(SpoolFullError):
+        stream.put(shard(1))
+    stream.close()
+
+
+def test_free_space_is_left(tmp_path: Path) -> None:
+    """spool_min_free_bytes are left free on the disk."""
+
+    class NearlyFull(Disk):
+        def free_bytes(self, path: Path) -> int:
+            return 10_000_000
+
+    stream = new_stream(tmp_path, NearlyFull(), min_free_bytes=10_000_000)
+    with pytest.raises(SpoolFullError, match="spool_min_free_bytes"):
+        stream.put(shard(0))
+    stream.close()
+
+
+def test_the_count_survives_everything(tmp_path: Path) -> None:
+    """After puts, refusals and ends the number equals the files; torn, lost or absurd numbers are recounted."""
+    disk = FaultyDisk()
+    stream = new_stream(tmp_path, disk)
+    for index in range(12):
+        disk.first = disk.last = len(disk.calls) + index
+        disk.code = errno.EIO
+        try:
+            stream.put(shard(index))
+        except SpoolError:
+            disk.heal()
+            stream.put(shard(index))
+        disk.heal()
+    for index in range(0, 12, 2):
+        stream.forget(index)
+    assert usage_of(stream.folder) == record_bytes(stream.folder) > 0
+    stream.close()
+    for damage in (b"", b"x" * 12, bytes(12), os.urandom(12)):
+        (stream.folder / "usage").write_bytes(damage)
+        assert new_spool(tmp_path).status()["bytes"] == stream.pending_bytes()
+    (stream.folder / "usage").unlink()
+    assert new_spool(tmp_path).status()["bytes"] == stream.pending_bytes()
+
+
+def test_threads_and_streams_share_the_bound(tmp_path: Path) -> None:
+    """Many threads on several streams of one process stay under the bound together."""
+    spool = new_spool(tmp_path, max_bytes=20 * RECORD)
+    streams = [spool.claim(ENDPOINT, spec(f"s{k}")) for k in range(3)]
+
+    def fill(k: int) -> None:
+        for index in range(100):
+            try:
+                streams[k].put(shard(index, data_id=f"s{k}"))
+            except SpoolFullError:
+                return
+
+    threads = [threading.Thread(target=fill, args=(k % 3,)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    total = sum(stream.pending_bytes() for stream in streams)
+    assert 19 * RECORD < total <= 20 * RECORD
+    for stream in streams:
+        stream.close()
+
+
+def test_default_bound(tmp_path: Path) -> None:
+    """Without a bound given it is 20 GB or a tenth of the free disk, the smaller, our own records apart."""
+
+    class Sized(Disk):
+        def __init__(self, free: int) -> None:
+            self.free = free
+
+        def free_bytes(self, path: Path) -> int:
+            return self.free
+
+    assert Spool(tmp_path, disk=Sized(50_000_000_000)).max_bytes == 5_000_000_000
+    assert Spool(tmp_path, disk=Sized(10**13)).max_bytes == MAX_DEFAULT_BYTES == 20_000_000_000
+
+
+def test_a_root_that_can_not_be_made(tmp_path: Path) -> None:
+    """A root that is a file, or that can't be written, is a SpoolError that names it."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(SpoolError, match="spool_dir"):
+        new_spool(tmp_path / "file" / "spool")
+    with pytest.raises(SpoolError, match="spool_dir"):
+        new_spool(tmp_path / "file")
+
+
+# --- ages -------------------------------------------------------------------------------------------------
+
+
+def test_certain_ages() -> None:
+    """An age is a lower bound: over restarts the new uptime at most, for other machines nothing."""
+    written = Written("lab-pc", 1000.0)
+    assert written.certain_age_s(Written("lab-pc", 1600.0)) == 600.0
+    assert written.certain_age_s(Written("lab-pc", 20.0)) == 20.0
+    assert written.certain_age_s(Written("other-pc", 1e9)) == 0.0
+    assert Written.now().certain_age_s(Written.now()) < 60.0
+
+
+@given(st.floats(0, 1e7), st.lists(st.floats(0, 1e7), max_size=3))
+def test_ages_never_say_too_much(first: float, restarts: list[float]) -> None:
+    """However often the machine restarted, the age is at most the time that really went by."""
+    truth, uptime = 0.0, first
+    for run in restarts:
+        truth, uptime = truth + run, run
+    age = Written("pc", first).certain_age_s(Written("pc", uptime))
+    assert 0.0 <= age <= truth
+
+
+def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is certainly older than asked is purged, with its reason; a step of the wall clock does nothing."""
+    stream = new_stream(tmp_path)
+    stream.put(shard(0))
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    assert stream.expire(3600.0) == []
+    later = Written.now()
+    monkeypatch.setattr(Written, "now", classmethod(lambda _: Written(later.host, later.uptime_s + 4000.0)))
+    stream.put(shard(1))
+    assert stream.expire(3600.0) == [0]
+    assert stream.pending() == [1]
+    stream.close()
+    again = reopened(tmp_path)
+    assert again.history.states == {0: "purged", 1: "pending"}
+    assert "spool_retention_s" in again.history.reasons[0]
+    again.close()
+
+
+# --- status -----------------------------------------------------------------------------------------------
+
+
+def test_status(tmp_path: Path) -> None:
+    """The status has the agreed keys, and its counts sum."""
+    spool = new_spool(tmp_path, max_bytes=123_456, min_free_bytes=7)
+    stream = spool.claim(ENDPOINT, spec())
+    for index in range(6):
+        stream.journal.append(Entry("accepted", index, shard(index).digest))
+        if index < 5:
+            stream.put(shard(index))
+    stream.forget(0)
+    stream.discard(1, "dropped", "no room")
+    stream.quarantine(2, "422")
+    stream.discard(3, "purged", "asked for")
+    status = spool.status()
+    assert set(status) == set(get_type_hints(SpoolStatus))
+    assert (status["dir"], status["max_bytes"], status["min_free_bytes"]) == (str(tmp_path), 123_456, 7)
+    assert status["bytes"] == sum(path.stat().st_size for path in tmp_path.rglob("*.rec*"))
+    assert status["free_bytes"] > 0
+    assert status["chunks_spooled"] == status["chunks_uploaded"] + status["chunks_not_uploaded"] == 6
+    assert (status["chunks_uploaded"], status["chunks_dropped"], status["chunks_failed"]) == (1, 1, 1)
+    assert (status["chunks_purged"], status["chunks_pending"]) == (1, 2)
+    (one,) = status["streams"]
+    assert (one["data_id"], one["endpoint"], one["name"]) == (DATA_ID, ENDPOINT, "a growth")
+    assert (one["chunks_on_disk"], one["chunks_quarantined_on_disk"], one["locked"]) == (1, 1, True)
+    assert (one["finalizing"], one["ended"], one["problem"]) == (False, False, "")
+    stream.journal.append_durable(Entry("finalizing"))
+    stream.close()
+    (one,) = spool.status()["streams"]
+    assert (one["locked"], one["finalizing"]) == (False, True)
+
+
+def test_status_of_nothing(tmp_path: Path) -> None:
+    """An empty spool says so."""
+    status = new_spool(tmp_path / "new").status()
+    assert (status["bytes"], status["chunks_spooled"], status["streams"]) == (0, 0, [])

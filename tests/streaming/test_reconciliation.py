@@ -1,0 +1,205 @@
+"""A process killed between the server's 200 and its journal: the next one asks, and tells the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import DrainTimeoutError
+from atomstream.pipeline.spool_writer import Keeper
+from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.upload import Parcel
+from atomstream.records import Frames, Shard
+from atomstream.spool import Entry, Spool, StreamSpool
+from tests.live_server import LiveServer
+from tests.streaming.hosted import KEY, hosted
+
+Serve = Callable[..., Awaitable[LiveServer]]
+Left = tuple[LiveServer, Callable[[], AsyncRHEEDStreamer], str]
+DELIVERED = 3
+
+
+def frames(seed: int) -> Frames:
+    return np.random.default_rng(seed).integers(0, 256, (4, 16, 20), dtype=np.uint8)
+
+
+def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
+    return AsyncRHEEDStreamer(key, url, None, spool, spool_min_free_bytes=0, clock_sync=False)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is away is hardly waited for."""
+    monkeypatch.setattr("atomstream.streaming.recovery.PATIENCE_S", 0.05)
+
+
+async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Chunks 0-2 have arrived and 3 has not; the journal has accepted them all, and no record is left."""
+    with monkeypatch.context() as dying:
+        dying.setattr(StreamSpool, "forget", lambda self, index: None)
+        async with streamer(key, url, spool) as made:
+            with pytest.warns(UserWarning, match="chunk_size"):
+                data_id = await made.initialize(120.0, 0.0, 4)
+            for k in range(DELIVERED):
+                await made.push(data_id, k, frames(k))
+            await made.flush(data_id)
+    left = Spool(spool, min_free_bytes=0).open_existing(url, data_id)
+    left.journal.append(Entry("accepted", DELIVERED))
+    left.close()
+    for record in left.folder.glob("chunk-*"):
+        record.unlink()
+    return data_id
+
+
+async def test_what_had_arrived_counts_as_stored(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks that the server has are stored, not dropped; the one that it has not is told as lost."""
+    server = await serve()
+    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        assert await later.resume(data_id) == DELIVERED + 1
+        with pytest.warns(RuntimeWarning, match="1 missing"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 3, 1)
+    assert [index for index, _ in report["lost"]] == [DELIVERED]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nothing_is_settled_while_the_server_is_away(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an outage they stay pending and it is said so, closing does not wait, and a later process asks again."""
+    server = await serve()
+    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    await server.stop()
+    async with streamer(server.api_key, server.url, tmp_path) as blind:
+        await blind.resume(data_id)
+        while "count as pending" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert (await blind.stats())["streams"][data_id]["chunks_pending"] == DELIVERED + 1
+    await server.start()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        await later.resume(data_id)
+        while (counts := (await later.stats())["streams"][data_id])["chunks_pending"]:
+            await asyncio.sleep(0.01)
+    assert (counts["chunks_stored"], counts["chunks_dropped"]) == (3, 1)
+
+
+async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
+    """Where the server has no chunk of the stream at all, what was in memory is told as lost, and the stream ends."""
+    server = await serve()
+    async with streamer(server.api_key, server.url, tmp_path) as made:
+        with pytest.warns(UserWarning, match="chunk_size"):
+            data_id = await made.initialize(120.0, 0.0, 4)
+    left = Spool(tmp_path, min_free_bytes=0).open_existing(server.url, data_id)
+    left.journal.append(Entry("accepted", 0))
+    left.close()
+    async with streamer(server.api_key, server.url, tmp_path) as later:
+        await later.resume(data_id)
+        with pytest.warns(RuntimeWarning, match="1 missing"):
+            report = await later.finalize(data_id, 30.0)
+    assert (report["chunks_uploaded"], report["chunks_dropped"]) == (0, 1)
+
+
+async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the server does not announce itself they count as dropped, at once."""
+    async with hosted() as service:
+        data_id = await killed_in_its_last_moment(KEY, service.url, tmp_path, monkeypatch)
+        async with streamer(KEY, service.url, tmp_path) as later:
+            await later.resume(data_id)
+            with pytest.warns(RuntimeWarning, match="4 missing"):
+                report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_dropped"]) == (4, 0, 4)
+
+
+@pytest.fixture
+async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
+    """A stream, its server, and how the next streamer is made.
+
+    The disk stood still from chunk 2 on: 3 and 5 were sent from memory, and no entry tells of 2 to 5.
+    """
+    server = await serve()
+
+    def made_anew() -> AsyncRHEEDStreamer:
+        return streamer(server.api_key, server.url, tmp_path)
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Keeper, "accepted", told_until(2, Keeper.accepted))
+        dying.setattr(Keeper, "keep", told_until(2, Keeper.keep))
+        dying.setattr(Keeper, "forget", told_until(2, Keeper.forget))
+        async with made_anew() as made:
+            with pytest.warns(UserWarning, match="chunk_size"):
+                data_id = await made.initialize(120.0, 0.0, 4)
+            for k in (0, 1, 3, 5):
+                await made.push(data_id, k, frames(k))
+            await made.flush(data_id)
+    return server, made_anew, data_id
+
+
+def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
+    def told(self: Keeper, stream: Stream, what: Parcel | int, *more: Shard) -> None:
+        if (what if isinstance(what, int) else what.index) < last:
+            verb(self, stream, what, *more)
+
+    return told
+
+
+async def test_what_the_journal_never_heard_of(left: Left) -> None:
+    """Chunks sent before their entry was written count, their indices are not given again, and gaps are told."""
+    _, next_streamer, data_id = left
+    async with next_streamer() as later:
+        assert await later.resume(data_id) == 6
+        await later.push(data_id, 6, frames(6))
+        with pytest.warns(RuntimeWarning, match="2 missing.*lost with the memory of an earlier process"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], report["chunks_uploaded"], report["chunks_failed"]) == (5, 5, 0)
+    assert [index for index, _ in report["lost"]] == [2, 4]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_second_death_changes_nothing(left: Left) -> None:
+    """What was learnt from the server is in the journal, so that the next process knows it without asking."""
+    server, next_streamer, data_id = left
+    async with next_streamer() as later:
+        await later.resume(data_id)
+    await server.stop()
+    async with next_streamer() as blind:
+        assert await blind.resume(data_id) == 6
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_end_waits_for_the_answer(left: Left) -> None:
+    """Finalized while the server is away, a stream ends once it has said what it has: with the whole truth."""
+    server, next_streamer, data_id = left
+    await server.stop()
+    async with next_streamer() as later:
+        assert await later.resume(data_id) == 2
+        with pytest.raises(DrainTimeoutError, match="not yet said what it has"):
+            await later.finalize(data_id, 0.05)
+        await server.start()
+        with pytest.warns(RuntimeWarning, match="2 missing"):
+            report = await later.finalize(data_id)
+    assert (report["chunks_spooled"], [index for index, _ in report["lost"]]) == (4, [2, 4])
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_index_given_twice_loses_nothing_in_silence(left: Left) -> None:
+    """Resumed in an outage, other frames under an index that the server has are put aside and told, not passed over."""
+    server, next_streamer, data_id = left
+    await server.stop()
+    async with next_streamer() as later:
+        assert await later.resume(data_id) == 2
+        await later.push(data_id, 2, frames(2))
+        await server.start()
+        await later.flush(data_id)
+        await later.push(data_id, 3, frames(30))
+        with pytest.warns(RuntimeWarning, match="2 missing"):
+            report = await later.finalize(data_id)
+    assert report["chunks_failed"] == 1
+    assert (report["chunks_spooled"], [index for index, _ in report["lost"]]) == (5, [3, 4])
