@@ -7,7 +7,8 @@ import pytest
 
 from atomstream.analysis import analyze
 from atomstream.analysis.change import Clusters, Cusum, threshold
-from tests.analysis.growth_helpers import DATA, Film
+from tests.analysis.growth_helpers import Film
+from tests.paths import DATA
 
 
 def test_two_transitions_of_the_antimony_series() -> None:

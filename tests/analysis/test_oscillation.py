@@ -8,7 +8,8 @@ from scipy.signal import square
 
 from atomstream.analysis.oscillation import analyse_trace
 from atomstream.analysis.trace import Decimator, decimation_for, find_pulse_rate, notch
-from tests.analysis.growth_helpers import DATA, layer_trace
+from tests.analysis.growth_helpers import layer_trace
+from tests.paths import DATA
 
 
 @pytest.mark.parametrize("rate", [0.016, 0.1, 0.25, 0.4, 0.8])

@@ -11,7 +11,8 @@ from atomstream.analysis.lattice import fit_comb, locate, ramp, reciprocal_spaci
 from atomstream.analysis.pattern import find_pattern, find_spacing
 from atomstream.analysis.peak_shape import fit_width, split, voigt_width
 from atomstream.analysis.surface import NO_STREAKS, SHAPE_DOUBT
-from tests.analysis.growth_helpers import DATA, Film
+from tests.analysis.growth_helpers import Film
+from tests.paths import DATA
 
 GROWING = {"height": 480, "width": 640}
 

@@ -10,13 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
-import fault_damage as damage
-import fault_deaths as deaths
-import fault_disks as disks
-import fault_manners as manners
-import fault_outages as outages
-
 from atomstream.records import StreamReport
+from tests.faults import fault_damage as damage
+from tests.faults import fault_deaths as deaths
+from tests.faults import fault_disks as disks
+from tests.faults import fault_manners as manners
+from tests.faults import fault_outages as outages
 from tests.faults.fault_helpers import Film, Tally, Told
 from tests.faults.fault_rig import HERE, Rig
 from tests.faults.fault_table import ROWS, SEED, Row

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-import fault_damage as damage
-import fault_deaths as deaths
-import fault_disks as disks
-import fault_kernel as kernel
-import fault_manners as manners
-import fault_outages as outages
-
+from tests.faults import fault_damage as damage
+from tests.faults import fault_deaths as deaths
+from tests.faults import fault_disks as disks
+from tests.faults import fault_kernel as kernel
+from tests.faults import fault_manners as manners
+from tests.faults import fault_outages as outages
 from tests.faults.fault_helpers import Tally
 from tests.faults.fault_rig import Rig
 
