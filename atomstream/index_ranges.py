@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 
-class Gaps:
+class IndexSet:
     """The complement of a growing set of indices, within 0 .. its highest."""
 
     def __init__(self, indices: Iterable[int] = ()) -> None:

@@ -9,7 +9,7 @@ MAX_LOST: Final = 100_000
 """More lost indices than that are not listed: a client that lost so many has a story to tell, not a list."""
 
 
-def name_key(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Two names are the same when their keys are equal: outer blanks and case do not count.
 
     Case goes by Unicode's full folding, and both ways to write an accent are one (NFC), before and after

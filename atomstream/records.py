@@ -44,7 +44,7 @@ class StreamSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class Timestamp:
     """When a chunk's first frame was captured, in reference UTC milliseconds.
 
     ``clock_offset_ms`` is None for a stamp that the caller gave (it is sent as given) and where no
@@ -78,7 +78,7 @@ class Chunk:
     data_id: str
     index: int
     frames: Frames
-    stamp: Stamp
+    stamp: Timestamp
     meta: FrameMeta = field(default_factory=FrameMeta)
 
 
@@ -96,7 +96,7 @@ class Shard:
     crc32c: int
     dims: tuple[int, int, int]
     dtype: Literal["uint8", "uint16"]
-    stamp: Stamp
+    stamp: Timestamp
     digest: bytes
     raw_nbytes: int
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from atomstream.records import Chunk, FrameMeta, Stamp
-from atomstream.server.archive.records import ShardTicket
+from atomstream.records import Chunk, FrameMeta, Timestamp
+from atomstream.server.archive.records import UploadClaims
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ShardEncoder
 from benchmarks.report import Row
@@ -47,9 +47,9 @@ def measure(plan: Plan) -> list[Row]:
 def _commit(archive: StreamArchive, index: int) -> float:
     frames = np.full((CHUNK, HEIGHT, WIDTH), index % 255, dtype=np.uint8)
     start = 1000.0 * index * CHUNK / FPS
-    shard = ShardEncoder().encode(Chunk(archive.folder.name, index, frames, Stamp(start), FrameMeta()))
+    shard = ShardEncoder().encode(Chunk(archive.folder.name, index, frames, Timestamp(start), FrameMeta()))
     data = b"".join(shard.pieces)
-    ticket = ShardTicket(
+    ticket = UploadClaims(
         archive.folder.name, index, shard.dims, "uint8", CHUNK, FPS, start, start + 1000.0 * CHUNK / FPS
     )
     begun = time.perf_counter()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sqlalchemy import insert
 
-from atomstream.server.catalogue.database import Database, Stream, moment
-from atomstream.server.catalogue.streams_table import Entries, EntryFilter
+from atomstream.server.catalogue.database import Database, Stream, iso_now
+from atomstream.server.catalogue.streams_table import EntryFilter, StreamsTable
 from benchmarks.report import Row
 from benchmarks.runner import Plan, main
 
@@ -35,7 +35,7 @@ async def _times(folder: Path, count: int) -> dict[str, float]:
     database = await Database.open(folder)
     try:
         names = await _fill(database, count)
-        entries, one = Entries(database), names[count // 2]
+        entries, one = StreamsTable(database), names[count // 2]
         return {
             "note a chunk": await _median(lambda: entries.note_chunk(one, 240)),
             "look one up": await _median(lambda: entries.search(EntryFilter(data_ids=(one,)))),
@@ -53,7 +53,7 @@ async def _fill(database: Database, count: int) -> list[str]:
         {
             "data_id": data_id, "name": f"Growth no. {k + 1}", "name_key": f"growth no. {k + 1}",
             "status": "success", "fps": 120.0, "rpm": 0.0, "azimuth_label": None, "project_id": None,
-            "sample_id": None, "made": moment(), "last_updated": moment(), "n_frames": 240,
+            "sample_id": None, "made": iso_now(), "last_updated": iso_now(), "n_frames": 240,
         }
         for k, data_id in enumerate(names)
     ]  # fmt: skip

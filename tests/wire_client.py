@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.records import Chunk, Stamp
+from atomstream.records import Chunk, Timestamp
 from atomstream.shard import ShardEncoder
 from tests.live_server import LiveServer
 
@@ -31,7 +31,7 @@ def make_frames(
 
 def shard_bytes(frames: npt.NDArray[Any], level: int = 1) -> bytes:
     """``frames`` as the body of a PUT."""
-    chunk = Chunk("", 0, frames, Stamp(0.0))
+    chunk = Chunk("", 0, frames, Timestamp(0.0))
     return b"".join(ShardEncoder(level).encode(chunk).pieces)
 
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from atomstream.analysis import online
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.online import Collector
+from atomstream.analysis.online import BatchBuilder
 from atomstream.analysis.regions import Region
 from atomstream.analysis.serialization import VERSION, pack, unpack
-from atomstream.analysis.stream_state import Stage
+from atomstream.analysis.stream_state import AnalysisState
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F64, Batch, Bool, Event
@@ -43,7 +43,9 @@ class Analyzer:
             raise ConfigError(f"fps must be a positive number of frames a second, not {fps!r}")
         if not math.isfinite(rpm):
             raise ConfigError(f"rpm must be a finite number of rotations a minute, not {rpm!r}")
-        self._stage = Stage(fps=float(fps), rpm=abs(float(rpm)), calibration=calibration or Calibration())
+        self._stage = AnalysisState(
+            fps=float(fps), rpm=abs(float(rpm)), calibration=calibration or Calibration()
+        )
         self._stage.continuous = growth_is_continuous
         if layer_unit:
             self._stage.layer_unit = layer_unit
@@ -67,7 +69,7 @@ class Analyzer:
         if index_start > self._stage.next_index:
             self.gap(index_start - self._stage.next_index)
         skip = min(len(block), self._stage.next_index - index_start)
-        out = Collector(self._stage)
+        out = BatchBuilder(self._stage)
         online.take(self._stage, block[skip:], times[skip:], out)
         return out.batch()
 
@@ -101,7 +103,7 @@ class Analyzer:
 
     def finish(self) -> Batch:
         """Analyse what is still held back and fit once more: the stream has ended."""
-        out = Collector(self._stage)
+        out = BatchBuilder(self._stage)
         online.finish(self._stage, out)
         return out.batch()
 

@@ -68,7 +68,7 @@ def _denominator(order: float) -> int:
 
 
 @dataclass(slots=True)
-class FractionalWatch:
+class FractionalOrderDetector:
     """Watches one fractional order: its ratio to the first order, and whether it is there (z > 5 for 0.5 s)."""
 
     kind: int

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from atomstream.analysis.illumination import LIGHT_SHARE, THE_LIGHT, Lit, light_share
+from atomstream.analysis.illumination import LIGHT_SHARE, THE_LIGHT, CorrectedTrace, light_share
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, goes_back, still_before
 from atomstream.analysis.oscillation_result import Oscillation, nothing
 from atomstream.analysis.timestamps import doubt
-from atomstream.analysis.trace import SlowTrace, find_pulse_rate, notch
+from atomstream.analysis.trace import IntensityTrace, find_pulse_rate, notch
 from atomstream.results import F64, Value, measured, undetermined
 
 
@@ -51,7 +51,7 @@ class GrowthTracker:
     ``onset`` is where the oscillation was first seen to begin within the segment.
     """
 
-    trace: SlowTrace
+    trace: IntensityTrace
     begin: float = 0.0
     onset: float = 0.0
     latest: Oscillation = field(default_factory=lambda: nothing(TOO_SHORT))
@@ -63,7 +63,7 @@ class GrowthTracker:
     next_rotating: float = 0.0
     fitted_at: float = -math.inf
 
-    def feed(self, lit: Lit) -> None:
+    def feed(self, lit: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
         self.trace.feed(lit.t, lit.y, lit.background)
 

@@ -33,7 +33,7 @@ def sample_picture(frames: Frames) -> F32:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lit:
+class CorrectedTrace:
     """Samples with the light's steps divided out, each (N,): times in s, the trace, the picture's dim part."""
 
     t: F64
@@ -42,7 +42,7 @@ class Lit:
 
 
 @dataclass(slots=True)
-class LightTracker:
+class IlluminationTracker:
     """Streams a trace through, dividing out steps of the light; dark stretches become NaN.
 
     A step is a change of the whole picture between two frames, by more than the picture changes by itself (hum,
@@ -60,7 +60,7 @@ class LightTracker:
     recent: F64 = field(default_factory=lambda: np.empty(0))
     dim: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def feed(self, t: F64, y: F64, pictures: F32) -> tuple[Lit, list[Event]]:
+    def feed(self, t: F64, y: F64, pictures: F32) -> tuple[CorrectedTrace, list[Event]]:
         """Add a trace's samples with their sampled pictures (N, P); return corrected samples and events."""
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
@@ -69,7 +69,7 @@ class LightTracker:
         self.pictures = np.concatenate([self.pictures, pictures])
         ready = len(self.tail_t) - TAIL
         if ready <= 0:
-            return Lit(np.empty(0), np.empty(0), np.empty(0)), []
+            return CorrectedTrace(np.empty(0), np.empty(0), np.empty(0)), []
         events: list[Event] = []
         background = self.pictures[:, self.dim].mean(axis=1, dtype=np.float64)
         both = np.stack([self.tail_y, background[len(background) - len(self.tail_y) :]])
@@ -81,7 +81,7 @@ class LightTracker:
         self._correct(both[:, done:ready])
         times = self.tail_t[:ready].copy()
         self._keep(ready)
-        return Lit(times, both[0, :ready], both[1, :ready]), events
+        return CorrectedTrace(times, both[0, :ready], both[1, :ready]), events
 
     def _correct(self, part: F64) -> None:
         part /= math.nan if self.dark else self.gain

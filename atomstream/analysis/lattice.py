@@ -24,7 +24,7 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True)
-class Comb:
+class StreakComb:
     """A fitted comb: ``x0`` and ``spacing`` in px with their sigmas, the ``orders`` used and their heights."""
 
     x0: float
@@ -34,7 +34,7 @@ class Comb:
     peaks: tuple[Peak, ...]
 
 
-def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> Comb | None:
+def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb | None:
     """Fit the comb of a column profile (W,) near a known centre and spacing; None with fewer than a ±m pair.
 
     The sigma holds the centroids' noise and, where there are more than two streaks, their scatter about the comb.
@@ -52,7 +52,7 @@ def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> Comb | Non
     return _regress(np.array([o for o, _ in found]), [p for _, p in found])
 
 
-def _regress(orders: Int, peaks: Sequence[Peak]) -> Comb:
+def _regress(orders: Int, peaks: Sequence[Peak]) -> StreakComb:
     x = np.array([p.x for p in peaks])
     weight = 1.0 / np.array([max(p.sigma, 1e-9) for p in peaks]) ** 2
     basis = np.stack([np.ones(len(x)), orders.astype(np.float64)], axis=1)
@@ -63,7 +63,7 @@ def _regress(orders: Int, peaks: Sequence[Peak]) -> Comb:
         chi2 = float((weight * (x - x0 - spacing * orders) ** 2).sum()) / (len(x) - 2)
         scatter = max(1.0, math.sqrt(chi2))
     sigma = scatter * math.sqrt(float(normal[1, 1]))
-    return Comb(float(x0), float(spacing), sigma, tuple(int(o) for o in orders), tuple(peaks))
+    return StreakComb(float(x0), float(spacing), sigma, tuple(int(o) for o in orders), tuple(peaks))
 
 
 def locate(profile: F64, near: float, fwhm: float, noise: float) -> Peak | None:
@@ -111,7 +111,7 @@ def profile_noise(profile: F64) -> float:
     return 1.4826 * float(np.median(np.abs(second))) / math.sqrt(6.0) + 1e-9
 
 
-def reciprocal_spacing(comb: Comb, calibration: Calibration) -> tuple[float, float] | None:
+def reciprocal_spacing(comb: StreakComb, calibration: Calibration) -> tuple[float, float] | None:
     """Spacing of the rods in 1/Å and its sigma, from each streak's own angle; None without a calibration.
 
     On the screen the streaks lie at tangents, the rods at sines: over six orders that is 0.4 %.

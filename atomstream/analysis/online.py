@@ -14,17 +14,17 @@ import numpy as np
 
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
-from atomstream.analysis.diffraction_orders import FractionalWatch
+from atomstream.analysis.diffraction_orders import FractionalOrderDetector
 from atomstream.analysis.growth import GrowthTracker, PhaseCounter
-from atomstream.analysis.illumination import LightTracker
-from atomstream.analysis.lattice import Comb, Peak
+from atomstream.analysis.illumination import IlluminationTracker
+from atomstream.analysis.lattice import Peak, StreakComb
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern, find_pattern, healed
 from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import (
     Box,
     BoxTrace,
-    Features,
+    FrameFeatures,
     Line,
     Region,
     Tracker,
@@ -33,11 +33,11 @@ from atomstream.analysis.regions import (
     saturation_level,
 )
 from atomstream.analysis.rotation import RotationTracker
-from atomstream.analysis.scalars import current_values, hold
-from atomstream.analysis.segments import SegmentBook
-from atomstream.analysis.stream_state import Scene, Stage
+from atomstream.analysis.scalars import current_values, update_held_values
+from atomstream.analysis.segments import SegmentLog
+from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.surface import SurfaceTracker
-from atomstream.analysis.trace import Decimator, SlowTrace
+from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.varpro import Fit
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
@@ -46,10 +46,10 @@ from atomstream.results import F64, FRAME_COLUMNS, Batch, Event, Segment, Value,
 # Gathers the per-frame columns of one call, and the values as they stand at its end, into a batch.
 
 
-class Collector:
+class BatchBuilder:
     """One call's results. Columns are filled as pieces pass; held values with what was known at that time."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: AnalysisState) -> None:
         self._stage = stage
         self._pieces: list[dict[str, F64]] = []
 
@@ -61,7 +61,7 @@ class Collector:
             {"time_seconds": times, "saturated_fraction": np.asarray(whole, dtype=np.float64)}
         )
 
-    def frames(self, features: Features, scene: Scene) -> None:
+    def frames(self, features: FrameFeatures, scene: PatternTrackers) -> None:
         """Add a piece's frames."""
         n, surface = len(features), scene.surface
         specular = features.boxes["specular"]
@@ -120,7 +120,7 @@ RETRY_S = 1.0
 NO_PATTERN = "no spot stands out of the background: no beam, or the picture is saturated or noise"
 
 
-def take(stage: Stage, frames: Frames, times: F64, out: Collector) -> None:
+def take(stage: AnalysisState, frames: Frames, times: F64, out: BatchBuilder) -> None:
     """Take frames (N, H, W) that follow the last ones, with their times (N,)."""
     while len(frames):
         stage.shape = tuple(frames.shape[1:])
@@ -137,7 +137,7 @@ def take(stage: Stage, frames: Frames, times: F64, out: Collector) -> None:
         frames, times = frames[count:], times[count:]
 
 
-def _search(stage: Stage, frames: Frames, times: F64, ends: bool, out: Collector) -> None:
+def _search(stage: AnalysisState, frames: Frames, times: F64, ends: bool, out: BatchBuilder) -> None:
     """Look for the pattern in the mean of a block; its frames wait until the answer is there."""
     first = stage.next_index - len(frames)
     if first < stage.search_from and not stage.waiting:
@@ -150,7 +150,7 @@ def _search(stage: Stage, frames: Frames, times: F64, ends: bool, out: Collector
     search_now(stage, *take_waiting(stage), out)
 
 
-def take_waiting(stage: Stage) -> tuple[Frames, F64]:
+def take_waiting(stage: AnalysisState) -> tuple[Frames, F64]:
     """Take out the frames that wait for a pattern, with their times."""
     frames = cast("Frames", np.concatenate(stage.waiting))
     times = np.concatenate(stage.waiting_times)
@@ -158,7 +158,7 @@ def take_waiting(stage: Stage) -> tuple[Frames, F64]:
     return frames, times
 
 
-def search_now(stage: Stage, held: Frames, held_times: F64, out: Collector) -> None:
+def search_now(stage: AnalysisState, held: Frames, held_times: F64, out: BatchBuilder) -> None:
     """Look for the pattern in these frames; analyse them where it is there, pass them over where not."""
     stage.saturation = saturation_level(held)
     pattern = find_pattern(held.mean(axis=0))
@@ -171,27 +171,27 @@ def search_now(stage: Stage, held: Frames, held_times: F64, out: Collector) -> N
     _piece(stage, held, held_times, stage.next_index % stage.block_frames == 0, out)
 
 
-def _open(stage: Stage, pattern: Pattern, times: F64) -> Scene:
+def _open(stage: AnalysisState, pattern: Pattern, times: F64) -> PatternTrackers:
     """Set up the trackers on a pattern just found."""
     # no wider: the diffuse wings beside a streak oscillate against it
     width, height = 1.4 * pattern.fwhm_x, 1.2 * pattern.fwhm_y
     box = Box(round(pattern.x), round(pattern.y), max(5.0, width), max(5.0, height), "specular", tracked=True)
     replaced = [b for b in stage.boxes if b.name == "specular"]
-    growth = GrowthTracker(SlowTrace.at(stage.fps, times))
+    growth = GrowthTracker(IntensityTrace.at(stage.fps, times))
     growth.cut(float(times[0]))
     rotation = RotationTracker.at(stage.rpm, stage.fps) if stage.rpm else None
-    return Scene(
+    return PatternTrackers(
         pattern,
         Tracker(replaced[0] if replaced else box),
         SurfaceTracker(pattern),
-        LightTracker(float(stage.saturation)),
+        IlluminationTracker(float(stage.saturation)),
         growth,
         ChangeTracker(),
         rotation,
     )
 
 
-def _piece(stage: Stage, frames: Frames, times: F64, ends: bool, out: Collector) -> None:
+def _piece(stage: AnalysisState, frames: Frames, times: F64, ends: bool, out: BatchBuilder) -> None:
     scene = _scene(stage)
     boxes = [scene.spot.box, *user_boxes(stage)]
     features = compute(frames, times, scene.pattern, boxes, stage.saturation)
@@ -208,18 +208,18 @@ def _piece(stage: Stage, frames: Frames, times: F64, ends: bool, out: Collector)
         out.renew()
 
 
-def user_boxes(stage: Stage) -> list[Box]:
+def user_boxes(stage: AnalysisState) -> list[Box]:
     """Return the user's boxes where they are now (the one that replaces our specular box left out)."""
     own = [b for b in stage.boxes if b.name != "specular"]
     return [stage.trackers[b.name].box if b.name in stage.trackers else b for b in own]
 
 
-def _scene(stage: Stage) -> Scene:
+def _scene(stage: AnalysisState) -> PatternTrackers:
     assert stage.scene is not None
     return stage.scene
 
 
-def end_block(stage: Stage) -> None:
+def end_block(stage: AnalysisState) -> None:
     """Close the block: move the regions, feed the traces, and at a slow block fit."""
     scene, parts = _scene(stage), stage.block
     stage.block = []
@@ -267,7 +267,7 @@ def _joined(traces: list[BoxTrace]) -> BoxTrace:
     )
 
 
-def _end_slow(stage: Stage, times: F64) -> None:
+def _end_slow(stage: AnalysisState, times: F64) -> None:
     scene, now = _scene(stage), float(times[-1])
     picture = (stage.slow_sum / np.float32(stage.slow_frames)).astype(np.float32)
     stage.slow_frames = 0
@@ -282,26 +282,48 @@ def _end_slow(stage: Stage, times: F64) -> None:
     stage.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in stage.lines}
     scene.growth.tick(now, scene.rotation_hz)
     stage.segments = stage.book.all(now, scene.growth)
-    hold(stage)
+    update_held_values(stage)
 
 
 CLASSES: dict[str, type] = {
     c.__name__: c
     for c in (
-        *(Stage, Scene, Calibration, Event, Features, Pattern, Box, BoxTrace, Line, Tracker, SurfaceTracker),
-        *(LightTracker, GrowthTracker, SlowTrace, Decimator, PhaseCounter, Oscillation, Fit, Value, Segment),
         *(
-            SegmentBook,
+            AnalysisState,
+            PatternTrackers,
+            Calibration,
+            Event,
+            FrameFeatures,
+            Pattern,
+            Box,
+            BoxTrace,
+            Line,
+            Tracker,
+            SurfaceTracker,
+        ),
+        *(
+            IlluminationTracker,
+            GrowthTracker,
+            IntensityTrace,
+            Decimator,
+            PhaseCounter,
+            Oscillation,
+            Fit,
+            Value,
+            Segment,
+        ),
+        *(
+            SegmentLog,
             ChangeTracker,
             Clusters,
             Components,
             Cusum,
             RotationTracker,
             View,
-            Comb,
+            StreakComb,
             Peak,
             Width,
-            FractionalWatch,
+            FractionalOrderDetector,
         ),
     )
 }
@@ -316,7 +338,7 @@ SHUTTERED_AFTER = 4
 """So many shutter marks, with no rate between any two: the growth is shuttered, its period the recipe's."""
 
 
-def take_gap(stage: Stage, n_frames: int) -> None:
+def take_gap(stage: AnalysisState, n_frames: int) -> None:
     """Pass over missing frames: they become NaN in the traces, and an event."""
     # from the last frame on: where frames have times of their own, index / fps is no time
     start_s = stage.now_s + 1.0 / stage.fps if stage.next_index else 0.0
@@ -334,7 +356,7 @@ def take_gap(stage: Stage, n_frames: int) -> None:
         scene.rotation.skip(n_frames)
 
 
-def take_mark(stage: Stage, event: Event) -> None:
+def take_mark(stage: AnalysisState, event: Event) -> None:
     """Note a mark; cut the growth where its kind says so."""
     stage.marks.append(event)
     stage.fresh.append(event)
@@ -351,7 +373,7 @@ def take_mark(stage: Stage, event: Event) -> None:
     stage.segments = stage.book.all(max(stage.now_s, event.time_s), growth)
 
 
-def _is_shuttered(stage: Stage) -> bool:
+def _is_shuttered(stage: AnalysisState) -> bool:
     if not stage.continuous:
         return True
     shutters = [m for m in stage.marks if m.kind == "shutter"]
@@ -363,7 +385,7 @@ def _is_shuttered(stage: Stage) -> bool:
     return not any(rates) and not stage.scene.growth.latest.determined
 
 
-def take_rotation(stage: Stage, rpm: float) -> None:
+def take_rotation(stage: AnalysisState, rpm: float) -> None:
     """Change the rotation: a new segment, and another way to look at the picture."""
     stage.rpm = rpm
     take_mark(stage, Event(stage.now_s, "rotation", f"rotation at {rpm:g} rpm", rpm))
@@ -374,7 +396,7 @@ def take_rotation(stage: Stage, rpm: float) -> None:
         stage.scene.change.restart()
 
 
-def take_regions(stage: Stage, regions: list[Region]) -> None:
+def take_regions(stage: AnalysisState, regions: list[Region]) -> None:
     """Replace the user's regions; names must differ."""
     names = [r.name for r in regions]
     if len(set(names)) != len(names):
@@ -389,7 +411,7 @@ def take_regions(stage: Stage, regions: list[Region]) -> None:
         stage.scene.spot = Tracker(specular[0])
 
 
-def current_regions(stage: Stage) -> tuple[Region, ...]:
+def current_regions(stage: AnalysisState) -> tuple[Region, ...]:
     """Regions as they stand: specular, streak band, then the user's."""
     own: list[Region] = []
     if stage.scene is not None:
@@ -400,7 +422,7 @@ def current_regions(stage: Stage) -> tuple[Region, ...]:
     return (*own, *user_boxes(stage), *stage.lines)
 
 
-def finish(stage: Stage, out: Collector) -> None:
+def finish(stage: AnalysisState, out: BatchBuilder) -> None:
     """Close what is open; without a pattern, give up the frames that wait for one."""
     if stage.waiting:
         search_now(stage, *take_waiting(stage), out)

@@ -191,7 +191,7 @@ def saturation_level(frames: Frames) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class FrameFeatures:
     """Features of N consecutive frames.
 
     ``times`` (N,) s; ``pictures`` (N, P) sampled pixels; ``profiles`` (N, W) mean over the streak band; ``boxes``
@@ -207,14 +207,14 @@ class Features:
         return len(self.times)
 
 
-def compute(frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int) -> Features:
+def compute(frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int) -> FrameFeatures:
     """Compute the features of frames (N, H, W)."""
     top, end = pattern.band
     sums = frames[:, top:end].sum(axis=1, dtype=np.uint32)
     profiles: F32 = (sums / np.float32(end - top)).astype(np.float32)
     heal_profiles(profiles, frames, pattern.band, pattern.hot)
     traces = {box.name: measure_box(frames, box, saturation) for box in boxes}
-    return Features(times, sample_picture(frames), profiles, traces)
+    return FrameFeatures(times, sample_picture(frames), profiles, traces)
 
 
 def binned(frame: Frames, factor: int) -> F32:

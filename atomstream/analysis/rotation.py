@@ -15,12 +15,12 @@ from scipy import ndimage
 
 from atomstream.analysis.lattice import fit_comb
 from atomstream.analysis.pattern import find_spacing
-from atomstream.analysis.regions import Features, bin_factor, binned
+from atomstream.analysis.regions import FrameFeatures, bin_factor, binned
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Bool, Event, Value, View, measured, undetermined
 
 if TYPE_CHECKING:
-    from atomstream.analysis.stream_state import Scene
+    from atomstream.analysis.stream_state import PatternTrackers
 
 
 # Views of a turning sample: the azimuths at which the picture mirrors itself about the specular column.
@@ -147,7 +147,7 @@ class RotationTracker:
         every = max(1, math.ceil(2.3 * fps / hz / RING))
         return cls(hz, fps, hz, every=every, next_view=next_view)
 
-    def piece(self, frames: Frames, features: Features, centre: float) -> None:
+    def piece(self, frames: Frames, features: FrameFeatures, centre: float) -> None:
         """Take in frames (N, H, W) of which the specular column is ``centre``."""
         n = len(frames)
         before = self.last_angles[-1] if len(self.last_angles) else 0.0
@@ -191,7 +191,7 @@ class RotationTracker:
         base = self.ring if self.ring.shape[1:] == unit.shape[1:] else unit[:0]
         self.ring = np.concatenate([base, unit])[-RING:]
 
-    def _fill_bins(self, flat: F32, features: Features) -> None:
+    def _fill_bins(self, flat: F32, features: FrameFeatures) -> None:
         if self.pictures.shape[1:] != flat.shape[1:]:
             self.pictures = np.zeros((BINS, flat.shape[1]), np.float32)
             self.profiles = np.zeros((BINS, features.profiles.shape[1]), np.float32)
@@ -212,7 +212,7 @@ class RotationTracker:
         self.ring = self.ring[:0]
         self.drop_turn()
 
-    def slow(self, now: float, scene: Scene) -> list[Event]:
+    def slow(self, now: float, scene: PatternTrackers) -> list[Event]:
         """Refine the speed when two turns are in the ring; find views and changes once a turn."""
         events: list[Event] = []
         if self.frames >= self.next_refine and len(self.ring) * self.every * self.hz / self.fps > 1.2:
@@ -227,7 +227,7 @@ class RotationTracker:
             self.drop_turn()
         return [*events, *self._changes(now, scene)]
 
-    def _changes(self, now: float, scene: Scene) -> list[Event]:
+    def _changes(self, now: float, scene: PatternTrackers) -> list[Event]:
         """Compare whole turns: their mean pictures do not depend on the azimuth."""
         y, x = (scene.spot.y - scene.pattern.y) / self.factor, (scene.spot.x - scene.pattern.x) / self.factor
         turns, self.whole_turns = self.whole_turns, self.whole_turns[:0]
@@ -249,7 +249,7 @@ class RotationTracker:
             Event(now, "rotation_refined", f"the substrate turns at {60 * self.hz:.4g} rpm", 60 * self.hz)
         ]
 
-    def _find_views(self, scene: Scene) -> None:
+    def _find_views(self, scene: PatternTrackers) -> None:
         """Views: the azimuths of highest mirror symmetry about the specular column."""
         seen = self.seen > 0
         if not is_whole_turn(seen):
@@ -266,7 +266,7 @@ class RotationTracker:
             number, self.next_view = self.next_view, self.next_view + 1
         return number
 
-    def _view(self, place: int, confidence: float, scene: Scene) -> View:
+    def _view(self, place: int, confidence: float, scene: PatternTrackers) -> View:
         angle = (place + 0.5) * 360.0 / BINS
         number = self._number(angle)
         turns = self.known[number].turns + 1 if number in self.known else 1

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from atomstream.results import Value, measured, undetermined
 
 if TYPE_CHECKING:
-    from atomstream.analysis.stream_state import Stage
+    from atomstream.analysis.stream_state import AnalysisState
 
 SHUTTERED = "shuttered growth: the period is the recipe's, not the growth's (see oscillation_period)"
 
 
-def current_values(stage: Stage) -> dict[str, Value]:
+def current_values(stage: AnalysisState) -> dict[str, Value]:
     """All scalar results by name."""
     if stage.scene is None:
         reason = stage.why
@@ -41,7 +41,7 @@ def current_values(stage: Stage) -> dict[str, Value]:
     return values
 
 
-def growth_values(stage: Stage) -> dict[str, Value]:
+def growth_values(stage: AnalysisState) -> dict[str, Value]:
     """Rate, period, damping and counts of the present segment."""
     assert stage.scene is not None
     growth, unit = stage.scene.growth, stage.layer_unit or stage.calibration.layer_unit
@@ -85,7 +85,7 @@ def _layers(counted: Value, rate: Value, unit: str) -> Value:
     return Value(counted.value, counted.sigma, unit, "", told)
 
 
-def _thickness_rate(stage: Stage, rate: Value) -> Value:
+def _thickness_rate(stage: AnalysisState, rate: Value) -> Value:
     thickness = stage.calibration.layer_thickness_nm
     if thickness is None:
         return undetermined("needs the thickness of a layer (calibration)", "nm/s")
@@ -98,7 +98,7 @@ def _saturation_note(saturated: float) -> str:
     return f"{100 * saturated:.0f} % of the specular region is saturated" if saturated > 0.002 else ""
 
 
-def surface_values(stage: Stage) -> dict[str, Value]:
+def surface_values(stage: AnalysisState) -> dict[str, Value]:
     """Spacing, widths, orders, dimension; under rotation these belong to the views."""
     assert stage.scene is not None
     if stage.scene.rotation is None:
@@ -116,7 +116,7 @@ def surface_values(stage: Stage) -> dict[str, Value]:
     }
 
 
-def hold(stage: Stage) -> None:
+def update_held_values(stage: AnalysisState) -> None:
     """Renew the values that per-frame columns carry until the next slow block; NaN where undetermined."""
     scene = stage.scene
     if scene is None:

@@ -59,7 +59,7 @@ def _cost(t: F64, y: F64, tau: float) -> float:
 
 
 @dataclass(slots=True)
-class SegmentBook:
+class SegmentLog:
     """Finished segments and the mark that opened the present one."""
 
     done: list[Segment]

@@ -10,11 +10,11 @@ import numpy as np
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.growth import GrowthTracker
-from atomstream.analysis.illumination import LightTracker
+from atomstream.analysis.illumination import IlluminationTracker
 from atomstream.analysis.pattern import Pattern
-from atomstream.analysis.regions import Box, Features, Line, Tracker
+from atomstream.analysis.regions import Box, FrameFeatures, Line, Tracker
 from atomstream.analysis.rotation import RotationTracker
-from atomstream.analysis.segments import SegmentBook
+from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Segment
@@ -25,13 +25,13 @@ SLOW_S = 0.5
 
 
 @dataclass(slots=True)
-class Scene:
+class PatternTrackers:
     """What exists once a pattern was found: the trackers of its spot, streaks, light, growth, rotation, change."""
 
     pattern: Pattern
     spot: Tracker
     surface: SurfaceTracker
-    light: LightTracker
+    light: IlluminationTracker
     growth: GrowthTracker
     change: ChangeTracker
     rotation: RotationTracker | None = None
@@ -43,7 +43,7 @@ class Scene:
 
 
 @dataclass(slots=True)
-class Stage:
+class AnalysisState:
     """Everything known of a stream."""
 
     fps: float
@@ -57,18 +57,18 @@ class Stage:
     why: str = "no frames yet"
     shape: tuple[int, ...] = ()
     saturation: int = 255
-    scene: Scene | None = None
+    scene: PatternTrackers | None = None
     search_from: int = 0
     waiting: list[Frames] = field(default_factory=list)
     waiting_times: list[F64] = field(default_factory=list)
-    block: list[Features] = field(default_factory=list)
+    block: list[FrameFeatures] = field(default_factory=list)
     slow_sum: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     slow_frames: int = 0
     boxes: list[Box] = field(default_factory=list)
     trackers: dict[str, Tracker] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     line_profiles: dict[str, F64] = field(default_factory=dict)
-    book: SegmentBook = field(default_factory=lambda: SegmentBook([]))
+    book: SegmentLog = field(default_factory=lambda: SegmentLog([]))
     segments: tuple[Segment, ...] = ()
     marks: list[Event] = field(default_factory=list)
     fresh: list[Event] = field(default_factory=list)

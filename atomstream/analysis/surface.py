@@ -10,8 +10,8 @@ import numpy as np
 from scipy import ndimage, signal
 
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.diffraction_orders import FRACTIONS, FractionalWatch, Heights, order_heights
-from atomstream.analysis.lattice import Comb, fit_comb, profile_noise, reciprocal_spacing
+from atomstream.analysis.diffraction_orders import FRACTIONS, FractionalOrderDetector, Heights, order_heights
+from atomstream.analysis.lattice import StreakComb, fit_comb, profile_noise, reciprocal_spacing
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width, coherence_length, fit_width
 from atomstream.results import F32, F64, Int, Value, measured, undetermined
@@ -90,7 +90,7 @@ class SurfaceTracker:
     """Follows the streak comb. ``reference`` is the spacing that relative changes refer to (the first second's)."""
 
     pattern: Pattern
-    comb: Comb | None = None
+    comb: StreakComb | None = None
     smooth: F64 = field(default_factory=lambda: np.empty(0))
     spacing: float = math.nan
     spacing_sigma: float = math.nan
@@ -101,7 +101,9 @@ class SurfaceTracker:
     first: Width | None = None
     spots: Value = field(default_factory=lambda: undetermined("no slow block yet", "1"))
     aspect: float = math.nan
-    watches: list[FractionalWatch] = field(default_factory=lambda: [FractionalWatch(k) for k in FRACTIONS])
+    watches: list[FractionalOrderDetector] = field(
+        default_factory=lambda: [FractionalOrderDetector(k) for k in FRACTIONS]
+    )
     ratios: dict[int, Value] = field(default_factory=dict)
 
     @property
@@ -124,7 +126,7 @@ class SurfaceTracker:
         self._take_spacing(self.comb, share, elapsed_s)
         return self._fractions(profiles, elapsed_s)
 
-    def _take_spacing(self, comb: Comb, share: float, elapsed_s: float) -> None:
+    def _take_spacing(self, comb: StreakComb, share: float, elapsed_s: float) -> None:
         first = not math.isfinite(self.spacing) or abs(comb.spacing / self.spacing - 1.0) > 0.1
         self.spacing = comb.spacing if first else self.spacing + share * (comb.spacing - self.spacing)
         blocks = max(1.0, 2.0 * SMOOTH_S / elapsed_s) if elapsed_s > 0 else 1.0
@@ -148,7 +150,7 @@ class SurfaceTracker:
             self.ratios[watch.kind] = self._ratio(watch, first, watch.error(noise, doubt, elapsed_s))
         return appeared
 
-    def _ratio(self, watch: FractionalWatch, first: float, error: float) -> Value:
+    def _ratio(self, watch: FractionalOrderDetector, first: float, error: float) -> Value:
         if not math.isfinite(watch.last):
             return undetermined(
                 f"the streaks are too wide to tell the 1/{watch.kind} order from its neighbours", "1"

@@ -37,7 +37,7 @@ CLOCKS_AGREE = 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clock:
+class FrameClock:
     """Believed times (N,) in s, NaN where none can be said; ``period_s`` of a frame; the share that came late."""
 
     times: F64
@@ -45,7 +45,7 @@ class Clock:
     late_share: float
 
 
-def believed_times(t: F64, n: F64) -> Clock:
+def believed_times(t: F64, n: F64) -> FrameClock:
     """Correct stamps ``t`` (N,) in s, ascending, of frames of number ``n`` (N,), counted without those missing.
 
     Stamps that came in a burst are replaced by interpolation in frame number between those on time. Where the count
@@ -53,21 +53,21 @@ def believed_times(t: F64, n: F64) -> Clock:
     still goes on, its frames are NaN too.
     """
     if len(t) < LEAST or n[-1] <= n[0]:
-        return Clock(t, math.nan, 0.0)
+        return FrameClock(t, math.nan, 0.0)
     period, late = frame_period(t, n), np.zeros(len(t), dtype=bool)
     for slack in SLACKS:
         if not period > 0:
-            return Clock(np.full(len(t), np.nan), math.nan, 1.0)
+            return FrameClock(np.full(len(t), np.nan), math.nan, 1.0)
         late = _late(t, n, period, slack)
         period = frame_period(t[~late], n[~late])
     if not late.any() and not _catching_up(t, n, period):
-        return Clock(t, period, 0.0)
+        return FrameClock(t, period, 0.0)
     times = _bridged(t, n, late, period)
     times[_unsettled(t, n, period) :] = np.nan
-    return Clock(times, period, float(late.mean()))
+    return FrameClock(times, period, float(late.mean()))
 
 
-def doubt(clock: Clock, stated_fps: float) -> tuple[float, str]:
+def doubt(clock: FrameClock, stated_fps: float) -> tuple[float, str]:
     """Relative uncertainty that the clock adds to a rate, and what a reader has to know of it ("" where nothing).
 
     Where the stamps' frame rate and the stated one differ by up to 3 %, one of two clocks is wrong, and half of the

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage, signal
 
-from atomstream.analysis.timestamps import Clock, believed_times
+from atomstream.analysis.timestamps import FrameClock, believed_times
 from atomstream.results import F64, Int
 
 # From the frame rate to a slow trace: a Hann-windowed FIR low-pass with decimation, frame by frame or in blocks.
@@ -86,7 +86,7 @@ SETTLE_S = 2.0
 
 
 @dataclass(slots=True)
-class SlowTrace:
+class IntensityTrace:
     """Anti-aliased history of one trace. ``raw_t``, ``raw_y`` hold the last 30 s as filmed, for pulse combs.
 
     ``fine_t`` are the frames' stamps, ``fine_n`` their numbers: what of the stamps is to be believed shows only
@@ -110,7 +110,7 @@ class SlowTrace:
     count: int = 0
 
     @classmethod
-    def at(cls, fps: float, times: F64) -> SlowTrace:
+    def at(cls, fps: float, times: F64) -> IntensityTrace:
         """Make an empty trace for frames stated to come at ``fps``, of which the first have ``times`` (N,)."""
         seen = seen_rate(times, fps)
         return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
@@ -149,7 +149,7 @@ class SlowTrace:
         self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE:]
         self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE:]
 
-    def retune(self, clock: Clock) -> None:
+    def retune(self, clock: FrameClock) -> None:
         """Choose the filter by the frame rate as it shows after some seconds, where the first frames misled."""
         if len(self.fine_t) < 2 or not self.fine_t[-1] - self.fine_t[0] > SETTLE_S or not clock.period_s > 0:
             return
@@ -165,7 +165,7 @@ class SlowTrace:
         fps = 1.0 / self.clock().period_s
         return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
 
-    def clock(self) -> Clock:
+    def clock(self) -> FrameClock:
         """What is to be believed of the stamps of the fine samples."""
         return believed_times(self.fine_t, self.fine_n)
 

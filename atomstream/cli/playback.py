@@ -155,7 +155,7 @@ FPS_TOLERANCE = 0.01
 """A file whose own rate differs by more from the camera's was written for watching: its times mean nothing."""
 
 
-class Replay:
+class PlaybackPlan:
     """Pushes ``source`` as chunks of the stream ``data_id``, taken at ``fps`` frames a second.
 
     Stamps: in real time and without times of its own, a chunk was captured just now, and the streamer stamps it.

@@ -16,7 +16,7 @@ from atomstream.config import named_endpoint, resolve_spool_dir
 from atomstream.errors import AtomstreamError, ConfigError, SpoolLockedError, StreamFinalizedError
 
 if TYPE_CHECKING:
-    from atomstream.spool import FoundStream, Spool, SpoolStatus, StreamStatus
+    from atomstream.spool import Spool, SpooledStream, SpoolStatus, StreamStatus
     from atomstream.streaming import RHEEDStreamer
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -172,13 +172,13 @@ def _open(folder: Path) -> Spool:
 class _Chosen:
     """A stream that was named and can be read."""
 
-    def __init__(self, found: FoundStream) -> None:
+    def __init__(self, found: SpooledStream) -> None:
         self.folder = found.folder
         self.data_id = found.manifest.spec.data_id if found.manifest else found.folder.name
         self.endpoint = found.manifest.endpoint if found.manifest else ""
 
 
-def _chosen(found: Iterable[FoundStream], data_ids: tuple[str, ...]) -> list[_Chosen]:
+def _chosen(found: Iterable[SpooledStream], data_ids: tuple[str, ...]) -> list[_Chosen]:
     streams = [_Chosen(stream) for stream in found]
     unknown = set(data_ids) - {stream.data_id for stream in streams}
     if unknown:

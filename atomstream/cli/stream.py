@@ -87,7 +87,7 @@ def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
 
 
 def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, Replay, leaving
+    from atomstream.cli.playback import Playback, PlaybackPlan, leaving
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
 
@@ -101,7 +101,7 @@ def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcom
         data_id = _initialize(playing, streamer, fps, chunk_size)
         console.say(f"{_about(source, fps, chunk_size)}\nstream {data_id} at {server}")
         _calibrate(playing, streamer, data_id)
-        replay = Replay(streamer, data_id, source, fps, playing.levels)
+        replay = PlaybackPlan(streamer, data_id, source, fps, playing.levels)
         playback = Playback(console, streamer, data_id, source.n_frames, playing.drain_timeout_s)
         return playback.run(replay.chunks(chunk_size, pace=playing.pace), replay.send)
 

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from atomstream.config import ClientSettings
 from atomstream.errors import BufferFullError, ChunkConflictError, ClosedError
 from atomstream.pipeline.buffer_pool import BufferPool, as_frames
-from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.memory_limiter import Gate, Permit, Waiter
-from atomstream.pipeline.spool_writer import Keeper
-from atomstream.pipeline.stream import Stream
-from atomstream.records import Chunk, FrameMeta, Frames, Stamp
+from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.memory_limiter import MemoryLimiter, Permit, Waiter
+from atomstream.pipeline.spool_writer import SpoolWriter
+from atomstream.pipeline.stream import StreamState
+from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.shard import ShardEncoder
 
 # One copy of a chunk, by two threads where a second one is free: it halves the time that ``push`` holds its caller.
@@ -78,24 +78,24 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Offer:
+class PushRequest:
     """A chunk as the caller brings it; ``index`` None means the stream's next one."""
 
     index: int | None
     frames: Frames
-    stamp: Stamp
+    stamp: Timestamp
     meta: FrameMeta
     copy: bool = True
 
 
-class Landing:
+class ChunkCopier:
     """Where chunks that have a permit come in; the permit goes on with the chunk, or is given back.
 
     ``failed(job, error)`` takes over a chunk that was accepted but could not be queued.
     """
 
     def __init__(
-        self, pool: BufferPool, encoder: Encoder, failed: Callable[[Job, BaseException], None]
+        self, pool: BufferPool, encoder: Encoder, failed: Callable[[EncodeJob, BaseException], None]
     ) -> None:
         self._pool = pool
         self._encoder = encoder
@@ -118,7 +118,9 @@ class Landing:
         """
         self._copiers.submit(work)
 
-    def land(self, stream: Stream, offer: Offer, permit: Permit, tell: Callable[[int | None], None]) -> None:
+    def land(
+        self, stream: StreamState, offer: PushRequest, permit: Permit, tell: Callable[[int | None], None]
+    ) -> None:
         """In a thread: copy, accept, queue for the encoder, tell the caller, wake the encoder.
 
         In this order: once encoders are at work on all cores, who was waiting for this waits milliseconds more.
@@ -140,9 +142,9 @@ class Landing:
             tell(None)
             return
         chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
-        self._hand_on(Job(chunk, permit, buffer, with_meta=stream.spec.announced), lambda: tell(index))
+        self._hand_on(EncodeJob(chunk, permit, buffer, with_meta=stream.spec.announced), lambda: tell(index))
 
-    def _hand_on(self, job: Job, tell: Callable[[], None]) -> None:
+    def _hand_on(self, job: EncodeJob, tell: Callable[[], None]) -> None:
         try:
             self._encoder.queue(job)  # before its caller may push more, which may have to drop it
         except BaseException as error:
@@ -151,7 +153,7 @@ class Landing:
         tell()
         self._encoder.wake()
 
-    async def landed(self, stream: Stream, offer: Offer, permit: Permit) -> int | None:
+    async def landed(self, stream: StreamState, offer: PushRequest, permit: Permit) -> int | None:
         """Land in a copying thread; a cancellation arrives only once that has told what became of the chunk."""
         loop = asyncio.get_running_loop()
         told: asyncio.Future[int | None] = loop.create_future()
@@ -198,7 +200,7 @@ log = logging.getLogger("atomstream.intake")
 LOOK_AGAIN_S: Final = 0.5
 
 
-class Intake:
+class Admission:
     """The front half of the pipeline; its verbs run on the loop but for :meth:`start_push`, which any thread may call.
 
     ``failed(job, error)`` takes over an accepted chunk that could not be queued for the encoder,
@@ -207,22 +209,22 @@ class Intake:
     """
 
     def __init__(
-        self, settings: ClientSettings, gate: Gate, pool: BufferPool, encoder: Encoder,
-        keeper: Keeper, failed: Callable[[Job, BaseException], None],
-        drop_oldest: Callable[[Stream], bool], evict_one: Callable[[Stream], bool],
+        self, settings: ClientSettings, gate: MemoryLimiter, pool: BufferPool, encoder: Encoder,
+        keeper: SpoolWriter, failed: Callable[[EncodeJob, BaseException], None],
+        drop_oldest: Callable[[StreamState], bool], evict_one: Callable[[StreamState], bool],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._gate = gate
         self._keeper = keeper
         self._drop_oldest = drop_oldest
         self._evict_one = evict_one
-        self._landing = Landing(pool, encoder, failed)
+        self._landing = ChunkCopier(pool, encoder, failed)
 
     def close(self) -> None:
         """Let the copying threads end."""
         self._landing.close()
 
-    async def push(self, stream: Stream, offer: Offer) -> int | None:
+    async def push(self, stream: StreamState, offer: PushRequest) -> int | None:
         """Take one chunk in; its index, or None where it was known already and is equal.
 
         Raises:
@@ -243,7 +245,7 @@ class Intake:
             await stream.ledger.pulse.until(lambda: stream.ledger.is_safe(index))
         return index
 
-    def start_push(self, stream: Stream, offer: Offer) -> Future[bool] | None:
+    def start_push(self, stream: StreamState, offer: PushRequest) -> Future[bool] | None:
         """Begin :meth:`push` of a new chunk without the loop, from any thread: whether it was taken.
 
         False where it would have had to wait, or its index became known meanwhile: then ask :meth:`push`, as where
@@ -262,7 +264,7 @@ class Intake:
             return None
         return taken
 
-    def _take(self, stream: Stream, offer: Offer, nbytes: int, taken: Future[bool]) -> None:
+    def _take(self, stream: StreamState, offer: PushRequest, nbytes: int, taken: Future[bool]) -> None:
         try:
             permit = self._gate.try_enter(stream.spec.data_id, nbytes)
             if permit is None:
@@ -274,7 +276,7 @@ class Intake:
                 raise
             taken.set_exception(error)
 
-    async def enter(self, stream: Stream, nbytes: int, *, filling: bool = False) -> Permit | None:
+    async def enter(self, stream: StreamState, nbytes: int, *, filling: bool = False) -> Permit | None:
         """A permit for ``nbytes``; None where the policy is to drop the newest.
 
         Raises:
@@ -292,14 +294,14 @@ class Intake:
             return self._enter_by_dropping(stream, nbytes, filling)
         return await self._wait(stream, nbytes, filling)
 
-    def _enter_by_dropping(self, stream: Stream, nbytes: int, filling: bool) -> Permit | None:
+    def _enter_by_dropping(self, stream: StreamState, nbytes: int, filling: bool) -> Permit | None:
         while self._drop_oldest(stream):
             permit = self._gate.try_enter(stream.spec.data_id, nbytes, filling=filling)
             if permit is not None:
                 return permit
         return None
 
-    async def _wait(self, stream: Stream, nbytes: int, filling: bool) -> Permit:
+    async def _wait(self, stream: StreamState, nbytes: int, filling: bool) -> Permit:
         loop = asyncio.get_running_loop()
         granted = asyncio.Event()
         waiter = self._gate.queue(
@@ -316,7 +318,7 @@ class Intake:
             raise
         return _granted(waiter)
 
-    async def _granted(self, granted: asyncio.Event, stream: Stream) -> None:
+    async def _granted(self, granted: asyncio.Event, stream: StreamState) -> None:
         # What comes back from a failed attempt may be evicted then, and nobody says so: looked at now and then.
         while not granted.is_set():
             while self._evict_one(stream):
@@ -326,7 +328,7 @@ class Intake:
             with anyio.move_on_after(LOOK_AGAIN_S):
                 await granted.wait()
 
-    def _full(self, stream: Stream, why: str) -> BufferFullError:
+    def _full(self, stream: StreamState, why: str) -> BufferFullError:
         return BufferFullError(
             f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
             f"{self._gate.used / 1e6:.0f} of {self._gate.limit / 1e6:.0f} MB are held, "
@@ -335,20 +337,20 @@ class Intake:
             data_id=stream.spec.data_id,
         )
 
-    def refuse(self, stream: Stream, index: int | None) -> int | None:
+    def refuse(self, stream: StreamState, index: int | None) -> int | None:
         """Count a chunk that found no room as accepted and dropped."""
         chosen = stream.ledger.accept(index)
         if chosen is not None:
             self.count_drop(stream, chosen, f"no room (on_full={self._settings.on_full!r})")
         return chosen
 
-    def count_drop(self, stream: Stream, index: int, reason: str) -> None:
+    def count_drop(self, stream: StreamState, index: int, reason: str) -> None:
         """Settle ``index`` as dropped and say so."""
         if stream.ledger.settle(index, "dropped", reason):
             self._keeper.discard(stream, index, "dropped", reason)
             log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
 
-    async def _compare(self, stream: Stream, index: int, frames: Frames) -> None:
+    async def _compare(self, stream: StreamState, index: int, frames: Frames) -> None:
         """See that ``frames`` are what ``index`` holds (promise P5).
 
         Raises:

@@ -21,8 +21,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.pipeline.memory_limiter import Gate
-from atomstream.shard import Run
+from atomstream.pipeline.memory_limiter import MemoryLimiter
+from atomstream.shard import EncodedSlice
 from atomstream.system.memory import MAPPED_BYTES, discard, fresh, let_go, populate
 
 Buffer = npt.NDArray[np.uint8]
@@ -34,7 +34,7 @@ MOST_KEPT: Final[dict[Kind, int]] = {"frames": 3, "shard": 32}
 
 
 @dataclass(slots=True, eq=False)
-class Spare:
+class PooledBuffer:
     """Memory for reuse; ``touched`` bytes of it are resident, from its start. ``worn`` memory is not kept again."""
 
     kind: Kind
@@ -43,19 +43,19 @@ class Spare:
     worn: bool = False
 
 
-class Spares:
+class FreeList:
     """What is free of all kinds; any thread may take and give.
 
     Giving never waits for the lock, for a finalizer gives too, and the garbage collector may run it in the very
     thread that holds the lock. ``promised()`` counts the bytes under permit that nothing holds yet.
     """
 
-    def __init__(self, gate: Gate, promised: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, gate: MemoryLimiter, promised: Callable[[], int] = lambda: 0) -> None:
         self._gate = gate
         self._promised = promised
         self._lock = threading.Lock()
-        self._returned: deque[Spare] = deque()
-        self._free: list[Spare] = []
+        self._returned: deque[PooledBuffer] = deque()
+        self._free: list[PooledBuffer] = []
         self._closed = False
 
     @property
@@ -65,7 +65,7 @@ class Spares:
             self._trim()
             return sum(spare.touched for spare in self._free)
 
-    def take(self, kind: Kind, nbytes: int) -> Spare | None:
+    def take(self, kind: Kind, nbytes: int) -> PooledBuffer | None:
         """Memory of exactly ``nbytes`` of that kind, where there is some."""
         with self._sorted_out():
             match = next((s for s in self._free if s.kind == kind and s.memory.nbytes == nbytes), None)
@@ -73,7 +73,7 @@ class Spares:
                 self._free.remove(match)
             return match
 
-    def give(self, spare: Spare) -> None:
+    def give(self, spare: PooledBuffer) -> None:
         """Take memory back; nobody else may hold a view of it any more."""
         self._returned.append(spare)
         self._absorb()
@@ -145,7 +145,7 @@ _NOTABLE: Final = 8 << 20
 class BufferPool:
     """Flat uint8 buffers for the frames of chunks; any thread may take and give."""
 
-    def __init__(self, spares: Spares) -> None:
+    def __init__(self, spares: FreeList) -> None:
         self._spares = spares
 
     def take(self, nbytes: int) -> Buffer:
@@ -166,7 +166,7 @@ class BufferPool:
 
     def give(self, buffer: Buffer) -> None:
         """Take ``buffer`` back; nobody else may hold a view of it any more."""
-        self._spares.give(Spare("frames", buffer, buffer.nbytes))
+        self._spares.give(PooledBuffer("frames", buffer, buffer.nbytes))
 
     def prepare(self, nbytes: int) -> None:
         """Have one touched buffer of ``nbytes`` free, as far as there is room for it."""
@@ -192,14 +192,14 @@ _WASTE: Final = 1 / 8
 _WORTH_CUTTING: Final = 64 << 10
 
 
-class Slab:
+class ScratchBuffer:
     """Memory for one run of compressed frames; ``view`` is all of it."""
 
-    def __init__(self, spare: Spare, view: memoryview) -> None:
+    def __init__(self, spare: PooledBuffer, view: memoryview) -> None:
         self._spare = spare
         self.view = view
 
-    def keep(self, run: Run) -> Run:
+    def keep(self, run: EncodedSlice) -> EncodedSlice:
         """``run``, which was packed here, so that it holds hardly more memory than its bytes (promise P7).
 
         Where earlier runs touched much more of this memory than it needs, it is copied out, and that
@@ -214,15 +214,15 @@ class Slab:
         return replace(run, piece=bytes(run.piece))
 
 
-class SlabPool:
+class ScratchPool:
     """Lends slabs; any thread may ask."""
 
-    def __init__(self, spares: Spares) -> None:
+    def __init__(self, spares: FreeList) -> None:
         self._spares = spares
 
-    def lend(self, nbytes: int) -> Slab:
+    def lend(self, nbytes: int) -> ScratchBuffer:
         """A slab of ``nbytes``, touched already where there is one; it is free again with its last view."""
-        spare = self._spares.take("shard", nbytes) or Spare("shard", fresh(nbytes), 0)
+        spare = self._spares.take("shard", nbytes) or PooledBuffer("shard", fresh(nbytes), 0)
         lease = spare.memory[:]  # an array of its own: all views of the slab hold it, and nothing else does
         weakref.finalize(lease, self._spares.give, spare).atexit = False
-        return Slab(spare, lease.data)
+        return ScratchBuffer(spare, lease.data)

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from atomstream.pipeline.buffer_pool import Buffer, SlabPool
+from atomstream.pipeline.buffer_pool import Buffer, ScratchPool
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
-from atomstream.shard import Run, ShardEncoder, assemble, run_bound
-from atomstream.system.scheduling import Core, compute_in_batches
+from atomstream.shard import EncodedSlice, ShardEncoder, assemble, run_bound
+from atomstream.system.scheduling import CoreAffinity, compute_in_batches
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
@@ -29,7 +29,7 @@ SLICES_PER_THREAD: Final = 4
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class EncodeJob:
     """One chunk on its way: its permit, and the pooled buffer under its frames (None: the caller's array)."""
 
     chunk: Chunk
@@ -38,14 +38,14 @@ class Job:
     with_meta: bool
 
 
-class _Work:
+class _SlicedJob:
     """A job in slices of at most ``step`` frames; its owner's lock is held wherever it is touched."""
 
-    def __init__(self, job: Job, step: int, dense: bool) -> None:
+    def __init__(self, job: EncodeJob, step: int, dense: bool) -> None:
         self.job = job
         self.dense = dense
         self._step = step
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, EncodedSlice] = {}
         self._begun = 0
         self._ended = 0
         self.failure: BaseException | None = None
@@ -76,7 +76,7 @@ class _Work:
         frames = self.job.chunk.frames
         return run_bound(self._step, frames.nbytes // len(frames))
 
-    def end(self, part: slice, run: Run | None) -> bool:
+    def end(self, part: slice, run: EncodedSlice | None) -> bool:
         """Keep a slice's result, None where it failed; whether it was the last one."""
         if run is not None:
             self._runs[part.start] = run
@@ -106,9 +106,9 @@ class Encoder:
         self,
         threads: int,
         level: int,
-        done: Callable[[Job, Shard | BaseException], None],
+        done: Callable[[EncodeJob, Shard | BaseException], None],
         uplink_lags: Callable[[], bool],
-        slabs: SlabPool,
+        slabs: ScratchPool,
     ) -> None:
         self._level = level
         self._slabs = slabs
@@ -116,7 +116,7 @@ class Encoder:
         self._uplink_lags = uplink_lags
         self._slices = SLICES_PER_THREAD * threads if threads > 1 else 1
         self._ready = threading.Condition()
-        self._queue: deque[_Work] = deque()
+        self._queue: deque[_SlicedJob] = deque()
         self._unfinished = 0
         self._stopping = False
         self.promised = 0
@@ -135,7 +135,7 @@ class Encoder:
         """Jobs that wait or are being encoded."""
         return self._unfinished
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: EncodeJob) -> None:
         """Have ``job`` encoded; never waits, for the gate has bounded what can come."""
         self.queue(job)
         self.wake()
@@ -145,18 +145,18 @@ class Encoder:
         with self._ready:
             self._ready.notify_all()
 
-    def queue(self, job: Job) -> None:
+    def queue(self, job: EncodeJob) -> None:
         """Queue ``job`` without waking anybody: idle threads see it at the next :meth:`wake`."""
         frames = len(job.chunk.frames)
         # Only for an idle encoder, and by one thread: capture and analysis want the rest of the machine.
         dense = not self._unfinished and self._uplink_lags()
-        work = _Work(job, frames if dense else -(-frames // self._slices), dense)
+        work = _SlicedJob(job, frames if dense else -(-frames // self._slices), dense)
         with self._ready:
             self._queue.append(work)
             self._unfinished += 1
             self.promised += work.promised
 
-    def take_back_lowest(self, data_id: str) -> Job | None:
+    def take_back_lowest(self, data_id: str) -> EncodeJob | None:
         """The job of ``data_id`` with the lowest index that no thread has begun, no longer queued; or None."""
         with self._ready:
             mine = [work for work in self._queue if work.untouched and work.job.chunk.data_id == data_id]
@@ -177,7 +177,7 @@ class Encoder:
 
     def _work(self, number: int, threads: int) -> None:
         compute_in_batches()
-        core = Core(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
+        core = CoreAffinity(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next(core)) is not None:
             work, part = turn
@@ -185,7 +185,7 @@ class Encoder:
             self._encode(dense if work.dense else live, work, part)
             del turn, work  # an idle thread must not hold the last chunk's memory
 
-    def _next(self, core: Core) -> tuple[_Work, slice] | None:
+    def _next(self, core: CoreAffinity) -> tuple[_SlicedJob, slice] | None:
         with self._ready:
             while not self._queue and not self._stopping:
                 core.at_rest()
@@ -200,7 +200,7 @@ class Encoder:
                 self._queue.popleft()
             return work, part
 
-    def _encode(self, encoder: ShardEncoder, work: _Work, part: slice) -> None:
+    def _encode(self, encoder: ShardEncoder, work: _SlicedJob, part: slice) -> None:
         run = None
         try:
             if work.failure is None:

@@ -17,24 +17,24 @@ import numpy.typing as npt
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.buffer_pool import Buffer, BufferPool, as_frames
-from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.memory_limiter import Gate, Permit
-from atomstream.pipeline.stream import Stream
-from atomstream.records import Chunk, FrameMeta, Stamp
+from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.memory_limiter import MemoryLimiter, Permit
+from atomstream.pipeline.stream import StreamState
+from atomstream.records import Chunk, FrameMeta, Timestamp
 
 GAP_PERIODS = 1.5
 """Frames further apart than this many frame periods have lost one between them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shot:
+class Frame:
     """One frame as the camera brings it; ``stamp`` is made when it starts a chunk."""
 
     frame: npt.NDArray[Any]
     capture_ms: float | None
     frame_id: int | None
     angle_deg: float | None
-    stamp: Callable[[], Stamp]
+    stamp: Callable[[], Timestamp]
 
 
 @dataclass(slots=True)
@@ -44,17 +44,17 @@ class _Filling:
     permit: Permit
     buffer: Buffer
     flat: memoryview
-    stamp: Stamp
+    stamp: Timestamp
     count: int = 0
     times: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     angles: list[float] = field(default_factory=list)
 
 
-class Filler:
+class FrameBatcher:
     """Gathers one stream's single frames into chunks of ``chunk_size``."""
 
-    def __init__(self, stream: Stream, gate: Gate, pool: BufferPool, encoder: Encoder) -> None:
+    def __init__(self, stream: StreamState, gate: MemoryLimiter, pool: BufferPool, encoder: Encoder) -> None:
         self._stream = stream
         self._gate = gate
         self._pool = pool
@@ -63,7 +63,7 @@ class Filler:
         self._filling: _Filling | None = None
         self._spare: Permit | None = None
         self._discard = 0
-        self._last: Shot | None = None
+        self._last: Frame | None = None
         self._sealed = False
 
     @property
@@ -75,7 +75,7 @@ class Filler:
         """What a buffer for this stream's chunks is charged."""
         return self._stream.charge(self._stream.spec.chunk_size, frame.nbytes, self._gate.limit)
 
-    def try_add(self, shot: Shot) -> bool:
+    def try_add(self, shot: Frame) -> bool:
         """Add one frame; False where a new buffer is needed and the gate has no room for it now.
 
         Raises:
@@ -126,7 +126,7 @@ class Filler:
                 self._spare.release()
                 self._spare = None
 
-    def _check(self, shot: Shot) -> None:
+    def _check(self, shot: Frame) -> None:
         if self._sealed:
             raise StreamFinalizedError(
                 f"Stream {self._stream.spec.data_id} was finalized: it takes no more frames.",
@@ -135,7 +135,7 @@ class Filler:
         height, width = shot.frame.shape
         self._stream.fix_geometry((height, width), shot.frame.dtype.newbyteorder("="))
 
-    def _follows_gap(self, shot: Shot) -> bool:
+    def _follows_gap(self, shot: Frame) -> bool:
         last = self._last
         if last is None:
             return False
@@ -146,7 +146,7 @@ class Filler:
         period_ms = 1000.0 / self._stream.spec.fps
         return not 0.0 <= shot.capture_ms - last.capture_ms <= GAP_PERIODS * period_ms
 
-    def _begin(self, shot: Shot) -> bool:
+    def _begin(self, shot: Frame) -> bool:
         permit, self._spare = self._spare, None
         if permit is None:
             permit = self._gate.try_enter(
@@ -158,7 +158,7 @@ class Filler:
         self._filling = _Filling(permit, buffer, memoryview(buffer.data), shot.stamp())
         return True
 
-    def _copy(self, shot: Shot) -> None:
+    def _copy(self, shot: Frame) -> None:
         filling, frame = self._filling, shot.frame
         if filling is None:
             raise AssertionError("a frame was copied without a buffer")
@@ -191,7 +191,7 @@ class Filler:
         filling.flat.release()
         filling.permit.filled()
         self._encoder.submit(
-            Job(chunk, filling.permit, filling.buffer, with_meta=self._stream.spec.announced)
+            EncodeJob(chunk, filling.permit, filling.buffer, with_meta=self._stream.spec.announced)
         )
 
 

@@ -18,7 +18,7 @@ from atomstream.records import ChunkState, Loss, StreamReport
 # A bell that any thread may ring and any coroutine may wait by: conditions over state that threads own.
 
 
-class Pulse:
+class AsyncCondition:
     """Wakes all waiting coroutines to look at their condition again.
 
     The state itself belongs to others (a ledger's lock); the pulse only says that it moved, so a wake-up too
@@ -66,7 +66,7 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 @dataclass(slots=True)
-class Entry:
+class ChunkRecord:
     """One accepted index; ``digest`` is None until its encoding (for ever, where it was dropped before)."""
 
     state: ChunkState = "pending"
@@ -84,9 +84,9 @@ class Ledger:
     def __init__(self, data_id: str, on_accept: Callable[[int], None] | None = None) -> None:
         self.data_id = data_id
         self._on_accept = on_accept
-        self.pulse = Pulse()
+        self.pulse = AsyncCondition()
         self._lock = threading.Lock()
-        self._entries: dict[int, Entry] = {}
+        self._entries: dict[int, ChunkRecord] = {}
         self._counts: Counter[ChunkState] = Counter()
         self._unsafe = 0
         self._watermark = -1
@@ -100,7 +100,7 @@ class Ledger:
         with self._lock:
             return index in self._entries
 
-    def entry(self, index: int) -> Entry | None:
+    def entry(self, index: int) -> ChunkRecord | None:
         """A copy of what is known of ``index``."""
         with self._lock:
             entry = self._entries.get(index)
@@ -122,7 +122,7 @@ class Ledger:
             chosen = self._next if index is None else index
             if chosen in self._entries:
                 return None
-            self._entries[chosen] = Entry()
+            self._entries[chosen] = ChunkRecord()
             self._counts["pending"] += 1
             self._unsafe += 1
             self._next = max(self._next, chosen + 1)
@@ -168,7 +168,9 @@ class Ledger:
         with self._lock:
             for index in sorted(states):
                 state = states[index]
-                self._entries[index] = Entry(state, digests.get(index), reasons.get(index, ""), durable=True)
+                self._entries[index] = ChunkRecord(
+                    state, digests.get(index), reasons.get(index, ""), durable=True
+                )
                 self._counts[state] += 1
                 self._next = max(self._next, index + 1)
             self._raise_watermark()
@@ -182,7 +184,7 @@ class Ledger:
             above = (range(max(one.start, self._watermark + 1), one.stop) for one in stored)
             unknown = sorted(index for one in above for index in one if index not in self._entries)
             for index in unknown:
-                self._entries[index] = Entry("stored", durable=True)
+                self._entries[index] = ChunkRecord("stored", durable=True)
             self._counts["stored"] += len(unknown)
             self._next = max(self._next, unknown[-1] + 1 if unknown else 0)
             self._raise_watermark()

@@ -27,7 +27,7 @@ class Permit:
 
     __slots__ = ("_gate", "filling", "nbytes", "stream")
 
-    def __init__(self, gate: Gate, stream: str, nbytes: int, filling: bool) -> None:
+    def __init__(self, gate: MemoryLimiter, stream: str, nbytes: int, filling: bool) -> None:
         self._gate = gate
         self.stream = stream
         self.nbytes = nbytes
@@ -67,7 +67,7 @@ class _Holding:
     waiters: deque[Waiter] = field(default_factory=deque)
 
 
-class Gate:
+class MemoryLimiter:
     """Bounded by ``limit`` bytes; owned by a lock, so any thread may ask.
 
     ``try_enter`` never waits and is the primitive; waiting is built on ``queue``.

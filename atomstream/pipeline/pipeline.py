@@ -19,16 +19,16 @@ import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
-from atomstream.pipeline.admission import Intake
-from atomstream.pipeline.buffer_pool import BufferPool, SlabPool, Spares
-from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.frame_batcher import Filler
+from atomstream.pipeline.admission import Admission
+from atomstream.pipeline.buffer_pool import BufferPool, FreeList, ScratchPool
+from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.frame_batcher import FrameBatcher
 from atomstream.pipeline.ledger import Ledger
-from atomstream.pipeline.memory_limiter import Gate
-from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, Meter
-from atomstream.pipeline.spool_writer import Depot, Keeper
-from atomstream.pipeline.stream import Stream
-from atomstream.pipeline.upload import Courier, InMemory, Parcel
+from atomstream.pipeline.memory_limiter import MemoryLimiter
+from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, ThroughputMeter
+from atomstream.pipeline.spool_writer import DiskExecutor, SpoolWriter
+from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.upload import MemoryPayload, Upload, UploadTransport
 from atomstream.pipeline.uploader import Uploader
 from atomstream.records import Receipt, Shard, StreamSpec
 from atomstream.spool import StreamSpool
@@ -43,25 +43,25 @@ class Pipeline:
     ``failure`` is the first thing that should not have happened; every verb raises it from then on.
     """
 
-    def __init__(self, settings: ClientSettings, courier: Courier) -> None:
+    def __init__(self, settings: ClientSettings, courier: UploadTransport) -> None:
         self.settings = settings
         self.failure: BaseException | None = None
         self._failing = threading.Lock()
-        self.meter = Meter(time.perf_counter)
-        self.streams: dict[str, Stream] = {}
-        self.fillers: dict[str, Filler] = {}
+        self.meter = ThroughputMeter(time.perf_counter)
+        self.streams: dict[str, StreamState] = {}
+        self.fillers: dict[str, FrameBatcher] = {}
         self._loop = asyncio.get_running_loop()
-        self.gate = Gate(settings.buffer_bytes)
-        self.spares = Spares(self.gate, lambda: self.encoder.promised)
+        self.gate = MemoryLimiter(settings.buffer_bytes)
+        self.spares = FreeList(self.gate, lambda: self.encoder.promised)
         self.pool = BufferPool(self.spares)
-        self.depot = Depot(self.broken)
-        self.keeper = Keeper(self.depot, settings.upload_concurrency, self._kept)
+        self.depot = DiskExecutor(self.broken)
+        self.keeper = SpoolWriter(self.depot, settings.upload_concurrency, self._kept)
         self.encoder = Encoder(
             settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags,
-            SlabPool(self.spares),
+            ScratchPool(self.spares),
         )  # fmt: skip
         self.uploader = Uploader(courier, self, settings.upload_concurrency)
-        self.intake = Intake(
+        self.intake = Admission(
             settings,
             self.gate,
             self.pool,
@@ -72,13 +72,13 @@ class Pipeline:
             self._evict_one,
         )
 
-    def open(self, spec: StreamSpec, spool: StreamSpool | None = None) -> Stream:
+    def open(self, spec: StreamSpec, spool: StreamSpool | None = None) -> StreamState:
         """Add a new stream; ``spool`` is its folder, None where the disk refused it."""
         stream = self._add(spec, spool, recovered=False)
         self.gate.open(spec.data_id)
         return stream
 
-    def recover(self, spool: StreamSpool) -> Stream:
+    def recover(self, spool: StreamSpool) -> StreamState:
         """Add a stream that an earlier process left: its history counts, its records go on their way."""
         history = spool.history
         stream = self._add(spool.manifest.spec, spool, recovered=True)
@@ -90,7 +90,7 @@ class Pipeline:
             stream.ledger.seal()
         return stream
 
-    def resolve(self, stream: Stream, missing: Iterable[int], stored: Sequence[range]) -> None:
+    def resolve(self, stream: StreamState, missing: Iterable[int], stored: Sequence[range]) -> None:
         """Settle chunks that were in memory only when their process ended; those in ``stored`` had arrived before."""
         for index in missing:
             if not any(index in one for one in stored):
@@ -98,7 +98,7 @@ class Pipeline:
             elif stream.ledger.settle(index, "stored"):
                 self.keeper.forget(stream, index)
 
-    def learn(self, stream: Stream, stored: Sequence[range]) -> None:
+    def learn(self, stream: StreamState, stored: Sequence[range]) -> None:
         """Count chunks that the server has and the journal has not: sent while their entries waited for the disk."""
         learnt = stream.ledger.learn(stored)
         if learnt:
@@ -111,20 +111,20 @@ class Pipeline:
                 stream.ledger.next_index,
             )
 
-    def deliver_recovered(self, parcels: list[Parcel]) -> None:
+    def deliver_recovered(self, parcels: list[Upload]) -> None:
         """Send a recovered stream's records; live streams keep at least half of the upload slots."""
         for parcel in parcels:
             parcel.on_sent = self.meter.sent
             self.uploader.offer(parcel)
 
-    def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> Stream:
+    def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> StreamState:
         ledger = Ledger(spec.data_id, lambda index: self.keeper.accepted(stream, index))
-        stream = Stream(spec, ledger, spool, recovered)
+        stream = StreamState(spec, ledger, spool, recovered)
         self.streams[spec.data_id] = stream
-        self.fillers[spec.data_id] = Filler(stream, self.gate, self.pool, self.encoder)
+        self.fillers[spec.data_id] = FrameBatcher(stream, self.gate, self.pool, self.encoder)
         return stream
 
-    def stream(self, data_id: str) -> Stream:
+    def stream(self, data_id: str) -> StreamState:
         """The stream of that id, in working order.
 
         Raises:
@@ -145,11 +145,11 @@ class Pipeline:
         """Whether chunks pile up because the network takes fewer than come in; from any thread."""
         return self.uploader.backlog >= NOTABLE_BACKLOG and self.meter.rates().backlog_grows
 
-    def retire(self, stream: Stream) -> None:
+    def retire(self, stream: StreamState) -> None:
         """The stream has ended: its share of the gate goes to the others."""
         self.gate.close(stream.spec.data_id)
 
-    def let_go(self, stream: Stream) -> None:
+    def let_go(self, stream: StreamState) -> None:
         """Forget a recovered stream whose chunks are settled; its folder is free for others from now on."""
         self.streams.pop(stream.spec.data_id, None)
         self.fillers.pop(stream.spec.data_id, None)
@@ -157,7 +157,7 @@ class Pipeline:
         if spool is not None:
             self.depot.submit(spool.close)
 
-    def purged(self, stream: Stream, indices: list[int]) -> None:
+    def purged(self, stream: StreamState, indices: list[int]) -> None:
         """Chunks that grew too old were removed from disk; they are not sent any more."""
         for parcel in self.uploader.take_back(stream.spec.data_id, indices):
             self.keeper.let_go(parcel)
@@ -184,14 +184,14 @@ class Pipeline:
 
     # -- encoder -> spool, uploader -----------------------------------------------------------------------
 
-    def _encoded(self, job: Job, outcome: Shard | BaseException) -> None:
+    def _encoded(self, job: EncodeJob, outcome: Shard | BaseException) -> None:
         """In an encoder thread, which must not die of a mistake in silence: who waits would wait for ever."""
         try:
             self._hand_on(job, outcome)
         except BaseException as error:
             self._lose(self.streams[job.chunk.data_id], job, error)
 
-    def _hand_on(self, job: Job, outcome: Shard | BaseException) -> None:
+    def _hand_on(self, job: EncodeJob, outcome: Shard | BaseException) -> None:
         """The raw frames' memory goes back, the shard moves on."""
         job.permit.shrink(outcome.nbytes if isinstance(outcome, Shard) else 0)
         if job.buffer is not None:
@@ -207,16 +207,16 @@ class Pipeline:
         self._on_loop(lambda: self.uploader.offer(parcel))
         self.keeper.keep(stream, parcel, outcome)
 
-    def _lose(self, stream: Stream, job: Job, error: BaseException) -> None:
+    def _lose(self, stream: StreamState, job: EncodeJob, error: BaseException) -> None:
         self.broken(error)  # first, and here, not on the loop: who sees the chunk settled then sees why
         stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
 
-    def _kept(self, stream: Stream, parcel: Parcel) -> None:
+    def _kept(self, stream: StreamState, parcel: Upload) -> None:
         """In the depot's thread: the chunk is on disk as well."""
         stream.ledger.mark_durable(parcel.index)
         self._on_loop(lambda: self._may_leave_memory(stream, parcel))
 
-    def _may_leave_memory(self, stream: Stream, parcel: Parcel) -> None:
+    def _may_leave_memory(self, stream: StreamState, parcel: Upload) -> None:
         parcel.durable = True
         if self.gate.waiting and parcel in self.uploader.evictable():
             self.keeper.evict(stream, parcel)
@@ -226,7 +226,7 @@ class Pipeline:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call)
 
-    def _drop_oldest(self, stream: Stream) -> bool:
+    def _drop_oldest(self, stream: StreamState) -> bool:
         """Give up the oldest chunk that is not yet being encoded; where there is none, the oldest encoded one
         that is not on its way (DECISIONS leaves that case open; without it an outage would stop the camera).
         """
@@ -244,7 +244,7 @@ class Pipeline:
             self.keeper.let_go(parcel)
         return parcel is not None
 
-    def _evict_one(self, stream: Stream) -> bool:
+    def _evict_one(self, stream: StreamState) -> bool:
         """Free the memory of one chunk that is on disk as well, of this stream first; the last to go first."""
         parcels = self.uploader.evictable()
         mine = [parcel for parcel in parcels if parcel.spec.data_id == stream.spec.data_id]
@@ -255,7 +255,7 @@ class Pipeline:
 
     # -- what the uploader tells (Outcomes) ---------------------------------------------------------------
 
-    def stored(self, parcel: Parcel, receipt: Receipt) -> None:
+    def stored(self, parcel: Upload, receipt: Receipt) -> None:
         """The server has it: the ledger moves the watermark and the memory is free."""
         stream = self.streams[parcel.spec.data_id]
         self.meter.stored(parcel)
@@ -263,18 +263,18 @@ class Pipeline:
         self.keeper.forget(stream, receipt.index)
         self.keeper.let_go(parcel)
 
-    def refused(self, parcel: Parcel, reason: str) -> None:
+    def refused(self, parcel: Upload, reason: str) -> None:
         """It can't be delivered: it is reported, and kept in the spool's quarantine where there is one."""
         stream = self.streams[parcel.spec.data_id]
         log.error("Stream %s: chunk %d was refused: %s", parcel.spec.data_id, parcel.index, reason)
         self._quarantine(stream, parcel, reason)
 
-    def _quarantine(self, stream: Stream, parcel: Parcel, reason: str) -> None:
+    def _quarantine(self, stream: StreamState, parcel: Upload, reason: str) -> None:
         stream.ledger.settle(parcel.index, "quarantined", reason)
         self.keeper.quarantine(stream, parcel, reason)
         self.keeper.let_go(parcel)
 
-    def gone(self, parcel: Parcel, others: list[Parcel], error: StreamGoneError) -> None:
+    def gone(self, parcel: Upload, others: list[Upload], error: StreamGoneError) -> None:
         """One error stops the stream; the next caller gets it."""
         stream = self.streams[parcel.spec.data_id]
         if stream.failure is None:
@@ -295,8 +295,8 @@ class Pipeline:
             stream.ledger.pulse.ring()
 
 
-def _parcel(stream: Stream, job: Job, shard: Shard) -> Parcel:
-    return Parcel(
+def _parcel(stream: StreamState, job: EncodeJob, shard: Shard) -> Upload:
+    return Upload(
         spec=stream.spec,
         index=shard.index,
         dims=shard.dims,
@@ -304,6 +304,6 @@ def _parcel(stream: Stream, job: Job, shard: Shard) -> Parcel:
         stamp=shard.stamp,
         nbytes=shard.nbytes,
         crc32c=shard.crc32c,
-        body=InMemory(shard.pieces),
+        body=MemoryPayload(shard.pieces),
         permit=job.permit,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from atomstream.pipeline.upload import Parcel
+from atomstream.pipeline.upload import Upload
 from atomstream.records import Shard
 
 WINDOW_S: Final = 10.0
@@ -42,7 +42,7 @@ class Rates:
         return room / (self.bytes_in_s - self.bytes_out_s) if self.backlog_grows else None
 
 
-class Meter:
+class ThroughputMeter:
     """Counts encoded and delivered frames; any thread may write."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -62,13 +62,13 @@ class Meter:
             self.bytes_encoded += shard.nbytes
             self._add(self._in, shard.dims[0], shard.nbytes)
 
-    def stored(self, parcel: Parcel) -> None:
+    def stored(self, parcel: Upload) -> None:
         """A shard was delivered."""
         with self._lock:
             self.frames_stored += parcel.dims[0]
             self.bytes_stored += parcel.nbytes
 
-    def sent(self, parcel: Parcel, nbytes: int) -> None:
+    def sent(self, parcel: Upload, nbytes: int) -> None:
         """Bytes of a shard went out; a negative number where they will go again."""
         with self._lock:
             self._add(self._out, parcel.dims[0] * nbytes / parcel.nbytes, nbytes)

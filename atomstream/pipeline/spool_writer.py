@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal, TypeVar
 
 from atomstream.errors import SpoolError
-from atomstream.pipeline.stream import Stream
-from atomstream.pipeline.upload import InMemory, OnDisk, Parcel
+from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.upload import MemoryPayload, SpoolPayload, Upload
 from atomstream.records import Shard
-from atomstream.spool import Entry, Geometry, StreamSpool
+from atomstream.spool import Geometry, JournalEntry, StreamSpool
 
 # The one thread that touches the disk: jobs in order, so that a journal's entries are in order too.
 #
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Job = Callable[[], None]
 
 
-class Depot:
+class DiskExecutor:
     """A FIFO of disk jobs; any thread may submit.
 
     ``broken(error)`` is called, in the depot's thread, with what a job should not have raised.
@@ -136,13 +136,15 @@ AGAIN_S: Final = 5.0
 WARN_EVERY_S: Final = 30.0
 
 
-class Keeper:
+class SpoolWriter:
     """Disk jobs for chunks, in the depot's thread; its verbs only submit and never wait.
 
     ``kept(stream, parcel)`` is called in the depot's thread once a parcel's record is durable.
     """
 
-    def __init__(self, depot: Depot, readers: int, kept: Callable[[Stream, Parcel], None]) -> None:
+    def __init__(
+        self, depot: DiskExecutor, readers: int, kept: Callable[[StreamState, Upload], None]
+    ) -> None:
         self._depot = depot
         self._kept = kept
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="atomstream-read")
@@ -155,18 +157,18 @@ class Keeper:
         """Let the reading threads end."""
         self._readers.shutdown(wait=True)
 
-    def accepted(self, stream: Stream, index: int) -> None:
+    def accepted(self, stream: StreamState, index: int) -> None:
         """Journal that a chunk was taken."""
         if stream.spool is not None:
-            self._journal(stream.spool, Entry("accepted", index))
+            self._journal(stream.spool, JournalEntry("accepted", index))
 
-    def keep(self, stream: Stream, parcel: Parcel, shard: Shard) -> None:
+    def keep(self, stream: StreamState, parcel: Upload, shard: Shard) -> None:
         """Write the chunk's record as soon as the disk gets to it; then it is durable."""
         spool = stream.spool
         if spool is not None:
             self._depot.submit(lambda: self._put(stream, spool, parcel, shard))
 
-    def _put(self, stream: Stream, spool: StreamSpool, parcel: Parcel, shard: Shard) -> None:
+    def _put(self, stream: StreamState, spool: StreamSpool, parcel: Upload, shard: Shard) -> None:
         try:
             _describe(spool, shard)
             written = spool.put(shard)
@@ -178,53 +180,55 @@ class Keeper:
         if written is not None:
             self._kept(stream, parcel)
 
-    def _put_again(self, stream: Stream, spool: StreamSpool, parcel: Parcel, shard: Shard) -> None:
+    def _put_again(self, stream: StreamState, spool: StreamSpool, parcel: Upload, shard: Shard) -> None:
         self.unkept -= 1
         if not stream.ledger.is_settled(parcel.index):
             self._put(stream, spool, parcel, shard)
 
-    def let_go(self, parcel: Parcel) -> None:
+    def let_go(self, parcel: Upload) -> None:
         """Give a parcel's memory back; harmless when repeated."""
-        parcel.body = InMemory(())
+        parcel.body = MemoryPayload(())
         parcel.release()
 
-    def evict(self, stream: Stream, parcel: Parcel) -> None:
+    def evict(self, stream: StreamState, parcel: Upload) -> None:
         """On the loop: from now on the chunk is read back from disk; its memory is free."""
         if stream.spool is not None and parcel.durable and parcel.permit is not None:
             self.let_go(parcel)
             parcel.body = self.on_disk(stream.spool, parcel.index)
 
-    def on_disk(self, spool: StreamSpool, index: int) -> OnDisk:
+    def on_disk(self, spool: StreamSpool, index: int) -> SpoolPayload:
         """The bytes of a record."""
-        return OnDisk(spool, index, self._readers)
+        return SpoolPayload(spool, index, self._readers)
 
-    def forget(self, stream: Stream, index: int) -> None:
+    def forget(self, stream: StreamState, index: int) -> None:
         """The server has the chunk: journal it, then remove its record."""
         self._settle(stream, lambda spool: spool.forget(index))
 
-    def learnt(self, stream: Stream, indices: list[int]) -> None:
+    def learnt(self, stream: StreamState, indices: list[int]) -> None:
         """Journal that the server has chunks of which the journal did not know."""
 
         def note(spool: StreamSpool) -> None:
             for index in indices:
-                spool.journal.append(Entry("stored", index))
+                spool.journal.append(JournalEntry("stored", index))
 
         self._settle(stream, note)
 
-    def discard(self, stream: Stream, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
+    def discard(
+        self, stream: StreamState, index: int, kind: Literal["dropped", "purged"], reason: str
+    ) -> None:
         """The chunk was given up by policy."""
         self._settle(stream, lambda spool: spool.discard(index, kind, reason))
 
-    def quarantine(self, stream: Stream, parcel: Parcel, reason: str) -> None:
+    def quarantine(self, stream: StreamState, parcel: Upload, reason: str) -> None:
         """Put the chunk's record aside under its name, for a person to look at."""
         self._settle(stream, lambda spool: spool.quarantine(parcel.index, reason))
 
-    def _settle(self, stream: Stream, step: Callable[[StreamSpool], None]) -> None:
+    def _settle(self, stream: StreamState, step: Callable[[StreamSpool], None]) -> None:
         spool = stream.spool
         if spool is not None:
             self._depot.submit(lambda: self._try(lambda: step(spool)))
 
-    def _journal(self, spool: StreamSpool, entry: Entry) -> None:
+    def _journal(self, spool: StreamSpool, entry: JournalEntry) -> None:
         self._depot.submit(lambda: self._try(lambda: spool.journal.append(entry)))
 
     def _try(self, step: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from atomstream.spool import StreamSpool
 log = logging.getLogger("atomstream.stream")
 
 
-class Stream:
+class StreamState:
     """State that the stages share; each field names its owner.
 
     ``ledger`` owns itself; geometry is fixed once under a lock; ``spool`` is None where the disk refused it,

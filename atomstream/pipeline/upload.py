@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from atomstream.pipeline.memory_limiter import Permit
-from atomstream.records import Piece, Receipt, Stamp, StreamSpec
+from atomstream.records import Piece, Receipt, StreamSpec, Timestamp
 from atomstream.spool import StreamSpool
 from atomstream.system.scheduling import cut
 
@@ -20,7 +20,7 @@ CUT_BYTES: Final = 512 << 10
 """About what a socket takes at once: the rest of a larger write would be copied, and moved at each send."""
 
 
-class Body(Protocol):
+class Payload(Protocol):
     """A shard's bytes."""
 
     def open(self) -> AsyncGenerator[Piece, None]:
@@ -29,7 +29,7 @@ class Body(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InMemory:
+class MemoryPayload:
     """The pieces as the encoder made them; nothing is joined or copied."""
 
     pieces: tuple[Piece, ...]
@@ -42,7 +42,7 @@ class InMemory:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OnDisk:
+class SpoolPayload:
     """A record of the spool, read through small windows in a thread, its CRC-32C checked as it goes.
 
     Raises RecordCorruptError while iterated, before the last window is handed out (promise P11).
@@ -71,12 +71,12 @@ def _close(windows: Iterator[bytes]) -> None:
         close()
 
 
-def _tell_nobody(parcel: Parcel, nbytes: int) -> None:
+def _tell_nobody(parcel: Upload, nbytes: int) -> None:
     """Nobody follows how a parcel's bytes leave."""
 
 
 @dataclass(slots=True, eq=False)
-class Parcel:
+class Upload:
     """One encoded chunk, ready to go, wherever its bytes are.
 
     ``permit`` is what it holds of the gate's memory, None once its bytes are on disk only. ``durable`` says
@@ -88,18 +88,18 @@ class Parcel:
     index: int
     dims: tuple[int, int, int]
     dtype: Literal["uint8", "uint16"]
-    stamp: Stamp
+    stamp: Timestamp
     nbytes: int
     crc32c: int
-    body: Body
+    body: Payload
     permit: Permit | None = None
     durable: bool = False
     recovered: bool = False
     attempts: int = field(default=0)
     sent: int = 0
-    on_sent: Callable[[Parcel, int], None] = _tell_nobody
+    on_sent: Callable[[Upload, int], None] = _tell_nobody
 
-    def __lt__(self, other: Parcel) -> bool:
+    def __lt__(self, other: Upload) -> bool:
         return self.index < other.index
 
     async def open(self) -> AsyncGenerator[Piece, None]:
@@ -121,7 +121,7 @@ class Parcel:
             self.permit = None
 
 
-class Courier(Protocol):
+class UploadTransport(Protocol):
     """Delivers one parcel in one attempt.
 
     Raises:
@@ -129,6 +129,6 @@ class Courier(Protocol):
         RecordCorruptError: its record on disk is damaged.
     """
 
-    async def deliver(self, parcel: Parcel) -> Receipt:
+    async def deliver(self, parcel: Upload) -> Receipt:
         """Ask for a fresh URL, send the body, return the server's word."""
         ...

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from atomstream.pipeline.upload import Parcel
+from atomstream.pipeline.upload import Upload
 from atomstream.retry import delay_s
 
 # A circuit breaker: after repeated failures, one probe at a time until one succeeds. Pure, clock injected.
@@ -20,7 +20,7 @@ FAILURES_TO_OPEN: Final = 3
 """A single reset is bad luck; three failures without a success between them are an outage."""
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed: everything may pass. Open: one probe at a time, each after a delay (``retry.delay_s``)."""
 
     def __init__(self, clock: Callable[[], float], threshold: int = FAILURES_TO_OPEN) -> None:
@@ -86,20 +86,20 @@ class Breaker:
 
 
 @dataclass(slots=True)
-class Lane:
+class StreamQueue:
     """One stream's parcels: ready ones by index, waiting ones by the time they may go again."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     recovered: bool = False
-    ready: list[Parcel] = field(default_factory=list)
-    waiting: list[tuple[float, Parcel]] = field(default_factory=list)
+    ready: list[Upload] = field(default_factory=list)
+    waiting: list[tuple[float, Upload]] = field(default_factory=list)
 
     def wake(self, now: float) -> None:
         """Move what has waited long enough to the ready ones."""
         while self.waiting and self.waiting[0][0] <= now:
             heapq.heappush(self.ready, heapq.heappop(self.waiting)[1])
 
-    def parcels(self) -> list[Parcel]:
+    def parcels(self) -> list[Upload]:
         """All of them."""
         return [*self.ready, *(parcel for _, parcel in self.waiting)]
 
@@ -107,7 +107,7 @@ class Lane:
         return len(self.ready) + len(self.waiting)
 
 
-class Lanes:
+class UploadQueue:
     """All streams' lanes in round-robin order; owned by the loop.
 
     Those in memory are looked through at each push that waits: they are kept apart, for in a long outage they are
@@ -116,40 +116,40 @@ class Lanes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lanes: dict[str, Lane] = {}
-        self._in_memory: set[Parcel] = set()
+        self._lanes: dict[str, StreamQueue] = {}
+        self._in_memory: set[Upload] = set()
 
-    def __iter__(self) -> Iterator[Parcel]:
+    def __iter__(self) -> Iterator[Upload]:
         for lane in self._lanes.values():
             yield from lane.parcels()
 
     def __len__(self) -> int:
         return sum(map(len, list(self._lanes.values())))  # other threads ask too, while lanes come and go
 
-    def lane(self, parcel: Parcel) -> Lane:
+    def lane(self, parcel: Upload) -> StreamQueue:
         """The lane of the parcel's stream, made at its first parcel."""
         data_id = parcel.spec.data_id
         if data_id not in self._lanes:
-            self._lanes[data_id] = Lane(Breaker(self._clock), recovered=parcel.recovered)
+            self._lanes[data_id] = StreamQueue(CircuitBreaker(self._clock), recovered=parcel.recovered)
         return self._lanes[data_id]
 
-    def put(self, parcel: Parcel) -> None:
+    def put(self, parcel: Upload) -> None:
         """Ready to go at once; a live parcel makes its lane a live one."""
         lane = self.lane(parcel)
         lane.recovered = lane.recovered and parcel.recovered
         heapq.heappush(lane.ready, parcel)
         self._note(parcel)
 
-    def put_later(self, parcel: Parcel, delay_s: float) -> None:
+    def put_later(self, parcel: Upload, delay_s: float) -> None:
         """Ready to go in ``delay_s`` seconds."""
         heapq.heappush(self.lane(parcel).waiting, (self._clock() + delay_s, parcel))
         self._note(parcel)
 
-    def _note(self, parcel: Parcel) -> None:
+    def _note(self, parcel: Upload) -> None:
         if parcel.permit is not None:
             self._in_memory.add(parcel)
 
-    def take(self, *, recovered_too: bool = True, but_not: Collection[str] = ()) -> Parcel | None:
+    def take(self, *, recovered_too: bool = True, but_not: Collection[str] = ()) -> Upload | None:
         """The next parcel that may go now, of any stream ``but_not`` these; its stream goes behind the others."""
         now = self._clock()
         for data_id, lane in list(self._lanes.items()):
@@ -178,13 +178,13 @@ class Lanes:
         ]
         return max(0.0, min(dues)) if dues else None
 
-    def remove(self, data_id: str, indices: Collection[int]) -> list[Parcel]:
+    def remove(self, data_id: str, indices: Collection[int]) -> list[Upload]:
         """Remove and return these parcels of one stream, as far as they are not on their way."""
         removed = [parcel for parcel in self if parcel.spec.data_id == data_id and parcel.index in indices]
         self._cut(data_id, removed)
         return removed
 
-    def _cut(self, data_id: str, removed: list[Parcel]) -> None:
+    def _cut(self, data_id: str, removed: list[Upload]) -> None:
         lane = self._lanes.get(data_id)
         self._in_memory.difference_update(removed)
         if lane is not None and removed:
@@ -193,14 +193,14 @@ class Lanes:
             heapq.heapify(lane.ready)
             heapq.heapify(lane.waiting)
 
-    def take_all(self, data_id: str) -> list[Parcel]:
+    def take_all(self, data_id: str) -> list[Upload]:
         """Remove and return everything of one stream."""
         lane = self._lanes.pop(data_id, None)
         removed = [] if lane is None else lane.parcels()
         self._in_memory.difference_update(removed)
         return removed
 
-    def take_lowest(self, data_id: str) -> Parcel | None:
+    def take_lowest(self, data_id: str) -> Upload | None:
         """Remove and return the stream's lowest parcel that is neither on its way nor durable; else None."""
         loose = [p for p in self._in_memory if p.spec.data_id == data_id and not p.durable]
         if not loose:
@@ -209,7 +209,7 @@ class Lanes:
         self._cut(data_id, [lowest])
         return lowest
 
-    def evictable(self) -> list[Parcel]:
+    def evictable(self) -> list[Upload]:
         """Parcels that hold memory, are on disk too, and are not on their way; those to go last first."""
         self._in_memory = {parcel for parcel in self._in_memory if parcel.permit is not None}
         return sorted((parcel for parcel in self._in_memory if parcel.durable), reverse=True)

@@ -21,8 +21,8 @@ from atomstream.errors import (
     SpoolError,
     StreamGoneError,
 )
-from atomstream.pipeline.upload import Courier, Parcel
-from atomstream.pipeline.upload_queue import Breaker, Lanes
+from atomstream.pipeline.upload import Upload, UploadTransport
+from atomstream.pipeline.upload_queue import CircuitBreaker, UploadQueue
 from atomstream.records import Receipt
 from atomstream.retry import delay_s
 from atomstream.system.scheduling import interpreter_ends
@@ -34,16 +34,16 @@ READ_TRIES: Final = 5
 """Of a record that the disk can't read; then it is put into quarantine, where it can be read again later."""
 
 
-class Outcomes(Protocol):
+class UploadObserver(Protocol):
     """Who learns what became of a parcel; called on the loop."""
 
-    def stored(self, parcel: Parcel, receipt: Receipt) -> None:
+    def stored(self, parcel: Upload, receipt: Receipt) -> None:
         """The server has it."""
 
-    def refused(self, parcel: Parcel, reason: str) -> None:
+    def refused(self, parcel: Upload, reason: str) -> None:
         """It can't be delivered: the server will never take it, or its record is damaged."""
 
-    def gone(self, parcel: Parcel, others: list[Parcel], error: StreamGoneError) -> None:
+    def gone(self, parcel: Upload, others: list[Upload], error: StreamGoneError) -> None:
         """The server does not know the stream; ``others`` are its parcels that had not begun."""
 
     def broken(self, error: BaseException) -> None:
@@ -53,14 +53,14 @@ class Outcomes(Protocol):
 class Uploader:
     """Carries parcels through ``courier``; owned by the running loop."""
 
-    def __init__(self, courier: Courier, outcomes: Outcomes, concurrency: int) -> None:
+    def __init__(self, courier: UploadTransport, outcomes: UploadObserver, concurrency: int) -> None:
         self._courier = courier
         self._outcomes = outcomes
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
-        self._lanes = Lanes(self._loop.time)
-        self._endpoint = Breaker(self._loop.time)
-        self._attempts: dict[asyncio.Task[None], Parcel] = {}
+        self._lanes = UploadQueue(self._loop.time)
+        self._endpoint = CircuitBreaker(self._loop.time)
+        self._attempts: dict[asyncio.Task[None], Upload] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -74,20 +74,20 @@ class Uploader:
         """Attempts under way."""
         return len(self._attempts)
 
-    def offer(self, parcel: Parcel) -> None:
+    def offer(self, parcel: Upload) -> None:
         """Take ``parcel``; never waits."""
         self._lanes.put(parcel)
         self._pump()
 
-    def evictable(self) -> list[Parcel]:
+    def evictable(self) -> list[Upload]:
         """Parcels whose memory may be given back now, those to go last first."""
         return self._lanes.evictable()
 
-    def take_back(self, data_id: str, indices: Collection[int]) -> list[Parcel]:
+    def take_back(self, data_id: str, indices: Collection[int]) -> list[Upload]:
         """Take back these parcels of a stream, as far as they are not on their way."""
         return self._lanes.remove(data_id, indices)
 
-    def drop_lowest(self, data_id: str) -> Parcel | None:
+    def drop_lowest(self, data_id: str) -> Upload | None:
         """Take back the stream's lowest parcel that is neither on its way nor durable."""
         return self._lanes.take_lowest(data_id)
 
@@ -111,7 +111,7 @@ class Uploader:
             self._start(parcel)
         self._set_timer()
 
-    def _next(self) -> Parcel | None:
+    def _next(self) -> Upload | None:
         if not self._full:
             return self._lanes.take(recovered_too=self._recovered_may_go())
         # One stream's uploads may hang for minutes and hold every slot: each live stream has one of its own.
@@ -126,7 +126,7 @@ class Uploader:
         recovered = sum(parcel.recovered for parcel in self._attempts.values())
         return not self._lanes.has_live_work() or recovered < max(1, self._concurrency // 2)
 
-    def _start(self, parcel: Parcel) -> None:
+    def _start(self, parcel: Upload) -> None:
         tickets = self._endpoint.started(), self._lanes.lane(parcel).breaker.started()
         task = self._loop.create_task(
             self._attempt(parcel, *tickets), name=f"atomstream-upload-{parcel.index}"
@@ -150,7 +150,7 @@ class Uploader:
             # With all slots taken what is due may have to wait for one, whose end looks again at once.
             self._timer = self._loop.call_later(max(due, LOOK_S) if self._full else due, self._pump)
 
-    async def _attempt(self, parcel: Parcel, endpoint_ticket: int, lane_ticket: int) -> None:
+    async def _attempt(self, parcel: Upload, endpoint_ticket: int, lane_ticket: int) -> None:
         lane = self._lanes.lane(parcel)
         try:
             receipt = await self._courier.deliver(parcel)
@@ -181,7 +181,7 @@ class Uploader:
                 log.warning("Stream %s: uploads go on.", parcel.spec.data_id)
             self._outcomes.stored(parcel, receipt)
 
-    def _unreadable(self, parcel: Parcel, error: SpoolError) -> None:
+    def _unreadable(self, parcel: Upload, error: SpoolError) -> None:
         parcel.attempts += 1
         if parcel.attempts >= READ_TRIES:
             self._outcomes.refused(parcel, str(error))
@@ -189,12 +189,12 @@ class Uploader:
         log.warning("%s It is read again.", error)
         self._lanes.put_later(parcel, delay_s(parcel.attempts))
 
-    def _reached(self, parcel: Parcel) -> None:
+    def _reached(self, parcel: Upload) -> None:
         if self._endpoint.succeeded():
             log.warning("The server answers again; %d chunks are waiting.", self.backlog)
 
     def _judge(
-        self, parcel: Parcel, error: ServiceError | StreamGoneError, endpoint_ticket: int, lane_ticket: int
+        self, parcel: Upload, error: ServiceError | StreamGoneError, endpoint_ticket: int, lane_ticket: int
     ) -> None:
         breaker = self._lanes.lane(parcel).breaker
         if isinstance(error, ConnectionFailedError) and error.never_sent:
@@ -215,7 +215,7 @@ class Uploader:
             self._outcomes.refused(parcel, str(error))
 
     def _again(
-        self, parcel: Parcel, error: ServiceError | StreamGoneError, breaker: Breaker, ticket: int
+        self, parcel: Upload, error: ServiceError | StreamGoneError, breaker: CircuitBreaker, ticket: int
     ) -> None:
         retry_after = getattr(error, "retry_after_s", None)
         delay = delay_s(parcel.attempts, retry_after)
@@ -225,7 +225,7 @@ class Uploader:
         log.info("Chunk %d of %s goes again in %.1f s: %s", parcel.index, parcel.spec.data_id, delay, error)
         self._lanes.put_later(parcel, delay)
 
-    def _unreachable(self, parcel: Parcel, error: ConnectionFailedError, ticket: int) -> None:
+    def _unreachable(self, parcel: Upload, error: ConnectionFailedError, ticket: int) -> None:
         if self._endpoint.failed(ticket, str(error), error.retry_after_s):
             log.warning("%s Frames are kept and sent when it is back.", error)
         if self._endpoint.is_open:

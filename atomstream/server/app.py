@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from atomstream.server import dashboard
-from atomstream.server.context import HOUSE, House
+from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.http.api_keys import KeyRing, require_key
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.responses import errors_to_replies
@@ -20,12 +20,12 @@ BROWSABLE = frozenset({entries.list_entries}) | live.BROWSABLE
 """Handlers that the dashboard's pages call: there a browser's session stands for the key."""
 
 
-def build_app(house: House, keys: KeyRing) -> web.Application:
+def build_app(house: ServerContext, keys: KeyRing) -> web.Application:
     """The application of one server. Paths are exactly the protocol's: none redirects, none is tidied."""
     guard = HostGuard(house.settings)
     key_guard = require_key(keys, PUBLIC, instead=dashboard.has_session)
     app = web.Application(middlewares=[errors_to_replies, guard_origin(guard), key_guard])
-    app[HOUSE] = house
+    app[CONTEXT] = house
     app.add_routes(ROUTES)
     dashboard.install(app, house, keys, BROWSABLE)
     app.on_response_prepare.append(_sign)

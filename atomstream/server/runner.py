@@ -18,20 +18,20 @@ from atomstream.errors import ConfigError
 from atomstream.server.app import build_app
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.database import Database
-from atomstream.server.catalogue.names_log import Journal
+from atomstream.server.catalogue.names_log import NamesLog
 from atomstream.server.catalogue.reindex import catch_up
-from atomstream.server.catalogue.streams_table import Entries
-from atomstream.server.context import HOUSE, House
+from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.http.api_keys import KeyRing, ensure_key
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
-from atomstream.server.live.manager import Live
+from atomstream.server.live.manager import ResultsManager
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
-from atomstream.server.streams.registry import Streams
-from atomstream.server.streams.signals import Events
+from atomstream.server.streams.registry import StreamRegistry
+from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.files import load_or_make_secret
 
 # Ctrl-C and SIGTERM as an event, on Windows too.
@@ -77,7 +77,7 @@ class RunningServer:
     url: str
     api_key: str | None
     settings: ServerSettings
-    house: House
+    house: ServerContext
 
 
 @asynccontextmanager
@@ -110,19 +110,19 @@ async def run_server(
             log.info("stopping: running uploads that are whole are still stored")
 
 
-async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> House:
+async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> ServerContext:
     database = await Database.open(settings.data_dir)
     stack.push_async_callback(database.close)
     await catch_up(database, settings.data_dir)
-    entries, events = Entries(database), Events()
-    streams = Streams(settings.streams_dir, entries)
+    entries, events = StreamsTable(database), ServerSignals()
+    streams = StreamRegistry(settings.streams_dir, entries)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
-    live = Live(settings, streams, events)
+    live = ResultsManager(settings, streams, events)
     stack.push_async_callback(live.close)
-    return House(
+    return ServerContext(
         settings=settings,
-        catalogue=Catalogue(database, Journal(settings.data_dir)),
+        catalogue=Catalogue(database, NamesLog(settings.data_dir)),
         entries=entries,
         streams=streams,
         lifecycle=Lifecycle(settings, streams, entries, events),
@@ -133,7 +133,7 @@ async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> House:
     )
 
 
-async def _listen(app: web.Application, house: House, stack: AsyncExitStack) -> str:
+async def _listen(app: web.Application, house: ServerContext, stack: AsyncExitStack) -> str:
     settings = house.settings
     runner = web.AppRunner(
         app,
@@ -178,8 +178,8 @@ async def _stop_listening(server: asyncio.Server) -> None:
 
 
 async def _stop_receiving(app: web.Application) -> None:
-    app[HOUSE].ingest.stop_receiving()
-    app[HOUSE].live.hang_up()
+    app[CONTEXT].ingest.stop_receiving()
+    app[CONTEXT].live.hang_up()
 
 
 def _local_url(host: str, port: int) -> str:
@@ -191,7 +191,7 @@ def _local_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _start_watch(house: House, stack: AsyncExitStack) -> None:
+async def _start_watch(house: ServerContext, stack: AsyncExitStack) -> None:
     await house.lifecycle.resume()
     await house.live.resume()
     watch = asyncio.create_task(house.lifecycle.watch(), name="atomstream silence watch")

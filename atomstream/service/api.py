@@ -16,7 +16,7 @@ from atomstream.index_ranges import index_ranges
 from atomstream.protocol import ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
 from atomstream.records import Json, StreamSpec
 from atomstream.service import payloads as wire
-from atomstream.service.payloads import CreatedStream, Named, NewStream, ShardHead
+from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody, ShardHead
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
@@ -67,19 +67,19 @@ class ServiceApi:
         )
         return (await self._transport.call(call)).parse(wire.gateway_times)
 
-    async def list_samples(self) -> list[Named]:
+    async def list_samples(self) -> list[NamedItem]:
         """All physical samples that the key sees."""
         return await self._list("list the physical samples", "/physical_samples/")
 
-    async def list_tags(self) -> list[Named]:
+    async def list_tags(self) -> list[NamedItem]:
         """All tags that the key sees."""
         return await self._list("list the tags", "/tags/")
 
-    async def list_projects(self) -> list[Named]:
+    async def list_projects(self) -> list[NamedItem]:
         """All projects that the key sees."""
         return await self._list("list the projects", "/projects/")
 
-    async def _list(self, what: str, path: str) -> list[Named]:
+    async def _list(self, what: str, path: str) -> list[NamedItem]:
         return (await self._transport.call(Call(what, "GET", path))).parse(wire.named_list)
 
     async def create_sample(self, name: str) -> str:
@@ -98,7 +98,7 @@ class ServiceApi:
         call = Call(what, "POST", path, body=wire.pack({"name": name}))
         return (await self._transport.call(call)).parse(wire.new_id)
 
-    async def create_stream(self, new: NewStream) -> CreatedStream:
+    async def create_stream(self, new: NewStreamBody) -> CreatedStream:
         """Create a stream. Repeat it only after an error whose ``never_sent`` is True."""
         call = Call(
             f"create the stream {new.name!r}",

@@ -42,7 +42,7 @@ _S3_MESSAGE = re.compile(r"<Message>([^<]{0,500})</Message>")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ErrorBody:
     """``text`` for a sentence, ``detail`` the JSON under ``"detail"`` (or all of it), ``code`` S3's own."""
 
     text: str
@@ -50,7 +50,7 @@ class Said:
     code: str = ""
 
     @classmethod
-    def read(cls, body: bytes, secrets: tuple[str, ...]) -> Said:
+    def read(cls, body: bytes, secrets: tuple[str, ...]) -> ErrorBody:
         """Read an error's body; every one of ``secrets`` in it is replaced."""
         text = body.decode("utf-8", "replace")
         for secret in filter(None, secrets):
@@ -66,7 +66,7 @@ class Said:
         return cls(_tidy(_sentence(detail)), detail)
 
     @classmethod
-    def _from_markup(cls, text: str) -> Said:
+    def _from_markup(cls, text: str) -> ErrorBody:
         # S3's XML repeats the signed request in other elements; a web page says nothing a log should hold.
         code, message = _S3_CODE.search(text), _S3_MESSAGE.search(text)
         found = [_tidy(match[1]) for match in (code, message) if match]
@@ -141,7 +141,7 @@ _ADVICE: Final[dict[type[ServiceError], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RequestContext:
     """One request, as its errors tell of it.
 
     ``what`` completes "Could not ...", ``server`` names the server without a query, ``secrets`` are cut out
@@ -154,9 +154,9 @@ class Attempt:
     upload: bool = False
 
 
-def from_reply(attempt: Attempt, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+def from_reply(attempt: RequestContext, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error that a reply other than a success stands for."""
-    said = Said.read(body, attempt.secrets)
+    said = ErrorBody.read(body, attempt.secrets)
     kind = _kind(status, said.code, upload=attempt.upload)
     sentence = f"Could not {attempt.what}: {attempt.server} answered HTTP {status}{said.quoted()}."
     facts: dict[str, Any] = {"status": status, "detail": said.detail, "retry_after_s": retry_after_s(headers)}
@@ -194,7 +194,7 @@ def _redirect_advice(headers: Mapping[str, str]) -> str:
     )
 
 
-def garbled(attempt: Attempt, status: int, why: str) -> ServerBusyError:
+def garbled(attempt: RequestContext, status: int, why: str) -> ServerBusyError:
     """The error for a success whose body can't be what it should be."""
     return ServerBusyError(
         f"Could not {attempt.what}: {attempt.server} answered HTTP {status}, but not with what was asked for "
@@ -203,7 +203,7 @@ def garbled(attempt: Attempt, status: int, why: str) -> ServerBusyError:
     )
 
 
-def from_exception(attempt: Attempt, error: Exception) -> ServiceError:
+def from_exception(attempt: RequestContext, error: Exception) -> ServiceError:
     """The error that an exception of the HTTP library or the system stands for."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _not_connected(attempt, f"the proxy answered {error.status} {error.message}")
@@ -219,7 +219,7 @@ def from_exception(attempt: Attempt, error: Exception) -> ServiceError:
     )
 
 
-def stalled(attempt: Attempt, seconds: float) -> ConnectionFailedError:
+def stalled(attempt: RequestContext, seconds: float) -> ConnectionFailedError:
     """The error for an upload of which no further piece left in ``seconds``."""
     return ConnectionFailedError(
         f"Could not {attempt.what}: nothing moved towards {attempt.server} for {seconds:g} s. "
@@ -227,7 +227,7 @@ def stalled(attempt: Attempt, seconds: float) -> ConnectionFailedError:
     )
 
 
-def _not_connected(attempt: Attempt, cause: str) -> ConnectionFailedError:
+def _not_connected(attempt: RequestContext, cause: str) -> ConnectionFailedError:
     return ConnectionFailedError(
         f"Could not {attempt.what}: no connection to {attempt.server} ({cause}). "
         "Check the endpoint, the network, and that the server runs.",

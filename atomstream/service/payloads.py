@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 from urllib.parse import quote, urlsplit
 
-from atomstream.records import Json, Stamp, StreamSpec
+from atomstream.records import Json, StreamSpec, Timestamp
 
 LAST_MS: Final = 253402300799999.0
 """The end of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedItem:
     """Something in the server's catalogue: a physical sample, a tag, a project."""
 
     id: str
@@ -26,7 +26,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class NewStream:
+class NewStreamBody:
     """What a stream is created from: ``fps`` in frames a second, ``rpm`` in rotations a minute."""
 
     name: str
@@ -60,7 +60,7 @@ class ShardHead(Protocol):
         """What a pixel is."""
 
     @property
-    def stamp(self) -> Stamp:
+    def stamp(self) -> Timestamp:
         """When its first frame was captured."""
 
 
@@ -69,7 +69,7 @@ def pack(body: dict[str, Json]) -> bytes:
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
 
-def new_stream_body(new: NewStream) -> dict[str, Json]:
+def new_stream_body(new: NewStreamBody) -> dict[str, Json]:
     """Body of ``POST /rheed/stream/``; optional keys are left out, never null."""
     body: dict[str, Json] = {
         "data_item_name": new.name,
@@ -130,11 +130,11 @@ def path_part(text: str) -> str:
     return quote(text, safe="")
 
 
-def named_list(data: Json) -> list[Named]:
+def named_list(data: Json) -> list[NamedItem]:
     """``[{"id", "name", ...}]``; a name that is null reads as empty, and matches nothing."""
     if not isinstance(data, list):
         raise ValueError("expected a list")
-    return [Named(_text(item, "id"), item.get("name") or "") for item in map(_object, data)]
+    return [NamedItem(_text(item, "id"), item.get("name") or "") for item in map(_object, data)]
 
 
 def new_id(data: Json) -> str:

@@ -38,7 +38,7 @@ class ResultsApi:
         socket = await self._transport.open_socket(call, SUBPROTOCOL)
         try:
             while True:
-                message = await self._transport.hear(call, socket, SILENCE_S)
+                message = await self._transport.receive(call, socket, SILENCE_S)
                 if message is None:
                     return
                 yield _read(call, message)

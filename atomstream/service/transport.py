@@ -24,7 +24,7 @@ from atomstream.config import normalise_endpoint
 from atomstream.errors import ClosedError
 from atomstream.records import Json
 from atomstream.service import error_mapping as faults
-from atomstream.service.error_mapping import Attempt
+from atomstream.service.error_mapping import RequestContext
 from atomstream.service.upload_body import UploadBody
 from atomstream.version import __version__
 
@@ -104,7 +104,7 @@ class Call:
 class Reply:
     """A success: its status, headers (any case) and body."""
 
-    attempt: Attempt
+    attempt: RequestContext
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -152,7 +152,7 @@ class Transport:
 
     async def call(self, call: Call) -> Reply:
         """Make one attempt at ``call``; any 2xx is a success."""
-        attempt = Attempt(call.what, self.endpoint, (self._api_key,))
+        attempt = RequestContext(call.what, self.endpoint, (self._api_key,))
         url = self.endpoint + call.path + (f"?{call.query}" if call.query else "")
         timeout = aiohttp.ClientTimeout(
             total=self._request_timeout_s, connect=min(CONNECT_TIMEOUT_S, self._request_timeout_s)
@@ -180,7 +180,7 @@ class Transport:
 
     async def open_socket(self, call: Call, protocol: str) -> aiohttp.ClientWebSocketResponse:
         """Make one attempt at a WebSocket; close it when done. Errors as those of :meth:`call`."""
-        attempt = Attempt(call.what, self.endpoint, (self._api_key,))
+        attempt = RequestContext(call.what, self.endpoint, (self._api_key,))
         url = f"{self.endpoint}{call.path}?{call.query}"
         proxy = await self._proxies.for_url(url)
         try:
@@ -198,7 +198,7 @@ class Transport:
             problem = faults.from_exception(attempt, error)
         raise problem
 
-    async def hear(
+    async def receive(
         self, call: Call, socket: aiohttp.ClientWebSocketResponse, silence_s: float
     ) -> aiohttp.WSMessage | None:
         """The next message of a socket, None once the server has closed it in order.
@@ -206,7 +206,7 @@ class Transport:
         Raises:
             ConnectionFailedError: the connection broke, or said nothing for ``silence_s``.
         """
-        attempt = Attempt(call.what, self.endpoint, (self._api_key,))
+        attempt = RequestContext(call.what, self.endpoint, (self._api_key,))
         try:
             message = await socket.receive(timeout=silence_s)
         except TimeoutError as error:
@@ -223,7 +223,7 @@ class Transport:
     async def put(self, what: str, url: str, body: UploadBody) -> Reply:
         """Make one attempt at an upload; only 200, 201 and 204 are a success, and only for the whole body."""
         parts = urlsplit(url)
-        attempt = Attempt(
+        attempt = RequestContext(
             what, f"{parts.scheme}://{parts.hostname}", (self._api_key, parts.query), upload=True
         )
         reply = await self._put(attempt, url, body)
@@ -233,7 +233,7 @@ class Transport:
             raise faults.garbled(attempt, reply.status, "it answered before it had the whole body")
         return reply
 
-    async def _put(self, attempt: Attempt, url: str, body: UploadBody) -> Reply:
+    async def _put(self, attempt: RequestContext, url: str, body: UploadBody) -> Reply:
         limit_s = self._upload_timeout_s
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=min(CONNECT_TIMEOUT_S, limit_s), sock_read=limit_s
@@ -257,7 +257,7 @@ class Transport:
     async def _attempt(
         self,
         session: aiohttp.ClientSession,
-        attempt: Attempt,
+        attempt: RequestContext,
         method: str,
         url: str,
         timeout: aiohttp.ClientTimeout,

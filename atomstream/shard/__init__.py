@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from atomstream.shard.checksum import crc32c_of
 from atomstream.shard.decoder import ShardLayout, decode_shard, iter_frames
-from atomstream.shard.encoder import Run, ShardEncoder, assemble
+from atomstream.shard.encoder import EncodedSlice, ShardEncoder, assemble
 from atomstream.shard.format import (
     ABSENT,
     META_MAGIC,
@@ -36,9 +36,9 @@ __all__ = [
     "Buffer",
     "Dims",
     "DtypeName",
+    "EncodedSlice",
     "Fetch",
     "Index",
-    "Run",
     "ShardEncoder",
     "ShardLayout",
     "assemble",

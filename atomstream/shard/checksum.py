@@ -24,20 +24,20 @@ _CRC_STEP: Final = 1 << 20
 """Bytes between two chances for other threads: the checksum holds the GIL, 0.1 ms a MiB."""
 
 
-class Sum(NamedTuple):
+class Crc32c(NamedTuple):
     """The CRC-32C of ``nbytes`` bytes."""
 
     crc32c: int
     nbytes: int
 
-    def then(self, other: Sum) -> Sum:
+    def then(self, other: Crc32c) -> Crc32c:
         """The sum of these bytes and the other's after them (zlib's ``crc32_combine``, by its matrices)."""
         crc, left, power = self.crc32c, other.nbytes, 0
         while left:
             if left & 1:
                 crc = _times(_zero_bytes(power), crc)
             left, power = left >> 1, power + 1
-        return Sum(crc ^ other.crc32c, self.nbytes + other.nbytes)
+        return Crc32c(crc ^ other.crc32c, self.nbytes + other.nbytes)
 
 
 def _times(matrix: tuple[int, ...], vector: int) -> int:

@@ -13,29 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.records import Chunk, Frames, Piece, Shard
-from atomstream.shard.checksum import Sum, crc32c_of
+from atomstream.shard.checksum import Crc32c, crc32c_of
 from atomstream.shard.format import DTYPES, dtype_name, lay_out, pack_index, pack_meta, run_bound
 from atomstream.shard.zstd import FrameCompressor
-from atomstream.system.scheduling import Turns
+from atomstream.system.scheduling import CoopYield
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class EncodedSlice:
     """Compressed frames one after the other: their bytes with the sum, each one's length and content checksum."""
 
     piece: Piece
-    sum: Sum
+    sum: Crc32c
     lengths: tuple[int, ...]
     checksums: tuple[bytes, ...]
 
     @classmethod
-    def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> Run:
+    def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> EncodedSlice:
         """Copy ``bodies`` to the start of ``memory``, which must have room for them.
 
         Between two of them the core is left now and then: an event loop that woke up with the encoders on its core
         was held until the timer's tick, for up to 4.6 ms (1.9 to 2.6 so, measured with 1024x1024).
         """
-        at, crc, lengths, checksums, turns = 0, 0, [], [], Turns()
+        at, crc, lengths, checksums, turns = 0, 0, [], [], CoopYield()
         for body in bodies:
             turns.offer()
             memory[at : at + len(body)] = body
@@ -45,7 +45,7 @@ class Run:
             lengths.append(len(body))
             # The last four bytes of a zstd frame with a checksum are xxh64 of its content (RFC 8878, 3.1.1).
             checksums.append(body[-4:])
-        return cls(memory[:at], Sum(crc, at), tuple(lengths), tuple(checksums))
+        return cls(memory[:at], Crc32c(crc, at), tuple(lengths), tuple(checksums))
 
 
 class ShardEncoder:
@@ -64,12 +64,12 @@ class ShardEncoder:
         memory = np.empty(run_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
         return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
 
-    def compress(self, frames: Frames, memory: memoryview) -> Run:
+    def compress(self, frames: Frames, memory: memoryview) -> EncodedSlice:
         """The inner chunks of some frames, which are read in place, one at a time, with the GIL released.
 
         ``memory`` has :func:`run_bound` bytes; as many as the frames need are touched.
         """
-        return Run.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
+        return EncodedSlice.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
 
     def digest(self, frames: Frames) -> bytes:
         """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
@@ -78,13 +78,13 @@ class ShardEncoder:
         return _digest(frames, ends)
 
 
-def assemble(chunk: Chunk, runs: Sequence[Run], *, with_meta: bool = True) -> Shard:
+def assemble(chunk: Chunk, runs: Sequence[EncodedSlice], *, with_meta: bool = True) -> Shard:
     """The shard of ``chunk`` from the runs of its compressed frames, in their order."""
     head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
     lengths = [length for run in runs for length in run.lengths]
     index = pack_index(lay_out(sum(map(len, head)), lengths))
     pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
-    total = reduce(Sum.then, (_sum_of(head), *(run.sum for run in runs), _sum_of([index])))
+    total = reduce(Crc32c.then, (_sum_of(head), *(run.sum for run in runs), _sum_of([index])))
     n, height, width = chunk.frames.shape
     return Shard(
         data_id=chunk.data_id,
@@ -118,8 +118,8 @@ def frame_views(frames: Frames) -> list[memoryview]:
     return [whole[k * size : (k + 1) * size] for k in range(len(frames))]
 
 
-def _sum_of(pieces: Sequence[Piece]) -> Sum:
-    return Sum(crc32c_of(pieces), sum(map(len, pieces)))
+def _sum_of(pieces: Sequence[Piece]) -> Crc32c:
+    return Crc32c(crc32c_of(pieces), sum(map(len, pieces)))
 
 
 def _digest(frames: Frames, checksums: Sequence[bytes]) -> bytes:

@@ -5,36 +5,36 @@ Start at :class:`Spool` (root.py) for the whole and :class:`StreamSpool` for one
 
 from __future__ import annotations
 
-from atomstream.spool.journal import Entry, EntryKind, Journal
+from atomstream.spool.journal import EntryKind, Journal, JournalEntry
 from atomstream.spool.locks import load_locks
-from atomstream.spool.record import RecordHead, Written
+from atomstream.spool.record import RecordHead, WriteTime
 from atomstream.spool.record_store import SpooledChunk
-from atomstream.spool.recovery import Aside, DiskRefused, Finding, scrub
-from atomstream.spool.spool import ChunkCounts, FoundStream, Spool, SpoolStatus, StreamStatus, counts_of
+from atomstream.spool.recovery import DiskRefused, Quarantined, VerifyResult, scrub
+from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, counts_of
 from atomstream.spool.stream_spool import StreamSpool
-from atomstream.spool.stream_state import Geometry, StreamHistory, StreamManifest
-from atomstream.system.files import Disk
+from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
+from atomstream.system.files import FileSystem
 
 __all__ = [
-    "Aside",
     "ChunkCounts",
-    "Disk",
     "DiskRefused",
-    "Entry",
     "EntryKind",
-    "Finding",
-    "FoundStream",
+    "FileSystem",
     "Geometry",
     "Journal",
+    "JournalEntry",
+    "JournalState",
+    "Quarantined",
     "RecordHead",
     "Spool",
     "SpoolStatus",
     "SpooledChunk",
-    "StreamHistory",
+    "SpooledStream",
     "StreamManifest",
     "StreamSpool",
     "StreamStatus",
-    "Written",
+    "VerifyResult",
+    "WriteTime",
     "counts_of",
     "load_locks",
     "scrub",

@@ -19,7 +19,7 @@ import msgpack
 
 from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
-from atomstream.system.files import Disk, write_whole
+from atomstream.system.files import FileSystem, write_whole
 
 # The journal's entries and their bytes: each framed with a mark, a length and a CRC-32C.
 #
@@ -57,7 +57,7 @@ _MAX_REASON: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """One thing that happened to a stream; ``index`` is the chunk's, -1 for the stream as a whole."""
 
     kind: EntryKind
@@ -67,15 +67,15 @@ class Entry:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Scan(NamedTuple):
+class JournalScan(NamedTuple):
     """What a journal's bytes hold: its entries, where the last one ends, and how many gaps were passed over."""
 
-    entries: list[Entry]
+    entries: list[JournalEntry]
     end: int
     gaps: int
 
 
-def pack_entry(entry: Entry) -> bytes:
+def pack_entry(entry: JournalEntry) -> bytes:
     """The framed bytes of an entry."""
     values: list[Any] = [_KINDS.index(entry.kind), entry.index, entry.digest]
     if entry.reason or entry.detail:
@@ -86,9 +86,9 @@ def pack_entry(entry: Entry) -> bytes:
     return _FRAME.pack(_MARK, len(body), _frame_crc(body)) + body
 
 
-def scan(data: bytes) -> Scan:
+def scan(data: bytes) -> JournalScan:
     """All entries in a journal's bytes, whatever was torn or damaged."""
-    entries: list[Entry] = []
+    entries: list[JournalEntry] = []
     at = end = data.find(_MARK) if not data.startswith(HEADER) else len(HEADER)
     gaps = 0
     while 0 <= at < len(data):
@@ -99,7 +99,7 @@ def scan(data: bytes) -> Scan:
         gaps += at != end
         at = end = at + _FRAME.size + len(body)
         entries.extend(_unpack(body))
-    return Scan(entries, max(end, len(HEADER)), gaps)
+    return JournalScan(entries, max(end, len(HEADER)), gaps)
 
 
 def _frame_crc(body: bytes) -> int:
@@ -117,11 +117,11 @@ def _body_at(data: bytes, at: int) -> bytes | None:
     return body
 
 
-def _unpack(body: bytes) -> list[Entry]:
+def _unpack(body: bytes) -> list[JournalEntry]:
     try:
         code, *rest = msgpack.unpackb(body, unicode_errors="surrogatepass")
         # A kind of a newer format is passed over: an older atomstream may still deliver the records.
-        return [Entry(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
+        return [JournalEntry(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
     except (ValueError, TypeError, msgpack.UnpackException):
         return []
 
@@ -133,7 +133,7 @@ class Journal:
         SpoolFullError, SpoolError: the entry is not in the journal; those before it are.
     """
 
-    def __init__(self, disk: Disk, path: Path) -> None:
+    def __init__(self, disk: FileSystem, path: Path) -> None:
         self.path = path
         self._disk = disk
         self._lock = threading.Lock()
@@ -146,14 +146,14 @@ class Journal:
         self._closed = False
 
     @classmethod
-    def create(cls, disk: Disk, path: Path, first: Entry) -> Journal:
+    def create(cls, disk: FileSystem, path: Path, first: JournalEntry) -> Journal:
         """Begin a journal with its first entry, durably."""
         with disk_errors("begin the journal", path):
             write_whole(disk, path, [HEADER, pack_entry(first)])
         return cls.open(disk, path)[0]
 
     @classmethod
-    def open(cls, disk: Disk, path: Path) -> tuple[Journal, Scan]:
+    def open(cls, disk: FileSystem, path: Path) -> tuple[Journal, JournalScan]:
         """Open an existing journal, with what it holds; a torn tail is cut off."""
         journal = cls(disk, path)
         with disk_errors("open the journal", path, READ_REFUSED):
@@ -165,12 +165,12 @@ class Journal:
             journal._descriptor()
         return journal, found
 
-    def append(self, entry: Entry) -> None:
+    def append(self, entry: JournalEntry) -> None:
         """Add an entry that survives this process."""
         with self._lock, disk_errors("write to the journal", self.path):
             self._write(pack_entry(entry))
 
-    def append_durable(self, entry: Entry) -> None:
+    def append_durable(self, entry: JournalEntry) -> None:
         """Add an entry that survives a power cut, and with it all before it."""
         with self._lock, disk_errors("write to the journal", self.path):
             frame = pack_entry(entry)
@@ -236,7 +236,7 @@ class Journal:
         return self._fd
 
 
-def replay(disk: Disk, path: Path) -> Scan:
+def replay(disk: FileSystem, path: Path) -> JournalScan:
     """Read a journal's entries without touching it.
 
     Raises:
@@ -246,6 +246,6 @@ def replay(disk: Disk, path: Path) -> Scan:
         return scan(_read_all(disk, path))
 
 
-def _read_all(disk: Disk, path: Path) -> bytes:
+def _read_all(disk: FileSystem, path: Path) -> bytes:
     with disk.open_read(path) as file:
         return file.readall() or b""

@@ -21,16 +21,16 @@ from atomstream.errors import SpoolFullError
 from atomstream.spool.disk_errors import disk_errors
 from atomstream.spool.locks import RootLock
 from atomstream.spool.paths import ROOT_LOCK, USAGE, record_bytes, stream_folders
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 
 MAX_DEFAULT_BYTES: Final = 20_000_000_000
 _NUMBER = struct.Struct("<q")
 
 
-class Account:
+class Usage:
     """The bytes of one stream's records; its owner is the only writer."""
 
-    def __init__(self, disk: Disk, folder: Path) -> None:
+    def __init__(self, disk: FileSystem, folder: Path) -> None:
         self._disk = disk
         self._path = folder / USAGE
         self._lock = threading.Lock()
@@ -61,10 +61,10 @@ class Account:
         self._nbytes = nbytes
 
 
-class Bounds:
+class Quota:
     """Whether there is room for one more record."""
 
-    def __init__(self, disk: Disk, root: Path, max_bytes: int | None, min_free_bytes: int) -> None:
+    def __init__(self, disk: FileSystem, root: Path, max_bytes: int | None, min_free_bytes: int) -> None:
         self.root = root
         self.lock = RootLock(root / ROOT_LOCK)
         self._disk = disk
@@ -82,7 +82,7 @@ class Bounds:
         """Bytes free on the disk."""
         return self._disk.free_bytes(self.root)
 
-    def charge(self, account: Account, nbytes: int) -> None:
+    def charge(self, account: Usage, nbytes: int) -> None:
         """Charge a record of ``nbytes`` to ``account`` if there is room; one alone may be over the bound.
 
         Raises:

@@ -27,9 +27,9 @@ import google_crc32c
 import msgpack
 
 from atomstream.errors import RecordCorruptError, SpoolError
-from atomstream.records import Piece, Shard, Stamp
+from atomstream.records import Piece, Shard, Timestamp
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
-from atomstream.system.files import Disk, write_whole
+from atomstream.system.files import FileSystem, write_whole
 
 # How old a record certainly is, whatever the wall clock was set to meanwhile.
 #
@@ -41,18 +41,18 @@ from atomstream.system.files import Disk, write_whole
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteTime:
     """When a record was written: the machine's name, and its uptime in seconds."""
 
     host: str
     uptime_s: float
 
     @classmethod
-    def now(cls) -> Written:
+    def now(cls) -> WriteTime:
         """This machine, this moment."""
         return cls(platform.node(), time.monotonic())
 
-    def certain_age_s(self, now: Written) -> float:
+    def certain_age_s(self, now: WriteTime) -> float:
         """Seconds that certainly went by from this moment to ``now``; 0 where nothing can be known."""
         if self.host != now.host:
             return 0.0
@@ -87,10 +87,10 @@ class RecordHead:
     crc32c: int
     dims: tuple[int, int, int]
     dtype: Literal["uint8", "uint16"]
-    stamp: Stamp
+    stamp: Timestamp
     digest: bytes
     raw_nbytes: int
-    written: Written
+    written: WriteTime
 
     @classmethod
     def of(cls, shard: Shard) -> RecordHead:
@@ -105,7 +105,7 @@ class RecordHead:
             stamp=shard.stamp,
             digest=shard.digest,
             raw_nbytes=shard.raw_nbytes,
-            written=Written.now(),
+            written=WriteTime.now(),
         )
 
 
@@ -115,7 +115,7 @@ def record_nbytes(head: RecordHead) -> int:
 
 
 def write_record(
-    disk: Disk, path: Path, head: RecordHead, pieces: Sequence[Piece], *, over: Path | None = None
+    disk: FileSystem, path: Path, head: RecordHead, pieces: Sequence[Piece], *, over: Path | None = None
 ) -> None:
     """Put the record at ``path``, whole or not at all; it survives a power cut once this returns.
 
@@ -147,7 +147,7 @@ def pack_head(head: RecordHead) -> bytes:
     return start + _CRC.pack(google_crc32c.value(start))
 
 
-def read_head(disk: Disk, path: Path) -> RecordHead:
+def read_head(disk: FileSystem, path: Path) -> RecordHead:
     """Read and check a record's header, and that the file is as long as it says.
 
     Raises:
@@ -157,7 +157,7 @@ def read_head(disk: Disk, path: Path) -> RecordHead:
         return _head_from(file, path)
 
 
-def checked_head(disk: Disk, path: Path, data_id: str, index: int) -> RecordHead:
+def checked_head(disk: FileSystem, path: Path, data_id: str, index: int) -> RecordHead:
     """The head of a record that must be that chunk's.
 
     Raises:
@@ -172,7 +172,7 @@ def checked_head(disk: Disk, path: Path, data_id: str, index: int) -> RecordHead
     return head
 
 
-def verify(disk: Disk, path: Path) -> RecordHead:
+def verify(disk: FileSystem, path: Path) -> RecordHead:
     """Read a whole record and check both of its checksums.
 
     Raises:
@@ -183,7 +183,7 @@ def verify(disk: Disk, path: Path) -> RecordHead:
     return read_head(disk, path)
 
 
-def read_windows(disk: Disk, path: Path, window: int = WINDOW_BYTES) -> Iterator[bytes]:
+def read_windows(disk: FileSystem, path: Path, window: int = WINDOW_BYTES) -> Iterator[bytes]:
     """The payload in pieces of at most ``window`` bytes, the last only once the checksum matches.
 
     So whoever sends them on can never complete a damaged body. Holds one window at a time.
@@ -229,10 +229,10 @@ def _parse(body: bytes, path: Path) -> RecordHead:
             crc32c=fields["crc"],
             dims=tuple(fields["dims"]),
             dtype=fields["dtype"],
-            stamp=Stamp(*fields["stamp"]),
+            stamp=Timestamp(*fields["stamp"]),
             digest=fields["digest"],
             raw_nbytes=fields["raw"],
-            written=Written(*fields["at"]),
+            written=WriteTime(*fields["at"]),
         )
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         _corrupt(path, f"its header can't be read ({error!r})")

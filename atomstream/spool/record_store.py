@@ -24,9 +24,9 @@ from atomstream.spool.paths import (
     spare_name,
     temporaries_in,
 )
-from atomstream.spool.quota import Account, Bounds
+from atomstream.spool.quota import Quota, Usage
 from atomstream.spool.record import RecordHead, checked_head, read_windows, record_nbytes, write_record
-from atomstream.system.files import Disk, temporary_of
+from atomstream.system.files import FileSystem, temporary_of
 
 # Files of delivered records, kept for the next ones to be written over them.
 #
@@ -42,22 +42,22 @@ MOST: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class SpareFile:
+class RecycledFile:
     """A file that nobody reads any more, and its size."""
 
     path: Path
     nbytes: int
 
 
-class SpareFiles:
+class RecycledFiles:
     """A stream's spare files; all methods may be called from any thread."""
 
-    def __init__(self, disk: Disk, folder: Path, account: Account) -> None:
+    def __init__(self, disk: FileSystem, folder: Path, account: Usage) -> None:
         self._disk = disk
         self._folder = folder
         self._account = account
         self._numbers = count()
-        self._free: deque[SpareFile] = deque()
+        self._free: deque[RecycledFile] = deque()
 
     def keep(self, path: Path) -> None:
         """Take over the file of a record that is stored; it stays where it is if that can't be done."""
@@ -70,9 +70,9 @@ class SpareFiles:
         except OSError:  # it is gone, or on Windows somebody reads it
             self.discard(spare)
         else:
-            self._free.append(SpareFile(spare, nbytes))
+            self._free.append(RecycledFile(spare, nbytes))
 
-    def take(self) -> SpareFile | None:
+    def take(self) -> RecycledFile | None:
         """A file to write over, the caller's from now on; None where there is none."""
         try:
             return self._free.popleft()
@@ -105,17 +105,17 @@ class SpooledChunk:
     head: RecordHead
 
 
-class RecordFolder:
+class RecordStore:
     """A stream's record files. Knows nothing of the journal; the stream's lock is held."""
 
-    def __init__(self, disk: Disk, folder: Path, data_id: str, bounds: Bounds, account: Account) -> None:
+    def __init__(self, disk: FileSystem, folder: Path, data_id: str, bounds: Quota, account: Usage) -> None:
         self.folder: Final = folder
         self._aside: Final = folder / QUARANTINE
         self._disk = disk
         self._data_id = data_id
         self._bounds = bounds
         self._account = account
-        self._spares = SpareFiles(disk, folder, account)
+        self._spares = RecycledFiles(disk, folder, account)
         bounds.ask_when_full(self._spares.clear)
 
     def sizes(self) -> dict[int, int]:
@@ -150,7 +150,7 @@ class RecordFolder:
             self._account.credit(before - chunk.nbytes)
         return chunk
 
-    def _charge(self, chunk: SpooledChunk) -> SpareFile | None:
+    def _charge(self, chunk: SpooledChunk) -> RecycledFile | None:
         """Charge for what a record takes beyond the spare file that it gets, if there is one."""
         spare = self._spares.take()
         if spare is not None:

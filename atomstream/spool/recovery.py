@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 from atomstream.errors import RecordCorruptError, SpoolError, SpoolLockedError
 from atomstream.spool.disk_errors import disk_errors
-from atomstream.spool.journal import Entry, EntryKind, Journal, replay
+from atomstream.spool.journal import EntryKind, Journal, JournalEntry, replay
 from atomstream.spool.locks import StreamLock
 from atomstream.spool.paths import (
     JOURNAL,
@@ -28,21 +28,21 @@ from atomstream.spool.paths import (
     records_in,
     temporaries_in,
 )
-from atomstream.spool.quota import Account, Bounds
+from atomstream.spool.quota import Quota, Usage
 from atomstream.spool.record import checked_head
-from atomstream.spool.record_store import RecordFolder, SpooledChunk
-from atomstream.spool.stream_spool import StreamSpool, Tenancy
-from atomstream.spool.stream_state import StreamHistory, StreamManifest, read_manifest, write_manifest
-from atomstream.system.files import Disk
+from atomstream.spool.record_store import RecordStore, SpooledChunk
+from atomstream.spool.stream_spool import StreamFolderHandles, StreamSpool
+from atomstream.spool.stream_state import JournalState, StreamManifest, read_manifest, write_manifest
+from atomstream.system.files import FileSystem
 
 _log = logging.getLogger(__name__)
 
 
-class Repair:
+class FolderRecovery:
     """One pass over a stream's folder; its lock must be held."""
 
     def __init__(
-        self, disk: Disk, folder: Path, data_id: str, journal: Journal, history: StreamHistory
+        self, disk: FileSystem, folder: Path, data_id: str, journal: Journal, history: JournalState
     ) -> None:
         self._disk = disk
         self._folder = folder
@@ -67,7 +67,7 @@ class Repair:
             self._settle_quarantined(index)
 
     def _take_mark(self, index: int, kind: EntryKind) -> None:
-        entry = Entry(kind, index, reason="" if kind == "stored" else "noted while the disk was full")
+        entry = JournalEntry(kind, index, reason="" if kind == "stored" else "noted while the disk was full")
         self._history.add(entry)
         with suppress(SpoolError):  # still full: the mark stays, and says the same again next time
             self._journal.append_durable(entry)
@@ -88,26 +88,28 @@ class Repair:
             head = checked_head(self._disk, path, self._data_id, index)
         except RecordCorruptError as error:
             _log.warning("%s It is kept in %s.", error, self._folder / QUARANTINE)
-            self._note(Entry("quarantined", index, reason=str(error)))
+            self._note(JournalEntry("quarantined", index, reason=str(error)))
             self._move(path, self._folder / QUARANTINE)
         except SpoolError as error:  # perhaps it can be read later: it stays pending
             _log.warning("%s", error)
-            self._note(Entry("accepted", index))
+            self._note(JournalEntry("accepted", index))
         else:
             if index not in self._history.digests:
-                self._note(Entry("accepted", index, head.digest))
+                self._note(JournalEntry("accepted", index, head.digest))
 
     def _settle_quarantined(self, index: int) -> None:
         path = self._folder / QUARANTINE / record_name(index)
         state = self._history.states.get(index)
         if state is None:
-            self._note(Entry("quarantined", index, reason="found in quarantine; the reason is not known"))
+            self._note(
+                JournalEntry("quarantined", index, reason="found in quarantine; the reason is not known")
+            )
         elif state == "pending":
             self._move(path, self._folder)
         elif state != "quarantined":
             self._remove(path)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: JournalEntry) -> None:
         self._history.add(entry)
         with suppress(SpoolError):  # the files tell the same again at the next opening
             self._journal.append(entry)
@@ -129,7 +131,7 @@ class Repair:
 # Taking a stream's folder: lock, description, journal, repairs. The caller holds the root's lock.
 
 
-def begin(disk: Disk, folder: Path, bounds: Bounds, manifest: StreamManifest) -> StreamSpool:
+def begin(disk: FileSystem, folder: Path, bounds: Quota, manifest: StreamManifest) -> StreamSpool:
     """Make the folder of a new stream.
 
     Raises:
@@ -145,7 +147,7 @@ def begin(disk: Disk, folder: Path, bounds: Bounds, manifest: StreamManifest) ->
         return _enter(disk, folder, bounds, manifest, lock, undo)
 
 
-def enter(disk: Disk, folder: Path, bounds: Bounds) -> StreamSpool:
+def enter(disk: FileSystem, folder: Path, bounds: Quota) -> StreamSpool:
     """Take over a stream's folder as an earlier process left it.
 
     Raises:
@@ -166,7 +168,7 @@ def is_free(folder: Path) -> bool:
     return free
 
 
-def manifest_of(disk: Disk, folder: Path) -> StreamManifest:
+def manifest_of(disk: FileSystem, folder: Path) -> StreamManifest:
     """The stream's description: ``stream.json``, or where it is damaged the copy in the journal.
 
     Raises:
@@ -182,11 +184,11 @@ def manifest_of(disk: Disk, folder: Path) -> StreamManifest:
         ) from error
 
 
-def history_of(disk: Disk, folder: Path) -> StreamHistory:
+def history_of(disk: FileSystem, folder: Path) -> JournalState:
     """What the stream's journal holds; an empty history where there is none. Raises SpoolError."""
     if not (folder / JOURNAL).exists():
-        return StreamHistory()
-    return StreamHistory.of(replay(disk, folder / JOURNAL).entries)
+        return JournalState()
+    return JournalState.of(replay(disk, folder / JOURNAL).entries)
 
 
 def _taken(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
@@ -201,7 +203,7 @@ def _taken(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
     return lock
 
 
-def _mend_manifest(disk: Disk, folder: Path, manifest: StreamManifest) -> None:
+def _mend_manifest(disk: FileSystem, folder: Path, manifest: StreamManifest) -> None:
     try:
         read_manifest(disk, folder / MANIFEST)
     except SpoolError:
@@ -210,27 +212,27 @@ def _mend_manifest(disk: Disk, folder: Path, manifest: StreamManifest) -> None:
 
 
 def _enter(
-    disk: Disk, folder: Path, bounds: Bounds, manifest: StreamManifest, lock: StreamLock, undo: ExitStack
+    disk: FileSystem, folder: Path, bounds: Quota, manifest: StreamManifest, lock: StreamLock, undo: ExitStack
 ) -> StreamSpool:
     journal, history = _journal(disk, folder, manifest)
     undo.callback(journal.close)
     data_id = manifest.spec.data_id
-    Repair(disk, folder, data_id, journal, history).run()
-    account = Account(disk, folder)
+    FolderRecovery(disk, folder, data_id, journal, history).run()
+    account = Usage(disk, folder)
     account.recount()
-    records = RecordFolder(disk, folder, data_id, bounds, account)
-    stream = StreamSpool(Tenancy(disk, records, journal, lock, bounds.lock), manifest, history)
+    records = RecordStore(disk, folder, data_id, bounds, account)
+    stream = StreamSpool(StreamFolderHandles(disk, records, journal, lock, bounds.lock), manifest, history)
     undo.pop_all()  # taken: the lock and the journal are now the stream's
     return stream
 
 
-def _journal(disk: Disk, folder: Path, manifest: StreamManifest) -> tuple[Journal, StreamHistory]:
+def _journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
     path = folder / JOURNAL
     if not path.exists():  # a new stream; or somebody removed it: then the records tell what was accepted
-        first = Entry("claimed", detail=manifest.to_fields())
-        return Journal.create(disk, path, first), StreamHistory.of([first])
+        first = JournalEntry("claimed", detail=manifest.to_fields())
+        return Journal.create(disk, path, first), JournalState.of([first])
     journal, found = Journal.open(disk, path)
-    return journal, StreamHistory.of(found.entries)
+    return journal, JournalState.of(found.entries)
 
 
 # The check of what an earlier process left: every record read whole before it is handed on (promise P11).
@@ -239,7 +241,7 @@ def _journal(disk: Disk, folder: Path, manifest: StreamManifest) -> tuple[Journa
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class Quarantined:
     """A record that is damaged or can't be read; it is in quarantine."""
 
     index: int
@@ -251,11 +253,11 @@ class DiskRefused:
     """A record could be neither read nor put aside, so it is the disk that fails; asking on tries it again."""
 
 
-Finding: TypeAlias = SpooledChunk | Aside | DiskRefused
+VerifyResult: TypeAlias = SpooledChunk | Quarantined | DiskRefused
 """What became of one record; a :class:`SpooledChunk` is whole."""
 
 
-def scrub(stream: StreamSpool) -> Iterator[Finding | None]:
+def scrub(stream: StreamSpool) -> Iterator[VerifyResult | None]:
     """Check the records that wait now, lowest index first, both checksums of each.
 
     Yields None after each window read, so holds one window, and a finding after each record; a damaged record
@@ -265,7 +267,7 @@ def scrub(stream: StreamSpool) -> Iterator[Finding | None]:
         yield from _checked(stream, index)
 
 
-def _checked(stream: StreamSpool, index: int) -> Iterator[Finding | None]:
+def _checked(stream: StreamSpool, index: int) -> Iterator[VerifyResult | None]:
     while stream.holds(index):
         try:
             chunk = stream.chunk(index)
@@ -279,11 +281,11 @@ def _checked(stream: StreamSpool, index: int) -> Iterator[Finding | None]:
             return
 
 
-def _put_aside(stream: StreamSpool, index: int, reason: str) -> Aside | DiskRefused:
+def _put_aside(stream: StreamSpool, index: int, reason: str) -> Quarantined | DiskRefused:
     try:
         stream.quarantine(index, reason)
     except SpoolError as error:
         _log.warning("%s Chunk %d of stream %s is tried again.", error, index, stream.data_id)
         return DiskRefused()
     _log.error("Stream %s: chunk %d was put into quarantine: %s", stream.data_id, index, reason)
-    return Aside(index, reason)
+    return Quarantined(index, reason)

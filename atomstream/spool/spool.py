@@ -23,11 +23,11 @@ from atomstream.spool.paths import (
     stream_folder,
     stream_folders,
 )
-from atomstream.spool.quota import Account, Bounds, usage_of
+from atomstream.spool.quota import Quota, Usage, usage_of
 from atomstream.spool.recovery import begin, enter, history_of, is_free, manifest_of
 from atomstream.spool.stream_spool import StreamSpool
-from atomstream.spool.stream_state import Geometry, StreamHistory, StreamManifest
-from atomstream.system.files import Disk
+from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
+from atomstream.system.files import FileSystem
 
 # What is in the spool, for ``spool_status()`` and ``atomstream spool list``: told by files and journals alone.
 
@@ -71,7 +71,7 @@ class SpoolStatus(ChunkCounts):
     streams: list[StreamStatus]
 
 
-def spool_status(disk: Disk, bounds: Bounds, found: Sequence[FoundStream]) -> SpoolStatus:
+def spool_status(disk: FileSystem, bounds: Quota, found: Sequence[SpooledStream]) -> SpoolStatus:
     """Look at every stream of ``found``."""
     streams = [_stream_status(disk, stream) for stream in found]
     return {
@@ -85,7 +85,7 @@ def spool_status(disk: Disk, bounds: Bounds, found: Sequence[FoundStream]) -> Sp
     }
 
 
-def counts_of(history: StreamHistory, on_disk: int = 0) -> ChunkCounts:
+def counts_of(history: JournalState, on_disk: int = 0) -> ChunkCounts:
     """The counts of a history; records on disk that a torn journal does not name count as pending."""
     states = history.counts()
     pending = max(states["pending"], on_disk)
@@ -101,8 +101,8 @@ def counts_of(history: StreamHistory, on_disk: int = 0) -> ChunkCounts:
     }
 
 
-def _stream_status(disk: Disk, stream: FoundStream) -> StreamStatus:
-    history = StreamHistory()
+def _stream_status(disk: FileSystem, stream: SpooledStream) -> StreamStatus:
+    history = JournalState()
     with suppress(SpoolError):
         history = history_of(disk, stream.folder)
     on_disk = _pending_on_disk(stream.folder, history)
@@ -123,13 +123,13 @@ def _stream_status(disk: Disk, stream: FoundStream) -> StreamStatus:
     }
 
 
-def _pending_on_disk(folder: Path, history: StreamHistory) -> int:
+def _pending_on_disk(folder: Path, history: JournalState) -> int:
     settled = {index for index, state in history.states.items() if state != "pending"}
     return len(records_in(folder).keys() - settled)
 
 
 def _sum(streams: Sequence[ChunkCounts]) -> ChunkCounts:
-    total = counts_of(StreamHistory())
+    total = counts_of(JournalState())
     for stream in streams:
         for key in total:
             total[key] += stream[key]  # type: ignore[literal-required]
@@ -137,7 +137,7 @@ def _sum(streams: Sequence[ChunkCounts]) -> ChunkCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundStream:
+class SpooledStream:
     """A stream's folder in the spool; ``manifest`` is None where it can't be read, and ``problem`` says why."""
 
     folder: Path
@@ -164,14 +164,14 @@ class Spool:
         max_bytes: int | None = None,
         min_free_bytes: int = 512 * MIB,
         retention_s: float | None = None,
-        disk: Disk | None = None,
+        disk: FileSystem | None = None,
     ) -> None:
         self.root: Final = root
         self.retention_s: Final = retention_s
-        self._disk = disk or Disk()
+        self._disk = disk or FileSystem()
         with disk_errors("make its folder", root):
             self._disk.make_folder(root)
-            self._bounds = Bounds(self._disk, root, max_bytes, min_free_bytes)
+            self._bounds = Quota(self._disk, root, max_bytes, min_free_bytes)
         self._recount_free_streams()
 
     @property
@@ -209,7 +209,7 @@ class Spool:
         with self._bounds.lock.held():
             return enter(self._disk, folder, self._bounds)
 
-    def found(self, endpoint: str | None = None) -> list[FoundStream]:
+    def found(self, endpoint: str | None = None) -> list[SpooledStream]:
         """All streams in the spool, of one endpoint if given, in the order of their folders.
 
         Raises:
@@ -218,7 +218,7 @@ class Spool:
         with self._bounds.lock.held():
             return [self._look(folder) for folder in self._folders(endpoint)]
 
-    def recoverable(self, endpoint: str) -> list[FoundStream]:
+    def recoverable(self, endpoint: str) -> list[SpooledStream]:
         """The streams of an endpoint that nobody holds and that can be opened."""
         return [stream for stream in self.found(endpoint) if stream.manifest and not stream.locked]
 
@@ -230,12 +230,12 @@ class Spool:
         """Where a stream is, or would be."""
         return self.root / endpoint_folder(endpoint) / stream_folder(data_id)
 
-    def _look(self, folder: Path) -> FoundStream:
+    def _look(self, folder: Path) -> SpooledStream:
         locked = not is_free(folder)
         try:
-            return FoundStream(folder, manifest_of(self._disk, folder), locked)
+            return SpooledStream(folder, manifest_of(self._disk, folder), locked)
         except SpoolError as error:
-            return FoundStream(folder, None, locked, str(error))
+            return SpooledStream(folder, None, locked, str(error))
 
     def _folders(self, endpoint: str | None) -> Iterator[Path]:
         wanted = None if endpoint is None else endpoint_folder(endpoint)
@@ -252,7 +252,7 @@ class Spool:
                     for spare in spares_in(folder):
                         with suppress(OSError):
                             self._disk.unlink(spare)
-                    Account(self._disk, folder).recount()
+                    Usage(self._disk, folder).recount()
 
 
 def _is_stream(folder: Path) -> bool:

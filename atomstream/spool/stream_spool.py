@@ -16,21 +16,21 @@ from typing import Final, Literal
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolFullError
 from atomstream.records import Shard
 from atomstream.spool.disk_errors import disk_errors
-from atomstream.spool.journal import Entry, Journal, replay
+from atomstream.spool.journal import Journal, JournalEntry, replay
 from atomstream.spool.locks import RootLock, StreamLock
 from atomstream.spool.paths import JOURNAL, LOCK, MANIFEST, QUARANTINE, USAGE
-from atomstream.spool.record import WINDOW_BYTES, Written
-from atomstream.spool.record_store import RecordFolder, SpooledChunk
-from atomstream.spool.stream_state import StreamHistory, StreamManifest, write_manifest
-from atomstream.system.files import Disk
+from atomstream.spool.record import WINDOW_BYTES, WriteTime
+from atomstream.spool.record_store import RecordStore, SpooledChunk
+from atomstream.spool.stream_state import JournalState, StreamManifest, write_manifest
+from atomstream.system.files import FileSystem
 
 
 @dataclass(frozen=True, slots=True)
-class Tenancy:
+class StreamFolderHandles:
     """What holding a stream's folder consists of: ``lock`` is held, ``root_lock`` is not."""
 
-    disk: Disk
-    records: RecordFolder
+    disk: FileSystem
+    records: RecordStore
     journal: Journal
     lock: StreamLock
     root_lock: RootLock
@@ -47,7 +47,7 @@ class StreamSpool:
     before is affected. ClosedError: after :meth:`close`, or in a forked child.
     """
 
-    def __init__(self, tenancy: Tenancy, manifest: StreamManifest, history: StreamHistory) -> None:
+    def __init__(self, tenancy: StreamFolderHandles, manifest: StreamManifest, history: JournalState) -> None:
         self.manifest = manifest
         self.history: Final = history
         self.journal: Final = tenancy.journal
@@ -75,7 +75,7 @@ class StreamSpool:
         """Write down a changed description of the stream (its geometry, once known; its rotation)."""
         self._check_owner()
         write_manifest(self._tenancy.disk, self.folder / MANIFEST, manifest)
-        self.journal.append_durable(Entry("claimed", detail=manifest.to_fields()))
+        self.journal.append_durable(JournalEntry("claimed", detail=manifest.to_fields()))
         self.manifest = manifest
 
     def put(self, shard: Shard) -> SpooledChunk | None:
@@ -90,7 +90,7 @@ class StreamSpool:
         with self._alone_with(shard.index):
             if self._is_settled(shard.index):
                 with suppress(SpoolError):  # so that a later process knows other frames under its index (P5)
-                    self.journal.append(Entry("accepted", shard.index, shard.digest))
+                    self.journal.append(JournalEntry("accepted", shard.index, shard.digest))
                 return None
             self._make_sure(shard.index)
             if shard.index in self._records:
@@ -134,16 +134,16 @@ class StreamSpool:
 
     def forget(self, index: int) -> None:
         """The server has the chunk: say so in the journal, durably, then remove its record."""
-        self._settle(Entry("stored", index), self._files.recycle)
+        self._settle(JournalEntry("stored", index), self._files.recycle)
 
     def discard(self, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
         """Give the chunk up: the journal says why, durably, then its record goes."""
-        self._settle(Entry(kind, index, reason=reason), self._files.remove)
+        self._settle(JournalEntry(kind, index, reason=reason), self._files.remove)
 
     def quarantine(self, index: int, reason: str) -> None:
         """Put the chunk's record aside under its name: it can't be delivered as it is."""
         with self._alone_with(index):
-            self._note_end(Entry("quarantined", index, reason=reason))
+            self._note_end(JournalEntry("quarantined", index, reason=reason))
             self._set_settled(index, True)
             if self._drop_record(index):
                 self._files.set_aside(index)
@@ -157,7 +157,7 @@ class StreamSpool:
         with self._alone_with(index):
             if index not in self._files.quarantined():
                 raise SpoolError(f"Chunk {index} of stream {self.data_id} is not in quarantine.")
-            self.journal.append_durable(Entry("requeued", index))
+            self.journal.append_durable(JournalEntry("requeued", index))
             self._note_record(index, self._files.take_back(index))
             self._set_settled(index, False)
 
@@ -175,7 +175,7 @@ class StreamSpool:
         """
         expired = []
         for index in self.pending():
-            if self.chunk(index).head.written.certain_age_s(Written.now()) < retention_s:
+            if self.chunk(index).head.written.certain_age_s(WriteTime.now()) < retention_s:
                 break
             self.discard(index, "purged", f"older than spool_retention_s ({retention_s:g} s)")
             expired.append(index)
@@ -187,7 +187,7 @@ class StreamSpool:
         Only our own files go, and the folder only if nothing else is in it.
         """
         self._check_owner()
-        history = StreamHistory.of(replay(self._tenancy.disk, self.journal.path).entries)
+        history = JournalState.of(replay(self._tenancy.disk, self.journal.path).entries)
         if not history.ended or history.pending() or self.pending() or self.quarantined():
             return False
         self.remove()
@@ -218,7 +218,7 @@ class StreamSpool:
         finally:
             self._tenancy.lock.release()
 
-    def _settle(self, entry: Entry, remove: Callable[[int], None]) -> None:
+    def _settle(self, entry: JournalEntry, remove: Callable[[int], None]) -> None:
         index = entry.index
         with self._alone_with(index):
             try:
@@ -234,7 +234,7 @@ class StreamSpool:
             self._drop_record(index)
             remove(index)
 
-    def _note_end(self, entry: Entry) -> None:
+    def _note_end(self, entry: JournalEntry) -> None:
         # An entry that was refused may stand in the file all the same (its fsync failed, not its write).
         self._unsure.add(entry.index)
         self.journal.append_durable(replace(entry, digest=self._digests.get(entry.index, b"")))
@@ -244,7 +244,7 @@ class StreamSpool:
     def _make_sure(self, index: int) -> None:
         # So before such a chunk is acknowledged as safe, the journal says that it has not ended.
         if index in self._unsure:
-            self.journal.append_durable(Entry("requeued", index))
+            self.journal.append_durable(JournalEntry("requeued", index))
             self._unsure.discard(index)
 
     def _there_already(self, shard: Shard) -> SpooledChunk:
@@ -257,7 +257,7 @@ class StreamSpool:
             )
         return chunk
 
-    def _remove_own_files(self, disk: Disk) -> None:
+    def _remove_own_files(self, disk: FileSystem) -> None:
         self._files.remove_rest()
         disk.unlink(self.folder / MANIFEST)
         disk.sync_folder(self.folder)

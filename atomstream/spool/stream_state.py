@@ -14,8 +14,8 @@ import google_crc32c
 from atomstream.errors import SpoolError
 from atomstream.records import ChunkState, StreamSpec
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
-from atomstream.spool.journal import Entry
-from atomstream.system.files import Disk, write_whole
+from atomstream.spool.journal import JournalEntry
+from atomstream.system.files import FileSystem, write_whole
 
 FORMAT: Final = "atomstream spool 1"
 
@@ -61,7 +61,7 @@ class StreamManifest:
             raise SpoolError(f"it lacks what a stream's description has ({error!r})") from None
 
 
-def write_manifest(disk: Disk, path: Path, manifest: StreamManifest) -> None:
+def write_manifest(disk: FileSystem, path: Path, manifest: StreamManifest) -> None:
     """Put ``stream.json`` in place, whole, so that it survives a power cut.
 
     Raises:
@@ -73,7 +73,7 @@ def write_manifest(disk: Disk, path: Path, manifest: StreamManifest) -> None:
         write_whole(disk, path, [text.encode()])
 
 
-def read_manifest(disk: Disk, path: Path) -> StreamManifest:
+def read_manifest(disk: FileSystem, path: Path) -> StreamManifest:
     """Read ``stream.json`` and check it.
 
     Raises:
@@ -102,7 +102,7 @@ _STATES: Final[tuple[str, ...]] = get_args(ChunkState)
 
 
 @dataclass(slots=True)
-class StreamHistory:
+class JournalState:
     """The sum of a stream's journal.
 
     ``states`` has every accepted chunk's index; ``digests`` and ``reasons`` where one was given; ``wishes`` is
@@ -118,14 +118,14 @@ class StreamHistory:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> StreamHistory:
+    def of(cls, entries: Iterable[JournalEntry]) -> JournalState:
         """The history that ``entries`` tell, in their order."""
         history = cls()
         for entry in entries:
             history.add(entry)
         return history
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: JournalEntry) -> None:
         """Let one more entry count."""
         if entry.kind == "claimed":
             self.manifest = entry.detail
@@ -147,13 +147,13 @@ class StreamHistory:
         found = Counter(self.states.values())
         return {state: found[state] for state in get_args(ChunkState)}
 
-    def _add_stream_event(self, entry: Entry) -> None:
+    def _add_stream_event(self, entry: JournalEntry) -> None:
         self.finalizing = entry.kind != "reopened"
         self.ended = entry.kind == "ended"
         if entry.kind != "ended":
             self.wishes = entry.detail
 
-    def _add_chunk_event(self, entry: Entry) -> None:
+    def _add_chunk_event(self, entry: JournalEntry) -> None:
         if entry.digest:
             self.digests[entry.index] = entry.digest
         if entry.kind == "accepted":

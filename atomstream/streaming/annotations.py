@@ -14,7 +14,7 @@ from atomstream.retry import retrying
 from atomstream.streaming.validation import check_capture_ms
 
 if TYPE_CHECKING:
-    from atomstream.streaming.session import Engine
+    from atomstream.streaming.session import StreamingSession
 
 ATTEMPTS: Final = 4
 
@@ -24,7 +24,12 @@ _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 async def mark(
-    engine: Engine, data_id: str, label: str, kind: str, time_ms_utc: float | None, value: float | None = None
+    engine: StreamingSession,
+    data_id: str,
+    label: str,
+    kind: str,
+    time_ms_utc: float | None,
+    value: float | None = None,
 ) -> StreamEvent:
     """Keep an event with the stream on its server; see ``AsyncRHEEDStreamer.mark``."""
     event: dict[str, Json] = {
@@ -73,7 +78,7 @@ def _checked_kind(kind: str) -> str:
 LONGEST_UNIT: Final = 32
 
 
-async def calibrate(engine: Engine, data_id: str, given: dict[str, float | str | None]) -> None:
+async def calibrate(engine: StreamingSession, data_id: str, given: dict[str, float | str | None]) -> None:
     """Replace the stream's calibration on its server; see ``AsyncRHEEDStreamer.calibrate``."""
     body = {name: _checked(name, value) for name, value in given.items() if value is not None}
     if engine.announced(data_id) is False:

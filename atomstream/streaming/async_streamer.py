@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from atomstream import config
 from atomstream.config import ClientSettings, Durability, OnFull, finite, whole
 from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
-from atomstream.pipeline.admission import Offer
-from atomstream.pipeline.frame_batcher import Shot
-from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.admission import PushRequest
+from atomstream.pipeline.frame_batcher import Frame
+from atomstream.pipeline.stream import StreamState
 from atomstream.records import ClockStatus, FrameMeta, Frames, StreamReport
 from atomstream.results import StreamEvent
 from atomstream.spool import SpoolStatus
@@ -25,12 +25,12 @@ from atomstream.streaming import validation as checks
 from atomstream.streaming.registration import InitializeRequest
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats, stats_of
-from atomstream.streaming.subscription import Follower
+from atomstream.streaming.subscription import ResultSubscription
 from atomstream.streaming.validation import items_of, split
 from atomstream.streaming.warm_up import get_ready
 
 if TYPE_CHECKING:
-    from atomstream.streaming.session import Engine
+    from atomstream.streaming.session import StreamingSession
 
 
 # What ``verbosity`` means: how much the ``atomstream`` loggers say on stderr.
@@ -110,11 +110,11 @@ class StreamerLife:
         self._settings = make_settings(**given)
         self._pid = os.getpid()
         # Here, for it brings the HTTP library: half of what an import would cost, and in a running loop a stall.
-        from atomstream.streaming.session import Engine
+        from atomstream.streaming.session import StreamingSession
 
         get_ready()
-        self._make_engine: Final = Engine
-        self._engine: Engine | None = None
+        self._make_engine: Final = StreamingSession
+        self._engine: StreamingSession | None = None
         self._closed = False
 
     # -- how it stands ------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class StreamerLife:
 
     # -- shared ------------------------------------------------------------------------------------------
 
-    async def _start(self) -> Engine:
+    async def _start(self) -> StreamingSession:
         self._check_usable()
         if self._engine is None:
             self._engine = self._make_engine(self._settings)
@@ -185,13 +185,13 @@ class StreamerLife:
         if self._closed:
             raise ClosedError("The streamer is closed; make a new one.")
 
-    def _running(self) -> Engine:
+    def _running(self) -> StreamingSession:
         self._check_usable()
         if self._engine is None:
             raise UnknownStreamError("No stream yet: call initialize() first; it returns the data_id.")
         return self._engine
 
-    def _stream(self, data_id: str) -> tuple[Engine, Stream]:
+    def _stream(self, data_id: str) -> tuple[StreamingSession, StreamState]:
         engine = self._running()
         stream = engine.pipeline.stream(data_id)
         if stream.failure is not None:
@@ -206,7 +206,7 @@ class StreamerLife:
         """
         self._open_stream(data_id)
 
-    def _open_stream(self, data_id: str) -> tuple[Engine, Stream]:
+    def _open_stream(self, data_id: str) -> tuple[StreamingSession, StreamState]:
         engine, stream = self._stream(data_id)
         if stream.ledger.sealed:
             raise StreamFinalizedError(
@@ -240,7 +240,7 @@ class StreamerResults(StreamerLife):
         """
         place = whole("after", after, 0, 1 << 53)
         engine = await self._start()
-        follower = Follower(engine.results, data_id, place, engine.announced(data_id))
+        follower = ResultSubscription(engine.results, data_id, place, engine.announced(data_id))
         async with aclosing(follower.batches()) as batches:
             async for batch in batches:
                 yield batch
@@ -482,7 +482,7 @@ class AsyncRHEEDStreamer(StreamerResults):
     def _offer(
         self, data_id: str, chunk_idx: Any, frames: Any, capture_start_ms: Any,
         frame_times_ms: Any, frame_ids: Any, angles_deg: Any, copy: bool,
-    ) -> Offer:  # fmt: skip
+    ) -> PushRequest:  # fmt: skip
         engine, stream = self._open_stream(data_id)
         index = checks.check_index(chunk_idx, stream.ledger.next_index)
         array = checks.check_chunk(frames, stream.spec)
@@ -490,7 +490,7 @@ class AsyncRHEEDStreamer(StreamerResults):
         meta = checks.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
         given = checks.check_capture_ms(capture_start_ms)
         stamp = engine.stamp(len(array) / stream.spec.fps, _first_time(given, meta))
-        return Offer(index, array, stamp, meta, copy)
+        return PushRequest(index, array, stamp, meta, copy)
 
     async def push_frame(
         self,
@@ -563,7 +563,7 @@ class AsyncRHEEDStreamer(StreamerResults):
         engine.pipeline.fillers[data_id].flush()
         stamp = engine.stamp(len(array) / stream.spec.fps, given)
         for part, part_stamp in split(array, stamp, stream.spec):
-            await engine.pipeline.intake.push(stream, Offer(None, part, part_stamp, FrameMeta()))
+            await engine.pipeline.intake.push(stream, PushRequest(None, part, part_stamp, FrameMeta()))
 
     async def flush(self, data_id: str, timeout_s: float | None = None) -> None:
         """Wait until all that was pushed so far is settled with the server.
@@ -600,10 +600,10 @@ class AsyncRHEEDStreamer(StreamerResults):
         """The one RuntimeWarning about missing chunks, from the caller's frame."""
         self._running().endings[data_id].warn_once(report, stacklevel + 1)
 
-    def _shot(self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any) -> Shot:
+    def _shot(self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any) -> Frame:
         engine, stream = self._open_stream(data_id)
         given = checks.check_capture_ms(capture_ms, "capture_ms_utc")
-        return Shot(
+        return Frame(
             frame=checks.check_frame(frame, stream.spec),
             capture_ms=given,
             frame_id=None if frame_id is None else checks.check_frame_id(frame_id),

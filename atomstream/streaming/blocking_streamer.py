@@ -17,7 +17,7 @@ from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.results import StreamEvent
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, StreamerResults
-from atomstream.streaming.portal import SLICE_S, Portal, completed, result_of
+from atomstream.streaming.portal import SLICE_S, LoopThread, completed, result_of
 from atomstream.streaming.registration import InitializeRequest
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats
@@ -126,7 +126,7 @@ class RHEEDStreamer(BlockingResults):
             **settings,
         )
         self._pid = os.getpid()
-        self._portal = Portal()
+        self._portal = LoopThread()
         self._closing = threading.Lock()
         _live.add(self)
         self._call(self._streamer.__aenter__)

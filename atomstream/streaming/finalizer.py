@@ -24,11 +24,11 @@ from atomstream.errors import (
     StreamGoneError,
 )
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.stream import StreamState
 from atomstream.records import StreamReport
 from atomstream.retry import delay_s
 from atomstream.service.api import ServiceApi
-from atomstream.spool import Entry, StreamSpool
+from atomstream.spool import JournalEntry, StreamSpool
 
 log = logging.getLogger("atomstream.finalize")
 
@@ -36,10 +36,10 @@ DEFAULT_DRAIN_S: Final = 600.0
 WARN_EVERY_S: Final = 10.0
 
 
-class Ending:
+class Finalizer:
     """One stream's end; made at the first ``finalize``."""
 
-    def __init__(self, pipeline: Pipeline, api: ServiceApi, stream: Stream) -> None:
+    def __init__(self, pipeline: Pipeline, api: ServiceApi, stream: StreamState) -> None:
         self._pipeline = pipeline
         self._api = api
         self._stream = stream
@@ -94,7 +94,7 @@ class Ending:
 
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
-        await self._journal(lambda spool: spool.journal.append_durable(Entry("finalizing")))
+        await self._journal(lambda spool: spool.journal.append_durable(JournalEntry("finalizing")))
         await wait_for(self._pipeline, stream, lambda: ledger.pending == 0 and not stream.asking)
         if stream.failure is None:
             await self._send_end()
@@ -166,13 +166,13 @@ class Ending:
 
 def _ended(spool: StreamSpool) -> None:
     try:
-        spool.journal.append_durable(Entry("ended"))
+        spool.journal.append_durable(JournalEntry("ended"))
         spool.remove_if_done()
     finally:
         spool.close()
 
 
-async def wait_for(pipeline: Pipeline, stream: Stream, condition: Callable[[], bool]) -> None:
+async def wait_for(pipeline: Pipeline, stream: StreamState, condition: Callable[[], bool]) -> None:
     """Wait for ``condition`` of the stream's ledger, or for a failure that makes waiting pointless.
 
     Raises:
@@ -196,7 +196,7 @@ async def bounded(
         raise on_timeout() from None
 
 
-def drain_timeout(stream: Stream, what: str, cause: str) -> DrainTimeoutError:
+def drain_timeout(stream: StreamState, what: str, cause: str) -> DrainTimeoutError:
     """The error for a wait that ran out, with the report as it is now."""
     report = stream.ledger.report()
     return DrainTimeoutError(
@@ -207,7 +207,7 @@ def drain_timeout(stream: Stream, what: str, cause: str) -> DrainTimeoutError:
     )
 
 
-def _loss_sentence(stream: Stream, report: StreamReport) -> str:
+def _loss_sentence(stream: StreamState, report: StreamReport) -> str:
     named = "; ".join(f"{index} ({reason})" for index, reason in report["lost"][:5])
     more = f" and {len(report['lost']) - 5} more" if len(report["lost"]) > 5 else ""
     return (

@@ -24,7 +24,7 @@ CANCEL_S: Final = 0.4
 """How long a cancelled call may take to come back: Ctrl-C returns within half a second (promise P22)."""
 
 
-class Portal:
+class LoopThread:
     """A loop of its own for blocking callers, from any number of threads."""
 
     def __init__(self) -> None:

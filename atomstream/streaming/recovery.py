@@ -18,16 +18,16 @@ import anyio
 from atomstream.errors import RejectedError, SpoolError, SpoolLockedError
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.spool_writer import AGAIN_S
-from atomstream.pipeline.stream import Stream
-from atomstream.pipeline.upload import Parcel
+from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.upload import Upload
 from atomstream.retry import retrying
 from atomstream.service.api import ServiceApi
-from atomstream.spool import Aside, DiskRefused, Finding, Spool, SpooledChunk, StreamSpool, scrub
+from atomstream.spool import DiskRefused, Quarantined, Spool, SpooledChunk, StreamSpool, VerifyResult, scrub
 
 log = logging.getLogger("atomstream.spool")
 
 
-class Recovery:
+class SpoolRecovery:
     """Opens streams of the spool in the pipeline; all disk work is done in the depot's thread.
 
     ``end(stream)`` is called for a recovered stream that was being finalized, ``resolve(stream, indices)`` for
@@ -35,8 +35,8 @@ class Recovery:
     """
 
     def __init__(
-        self, pipeline: Pipeline, spool: Spool, endpoint: str, end: Callable[[Stream], None],
-        resolve: Callable[[Stream, list[int]], None],
+        self, pipeline: Pipeline, spool: Spool, endpoint: str, end: Callable[[StreamState], None],
+        resolve: Callable[[StreamState, list[int]], None],
     ) -> None:  # fmt: skip
         self._pipeline = pipeline
         self._spool = spool
@@ -76,7 +76,7 @@ class Recovery:
             spool.close()
         return None
 
-    async def open(self, data_id: str) -> Stream:
+    async def open(self, data_id: str) -> StreamState:
         """Take over one stream, finished or not, to go on with it.
 
         Raises:
@@ -85,7 +85,7 @@ class Recovery:
         spool = await self._pipeline.depot.run(lambda: self._spool.open_existing(self._endpoint, data_id))
         return await self.take_over(spool)
 
-    async def take_over(self, spool: StreamSpool) -> Stream:
+    async def take_over(self, spool: StreamSpool) -> StreamState:
         """Put the records of an opened folder on their way, each as soon as it has been checked."""
         stream = self._pipeline.recover(spool)
         log.warning(
@@ -102,25 +102,29 @@ class Recovery:
         return stream
 
     def _check_on(
-        self, stream: Stream, spool: StreamSpool, findings: Iterator[Finding | None], in_s: float = 0.0
+        self,
+        stream: StreamState,
+        spool: StreamSpool,
+        findings: Iterator[VerifyResult | None],
+        in_s: float = 0.0,
     ) -> None:
         # One window a job, queued behind all that waits: a live chunk has the disk after at most a window.
         self._pipeline.depot.submit_later(lambda: self._step(stream, spool, findings), in_s)
 
-    def _step(self, stream: Stream, spool: StreamSpool, findings: Iterator[Finding | None]) -> None:
+    def _step(self, stream: StreamState, spool: StreamSpool, findings: Iterator[VerifyResult | None]) -> None:
         if self._pipeline.failure is not None:
             return  # closed: what was not checked stays on disk as it is
         try:
             finding = next(findings)
         except StopIteration:
             return
-        if isinstance(finding, Aside):
+        if isinstance(finding, Quarantined):
             stream.ledger.settle(finding.index, "quarantined", finding.reason)
         elif isinstance(finding, SpooledChunk):
             self._hand_on(stream, self._parcel(stream, spool, finding))
         self._check_on(stream, spool, findings, AGAIN_S if isinstance(finding, DiskRefused) else 0.0)
 
-    def _hand_on(self, stream: Stream, parcel: Parcel) -> None:
+    def _hand_on(self, stream: StreamState, parcel: Upload) -> None:
         def offer() -> None:
             if not stream.ledger.is_settled(parcel.index):  # purged for its age meanwhile
                 self._pipeline.deliver_recovered([parcel])
@@ -128,9 +132,9 @@ class Recovery:
         with suppress(RuntimeError):  # the loop was closed: the next process delivers it
             self._loop.call_soon_threadsafe(offer)
 
-    def _parcel(self, stream: Stream, spool: StreamSpool, chunk: SpooledChunk) -> Parcel:
+    def _parcel(self, stream: StreamState, spool: StreamSpool, chunk: SpooledChunk) -> Upload:
         head = chunk.head
-        return Parcel(
+        return Upload(
             spec=stream.spec,
             index=chunk.index,
             dims=head.dims,
@@ -154,10 +158,12 @@ PATIENCE_S: Final = 2.0
 """For the answer, at ``resume``: some attempts, while a server that starts beside its client comes up."""
 
 
-class Question:
+class ServerReconciliation:
     """Which chunks of one stream the server has; ``missing`` were accepted before and are not on disk."""
 
-    def __init__(self, pipeline: Pipeline, api: ServiceApi, stream: Stream, missing: Sequence[int]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, api: ServiceApi, stream: StreamState, missing: Sequence[int]
+    ) -> None:
         self._pipeline = pipeline
         self._api = api
         self._stream = stream

@@ -23,7 +23,7 @@ from atomstream.errors import AtomstreamError, ConfigError, LinkError, NotFoundE
 from atomstream.records import StreamSpec
 from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
-from atomstream.service.payloads import Named, NewStream
+from atomstream.service.payloads import NamedItem, NewStreamBody
 
 # What ``initialize`` is given, checked before anything is sent.
 
@@ -45,14 +45,14 @@ class InitializeRequest:
     tags: Iterable[str | UUID] | None = None
     azimuth: str | None = None
 
-    def checked(self) -> CheckedRequest:
+    def checked(self) -> StreamRequest:
         """The same, each with its one type.
 
         Raises:
             TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
         """
         rpm = finite("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
-        checked = CheckedRequest(
+        checked = StreamRequest(
             fps=_fps(self.fps),
             rpm=rpm,
             chunk_size=_chunk_size(self.chunk_size),
@@ -82,7 +82,7 @@ class InitializeRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckedRequest:
+class StreamRequest:
     """Arguments that can be meant: ``fps`` in 1/s, ``rpm`` in 1/min, ``chunk_size`` in frames."""
 
     fps: float
@@ -163,7 +163,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNOR
 _TAKEN: Final = frozenset({400, 409})
 
 
-class Patiently(Protocol):
+class RetryingCall(Protocol):
     """Makes a call, again where that can help."""
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -171,7 +171,7 @@ class Patiently(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedName:
     """Something asked for: found (its id), or to be created when :meth:`settle` is awaited."""
 
     found: str | None
@@ -182,7 +182,7 @@ class Resolved:
         return self.found if self.found is not None else await self.create()
 
 
-async def resolve_sample(api: ServiceApi, wanted: str | None, patiently: Patiently) -> Resolved | None:
+async def resolve_sample(api: ServiceApi, wanted: str | None, patiently: RetryingCall) -> ResolvedName | None:
     """Look the physical sample up.
 
     Raises:
@@ -192,10 +192,10 @@ async def resolve_sample(api: ServiceApi, wanted: str | None, patiently: Patient
         return None
     known = await patiently(api.list_samples)
     name = wanted.strip()
-    return Resolved(_find("physical sample", wanted, known), lambda: _create_sample(api, name, patiently))
+    return ResolvedName(_find("physical sample", wanted, known), lambda: _create_sample(api, name, patiently))
 
 
-async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: Patiently) -> list[Resolved]:
+async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: RetryingCall) -> list[ResolvedName]:
     """Look the tags up, each once, in the order given.
 
     Raises:
@@ -209,8 +209,10 @@ async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: Patien
     return [_resolved_tag(api, tag, known, patiently) for tag in tags]
 
 
-def _resolved_tag(api: ServiceApi, tag: str, known: Iterable[Named], patiently: Patiently) -> Resolved:
-    return Resolved(_find("tag", tag, known), lambda: _create_tag(api, tag.strip(), patiently))
+def _resolved_tag(
+    api: ServiceApi, tag: str, known: Iterable[NamedItem], patiently: RetryingCall
+) -> ResolvedName:
+    return ResolvedName(_find("tag", tag, known), lambda: _create_tag(api, tag.strip(), patiently))
 
 
 def folded(name: str) -> str:
@@ -219,14 +221,14 @@ def folded(name: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name.strip()).casefold())
 
 
-def match(name: str, known: Iterable[Named]) -> str | None:
+def match(name: str, known: Iterable[NamedItem]) -> str | None:
     """The id of what is called ``name``; of several, the one that is spelled the same, else the first."""
     alike = [item for item in known if folded(item.name) == folded(name)]
     same = [item for item in alike if item.name == name]
     return next((item.id for item in same + alike), None)
 
 
-def _find(kind: str, wanted: str, known: Iterable[Named]) -> str | None:
+def _find(kind: str, wanted: str, known: Iterable[NamedItem]) -> str | None:
     text = wanted.strip()
     if not _UUID.fullmatch(text):
         return match(wanted, known)
@@ -239,7 +241,7 @@ def _find(kind: str, wanted: str, known: Iterable[Named]) -> str | None:
     )
 
 
-async def _create_sample(api: ServiceApi, name: str, patiently: Patiently) -> str:
+async def _create_sample(api: ServiceApi, name: str, patiently: RetryingCall) -> str:
     try:
         return await patiently(lambda: api.create_sample(name))
     except RejectedError as error:
@@ -252,7 +254,7 @@ def _existing_id(detail: Any) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-async def _create_tag(api: ServiceApi, name: str, patiently: Patiently) -> str:
+async def _create_tag(api: ServiceApi, name: str, patiently: RetryingCall) -> str:
     try:
         return await patiently(lambda: api.create_tag(name))
     except RejectedError as error:
@@ -260,7 +262,10 @@ async def _create_tag(api: ServiceApi, name: str, patiently: Patiently) -> str:
 
 
 async def _created_by_another(
-    error: RejectedError, name: str, listing: Callable[[], Awaitable[list[Named]]], patiently: Patiently
+    error: RejectedError,
+    name: str,
+    listing: Callable[[], Awaitable[list[NamedItem]]],
+    patiently: RetryingCall,
 ) -> str:
     """Its id where ``error`` only says that ``name`` is taken by now; else ``error`` is raised."""
     found = match(name, await patiently(listing)) if error.status in _TAKEN else None
@@ -278,7 +283,7 @@ PATIENCE_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Registered:
+class StreamRegistration:
     """A stream as the server knows it."""
 
     spec: StreamSpec
@@ -292,7 +297,7 @@ async def register(
     request: InitializeRequest,
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> Registered:
+) -> StreamRegistration:
     """Check ``request``, resolve its sample and tags, create the stream and link it.
 
     Raises:
@@ -309,14 +314,14 @@ class _Registration:
     """One run of :func:`register`."""
 
     def __init__(
-        self, api: ServiceApi, request: CheckedRequest, sleep: Callable[[float], Awaitable[None]]
+        self, api: ServiceApi, request: StreamRequest, sleep: Callable[[float], Awaitable[None]]
     ) -> None:
         self._api = api
         self._request = request
         self._sleep = sleep
         self._began = time.monotonic()
 
-    async def run(self) -> Registered:
+    async def run(self) -> StreamRegistration:
         request = self._request
         sample = await resolve_sample(self._api, request.sample, self._patiently)
         tags = await resolve_tags(self._api, request.tags, self._patiently)
@@ -324,11 +329,11 @@ class _Registration:
         tag_ids = tuple(dict.fromkeys([await tag.settle() for tag in tags]))
         spec = await self._create()
         await self._link(spec.data_id, sample_id, tag_ids)
-        return Registered(spec, sample_id, tag_ids, request.project_id)
+        return StreamRegistration(spec, sample_id, tag_ids, request.project_id)
 
     async def _create(self) -> StreamSpec:
         request = self._request
-        new = NewStream(request.name, request.fps, request.rpm, request.project_id, request.azimuth)
+        new = NewStreamBody(request.name, request.fps, request.rpm, request.project_id, request.azimuth)
         created = await self._patiently(
             lambda: self._api.create_stream(new), may_repeat=certainly_not_received
         )

@@ -24,19 +24,19 @@ from atomstream.errors import (
 )
 from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import Stream
-from atomstream.pipeline.upload import Parcel
-from atomstream.records import ClockStatus, Receipt, Stamp, StreamReport, StreamSpec
+from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.upload import Upload
+from atomstream.records import ClockStatus, Receipt, StreamReport, StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
 from atomstream.service.results_api import ResultsApi
 from atomstream.spool import Spool, SpoolStatus, StreamSpool
-from atomstream.streaming.finalizer import Ending, bounded, drain_timeout, wait_for
-from atomstream.streaming.recovery import Question, Recovery
+from atomstream.streaming.finalizer import Finalizer, bounded, drain_timeout, wait_for
+from atomstream.streaming.recovery import ServerReconciliation, SpoolRecovery
 from atomstream.streaming.registration import InitializeRequest, register
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import no_spool_status, watch_forecast
-from atomstream.streaming.subscription import NEWEST, Follower, Newest
+from atomstream.streaming.subscription import NEWEST, LatestResult, ResultSubscription
 from atomstream.streaming.warm_up import get_loop_ready
 
 # Background tasks of a streamer: started anywhere, ended together, never silent when they fail.
@@ -44,7 +44,7 @@ from atomstream.streaming.warm_up import get_loop_ready
 log = logging.getLogger("atomstream")
 
 
-class Background:
+class TaskSupervisor:
     """A set of tasks that nobody awaits; one that fails is logged, for none of them carries frames."""
 
     def __init__(self) -> None:
@@ -73,13 +73,13 @@ class Background:
 # Delivers one parcel over the service: a fresh URL, the body, the server's word. One attempt.
 
 
-class ServiceCourier:
-    """The pipeline's :class:`~atomstream.pipeline.upload.Courier` over HTTP."""
+class ServiceUploader:
+    """The pipeline's :class:`~atomstream.pipeline.upload.UploadTransport` over HTTP."""
 
     def __init__(self, api: ServiceApi) -> None:
         self._api = api
 
-    async def deliver(self, parcel: Parcel) -> Receipt:
+    async def deliver(self, parcel: Upload) -> Receipt:
         """Upload ``parcel``.
 
         Raises:
@@ -128,7 +128,7 @@ async def _expired(pipeline: Pipeline, spool: StreamSpool, retention_s: float) -
         return []
 
 
-class Engine:
+class StreamingSession:
     """The running parts; construct it inside the loop, then await :meth:`started`."""
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -142,15 +142,15 @@ class Engine:
             connections=0,  # the uploader bounds them: a slot must not wait for a hung one's connection
         )
         self._clock = ReferenceClock(self._api)
-        self.pipeline = Pipeline(settings, ServiceCourier(self._api))
-        self.endings: dict[str, Ending] = {}
+        self.pipeline = Pipeline(settings, ServiceUploader(self._api))
+        self.endings: dict[str, Finalizer] = {}
         self._told: set[str] = set()
         self._spool: Spool | None = None
-        self._recovery: Recovery | None = None
+        self._recovery: SpoolRecovery | None = None
         self._recovered = asyncio.Event()
-        self._background = Background()
-        self._newest: dict[str, Newest] = {}
-        self._questions: dict[str, Question] = {}
+        self._background = TaskSupervisor()
+        self._newest: dict[str, LatestResult] = {}
+        self._questions: dict[str, ServerReconciliation] = {}
         self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
 
     async def started(self) -> None:
@@ -166,7 +166,7 @@ class Engine:
         except SpoolError as error:
             log.warning("%s Frames are kept in memory only.", error)
         else:
-            self._recovery = Recovery(
+            self._recovery = SpoolRecovery(
                 self.pipeline, self._spool, settings.endpoint, self._end_recovered, self._resolve
             )
             self._background.start(self._recover(self._recovery), "recovery")
@@ -174,7 +174,7 @@ class Engine:
                 self._background.start(watch_age(self.pipeline, settings.spool_retention_s), "retention")
         self._background.start(watch_forecast(self.pipeline, self._spool), "forecast")
 
-    async def _recover(self, recovery: Recovery) -> None:
+    async def _recover(self, recovery: SpoolRecovery) -> None:
         try:
             await recovery.run()
         finally:
@@ -182,7 +182,7 @@ class Engine:
         for stream in [stream for stream in self.pipeline.streams.values() if stream.recovered]:
             self._background.start(self._let_go_when_settled(stream), "recovered stream")
 
-    async def _let_go_when_settled(self, stream: Stream) -> None:
+    async def _let_go_when_settled(self, stream: StreamState) -> None:
         data_id = stream.spec.data_id
         if data_id in self.endings:
             await self.endings[data_id].over()
@@ -191,11 +191,11 @@ class Engine:
             log.warning("Stream %s: %s", data_id, _what_became(stream.ledger))
             self.pipeline.let_go(stream)
 
-    def _end_recovered(self, stream: Stream) -> None:
-        self.endings[stream.spec.data_id] = Ending(self.pipeline, self._api, stream)
+    def _end_recovered(self, stream: StreamState) -> None:
+        self.endings[stream.spec.data_id] = Finalizer(self.pipeline, self._api, stream)
 
-    def _resolve(self, stream: Stream, missing: list[int]) -> None:
-        question = Question(self.pipeline, self._api, stream, missing)
+    def _resolve(self, stream: StreamState, missing: list[int]) -> None:
+        question = ServerReconciliation(self.pipeline, self._api, stream, missing)
         self._questions[stream.spec.data_id] = question
         self._background.start(question.run(), "recovered chunks")
 
@@ -238,7 +238,7 @@ class Engine:
             await self._questions[data_id].wait()
         return stream.ledger.next_index
 
-    async def _open_left(self, data_id: str) -> Stream:
+    async def _open_left(self, data_id: str) -> StreamState:
         if self._recovery is None:
             raise UnknownStreamError(f"There is no spool to resume stream {data_id} from.", data_id=data_id)
         try:
@@ -248,12 +248,12 @@ class Engine:
                 f"Stream {data_id} can't be resumed: {error}", data_id=data_id
             ) from error
 
-    def stamp(self, duration_s: float, given_ms: float | None) -> Stamp:
+    def stamp(self, duration_s: float, given_ms: float | None) -> Timestamp:
         """``given_ms`` as it is; else now minus ``duration_s``, corrected by what is known of the clock."""
         if given_ms is not None:
-            return Stamp(given_ms)
+            return Timestamp(given_ms)
         now, offset, uncertainty = self._clock.now_ms()
-        return Stamp(now - 1000.0 * duration_s, offset, uncertainty)
+        return Timestamp(now - 1000.0 * duration_s, offset, uncertainty)
 
     # -- results ------------------------------------------------------------------------------------------
 
@@ -271,19 +271,21 @@ class Engine:
         """The newest batch so far; follows the stream from the first call on."""
         newest = self._newest.get(data_id)
         if newest is None or (newest.batch is None and not newest.running):
-            newest = Newest(Follower(self.results, data_id, NEWEST, self.announced(data_id)), data_id)
+            newest = LatestResult(
+                ResultSubscription(self.results, data_id, NEWEST, self.announced(data_id)), data_id
+            )
             self._newest[data_id] = newest
             self._background.start(newest.run(), f"newest result of {data_id}")
         return newest.batch
 
-    def told(self, stream: Stream) -> StreamGoneError:
+    def told(self, stream: StreamState) -> StreamGoneError:
         """The stream's failure, remembered as told to a caller."""
         if stream.failure is None:
             raise AssertionError("the stream has not failed")
         self._told.add(stream.spec.data_id)
         return stream.failure
 
-    async def flush(self, stream: Stream, timeout_s: float | None) -> None:
+    async def flush(self, stream: StreamState, timeout_s: float | None) -> None:
         """Settle everything accepted before this call."""
         self.check_loop()
         self.pipeline.fillers[stream.spec.data_id].flush()
@@ -293,19 +295,19 @@ class Engine:
         if stream.failure is not None:
             raise self.told(stream)
 
-    def _flush_timeout(self, stream: Stream, timeout_s: float | None) -> Exception:
+    def _flush_timeout(self, stream: StreamState, timeout_s: float | None) -> Exception:
         standing = self.pipeline.uploader.standing_still(stream.spec.data_id)
         cause = f"{stream.ledger.pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
         return drain_timeout(stream, f"flush waited {timeout_s} s", cause)
 
-    async def finalize(self, stream: Stream, timeout_s: float | None) -> StreamReport:
+    async def finalize(self, stream: StreamState, timeout_s: float | None) -> StreamReport:
         """Seal, drain, end, report."""
         self.check_loop()
         data_id = stream.spec.data_id
         if data_id not in self.endings:
             self.pipeline.fillers[data_id].seal()
             stream.ledger.seal()
-            self.endings[data_id] = Ending(self.pipeline, self._api, stream)
+            self.endings[data_id] = Finalizer(self.pipeline, self._api, stream)
         report = await self.endings[data_id].wait(timeout_s)
         if stream.failure is not None and data_id not in self._told:
             raise self.told(stream)
@@ -351,7 +353,7 @@ class Engine:
         for stream in streams:
             _warn_of_rest(stream, drain_s)
 
-    async def _safe(self, stream: Stream) -> None:
+    async def _safe(self, stream: StreamState) -> None:
         if stream.spool is not None:
             # Whatever failed elsewhere: the disk may still take what is in memory.
             await stream.ledger.pulse.until(lambda: stream.ledger.unsafe == 0)
@@ -388,7 +390,7 @@ def _spool(settings: ClientSettings) -> Spool:
     )
 
 
-def _warn_of_rest(stream: Stream, drain_s: float) -> None:
+def _warn_of_rest(stream: StreamState, drain_s: float) -> None:
     ledger, data_id = stream.ledger, stream.spec.data_id
     if ledger.unsafe:
         warnings.warn(

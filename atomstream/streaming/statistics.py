@@ -12,8 +12,8 @@ from atomstream.config import ClientSettings, OnFull
 from atomstream.errors import SpoolError
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.rate_meter import Rates
-from atomstream.pipeline.stream import Stream
-from atomstream.spool import Spool, SpoolStatus, StreamHistory, counts_of
+from atomstream.pipeline.stream import StreamState
+from atomstream.spool import JournalState, Spool, SpoolStatus, counts_of
 
 
 class StreamStats(TypedDict):
@@ -68,7 +68,7 @@ def no_spool_status(folder: Path) -> SpoolStatus:
         "max_bytes": 0,
         "min_free_bytes": 0,
         "free_bytes": 0,
-        **counts_of(StreamHistory()),
+        **counts_of(JournalState()),
         "streams": [],
     }
 
@@ -98,7 +98,7 @@ def stats_of(settings: ClientSettings, pipeline: Pipeline | None) -> StreamerSta
     )
 
 
-def _stream_stats(pipeline: Pipeline, stream: Stream) -> StreamStats:
+def _stream_stats(pipeline: Pipeline, stream: StreamState) -> StreamStats:
     report, ledger = stream.ledger.counts(), stream.ledger
     name = stream.spec.data_id
     return StreamStats(
@@ -169,25 +169,25 @@ async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
             await asyncio.sleep(REPEAT_S)
 
 
-async def _room(pipeline: Pipeline, spool: Spool | None) -> Room:
+async def _room(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
     memory = max(0, pipeline.gate.limit - pipeline.gate.used)
     if spool is None or pipeline.keeper.unkept:
-        return Room(memory, None)
+        return FreeSpace(memory, None)
     try:
-        return Room(memory, await pipeline.depot.run(spool.room_bytes))
+        return FreeSpace(memory, await pipeline.depot.run(spool.room_bytes))
     except SpoolError:
-        return Room(memory, None)
+        return FreeSpace(memory, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class FreeSpace:
     """Bytes that still fit in memory, and on disk (None: the disk takes nothing)."""
 
     memory: int
     disk: int | None
 
 
-def forecast(rates: Rates, room: Room, on_full: OnFull = "wait") -> str:
+def forecast(rates: Rates, room: FreeSpace, on_full: OnFull = "wait") -> str:
     """What happens and what can be done, where memory or disk will be full within the day; else empty."""
     place = "memory" if room.disk is None else "the disk"
     left_s = rates.full_in_s(room.memory if room.disk is None else room.disk)

@@ -48,7 +48,7 @@ _LACK_UNKNOWN: Final = "the server's page of the stream says why."
 Sleep = Callable[[float], Awaitable[None]]
 
 
-class Follower:
+class ResultSubscription:
     """One reader's place in one stream's results. ``announced`` None: it is not known whose server it is."""
 
     def __init__(
@@ -236,10 +236,10 @@ NEWEST = -1
 """Where a feed begins for whoever wants its newest batch only."""
 
 
-class Newest:
+class LatestResult:
     """Follows one stream; ``batch`` is the newest, None before the first."""
 
-    def __init__(self, follower: Follower, data_id: str) -> None:
+    def __init__(self, follower: ResultSubscription, data_id: str) -> None:
         self.batch: ResultBatch | None = None
         self.running = True
         self._follower = follower

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_INDEX_JUMP, MAX_SHARD_BYTES, finite, whole
 from atomstream.errors import ConfigError
-from atomstream.records import FrameMeta, Frames, Stamp, StreamSpec
+from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
 _EARLIEST_MS = 0.0
 
@@ -216,7 +216,7 @@ async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def split(array: Frames, stamp: Stamp, spec: StreamSpec) -> Iterator[tuple[Frames, Stamp]]:
+def split(array: Frames, stamp: Timestamp, spec: StreamSpec) -> Iterator[tuple[Frames, Timestamp]]:
     """Cut (N, H, W) into chunks of at most ``chunk_size``, each with the stamp of its first frame."""
     for start in range(0, len(array), spec.chunk_size):
         later = replace(stamp, start_ms=stamp.start_ms + 1000.0 * start / spec.fps)

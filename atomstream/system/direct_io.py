@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.records import Piece
-from atomstream.system.scheduling import STEP_BYTES, Turns
+from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 WINDOW_BYTES: Final = STEP_BYTES
 ALIGNMENT: Final = 4096
@@ -51,7 +51,7 @@ class DirectWriter:
     def _write_windows(self, fd: int, pieces: Sequence[Piece]) -> int:
         if self._window is None:
             self._window = _aligned(WINDOW_BYTES)
-        written, turns = 0, Turns()
+        written, turns = 0, CoopYield()
         for filled in _fill(self._window, pieces):
             turns.offer()
             wanted = filled // ALIGNMENT * ALIGNMENT

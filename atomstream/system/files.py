@@ -1,6 +1,6 @@
 """The few things that the spool does to a disk, in one place, each with its twin on every system.
 
-Everything durable goes through a :class:`Disk`: so a test can make the n-th of them fail, or keep a log and
+Everything durable goes through a :class:`FileSystem`: so a test can make the n-th of them fail, or keep a log and
 play a power cut. Its methods raise OSError; :func:`disk_errors` turns that into the sentence for people.
 """
 
@@ -22,7 +22,7 @@ from typing import Final
 
 from atomstream.records import Piece
 from atomstream.system.direct_io import DirectWriter
-from atomstream.system.scheduling import STEP_BYTES, Turns, cut
+from atomstream.system.scheduling import STEP_BYTES, CoopYield, cut
 
 TEMP_SUFFIX: Final = ".tmp"
 
@@ -40,7 +40,7 @@ _RENAME_TRIES: Final = 20
 _RENAME_PAUSE_S: Final = 0.01
 
 
-class Disk:
+class FileSystem:
     """The real disk. All paths are files or folders of the spool; descriptors are the caller's to close."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class Disk:
         if nbytes < _NOTABLE or sys.platform == "win32" or not hasattr(os, "posix_fallocate"):
             return
         try:
-            turns = Turns()
+            turns = CoopYield()
             for at in range(0, nbytes, STEP_BYTES):  # in memory it means to clear as many
                 turns.offer()
                 os.posix_fallocate(fd, at, min(STEP_BYTES, nbytes - at))
@@ -92,7 +92,7 @@ class Disk:
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
         """Write all pieces, one after the other, without joining them; large ones past the page cache."""
-        rest, turns = _after(pieces, self._direct.write(fd, pieces)), Turns()
+        rest, turns = _after(pieces, self._direct.write(fd, pieces)), CoopYield()
         for batch in _batches(rest):
             turns.offer()
             _write_rest(fd, batch)
@@ -214,7 +214,7 @@ def _write_rest(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_whole(disk: Disk, target: Path, pieces: Sequence[Piece], *, over: Path | None = None) -> None:
+def write_whole(disk: FileSystem, target: Path, pieces: Sequence[Piece], *, over: Path | None = None) -> None:
     """Put a file in place whole or not at all, so that it survives a power cut once this returns.
 
     Written beside it under a temporary name, or over the file ``over`` of such a name, synced, renamed, the folder
@@ -240,7 +240,7 @@ def temporary_of(target: Path) -> Path:
     return target.with_name(target.name + TEMP_SUFFIX)
 
 
-def _write_new(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+def _write_new(disk: FileSystem, path: Path, pieces: Sequence[Piece]) -> None:
     fd = disk.create(path)
     try:
         disk.reserve(fd, _nbytes(pieces))
@@ -250,7 +250,7 @@ def _write_new(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
         disk.close(fd)
 
 
-def _write_over(disk: Disk, path: Path, pieces: Sequence[Piece]) -> None:
+def _write_over(disk: FileSystem, path: Path, pieces: Sequence[Piece]) -> None:
     fd = disk.reopen(path)
     try:
         disk.write(fd, pieces)

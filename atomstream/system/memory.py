@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.system.scheduling import STEP_BYTES, Turns
+from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 _PAGE: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
@@ -59,7 +59,7 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
     Releases the GIL. Others may write to the buffer meanwhile.
     """
     start, end = _pages(buffer)
-    turns, at = Turns(), start
+    turns, at = CoopYield(), start
     while at < end:
         turns.offer()
         # Up to a huge page's end, which is cleared at one go.

@@ -35,7 +35,7 @@ def yield_core() -> None:
         os.sched_yield()
 
 
-class Turns:
+class CoopYield:
     """Yields the core between the steps of one piece of work, at most once a millisecond."""
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ def compute_in_batches() -> None:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-class Core:
+class CoreAffinity:
     """The core of the calling thread, the ``number``-th (from 0) of ``threads``, where there are as many cores.
 
     Kept while there is no end of work: the rest of a pipeline wakes and sleeps a thousand times a second, and a

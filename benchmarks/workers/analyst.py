@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from atomstream.records import Chunk, Stamp
-from atomstream.server.live.worker import Session
+from atomstream.records import Chunk, Timestamp
+from atomstream.server.live.worker import AnalyzerSession
 from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
 
@@ -20,7 +20,7 @@ LOOPED_S = 10.0
 def main() -> None:
     job = json.loads(sys.argv[1])
     shards, fps, chunk = encoded(job), job["fps"], job["chunk"]
-    session = Session({"fps": fps, "rpm": job["rpm"], "chunk_size": chunk})
+    session = AnalyzerSession({"fps": fps, "rpm": job["rpm"], "chunk_size": chunk})
     spent = {"decode_s": 0.0, "analyse_s": 0.0}
     chunks = max(1, round(job["seconds"] * fps / chunk))
     for index in range(chunks):
@@ -40,7 +40,7 @@ def encoded(job: dict[str, float]) -> list[tuple[bytes, tuple[int, int, int]]]:
     chunk, count = int(job["chunk"]), max(1, round(LOOPED_S * job["fps"] / job["chunk"]))
     spec = GrowthSpec(int(job["height"]), int(job["width"]), job["fps"], rpm=job["rpm"], tau_ml=1e6)
     made = (
-        ShardEncoder().encode(Chunk("", 0, frames, Stamp(0.0)))
+        ShardEncoder().encode(Chunk("", 0, frames, Timestamp(0.0)))
         for frames in Simulator(spec).chunks(chunk, chunk * count)
     )
     return [(b"".join(shard.pieces), shard.dims) for shard in made]

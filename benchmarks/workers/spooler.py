@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from atomstream import RHEEDStreamer
-from atomstream.records import Chunk, FrameMeta, Stamp
+from atomstream.records import Chunk, FrameMeta, Timestamp
 from atomstream.shard import ShardEncoder
 
 WARM_UP = 2
@@ -88,7 +88,7 @@ def durable(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
 
 def bare(encoder: ShardEncoder, folder: Path, k: int, source: np.ndarray) -> None:
     """Encode, write, fdatasync; no name, no folder, no checksum of ours."""
-    shard = encoder.encode(Chunk("bare", k, source, Stamp(0.0), FrameMeta()))
+    shard = encoder.encode(Chunk("bare", k, source, Timestamp(0.0), FrameMeta()))
     path = folder / f"bare-{k}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     for piece in shard.pieces:

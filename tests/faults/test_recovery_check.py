@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.spool import Finding, StreamSpool, scrub
+from atomstream.spool import StreamSpool, VerifyResult, scrub
 from atomstream.streaming import recovery
 from tests.faults.fault_damage import flip
 from tests.faults.fault_helpers import FPS, Film
@@ -110,7 +110,7 @@ async def test_a_close_in_the_middle_of_the_check_loses_nothing(
     assert (report["chunks_uploaded"], report["lost"]) == (COUNT, [])
 
 
-def first_then_never(spool: StreamSpool) -> Iterator[Finding | None]:
+def first_then_never(spool: StreamSpool) -> Iterator[VerifyResult | None]:
     """The check as it is up to its first finding; then a record that has no end."""
     for finding in scrub(spool):
         yield finding

@@ -11,7 +11,7 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer, retry
 from atomstream.records import StreamReport
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 from tests.faults.fault_helpers import FPS, Film
 from tests.live_server import LiveServer, Serve
 
@@ -23,15 +23,15 @@ async def reported(
     server: LiveServer, spool: Path, monkeypatch: pytest.MonkeyPatch, record: str, failures: int
 ) -> StreamReport:
     """A stream's report whose chunks were read back from a disk that fails to open ``record`` so often."""
-    left, open_read = [failures], Disk.open_read
+    left, open_read = [failures], FileSystem.open_read
 
-    def failing(disk: Disk, path: Path) -> io.FileIO:
+    def failing(disk: FileSystem, path: Path) -> io.FileIO:
         if path.name == record and left[0]:
             left[0] -= 1
             raise OSError(errno.EIO, "Input/output error")
         return open_read(disk, path)
 
-    monkeypatch.setattr(Disk, "open_read", failing)
+    monkeypatch.setattr(FileSystem, "open_read", failing)
     monkeypatch.setattr(retry, "BASE_S", 0.01)
     async with AsyncRHEEDStreamer(
         server.api_key, server.url, None, spool, spool_min_free_bytes=0, clock_sync=False, buffer_bytes=6000

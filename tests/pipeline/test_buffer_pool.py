@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from atomstream.pipeline.buffer_pool import BufferPool, Spare, Spares
-from atomstream.pipeline.memory_limiter import Gate
+from atomstream.pipeline.buffer_pool import BufferPool, FreeList, PooledBuffer
+from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.system import memory as pages
 from atomstream.system import scheduling as yielding
 from atomstream.system.memory import discard, fresh, populate
@@ -94,10 +94,10 @@ def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         pages, "discard", lambda buffer: freed.put((threading.get_ident(), buffer.ctypes.data))
     )
-    spares = Spares(Gate(BIG))
+    spares = FreeList(MemoryLimiter(BIG))
     buffers = [np.empty(BIG, dtype=np.uint8) for _ in range(3)]
     for buffer in buffers:  # room for one, and for one more while a push waits for it
-        spares.give(Spare("frames", buffer, BIG))
+        spares.give(PooledBuffer("frames", buffer, BIG))
     thread, address = freed.get(timeout=10)
     assert thread != threading.get_ident()
     assert address == buffers[0].ctypes.data
@@ -167,7 +167,7 @@ def resident_bytes() -> int:
 
 def test_the_next_buffer_is_prepared() -> None:
     """A stream that takes its first buffer finds a second one touched already."""
-    spares = Spares(Gate(10 * BIG))
+    spares = FreeList(MemoryLimiter(10 * BIG))
     pool = BufferPool(spares)
     first = pool.take(BIG)
     wait_for_page_threads()
@@ -181,8 +181,8 @@ def test_the_next_buffer_is_prepared() -> None:
 
 def test_nothing_is_prepared_without_room() -> None:
     """Prepared buffers stay within buffer_bytes plus one chunk, permits included (P7)."""
-    gate = Gate(4 * BIG)
-    spares = Spares(gate)
+    gate = MemoryLimiter(4 * BIG)
+    spares = FreeList(gate)
     pool = BufferPool(spares)
     permits = [gate.try_enter("s", BIG) for _ in range(4)]
     pool.prepare(BIG)
@@ -193,8 +193,8 @@ def test_nothing_is_prepared_without_room() -> None:
 
 def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
     """A buffer that comes back when the gate is full again is reused, not dropped."""
-    gate = Gate(2 * BIG)
-    spares = Spares(gate)
+    gate = MemoryLimiter(2 * BIG)
+    spares = FreeList(gate)
     pool = BufferPool(spares)
     assert gate.try_enter("s", 2 * BIG) is not None
     buffer = np.empty(BIG, dtype=np.uint8)
@@ -204,8 +204,8 @@ def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
 
 def test_beside_a_chunk_above_the_limit_nothing_is_kept() -> None:
     """A chunk larger than buffer_bytes is itself the one chunk above it."""
-    gate = Gate(BIG)
-    spares = Spares(gate)
+    gate = MemoryLimiter(BIG)
+    spares = FreeList(gate)
     pool = BufferPool(spares)
     assert gate.try_enter("s", 4 * BIG) is not None
     pool.give(np.empty(BIG, dtype=np.uint8))

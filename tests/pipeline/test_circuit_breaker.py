@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from atomstream.pipeline.memory_limiter import Gate
-from atomstream.pipeline.upload import InMemory, Parcel
-from atomstream.pipeline.upload_queue import Breaker, Lanes
-from atomstream.records import Stamp, StreamSpec
+from atomstream.pipeline.memory_limiter import MemoryLimiter
+from atomstream.pipeline.upload import MemoryPayload, Upload
+from atomstream.pipeline.upload_queue import CircuitBreaker, UploadQueue
+from atomstream.records import StreamSpec, Timestamp
 from tests.fake_clock import Clock
 
 
@@ -16,21 +16,23 @@ def clock() -> Clock:
     return Clock()
 
 
-def open_breaker(clock: Clock) -> Breaker:
-    breaker = Breaker(clock)
+def open_breaker(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock)
     for _ in range(3):
         breaker.failed(breaker.started(), "down")
     return breaker
 
 
-def parcel(stream: str, index: int, recovered: bool = False) -> Parcel:
+def parcel(stream: str, index: int, recovered: bool = False) -> Upload:
     spec = StreamSpec(stream, 120.0, 0.0, 240)
-    return Parcel(spec, index, (1, 2, 2), "uint8", Stamp(0.0), 1, 0, InMemory(()), recovered=recovered)
+    return Upload(
+        spec, index, (1, 2, 2), "uint8", Timestamp(0.0), 1, 0, MemoryPayload(()), recovered=recovered
+    )
 
 
 def test_one_failure_is_bad_luck(clock: Clock) -> None:
     """A single failure does not stop other attempts."""
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     assert not breaker.failed(breaker.started(), "reset")
     assert breaker.allows()
 
@@ -56,7 +58,7 @@ def test_a_success_ends_the_outage(clock: Clock) -> None:
 
 def test_attempts_from_before_the_outage_do_not_move_its_probe(clock: Clock) -> None:
     """A late failure of an older attempt neither frees the probe's place nor counts."""
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     old = breaker.started()
     for _ in range(3):
         breaker.failed(breaker.started(), "down")
@@ -68,14 +70,14 @@ def test_attempts_from_before_the_outage_do_not_move_its_probe(clock: Clock) -> 
 
 def test_a_refused_key_needs_no_second_opinion(clock: Clock) -> None:
     """trip opens at once."""
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     assert breaker.trip(breaker.started(), "401")
     assert breaker.is_open
 
 
 def test_streams_take_turns_lowest_index_first(clock: Clock) -> None:
     """Parcels go round-robin over streams, by index within one."""
-    lanes = Lanes(clock)
+    lanes = UploadQueue(clock)
     for item in (parcel("a", 2), parcel("a", 1), parcel("b", 9), parcel("a", 0)):
         lanes.put(item)
     taken = [lanes.take() for _ in range(4)]
@@ -89,7 +91,7 @@ def test_streams_take_turns_lowest_index_first(clock: Clock) -> None:
 
 def test_a_waiting_parcel_is_not_taken_before_its_time(clock: Clock) -> None:
     """A retry waits in its lane while later chunks of the same stream go."""
-    lanes = Lanes(clock)
+    lanes = UploadQueue(clock)
     lanes.put_later(parcel("a", 0), 5.0)
     lanes.put(parcel("a", 1))
     first = lanes.take()
@@ -105,7 +107,7 @@ def test_a_waiting_parcel_is_not_taken_before_its_time(clock: Clock) -> None:
 
 def test_a_stuck_stream_does_not_slow_another(clock: Clock) -> None:
     """An open breaker of one lane leaves the other lanes alone."""
-    lanes = Lanes(clock)
+    lanes = UploadQueue(clock)
     stuck = parcel("a", 0)
     lanes.put(stuck)
     lanes.put(parcel("b", 0))
@@ -117,15 +119,15 @@ def test_a_stuck_stream_does_not_slow_another(clock: Clock) -> None:
     assert lanes.reasons() == {"a": "500"}
 
 
-def in_memory(data_id: str, index: int) -> Parcel:
+def in_memory(data_id: str, index: int) -> Upload:
     made = parcel(data_id, index)
-    made.permit = Gate(1 << 30).try_enter(data_id, 1)
+    made.permit = MemoryLimiter(1 << 30).try_enter(data_id, 1)
     return made
 
 
 def test_only_what_is_in_memory_and_waits_can_leave_it(clock: Clock) -> None:
     """Durable parcels that hold memory and are not on their way may be evicted, the last to go first."""
-    lanes = Lanes(clock)
+    lanes = UploadQueue(clock)
     for k in range(4):
         lanes.put(parcel("a", k))  # on disk only
     held = [in_memory("b", k) for k in range(4)]
@@ -147,7 +149,7 @@ def test_only_what_is_in_memory_and_waits_can_leave_it(clock: Clock) -> None:
 
 def test_the_lowest_parcel_can_be_taken_back(clock: Clock) -> None:
     """drop_oldest takes the lowest one, waiting or ready."""
-    lanes = Lanes(clock)
+    lanes = UploadQueue(clock)
     lanes.put(in_memory("a", 1))
     lanes.put_later(in_memory("a", 0), 9.0)
     lowest = lanes.take_lowest("a")

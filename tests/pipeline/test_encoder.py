@@ -8,21 +8,21 @@ import threading
 import numpy as np
 import pytest
 
-from atomstream.pipeline.buffer_pool import SlabPool, Spares
-from atomstream.pipeline.encoder import Encoder, Job
-from atomstream.pipeline.memory_limiter import Gate
-from atomstream.records import Chunk, FrameMeta, Shard, Stamp
-from atomstream.shard import Run, ShardEncoder, decode_shard
+from atomstream.pipeline.buffer_pool import FreeList, ScratchPool
+from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.memory_limiter import MemoryLimiter
+from atomstream.records import Chunk, FrameMeta, Shard, Timestamp
+from atomstream.shard import EncodedSlice, ShardEncoder, decode_shard
 
 
-def job(index: int, frames: np.ndarray) -> Job:
-    permit = Gate(10**9).try_enter("s", 1)
+def job(index: int, frames: np.ndarray) -> EncodeJob:
+    permit = MemoryLimiter(10**9).try_enter("s", 1)
     assert permit is not None
-    return Job(Chunk("s", index, frames, Stamp(0.0), FrameMeta()), permit, None, with_meta=False)
+    return EncodeJob(Chunk("s", index, frames, Timestamp(0.0), FrameMeta()), permit, None, with_meta=False)
 
 
-def slabs() -> SlabPool:
-    return SlabPool(Spares(Gate(10**9)))
+def slabs() -> ScratchPool:
+    return ScratchPool(FreeList(MemoryLimiter(10**9)))
 
 
 def smooth(seed: int) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
     """A chunk that comes while another is in the encoder is not made smaller: frames come first."""
     go_on = threading.Event()
 
-    def done(_: Job, outcome: Shard | BaseException) -> None:
+    def done(_: EncodeJob, outcome: Shard | BaseException) -> None:
         go_on.wait(60)
         shards.put(outcome)
 
@@ -86,7 +86,7 @@ def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseExcep
     made = [shards.get(timeout=60) for _ in range(5)]
     for thread in encoder.stop():
         thread.join(60)
-    alone = ShardEncoder(3).encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()), with_meta=False)
+    alone = ShardEncoder(3).encode(Chunk("s", 0, frames, Timestamp(0.0), FrameMeta()), with_meta=False)
     for shard in made:
         assert isinstance(shard, Shard)
         assert shard.digest == alone.digest
@@ -98,7 +98,7 @@ def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> 
     """After stop a chunk that was begun is still handed on, one that was not stays undone, and threads end."""
     begun, go_on = threading.Event(), threading.Event()
 
-    def done(_: Job, outcome: Shard | BaseException) -> None:
+    def done(_: EncodeJob, outcome: Shard | BaseException) -> None:
         begun.set()
         go_on.wait(60)
         shards.put(outcome)
@@ -124,7 +124,7 @@ def test_one_slice_that_fails_fails_its_chunk_once(
     """An error in a part of a chunk is told once, and the next chunk is encoded."""
     compress = ShardEncoder.compress
 
-    def failing(self: ShardEncoder, frames: np.ndarray, memory: memoryview) -> Run:
+    def failing(self: ShardEncoder, frames: np.ndarray, memory: memoryview) -> EncodedSlice:
         if frames[0, 0, 0] == 7:
             raise MemoryError("no room")
         return compress(self, frames, memory)

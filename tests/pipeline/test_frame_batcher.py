@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from atomstream.errors import StreamFinalizedError
-from atomstream.pipeline.frame_batcher import Filler, Shot
+from atomstream.pipeline.frame_batcher import Frame, FrameBatcher
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.stream import StreamState
 from tests.pipeline.transports import STAMP, Courier, frames, settings, spec
 
 
@@ -29,16 +29,16 @@ async def pipeline(courier: Courier) -> AsyncIterator[Pipeline]:
 
 def shot(
     frame: np.ndarray, ms: float | None = None, number: int | None = None, angle: float | None = None
-) -> Shot:
-    return Shot(frame, ms, number, angle, lambda: STAMP)
+) -> Frame:
+    return Frame(frame, ms, number, angle, lambda: STAMP)
 
 
-def opened(pipeline: Pipeline, chunk_size: int = 4) -> tuple[Stream, Filler]:
+def opened(pipeline: Pipeline, chunk_size: int = 4) -> tuple[StreamState, FrameBatcher]:
     stream = pipeline.open(spec(chunk_size=chunk_size))
     return stream, pipeline.fillers["s"]
 
 
-async def drained(stream: Stream) -> None:
+async def drained(stream: StreamState) -> None:
     await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
 
 

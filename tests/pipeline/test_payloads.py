@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from atomstream.pipeline.upload import CUT_BYTES, InMemory, OnDisk
+from atomstream.pipeline.upload import CUT_BYTES, MemoryPayload, SpoolPayload
 
 
 class SlowRecord:
@@ -38,7 +38,7 @@ def readers() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-async def send(body: OnDisk, sent: list[Any]) -> None:
+async def send(body: SpoolPayload, sent: list[Any]) -> None:
     pieces = body.open()
     try:
         while (piece := await anext(pieces, None)) is not None:
@@ -47,8 +47,8 @@ async def send(body: OnDisk, sent: list[Any]) -> None:
         await pieces.aclose()
 
 
-def on_disk(record: SlowRecord, readers: ThreadPoolExecutor) -> OnDisk:
-    return OnDisk(SimpleNamespace(windows=record.windows), 0, readers)  # type: ignore[arg-type]
+def on_disk(record: SlowRecord, readers: ThreadPoolExecutor) -> SpoolPayload:
+    return SpoolPayload(SimpleNamespace(windows=record.windows), 0, readers)  # type: ignore[arg-type]
 
 
 async def test_cancelled_while_a_thread_reads(readers: ThreadPoolExecutor) -> None:
@@ -77,6 +77,6 @@ async def test_all_windows_then_closed(readers: ThreadPoolExecutor) -> None:
 async def test_large_pieces_leave_in_cuts() -> None:
     """A piece of many MB goes out in small cuts of the same memory, in order."""
     piece = bytes(range(256)) * (3 * CUT_BYTES // 256) + b"end"
-    cuts = [cut async for cut in InMemory((b"head", piece)).open()]
+    cuts = [cut async for cut in MemoryPayload((b"head", piece)).open()]
     assert b"".join(cuts) == b"head" + piece
     assert max(map(len, cuts)) <= CUT_BYTES

@@ -20,10 +20,10 @@ from atomstream.errors import (
     StreamFinalizedError,
     StreamGoneError,
 )
-from atomstream.pipeline.admission import Offer
+from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import Stream, charge
-from atomstream.pipeline.upload import Parcel
+from atomstream.pipeline.stream import StreamState, charge
+from atomstream.pipeline.upload import Upload
 from tests.pipeline.transports import META, STAMP, Courier, frames, settings, spec
 
 MakePipeline = Callable[..., Pipeline]
@@ -31,11 +31,11 @@ ONE = charge(4, 30)
 """What the gate charges for the chunk that ``frames()`` makes."""
 
 
-def offer(index: int | None, seed: int | None = None, **rest: object) -> Offer:
-    return Offer(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
+def offer(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
+    return PushRequest(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
 
 
-async def drained(stream: Stream) -> None:
+async def drained(stream: StreamState) -> None:
     await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
 
 
@@ -58,7 +58,7 @@ async def test_the_array_may_be_reused_at_once(make: MakePipeline, courier: Cour
     stream = pipeline.open(spec())
     courier.hold()
     array = frames(1)
-    await pipeline.intake.push(stream, Offer(0, array, STAMP, META))
+    await pipeline.intake.push(stream, PushRequest(0, array, STAMP, META))
     array[:] = 0
     courier.release()
     await drained(stream)
@@ -112,7 +112,7 @@ async def test_an_equal_repeat_does_nothing(make: MakePipeline, courier: Courier
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.intake.push(stream, offer(0))
-    await pipeline.intake.push(stream, Offer(0, np.asfortranarray(frames(0)), STAMP, META))
+    await pipeline.intake.push(stream, PushRequest(0, np.asfortranarray(frames(0)), STAMP, META))
     await drained(stream)
     assert courier.attempts == [("s", 0)]
     assert stream.ledger.report()["chunks_spooled"] == 1
@@ -166,7 +166,7 @@ async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, courie
     stream = pipeline.open(spec(chunk_size=64))
     big = frames(3, 64, (64, 64))
     for k in range(40):
-        task = asyncio.create_task(pipeline.intake.push(stream, Offer(k, big, STAMP, META)))
+        task = asyncio.create_task(pipeline.intake.push(stream, PushRequest(k, big, STAMP, META)))
         for _ in range(k % 5):
             await asyncio.sleep(0)
         task.cancel()
@@ -192,7 +192,7 @@ async def test_push_waits_for_the_network(make: MakePipeline, courier: Courier) 
     assert len(courier.stored) == 40
 
 
-async def _push_all(pipeline: Pipeline, stream: Stream, count: int) -> None:
+async def _push_all(pipeline: Pipeline, stream: StreamState, count: int) -> None:
     for k in range(count):
         await pipeline.intake.push(stream, offer(k))
 
@@ -279,7 +279,7 @@ async def test_a_busy_server_is_tried_again(make: MakePipeline, courier: Courier
     stream = pipeline.open(spec())
     failures = iter([ServerBusyError("503", status=503), ServerBusyError("garbled")])
 
-    def verdict(parcel: Parcel) -> None:
+    def verdict(parcel: Upload) -> None:
         for failure in failures:
             raise failure
 
@@ -294,7 +294,7 @@ async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, courier: Co
     pipeline = make()
     stream = pipeline.open(spec())
 
-    def verdict(parcel: Parcel) -> None:
+    def verdict(parcel: Upload) -> None:
         if parcel.index == 1:
             raise RejectedError("422: no", status=422)
 
@@ -311,7 +311,7 @@ async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, courier: Cou
     stream = pipeline.open(spec())
     refused = iter([None])
 
-    def verdict(parcel: Parcel) -> None:
+    def verdict(parcel: Upload) -> None:
         for _ in refused:
             raise AuthenticationError("401", status=401)
 
@@ -327,7 +327,7 @@ async def test_a_stream_that_is_gone_stops_with_one_error(make: MakePipeline, co
     pipeline = make(upload_concurrency=1)
     gone, other = pipeline.open(spec("gone")), pipeline.open(spec("other"))
 
-    def verdict(parcel: Parcel) -> None:
+    def verdict(parcel: Upload) -> None:
         if parcel.spec.data_id == "gone":
             raise StreamGoneError("404", data_id="gone")
 
@@ -347,7 +347,7 @@ async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, courier:
     pipeline = make(upload_concurrency=1, buffer_bytes=100 * ONE)
     stuck, live = pipeline.open(spec("stuck")), pipeline.open(spec("live"))
 
-    def verdict(parcel: Parcel) -> None:
+    def verdict(parcel: Upload) -> None:
         if parcel.spec.data_id == "stuck":
             raise ServerBusyError("503", status=503)
 

@@ -3,20 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.pipeline.rate_meter import Meter
-from atomstream.pipeline.upload import InMemory, Parcel
-from atomstream.records import Chunk, FrameMeta, Stamp, StreamSpec
+from atomstream.pipeline.rate_meter import ThroughputMeter
+from atomstream.pipeline.upload import MemoryPayload, Upload
+from atomstream.records import Chunk, FrameMeta, StreamSpec, Timestamp
 from atomstream.shard import ShardEncoder
 from tests.fake_clock import Clock
 
 
-def encoded_parcel(meter: Meter) -> Parcel:
+def encoded_parcel(meter: ThroughputMeter) -> Upload:
     frames = np.random.default_rng(1).integers(0, 255, (8, 512, 512), dtype=np.uint8)
-    shard = ShardEncoder().encode(Chunk("s", 0, frames, Stamp(0.0), FrameMeta()))
+    shard = ShardEncoder().encode(Chunk("s", 0, frames, Timestamp(0.0), FrameMeta()))
     meter.encoded(shard)
-    body = InMemory(shard.pieces)
+    body = MemoryPayload(shard.pieces)
     spec = StreamSpec("s", 8.0, 0.0, 8)
-    parcel = Parcel(spec, 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, shard.crc32c, body)
+    parcel = Upload(spec, 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, shard.crc32c, body)
     parcel.on_sent = meter.sent
     return parcel
 
@@ -24,7 +24,7 @@ def encoded_parcel(meter: Meter) -> Parcel:
 async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
     """On a slow line the rate is told before the first chunk has arrived."""
     clock = Clock()
-    meter = Meter(clock)
+    meter = ThroughputMeter(clock)
     parcel = encoded_parcel(meter)
     attempt = parcel.open()
     clock.now = 4.0
@@ -41,7 +41,7 @@ async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
 async def test_what_goes_again_is_not_counted_twice() -> None:
     """A second attempt takes back what the first one sent."""
     clock = Clock()
-    meter = Meter(clock)
+    meter = ThroughputMeter(clock)
     parcel = encoded_parcel(meter)
     for _ in range(2):
         clock.now += 4.0
@@ -55,7 +55,7 @@ async def test_what_goes_again_is_not_counted_twice() -> None:
 async def test_old_bytes_are_forgotten() -> None:
     """Rates are of the last ten seconds alone."""
     clock = Clock()
-    meter = Meter(clock)
+    meter = ThroughputMeter(clock)
     async for _piece in encoded_parcel(meter).open():
         pass
     clock.now = 60.0

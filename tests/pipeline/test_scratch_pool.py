@@ -7,15 +7,15 @@ import gc
 import numpy as np
 import pytest
 
-from atomstream.pipeline.buffer_pool import MOST_KEPT, Slab, SlabPool, Spare, Spares
-from atomstream.pipeline.memory_limiter import Gate
-from atomstream.shard import Run
+from atomstream.pipeline.buffer_pool import MOST_KEPT, FreeList, PooledBuffer, ScratchBuffer, ScratchPool
+from atomstream.pipeline.memory_limiter import MemoryLimiter
+from atomstream.shard import EncodedSlice
 
 MIB = 1 << 20
 
 
-def packed(slab: Slab, nbytes: int) -> Run:
-    return slab.keep(Run.pack([bytes([7]) * nbytes], slab.view))
+def packed(slab: ScratchBuffer, nbytes: int) -> EncodedSlice:
+    return slab.keep(EncodedSlice.pack([bytes([7]) * nbytes], slab.view))
 
 
 def place(view: object) -> int:
@@ -23,13 +23,13 @@ def place(view: object) -> int:
 
 
 @pytest.fixture
-def spares() -> Spares:
-    return Spares(Gate(1 << 40))
+def spares() -> FreeList:
+    return FreeList(MemoryLimiter(1 << 40))
 
 
-def test_a_slab_comes_back_with_its_last_view(spares: Spares) -> None:
+def test_a_slab_comes_back_with_its_last_view(spares: FreeList) -> None:
     """A slab is lent again once nobody holds a view of it, and not before."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     slab = pool.lend(MIB)
     first = place(slab.view)
     run = packed(slab, MIB)
@@ -43,9 +43,9 @@ def test_a_slab_comes_back_with_its_last_view(spares: Spares) -> None:
     assert place(pool.lend(MIB).view) == first
 
 
-def test_one_that_the_collector_finds_while_the_pool_is_at_work(spares: Spares) -> None:
+def test_one_that_the_collector_finds_while_the_pool_is_at_work(spares: FreeList) -> None:
     """A finalizer that runs in the thread that holds the lock does not wait for it, and nothing is lost."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     slab = pool.lend(MIB)
     packed(slab, MIB)
     ring: list[object] = [slab]
@@ -56,9 +56,9 @@ def test_one_that_the_collector_finds_while_the_pool_is_at_work(spares: Spares) 
     assert spares.nbytes == MIB
 
 
-def test_memory_that_was_touched_for_more_is_not_held(spares: Spares) -> None:
+def test_memory_that_was_touched_for_more_is_not_held(spares: FreeList) -> None:
     """Frames that became much smaller than earlier ones leave the memory that those had touched (P7)."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     packed(pool.lend(4 * MIB), 4 * MIB)
     slab = pool.lend(4 * MIB)
     run = packed(slab, MIB)
@@ -68,9 +68,9 @@ def test_memory_that_was_touched_for_more_is_not_held(spares: Spares) -> None:
     assert spares.nbytes == 0
 
 
-def test_a_little_less_stays_in_its_slab(spares: Spares) -> None:
+def test_a_little_less_stays_in_its_slab(spares: FreeList) -> None:
     """Frames of nearly the same size are not copied, and a slab remembers how much of it was touched."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     packed(pool.lend(4 * MIB), 2 * MIB)
     run = packed(pool.lend(4 * MIB), 2 * MIB - 1000)
     assert isinstance(run.piece, memoryview)
@@ -78,9 +78,9 @@ def test_a_little_less_stays_in_its_slab(spares: Spares) -> None:
     assert spares.nbytes == 2 * MIB
 
 
-def test_a_small_slab_is_left_for_what_fits(spares: Spares) -> None:
+def test_a_small_slab_is_left_for_what_fits(spares: FreeList) -> None:
     """Of a small slab, whose memory others used before, no more is held than its frames take (P7)."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     assert isinstance(packed(pool.lend(20_000), 12_000).piece, bytes)
     run = packed(pool.lend(20_000), 19_000)
     assert isinstance(run.piece, memoryview)
@@ -88,9 +88,9 @@ def test_a_small_slab_is_left_for_what_fits(spares: Spares) -> None:
     assert spares.nbytes == 20_000
 
 
-def test_only_so_many_are_kept(spares: Spares) -> None:
+def test_only_so_many_are_kept(spares: FreeList) -> None:
     """After a burst no more slabs are kept than a few chunks need."""
-    pool = SlabPool(spares)
+    pool = ScratchPool(spares)
     slabs = [pool.lend(MIB) for _ in range(2 * MOST_KEPT["shard"])]
     for slab in slabs:
         packed(slab, MIB)
@@ -101,17 +101,17 @@ def test_only_so_many_are_kept(spares: Spares) -> None:
 @pytest.mark.parametrize(("promised", "kept"), [(0, 2), (3 * MIB, 5)])
 def test_what_is_kept_has_room_beside_the_permits(promised: int, kept: int) -> None:
     """Spare memory fits beside the permits in use, plus one of its kind, plus what they promise (P7)."""
-    gate = Gate(10 * MIB)
-    spares = Spares(gate, lambda: promised)
+    gate = MemoryLimiter(10 * MIB)
+    spares = FreeList(gate, lambda: promised)
     assert gate.try_enter("s", 9 * MIB) is not None
     for _ in range(8):
-        spares.give(Spare("shard", np.empty(MIB, dtype=np.uint8), MIB))
+        spares.give(PooledBuffer("shard", np.empty(MIB, dtype=np.uint8), MIB))
     assert spares.nbytes == kept * MIB
 
 
-def test_a_closed_pool_keeps_nothing(spares: Spares) -> None:
+def test_a_closed_pool_keeps_nothing(spares: FreeList) -> None:
     """What comes back after the streamer was closed is freed."""
-    slab = SlabPool(spares).lend(MIB)
+    slab = ScratchPool(spares).lend(MIB)
     packed(slab, MIB)
     spares.close()
     del slab

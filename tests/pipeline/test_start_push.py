@@ -11,26 +11,26 @@ import numpy as np
 import pytest
 
 from atomstream.errors import StreamFinalizedError
-from atomstream.pipeline.admission import Offer
-from atomstream.pipeline.encoder import Job
+from atomstream.pipeline.admission import PushRequest
+from atomstream.pipeline.encoder import EncodeJob
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import Stream
+from atomstream.pipeline.stream import StreamState
 from tests.pipeline.transports import META, STAMP, Courier, frames, spec
 
 MakePipeline = Callable[..., Pipeline]
 
 
-def offer(index: int | None, seed: int = 0) -> Offer:
-    return Offer(index, frames(seed), STAMP, META)
+def offer(index: int | None, seed: int = 0) -> PushRequest:
+    return PushRequest(index, frames(seed), STAMP, META)
 
 
-def begun(pipeline: Pipeline, stream: Stream, of: Offer) -> Future[bool]:
+def begun(pipeline: Pipeline, stream: StreamState, of: PushRequest) -> Future[bool]:
     taken = pipeline.intake.start_push(stream, of)
     assert taken is not None
     return taken
 
 
-async def drained(stream: Stream) -> None:
+async def drained(stream: StreamState) -> None:
     await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
 
 
@@ -106,7 +106,7 @@ async def test_errors_reach_whoever_waits(make: MakePipeline) -> None:
     pipeline = make()
     stream = pipeline.open(spec())
     assert begun(pipeline, stream, offer(0)).result(timeout=30)
-    other = Offer(1, frames(1)[:, :3], STAMP, META)
+    other = PushRequest(1, frames(1)[:, :3], STAMP, META)
     with pytest.raises(ValueError, match="fixed by its first chunk"):
         begun(pipeline, stream, other).result(timeout=30)
     stream.ledger.seal()
@@ -152,11 +152,11 @@ async def test_nobody_can_take_back_what_was_begun(make: MakePipeline, courier: 
     assert pipeline.gate.used == 0
 
 
-def _begun_and_awaited(pipeline: Pipeline) -> Callable[[Stream, Offer], Awaitable[bool]]:
+def _begun_and_awaited(pipeline: Pipeline) -> Callable[[StreamState, PushRequest], Awaitable[bool]]:
     return lambda stream, of: asyncio.wrap_future(begun(pipeline, stream, of))
 
 
-def _refused(job: Job) -> None:
+def _refused(job: EncodeJob) -> None:
     raise RuntimeError("no encoder")
 
 

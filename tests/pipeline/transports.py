@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from atomstream.config import ClientSettings
-from atomstream.pipeline.upload import Parcel
-from atomstream.records import FrameMeta, Frames, Receipt, Stamp, StreamSpec
+from atomstream.pipeline.upload import Upload
+from atomstream.records import FrameMeta, Frames, Receipt, StreamSpec, Timestamp
 from atomstream.shard import decode_shard
 
 
@@ -22,7 +22,7 @@ class Courier:
         self.attempts: list[tuple[str, int]] = []
         self.at_once = 0
         self.most_at_once = 0
-        self.verdict: Callable[[Parcel], None] = lambda parcel: None
+        self.verdict: Callable[[Upload], None] = lambda parcel: None
         self.hang: set[str] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -35,7 +35,7 @@ class Courier:
         """Everything may arrive."""
         self._open.set()
 
-    async def deliver(self, parcel: Parcel) -> Receipt:
+    async def deliver(self, parcel: Upload) -> Receipt:
         """Take one parcel as a server would."""
         key = parcel.spec.data_id, parcel.index
         self.attempts.append(key)
@@ -75,5 +75,5 @@ def frames(seed: int = 0, n: int = 4, shape: tuple[int, int] = (6, 5)) -> Frames
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
 
 
-STAMP = Stamp(0.0)
+STAMP = Timestamp(0.0)
 META = FrameMeta()

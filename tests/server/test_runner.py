@@ -21,7 +21,7 @@ import pytest
 
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
-from atomstream.server.archive.records import Committed
+from atomstream.server.archive.records import CommitResult
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.http.origin import HostGuard
 from tests.live_server import Serve
@@ -102,7 +102,7 @@ async def test_stop_lets_whole_uploads_finish(serve: Serve, monkeypatch: pytest.
     """A shard whose body is in is committed and answered although the server is told to stop meanwhile."""
     began, go_on, commit = threading.Event(), threading.Event(), StreamArchive.commit
 
-    def held(*args: Any) -> Committed:
+    def held(*args: Any) -> CommitResult:
         began.set()
         go_on.wait()
         return commit(*args)

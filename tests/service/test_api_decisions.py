@@ -21,7 +21,7 @@ from atomstream.errors import (
     UrlExpiredError,
 )
 from atomstream.service.api import ServiceApi
-from atomstream.service.payloads import Named, NewStream
+from atomstream.service.payloads import NamedItem, NewStreamBody
 from tests.service.recorder import KEY, calling
 
 HOST = "http://lab.example:8765"
@@ -144,7 +144,7 @@ async def test_garbled_success_goes_again(api: ServiceApi, web: Any, body: str) 
 @pytest.mark.parametrize(
     ("call", "route", "body"),
     [
-        (lambda api: api.create_stream(NewStream("n", 1.0, 0.0)), "/rheed/stream/", '{"id": "x"}'),
+        (lambda api: api.create_stream(NewStreamBody("n", 1.0, 0.0)), "/rheed/stream/", '{"id": "x"}'),
         (lambda api: api.create_sample("n"), "/physical_samples/", '"x"'),
         (lambda api: api.create_tag("n"), "/tags/", '{"id": ""}'),
     ],
@@ -187,7 +187,7 @@ async def test_lists_are_read(api: ServiceApi, web: Any) -> None:
     rows = [{"id": "a", "name": "Wafer", "owner_name": "x"}, {"id": "b", "name": None}]
     for path in ("physical_samples", "tags", "projects"):
         web.get(f"{HOST}/{path}/", payload=rows)
-    expected = [Named("a", "Wafer"), Named("b", "")]
+    expected = [NamedItem("a", "Wafer"), NamedItem("b", "")]
     assert [await api.list_samples(), await api.list_tags(), await api.list_projects()] == [expected] * 3
 
 

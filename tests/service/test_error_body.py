@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_SAID, Said, retry_after_s
+from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_SAID, ErrorBody, retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_any_retry_after_is_bounded(value: str) -> None:
 def test_secrets_are_cut_out() -> None:
     """A server that echoes the key or the signature does not bring it into a log, in text or detail."""
     body = json.dumps({"detail": {"message": "bad key atst_secret", "at": "?sig=abc"}}).encode()
-    said = Said.read(body, ("atst_secret", "sig=abc", ""))
+    said = ErrorBody.read(body, ("atst_secret", "sig=abc", ""))
     assert said.text == "bad key ***"
     assert said.detail == {"message": "bad key ***", "at": "?***"}
 
@@ -54,24 +54,24 @@ def test_secrets_are_cut_out() -> None:
 def test_s3_error_is_read_for_code_and_message_only() -> None:
     """S3's XML gives its code and message; the echo of the signed request in it is left out."""
     xml = b"<?xml?><Error><Code>RequestTimeout</Code><Message>Idle.</Message><StringToSign>S</StringToSign>"
-    said = Said.read(xml, ())
+    said = ErrorBody.read(xml, ())
     assert (said.code, said.text) == ("RequestTimeout", "RequestTimeout: Idle.")
     assert said.quoted() == " (RequestTimeout: Idle)"
 
 
 def test_web_page_says_nothing() -> None:
     """A proxy's web page is not poured into a sentence."""
-    assert Said.read(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
+    assert ErrorBody.read(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
 
 
 @given(st.binary(max_size=5000))
 def test_any_body_makes_one_short_line(body: bytes) -> None:
     """Whatever bytes come, one printable line of at most 300 characters comes out."""
-    text = Said.read(body, ("key",)).text
+    text = ErrorBody.read(body, ("key",)).text
     assert len(text) <= MAX_SAID
     assert text.isprintable()
 
 
 def test_deep_json_is_only_text() -> None:
     """JSON nested too deeply to be parsed is quoted as text."""
-    assert Said.read(b"[" * 60_000, ()).text.startswith("[[[")
+    assert ErrorBody.read(b"[" * 60_000, ()).text.startswith("[[[")

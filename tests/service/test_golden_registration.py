@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 
-from atomstream.records import Stamp, StreamSpec
+from atomstream.records import StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
-from atomstream.service.payloads import NewStream
+from atomstream.service.payloads import NewStreamBody
 from atomstream.streaming.registration import InitializeRequest, register
 from tests.paths import WIRE
 from tests.service.recorder import Asked, Recorder, calling, recording
@@ -43,7 +43,7 @@ class Head:
 
     index: int
     dims: tuple[int, int, int]
-    stamp: Stamp
+    stamp: Timestamp
     dtype: Literal["uint8", "uint16"] = "uint8"
 
 
@@ -143,7 +143,7 @@ async def test_uploads_and_end_equal_recording(service: tuple[Recorder, ServiceA
         for ask in [one for one in asks if data_id in one["body"]]:
             body = json.loads(ask["body"])
             index = int(ask["query"]["original_filename"].split("/")[3])
-            stamp = Stamp(float(body["start_unix_ms_utc"]), 1.0, 0.9)
+            stamp = Timestamp(float(body["start_unix_ms_utc"]), 1.0, 0.9)
             shard = (WIRE / "shards" / f"stream{number}-c{index}.shard").read_bytes()
             n, height, width = map(int, body["dims"].split(","))
             url = await api.upload_url(spec, Head(index, (n, height, width), stamp))
@@ -170,9 +170,9 @@ async def test_announced_server_gets_its_extras(service: tuple[Recorder, Service
     """Only a server that announced itself is told of uint16 frames and of lost chunks."""
     recorder, api = service
     recorder.on_json("POST /rheed/stream/", STREAMS[0], Atomstream="1")
-    created = await api.create_stream(NewStream("x", 10.0, 0.0))
+    created = await api.create_stream(NewStreamBody("x", 10.0, 0.0))
     assert created.announced
-    head = Head(0, (1, 2, 3), Stamp(0.0), "uint16")
+    head = Head(0, (1, 2, 3), Timestamp(0.0), "uint16")
     await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5, announced=True), head)
     assert json.loads(recorder.asked[-1].body)["dtype"] == "uint16"
     assert "clock_offset_ms" not in json.loads(recorder.asked[-1].body)

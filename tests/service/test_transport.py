@@ -13,7 +13,7 @@ from aiohttp import web
 
 from atomstream.errors import ConnectionFailedError, ServerBusyError, ServiceError
 from atomstream.service import transport
-from atomstream.service.payloads import NewStream
+from atomstream.service.payloads import NewStreamBody
 from atomstream.service.transport import Proxies, is_loopback
 from tests.service.recorder import calling, listening, recording
 
@@ -30,7 +30,7 @@ async def test_refused_connection_was_never_sent() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     async with calling(url) as api:
         with pytest.raises(ConnectionFailedError, match="no connection to " + url) as caught:
-            await api.create_stream(NewStream("n", 1.0, 0.0))
+            await api.create_stream(NewStreamBody("n", 1.0, 0.0))
     assert caught.value.never_sent
 
 
@@ -97,7 +97,7 @@ async def test_lost_answer_may_have_been_received() -> None:
 
     async with listening(handle) as url, calling(url) as api:
         with pytest.raises(ConnectionFailedError, match="not known") as caught:
-            await api.create_stream(NewStream("n", 1.0, 0.0))
+            await api.create_stream(NewStreamBody("n", 1.0, 0.0))
     assert not caught.value.never_sent
 
 

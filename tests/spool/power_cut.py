@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from atomstream.records import Piece
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Name:
     safe: bool = False
 
 
-class LoggingDisk(Disk):
+class LoggingDisk(FileSystem):
     """The real disk, with a log from which every moment can be played again."""
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from atomstream.records import Chunk, FrameMeta, Piece, Shard, Stamp, StreamSpec
+from atomstream.records import Chunk, FrameMeta, Piece, Shard, StreamSpec, Timestamp
 from atomstream.shard import ShardEncoder
 from atomstream.spool import Spool, StreamSpool
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 
 ENDPOINT = "http://127.0.0.1:8765"
 DATA_ID = "3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11"
@@ -30,7 +30,7 @@ def shard(index: int, variant: int = 0, data_id: str = DATA_ID, side: int = 6) -
     """A real shard whose frames depend on the index and the variant."""
     frames = np.random.default_rng([index, variant]).integers(0, 256, (4, side, side + 1), dtype=np.uint8)
     meta = FrameMeta(ids=tuple(range(4 * index, 4 * index + 4)))
-    return ShardEncoder().encode(Chunk(data_id, index, frames, Stamp(1e12 + index, 3.5, 0.25), meta))
+    return ShardEncoder().encode(Chunk(data_id, index, frames, Timestamp(1e12 + index, 3.5, 0.25), meta))
 
 
 def payload(of: Shard) -> bytes:
@@ -43,22 +43,22 @@ def delivered(stream: StreamSpool, index: int) -> bytes:
     return b"".join(stream.windows(index, window=37))
 
 
-def new_spool(root: Path, disk: Disk | None = None, **options: Any) -> Spool:
+def new_spool(root: Path, disk: FileSystem | None = None, **options: Any) -> Spool:
     """A spool that leaves no space free, for test disks may be small."""
     return Spool(root, **{"max_bytes": 1 << 30, "min_free_bytes": 0, **options}, disk=disk)
 
 
-def new_stream(root: Path, disk: Disk | None = None, **options: Any) -> StreamSpool:
+def new_stream(root: Path, disk: FileSystem | None = None, **options: Any) -> StreamSpool:
     """A new stream in a new spool."""
     return new_spool(root, disk, **options).claim(ENDPOINT, spec())
 
 
-def reopened(root: Path, disk: Disk | None = None) -> StreamSpool:
+def reopened(root: Path, disk: FileSystem | None = None) -> StreamSpool:
     """The stream as the next process finds it."""
     return new_spool(root, disk).open_existing(ENDPOINT, DATA_ID)
 
 
-class FaultyDisk(Disk):
+class FaultyDisk(FileSystem):
     """A real disk whose calls number ``first`` to ``last`` (from 0) fail with ``code``.
 
     ``late`` ones fail after having done their work (a write: half of it), as a lost reply would look.

@@ -12,26 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool.journal import HEADER, Entry, Journal, pack_entry, replay, scan
-from atomstream.spool.stream_state import StreamHistory
-from atomstream.system.files import Disk
+from atomstream.spool.journal import HEADER, Journal, JournalEntry, pack_entry, replay, scan
+from atomstream.spool.stream_state import JournalState
+from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import FaultyDisk
 
-DISK = Disk()
-FIRST = Entry("claimed", detail={"endpoint": "http://x"})
+DISK = FileSystem()
+FIRST = JournalEntry("claimed", detail={"endpoint": "http://x"})
 ENTRIES = [
-    Entry("accepted", 0, b"a" * 16),
-    Entry("accepted", 1, b"b" * 16),
-    Entry("stored", 0),
-    Entry("quarantined", 1, reason="the server said 422"),
-    Entry("requeued", 1),
-    Entry("dropped", 1, reason="µ-overflow"),
-    Entry("finalizing", detail={"drain_timeout_s": 3.5}),
-    Entry("ended"),
+    JournalEntry("accepted", 0, b"a" * 16),
+    JournalEntry("accepted", 1, b"b" * 16),
+    JournalEntry("stored", 0),
+    JournalEntry("quarantined", 1, reason="the server said 422"),
+    JournalEntry("requeued", 1),
+    JournalEntry("dropped", 1, reason="µ-overflow"),
+    JournalEntry("finalizing", detail={"drain_timeout_s": 3.5}),
+    JournalEntry("ended"),
 ]
 
 
-def filled(path: Path, disk: Disk = DISK) -> Journal:
+def filled(path: Path, disk: FileSystem = DISK) -> Journal:
     journal = Journal.create(disk, path, FIRST)
     for entry in ENTRIES:
         journal.append(entry)
@@ -54,12 +54,12 @@ def test_torn_at_every_byte(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         journal, found = Journal.open(DISK, path)
-        journal.append_durable(Entry("accepted", 99))
+        journal.append_durable(JournalEntry("accepted", 99))
         journal.close()
         kept = len(found.entries)
         assert found.entries == [FIRST, *ENTRIES][:kept]
         assert kept >= len(scan(whole[:length]).entries)
-        assert replay(DISK, path).entries == [*found.entries, Entry("accepted", 99)]
+        assert replay(DISK, path).entries == [*found.entries, JournalEntry("accepted", 99)]
 
 
 def test_a_tail_of_zeros_is_torn(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_garbage_anywhere_hides_no_later_entry(garbage: bytes, at: int) -> None:
 def test_kinds_of_a_newer_format_are_passed_over() -> None:
     """An entry of an unknown kind hides none of the others."""
     known = pack_entry(ENTRIES[0])
-    unknown = pack_entry(Entry("accepted", 5)).replace(b"\x93\x01\x05", b"\x93\x63\x05")
+    unknown = pack_entry(JournalEntry("accepted", 5)).replace(b"\x93\x01\x05", b"\x93\x63\x05")
     raw = bytearray(unknown)
     raw[6:10] = google_crc32c.value(bytes(raw[2:6]) + bytes(raw[10:])).to_bytes(4, "little")
     found = scan(HEADER + bytes(raw) + known)
@@ -125,7 +125,7 @@ def test_each_call_may_fail(tmp_path: Path, code: int, late: bool) -> None:
         assert list(dict.fromkeys(entry.index for entry in kept)) == told, disk.calls[number]
 
 
-def _fill_with_retries(path: Path, disk: Disk) -> list[int]:
+def _fill_with_retries(path: Path, disk: FileSystem) -> list[int]:
     journal = None
     while journal is None:
         try:
@@ -136,7 +136,7 @@ def _fill_with_retries(path: Path, disk: Disk) -> list[int]:
         write = journal.append_durable if index % 2 else journal.append
         for _ in range(2):
             try:
-                write(Entry("accepted", index))
+                write(JournalEntry("accepted", index))
                 break
             except SpoolError:
                 continue
@@ -154,13 +154,13 @@ def test_a_failed_fsync_is_answered_by_a_fresh_file(tmp_path: Path) -> None:
     holder = path.open("rb")  # keeps the inode from being used again
     disk.first = disk.last = len(disk.calls) + 1
     with pytest.raises(SpoolError):
-        journal.append_durable(Entry("stored", 7))
+        journal.append_durable(JournalEntry("stored", 7))
     assert disk.calls[-1] == "sync"
-    journal.append_durable(Entry("stored", 8))
+    journal.append_durable(JournalEntry("stored", 8))
     journal.close()
     holder.close()
     assert path.stat().st_ino != before
-    assert replay(DISK, path).entries == [FIRST, *ENTRIES, Entry("stored", 8)]
+    assert replay(DISK, path).entries == [FIRST, *ENTRIES, JournalEntry("stored", 8)]
 
 
 def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
@@ -170,11 +170,11 @@ def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
     disk.first = disk.last = len(disk.calls)
     disk.code = errno.ENOSPC
     with pytest.raises(SpoolFullError, match="Free some space"):
-        journal.append(Entry("stored", 1))
+        journal.append(JournalEntry("stored", 1))
     disk.first = disk.last = len(disk.calls)
     disk.code = errno.EIO
     with pytest.raises(SpoolError) as caught:
-        journal.append(Entry("stored", 1))
+        journal.append(JournalEntry("stored", 1))
     assert not isinstance(caught.value, SpoolFullError)
     journal.close()
 
@@ -184,25 +184,25 @@ def test_closed_is_closed(tmp_path: Path) -> None:
     journal = filled(tmp_path / "j")
     journal.close()
     with pytest.raises(SpoolError, match="closed"):
-        journal.append(Entry("ended"))
+        journal.append(JournalEntry("ended"))
 
 
 def test_history_counts_each_chunk_once() -> None:
     """Each accepted chunk ends in exactly one state, and the reasons and wishes are kept."""
-    history = StreamHistory.of([FIRST, *ENTRIES])
+    history = JournalState.of([FIRST, *ENTRIES])
     assert history.states == {0: "stored", 1: "dropped"}
     assert history.reasons == {1: "µ-overflow"}
     assert history.digests == {0: b"a" * 16, 1: b"b" * 16}
     assert (history.finalizing, history.ended, dict(history.wishes)) == (True, True, {"drain_timeout_s": 3.5})
     assert sum(history.counts().values()) == len(history.states)
     assert (history.next_index(), history.pending()) == (2, [])
-    history.add(Entry("reopened"))
+    history.add(JournalEntry("reopened"))
     assert not history.finalizing
     assert not history.ended
 
 
 def test_a_late_accepted_settles_nothing() -> None:
     """An ``accepted`` that comes after the end of a chunk does not bring it back."""
-    history = StreamHistory.of([Entry("stored", 4), Entry("accepted", 4, b"d" * 16)])
+    history = JournalState.of([JournalEntry("stored", 4), JournalEntry("accepted", 4, b"d" * 16)])
     assert history.states == {4: "stored"}
     assert history.digests == {4: b"d" * 16}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atomstream.spool import Entry, StreamSpool
+from atomstream.spool import JournalEntry, StreamSpool
 from tests.spool.power_cut import LoggingDisk, Replay
 from tests.spool.spool_helpers import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard, spec
 
@@ -27,24 +27,24 @@ def life(root: Path, disk: LoggingDisk) -> None:
     """Two processes' lives on one stream, each step told to the log before and after it."""
     stream = _told(disk, "claim", -1, lambda: new_spool(root, disk).claim(ENDPOINT, spec()))
     for index in (0, 1, 2, 3, 5):
-        stream.journal.append(Entry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
         _told(disk, "put", index, lambda i=index: stream.put(shard(i)))
     _told(disk, "forget", 0, lambda: stream.forget(0))
-    stream.journal.append(Entry("accepted", 6, shard(6).digest))
+    stream.journal.append(JournalEntry("accepted", 6, shard(6).digest))
     _told(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
     _told(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
     # A process killed between writing "stored" and syncing it: the next one must sync before it removes.
     disk.told("forget begins", 5)
-    stream.journal.append(Entry("stored", 5))
+    stream.journal.append(JournalEntry("stored", 5))
     stream.close()
     again = reopened(root, disk)
     _told(disk, "drop", 2, lambda: again.discard(2, "dropped", "no room"))
     _told(disk, "requeue", 1, lambda: again.requeue(1))
     _told(disk, "put", 4, lambda: again.put(shard(4)))
-    again.journal.append_durable(Entry("finalizing"))
+    again.journal.append_durable(JournalEntry("finalizing"))
     for index in (1, 3, 4, 6):
         _told(disk, "forget", index, lambda i=index: again.forget(i))
-    again.journal.append_durable(Entry("ended"))
+    again.journal.append_durable(JournalEntry("ended"))
     disk.told("removal begins", -1)
     again.remove_if_done()
 

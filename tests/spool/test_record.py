@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import RecordCorruptError, SpoolError
-from atomstream.records import Shard, Stamp
+from atomstream.records import Shard, Timestamp
 from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
 from atomstream.spool.record import RecordHead, pack_head, read_head, read_windows, verify, write_record
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import payload, shard
 
-DISK = Disk()
+DISK = FileSystem()
 
 
 def written(path: Path, of: Shard) -> RecordHead:
@@ -30,7 +30,9 @@ def written(path: Path, of: Shard) -> RecordHead:
 
 def plain(pieces: list[bytes]) -> Shard:
     nbytes, crc = sum(map(len, pieces)), crc32c_of(pieces)
-    return Shard("s", 0, tuple(pieces), nbytes, crc, (1, 1, 1), "uint8", Stamp(0.0), b"d" * 16, raw_nbytes=1)
+    return Shard(
+        "s", 0, tuple(pieces), nbytes, crc, (1, 1, 1), "uint8", Timestamp(0.0), b"d" * 16, raw_nbytes=1
+    )
 
 
 def test_reads_back_what_was_written(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool import Entry, Spool, SpoolStatus, Written
+from atomstream.spool import JournalEntry, Spool, SpoolStatus, WriteTime
 from atomstream.spool.paths import endpoint_folder, record_bytes, stream_folder
 from atomstream.spool.quota import MAX_DEFAULT_BYTES, usage_of
 from atomstream.spool.record import RecordHead, record_nbytes
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import (
     DATA_ID,
     ENDPOINT,
@@ -125,7 +125,7 @@ def test_one_record_over_the_bound_enters_alone(tmp_path: Path) -> None:
 def test_free_space_is_left(tmp_path: Path) -> None:
     """spool_min_free_bytes are left free on the disk."""
 
-    class NearlyFull(Disk):
+    class NearlyFull(FileSystem):
         def free_bytes(self, path: Path) -> int:
             return 10_000_000
 
@@ -185,7 +185,7 @@ def test_threads_and_streams_share_the_bound(tmp_path: Path) -> None:
 def test_default_bound(tmp_path: Path) -> None:
     """Without a bound given it is 20 GB or a tenth of the free disk, the smaller, our own records apart."""
 
-    class Sized(Disk):
+    class Sized(FileSystem):
         def __init__(self, free: int) -> None:
             self.free = free
 
@@ -210,11 +210,11 @@ def test_a_root_that_can_not_be_made(tmp_path: Path) -> None:
 
 def test_certain_ages() -> None:
     """An age is a lower bound: over restarts the new uptime at most, for other machines nothing."""
-    written = Written("lab-pc", 1000.0)
-    assert written.certain_age_s(Written("lab-pc", 1600.0)) == 600.0
-    assert written.certain_age_s(Written("lab-pc", 20.0)) == 20.0
-    assert written.certain_age_s(Written("other-pc", 1e9)) == 0.0
-    assert Written.now().certain_age_s(Written.now()) < 60.0
+    written = WriteTime("lab-pc", 1000.0)
+    assert written.certain_age_s(WriteTime("lab-pc", 1600.0)) == 600.0
+    assert written.certain_age_s(WriteTime("lab-pc", 20.0)) == 20.0
+    assert written.certain_age_s(WriteTime("other-pc", 1e9)) == 0.0
+    assert WriteTime.now().certain_age_s(WriteTime.now()) < 60.0
 
 
 @given(st.floats(0, 1e7), st.lists(st.floats(0, 1e7), max_size=3))
@@ -223,7 +223,7 @@ def test_ages_never_say_too_much(first: float, restarts: list[float]) -> None:
     truth, uptime = 0.0, first
     for run in restarts:
         truth, uptime = truth + run, run
-    age = Written("pc", first).certain_age_s(Written("pc", uptime))
+    age = WriteTime("pc", first).certain_age_s(WriteTime("pc", uptime))
     assert 0.0 <= age <= truth
 
 
@@ -233,8 +233,10 @@ def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream.put(shard(0))
     monkeypatch.setattr("time.time", lambda: 4e9)
     assert stream.expire(3600.0) == []
-    later = Written.now()
-    monkeypatch.setattr(Written, "now", classmethod(lambda _: Written(later.host, later.uptime_s + 4000.0)))
+    later = WriteTime.now()
+    monkeypatch.setattr(
+        WriteTime, "now", classmethod(lambda _: WriteTime(later.host, later.uptime_s + 4000.0))
+    )
     stream.put(shard(1))
     assert stream.expire(3600.0) == [0]
     assert stream.pending() == [1]
@@ -253,7 +255,7 @@ def test_status(tmp_path: Path) -> None:
     spool = new_spool(tmp_path, max_bytes=123_456, min_free_bytes=7)
     stream = spool.claim(ENDPOINT, spec())
     for index in range(6):
-        stream.journal.append(Entry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
         if index < 5:
             stream.put(shard(index))
     stream.forget(0)
@@ -272,7 +274,7 @@ def test_status(tmp_path: Path) -> None:
     assert (one["data_id"], one["endpoint"], one["name"]) == (DATA_ID, ENDPOINT, "a growth")
     assert (one["chunks_on_disk"], one["chunks_quarantined_on_disk"], one["locked"]) == (1, 1, True)
     assert (one["finalizing"], one["ended"], one["problem"]) == (False, False, "")
-    stream.journal.append_durable(Entry("finalizing"))
+    stream.journal.append_durable(JournalEntry("finalizing"))
     stream.close()
     (one,) = spool.status()["streams"]
     assert (one["locked"], one["finalizing"]) == (False, True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.errors import SpoolError
-from atomstream.spool import Entry, Geometry, StreamManifest
+from atomstream.spool import Geometry, JournalEntry, StreamManifest
 from tests.spool.spool_helpers import (
     DATA_ID,
     ENDPOINT,
@@ -139,7 +139,7 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
     stream.close()
     again = reopened(tmp_path)
     again.forget(0)
-    again.journal.append_durable(Entry("ended"))
+    again.journal.append_durable(JournalEntry("ended"))
     assert again.remove_if_done()
     assert all(path.read_text() == "keep me" for path in foreign)
     assert not (again.folder / "journal").exists()

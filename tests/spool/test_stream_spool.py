@@ -9,8 +9,8 @@ import pytest
 
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolLockedError
 from atomstream.records import ChunkState
-from atomstream.spool import Entry
-from atomstream.system.files import Disk
+from atomstream.spool import JournalEntry
+from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import (
     DATA_ID,
     ENDPOINT,
@@ -91,7 +91,7 @@ def test_upload_from_memory_overtakes_the_disk(tmp_path: Path) -> None:
     """A chunk confirmed while its record is being written leaves no record behind."""
     reached, go_on = threading.Event(), threading.Event()
 
-    class SlowDisk(Disk):
+    class SlowDisk(FileSystem):
         def rename(self, source: Path, target: Path) -> None:
             if target.suffix == ".rec":
                 reached.set()
@@ -139,7 +139,7 @@ def test_accepted_but_never_written(tmp_path: Path) -> None:
     """Chunks that were in memory only when their process died are listed, for they are lost."""
     stream = new_stream(tmp_path)
     for index in range(3):
-        stream.journal.append(Entry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
     stream.put(shard(1))
     stream.close()
     again = reopened(tmp_path)
@@ -151,8 +151,8 @@ def test_removed_only_when_done(tmp_path: Path) -> None:
     """The folder goes when the stream was ended and nothing of it is left, and not before."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
-    stream.journal.append_durable(Entry("finalizing"))
-    stream.journal.append_durable(Entry("ended"))
+    stream.journal.append_durable(JournalEntry("finalizing"))
+    stream.journal.append_durable(JournalEntry("ended"))
     assert not stream.remove_if_done()
     with pytest.raises(SpoolError, match="still holds chunks"):
         stream.remove()
@@ -170,7 +170,7 @@ def test_not_removed_while_quarantined_or_open(tmp_path: Path) -> None:
     assert not stream.remove_if_done()
     stream.put(shard(0))
     stream.quarantine(0, "422")
-    stream.journal.append_durable(Entry("ended"))
+    stream.journal.append_durable(JournalEntry("ended"))
     assert not stream.remove_if_done()
     stream.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atomstream.spool import Aside, DiskRefused, Finding, SpooledChunk, StreamSpool, scrub
+from atomstream.spool import DiskRefused, Quarantined, SpooledChunk, StreamSpool, VerifyResult, scrub
 from atomstream.spool.record import WINDOW_BYTES
 from tests.spool.spool_helpers import FaultyDisk, delivered, new_stream, payload, reopened, shard
 
@@ -27,7 +27,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
-def findings(stream: StreamSpool) -> list[Finding]:
+def findings(stream: StreamSpool) -> list[VerifyResult]:
     return [finding for finding in scrub(stream) if finding is not None]
 
 
@@ -43,7 +43,7 @@ def test_a_damaged_payload_is_put_aside_with_its_reason(
     assert isinstance(first, SpooledChunk)
     assert isinstance(last, SpooledChunk)
     assert (first.index, last.index) == (0, 2)
-    assert isinstance(aside, Aside)
+    assert isinstance(aside, Quarantined)
     assert "does not match its CRC-32C" in aside.reason
     assert aside.reason in caplog.text
     assert (stream.pending(), stream.quarantined()) == ([0, 2], [1])
@@ -87,7 +87,7 @@ def test_a_record_that_can_not_be_read_is_put_aside(tmp_path: Path) -> None:
     stream = reopened(tmp_path, disk)
     disk.first = disk.last = len(disk.calls)
     aside, *others = findings(stream)
-    assert isinstance(aside, Aside)
+    assert isinstance(aside, Quarantined)
     assert "could not read a record" in aside.reason
     assert [other.index for other in others if isinstance(other, SpooledChunk)] == [1, 2]
     stream.requeue(0)

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 
 from atomstream import RHEEDStreamer
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 
 SHAPE = (240, 120, 160)
 CHUNKS = 200
@@ -25,13 +25,13 @@ WRITE_S = 0.02
 
 def main() -> None:
     url, key, spool, limit = *sys.argv[1:4], int(sys.argv[4])
-    write = Disk.write
+    write = FileSystem.write
 
-    def slow(disk: Disk, *arguments: Any) -> None:
+    def slow(disk: FileSystem, *arguments: Any) -> None:
         time.sleep(WRITE_S)  # this is the slow disk, and waits for nothing
         write(disk, *arguments)
 
-    patch.object(Disk, "write", slow).start()
+    patch.object(FileSystem, "write", slow).start()
     # As a camera's: noise about a level, so that shards are half as large as frames.
     frames = np.random.default_rng(0).normal(120, 6, SHAPE).astype(np.uint8)
     streamer = RHEEDStreamer(

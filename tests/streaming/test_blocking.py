@@ -290,7 +290,7 @@ def test_a_stage_that_dies_reaches_the_caller(
     def wrong(*args: object, **rest: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr("atomstream.pipeline.rate_meter.Meter.encoded", wrong)
+    monkeypatch.setattr("atomstream.pipeline.rate_meter.ThroughputMeter.encoded", wrong)
     data_id = begin(streamer)
     streamer.push(data_id, 0, noise(0))
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):

@@ -11,7 +11,7 @@ import pytest
 
 from atomstream import RHEEDStreamer
 from atomstream.pipeline.rate_meter import Rates
-from atomstream.streaming.statistics import Room, forecast
+from atomstream.streaming.statistics import FreeSpace, forecast
 from benchmarks.throttle import throttled
 from tests.live_server import ThreadedServer
 
@@ -20,7 +20,7 @@ GB = 10**9
 
 def test_a_lagging_uplink_is_told_with_its_figures() -> None:
     """The sentence has the rates, the growth, when it ends, what happens then, and what would keep up."""
-    said = forecast(Rates(120.0, 20e6, 38.0, 6e6), Room(GB, 151 * GB), "drop_oldest")
+    said = forecast(Rates(120.0, 20e6, 38.0, 6e6), FreeSpace(GB, 151 * GB), "drop_oldest")
     assert "carries 38 of 120 frames a second; the backlog grows 14.0 MB/s; the disk is full in 3.0 h" in said
     assert "on_full='drop_oldest'" in said
     assert "at most 38 frames a second" in said
@@ -29,7 +29,7 @@ def test_a_lagging_uplink_is_told_with_its_figures() -> None:
 
 def test_without_a_disk_it_is_memory_that_fills() -> None:
     """Where the spool takes nothing the time left is memory's, and a dead line is told as one."""
-    said = forecast(Rates(120.0, 20e6, 0.0, 0.0), Room(GB, None))
+    said = forecast(Rates(120.0, 20e6, 0.0, 0.0), FreeSpace(GB, None))
     assert "memory is full in 50 s" in said
     assert "whether the server and the way to it are well" in said
 
@@ -37,8 +37,8 @@ def test_without_a_disk_it_is_memory_that_fills() -> None:
 @pytest.mark.parametrize("rates", [Rates(120.0, 20e6, 120.0, 20e6), Rates(0.0, 0.0, 0.0, 0.0)])
 def test_an_uplink_that_keeps_up_is_not_told(rates: Rates) -> None:
     """Nothing is said where nothing piles up, nor where it would take longer than a day."""
-    assert forecast(rates, Room(GB, GB)) == ""
-    assert forecast(Rates(120.0, 20e6, 60.0, 10e6), Room(0, 10**15)) == ""
+    assert forecast(rates, FreeSpace(GB, GB)) == ""
+    assert forecast(Rates(120.0, 20e6, 60.0, 10e6), FreeSpace(0, 10**15)) == ""
 
 
 class Hearing(logging.Handler):

@@ -14,7 +14,7 @@ import tensorstore
 import zarr
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.records import Chunk, Stamp
+from atomstream.records import Chunk, Timestamp
 from atomstream.shard import ShardEncoder, decode_shard
 from tests.paths import WIRE
 from tests.streaming.hosted import KEY, Hosted, hosted
@@ -172,7 +172,7 @@ def test_recorded_shards_decode_to_the_frames(name: str, tmp_path: Path) -> None
 def test_shards_of_any_level_read_alike(level: int, tmp_path: Path) -> None:
     """The compression level is no matter of the format."""
     frames = CHUNKS["stream0-c1"]
-    shard = ShardEncoder(level).encode(Chunk("s", 0, frames, Stamp(0.0)))
+    shard = ShardEncoder(level).encode(Chunk("s", 0, frames, Timestamp(0.0)))
     assert_reads(b"".join(shard.pieces), frames, tmp_path)
 
 

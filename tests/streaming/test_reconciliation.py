@@ -11,11 +11,11 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import DrainTimeoutError
-from atomstream.pipeline.spool_writer import Keeper
-from atomstream.pipeline.stream import Stream
-from atomstream.pipeline.upload import Parcel
+from atomstream.pipeline.spool_writer import SpoolWriter
+from atomstream.pipeline.stream import StreamState
+from atomstream.pipeline.upload import Upload
 from atomstream.records import Frames, Shard
-from atomstream.spool import Entry, Spool, StreamSpool
+from atomstream.spool import JournalEntry, Spool, StreamSpool
 from tests.live_server import LiveServer
 from tests.streaming.hosted import KEY, hosted
 
@@ -49,7 +49,7 @@ async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch
                 await made.push(data_id, k, frames(k))
             await made.flush(data_id)
     left = Spool(spool, min_free_bytes=0).open_existing(url, data_id)
-    left.journal.append(Entry("accepted", DELIVERED))
+    left.journal.append(JournalEntry("accepted", DELIVERED))
     left.close()
     for record in left.folder.glob("chunk-*"):
         record.unlink()
@@ -98,7 +98,7 @@ async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match="chunk_size"):
             data_id = await made.initialize(120.0, 0.0, 4)
     left = Spool(tmp_path, min_free_bytes=0).open_existing(server.url, data_id)
-    left.journal.append(Entry("accepted", 0))
+    left.journal.append(JournalEntry("accepted", 0))
     left.close()
     async with streamer(server.api_key, server.url, tmp_path) as later:
         await later.resume(data_id)
@@ -130,9 +130,9 @@ async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return streamer(server.api_key, server.url, tmp_path)
 
     with monkeypatch.context() as dying:
-        dying.setattr(Keeper, "accepted", told_until(2, Keeper.accepted))
-        dying.setattr(Keeper, "keep", told_until(2, Keeper.keep))
-        dying.setattr(Keeper, "forget", told_until(2, Keeper.forget))
+        dying.setattr(SpoolWriter, "accepted", told_until(2, SpoolWriter.accepted))
+        dying.setattr(SpoolWriter, "keep", told_until(2, SpoolWriter.keep))
+        dying.setattr(SpoolWriter, "forget", told_until(2, SpoolWriter.forget))
         async with made_anew() as made:
             with pytest.warns(UserWarning, match="chunk_size"):
                 data_id = await made.initialize(120.0, 0.0, 4)
@@ -143,7 +143,7 @@ async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
-    def told(self: Keeper, stream: Stream, what: Parcel | int, *more: Shard) -> None:
+    def told(self: SpoolWriter, stream: StreamState, what: Upload | int, *more: Shard) -> None:
         if (what if isinstance(what, int) else what.index) < last:
             verb(self, stream, what, *more)
 

@@ -27,11 +27,11 @@ from atomstream.errors import (
     ServiceError,
 )
 from atomstream.service.api import ServiceApi
-from atomstream.service.payloads import Named
+from atomstream.service.payloads import NamedItem
 from atomstream.streaming.registration import (
     ATTEMPTS,
     InitializeRequest,
-    Registered,
+    StreamRegistration,
     default_name,
     folded,
     match,
@@ -141,7 +141,7 @@ async def api(service: Service) -> AsyncIterator[ServiceApi]:
         yield api
 
 
-async def registered(api: ServiceApi, service: Service, **more: Any) -> Registered:
+async def registered(api: ServiceApi, service: Service, **more: Any) -> StreamRegistration:
     """Register a stationary stream with 2 s chunks."""
     request = InitializeRequest(10.0, more.pop("rpm", 0.0), 20, **more)
     return await register(api, request, sleep=service.sleep)
@@ -272,7 +272,7 @@ async def test_unknown_uuid_creates_nothing(api: ServiceApi, service: Service, w
 
 async def test_exact_spelling_wins() -> None:
     """Of two that differ in case only, the one spelled the same is meant, else the first."""
-    known = [Named("1", "wafer"), Named("2", "Wafer")]
+    known = [NamedItem("1", "wafer"), NamedItem("2", "Wafer")]
     assert [match(name, known) for name in ("Wafer", "wafer", "WAFER", "other")] == ["2", "1", "1", None]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.system.scheduling import Core, compute_in_batches
+from atomstream.system.scheduling import CoreAffinity, compute_in_batches
 
 
 def policy() -> str:
@@ -64,7 +64,7 @@ def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set
 
     def work(number: int) -> None:
         if sys.platform == "linux":
-            core = Core(number, threads, patience=2)
+            core = CoreAffinity(number, threads, patience=2)
             for _ in range(3):
                 core.at_work()
             kept = os.sched_getaffinity(0)

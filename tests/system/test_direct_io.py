@@ -14,7 +14,7 @@ import pytest
 
 from atomstream.system import scheduling as yielding
 from atomstream.system.direct_io import ALIGNMENT, WINDOW_BYTES, DirectWriter
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 from atomstream.system.scheduling import STEP_BYTES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has O_DIRECT")
@@ -30,7 +30,7 @@ LARGE = random_pieces(300, 2 * WINDOW_BYTES + 17, WINDOW_BYTES // 3, 1, 4096)
 
 @pytest.fixture
 def fd(tmp_path: Path) -> Iterator[int]:
-    fd = Disk().create(tmp_path / "record")
+    fd = FileSystem().create(tmp_path / "record")
     yield fd
     os.close(fd)
 
@@ -51,13 +51,13 @@ def content(tmp_path: Path) -> bytes:
 )
 def test_every_byte_is_written(tmp_path: Path, fd: int, pieces: list[bytes]) -> None:
     """Pieces of any length, cut anywhere by the window, are in the file one after the other."""
-    Disk().write(fd, pieces)
+    FileSystem().write(fd, pieces)
     assert content(tmp_path) == b"".join(pieces)
 
 
 def test_views_and_what_follows(tmp_path: Path, fd: int) -> None:
     """Views of foreign memory are written too, and what is written later comes after them."""
-    disk = Disk()
+    disk = FileSystem()
     disk.write(fd, [memoryview(np.frombuffer(piece, dtype=np.uint8)) for piece in LARGE])
     disk.write(fd, LARGE)
     disk.write(fd, [b"end"])
@@ -90,7 +90,7 @@ def test_the_usual_way_goes_on(
 ) -> None:
     """Where a direct write is refused or cut short, the rest goes through the cache, nothing twice."""
     refusing(monkeypatch, call, answer)
-    Disk().write(fd, LARGE)
+    FileSystem().write(fd, LARGE)
     assert content(tmp_path) == b"".join(LARGE)
 
 
@@ -107,7 +107,7 @@ def test_a_file_system_without_it(tmp_path: Path, fd: int, monkeypatch: pytest.M
 
     monkeypatch.setattr(fcntl, "fcntl", no_direct)
     assert DirectWriter().write(fd, LARGE) == 0
-    Disk().write(fd, LARGE)
+    FileSystem().write(fd, LARGE)
     assert content(tmp_path) == b"".join(LARGE)
 
 
@@ -116,7 +116,7 @@ def test_the_file_is_as_before_afterwards(fd: int) -> None:
     import fcntl
 
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
-    Disk().write(fd, LARGE)
+    FileSystem().write(fd, LARGE)
     assert fcntl.fcntl(fd, fcntl.F_GETFL) == before
 
 
@@ -136,7 +136,7 @@ def test_a_long_write_leaves_the_core_in_between(
     monkeypatch.setattr(yielding, "TURN_S", 0.0)
     monkeypatch.setattr(yielding, "yield_core", lambda: steps.append(0))
     os.lseek(fd, 0 if aligned else 1, os.SEEK_SET)
-    Disk().write(fd, LARGE)
+    FileSystem().write(fd, LARGE)
     assert sum(steps) == sum(map(len, LARGE))
     assert max(steps) <= STEP_BYTES
     assert all(step == 0 for before, step in pairwise(steps) if before)

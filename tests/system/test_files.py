@@ -11,7 +11,7 @@ import pytest
 
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.system import scheduling as yielding
-from atomstream.system.files import Disk
+from atomstream.system.files import FileSystem
 from atomstream.system.scheduling import STEP_BYTES
 from tests.spool.spool_helpers import delivered, new_stream, payload, shard
 
@@ -92,7 +92,7 @@ def test_a_large_file_is_reserved_in_steps(
     monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
     monkeypatch.setattr(yielding, "TURN_S", 0.0)
     monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(len(asked)))
-    disk, nbytes = Disk(), 3 * STEP_BYTES + 5
+    disk, nbytes = FileSystem(), 3 * STEP_BYTES + 5
     fd = disk.create(tmp_path / "record")
     with nullcontext() if refused is None else pytest.raises(OSError, match="No space"):
         disk.reserve(fd, nbytes)

@@ -18,8 +18,8 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from atomstream import config
 from atomstream.errors import ShardError, StreamError
-from atomstream.index_ranges import Gaps
-from atomstream.server.archive.records import ChunkStamps, Geometry
+from atomstream.index_ranges import IndexSet
+from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
 from atomstream.server.archive.timestamp_columns import (
     recorded_chunks,
@@ -82,7 +82,7 @@ class GroupCommit(Generic[T]):
 
 log = logging.getLogger(__name__)
 
-Stamps: TypeAlias = Mapping[int, ChunkStamps | None]
+Stamps: TypeAlias = Mapping[int, ChunkTimes | None]
 
 SYNC_PERIOD_S: Final = 0.5
 """Columns are synced, and their own documents written, so often and not with each of ten chunks a second: after a
@@ -109,13 +109,13 @@ class ChunkIndex:
         self._attributes = attributes
         # Of ten hours of short chunks there are 360 000: so only the sizes of those that are not full are kept.
         self._partial: dict[int, int] = {}
-        self._gaps = Gaps()
+        self._gaps = IndexSet()
         self._unsynced: set[int] = set()
         self._touched: defaultdict[str, set[Path]] = defaultdict(set)
         self._synced_at = -math.inf
         # The promise of a 200 comes before the wish to write metadata rarely: each commit waits for a
         # write of the documents that covers it, and those that come together share one.
-        self._recorder: GroupCommit[tuple[int, ChunkStamps]] = GroupCommit(self._record)
+        self._recorder: GroupCommit[tuple[int, ChunkTimes]] = GroupCommit(self._record)
 
     def place(self, index: int) -> Path:
         """The file of a chunk's shard."""
@@ -133,7 +133,7 @@ class ChunkIndex:
                 self.geometry = geometry
             return self.geometry == geometry
 
-    def record(self, index: int, stamps: ChunkStamps) -> None:
+    def record(self, index: int, stamps: ChunkTimes) -> None:
         """Return once the chunk's stamps are in the columns and the documents cover it.
 
         Raises:
@@ -235,7 +235,7 @@ class ChunkIndex:
             self._unsynced.update(batch)
             self._remember({index: stamps.dims[0] for index, stamps in batch.items()})
 
-    def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkStamps]]:
+    def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
         """Of each shard that can be read; others are left where they are, and count as missing."""
         assert self.geometry is not None or not indices
         for index in indices:
@@ -246,7 +246,7 @@ class ChunkIndex:
             except ShardError as error:
                 log.warning("stream %s: chunk %d counts as missing: %s", self._name, index, error)
 
-    def read_stamps(self, index: int) -> ChunkStamps:
+    def read_stamps(self, index: int) -> ChunkTimes:
         """Stamps and per-frame data of a stored chunk, from its file.
 
         Raises:
@@ -259,7 +259,7 @@ class ChunkIndex:
     def _name(self) -> str:
         return self.group.folder.parent.name
 
-    def _record(self, entries: list[tuple[int, ChunkStamps]]) -> None:
+    def _record(self, entries: list[tuple[int, ChunkTimes]]) -> None:
         """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
         self._write_columns(dict(entries))
         if any(self._gaps.added(index) and index not in self._unsynced for index, _ in entries):

@@ -27,7 +27,7 @@ F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Buckets:
+class MinMaxBuckets:
     """Per bucket, each (B,): lowest, highest and summed finite value, and how many; NaN where there is none."""
 
     low: F64
@@ -42,7 +42,7 @@ class Buckets:
             return np.asarray(self.total / self.count, dtype=np.float64)
 
 
-def bucketed(values: F64, size: int) -> Buckets:
+def bucketed(values: F64, size: int) -> MinMaxBuckets:
     """Cut ``values`` (N,) into buckets of ``size``; the last may hold fewer. B = ceil(N / size)."""
     table = _padded(values, size, np.nan)
     with warnings.catch_warnings():
@@ -50,12 +50,12 @@ def bucketed(values: F64, size: int) -> Buckets:
         low, high = np.fmin.reduce(table, axis=1), np.fmax.reduce(table, axis=1)
     finite = ~np.isnan(table)
     total = np.where(finite, table, 0.0).sum(axis=1)
-    return Buckets(low, high, total, finite.sum(axis=1).astype(np.float64))
+    return MinMaxBuckets(low, high, total, finite.sum(axis=1).astype(np.float64))
 
 
-def merged(buckets: Buckets, size: int) -> Buckets:
+def merged(buckets: MinMaxBuckets, size: int) -> MinMaxBuckets:
     """Buckets of ``size`` buckets each: what :func:`bucketed` gives with that many times the size."""
-    return Buckets(
+    return MinMaxBuckets(
         low=np.fmin.reduce(_padded(buckets.low, size, np.nan), axis=1),
         high=np.fmax.reduce(_padded(buckets.high, size, np.nan), axis=1),
         total=_padded(buckets.total, size, 0.0).sum(axis=1),
@@ -63,12 +63,12 @@ def merged(buckets: Buckets, size: int) -> Buckets:
     )
 
 
-def joined(parts: list[Buckets]) -> Buckets:
+def joined(parts: list[MinMaxBuckets]) -> MinMaxBuckets:
     """Buckets one after the other."""
     if not parts:
         none = np.empty(0)
-        return Buckets(none, none, none, none)
-    return Buckets(
+        return MinMaxBuckets(none, none, none, none)
+    return MinMaxBuckets(
         *(
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("low", "high", "total", "count")
@@ -96,7 +96,7 @@ class ColumnReader:
     """Reads columns of any stream; safe from several threads. Missing columns and files are NaN."""
 
     def __init__(self) -> None:
-        self._sums: OrderedDict[tuple[str, int], tuple[int, Buckets]] = OrderedDict()
+        self._sums: OrderedDict[tuple[str, int], tuple[int, MinMaxBuckets]] = OrderedDict()
         self._lock = Lock()
 
     def values(self, column: Path, start: int, stop: int) -> F64:
@@ -113,7 +113,7 @@ class ColumnReader:
                 out[low - start : high - start] = piece
         return out
 
-    def buckets(self, column: Path, start: int, stop: int, size: int) -> Buckets:
+    def buckets(self, column: Path, start: int, stop: int, size: int) -> MinMaxBuckets:
         """The stretch in buckets of ``size`` values.
 
         From ``FINE`` on, ``start`` and ``size`` must be multiples of ``FINE`` (:func:`fitting` makes them so).
@@ -123,18 +123,20 @@ class ColumnReader:
         fine = self._fine(column, start // FINE, -(-stop // FINE))
         return merged(fine, size // FINE)
 
-    def _fine(self, column: Path, start: int, stop: int) -> Buckets:
+    def _fine(self, column: Path, start: int, stop: int) -> MinMaxBuckets:
         per_file = COLUMN_CHUNK // FINE
         dtype, parts = column_dtype(column), []
         for number in range(start // per_file, -(-stop // per_file)):
             sums = self._file_sums(column, number, dtype)
             low, high = max(0, start - number * per_file), min(per_file, stop - number * per_file)
             parts.append(
-                Buckets(sums.low[low:high], sums.high[low:high], sums.total[low:high], sums.count[low:high])
+                MinMaxBuckets(
+                    sums.low[low:high], sums.high[low:high], sums.total[low:high], sums.count[low:high]
+                )
             )
         return joined(parts)
 
-    def _file_sums(self, column: Path, number: int, dtype: np.dtype[Any] | None) -> Buckets:
+    def _file_sums(self, column: Path, number: int, dtype: np.dtype[Any] | None) -> MinMaxBuckets:
         changed, key = _changed(column, number), (str(column), number)
         with self._lock:
             known = self._sums.get(key)
@@ -148,7 +150,7 @@ class ColumnReader:
         self._keep(key, changed, sums)
         return sums
 
-    def _keep(self, key: tuple[str, int], changed: int, sums: Buckets) -> None:
+    def _keep(self, key: tuple[str, int], changed: int, sums: MinMaxBuckets) -> None:
         # A file's clock ticks in milliseconds: what changed just now may change again within the same tick.
         if time.time_ns() - changed < SETTLED_NS:
             return

@@ -29,7 +29,7 @@ class NamedId(msgspec.Struct, frozen=True):
     name: str
 
 
-class StreamAbout(msgspec.Struct, frozen=True):
+class StreamMetadata(msgspec.Struct, frozen=True):
     """One stream: ``fps`` in frames a second, rotations a minute, moments in ISO 8601 UTC."""
 
     data_id: str
@@ -48,12 +48,12 @@ class StreamAbout(msgspec.Struct, frozen=True):
     """Set with the first stored chunk; until then nothing about the frames' shape is fixed."""
 
 
-def read_about(about: dict[str, Any]) -> StreamAbout:
-    """The :class:`StreamAbout` in an archive's ``about``; raises msgspec.ValidationError where it is none."""
-    return msgspec.convert(about, StreamAbout)
+def read_about(about: dict[str, Any]) -> StreamMetadata:
+    """The :class:`StreamMetadata` in an archive's ``about``; raises msgspec.ValidationError where it is none."""
+    return msgspec.convert(about, StreamMetadata)
 
 
-def write_about(about: StreamAbout) -> dict[str, Any]:
+def write_about(about: StreamMetadata) -> dict[str, Any]:
     """``about`` as plain JSON values."""
     plain: dict[str, Any] = msgspec.to_builtins(about)
     return plain

@@ -15,7 +15,7 @@ from atomstream.shard import Dims, DtypeName, frame_nbytes
 
 
 @dataclass(frozen=True, slots=True)
-class ShardTicket:
+class UploadClaims:
     """What came with the request for an upload URL, and travelled signed inside the URL.
 
     ``dims`` is (N, H, W) of this chunk; stamps are UTC milliseconds with the clock's offset already added.
@@ -53,14 +53,14 @@ class ShardTicket:
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")
 
-    def stamps(self, meta: FrameMeta) -> ChunkStamps:
+    def stamps(self, meta: FrameMeta) -> ChunkTimes:
         """What is kept of the chunk beside its pixels; ``meta`` came inside its body."""
         offset, doubt = (
             None if value is None else float(value)
             for value in (self.clock_offset_ms, self.clock_uncertainty_ms)
         )
         times = float(self.fps), float(self.start_unix_ms), float(self.end_unix_ms)
-        return ChunkStamps(self.dims, *times, offset, doubt, meta)
+        return ChunkTimes(self.dims, *times, offset, doubt, meta)
 
     def _within(self, what: str, value: float, low: float, high: float) -> None:
         if not low <= value <= high:  # NaN is within nothing
@@ -68,7 +68,7 @@ class ShardTicket:
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkStamps:
+class ChunkTimes:
     """What is known of a stored chunk beside its pixels; ``dims`` is (N, H, W), times are UTC milliseconds."""
 
     dims: Dims
@@ -88,7 +88,7 @@ class ChunkStamps:
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
+class CommitResult:
     """A chunk that is on disk and readable; ``repeated`` where an equal one already was.
 
     ``nbytes`` and ``crc32c`` are those of the body received; ``stamps`` are those stored, the first ones
@@ -100,7 +100,7 @@ class Committed:
     nbytes: int
     crc32c: int
     repeated: bool
-    stamps: ChunkStamps
+    stamps: ChunkTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Geometry:
     dtype: DtypeName
 
     @classmethod
-    def of(cls, ticket: ShardTicket) -> Geometry:
+    def of(cls, ticket: UploadClaims) -> Geometry:
         """The geometry that a ticket claims."""
         return cls(ticket.chunk_size, ticket.dims[1], ticket.dims[2], ticket.dtype)
 

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import ShardError
-from atomstream.server.archive.records import ChunkStamps, ShardTicket
+from atomstream.server.archive.records import ChunkTimes, UploadClaims
 from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
 
 Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -37,7 +37,7 @@ _WINDOW: Final = 1 << 20
 class Trailer(NamedTuple):
     """What the archive adds to a shard: stamps, and the length and CRC-32C of the body received."""
 
-    stamps: ChunkStamps
+    stamps: ChunkTimes
     nbytes: int
     crc32c: int
 
@@ -94,7 +94,7 @@ class ShardFile:
             yield absent, black
 
 
-def seal(body: Path, ticket: ShardTicket, crc32c: int) -> None:
+def seal(body: Path, ticket: UploadClaims, crc32c: int) -> None:
     """Turn a checked body into a stored shard, in place, and sync it."""
     n, slots = ticket.dims[0], ticket.chunk_size
     with body.open("r+b") as file:
@@ -169,7 +169,7 @@ def _trailer_nbytes() -> int:
     return _TRAILER.size + 4
 
 
-def _pack_trailer(ticket: ShardTicket, nbytes: int, crc32c: int) -> bytes:
+def _pack_trailer(ticket: UploadClaims, nbytes: int, crc32c: int) -> bytes:
     times = (ticket.fps, ticket.start_unix_ms, ticket.end_unix_ms)
     clock = (ticket.clock_offset_ms, ticket.clock_uncertainty_ms)
     packed = _TRAILER.pack(
@@ -194,4 +194,4 @@ def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
     if tag != _TAG:
         raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
     offset, doubt = (None if math.isnan(value) else value for value in (offset, doubt))
-    return Trailer(ChunkStamps((n, height, width), fps, start, end, offset, doubt), nbytes, crc)
+    return Trailer(ChunkTimes((n, height, width), fps, start, end, offset, doubt), nbytes, crc)

@@ -38,7 +38,7 @@ from atomstream.records import Frames
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.metadata import ABOUT, lost_in, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
-from atomstream.server.archive.records import ChunkStamps, Committed, Geometry, ShardTicket
+from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
@@ -53,7 +53,7 @@ from atomstream.system.files import (
     write_atomic,
 )
 
-__all__ = ["ChunkStamps", "Committed", "ShardTicket", "StreamArchive", "iter_archives"]
+__all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims", "iter_archives"]
 
 log = logging.getLogger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
@@ -132,8 +132,8 @@ class StreamArchive:
         return fresh_part(self._parts)
 
     def commit(
-        self, ticket: ShardTicket, body: Path, crc32c: int, observe: Observe | None = None
-    ) -> Committed:
+        self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None = None
+    ) -> CommitResult:
         """Store the shard in the file ``body`` (from :meth:`incoming`), which is consumed in every case.
 
         ``crc32c`` is the body's, as received. ``observe(index, k, frame)`` sees each decoded frame (H, W),
@@ -158,7 +158,7 @@ class StreamArchive:
             self._index.record(ticket.index, stamps)
         finally:
             body.unlink(missing_ok=True)
-        return Committed(ticket.index, ticket.dims[0], nbytes, crc32c, fresh is None, stamps)
+        return CommitResult(ticket.index, ticket.dims[0], nbytes, crc32c, fresh is None, stamps)
 
     @property
     def origin_unix_ms(self) -> float | None:
@@ -190,7 +190,7 @@ class StreamArchive:
         """Each missing index below the highest stored one; after an absurd jump there may be millions."""
         return [index for first, last in self.missing_ranges() for index in range(first, last + 1)]
 
-    def stamps(self, index: int) -> ChunkStamps | None:
+    def stamps(self, index: int) -> ChunkTimes | None:
         """Stamps and per-frame data of a stored chunk, None where it is missing.
 
         Raises:
@@ -269,8 +269,8 @@ class StreamArchive:
             self.flush_metadata() if fresh else self._publish_soon()
 
     def _settle(
-        self, ticket: ShardTicket, body: Path, crc32c: int, observe: Observe | None
-    ) -> ChunkStamps | None:
+        self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None
+    ) -> ChunkTimes | None:
         """Have the chunk in its place, and return its stamps; None where an equal one was there already."""
         place, known = self._index.place(ticket.index), self._index.geometry
         if known not in (None, Geometry.of(ticket)):
@@ -291,10 +291,10 @@ class StreamArchive:
         replace(body, place)
         return ticket.stamps(shard.layout.meta)
 
-    def _other_geometry(self, ticket: ShardTicket) -> ConflictError:
+    def _other_geometry(self, ticket: UploadClaims) -> ConflictError:
         return self._conflict(ticket, f"is {Geometry.of(ticket)}, but the stream is {self._index.geometry}")
 
-    def _conflict(self, ticket: ShardTicket, what: str) -> ConflictError:
+    def _conflict(self, ticket: UploadClaims, what: str) -> ConflictError:
         stream = f"Chunk {ticket.index} of stream {self.folder.name}"
         return ConflictError(f"{stream} {what}. What is stored is kept as it is.", status=409)
 

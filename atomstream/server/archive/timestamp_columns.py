@@ -12,7 +12,7 @@ import numpy as np
 
 from atomstream.index_ranges import parse_ranges
 from atomstream.server.archive.column import Values
-from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup
 
 ORIGIN: Final = "start_unix_ms"
@@ -29,7 +29,7 @@ class _Spec:
     dtype: str
     fill: float
     about: dict[str, str]
-    values: Callable[[ChunkStamps, float], Sequence[Any] | Values | None]
+    values: Callable[[ChunkTimes, float], Sequence[Any] | Values | None]
 
 
 def _one(value: float | None) -> list[float] | None:
@@ -58,7 +58,7 @@ _ALWAYS: Final = ("time", "chunk_start_unix_ms", COUNTS)
 
 
 def write_stamps(
-    group: ZarrGroup, chunk_size: int, origin_ms: float, chunks: Mapping[int, ChunkStamps | None]
+    group: ZarrGroup, chunk_size: int, origin_ms: float, chunks: Mapping[int, ChunkTimes | None]
 ) -> dict[str, list[Path]]:
     """Write the stamps of ``chunks`` into the columns; None for a chunk that is no longer there.
 

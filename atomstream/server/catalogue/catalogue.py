@@ -11,15 +11,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from atomstream.protocol import name_key
-from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag, Tracking, moment
+from atomstream.protocol import normalized_name
+from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag, Tracking, iso_now
 from atomstream.server.catalogue.names_log import (
-    Journal,
-    Line,
-    ProjectMade,
-    SampleMade,
+    NameRecord,
+    NamesLog,
+    ProjectCreated,
+    SampleCreated,
     SampleTracked,
-    TagMade,
+    TagCreated,
 )
 
 OWNER = "atomstream"
@@ -38,29 +38,29 @@ class NameTakenError(Exception):
 class Catalogue:
     """Names and their ids. A new one is in the journal, on disk, before it is in the tables."""
 
-    def __init__(self, database: Database, journal: Journal) -> None:
+    def __init__(self, database: Database, journal: NamesLog) -> None:
         self._db = database
         self._journal = journal
 
     async def add_sample(self, name: str) -> str:
         """Create a sample and return its id; raises NameTakenError, also to the loser of a race."""
-        line = SampleMade(id=str(uuid.uuid4()), name=name, made=moment())
+        line = SampleCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(sample_row(line), line)
         return line.id
 
     async def add_tag(self, name: str) -> str:
         """Create a tag and return its id; raises NameTakenError."""
-        line = TagMade(id=str(uuid.uuid4()), name=name, made=moment())
+        line = TagCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(tag_row(line), line)
         return line.id
 
     async def add_project(self, name: str, project_id: str | None = None) -> str:
         """Create a project (under an id of one's own, where given) and return its id; raises NameTakenError."""
-        line = ProjectMade(id=project_id or str(uuid.uuid4()), name=name, made=moment())
+        line = ProjectCreated(id=project_id or str(uuid.uuid4()), name=name, made=iso_now())
         await self._add(project_row(line), line)
         return line.id
 
-    async def _add(self, row: Named, line: Line) -> None:
+    async def _add(self, row: Named, line: NameRecord) -> None:
         kind = type(row)
         row_id, key = row.id, row.name_key
         try:
@@ -76,7 +76,7 @@ class Catalogue:
 
     async def track(self, project_id: str, sample_id: str, *, active: bool) -> None:
         """Put a sample into a project; an active one takes the place of the one before it."""
-        line = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=moment())
+        line = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=iso_now())
         async with self._db.writing() as session:
             await put_tracking(session, line)
             await asyncio.to_thread(self._journal.append, line)
@@ -120,20 +120,24 @@ class Catalogue:
             ]
 
 
-def sample_row(line: SampleMade) -> Sample:
+def sample_row(line: SampleCreated) -> Sample:
     """The row of a journal line."""
-    return Sample(id=line.id, name=line.name, name_key=name_key(line.name), made=line.made)
+    return Sample(id=line.id, name=line.name, name_key=normalized_name(line.name), made=line.made)
 
 
-def tag_row(line: TagMade) -> Tag:
+def tag_row(line: TagCreated) -> Tag:
     """The row of a journal line."""
-    return Tag(id=line.id, name=line.name, name_key=name_key(line.name), made=line.made)
+    return Tag(id=line.id, name=line.name, name_key=normalized_name(line.name), made=line.made)
 
 
-def project_row(line: ProjectMade) -> Project:
+def project_row(line: ProjectCreated) -> Project:
     """The row of a journal line."""
     return Project(
-        id=line.id, name=line.name, name_key=name_key(line.name), made=line.made, last_updated=line.made
+        id=line.id,
+        name=line.name,
+        name_key=normalized_name(line.name),
+        made=line.made,
+        last_updated=line.made,
     )
 
 

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 """Kept in SQLite's user_version: a catalogue of another version is thrown away and rebuilt."""
 
 
-def moment(at: datetime | None = None) -> str:
+def iso_now(at: datetime | None = None) -> str:
     """``at`` (now) as the catalogue writes it."""
     return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 

@@ -18,7 +18,7 @@ log = logging.getLogger("atomstream.server")
 JOURNAL_FILE = "names.jsonl"
 
 
-class SampleMade(msgspec.Struct, frozen=True, tag="sample"):
+class SampleCreated(msgspec.Struct, frozen=True, tag="sample"):
     """A physical sample was created; ``made`` is ISO 8601, UTC."""
 
     id: str
@@ -26,7 +26,7 @@ class SampleMade(msgspec.Struct, frozen=True, tag="sample"):
     made: str
 
 
-class TagMade(msgspec.Struct, frozen=True, tag="tag"):
+class TagCreated(msgspec.Struct, frozen=True, tag="tag"):
     """A tag was created."""
 
     id: str
@@ -34,7 +34,7 @@ class TagMade(msgspec.Struct, frozen=True, tag="tag"):
     made: str
 
 
-class ProjectMade(msgspec.Struct, frozen=True, tag="project"):
+class ProjectCreated(msgspec.Struct, frozen=True, tag="project"):
     """A project was created."""
 
     id: str
@@ -51,16 +51,16 @@ class SampleTracked(msgspec.Struct, frozen=True, tag="tracking"):
     made: str
 
 
-Line: TypeAlias = SampleMade | TagMade | ProjectMade | SampleTracked
+NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTracked
 
 
-class Journal:
+class NamesLog:
     """Appends to and reads ``names.jsonl``; blocking, one writer (the owner of the data folder)."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / JOURNAL_FILE
 
-    def append(self, line: Line) -> None:
+    def append(self, line: NameRecord) -> None:
         """Write ``line`` and wait for the disk."""
         with self._path.open("ab+") as file:
             file.write(self._mend(file.tell()) + msgspec.json.encode(line) + b"\n")
@@ -75,13 +75,13 @@ class Journal:
             file.seek(-1, os.SEEK_END)
             return b"" if file.read(1) == b"\n" else b"\n"
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[NameRecord]:
         """All lines, oldest first; one torn by a crash was never answered for, and is passed over."""
         try:
             rows = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
             return
-        decoder = msgspec.json.Decoder(Line)
+        decoder = msgspec.json.Decoder(NameRecord)
         for number, row in enumerate(rows, start=1):
             if not row.strip():
                 continue

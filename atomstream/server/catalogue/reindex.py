@@ -14,43 +14,47 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.errors import AtomstreamError
-from atomstream.protocol import name_key
-from atomstream.server.archive.metadata import NamedId, StreamAbout, read_about
+from atomstream.protocol import normalized_name
+from atomstream.server.archive.metadata import NamedId, StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.catalogue import project_row, put_tracking, sample_row, tag_row
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag
 from atomstream.server.catalogue.names_log import (
-    Journal,
-    Line,
-    ProjectMade,
-    SampleMade,
+    NameRecord,
+    NamesLog,
+    ProjectCreated,
+    SampleCreated,
     SampleTracked,
-    TagMade,
+    TagCreated,
 )
-from atomstream.server.catalogue.streams_table import Entries, put_stream
+from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
 from atomstream.server.data_dir import own_data_dir
 
 # Samples, tags and projects as the files tell them: the journal first, then what streams remember.
 
-Made: TypeAlias = SampleMade | TagMade | ProjectMade
+Made: TypeAlias = SampleCreated | TagCreated | ProjectCreated
 
 
-class KnownNames:
+class NameIndex:
     """Collects names by id, and puts those into the tables that lack there."""
 
     def __init__(self) -> None:
-        self._made: dict[type[Made], dict[str, Made]] = {SampleMade: {}, TagMade: {}, ProjectMade: {}}
+        self._made: dict[type[Made], dict[str, Made]] = {
+            SampleCreated: {},
+            TagCreated: {},
+            ProjectCreated: {},
+        }
         self._tracked: dict[tuple[str, str], SampleTracked] = {}
 
     @classmethod
-    def read(cls, data_dir: Path) -> KnownNames:
+    def read(cls, data_dir: Path) -> NameIndex:
         """What the journal of ``data_dir`` says; blocking."""
         names = cls()
-        for line in Journal(data_dir).lines():
+        for line in NamesLog(data_dir).lines():
             names._add(line)
         return names
 
-    def _add(self, line: Line) -> None:
+    def _add(self, line: NameRecord) -> None:
         if isinstance(line, SampleTracked):
             # Kept in the order of the last word on each, for the last active one of a project counts.
             self._tracked.pop((line.project_id, line.sample_id), None)
@@ -58,22 +62,22 @@ class KnownNames:
         else:
             self._made[type(line)].setdefault(line.id, line)
 
-    def learn(self, about: StreamAbout) -> None:
+    def learn(self, about: StreamMetadata) -> None:
         """Take from a stream what the journal lacks (it was lost, or the folder came from elsewhere)."""
         if about.sample:
-            self._learn(SampleMade, about.sample, about.made)
+            self._learn(SampleCreated, about.sample, about.made)
         if about.project:
-            self._learn(ProjectMade, about.project, about.made)
+            self._learn(ProjectCreated, about.project, about.made)
         for tag in about.tags:
-            self._learn(TagMade, tag, about.made)
+            self._learn(TagCreated, tag, about.made)
 
     def _learn(self, kind: type[Made], named: NamedId, made: str) -> None:
         known = self._made[kind]
         if named.id in known:
             return
-        keys = {name_key(line.name) for line in known.values()}
+        keys = {normalized_name(line.name) for line in known.values()}
         # A name can belong to one id only; a second one stays found by its id, and its name says so.
-        name = f"{named.name} ({named.id[:8]})" if name_key(named.name) in keys else named.name
+        name = f"{named.name} ({named.id[:8]})" if normalized_name(named.name) in keys else named.name
         known[named.id] = kind(id=named.id, name=name, made=made)
 
     async def put(self, session: AsyncSession) -> None:
@@ -82,11 +86,11 @@ class KnownNames:
         tags = set(await session.scalars(select(Tag.id)))
         projects = set(await session.scalars(select(Project.id)))
         for line in (line for made in self._made.values() for line in made.values()):
-            if isinstance(line, SampleMade) and line.id not in samples:
+            if isinstance(line, SampleCreated) and line.id not in samples:
                 session.add(sample_row(line))
-            elif isinstance(line, TagMade) and line.id not in tags:
+            elif isinstance(line, TagCreated) and line.id not in tags:
                 session.add(tag_row(line))
-            elif isinstance(line, ProjectMade) and line.id not in projects:
+            elif isinstance(line, ProjectCreated) and line.id not in projects:
                 session.add(project_row(line))
         await session.flush()
         for tracking in self._tracked.values():
@@ -97,7 +101,7 @@ log = logging.getLogger("atomstream.server")
 
 UNSETTLED = ("stream_active", "stream_interrupted", "stream_finalizing")
 
-Found: TypeAlias = tuple[StreamAbout, int]
+Found: TypeAlias = tuple[StreamMetadata, int]
 """A stream and its archive's length in frames."""
 
 
@@ -133,18 +137,18 @@ async def catch_up(database: Database, data_dir: Path) -> None:
     Those are the ones not in the tables, and the ones that were not settled when the server stopped: only
     these can have changed after their last line was written.
     """
-    entries, streams_dir = Entries(database), data_dir / "streams"
+    entries, streams_dir = StreamsTable(database), data_dir / "streams"
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
     known = await entries.all_ids()
     changed = (on_disk - known) | (on_disk & set(await entries.with_status(*UNSETTLED)))
     found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, sorted(changed))))
-    names = await asyncio.to_thread(KnownNames.read, data_dir)
+    names = await asyncio.to_thread(NameIndex.read, data_dir)
     async with database.writing() as session:
         await _fill(session, names, found)
     await entries.remove(sorted(known - on_disk))
 
 
-async def _fill(session: AsyncSession, names: KnownNames, found: Iterable[Found]) -> None:
+async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found]) -> None:
     for about, _ in found:
         names.learn(about)
     await names.put(session)

@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Update, case, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from atomstream.protocol import name_key
-from atomstream.server.archive.metadata import StreamAbout
+from atomstream.protocol import normalized_name
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.catalogue.catalogue import OWNER
-from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, moment
+from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, iso_now
 
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
@@ -38,7 +38,7 @@ class EntryFilter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filter as SQL; all values are bound, none is part of a statement."""
-        found: list[ColumnElement[bool]] = [_mentions(name_key(word)) for word in self.keywords]
+        found: list[ColumnElement[bool]] = [_mentions(normalized_name(word)) for word in self.keywords]
         for column, values in (
             (Stream.data_id, self.data_ids),
             (Stream.sample_id, self.sample_ids),
@@ -69,7 +69,7 @@ def _within(column: Any, bounds: tuple[Any, Any]) -> list[ColumnElement[bool]]:
     return [*([column >= low] if low is not None else []), *([column <= high] if high is not None else [])]
 
 
-class Entries:
+class StreamsTable:
     """Reads and writes the lines of streams."""
 
     def __init__(self, database: Database) -> None:
@@ -77,7 +77,7 @@ class Entries:
         self._grown: dict[str, tuple[int, str]] = {}
         self._grown_at = -math.inf
 
-    async def put(self, about: StreamAbout) -> None:
+    async def put(self, about: StreamMetadata) -> None:
         """Write the line of one stream, new or changed, from what its files say."""
         await self._write_grown()  # before the status may become one in which a start looks at no length
         async with self._db.writing() as session:
@@ -90,7 +90,7 @@ class Entries:
         more than the chunks. What a killed server had not written, its next start finds in the files.
         """
         before, _ = self._grown.get(data_id, (0, ""))
-        self._grown[data_id] = (max(before, n_frames), moment())
+        self._grown[data_id] = (max(before, n_frames), iso_now())
         if time.monotonic() - self._grown_at >= GROWN_PERIOD_S:
             await self._write_grown()
 
@@ -156,12 +156,12 @@ def _entry_query(wanted: EntryFilter) -> Select[Stream, str, str]:
     return joined.where(*wanted.conditions()).order_by(Stream.made.desc(), Stream.data_id)
 
 
-async def put_stream(session: AsyncSession, about: StreamAbout, n_frames: int | None = None) -> None:
+async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int | None = None) -> None:
     """Write one stream's line; ``n_frames`` None leaves the length that is known."""
     row = Stream(
         data_id=about.data_id,
         name=about.name,
-        name_key=name_key(about.name),
+        normalized_name=normalized_name(about.name),
         status=about.status,
         fps=about.fps,
         rpm=about.rotations_per_min,

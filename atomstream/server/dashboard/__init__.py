@@ -12,14 +12,14 @@ from typing import Any
 from aiohttp import web
 
 from atomstream.server.archive.downsampling import ColumnReader
-from atomstream.server.context import House
+from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import export, pages, series
 from atomstream.server.dashboard import images as picture_feed
 from atomstream.server.dashboard import images as sockets
 from atomstream.server.dashboard import sessions as guard
 from atomstream.server.dashboard import sessions as login
 from atomstream.server.dashboard import streams as stream_info
-from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionBook, has_session
+from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, has_session
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.api_keys import KeyRing
 
@@ -49,12 +49,12 @@ ROUTES = [
 ]
 
 
-def install(app: web.Application, house: House, keys: KeyRing, browsable: Iterable[Any]) -> None:
+def install(app: web.Application, house: ServerContext, keys: KeyRing, browsable: Iterable[Any]) -> None:
     """Add the dashboard to ``app``; ``browsable`` handlers of others take a session for a key too."""
     app[guard.KEYS] = keys
-    app[guard.SESSIONS] = SessionBook(house.settings.data_dir / SESSIONS_FILE, keys.knows)
+    app[guard.SESSIONS] = SessionStore(house.settings.data_dir / SESSIONS_FILE, keys.knows)
     app[guard.BROWSABLE] = frozenset({*browsable, *(route.handler for route in _GUARDED)})
-    app[login.ATTEMPTS] = login.Attempts()
+    app[login.ATTEMPTS] = login.LoginLimiter()
     app[series.READER] = ColumnReader()
     app[stream_info.ARRIVALS] = Arrivals()
     app[sockets.SOCKETS] = sockets.OpenSockets()

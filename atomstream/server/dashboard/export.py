@@ -16,7 +16,7 @@ from aiohttp import web
 from atomstream.results import UNITS
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.downsampling import ColumnReader, column_attributes, column_dimension
-from atomstream.server.context import house_of
+from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
 
 FIRST = {"frame": "1", "time": "s"}
@@ -27,7 +27,7 @@ _ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
 async def results_csv(request: web.Request) -> web.StreamResponse:
     """The query: ``step``, to have every n-th frame alone. Frames that never came have an empty time."""
     step = int(number(request.query, "step", 1, 1, 1_000_000))
-    data_id, streams = request.match_info["data_id"], house_of(request).streams
+    data_id, streams = request.match_info["data_id"], context_of(request).streams
     archive = await streams.archive(data_id)
     reply = web.StreamResponse(
         headers={

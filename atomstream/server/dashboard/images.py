@@ -22,9 +22,9 @@ from atomstream.errors import ShardError
 from atomstream.records import Frames
 from atomstream.server.archive.downsampling import F64
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.context import house_of
+from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 
 # One frame as a picture for a screen: 8 bit, at most 640 px wide, read from where it is stored.
 #
@@ -98,7 +98,7 @@ PICTURE_S = 0.1
 
 
 @dataclass(slots=True)
-class Player:
+class PlaybackClock:
     """Goes along a stream at its own pace, behind its growing end by as much as one chunk.
 
     Where the end is further ahead (a backlog that came in at once), it jumps after it.
@@ -179,7 +179,7 @@ IDLE_S = 0.25
 """How often a stream at rest is looked at for new frames."""
 
 
-class Ask(msgspec.Struct, frozen=True):
+class ImageRequest(msgspec.Struct, frozen=True):
     """What a browser asks: the next picture, of the azimuth ``angle_deg`` where one is given."""
 
     angle_deg: Annotated[float, msgspec.Meta(ge=-360.0, le=360.0)] | None = None
@@ -195,7 +195,7 @@ class PictureSource:
         self._columns = archive.folder / "frames.zarr"
         self._reader = app[READER]
         self._level = 0
-        self._player: Player | None = None
+        self._player: PlaybackClock | None = None
 
     def next(self, shown: int, angle_deg: float | None) -> Picture | None:
         """The picture to show now; None where that is the frame ``shown``, or there is none."""
@@ -203,7 +203,7 @@ class PictureSource:
         if geometry_chunk is None:
             return None
         if self._player is None:
-            self._player = Player(self._fps, geometry_chunk)
+            self._player = PlaybackClock(self._fps, geometry_chunk)
         frame = self._player.next(time.monotonic(), self._archive.n_frames())
         if angle_deg is not None and self._rpm > 0 and frame > 0:
             frame = self._aligned(frame, angle_deg)
@@ -241,7 +241,7 @@ class PictureSource:
 
 async def source_of(request: web.Request) -> PictureSource:
     """The pictures of the stream that the path names; raises RefusedError 404."""
-    streams, data_id = house_of(request).streams, request.match_info["data_id"]
+    streams, data_id = context_of(request).streams, request.match_info["data_id"]
     return PictureSource(await streams.archive(data_id), await streams.about(data_id), request.app)
 
 
@@ -251,7 +251,7 @@ async def single_picture(request: web.Request) -> web.Response:
     source = await source_of(request)
     picture = await asyncio.to_thread(lambda: source.picture(source.frame_at(min(at, 1e12))))
     if picture is None:
-        raise RefusedError(404, "This stream has no frames yet.")
+        raise HttpError(404, "This stream has no frames yet.")
     return web.Response(
         body=picture.to_bytes(),
         content_type="application/octet-stream",
@@ -260,14 +260,14 @@ async def single_picture(request: web.Request) -> web.Response:
 
 
 async def live_pictures(request: web.Request) -> web.StreamResponse:
-    """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each text message :class:`Ask` is answered by one picture.
+    """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each :class:`ImageRequest` gets one picture.
 
     A browser asks for the next one when it has drawn the last: a slow one gets fewer, and none piles up. Another
     question takes the place of one that is not answered yet.
     """
     source = await source_of(request)
     async with open_socket(request) as socket:
-        watcher, answer = Watcher(socket, source), None
+        watcher, answer = ImageSubscriber(socket, source), None
         try:
             async for message in socket:
                 await _leave(answer)
@@ -281,11 +281,11 @@ async def live_pictures(request: web.Request) -> web.StreamResponse:
     return socket
 
 
-def _question(message: WSMessage) -> Ask | None:
+def _question(message: WSMessage) -> ImageRequest | None:
     if message.type is not WSMsgType.TEXT:
         return None
     try:
-        return msgspec.json.decode(message.data, type=Ask)
+        return msgspec.json.decode(message.data, type=ImageRequest)
     except (msgspec.MsgspecError, RecursionError):
         return None
 
@@ -296,7 +296,7 @@ async def _leave(answer: asyncio.Task[None] | None) -> None:
         await asyncio.wait([answer])
 
 
-class Watcher:
+class ImageSubscriber:
     """One browser that watches one stream."""
 
     def __init__(self, socket: web.WebSocketResponse, source: PictureSource) -> None:

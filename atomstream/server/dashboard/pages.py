@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 from atomstream.server.streams.registry import checked_id
 
 STATIC = Path(__file__).parent / "static"
@@ -95,7 +95,7 @@ async def static_file(request: web.Request) -> web.Response:
     """``GET /dashboard/static/{path}``."""
     path = request.match_info["path"]
     if path not in static_files() or path.endswith(".html"):
-        raise RefusedError(404, "There is no such file.")
+        raise HttpError(404, "There is no such file.")
     return _reply(request, path)
 
 

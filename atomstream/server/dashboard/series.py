@@ -15,8 +15,8 @@ from multidict import MultiMapping
 
 from atomstream.results import UNITS
 from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, fitting
-from atomstream.server.context import house_of
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.context import context_of
+from atomstream.server.http.responses import HttpError, json_reply
 
 READER = web.AppKey("dashboard_reader", ColumnReader)
 MAX_POINTS = 4000
@@ -31,7 +31,7 @@ async def series(request: web.Request) -> web.Response:
     The reply has, for at most ``points`` buckets of ``bucket`` frames each, ``t`` (s) and for each name ``mean``,
     ``low``, ``high``; null where nothing was measured.
     """
-    query, house = request.query, house_of(request)
+    query, house = request.query, context_of(request)
     names = checked_names(query.getall("name", ()))
     points = int(number(query, "points", 1000, 2, MAX_POINTS))
     archive = await house.streams.archive(request.match_info["data_id"])
@@ -107,9 +107,7 @@ def checked_names(names: Any) -> list[str]:
     """``names``, where each can name a column; raises RefusedError 400."""
     wanted = list(dict.fromkeys(names))
     if len(wanted) > MAX_NAMES or not all(_NAME.fullmatch(name) for name in wanted):
-        raise RefusedError(
-            400, f"name takes at most {MAX_NAMES} names of results, such as specular_intensity."
-        )
+        raise HttpError(400, f"name takes at most {MAX_NAMES} names of results, such as specular_intensity.")
     return wanted
 
 
@@ -123,7 +121,7 @@ def number(query: MultiMapping[str], name: str, default: float, low: float, high
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise RefusedError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:32]!r} is none.")
+        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:32]!r} is none.")
     return value
 
 

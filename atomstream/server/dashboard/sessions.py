@@ -17,7 +17,7 @@ from aiohttp import web
 
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.requests import read_json
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.system.files import write_private
 
 SESSIONS_FILE = "sessions.json"
@@ -36,7 +36,7 @@ class Session(msgspec.Struct, frozen=True):
     expires: float
 
 
-class SessionBook:
+class SessionStore:
     """The sessions of one server, in memory and in ``path``, readable by the server's user alone.
 
     ``key_is_known`` tells whether the key of that hash still opens this server: its sessions end with it.
@@ -95,7 +95,7 @@ def _read(path: Path) -> list[Session]:
 
 # The door for browsers: a session's cookie in place of the API key, and no request that another site made.
 
-SESSIONS = web.AppKey("dashboard_sessions", SessionBook)
+SESSIONS = web.AppKey("dashboard_sessions", SessionStore)
 
 KEYS = web.AppKey("dashboard_keys", KeyRing)
 
@@ -138,9 +138,9 @@ def check_own_page(request: web.Request) -> None:
     """
     changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
     if changes and "Origin" not in request.headers:
-        raise RefusedError(403, "Only pages of this server may ask for that (no Origin).")
+        raise HttpError(403, "Only pages of this server may ask for that (no Origin).")
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise RefusedError(403, "Requests from pages of other sites are not taken (Sec-Fetch-Site).")
+        raise HttpError(403, "Requests from pages of other sites are not taken (Sec-Fetch-Site).")
 
 
 def set_cookie(request: web.Request, response: web.Response, token: str) -> None:
@@ -179,7 +179,7 @@ class Login(msgspec.Struct, frozen=True):
     key: Annotated[str, msgspec.Meta(max_length=1024)]
 
 
-class Attempts:
+class LoginLimiter:
     """Counts wrong keys: our own can't be guessed, but a key that a person chose could be.
 
     ``MAX_WRONG`` within ``WRONG_WITHIN_S`` close the door to further ones for the rest of that time. All
@@ -193,7 +193,7 @@ class Attempts:
         """Raise RefusedError 429 after too many."""
         if len(self._wrong) == MAX_WRONG and time.monotonic() - self._wrong[0] < WRONG_WITHIN_S:
             wait_s = round(WRONG_WITHIN_S - (time.monotonic() - self._wrong[0])) + 1
-            raise RefusedError(
+            raise HttpError(
                 429,
                 f"Too many wrong keys were tried. Try again in {wait_s} s.",
                 headers={"Retry-After": str(wait_s)},
@@ -204,7 +204,7 @@ class Attempts:
         self._wrong.append(time.monotonic())
 
 
-ATTEMPTS = web.AppKey("dashboard_attempts", Attempts)
+ATTEMPTS = web.AppKey("dashboard_attempts", LoginLimiter)
 
 
 async def log_in(request: web.Request) -> web.Response:
@@ -214,7 +214,7 @@ async def log_in(request: web.Request) -> web.Response:
     key = (await read_json(request, Login)).key.strip()
     if not request.app[KEYS].opens(key):
         request.app[ATTEMPTS].note_wrong()
-        raise RefusedError(401, "This key does not open this server.")
+        raise HttpError(401, "This key does not open this server.")
     token = await asyncio.to_thread(request.app[SESSIONS].open, fingerprint(key))
     reply = web.Response(status=204)
     set_cookie(request, reply, token)

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.context import house_of
+from atomstream.server.context import context_of
 from atomstream.server.http.responses import json_reply
 from atomstream.server.routes.analysis import views_why
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
@@ -31,7 +31,7 @@ SILENT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class ChunkArrival:
     """One chunk: when it was stored (monotonic s), how long after its last frame (s), its frames and bytes."""
 
     at_s: float
@@ -43,7 +43,7 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """The recent past of a stream. Rates are over the time between chunks, None until there are two.
 
     ``late_s`` is how long after its last frame's exposure the newest chunk was stored; ``late_growth`` by how
@@ -67,7 +67,7 @@ class Arrivals:
     ) -> None:
         self._monotonic = monotonic
         self._wall = wall
-        self._of: defaultdict[str, deque[Arrival]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._of: defaultdict[str, deque[ChunkArrival]] = defaultdict(lambda: deque(maxlen=KEPT))
         self._coming: set[str] = set()
         self._stopped: set[str] = set()
 
@@ -79,7 +79,7 @@ class Arrivals:
         if ticket.data_id not in self._stopped:
             self._coming.add(ticket.data_id)
         self._of[ticket.data_id].append(
-            Arrival(
+            ChunkArrival(
                 at_s=self._monotonic(),
                 late_s=self._wall() - ticket.end_unix_ms / 1000.0,
                 n_frames=stored.committed.n_frames,
@@ -103,7 +103,7 @@ class Arrivals:
         self._coming = {data_id for data_id, pace in paces.items() if pace and pace.silent_s <= SILENT_S}
         return sum(pace.bytes_per_s or 0.0 for k, pace in paces.items() if pace and k in self._coming)
 
-    def pace(self, data_id: str) -> Pace | None:
+    def pace(self, data_id: str) -> Throughput | None:
         """How a stream has come in lately; None where nothing came since the server's start."""
         if data_id not in self._of:
             return None
@@ -111,7 +111,7 @@ class Arrivals:
         recent = [one for one in self._of[data_id] if newest.at_s - one.at_s <= RECENT_S]
         took_s = newest.at_s - recent[0].at_s
         later, known = recent[1:], took_s > 0
-        return Pace(
+        return Throughput(
             late_s=newest.late_s,
             late_growth=(newest.late_s - recent[0].late_s) / took_s if known else None,
             frames_per_s=sum(one.n_frames for one in later) / took_s if known else None,
@@ -129,7 +129,7 @@ MAX_RANGES = 20
 
 async def stream_info(request: web.Request) -> web.Response:
     """The stream, its chunks, and how they come in; times in s, ``server_unix_ms`` for the reader's clock."""
-    house, data_id = house_of(request), request.match_info["data_id"]
+    house, data_id = context_of(request), request.match_info["data_id"]
     archive, about = await house.streams.archive(data_id), await house.streams.about(data_id)
     stored = await asyncio.to_thread(_stored, archive)
     arrivals = request.app[ARRIVALS]
@@ -145,7 +145,7 @@ async def stream_info(request: web.Request) -> web.Response:
     )
 
 
-def _described(about: StreamAbout) -> dict[str, Any]:
+def _described(about: StreamMetadata) -> dict[str, Any]:
     return {
         "data_id": about.data_id,
         "name": about.name,

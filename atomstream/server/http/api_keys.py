@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from atomstream.config import OUR_KEY_PREFIX
 from atomstream.errors import ConfigError
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 from atomstream.system.files import write_private
 
 KEYS_FILE = "keys.json"
@@ -104,6 +104,6 @@ def require_key(
 
 def _check(keys: KeyRing, presented: str | None) -> None:
     if not presented:
-        raise RefusedError(401, f"An API key is needed: send it in the header {HEADER}.")
+        raise HttpError(401, f"An API key is needed: send it in the header {HEADER}.")
     if not keys.opens(presented):
-        raise RefusedError(401, "The API key is wrong: this server does not know it.")
+        raise HttpError(401, "The API key is wrong: this server does not know it.")

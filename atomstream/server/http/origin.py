@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 
 
@@ -51,14 +51,14 @@ def guard_origin(guard: HostGuard) -> Any:
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
         host = request.headers.get("Host", "")
         if not guard.knows(host):
-            raise RefusedError(
+            raise HttpError(
                 403,
                 "The Host header names another server. If clients know this one by that name, start it "
                 "with that name among its allowed hosts.",
             )
         origin = request.headers.get("Origin")
         if origin is not None and not _same_origin(origin, host):
-            raise RefusedError(403, "Requests from pages of other sites are not taken (Origin).")
+            raise HttpError(403, "Requests from pages of other sites are not taken (Origin).")
         return await handler(request)
 
     return check_origin

@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 from aiohttp import web
 
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import MAX_JSON_BYTES
 
 T = TypeVar("T")
@@ -28,23 +28,23 @@ async def read_json(request: web.Request, kind: type[T], *, strings: bool = Fals
     try:
         return msgspec.json.decode(data, type=kind, strict=not strings)
     except RecursionError:
-        raise RefusedError(400, "The JSON body is nested too deeply.") from None
+        raise HttpError(400, "The JSON body is nested too deeply.") from None
     except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
-        raise RefusedError(400, f"The JSON body can't be taken: {error}.") from None
+        raise HttpError(400, f"The JSON body can't be taken: {error}.") from None
 
 
 async def read_bounded(request: web.Request) -> bytes:
     """At most ``MAX_JSON_BYTES`` of body, within ``JSON_DEADLINE_S``."""
     refuse_encoded(request)
     if (request.content_length or 0) > MAX_JSON_BYTES:
-        raise RefusedError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+        raise HttpError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
     try:
         async with asyncio.timeout(JSON_DEADLINE_S):
             return await _read_limited(request)
     except TimeoutError:
-        raise RefusedError(408, f"The body did not arrive within {JSON_DEADLINE_S:g} s.") from None
+        raise HttpError(408, f"The body did not arrive within {JSON_DEADLINE_S:g} s.") from None
     except (web.RequestPayloadError, ConnectionError):
-        raise RefusedError(400, "The body ended before its Content-Length.") from None
+        raise HttpError(400, "The body ended before its Content-Length.") from None
 
 
 async def _read_limited(request: web.Request) -> bytes:
@@ -52,7 +52,7 @@ async def _read_limited(request: web.Request) -> bytes:
     while piece := await request.content.readany():
         data += piece
         if len(data) > MAX_JSON_BYTES:
-            raise RefusedError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+            raise HttpError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
     return bytes(data)
 
 
@@ -63,7 +63,7 @@ def refuse_encoded(request: web.Request) -> None:
         RefusedError: 415 where the request names a Content-Encoding.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise RefusedError(415, "Compressed bodies (Content-Encoding) are not taken; send it as it is.")
+        raise HttpError(415, "Compressed bodies (Content-Encoding) are not taken; send it as it is.")
 
 
 # Names that people give to samples, tags and projects: what is taken, and when two are the same.
@@ -79,11 +79,9 @@ def checked_name(name: str, what: str) -> str:
     """
     bare = name.strip()
     if not bare:
-        raise RefusedError(400, f"The {what}'s name is empty.")
+        raise HttpError(400, f"The {what}'s name is empty.")
     if len(bare) > MAX_NAME:
-        raise RefusedError(
-            400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are taken."
-        )
+        raise HttpError(400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are taken.")
     return bare
 
 
@@ -108,5 +106,5 @@ def number(text: str | None, name: str, low: float, high: float) -> float | None
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise RefusedError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:64]!r} is none.")
+        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:64]!r} is none.")
     return value

@@ -17,7 +17,7 @@ from atomstream.errors import RejectedError, ShardError
 log = logging.getLogger("atomstream.server")
 
 
-class RefusedError(Exception):
+class HttpError(Exception):
     """A request that is not done, and why: ``detail`` goes to the client as it is."""
 
     def __init__(self, status: int, detail: Any, *, headers: dict[str, str] | None = None) -> None:
@@ -45,7 +45,7 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
     """Turn what handlers raise into replies; the outermost middleware, and the only error mapping."""
     try:
         return await handler(request)
-    except RefusedError as no:
+    except HttpError as no:
         return refuse(no.status, no.detail, no.headers)
     except ShardError as error:
         return refuse(400, str(error))

@@ -18,8 +18,8 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
-from atomstream.server.archive.records import ShardTicket
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.archive.records import UploadClaims
+from atomstream.server.http.responses import HttpError
 
 SECRET_FILE = "signing.key"
 
@@ -27,7 +27,7 @@ SECRET_FILE = "signing.key"
 class Permit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a signed URL permits: to PUT the chunk of ``ticket`` until ``expires``, in s since the epoch."""
 
-    ticket: ShardTicket
+    ticket: UploadClaims
     expires: float
 
 
@@ -38,14 +38,14 @@ class UrlSigner:
         self._secret = secret
         self._now = now
 
-    def sign(self, ticket: ShardTicket, ttl_s: float) -> str:
+    def sign(self, ticket: UploadClaims, ttl_s: float) -> str:
         """Path and query of a URL that permits ``ticket``'s upload for ``ttl_s`` from now."""
         permit = Permit(ticket=ticket, expires=self._now() + ttl_s)
         packed = base64.urlsafe_b64encode(msgspec.json.encode(permit)).decode()
         path = upload_path(ticket)
         return f"{path}?{urlencode({'ticket': packed, 'signature': self._mark('PUT', path, packed)})}"
 
-    def check(self, request: web.Request) -> ShardTicket:
+    def check(self, request: web.Request) -> UploadClaims:
         """The ticket of a PUT's URL.
 
         Raises:
@@ -55,10 +55,10 @@ class UrlSigner:
         given = request.query.get("signature", "")
         mark = self._mark(request.method, request.path, packed)
         if not hmac.compare_digest(mark.encode(), given.encode("utf-8", "surrogateescape")):
-            raise RefusedError(403, "The signature of this upload URL is wrong; ask for a fresh URL.")
+            raise HttpError(403, "The signature of this upload URL is wrong; ask for a fresh URL.")
         permit = _unpack(packed)
         if self._now() > permit.expires:
-            raise RefusedError(403, "This upload URL has expired; ask for a fresh one.")
+            raise HttpError(403, "This upload URL has expired; ask for a fresh one.")
         return permit.ticket
 
     def _mark(self, method: str, path: str, packed: str) -> str:
@@ -66,7 +66,7 @@ class UrlSigner:
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
 
 
-def upload_path(ticket: ShardTicket) -> str:
+def upload_path(ticket: UploadClaims) -> str:
     """Where the chunk is PUT; stream and index stand in it for whoever reads the access log."""
     return f"/upload/{ticket.data_id}/{ticket.index}"
 
@@ -76,6 +76,6 @@ def _unpack(packed: str) -> Permit:
         return msgspec.json.decode(base64.urlsafe_b64decode(packed), type=Permit)
     except (msgspec.MsgspecError, binascii.Error, ValueError):
         # Only after a change of version: the signature was right.
-        raise RefusedError(
+        raise HttpError(
             403, "This upload URL is of another version of the server; ask for a fresh one."
         ) from None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from atomstream.results import Plain, packed
-from atomstream.server.archive.metadata import StreamAbout
-from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.shared_frames import SharedFrames, Slot
+from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
 
@@ -19,7 +19,7 @@ Take: TypeAlias = Callable[[Plain], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class AnalysisResources:
     """What all streams share: workers, frames in shared memory, threads for the disk, and the wait for a gap (s)."""
 
     pool: WorkerPool
@@ -29,28 +29,28 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class DecodedChunk:
     """What the ingest knows of a chunk that it has just stored: its frames, decoded, and its stamps."""
 
-    slot: Slot
-    stamps: ChunkStamps
+    slot: SharedBlock
+    stamps: ChunkTimes
 
 
-class Analyst:
+class AnalyzerClient:
     """An analyser of one stream under a key of its own. One job at a time.
 
     Every method raises WorkerDiedError where the worker died, after which only :meth:`open` helps; and
     JobFailedError, of kind "analysis" with the same consequence.
     """
 
-    def __init__(self, key: str, archive: StreamArchive, means: Means) -> None:
+    def __init__(self, key: str, archive: StreamArchive, means: AnalysisResources) -> None:
         self._key = key
         self._archive = archive
         self._means = means
         self._worker: WorkerProcess = means.pool.give()
         self._life = -1
 
-    async def open(self, about: StreamAbout, calibration: Plain, state: bytes | None = None) -> None:
+    async def open(self, about: StreamMetadata, calibration: Plain, state: bytes | None = None) -> None:
         """Have it begin, or go on from ``state``."""
         told = {
             "fps": about.fps,
@@ -68,7 +68,7 @@ class Analyst:
             await self._do({"job": "tell", "words": words})
 
     async def chunk(
-        self, index: int, given: Given | None, take: Take, *, state: bool = False
+        self, index: int, given: DecodedChunk | None, take: Take, *, state: bool = False
     ) -> Plain | None:
         """Analyse a stored chunk; returns a snapshot where ``state`` asks for one.
 
@@ -101,13 +101,13 @@ class Analyst:
     async def _do(self, job: Plain, take: Take | None = None) -> Plain:
         return await self._worker.do({"key": self._key, **job}, self._life, take)
 
-    async def _stamps(self, index: int) -> ChunkStamps | None:
+    async def _stamps(self, index: int) -> ChunkTimes | None:
         try:
             return await run_in(self._means.threads, self._archive.stamps, index)
         except (ValueError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
-    async def _describe(self, index: int, given: Given | None) -> Plain:
+    async def _describe(self, index: int, given: DecodedChunk | None) -> Plain:
         """What a worker has to know of a chunk."""
         stamps = given.stamps if given else await self._stamps(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms

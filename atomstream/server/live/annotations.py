@@ -10,7 +10,7 @@ from atomstream.results import Plain
 from atomstream.system.record_log import RecordLog
 
 
-class Inputs:
+class Annotations:
     """The words of one stream, in the order in which they were said. Blocks; one writer at a time."""
 
     def __init__(self, path: Path) -> None:

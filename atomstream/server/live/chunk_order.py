@@ -12,7 +12,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NextStep:
     """What to do next: analyse chunk ``first``, pass the chunks ``first`` .. ``last``, or fill in ``first``."""
 
     kind: Literal["chunk", "gap", "late"]
@@ -20,7 +20,7 @@ class Step:
     last: int
 
 
-class ChunkOrder:
+class ReorderBuffer:
     """The order of one stream, from chunk ``next_index`` on. Times are monotonic seconds of the caller's.
 
     ``passed`` are the indices below it that were missing when their turn came.
@@ -54,7 +54,7 @@ class ChunkOrder:
             self.passed.discard(index)
             self._late.append(index)
 
-    def take(self, now: float) -> Step | None:
+    def take(self, now: float) -> NextStep | None:
         """The next step, None where there is nothing to do until :meth:`due` or the next chunk."""
         if self.next_index in self._ahead:
             return self._take_chunk()
@@ -62,25 +62,25 @@ class ChunkOrder:
             return self._pass()
         if self._late:
             index = self._late.pop(0)
-            return Step("late", index, index)
+            return NextStep("late", index, index)
         return None
 
-    def _take_chunk(self) -> Step:
+    def _take_chunk(self) -> NextStep:
         index = self.next_index
         self._ahead.discard(index)
         self._missed_since = None
         self.next_index += 1
-        return Step("chunk", index, index)
+        return NextStep("chunk", index, index)
 
     def _gap_is_over(self, now: float) -> bool:
         if self._missed_since is None:
             self._missed_since = now
         return self.ended or now >= self._missed_since + self._gap_wait_s
 
-    def _pass(self) -> Step:
+    def _pass(self) -> NextStep:
         first, last = self.next_index, min(self._ahead) - 1
         self.skip(first, last)
-        return Step("gap", first, last)
+        return NextStep("gap", first, last)
 
     def skip(self, first: int, last: int) -> None:
         """Count ``first`` .. ``last`` as missing, whatever is there of them."""

@@ -11,11 +11,11 @@ from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
 from atomstream.results import Plain
-from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.analyzer_client import Analyst, Given, Means
-from atomstream.server.live.annotations import Inputs
-from atomstream.server.live.chunk_order import ChunkOrder, Step
+from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
+from atomstream.server.live.annotations import Annotations
+from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -34,7 +34,7 @@ DISK_PAUSE_S: Final = 1.0
 WARM_UP_S: Final = 0.7
 
 
-class LiveStream:
+class LiveAnalysis:
     """What runs while a stream is analysed. Belongs to the server's loop; :meth:`run` until its end.
 
     A crash of the worker, a fault of the analysis or of the disk: all go back to the last snapshot, from where
@@ -44,19 +44,19 @@ class LiveStream:
     def __init__(
         self,
         archive: StreamArchive,
-        about: StreamAbout,
-        means: Means,
+        about: StreamMetadata,
+        means: AnalysisResources,
         store: ResultStore,
-        inputs: Inputs,
+        inputs: Annotations,
         feed: Feed,
     ) -> None:
         self.about = about
-        self.order = ChunkOrder(means.gap_wait_s)
+        self.order = ReorderBuffer(means.gap_wait_s)
         self.lacks: dict[int, str] = {}
         """Chunks that the fits lack, and why: ``"late"`` or ``"unreadable"``."""
         self.done = False
         """Whether :meth:`run` is over: what comes now is not taken in."""
-        self.analyst = Analyst(about.data_id, archive, means)
+        self.analyst = AnalyzerClient(about.data_id, archive, means)
         self._archive = archive
         self._means = means
         self._store = store
@@ -64,7 +64,7 @@ class LiveStream:
         self._feed = feed
         self._told = 0
         self._wake = asyncio.Event()
-        self._given: dict[int, Given] = {}
+        self._given: dict[int, DecodedChunk] = {}
         self._stored_ms: dict[int, float] = {}
         self._crashes: Counter[int] = Counter()
         self._snapshot: Plain | None = None
@@ -80,7 +80,7 @@ class LiveStream:
         ahead = max(1, int(AHEAD_S * self.about.fps / size))
         return not self.done and 0 <= index - self.order.next_index <= ahead
 
-    def stored(self, index: int, given: Given | None) -> None:
+    def stored(self, index: int, given: DecodedChunk | None) -> None:
         """A chunk is in the archive, and maybe at hand as well."""
         self._drop(index)
         if given is not None:
@@ -158,7 +158,9 @@ class LiveStream:
     async def _resume(self) -> None:
         """Have the analyst as it was at the last snapshot (None: new), and all later chunks before it."""
         known, ended = self._snapshot or {}, self.order.ended
-        self.order = ChunkOrder(self._means.gap_wait_s, known.get("next_index", 0), known.get("passed", ()))
+        self.order = ReorderBuffer(
+            self._means.gap_wait_s, known.get("next_index", 0), known.get("passed", ())
+        )
         self.order.ended = ended
         for index in self._archive.chunks():
             self.order.add(index)
@@ -193,7 +195,7 @@ class LiveStream:
             await self.analyst.tell(self._inputs.for_analysis(self._told, origin))
             self._told = count
 
-    async def _take(self, step: Step) -> None:
+    async def _take(self, step: NextStep) -> None:
         if step.kind == "gap":
             await self.analyst.skip(step.last + 1)
         elif self._crashes[step.first] >= TRIES:
@@ -201,7 +203,7 @@ class LiveStream:
         else:
             await self._try_chunk(step)
 
-    async def _try_chunk(self, step: Step) -> None:
+    async def _try_chunk(self, step: NextStep) -> None:
         index = step.first
         self._crashes[index] += 1
         try:

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from atomstream.server.archive.records import ShardTicket
-from atomstream.server.live.analyzer_client import Given, Means
-from atomstream.server.live.shared_frames import Observe, SharedFrames, Slot
-from atomstream.server.live.stream_results import Desk
+from atomstream.server.archive.records import UploadClaims
+from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.shared_frames import Observe, SharedBlock, SharedFrames
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.worker_pool import WorkerPool
 from atomstream.server.settings import ServerSettings
-from atomstream.server.streams.registry import Streams, checked_id
-from atomstream.server.streams.signals import ChunkStored, Events, StatusChanged
+from atomstream.server.streams.registry import StreamRegistry, checked_id
+from atomstream.server.streams.signals import ChunkStored, ServerSignals, StatusChanged
 from atomstream.shard import frame_nbytes
 
 log = logging.getLogger("atomstream.server")
@@ -27,27 +27,27 @@ KEPT_DESKS: Final = 64
 """Streams without an analysis under way whose results stay open, for whoever asks next."""
 
 
-class Watch:
+class UploadTap:
     """One upload, seen by the analysis: ``observe`` is for the ingest (None: the frames are not wanted decoded)."""
 
-    def __init__(self, slot: Slot | None) -> None:
+    def __init__(self, slot: SharedBlock | None) -> None:
         self.slot = slot
         self.observe: Observe | None = slot.write if slot is not None else None
 
 
-class Live:
+class ResultsManager:
     """All desks. Belongs to the server's loop."""
 
-    def __init__(self, settings: ServerSettings, streams: Streams, events: Events) -> None:
+    def __init__(self, settings: ServerSettings, streams: StreamRegistry, events: ServerSignals) -> None:
         self._streams = streams
         self._dir = settings.streams_dir
         self._frames = SharedFrames(settings.analysis_shared_bytes)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="atomstream-results")
         self._pool = WorkerPool(settings.analysis_workers)
-        self._means = Means(self._pool, self._frames, self._threads, settings.gap_wait_s)
-        self._desks: dict[str, Desk] = {}
+        self._means = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
+        self._desks: dict[str, StreamResults] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._slots: dict[tuple[str, int], Slot] = {}
+        self._slots: dict[tuple[str, int], SharedBlock] = {}
         self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
@@ -76,7 +76,7 @@ class Live:
         except OSError:  # then the stream that needs it says so
             log.exception("a worker for the analysis can't be started")
 
-    async def desk(self, data_id: str) -> Desk:
+    async def desk(self, data_id: str) -> StreamResults:
         """The results of a stream; raises RefusedError 404 where there is none."""
         known = self._desks.get(data_id)
         if known is not None:
@@ -86,7 +86,7 @@ class Live:
             if data_id not in self._desks:
                 archive = await self._streams.archive(data_id)
                 about = await self._streams.about(data_id)
-                self._desks[data_id] = await Desk.open(archive, about, self._means)
+                self._desks[data_id] = await StreamResults.open(archive, about, self._means)
         self._opening.pop(data_id, None)
         await self._forget_some()
         return self._desks[data_id]
@@ -112,21 +112,21 @@ class Live:
         desk = None
         try:
             desk = await self.desk(ticket.data_id)
-            given = Given(slot, stored.committed.stamps) if slot is not None else None
+            given = DecodedChunk(slot, stored.committed.stamps) if slot is not None else None
             if not stored.committed.repeated and desk.stored(ticket.index, given):
                 slot = None
         finally:
             if slot is not None:
                 self._frames.give_back(slot)
 
-    def _end_if_over(self, desk: Desk) -> None:
+    def _end_if_over(self, desk: StreamResults) -> None:
         if desk.about.status in ("success", "stream_error"):
             desk.end()
 
     @contextmanager
-    def watching(self, ticket: ShardTicket) -> Iterator[Watch]:
+    def watching(self, ticket: UploadClaims) -> Iterator[UploadTap]:
         """Have the frames of an upload seen while they are decoded, where the analysis can use them at once."""
-        watch = Watch(self._borrow(ticket))
+        watch = UploadTap(self._borrow(ticket))
         try:
             yield watch
         except BaseException:
@@ -136,7 +136,7 @@ class Live:
         if watch.slot is not None:
             self._slots[ticket.data_id, ticket.index] = watch.slot
 
-    def _borrow(self, ticket: ShardTicket) -> Slot | None:
+    def _borrow(self, ticket: UploadClaims) -> SharedBlock | None:
         desk = self._desks.get(ticket.data_id)
         if desk is None or not desk.wants(ticket.index) or (ticket.data_id, ticket.index) in self._slots:
             return None

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable
 
 from atomstream.results import Plain
-from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.analyzer_client import Analyst, Means
-from atomstream.server.live.annotations import Inputs
+from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient
+from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -19,7 +19,7 @@ log = logging.getLogger("atomstream.server")
 TRIES = 3
 
 
-class Again:
+class Reanalysis:
     """One such run, chunk by chunk among the live ones. Columns are replaced as it goes; nothing is published.
 
     ``only`` names the columns (and lines' waterfalls) to renew, None all of them. ``tell`` hears of progress (0-1).
@@ -28,10 +28,10 @@ class Again:
     def __init__(
         self,
         archive: StreamArchive,
-        about: StreamAbout,
-        means: Means,
+        about: StreamMetadata,
+        means: AnalysisResources,
         store: ResultStore,
-        inputs: Inputs,
+        inputs: Annotations,
         tell: Callable[[float], None],
         only: frozenset[str] | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Again:
         return None
 
     async def _run(self) -> Plain | None:
-        analyst = Analyst(f"{self._about.data_id} again {id(self)}", self._archive, self._means)
+        analyst = AnalyzerClient(f"{self._about.data_id} again {id(self)}", self._archive, self._means)
         self._waterfalls, self._events = {}, []
         try:
             await self._all_chunks(analyst)
@@ -95,7 +95,7 @@ class Again:
                     waterfall.follow(known)
                 self._store.waterfalls[name] = waterfall
 
-    async def _all_chunks(self, analyst: Analyst) -> None:
+    async def _all_chunks(self, analyst: AnalyzerClient) -> None:
         await analyst.open(self._about, self._inputs.last("calibration", {}))
         await analyst.tell(self._words())
         indices = self.indices = sorted(self._archive.chunks())
@@ -114,7 +114,7 @@ class Again:
         regions = [word for word in said if word["what"] == "regions"][-1:]
         return [*regions, *(word for word in said if word["what"] == "event")]
 
-    async def _chunk(self, analyst: Analyst, index: int) -> None:
+    async def _chunk(self, analyst: AnalyzerClient, index: int) -> None:
         self._bad.add(index)  # until it has done no harm
         try:
             await analyst.chunk(index, None, self._keep)
@@ -135,7 +135,7 @@ class Again:
         self._store.note_profiles(batch, self._waterfalls)
 
 
-async def _let_go(analyst: Analyst) -> None:
+async def _let_go(analyst: AnalyzerClient) -> None:
     try:
         await analyst.close()
     except (WorkerDiedError, JobFailedError):

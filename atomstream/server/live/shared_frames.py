@@ -81,7 +81,7 @@ Observe: TypeAlias = Callable[[int, int, Frame], None]
 _ZEROS: Final = bytes(1 << 20)
 
 
-class Slot:
+class SharedBlock:
     """Room for one chunk's decoded frames; ``path`` is what a worker maps."""
 
     def __init__(self, path: Path, nbytes: int) -> None:
@@ -119,15 +119,15 @@ class SharedFrames:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._free: list[Slot] = []
-        self._lent: set[Slot] = set()
+        self._free: list[SharedBlock] = []
+        self._lent: set[SharedBlock] = set()
         self._closed = False
         self._total = 0
         self._making: set[asyncio.Task[None]] = set()
         self._folder: FramesFolder | None = None
         self._lock = threading.Lock()
 
-    def borrow(self, nbytes: int) -> Slot | None:
+    def borrow(self, nbytes: int) -> SharedBlock | None:
         """Room for ``nbytes``, or None for now; one is then made for the next time, if there may be more."""
         for gone in [slot for slot in self._free if not slot.path.exists()]:  # who cleaned up there?
             self._free.remove(gone)
@@ -149,7 +149,7 @@ class SharedFrames:
         while self._free and self._total + nbytes > self._max_bytes:
             self._discard(self._free.pop(0))
 
-    def _discard(self, slot: Slot) -> None:
+    def _discard(self, slot: SharedBlock) -> None:
         self._total -= slot.nbytes
         slot.close()
 
@@ -162,16 +162,16 @@ class SharedFrames:
             self._total -= nbytes
             self._max_bytes = self._total
 
-    def _make_slot(self, nbytes: int) -> Slot:
+    def _make_slot(self, nbytes: int) -> SharedBlock:
         with self._lock:
             if self._folder is not None and not self._folder.path.exists():
                 self._folder.remove()  # its lock
                 self._folder = None
             if self._folder is None:
                 self._folder = FramesFolder()
-            return Slot(self._folder.path / os.urandom(8).hex(), nbytes)
+            return SharedBlock(self._folder.path / os.urandom(8).hex(), nbytes)
 
-    def give_back(self, slot: Slot) -> None:
+    def give_back(self, slot: SharedBlock) -> None:
         """The frames in it were analysed, or will not be."""
         self._lent.discard(slot)
         if self._closed:

@@ -9,14 +9,14 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from atomstream.results import Plain, column_name
-from atomstream.server.archive.metadata import StreamAbout
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.analyzer_client import Given, Means
-from atomstream.server.live.annotations import Inputs, as_event
+from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.annotations import Annotations, as_event
 from atomstream.server.live.feed import Feed, Message
-from atomstream.server.live.live_analysis import LiveStream
+from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import check_regions
-from atomstream.server.live.reanalysis import Again
+from atomstream.server.live.reanalysis import Reanalysis
 from atomstream.server.live.result_store import AGAIN, ResultStore
 from atomstream.server.streams.ingest import run_in
 
@@ -26,11 +26,16 @@ SETTLE_S: Final = 1.0
 SPECULAR: Final = ("intensity", "background", "x", "y")
 
 
-class Desk:
+class StreamResults:
     """One stream's results. Belongs to the server's loop; made by :meth:`open`."""
 
     def __init__(
-        self, archive: StreamArchive, about: StreamAbout, means: Means, store: ResultStore, inputs: Inputs
+        self,
+        archive: StreamArchive,
+        about: StreamMetadata,
+        means: AnalysisResources,
+        store: ResultStore,
+        inputs: Annotations,
     ) -> None:
         self.archive = archive
         self.about = about
@@ -40,8 +45,8 @@ class Desk:
         self.readers = 0
         """How many follow the feed right now."""
         self._means = means
-        self._live: LiveStream | None = None
-        self._again: Again | None = None
+        self._live: LiveAnalysis | None = None
+        self._again: Reanalysis | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: asyncio.TimerHandle | None = None
         self._came_after: dict[int, str] = {}
@@ -49,12 +54,14 @@ class Desk:
         self._again_turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, archive: StreamArchive, about: StreamAbout, means: Means) -> Desk:
+    async def open(
+        cls, archive: StreamArchive, about: StreamMetadata, means: AnalysisResources
+    ) -> StreamResults:
         """Take up what is on the disk; raises OSError."""
 
-        def files() -> tuple[ResultStore, Inputs]:
+        def files() -> tuple[ResultStore, Annotations]:
             store = ResultStore(archive, about.fps)
-            return store, Inputs(store.folder / "inputs.log")
+            return store, Annotations(store.folder / "inputs.log")
 
         return cls(archive, about, means, *await run_in(means.threads, files))
 
@@ -104,10 +111,12 @@ class Desk:
     def begin(self) -> None:
         """Analyse the stream live, from where an earlier process may have left it."""
         if self._live is None:
-            self._live = LiveStream(self.archive, self.about, self._means, self.store, self.inputs, self.feed)
+            self._live = LiveAnalysis(
+                self.archive, self.about, self._means, self.store, self.inputs, self.feed
+            )
             self._start(self._run_live(self._live))
 
-    async def _run_live(self, live: LiveStream) -> None:
+    async def _run_live(self, live: LiveAnalysis) -> None:
         await run_in(self._means.threads, self.store.begin)
         await live.run()
         self._note_late(live.order.waiting)  # stored in the very moment of its end
@@ -131,7 +140,7 @@ class Desk:
         """Whether decoded frames of that chunk are of use right now."""
         return self._live is not None and self._live.wants(index)
 
-    def stored(self, index: int, given: Given | None) -> bool:
+    def stored(self, index: int, given: DecodedChunk | None) -> bool:
         """A chunk is in the archive; returns whether ``given`` was taken."""
         if self._live is not None and not self._live.done:
             self._live.stored(index, given)
@@ -186,7 +195,7 @@ class Desk:
             self._came_after.pop(index, None)
         return again.lacks
 
-    async def _run_one(self, again: Again) -> Plain | None:
+    async def _run_one(self, again: Reanalysis) -> Plain | None:
         running = self._again
         # Regions wait for a whole analysis: cut short, it would leave half of one and half of another.
         if running is None or again.is_whole or not running.is_whole:
@@ -215,8 +224,10 @@ class Desk:
         if message is not None:
             self.feed.publish(message)
 
-    def _make_again(self, only: frozenset[str] | None) -> Again:
-        return Again(self.archive, self.about, self._means, self.store, self.inputs, self._progress, only)
+    def _make_again(self, only: frozenset[str] | None) -> Reanalysis:
+        return Reanalysis(
+            self.archive, self.about, self._means, self.store, self.inputs, self._progress, only
+        )
 
     def _progress(self, fraction: float | None) -> None:
         self.feed.progress = fraction

@@ -45,7 +45,7 @@ LATE_COLUMNS = frozenset(
 """What can be measured on frames that come too late for the fits."""
 
 
-class Session:
+class AnalyzerSession:
     """One stream's analyser. ``about`` has fps, rpm, chunk_size, calibration, and ``state`` where there is one."""
 
     def __init__(self, about: Plain) -> None:
@@ -133,7 +133,7 @@ class Worker:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, AnalyzerSession] = {}
 
     def do(self, job: Plain) -> None:
         """One job: its batches, then one message with ``done`` or ``error``."""
@@ -151,7 +151,7 @@ class Worker:
         self._reply({"done": True, **(done or {})})
 
     def _open(self, job: Plain) -> Plain:
-        self._sessions[job["key"]] = Session(job["about"])
+        self._sessions[job["key"]] = AnalyzerSession(job["about"])
         return {}
 
     def _close(self, job: Plain) -> None:

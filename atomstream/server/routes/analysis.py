@@ -10,10 +10,10 @@ from aiohttp import web
 
 from atomstream.index_ranges import index_ranges
 from atomstream.results import unit_of
-from atomstream.server.context import desk_of
+from atomstream.server.context import results_of
 from atomstream.server.http.requests import number, read_json
-from atomstream.server.http.responses import RefusedError, json_reply, refuse
-from atomstream.server.live.stream_results import Desk
+from atomstream.server.http.responses import HttpError, json_reply, refuse
+from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
 from atomstream.server.live.view_tracks import why_no_views
 
@@ -29,7 +29,7 @@ class AzimuthChange(msgspec.Struct, frozen=True):
 
 async def timeseries(request: web.Request) -> web.Response:
     """``GET /rheed/timeseries/{data_id}/``."""
-    desk, query = await desk_of(request), read_query(request)
+    desk, query = await results_of(request), read_query(request)
     about, labels = desk.about, desk.inputs.labels()
 
     def made() -> bytes:
@@ -61,7 +61,7 @@ def read_query(request: web.Request) -> SeriesQuery:
 
 async def list_azimuths(request: web.Request) -> web.Response:
     """``GET /rheed/{data_id}/azimuths``."""
-    desk = await desk_of(request)
+    desk = await results_of(request)
     about = desk.about
     views = await asyncio.to_thread(
         azimuths,
@@ -76,7 +76,7 @@ async def list_azimuths(request: web.Request) -> web.Response:
 
 async def change_azimuth(request: web.Request) -> web.Response:
     """``PATCH /rheed/{data_id}/azimuths/{view_id}``: its label, and whether it is listed among the series."""
-    desk, wanted = await desk_of(request), await read_json(request, AzimuthChange)
+    desk, wanted = await results_of(request), await read_json(request, AzimuthChange)
     view_id, about = request.match_info["view_id"], desk.about
 
     def views() -> dict[str, Any]:
@@ -86,7 +86,7 @@ async def change_azimuth(request: web.Request) -> web.Response:
         return {view["view_id"]: view for view in listed}
 
     if view_id not in await asyncio.to_thread(views):
-        raise RefusedError(404, f"Stream {about.data_id} has no view {view_id[:64]!r}.")
+        raise HttpError(404, f"Stream {about.data_id} has no view {view_id[:64]!r}.")
     said = {
         name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET
     }
@@ -96,20 +96,20 @@ async def change_azimuth(request: web.Request) -> web.Response:
 
 async def analysis(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/analysis``: how it stands."""
-    return json_reply(await standing(await desk_of(request)))
+    return json_reply(await analysis_status(await results_of(request)))
 
 
 async def analyse(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/analyse``: analyse a finished stream again."""
-    desk = await desk_of(request)
+    desk = await results_of(request)
     if not desk.archive.chunks():
         return refuse(409, "Nothing of this stream is stored yet: there is nothing to analyse.")
     if not desk.analyse_again():
         return refuse(409, "This stream is being analysed; ask again when that has ended.")
-    return json_reply(await standing(desk), status=202)
+    return json_reply(await analysis_status(desk), status=202)
 
 
-async def standing(desk: Desk) -> dict[str, Any]:
+async def analysis_status(desk: StreamResults) -> dict[str, Any]:
     """All that ``GET .../analysis`` tells."""
     store, about, archive, origin = desk.store, desk.about, desk.archive, desk.archive.origin_unix_ms
     geometry = archive.geometry
@@ -132,7 +132,7 @@ async def standing(desk: Desk) -> dict[str, Any]:
         "backlog_chunks": desk.backlog,
         "progress": desk.feed.progress,
         "again": desk.runs_again,
-        "lacks": lacking(desk),
+        "lacks": missing_chunks(desk),
         "newest_unix_ms": store.made_unix_ms,
         **store.newest,
         "views_why": views_why(desk),
@@ -143,7 +143,7 @@ async def standing(desk: Desk) -> dict[str, Any]:
     }
 
 
-def views_why(desk: Desk) -> str:
+def views_why(desk: StreamResults) -> str:
     """Why a turning sample has no views, empty where it has or does not turn."""
     store, about = desk.store, desk.about
     refined = store.newest["values"].get("rotation_rpm", {}).get("value")
@@ -151,7 +151,7 @@ def views_why(desk: Desk) -> str:
     return why_no_views(about.fps, rpm, store.analysed, len(store.newest["views"]))
 
 
-def lacking(desk: Desk) -> list[dict[str, Any]]:
+def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
     """Stored chunks that the results lack, by the reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
     why: dict[str, list[int]] = {}
     for index, reason in sorted(desk.lacks.items()):
@@ -164,11 +164,11 @@ def lacking(desk: Desk) -> list[dict[str, Any]]:
 
 async def profiles(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line."""
-    desk, line = await desk_of(request), request.query.get("line", "streaks")
+    desk, line = await results_of(request), request.query.get("line", "streaks")
     waterfall = desk.store.waterfalls.get(line)
     rows = await asyncio.to_thread(waterfall.rows) if waterfall is not None else None
     if waterfall is None or rows is None or not len(rows):
-        raise RefusedError(404, f"There is no profile of a line {line[:64]!r} (yet).")
+        raise HttpError(404, f"There is no profile of a line {line[:64]!r} (yet).")
     headers = {
         "Atomstream-Rows": str(rows.shape[0]),
         "Atomstream-Columns": str(rows.shape[1]),

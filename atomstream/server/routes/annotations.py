@@ -12,9 +12,9 @@ from atomstream.analysis import Calibration
 from atomstream.config import MAX_RPM
 from atomstream.errors import ConfigError
 from atomstream.results import column_name
-from atomstream.server.context import desk_of
+from atomstream.server.context import results_of
 from atomstream.server.http.requests import UuidText, read_json
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.http.responses import HttpError, json_reply
 
 MAX_REGIONS = 64
 
@@ -63,25 +63,25 @@ class RegionsBody(msgspec.Struct, frozen=True):
 
 async def list_events(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/events``: the user's and the analysis', by time."""
-    desk = await desk_of(request)
+    desk = await results_of(request)
     events = [*desk.store.events, *desk.inputs.events(desk.archive.origin_unix_ms)]
     return json_reply(sorted(events, key=lambda event: event["time_ms_utc"] or 0.0))
 
 
 async def mark_event(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/events``."""
-    desk, wanted = await desk_of(request), await read_json(request, NewEvent)
+    desk, wanted = await results_of(request), await read_json(request, NewEvent)
     if wanted.kind == "rotation" and not (wanted.value is not None and 0.0 <= wanted.value <= MAX_RPM):
-        raise RefusedError(400, f"A change of rotation has its rpm as `value`, from 0 to {MAX_RPM:g}.")
+        raise HttpError(400, f"A change of rotation has its rpm as `value`, from 0 to {MAX_RPM:g}.")
     if wanted.value is not None and not math.isfinite(wanted.value):
-        raise RefusedError(400, "The value of an event must be a finite number.")
+        raise HttpError(400, "The value of an event must be a finite number.")
     event = await desk.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
     return json_reply(event)
 
 
 async def get_regions(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/regions``."""
-    desk = await desk_of(request)
+    desk = await results_of(request)
     regions = desk.inputs.last("regions", [])
     boxes = [region["name"] for region in regions if region["type"] == "box"]
     return json_reply(
@@ -96,12 +96,12 @@ async def get_regions(request: web.Request) -> web.Response:
 
 async def put_regions(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/regions``: replaces them all."""
-    desk, wanted = await desk_of(request), await read_json(request, RegionsBody)
+    desk, wanted = await results_of(request), await read_json(request, RegionsBody)
     plain: list[dict[str, Any]] = [msgspec.to_builtins(region) for region in wanted.regions]
     try:
         await desk.set_regions(plain)
     except ConfigError as error:
-        raise RefusedError(400, f"{error}. Nothing was changed.") from None
+        raise HttpError(400, f"{error}. Nothing was changed.") from None
     return await get_regions(request)
 
 
@@ -140,18 +140,18 @@ def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
     try:
         Calibration(**plain)
     except ConfigError as error:
-        raise RefusedError(400, f"{error}. Nothing was changed.") from None
+        raise HttpError(400, f"{error}. Nothing was changed.") from None
     return plain
 
 
 async def get_calibration(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/calibration``."""
-    return json_reply((await desk_of(request)).inputs.last("calibration", {}))
+    return json_reply((await results_of(request)).inputs.last("calibration", {}))
 
 
 async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: from now on; a finished stream is analysed again with it."""
-    desk, wanted = await desk_of(request), await read_json(request, CalibrationBody)
+    desk, wanted = await results_of(request), await read_json(request, CalibrationBody)
     plain = checked_calibration(wanted)
     await desk.calibrate(plain)
     return json_reply(plain)
@@ -161,7 +161,7 @@ def _check_ranges(calibration: dict[str, Any]) -> None:
     for name, (low, high, unit) in RANGES.items():
         value = calibration.get(name)
         if value is not None and not low <= value <= high:
-            raise RefusedError(
+            raise HttpError(
                 400,
                 f"calibration: {name} must lie from {low:g} to {high:g} {unit}".rstrip()
                 + f", not {value:g}. Nothing was changed.",

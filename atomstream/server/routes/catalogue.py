@@ -10,11 +10,11 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from atomstream.server.catalogue.catalogue import NameTakenError
-from atomstream.server.catalogue.database import Project, Sample, moment
+from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
-from atomstream.server.context import house_of
+from atomstream.server.context import context_of
 from atomstream.server.http.requests import UuidText, checked_name, read_json
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 
@@ -40,56 +40,58 @@ class TrackingSample(msgspec.Struct, frozen=True):
 
 async def list_samples(request: web.Request) -> web.Response:
     """``GET /physical_samples/``."""
-    return json_reply(await house_of(request).catalogue.samples())
+    return json_reply(await context_of(request).catalogue.samples())
 
 
 async def create_sample(request: web.Request) -> web.Response:
     """``POST /physical_samples/``; 409 with the existing one's id where the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "sample")
     try:
-        return json_reply({"id": await house_of(request).catalogue.add_sample(name)})
+        return json_reply({"id": await context_of(request).catalogue.add_sample(name)})
     except NameTakenError as taken:
-        raise RefusedError(409, {"physical_sample_id": taken.existing_id}) from None
+        raise HttpError(409, {"physical_sample_id": taken.existing_id}) from None
 
 
 async def list_tags(request: web.Request) -> web.Response:
     """``GET /tags/``."""
-    return json_reply(await house_of(request).catalogue.tags())
+    return json_reply(await context_of(request).catalogue.tags())
 
 
 async def create_tag(request: web.Request) -> web.Response:
     """``POST /tags/``; 400 where the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "tag")
     try:
-        return json_reply({"id": await house_of(request).catalogue.add_tag(name)})
+        return json_reply({"id": await context_of(request).catalogue.add_tag(name)})
     except NameTakenError:
-        raise RefusedError(400, f"There is a tag named {name!r} already; GET /tags/ has its id.") from None
+        raise HttpError(400, f"There is a tag named {name!r} already; GET /tags/ has its id.") from None
 
 
 async def list_projects(request: web.Request) -> web.Response:
     """``GET /projects/``."""
-    return json_reply(await house_of(request).catalogue.projects())
+    return json_reply(await context_of(request).catalogue.projects())
 
 
 async def create_project(request: web.Request) -> web.Response:
     """``POST /projects/``; 409 with the existing one's id where name or id are taken."""
     wanted = await read_json(request, NewProject)
     try:
-        added = await house_of(request).catalogue.add_project(checked_name(wanted.name, "project"), wanted.id)
+        added = await context_of(request).catalogue.add_project(
+            checked_name(wanted.name, "project"), wanted.id
+        )
         return json_reply({"id": added})
     except NameTakenError as taken:
-        raise RefusedError(409, {"project_id": taken.existing_id}) from None
+        raise HttpError(409, {"project_id": taken.existing_id}) from None
 
 
 async def track_sample(request: web.Request) -> web.Response:
     """``POST /projects/{project_id}/configuration/tracking_samples``."""
     project_id = request.match_info["project_id"].lower()
     wanted = await read_json(request, TrackingSample)
-    catalogue = house_of(request).catalogue
+    catalogue = context_of(request).catalogue
     if not await catalogue.find(Project, [project_id]):
-        raise RefusedError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
+        raise HttpError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
     if not await catalogue.find(Sample, [wanted.physical_sample_id]):
-        raise RefusedError(404, f"No physical sample {wanted.physical_sample_id!r} is known here.")
+        raise HttpError(404, f"No physical sample {wanted.physical_sample_id!r} is known here.")
     await catalogue.track(project_id, wanted.physical_sample_id, active=wanted.set_active)
     return json_reply({"project_id": project_id, "physical_sample_id": wanted.physical_sample_id})
 
@@ -101,7 +103,7 @@ Query = MultiMapping[str]
 
 async def list_entries(request: web.Request) -> web.Response:
     """``GET /data_entries/`` with any of the protocol's filters."""
-    return json_reply(await house_of(request).entries.search(read_filter(request.query)))
+    return json_reply(await context_of(request).entries.search(read_filter(request.query)))
 
 
 def read_filter(query: Query) -> EntryFilter:
@@ -140,7 +142,7 @@ def _number(query: Query, name: str) -> float | None:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise RefusedError(400, f"{name} must be a number of seconds; {text[:64]!r} is none.")
+        raise HttpError(400, f"{name} must be a number of seconds; {text[:64]!r} is none.")
     return number
 
 
@@ -150,19 +152,19 @@ def _moment(query: Query, name: str) -> str | None:
         return None
     try:
         at = datetime.fromisoformat(text)
-        return moment(at if at.tzinfo else at.replace(tzinfo=UTC))
+        return iso_now(at if at.tzinfo else at.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
-        raise RefusedError(400, f"{name} must be a moment in ISO 8601; {text[:64]!r} is none.") from None
+        raise HttpError(400, f"{name} must be a moment in ISO 8601; {text[:64]!r} is none.") from None
 
 
 async def single_frames(request: web.Request) -> web.Response:
     """``GET /data_entries/video_single_frames/{data_id}``: streams have no single frames taken out."""
     data_id = checked_id(request.match_info["data_id"])
-    if not await house_of(request).entries.known([data_id]):
+    if not await context_of(request).entries.known([data_id]):
         raise unknown_stream(data_id)
     return json_reply({"frames": []})
 
 
 async def no_image(request: web.Request) -> web.Response:
     """``GET /rheed/images/{data_id}/frames/{n}``: there are none, see :func:`single_frames`."""
-    raise RefusedError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")
+    raise HttpError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

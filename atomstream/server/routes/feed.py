@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
-from atomstream.server.context import desk_of, house_of
+from atomstream.server.context import context_of, results_of
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
-from atomstream.server.live.stream_results import Desk
-from atomstream.server.routes.analysis import lacking
+from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.routes.analysis import missing_chunks
 
 PROTOCOLS: Final = {"atomstream.msgpack": "msgpack", "atomstream.json": "json"}
 HEARTBEAT_S: Final = 5.0
@@ -24,11 +24,11 @@ PING_S: Final = 20.0
 ENDED, STOPPING = 1000, 1001
 
 
-class Reader:
+class FeedSubscriber:
     """One reader of one stream's feed, from the record after ``after`` on."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, desk: Desk, columns: frozenset[str] | None, behind: int
+        self, socket: web.WebSocketResponse, desk: StreamResults, columns: frozenset[str] | None, behind: int
     ) -> None:
         self._socket = socket
         self._desk = desk
@@ -107,7 +107,7 @@ class Reader:
 
     async def _tell_lacks(self) -> bool:
         """Tell what the results lack, where that has changed."""
-        standing = {"again": self._desk.runs_again, "lacks": lacking(self._desk)}
+        standing = {"again": self._desk.runs_again, "lacks": missing_chunks(self._desk)}
         if standing == self._standing:
             return False
         self._standing = standing
@@ -126,7 +126,7 @@ class Reader:
 
 async def feed(request: web.Request) -> web.WebSocketResponse:
     """The handler; a stream that is not known is refused with 404 before the handshake."""
-    desk = await desk_of(request)
+    desk = await results_of(request)
     after = number(request.query.get("after"), "after", -1, 1 << 53) or 0
     names = request.query.get("columns", "")
     columns = frozenset(filter(None, names.split(","))) if names and names != "all" else None
@@ -138,14 +138,16 @@ async def feed(request: web.Request) -> web.WebSocketResponse:
     desk.readers += 1
     try:
         await _serve(
-            socket, Reader(socket, desk, columns, house_of(request).settings.feed_behind), int(after)
+            socket,
+            FeedSubscriber(socket, desk, columns, context_of(request).settings.feed_behind),
+            int(after),
         )
     finally:
         desk.readers -= 1
     return socket
 
 
-async def _serve(socket: web.WebSocketResponse, reader: Reader, after: int) -> None:
+async def _serve(socket: web.WebSocketResponse, reader: FeedSubscriber, after: int) -> None:
     """Send until the end or until the other side goes, whose messages mean nothing here but are read."""
     sending = asyncio.create_task(reader.run(after))
     hearing = asyncio.create_task(_until_closed(socket))

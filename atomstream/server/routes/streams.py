@@ -12,12 +12,12 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
 from atomstream.index_ranges import index_ranges
-from atomstream.server.archive.metadata import NamedId, StreamAbout
+from atomstream.server.archive.metadata import NamedId, StreamMetadata
 from atomstream.server.catalogue.catalogue import Named
-from atomstream.server.catalogue.database import Project, Sample, Tag, moment
-from atomstream.server.context import House, house_of
+from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
+from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.routes.annotations import CalibrationBody, checked_calibration
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
@@ -60,10 +60,10 @@ async def create_stream(request: web.Request) -> web.Response:
     wanted = await read_json(request, NewStream)
     name = checked_name(wanted.data_item_name, "stream")
     calibration = checked_calibration(wanted.calibration) if wanted.calibration else None
-    house = house_of(request)
+    house = context_of(request)
     projects = await named_ids(house, Project, [wanted.project_id] if wanted.project_id else [], "project")
-    now = moment()
-    about = StreamAbout(
+    now = iso_now()
+    about = StreamMetadata(
         data_id=str(uuid.uuid4()),
         name=name,
         fps=wanted.fps_capture_rate,
@@ -83,7 +83,7 @@ async def create_stream(request: web.Request) -> web.Response:
 
 async def link_sample(request: web.Request) -> web.Response:
     """``POST /data_entries/physical_sample``."""
-    house, wanted = house_of(request), await read_json(request, SampleLink)
+    house, wanted = context_of(request), await read_json(request, SampleLink)
     (sample,) = await named_ids(house, Sample, [wanted.physical_sample_id], "physical sample")
     for data_id in await known_streams(house, wanted.data_ids):
         await house.streams.change(data_id, sample=sample)
@@ -92,30 +92,30 @@ async def link_sample(request: web.Request) -> web.Response:
 
 async def link_tags(request: web.Request) -> web.Response:
     """``POST /tags/data-items/``: adds to the tags that are there."""
-    house, wanted = house_of(request), await read_json(request, TagLink)
+    house, wanted = context_of(request), await read_json(request, TagLink)
     tags = await named_ids(house, Tag, wanted.tag_ids, "tag")
     for data_id in await known_streams(house, wanted.data_ids):
         await house.streams.revise(data_id, lambda about: add_tags(about, tags))
     return json_reply({"data_ids": wanted.data_ids, "tag_ids": wanted.tag_ids})
 
 
-def add_tags(about: StreamAbout, tags: Iterable[NamedId]) -> StreamAbout:
+def add_tags(about: StreamMetadata, tags: Iterable[NamedId]) -> StreamMetadata:
     """``about`` with ``tags`` among its tags, each once."""
     by_id = {tag.id: tag for tag in (*about.tags, *tags)}
     return msgspec.structs.replace(about, tags=tuple(by_id.values()))
 
 
-async def named_ids(house: House, kind: type[Named], ids: list[str], what: str) -> list[NamedId]:
+async def named_ids(house: ServerContext, kind: type[Named], ids: list[str], what: str) -> list[NamedId]:
     """``ids`` with their names, all of them; raises RefusedError 404 at the first that is unknown."""
     wanted = [one.lower() for one in ids]
     rows = await house.catalogue.find(kind, wanted)
     for one in wanted:
         if one not in rows:
-            raise RefusedError(404, f"No {what} {one!r} is known here; nothing was changed.")
+            raise HttpError(404, f"No {what} {one!r} is known here; nothing was changed.")
     return [NamedId(id=one, name=rows[one].name) for one in wanted]
 
 
-async def known_streams(house: House, data_ids: list[str]) -> list[str]:
+async def known_streams(house: ServerContext, data_ids: list[str]) -> list[str]:
     """``data_ids`` in lower case, where all of them are streams; raises RefusedError 404 before any is changed."""
     wanted = [one.lower() for one in data_ids]
     known = await house.entries.known(wanted)
@@ -130,7 +130,7 @@ async def end_stream(request: web.Request) -> web.Response:
     data_id = checked_id(request.match_info["data_id"])
     await read_bounded(request)
     lost = parse_lost(request.headers.get("Atomstream-Lost", ""))
-    status = await house_of(request).lifecycle.end(data_id, lost)
+    status = await context_of(request).lifecycle.end(data_id, lost)
     return json_reply({"data_id": data_id, "pipeline_status": status})
 
 
@@ -139,7 +139,7 @@ async def stored_chunks(request: web.Request) -> web.Response:
 
     For a client that was killed between our answer and its journal.
     """
-    archive = await house_of(request).streams.archive(checked_id(request.match_info["data_id"]))
+    archive = await context_of(request).streams.archive(checked_id(request.match_info["data_id"]))
     return json_reply({"stored": index_ranges(sorted(archive.chunks()))})
 
 
@@ -153,7 +153,7 @@ def parse_lost(text: str) -> list[int]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         first, last = _parse_range(part)
         if len(found) + last - first >= MAX_LOST:
-            raise RefusedError(400, f"Atomstream-Lost names more than {MAX_LOST} chunks.")
+            raise HttpError(400, f"Atomstream-Lost names more than {MAX_LOST} chunks.")
         found.update(range(first, last + 1))
     return sorted(found)
 
@@ -162,7 +162,5 @@ def _parse_range(part: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(part)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if not 0 <= first <= last <= MAX_CHUNK_INDEX:
-        raise RefusedError(
-            400, f"Atomstream-Lost is a list like 3-5,9 of chunk indices; {part[:32]!r} is none."
-        )
+        raise HttpError(400, f"Atomstream-Lost is a list like 3-5,9 of chunk indices; {part[:32]!r} is none.")
     return first, last

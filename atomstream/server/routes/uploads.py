@@ -13,11 +13,11 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS
 from atomstream.errors import ConflictError
-from atomstream.server.archive.metadata import StreamAbout
-from atomstream.server.archive.records import Geometry, ShardTicket
-from atomstream.server.context import House, house_of
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.records import Geometry, UploadClaims
+from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.requests import read_json
-from atomstream.server.http.responses import RefusedError, json_reply
+from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
 
@@ -49,7 +49,7 @@ class UploadRequest(msgspec.Struct, frozen=True):
 async def upload_url(request: web.Request) -> web.Response:
     """``POST /data_entries/raw_data/staged/upload_urls/``: a short-lived URL for one chunk."""
     index = chunk_index(request)
-    house, wanted = house_of(request), await read_json(request, UploadRequest, strings=True)
+    house, wanted = context_of(request), await read_json(request, UploadRequest, strings=True)
     about = await house.streams.about(checked_id(wanted.data_id))
     ticket = make_ticket(index, wanted, about)
     check_geometry(ticket, about)
@@ -66,21 +66,21 @@ def chunk_index(request: web.Request) -> int:
     match = _CHUNK_FILE.fullmatch(request.query.get("original_filename", ""))
     index = int(match[1]) if match else -1
     if not 0 <= index <= MAX_CHUNK_INDEX:
-        raise RefusedError(
+        raise HttpError(
             400,
             f"original_filename must be frames.zarr/frames/c/K/0/0 with a chunk index K of 0 .. {MAX_CHUNK_INDEX}.",
         )
     if request.query.get("num_parts", "1") != "1" or request.query.get("staging_type", "stream") != "stream":
-        raise RefusedError(400, "Only num_parts=1 and staging_type=stream are taken here.")
+        raise HttpError(400, "Only num_parts=1 and staging_type=stream are taken here.")
     return index
 
 
-def make_ticket(index: int, wanted: UploadRequest, about: StreamAbout) -> ShardTicket:
+def make_ticket(index: int, wanted: UploadRequest, about: StreamMetadata) -> UploadClaims:
     """What the URL will permit; raises RefusedError 400 or ShardError where no stream can mean it."""
     match = _DIMS.fullmatch(wanted.dims)
     if match is None:
-        raise RefusedError(400, f"dims must be 'N,H,W' in whole numbers; {wanted.dims[:64]!r} is not.")
-    ticket = ShardTicket(
+        raise HttpError(400, f"dims must be 'N,H,W' in whole numbers; {wanted.dims[:64]!r} is not.")
+    ticket = UploadClaims(
         data_id=about.data_id,
         index=index,
         dims=(int(match[1]), int(match[2]), int(match[3])),
@@ -96,7 +96,7 @@ def make_ticket(index: int, wanted: UploadRequest, about: StreamAbout) -> ShardT
     return ticket
 
 
-def check_geometry(ticket: ShardTicket, about: StreamAbout) -> None:
+def check_geometry(ticket: UploadClaims, about: StreamMetadata) -> None:
     """Say at the first request, not after 41 MB, that a stream's shape can't change; raises ConflictError.
 
     It is the archive that decides, at the commit: here a shape not yet written down passes.
@@ -110,19 +110,19 @@ def check_geometry(ticket: ShardTicket, about: StreamAbout) -> None:
         )
 
 
-def base_url(house: House, request: web.Request) -> str:
+def base_url(house: ServerContext, request: web.Request) -> str:
     """The server's address as this client knows it (the Host was checked against our names)."""
     return house.settings.public_url or f"{request.scheme}://{request.host}"
 
 
 async def put_chunk(request: web.Request) -> web.Response:
     """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable; the signature is the key."""
-    house = house_of(request)
+    house = context_of(request)
     ticket = house.signer.check(request)
     archive = await house.streams.archive(ticket.data_id)
-    house.lifecycle.heard(ticket.data_id)
+    house.lifecycle.touch(ticket.data_id)
     with house.live.watching(ticket) as watch:
-        committed = await house.ingest.take(request, ticket, archive, watch.observe)
+        committed = await house.ingest.receive(request, ticket, archive, watch.observe)
     await note_stored(house, ChunkStored(ticket, committed))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply(
@@ -130,7 +130,7 @@ async def put_chunk(request: web.Request) -> web.Response:
     )
 
 
-async def note_stored(house: House, stored: ChunkStored) -> None:
+async def note_stored(house: ServerContext, stored: ChunkStored) -> None:
     """Tell catalogue, lifecycle and listeners; whatever fails there, the chunk is stored and is answered for."""
     ticket = stored.ticket
     try:

@@ -12,10 +12,10 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import google_crc32c
 from aiohttp import StreamReader, web
 
-from atomstream.server.archive.records import Committed, ShardTicket
+from atomstream.server.archive.records import CommitResult, UploadClaims
 from atomstream.server.archive.stream_archive import Observe, StreamArchive
 from atomstream.server.http.requests import refuse_encoded
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.shard import encoded_bound, frame_nbytes
 
@@ -60,13 +60,13 @@ class Ingest:
         self._taken = 0
         self._stopping = False
 
-    async def take(
+    async def receive(
         self,
         request: web.Request,
-        ticket: ShardTicket,
+        ticket: UploadClaims,
         archive: StreamArchive,
         observe: Observe | None = None,
-    ) -> Committed:
+    ) -> CommitResult:
         """Receive the body of ``request`` and commit it; what is refused or torn leaves no file behind.
 
         ``observe`` sees the frames as they are decoded (see :meth:`StreamArchive.commit`).
@@ -77,7 +77,7 @@ class Ingest:
         """
         length = checked_length(request, ticket)
         if self._stopping or self._taken >= self._settings.max_uploads:
-            raise RefusedError(
+            raise HttpError(
                 503, "The server takes no more uploads at the moment.", headers={"Retry-After": "1"}
             )
         self._taken += 1
@@ -89,11 +89,11 @@ class Ingest:
     async def _take(
         self,
         request: web.Request,
-        ticket: ShardTicket,
+        ticket: UploadClaims,
         archive: StreamArchive,
         length: int,
         observe: Observe | None,
-    ) -> Committed:
+    ) -> CommitResult:
         body = _Body(archive)
         try:
             async with self._deadline(length):
@@ -109,7 +109,7 @@ class Ingest:
             received += sum(map(len, pieces))
             await run_in(self._writers, body.write, pieces)
         if received != length:
-            raise RefusedError(400, f"The body has {received} bytes where its Content-Length said {length}.")
+            raise HttpError(400, f"The body has {received} bytes where its Content-Length said {length}.")
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:
@@ -122,18 +122,16 @@ class Ingest:
         except TimeoutError:
             raise self._too_slow() from None
         except (web.RequestPayloadError, ConnectionError):
-            raise RefusedError(
+            raise HttpError(
                 400, "The body ended before its Content-Length; nothing of it was stored."
             ) from None
         finally:
             self._receiving.discard(timeout)
 
-    def _too_slow(self) -> RefusedError:
+    def _too_slow(self) -> HttpError:
         if self._stopping:
-            return RefusedError(
-                503, "The server is stopping; nothing of this body was stored. Send it again."
-            )
-        return RefusedError(408, "The body came too slowly; nothing of it was stored. Send it again.")
+            return HttpError(503, "The server is stopping; nothing of this body was stored. Send it again.")
+        return HttpError(408, "The body came too slowly; nothing of it was stored. Send it again.")
 
     def stop_receiving(self) -> None:
         """Refuse new bodies and those half received; what was received whole is still committed."""
@@ -149,7 +147,7 @@ class Ingest:
             await asyncio.to_thread(pool.shutdown)
 
 
-def checked_length(request: web.Request, ticket: ShardTicket) -> int:
+def checked_length(request: web.Request, ticket: UploadClaims) -> int:
     """The Content-Length of an upload, before a byte of it is read.
 
     Raises:
@@ -158,10 +156,10 @@ def checked_length(request: web.Request, ticket: ShardTicket) -> int:
     refuse_encoded(request)
     length = request.content_length
     if length is None or "Transfer-Encoding" in request.headers:
-        raise RefusedError(411, "An upload needs its Content-Length; chunked encoding is not taken.")
+        raise HttpError(411, "An upload needs its Content-Length; chunked encoding is not taken.")
     bound = encoded_bound(ticket.dims[0], frame_nbytes(ticket.dims, ticket.dtype))
     if length > bound:
-        raise RefusedError(
+        raise HttpError(
             413, f"The body is too long: chunk {ticket.index}, as announced, has at most {bound} bytes."
         )
     return length
@@ -203,7 +201,7 @@ class _Body:
             self._crc32c = google_crc32c.extend(self._crc32c, piece)
             self._file.write(piece)
 
-    def commit(self, ticket: ShardTicket, observe: Observe | None) -> Committed:
+    def commit(self, ticket: UploadClaims, observe: Observe | None) -> CommitResult:
         """Commit what was written, at least once; raises as :meth:`StreamArchive.commit`, which consumes the file."""
         assert self._file is not None
         assert self._path is not None

@@ -10,11 +10,11 @@ from contextlib import suppress
 
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import Geometry
-from atomstream.server.catalogue.streams_table import Entries
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
-from atomstream.server.streams.registry import Streams
-from atomstream.server.streams.signals import Events, StatusChanged
+from atomstream.server.streams.registry import StreamRegistry
+from atomstream.server.streams.signals import ServerSignals, StatusChanged
 
 log = logging.getLogger("atomstream.server")
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
@@ -29,9 +29,9 @@ class Lifecycle:
     def __init__(
         self,
         settings: ServerSettings,
-        streams: Streams,
-        entries: Entries,
-        events: Events,
+        streams: StreamRegistry,
+        entries: StreamsTable,
+        events: ServerSignals,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
@@ -59,7 +59,7 @@ class Lifecycle:
         self._listen(data_id)
         await self._events.created.send(data_id)
 
-    def heard(self, data_id: str) -> None:
+    def touch(self, data_id: str) -> None:
         """Bytes of a chunk are on their way: no silence, though no data yet."""
         if data_id in self._heard:
             self._heard[data_id] = self._clock()
@@ -117,18 +117,18 @@ class Lifecycle:
         """Tell silences, for as long as the server runs."""
         while True:
             self._wake.clear()
-            due = await self.tell_silences()
+            due = await self.expire_idle()
             with suppress(TimeoutError):
                 async with asyncio.timeout(due):
                     await self._wake.wait()
 
-    async def tell_silences(self) -> float | None:
+    async def expire_idle(self) -> float | None:
         """Move silent streams on; returns the seconds until the next one may be due (None: none is open)."""
         waits: list[float] = []
         for data_id, since in list(self._heard.items()):
             try:
                 waits.append(await self._tell_silence(data_id, self._clock() - since))
-            except (OSError, RefusedError):
+            except (OSError, HttpError):
                 # Its folder was taken away, or the disk fails: that is no reason to stop timing the others.
                 log.exception("the status of stream %s can't be kept", data_id)
                 self._heard.pop(data_id, None)

@@ -11,26 +11,26 @@ from typing import Any
 
 import msgspec
 
-from atomstream.server.archive.metadata import StreamAbout, read_about, write_about
+from atomstream.server.archive.metadata import StreamMetadata, read_about, write_about
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.catalogue.database import moment
-from atomstream.server.catalogue.streams_table import Entries
-from atomstream.server.http.responses import RefusedError
+from atomstream.server.catalogue.database import iso_now
+from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.http.responses import HttpError
 
 
-class Streams:
+class StreamRegistry:
     """Opens archives once each, and keeps what is said of a stream the same in its files and the catalogue.
 
     One :class:`StreamArchive` object for each stream: its locks hold only among users of the same object.
     """
 
-    def __init__(self, streams_dir: Path, entries: Entries) -> None:
+    def __init__(self, streams_dir: Path, entries: StreamsTable) -> None:
         self._dir = streams_dir
         self._entries = entries
         self._open: dict[str, StreamArchive] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def create(self, about: StreamAbout) -> None:
+    async def create(self, about: StreamMetadata) -> None:
         """Make a new stream's folder, then its line."""
         folder = self._dir / about.data_id
         archive = await asyncio.to_thread(StreamArchive.create, folder, write_about(about))
@@ -54,15 +54,17 @@ class Streams:
             raise unknown_stream(data_id)
         return await asyncio.to_thread(StreamArchive.open, folder)
 
-    async def about(self, data_id: str) -> StreamAbout:
+    async def about(self, data_id: str) -> StreamMetadata:
         """What is said of a stream; raises RefusedError 404."""
         return read_about((await self.archive(data_id)).about)
 
-    async def change(self, data_id: str, **fields: Any) -> StreamAbout:
-        """Change what is said of a stream (fields of :class:`StreamAbout`), on disk and in the catalogue."""
+    async def change(self, data_id: str, **fields: Any) -> StreamMetadata:
+        """Change what is said of a stream (fields of :class:`StreamMetadata`), on disk and in the catalogue."""
         return await self.revise(data_id, lambda about: msgspec.structs.replace(about, **fields))
 
-    async def revise(self, data_id: str, revision: Callable[[StreamAbout], StreamAbout]) -> StreamAbout:
+    async def revise(
+        self, data_id: str, revision: Callable[[StreamMetadata], StreamMetadata]
+    ) -> StreamMetadata:
         """The same where the new depends on the old; revisions of one stream do not overlap."""
         archive = await self.archive(data_id)
         async with self._locks[data_id]:
@@ -70,7 +72,7 @@ class Streams:
             new = revision(old)
             if new == old:
                 return old
-            new = msgspec.structs.replace(new, last_updated=moment())
+            new = msgspec.structs.replace(new, last_updated=iso_now())
             await asyncio.to_thread(archive.update_about, **write_about(new))
             await self._entries.put(new)
             return new
@@ -91,6 +93,6 @@ def checked_id(data_id: str) -> str:
     return data_id
 
 
-def unknown_stream(data_id: str) -> RefusedError:
+def unknown_stream(data_id: str) -> HttpError:
     """The 404 of a stream that is not here."""
-    return RefusedError(404, f"No stream {data_id[:64]!r} is known here.")
+    return HttpError(404, f"No stream {data_id[:64]!r} is known here.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from atomstream.server.archive.metadata import Status
-from atomstream.server.archive.records import Committed, ShardTicket
+from atomstream.server.archive.records import CommitResult, UploadClaims
 
 log = logging.getLogger("atomstream.server")
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class Signal(Generic[T]):
 class ChunkStored:
     """A chunk is in the archive; ``committed.repeated`` tells one that had been there before."""
 
-    ticket: ShardTicket
-    committed: Committed
+    ticket: UploadClaims
+    committed: CommitResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class StatusChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
+class ServerSignals:
     """All signals of one server."""
 
     created: Signal[str] = field(default_factory=Signal)

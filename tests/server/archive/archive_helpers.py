@@ -9,8 +9,8 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from atomstream.records import Chunk, FrameMeta, Frames, Stamp
-from atomstream.server.archive.records import Committed, ShardTicket
+from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
+from atomstream.server.archive.records import CommitResult, UploadClaims
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ShardEncoder, dtype_name
 
@@ -27,10 +27,10 @@ def frames_of(index: int, n: int = 4, shape: tuple[int, int] = (5, 6), dtype: An
 
 def body_of(frames: Frames, meta: FrameMeta = FrameMeta(), level: int = 1) -> bytes:  # noqa: B008  (frozen)
     """The shard of ``frames`` as a client sends it."""
-    return b"".join(ShardEncoder(level).encode(Chunk("one", 0, frames, Stamp(0.0), meta)).pieces)
+    return b"".join(ShardEncoder(level).encode(Chunk("one", 0, frames, Timestamp(0.0), meta)).pieces)
 
 
-def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> ShardTicket:
+def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> UploadClaims:
     """The ticket that comes with those frames."""
     start = START_MS + index * chunk_size * 1000 / FPS
     fields: dict[str, Any] = {
@@ -43,19 +43,19 @@ def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -
         "start_unix_ms": start,
         "end_unix_ms": start + len(frames) * 1000 / FPS,
     }
-    return ShardTicket(**{**fields, **changes})
+    return UploadClaims(**{**fields, **changes})
 
 
 def commit_body(
-    archive: StreamArchive, ticket: ShardTicket, body: bytes, observe: Callable[..., None] | None = None
-) -> Committed:
+    archive: StreamArchive, ticket: UploadClaims, body: bytes, observe: Callable[..., None] | None = None
+) -> CommitResult:
     """Receive ``body`` as the server does, and commit it."""
     part = archive.incoming()
     part.write_bytes(body)
     return archive.commit(ticket, part, google_crc32c.value(body), observe)
 
 
-def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **changes: Any) -> Committed:
+def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **changes: Any) -> CommitResult:
     """Commit the frames given, or those that belong to ``index``."""
     given = frames_of(index) if frames is None else frames
     return commit_body(archive, ticket_of(index, given, **changes), body_of(given))

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.errors import StreamError
-from atomstream.index_ranges import Gaps, parse_ranges
+from atomstream.index_ranges import IndexSet, parse_ranges
 from atomstream.server.archive import chunk_index as archive_index
 from atomstream.server.archive import column as archive_columns
 from atomstream.server.archive.chunk_index import ChunkIndex, GroupCommit
 from atomstream.server.archive.column import COLUMN_CHUNK, Column
-from atomstream.server.archive.records import ChunkStamps
+from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.system import files as archive_files
 from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
@@ -29,7 +29,7 @@ from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
 @given(st.lists(st.integers(0, 60)))
 def test_gaps_are_the_complement(indices: list[int]) -> None:
     """Whatever the order and the repeats, the gaps are what is missing below the highest index."""
-    gaps = Gaps()
+    gaps = IndexSet()
     for index in indices:
         gaps.add(index)
     missing = sorted(set(range(max(indices, default=-1) + 1)) - set(indices))
@@ -218,7 +218,7 @@ def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pyte
     read: list[int] = []
     real = ChunkIndex.read_stamps
 
-    def read_stamps(self: ChunkIndex, index: int) -> ChunkStamps:
+    def read_stamps(self: ChunkIndex, index: int) -> ChunkTimes:
         read.append(index)
         return real(self, index)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.errors import ConfigError
-from atomstream.protocol import name_key
+from atomstream.protocol import normalized_name
 from atomstream.server import reindex
 from atomstream.server.catalogue import streams_table as entries
 from tests.live_server import Serve
@@ -340,7 +340,7 @@ def test_name_keys_are_stable(name: str) -> None:
     """The key of a key is itself, and neither outer blanks nor Unicode's normal forms change it."""
     import unicodedata
 
-    key = name_key(name)
-    assert name_key(key) == key
-    assert name_key(f" {name}\t") == key
-    assert name_key(unicodedata.normalize("NFD", name)) == key
+    key = normalized_name(name)
+    assert normalized_name(key) == key
+    assert normalized_name(f" {name}\t") == key
+    assert normalized_name(unicodedata.normalize("NFD", name)) == key

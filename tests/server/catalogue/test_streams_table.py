@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from sqlalchemy import insert
 
-from atomstream.server.catalogue.database import Database, Stream, StreamTag, Tag, moment
-from atomstream.server.catalogue.streams_table import TAGS_AT_ONCE, Entries, EntryFilter
+from atomstream.server.catalogue.database import Database, Stream, StreamTag, Tag, iso_now
+from atomstream.server.catalogue.streams_table import TAGS_AT_ONCE, EntryFilter, StreamsTable
 
 
 async def test_tags_of_more_streams_than_one_statement_asks_for(tmp_path: Path) -> None:
@@ -16,10 +16,10 @@ async def test_tags_of_more_streams_than_one_statement_asks_for(tmp_path: Path) 
     database = await Database.open(tmp_path)
     try:
         data_ids = await _fill(database, 2 * TAGS_AT_ONCE + 1)
-        found = await Entries(database).search(EntryFilter())
+        found = await StreamsTable(database).search(EntryFilter())
         assert {entry["data_id"] for entry in found} == set(data_ids)
         assert {tuple(tag["name"] for tag in entry["tags"]) for entry in found} == {("GaN", "night")}
-        (one,) = await Entries(database).search(EntryFilter(keywords=("no. 7.",)))
+        (one,) = await StreamsTable(database).search(EntryFilter(keywords=("no. 7.",)))
         assert [tag["name"] for tag in one["tags"]] == ["GaN", "night"]
     finally:
         await database.close()
@@ -28,10 +28,10 @@ async def test_tags_of_more_streams_than_one_statement_asks_for(tmp_path: Path) 
 async def _fill(database: Database, count: int) -> list[str]:
     data_ids = [str(uuid4()) for _ in range(count)]
     tags = [
-        {"id": str(uuid4()), "name": name, "name_key": name.lower(), "made": moment()}
+        {"id": str(uuid4()), "name": name, "name_key": name.lower(), "made": iso_now()}
         for name in ("night", "GaN")
     ]
-    about = {"status": "success", "fps": 120.0, "rpm": 0.0, "made": moment(), "last_updated": moment()}
+    about = {"status": "success", "fps": 120.0, "rpm": 0.0, "made": iso_now(), "last_updated": iso_now()}
     async with database.writing() as session:
         await session.execute(insert(Tag), tags)
         await session.execute(

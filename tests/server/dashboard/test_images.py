@@ -9,7 +9,7 @@ from atomstream.server.dashboard.images import (
     HEADER,
     MAX_HEIGHT,
     MAX_WIDTH,
-    Player,
+    PlaybackClock,
     binned,
     frame_at_azimuth,
     full_scale,
@@ -62,7 +62,7 @@ def test_full_scale_does_not_come_back() -> None:
 
 def test_a_chunk_is_played() -> None:
     """Frames that came in one piece are shown one after the other at their own pace, and none twice."""
-    player = Player(fps=120.0, chunk_size=240)
+    player = PlaybackClock(fps=120.0, chunk_size=240)
     assert player.next(0.0, 240) == 239
     shown = [player.next(0.1 * k, 480) for k in range(1, 30)]
     assert shown[:3] == [251, 263, 275]
@@ -72,14 +72,14 @@ def test_a_chunk_is_played() -> None:
 
 def test_a_backlog_is_jumped_over() -> None:
     """When much came in at once, what is shown stays within a chunk of the newest."""
-    player = Player(fps=30.0, chunk_size=60)
+    player = PlaybackClock(fps=30.0, chunk_size=60)
     player.next(0.0, 60)
     assert player.next(0.1, 6000) == 5939
 
 
 def test_nothing_stored_nothing_shown() -> None:
     """Before the first frame there is none, and then it begins with the newest."""
-    player = Player(fps=30.0, chunk_size=60)
+    player = PlaybackClock(fps=30.0, chunk_size=60)
     assert player.next(0.0, 0) == -1
     assert player.next(5.0, 60) == 59
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from atomstream.server.dashboard.sessions import LIFETIME_S, MAX_SESSIONS, SessionBook
+from atomstream.server.dashboard.sessions import LIFETIME_S, MAX_SESSIONS, SessionStore
 
 KEY = b"\x01" * 32
 
 
-def make_book(path: Path, known: set[bytes] | None = None, clock: list[float] | None = None) -> SessionBook:
+def make_book(path: Path, known: set[bytes] | None = None, clock: list[float] | None = None) -> SessionStore:
     """A book whose keys and time the test holds."""
     keys, now = known if known is not None else {KEY}, clock or [1000.0]
-    return SessionBook(path / "sessions.json", keys.__contains__, lambda: now[0])
+    return SessionStore(path / "sessions.json", keys.__contains__, lambda: now[0])
 
 
 def test_a_session_outlives_the_server(tmp_path: Path) -> None:

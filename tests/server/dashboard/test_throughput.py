@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from atomstream.server.archive.metadata import Status
-from atomstream.server.archive.records import ChunkStamps, Committed, ShardTicket
+from atomstream.server.archive.records import ChunkTimes, CommitResult, UploadClaims
 from atomstream.server.dashboard.streams import SILENT_S, Arrivals
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 from tests.fake_clock import Clock
@@ -34,9 +34,9 @@ def arrivals(clock: Clock) -> Arrivals:
 def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) -> ChunkStored:
     """A chunk whose last frame was exposed at ``end_s``."""
     dims, start_ms, end_ms = (CHUNK, 480, 640), 1e3 * (end_s - PERIOD_S), 1e3 * end_s
-    ticket = ShardTicket(data_id, index, dims, "uint8", CHUNK, FPS, start_ms, end_ms)
-    stamps = ChunkStamps(dims, FPS, start_ms, end_ms)
-    return ChunkStored(ticket, Committed(index, CHUNK, NBYTES, 0, repeated, stamps))
+    ticket = UploadClaims(data_id, index, dims, "uint8", CHUNK, FPS, start_ms, end_ms)
+    stamps = ChunkTimes(dims, FPS, start_ms, end_ms)
+    return ChunkStored(ticket, CommitResult(index, CHUNK, NBYTES, 0, repeated, stamps))
 
 
 async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomstream.server.live.shared_frames import SharedFrames, Slot
+from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 
 
-async def slot_of(shared: SharedFrames, nbytes: int) -> Slot:
+async def slot_of(shared: SharedFrames, nbytes: int) -> SharedBlock:
     """A slot, once there is one."""
     while (slot := shared.borrow(nbytes)) is None:
         await asyncio.sleep(0)
@@ -52,12 +52,12 @@ async def test_a_folder_removed_while_a_slot_is_made(monkeypatch: pytest.MonkeyP
     """That slot is not made, and the bound stays as it is: the next one is."""
     shared = SharedFrames(1000)
 
-    def removed(path: Path, nbytes: int) -> Slot:
+    def removed(path: Path, nbytes: int) -> SharedBlock:
         monkeypatch.undo()
         shutil.rmtree(path.parent)
-        return Slot(path, nbytes)
+        return SharedBlock(path, nbytes)
 
-    monkeypatch.setattr("atomstream.server.live.shared_frames.Slot", removed)
+    monkeypatch.setattr("atomstream.server.live.shared_frames.SharedBlock", removed)
     slot = await slot_of(shared, 1000)
     assert slot.path.exists()
     shared.give_back(slot)
