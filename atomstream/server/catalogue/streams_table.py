@@ -161,7 +161,7 @@ async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int
     row = Stream(
         data_id=about.data_id,
         name=about.name,
-        normalized_name=normalized_name(about.name),
+        name_key=normalized_name(about.name),
         status=about.status,
         fps=about.fps,
         rpm=about.rotations_per_min,
