@@ -78,27 +78,48 @@ class Chunk:
     data_id: str
     index: int
     frames: Frames
-    stamp: Timestamp
+    timestamp: Timestamp
     meta: FrameMeta = field(default_factory=FrameMeta)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Shard:
-    """One chunk encoded as a Zarr v3 shard; ``pieces`` joined are its bytes, ``crc32c`` is their CRC-32C.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """The description of a shard, without its bytes.
 
-    ``digest`` is equal for equal frames whatever the compression level (DECISIONS, "Equality").
+    It is the same object for a shard in memory, a record in the spool and a pending upload.
     """
 
     data_id: str
     index: int
-    pieces: tuple[Piece, ...]
-    nbytes: int
-    crc32c: int
     dims: tuple[int, int, int]
+    """(N, H, W): frames, rows and columns."""
     dtype: Literal["uint8", "uint16"]
-    stamp: Timestamp
+    timestamp: Timestamp
+    nbytes: int
+    """Size of the encoded shard in bytes."""
+    crc32c: int
+    """CRC-32C of the encoded shard."""
     digest: bytes
-    raw_nbytes: int
+    """Digest of the frames; it does not depend on the compression level."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self.dims[0]
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Size of the decoded frames in bytes."""
+        n_frames, height, width = self.dims
+        return n_frames * height * width * (2 if self.dtype == "uint16" else 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """One chunk encoded as a Zarr v3 shard; ``pieces`` joined are its bytes."""
+
+    info: ShardInfo
+    pieces: tuple[Piece, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ def _commit(archive: StreamArchive, index: int) -> float:
     shard = ShardEncoder().encode(Chunk(archive.folder.name, index, frames, Timestamp(start), FrameMeta()))
     data = b"".join(shard.pieces)
     ticket = UploadClaims(
-        archive.folder.name, index, shard.dims, "uint8", CHUNK, FPS, start, start + 1000.0 * CHUNK / FPS
+        archive.folder.name, index, shard.info.dims, "uint8", CHUNK, FPS, start, start + 1000.0 * CHUNK / FPS
     )
     begun = time.perf_counter()
     body = archive.incoming()

@@ -193,7 +193,7 @@ class Pipeline:
 
     def _hand_on(self, job: EncodeJob, outcome: Shard | BaseException) -> None:
         """The raw frames' memory goes back, the shard moves on."""
-        job.permit.shrink(outcome.nbytes if isinstance(outcome, Shard) else 0)
+        job.permit.shrink(outcome.info.nbytes if isinstance(outcome, Shard) else 0)
         if job.buffer is not None:
             self.pool.give(job.buffer)
         stream = self.streams[job.chunk.data_id]
@@ -201,7 +201,7 @@ class Pipeline:
             self._lose(stream, job, outcome)
             return
         self.meter.encoded(outcome)
-        stream.ledger.encoded(outcome.index, outcome.digest)
+        stream.ledger.encoded(outcome.info.index, outcome.info.digest)
         parcel = _parcel(stream, job, outcome)
         parcel.on_sent = self.meter.sent
         self._on_loop(lambda: self.uploader.offer(parcel))
@@ -298,12 +298,12 @@ class Pipeline:
 def _parcel(stream: StreamState, job: EncodeJob, shard: Shard) -> Upload:
     return Upload(
         spec=stream.spec,
-        index=shard.index,
-        dims=shard.dims,
-        dtype=shard.dtype,
-        stamp=shard.stamp,
-        nbytes=shard.nbytes,
-        crc32c=shard.crc32c,
+        index=shard.info.index,
+        dims=shard.info.dims,
+        dtype=shard.info.dtype,
+        stamp=shard.info.timestamp,
+        nbytes=shard.info.nbytes,
+        crc32c=shard.info.crc32c,
         body=MemoryPayload(shard.pieces),
         permit=job.permit,
     )

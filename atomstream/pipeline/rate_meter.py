@@ -57,10 +57,10 @@ class ThroughputMeter:
     def encoded(self, shard: Shard) -> None:
         """A chunk became a shard."""
         with self._lock:
-            self.frames_encoded += shard.dims[0]
-            self.raw_bytes_encoded += shard.raw_nbytes
-            self.bytes_encoded += shard.nbytes
-            self._add(self._in, shard.dims[0], shard.nbytes)
+            self.frames_encoded += shard.info.n_frames
+            self.raw_bytes_encoded += shard.info.raw_nbytes
+            self.bytes_encoded += shard.info.nbytes
+            self._add(self._in, shard.info.n_frames, shard.info.nbytes)
 
     def stored(self, parcel: Upload) -> None:
         """A shard was delivered."""

@@ -250,6 +250,6 @@ class SpoolWriter:
 def _describe(spool: StreamSpool, shard: Shard) -> None:
     """Write down height, width and dtype with the stream's first chunk."""
     if spool.manifest.geometry is None:
-        _, height, width = shard.dims
-        geometry = Geometry(height, width, shard.dtype)
+        _, height, width = shard.info.dims
+        geometry = Geometry(height, width, shard.info.dtype)
         spool.describe(type(spool.manifest)(spool.manifest.endpoint, spool.manifest.spec, geometry))

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.records import Chunk, Frames, Piece, Shard
+from atomstream.records import Chunk, Frames, Piece, Shard, ShardInfo
 from atomstream.shard.checksum import Crc32c, crc32c_of
 from atomstream.shard.format import DTYPES, dtype_name, lay_out, pack_index, pack_meta, run_bound
 from atomstream.shard.zstd import FrameCompressor
@@ -86,18 +86,17 @@ def assemble(chunk: Chunk, runs: Sequence[EncodedSlice], *, with_meta: bool = Tr
     pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
     total = reduce(Crc32c.then, (_sum_of(head), *(run.sum for run in runs), _sum_of([index])))
     n, height, width = chunk.frames.shape
-    return Shard(
+    info = ShardInfo(
         data_id=chunk.data_id,
         index=chunk.index,
-        pieces=pieces,
-        nbytes=total.nbytes,
-        crc32c=total.crc32c,
         dims=(n, height, width),
         dtype=dtype_name(chunk.frames),
-        stamp=chunk.stamp,
+        timestamp=chunk.timestamp,
+        nbytes=total.nbytes,
+        crc32c=total.crc32c,
         digest=_digest(chunk.frames, [end for run in runs for end in run.checksums]),
-        raw_nbytes=chunk.frames.nbytes,
     )
+    return Shard(info, pieces)
 
 
 def frame_bytes(frame: npt.NDArray[Any]) -> memoryview:

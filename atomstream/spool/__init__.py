@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from atomstream.spool.journal import EntryKind, Journal, JournalEntry
 from atomstream.spool.locks import load_locks
-from atomstream.spool.record import RecordHead, WriteTime
+from atomstream.spool.record import RecordHeader, WriteTime
 from atomstream.spool.record_store import SpooledChunk
 from atomstream.spool.recovery import DiskRefused, Quarantined, VerifyResult, scrub
 from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, counts_of
@@ -25,7 +25,7 @@ __all__ = [
     "JournalEntry",
     "JournalState",
     "Quarantined",
-    "RecordHead",
+    "RecordHeader",
     "Spool",
     "SpoolStatus",
     "SpooledChunk",

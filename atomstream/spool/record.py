@@ -1,14 +1,14 @@
-"""One chunk on disk: a self-describing record, checked by CRC-32C over its header and over its payload.
+"""The file format of one chunk on disk: a header and the shard's bytes, each with a CRC-32C.
 
 ::
 
     magic (8)  version (u16)  reserved (u16)  header length (u32)        little endian
-    header     msgpack: whose chunk it is, its shape, its stamp, its digest, the payload's length and CRC-32C
-    CRC-32C    of all of the above (u32)
-    payload    the shard's bytes
+    header     msgpack map: stream, index, shape, timestamp, digest, payload length and CRC-32C, write time
+    CRC-32C    of all bytes above (u32)
+    payload    the bytes of the shard
 
-The payload's checksum is the encoder's, so it covers the way from there to the disk too, and the upload compares
-it with the server's (promise P18); the file is written once, strictly forward.
+The encoder computes the payload's CRC-32C. So it also detects damage between encoding and writing, and the
+upload is compared with the same value. A record is written once, from start to end.
 """
 
 from __future__ import annotations
@@ -21,219 +21,198 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, NoReturn
 
 import google_crc32c
 import msgpack
 
 from atomstream.errors import RecordCorruptError, SpoolError
-from atomstream.records import Piece, Shard, Timestamp
+from atomstream.records import Piece, Shard, ShardInfo, Timestamp
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.system.files import FileSystem, write_whole
 
-# How old a record certainly is, whatever the wall clock was set to meanwhile.
-#
-# The monotonic clock counts from the machine's start on Linux, macOS and Windows, for all processes alike. A
-# record keeps that uptime and the machine's name. While the machine runs, its age is the difference. After a
-# restart the true age is at least the new uptime, so the smaller of the two still never says too much: a
-# restart or a sleep may keep a record longer than asked, and no step of a clock can expire one (promise P6).
-# Records of another machine, whose uptime says nothing here, have no age at all.
+MAGIC: Final = b"\x89ATREC\r\n"
+VERSION: Final = 1
+WINDOW_BYTES: Final = 1 << 20
+"""Default size of the reads of a payload."""
+
+_FIXED = struct.Struct("<8sHHI")
+_CRC = struct.Struct("<I")
+_MAX_HEADER_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class WriteTime:
-    """When a record was written: the machine's name, and its uptime in seconds."""
+    """When a record was written: the host's name and its uptime in seconds.
+
+    The uptime is used because a change of the wall clock must never expire a record. It is the same for all
+    processes of a host on Linux, macOS and Windows.
+    """
 
     host: str
     uptime_s: float
 
     @classmethod
     def now(cls) -> WriteTime:
-        """This machine, this moment."""
+        """The present time on this host."""
         return cls(platform.node(), time.monotonic())
 
-    def certain_age_s(self, now: WriteTime) -> float:
-        """Seconds that certainly went by from this moment to ``now``; 0 where nothing can be known."""
+    def min_age_s(self, now: WriteTime) -> float:
+        """Lower bound of the record's age in seconds.
+
+        After a restart the record is at least as old as the new uptime. The uptime of another host says
+        nothing, so the bound is 0 then. A restart or a sleep of the host can make the bound too low, never
+        too high.
+        """
         if self.host != now.host:
             return 0.0
-        if now.uptime_s < self.uptime_s:  # the machine has been restarted since
+        if now.uptime_s < self.uptime_s:  # the host was restarted after the record was written
             return now.uptime_s
         return now.uptime_s - self.uptime_s
 
 
-MAGIC: Final = b"\x89ATREC\r\n"
-
-VERSION: Final = 1
-
-WINDOW_BYTES: Final = 1 << 20
-
-_FIXED = struct.Struct("<8sHHI")
-
-_CRC = struct.Struct("<I")
-
-_MAX_HEADER_BYTES: Final = 1 << 16
-
-
 @dataclass(frozen=True, slots=True)
-class RecordHead:
-    """What a record says of itself: a :class:`Shard` without its bytes.
+class RecordHeader:
+    """The header of a record: its shard's description and the time of writing."""
 
-    ``nbytes`` and ``crc32c`` are the payload's; ``raw_nbytes`` is the decoded size; ``dims`` is (N, H, W).
-    """
-
-    data_id: str
-    index: int
-    nbytes: int
-    crc32c: int
-    dims: tuple[int, int, int]
-    dtype: Literal["uint8", "uint16"]
-    stamp: Timestamp
-    digest: bytes
-    raw_nbytes: int
+    info: ShardInfo
     written: WriteTime
 
     @classmethod
-    def of(cls, shard: Shard) -> RecordHead:
-        """The head for ``shard``, written now."""
-        return cls(
-            data_id=shard.data_id,
-            index=shard.index,
-            nbytes=shard.nbytes,
-            crc32c=shard.crc32c,
-            dims=shard.dims,
-            dtype=shard.dtype,
-            stamp=shard.stamp,
-            digest=shard.digest,
-            raw_nbytes=shard.raw_nbytes,
-            written=WriteTime.now(),
-        )
+    def of(cls, shard: Shard) -> RecordHeader:
+        """The header for ``shard``, with the present time."""
+        return cls(shard.info, WriteTime.now())
 
 
-def record_nbytes(head: RecordHead) -> int:
-    """The size of the record's file."""
-    return len(pack_head(head)) + head.nbytes
+def record_nbytes(header: RecordHeader) -> int:
+    """Size of the record's file in bytes."""
+    return len(pack_header(header)) + header.info.nbytes
 
 
-def write_record(
-    disk: FileSystem, path: Path, head: RecordHead, pieces: Sequence[Piece], *, over: Path | None = None
-) -> None:
-    """Put the record at ``path``, whole or not at all; it survives a power cut once this returns.
-
-    It is written over the file ``over``, where one is given, which is gone afterwards.
-
-    Raises:
-        OSError: what the disk said; nothing is left behind as far as the disk allows.
-    """
-    write_whole(disk, path, [pack_head(head), *pieces], over=over)
-
-
-def pack_head(head: RecordHead) -> bytes:
-    """The bytes in front of the payload."""
-    stamp = head.stamp
+def pack_header(header: RecordHeader) -> bytes:
+    """The bytes before the payload."""
+    info, timestamp = header.info, header.info.timestamp
     fields = {
-        "id": head.data_id,
-        "k": head.index,
-        "n": head.nbytes,
-        "crc": head.crc32c,
-        "dims": head.dims,
-        "dtype": head.dtype,
-        "stamp": (stamp.start_ms, stamp.clock_offset_ms, stamp.clock_uncertainty_ms),
-        "digest": head.digest,
-        "raw": head.raw_nbytes,
-        "at": (head.written.host, head.written.uptime_s),
+        "id": info.data_id,
+        "k": info.index,
+        "n": info.nbytes,
+        "crc": info.crc32c,
+        "dims": info.dims,
+        "dtype": info.dtype,
+        "stamp": (timestamp.start_ms, timestamp.clock_offset_ms, timestamp.clock_uncertainty_ms),
+        "digest": info.digest,
+        "raw": info.raw_nbytes,
+        "at": (header.written.host, header.written.uptime_s),
     }
     body: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
     start = _FIXED.pack(MAGIC, VERSION, 0, len(body)) + body
     return start + _CRC.pack(google_crc32c.value(start))
 
 
-def read_head(disk: FileSystem, path: Path) -> RecordHead:
-    """Read and check a record's header, and that the file is as long as it says.
+def write_record(
+    disk: FileSystem, path: Path, header: RecordHeader, pieces: Sequence[Piece], *, over: Path | None = None
+) -> None:
+    """Write the record atomically and durably.
+
+    If ``over`` is given, that file is overwritten and renamed to ``path``, instead of a new file.
+
+    Raises:
+        OSError: the write failed; partial files are removed if the disk allows it.
+    """
+    write_whole(disk, path, [pack_header(header), *pieces], over=over)
+
+
+def read_header(disk: FileSystem, path: Path) -> RecordHeader:
+    """Read and check a record's header, and compare the file's size with it.
 
     Raises:
         RecordCorruptError: it is damaged. SpoolError: the disk could not read it.
     """
     with disk_errors("read a record", path, READ_REFUSED), disk.open_read(path) as file:
-        return _head_from(file, path)
+        return _header_from(file, path)
 
 
-def checked_head(disk: FileSystem, path: Path, data_id: str, index: int) -> RecordHead:
-    """The head of a record that must be that chunk's.
+def checked_header(disk: FileSystem, path: Path, data_id: str, index: int) -> RecordHeader:
+    """Read a record's header and check that it belongs to the given stream and chunk.
 
     Raises:
-        RecordCorruptError: it is damaged, or another chunk's. SpoolError: it could not be read.
+        RecordCorruptError: it is damaged, or belongs to another chunk. SpoolError: it could not be read.
     """
-    head = read_head(disk, path)
-    if (head.data_id, head.index) != (data_id, index):
+    header = read_header(disk, path)
+    info = header.info
+    if (info.data_id, info.index) != (data_id, index):
         raise RecordCorruptError(
-            f"The record {path} is of chunk {head.index} of stream {head.data_id!r}: it was renamed or copied "
-            "here. It was left unsent; only this chunk is affected."
+            f"The record {path} belongs to chunk {info.index} of stream {info.data_id!r}: it was renamed or copied "
+            "here. It was not uploaded; only this chunk is affected."
         )
-    return head
+    return header
 
 
-def verify(disk: FileSystem, path: Path) -> RecordHead:
-    """Read a whole record and check both of its checksums.
+def verify(disk: FileSystem, path: Path) -> RecordHeader:
+    """Read a whole record and check both checksums.
 
     Raises:
         RecordCorruptError: it is damaged. SpoolError: the disk could not read it.
     """
     for _ in read_windows(disk, path):
         pass
-    return read_head(disk, path)
+    return read_header(disk, path)
 
 
 def read_windows(disk: FileSystem, path: Path, window: int = WINDOW_BYTES) -> Iterator[bytes]:
-    """The payload in pieces of at most ``window`` bytes, the last only once the checksum matches.
+    """Read the payload in windows of at most ``window`` bytes.
 
-    So whoever sends them on can never complete a damaged body. Holds one window at a time.
+    The last window is returned only if the checksum of the whole payload matches. So a damaged record can
+    never be uploaded completely. One window is in memory at a time.
 
     Raises:
-        RecordCorruptError: it is damaged (the last window is withheld). SpoolError: it could not be read.
+        RecordCorruptError: it is damaged (the last window is not returned). SpoolError: it could not be read.
     """
     with disk_errors("read a record", path, READ_REFUSED), disk.open_read(path) as file:
-        head = _head_from(file, path)
-        left, crc = head.nbytes, 0
-        while left:
-            piece = _read_exactly(file, min(window, left), path)
-            crc, left = google_crc32c.extend(crc, piece), left - len(piece)
-            if not left and crc != head.crc32c:
+        info = _header_from(file, path).info
+        remaining, crc = info.nbytes, 0
+        while remaining:
+            piece = _read_exactly(file, min(window, remaining), path)
+            crc, remaining = google_crc32c.extend(crc, piece), remaining - len(piece)
+            if not remaining and crc != info.crc32c:
                 _corrupt(path, "its payload does not match its CRC-32C")
             yield piece
 
 
-def _head_from(file: FileIO, path: Path) -> RecordHead:
+def _header_from(file: FileIO, path: Path) -> RecordHeader:
     fixed = _read_exactly(file, _FIXED.size, path)
     magic, version, _, size = _FIXED.unpack(fixed)
     if magic != MAGIC or size > _MAX_HEADER_BYTES:
-        _corrupt(path, "it does not begin as a record does")
+        _corrupt(path, "it does not begin with the record's magic bytes")
     body = _read_exactly(file, size, path)
     (stated,) = _CRC.unpack(_read_exactly(file, _CRC.size, path))
     if google_crc32c.value(fixed + body) != stated:
         _corrupt(path, "its header does not match its CRC-32C")
     if version != VERSION:
-        raise SpoolError(f"The record {path} is of format {version}; this atomstream reads {VERSION} only.")
-    head = _parse(body, path)
-    if os.fstat(file.fileno()).st_size != file.tell() + head.nbytes:
+        raise SpoolError(
+            f"The record {path} has format version {version}; this atomstream reads version {VERSION} only."
+        )
+    header = _parse(body, path)
+    if os.fstat(file.fileno()).st_size != file.tell() + header.info.nbytes:
         _corrupt(path, "it is longer or shorter than its header says")
-    return head
+    return header
 
 
-def _parse(body: bytes, path: Path) -> RecordHead:
+def _parse(body: bytes, path: Path) -> RecordHeader:
     try:
         fields: dict[str, Any] = msgpack.unpackb(body, unicode_errors="surrogatepass")
-        return RecordHead(
+        n_frames, height, width = fields["dims"]
+        info = ShardInfo(
             data_id=fields["id"],
             index=fields["k"],
+            dims=(n_frames, height, width),
+            dtype=fields["dtype"],
+            timestamp=Timestamp(*fields["stamp"]),
             nbytes=fields["n"],
             crc32c=fields["crc"],
-            dims=tuple(fields["dims"]),
-            dtype=fields["dtype"],
-            stamp=Timestamp(*fields["stamp"]),
             digest=fields["digest"],
-            raw_nbytes=fields["raw"],
-            written=WriteTime(*fields["at"]),
         )
+        return RecordHeader(info, WriteTime(*fields["at"]))
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         _corrupt(path, f"its header can't be read ({error!r})")
 

@@ -25,7 +25,7 @@ from atomstream.spool.paths import (
     temporaries_in,
 )
 from atomstream.spool.quota import Quota, Usage
-from atomstream.spool.record import RecordHead, checked_head, read_windows, record_nbytes, write_record
+from atomstream.spool.record import RecordHeader, checked_header, read_windows, record_nbytes, write_record
 from atomstream.system.files import FileSystem, temporary_of
 
 # Files of delivered records, kept for the next ones to be written over them.
@@ -97,12 +97,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SpooledChunk:
-    """A chunk on disk: ``nbytes`` is its file's size, ``head`` what it says of itself."""
+    """A chunk on disk: ``nbytes`` is its file's size in bytes, header included."""
 
     index: int
     nbytes: int
     path: Path
-    head: RecordHead
+    header: RecordHeader
 
 
 class RecordStore:
@@ -132,15 +132,15 @@ class RecordStore:
         Raises:
             SpoolFullError: no room. SpoolError: the disk failed; what may be there does not count as written.
         """
-        if shard.data_id != self._data_id:
-            raise ValueError(f"A chunk of stream {shard.data_id!r} in the spool of {self._data_id!r}.")
-        head = RecordHead.of(shard)
-        chunk = SpooledChunk(shard.index, record_nbytes(head), self.path(shard.index), head)
+        if shard.info.data_id != self._data_id:
+            raise ValueError(f"A chunk of stream {shard.info.data_id!r} in the spool of {self._data_id!r}.")
+        header = RecordHeader.of(shard)
+        chunk = SpooledChunk(shard.info.index, record_nbytes(header), self.path(shard.info.index), header)
         spare = self._charge(chunk)
         before = spare.nbytes if spare else 0
         try:
-            with disk_errors(f"write chunk {shard.index} of stream {self._data_id}", chunk.path):
-                write_record(self._disk, chunk.path, head, shard.pieces, over=spare.path if spare else None)
+            with disk_errors(f"write chunk {shard.info.index} of stream {self._data_id}", chunk.path):
+                write_record(self._disk, chunk.path, header, shard.pieces, over=spare.path if spare else None)
         except BaseException:
             self._withdraw(
                 chunk, max(before, chunk.nbytes), spare.path if spare else temporary_of(chunk.path)
@@ -168,8 +168,8 @@ class RecordStore:
 
     def chunk(self, index: int) -> SpooledChunk:
         """The record of chunk ``index``, its header checked. Raises RecordCorruptError, SpoolError."""
-        head = checked_head(self._disk, self.path(index), self._data_id, index)
-        return SpooledChunk(index, record_nbytes(head), self.path(index), head)
+        header = checked_header(self._disk, self.path(index), self._data_id, index)
+        return SpooledChunk(index, record_nbytes(header), self.path(index), header)
 
     def windows(self, index: int, window: int) -> Iterator[bytes]:
         """The payload of chunk ``index``, see :func:`~atomstream.spool.record.read_windows`."""

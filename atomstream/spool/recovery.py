@@ -29,7 +29,7 @@ from atomstream.spool.paths import (
     temporaries_in,
 )
 from atomstream.spool.quota import Quota, Usage
-from atomstream.spool.record import checked_head
+from atomstream.spool.record import checked_header
 from atomstream.spool.record_store import RecordStore, SpooledChunk
 from atomstream.spool.stream_spool import StreamFolderHandles, StreamSpool
 from atomstream.spool.stream_state import JournalState, StreamManifest, read_manifest, write_manifest
@@ -85,7 +85,7 @@ class FolderRecovery:
 
     def _check(self, path: Path, index: int) -> None:
         try:
-            head = checked_head(self._disk, path, self._data_id, index)
+            header = checked_header(self._disk, path, self._data_id, index)
         except RecordCorruptError as error:
             _log.warning("%s It is kept in %s.", error, self._folder / QUARANTINE)
             self._note(JournalEntry("quarantined", index, reason=str(error)))
@@ -95,7 +95,7 @@ class FolderRecovery:
             self._note(JournalEntry("accepted", index))
         else:
             if index not in self._history.digests:
-                self._note(JournalEntry("accepted", index, head.digest))
+                self._note(JournalEntry("accepted", index, header.info.digest))
 
     def _settle_quarantined(self, index: int) -> None:
         path = self._folder / QUARANTINE / record_name(index)

@@ -87,16 +87,16 @@ class StreamSpool:
         Raises:
             ChunkConflictError: another content is there under that index.
         """
-        with self._alone_with(shard.index):
-            if self._is_settled(shard.index):
+        with self._alone_with(shard.info.index):
+            if self._is_settled(shard.info.index):
                 with suppress(SpoolError):  # so that a later process knows other frames under its index (P5)
-                    self.journal.append(JournalEntry("accepted", shard.index, shard.digest))
+                    self.journal.append(JournalEntry("accepted", shard.info.index, shard.info.digest))
                 return None
-            self._make_sure(shard.index)
-            if shard.index in self._records:
+            self._make_sure(shard.info.index)
+            if shard.info.index in self._records:
                 return self._there_already(shard)
             chunk = self._files.write(shard)
-            self._digests[chunk.index] = shard.digest
+            self._digests[chunk.index] = shard.info.digest
             self._note_record(chunk.index, chunk.nbytes)
             return chunk
 
@@ -175,7 +175,7 @@ class StreamSpool:
         """
         expired = []
         for index in self.pending():
-            if self.chunk(index).head.written.certain_age_s(WriteTime.now()) < retention_s:
+            if self.chunk(index).header.written.min_age_s(WriteTime.now()) < retention_s:
                 break
             self.discard(index, "purged", f"older than spool_retention_s ({retention_s:g} s)")
             expired.append(index)
@@ -248,12 +248,12 @@ class StreamSpool:
             self._unsure.discard(index)
 
     def _there_already(self, shard: Shard) -> SpooledChunk:
-        chunk = self._files.chunk(shard.index)
-        if chunk.head.digest != shard.digest:
+        chunk = self._files.chunk(shard.info.index)
+        if chunk.header.info.digest != shard.info.digest:
             raise ChunkConflictError(
-                f"Chunk {shard.index} of stream {self.data_id} is on disk already, with other frames.",
+                f"Chunk {shard.info.index} of stream {self.data_id} is on disk already, with other frames.",
                 data_id=self.data_id,
-                index=shard.index,
+                index=shard.info.index,
             )
         return chunk
 

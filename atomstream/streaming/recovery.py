@@ -133,15 +133,15 @@ class SpoolRecovery:
             self._loop.call_soon_threadsafe(offer)
 
     def _parcel(self, stream: StreamState, spool: StreamSpool, chunk: SpooledChunk) -> Upload:
-        head = chunk.head
+        info = chunk.header.info
         return Upload(
             spec=stream.spec,
             index=chunk.index,
-            dims=head.dims,
-            dtype=head.dtype,
-            stamp=head.stamp,
-            nbytes=head.nbytes,
-            crc32c=head.crc32c,
+            dims=info.dims,
+            dtype=info.dtype,
+            stamp=info.timestamp,
+            nbytes=info.nbytes,
+            crc32c=info.crc32c,
             body=self._pipeline.keeper.on_disk(spool, chunk.index),
             durable=True,
             recovered=True,

@@ -43,7 +43,7 @@ def encoded(job: dict[str, float]) -> list[tuple[bytes, tuple[int, int, int]]]:
         ShardEncoder().encode(Chunk("", 0, frames, Timestamp(0.0)))
         for frames in Simulator(spec).chunks(chunk, chunk * count)
     )
-    return [(b"".join(shard.pieces), shard.dims) for shard in made]
+    return [(b"".join(shard.pieces), shard.info.dims) for shard in made]
 
 
 if __name__ == "__main__":

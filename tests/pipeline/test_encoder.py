@@ -52,9 +52,9 @@ def test_a_lagging_uplink_gets_smaller_shards(shards: queue.Queue[Shard | BaseEx
     """While the uplink lags a 16-bit chunk is made markedly smaller, with the same frames in it."""
     frames = smooth(1)
     (quick,), (dense,) = run(False, [frames], shards), run(True, [frames], shards)
-    assert dense.nbytes < 0.97 * quick.nbytes
-    assert dense.digest == quick.digest
-    decoded = decode_shard(b"".join(map(bytes, dense.pieces)), dense.dims, dense.dtype)
+    assert dense.info.nbytes < 0.97 * quick.info.nbytes
+    assert dense.info.digest == quick.info.digest
+    decoded = decode_shard(b"".join(map(bytes, dense.pieces)), dense.info.dims, dense.info.dtype)
     assert np.array_equal(decoded, frames)
 
 
@@ -70,7 +70,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
     for index in range(3):
         encoder.submit(job(index, smooth(1)))
     go_on.set()
-    made = {shard.index: shard.nbytes for shard in (shards.get(timeout=60) for _ in range(3))}  # type: ignore[union-attr]
+    made = {shard.info.index: shard.info.nbytes for shard in (shards.get(timeout=60) for _ in range(3))}  # type: ignore[union-attr]
     for thread in encoder.stop():
         thread.join(60)
     assert made[0] < made[1] == made[2]
@@ -89,9 +89,9 @@ def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseExcep
     alone = ShardEncoder(3).encode(Chunk("s", 0, frames, Timestamp(0.0), FrameMeta()), with_meta=False)
     for shard in made:
         assert isinstance(shard, Shard)
-        assert shard.digest == alone.digest
+        assert shard.info.digest == alone.info.digest
         data = b"".join(map(bytes, shard.pieces))
-        assert np.array_equal(decode_shard(data, shard.dims, shard.dtype), frames)
+        assert np.array_equal(decode_shard(data, shard.info.dims, shard.info.dtype), frames)
 
 
 def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> None:

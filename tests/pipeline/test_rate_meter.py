@@ -16,7 +16,8 @@ def encoded_parcel(meter: ThroughputMeter) -> Upload:
     meter.encoded(shard)
     body = MemoryPayload(shard.pieces)
     spec = StreamSpec("s", 8.0, 0.0, 8)
-    parcel = Upload(spec, 0, shard.dims, shard.dtype, shard.stamp, shard.nbytes, shard.crc32c, body)
+    info = shard.info
+    parcel = Upload(spec, 0, info.dims, info.dtype, info.timestamp, info.nbytes, info.crc32c, body)
     parcel.on_sent = meter.sent
     return parcel
 

@@ -44,4 +44,4 @@ def test_a_shard_made_in_runs_states_its_own_sum() -> None:
             at += n
         shard = assemble(chunk, runs)
         sent = b"".join(shard.pieces)
-        assert (shard.crc32c, shard.nbytes) == sum_of(sent)
+        assert (shard.info.crc32c, shard.info.nbytes) == sum_of(sent)

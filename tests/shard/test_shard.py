@@ -30,7 +30,7 @@ any_frames = st.sampled_from([np.uint8, np.uint16]).flatmap(
 
 def _encode(frames: Frames, meta: FrameMeta = FrameMeta(), level: int = 1) -> bytes:  # noqa: B008  (frozen)
     made = codec.ShardEncoder(level).encode(Chunk("id", 0, frames, Timestamp(0.0), meta))
-    assert made.nbytes == sum(map(len, made.pieces))
+    assert made.info.nbytes == sum(map(len, made.pieces))
     return b"".join(made.pieces)
 
 
@@ -85,7 +85,7 @@ def test_digest_belongs_to_the_frames(frames: Frames) -> None:
     other = frames.copy()
     other.flat[0] ^= 1
     digests = [
-        codec.ShardEncoder(level).encode(Chunk("id", 0, array, Timestamp(0.0))).digest
+        codec.ShardEncoder(level).encode(Chunk("id", 0, array, Timestamp(0.0))).info.digest
         for level, array in [(1, frames), (7, frames), (1, other)]
     ]
     assert digests[0] == digests[1] != digests[2]

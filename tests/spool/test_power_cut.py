@@ -27,10 +27,10 @@ def life(root: Path, disk: LoggingDisk) -> None:
     """Two processes' lives on one stream, each step told to the log before and after it."""
     stream = _told(disk, "claim", -1, lambda: new_spool(root, disk).claim(ENDPOINT, spec()))
     for index in (0, 1, 2, 3, 5):
-        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
         _told(disk, "put", index, lambda i=index: stream.put(shard(i)))
     _told(disk, "forget", 0, lambda: stream.forget(0))
-    stream.journal.append(JournalEntry("accepted", 6, shard(6).digest))
+    stream.journal.append(JournalEntry("accepted", 6, shard(6).info.digest))
     _told(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
     _told(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
     # A process killed between writing "stored" and syncing it: the next one must sync before it removes.

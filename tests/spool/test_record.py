@@ -12,43 +12,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import RecordCorruptError, SpoolError
-from atomstream.records import Shard, Timestamp
+from atomstream.records import Shard, ShardInfo, Timestamp
 from atomstream.shard import crc32c_of
 from atomstream.spool import record as record_file
-from atomstream.spool.record import RecordHead, pack_head, read_head, read_windows, verify, write_record
+from atomstream.spool.record import (
+    RecordHeader,
+    WriteTime,
+    pack_header,
+    read_header,
+    read_windows,
+    verify,
+    write_record,
+)
 from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import payload, shard
 
 DISK = FileSystem()
 
 
-def written(path: Path, of: Shard) -> RecordHead:
-    head = RecordHead.of(of)
-    write_record(DISK, path, head, of.pieces)
-    return head
+def written(path: Path, of: Shard) -> RecordHeader:
+    header = RecordHeader.of(of)
+    write_record(DISK, path, header, of.pieces)
+    return header
 
 
 def plain(pieces: list[bytes]) -> Shard:
-    nbytes, crc = sum(map(len, pieces)), crc32c_of(pieces)
-    return Shard(
-        "s", 0, tuple(pieces), nbytes, crc, (1, 1, 1), "uint8", Timestamp(0.0), b"d" * 16, raw_nbytes=1
+    info = ShardInfo(
+        data_id="s",
+        index=0,
+        dims=(1, 1, 1),
+        dtype="uint8",
+        timestamp=Timestamp(0.0),
+        nbytes=sum(map(len, pieces)),
+        crc32c=crc32c_of(pieces),
+        digest=b"d" * 16,
     )
+    return Shard(info, tuple(pieces))
 
 
 def test_reads_back_what_was_written(tmp_path: Path) -> None:
     """The head and the bytes of a record are those of its shard."""
     of = shard(3)
-    head = written(tmp_path / "r", of)
-    assert read_head(DISK, tmp_path / "r") == verify(DISK, tmp_path / "r") == head
-    assert (head.data_id, head.index, head.dims, head.dtype) == (of.data_id, of.index, of.dims, of.dtype)
-    assert (head.stamp, head.digest, head.raw_nbytes) == (of.stamp, of.digest, of.raw_nbytes)
+    header = written(tmp_path / "r", of)
+    assert read_header(DISK, tmp_path / "r") == verify(DISK, tmp_path / "r") == header
+    assert header.info == of.info
     assert b"".join(read_windows(DISK, tmp_path / "r")) == payload(of)
     assert not (tmp_path / "r.tmp").exists()
 
 
 def test_checksum_is_that_of_the_whole_body(tmp_path: Path) -> None:
     """The head's CRC-32C is the joined payload's, so it can be compared with the server's."""
-    assert RecordHead.of(shard(1)).crc32c == google_crc32c.value(payload(shard(1)))
+    assert RecordHeader.of(shard(1)).info.crc32c == google_crc32c.value(payload(shard(1)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +100,7 @@ def test_torn_at_every_byte(tmp_path: Path) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(RecordCorruptError):
-            read_head(DISK, path)
+            read_header(DISK, path)
         with pytest.raises(RecordCorruptError):
             list(read_windows(DISK, path))
 
@@ -103,7 +117,7 @@ def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
         handed_out: list[bytes] = []
         with pytest.raises(RecordCorruptError):
             handed_out.extend(read_windows(DISK, path, 100))
-        assert sum(map(len, handed_out)) < shard(0).nbytes
+        assert sum(map(len, handed_out)) < shard(0).info.nbytes
 
 
 def test_longer_than_it_says(tmp_path: Path) -> None:
@@ -112,7 +126,7 @@ def test_longer_than_it_says(tmp_path: Path) -> None:
     with (tmp_path / "r").open("ab") as file:
         file.write(b"x")
     with pytest.raises(RecordCorruptError, match="longer or shorter"):
-        read_head(DISK, tmp_path / "r")
+        read_header(DISK, tmp_path / "r")
 
 
 def test_newer_format_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +134,8 @@ def test_newer_format_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as newer:
         newer.setattr(record_file, "VERSION", 2)
         written(tmp_path / "r", shard(0))
-    with pytest.raises(SpoolError, match="format 2") as caught:
-        read_head(DISK, tmp_path / "r")
+    with pytest.raises(SpoolError, match="format version 2") as caught:
+        read_header(DISK, tmp_path / "r")
     assert not isinstance(caught.value, RecordCorruptError)
 
 
@@ -129,7 +143,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
     """What the disk can't read is a SpoolError, not damage."""
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(SpoolError) as caught:
-            read_head(DISK, path)
+            read_header(DISK, path)
         assert not isinstance(caught.value, RecordCorruptError)
 
 
@@ -140,7 +154,7 @@ def test_garbage_is_refused(tmp_path_factory: pytest.TempPathFactory, garbage: b
     path = tmp_path_factory.mktemp("r") / "r"
     path.write_bytes(garbage)
     with pytest.raises(RecordCorruptError):
-        read_head(DISK, path)
+        read_header(DISK, path)
 
 
 @pytest.mark.parametrize("body", [b"\x80", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa1k\x01", b"\xc0"])
@@ -149,7 +163,7 @@ def test_header_that_checks_but_makes_no_sense(tmp_path: Path, body: bytes) -> N
     start = record_file._FIXED.pack(record_file.MAGIC, record_file.VERSION, 0, len(body)) + body
     (tmp_path / "r").write_bytes(start + google_crc32c.value(start).to_bytes(4, "little"))
     with pytest.raises(RecordCorruptError, match="can't be read"):
-        read_head(DISK, tmp_path / "r")
+        read_header(DISK, tmp_path / "r")
 
 
 def test_windows_hold_one_window_at_a_time(tmp_path: Path) -> None:
@@ -163,5 +177,64 @@ def test_windows_hold_one_window_at_a_time(tmp_path: Path) -> None:
 
 def test_head_is_small() -> None:
     """A header stays small beside even a tiny chunk."""
-    head = dataclasses.replace(RecordHead.of(shard(0)), data_id="x" * 36)
-    assert len(pack_head(head)) < 300
+    info = dataclasses.replace(shard(0).info, data_id="x" * 36)
+    assert len(pack_header(RecordHeader(info, WriteTime.now()))) < 300
+
+
+UINT8_HEADER = bytes.fromhex(
+    "8941545245430d0a01000000b20000008aa26964d92433653066366433612d353263352d346233392d396132392d366131643065346237633131"
+    "a16b0ca16ece042dffc0a3637263ce89abcdefa464696d7393ccf0cd0400cd0500a56474797065a575696e7438a57374616d7093cb427937537a"
+    "07b800cbc00a000000000000cb3fe8000000000000a6646967657374c410000102030405060708090a0b0c0d0e0fa3726177ce12c00000a26174"
+    "92a967726f7774682d7063cb40f5180800000000fb373c2c"
+)
+UINT16_HEADER = bytes.fromhex(
+    "8941545245430d0a01000000600000008aa26964ac612073747265616d2fedb3bfa16b00a16e05a363726307a464696d7393010302a564747970"
+    "65a675696e743136a57374616d7093cb408f400000000000c0c0a6646967657374c400a37261770ca2617492a0cb0000000000000000a496d257"
+)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "header"),
+    [
+        (
+            UINT8_HEADER,
+            RecordHeader(
+                ShardInfo(
+                    data_id="3e0f6d3a-52c5-4b39-9a29-6a1d0e4b7c11",
+                    index=12,
+                    dims=(240, 1024, 1280),
+                    dtype="uint8",
+                    timestamp=Timestamp(1_732_838_400_123.5, -3.25, 0.75),
+                    nbytes=70_123_456,
+                    crc32c=0x89ABCDEF,
+                    digest=bytes(range(16)),
+                ),
+                WriteTime("growth-pc", 86_400.5),
+            ),
+        ),
+        (
+            UINT16_HEADER,
+            RecordHeader(
+                ShardInfo(
+                    data_id="a stream/\udcff",
+                    index=0,
+                    dims=(1, 3, 2),
+                    dtype="uint16",
+                    timestamp=Timestamp(1000.0),
+                    nbytes=5,
+                    crc32c=7,
+                    digest=b"",
+                ),
+                WriteTime("", 0.0),
+            ),
+        ),
+    ],
+    ids=["uint8", "uint16"],
+)
+def test_header_format_is_unchanged(tmp_path: Path, recorded: bytes, header: RecordHeader) -> None:
+    """Headers recorded with an earlier version of atomstream are written and read identically."""
+    assert pack_header(header) == recorded
+    with (tmp_path / "r").open("wb") as file:
+        file.write(recorded)
+        file.truncate(len(recorded) + header.info.nbytes)  # a sparse payload
+    assert read_header(DISK, tmp_path / "r") == header

@@ -16,7 +16,7 @@ from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.spool import JournalEntry, Spool, SpoolStatus, WriteTime
 from atomstream.spool.paths import endpoint_folder, record_bytes, stream_folder
 from atomstream.spool.quota import MAX_DEFAULT_BYTES, usage_of
-from atomstream.spool.record import RecordHead, record_nbytes
+from atomstream.spool.record import RecordHeader, record_nbytes
 from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import (
     DATA_ID,
@@ -31,7 +31,7 @@ from tests.spool.spool_helpers import (
     spec,
 )
 
-RECORD = max(record_nbytes(RecordHead.of(shard(index))) for index in range(12))
+RECORD = max(record_nbytes(RecordHeader.of(shard(index))) for index in range(12))
 """The size of one of the kit's records, within a few bytes."""
 
 
@@ -211,10 +211,10 @@ def test_a_root_that_can_not_be_made(tmp_path: Path) -> None:
 def test_certain_ages() -> None:
     """An age is a lower bound: over restarts the new uptime at most, for other machines nothing."""
     written = WriteTime("lab-pc", 1000.0)
-    assert written.certain_age_s(WriteTime("lab-pc", 1600.0)) == 600.0
-    assert written.certain_age_s(WriteTime("lab-pc", 20.0)) == 20.0
-    assert written.certain_age_s(WriteTime("other-pc", 1e9)) == 0.0
-    assert WriteTime.now().certain_age_s(WriteTime.now()) < 60.0
+    assert written.min_age_s(WriteTime("lab-pc", 1600.0)) == 600.0
+    assert written.min_age_s(WriteTime("lab-pc", 20.0)) == 20.0
+    assert written.min_age_s(WriteTime("other-pc", 1e9)) == 0.0
+    assert WriteTime.now().min_age_s(WriteTime.now()) < 60.0
 
 
 @given(st.floats(0, 1e7), st.lists(st.floats(0, 1e7), max_size=3))
@@ -223,7 +223,7 @@ def test_ages_never_say_too_much(first: float, restarts: list[float]) -> None:
     truth, uptime = 0.0, first
     for run in restarts:
         truth, uptime = truth + run, run
-    age = WriteTime("pc", first).certain_age_s(WriteTime("pc", uptime))
+    age = WriteTime("pc", first).min_age_s(WriteTime("pc", uptime))
     assert 0.0 <= age <= truth
 
 
@@ -255,7 +255,7 @@ def test_status(tmp_path: Path) -> None:
     spool = new_spool(tmp_path, max_bytes=123_456, min_free_bytes=7)
     stream = spool.claim(ENDPOINT, spec())
     for index in range(6):
-        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
         if index < 5:
             stream.put(shard(index))
     stream.forget(0)

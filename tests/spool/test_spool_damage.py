@@ -71,7 +71,7 @@ def test_lost_journal(tmp_path: Path) -> None:
     stream.close()
     (stream.folder / "journal").unlink()
     again = reopened(tmp_path)
-    assert again.history.digests == {0: shard(0).digest, 7: shard(7).digest}
+    assert again.history.digests == {0: shard(0).info.digest, 7: shard(7).info.digest}
     assert delivered(again, 7) == payload(shard(7))
     again.close()
 

@@ -35,7 +35,7 @@ def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
     again = reopened(tmp_path)
     assert again.pending() == [3]
     assert again.history.states == {3: "pending"}
-    assert again.history.digests == {3: shard(3).digest}
+    assert again.history.digests == {3: shard(3).info.digest}
     assert again.chunk(3) == put
     assert delivered(again, 3) == payload(shard(3))
     again.close()
@@ -139,7 +139,7 @@ def test_accepted_but_never_written(tmp_path: Path) -> None:
     """Chunks that were in memory only when their process died are listed, for they are lost."""
     stream = new_stream(tmp_path)
     for index in range(3):
-        stream.journal.append(JournalEntry("accepted", index, shard(index).digest))
+        stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
     stream.put(shard(1))
     stream.close()
     again = reopened(tmp_path)
@@ -215,6 +215,6 @@ def test_what_was_stored_is_still_known(tmp_path: Path) -> None:
     stream.quarantine(2, "refused")
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.digests == {index: shard(index).digest for index in range(3)}
+    assert again.history.digests == {index: shard(index).info.digest for index in range(3)}
     assert again.history.states == {0: "stored", 1: "stored", 2: "quarantined"}
     again.close()

@@ -62,7 +62,7 @@ def test_large_records_are_read_in_windows(tmp_path: Path) -> None:
     chunk = stream.put(shard(0, side=900))
     assert chunk is not None
     steps = list(scrub(stream))
-    assert len(steps) == 1 + -(-chunk.head.nbytes // WINDOW_BYTES)
+    assert len(steps) == 1 + -(-chunk.header.info.nbytes // WINDOW_BYTES)
     assert steps[-1] == chunk
     stream.close()
 
