@@ -1,23 +1,37 @@
-"""A number with its uncertainty, or the word "undetermined" and why: what every result is made of."""
+"""Result records of the analysis, and the names and bytes of their per-frame columns.
+
+The analysis makes these records, the server stores and sends them, and the client receives them. The module imports
+numpy and nothing else that is large, so the client can import it at no cost.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+F64: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Floating-point array, double precision unless the text says otherwise."""
+F32: TypeAlias = npt.NDArray[np.floating[Any]]
+"""Floating-point array of pixels, in single precision to save memory bandwidth."""
+Int: TypeAlias = npt.NDArray[np.integer[Any]]
+Bool: TypeAlias = npt.NDArray[np.bool_]
+Plain = dict[str, Any]
+
+# -- records ---------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """One result: ``value`` and its standard uncertainty ``sigma`` in ``unit``, or None and a reason.
+class Measurement:
+    """One result: ``value`` with its standard uncertainty ``sigma`` in ``unit``, or None with a reason.
 
-    ``why`` says why there is no number and what would help; it is empty where there is one. ``note`` is a caveat
-    that a reader of the number has to know (saturation, a bound instead of a value).
+    ``why`` says why there is no number and what would help; it is empty where there is a number. ``note`` is a caveat
+    that belongs to the number, such as saturation or "a lower bound".
     """
 
     value: float | None
@@ -28,7 +42,7 @@ class Value:
 
     @property
     def determined(self) -> bool:
-        """Whether there is a number."""
+        """True if there is a number."""
         return self.value is not None
 
     def __float__(self) -> float:
@@ -37,88 +51,114 @@ class Value:
     def __str__(self) -> str:
         if self.value is None:
             return f"undetermined: {self.why}"
-        number = f"{self.value:.6g}" if not self.sigma else _with_sigma(self.value, self.sigma)
-        note = f" ({self.note})" if self.note else ""
-        return f"{number} {self.unit}".rstrip() + note
+        number = f"{self.value:.6g}" if not self.sigma else f"{self.value:.6g} ± {self.sigma:.2g}"
+        return f"{number} {self.unit}".rstrip() + (f" ({self.note})" if self.note else "")
 
 
-def undetermined(why: str, unit: str = "") -> Value:
-    """Make the result that has no number, with the reason for people."""
-    return Value(None, None, unit, why)
+def undetermined(why: str, unit: str = "") -> Measurement:
+    """Return the measurement without a number. ``why`` is a sentence for the user."""
+    return Measurement(None, None, unit, why)
 
 
-def measured(value: float, sigma: float | None, unit: str = "", note: str = "") -> Value:
-    """Make a result, refusing numbers that are not finite."""
+def measured(value: float, sigma: float | None, unit: str = "", note: str = "") -> Measurement:
+    """Return a measurement. A ``value`` that is NaN or infinite becomes undetermined, such a ``sigma`` None."""
     if not math.isfinite(value):
         return undetermined("the computation gave no finite number", unit)
-    kept = float(sigma) if sigma is not None and math.isfinite(sigma) else None
-    return Value(float(value), kept, unit, "", note)
+    return Measurement(float(value), finite(sigma), unit, "", note)
 
 
-def _with_sigma(value: float, sigma: float) -> str:
-    digits = max(0, 1 - math.floor(math.log10(sigma))) if sigma > 0 else 6
-    return f"{value:.{min(digits, 9)}f} ± {sigma:.{min(digits, 9)}f}"
-
-
-# Array types of the analysis, named once.
-
-F64: TypeAlias = npt.NDArray[np.floating[Any]]
-"""Floating-point arrays, double precision unless said otherwise."""
-
-F32: TypeAlias = npt.NDArray[np.floating[Any]]
-"""Floating-point arrays of pixels, single precision to spare memory bandwidth."""
-
-Int: TypeAlias = npt.NDArray[np.integer[Any]]
-
-Bool: TypeAlias = npt.NDArray[np.bool_]
-
-
-# What happened to a stream, on its time axis: marks of the user, steps of the light, gaps, changes.
-
-CUTTING_KINDS = frozenset({"shutter", "laser", "rotation", "growth", "pause"})
-"""Kinds of marks that cut a growth into segments; a note does not."""
+SEGMENT_KINDS: Final = frozenset({"shutter", "laser", "rotation", "growth", "pause"})
+"""Kinds of events that begin a new growth segment. All others, such as ``note``, do not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: ``time_s`` from the stream's start, ``kind``, a ``label`` for people, ``value`` where it has one.
+    """An event of a stream, reported by the user or detected by the analysis (``by``).
 
-    Kinds that the analysis finds: ``exposure`` (value: factor of the light), ``dark``, ``light``, ``gap`` (value:
-    frames), ``change`` (value: score), ``fractional_order``, ``rotation`` (value: rpm). The user's: ``shutter``,
-    ``laser``, ``growth``, ``pause``, ``note`` or any other word.
+    ``time_s`` counts from the stream's first frame and is None until the server has the first chunk. ``time_ms_utc``
+    and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: ``exposure`` (factor of the
+    intensity), ``dark``, ``light``, ``gap`` (number of frames), ``change`` (score), ``fractional_order``. Kinds of the
+    user: ``shutter``, ``laser``, ``growth``, ``pause``, ``rotation`` (rpm), ``note`` or any other word.
     """
 
-    time_s: float
+    time_s: float | None
     kind: str
     label: str = ""
     value: float | None = None
+    id: str = ""
+    time_ms_utc: float | None = None
+    by: str = "analysis"
 
     @property
-    def cuts(self) -> bool:
-        """Whether a new segment begins here."""
-        return self.kind in CUTTING_KINDS
+    def at_s(self) -> float:
+        """``time_s`` as a number, NaN where the time is not known."""
+        return math.nan if self.time_s is None else self.time_s
+
+    @property
+    def begins_segment(self) -> bool:
+        """True if a new growth segment begins here."""
+        return self.kind in SEGMENT_KINDS
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of a growth: ``start_s`` to ``end_s``, opened by the mark ``label``.
+    """A growth segment from ``start_s`` to ``end_s``, begun by the event ``label``.
 
-    ``rate`` is the best determined oscillation rate (1/s), ``counted`` the oscillations in it, ``recovery`` the time
-    constant (s) with which the intensity relaxed where nothing grew.
+    ``rate`` is the best determined oscillation rate (1/s), ``counted`` the number of oscillations, ``recovery`` the
+    time constant (s) of the intensity where nothing grew. ``cycles`` is the length of the fit in oscillations.
     """
 
     number: int
     start_s: float
     end_s: float
     label: str
-    rate: Value
+    rate: Measurement
     cycles: float
-    counted: Value
-    recovery: Value
+    counted: Measurement
+    recovery: Measurement
 
 
-# What the engine hands out: per-frame columns and the values as they stand at the end of them.
+@dataclass(frozen=True, slots=True)
+class View:
+    """One azimuth of a rotating sample where the pattern has high mirror symmetry; values of the last turn."""
 
+    view_id: int
+    angle_deg: float
+    confidence: float
+    spacing_px: Measurement
+    specular_intensity: float
+    turns: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Results of ``count`` frames from frame ``start`` on. ``count`` may be 0: no frame is finished yet.
+
+    ``frames`` maps each name of :data:`UNITS` (and ``region:<name>``) to a (count,) float64 array, NaN where
+    undetermined. ``values`` are the current scalar results at the last frame. ``profile`` is the newest streak profile
+    (W,), ``lines`` the profiles of the user's lines. ``events`` are new since the batch before.
+    """
+
+    start: int
+    count: int
+    frames: dict[str, F64]
+    values: dict[str, Measurement]
+    events: tuple[Event, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    views: tuple[View, ...] = ()
+    profile: F64 = field(default_factory=lambda: np.empty(0))
+    lines: dict[str, F64] = field(default_factory=dict)
+
+    @property
+    def time_s(self) -> F64:
+        """Times of the frames in s from the stream's start, (count,)."""
+        return self.frames[TIME]
+
+
+# -- per-frame columns -----------------------------------------------------------------------------------
+
+TIME: Final = "time_seconds"
+"""The column of capture times. It travels as float64; all others travel as float32."""
 UNITS: dict[str, str] = {
     "time_seconds": "s",
     "specular_intensity": "counts",
@@ -157,73 +197,47 @@ UNITS: dict[str, str] = {
     "cluster_id": "1",
     "cluster_std": "1",
 }
-"""Per-frame columns and their units. NaN: undetermined; the batch's ``values`` say why."""
+"""Per-frame columns and their units. NaN means undetermined; the batch's ``values`` give the reason."""
 
-FRAME_COLUMNS = tuple(UNITS)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view of a rotating growth: the azimuth bins of highest mirror symmetry, its values of the last turn."""
-
-    view_id: int
-    angle_deg: float
-    confidence: float
-    spacing_px: Value
-    specular_intensity: float
-    turns: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Results of ``count`` frames from frame ``start`` on; ``count`` may be 0 (nothing finished yet).
-
-    ``frames`` maps each name of :data:`UNITS` (and ``region:<name>``) to (count,) float64, NaN where undetermined.
-    ``values`` are the numbers as they stand at the last frame, with uncertainty or a reason. ``profile`` is the
-    newest streak profile (W,), ``lines`` the profiles of the user's lines. ``events`` and ``segments`` are those
-    new or changed since the batch before.
-    """
-
-    start: int
-    count: int
-    frames: dict[str, F64]
-    values: dict[str, Value]
-    events: tuple[Event, ...] = ()
-    segments: tuple[Segment, ...] = ()
-    views: tuple[View, ...] = ()
-    profile: F64 = field(default_factory=lambda: np.empty(0))
-    lines: dict[str, F64] = field(default_factory=dict)
-
-    @property
-    def time_s(self) -> F64:
-        """Times of the frames in s from the stream's start, (count,)."""
-        return self.frames["time_seconds"]
-
-
-Plain = dict[str, Any]
-
-TIME = "time_seconds"
-
-_REGION = "region:"
-
-_UNFIT = re.compile(r"[^a-z0-9]+")
+FRAME_COLUMNS: Final = tuple(UNITS)
+REGION: Final = "region:"
+"""Prefix of the columns that hold traces of the user's regions in a :class:`Batch`."""
+_NOT_ALLOWED: Final = re.compile(r"[^a-z0-9]+")
 
 
 def column_name(name: str) -> str:
-    """The array that holds a per-frame column: the column's own name; of a region's trace one that is fit for it."""
-    if not name.startswith(_REGION):
+    """Name of the stored array of a per-frame column: ``region:My box`` becomes ``region_my_box``."""
+    if not name.startswith(REGION):
         return name
-    fit = _UNFIT.sub("_", name.removeprefix(_REGION).lower()).strip("_")
-    return f"region_{fit or 'box'}"[:64]
+    allowed = _NOT_ALLOWED.sub("_", name.removeprefix(REGION).lower()).strip("_")
+    return f"region_{allowed or 'box'}"[:64]
 
 
 def unit_of(column: str) -> str:
-    """Unit of a per-frame column, by the name of its array."""
+    """Unit of a per-frame column, by the name of its stored array."""
     return UNITS.get(column, "counts" if column.startswith("region_") else "1")
 
 
+def packed(values: Any, dtype: str) -> bytes:
+    """Bytes of an array in ``dtype``, such as ``"<f4"``."""
+    return np.ascontiguousarray(values, dtype=dtype).tobytes()
+
+
+def unpacked(name: str, raw: bytes) -> np.ndarray[Any, np.dtype[Any]]:
+    """Array of a column's bytes: float64 for the times, float32 for all others. The array is read-only."""
+    return np.frombuffer(raw, dtype="<f8" if name == TIME else "<f4")
+
+
+def finite(value: float | None) -> float | None:
+    """``value``, or None where it is NaN or infinite: JSON has neither."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+# -- records as they travel: msgpack or JSON maps --------------------------------------------------------
+
+
 def from_batch(batch: Batch) -> Plain:
-    """A batch: columns as little-endian float32 bytes (times: float64), those without a number left out."""
+    """Map of a batch. Columns are little-endian float32 bytes (times: float64); columns of NaN only are left out."""
     columns = {column_name(name): values for name, values in batch.frames.items()}
     return {
         "start": batch.start,
@@ -233,7 +247,7 @@ def from_batch(batch: Batch) -> Plain:
             for name, values in columns.items()
             if name == TIME or np.isfinite(values).any()
         },
-        "values": {name: from_value(value) for name, value in batch.values.items()},
+        "values": {name: from_measurement(value) for name, value in batch.values.items()},
         "events": [from_event(event) for event in batch.events],
         "segments": [from_segment(segment) for segment in batch.segments],
         "views": [from_view(view) for view in batch.views],
@@ -242,18 +256,8 @@ def from_batch(batch: Batch) -> Plain:
     }
 
 
-def packed(values: Any, dtype: str) -> bytes:
-    """An array's bytes."""
-    return np.ascontiguousarray(values, dtype=dtype).tobytes()
-
-
-def unpacked(name: str, raw: bytes) -> np.ndarray[Any, np.dtype[Any]]:
-    """The array of a column's bytes."""
-    return np.frombuffer(raw, dtype="<f8" if name == TIME else "<f4")
-
-
-def from_value(value: Value) -> Plain:
-    """A value with its uncertainty, or why there is none."""
+def from_measurement(value: Measurement) -> Plain:
+    """Map of a measurement."""
     return {
         "value": finite(value.value),
         "sigma": finite(value.sigma),
@@ -264,7 +268,7 @@ def from_value(value: Value) -> Plain:
 
 
 def from_event(event: Event) -> Plain:
-    """An event on the stream's own clock."""
+    """Map of an event of the analysis, without the fields that the server adds."""
     return {
         "time_s": finite(event.time_s),
         "kind": event.kind,
@@ -274,82 +278,36 @@ def from_event(event: Event) -> Plain:
 
 
 def from_segment(segment: Segment) -> Plain:
-    """A segment, its values included."""
+    """Map of a segment."""
     return {
         "number": segment.number,
         "start_s": finite(segment.start_s),
         "end_s": finite(segment.end_s),
         "label": segment.label,
-        "rate": from_value(segment.rate),
+        "rate": from_measurement(segment.rate),
         "cycles": finite(segment.cycles),
-        "counted": from_value(segment.counted),
-        "recovery": from_value(segment.recovery),
+        "counted": from_measurement(segment.counted),
+        "recovery": from_measurement(segment.recovery),
     }
 
 
 def from_view(view: View) -> Plain:
-    """A view of a rotating growth."""
+    """Map of a view."""
     return {
         "view_id": view.view_id,
         "angle_deg": finite(view.angle_deg),
         "confidence": finite(view.confidence),
-        "spacing_px": from_value(view.spacing_px),
+        "spacing_px": from_measurement(view.spacing_px),
         "specular_intensity": finite(view.specular_intensity),
         "turns": view.turns,
     }
 
 
-def finite(value: float | None) -> float | None:
-    """``value``, or None where it is no number: JSON has no NaN."""
-    return None if value is None or not math.isfinite(value) else float(value)
+def measurement_from(plain: Mapping[str, Any]) -> Measurement:
+    """Measurement of a received map. Raises KeyError where the map is another."""
+    return Measurement(plain["value"], plain["sigma"], plain["unit"], plain["why"], plain["note"])
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One result: ``value`` and its standard uncertainty ``sigma`` in ``unit``; or None, and ``why``.
-
-    ``note`` is a caveat that a reader of the number has to know, such as saturation.
-    """
-
-    value: float | None
-    sigma: float | None = None
-    unit: str = ""
-    why: str = ""
-    note: str = ""
-
-    @property
-    def determined(self) -> bool:
-        """Whether there is a number."""
-        return self.value is not None
-
-    def __float__(self) -> float:
-        return math.nan if self.value is None else self.value
-
-    def __str__(self) -> str:
-        if self.value is None:
-            return f"undetermined: {self.why}"
-        number = f"{self.value:.6g}" if not self.sigma else f"{self.value:.6g} ± {self.sigma:.2g}"
-        return f"{number} {self.unit}".rstrip() + (f" ({self.note})" if self.note else "")
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEvent:
-    """Something that happened to a stream: ``time_s`` from its first frame, ``by`` the "user" or the "analysis"."""
-
-    id: str
-    kind: str
-    label: str = ""
-    time_s: float | None = None
-    time_ms_utc: float | None = None
-    value: float | None = None
-    by: str = "user"
-
-
-def measurement_from(plain: Mapping[str, Any]) -> Measured:
-    """A value as it travels."""
-    return Measured(plain["value"], plain["sigma"], plain["unit"], plain["why"], plain["note"])
-
-
-def event_from(plain: Mapping[str, Any]) -> StreamEvent:
-    """An event as it travels."""
-    return StreamEvent(**{name: plain[name] for name in StreamEvent.__slots__})
+def event_from(plain: Mapping[str, Any]) -> Event:
+    """Event of a received map. Raises KeyError where the map is another."""
+    return Event(**{one.name: plain[one.name] for one in fields(Event)})

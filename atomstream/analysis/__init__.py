@@ -10,7 +10,7 @@ from atomstream.analysis.analyze import Analysis, analyze
 from atomstream.analysis.analyzer import Analyzer
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.regions import Box, Line
-from atomstream.results import UNITS, Batch, Event, Segment, Value, View
+from atomstream.results import UNITS, Batch, Event, Measurement, Segment, View
 
 __all__ = [
     "UNITS",
@@ -21,8 +21,8 @@ __all__ = [
     "Calibration",
     "Event",
     "Line",
+    "Measurement",
     "Segment",
-    "Value",
     "View",
     "analyze",
 ]

@@ -13,7 +13,7 @@ from atomstream.analysis.analyzer import Analyzer
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.regions import Region
 from atomstream.records import Frames
-from atomstream.results import F64, UNITS, Batch, Event, Segment, Value, View
+from atomstream.results import F64, UNITS, Batch, Event, Measurement, Segment, View
 
 STEP_S = 2.0
 TOLD = (
@@ -32,7 +32,7 @@ class Analysis:
 
     fps: float
     frames: dict[str, F64]
-    values: dict[str, Value]
+    values: dict[str, Measurement]
     events: tuple[Event, ...]
     segments: tuple[Segment, ...]
     views: tuple[View, ...]
@@ -72,7 +72,7 @@ class Analysis:
             lines += [
                 f"  segment {s.start_s:.1f}-{s.end_s:.1f} s ({s.label}): {s.rate}" for s in self.segments
             ]
-        lines += [f"  at {e.time_s:.2f} s {e.kind}: {e.label}" for e in self.events[:12]]
+        lines += [f"  at {e.at_s:.2f} s {e.kind}: {e.label}" for e in self.events[:12]]
         return "\n".join(lines)
 
 
@@ -100,10 +100,10 @@ def analyze(
     if regions:
         engine.set_regions(regions)
     times = np.arange(len(frames)) / fps if times_s is None else np.asarray(times_s, dtype=np.float64)
-    waiting = sorted(events, key=lambda e: e.time_s)
+    waiting = sorted(events, key=lambda e: e.at_s)
     step, batches = max(1, round(STEP_S * fps)), []
     for start in range(0, len(frames), step):
-        while waiting and waiting[0].time_s <= times[start]:
+        while waiting and waiting[0].at_s <= times[start]:
             _mark(engine, waiting.pop(0))
         cut = slice(start, start + step)
         batches.append(engine.feed(start, cast("Frames", np.asarray(frames[cut])), times[cut]))

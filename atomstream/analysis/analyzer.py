@@ -80,7 +80,7 @@ class Analyzer:
 
     def mark(self, label: str, kind: str = "note", time_s: float | None = None) -> Event:
         """Note an event of the user's at ``time_s`` (default: now); shutter, laser, growth, pause cut segments."""
-        event = Event(self._stage.now_s if time_s is None else float(time_s), kind, label)
+        event = Event(self._stage.now_s if time_s is None else float(time_s), kind, label, by="user")
         online.take_mark(self._stage, event)
         return event
 

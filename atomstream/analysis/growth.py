@@ -12,7 +12,7 @@ from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, goes_back,
 from atomstream.analysis.oscillation_result import Oscillation, nothing
 from atomstream.analysis.timestamps import doubt
 from atomstream.analysis.trace import IntensityTrace, find_pulse_rate, notch
-from atomstream.results import F64, Value, measured, undetermined
+from atomstream.results import F64, Measurement, measured, undetermined
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class GrowthTracker:
             found = find_pulse_rate(*self.trace.since(max(self.begin, now - 120.0)))
         self.pulse_hz = found or self.pulse_hz
 
-    def oscillations_counted(self, now: float, unit: str = "oscillations") -> Value:
+    def oscillations_counted(self, now: float, unit: str = "oscillations") -> Measurement:
         """Oscillations from the last mark to ``now``, each usually one layer; counted on past the last fit."""
         if math.isnan(self.counter.counted):
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)

@@ -41,7 +41,7 @@ from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.varpro import Fit
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
-from atomstream.results import F64, FRAME_COLUMNS, Batch, Event, Segment, Value, View
+from atomstream.results import F64, FRAME_COLUMNS, Batch, Event, Measurement, Segment, View
 
 # Gathers the per-frame columns of one call, and the values as they stand at its end, into a batch.
 
@@ -309,7 +309,7 @@ CLASSES: dict[str, type] = {
             PhaseCounter,
             Oscillation,
             Fit,
-            Value,
+            Measurement,
             Segment,
         ),
         *(
@@ -360,17 +360,17 @@ def take_mark(stage: AnalysisState, event: Event) -> None:
     """Note a mark; cut the growth where its kind says so."""
     stage.marks.append(event)
     stage.fresh.append(event)
-    if not event.cuts or stage.scene is None:
+    if not event.begins_segment or stage.scene is None:
         return
     growth = stage.scene.growth
     if event.kind == "shutter" and _is_shuttered(stage):
         stage.continuous = False
         growth.begin = min(
-            growth.begin, [m.time_s for m in stage.marks if m.kind == "shutter"][-SHUTTERED_AFTER]
+            growth.begin, [m.at_s for m in stage.marks if m.kind == "shutter"][-SHUTTERED_AFTER]
         )
         return
-    stage.book.cut(event.time_s, event.label or event.kind, growth)
-    stage.segments = stage.book.all(max(stage.now_s, event.time_s), growth)
+    stage.book.cut(event.at_s, event.label or event.kind, growth)
+    stage.segments = stage.book.all(max(stage.now_s, event.at_s), growth)
 
 
 def _is_shuttered(stage: AnalysisState) -> bool:
@@ -379,7 +379,7 @@ def _is_shuttered(stage: AnalysisState) -> bool:
     shutters = [m for m in stage.marks if m.kind == "shutter"]
     if len(shutters) < SHUTTERED_AFTER:
         return False
-    since = shutters[-SHUTTERED_AFTER].time_s
+    since = shutters[-SHUTTERED_AFTER].at_s
     rates = [s.rate.determined for s in stage.book.done if s.start_s >= since]
     assert stage.scene is not None
     return not any(rates) and not stage.scene.growth.latest.determined

@@ -14,7 +14,7 @@ import numpy as np
 from atomstream.analysis import varpro
 from atomstream.analysis.oscillation_result import MIN_CYCLES, Oscillation, judge, nothing
 from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
-from atomstream.results import F64, Value
+from atomstream.results import F64, Measurement
 
 MAX_CYCLES = 8.0
 SEARCH_POINTS = 160
@@ -171,7 +171,7 @@ def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
     return still if rotation_hz or _is_still(window, still, hz) else 0.0
 
 
-def goes_back(t: F64, y: F64, rate: Value, rotation_hz: float) -> bool:
+def goes_back(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> bool:
     """Whether an oscillation that was fitted to the end of a trace of a turning substrate goes on through all of it."""
     whole = fit_window(t, np.log(np.clip(y, 1e-12, None)), float(rate), rotation_hz, float(t[-1] - t[0]))
     if not whole.determined:

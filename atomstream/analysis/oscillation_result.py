@@ -10,7 +10,7 @@ import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.varpro import Window
-from atomstream.results import F64, Value, measured, undetermined
+from atomstream.results import F64, Measurement, measured, undetermined
 
 # Shapes of a trace that look periodic to a fit and are no growth: two levels, staircases.
 
@@ -82,8 +82,8 @@ class Oscillation:
     length of the window used, ``spread`` the relative spread over models.
     """
 
-    rate: Value
-    damping: Value
+    rate: Measurement
+    damping: Measurement
     cycles: float
     r2: float
     span_s: float
@@ -144,7 +144,7 @@ def _weighted(x: F64, weights: F64) -> tuple[float, float]:
     return mean, math.sqrt(max(0.0, float(weights @ (x - mean) ** 2)))
 
 
-def _damping(fits: Sequence[varpro.Fit], weights: F64) -> Value:
+def _damping(fits: Sequence[varpro.Fit], weights: F64) -> Measurement:
     """Oscillations until the amplitude has fallen to 1/e."""
     per_cycle, spread = _weighted(np.array([f.decay / f.frequency for f in fits]), weights)
     sigma = math.hypot(spread, min(f.sigma_decay / f.frequency for f in fits))

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import leastsq
 
 from atomstream.analysis.calibration import Calibration
-from atomstream.results import F64, Value, measured, undetermined
+from atomstream.results import F64, Measurement, measured, undetermined
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def voigt_width(lorentz: float, gauss: float) -> float:
     return 0.5346 * lorentz + math.sqrt(0.2166 * lorentz**2 + gauss**2)
 
 
-def coherence_length(width: Width, calibration: Calibration) -> Value:
+def coherence_length(width: Width, calibration: Calibration) -> Measurement:
     """Coherence length in nm from the Lorentzian part; a lower bound once it is below a third of the Gaussian."""
     length = calibration.coherence_nm(width.lorentz)
     if length is None:

@@ -17,7 +17,7 @@ from atomstream.analysis.lattice import fit_comb
 from atomstream.analysis.pattern import find_spacing
 from atomstream.analysis.regions import FrameFeatures, bin_factor, binned
 from atomstream.records import Frames
-from atomstream.results import F32, F64, Bool, Event, Value, View, measured, undetermined
+from atomstream.results import F32, F64, Bool, Event, Measurement, View, measured, undetermined
 
 if TYPE_CHECKING:
     from atomstream.analysis.stream_state import PatternTrackers
@@ -289,7 +289,7 @@ class RotationTracker:
         """Views found in the last turn."""
         return tuple(self.found)
 
-    def rpm(self) -> Value:
+    def rpm(self) -> Measurement:
         """Speed in rotations a minute."""
         if not math.isfinite(self.hz_sigma):
             return measured(60 * self.hz, None, "1/min", "as set; not yet confirmed by the pictures")

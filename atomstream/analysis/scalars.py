@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from atomstream.results import Value, measured, undetermined
+from atomstream.results import Measurement, measured, undetermined
 
 if TYPE_CHECKING:
     from atomstream.analysis.stream_state import AnalysisState
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SHUTTERED = "shuttered growth: the period is the recipe's, not the growth's (see oscillation_period)"
 
 
-def current_values(stage: AnalysisState) -> dict[str, Value]:
+def current_values(stage: AnalysisState) -> dict[str, Measurement]:
     """All scalar results by name."""
     if stage.scene is None:
         reason = stage.why
@@ -41,7 +41,7 @@ def current_values(stage: AnalysisState) -> dict[str, Value]:
     return values
 
 
-def growth_values(stage: AnalysisState) -> dict[str, Value]:
+def growth_values(stage: AnalysisState) -> dict[str, Measurement]:
     """Rate, period, damping and counts of the present segment."""
     assert stage.scene is not None
     growth, unit = stage.scene.growth, stage.layer_unit or stage.calibration.layer_unit
@@ -71,7 +71,7 @@ def growth_values(stage: AnalysisState) -> dict[str, Value]:
     }
 
 
-def _layers(counted: Value, rate: Value, unit: str) -> Value:
+def _layers(counted: Measurement, rate: Measurement, unit: str) -> Measurement:
     """Layers as grown now; undetermined with the rate.
 
     Oscillations that were counted stay counted. But they can die while the film grows on (step flow, a rough
@@ -82,10 +82,10 @@ def _layers(counted: Value, rate: Value, unit: str) -> Value:
     if rate.value is None:
         return undetermined(f"{rate.why} ({counted.value:.1f} oscillations {counted.note})", unit)
     told = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
-    return Value(counted.value, counted.sigma, unit, "", told)
+    return Measurement(counted.value, counted.sigma, unit, "", told)
 
 
-def _thickness_rate(stage: AnalysisState, rate: Value) -> Value:
+def _thickness_rate(stage: AnalysisState, rate: Measurement) -> Measurement:
     thickness = stage.calibration.layer_thickness_nm
     if thickness is None:
         return undetermined("needs the thickness of a layer (calibration)", "nm/s")
@@ -98,7 +98,7 @@ def _saturation_note(saturated: float) -> str:
     return f"{100 * saturated:.0f} % of the specular region is saturated" if saturated > 0.002 else ""
 
 
-def surface_values(stage: AnalysisState) -> dict[str, Value]:
+def surface_values(stage: AnalysisState) -> dict[str, Measurement]:
     """Spacing, widths, orders, dimension; under rotation these belong to the views."""
     assert stage.scene is not None
     if stage.scene.rotation is None:
@@ -155,5 +155,5 @@ def update_held_values(stage: AnalysisState) -> None:
     stage.held = held
 
 
-def _sigma(value: Value) -> float:
+def _sigma(value: Measurement) -> float:
     return math.nan if value.value is None or value.sigma is None else value.sigma

@@ -10,7 +10,7 @@ import numpy as np
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.oscillation import TOO_SHORT
 from atomstream.analysis.varpro import thinned
-from atomstream.results import F64, Segment, Value, measured, undetermined
+from atomstream.results import F64, Measurement, Segment, measured, undetermined
 
 
 def summarise(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:
@@ -31,7 +31,7 @@ def summarise(number: int, label: str, end_s: float, growth: GrowthTracker) -> S
     )
 
 
-def recovery_time(t: F64, y: F64) -> Value:
+def recovery_time(t: F64, y: F64) -> Measurement:
     """Time constant in s of y = a + b e^(-t/T), by projection over T; undetermined where it explains under 80 %."""
     if len(t) < 20:
         return undetermined(TOO_SHORT, "s")

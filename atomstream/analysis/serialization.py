@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 6
+VERSION = 7
 
 
 def pack(thing: Any) -> Any:

@@ -14,7 +14,7 @@ from atomstream.analysis.diffraction_orders import FRACTIONS, FractionalOrderDet
 from atomstream.analysis.lattice import StreakComb, fit_comb, profile_noise, reciprocal_spacing
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width, coherence_length, fit_width
-from atomstream.results import F32, F64, Int, Value, measured, undetermined
+from atomstream.results import F32, F64, Int, Measurement, measured, undetermined
 
 # Two- or three-dimensional growth: streaks are long and even along y, transmission spots short and repeated.
 #
@@ -35,7 +35,7 @@ def streak_aspect(column: F64, at: float, fwhm_x: float) -> float:
     return max(1, last - first - 1) / max(fwhm_x, 1.0)
 
 
-def spottiness(column: F64, noise: float) -> Value:
+def spottiness(column: F64, noise: float) -> Measurement:
     """How much a streak's profile (H,) along y, less its background, breaks up into repeated spots: 0-1.
 
     0: one smooth streak; towards 1: separate spots. ``noise`` is that of one sample.
@@ -99,12 +99,12 @@ class SurfaceTracker:
     reference_s: float = 0.0
     specular: Width | None = None
     first: Width | None = None
-    spots: Value = field(default_factory=lambda: undetermined("no slow block yet", "1"))
+    spots: Measurement = field(default_factory=lambda: undetermined("no slow block yet", "1"))
     aspect: float = math.nan
     watches: list[FractionalOrderDetector] = field(
         default_factory=lambda: [FractionalOrderDetector(k) for k in FRACTIONS]
     )
-    ratios: dict[int, Value] = field(default_factory=dict)
+    ratios: dict[int, Measurement] = field(default_factory=dict)
 
     @property
     def fwhm(self) -> float:
@@ -150,7 +150,7 @@ class SurfaceTracker:
             self.ratios[watch.kind] = self._ratio(watch, first, watch.error(noise, doubt, elapsed_s))
         return appeared
 
-    def _ratio(self, watch: FractionalOrderDetector, first: float, error: float) -> Value:
+    def _ratio(self, watch: FractionalOrderDetector, first: float, error: float) -> Measurement:
         if not math.isfinite(watch.last):
             return undetermined(
                 f"the streaks are too wide to tell the 1/{watch.kind} order from its neighbours", "1"
@@ -210,7 +210,7 @@ class SurfaceTracker:
         else:
             self.spots = judged[0][0]
 
-    def values(self, calibration: Calibration) -> dict[str, Value]:
+    def values(self, calibration: Calibration) -> dict[str, Measurement]:
         """Scalar results of the surface, each with uncertainty or reason."""
         out = {"spottiness": self.spots, **self._spacings(calibration)}
         out["specular_fwhm_1"] = _width_value(self.specular)
@@ -229,7 +229,7 @@ class SurfaceTracker:
         tails = 0.3 * SHAPE_DOUBT * self.fwhm
         return math.hypot(self.spacing_sigma, tails, 0.03 if self.fwhm < 3.0 else 0.0)
 
-    def _spacings(self, calibration: Calibration) -> dict[str, Value]:
+    def _spacings(self, calibration: Calibration) -> dict[str, Measurement]:
         if not math.isfinite(self.spacing) or self.comb is None:
             names = ("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter")
             return {name: undetermined(NO_STREAKS) for name in names}
@@ -281,7 +281,7 @@ def _mean_width(widths: list[Width]) -> Width:
     )
 
 
-def _width_value(width: Width | None) -> Value:
+def _width_value(width: Width | None) -> Measurement:
     if width is None:
         return undetermined("the streak's profile is no single peak, or clipped", "px")
     return measured(width.total, width.sigma, "px")

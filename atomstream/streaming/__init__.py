@@ -1,10 +1,12 @@
-"""The front doors: :class:`RHEEDStreamer` for scripts and threads, :class:`AsyncRHEEDStreamer` for asyncio."""
+"""The streaming clients: :class:`RHEEDStreamer` for scripts and threads, :class:`AsyncRHEEDStreamer` for asyncio."""
 
 from __future__ import annotations
 
-from atomstream.results import Measured, StreamEvent
+from atomstream.results import Event as StreamEvent
+from atomstream.results import Measurement
+from atomstream.results import Measurement as Measured
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer
 from atomstream.streaming.blocking_streamer import RHEEDStreamer
 from atomstream.streaming.result_batch import ResultBatch
 
-__all__ = ["AsyncRHEEDStreamer", "Measured", "RHEEDStreamer", "ResultBatch", "StreamEvent"]
+__all__ = ["AsyncRHEEDStreamer", "Measured", "Measurement", "RHEEDStreamer", "ResultBatch", "StreamEvent"]

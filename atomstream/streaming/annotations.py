@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from atomstream.config import MAX_RPM, finite
 from atomstream.errors import ConfigError, StreamError
 from atomstream.records import Json
-from atomstream.results import StreamEvent, event_from
+from atomstream.results import Event, event_from
 from atomstream.retry import retrying
 from atomstream.streaming.validation import check_capture_ms
 
@@ -30,7 +30,7 @@ async def mark(
     kind: str,
     time_ms_utc: float | None,
     value: float | None = None,
-) -> StreamEvent:
+) -> Event:
     """Keep an event with the stream on its server; see ``AsyncRHEEDStreamer.mark``."""
     event: dict[str, Json] = {
         "label": _label(label),

@@ -17,7 +17,7 @@ from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.frame_batcher import Frame
 from atomstream.pipeline.stream import StreamState
 from atomstream.records import ClockStatus, FrameMeta, Frames, StreamReport
-from atomstream.results import StreamEvent
+from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming import annotations as calibrating
 from atomstream.streaming import annotations as events
@@ -255,7 +255,7 @@ class StreamerResults(StreamerLife):
 
     async def mark(
         self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None
-    ) -> StreamEvent:
+    ) -> Event:
         """Note an event of the stream; returns once the server has kept it.
 
         Args:
@@ -271,7 +271,7 @@ class StreamerResults(StreamerLife):
         """
         return await events.mark(await self._start(), data_id, label, kind, time_ms_utc)
 
-    async def set_rotation(self, data_id: str, rpm: float) -> StreamEvent:
+    async def set_rotation(self, data_id: str, rpm: float) -> Event:
         """Say that the substrate turns at ``rpm`` from now on: a new segment, analysed accordingly.
 
         What is told of each chunk on its way stays what ``initialize`` said.

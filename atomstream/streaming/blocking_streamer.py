@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from atomstream.errors import ClosedError
 from atomstream.records import ClockStatus, Frames, StreamReport
-from atomstream.results import StreamEvent
+from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, StreamerResults
 from atomstream.streaming.portal import SLICE_S, LoopThread, completed, result_of
@@ -52,13 +52,11 @@ class BlockingResults:
         """The newest batch, without waiting; see :meth:`AsyncRHEEDStreamer.latest`."""
         return self._call(lambda: self._streamer.latest(data_id))
 
-    def mark(
-        self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None
-    ) -> StreamEvent:
+    def mark(self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None) -> Event:
         """Note an event of the stream; see :meth:`AsyncRHEEDStreamer.mark`."""
         return self._call(lambda: self._streamer.mark(data_id, label, kind, time_ms_utc))
 
-    def set_rotation(self, data_id: str, rpm: float) -> StreamEvent:
+    def set_rotation(self, data_id: str, rpm: float) -> Event:
         """Say that the rotation changed; see :meth:`AsyncRHEEDStreamer.set_rotation`."""
         return self._call(lambda: self._streamer.set_rotation(data_id, rpm))
 

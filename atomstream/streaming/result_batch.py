@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.results import Measured, StreamEvent, event_from, measurement_from
+from atomstream.results import Event, Measurement, event_from, measurement_from
 
 Column = npt.NDArray[np.floating[Any]]
 
@@ -18,7 +18,7 @@ TIME: Final = "time_seconds"
 _TOLD: Final = ("growth_rate_ml_s", "oscillations_counted", "lattice_spacing", "spottiness")
 
 
-NOT_TOLD: Final = Measured(None, why="this server does not tell it")
+NOT_TOLD: Final = Measurement(None, why="this server does not tell it")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -37,8 +37,8 @@ class ResultBatch:
     start: int
     count: int
     columns: Mapping[str, Column]
-    values: Mapping[str, Measured]
-    events: tuple[StreamEvent, ...] = ()
+    values: Mapping[str, Measurement]
+    events: tuple[Event, ...] = ()
     segments: tuple[Mapping[str, Any], ...] = ()
     views: tuple[Mapping[str, Any], ...] = ()
     profile: Column = field(default_factory=lambda: np.empty(0, np.float32))
@@ -58,7 +58,7 @@ class ResultBatch:
         known = self.columns.get(name)
         return np.full(self.count, np.nan) if known is None else known
 
-    def value(self, name: str) -> Measured:
+    def value(self, name: str) -> Measurement:
         """A scalar by name, "undetermined" with a reason where there is none."""
         return self.values.get(name, NOT_TOLD)
 

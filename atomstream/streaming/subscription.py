@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from atomstream.errors import AtomstreamError, NotFoundError, RejectedError, ServiceError
-from atomstream.results import Measured
+from atomstream.results import Measurement
 from atomstream.retry import delay_s
 from atomstream.streaming.result_batch import TIME, ResultBatch, from_message, without_first
 
@@ -225,9 +225,9 @@ def _is_number(point: Message, name: str) -> bool:
     return name not in _PLACE and (point[name] is None or isinstance(point[name], (int, float)))
 
 
-def _polled_value(point: Message, name: str) -> Measured:
+def _polled_value(point: Message, name: str) -> Measurement:
     value = point[name]
-    return Measured(None, why="the server has no value") if value is None else Measured(float(value))
+    return Measurement(None, why="the server has no value") if value is None else Measurement(float(value))
 
 
 # The newest result of a stream, kept up to date in the background.

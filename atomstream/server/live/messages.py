@@ -11,7 +11,7 @@ import msgspec
 
 from atomstream.analysis import Box, Line
 from atomstream.errors import ConfigError
-from atomstream.results import _REGION, Plain, column_name
+from atomstream.results import REGION, Plain, column_name
 
 
 def from_region(region: Box | Line) -> Plain:
@@ -35,7 +35,7 @@ def to_region(plain: Plain) -> Box | Line:
 def check_regions(regions: Iterable[Plain]) -> list[Plain]:
     """Regions with defaults filled in; raises ConfigError for ones that can't be meant or share a name or column."""
     made = [to_region(plain) for plain in regions]
-    columns = [column_name(f"{_REGION}{region.name}") for region in made]
+    columns = [column_name(f"{REGION}{region.name}") for region in made]
     if len(set(columns)) != len(columns):
         raise ConfigError(
             "regions: each needs a name of its own (upper and lower case, blanks and signs do not count)"
