@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 from atomstream.errors import ConfigError
 
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
-OUR_KEY_PREFIX = "atst_"
+SERVER_KEY_PREFIX = "atst_"
 """Keys that an atomstream server makes begin so; the client then never guesses an endpoint."""
 
 MIB = 1 << 20
@@ -63,17 +63,17 @@ class ClientSettings:
     def __post_init__(self) -> None:
         _one_of("on_full", self.on_full, get_args(OnFull))
         _one_of("durability", self.durability, get_args(Durability))
-        whole("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
-        whole("compression_level", self.compression_level, -50, 22)
-        whole("encoder_threads", self.encoder_threads, 1, 256)
-        whole("upload_concurrency", self.upload_concurrency, 1, 256)
+        integer_in_range("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
+        integer_in_range("compression_level", self.compression_level, -50, 22)
+        integer_in_range("encoder_threads", self.encoder_threads, 1, 256)
+        integer_in_range("upload_concurrency", self.upload_concurrency, 1, 256)
         _positive("request_timeout_s", self.request_timeout_s)
         _positive("upload_timeout_s", self.upload_timeout_s)
         if self.full_timeout_s is not None:
-            finite("full_timeout_s", self.full_timeout_s, 0.0, math.inf)
+            number_in_range("full_timeout_s", self.full_timeout_s, 0.0, math.inf)
         if self.spool_max_bytes is not None:
-            whole("spool_max_bytes", self.spool_max_bytes, 1, 1 << 60)
-        whole("spool_min_free_bytes", self.spool_min_free_bytes, 0, 1 << 60)
+            integer_in_range("spool_max_bytes", self.spool_max_bytes, 1, 1 << 60)
+        integer_in_range("spool_min_free_bytes", self.spool_min_free_bytes, 0, 1 << 60)
         if self.spool_retention_s is not None:
             _positive("spool_retention_s", self.spool_retention_s)
 
@@ -120,10 +120,10 @@ def resolve_endpoint(given: str | None, api_key: str) -> str:
     Raises:
         ConfigError: not an http(s) URL, or none given for a key that one's own server made.
     """
-    endpoint = named_endpoint(given)
+    endpoint = explicit_endpoint(given)
     if endpoint is not None:
         return endpoint
-    if api_key.startswith(OUR_KEY_PREFIX):
+    if api_key.startswith(SERVER_KEY_PREFIX):
         raise ConfigError(
             "This API key belongs to an atomstream server of your own, but no endpoint was given: pass "
             "endpoint='http://HOST:8765' or set ATOMSTREAM_ENDPOINT. (Nothing was sent anywhere.)"
@@ -131,7 +131,7 @@ def resolve_endpoint(given: str | None, api_key: str) -> str:
     return HOSTED_ENDPOINT
 
 
-def named_endpoint(given: str | None) -> str | None:
+def explicit_endpoint(given: str | None) -> str | None:
     """The endpoint as given, else ``$ATOMSTREAM_ENDPOINT``, in its one spelling; None where neither names one.
 
     Raises:
@@ -174,18 +174,18 @@ def resolve_spool_dir(given: str | os.PathLike[str] | None) -> Path:
     return user_state_path("atomstream", appauthor=False) / "spool"
 
 
-def clock_sync_wanted() -> bool:
+def clock_sync_enabled() -> bool:
     """False where the environment asks to skip the measurement of reference time."""
     names = ("ATOMSTREAM_SKIP_CLOCK_SYNC", "ATOMSCALE_SKIP_CLOCK_SYNC")
     return all(os.environ.get(name, "").strip().lower() in {"", "0", "false", "no"} for name in names)
 
 
-def server_api_key() -> str | None:
+def environment_api_key() -> str | None:
     """The key that ``atomstream serve`` takes from ``$ATOMSTREAM_API_KEY``, if any."""
     return (os.environ.get("ATOMSTREAM_API_KEY") or "").strip() or None
 
 
-def finite(name: str, value: float, low: float, high: float) -> float:
+def number_in_range(name: str, value: float, low: float, high: float) -> float:
     """``value`` as a float in [low, high].
 
     Raises:
@@ -199,7 +199,7 @@ def finite(name: str, value: float, low: float, high: float) -> float:
     return number
 
 
-def whole(name: str, value: int, low: int, high: int) -> int:
+def integer_in_range(name: str, value: int, low: int, high: int) -> int:
     """``value`` as an int in [low, high]; numpy integers are taken, floats and bools are not.
 
     Raises:
@@ -214,7 +214,7 @@ def whole(name: str, value: int, low: int, high: int) -> int:
 
 
 def _positive(name: str, value: float) -> None:
-    finite(name, value, 1e-3, 1e9)
+    number_in_range(name, value, 1e-3, 1e9)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

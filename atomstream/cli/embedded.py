@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from atomstream.config import OUR_KEY_PREFIX
+from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
 
 STOP_S: Final = 15.0
@@ -37,7 +37,7 @@ def embedded_server(data_dir: Path, port: int = 0) -> Iterator[EmbeddedServer]:
     Raises:
         ConfigError: it could not start; the sentence is its own.
     """
-    key = OUR_KEY_PREFIX + secrets.token_urlsafe(32)
+    key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
     child = _spawn()
     try:
         settings = {"data_dir": str(data_dir), "port": port, "api_key": key}

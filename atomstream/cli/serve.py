@@ -11,7 +11,7 @@ import click
 
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, need_server
-from atomstream.config import server_api_key
+from atomstream.config import environment_api_key
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer
@@ -70,7 +70,7 @@ def serve(
         data_dir=data_dir,
         host=host,
         port=port,
-        api_key=api_key or server_api_key(),
+        api_key=api_key or environment_api_key(),
         allowed_hosts=allowed_hosts,
         public_url=public_url,
     )

@@ -12,7 +12,7 @@ import click
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
-from atomstream.config import named_endpoint, resolve_spool_dir
+from atomstream.config import explicit_endpoint, resolve_spool_dir
 from atomstream.errors import AtomstreamError, ConfigError, SpoolLockedError, StreamFinalizedError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def resume(
     folder = resolve_spool_dir(spool_dir)
     left = _open(folder)
     where = _endpoint_for(left, endpoint)
-    chosen = _chosen(left.found(where), data_ids)
+    chosen = _chosen(left.streams(where), data_ids)
     if quarantined:
         _requeue(left, where, chosen)
     with RHEEDStreamer(api_key, where, None, folder) as streamer:
@@ -106,7 +106,7 @@ def purge(data_ids: tuple[str, ...], spool_dir: Path | None, everything: bool) -
     if bool(data_ids) == everything:
         raise click.UsageError("Name the streams to purge (see 'atomstream spool list'), or say --all.")
     left = _open(resolve_spool_dir(spool_dir))
-    chosen = _chosen(left.found(), data_ids)
+    chosen = _chosen(left.streams(), data_ids)
     status = {stream["folder"]: stream for stream in left.status()["streams"]}
     lost = sum(_undelivered(status[str(stream.folder)]) for stream in chosen)
     question = (
@@ -190,10 +190,10 @@ def _chosen(found: Iterable[SpooledStream], data_ids: tuple[str, ...]) -> list[_
 
 def _endpoint_for(left: Spool, given: str | None) -> str:
     """The server meant: as given, else by the environment, else the only one that the spool knows."""
-    named = named_endpoint(given)
+    named = explicit_endpoint(given)
     if named is not None:
         return named
-    known = {stream.manifest.endpoint for stream in left.found() if stream.manifest}
+    known = {stream.manifest.endpoint for stream in left.streams() if stream.manifest}
     if len(known) != 1:
         raise ConfigError(
             "Say which server with --endpoint: the spool holds streams for "
@@ -206,7 +206,7 @@ def _endpoint_for(left: Spool, given: str | None) -> str:
 def _requeue(left: Spool, endpoint: str, chosen: Iterable[_Chosen]) -> None:
     for stream in chosen:
         try:
-            opened = left.open_existing(endpoint, stream.data_id)
+            opened = left.open_stream(endpoint, stream.data_id)
         except SpoolLockedError as error:
             console.say(f"atomstream: {error}")
             continue
@@ -264,7 +264,7 @@ def _purge(left: Spool, chosen: Iterable[_Chosen]) -> int:
     code = ExitCode.DONE
     for stream in chosen:
         try:
-            opened = left.open_existing(stream.endpoint, stream.data_id)
+            opened = left.open_stream(stream.endpoint, stream.data_id)
             opened.purge("by hand")
             opened.remove()
         except AtomstreamError as error:

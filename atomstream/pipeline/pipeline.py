@@ -80,7 +80,7 @@ class Pipeline:
 
     def recover(self, spool: StreamSpool) -> StreamState:
         """Add a stream that an earlier process left: its history counts, its records go on their way."""
-        history = spool.history
+        history = spool.journal_state
         stream = self._add(spool.manifest.spec, spool, recovered=True)
         stream.ledger.restore(history.states, history.digests, history.reasons)
         geometry = spool.manifest.geometry

@@ -202,7 +202,7 @@ class SpoolWriter:
 
     def forget(self, stream: StreamState, index: int) -> None:
         """The server has the chunk: journal it, then remove its record."""
-        self._settle(stream, lambda spool: spool.forget(index))
+        self._settle(stream, lambda spool: spool.mark_stored(index))
 
     def learnt(self, stream: StreamState, indices: list[int]) -> None:
         """Journal that the server has chunks of which the journal did not know."""
@@ -252,4 +252,4 @@ def _describe(spool: StreamSpool, shard: Shard) -> None:
     if spool.manifest.geometry is None:
         _, height, width = shard.info.dims
         geometry = Geometry(height, width, shard.info.dtype)
-        spool.describe(type(spool.manifest)(spool.manifest.endpoint, spool.manifest.spec, geometry))
+        spool.update_manifest(type(spool.manifest)(spool.manifest.endpoint, spool.manifest.spec, geometry))

@@ -54,7 +54,7 @@ class SpoolPayload:
 
     async def open(self) -> AsyncGenerator[Piece, None]:
         """One window after the other; never more than one in memory."""
-        windows = self.spool.windows(self.index)
+        windows = self.spool.read_windows(self.index)
         reading = self.readers.submit(next, windows, b"")
         try:
             while window := await asyncio.wrap_future(reading):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomstream.config import finite, normalise_endpoint, usable_cores, whole
+from atomstream.config import integer_in_range, normalise_endpoint, number_in_range, usable_cores
 from atomstream.errors import ConfigError
 
 MAX_JSON_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class ServerSettings:
         set_field(self, "data_dir", Path(self.data_dir).expanduser().absolute())
         set_field(self, "decode_threads", self.decode_threads or min(2, usable_cores()))
         set_field(self, "analysis_workers", self.analysis_workers or min(2, usable_cores()))
-        whole("port", self.port, 0, 65535)
+        integer_in_range("port", self.port, 0, 65535)
         for name in (
             "silence_s",
             "abandon_s",
@@ -69,10 +69,10 @@ class ServerSettings:
             "shutdown_s",
             "gap_wait_s",
         ):
-            finite(name, getattr(self, name), 1e-3, 1e9)
+            number_in_range(name, getattr(self, name), 1e-3, 1e9)
         for name in ("body_min_rate", "max_uploads", "decode_threads", "analysis_workers", "feed_behind"):
-            whole(name, getattr(self, name), 1, 1 << 30)
-        whole("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
+            integer_in_range(name, getattr(self, name), 1, 1 << 30)
+        integer_in_range("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
         if not self.host:
             raise ConfigError("host is empty: give an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:

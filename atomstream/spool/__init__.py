@@ -9,15 +9,15 @@ from atomstream.spool.journal import EntryKind, Journal, JournalEntry
 from atomstream.spool.locks import load_locks
 from atomstream.spool.record import RecordHeader, WriteTime
 from atomstream.spool.record_store import SpooledChunk
-from atomstream.spool.recovery import DiskRefused, Quarantined, VerifyResult, scrub
-from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, counts_of
+from atomstream.spool.recovery import DiskFailed, Quarantined, VerifyResult, verify_records
+from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, count_chunks
 from atomstream.spool.stream_spool import StreamSpool
 from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
 from atomstream.system.files import FileSystem
 
 __all__ = [
     "ChunkCounts",
-    "DiskRefused",
+    "DiskFailed",
     "EntryKind",
     "FileSystem",
     "Geometry",
@@ -35,7 +35,7 @@ __all__ = [
     "StreamStatus",
     "VerifyResult",
     "WriteTime",
-    "counts_of",
+    "count_chunks",
     "load_locks",
-    "scrub",
+    "verify_records",
 ]

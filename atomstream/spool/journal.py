@@ -1,8 +1,8 @@
-"""The stream's journal on disk: append-only, each entry whole or not there.
+"""The journal of a stream: an append-only file of entries, each with a length and a CRC-32C.
 
-``append`` survives the process, ``append_durable`` a power cut as well. A failed write is cut off before the
-next one. After a failed fsync nothing is known of the pages since the last good one (the system may have
-dropped them and will not say so twice), so the next append first writes the journal anew, into a fresh file.
+A torn entry at the end fails its checksum and is cut off. If an entry in the middle is damaged, the reader
+searches for the next valid entry, so only the damaged entries are lost. The entries of one chunk take about
+50 bytes in total (40 MB a day for chunks of 0.1 s), so the journal is never compacted.
 """
 
 from __future__ import annotations
@@ -21,44 +21,33 @@ from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.system.files import FileSystem, write_whole
 
-# The journal's entries and their bytes: each framed with a mark, a length and a CRC-32C.
-#
-# A torn tail fails its checksum and is cut off. Where an entry in the middle is damaged, the next mark whose
-# frame checks is found again, so damage costs only the entries it hit. About 50 bytes a chunk in all: a day of
-# 0.1 s chunks makes 40 MB, so nothing is ever compacted.
-
 EntryKind: TypeAlias = Literal[
-    "claimed",  # the stream's manifest (``detail``): a second copy of stream.json, which may be damaged
-    "accepted",  # a chunk was taken
-    "stored",  # the server has it
-    "quarantined",  # it can't be delivered as it is; its record is kept aside
-    "dropped",  # given up by the policy of ``on_full``, or lost with the memory of a process that died
-    "purged",  # removed because a person or the retention asked for it
-    "requeued",  # a quarantined chunk is to be tried again
-    "finalizing",  # no more pushes; drain, then end (``detail``: the wishes)
+    "manifest",  # ``detail`` is a second copy of stream.json, in case that file is damaged
+    "accepted",  # a chunk was accepted
+    "stored",  # the server has stored the chunk
+    "quarantined",  # the chunk can't be delivered; its record is in the quarantine folder
+    "dropped",  # discarded by the policy ``on_full``, or lost with the memory of a process that died
+    "purged",  # removed on request or because of the retention time
+    "requeued",  # a quarantined chunk is delivered again
+    "finalizing",  # no more pushes; deliver all chunks, then end the stream (``detail``: options of finalize)
     "ended",  # the server confirmed the end
-    "reopened",  # finalizing or ended no longer holds: the stream goes on
+    "reopened",  # cancels "finalizing" and "ended"
 ]
-
-_KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
-"""Their order is the format: new kinds go at the end."""
 
 HEADER: Final = b"\x89ATJRN\x01\n"
 
+_KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
+"""The file holds the position in this tuple: add new kinds at the end only."""
 _MARK: Final = b"\xa7J"
-
 _FRAME = struct.Struct("<2sII")
-
 _LENGTH = struct.Struct("<I")
-
 _MAX_BODY_BYTES: Final = 1 << 20
-
-_MAX_REASON: Final = 2000
+_MAX_REASON_CHARS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """One thing that happened to a stream; ``index`` is the chunk's, -1 for the stream as a whole."""
+    """One event of a stream; ``index`` is the chunk's index, or -1 for an event of the whole stream."""
 
     kind: EntryKind
     index: int = -1
@@ -68,7 +57,7 @@ class JournalEntry:
 
 
 class JournalScan(NamedTuple):
-    """What a journal's bytes hold: its entries, where the last one ends, and how many gaps were passed over."""
+    """The result of reading a journal: its entries, the end of the last one, and the number of damaged places."""
 
     entries: list[JournalEntry]
     end: int
@@ -76,10 +65,10 @@ class JournalScan(NamedTuple):
 
 
 def pack_entry(entry: JournalEntry) -> bytes:
-    """The framed bytes of an entry."""
+    """The bytes of an entry, with its mark, length and checksum."""
     values: list[Any] = [_KINDS.index(entry.kind), entry.index, entry.digest]
     if entry.reason or entry.detail:
-        values += [entry.reason[:_MAX_REASON], dict(entry.detail)]
+        values += [entry.reason[:_MAX_REASON_CHARS], dict(entry.detail)]
     body: bytes = msgpack.packb(values, unicode_errors="surrogatepass")
     if len(body) > _MAX_BODY_BYTES:
         raise ValueError(f"A journal entry of {len(body)} bytes is over the limit of {_MAX_BODY_BYTES}.")
@@ -87,7 +76,7 @@ def pack_entry(entry: JournalEntry) -> bytes:
 
 
 def scan(data: bytes) -> JournalScan:
-    """All entries in a journal's bytes, whatever was torn or damaged."""
+    """All valid entries in a journal's bytes; damaged bytes are skipped."""
     entries: list[JournalEntry] = []
     at = end = data.find(_MARK) if not data.startswith(HEADER) else len(HEADER)
     gaps = 0
@@ -120,17 +109,22 @@ def _body_at(data: bytes, at: int) -> bytes | None:
 def _unpack(body: bytes) -> list[JournalEntry]:
     try:
         code, *rest = msgpack.unpackb(body, unicode_errors="surrogatepass")
-        # A kind of a newer format is passed over: an older atomstream may still deliver the records.
+        # A kind of a newer version is skipped: this version can still deliver the records.
         return [JournalEntry(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
     except (ValueError, TypeError, msgpack.UnpackException):
         return []
 
 
 class Journal:
-    """A stream's journal, open for appending; safe from several threads. Its caller holds the stream's lock.
+    """A stream's journal, open for appending; thread-safe. The caller must hold the stream's lock.
+
+    ``append`` survives the end of the process, ``append_durable`` also a power cut. After a failed write the
+    partial entry is cut off before the next write. After a failed fsync the content of the file since the last
+    good fsync is unknown: the system may have discarded these pages, and it reports the error only once.
+    So the next append first rewrites the journal as a new file.
 
     Raises (every method that writes):
-        SpoolFullError, SpoolError: the entry is not in the journal; those before it are.
+        SpoolFullError, SpoolError: the entry is not in the journal; earlier entries are.
     """
 
     def __init__(self, disk: FileSystem, path: Path) -> None:
@@ -140,45 +134,45 @@ class Journal:
         self._fd: int | None = None
         self._end = 0
         self._synced = 0
-        self._unsynced: list[bytes] = []  # what was appended since ``_synced``: for the fresh file
+        self._unsynced: list[bytes] = []  # all bytes after ``_synced``, for a rewrite
         self._torn = False
-        self._suspect = False
+        self._must_rewrite = False
         self._closed = False
 
     @classmethod
     def create(cls, disk: FileSystem, path: Path, first: JournalEntry) -> Journal:
-        """Begin a journal with its first entry, durably."""
+        """Create a journal with one entry, durably."""
         with disk_errors("begin the journal", path):
             write_whole(disk, path, [HEADER, pack_entry(first)])
         return cls.open(disk, path)[0]
 
     @classmethod
     def open(cls, disk: FileSystem, path: Path) -> tuple[Journal, JournalScan]:
-        """Open an existing journal, with what it holds; a torn tail is cut off."""
+        """Open an existing journal and read it; a torn entry at the end is cut off."""
         journal = cls(disk, path)
         with disk_errors("open the journal", path, READ_REFUSED):
             data = _read_all(disk, path)
             found = scan(data)
             journal._end = found.end
-            # What an earlier process left may stand in the page cache only, so none of it counts as synced.
+            # An earlier process may have left its bytes in the page cache only, so none of them count as synced.
             journal._unsynced = [data[: found.end].ljust(found.end, b"\0")]
             journal._descriptor()
         return journal, found
 
     def append(self, entry: JournalEntry) -> None:
-        """Add an entry that survives this process."""
+        """Add an entry that survives the end of this process."""
         with self._lock, disk_errors("write to the journal", self.path):
             self._write(pack_entry(entry))
 
     def append_durable(self, entry: JournalEntry) -> None:
-        """Add an entry that survives a power cut, and with it all before it."""
+        """Add an entry that survives a power cut; all earlier entries do then, too."""
         with self._lock, disk_errors("write to the journal", self.path):
             frame = pack_entry(entry)
             self._write(frame)
             self._sync()
 
     def sync(self) -> None:
-        """Make all that was appended survive a power cut."""
+        """Make all entries durable."""
         with self._lock, disk_errors("write to the journal", self.path):
             self._write(b"")
             self._sync()
@@ -193,8 +187,8 @@ class Journal:
                     self._disk.close(fd)
 
     def _write(self, frame: bytes) -> None:
-        if self._suspect:
-            self._write_anew()
+        if self._must_rewrite:
+            self._rewrite()
         fd = self._descriptor()
         if self._torn:
             self._disk.cut(fd, self._end)
@@ -208,23 +202,26 @@ class Journal:
         try:
             self._disk.sync(self._descriptor())
         except BaseException:
-            # The newest entry was not acknowledged, so it is not part of what is written anew.
+            # The newest entry was not acknowledged, so a rewrite leaves it out.
             self._end -= len(self._unsynced.pop())
-            self._suspect = True
+            self._must_rewrite = True
             raise
         self._synced = self._end
         self._unsynced.clear()
 
-    def _write_anew(self) -> None:
-        # The part up to the last good fsync is on the disk itself, so it may be read back; the rest comes
-        # from memory. Closed first, for Windows renames over no open file.
-        kept = _read_all(self._disk, self.path)[: self._synced]
-        if len(kept) != self._synced:
+    def _rewrite(self) -> None:
+        # The part up to the last good fsync is safe on the disk and can be read back; the rest is in memory.
+        # The file is closed first because Windows can't rename over an open file.
+        synced = _read_all(self._disk, self.path)[: self._synced]
+        if len(synced) != self._synced:
             raise OSError(None, "its earlier entries can't be read back")
-        fd, self._fd = self._descriptor(), None  # let go of first: a close that fails has closed all the same
+        fd, self._fd = (
+            self._descriptor(),
+            None,
+        )  # set before the close: a close that fails has closed the file, too
         self._disk.close(fd)
-        write_whole(self._disk, self.path, [kept, *self._unsynced])
-        self._suspect, self._torn = False, False
+        write_whole(self._disk, self.path, [synced, *self._unsynced])
+        self._must_rewrite, self._torn = False, False
         self._synced = self._end
         self._unsynced.clear()
 
@@ -236,8 +233,8 @@ class Journal:
         return self._fd
 
 
-def replay(disk: FileSystem, path: Path) -> JournalScan:
-    """Read a journal's entries without touching it.
+def read_journal(disk: FileSystem, path: Path) -> JournalScan:
+    """Read a journal without changing the file.
 
     Raises:
         SpoolError: the disk could not read it.

@@ -171,7 +171,7 @@ class RecordStore:
         header = checked_header(self._disk, self.path(index), self._data_id, index)
         return SpooledChunk(index, record_nbytes(header), self.path(index), header)
 
-    def windows(self, index: int, window: int) -> Iterator[bytes]:
+    def read_windows(self, index: int, window: int) -> Iterator[bytes]:
         """The payload of chunk ``index``, see :func:`~atomstream.spool.record.read_windows`."""
         return read_windows(self._disk, self.path(index), window)
 

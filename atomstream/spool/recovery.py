@@ -15,7 +15,7 @@ from typing import TypeAlias, cast
 
 from atomstream.errors import RecordCorruptError, SpoolError, SpoolLockedError
 from atomstream.spool.disk_errors import disk_errors
-from atomstream.spool.journal import EntryKind, Journal, JournalEntry, replay
+from atomstream.spool.journal import EntryKind, Journal, JournalEntry, read_journal
 from atomstream.spool.locks import StreamLock
 from atomstream.spool.paths import (
     JOURNAL,
@@ -68,7 +68,7 @@ class FolderRecovery:
 
     def _take_mark(self, index: int, kind: EntryKind) -> None:
         entry = JournalEntry(kind, index, reason="" if kind == "stored" else "noted while the disk was full")
-        self._history.add(entry)
+        self._history.apply(entry)
         with suppress(SpoolError):  # still full: the mark stays, and says the same again next time
             self._journal.append_durable(entry)
             self._unlink(self._folder / mark_name(index, kind))
@@ -110,7 +110,7 @@ class FolderRecovery:
             self._remove(path)
 
     def _note(self, entry: JournalEntry) -> None:
-        self._history.add(entry)
+        self._history.apply(entry)
         with suppress(SpoolError):  # the files tell the same again at the next opening
             self._journal.append(entry)
 
@@ -188,7 +188,7 @@ def history_of(disk: FileSystem, folder: Path) -> JournalState:
     """What the stream's journal holds; an empty history where there is none. Raises SpoolError."""
     if not (folder / JOURNAL).exists():
         return JournalState()
-    return JournalState.of(replay(disk, folder / JOURNAL).entries)
+    return JournalState.from_entries(read_journal(disk, folder / JOURNAL).entries)
 
 
 def _taken(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
@@ -229,10 +229,10 @@ def _enter(
 def _journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
     path = folder / JOURNAL
     if not path.exists():  # a new stream; or somebody removed it: then the records tell what was accepted
-        first = JournalEntry("claimed", detail=manifest.to_fields())
-        return Journal.create(disk, path, first), JournalState.of([first])
+        first = JournalEntry("manifest", detail=manifest.to_fields())
+        return Journal.create(disk, path, first), JournalState.from_entries([first])
     journal, found = Journal.open(disk, path)
-    return journal, JournalState.of(found.entries)
+    return journal, JournalState.from_entries(found.entries)
 
 
 # The check of what an earlier process left: every record read whole before it is handed on (promise P11).
@@ -249,15 +249,15 @@ class Quarantined:
 
 
 @dataclass(frozen=True, slots=True)
-class DiskRefused:
+class DiskFailed:
     """A record could be neither read nor put aside, so it is the disk that fails; asking on tries it again."""
 
 
-VerifyResult: TypeAlias = SpooledChunk | Quarantined | DiskRefused
+VerifyResult: TypeAlias = SpooledChunk | Quarantined | DiskFailed
 """What became of one record; a :class:`SpooledChunk` is whole."""
 
 
-def scrub(stream: StreamSpool) -> Iterator[VerifyResult | None]:
+def verify_records(stream: StreamSpool) -> Iterator[VerifyResult | None]:
     """Check the records that wait now, lowest index first, both checksums of each.
 
     Yields None after each window read, so holds one window, and a finding after each record; a damaged record
@@ -271,7 +271,7 @@ def _checked(stream: StreamSpool, index: int) -> Iterator[VerifyResult | None]:
     while stream.holds(index):
         try:
             chunk = stream.chunk(index)
-            for _ in stream.windows(index):
+            for _ in stream.read_windows(index):
                 yield None
         except SpoolError as error:
             if stream.holds(index):
@@ -281,11 +281,11 @@ def _checked(stream: StreamSpool, index: int) -> Iterator[VerifyResult | None]:
             return
 
 
-def _put_aside(stream: StreamSpool, index: int, reason: str) -> Quarantined | DiskRefused:
+def _put_aside(stream: StreamSpool, index: int, reason: str) -> Quarantined | DiskFailed:
     try:
         stream.quarantine(index, reason)
     except SpoolError as error:
         _log.warning("%s Chunk %d of stream %s is tried again.", error, index, stream.data_id)
-        return DiskRefused()
+        return DiskFailed()
     _log.error("Stream %s: chunk %d was put into quarantine: %s", stream.data_id, index, reason)
     return Quarantined(index, reason)

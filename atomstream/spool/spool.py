@@ -85,7 +85,7 @@ def spool_status(disk: FileSystem, bounds: Quota, found: Sequence[SpooledStream]
     }
 
 
-def counts_of(history: JournalState, on_disk: int = 0) -> ChunkCounts:
+def count_chunks(history: JournalState, on_disk: int = 0) -> ChunkCounts:
     """The counts of a history; records on disk that a torn journal does not name count as pending."""
     states = history.counts()
     pending = max(states["pending"], on_disk)
@@ -119,7 +119,7 @@ def _stream_status(disk: FileSystem, stream: SpooledStream) -> StreamStatus:
         "finalizing": history.finalizing,
         "ended": history.ended,
         "problem": stream.problem,
-        **counts_of(history, on_disk),
+        **count_chunks(history, on_disk),
     }
 
 
@@ -129,7 +129,7 @@ def _pending_on_disk(folder: Path, history: JournalState) -> int:
 
 
 def _sum(streams: Sequence[ChunkCounts]) -> ChunkCounts:
-    total = counts_of(JournalState())
+    total = count_chunks(JournalState())
     for stream in streams:
         for key in total:
             total[key] += stream[key]  # type: ignore[literal-required]
@@ -179,13 +179,13 @@ class Spool:
         """The bound of all records together."""
         return self._bounds.max_bytes
 
-    def room_bytes(self) -> int:
+    def available_bytes(self) -> int:
         """Bytes of records that still fit, by the bound and by the disk. Raises SpoolError."""
         with self._bounds.lock.held(), disk_errors("look for room", self.root):
             by_bound = self._bounds.max_bytes - self._bounds.used_bytes()
             return max(0, min(by_bound, self._bounds.free_bytes() - self._bounds.min_free_bytes))
 
-    def claim(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
+    def create_stream(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
         """Make and hold the folder of a new stream.
 
         Raises:
@@ -195,7 +195,7 @@ class Spool:
         with self._bounds.lock.held():
             return begin(self._disk, self.folder_of(endpoint, spec.data_id), self._bounds, manifest)
 
-    def open_existing(self, endpoint: str, data_id: str) -> StreamSpool:
+    def open_stream(self, endpoint: str, data_id: str) -> StreamSpool:
         """Take over a stream that an earlier process left.
 
         Raises:
@@ -209,7 +209,7 @@ class Spool:
         with self._bounds.lock.held():
             return enter(self._disk, folder, self._bounds)
 
-    def found(self, endpoint: str | None = None) -> list[SpooledStream]:
+    def streams(self, endpoint: str | None = None) -> list[SpooledStream]:
         """All streams in the spool, of one endpoint if given, in the order of their folders.
 
         Raises:
@@ -220,11 +220,11 @@ class Spool:
 
     def recoverable(self, endpoint: str) -> list[SpooledStream]:
         """The streams of an endpoint that nobody holds and that can be opened."""
-        return [stream for stream in self.found(endpoint) if stream.manifest and not stream.locked]
+        return [stream for stream in self.streams(endpoint) if stream.manifest and not stream.locked]
 
     def status(self) -> SpoolStatus:
         """What is in the spool, by its files and journals. Raises SpoolError."""
-        return spool_status(self._disk, self._bounds, self.found())
+        return spool_status(self._disk, self._bounds, self.streams())
 
     def folder_of(self, endpoint: str, data_id: str) -> Path:
         """Where a stream is, or would be."""

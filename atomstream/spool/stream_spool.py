@@ -16,7 +16,7 @@ from typing import Final, Literal
 from atomstream.errors import ChunkConflictError, ClosedError, SpoolError, SpoolFullError
 from atomstream.records import Shard
 from atomstream.spool.disk_errors import disk_errors
-from atomstream.spool.journal import Journal, JournalEntry, replay
+from atomstream.spool.journal import Journal, JournalEntry, read_journal
 from atomstream.spool.locks import RootLock, StreamLock
 from atomstream.spool.paths import JOURNAL, LOCK, MANIFEST, QUARANTINE, USAGE
 from atomstream.spool.record import WINDOW_BYTES, WriteTime
@@ -49,7 +49,7 @@ class StreamSpool:
 
     def __init__(self, tenancy: StreamFolderHandles, manifest: StreamManifest, history: JournalState) -> None:
         self.manifest = manifest
-        self.history: Final = history
+        self.journal_state: Final = history
         self.journal: Final = tenancy.journal
         self.folder: Final = tenancy.records.folder
         self._tenancy = tenancy
@@ -71,11 +71,11 @@ class StreamSpool:
         """The stream's id."""
         return self.manifest.spec.data_id
 
-    def describe(self, manifest: StreamManifest) -> None:
+    def update_manifest(self, manifest: StreamManifest) -> None:
         """Write down a changed description of the stream (its geometry, once known; its rotation)."""
         self._check_owner()
         write_manifest(self._tenancy.disk, self.folder / MANIFEST, manifest)
-        self.journal.append_durable(JournalEntry("claimed", detail=manifest.to_fields()))
+        self.journal.append_durable(JournalEntry("manifest", detail=manifest.to_fields()))
         self.manifest = manifest
 
     def put(self, shard: Shard) -> SpooledChunk | None:
@@ -123,16 +123,16 @@ class StreamSpool:
         self._check_owner()
         return self._files.chunk(index)
 
-    def windows(self, index: int, window: int = WINDOW_BYTES) -> Iterator[bytes]:
+    def read_windows(self, index: int, window: int = WINDOW_BYTES) -> Iterator[bytes]:
         """The shard's bytes, at most ``window`` at a time, the last window only once its CRC-32C matches.
 
         Raises:
             RecordCorruptError: it is damaged: :meth:`quarantine` it.
         """
         self._check_owner()
-        return self._files.windows(index, window)
+        return self._files.read_windows(index, window)
 
-    def forget(self, index: int) -> None:
+    def mark_stored(self, index: int) -> None:
         """The server has the chunk: say so in the journal, durably, then remove its record."""
         self._settle(JournalEntry("stored", index), self._files.recycle)
 
@@ -181,13 +181,13 @@ class StreamSpool:
             expired.append(index)
         return expired
 
-    def remove_if_done(self) -> bool:
+    def remove_if_ended(self) -> bool:
         """Remove the folder if the stream was ended and nothing of it is left; closes it then.
 
         Only our own files go, and the folder only if nothing else is in it.
         """
         self._check_owner()
-        history = JournalState.of(replay(self._tenancy.disk, self.journal.path).entries)
+        history = JournalState.from_entries(read_journal(self._tenancy.disk, self.journal.path).entries)
         if not history.ended or history.pending() or self.pending() or self.quarantined():
             return False
         self.remove()

@@ -1,4 +1,4 @@
-"""``stream.json``: which stream a spool folder holds, in words that a person can read too."""
+"""The state of a stream in the spool: its manifest (``stream.json``) and the result of its journal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from atomstream.system.files import FileSystem, write_whole
 
 FORMAT: Final = "atomstream spool 1"
 
+_CHUNK_STATES: Final[tuple[str, ...]] = get_args(ChunkState)
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What a stream's first chunk fixes: height and width in pixels, and the dtype."""
+    """Height and width of the frames in pixels, and their dtype. The first chunk of a stream defines them."""
 
     height: int
     width: int
@@ -31,7 +33,7 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class StreamManifest:
-    """All that is needed to go on with a stream; ``geometry`` is None before its first chunk."""
+    """The data needed to continue a stream in another process; ``geometry`` is None before the first chunk."""
 
     endpoint: str
     spec: StreamSpec
@@ -43,10 +45,10 @@ class StreamManifest:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> StreamManifest:
-        """The manifest of such values.
+        """The manifest from the values of :meth:`to_fields`.
 
         Raises:
-            SpoolError: they are not one, or of another format.
+            SpoolError: a value is missing, or the format is another one.
         """
         if fields.get("format") != FORMAT:
             raise SpoolError(f"its format is {fields.get('format')!r}, and this atomstream reads {FORMAT!r}")
@@ -58,26 +60,26 @@ class StreamManifest:
                 geometry=Geometry(**geometry) if geometry else None,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise SpoolError(f"it lacks what a stream's description has ({error!r})") from None
+            raise SpoolError(f"a field of the stream's description is missing or wrong ({error!r})") from None
 
 
 def write_manifest(disk: FileSystem, path: Path, manifest: StreamManifest) -> None:
-    """Put ``stream.json`` in place, whole, so that it survives a power cut.
+    """Write ``stream.json`` atomically and durably.
 
     Raises:
-        SpoolFullError, SpoolError: the disk refused.
+        SpoolFullError, SpoolError: the write failed.
     """
     fields = manifest.to_fields()
     text = json.dumps({**fields, "crc32c": _checksum(fields)}, indent=2)
-    with disk_errors("write down the stream's description", path):
+    with disk_errors("write the stream's description", path):
         write_whole(disk, path, [text.encode()])
 
 
 def read_manifest(disk: FileSystem, path: Path) -> StreamManifest:
-    """Read ``stream.json`` and check it.
+    """Read ``stream.json`` and compare its checksum.
 
     Raises:
-        SpoolError: it is not there, damaged, or was edited.
+        SpoolError: the file is missing, damaged, or was edited.
     """
     with disk_errors("read the stream's description", path, READ_REFUSED), disk.open_read(path) as file:
         raw = file.readall() or b""
@@ -96,74 +98,70 @@ def _checksum(fields: Mapping[str, Any]) -> int:
     return crc
 
 
-# What a journal's entries add up to: each chunk in exactly one state (promise P9).
-
-_STATES: Final[tuple[str, ...]] = get_args(ChunkState)
-
-
 @dataclass(slots=True)
 class JournalState:
-    """The sum of a stream's journal.
-
-    ``states`` has every accepted chunk's index; ``digests`` and ``reasons`` where one was given; ``wishes`` is
-    the detail of ``finalizing``; ``manifest`` that of ``claimed``.
-    """
+    """The state of a stream after all entries of its journal are applied; each chunk is in exactly one state."""
 
     states: dict[int, ChunkState] = field(default_factory=dict)
+    """State of every accepted chunk, by index."""
     digests: dict[int, bytes] = field(default_factory=dict)
+    """Digest of each chunk's frames, where the journal has one."""
     reasons: dict[int, str] = field(default_factory=dict)
+    """Why a chunk was dropped, quarantined or purged."""
     finalizing: bool = False
     ended: bool = False
-    wishes: Mapping[str, Any] = field(default_factory=dict)
+    finalize_options: Mapping[str, Any] = field(default_factory=dict)
+    """Detail of the ``finalizing`` entry."""
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    """Detail of the ``manifest`` entry."""
 
     @classmethod
-    def of(cls, entries: Iterable[JournalEntry]) -> JournalState:
-        """The history that ``entries`` tell, in their order."""
-        history = cls()
+    def from_entries(cls, entries: Iterable[JournalEntry]) -> JournalState:
+        """The state after ``entries``, applied in their order."""
+        state = cls()
         for entry in entries:
-            history.add(entry)
-        return history
+            state.apply(entry)
+        return state
 
-    def add(self, entry: JournalEntry) -> None:
-        """Let one more entry count."""
-        if entry.kind == "claimed":
+    def apply(self, entry: JournalEntry) -> None:
+        """Apply one more entry."""
+        if entry.kind == "manifest":
             self.manifest = entry.detail
         elif entry.kind in {"finalizing", "ended", "reopened"}:
-            self._add_stream_event(entry)
+            self._apply_to_stream(entry)
         else:
-            self._add_chunk_event(entry)
+            self._apply_to_chunk(entry)
 
     def pending(self) -> list[int]:
-        """Indices of accepted chunks that are not settled, in order."""
+        """Indices of the chunks in the state "pending", in increasing order."""
         return sorted(index for index, state in self.states.items() if state == "pending")
 
     def next_index(self) -> int:
-        """The index after the highest one ever accepted; 0 at first."""
+        """One more than the highest accepted index; 0 if there is none."""
         return max(self.states, default=-1) + 1
 
     def counts(self) -> dict[ChunkState, int]:
-        """How many chunks are in each state."""
-        found = Counter(self.states.values())
-        return {state: found[state] for state in get_args(ChunkState)}
+        """Number of chunks in each state."""
+        counter = Counter(self.states.values())
+        return {state: counter[state] for state in get_args(ChunkState)}
 
-    def _add_stream_event(self, entry: JournalEntry) -> None:
+    def _apply_to_stream(self, entry: JournalEntry) -> None:
         self.finalizing = entry.kind != "reopened"
         self.ended = entry.kind == "ended"
         if entry.kind != "ended":
-            self.wishes = entry.detail
+            self.finalize_options = entry.detail
 
-    def _add_chunk_event(self, entry: JournalEntry) -> None:
+    def _apply_to_chunk(self, entry: JournalEntry) -> None:
         if entry.digest:
             self.digests[entry.index] = entry.digest
         if entry.kind == "accepted":
             self.states.setdefault(entry.index, "pending")
             return
-        self.states[entry.index] = entry.kind if _is_state(entry.kind) else "pending"
+        self.states[entry.index] = entry.kind if _is_chunk_state(entry.kind) else "pending"
         self.reasons.pop(entry.index, None)
         if entry.reason:
             self.reasons[entry.index] = entry.reason
 
 
-def _is_state(kind: str) -> TypeGuard[ChunkState]:
-    return kind in _STATES
+def _is_chunk_state(kind: str) -> TypeGuard[ChunkState]:
+    return kind in _CHUNK_STATES

@@ -6,7 +6,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from atomstream.config import MAX_RPM, finite
+from atomstream.config import MAX_RPM, number_in_range
 from atomstream.errors import ConfigError, StreamError
 from atomstream.records import Json
 from atomstream.results import Event, event_from
@@ -51,7 +51,7 @@ async def mark(
 
 def check_rpm(rpm: float) -> float:
     """Rotations a minute, 0 to ``MAX_RPM``; raises TypeError, ConfigError."""
-    return finite("rpm", rpm, 0.0, MAX_RPM)
+    return number_in_range("rpm", rpm, 0.0, MAX_RPM)
 
 
 def _label(label: str) -> str:
@@ -93,7 +93,7 @@ async def calibrate(engine: StreamingSession, data_id: str, given: dict[str, flo
 
 def _checked(name: str, value: float | str | None) -> Json:
     if name != "layer_unit":
-        return finite(name, value, 0.0, 1e6)  # type: ignore[arg-type]  # finite tells what it is not
+        return number_in_range(name, value, 0.0, 1e6)  # type: ignore[arg-type]  # number_in_range raises TypeError
     if not isinstance(value, str):
         raise TypeError(f"layer_unit must be a string, not {type(value).__name__}.")
     if not 0 < len(value) <= LONGEST_UNIT:

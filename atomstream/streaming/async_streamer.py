@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from atomstream import config
-from atomstream.config import ClientSettings, Durability, OnFull, finite, whole
+from atomstream.config import ClientSettings, Durability, OnFull, integer_in_range, number_in_range
 from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
 from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.frame_batcher import Frame
@@ -68,7 +68,7 @@ def make_settings(
     return ClientSettings(
         api_key=key,
         endpoint=config.resolve_endpoint(endpoint, key),
-        clock_sync=config.clock_sync_wanted() if clock_sync is None else clock_sync,
+        clock_sync=config.clock_sync_enabled() if clock_sync is None else clock_sync,
         buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
         encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,
         spool_dir=config.resolve_spool_dir(spool_dir),
@@ -150,7 +150,7 @@ class StreamerLife:
         """
         if self._pid != os.getpid() or self._closed:
             return
-        drain_s = finite("drain_timeout_s", drain_timeout_s, 0.0, 1e9)
+        drain_s = number_in_range("drain_timeout_s", drain_timeout_s, 0.0, 1e9)
         if self._engine is not None:
             self._engine.check_loop()
         self._closed = True
@@ -238,7 +238,7 @@ class StreamerResults(StreamerLife):
             AuthenticationError, RejectedError: the server refuses.
             ClosedError: the streamer was closed meanwhile.
         """
-        place = whole("after", after, 0, 1 << 53)
+        place = integer_in_range("after", after, 0, 1 << 53)
         engine = await self._start()
         follower = ResultSubscription(engine.results, data_id, place, engine.announced(data_id))
         async with aclosing(follower.batches()) as batches:
@@ -617,4 +617,4 @@ def _first_time(given: float | None, meta: FrameMeta) -> float | None:
 
 
 def _timeout(value: float | None) -> float | None:
-    return None if value is None else finite("timeout", value, 0.0, 1e9)
+    return None if value is None else number_in_range("timeout", value, 0.0, 1e9)

@@ -167,7 +167,7 @@ class Finalizer:
 def _ended(spool: StreamSpool) -> None:
     try:
         spool.journal.append_durable(JournalEntry("ended"))
-        spool.remove_if_done()
+        spool.remove_if_ended()
     finally:
         spool.close()
 

@@ -22,7 +22,15 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import Upload
 from atomstream.retry import retrying
 from atomstream.service.api import ServiceApi
-from atomstream.spool import DiskRefused, Quarantined, Spool, SpooledChunk, StreamSpool, VerifyResult, scrub
+from atomstream.spool import (
+    DiskFailed,
+    Quarantined,
+    Spool,
+    SpooledChunk,
+    StreamSpool,
+    VerifyResult,
+    verify_records,
+)
 
 log = logging.getLogger("atomstream.spool")
 
@@ -68,11 +76,11 @@ class SpoolRecovery:
             await self.take_over(spool)
 
     def _opened_if_unfinished(self, data_id: str) -> StreamSpool | None:
-        spool = self._spool.open_existing(self._endpoint, data_id)
-        history = spool.history
+        spool = self._spool.open_stream(self._endpoint, data_id)
+        history = spool.journal_state
         if spool.pending() or spool.missing or (history.finalizing and not history.ended):
             return spool
-        if not spool.remove_if_done():
+        if not spool.remove_if_ended():
             spool.close()
         return None
 
@@ -82,7 +90,7 @@ class SpoolRecovery:
         Raises:
             SpoolLockedError: another process holds it. SpoolError: it is not there, or can't be read.
         """
-        spool = await self._pipeline.depot.run(lambda: self._spool.open_existing(self._endpoint, data_id))
+        spool = await self._pipeline.depot.run(lambda: self._spool.open_stream(self._endpoint, data_id))
         return await self.take_over(spool)
 
     async def take_over(self, spool: StreamSpool) -> StreamState:
@@ -96,8 +104,8 @@ class SpoolRecovery:
             f", {len(spool.missing)} were only in its memory" if spool.missing else "",
         )
         self._resolve(stream, spool.missing)
-        self._check_on(stream, spool, scrub(spool))
-        if spool.history.finalizing:
+        self._check_on(stream, spool, verify_records(spool))
+        if spool.journal_state.finalizing:
             self._end(stream)
         return stream
 
@@ -122,7 +130,7 @@ class SpoolRecovery:
             stream.ledger.settle(finding.index, "quarantined", finding.reason)
         elif isinstance(finding, SpooledChunk):
             self._hand_on(stream, self._parcel(stream, spool, finding))
-        self._check_on(stream, spool, findings, AGAIN_S if isinstance(finding, DiskRefused) else 0.0)
+        self._check_on(stream, spool, findings, AGAIN_S if isinstance(finding, DiskFailed) else 0.0)
 
     def _hand_on(self, stream: StreamState, parcel: Upload) -> None:
         def offer() -> None:

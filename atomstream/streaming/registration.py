@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final, Protocol, Self, TypeVar
 from uuid import UUID
 
-from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, finite, whole
+from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, integer_in_range, number_in_range
 from atomstream.errors import AtomstreamError, ConfigError, LinkError, NotFoundError, RejectedError
 from atomstream.records import StreamSpec
 from atomstream.retry import certainly_not_received, is_transient, retrying
@@ -51,7 +51,7 @@ class InitializeRequest:
         Raises:
             TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
         """
-        rpm = finite("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
+        rpm = number_in_range("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
         checked = StreamRequest(
             fps=_fps(self.fps),
             rpm=rpm,
@@ -132,11 +132,11 @@ def _tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
 
 
 def _fps(value: float) -> float:
-    return finite("fps", value, MIN_FPS, MAX_FPS)
+    return number_in_range("fps", value, MIN_FPS, MAX_FPS)
 
 
 def _chunk_size(value: int) -> int:
-    return whole("chunk_size", value, 1, MAX_CHUNK_SIZE)
+    return integer_in_range("chunk_size", value, 1, MAX_CHUNK_SIZE)
 
 
 def _short_chunks(chunk_size: int, fps: float) -> str:

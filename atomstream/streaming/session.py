@@ -215,7 +215,7 @@ class StreamingSession:
         if spool is None:
             return None
         try:
-            return await self.pipeline.depot.run(lambda: spool.claim(self._settings.endpoint, spec))
+            return await self.pipeline.depot.run(lambda: spool.create_stream(self._settings.endpoint, spec))
         except SpoolError as error:
             log.warning("%s Stream %s is kept in memory only.", error, spec.data_id)
             return None

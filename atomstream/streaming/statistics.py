@@ -13,7 +13,7 @@ from atomstream.errors import SpoolError
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.rate_meter import Rates
 from atomstream.pipeline.stream import StreamState
-from atomstream.spool import JournalState, Spool, SpoolStatus, counts_of
+from atomstream.spool import JournalState, Spool, SpoolStatus, count_chunks
 
 
 class StreamStats(TypedDict):
@@ -68,7 +68,7 @@ def no_spool_status(folder: Path) -> SpoolStatus:
         "max_bytes": 0,
         "min_free_bytes": 0,
         "free_bytes": 0,
-        **counts_of(JournalState()),
+        **count_chunks(JournalState()),
         "streams": [],
     }
 
@@ -174,7 +174,7 @@ async def _room(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
     if spool is None or pipeline.keeper.unkept:
         return FreeSpace(memory, None)
     try:
-        return FreeSpace(memory, await pipeline.depot.run(spool.room_bytes))
+        return FreeSpace(memory, await pipeline.depot.run(spool.available_bytes))
     except SpoolError:
         return FreeSpace(memory, None)
 

@@ -13,7 +13,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_INDEX_JUMP, MAX_SHARD_BYTES, finite, whole
+from atomstream.config import (
+    MAX_CHUNK_INDEX,
+    MAX_INDEX_JUMP,
+    MAX_SHARD_BYTES,
+    integer_in_range,
+    number_in_range,
+)
 from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
@@ -122,7 +128,7 @@ def check_index(chunk_idx: Any, next_index: int) -> int:
     Raises:
         TypeError, ValueError: it is not.
     """
-    index = whole("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
+    index = integer_in_range("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
     if index > next_index + MAX_INDEX_JUMP:
         raise ConfigError(
             f"chunk_idx={index} is over {MAX_INDEX_JUMP} chunks beyond the stream's next one ({next_index}), "
@@ -137,7 +143,7 @@ def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | 
     Raises:
         TypeError, ValueError: not a number, or no time that a camera can have.
     """
-    return None if value is None else finite(name, value, _EARLIEST_MS, _LATEST_MS)
+    return None if value is None else number_in_range(name, value, _EARLIEST_MS, _LATEST_MS)
 
 
 def check_meta(
@@ -160,16 +166,16 @@ def check_meta(
 
 def check_frame_id(value: Any) -> int:
     """A camera's frame counter, within 64 bits."""
-    return whole("frame_id", value, -(2**63), 2**63 - 1)
+    return integer_in_range("frame_id", value, -(2**63), 2**63 - 1)
 
 
 def check_angle(value: Any) -> float:
     """An angle in degrees, finite."""
-    return finite("angle_deg", value, -1e9, 1e9)
+    return number_in_range("angle_deg", value, -1e9, 1e9)
 
 
 def _time(value: Any) -> float:
-    return finite("frame_times_ms", value, _EARLIEST_MS, _LATEST_MS)
+    return number_in_range("frame_times_ms", value, _EARLIEST_MS, _LATEST_MS)
 
 
 def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.spool import StreamSpool, VerifyResult, scrub
+from atomstream.spool import StreamSpool, VerifyResult, verify_records
 from atomstream.streaming import recovery
 from tests.faults.fault_damage import flip
 from tests.faults.fault_helpers import FPS, Film
@@ -98,7 +98,7 @@ async def test_a_close_in_the_middle_of_the_check_loses_nothing(
     data_id = await left_behind(server, tmp_path)
     await server.start()
     with monkeypatch.context() as patched:
-        patched.setattr(recovery, "scrub", first_then_never)
+        patched.setattr(recovery, "verify_records", first_then_never)
         async with streamer(server, tmp_path) as between:
             await between.resume(data_id)
             while (await between.spool_status())["chunks_pending"] == COUNT:
@@ -112,7 +112,7 @@ async def test_a_close_in_the_middle_of_the_check_loses_nothing(
 
 def first_then_never(spool: StreamSpool) -> Iterator[VerifyResult | None]:
     """The check as it is up to its first finding; then a record that has no end."""
-    for finding in scrub(spool):
+    for finding in verify_records(spool):
         yield finding
         if finding is not None:
             yield from repeat(None)

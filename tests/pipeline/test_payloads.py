@@ -22,7 +22,7 @@ class SlowRecord:
         self.go_on = threading.Event()
         self.closed = threading.Event()
 
-    def windows(self, index: int) -> Iterator[bytes]:
+    def read_windows(self, index: int) -> Iterator[bytes]:
         try:
             yield b"first"
             self.reading.set()
@@ -48,7 +48,7 @@ async def send(body: SpoolPayload, sent: list[Any]) -> None:
 
 
 def on_disk(record: SlowRecord, readers: ThreadPoolExecutor) -> SpoolPayload:
-    return SpoolPayload(SimpleNamespace(windows=record.windows), 0, readers)  # type: ignore[arg-type]
+    return SpoolPayload(SimpleNamespace(read_windows=record.read_windows), 0, readers)  # type: ignore[arg-type]
 
 
 async def test_cancelled_while_a_thread_reads(readers: ThreadPoolExecutor) -> None:

@@ -40,7 +40,7 @@ def payload(of: Shard) -> bytes:
 
 def delivered(stream: StreamSpool, index: int) -> bytes:
     """What an uploader would send."""
-    return b"".join(stream.windows(index, window=37))
+    return b"".join(stream.read_windows(index, window=37))
 
 
 def new_spool(root: Path, disk: FileSystem | None = None, **options: Any) -> Spool:
@@ -50,12 +50,12 @@ def new_spool(root: Path, disk: FileSystem | None = None, **options: Any) -> Spo
 
 def new_stream(root: Path, disk: FileSystem | None = None, **options: Any) -> StreamSpool:
     """A new stream in a new spool."""
-    return new_spool(root, disk, **options).claim(ENDPOINT, spec())
+    return new_spool(root, disk, **options).create_stream(ENDPOINT, spec())
 
 
 def reopened(root: Path, disk: FileSystem | None = None) -> StreamSpool:
     """The stream as the next process finds it."""
-    return new_spool(root, disk).open_existing(ENDPOINT, DATA_ID)
+    return new_spool(root, disk).open_stream(ENDPOINT, DATA_ID)
 
 
 class FaultyDisk(FileSystem):

@@ -19,20 +19,20 @@ def tell(*words: object) -> None:
 def stream_of(spool: Spool, data_id: str = DATA_ID) -> StreamSpool:
     """The stream, continued if it is there."""
     if spool.folder_of(ENDPOINT, data_id).exists():
-        return spool.open_existing(ENDPOINT, data_id)
-    return spool.claim(ENDPOINT, spec(data_id))
+        return spool.open_stream(ENDPOINT, data_id)
+    return spool.create_stream(ENDPOINT, spec(data_id))
 
 
 def churn(root: Path) -> None:
     """Put, forget and quarantine for ever."""
     stream = stream_of(new_spool(root))
-    start = max(stream.history.next_index(), max(stream.pending(), default=-1) + 1)
+    start = max(stream.journal_state.next_index(), max(stream.pending(), default=-1) + 1)
     tell("open")
     for index in range(start, start + 100_000):
         if stream.put(shard(index)):
             tell("put", index)
         if index % 3 == 0:
-            stream.forget(index)
+            stream.mark_stored(index)
             tell("stored", index)
         elif index % 7 == 0:
             stream.quarantine(index, "422")
@@ -83,7 +83,7 @@ def few(root: Path) -> None:
     for index in range(10):
         _attempt("put", index, lambda i=index: stream.put(shard(i)))
     for index in range(3):
-        _attempt("stored", index, lambda i=index: stream.forget(i))
+        _attempt("stored", index, lambda i=index: stream.mark_stored(i))
     stream.close()
 
 
@@ -104,12 +104,12 @@ def tiny_disk(root: Path) -> None:
             tell("brim")
         held = stream.pending()
         for index in held:
-            stream.forget(index)
+            stream.mark_stored(index)
     stream.close()
-    again = new_spool(root).open_existing(ENDPOINT, DATA_ID)
+    again = new_spool(root).open_stream(ENDPOINT, DATA_ID)
     tell(
         "stored",
-        sum(state == "stored" for state in again.history.states.values()),
+        sum(state == "stored" for state in again.journal_state.states.values()),
         len(held),
         again.pending(),
     )

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.spool.journal import HEADER, Journal, JournalEntry, pack_entry, replay, scan
+from atomstream.spool.journal import HEADER, Journal, JournalEntry, pack_entry, read_journal, scan
 from atomstream.spool.stream_state import JournalState
 from atomstream.system.files import FileSystem
 from tests.spool.spool_helpers import FaultyDisk
 
 DISK = FileSystem()
-FIRST = JournalEntry("claimed", detail={"endpoint": "http://x"})
+FIRST = JournalEntry("manifest", detail={"endpoint": "http://x"})
 ENTRIES = [
     JournalEntry("accepted", 0, b"a" * 16),
     JournalEntry("accepted", 1, b"b" * 16),
@@ -41,7 +41,7 @@ def filled(path: Path, disk: FileSystem = DISK) -> Journal:
 def test_replays_what_was_appended(tmp_path: Path) -> None:
     """All entries come back, in order, with all that they said."""
     filled(tmp_path / "j").close()
-    found = replay(DISK, tmp_path / "j")
+    found = read_journal(DISK, tmp_path / "j")
     assert found.entries == [FIRST, *ENTRIES]
     assert (found.end, found.gaps) == ((tmp_path / "j").stat().st_size, 0)
 
@@ -59,7 +59,7 @@ def test_torn_at_every_byte(tmp_path: Path) -> None:
         kept = len(found.entries)
         assert found.entries == [FIRST, *ENTRIES][:kept]
         assert kept >= len(scan(whole[:length]).entries)
-        assert replay(DISK, path).entries == [*found.entries, JournalEntry("accepted", 99)]
+        assert read_journal(DISK, path).entries == [*found.entries, JournalEntry("accepted", 99)]
 
 
 def test_a_tail_of_zeros_is_torn(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_each_call_may_fail(tmp_path: Path, code: int, late: bool) -> None:
         path = tmp_path / f"j{number}"
         disk = FaultyDisk(number, code=code, late=late)
         told = _fill_with_retries(path, disk)
-        kept = [entry for entry in replay(DISK, path).entries if entry.kind == "accepted"]
+        kept = [entry for entry in read_journal(DISK, path).entries if entry.kind == "accepted"]
         # What was refused and repeated may stand twice; nothing that was acknowledged may be missing.
         assert list(dict.fromkeys(entry.index for entry in kept)) == told, disk.calls[number]
 
@@ -160,7 +160,7 @@ def test_a_failed_fsync_is_answered_by_a_fresh_file(tmp_path: Path) -> None:
     journal.close()
     holder.close()
     assert path.stat().st_ino != before
-    assert replay(DISK, path).entries == [FIRST, *ENTRIES, JournalEntry("stored", 8)]
+    assert read_journal(DISK, path).entries == [FIRST, *ENTRIES, JournalEntry("stored", 8)]
 
 
 def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
@@ -189,20 +189,24 @@ def test_closed_is_closed(tmp_path: Path) -> None:
 
 def test_history_counts_each_chunk_once() -> None:
     """Each accepted chunk ends in exactly one state, and the reasons and wishes are kept."""
-    history = JournalState.of([FIRST, *ENTRIES])
+    history = JournalState.from_entries([FIRST, *ENTRIES])
     assert history.states == {0: "stored", 1: "dropped"}
     assert history.reasons == {1: "µ-overflow"}
     assert history.digests == {0: b"a" * 16, 1: b"b" * 16}
-    assert (history.finalizing, history.ended, dict(history.wishes)) == (True, True, {"drain_timeout_s": 3.5})
+    assert (history.finalizing, history.ended, dict(history.finalize_options)) == (
+        True,
+        True,
+        {"drain_timeout_s": 3.5},
+    )
     assert sum(history.counts().values()) == len(history.states)
     assert (history.next_index(), history.pending()) == (2, [])
-    history.add(JournalEntry("reopened"))
+    history.apply(JournalEntry("reopened"))
     assert not history.finalizing
     assert not history.ended
 
 
 def test_a_late_accepted_settles_nothing() -> None:
     """An ``accepted`` that comes after the end of a chunk does not bring it back."""
-    history = JournalState.of([JournalEntry("stored", 4), JournalEntry("accepted", 4, b"d" * 16)])
+    history = JournalState.from_entries([JournalEntry("stored", 4), JournalEntry("accepted", 4, b"d" * 16)])
     assert history.states == {4: "stored"}
     assert history.digests == {4: b"d" * 16}

@@ -25,11 +25,11 @@ STATES = {
 
 def life(root: Path, disk: LoggingDisk) -> None:
     """Two processes' lives on one stream, each step told to the log before and after it."""
-    stream = _told(disk, "claim", -1, lambda: new_spool(root, disk).claim(ENDPOINT, spec()))
+    stream = _told(disk, "claim", -1, lambda: new_spool(root, disk).create_stream(ENDPOINT, spec()))
     for index in (0, 1, 2, 3, 5):
         stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
         _told(disk, "put", index, lambda i=index: stream.put(shard(i)))
-    _told(disk, "forget", 0, lambda: stream.forget(0))
+    _told(disk, "forget", 0, lambda: stream.mark_stored(0))
     stream.journal.append(JournalEntry("accepted", 6, shard(6).info.digest))
     _told(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
     _told(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
@@ -43,10 +43,10 @@ def life(root: Path, disk: LoggingDisk) -> None:
     _told(disk, "put", 4, lambda: again.put(shard(4)))
     again.journal.append_durable(JournalEntry("finalizing"))
     for index in (1, 3, 4, 6):
-        _told(disk, "forget", index, lambda i=index: again.forget(i))
+        _told(disk, "forget", index, lambda i=index: again.mark_stored(i))
     again.journal.append_durable(JournalEntry("ended"))
     disk.told("removal begins", -1)
-    again.remove_if_done()
+    again.remove_if_ended()
 
 
 def _told(disk: LoggingDisk, what: str, index: int, act: Callable[[], Any]) -> Any:
@@ -82,7 +82,7 @@ def check(root: Path, told: list[tuple[str, int]], context: object) -> None:
 
 def _check_stream(stream: StreamSpool, states: dict[int, set[str]], context: object) -> None:
     for index, possible in states.items():
-        state = stream.history.states.get(index, "none")
+        state = stream.journal_state.states.get(index, "none")
         if state == "pending" and index in stream.missing:
             state = "none"  # accepted into memory, not yet put
         assert state in possible, (index, state, possible, context)
@@ -138,7 +138,9 @@ def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
             """Only pretend."""
 
     disk = Careless()
-    stream = _told(disk, "claim", -1, lambda: new_spool(tmp_path / "spool", disk).claim(ENDPOINT, spec()))
+    stream = _told(
+        disk, "claim", -1, lambda: new_spool(tmp_path / "spool", disk).create_stream(ENDPOINT, spec())
+    )
     _told(disk, "put", 0, lambda: stream.put(shard(0)))
     stream.close()
     replay = Replay(tmp_path)

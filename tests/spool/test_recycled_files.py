@@ -49,7 +49,7 @@ def test_a_record_is_written_over_a_stored_one(tmp_path: Path, before: int, afte
     first = stream.put(shard(0, side=before))
     assert first is not None
     file = first.path.stat().st_ino
-    stream.forget(0)
+    stream.mark_stored(0)
     second = stream.put(shard(1, side=after))
     assert second is not None
     assert second.path.stat().st_ino == file
@@ -65,7 +65,7 @@ def test_spare_files_are_counted_and_go_with_the_stream(tmp_path: Path) -> None:
     for index in range(6):
         stream.put(shard(index))
     for index in range(5):
-        stream.forget(index)
+        stream.mark_stored(index)
     assert 0 < len(spares(stream)) <= 2
     assert usage_of(stream.folder) == record_bytes(stream.folder) > stream.pending_bytes()
     stream.close()
@@ -80,10 +80,12 @@ def test_a_scarce_room_keeps_none(tmp_path: Path) -> None:
     assert record is not None
     stream.purge("to begin anew")
     stream.close()
-    small = new_spool(tmp_path / "small", max_bytes=3 * record.nbytes).claim("http://a", stream.manifest.spec)
+    small = new_spool(tmp_path / "small", max_bytes=3 * record.nbytes).create_stream(
+        "http://a", stream.manifest.spec
+    )
     for index in range(2):
         small.put(shard(index))
-    small.forget(0)
+    small.mark_stored(0)
     assert not spares(small)
     assert usage_of(small.folder) == small.pending_bytes() == record.nbytes
     small.close()
@@ -92,9 +94,9 @@ def test_a_scarce_room_keeps_none(tmp_path: Path) -> None:
 def test_a_spare_file_goes_where_it_is_in_the_way(tmp_path: Path) -> None:
     """A record larger than the whole bound enters alone, although its own stream had kept a file."""
     spool = new_spool(tmp_path, max_bytes=1 << 20)
-    stream = spool.claim(ENDPOINT, spec())
+    stream = spool.create_stream(ENDPOINT, spec())
     stream.put(shard(0))
-    stream.forget(0)
+    stream.mark_stored(0)
     assert len(spares(stream)) == 1
     large = stream.put(shard(1, side=600))
     assert large is not None
@@ -107,9 +109,9 @@ def test_a_spare_file_goes_where_it_is_in_the_way(tmp_path: Path) -> None:
 def test_an_idle_stream_gives_way(tmp_path: Path) -> None:
     """What one stream keeps for speed never makes another one wait for room."""
     spool = new_spool(tmp_path, max_bytes=1 << 20)
-    idle, busy = spool.claim(ENDPOINT, spec("idle")), spool.claim(ENDPOINT, spec("busy"))
+    idle, busy = spool.create_stream(ENDPOINT, spec("idle")), spool.create_stream(ENDPOINT, spec("busy"))
     idle.put(shard(0, data_id="idle"))
-    idle.forget(0)
+    idle.mark_stored(0)
     assert len(spares(idle)) == 1
     assert busy.put(shard(0, data_id="busy", side=600)) is not None
     assert not spares(idle)
@@ -123,7 +125,7 @@ def test_a_file_that_can_neither_be_written_nor_removed_stays_counted(tmp_path: 
     disk = FaultyDisk()
     stream = new_stream(tmp_path, disk)
     stream.put(shard(0))
-    stream.forget(0)
+    stream.mark_stored(0)
     disk.first, disk.last = len(disk.calls), 10**9
     assert refused(lambda: stream.put(shard(1)))
     disk.heal()
@@ -136,10 +138,10 @@ def test_what_somebody_may_be_sending_is_left_alone(tmp_path: Path) -> None:
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.put(shard(1))
-    reading = stream.windows(0, window=64)
+    reading = stream.read_windows(0, window=64)
     begun = next(reading)
     stream.discard(0, "purged", "too old")
-    stream.forget(1)
+    stream.mark_stored(1)
     stream.put(shard(2))
     assert begun + b"".join(reading) == payload(shard(0))
     stream.close()
@@ -154,7 +156,7 @@ def test_a_disk_that_fails_at_any_step(tmp_path: Path, number: int, late: bool) 
     stream.put(shard(0, side=9))
     stream.put(shard(1))
     disk.first = disk.last = len(disk.calls) + number
-    refused(lambda: stream.forget(0))
+    refused(lambda: stream.mark_stored(0))
     acknowledged = [1] if refused(lambda: stream.put(shard(2))) else [1, 2]
     disk.heal()
     assert [delivered(stream, index) for index in acknowledged] == [payload(shard(i)) for i in acknowledged]
@@ -171,7 +173,7 @@ def test_a_process_that_dies_leaves_no_room_taken(tmp_path: Path) -> None:
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.put(shard(1))
-    stream.forget(0)
+    stream.mark_stored(0)
     (spare,) = spares(stream)
     stream.close()
     spare.write_bytes(os.urandom(5000))

@@ -61,10 +61,10 @@ def test_ids_do_not_meet(one: str, other: str) -> None:
 @pytest.mark.parametrize("data_id", ["../../etc", "", "a/b", "CON", "nul", "\x00", "𝔤", "x" * 300, "\ud800"])
 def test_hostile_ids_work(tmp_path: Path, data_id: str) -> None:
     """A stream with a hostile id is an ordinary stream, inside the spool."""
-    stream = new_spool(tmp_path / "spool").claim(ENDPOINT, spec(data_id))
+    stream = new_spool(tmp_path / "spool").create_stream(ENDPOINT, spec(data_id))
     stream.put(shard(0, data_id=data_id))
     stream.close()
-    again = new_spool(tmp_path / "spool").open_existing(ENDPOINT, data_id)
+    again = new_spool(tmp_path / "spool").open_stream(ENDPOINT, data_id)
     assert again.data_id == data_id
     assert delivered(again, 0) == payload(shard(0, data_id=data_id))
     again.close()
@@ -75,13 +75,13 @@ def test_endpoints_compare_normalised(tmp_path: Path) -> None:
     """Spellings of one endpoint share their streams; another endpoint's are not mixed in."""
     assert endpoint_folder("HTTP://Host:80/") == endpoint_folder("http://host")
     spool = new_spool(tmp_path)
-    spool.claim("HTTP://Host:80/", spec()).close()
+    spool.create_stream("HTTP://Host:80/", spec()).close()
     assert [found.manifest.endpoint for found in spool.recoverable("http://host/") if found.manifest] == [
         "http://host"
     ]
     assert spool.recoverable("https://host") == []
-    spool.claim("https://host", spec()).close()
-    assert len(spool.found()) == 2
+    spool.create_stream("https://host", spec()).close()
+    assert len(spool.streams()) == 2
 
 
 # --- bounds -----------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ def test_full_and_free_again(tmp_path: Path) -> None:
     with pytest.raises(SpoolFullError, match="spool_max_bytes"):
         stream.put(shard(3))
     assert stream.pending() == [0, 1, 2]
-    stream.forget(0)
+    stream.mark_stored(0)
     assert stream.put(shard(3)) is not None
     stream.close()
 
@@ -106,7 +106,7 @@ def test_quarantined_and_other_streams_count(tmp_path: Path) -> None:
     stream.put(shard(0))
     stream.quarantine(0, "422")
     stream.close()
-    other = new_spool(tmp_path, max_bytes=RECORD).claim(ENDPOINT, spec("other"))
+    other = new_spool(tmp_path, max_bytes=RECORD).create_stream(ENDPOINT, spec("other"))
     assert new_spool(tmp_path).status()["bytes"] > 0
     with pytest.raises(SpoolFullError):
         other.put(shard(0, data_id="other"))
@@ -149,7 +149,7 @@ def test_the_count_survives_everything(tmp_path: Path) -> None:
             stream.put(shard(index))
         disk.heal()
     for index in range(0, 12, 2):
-        stream.forget(index)
+        stream.mark_stored(index)
     assert usage_of(stream.folder) == record_bytes(stream.folder) > 0
     stream.close()
     for damage in (b"", b"x" * 12, bytes(12), os.urandom(12)):
@@ -162,7 +162,7 @@ def test_the_count_survives_everything(tmp_path: Path) -> None:
 def test_threads_and_streams_share_the_bound(tmp_path: Path) -> None:
     """Many threads on several streams of one process stay under the bound together."""
     spool = new_spool(tmp_path, max_bytes=20 * RECORD)
-    streams = [spool.claim(ENDPOINT, spec(f"s{k}")) for k in range(3)]
+    streams = [spool.create_stream(ENDPOINT, spec(f"s{k}")) for k in range(3)]
 
     def fill(k: int) -> None:
         for index in range(100):
@@ -242,8 +242,8 @@ def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.pending() == [1]
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.states == {0: "purged", 1: "pending"}
-    assert "spool_retention_s" in again.history.reasons[0]
+    assert again.journal_state.states == {0: "purged", 1: "pending"}
+    assert "spool_retention_s" in again.journal_state.reasons[0]
     again.close()
 
 
@@ -253,12 +253,12 @@ def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_status(tmp_path: Path) -> None:
     """The status has the agreed keys, and its counts sum."""
     spool = new_spool(tmp_path, max_bytes=123_456, min_free_bytes=7)
-    stream = spool.claim(ENDPOINT, spec())
+    stream = spool.create_stream(ENDPOINT, spec())
     for index in range(6):
         stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
         if index < 5:
             stream.put(shard(index))
-    stream.forget(0)
+    stream.mark_stored(0)
     stream.discard(1, "dropped", "no room")
     stream.quarantine(2, "422")
     stream.discard(3, "purged", "asked for")

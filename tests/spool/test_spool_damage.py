@@ -28,7 +28,7 @@ def test_description_and_its_second_copy(tmp_path: Path) -> None:
     """A changed description is kept, and a damaged stream.json is mended from the journal."""
     stream = new_stream(tmp_path)
     manifest = StreamManifest(ENDPOINT, replace(spec(), rpm=0.0), Geometry(480, 640, "uint16"))
-    stream.describe(manifest)
+    stream.update_manifest(manifest)
     stream.put(shard(0))
     stream.close()
     for damage in (
@@ -55,8 +55,8 @@ def test_nothing_tells_what_it_is(tmp_path: Path) -> None:
     (stream.folder / "journal").write_bytes(b"")
     spool = new_spool(tmp_path)
     with pytest.raises(SpoolError, match="left as they are"):
-        spool.open_existing(ENDPOINT, DATA_ID)
-    (found,) = spool.found()
+        spool.open_stream(ENDPOINT, DATA_ID)
+    (found,) = spool.streams()
     assert found.manifest is None
     assert "damaged" in found.problem
     assert spool.recoverable(ENDPOINT) == []
@@ -71,7 +71,7 @@ def test_lost_journal(tmp_path: Path) -> None:
     stream.close()
     (stream.folder / "journal").unlink()
     again = reopened(tmp_path)
-    assert again.history.digests == {0: shard(0).info.digest, 7: shard(7).info.digest}
+    assert again.journal_state.digests == {0: shard(0).info.digest, 7: shard(7).info.digest}
     assert delivered(again, 7) == payload(shard(7))
     again.close()
 
@@ -138,9 +138,9 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
     assert used == stream.pending_bytes()
     stream.close()
     again = reopened(tmp_path)
-    again.forget(0)
+    again.mark_stored(0)
     again.journal.append_durable(JournalEntry("ended"))
-    assert again.remove_if_done()
+    assert again.remove_if_ended()
     assert all(path.read_text() == "keep me" for path in foreign)
     assert not (again.folder / "journal").exists()
 
@@ -171,5 +171,5 @@ def test_half_written_files_go(tmp_path: Path) -> None:
         (stream.folder / name).write_bytes(b"half")
     again = reopened(tmp_path)
     assert not list(again.folder.glob("*.tmp"))
-    assert again.history.states == {}
+    assert again.journal_state.states == {}
     again.close()

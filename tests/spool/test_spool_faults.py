@@ -57,7 +57,7 @@ def life(stream: StreamSpool, told: Told) -> None:
 
 def _ends(stream: StreamSpool) -> list[tuple[int, str, Callable[[], None]]]:
     return [
-        (0, "stored", lambda: stream.forget(0)),
+        (0, "stored", lambda: stream.mark_stored(0)),
         (1, "dropped", lambda: stream.discard(1, "dropped", "no room")),
         (2, "quarantined", lambda: stream.quarantine(2, "422")),
     ]
@@ -67,7 +67,7 @@ def check(stream: StreamSpool, told: Told, context: object) -> None:
     """All that was acknowledged holds; what was refused either happened or did not; nothing is garbled."""
     for index in range(5):
         allowed = told.maybe.get(index, {told.done.get(index, "none")})
-        state = stream.history.states.get(index, "none")
+        state = stream.journal_state.states.get(index, "none")
         assert state in allowed, (index, state, allowed, context)
         assert (index in stream.pending()) == (state == "pending"), (index, context)
         assert (index in stream.quarantined()) <= (state == "quarantined"), (index, context)
@@ -159,18 +159,18 @@ def test_a_full_disk_drains(tmp_path: Path) -> None:
     stream.quarantine(2, "422")
     real = disk.write
     disk.write = lambda fd, pieces: _refuse()  # type: ignore[method-assign,misc]
-    stream.forget(0)
+    stream.mark_stored(0)
     stream.discard(1, "purged", "asked for")
     stream.discard(2, "purged", "asked for")
     with pytest.raises(SpoolFullError):
-        stream.forget(9)
+        stream.mark_stored(9)
     assert stream.pending() == []
     assert sum(path.stat().st_size for path in stream.folder.glob("chunk-*")) == 0
     assert new_spool(tmp_path).status()["bytes"] == 0
     disk.write = real  # type: ignore[method-assign]
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.states == {0: "stored", 1: "purged", 2: "purged"}
+    assert again.journal_state.states == {0: "stored", 1: "purged", 2: "purged"}
     assert not list(again.folder.glob("chunk-*"))
     again.close()
 

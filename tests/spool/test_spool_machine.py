@@ -41,7 +41,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="spool-machine-"))
         self.disk = FaultyDisk()
-        self.stream = new_spool(self.root, self.disk).claim(ENDPOINT, spec())
+        self.stream = new_spool(self.root, self.disk).create_stream(ENDPOINT, spec())
         self.now: dict[int, str] = {}
         self.later: dict[int, set[str]] = {}
         self.content: dict[int, int] = {}
@@ -90,7 +90,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule(index=INDICES, fault=FAULT)
     def forget(self, index: int, fault: object) -> None:
         if self.now.get(index, "none") in ("none", "pending"):
-            self.attempt(index, "stored", fault, lambda: self.stream.forget(index))
+            self.attempt(index, "stored", fault, lambda: self.stream.mark_stored(index))
 
     @rule(index=INDICES, fault=FAULT)
     def drop(self, index: int, fault: object) -> None:
@@ -119,7 +119,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.disk = FaultyDisk()
         self.stream = reopened(self.root, self.disk)
         for index, possible in self.later.items():
-            state = str(self.stream.history.states.get(index, "none"))
+            state = str(self.stream.journal_state.states.get(index, "none"))
             assert state in possible, (index, state, possible)
             self.now[index] = state
             self.later[index] = {state}

@@ -64,7 +64,7 @@ def check(root: Path, states: dict[int, str]) -> None:
     stream = reopened(root)
     further = {"pending": {"pending", "stored", "quarantined"}}
     for index, state in states.items():
-        found = stream.history.states.get(index, "none")
+        found = stream.journal_state.states.get(index, "none")
         assert found in further.get(state, {state}), (index, state, found)
         states[index] = found
     assert all(shard_is_equal(stream, index) for index in stream.pending())
@@ -88,7 +88,7 @@ def kill_again_and_again(root: Path, start: Start, times: int) -> None:
         rest, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
         told([*lines, *(line for line in rest.splitlines(keepends=True) if line.endswith("\n"))], states)
-        if new_spool(root).found(ENDPOINT):
+        if new_spool(root).streams(ENDPOINT):
             check(root, states)
 
 

@@ -34,8 +34,8 @@ def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
     stream.close()
     again = reopened(tmp_path)
     assert again.pending() == [3]
-    assert again.history.states == {3: "pending"}
-    assert again.history.digests == {3: shard(3).info.digest}
+    assert again.journal_state.states == {3: "pending"}
+    assert again.journal_state.digests == {3: shard(3).info.digest}
     assert again.chunk(3) == put
     assert delivered(again, 3) == payload(shard(3))
     again.close()
@@ -46,7 +46,7 @@ def test_every_way_a_chunk_can_end(tmp_path: Path) -> None:
     stream = new_stream(tmp_path)
     for index in range(5):
         stream.put(shard(index))
-    stream.forget(0)
+    stream.mark_stored(0)
     stream.discard(1, "dropped", "no room")
     stream.discard(2, "purged", "asked for")
     stream.quarantine(3, "422")
@@ -54,8 +54,8 @@ def test_every_way_a_chunk_can_end(tmp_path: Path) -> None:
     stream.close()
     again = reopened(tmp_path)
     states: dict[int, ChunkState] = {0: "stored", 1: "dropped", 2: "purged", 3: "quarantined", 4: "pending"}
-    assert again.history.states == states
-    assert again.history.reasons == {1: "no room", 2: "asked for", 3: "422"}
+    assert again.journal_state.states == states
+    assert again.journal_state.reasons == {1: "no room", 2: "asked for", 3: "422"}
     assert (again.pending(), again.quarantined(), again.missing) == ([4], [3], [])
     again.requeue(3)
     assert delivered(again, 3) == payload(shard(3))
@@ -78,11 +78,11 @@ def test_put_twice(tmp_path: Path) -> None:
 def test_put_after_the_end_of_a_chunk(tmp_path: Path) -> None:
     """A chunk that was settled meanwhile is not written any more."""
     stream = new_stream(tmp_path)
-    stream.forget(0)
+    stream.mark_stored(0)
     assert stream.put(shard(0)) is None
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.states == {0: "stored"}
+    assert again.journal_state.states == {0: "stored"}
     assert again.put(shard(0)) is None
     again.close()
 
@@ -102,7 +102,7 @@ def test_upload_from_memory_overtakes_the_disk(tmp_path: Path) -> None:
     writer = threading.Thread(target=stream.put, args=(shard(0),))
     writer.start()
     assert reached.wait(20)
-    uploader = threading.Thread(target=stream.forget, args=(0,))
+    uploader = threading.Thread(target=stream.mark_stored, args=(0,))
     uploader.start()
     go_on.set()
     writer.join()
@@ -121,7 +121,7 @@ def test_many_threads(tmp_path: Path) -> None:
             stream.put(shard(index))
             assert delivered(stream, index) == payload(shard(index))
             if index % 3:
-                stream.forget(index)
+                stream.mark_stored(index)
 
     threads = [threading.Thread(target=work, args=(start,)) for start in range(4)]
     for thread in threads:
@@ -131,7 +131,7 @@ def test_many_threads(tmp_path: Path) -> None:
     stream.close()
     again = reopened(tmp_path)
     assert again.pending() == list(range(0, 60, 3))
-    assert sorted(again.history.states) == list(range(60))
+    assert sorted(again.journal_state.states) == list(range(60))
     again.close()
 
 
@@ -153,11 +153,11 @@ def test_removed_only_when_done(tmp_path: Path) -> None:
     stream.put(shard(0))
     stream.journal.append_durable(JournalEntry("finalizing"))
     stream.journal.append_durable(JournalEntry("ended"))
-    assert not stream.remove_if_done()
+    assert not stream.remove_if_ended()
     with pytest.raises(SpoolError, match="still holds chunks"):
         stream.remove()
-    stream.forget(0)
-    assert stream.remove_if_done()
+    stream.mark_stored(0)
+    assert stream.remove_if_ended()
     assert [path.name for path in tmp_path.iterdir()] == ["root.lock"]
     with pytest.raises(ClosedError):
         stream.put(shard(1))
@@ -167,11 +167,11 @@ def test_removed_only_when_done(tmp_path: Path) -> None:
 def test_not_removed_while_quarantined_or_open(tmp_path: Path) -> None:
     """A quarantined record, or a stream that was not ended, keeps the folder."""
     stream = new_stream(tmp_path)
-    assert not stream.remove_if_done()
+    assert not stream.remove_if_ended()
     stream.put(shard(0))
     stream.quarantine(0, "422")
     stream.journal.append_durable(JournalEntry("ended"))
-    assert not stream.remove_if_done()
+    assert not stream.remove_if_ended()
     stream.close()
 
 
@@ -181,19 +181,19 @@ def test_claimed_twice(tmp_path: Path) -> None:
     stream.put(shard(0))
     other = new_spool(tmp_path)
     for take in (
-        lambda: other.claim(ENDPOINT, spec()),
-        lambda: other.open_existing(ENDPOINT, DATA_ID),
+        lambda: other.create_stream(ENDPOINT, spec()),
+        lambda: other.open_stream(ENDPOINT, DATA_ID),
     ):
         with pytest.raises(SpoolLockedError, match="holds the spool"):
             take()
-    assert [found.locked for found in other.found()] == [True]
+    assert [found.locked for found in other.streams()] == [True]
     assert delivered(stream, 0) == payload(shard(0))
     stream.close()
     with pytest.raises(SpoolError, match="resume it"):
-        other.claim(ENDPOINT, spec())
+        other.create_stream(ENDPOINT, spec())
     with pytest.raises(SpoolError, match="has no stream"):
-        other.open_existing(ENDPOINT, "another")
-    other.open_existing(ENDPOINT, DATA_ID).close()
+        other.open_stream(ENDPOINT, "another")
+    other.open_stream(ENDPOINT, DATA_ID).close()
 
 
 def test_another_streams_chunk(tmp_path: Path) -> None:
@@ -208,13 +208,13 @@ def test_what_was_stored_is_still_known(tmp_path: Path) -> None:
     """The next process knows the content of settled chunks, written to disk before that or not (P5)."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
-    stream.forget(0)
-    stream.forget(1)
+    stream.mark_stored(0)
+    stream.mark_stored(1)
     assert stream.put(shard(1)) is None
     stream.put(shard(2))
     stream.quarantine(2, "refused")
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.digests == {index: shard(index).info.digest for index in range(3)}
-    assert again.history.states == {0: "stored", 1: "stored", 2: "quarantined"}
+    assert again.journal_state.digests == {index: shard(index).info.digest for index in range(3)}
+    assert again.journal_state.states == {0: "stored", 1: "stored", 2: "quarantined"}
     again.close()

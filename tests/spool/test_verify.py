@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from atomstream.spool import DiskRefused, Quarantined, SpooledChunk, StreamSpool, VerifyResult, scrub
+from atomstream.spool import DiskFailed, Quarantined, SpooledChunk, StreamSpool, VerifyResult, verify_records
 from atomstream.spool.record import WINDOW_BYTES
 from tests.spool.spool_helpers import FaultyDisk, delivered, new_stream, payload, reopened, shard
 
@@ -28,7 +28,7 @@ def flip(path: Path, at: int) -> None:
 
 
 def findings(stream: StreamSpool) -> list[VerifyResult]:
-    return [finding for finding in scrub(stream) if finding is not None]
+    return [finding for finding in verify_records(stream) if finding is not None]
 
 
 def test_a_damaged_payload_is_put_aside_with_its_reason(
@@ -50,8 +50,8 @@ def test_a_damaged_payload_is_put_aside_with_its_reason(
     assert (path.parent / "quarantine" / path.name).exists()
     stream.close()
     again = reopened(tmp_path)
-    assert again.history.states == {0: "pending", 1: "quarantined", 2: "pending"}
-    assert again.history.reasons == {1: aside.reason}
+    assert again.journal_state.states == {0: "pending", 1: "quarantined", 2: "pending"}
+    assert again.journal_state.reasons == {1: aside.reason}
     assert delivered(again, 2) == payload(shard(2))
     again.close()
 
@@ -61,7 +61,7 @@ def test_large_records_are_read_in_windows(tmp_path: Path) -> None:
     stream = new_stream(tmp_path)
     chunk = stream.put(shard(0, side=900))
     assert chunk is not None
-    steps = list(scrub(stream))
+    steps = list(verify_records(stream))
     assert len(steps) == 1 + -(-chunk.header.info.nbytes // WINDOW_BYTES)
     assert steps[-1] == chunk
     stream.close()
@@ -71,7 +71,7 @@ def test_what_is_settled_meanwhile_is_passed_over(tmp_path: Path) -> None:
     """A record that was purged while the check was under way is neither found whole nor damaged."""
     left_behind(tmp_path)
     stream = reopened(tmp_path)
-    steps = scrub(stream)
+    steps = verify_records(stream)
     while not isinstance(next(steps), SpooledChunk):
         pass
     stream.discard(1, "purged", "too old")
@@ -101,13 +101,13 @@ def test_a_disk_that_is_gone_condemns_no_record(tmp_path: Path) -> None:
     disk = FaultyDisk()
     stream = reopened(tmp_path, disk)
     disk.first, disk.last = len(disk.calls), 10_000
-    steps = scrub(stream)
-    assert [next(steps), next(steps)] == [DiskRefused(), DiskRefused()]
+    steps = verify_records(stream)
+    assert [next(steps), next(steps)] == [DiskFailed(), DiskFailed()]
     assert stream.pending() == [0]
     disk.heal()
     assert [type(step) for step in steps if step is not None] == [SpooledChunk]
     stream.close()
     again = reopened(tmp_path)
     assert again.pending() == [0]
-    assert again.history.states == {0: "pending"}
+    assert again.journal_state.states == {0: "pending"}
     again.close()

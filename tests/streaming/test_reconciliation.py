@@ -41,14 +41,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Chunks 0-2 have arrived and 3 has not; the journal has accepted them all, and no record is left."""
     with monkeypatch.context() as dying:
-        dying.setattr(StreamSpool, "forget", lambda self, index: None)
+        dying.setattr(StreamSpool, "mark_stored", lambda self, index: None)
         async with streamer(key, url, spool) as made:
             with pytest.warns(UserWarning, match="chunk_size"):
                 data_id = await made.initialize(120.0, 0.0, 4)
             for k in range(DELIVERED):
                 await made.push(data_id, k, frames(k))
             await made.flush(data_id)
-    left = Spool(spool, min_free_bytes=0).open_existing(url, data_id)
+    left = Spool(spool, min_free_bytes=0).open_stream(url, data_id)
     left.journal.append(JournalEntry("accepted", DELIVERED))
     left.close()
     for record in left.folder.glob("chunk-*"):
@@ -97,7 +97,7 @@ async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
     async with streamer(server.api_key, server.url, tmp_path) as made:
         with pytest.warns(UserWarning, match="chunk_size"):
             data_id = await made.initialize(120.0, 0.0, 4)
-    left = Spool(tmp_path, min_free_bytes=0).open_existing(server.url, data_id)
+    left = Spool(tmp_path, min_free_bytes=0).open_stream(server.url, data_id)
     left.journal.append(JournalEntry("accepted", 0))
     left.close()
     async with streamer(server.api_key, server.url, tmp_path) as later:

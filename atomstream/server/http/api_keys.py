@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from atomstream.config import OUR_KEY_PREFIX
+from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
 from atomstream.server.http.responses import HttpError
 from atomstream.system.files import write_private
@@ -43,7 +43,7 @@ def ensure_key(data_dir: Path) -> str | None:
     """Make the first key of ``data_dir`` and return it, the only time that it is seen; None where one exists."""
     if _read_keys(data_dir):
         return None
-    key = OUR_KEY_PREFIX + secrets.token_urlsafe(32)
+    key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
     stored = StoredKey(sha256=fingerprint(key).hex(), made=datetime.now(UTC).isoformat())
     write_private(data_dir / KEYS_FILE, msgspec.json.encode([stored]))
     return key

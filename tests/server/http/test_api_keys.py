@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from atomstream.config import OUR_KEY_PREFIX
+from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings, ensure_key, running_server
 from atomstream.server.http.api_keys import KeyRing, fingerprint
@@ -24,7 +24,7 @@ def test_first_start_makes_one_key(tmp_path: Path) -> None:
     """The first call makes a key with our prefix and 256 random bits; the second makes none."""
     key = ensure_key(tmp_path)
     assert key is not None
-    assert re.fullmatch(OUR_KEY_PREFIX + r"[\w-]{43}", key)
+    assert re.fullmatch(SERVER_KEY_PREFIX + r"[\w-]{43}", key)
     assert ensure_key(tmp_path) is None
     assert KeyRing.load(tmp_path, None).opens(key)
     assert not KeyRing.load(tmp_path, None).opens(key[:-1])
