@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.shard import EncodedSlice
-from atomstream.system.memory import MAPPED_BYTES, discard, fresh, let_go, populate
+from atomstream.system.memory import MAPPED_BYTES, allocate, discard, free_async, populate
 
 Buffer = npt.NDArray[np.uint8]
 
@@ -114,7 +114,7 @@ class FreeList:
         while self._returned:
             spare = self._returned.popleft()
             if spare.worn or self._closed:
-                let_go(spare.memory)
+                free_async(spare.memory)
             else:
                 self._free.append(spare)
 
@@ -123,9 +123,9 @@ class FreeList:
             mine = [spare for spare in self._free if spare.kind == kind]
             for spare in mine[: max(0, len(mine) - most)]:
                 self._free.remove(spare)
-                let_go(spare.memory)
+                free_async(spare.memory)
         while not self._fit([spare.touched for spare in self._free]):
-            let_go(self._free.pop(0).memory)
+            free_async(self._free.pop(0).memory)
 
     def _fit(self, sizes: list[int]) -> bool:
         room = self._gate.limit - self._gate.used
@@ -155,7 +155,7 @@ class BufferPool:
 
     def _fresh(self, nbytes: int) -> Buffer:
         """An untouched buffer whose pages come while it fills; the next one is prepared after it."""
-        buffer: Buffer = fresh(nbytes)
+        buffer: Buffer = allocate(nbytes)
         if nbytes >= _NOTABLE:
             threading.Thread(target=self._touch, args=(buffer,), name="atomstream-pages", daemon=True).start()
         return buffer
@@ -171,7 +171,7 @@ class BufferPool:
     def prepare(self, nbytes: int) -> None:
         """Have one touched buffer of ``nbytes`` free, as far as there is room for it."""
         if self._spares.room_for("frames", nbytes):
-            buffer: Buffer = fresh(nbytes)
+            buffer: Buffer = allocate(nbytes)
             populate(buffer)
             self.give(buffer)
 
@@ -222,7 +222,7 @@ class ScratchPool:
 
     def lend(self, nbytes: int) -> ScratchBuffer:
         """A slab of ``nbytes``, touched already where there is one; it is free again with its last view."""
-        spare = self._spares.take("shard", nbytes) or PooledBuffer("shard", fresh(nbytes), 0)
+        spare = self._spares.take("shard", nbytes) or PooledBuffer("shard", allocate(nbytes), 0)
         lease = spare.memory[:]  # an array of its own: all views of the slab hold it, and nothing else does
         weakref.finalize(lease, self._spares.give, spare).atexit = False
         return ScratchBuffer(spare, lease.data)

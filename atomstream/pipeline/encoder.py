@@ -20,7 +20,7 @@ from atomstream.pipeline.buffer_pool import Buffer, ScratchPool
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
 from atomstream.shard import EncodedSlice, ShardEncoder, assemble, run_bound
-from atomstream.system.scheduling import CoreAffinity, compute_in_batches
+from atomstream.system.scheduling import CoreAffinity, use_batch_policy
 
 DENSE_LEVEL: Final = 5
 """Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
@@ -176,19 +176,19 @@ class Encoder:
         return self._threads
 
     def _work(self, number: int, threads: int) -> None:
-        compute_in_batches()
+        use_batch_policy()
         core = CoreAffinity(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next(core)) is not None:
             work, part = turn
-            core.at_work()
+            core.pin_if_busy()
             self._encode(dense if work.dense else live, work, part)
             del turn, work  # an idle thread must not hold the last chunk's memory
 
     def _next(self, core: CoreAffinity) -> tuple[_SlicedJob, slice] | None:
         with self._ready:
             while not self._queue and not self._stopping:
-                core.at_rest()
+                core.unpin()
                 self._ready.wait()
             if not self._queue or (self._stopping and self._queue[0].untouched):
                 return None

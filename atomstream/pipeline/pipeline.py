@@ -32,7 +32,7 @@ from atomstream.pipeline.upload import MemoryPayload, Upload, UploadTransport
 from atomstream.pipeline.uploader import Uploader
 from atomstream.records import Receipt, Shard, StreamSpec
 from atomstream.spool import StreamSpool
-from atomstream.system.scheduling import ended
+from atomstream.system.scheduling import wait_for_threads
 
 log = logging.getLogger("atomstream.pipeline")
 
@@ -173,12 +173,12 @@ class Pipeline:
         for stream in self.streams.values():
             stream.ledger.pulse.ring()
         await self.uploader.close()
-        await ended(self.encoder.stop())
+        await wait_for_threads(self.encoder.stop())
         self.depot.submit(self.spares.close)  # to free its memory takes the system 10 ms, not the loop's
         for stream in self.streams.values():
             if stream.spool is not None:
                 self.depot.submit(stream.spool.close)
-        await ended(self.depot.stop())
+        await wait_for_threads(self.depot.stop())
         self.intake.close()
         self.keeper.close()
 

@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Piece, Receipt, StreamSpec, Timestamp
 from atomstream.spool import StreamSpool
-from atomstream.system.scheduling import cut
+from atomstream.system.scheduling import split_piece
 
 # Where a parcel's bytes are: in memory, or in the spool; each attempt opens them afresh.
 
@@ -37,7 +37,7 @@ class MemoryPayload:
     async def open(self) -> AsyncGenerator[Piece, None]:
         """The pieces in small cuts, so that what has left is known as it leaves."""
         for piece in self.pieces:
-            for part in cut(piece, CUT_BYTES):
+            for part in split_piece(piece, CUT_BYTES):
                 yield part
 
 

@@ -25,7 +25,7 @@ from atomstream.pipeline.upload import Upload, UploadTransport
 from atomstream.pipeline.upload_queue import CircuitBreaker, UploadQueue
 from atomstream.records import Receipt
 from atomstream.retry import delay_s
-from atomstream.system.scheduling import interpreter_ends
+from atomstream.system.scheduling import interpreter_is_exiting
 
 log = logging.getLogger("atomstream.uploader")
 
@@ -173,7 +173,7 @@ class Uploader:
             # Nothing is known against the chunk: it stays pending, and what is on disk stays there.
             self._endpoint.gave_up(endpoint_ticket)
             lane.breaker.gave_up(lane_ticket)
-            if not interpreter_ends():
+            if not interpreter_is_exiting():
                 raise
         else:
             self._reached(parcel)

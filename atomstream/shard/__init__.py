@@ -28,7 +28,6 @@ from atomstream.shard.format import (
     parse_index,
     run_bound,
 )
-from atomstream.system.scheduling import cut
 
 __all__ = [
     "ABSENT",
@@ -43,7 +42,6 @@ __all__ = [
     "ShardLayout",
     "assemble",
     "crc32c_of",
-    "cut",
     "decode_shard",
     "dtype_name",
     "encoded_bound",

@@ -15,7 +15,7 @@ import google_crc32c
 import numpy as np
 
 from atomstream.records import Piece
-from atomstream.system.scheduling import cut
+from atomstream.system.scheduling import split_piece
 
 _POLYNOMIAL: Final = 0x82F63B78
 """Castagnoli's, reflected (RFC 3720, B.4)."""
@@ -69,7 +69,7 @@ def crc32c_of(pieces: Iterable[Piece]) -> int:
     """The CRC-32C of the pieces' bytes joined."""
     crc = 0
     for piece in pieces:
-        for part in cut(piece, _CRC_STEP):
+        for part in split_piece(piece, _CRC_STEP):
             # It takes bytes and arrays, but no memoryview.
             crc = google_crc32c.extend(
                 crc, part if isinstance(part, bytes) else np.frombuffer(part, dtype=np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from atomstream.errors import SpoolError, SpoolFullError
-from atomstream.system.files import _FULL
+from atomstream.system.files import DISK_FULL_ERRNOS
 
 WRITE_REFUSED: Final = "Nothing written before is affected; the stream goes on from memory."
 
@@ -31,6 +31,6 @@ def disk_errors(action: str, path: Path, safe: str = WRITE_REFUSED) -> Iterator[
 
 
 def _diagnosis(error: OSError) -> tuple[type[SpoolError], str]:
-    if error.errno in _FULL:
+    if error.errno in DISK_FULL_ERRNOS:
         return SpoolFullError, "Free some space on that disk."
     return SpoolError, "Check that disk and who may write there, or choose another with spool_dir."

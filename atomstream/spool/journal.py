@@ -19,7 +19,7 @@ import msgpack
 
 from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
-from atomstream.system.files import FileSystem, write_whole
+from atomstream.system.files import FileSystem
 
 EntryKind: TypeAlias = Literal[
     "manifest",  # ``detail`` is a second copy of stream.json, in case that file is damaged
@@ -143,7 +143,7 @@ class Journal:
     def create(cls, disk: FileSystem, path: Path, first: JournalEntry) -> Journal:
         """Create a journal with one entry, durably."""
         with disk_errors("begin the journal", path):
-            write_whole(disk, path, [HEADER, pack_entry(first)])
+            disk.write_atomic(path, [HEADER, pack_entry(first)])
         return cls.open(disk, path)[0]
 
     @classmethod
@@ -191,7 +191,7 @@ class Journal:
             self._rewrite()
         fd = self._descriptor()
         if self._torn:
-            self._disk.cut(fd, self._end)
+            self._disk.truncate(fd, self._end)
         self._torn = True
         self._disk.write(fd, [frame])
         self._torn = False
@@ -220,7 +220,7 @@ class Journal:
             None,
         )  # set before the close: a close that fails has closed the file, too
         self._disk.close(fd)
-        write_whole(self._disk, self.path, [synced, *self._unsynced])
+        self._disk.write_atomic(self.path, [synced, *self._unsynced])
         self._must_rewrite, self._torn = False, False
         self._synced = self._end
         self._unsynced.clear()
@@ -229,7 +229,7 @@ class Journal:
         if self._closed:
             raise SpoolError(f"The journal {self.path} is closed; nothing more can be written to it.")
         if self._fd is None:
-            self._fd = self._disk.open_at(self.path, self._end)
+            self._fd = self._disk.open_truncated(self.path, self._end)
         return self._fd
 
 

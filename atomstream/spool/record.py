@@ -29,7 +29,7 @@ import msgpack
 from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Piece, Shard, ShardInfo, Timestamp
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
-from atomstream.system.files import FileSystem, write_whole
+from atomstream.system.files import FileSystem
 
 MAGIC: Final = b"\x89ATREC\r\n"
 VERSION: Final = 1
@@ -119,7 +119,7 @@ def write_record(
     Raises:
         OSError: the write failed; partial files are removed if the disk allows it.
     """
-    write_whole(disk, path, [pack_header(header), *pieces], over=over)
+    disk.write_atomic(path, [pack_header(header), *pieces], over=over)
 
 
 def read_header(disk: FileSystem, path: Path) -> RecordHeader:

@@ -26,7 +26,7 @@ from atomstream.spool.paths import (
 )
 from atomstream.spool.quota import Quota, Usage
 from atomstream.spool.record import RecordHeader, checked_header, read_windows, record_nbytes, write_record
-from atomstream.system.files import FileSystem, temporary_of
+from atomstream.system.files import FileSystem, temporary_path
 
 # Files of delivered records, kept for the next ones to be written over them.
 #
@@ -143,7 +143,7 @@ class RecordStore:
                 write_record(self._disk, chunk.path, header, shard.pieces, over=spare.path if spare else None)
         except BaseException:
             self._withdraw(
-                chunk, max(before, chunk.nbytes), spare.path if spare else temporary_of(chunk.path)
+                chunk, max(before, chunk.nbytes), spare.path if spare else temporary_path(chunk.path)
             )
             raise
         if before > chunk.nbytes:
@@ -211,7 +211,7 @@ class RecordStore:
             if not self._rename_synced(path, mark):
                 return True  # not synced, so its bytes stay: a power cut may bring the record back whole
         with suppress(OSError):
-            self._disk.close(self._disk.open_at(mark, 0))
+            self._disk.close(self._disk.open_truncated(mark, 0))
             self._account.credit(nbytes)
         return True
 

@@ -15,7 +15,7 @@ from atomstream.errors import SpoolError
 from atomstream.records import ChunkState, StreamSpec
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.journal import JournalEntry
-from atomstream.system.files import FileSystem, write_whole
+from atomstream.system.files import FileSystem
 
 FORMAT: Final = "atomstream spool 1"
 
@@ -72,7 +72,7 @@ def write_manifest(disk: FileSystem, path: Path, manifest: StreamManifest) -> No
     fields = manifest.to_fields()
     text = json.dumps({**fields, "crc32c": _checksum(fields)}, indent=2)
     with disk_errors("write the stream's description", path):
-        write_whole(disk, path, [text.encode()])
+        disk.write_atomic(path, [text.encode()])
 
 
 def read_manifest(disk: FileSystem, path: Path) -> StreamManifest:

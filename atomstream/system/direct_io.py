@@ -51,9 +51,9 @@ class DirectWriter:
     def _write_windows(self, fd: int, pieces: Sequence[Piece]) -> int:
         if self._window is None:
             self._window = _aligned(WINDOW_BYTES)
-        written, turns = 0, CoopYield()
+        written, coop = 0, CoopYield()
         for filled in _fill(self._window, pieces):
-            turns.offer()
+            coop.yield_if_due()
             wanted = filled // ALIGNMENT * ALIGNMENT
             try:
                 taken = os.writev(fd, [self._window[:wanted].data]) if wanted else 0

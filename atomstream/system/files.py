@@ -1,7 +1,8 @@
-"""The few things that the spool does to a disk, in one place, each with its twin on every system.
+"""The file layer: every durable write of the package goes through a :class:`FileSystem`.
 
-Everything durable goes through a :class:`FileSystem`: so a test can make the n-th of them fail, or keep a log and
-play a power cut. Its methods raise OSError; :func:`disk_errors` turns that into the sentence for people.
+The spool, the archive, the logs and the key files share it, so the differences between Linux, macOS and Windows are
+in one place, and a test can pass a subclass: one that makes the n-th call fail, or one that records all calls so that
+a power cut can be simulated. All methods raise OSError; the callers make sentences for people of it.
 """
 
 from __future__ import annotations
@@ -22,84 +23,108 @@ from typing import Final
 
 from atomstream.records import Piece
 from atomstream.system.direct_io import DirectWriter
-from atomstream.system.scheduling import STEP_BYTES, CoopYield, cut
+from atomstream.system.scheduling import STEP_BYTES, CoopYield, split_piece
 
 TEMP_SUFFIX: Final = ".tmp"
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+DISK_FULL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+RENAME_PATIENCE_S: Final = 5.0
+
+_WINDOWS: Final[bool] = os.name == "nt"
 
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 _OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 
-_NOTABLE: Final = 256 << 10
-"""Smaller files have their blocks found as they are written."""
+_RESERVE_FROM: Final = 256 << 10
+"""Bytes; blocks of smaller files are allocated as they are written."""
 
-_RENAME_TRIES: Final = 20
-
-_RENAME_PAUSE_S: Final = 0.01
+_FIRST_PAUSE_S: Final = 0.001
+_LONGEST_PAUSE_S: Final = 0.1
 
 
 class FileSystem:
-    """The real disk. All paths are files or folders of the spool; descriptors are the caller's to close."""
+    """The local file system. Stateless but for one write window; any thread may call any method.
+
+    The caller closes the descriptors that it gets. Errors are the operating system's OSErrors.
+    """
 
     def __init__(self) -> None:
         self._direct = DirectWriter()
 
-    def create(self, path: Path) -> int:
-        """A descriptor for writing a new, empty file; a leftover of the same name goes first.
+    # -- one system call each: what a test's subclass overrides --------------------------------------------
 
-        Always a fresh inode: after a failed fsync nothing is known of the old one's pages.
+    def create(self, path: Path, mode: int = 0o666) -> int:
+        """Create an empty file and return a descriptor for writing; a leftover of the same name is removed first.
+
+        Always a new inode: after a failed fsync the state of the old one's pages is unknown.
         """
         with suppress(FileNotFoundError):
             os.unlink(path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, 0o666)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, mode)
 
-    def open_at(self, path: Path, position: int) -> int:
-        """A descriptor for writing an existing file from ``position`` on; what stood there is cut off."""
+    def open_truncated(self, path: Path, position: int) -> int:
+        """A descriptor for writing an existing file from ``position`` on; bytes from there on are removed."""
         fd = os.open(path, os.O_WRONLY | _OPEN_FLAGS)
         try:
-            self.cut(fd, position)
+            self.truncate(fd, position)
         except BaseException:
             os.close(fd)
             raise
         return fd
 
-    def reopen(self, path: Path) -> int:
-        """A descriptor for writing over an existing file from its start; what is not written over stays."""
+    def open_existing(self, path: Path) -> int:
+        """A descriptor for writing over an existing file from its start; bytes not written over stay."""
         return os.open(path, os.O_WRONLY | _OPEN_FLAGS)
 
-    def cut(self, fd: int, position: int) -> None:
-        """Cut the file off at ``position`` and write on from there."""
+    def open_read(self, path: Path) -> io.FileIO:
+        """An unbuffered file for reading."""
+        return io.FileIO(path, "rb")
+
+    def truncate(self, fd: int, position: int) -> None:
+        """Cut the file off at ``position``; the next :meth:`write` continues there."""
         os.ftruncate(fd, position)
         os.lseek(fd, position, os.SEEK_SET)
 
     def reserve(self, fd: int, nbytes: int) -> None:
-        """Ask for a new file's room at once, where the system can: a full disk says so before anything is written.
+        """Allocate a new file's blocks at once, where the system can: a full disk is noticed before any write.
 
-        A few searches for blocks instead of one a write: a fifth of a record's processor time [measured, ext4].
+        Measured on ext4: one search for blocks instead of one a write saves a fifth of a record's processor time.
         """
-        if nbytes < _NOTABLE or sys.platform == "win32" or not hasattr(os, "posix_fallocate"):
+        if nbytes < _RESERVE_FROM or sys.platform == "win32" or not hasattr(os, "posix_fallocate"):
             return
         try:
-            turns = CoopYield()
-            for at in range(0, nbytes, STEP_BYTES):  # in memory it means to clear as many
-                turns.offer()
+            coop = CoopYield()
+            for at in range(0, nbytes, STEP_BYTES):  # on a tmpfs this clears the memory
+                coop.yield_if_due()
                 os.posix_fallocate(fd, at, min(STEP_BYTES, nbytes - at))
         except OSError as error:
-            if error.errno in _FULL or error.errno == errno.EIO:
-                raise  # every other reason is the file system's own, and writing tells
+            if error.errno in DISK_FULL_ERRNOS or error.errno == errno.EIO:
+                raise  # any other error means: not supported here; the write itself will show real problems
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
-        """Write all pieces, one after the other, without joining them; large ones past the page cache."""
-        rest, turns = _after(pieces, self._direct.write(fd, pieces)), CoopYield()
+        """Write all pieces at the file's position, without joining them; large ones bypass the page cache."""
+        rest, coop = _skip_bytes(pieces, self._direct.write(fd, pieces)), CoopYield()
         for batch in _batches(rest):
-            turns.offer()
-            _write_rest(fd, batch)
+            coop.yield_if_due()
+            _write_all(fd, batch)
+
+    def write_at(self, fd: int, position: int, data: bytes) -> None:
+        """Write ``data`` at ``position``, through the page cache. Does not use the file's own position."""
+        view = memoryview(data)
+        while view:  # a disk that fills up writes a part, and refuses the next one
+            if sys.platform == "win32":
+                os.lseek(fd, position, os.SEEK_SET)
+                written = os.write(fd, view)
+            else:
+                written = os.pwrite(fd, view, position)
+            position += written
+            view = view[written:]
 
     def sync(self, fd: int) -> None:
         """Return once the file's bytes and length would survive a power cut."""
-        if sys.platform == "darwin":  # there fsync stops at the drive's cache
+        if sys.platform == "darwin":  # there fsync only reaches the drive's cache
             import fcntl
 
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
@@ -113,19 +138,26 @@ class FileSystem:
         os.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Rename over whatever is there, atomically.
+        """Replace ``target`` atomically.
 
-        On Windows that fails while somebody (a reader, a virus scanner) holds the target: tried again.
+        Windows refuses that while another process (a reader, a virus scanner) has the target open: there it is
+        tried again for up to ``RENAME_PATIENCE_S``.
         """
-        for _ in range(_RENAME_TRIES if sys.platform == "win32" else 0):
-            with suppress(PermissionError):
+        deadline = time.monotonic() + RENAME_PATIENCE_S
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
                 os.replace(source, target)
+            except PermissionError:
+                if not _WINDOWS or time.monotonic() > deadline:
+                    raise
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
                 return
-            time.sleep(_RENAME_PAUSE_S)
-        os.replace(source, target)
 
     def unlink(self, path: Path) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file; a missing one is no error."""
         with suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -137,30 +169,22 @@ class FileSystem:
         finally:
             os.close(fd)
 
-    def make_folder(self, path: Path) -> None:
-        """Make a folder and its parents, each so that it survives a power cut."""
-        if path.is_dir():
-            return
-        self.make_folder(path.parent)
-        self.make_one_folder(path)
-        self.sync_folder(path.parent)
-
     def make_one_folder(self, path: Path) -> None:
-        """Make a folder in one that is there; one that exists is no error."""
+        """Make a folder whose parent exists; an existing folder is no error."""
         with suppress(FileExistsError):
             os.mkdir(path)
 
     def remove_folder(self, path: Path) -> None:
-        """Remove a folder if it is empty, else leave it: what is in it is not ours."""
+        """Remove an empty folder; any other one stays, with the files in it."""
         with suppress(OSError):
             os.rmdir(path)
 
     def sync_folder(self, path: Path) -> None:
         """Return once the folder's entries (creations, renames) would survive a power cut.
 
-        Windows has no such call: NTFS journals its folders. Nor have some network file systems.
+        Windows has no such call: NTFS journals its folders. Some network file systems refuse it; that is ignored.
         """
-        if sys.platform == "win32":
+        if _WINDOWS:
             return
         fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
         try:
@@ -171,16 +195,90 @@ class FileSystem:
         finally:
             os.close(fd)
 
-    def open_read(self, path: Path) -> io.FileIO:
-        """An unbuffered file for reading."""
-        return io.FileIO(path, "rb")
-
     def free_bytes(self, path: Path) -> int:
         """Bytes that this user may still write to the disk under ``path``."""
         return shutil.disk_usage(path).free
 
+    # -- made of the calls above ---------------------------------------------------------------------------
 
-def _after(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
+    def make_folder(self, path: Path, *, durable: bool = True) -> None:
+        """Make a folder and its parents; with ``durable`` each of them survives a power cut."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent, durable=durable)
+        self.make_one_folder(path)
+        if durable:
+            self.sync_folder(path.parent)
+
+    def sync_file(self, path: Path) -> None:
+        """:meth:`sync` for a file by its path."""
+        fd = self.open_existing(path)  # Windows syncs only what is open for writing
+        try:
+            self.sync(fd)
+        finally:
+            self.close(fd)
+
+    def sync_folders(self, deepest: Path, top: Path) -> None:
+        """:meth:`sync_folder` from ``deepest`` up to ``top``, which must be one of its parents or itself."""
+        for folder in (deepest, *deepest.parents):
+            self.sync_folder(folder)
+            if folder == top:
+                return
+
+    def write_atomic(
+        self,
+        target: Path,
+        pieces: Sequence[Piece],
+        *,
+        temporary: Path | None = None,
+        over: Path | None = None,
+        mode: int = 0o666,
+        durable: bool = True,
+    ) -> None:
+        """Put a file in place whole or not at all; with ``durable`` it survives a power cut once this returns.
+
+        The content goes to a new file ``temporary`` (by default :func:`temporary_path`), or over the existing file
+        ``over``; that is synced and renamed, then the folder is synced. Without ``durable`` the folder is not
+        synced: after a power cut the old content may be there again, but never half of the new one.
+
+        Raises:
+            OSError: up to the rename ``target`` is unchanged, and the temporary file is removed.
+        """
+        source = over or temporary or temporary_path(target)
+        try:
+            self._write_file(source, pieces, mode, new=over is None)
+            self.rename(source, target)
+        except BaseException:
+            with suppress(OSError):
+                self.unlink(source)
+            raise
+        if durable:
+            self.sync_folder(target.parent)
+
+    def _write_file(self, path: Path, pieces: Sequence[Piece], mode: int, *, new: bool) -> None:
+        nbytes = sum(memoryview(piece).nbytes for piece in pieces)
+        fd = self.create(path, mode) if new else self.open_existing(path)
+        try:
+            if new:
+                self.reserve(fd, nbytes)
+            self.write(fd, pieces)
+            if not new:
+                self.truncate(fd, nbytes)
+            self.sync(fd)
+        finally:
+            self.close(fd)
+
+
+LOCAL: Final = FileSystem()
+"""The file system for callers that were given none."""
+
+
+def temporary_path(target: Path) -> Path:
+    """The name of a file while it is written."""
+    return target.with_name(target.name + TEMP_SUFFIX)
+
+
+def _skip_bytes(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
     """The pieces without their first ``count`` bytes."""
     for piece in pieces:
         view = memoryview(piece).cast("B")
@@ -191,10 +289,10 @@ def _after(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
 
 
 def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """The views, cut and gathered into as much as is written at once."""
+    """The views, split and grouped into what one system call writes."""
     most = 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX")
     batch, nbytes = list[memoryview](), 0
-    for part in (memoryview(part) for view in views for part in cut(view, STEP_BYTES)):
+    for part in (memoryview(part) for view in views for part in split_piece(view, STEP_BYTES)):
         if len(batch) == most or nbytes + part.nbytes > STEP_BYTES:
             yield batch
             batch, nbytes = [], 0
@@ -204,64 +302,14 @@ def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
         yield batch
 
 
-def _write_rest(fd: int, views: list[memoryview]) -> None:
-    # A write may be short (a signal, a nearly full disk): go on where it stopped, until it says why.
+def _write_all(fd: int, views: list[memoryview]) -> None:
+    # A write may be short (a signal, a nearly full disk): continue where it stopped, until it raises.
     while views:
         written = os.write(fd, views[0]) if sys.platform == "win32" else os.writev(fd, views)
         while views and written >= views[0].nbytes:
             written -= views.pop(0).nbytes
         if views and written:
             views[0] = views[0][written:]
-
-
-def write_whole(disk: FileSystem, target: Path, pieces: Sequence[Piece], *, over: Path | None = None) -> None:
-    """Put a file in place whole or not at all, so that it survives a power cut once this returns.
-
-    Written beside it under a temporary name, or over the file ``over`` of such a name, synced, renamed, the folder
-    synced. On an error before the rename ``target`` is what it was, and ``over`` is gone.
-
-    Raises:
-        OSError: what the disk said.
-    """
-    temporary = over or temporary_of(target)
-    write = _write_new if over is None else _write_over
-    try:
-        write(disk, temporary, pieces)
-        disk.rename(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            disk.unlink(temporary)
-        raise
-    disk.sync_folder(target.parent)
-
-
-def temporary_of(target: Path) -> Path:
-    """Where a file lies until it is whole."""
-    return target.with_name(target.name + TEMP_SUFFIX)
-
-
-def _write_new(disk: FileSystem, path: Path, pieces: Sequence[Piece]) -> None:
-    fd = disk.create(path)
-    try:
-        disk.reserve(fd, _nbytes(pieces))
-        disk.write(fd, pieces)
-        disk.sync(fd)
-    finally:
-        disk.close(fd)
-
-
-def _write_over(disk: FileSystem, path: Path, pieces: Sequence[Piece]) -> None:
-    fd = disk.reopen(path)
-    try:
-        disk.write(fd, pieces)
-        disk.cut(fd, _nbytes(pieces))
-        disk.sync(fd)
-    finally:
-        disk.close(fd)
-
-
-def _nbytes(pieces: Sequence[Piece]) -> int:
-    return sum(memoryview(piece).nbytes for piece in pieces)
 
 
 # Files that survive a crash: written aside, synced, then renamed into place.
@@ -273,8 +321,6 @@ def _nbytes(pieces: Sequence[Piece]) -> int:
 _PART = re.compile(r"[0-9a-f]{32}\.part")
 
 _REPLACE_PATIENCE_S = 5.0
-
-_WINDOWS = os.name == "nt"
 
 
 def fresh_part(parts: Path) -> Path:
@@ -359,35 +405,25 @@ def sync_folders(deepest: Path, top: Path) -> None:
             return
 
 
-# Small files that only the server's own user may read: keys and the signing secret.
+# Small files that only the server's own user may read: API keys, sessions, the signing secret.
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` at once and durably, readable by its owner alone (mode 0600).
+def write_private(path: Path, data: bytes, file_system: FileSystem = LOCAL) -> None:
+    """Replace ``path`` atomically and durably, readable by its owner alone (mode 0600).
 
-    On Windows the mode has no effect; there the user's own folders are closed to others already.
+    On Windows the mode has no effect; there a user's own folders are closed to others anyway.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    file_system.make_folder(path.parent)
+    file_system.write_atomic(path, [data], mode=0o600)
 
 
-def load_or_make_secret(path: Path, nbytes: int = 32) -> bytes:
-    """The secret kept at ``path``; a fresh random one where there is none."""
+def load_or_make_secret(path: Path, nbytes: int = 32, file_system: FileSystem = LOCAL) -> bytes:
+    """The secret stored at ``path``; a new random one where the file is missing or too short."""
     try:
-        kept = path.read_bytes()
+        stored = path.read_bytes()
     except FileNotFoundError:
-        kept = b""
-    if len(kept) < nbytes:
-        kept = secrets.token_bytes(nbytes)
-        write_private(path, kept)
-    return kept
+        stored = b""
+    if len(stored) < nbytes:
+        stored = secrets.token_bytes(nbytes)
+        write_private(path, stored, file_system)
+    return stored

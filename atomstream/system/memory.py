@@ -37,7 +37,7 @@ _doomed: deque[npt.NDArray[np.uint8]] = deque()
 _sweeping = _thread.allocate_lock()
 
 
-def fresh(nbytes: int) -> npt.NDArray[np.uint8]:
+def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
     """Memory whose pages come as they are written, and go back to the system with the last view of it.
 
     The C library keeps what is freed, and hands it out again with all its pages, needed or not, however large (up
@@ -59,9 +59,9 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
     Releases the GIL. Others may write to the buffer meanwhile.
     """
     start, end = _pages(buffer)
-    turns, at = CoopYield(), start
+    coop, at = CoopYield(), start
     while at < end:
-        turns.offer()
+        coop.yield_if_due()
         # Up to a huge page's end, which is cleared at one go.
         upto = min(end, (at // STEP_BYTES + 1) * STEP_BYTES)
         if not _advise(at, upto, _POPULATE_WRITE):
@@ -78,7 +78,7 @@ def discard(buffer: npt.NDArray[np.uint8]) -> bool:
     return _advise(*_pages(buffer), _DONTNEED)
 
 
-def let_go(buffer: npt.NDArray[np.uint8]) -> None:
+def free_async(buffer: npt.NDArray[np.uint8]) -> None:
     """Have the pages of ``buffer`` given back by a thread: 250 MB hold whoever drops the last name for 10 to 24 ms.
 
     Never waits, not even for that thread to begin, for a finalizer may call this anywhere.

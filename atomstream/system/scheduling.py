@@ -22,7 +22,7 @@ from atomstream.records import Piece
 STEP_BYTES: Final = 2 << 20
 """What a thread may copy or write at once: half a millisecond."""
 
-TURN_S: Final = 0.001
+YIELD_INTERVAL_S: Final = 0.001
 """Between two yields: where somebody computes on that core, a yield may take until the tick itself."""
 
 
@@ -41,9 +41,9 @@ class CoopYield:
     def __init__(self) -> None:
         self._since = time.perf_counter()
 
-    def offer(self) -> None:
+    def yield_if_due(self) -> None:
         """Before a step: yield, where the work has gone on for long enough; a short one never does."""
-        if time.perf_counter() - self._since >= TURN_S:
+        if time.perf_counter() - self._since >= YIELD_INTERVAL_S:
             yield_core()
             self._since = time.perf_counter()
 
@@ -55,7 +55,7 @@ WAIT_S: Final = 5.0
 LOOK_S: Final = 0.002
 
 
-def interpreter_ends() -> bool:
+def interpreter_is_exiting() -> bool:
     """Whether executors refuse work because the interpreter is on its way out.
 
     Between that moment and the exit hooks the loop of the blocking facade still runs: a look-up of a name or a
@@ -69,7 +69,7 @@ def interpreter_ends() -> bool:
     return False
 
 
-async def ended(threads: Iterable[threading.Thread], wait_s: float = WAIT_S) -> None:
+async def wait_for_threads(threads: Iterable[threading.Thread], wait_s: float = WAIT_S) -> None:
     """Wait until these have ended, at most ``wait_s`` seconds, without the thread that ``to_thread`` takes."""
     deadline = time.monotonic() + wait_s
     for thread in threads:
@@ -80,7 +80,7 @@ async def ended(threads: Iterable[threading.Thread], wait_s: float = WAIT_S) -> 
 # What the system is told of threads that compute for long.
 
 
-def compute_in_batches() -> None:
+def use_batch_policy() -> None:
     """Say that the calling thread computes: on waking up it need not interrupt whoever runs.
 
     With as many encoders as cores an application's loop was interrupted by each slice of a chunk, for 5 to 10 ms
@@ -113,12 +113,12 @@ class CoreAffinity:
                 self._usable = set(cores) if len(cores) == threads else set()
                 self._mine = {cores[number % len(cores)]}
 
-    def at_work(self) -> None:
+    def pin_if_busy(self) -> None:
         """Another turn of work: after more than ``patience`` of them without a rest, run on this core alone."""
         self._turns += 1
         self._change(self._turns > self._patience)
 
-    def at_rest(self) -> None:
+    def unpin(self) -> None:
         """There is nothing to do just now: run anywhere again."""
         self._turns = 0
         self._change(False)
@@ -130,7 +130,7 @@ class CoreAffinity:
                 os.sched_setaffinity(0, self._mine if keep else self._usable)
 
 
-def cut(piece: Piece, nbytes: int) -> Iterator[Piece]:
+def split_piece(piece: Piece, nbytes: int) -> Iterator[Piece]:
     """The piece itself, or views of its parts of at most ``nbytes``."""
     if len(piece) <= nbytes:
         yield piece

@@ -16,7 +16,7 @@ from atomstream.pipeline.buffer_pool import BufferPool, FreeList, PooledBuffer
 from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.system import memory as pages
 from atomstream.system import scheduling as yielding
-from atomstream.system.memory import discard, fresh, populate
+from atomstream.system.memory import allocate, discard, populate
 from atomstream.system.scheduling import STEP_BYTES
 
 MIB = 1 << 20
@@ -52,7 +52,7 @@ def test_populate_brings_pages_and_keeps_bytes() -> None:
 def test_fresh_memory_goes_back_to_the_system(nbytes: int) -> None:
     """What is dropped is the system's at once, and what comes next is untouched, whatever was freed before."""
     for _ in range(2):  # a C library that kept memory would begin to with the first one it is given back
-        held = [fresh(nbytes) for _ in range(BIG * 2 // nbytes)]
+        held = [allocate(nbytes) for _ in range(BIG * 2 // nbytes)]
         before = resident_bytes()
         for memory in held:
             memory[:] = 1
@@ -69,7 +69,7 @@ def test_memory_that_can_not_be_mapped_is_taken_elsewhere(monkeypatch: pytest.Mo
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", refuse)
-    memory = fresh(MIB)
+    memory = allocate(MIB)
     memory[:] = 3
     assert memory.nbytes == MIB
 
@@ -113,7 +113,7 @@ def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.Monkey
     monkeypatch.setattr(_thread, "start_new_thread", refuse)
     buffer = np.empty(BIG, dtype=np.uint8)
     end = weakref.ref(buffer)
-    pages.let_go(buffer)
+    pages.free_async(buffer)
     del buffer
     assert end() is None
 
@@ -123,7 +123,7 @@ def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> N
     """No more than a huge page at once, each whole, and the core is left in between."""
     steps: list[tuple[int, int]] = []
     yields: list[int] = []
-    monkeypatch.setattr(yielding, "TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "YIELD_INTERVAL_S", 0.0)
     monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(1))
     monkeypatch.setattr(pages, "_advise", lambda at, upto, _: not steps.append((at, upto)))
     buffer = np.empty(BIG, dtype=np.uint8)
@@ -138,16 +138,16 @@ def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> N
 FORKS = """
 import os, sys, threading
 import numpy as np
-from atomstream.pipeline import pages
+from atomstream.system import memory as pages
 
 begun, freed = threading.Event(), threading.Event()
 pages.discard = lambda buffer: begun.set() or threading.Event().wait()
-pages.let_go(np.empty(16 << 20, dtype=np.uint8))
+pages.free_async(np.empty(16 << 20, dtype=np.uint8))
 begun.wait(20)
 child = os.fork()
 if child == 0:
     pages.discard = lambda buffer: freed.set()
-    pages.let_go(np.empty(16 << 20, dtype=np.uint8))
+    pages.free_async(np.empty(16 << 20, dtype=np.uint8))
     os._exit(0 if freed.wait(20) else 1)
 os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -43,8 +43,8 @@ class LoggingDisk(FileSystem):
         self._inodes = 0
         self._at: dict[Path, int] = {}
 
-    def create(self, path: Path) -> int:
-        fd = super().create(path)
+    def create(self, path: Path, mode: int = 0o666) -> int:
+        fd = super().create(path, mode)
         self.log.append(("unlink", path, None))
         self._open_new(path)
         self._files[fd] = (self._at[path], 0)
@@ -55,19 +55,19 @@ class LoggingDisk(FileSystem):
         self._at[path] = self._inodes
         self.log.append(("create", path, self._inodes))
 
-    def open_at(self, path: Path, position: int) -> int:
-        fd = super().open_at(path, position)
+    def open_truncated(self, path: Path, position: int) -> int:
+        fd = super().open_truncated(path, position)
         self._files[fd] = (self._at[path], position)
         self.log.append(("cut", self._at[path], position))
         return fd
 
-    def reopen(self, path: Path) -> int:
-        fd = super().reopen(path)
+    def open_existing(self, path: Path) -> int:
+        fd = super().open_existing(path)
         self._files[fd] = (self._at[path], 0)
         return fd
 
-    def cut(self, fd: int, position: int) -> None:
-        super().cut(fd, position)
+    def truncate(self, fd: int, position: int) -> None:
+        super().truncate(fd, position)
         if fd in self._files:
             self._files[fd] = (self._files[fd][0], position)
             self.log.append(("cut", self._files[fd][0], position))

@@ -85,17 +85,19 @@ class FaultyDisk(FileSystem):
             (half or work)()
         raise OSError(self.code, f"injected at call {number} ({name})")
 
-    def create(self, path: Path) -> int:
-        return self._do("create", lambda: super(FaultyDisk, self).create(path), path.touch)
+    def create(self, path: Path, mode: int = 0o666) -> int:
+        return self._do("create", lambda: super(FaultyDisk, self).create(path, mode), path.touch)
 
-    def open_at(self, path: Path, position: int) -> int:
-        return self._do("open_at", lambda: super(FaultyDisk, self).open_at(path, position), lambda: None)
+    def open_truncated(self, path: Path, position: int) -> int:
+        return self._do(
+            "open_truncated", lambda: super(FaultyDisk, self).open_truncated(path, position), lambda: None
+        )
 
-    def reopen(self, path: Path) -> int:
-        return self._do("reopen", lambda: super(FaultyDisk, self).reopen(path), lambda: None)
+    def open_existing(self, path: Path) -> int:
+        return self._do("open_existing", lambda: super(FaultyDisk, self).open_existing(path), lambda: None)
 
-    def cut(self, fd: int, position: int) -> None:
-        self._do("cut", lambda: super(FaultyDisk, self).cut(fd, position))
+    def truncate(self, fd: int, position: int) -> None:
+        self._do("truncate", lambda: super(FaultyDisk, self).truncate(fd, position))
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
         whole = b"".join(map(bytes, pieces))

@@ -46,7 +46,7 @@ def test_short_work_never_yields(monkeypatch: pytest.MonkeyPatch) -> None:
     now, yields = [5.0], list[float]()
     monkeypatch.setattr(yielding.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(now[0]))
-    turns = CoopYield()
+    coop = CoopYield()
     for now[0] in (5.0, 5.0005, 5.0011, 5.0015, 5.0020, 5.0022):
-        turns.offer()
+        coop.yield_if_due()
     assert yields == [5.0011, 5.0022]

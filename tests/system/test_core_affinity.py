@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from atomstream.system.scheduling import CoreAffinity, compute_in_batches
+from atomstream.system.scheduling import CoreAffinity, use_batch_policy
 
 
 def policy() -> str:
@@ -49,13 +49,13 @@ def on_linux(name: str) -> str:
 def test_a_computing_thread_is_a_batch_thread() -> None:
     """That thread is scheduled as a batch, and the one that started it as before."""
     before = policy()
-    assert policies(compute_in_batches) == [on_linux("batch")]
+    assert policies(use_batch_policy) == [on_linux("batch")]
     assert policy() == before
 
 
 def test_a_chosen_policy_stays() -> None:
     """Who runs a process as idle, or in real time, keeps that."""
-    assert policies(be_idle, compute_in_batches) == 2 * [on_linux("idle")]
+    assert policies(be_idle, use_batch_policy) == 2 * [on_linux("idle")]
 
 
 def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set[int]]]:
@@ -66,10 +66,10 @@ def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set
         if sys.platform == "linux":
             core = CoreAffinity(number, threads, patience=2)
             for _ in range(3):
-                core.at_work()
+                core.pin_if_busy()
             kept = os.sched_getaffinity(0)
-            core.at_rest()
-            core.at_work()  # a chunk now and then
+            core.unpin()
+            core.pin_if_busy()  # a chunk now and then
             seen.append((kept, os.sched_getaffinity(0)))
 
     for number in range(threads):

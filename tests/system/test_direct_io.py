@@ -133,7 +133,7 @@ def test_a_long_write_leaves_the_core_in_between(
         return steps[-1]
 
     monkeypatch.setattr(os, "writev", writev)
-    monkeypatch.setattr(yielding, "TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "YIELD_INTERVAL_S", 0.0)
     monkeypatch.setattr(yielding, "yield_core", lambda: steps.append(0))
     os.lseek(fd, 0 if aligned else 1, os.SEEK_SET)
     FileSystem().write(fd, LARGE)

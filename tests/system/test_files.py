@@ -90,7 +90,7 @@ def test_a_large_file_is_reserved_in_steps(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", posix_fallocate)
-    monkeypatch.setattr(yielding, "TURN_S", 0.0)
+    monkeypatch.setattr(yielding, "YIELD_INTERVAL_S", 0.0)
     monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(len(asked)))
     disk, nbytes = FileSystem(), 3 * STEP_BYTES + 5
     fd = disk.create(tmp_path / "record")

@@ -6,13 +6,13 @@ import subprocess
 import sys
 import threading
 
-from atomstream.system.scheduling import ended, interpreter_ends
+from atomstream.system.scheduling import interpreter_is_exiting, wait_for_threads
 
 SCRIPT = """
 import atexit, sys
-from atomstream.pipeline.exits import interpreter_ends
-atexit.register(lambda: print("exit", interpreter_ends()))
-print("before", interpreter_ends())
+from atomstream.system.scheduling import interpreter_is_exiting
+atexit.register(lambda: print("exit", interpreter_is_exiting()))
+print("before", interpreter_is_exiting())
 """
 
 
@@ -20,16 +20,16 @@ def test_the_end_is_known() -> None:
     """Executors refuse work in exit hooks, and that is told from any other moment."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "False", "exit", "True"]
-    assert not interpreter_ends()
+    assert not interpreter_is_exiting()
 
 
 async def test_threads_are_waited_for_and_no_longer() -> None:
-    """ended() returns once the threads have, or when its time is up."""
+    """wait_for_threads() returns once the threads have, or when its time is up."""
     go_on = threading.Event()
     thread = threading.Thread(target=go_on.wait)
     thread.start()
-    await ended([thread], wait_s=0.01)
+    await wait_for_threads([thread], wait_s=0.01)
     assert thread.is_alive()
     go_on.set()
-    await ended([thread])
+    await wait_for_threads([thread])
     assert not thread.is_alive()
