@@ -1,4 +1,4 @@
-"""``GET /dashboard/streams/{id}/results.csv``: all results of a stream, one row a frame, the units in the second."""
+"""``GET /dashboard/streams/{id}/results.csv``: all results of a stream, one row per frame; row 2 holds the units."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
 
 
 async def results_csv(request: web.Request) -> web.StreamResponse:
-    """The query: ``step``, to have every n-th frame alone. Frames that never came have an empty time."""
+    """Query ``step``: export every n-th frame only. Frames that were never received have an empty time."""
     step = int(number(request.query, "step", 1, 1, 1_000_000))
     data_id, streams = request.match_info["data_id"], context_of(request).streams
     archive = await streams.archive(data_id)
     reply = web.StreamResponse(
         headers={
             "Content-Type": "text/csv; charset=utf-8",
-            # The name has the id alone: a stream's own name is a stranger's text, and file systems are touchy.
+            # The id only: the stream's name is free text, which may not be valid as a file name.
             "Content-Disposition": f'attachment; filename="atomstream-{data_id}.csv"',
             "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
@@ -47,7 +47,7 @@ async def results_csv(request: web.Request) -> web.StreamResponse:
 
 
 def csv_pieces(reader: ColumnReader, group: Path, n_frames: int, step: int) -> Iterator[str]:
-    """The text, piece by piece, so that a growth of hours fits in any memory."""
+    """The CSV text in pieces, so that memory does not grow with the stream's length."""
     names = result_names(group)
     units = [unit_of(group / name, name) for name in names]
     yield _lines([[*FIRST, *names], [*FIRST.values(), *units]])
@@ -59,18 +59,18 @@ def csv_pieces(reader: ColumnReader, group: Path, n_frames: int, step: int) -> I
 
 
 def result_names(group: Path) -> list[str]:
-    """The per-frame arrays of results there are, by name: the known ones in their order, then the regions'."""
-    found = {path.parent.name for path in group.glob("*/zarr.json")} - _LEAVE_OUT
-    of_frames = {name for name in found if column_dimension(group / name) == "time"}
-    known = [name for name in UNITS if name in of_frames]
-    return [*known, *sorted(of_frames - set(known))]
+    """Names of the per-frame result arrays: the standard ones in their order, then those of user regions."""
+    names = {path.parent.name for path in group.glob("*/zarr.json")} - _LEAVE_OUT
+    per_frame = {name for name in names if column_dimension(group / name) == "time"}
+    known = [name for name in UNITS if name in per_frame]
+    return [*known, *sorted(per_frame - set(known))]
 
 
 def unit_of(column: Path, name: str) -> str:
-    """The unit of a column: what its array says, else what the analysis says."""
+    """Unit of a column: from the array's attributes, or else from the table of standard units."""
     unit = column_attributes(column).get("units")
-    told = isinstance(unit, str) and _ATTRIBUTE_UNIT.fullmatch(unit)
-    return str(unit) if told else UNITS.get(name, "")
+    valid = isinstance(unit, str) and _ATTRIBUTE_UNIT.fullmatch(unit)
+    return str(unit) if valid else UNITS.get(name, "")
 
 
 def _rows(
@@ -82,7 +82,7 @@ def _rows(
 
 
 def _cell(value: float) -> str:
-    return "" if value != value else f"{value:.9g}"  # NaN alone differs from itself
+    return "" if value != value else f"{value:.9g}"  # only NaN differs from itself
 
 
 def _lines(rows: Any) -> str:

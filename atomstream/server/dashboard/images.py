@@ -1,4 +1,4 @@
-"""Pictures to browsers: a WebSocket on which each picture is asked for, and single ones of any moment."""
+"""Images for browsers: a WebSocket that sends one image per request, and single images of any time."""
 
 from __future__ import annotations
 
@@ -26,24 +26,23 @@ from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
 from atomstream.server.http.responses import HttpError
 
-# One frame as a picture for a screen: 8 bit, at most 640 px wide, read from where it is stored.
+# A frame as an image for a screen: 8 bit, at most 640 px wide, read from the archive.
 #
-# Pictures are not tapped from ingest: a stored frame is decoded once more (1-2 ms, out of the page cache) only
-# while somebody looks, at most ten times a second; so ingest never knows whether it is watched.
+# Images are read from the archive, not from the upload: a stored frame is decoded again (1-2 ms from the page
+# cache), at most ten times a second and only while a browser asks. The upload path does no work for viewers.
 
 MAX_WIDTH = 640
-
 MAX_HEIGHT = 1280
 
 HEADER = struct.Struct("<d6I")
-"""time (s, NaN where unknown), frame, width, height, the frame's own width and height, full scale."""
+"""Time (s, NaN if unknown), frame number, width, height, the original width and height, full scale."""
 
 _BITS = (8, 10, 12, 14, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A frame made small: ``pixels`` (h, w) uint8, of which 255 stands for the camera's full scale ``level``."""
+    """A reduced frame: ``pixels`` (h, w) uint8, where 255 is the camera's full scale ``level``."""
 
     frame: int
     time_s: float
@@ -59,7 +58,7 @@ class Picture:
 
 
 def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0) -> Picture:
-    """The picture of ``raw`` (H, W) uint8 or uint16; ``level`` is the full scale found so far (0: none)."""
+    """Reduce ``raw`` (H, W), uint8 or uint16. ``level``: the full scale found in earlier frames (0: none)."""
     step = max(-(-raw.shape[1] // MAX_WIDTH), -(-raw.shape[0] // MAX_HEIGHT))
     level = max(level, full_scale(raw))
     small = binned(raw, step)
@@ -70,7 +69,7 @@ def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0) -> Pict
 
 
 def binned(raw: Frames, step: int) -> Frames:
-    """Means of ``step`` x ``step`` pixels (or of the whole frame); rows and columns left over are dropped."""
+    """Mean of each ``step`` x ``step`` block of pixels; incomplete blocks at the edges are dropped."""
     if step == 1:
         return raw
     down, across = min(step, raw.shape[0]), min(step, raw.shape[1])
@@ -84,49 +83,49 @@ def binned(raw: Frames, step: int) -> Frames:
 
 
 def full_scale(raw: Frames) -> int:
-    """The full scale of a camera that shows such values: 255, or for uint16 the next of 8 to 16 bits."""
+    """Full scale of the camera, estimated from one frame: 255, or for uint16 the next of 8 to 16 bits."""
     if raw.dtype == np.uint8:
         return 255
     top = int(raw.max(initial=0))
     return next((1 << bits) - 1 for bits in _BITS if top < 1 << bits)
 
 
-# Which frame to show next: the newest, but a chunk of two seconds is played, not jumped over.
+# Which frame to show next: frames arrive in chunks of seconds, but are shown at an even pace.
 
 PICTURE_S = 0.1
-"""Ten pictures a second are a film to the eye; more would only cost."""
+"""Shortest time between two images in s."""
 
 
 @dataclass(slots=True)
 class PlaybackClock:
-    """Goes along a stream at its own pace, behind its growing end by as much as one chunk.
+    """Plays a growing stream at its frame rate, up to one chunk behind the newest frame.
 
-    Where the end is further ahead (a backlog that came in at once), it jumps after it.
+    If the newest frame is further ahead (a backlog arrived at once), playback jumps forward.
     """
 
     fps: float
     chunk_size: int
-    place: float = -1.0
-    asked_at: float = 0.0
+    position: float = -1.0
+    asked_at_s: float = 0.0
 
     def next(self, now_s: float, n_frames: int) -> int:
-        """The frame to show at ``now_s`` (monotonic) of ``n_frames`` stored ones; -1 where there is none."""
+        """Index of the frame to show at ``now_s`` (monotonic clock), out of ``n_frames`` stored; -1 if none."""
         newest = n_frames - 1.0
-        if self.place < 0 or newest < 0:
-            self.place = newest
+        if self.position < 0 or newest < 0:
+            self.position = newest
         else:
-            self.place = min(newest, self.place + self.fps * (now_s - self.asked_at))
-        if newest - self.place > max(1.5 * self.chunk_size, 0.5 * self.fps):
-            self.place = max(0.0, newest - self.chunk_size)
-        self.asked_at = now_s
-        return int(self.place)
+            self.position = min(newest, self.position + self.fps * (now_s - self.asked_at_s))
+        if newest - self.position > max(1.5 * self.chunk_size, 0.5 * self.fps):
+            self.position = max(0.0, newest - self.chunk_size)
+        self.asked_at_s = now_s
+        return int(self.position)
 
 
 def frame_at_azimuth(upto: int, angle_deg: float, angles_deg: F64, frames_per_turn: float) -> int:
-    """The last frame, not after ``upto``, that shows the azimuth ``angle_deg``: the picture stands still.
+    """The last frame at or before ``upto`` with the azimuth ``angle_deg``, so that a turning sample appears still.
 
-    ``angles_deg`` (n,) are the measured azimuths of the n frames up to and with ``upto``; where they do not
-    cover a turn, the azimuth is nominal: frame 0 is at 0 degrees, and a turn takes ``frames_per_turn``.
+    ``angles_deg`` (n,): measured azimuths of the n frames that end with ``upto``. If they cover less than one
+    turn, the nominal azimuth is used: frame 0 is at 0 degrees and one turn takes ``frames_per_turn`` frames.
     """
     recent = angles_deg[-math.ceil(frames_per_turn) :] if frames_per_turn >= 1 else angles_deg[-1:]
     if len(recent) >= frames_per_turn and np.isfinite(recent).all():
@@ -137,11 +136,11 @@ def frame_at_azimuth(upto: int, angle_deg: float, angles_deg: F64, frames_per_tu
     return max(0, min(upto, round((turns + phase) * frames_per_turn)))
 
 
-# The WebSockets of the dashboard: small messages in, and all of them closed when the server stops.
+# The dashboard's WebSockets: small incoming messages; all are closed when the server stops.
 
 
 class OpenSockets:
-    """Those that are open now."""
+    """The WebSockets that are open."""
 
     def __init__(self) -> None:
         self.all: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
@@ -150,14 +149,14 @@ class OpenSockets:
 SOCKETS = web.AppKey("dashboard_sockets", OpenSockets)
 
 MAX_MESSAGE = 4096
-
+"""Bytes of an incoming message."""
 HEARTBEAT_S = 20.0
 
 
 @asynccontextmanager
 async def open_socket(request: web.Request) -> AsyncIterator[web.WebSocketResponse]:
-    """A WebSocket for as long as the block lasts."""
-    # Not compressed: pixels hardly shrink, and it would cost the ingest's cores.
+    """Context manager: a WebSocket that is closed at the end of the block."""
+    # Not compressed: noisy pixels hardly shrink, and compression would use cores that uploads need.
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE, compress=False)
     await socket.prepare(request)
     request.app[SOCKETS].all.add(socket)
@@ -168,25 +167,25 @@ async def open_socket(request: web.Request) -> AsyncIterator[web.WebSocketRespon
 
 
 async def close_sockets(app: web.Application) -> None:
-    """Say good-bye to all browsers: the server stops, and they may come back."""
+    """Close all WebSockets with GOING_AWAY; the pages reconnect after a restart."""
     for socket in tuple(app[SOCKETS].all):
-        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stops")
+        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
 
 
 log = logging.getLogger("atomstream.server")
 
 IDLE_S = 0.25
-"""How often a stream at rest is looked at for new frames."""
+"""Time between two checks for new frames in s."""
 
 
 class ImageRequest(msgspec.Struct, frozen=True):
-    """What a browser asks: the next picture, of the azimuth ``angle_deg`` where one is given."""
+    """A browser's message: send the next image, at the azimuth ``angle_deg`` (degrees) if given."""
 
     angle_deg: Annotated[float, msgspec.Meta(ge=-360.0, le=360.0)] | None = None
 
 
 class PictureSource:
-    """Pictures of one stream for one browser. Its methods block."""
+    """Images of one stream for one browser. The methods block; call them in a thread."""
 
     def __init__(self, archive: StreamArchive, about: Any, app: web.Application) -> None:
         self._archive = archive
@@ -195,22 +194,22 @@ class PictureSource:
         self._columns = archive.folder / "frames.zarr"
         self._reader = app[READER]
         self._level = 0
-        self._player: PlaybackClock | None = None
+        self._playback: PlaybackClock | None = None
 
     def next(self, shown: int, angle_deg: float | None) -> Picture | None:
-        """The picture to show now; None where that is the frame ``shown``, or there is none."""
+        """The image to show now; None if it is the frame ``shown`` or if there is no frame."""
         geometry_chunk = self._chunk_size()
         if geometry_chunk is None:
             return None
-        if self._player is None:
-            self._player = PlaybackClock(self._fps, geometry_chunk)
-        frame = self._player.next(time.monotonic(), self._archive.n_frames())
+        if self._playback is None:
+            self._playback = PlaybackClock(self._fps, geometry_chunk)
+        frame = self._playback.next(time.monotonic(), self._archive.n_frames())
         if angle_deg is not None and self._rpm > 0 and frame > 0:
             frame = self._aligned(frame, angle_deg)
         return None if frame in (shown, -1) else self.picture(frame)
 
     def picture(self, frame: int) -> Picture | None:
-        """The picture of that frame; None where it is not stored."""
+        """The image of a frame; None if the frame is not stored."""
         frames = self._archive.frames(frame, frame + 1)
         if not frames.size:
             return None
@@ -220,7 +219,7 @@ class PictureSource:
         return made
 
     def frame_at(self, time_s: float) -> int:
-        """The stored frame next to that time."""
+        """Index of the stored frame that is nearest to ``time_s``."""
         last = self._archive.n_frames() - 1
         guess = min(max(0, round(time_s * self._fps)), last) if last >= 0 else 0
         reach = max(64, last // 50)
@@ -240,13 +239,13 @@ class PictureSource:
 
 
 async def source_of(request: web.Request) -> PictureSource:
-    """The pictures of the stream that the path names; raises RefusedError 404."""
+    """The image source of the stream in the request's path; raises HttpError 404."""
     streams, data_id = context_of(request).streams, request.match_info["data_id"]
     return PictureSource(await streams.archive(data_id), await streams.about(data_id), request.app)
 
 
 async def single_picture(request: web.Request) -> web.Response:
-    """``GET /dashboard/streams/{id}/picture?time=S``: the frame next to that moment, as :class:`Picture` bytes."""
+    """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes."""
     at = number(request.query, "time", math.inf, 0.0, math.inf)
     source = await source_of(request)
     picture = await asyncio.to_thread(lambda: source.picture(source.frame_at(min(at, 1e12))))
@@ -262,26 +261,26 @@ async def single_picture(request: web.Request) -> web.Response:
 async def live_pictures(request: web.Request) -> web.StreamResponse:
     """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each :class:`ImageRequest` gets one picture.
 
-    A browser asks for the next one when it has drawn the last: a slow one gets fewer, and none piles up. Another
-    question takes the place of one that is not answered yet.
+    A browser asks for the next image after it has drawn the last one, so a slow browser gets fewer images and
+    none are queued. A new request replaces one that was not answered yet.
     """
     source = await source_of(request)
     async with open_socket(request) as socket:
-        watcher, answer = ImageSubscriber(socket, source), None
+        subscriber, reply = ImageSubscriber(socket, source), None
         try:
             async for message in socket:
-                await _leave(answer)
-                question = _question(message)
-                if question is None:
-                    await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"not understood")
+                await _cancel(reply)
+                wanted = _parse(message)
+                if wanted is None:
+                    await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"not a valid request")
                     break
-                answer = asyncio.create_task(watcher.answer(question.angle_deg), name="dashboard picture")
+                reply = asyncio.create_task(subscriber.send_next(wanted.angle_deg), name="dashboard picture")
         finally:
-            await _leave(answer)
+            await _cancel(reply)
     return socket
 
 
-def _question(message: WSMessage) -> ImageRequest | None:
+def _parse(message: WSMessage) -> ImageRequest | None:
     if message.type is not WSMsgType.TEXT:
         return None
     try:
@@ -290,14 +289,14 @@ def _question(message: WSMessage) -> ImageRequest | None:
         return None
 
 
-async def _leave(answer: asyncio.Task[None] | None) -> None:
-    if answer is not None:
-        answer.cancel()
-        await asyncio.wait([answer])
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class ImageSubscriber:
-    """One browser that watches one stream."""
+    """One browser that shows one stream."""
 
     def __init__(self, socket: web.WebSocketResponse, source: PictureSource) -> None:
         self._socket = socket
@@ -305,14 +304,14 @@ class ImageSubscriber:
         self._shown = -1
         self._sent_at = -math.inf
 
-    async def answer(self, angle_deg: float | None) -> None:
-        """Send the next picture as soon as there is another one, and not before its time."""
+    async def send_next(self, angle_deg: float | None) -> None:
+        """Send the next image as soon as there is a new one, at most one per ``PICTURE_S``."""
         await asyncio.sleep(max(0.0, self._sent_at + PICTURE_S - time.monotonic()))
-        # Asked again and again, for what is shown next moves with the time, not with what arrives alone.
+        # Polling: the next frame depends on the time, not only on new chunks.
         while (picture := await self._next(angle_deg)) is None:  # noqa: ASYNC110
             await asyncio.sleep(IDLE_S)
         self._shown, self._sent_at = picture.frame, time.monotonic()
-        # A browser that left meanwhile is no error; its socket's end is seen where its messages are read.
+        # A browser that disconnected is no error; the loop that reads its messages ends.
         with suppress(ConnectionError):
             await self._socket.send_bytes(picture.to_bytes())
 
@@ -320,6 +319,6 @@ class ImageSubscriber:
         try:
             return await asyncio.to_thread(self._source.next, self._shown, angle_deg)
         except (ShardError, OSError) as error:
-            # The picture stays as it is; verify and the log of the ingest tell more.
-            log.warning("no picture of a stream: %s", error)
+            # The page keeps its last image.
+            log.warning("an image of a stream could not be read: %s", error)
             return None

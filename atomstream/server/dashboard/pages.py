@@ -1,7 +1,7 @@
-"""The pages and what they are made of: plain files of the package, told to a browser with strict rules.
+"""Static pages of the dashboard, sent with a strict Content-Security-Policy.
 
-Pages hold no data, so they need no key; what they show they ask for. They run no script and apply no style
-but those of this server, load nothing from elsewhere and stand in nobody's frame.
+Pages contain no data and need no key; their scripts request the data. They use only scripts, styles and fonts of
+this server and cannot be embedded in a frame.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ POLICY = "; ".join(
         "base-uri 'none'",
         "form-action 'self'",
         "frame-ancestors 'none'",
-        # Text of strangers becomes text alone: the browser itself refuses to make elements out of a string.
+        # Trusted types: the browser refuses to create elements from strings, so names stay text.
         "require-trusted-types-for 'script'",
         "trusted-types 'none'",
     )
@@ -49,14 +49,14 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    # Asked again each time (304 where nothing changed), so that an update of the server reaches open browsers.
+    # Revalidated each time (304 if unchanged), so that browsers get the new pages after an update.
     "Cache-Control": "no-cache",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file: its bytes, MIME type and a tag that changes with it."""
+    """One file: content, MIME type and a tag that changes with the content."""
 
     body: bytes
     content_type: str
@@ -65,7 +65,7 @@ class StaticFile:
 
 @cache
 def static_files() -> dict[str, StaticFile]:
-    """All files by their paths below ``static``; what is not in here is not served."""
+    """All files that are served, by their path below ``static``."""
     paths = [path for path in STATIC.rglob("*") if path.suffix in TYPES]
     return {path.relative_to(STATIC).as_posix(): _load(path) for path in paths}
 
@@ -76,23 +76,23 @@ def _load(path: Path) -> StaticFile:
 
 
 async def list_page(request: web.Request) -> web.Response:
-    """``GET /``: the streams."""
+    """``GET /``: the list of streams."""
     return _reply(request, "streams.html")
 
 
 async def login_page(request: web.Request) -> web.Response:
-    """``GET /login``."""
+    """``GET /login``: the login form."""
     return _reply(request, "login.html")
 
 
 async def stream_page(request: web.Request) -> web.Response:
-    """``GET /streams/{data_id}``: one stream; the same page for each."""
+    """``GET /streams/{data_id}``: the page of one stream; its script reads the id from the address."""
     checked_id(request.match_info["data_id"])
     return _reply(request, "stream.html")
 
 
 async def static_file(request: web.Request) -> web.Response:
-    """``GET /dashboard/static/{path}``."""
+    """``GET /dashboard/static/{path}``: a script, style, font or icon."""
     path = request.match_info["path"]
     if path not in static_files() or path.endswith(".html"):
         raise HttpError(404, "There is no such file.")

@@ -1,4 +1,4 @@
-"""``GET /dashboard/streams/{id}/series``: a stretch of some results, in as many points as a chart has pixels."""
+"""``GET /dashboard/streams/{id}/series``: results over a time range, reduced to the width of a chart."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 async def series(request: web.Request) -> web.Response:
-    """The query: ``name`` (repeated), ``points``, and ``from``/``to`` or ``last`` in s of the stream's time.
+    """Query: ``name`` (repeated), ``points``, and ``from``/``to`` or ``last`` (stream time in s).
 
-    The reply has, for at most ``points`` buckets of ``bucket`` frames each, ``t`` (s) and for each name ``mean``,
-    ``low``, ``high``; null where nothing was measured.
+    The reply has at most ``points`` buckets of ``bucket`` frames: ``t`` (s) and for each name ``mean``, ``low``,
+    ``high``; null where nothing was measured.
     """
-    query, house = request.query, context_of(request)
+    query, context = request.query, context_of(request)
     names = checked_names(query.getall("name", ()))
     points = int(number(query, "points", 1000, 2, MAX_POINTS))
-    archive = await house.streams.archive(request.match_info["data_id"])
+    archive = await context.streams.archive(request.match_info["data_id"])
     group, n_frames = archive.folder / "frames.zarr", archive.n_frames()
     span = _span(query)
     reply = await asyncio.to_thread(_collect, request.app[READER], group, n_frames, names, span, points)
@@ -42,7 +42,7 @@ async def series(request: web.Request) -> web.Response:
 
 
 def _span(query: MultiMapping[str]) -> tuple[float, float, float | None]:
-    """First and last second asked for, and the number of last seconds in their place."""
+    """The requested first and last second, and the number of last seconds if that was given instead."""
     last = number(query, "last", 60.0, 1e-3, 1e9) if "last" in query else None
     return (number(query, "from", -math.inf, -1e12, 1e12), number(query, "to", math.inf, -1e12, 1e12), last)
 
@@ -62,13 +62,13 @@ def _collect(
     start, stop = frame_range(ends, n_frames, first_s, end_s)
     size, start = fitting(start, stop, points)
     times = reader.buckets(group / "time", start, stop, size).mean
-    known = in_order(times)
-    found = {}
+    order = in_order(times)
+    columns: dict[str, Any] = {}
     for name in names:
         sums = reader.buckets(group / name, start, stop, size)
-        found[name] = {"unit": UNITS.get(name, ""), "mean": brief(sums.mean[known])}
+        columns[name] = {"unit": UNITS.get(name, ""), "mean": brief(sums.mean[order])}
         if size > 1:
-            found[name] |= {"low": brief(sums.low[known]), "high": brief(sums.high[known])}
+            columns[name] |= {"low": brief(sums.low[order]), "high": brief(sums.high[order])}
     return {
         "from_frame": start,
         "to_frame": stop,
@@ -76,35 +76,34 @@ def _collect(
         "bucket": size,
         "begin_s": float(np.nanmin(clock.low)) if len(ends) and math.isfinite(ends[-1]) else None,
         "end_s": float(ends[-1]) if len(ends) and math.isfinite(ends[-1]) else None,
-        "t": brief(times[known], 9),
-        "series": found,
+        "t": brief(times[order], 9),
+        "series": columns,
     }
 
 
 def in_order(times: F64) -> npt.NDArray[np.intp]:
-    """The places of ``times`` that have one, by rising time.
+    """Indices of the finite ``times``, sorted by time.
 
-    A bucket of frames that never came has no time, so no place on the axis; and stamps of a host that was busy,
-    or whose clock was set, may step back.
+    Buckets of frames that were never received have no time. Times may step back when the host's clock was set.
     """
-    places = np.flatnonzero(~np.isnan(times))
-    return places[np.argsort(times[places], kind="stable")]
+    indices = np.flatnonzero(~np.isnan(times))
+    return indices[np.argsort(times[indices], kind="stable")]
 
 
 def latest_so_far(highest: F64) -> F64:
-    """For each bucket of the clock the latest time up to its end: rising, holes or not."""
+    """Running maximum of the times; gaps (NaN) keep the last value."""
     return np.asarray(np.maximum.accumulate(np.where(np.isnan(highest), -np.inf, highest)), dtype=np.float64)
 
 
 def frame_range(ends: F64, n_frames: int, first_s: float, end_s: float) -> tuple[int, int]:
-    """Frames that cover ``first_s`` .. ``end_s``, in whole buckets of ``FINE``, one more at either end."""
+    """Frame range that covers ``first_s`` to ``end_s``, in whole buckets of ``FINE`` plus one at either end."""
     first = max(0, int(np.searchsorted(ends, first_s, side="left")) - 1)
     last = int(np.searchsorted(ends, end_s, side="right")) + 2
     return first * FINE, min(n_frames, last * FINE)
 
 
 def checked_names(names: Any) -> list[str]:
-    """``names``, where each can name a column; raises RefusedError 400."""
+    """``names`` without repeats, if each is a valid column name; raises HttpError 400."""
     wanted = list(dict.fromkeys(names))
     if len(wanted) > MAX_NAMES or not all(_NAME.fullmatch(name) for name in wanted):
         raise HttpError(400, f"name takes at most {MAX_NAMES} names of results, such as specular_intensity.")
@@ -112,7 +111,7 @@ def checked_names(names: Any) -> list[str]:
 
 
 def number(query: MultiMapping[str], name: str, default: float, low: float, high: float) -> float:
-    """A number of the query, between ``low`` and ``high``; raises RefusedError 400."""
+    """A number of the query between ``low`` and ``high``; raises HttpError 400."""
     text = query.get(name, "")
     if not text:
         return default
@@ -121,12 +120,12 @@ def number(query: MultiMapping[str], name: str, default: float, low: float, high
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:32]!r} is none.")
+        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; got {text[:32]!r}.")
     return value
 
 
 def brief(values: F64, digits: int = DIGITS) -> list[float]:
-    """``values`` rounded to ``digits`` of the largest one, for their text is what takes the time; NaN stays."""
+    """``values`` rounded to ``digits`` significant digits of the largest one, to keep the JSON small; NaN stays."""
     largest = float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))
     if largest == 0.0:
         return list(values.tolist())

@@ -1,4 +1,7 @@
-"""Who is logged in: sessions of browsers, opened by an API key, kept hashed, alive across a restart."""
+"""Browser sessions: login by API key, the session cookie, and protection against cross-site requests.
+
+A session survives a restart of the server. Tokens and keys are stored as hashes only.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,13 @@ from atomstream.system.files import write_private
 SESSIONS_FILE = "sessions.json"
 
 LIFETIME_S = 14 * 24 * 3600.0
-"""A display beside the machine stays logged in over a campaign; a forgotten browser not for ever."""
+"""Seconds until a session expires: long enough for a display that stays on during a growth campaign."""
 
 MAX_SESSIONS = 500
 
 
 class Session(msgspec.Struct, frozen=True):
-    """What is kept of one: hashes (hex SHA-256) of its token and of the key that opened it; UTC in s."""
+    """One stored session: SHA-256 (hex) of its token and of the API key that opened it; expiry in Unix s."""
 
     token: str
     key: str
@@ -37,9 +40,10 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class SessionStore:
-    """The sessions of one server, in memory and in ``path``, readable by the server's user alone.
+    """Sessions of one server, in memory and in the file ``path``, which only the server's user can read.
 
-    ``key_is_known`` tells whether the key of that hash still opens this server: its sessions end with it.
+    ``key_is_known(hash)`` returns whether the API key with that hash is still valid. A session ends when its
+    key is removed. The methods that write to the disk block; call them in a thread.
     """
 
     def __init__(
@@ -49,65 +53,65 @@ class SessionStore:
         self._key_is_known = key_is_known
         self._clock = clock
         self._sessions = {one.token: one for one in _read(path)}
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
 
-    def open(self, key_mark: bytes) -> str:
-        """Begin a session for the key of that hash; returns its token, which is not kept. Writes to the disk."""
+    def open(self, key_hash: bytes) -> str:
+        """Create a session for the key with that hash; return its token. Only the hash is stored. Blocks."""
         token = secrets.token_urlsafe(32)
-        session = Session(_mark(token), key_mark.hex(), self._clock() + LIFETIME_S)
-        with self._changing:
+        session = Session(_hash(token), key_hash.hex(), self._clock() + LIFETIME_S)
+        with self._lock:
             alive = sorted(filter(self._alive, self._sessions.values()), key=lambda one: one.expires)
-            self._keep([*alive[-MAX_SESSIONS + 1 :], session])
+            self._store([*alive[-MAX_SESSIONS + 1 :], session])
         return token
 
     def knows(self, token: str) -> bool:
-        """Whether ``token`` is of a session that goes on.
+        """True if ``token`` belongs to a session that has not expired.
 
-        Looked up by its hash, so that the time it takes says nothing of any token.
+        The look-up uses the hash, so its duration reveals nothing about any token.
         """
-        session = self._sessions.get(_mark(token))
+        session = self._sessions.get(_hash(token))
         return session is not None and self._alive(session)
 
     def close(self, token: str) -> None:
-        """End a session; harmless where there is none. Writes to the disk."""
-        with self._changing:
-            self._keep([one for one in self._sessions.values() if one.token != _mark(token)])
+        """Delete a session; does nothing if there is none. Blocks."""
+        with self._lock:
+            self._store([one for one in self._sessions.values() if one.token != _hash(token)])
 
     def _alive(self, session: Session) -> bool:
         return self._clock() < session.expires and self._key_is_known(bytes.fromhex(session.key))
 
-    def _keep(self, sessions: list[Session]) -> None:
+    def _store(self, sessions: list[Session]) -> None:
         self._sessions = {one.token: one for one in sessions}
         write_private(self._path, msgspec.json.encode(sessions))
 
 
-def _mark(token: str) -> str:
+def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _read(path: Path) -> list[Session]:
-    # A damaged file only means that browsers log in again.
+    # If the file is damaged, browsers have to log in again; nothing else is lost.
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Session])
     except (FileNotFoundError, msgspec.MsgspecError):
         return []
 
 
-# The door for browsers: a session's cookie in place of the API key, and no request that another site made.
+# The session cookie in place of an API key, and protection against cross-site requests (CSRF).
 
 SESSIONS = web.AppKey("dashboard_sessions", SessionStore)
 
 KEYS = web.AppKey("dashboard_keys", KeyRing)
 
 BROWSABLE: web.AppKey[frozenset[Any]] = web.AppKey("dashboard_browsable", frozenset)
-"""Handlers that take a cookie for a key: the dashboard's own, and what its pages ask of the live results."""
+"""Handlers that accept a session cookie instead of an API key."""
 
 
 def has_session(request: web.Request) -> bool:
-    """Whether a logged-in browser asks for what a browser may have.
+    """True if the request comes from a logged-in browser and its handler accepts sessions.
 
     Raises:
-        RefusedError: 403, there is a session, but what asks may be another site's page.
+        HttpError: 403 if the session is valid but the request may come from a page of another site.
     """
     browsable = request.match_info.handler in request.app[BROWSABLE]
     if not browsable or not request.app[SESSIONS].knows(session_token(request)):
@@ -117,34 +121,34 @@ def has_session(request: web.Request) -> bool:
 
 
 def session_token(request: web.Request) -> str:
-    """What the browser says its session is; empty where it says nothing."""
+    """The session token of the request's cookie, or an empty string."""
     return request.cookies.get(cookie_name(request), "")
 
 
 def cookie_name(request: web.Request) -> str:
-    """The cookie's name. Browsers keep cookies by host alone, so two servers on one machine differ in it."""
+    """The cookie's name. It contains the port, because browsers share cookies between ports of one host."""
     return f"atomstream_session_{request.url.port or 0}"
 
 
 def check_own_page(request: web.Request) -> None:
-    """Refuse what changes something unless a page of ours asked for it.
+    """Refuse requests that change something unless a page of this server sent them.
 
-    The cookie is SameSite=Strict, and a wrong Origin never gets here; but browsers send an Origin with every
-    POST and WebSocket, so one without it was not made by a page of ours. (Other ports of this host are the
-    same site to a browser, yet another origin.)
+    The cookie is SameSite=Strict, and requests with a foreign Origin were refused earlier. Browsers send an
+    Origin with every POST and WebSocket, so a request without one does not come from our pages. Another port of
+    this host is the same site for a browser, but another origin; therefore SameSite alone is not enough.
 
     Raises:
-        RefusedError: 403.
+        HttpError: 403.
     """
     changes = request.method not in ("GET", "HEAD") or "Upgrade" in request.headers
     if changes and "Origin" not in request.headers:
-        raise HttpError(403, "Only pages of this server may ask for that (no Origin).")
+        raise HttpError(403, "This request needs an Origin header of this server's own pages; it has none.")
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise HttpError(403, "Requests from pages of other sites are not taken (Sec-Fetch-Site).")
+        raise HttpError(403, "Requests from pages of other sites are refused (Sec-Fetch-Site).")
 
 
 def set_cookie(request: web.Request, response: web.Response, token: str) -> None:
-    """Give the browser its session; no script can read it, no other site's page can send it."""
+    """Set the session cookie: HttpOnly (no script can read it) and SameSite=Strict."""
     response.set_cookie(
         cookie_name(request),
         token,
@@ -157,16 +161,16 @@ def set_cookie(request: web.Request, response: web.Response, token: str) -> None
 
 
 def drop_cookie(request: web.Request, response: web.Response) -> None:
-    """Take it back."""
+    """Delete the session cookie in the browser."""
     response.del_cookie(cookie_name(request), path="/", httponly=True, samesite="Strict")
 
 
 def _behind_tls(request: web.Request) -> bool:
-    # The Origin is the browser's word for the page's scheme, where a proxy ended TLS before us.
+    # Behind a proxy that terminates TLS, the Origin header still shows the page's scheme.
     return request.headers.get("Origin", "").startswith("https:")
 
 
-# Logging in by key, out again, and whether one is.
+# Login and logout.
 
 MAX_WRONG = 10
 
@@ -174,23 +178,23 @@ WRONG_WITHIN_S = 60.0
 
 
 class Login(msgspec.Struct, frozen=True):
-    """The body that logs in."""
+    """Request body of a login."""
 
     key: Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class LoginLimiter:
-    """Counts wrong keys: our own can't be guessed, but a key that a person chose could be.
+    """Rate limit for wrong keys: at most ``MAX_WRONG`` in ``WRONG_WITHIN_S`` seconds.
 
-    ``MAX_WRONG`` within ``WRONG_WITHIN_S`` close the door to further ones for the rest of that time. All
-    callers together, for behind a proxy they have one address.
+    Keys made by the server cannot be guessed, but a key that a person chose could be. The limit counts all
+    callers together, because behind a proxy they share one address.
     """
 
     def __init__(self) -> None:
         self._wrong: deque[float] = deque(maxlen=MAX_WRONG)
 
     def check(self) -> None:
-        """Raise RefusedError 429 after too many."""
+        """Raise HttpError 429 if the limit is reached."""
         if len(self._wrong) == MAX_WRONG and time.monotonic() - self._wrong[0] < WRONG_WITHIN_S:
             wait_s = round(WRONG_WITHIN_S - (time.monotonic() - self._wrong[0])) + 1
             raise HttpError(
@@ -200,20 +204,20 @@ class LoginLimiter:
             )
 
     def note_wrong(self) -> None:
-        """One more."""
+        """Count a wrong key."""
         self._wrong.append(time.monotonic())
 
 
-ATTEMPTS = web.AppKey("dashboard_attempts", LoginLimiter)
+LOGIN_LIMITER = web.AppKey("dashboard_login_limiter", LoginLimiter)
 
 
 async def log_in(request: web.Request) -> web.Response:
-    """``POST /session {"key"}``: 204 with the session's cookie; 401 for a wrong key, 429 after many of them."""
+    """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many."""
     check_own_page(request)
-    request.app[ATTEMPTS].check()
+    request.app[LOGIN_LIMITER].check()
     key = (await read_json(request, Login)).key.strip()
     if not request.app[KEYS].opens(key):
-        request.app[ATTEMPTS].note_wrong()
+        request.app[LOGIN_LIMITER].note_wrong()
         raise HttpError(401, "This key does not open this server.")
     token = await asyncio.to_thread(request.app[SESSIONS].open, fingerprint(key))
     reply = web.Response(status=204)
@@ -222,7 +226,7 @@ async def log_in(request: web.Request) -> web.Response:
 
 
 async def log_out(request: web.Request) -> web.Response:
-    """``DELETE /session``: 204; ends the session and takes the cookie back."""
+    """``DELETE /session``: 204; ends the session and deletes the cookie."""
     check_own_page(request)
     await asyncio.to_thread(request.app[SESSIONS].close, session_token(request))
     reply = web.Response(status=204)
@@ -231,5 +235,5 @@ async def log_out(request: web.Request) -> web.Response:
 
 
 async def who(_request: web.Request) -> web.Response:
-    """``GET /session``: ``{"ok": true}`` for who is logged in; all others were sent away before."""
+    """``GET /session``: ``{"ok": true}`` if logged in; other requests get 401 before they reach this handler."""
     return json_reply({"ok": True})

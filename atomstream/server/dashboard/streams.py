@@ -1,4 +1,4 @@
-"""``GET /dashboard/streams/{id}``: what a stream's page shows beside the results: what it is, backlog, clock, disk."""
+"""``GET /dashboard/streams/{id}``: metadata, throughput, clock offset and disk forecast of a stream's page."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from atomstream.server.http.responses import json_reply
 from atomstream.server.routes.analysis import views_why
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 
-# How the chunks of each stream come in: how late, how fast, and when the disk will be full at that rate.
+# Throughput of each stream: latency, rates, and when the disk will be full.
 
 KEPT = 64
+"""Number of recent chunks that are kept for each stream."""
 
 RECENT_S = 60.0
+"""Rates are averaged over at most this many seconds."""
 
 SILENT_S = 30.0
-"""A stream of which nothing comes for so long fills no disk."""
+"""A stream without a new chunk for this long is left out of the disk forecast."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkArrival:
-    """One chunk: when it was stored (monotonic s), how long after its last frame (s), its frames and bytes."""
+    """One stored chunk: time of storing (monotonic s), delay after its last frame (s), frames and bytes."""
 
     at_s: float
     late_s: float
@@ -44,10 +46,11 @@ class ChunkArrival:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """The recent past of a stream. Rates are over the time between chunks, None until there are two.
+    """Recent throughput of a stream. Rates need two chunks; they are None before.
 
-    ``late_s`` is how long after its last frame's exposure the newest chunk was stored; ``late_growth`` by how
-    many seconds that grew each second: above 0 the link carries less than the camera makes.
+    ``late_s``: seconds from the exposure of the newest chunk's last frame until it was stored. ``late_growth``:
+    its change in seconds per second; above 0 the link is slower than the camera. ``silent_s``: seconds since the
+    newest chunk.
     """
 
     late_s: float
@@ -60,25 +63,25 @@ class Throughput:
 
 
 class Arrivals:
-    """Notes chunks as they are stored; knows nothing from before the server's start."""
+    """Records stored chunks since the server's start and computes each stream's throughput."""
 
     def __init__(
         self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
         self._monotonic = monotonic
         self._wall = wall
-        self._of: defaultdict[str, deque[ChunkArrival]] = defaultdict(lambda: deque(maxlen=KEPT))
-        self._coming: set[str] = set()
+        self._by_stream: defaultdict[str, deque[ChunkArrival]] = defaultdict(lambda: deque(maxlen=KEPT))
+        self._active: set[str] = set()
         self._stopped: set[str] = set()
 
-    async def note(self, stored: ChunkStored) -> None:
-        """Listen to :attr:`Events.chunk_stored`. A repeat tells nothing new."""
+    async def on_chunk_stored(self, stored: ChunkStored) -> None:
+        """Handle :attr:`ServerSignals.chunk_stored`. Repeated uploads are ignored."""
         if stored.committed.repeated:
             return
         ticket = stored.ticket
         if ticket.data_id not in self._stopped:
-            self._coming.add(ticket.data_id)
-        self._of[ticket.data_id].append(
+            self._active.add(ticket.data_id)
+        self._by_stream[ticket.data_id].append(
             ChunkArrival(
                 at_s=self._monotonic(),
                 late_s=self._wall() - ticket.end_unix_ms / 1000.0,
@@ -89,33 +92,33 @@ class Arrivals:
             )
         )
 
-    async def follow(self, changed: StatusChanged) -> None:
-        """Listen to :attr:`Events.status_changed`: of a stream that is not active nothing is expected."""
+    async def on_status_changed(self, changed: StatusChanged) -> None:
+        """Handle :attr:`ServerSignals.status_changed`: only active streams count for the disk forecast."""
         if changed.status == "stream_active":
             self._stopped.discard(changed.data_id)
-        else:  # a late chunk of an ended stream may still come, and is told of after that
+        else:  # late chunks of an ended stream may still arrive; they do not count
             self._stopped.add(changed.data_id)
-            self._coming.discard(changed.data_id)
+            self._active.discard(changed.data_id)
 
     def bytes_per_s(self) -> float:
-        """What all streams that are coming in write to the disk lately, taken together."""
-        paces = {data_id: self.pace(data_id) for data_id in self._coming}
-        self._coming = {data_id for data_id, pace in paces.items() if pace and pace.silent_s <= SILENT_S}
-        return sum(pace.bytes_per_s or 0.0 for k, pace in paces.items() if pace and k in self._coming)
+        """Bytes written per second, summed over all active streams."""
+        recent = {data_id: self.throughput(data_id) for data_id in self._active}
+        self._active = {data_id for data_id, one in recent.items() if one and one.silent_s <= SILENT_S}
+        return sum(one.bytes_per_s or 0.0 for k, one in recent.items() if one and k in self._active)
 
-    def pace(self, data_id: str) -> Throughput | None:
-        """How a stream has come in lately; None where nothing came since the server's start."""
-        if data_id not in self._of:
+    def throughput(self, data_id: str) -> Throughput | None:
+        """Recent throughput of a stream; None if no chunk was stored since the server's start."""
+        if data_id not in self._by_stream:
             return None
-        now, newest = self._monotonic(), self._of[data_id][-1]
-        recent = [one for one in self._of[data_id] if newest.at_s - one.at_s <= RECENT_S]
-        took_s = newest.at_s - recent[0].at_s
-        later, known = recent[1:], took_s > 0
+        now, newest = self._monotonic(), self._by_stream[data_id][-1]
+        recent = [one for one in self._by_stream[data_id] if newest.at_s - one.at_s <= RECENT_S]
+        elapsed_s = newest.at_s - recent[0].at_s
+        later, has_rate = recent[1:], elapsed_s > 0
         return Throughput(
             late_s=newest.late_s,
-            late_growth=(newest.late_s - recent[0].late_s) / took_s if known else None,
-            frames_per_s=sum(one.n_frames for one in later) / took_s if known else None,
-            bytes_per_s=sum(one.nbytes for one in later) / took_s if known else None,
+            late_growth=(newest.late_s - recent[0].late_s) / elapsed_s if has_rate else None,
+            frames_per_s=sum(one.n_frames for one in later) / elapsed_s if has_rate else None,
+            bytes_per_s=sum(one.nbytes for one in later) / elapsed_s if has_rate else None,
             silent_s=now - newest.at_s,
             clock_offset_ms=newest.clock_offset_ms,
             clock_uncertainty_ms=newest.clock_uncertainty_ms,
@@ -125,27 +128,28 @@ class Arrivals:
 ARRIVALS = web.AppKey("dashboard_arrivals", Arrivals)
 
 MAX_RANGES = 20
+"""At most this many ranges of missing chunks are listed."""
 
 
 async def stream_info(request: web.Request) -> web.Response:
-    """The stream, its chunks, and how they come in; times in s, ``server_unix_ms`` for the reader's clock."""
-    house, data_id = context_of(request), request.match_info["data_id"]
-    archive, about = await house.streams.archive(data_id), await house.streams.about(data_id)
+    """Metadata, stored chunks and throughput as JSON. Times in s; ``server_unix_ms`` is the server's clock."""
+    context, data_id = context_of(request), request.match_info["data_id"]
+    archive, about = await context.streams.archive(data_id), await context.streams.about(data_id)
     stored = await asyncio.to_thread(_stored, archive)
     arrivals = request.app[ARRIVALS]
     return json_reply(
         {
-            **_described(about),
+            **_description(about),
             **stored,
-            "pace": arrivals.pace(data_id),
-            "views_why": views_why(await house.live.desk(data_id)),
+            "throughput": arrivals.throughput(data_id),
+            "views_why": views_why(await context.live.desk(data_id)),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], arrivals.bytes_per_s()),
             "server_unix_ms": time.time() * 1000.0,
         }
     )
 
 
-def _described(about: StreamMetadata) -> dict[str, Any]:
+def _description(about: StreamMetadata) -> dict[str, Any]:
     return {
         "data_id": about.data_id,
         "name": about.name,
@@ -162,13 +166,15 @@ def _described(about: StreamMetadata) -> dict[str, Any]:
 
 
 def _stored(archive: StreamArchive) -> dict[str, Any]:
-    chunks, gone = archive.chunks(), archive.missing_ranges()
+    chunks, missing = archive.chunks(), archive.missing_ranges()
     return {
         "n_frames": archive.n_frames(),
         "frames_stored": sum(chunks.values()),
         "chunks_stored": len(chunks),
-        "chunks_missing": sum(last - first + 1 for first, last in gone),
-        "missing": [f"{first}-{last}" if last > first else str(first) for first, last in gone[:MAX_RANGES]],
+        "chunks_missing": sum(last - first + 1 for first, last in missing),
+        "missing": [
+            f"{first}-{last}" if last > first else str(first) for first, last in missing[:MAX_RANGES]
+        ],
         "lost": str(archive.about.get("lost") or ""),
         "zarr_path": str(archive.folder / "frames.zarr"),
         "disk_free_bytes": shutil.disk_usage(archive.folder).free,

@@ -81,7 +81,7 @@ async def test_a_stream_without_frames(client: WireClient) -> None:
     assert (status, got["t"], got["end_s"]) == (200, [], None)
     assert (await client.ask("GET", f"/dashboard/streams/{data_id}/picture"))[0] == 404
     status, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
-    assert (status, info["n_frames"], info["pace"]) == (200, 0, None)
+    assert (status, info["n_frames"], info["throughput"]) == (200, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,6 @@ async def test_how_a_stream_comes_in(client: WireClient) -> None:
     assert info["name"] == "A <b>name</b>"
     assert (info["chunks_stored"], info["chunks_missing"], info["missing"]) == (2, 1, ["1"])
     assert (info["frames_stored"], info["n_frames"]) == (8, 12)
-    assert (info["pace"]["clock_offset_ms"], info["pace"]["clock_uncertainty_ms"]) == (12.0, 0.5)
-    assert info["pace"]["late_s"] > 0
+    assert (info["throughput"]["clock_offset_ms"], info["throughput"]["clock_uncertainty_ms"]) == (12.0, 0.5)
+    assert info["throughput"]["late_s"] > 0
     assert json.loads((Path(info["zarr_path"]) / "zarr.json").read_bytes())["node_type"] == "group"

@@ -1,4 +1,4 @@
-"""How streams come in: their pace, and how fast all of them fill the disk, until they end."""
+"""Throughput of streams: rates, delays, and the forecast of the disk, until they end."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) ->
 
 
 async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:
-    """``count`` chunks at the camera's pace, each stored ``late_by_s`` later after its exposure than the one before."""
+    """Store ``count`` chunks at the camera's rate, each ``late_by_s`` later than the one before."""
     for index in range(count):
         clock.now += PERIOD_S
-        await arrivals.note(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
+        await arrivals.on_chunk_stored(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
 
 
 async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
     """Frames and bytes a second are those between chunks, and a lateness that grows is told as such."""
     await come(arrivals, clock, "a", 5, late_by_s=0.1)
     clock.now += 3.0
-    pace = arrivals.pace("a")
-    assert pace is not None
-    assert pace.frames_per_s == pytest.approx(FPS)
-    assert pace.bytes_per_s == pytest.approx(NBYTES / PERIOD_S)
-    assert pace.late_s == pytest.approx(0.9)
-    assert pace.late_growth == pytest.approx(0.1 / PERIOD_S)
-    assert pace.silent_s == pytest.approx(3.0)
+    recent = arrivals.throughput("a")
+    assert recent is not None
+    assert recent.frames_per_s == pytest.approx(FPS)
+    assert recent.bytes_per_s == pytest.approx(NBYTES / PERIOD_S)
+    assert recent.late_s == pytest.approx(0.9)
+    assert recent.late_growth == pytest.approx(0.1 / PERIOD_S)
+    assert recent.silent_s == pytest.approx(3.0)
 
 
 async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
     """A chunk that comes a second time fills nothing and makes nobody late."""
-    await arrivals.note(stored("a", 0, clock.now, repeated=True))
-    assert arrivals.pace("a") is None
+    await arrivals.on_chunk_stored(stored("a", 0, clock.now, repeated=True))
+    assert arrivals.throughput("a") is None
     assert arrivals.bytes_per_s() == 0.0
 
 
@@ -71,7 +71,7 @@ async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) 
     for index in range(4):
         clock.now += PERIOD_S
         for data_id in "abc":
-            await arrivals.note(stored(data_id, index, clock.now))
+            await arrivals.on_chunk_stored(stored(data_id, index, clock.now))
     assert arrivals.bytes_per_s() == pytest.approx(3 * NBYTES / PERIOD_S)
 
 
@@ -80,12 +80,12 @@ async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, s
     """With its end a stream's part goes, late chunks or not, until the stream is active again."""
     await come(arrivals, clock, "a", 3)
     await come(arrivals, clock, "b", 3)
-    await arrivals.follow(StatusChanged("a", status))
+    await arrivals.on_status_changed(StatusChanged("a", status))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
-    await arrivals.note(stored("a", 3, clock.now))
+    await arrivals.on_chunk_stored(stored("a", 3, clock.now))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
-    await arrivals.follow(StatusChanged("a", "stream_active"))
-    await arrivals.note(stored("a", 4, clock.now))
+    await arrivals.on_status_changed(StatusChanged("a", "stream_active"))
+    await arrivals.on_chunk_stored(stored("a", 4, clock.now))
     assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
 
 

@@ -7,7 +7,7 @@ export class Health {
     const facts = healthFacts(info, analysis);
     list(byId("health-list"), facts);
     const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
-    byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.pace) ? "" : worst}`;
+    byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.throughput) ? "" : worst}`;
     say(byId("health-text"), headline(info, facts.find(({ tone }) => tone === worst)));
   }
 }
@@ -16,11 +16,11 @@ export class Health {
 function headline(info, trouble) {
   if (trouble) return trouble.brief ?? trouble.name;
   if (info.status === "success") return "Link";
-  return info.pace ? "On time" : "No data yet";
+  return info.throughput ? "On time" : "No data yet";
 }
 
 function healthFacts(info, analysis) {
-  const { pace } = info;
+  const { throughput } = info;
   const live = info.status === "stream_active";
   const chunkS = info.geometry ? info.geometry.chunk_size / info.fps : 0;
   const behind = analysis ? Math.max(0, analysis.frames_stored - analysis.frames_analysed) : null;
@@ -30,15 +30,15 @@ function healthFacts(info, analysis) {
     { name: "Given up by the client", brief: "Chunks lost", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
   ];
   if (behind !== null) facts.push({ name: "Analysis behind storage", brief: "Analysis behind", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
-  if (pace) {
-    const late = live && pace.late_s > 3 * Math.max(1, chunkS) + 2;
-    facts.push({ name: "Stored after exposure", brief: `${ageText(pace.late_s)} late`, text: `${brief(pace.late_s, 3)} s`, tone: late ? "warn" : "" });
-    if (pace.late_growth !== null && live) facts.push({ name: "Backlog of the client", brief: "Backlog grows", text: pace.late_growth > 0.05 && late ? `grows by ${brief(60 * pace.late_growth, 2)} s a minute` : pace.late_growth < -0.05 ? "shrinks" : "steady", tone: pace.late_growth > 0.05 && late ? "bad" : "" });
-    if (pace.frames_per_s !== null) facts.push({ name: "Frames coming in", text: `${brief(pace.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
-    if (pace.bytes_per_s !== null) facts.push({ name: "Data coming in", text: `${bytesText(pace.bytes_per_s)}/s` });
-    if (live) facts.push({ name: "Last chunk", brief: `Silent for ${ageText(pace.silent_s)}`, text: `${ageText(pace.silent_s)} ago`, tone: pace.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
-    const clock = pace.clock_offset_ms;
-    facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(pace.clock_uncertainty_ms ?? NaN, 2)} ms` });
+  if (throughput) {
+    const late = live && throughput.late_s > 3 * Math.max(1, chunkS) + 2;
+    facts.push({ name: "Stored after exposure", brief: `${ageText(throughput.late_s)} late`, text: `${brief(throughput.late_s, 3)} s`, tone: late ? "warn" : "" });
+    if (throughput.late_growth !== null && live) facts.push({ name: "Backlog of the client", brief: "Backlog grows", text: throughput.late_growth > 0.05 && late ? `grows by ${brief(60 * throughput.late_growth, 2)} s a minute` : throughput.late_growth < -0.05 ? "shrinks" : "steady", tone: throughput.late_growth > 0.05 && late ? "bad" : "" });
+    if (throughput.frames_per_s !== null) facts.push({ name: "Frames coming in", text: `${brief(throughput.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
+    if (throughput.bytes_per_s !== null) facts.push({ name: "Data coming in", text: `${bytesText(throughput.bytes_per_s)}/s` });
+    if (live) facts.push({ name: "Last chunk", brief: `Silent for ${ageText(throughput.silent_s)}`, text: `${ageText(throughput.silent_s)} ago`, tone: throughput.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
+    const clock = throughput.clock_offset_ms;
+    facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(throughput.clock_uncertainty_ms ?? NaN, 2)} ms` });
   }
   const full = info.disk_full_in_s;
   facts.push({ name: "Disk of the server", brief: `Disk full in ${ageText(full ?? 0)}`, text: `${bytesText(info.disk_free_bytes)} free${full ? `, full in ${ageText(full)} at the rate of all streams` : ""}`, tone: full !== null && full < 3600 ? "bad" : full !== null && full < 6 * 3600 ? "warn" : "" });
