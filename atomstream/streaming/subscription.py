@@ -125,7 +125,7 @@ class ResultSubscription:
             case "lost":
                 self._lost += message["count"]
                 self._place = message["last"]
-            case "lacks":
+            case "missing":
                 self._tell_lacks(message)
             case "event" | "regions":
                 self._place = message["seq"]
@@ -136,8 +136,8 @@ class ResultSubscription:
 
     def _tell_lacks(self, message: Message) -> None:
         """Warn of chunks that the results lack: once a kind, for a stream with one hole tends to have more."""
-        again = bool(message.get("again"))
-        for lack in message.get("lacks") or ():
+        again = bool(message.get("reanalysis"))
+        for lack in message.get("missing") or ():
             kind = str(lack.get("why"))
             if kind in self._told_lacks:
                 continue

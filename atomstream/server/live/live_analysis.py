@@ -52,7 +52,7 @@ class LiveAnalysis:
     ) -> None:
         self.about = about
         self.order = ReorderBuffer(means.gap_wait_s)
-        self.lacks: dict[int, str] = {}
+        self.missing: dict[int, str] = {}
         """Chunks that the fits lack, and why: ``"late"`` or ``"unreadable"``."""
         self.done = False
         """Whether :meth:`run` is over: what comes now is not taken in."""
@@ -101,7 +101,7 @@ class LiveAnalysis:
     @property
     def filled_late(self) -> bool:
         """Whether the fits lack frames that came too late."""
-        return "late" in self.lacks.values()
+        return "late" in self.missing.values()
 
     @property
     def calibrated_late(self) -> bool:
@@ -164,7 +164,7 @@ class LiveAnalysis:
         self.order.ended = ended
         for index in self._archive.chunks():
             self.order.add(index)
-        self.lacks = dict(known.get("lacks", ()))
+        self.missing = dict(known.get("missing", ()))
         self._told = int(known.get("told", 0))
         self._snapshot_at = asyncio.get_running_loop().time()
         calibration = self._inputs.last("calibration", {})
@@ -220,7 +220,7 @@ class LiveAnalysis:
     async def _pass_over(self, index: int, why: str) -> None:
         log.error("stream %s: chunk %d is passed over: %s", self.about.data_id, index, why)
         await self.analyst.skip(index + 1)
-        self.lacks[index] = "unreadable"
+        self.missing[index] = "unreadable"
         self._feed.ring()
 
     async def _chunk(self, index: int) -> None:
@@ -236,7 +236,7 @@ class LiveAnalysis:
             "next_index": self.order.next_index,
             "passed": sorted(self.order.passed),
             "told": self._told,
-            "lacks": list(self.lacks.items()),
+            "missing": list(self.missing.items()),
         }
         self._snapshot_at = asyncio.get_running_loop().time()
         # Beside the analysis: to sync dozens of files may take a busy disk longer than a chunk lasts.
@@ -251,7 +251,7 @@ class LiveAnalysis:
 
     async def _late(self, index: int) -> None:
         await self.analyst.late(index, self._keep_columns)
-        self.lacks[index] = "late"
+        self.missing[index] = "late"
         self._feed.ring()
 
     # -- what comes back ---------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Reanalysis:
         """The chunks that it takes in, known once it runs."""
 
     @property
-    def lacks(self) -> dict[int, str]:
+    def missing(self) -> dict[int, str]:
         """The chunks that it could not take in."""
         return dict.fromkeys(sorted(self._bad), "unreadable")
 

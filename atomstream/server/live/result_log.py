@@ -11,14 +11,25 @@ from typing import Final
 
 from atomstream.results import Plain
 
-KEPT: Final = ("values", "segments", "views", "found")
+KEPT: Final = ("values", "segments", "views", "detected_regions")
 """What a batch says of how all stands."""
 KEY_EACH: Final = 64
 
 
+_OLD_KEYS: Final = {"found": "detected_regions", "lacks": "missing", "again": "reanalysis"}
+"""Keys of records that versions before 0.1.0 wrote."""
+
+
+def current_keys(record: Plain) -> Plain:
+    """A record of any version with the keys of this version."""
+    if _OLD_KEYS.keys().isdisjoint(record):
+        return record
+    return {_OLD_KEYS.get(name, name): value for name, value in record.items()}
+
+
 def nothing() -> Plain:
     """How all stands before the first batch."""
-    return {"values": {}, "segments": [], "views": [], "found": []}
+    return {"values": {}, "segments": [], "views": [], "detected_regions": []}
 
 
 def shortened(record: Plain, before: Plain) -> Plain | None:

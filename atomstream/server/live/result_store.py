@@ -33,7 +33,15 @@ from atomstream.analysis.serialization import VERSION
 from atomstream.results import TIME, Plain, packed, unit_of, unpacked
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.result_log import KEPT, KEY_EACH, applied, nothing, shortened, standing_at
+from atomstream.server.live.result_log import (
+    KEPT,
+    KEY_EACH,
+    applied,
+    current_keys,
+    nothing,
+    shortened,
+    standing_at,
+)
 from atomstream.server.live.view_tracks import ViewTrack, renumbered
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.system.files import write_atomic
@@ -44,10 +52,10 @@ CHECKPOINT_BYTES: Final = 1 << 20
 """A checkpoint is renewed when the log has grown by so much, or by the checkpoint's own size."""
 MAX_EVENTS: Final = 10_000
 """Newest events of the analysis that are kept at hand, some 6 MB; older ones are in the log alone."""
-NOTED: Final = ("newest", "events", "fed", "analysed", "_closed_at", "ended", "lacks", "made_unix_ms")
+NOTED: Final = ("newest", "events", "fed", "analysed", "_closed_at", "ended", "missing", "made_unix_ms")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
-LIVE, AGAIN = "live", "again"
+LIVE, REANALYSIS = "live", "reanalysis"
 
 
 class ResultStore:
@@ -66,7 +74,7 @@ class ResultStore:
         """Frames that have results."""
         self._closed_at = -1  # how many frames the last final batch had been fed
         self.ended = False
-        self.lacks: dict[int, str] = {}
+        self.missing: dict[int, str] = {}
         """Chunks that the results lack although they are stored, and why, as it was when the analysis ended."""
         self.made_unix_ms: float | None = None
         self._lock = threading.Lock()
@@ -82,12 +90,14 @@ class ResultStore:
             noted = None
         records = RecordLog(self.folder / "results.log", noted and noted["places"])
         if noted and records.trusted:
+            facts = current_keys(noted["noted"])
             for name in NOTED:
-                setattr(self, name, noted["noted"][name])
-            self.lacks = dict(noted["noted"]["lacks"])
+                setattr(self, name, facts[name])
+            self.missing = dict(facts["missing"])
+            self.newest = current_keys(self.newest)
             self.view_points = {number: ViewTrack(raw) for number, raw in noted["view_tracks"]}
         for number in range(records.trusted + 1, len(records) + 1):
-            self._note(records.read(number))
+            self._note(current_keys(records.read(number)))
         self._checked = (records.places["end"], 0) if records.trusted else (0, 0)
         return records
 
@@ -127,9 +137,11 @@ class ResultStore:
         anew = batch["start"] < self.analysed  # after a crash the same numbers, of another version others
         (self.replace_columns if anew else self.write_columns)(batch)
         self.note_profiles(batch)
-        if batch["fed"] <= (self._closed_at if facts.get("final") else self.fed) and not facts.get("again"):
+        if batch["fed"] <= (self._closed_at if facts.get("final") else self.fed) and not facts.get(
+            "reanalysis"
+        ):
             return None
-        if facts.get("again"):
+        if facts.get("reanalysis"):
             batch = {**batch, "views": self._as_known(batch["views"])}
         record = {
             "type": "batch",
@@ -186,13 +198,13 @@ class ResultStore:
     def _note(self, record: Plain) -> None:
         if record["type"] == "end":
             self.ended = True
-            self.lacks = dict(record.get("lacks", ()))
+            self.missing = dict(record.get("missing", ()))
         if record["type"] != "batch":
             return
         self.ended = False
         self.newest = applied(self.newest, record)
-        known = [] if record.get("again") else self.events
-        if record["events"] or record.get("again"):  # a new list: readers may be at the old one
+        known = [] if record.get("reanalysis") else self.events
+        if record["events"] or record.get("reanalysis"):  # a new list: readers may be at the old one
             self.events = [*known, *record["events"]][-MAX_EVENTS:]
         self.fed = max(self.fed, record["fed"])
         if record["final"]:
@@ -230,11 +242,14 @@ class ResultStore:
         Raises:
             IndexError: there is no such record.
         """
-        record = {**self._log.read(seq), "seq": seq}
+        record = {**self._record(seq), "seq": seq}
         if record["type"] != "batch":
             return record
         found = {**record, **self._standing(seq, record), "columns": self._columns(record, columns)}
         return {name: value for name, value in found.items() if name != "key"}
+
+    def _record(self, number: int) -> Plain:
+        return current_keys(self._log.read(number))
 
     def columns(self, start: int, stop: int) -> dict[str, F32]:
         """All per-frame columns of frames ``start`` .. ``stop``, NaN where undetermined."""
@@ -252,7 +267,7 @@ class ResultStore:
 
     def _standing(self, seq: int, record: Plain) -> Plain:
         at, before = self._stood
-        stood = applied(before, record) if at == seq - 1 else standing_at(self._log.read, seq)
+        stood = applied(before, record) if at == seq - 1 else standing_at(self._record, seq)
         self._stood = (seq, stood)
         return stood
 
@@ -283,7 +298,7 @@ class ResultStore:
             if not all_of_it and places["end"] - end < max(CHECKPOINT_BYTES, nbytes):
                 return
             noted = {name: getattr(self, name) for name in NOTED}
-            noted["lacks"] = list(self.lacks.items())
+            noted["missing"] = list(self.missing.items())
             views = [(number, track.raw()) for number, track in self.view_points.items()]
             body = msgspec.msgpack.encode({"places": places, "noted": noted, "view_tracks": views})
         self._write_body("checkpoint", body)
@@ -324,13 +339,14 @@ class ResultStore:
         return self._archive.folder / "incoming"
 
     def begin(self, what: str = LIVE) -> None:
-        """Note what runs, the live analysis or another one (``AGAIN``), for the next start of the server."""
+        """Note what runs, the live analysis or another one (``REANALYSIS``), for the next start of the server."""
         (self.folder / RUNNING).write_text(what, encoding="ascii")
 
     def left_running(self) -> str | None:
         """What :meth:`begin` noted and nobody ended; None for nothing."""
         with contextlib.suppress(FileNotFoundError):
-            return (self.folder / RUNNING).read_text(encoding="ascii") or LIVE
+            noted = (self.folder / RUNNING).read_text(encoding="ascii") or LIVE
+            return REANALYSIS if noted == "again" else noted  # "again": versions before 0.1.0
         return None
 
     def end(self) -> None:

@@ -17,7 +17,7 @@ from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import check_regions
 from atomstream.server.live.reanalysis import Reanalysis
-from atomstream.server.live.result_store import AGAIN, ResultStore
+from atomstream.server.live.result_store import REANALYSIS, ResultStore
 from atomstream.server.streams.ingest import run_in
 
 log = logging.getLogger("atomstream.server")
@@ -80,10 +80,10 @@ class StreamResults:
         return not self._tasks and self._settling is None
 
     @property
-    def found(self) -> list[Plain]:
+    def detected_regions(self) -> list[Plain]:
         """The regions that the analysis uses itself, where they were last."""
-        found: list[Plain] = self.store.newest["found"]
-        return found
+        regions: list[Plain] = self.store.newest["detected_regions"]
+        return regions
 
     @property
     def backlog(self) -> int:
@@ -91,20 +91,20 @@ class StreamResults:
         return self._live.order.backlog if self._live is not None else 0
 
     @property
-    def runs_again(self) -> bool:
+    def reanalysis_pending(self) -> bool:
         """Whether the whole stream is being analysed again, or is about to be."""
         return self._settling is not None or (self._again is not None and self._again.is_whole)
 
     @property
-    def lacks(self) -> dict[int, str]:
+    def missing(self) -> dict[int, str]:
         """Stored chunks that the results lack, and why: ``"late"`` or ``"unreadable"``."""
-        known = self.store.lacks if self._live is None else self._live.lacks
+        known = self.store.missing if self._live is None else self._live.missing
         return {**known, **self._came_after}
 
     async def take_up(self) -> None:
         """Go on with what an earlier process left."""
-        if await run_in(self._means.threads, self.store.left_running) == AGAIN:
-            self.analyse_again()
+        if await run_in(self._means.threads, self.store.left_running) == REANALYSIS:
+            self.reanalyse()
         else:
             self.begin()
 
@@ -120,18 +120,18 @@ class StreamResults:
         await run_in(self._means.threads, self.store.begin)
         await live.run()
         self._note_late(live.order.waiting)  # stored in the very moment of its end
-        lacks = live.lacks
+        missing = live.missing
         if live.filled_late or live.calibrated_late:
-            lacks = await self._run_again(lacks)
+            missing = await self._run_again(missing)
         await live.close()
         self._live = None
-        await self._end(lacks)
+        await self._end(missing)
 
-    async def _end(self, lacks: dict[int, str]) -> None:
+    async def _end(self, missing: dict[int, str]) -> None:
         await run_in(self._means.threads, self.store.end)
-        await self._tell({"type": "end", "lacks": list(lacks.items())})
+        await self._tell({"type": "end", "missing": list(missing.items())})
         if self._settling is not None:  # there is more to do, and a server that dies now has to know
-            await run_in(self._means.threads, self.store.begin, AGAIN)
+            await run_in(self._means.threads, self.store.begin, REANALYSIS)
 
     async def _tell(self, record: Plain) -> None:
         self.feed.publish(await run_in(self._means.threads, self.store.add, record))
@@ -163,16 +163,16 @@ class StreamResults:
         if self._settling is not None:
             self._settling.cancel()
         else:
-            self._start(run_in(self._means.threads, self.store.begin, AGAIN))
+            self._start(run_in(self._means.threads, self.store.begin, REANALYSIS))
             self.feed.ring()
         self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settled)
 
     def _settled(self) -> None:
         self._settling = None
-        if not self.analyse_again():
+        if not self.reanalyse():
             self._settle()
 
-    def analyse_again(self) -> bool:
+    def reanalyse(self) -> bool:
         """Analyse the stored frames from the first; False where an analysis runs already."""
         if self._live is not None or self._again is not None:
             return False
@@ -181,19 +181,19 @@ class StreamResults:
         return True
 
     async def _again_to_its_end(self) -> None:
-        await run_in(self._means.threads, self.store.begin, AGAIN)
-        await self._end(await self._run_again(self.lacks))
+        await run_in(self._means.threads, self.store.begin, REANALYSIS)
+        await self._end(await self._run_again(self.missing))
 
-    async def _run_again(self, lacks: dict[int, str]) -> dict[int, str]:
+    async def _run_again(self, missing: dict[int, str]) -> dict[int, str]:
         """Analyse all again; returns what the results lack after it: where it fails, what they lacked before."""
         again = self._make_again(None)
         batch = await self._run_one(again)
         if batch is None:
-            return lacks
+            return missing
         await self._publish_again(batch)
         for index in again.indices:
             self._came_after.pop(index, None)
-        return again.lacks
+        return again.missing
 
     async def _run_one(self, again: Reanalysis) -> Plain | None:
         running = self._again
@@ -218,7 +218,7 @@ class StreamResults:
         message = await run_in(
             self._means.threads,
             lambda: self.store.add_batch(
-                final, events, chunk=None, stored_unix_ms=None, final=True, again=True
+                final, events, chunk=None, stored_unix_ms=None, final=True, reanalysis=True
             ),
         )
         if message is not None:
@@ -258,10 +258,23 @@ class StreamResults:
         checked = check_regions(regions)
         async with self._saying:
             await run_in(self._means.threads, self.inputs.say, {"what": "regions", "regions": checked})
-            await self._tell({"type": "regions", "regions": checked, "found": self.found, "complete": False})
+            await self._tell(
+                {
+                    "type": "regions",
+                    "regions": checked,
+                    "detected_regions": self.detected_regions,
+                    "complete": False,
+                }
+            )
         self._news()
         self._trace_back(checked)
         return checked
+
+    async def _tell_regions(self, regions: list[Plain], *, complete: bool) -> None:
+        detected = self.detected_regions
+        await self._tell(
+            {"type": "regions", "regions": regions, "detected_regions": detected, "complete": complete}
+        )
 
     async def calibrate(self, calibration: Plain) -> None:
         """Set the calibration: of a running analysis from now on, of an ended one by analysing it again."""
@@ -288,7 +301,14 @@ class StreamResults:
         done = await self._run_one(self._make_again(_renewed_by(regions)))
         # Regions that were changed meanwhile are not these any more: a page would show what its user has removed.
         if done is not None and self.inputs.last("regions", []) == regions:
-            await self._tell({"type": "regions", "regions": regions, "found": self.found, "complete": True})
+            await self._tell(
+                {
+                    "type": "regions",
+                    "regions": regions,
+                    "detected_regions": self.detected_regions,
+                    "complete": True,
+                }
+            )
 
     # -- reading -----------------------------------------------------------------------------------------
 

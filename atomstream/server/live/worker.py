@@ -104,7 +104,7 @@ class AnalyzerSession:
         return self._told(self._engine.finish())
 
     def _told(self, batch: Batch) -> Plain:
-        return {**from_batch(batch), "fed": self._engine.frames_fed, "found": self._found()}
+        return {**from_batch(batch), "fed": self._engine.frames_fed, "detected_regions": self._found()}
 
     def _say_until(self, time_s: float) -> None:
         while self._words and self._words[0]["time_s"] <= time_s:

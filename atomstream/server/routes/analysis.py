@@ -99,12 +99,12 @@ async def analysis(request: web.Request) -> web.Response:
     return json_reply(await analysis_status(await results_of(request)))
 
 
-async def analyse(request: web.Request) -> web.Response:
-    """``POST /rheed/stream/{data_id}/analyse``: analyse a finished stream again."""
+async def reanalyse(request: web.Request) -> web.Response:
+    """``POST /rheed/stream/{data_id}/reanalyse``: analyse a finished stream again."""
     desk = await results_of(request)
     if not desk.archive.chunks():
         return refuse(409, "Nothing of this stream is stored yet: there is nothing to analyse.")
-    if not desk.analyse_again():
+    if not desk.reanalyse():
         return refuse(409, "This stream is being analysed; ask again when that has ended.")
     return json_reply(await analysis_status(desk), status=202)
 
@@ -131,8 +131,8 @@ async def analysis_status(desk: StreamResults) -> dict[str, Any]:
         "frames_analysed": store.analysed,
         "backlog_chunks": desk.backlog,
         "progress": desk.feed.progress,
-        "again": desk.runs_again,
-        "lacks": missing_chunks(desk),
+        "reanalysis": desk.reanalysis_pending,
+        "missing": missing_chunks(desk),
         "newest_unix_ms": store.made_unix_ms,
         **store.newest,
         "views_why": views_why(desk),
@@ -152,9 +152,9 @@ def views_why(desk: StreamResults) -> str:
 
 
 def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
-    """Stored chunks that the results lack, by the reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
+    """Stored chunks that are missing in the results, by reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
     why: dict[str, list[int]] = {}
-    for index, reason in sorted(desk.lacks.items()):
+    for index, reason in sorted(desk.missing.items()):
         why.setdefault(reason, []).append(index)
     return [
         {"why": reason, "chunks": index_ranges(indices), "count": len(indices)}

@@ -87,7 +87,7 @@ async def get_regions(request: web.Request) -> web.Response:
     return json_reply(
         {
             "regions": regions,
-            "found": desk.found,
+            "detected_regions": desk.detected_regions,
             "columns": {name: column_name(f"region:{name}") for name in boxes},
             "progress": desk.feed.progress,
         }

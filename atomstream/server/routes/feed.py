@@ -36,7 +36,7 @@ class FeedSubscriber:
         self._kind = PROTOCOLS.get(socket.ws_protocol or "", "msgpack")
         self._behind = behind
         self._progress: float | None = None
-        self._standing: dict[str, Any] = {"again": False, "lacks": []}
+        self._standing: dict[str, Any] = {"reanalysis": False, "missing": []}
 
     async def run(self, after: int) -> int:
         """Send what there is and what comes; returns the code to close with."""
@@ -56,7 +56,7 @@ class FeedSubscriber:
                 place += 1
                 await self._send_record(place)
             elif desk.is_over:
-                await self._tell_lacks()
+                await self._send_missing()
                 return await self._say_end()
             else:
                 await self._wait(bell)
@@ -95,7 +95,7 @@ class FeedSubscriber:
             self._progress = progress
             await self._send({"type": "progress", "fraction": progress})
             return
-        if await self._tell_lacks():
+        if await self._send_missing():
             return
         try:
             async with asyncio.timeout(HEARTBEAT_S):
@@ -105,13 +105,13 @@ class FeedSubscriber:
                 {"type": "heartbeat", "seq": self._desk.feed.seq, "unix_ms": 1000.0 * time.time()}
             )
 
-    async def _tell_lacks(self) -> bool:
-        """Tell what the results lack, where that has changed."""
-        standing = {"again": self._desk.runs_again, "lacks": missing_chunks(self._desk)}
+    async def _send_missing(self) -> bool:
+        """Send which stored chunks are missing in the results, if that has changed."""
+        standing = {"reanalysis": self._desk.reanalysis_pending, "missing": missing_chunks(self._desk)}
         if standing == self._standing:
             return False
         self._standing = standing
-        await self._send({"type": "lacks", **standing})
+        await self._send({"type": "missing", **standing})
         return True
 
     async def _send(self, message: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ ROUTES = [
     web.get("/rheed/{data_id}/azimuths", live_results.list_azimuths),
     web.patch("/rheed/{data_id}/azimuths/{view_id}", live_results.change_azimuth),
     web.get("/rheed/stream/{data_id}/analysis", live_results.analysis),
-    web.post("/rheed/stream/{data_id}/analyse", live_results.analyse),
+    web.post("/rheed/stream/{data_id}/reanalyse", live_results.reanalyse),
     web.get("/rheed/stream/{data_id}/profiles", live_results.profiles),
     web.get("/rheed/stream/{data_id}/feed", live_feed.feed),
     web.get("/rheed/stream/{data_id}/events", live_words.list_events),

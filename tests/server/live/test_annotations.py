@@ -105,7 +105,7 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
                 "PUT", f"/rheed/stream/{data_id}/regions", {"regions": [BOX, LINE]}
             )
             assert (status, reply["columns"]) == (200, {"Left Streak": "region_left_streak"})
-            assert {region["name"] for region in reply["found"]} == {"specular", "streaks"}
+            assert {region["name"] for region in reply["detected_regions"]} == {"specular", "streaks"}
             while not (await next_of(socket, "regions"))["complete"]:
                 pass
             await send_chunks(client, data_id, growth(), [2, 3])

@@ -176,7 +176,7 @@ async def test_missing_chunk_and_its_late_arrival(serve: Serve) -> None:
             await send_chunks(client, data_id, growth(), [1, 3])
             await client.end(data_id)
             rest = [await next_of(socket, "batch")]
-            while not rest[-1].get("again"):
+            while not rest[-1].get("reanalysis"):
                 rest.append(await next_of(socket, "batch"))
             await next_of(socket, "end")
     assert not any(event["kind"] == "gap" for event in rest[-1]["events"])
@@ -191,12 +191,12 @@ async def test_analysed_again(serve: Serve) -> None:
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        assert (await client.ask("POST", f"/rheed/stream/{data_id}/analyse"))[0] == 409
+        assert (await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse"))[0] == 409
         first = await analysed(client, data_id, growth())
         before = stored(server, data_id, NAMES[0])
-        status, standing = await client.ask("POST", f"/rheed/stream/{data_id}/analyse")
+        status, standing = await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
         assert (status, standing["status"]) == (202, "running")
-        assert (await client.ask("POST", f"/rheed/stream/{data_id}/analyse"))[0] == 409
+        assert (await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse"))[0] == 409
         again = await follow(client, data_id, after=first[-1]["seq"])
     (final,) = batches(again)
     assert final["count"] == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomstream.server.live.result_store import AGAIN
+from atomstream.server.live.result_store import REANALYSIS
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -34,14 +34,14 @@ async def test_a_late_chunk_is_told(serve: Serve) -> None:
         async with feed(client, data_id) as socket:
             await send_chunks(client, data_id, growth(), [0, 2])
             await batches_until(socket, 3 * CHUNK)
-            assert (await standing_of(client, data_id))["lacks"] == []
+            assert (await standing_of(client, data_id))["missing"] == []
             await send_chunks(client, data_id, growth(), [1])
-            told = await next_of(socket, "lacks")
-            assert (told["lacks"], told["again"]) == (LATE_1, False)
-            assert (await standing_of(client, data_id))["lacks"] == LATE_1
+            told = await next_of(socket, "missing")
+            assert (told["missing"], told["reanalysis"]) == (LATE_1, False)
+            assert (await standing_of(client, data_id))["missing"] == LATE_1
             await client.end(data_id)
             await next_of(socket, "end")
-        assert (await standing_of(client, data_id))["lacks"] == []
+        assert (await standing_of(client, data_id))["missing"] == []
 
 
 @pytest.mark.slow
@@ -52,11 +52,11 @@ async def test_a_chunk_after_the_end_is_told(serve: Serve) -> None:
         first = await analysed(client, data_id, growth(), indices=[0, 2, 3])
         await send_chunks(client, data_id, growth(), [1])
         standing = await standing_of(client, data_id)
-        assert (standing["lacks"], standing["again"]) == (LATE_1, True)
+        assert (standing["missing"], standing["reanalysis"]) == (LATE_1, True)
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
         standing = await standing_of(client, data_id)
     assert final["fed"] == 4 * CHUNK
-    assert (standing["lacks"], standing["again"], standing["status"]) == ([], False, "ended")
+    assert (standing["missing"], standing["reanalysis"], standing["status"]) == ([], False, "ended")
 
 
 @pytest.mark.slow
@@ -68,14 +68,14 @@ async def test_a_late_chunk_survives_a_stop(serve: Serve) -> None:
         first = await analysed(client, data_id, growth(), indices=[0, 2, 3])
         await send_chunks(client, data_id, growth(), [1])
     await server.stop()
-    assert (server.folder(data_id) / "analysis" / "running").read_text() == AGAIN
+    assert (server.folder(data_id) / "analysis" / "running").read_text() == REANALYSIS
     await server.start()
     async with WireClient(server) as client:
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
         standing = await standing_of(client, data_id)
-    assert final["again"]
+    assert final["reanalysis"]
     assert not any(event["kind"] == "gap" for event in final["events"])
-    assert (standing["lacks"], standing["status"]) == ([], "ended")
+    assert (standing["missing"], standing["status"]) == ([], "ended")
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
-        await client.ask("POST", f"/rheed/stream/{data_id}/analyse")
+        await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
         await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [BOX]})
         told = await follow(client, data_id, after=first[-1]["seq"])
     assert [batch["final"] for batch in batches(told)] == [True]
@@ -111,9 +111,9 @@ async def test_an_unreadable_chunk_is_told(serve: Serve) -> None:
     """A chunk whose file is damaged is told as lacking, also after the end and a restart."""
     server, data_id, _ = await with_a_damaged_chunk(serve)
     async with WireClient(server) as client:
-        before = (await standing_of(client, data_id))["lacks"]
+        before = (await standing_of(client, data_id))["missing"]
     await server.stop()
     await server.start()
     async with WireClient(server) as client:
-        assert (await standing_of(client, data_id))["lacks"] == before
+        assert (await standing_of(client, data_id))["missing"] == before
     assert before == [{"why": "unreadable", "chunks": "1", "count": 1}]

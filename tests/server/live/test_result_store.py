@@ -6,13 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+import msgspec
 import numpy as np
 import pytest
 
 from atomstream.results import TIME
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.result_log import KEPT, KEY_EACH
-from atomstream.server.live.result_store import CHECKPOINT_BYTES, MAX_EVENTS, ResultStore
+from atomstream.server.live.result_store import CHECKPOINT_BYTES, MAX_EVENTS, REANALYSIS, ResultStore
 from atomstream.system.record_log import RecordLog
 from tests.live_helpers import FPS, growth, send_chunks
 from tests.live_server import Serve
@@ -34,7 +36,7 @@ def batch(number: int, dice: random.Random, segments: int = 3) -> dict[str, Any]
         "values": {name: value(number if n < 7 else number // 50) for n, name in enumerate(names)},
         "segments": [{"number": n, "label": f"shutter {n}", "end_s": end} for n, end in ends.items()],
         "views": [],
-        "found": [{"name": "specular", "x": number // 9}],
+        "detected_regions": [{"name": "specular", "x": number // 9}],
         "made_unix_ms": 1e12 + number,
         "final": False,
         "chunk": number,
@@ -103,6 +105,49 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
     assert len(read) < 40_000 * 2 * CHECKPOINT_BYTES / size
     assert again.add(batch(40_000, dice))["seq"] == 40_001
     again.close()
+
+
+def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as versions before 0.1.0 wrote it."""
+    old = {"detected_regions": "found", "missing": "lacks", "reanalysis": "again"}
+    return {old.get(name, name): value for name, value in record.items()}
+
+
+def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records, checkpoint and marker of an earlier version, which used other keys, are read."""
+    real = RecordLog.append
+    monkeypatch.setattr(RecordLog, "append", lambda log, record: real(log, in_old_keys(record)))
+    store, dice = ResultStore(archive, FPS), random.Random(3)
+    for number in range(3):
+        store.add(batch(number, dice))
+    store.add({**batch(3, dice), "reanalysis": True})
+    store.add({"type": "end", "missing": [(7, "late")]})
+    before = {name: getattr(store, name) for name in ("newest", "fed", "analysed")}
+    store.begin("again")
+    store.close()
+    monkeypatch.undo()
+    store = ResultStore(archive, FPS)
+    assert {name: getattr(store, name) for name in before} == before
+    assert store.missing == {7: "late"}
+    assert store.message(2)["detected_regions"] == batch(1, dice)["detected_regions"]
+    assert store.message(4)["reanalysis"] is True
+    assert store.left_running() == REANALYSIS
+    store.save({})
+    store.close()
+    checkpoint = store.folder / "checkpoint"
+    kept = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
+    kept["noted"] = in_old_keys({**kept["noted"], "newest": in_old_keys(kept["noted"]["newest"])})
+    body = msgspec.msgpack.encode(kept)
+    checkpoint.write_bytes(body + google_crc32c.value(body).to_bytes(4, "little"))
+    monkeypatch.setattr(ResultStore, "_note", _not_read)
+    again = ResultStore(archive, FPS)
+    assert again.newest == before["newest"]
+    assert again.missing == {7: "late"}
+    again.close()
+
+
+def _not_read(_store: ResultStore, record: dict[str, Any]) -> None:
+    raise AssertionError(f"{record} is read although the checkpoint has it")
 
 
 def test_records_are_small(archive: StreamArchive) -> None:

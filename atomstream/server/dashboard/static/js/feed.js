@@ -77,7 +77,7 @@ export class Feed {
     this.handlers.link?.(true);
     this.retry = setTimeout(async () => {
       const status = await ask(this.path.replace(/feed$/, "analysis")).then((reply) => reply, () => null);
-      if (status && (status.seq > this.seq || status.again)) this.open();
+      if (status && (status.seq > this.seq || status.reanalysis)) this.open();
       else this.watch();
     }, 5000);
   }

@@ -30,7 +30,7 @@ export class Regions extends EventTarget {
   }
 
   /** What the server says; not while something is being dragged or saved. */
-  set({ regions, found, columns }) {
+  set({ regions, detected_regions: found, columns }) {
     if (this.drag || this.saving) return;
     this.columns = columns ?? this.columns;
     const told = JSON.stringify([regions, found, this.columns]);
@@ -225,7 +225,7 @@ export class Regions extends EventTarget {
     if (edit !== this.edits) return;
     this.saving = false;
     this.keptEdit = kept ? edit : null;
-    if (kept) this.set({ found: this.found, regions: this.own, ...kept });
+    if (kept) this.set({ detected_regions: this.found, regions: this.own, ...kept });
     say(byId("region-help"), kept ? "Kept. Its trace is being computed back to the first frame." : `The regions were not kept: ${error.message}`);
     this.dispatchEvent(new Event("change"));
   }

@@ -93,7 +93,7 @@ const feed = new Feed(dataId, {
     again.show({ progress: fraction });
     say(byId("region-help"), again.runs || fraction === null || fraction >= 1 ? "" : `Computed back to the first frame: ${Math.round(100 * fraction)} %`);
   },
-  lacks: (message) => again.show(message),
+  missing: (message) => again.show(message),
   lost: () => renew(),
   end: () => {
     refreshStanding();
