@@ -1,4 +1,8 @@
-"""How a pushed chunk gets in: wait at the gate, or do what ``on_full`` says, then :mod:`land <.landing>`."""
+"""How a pushed chunk enters the pipeline: reserve memory (or do what ``on_full`` says), copy the frames, accept.
+
+Before its acceptance a chunk leaves no trace; from then on the ledger lists it. Acceptance happens in the copying
+thread right after the copy. So a cancelled ``push`` has either used no index or delivered a whole chunk.
+"""
 
 from __future__ import annotations
 
@@ -26,60 +30,23 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.shard import ShardEncoder
 
-# One copy of a chunk, by two threads where a second one is free: it halves the time that ``push`` holds its caller.
-#
-# In halves and not finer: beside a busy Python thread each numpy copy waits up to a switch interval (5 ms) for the GIL
-# to come back (DECISIONS, "push").
-
-SHARED_BYTES: Final = 16 << 20
-"""Below this waking a second thread takes longer than it saves."""
-
-
-def copy_together(target: npt.NDArray[Any], source: npt.NDArray[Any], helpers: Executor) -> None:
-    """Copy ``source`` (N, ...) into ``target`` of its shape; a thread of ``helpers`` takes a half if it comes in time.
-
-    Never waits for a helper that has not begun.
-    """
-    half = len(source) // 2
-    if source.nbytes < SHARED_BYTES or not half:
-        np.copyto(target, source)
-        return
-    left = deque([slice(0, half), slice(half, len(source))])
-
-    def work() -> None:
-        while left:
-            try:
-                part = left.popleft()
-            except IndexError:  # the other thread took the last one
-                return
-            np.copyto(target[part], source[part])
-
-    helper = _asked(helpers, work)
-    try:
-        work()
-    finally:  # it may be in the middle of its half, and the caller's array must not change under it
-        if helper is not None and not helper.cancel():
-            helper.result()
-
-
-def _asked(helpers: Executor, work: Any) -> Future[None] | None:
-    try:
-        return helpers.submit(work)
-    except RuntimeError:  # shut down meanwhile, by a close() beside this copy
-        return None
-
-
-# A chunk lands: copied once, accepted, told to its caller, handed to the encoder. In two threads of its own.
-#
-# Before its acceptance a chunk leaves no trace; from then on it is the ledger's. Both happen in one thread right
-# after the copy, so a cancelled ``push`` either used no index or left a whole chunk behind (promise P21).
+log = logging.getLogger("atomstream.intake")
 
 T = TypeVar("T")
+
+RECHECK_S: Final = 0.5
+"""Seconds after which a waiting push looks for evictable chunks again."""
+
+SHARED_COPY_BYTES: Final = 16 << 20
+"""Smaller copies use one thread: waking a second one would take longer than it saves."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PushRequest:
-    """A chunk as the caller brings it; ``index`` None means the stream's next one."""
+    """A chunk as the caller passed it. ``index`` None means the stream's next index.
+
+    With ``copy`` False the frames are used in place; the caller must not change them.
+    """
 
     index: int | None
     frames: Frames
@@ -88,98 +55,316 @@ class PushRequest:
     copy: bool = True
 
 
-class ChunkCopier:
-    """Where chunks that have a permit come in; the permit goes on with the chunk, or is given back.
+class Admission:
+    """The first stage of the pipeline. Its methods run on the loop, except :meth:`start_push` (any thread).
 
-    ``failed(job, error)`` takes over a chunk that was accepted but could not be queued.
+    ``on_encode_failed(job, error)`` handles an accepted chunk that could not be queued for the encoder.
+    ``drop_oldest(stream)`` drops the oldest chunk of the stream that may be dropped; ``evict_one(stream)`` frees the
+    memory of a chunk that is also on disk. Both return False if there was none.
     """
 
     def __init__(
-        self, pool: BufferPool, encoder: Encoder, failed: Callable[[EncodeJob, BaseException], None]
-    ) -> None:
-        self._pool = pool
-        self._encoder = encoder
-        self._failed = failed
-        self._copiers = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
-        # Both start here: else in a camera's thread, whose priority and cores they would have for ever.
-        together = threading.Barrier(2)
-        for _ in range(2):
-            self._copiers.submit(together.wait)
+        self, settings: ClientSettings, limiter: MemoryLimiter, buffers: BufferPool, encoder: Encoder,
+        spool_writer: SpoolWriter, on_encode_failed: Callable[[EncodeJob, BaseException], None],
+        drop_oldest: Callable[[StreamState], bool], evict_one: Callable[[StreamState], bool],
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._limiter = limiter
+        self._spool_writer = spool_writer
+        self._drop_oldest = drop_oldest
+        self._evict_one = evict_one
+        self._copier = ChunkCopier(buffers, encoder, on_encode_failed)
 
     def close(self) -> None:
-        """Let the copying threads end."""
-        self._copiers.shutdown(wait=True)
+        """End the copying threads. Waits for them."""
+        self._copier.close()
 
-    def begin(self, work: Callable[[], None]) -> None:
-        """Do ``work`` in a copying thread.
+    # -- pushing ------------------------------------------------------------------------------------------
+
+    async def push(self, stream: StreamState, request: PushRequest) -> int | None:
+        """Accept one chunk. Returns its index, or None if the index was pushed before with equal frames.
 
         Raises:
-            RuntimeError: closed meanwhile.
+            BufferFullError: no memory, by ``on_full`` or ``full_timeout_s``.
+            ChunkConflictError: the index was pushed before with other frames.
+            StreamFinalizedError: the stream accepts no more chunks.
         """
-        self._copiers.submit(work)
+        if request.index is not None and stream.ledger.contains(request.index):
+            await self._compare(stream, request.index, request.frames)
+            return None
+        nbytes = stream.memory_needed(len(request.frames), request.frames[0].nbytes, self._limiter.limit)
+        permit = await self.acquire(stream, nbytes)
+        if permit is None:
+            return self.drop_newest(stream, request.index)
+        index = await self._copier.run(stream, request, permit)
+        if index is None and request.index is not None:
+            # Another push of the same index was accepted while this one waited or copied.
+            await self._compare(stream, request.index, request.frames)
+        if index is not None and self._settings.durability == "disk":
+            await stream.ledger.changed.wait_for(lambda: stream.ledger.is_safe(index))
+        return index
 
-    def land(
-        self, stream: StreamState, offer: PushRequest, permit: Permit, tell: Callable[[int | None], None]
-    ) -> None:
-        """In a thread: copy, accept, queue for the encoder, tell the caller, wake the encoder.
+    def start_push(self, stream: StreamState, request: PushRequest) -> Future[bool] | None:
+        """Begin :meth:`push` of a new chunk without the loop, from any thread. The future is True once it is accepted.
 
-        In this order: once encoders are at work on all cores, who was waiting for this waits milliseconds more.
+        The future is False if the push would have to wait, or if the index was accepted meanwhile. In these cases,
+        and if this method returns None, call :meth:`push`. Errors are those of :meth:`push`. The future can't be
+        cancelled: what has begun continues.
         """
-        frames, buffer = offer.frames, None
+        if (
+            self._settings.durability != "memory"
+            or request.index is None
+            or stream.ledger.contains(request.index)
+        ):
+            return None
+        nbytes = stream.memory_needed(len(request.frames), request.frames[0].nbytes, self._limiter.limit)
+        if not self._limiter.has_room(stream.spec.data_id, nbytes):
+            return None
+        accepted: Future[bool] = Future()
+        accepted.set_running_or_notify_cancel()  # from now on it can't be cancelled
         try:
-            if offer.copy or not frames.flags.c_contiguous:
-                buffer = self._pool.take(frames.nbytes)
+            self._copier.submit(lambda: self._run_started(stream, request, nbytes, accepted))
+        except RuntimeError:  # closed meanwhile: push raises the right error
+            return None
+        return accepted
+
+    def _run_started(
+        self, stream: StreamState, request: PushRequest, nbytes: int, accepted: Future[bool]
+    ) -> None:
+        try:
+            permit = self._limiter.try_acquire(stream.spec.data_id, nbytes)
+            if permit is None:
+                accepted.set_result(False)
+            else:
+                self._copier.copy_and_accept(
+                    stream, request, permit, lambda index: accepted.set_result(index is not None)
+                )
+        except BaseException as error:
+            if accepted.done():
+                raise
+            accepted.set_exception(error)
+
+    async def _compare(self, stream: StreamState, index: int, frames: Frames) -> None:
+        """Check that ``frames`` equal the frames that were pushed with ``index`` before.
+
+        Raises:
+            ChunkConflictError: they differ.
+        """
+        get = stream.ledger.get
+        await stream.ledger.changed.wait_for(lambda: _can_compare(get(index)))
+        record = get(index)
+        if record is None or record.digest is None:
+            log.warning("Stream %s: chunk %d was resolved before and stays so.", stream.spec.data_id, index)
+            return
+        if await self._copier.run_in_thread(lambda: ShardEncoder().digest(frames)) != record.digest:
+            raise ChunkConflictError(
+                f"Chunk {index} of stream {stream.spec.data_id} was pushed before with other frames. The first "
+                "ones stay; these were not taken. Use the next index, or run(), which counts by itself.",
+                data_id=stream.spec.data_id,
+                index=index,
+            )
+
+    # -- memory -------------------------------------------------------------------------------------------
+
+    async def acquire(self, stream: StreamState, nbytes: int, *, filling: bool = False) -> Permit | None:
+        """A permit for ``nbytes``; None if ``on_full`` says that this chunk is to be dropped.
+
+        Raises:
+            BufferFullError: no memory, by ``on_full`` or ``full_timeout_s``.
+        """
+        name = stream.spec.data_id
+        permit = self._limiter.try_acquire(name, nbytes, filling=filling)
+        while permit is None and self._evict_one(stream):
+            permit = self._limiter.try_acquire(name, nbytes, filling=filling)
+        if permit is not None or self._settings.on_full == "drop_newest":
+            return permit
+        if self._settings.on_full == "raise":
+            raise self._full(stream, "on_full='raise'")
+        if self._settings.on_full == "drop_oldest":
+            return self._acquire_by_dropping(stream, nbytes, filling)
+        return await self._wait(stream, nbytes, filling)
+
+    def _acquire_by_dropping(self, stream: StreamState, nbytes: int, filling: bool) -> Permit | None:
+        while self._drop_oldest(stream):
+            permit = self._limiter.try_acquire(stream.spec.data_id, nbytes, filling=filling)
+            if permit is not None:
+                return permit
+        return None
+
+    async def _wait(self, stream: StreamState, nbytes: int, filling: bool) -> Permit:
+        loop = asyncio.get_running_loop()
+        granted = asyncio.Event()
+        waiter = self._limiter.enqueue(
+            stream.spec.data_id, nbytes, lambda: _call_on_loop(loop, granted.set), filling=filling
+        )
+        try:
+            with anyio.fail_after(self._settings.full_timeout_s):
+                await self._wait_for_grant(granted, stream)
+        except TimeoutError:
+            self._limiter.cancel(waiter)
+            raise self._full(stream, f"full_timeout_s={self._settings.full_timeout_s:g} ran out") from None
+        except BaseException:
+            self._limiter.cancel(waiter)
+            raise
+        return _permit_of(waiter)
+
+    async def _wait_for_grant(self, granted: asyncio.Event, stream: StreamState) -> None:
+        # An upload whose attempt has failed may be evicted, but nothing notifies this task: it polls now and then.
+        while not granted.is_set():
+            while self._evict_one(stream):
+                await asyncio.sleep(0)  # the grant arrives through the loop
+                if granted.is_set():
+                    return
+            with anyio.move_on_after(RECHECK_S):
+                await granted.wait()
+
+    def _full(self, stream: StreamState, why: str) -> BufferFullError:
+        return BufferFullError(
+            f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
+            f"{self._limiter.used / 1e6:.0f} of {self._limiter.limit / 1e6:.0f} MB are held, "
+            f"{stream.ledger.pending} chunks wait for the server. This chunk was not taken and used no index; "
+            "what was accepted is safe.",
+            data_id=stream.spec.data_id,
+        )
+
+    # -- dropping -----------------------------------------------------------------------------------------
+
+    def drop_newest(self, stream: StreamState, index: int | None) -> int | None:
+        """Count a chunk for which there is no memory as accepted and dropped. Returns its index, None if known."""
+        chosen = stream.ledger.accept(index)
+        if chosen is not None:
+            self.count_drop(stream, chosen, f"no room (on_full={self._settings.on_full!r})")
+        return chosen
+
+    def count_drop(self, stream: StreamState, index: int, reason: str) -> None:
+        """Resolve ``index`` as dropped, journal and log it."""
+        if stream.ledger.resolve(index, "dropped", reason):
+            self._spool_writer.discard(stream, index, "dropped", reason)
+            log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
+
+
+def _permit_of(waiter: Waiter) -> Permit:
+    if waiter.permit is None:
+        raise ClosedError("The streamer was closed while this push waited for room; the chunk was not taken.")
+    return waiter.permit
+
+
+def _can_compare(record: object) -> bool:
+    state, digest = getattr(record, "state", "dropped"), getattr(record, "digest", None)
+    return digest is not None or state != "pending"
+
+
+class ChunkCopier:
+    """Two threads that copy and accept chunks which have a permit. The permit moves on with the chunk.
+
+    ``on_encode_failed(job, error)`` handles a chunk that was accepted but could not be queued for the encoder.
+    """
+
+    def __init__(
+        self,
+        buffers: BufferPool,
+        encoder: Encoder,
+        on_encode_failed: Callable[[EncodeJob, BaseException], None],
+    ) -> None:
+        self._buffers = buffers
+        self._encoder = encoder
+        self._on_encode_failed = on_encode_failed
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="atomstream-copy")
+        # Start both threads here. A thread inherits priority and cores of its creator, which would otherwise be a
+        # camera's thread.
+        both_started = threading.Barrier(2)
+        for _ in range(2):
+            self._threads.submit(both_started.wait)
+
+    def close(self) -> None:
+        """End the threads. Waits for them."""
+        self._threads.shutdown(wait=True)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Run ``work`` in a copying thread.
+
+        Raises:
+            RuntimeError: the copier is closed.
+        """
+        self._threads.submit(work)
+
+    def copy_and_accept(
+        self,
+        stream: StreamState,
+        request: PushRequest,
+        permit: Permit,
+        on_accepted: Callable[[int | None], None],
+    ) -> None:
+        """Copy, accept, queue for the encoder, report the index, wake the encoder. Call this in a copying thread.
+
+        The order matters: once the encoders use all cores, a caller that waits for the index would wait milliseconds
+        longer. ``on_accepted`` gets None if the index was accepted before.
+        """
+        frames, buffer = request.frames, None
+        try:
+            if request.copy or not frames.flags.c_contiguous:
+                buffer = self._buffers.acquire(frames.nbytes)
                 target = as_frames(buffer, frames.shape, frames.dtype.newbyteorder("="))
-                copy_together(target, frames, self._copiers)
+                copy_together(target, frames, self._threads)
                 frames = target
             stream.fix_geometry(frames.shape[1:], frames.dtype.newbyteorder("="))
-            index = stream.ledger.accept(offer.index)
+            index = stream.ledger.accept(request.index)
         except BaseException:
-            self._give_back(permit, buffer)
+            self._release(permit, buffer)
             raise
         if index is None:
-            self._give_back(permit, buffer)
-            tell(None)
+            self._release(permit, buffer)
+            on_accepted(None)
             return
-        chunk = Chunk(stream.spec.data_id, index, frames, offer.stamp, offer.meta)
-        self._hand_on(EncodeJob(chunk, permit, buffer, with_meta=stream.spec.announced), lambda: tell(index))
+        chunk = Chunk(stream.spec.data_id, index, frames, request.stamp, request.meta)
+        job = EncodeJob(chunk, permit, buffer, with_meta=stream.spec.announced)
+        self._enqueue(job, lambda: on_accepted(index))
 
-    def _hand_on(self, job: EncodeJob, tell: Callable[[], None]) -> None:
+    def _enqueue(self, job: EncodeJob, on_accepted: Callable[[], None]) -> None:
         try:
-            self._encoder.queue(job)  # before its caller may push more, which may have to drop it
+            self._encoder.enqueue(
+                job
+            )  # before the caller may push the next chunk, which may have to drop this one
         except BaseException as error:
-            self._failed(job, error)
+            self._on_encode_failed(job, error)
             raise
-        tell()
-        self._encoder.wake()
+        on_accepted()
+        self._encoder.wake_threads()
 
-    async def landed(self, stream: StreamState, offer: PushRequest, permit: Permit) -> int | None:
-        """Land in a copying thread; a cancellation arrives only once that has told what became of the chunk."""
+    def _release(self, permit: Permit, buffer: np.ndarray | None) -> None:
+        permit.release()
+        if buffer is not None:
+            self._buffers.release(buffer)
+
+    async def run(self, stream: StreamState, request: PushRequest, permit: Permit) -> int | None:
+        """:meth:`copy_and_accept` in a copying thread. A cancellation takes effect only after it has finished."""
         loop = asyncio.get_running_loop()
-        told: asyncio.Future[int | None] = loop.create_future()
+        accepted: asyncio.Future[int | None] = loop.create_future()
 
         def work() -> None:
             try:
-                self.land(stream, offer, permit, lambda index: soon(loop, lambda: told.set_result(index)))
+                self.copy_and_accept(
+                    stream,
+                    request,
+                    permit,
+                    lambda index: _call_on_loop(loop, lambda: accepted.set_result(index)),
+                )
             except BaseException as error:
-                failure = error  # the name in the clause ends with it, before the loop gets there
-                soon(loop, lambda: None if told.done() else told.set_exception(failure))
+                failure = (
+                    error  # Python deletes the name "error" after the except clause, before the loop uses it
+                )
+                _call_on_loop(loop, lambda: None if accepted.done() else accepted.set_exception(failure))
 
-        self.begin(work)
-        return await _shielded(told)
+        self.submit(work)
+        return await _uncancelled(accepted)
 
-    def _give_back(self, permit: Permit, buffer: np.ndarray | None) -> None:
-        permit.release()
-        if buffer is not None:
-            self._pool.give(buffer)
-
-    async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a copying thread; a cancellation arrives only after it has ended."""
-        return await _shielded(asyncio.get_running_loop().run_in_executor(self._copiers, work))
+    async def run_in_thread(self, work: Callable[[], T]) -> T:
+        """Run ``work`` in a copying thread. A cancellation takes effect only after it has finished."""
+        return await _uncancelled(asyncio.get_running_loop().run_in_executor(self._threads, work))
 
 
-async def _shielded(future: asyncio.Future[T]) -> T:
-    """The future's result; a cancellation arrives only after it is done."""
+async def _uncancelled(future: asyncio.Future[T]) -> T:
+    """The result of ``future``. A cancellation takes effect only after the future is done."""
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -189,194 +374,42 @@ async def _shielded(future: asyncio.Future[T]) -> T:
         raise
 
 
-def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    """Do ``call`` in the loop; never, where that was closed and nobody waits on it any more."""
+def _call_on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Run ``call`` on the loop. If the loop was closed, no task waits any more and nothing is called."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call)
 
 
-log = logging.getLogger("atomstream.intake")
+def copy_together(target: npt.NDArray[Any], source: npt.NDArray[Any], helpers: Executor) -> None:
+    """Copy ``source`` (N, ...) to ``target`` of the same shape. A second thread copies one half if it is free.
 
-LOOK_AGAIN_S: Final = 0.5
-
-
-class Admission:
-    """The front half of the pipeline; its verbs run on the loop but for :meth:`start_push`, which any thread may call.
-
-    ``failed(job, error)`` takes over an accepted chunk that could not be queued for the encoder,
-    ``drop_oldest(stream)`` gives up the stream's oldest chunk that may be and says whether there was one;
-    ``evict_one(stream)`` frees the memory of a chunk that is on disk as well, and says so too.
+    This halves the time that ``push`` takes. It never waits for a helper that has not started. Halves and not smaller
+    parts: while another Python thread is busy, each numpy copy waits up to one switch interval (5 ms) for the GIL.
     """
+    half = len(source) // 2
+    if source.nbytes < SHARED_COPY_BYTES or not half:
+        np.copyto(target, source)
+        return
+    parts = deque([slice(0, half), slice(half, len(source))])
 
-    def __init__(
-        self, settings: ClientSettings, gate: MemoryLimiter, pool: BufferPool, encoder: Encoder,
-        keeper: SpoolWriter, failed: Callable[[EncodeJob, BaseException], None],
-        drop_oldest: Callable[[StreamState], bool], evict_one: Callable[[StreamState], bool],
-    ) -> None:  # fmt: skip
-        self._settings = settings
-        self._gate = gate
-        self._keeper = keeper
-        self._drop_oldest = drop_oldest
-        self._evict_one = evict_one
-        self._landing = ChunkCopier(pool, encoder, failed)
+    def work() -> None:
+        while parts:
+            try:
+                part = parts.popleft()
+            except IndexError:  # the other thread took the last part
+                return
+            np.copyto(target[part], source[part])
 
-    def close(self) -> None:
-        """Let the copying threads end."""
-        self._landing.close()
+    helper = _submit(helpers, work)
+    try:
+        work()
+    finally:  # the helper may still read the caller's array, which may change after this function has returned
+        if helper is not None and not helper.cancel():
+            helper.result()
 
-    async def push(self, stream: StreamState, offer: PushRequest) -> int | None:
-        """Take one chunk in; its index, or None where it was known already and is equal.
 
-        Raises:
-            BufferFullError, ChunkConflictError, StreamFinalizedError: see their docstrings.
-        """
-        if offer.index is not None and stream.ledger.knows(offer.index):
-            await self._compare(stream, offer.index, offer.frames)
-            return None
-        nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
-        permit = await self.enter(stream, nbytes)
-        if permit is None:
-            return self.refuse(stream, offer.index)
-        index = await self._landing.landed(stream, offer, permit)
-        if index is None and offer.index is not None:
-            # Another push of the same index was accepted while this one waited or copied.
-            await self._compare(stream, offer.index, offer.frames)
-        if index is not None and self._settings.durability == "disk":
-            await stream.ledger.pulse.until(lambda: stream.ledger.is_safe(index))
-        return index
-
-    def start_push(self, stream: StreamState, offer: PushRequest) -> Future[bool] | None:
-        """Begin :meth:`push` of a new chunk without the loop, from any thread: whether it was taken.
-
-        False where it would have had to wait, or its index became known meanwhile: then ask :meth:`push`, as where
-        this returns None. Errors as there. What was begun goes on, whatever becomes of its future.
-        """
-        if self._settings.durability != "memory" or offer.index is None or stream.ledger.knows(offer.index):
-            return None
-        nbytes = stream.charge(len(offer.frames), offer.frames[0].nbytes, self._gate.limit)
-        if not self._gate.has_room(stream.spec.data_id, nbytes):
-            return None
-        taken: Future[bool] = Future()
-        taken.set_running_or_notify_cancel()  # from here on nobody can take it back
-        try:
-            self._landing.begin(lambda: self._take(stream, offer, nbytes, taken))
-        except RuntimeError:  # shut down meanwhile: push says what is to be said
-            return None
-        return taken
-
-    def _take(self, stream: StreamState, offer: PushRequest, nbytes: int, taken: Future[bool]) -> None:
-        try:
-            permit = self._gate.try_enter(stream.spec.data_id, nbytes)
-            if permit is None:
-                taken.set_result(False)
-            else:
-                self._landing.land(stream, offer, permit, lambda index: taken.set_result(index is not None))
-        except BaseException as error:
-            if taken.done():
-                raise
-            taken.set_exception(error)
-
-    async def enter(self, stream: StreamState, nbytes: int, *, filling: bool = False) -> Permit | None:
-        """A permit for ``nbytes``; None where the policy is to drop the newest.
-
-        Raises:
-            BufferFullError: by policy, or because ``full_timeout_s`` ran out.
-        """
-        name = stream.spec.data_id
-        permit = self._gate.try_enter(name, nbytes, filling=filling)
-        while permit is None and self._evict_one(stream):
-            permit = self._gate.try_enter(name, nbytes, filling=filling)
-        if permit is not None or self._settings.on_full == "drop_newest":
-            return permit
-        if self._settings.on_full == "raise":
-            raise self._full(stream, "on_full='raise'")
-        if self._settings.on_full == "drop_oldest":
-            return self._enter_by_dropping(stream, nbytes, filling)
-        return await self._wait(stream, nbytes, filling)
-
-    def _enter_by_dropping(self, stream: StreamState, nbytes: int, filling: bool) -> Permit | None:
-        while self._drop_oldest(stream):
-            permit = self._gate.try_enter(stream.spec.data_id, nbytes, filling=filling)
-            if permit is not None:
-                return permit
+def _submit(helpers: Executor, work: Any) -> Future[None] | None:
+    try:
+        return helpers.submit(work)
+    except RuntimeError:  # close() was called during this copy
         return None
-
-    async def _wait(self, stream: StreamState, nbytes: int, filling: bool) -> Permit:
-        loop = asyncio.get_running_loop()
-        granted = asyncio.Event()
-        waiter = self._gate.queue(
-            stream.spec.data_id, nbytes, lambda: soon(loop, granted.set), filling=filling
-        )
-        try:
-            with anyio.fail_after(self._settings.full_timeout_s):
-                await self._granted(granted, stream)
-        except TimeoutError:
-            self._gate.leave(waiter)
-            raise self._full(stream, f"full_timeout_s={self._settings.full_timeout_s:g} ran out") from None
-        except BaseException:
-            self._gate.leave(waiter)
-            raise
-        return _granted(waiter)
-
-    async def _granted(self, granted: asyncio.Event, stream: StreamState) -> None:
-        # What comes back from a failed attempt may be evicted then, and nobody says so: looked at now and then.
-        while not granted.is_set():
-            while self._evict_one(stream):
-                await asyncio.sleep(0)  # the grant arrives by the loop
-                if granted.is_set():
-                    return
-            with anyio.move_on_after(LOOK_AGAIN_S):
-                await granted.wait()
-
-    def _full(self, stream: StreamState, why: str) -> BufferFullError:
-        return BufferFullError(
-            f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
-            f"{self._gate.used / 1e6:.0f} of {self._gate.limit / 1e6:.0f} MB are held, "
-            f"{stream.ledger.pending} chunks wait for the server. This chunk was not taken and used no index; "
-            "what was accepted is safe.",
-            data_id=stream.spec.data_id,
-        )
-
-    def refuse(self, stream: StreamState, index: int | None) -> int | None:
-        """Count a chunk that found no room as accepted and dropped."""
-        chosen = stream.ledger.accept(index)
-        if chosen is not None:
-            self.count_drop(stream, chosen, f"no room (on_full={self._settings.on_full!r})")
-        return chosen
-
-    def count_drop(self, stream: StreamState, index: int, reason: str) -> None:
-        """Settle ``index`` as dropped and say so."""
-        if stream.ledger.settle(index, "dropped", reason):
-            self._keeper.discard(stream, index, "dropped", reason)
-            log.warning("Stream %s: chunk %d was dropped: %s.", stream.spec.data_id, index, reason)
-
-    async def _compare(self, stream: StreamState, index: int, frames: Frames) -> None:
-        """See that ``frames`` are what ``index`` holds (promise P5).
-
-        Raises:
-            ChunkConflictError: they are not.
-        """
-        entry = stream.ledger.entry
-        await stream.ledger.pulse.until(lambda: _known(entry(index)))
-        known = entry(index)
-        if known is None or known.digest is None:
-            log.warning("Stream %s: chunk %d was settled before and stays so.", stream.spec.data_id, index)
-            return
-        if await self._landing.in_thread(lambda: ShardEncoder().digest(frames)) != known.digest:
-            raise ChunkConflictError(
-                f"Chunk {index} of stream {stream.spec.data_id} was pushed before with other frames. The first "
-                "ones stay; these were not taken. Use the next index, or run(), which counts by itself.",
-                data_id=stream.spec.data_id,
-                index=index,
-            )
-
-
-def _granted(waiter: Waiter) -> Permit:
-    if waiter.permit is None:
-        raise ClosedError("The streamer was closed while this push waited for room; the chunk was not taken.")
-    return waiter.permit
-
-
-def _known(entry: object) -> bool:
-    state, digest = getattr(entry, "state", "dropped"), getattr(entry, "digest", None)
-    return digest is not None or state != "pending"

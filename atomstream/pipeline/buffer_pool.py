@@ -1,11 +1,13 @@
-"""Memory that is kept for reuse: already touched, it costs no page faults.
+"""Memory that is kept for reuse. Its pages are already resident, so it causes no page faults.
 
-A fresh 74 MB array costs more in page faults than the copy into it; fresh memory for its compressed frames a seventh
-of all that encoding costs [measured]. All that is kept counts against the gate's limit plus one chunk (promise P7):
-after each take and give only what still fits beside the permits in use stays. The one chunk is for the buffer that
-comes back while the push that waited for it holds its permit already: to drop it there and touch a fresh one costs
-an eighth of all processor time at full speed. A chunk that waits for the encoder holds a permit for its shard too, of
-which no byte exists yet: until then that much may be kept as well, and is what the shard will lie in.
+Why it exists (measured): the page faults of a new 74 MB array cost more than the copy into it. New memory for the
+compressed frames costs a seventh of the whole encoding.
+
+Free memory counts against the memory limit plus one chunk. After each acquire and release, only as much is kept as
+fits beside the permits in use. The additional chunk is for a buffer that comes back while the push that waited for it
+already holds its permit. To discard it there and touch a new one costs an eighth of all processor time at full speed.
+A chunk that waits for the encoder also holds a permit for its shard, of which no byte exists yet. Until then as much
+memory may be kept in addition; the shard will use it.
 """
 
 from __future__ import annotations
@@ -30,133 +32,136 @@ Buffer = npt.NDArray[np.uint8]
 Kind = Literal["frames", "shard"]
 
 MOST_KEPT: Final[dict[Kind, int]] = {"frames": 3, "shard": 32}
-"""Of frames: one being copied into, one at each encoder of a small machine. Of shards: four chunks in eight slices."""
+"""Frames: one being copied into, one at each encoder of a small machine. Shards: four chunks in eight slices."""
+
+_PREPARE_BYTES: Final = 8 << 20
+"""Smaller buffers are not prepared in a thread of their own."""
+
+_MAX_WASTE: Final = 1 / 8
+"""The share of a scratch buffer that compressed frames may leave unused."""
+
+_MIN_WASTE_BYTES: Final = 64 << 10
+"""Less unused memory than this is never worth a copy."""
 
 
 @dataclass(slots=True, eq=False)
 class PooledBuffer:
-    """Memory for reuse; ``touched`` bytes of it are resident, from its start. ``worn`` memory is not kept again."""
+    """Memory for reuse. Its first ``touched`` bytes are resident. ``discarded`` memory is not kept again."""
 
     kind: Kind
     memory: Buffer
     touched: int
-    worn: bool = False
+    discarded: bool = False
 
 
 class FreeList:
-    """What is free of all kinds; any thread may take and give.
+    """The free memory of all kinds. Any thread may acquire and release.
 
-    Giving never waits for the lock, for a finalizer gives too, and the garbage collector may run it in the very
-    thread that holds the lock. ``promised()`` counts the bytes under permit that nothing holds yet.
+    ``release`` never waits for the lock: finalizers call it too, and the garbage collector may run one in the thread
+    that holds the lock. ``reserved_bytes()`` returns the bytes under permit for which no memory exists yet.
     """
 
-    def __init__(self, gate: MemoryLimiter, promised: Callable[[], int] = lambda: 0) -> None:
-        self._gate = gate
-        self._promised = promised
+    def __init__(self, limiter: MemoryLimiter, reserved_bytes: Callable[[], int] = lambda: 0) -> None:
+        self._limiter = limiter
+        self._reserved_bytes = reserved_bytes
         self._lock = threading.Lock()
-        self._returned: deque[PooledBuffer] = deque()
+        self._released: deque[PooledBuffer] = deque()
         self._free: list[PooledBuffer] = []
         self._closed = False
 
     @property
     def nbytes(self) -> int:
-        """Bytes held for reuse now."""
-        with self._sorted_out():
+        """Resident bytes that are kept for reuse now."""
+        with self._locked():
             self._trim()
-            return sum(spare.touched for spare in self._free)
+            return sum(buffer.touched for buffer in self._free)
 
-    def take(self, kind: Kind, nbytes: int) -> PooledBuffer | None:
-        """Memory of exactly ``nbytes`` of that kind, where there is some."""
-        with self._sorted_out():
-            match = next((s for s in self._free if s.kind == kind and s.memory.nbytes == nbytes), None)
+    def acquire(self, kind: Kind, nbytes: int) -> PooledBuffer | None:
+        """Memory of exactly ``nbytes`` of this kind; None if there is none."""
+        with self._locked():
+            match = next((b for b in self._free if b.kind == kind and b.memory.nbytes == nbytes), None)
             if match is not None:
                 self._free.remove(match)
             return match
 
-    def give(self, spare: PooledBuffer) -> None:
-        """Take memory back; nobody else may hold a view of it any more."""
-        self._returned.append(spare)
+    def release(self, buffer: PooledBuffer) -> None:
+        """Keep memory for reuse. No other view of it may exist."""
+        self._released.append(buffer)
         self._absorb()
 
     def room_for(self, kind: Kind, nbytes: int) -> bool:
-        """Whether there is none of that kind and size, and room for one that is touched beforehand."""
-        with self._sorted_out():
-            sizes = [(spare.kind, spare.memory.nbytes) for spare in self._free]
-            return (kind, nbytes) not in sizes and self._fit([*(s.touched for s in self._free), nbytes])
+        """True if there is no free memory of this kind and size, and room to prepare one."""
+        with self._locked():
+            sizes = [(buffer.kind, buffer.memory.nbytes) for buffer in self._free]
+            return (kind, nbytes) not in sizes and self._fit([*(b.touched for b in self._free), nbytes])
 
     def close(self) -> None:
-        """Let go of all, and of what still comes back. Not for the loop's thread: half a GB takes a while."""
+        """Free all memory, and all that is released later. Takes time (half a GB): not for the loop's thread."""
         self._closed = True
         self._absorb()
-        with self._sorted_out():
-            for spare in self._free:
-                discard(spare.memory)
+        with self._locked():
+            for buffer in self._free:
+                discard(buffer.memory)
             self._free.clear()
 
     @contextmanager
-    def _sorted_out(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         with self._lock:
-            self._sort_out()
+            self._sort_released()
             yield
-            self._trim()  # afterwards: what is wanted just now must not go for what is not
+            self._trim()  # afterwards: memory that is needed now must not be removed in favour of other memory
         self._absorb()
 
     def _absorb(self) -> None:
-        # Whoever holds the lock looks again once it has let it go, so nothing that came meanwhile stays unseen.
-        while self._returned and self._lock.acquire(blocking=False):
+        # Each thread that held the lock checks again after its release, so nothing that was released meanwhile stays
+        # in the queue.
+        while self._released and self._lock.acquire(blocking=False):
             try:
-                self._sort_out()
+                self._sort_released()
                 self._trim()
             finally:
                 self._lock.release()
 
-    def _sort_out(self) -> None:
-        while self._returned:
-            spare = self._returned.popleft()
-            if spare.worn or self._closed:
-                free_async(spare.memory)
+    def _sort_released(self) -> None:
+        while self._released:
+            buffer = self._released.popleft()
+            if buffer.discarded or self._closed:
+                free_async(buffer.memory)
             else:
-                self._free.append(spare)
+                self._free.append(buffer)
 
     def _trim(self) -> None:
         for kind, most in MOST_KEPT.items():
-            mine = [spare for spare in self._free if spare.kind == kind]
-            for spare in mine[: max(0, len(mine) - most)]:
-                self._free.remove(spare)
-                free_async(spare.memory)
-        while not self._fit([spare.touched for spare in self._free]):
+            same_kind = [buffer for buffer in self._free if buffer.kind == kind]
+            for buffer in same_kind[: max(0, len(same_kind) - most)]:
+                self._free.remove(buffer)
+                free_async(buffer.memory)
+        while not self._fit([buffer.touched for buffer in self._free]):
             free_async(self._free.pop(0).memory)
 
     def _fit(self, sizes: list[int]) -> bool:
-        room = self._gate.limit - self._gate.used
-        if (
-            room >= 0 and sizes
-        ):  # below, a chunk larger than the limit is in alone, and is the one chunk itself
+        room = self._limiter.limit - self._limiter.used
+        # If room is negative, a single chunk above the limit is in memory: it is itself the one additional chunk.
+        if room >= 0 and sizes:
             room += max(sizes)
-        return sum(sizes) <= max(0, room) + self._promised()
-
-
-# Buffers for the frames of chunks, reused; see :mod:`atomstream.pipeline.buffer_pool`.
-
-_NOTABLE: Final = 8 << 20
-"""Smaller buffers are not worth a thread."""
+        return sum(sizes) <= max(0, room) + self._reserved_bytes()
 
 
 class BufferPool:
-    """Flat uint8 buffers for the frames of chunks; any thread may take and give."""
+    """Flat uint8 buffers for the raw frames of chunks. Any thread may acquire and release."""
 
-    def __init__(self, spares: FreeList) -> None:
-        self._spares = spares
+    def __init__(self, free_list: FreeList) -> None:
+        self._free_list = free_list
 
-    def take(self, nbytes: int) -> Buffer:
-        """A buffer of exactly ``nbytes``, a touched one where there is one."""
-        spare = self._spares.take("frames", nbytes)
-        return self._fresh(nbytes) if spare is None else spare.memory
+    def acquire(self, nbytes: int) -> Buffer:
+        """A buffer of exactly ``nbytes``. Its pages are resident if a free one is available."""
+        buffer = self._free_list.acquire("frames", nbytes)
+        return self._new(nbytes) if buffer is None else buffer.memory
 
-    def _fresh(self, nbytes: int) -> Buffer:
-        """An untouched buffer whose pages come while it fills; the next one is prepared after it."""
+    def _new(self, nbytes: int) -> Buffer:
+        """A new buffer. A thread makes its pages resident while it is being filled, then prepares the next one."""
         buffer: Buffer = allocate(nbytes)
-        if nbytes >= _NOTABLE:
+        if nbytes >= _PREPARE_BYTES:
             threading.Thread(target=self._touch, args=(buffer,), name="atomstream-pages", daemon=True).start()
         return buffer
 
@@ -164,65 +169,61 @@ class BufferPool:
         if populate(buffer):
             self.prepare(buffer.nbytes)
 
-    def give(self, buffer: Buffer) -> None:
-        """Take ``buffer`` back; nobody else may hold a view of it any more."""
-        self._spares.give(PooledBuffer("frames", buffer, buffer.nbytes))
+    def release(self, buffer: Buffer) -> None:
+        """Keep ``buffer`` for reuse. No other view of it may exist."""
+        self._free_list.release(PooledBuffer("frames", buffer, buffer.nbytes))
 
     def prepare(self, nbytes: int) -> None:
-        """Have one touched buffer of ``nbytes`` free, as far as there is room for it."""
-        if self._spares.room_for("frames", nbytes):
+        """Add one resident buffer of ``nbytes`` to the free ones, if there is none and the limit allows it."""
+        if self._free_list.room_for("frames", nbytes):
             buffer: Buffer = allocate(nbytes)
             populate(buffer)
-            self.give(buffer)
+            self.release(buffer)
 
 
 def as_frames(buffer: Buffer, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """The first frames of a flat buffer as an (N, H, W) array; a view."""
+    """The start of a flat buffer as an (N, H, W) array; a view."""
     count = int(np.prod(shape)) * dtype.itemsize
     return buffer[:count].view(dtype).reshape(shape)
 
 
-# Memory that encoders write compressed frames to: it comes back by itself once nobody holds a view of it.
-#
-# A shard's bytes go to the socket and to the disk at their own times, in pieces that the network library may hold
-# for a while: so the last view decides, not a count of ours. Pages that were never needed are never touched.
+class ScratchPool:
+    """Memory that encoders write compressed frames to. Any thread may acquire.
 
-_WASTE: Final = 1 / 8
+    The memory returns to the free list when its last view is deleted. The pieces of a shard go to the socket and to
+    the disk at different times, and the HTTP library may hold them for a while. So the last view decides, not a
+    counter. Pages that are never written stay untouched.
+    """
 
-_WORTH_CUTTING: Final = 64 << 10
+    def __init__(self, free_list: FreeList) -> None:
+        self._free_list = free_list
+
+    def acquire(self, nbytes: int) -> ScratchBuffer:
+        """Memory of ``nbytes``, with resident pages if free memory is available."""
+        buffer = self._free_list.acquire("shard", nbytes) or PooledBuffer("shard", allocate(nbytes), 0)
+        lease = buffer.memory[:]  # an array object that only the views of this memory refer to
+        weakref.finalize(lease, self._free_list.release, buffer).atexit = False
+        return ScratchBuffer(buffer, lease.data)
 
 
 class ScratchBuffer:
-    """Memory for one run of compressed frames; ``view`` is all of it."""
+    """Memory for one encoded slice. ``view`` is all of it."""
 
-    def __init__(self, spare: PooledBuffer, view: memoryview) -> None:
-        self._spare = spare
+    def __init__(self, buffer: PooledBuffer, view: memoryview) -> None:
+        self._buffer = buffer
         self.view = view
 
-    def keep(self, run: EncodedSlice) -> EncodedSlice:
-        """``run``, which was packed here, so that it holds hardly more memory than its bytes (promise P7).
+    def trim(self, encoded: EncodedSlice) -> EncodedSlice:
+        """Return ``encoded``, which was written here, so that it holds hardly more memory than its own size.
 
-        Where earlier runs touched much more of this memory than it needs, it is copied out, and that
-        memory goes. All of a small slab counts as touched, for the C library hands out what others used before.
+        If earlier slices have touched much more of this memory than it needs, its bytes are copied and this memory
+        is discarded. All of a small buffer counts as touched, because the C library returns memory that was used
+        before.
         """
-        used, spare = len(run.piece), self._spare
-        mapped = spare.memory.nbytes >= MAPPED_BYTES
-        spare.touched = max(spare.touched, used) if mapped else spare.memory.nbytes
-        if spare.touched - used <= max(_WORTH_CUTTING if mapped else 0, used * _WASTE):
-            return run
-        spare.worn = True
-        return replace(run, piece=bytes(run.piece))
-
-
-class ScratchPool:
-    """Lends slabs; any thread may ask."""
-
-    def __init__(self, spares: FreeList) -> None:
-        self._spares = spares
-
-    def lend(self, nbytes: int) -> ScratchBuffer:
-        """A slab of ``nbytes``, touched already where there is one; it is free again with its last view."""
-        spare = self._spares.take("shard", nbytes) or PooledBuffer("shard", allocate(nbytes), 0)
-        lease = spare.memory[:]  # an array of its own: all views of the slab hold it, and nothing else does
-        weakref.finalize(lease, self._spares.give, spare).atexit = False
-        return ScratchBuffer(spare, lease.data)
+        used, buffer = len(encoded.piece), self._buffer
+        mapped = buffer.memory.nbytes >= MAPPED_BYTES
+        buffer.touched = max(buffer.touched, used) if mapped else buffer.memory.nbytes
+        if buffer.touched - used <= max(_MIN_WASTE_BYTES if mapped else 0, used * _MAX_WASTE):
+            return encoded
+        buffer.discarded = True
+        return replace(encoded, piece=bytes(encoded.piece))

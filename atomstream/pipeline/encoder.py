@@ -1,11 +1,11 @@
-"""Chunks become shards: zstd in daemon threads of our own, one compressor a thread, the GIL released.
+"""Threads that encode chunks as shards. zstd releases the GIL while it compresses.
 
-All threads work on the oldest chunk together, a slice of its frames each: so a chunk is ready in a part of the
-time that one thread needs, and chunks are ready in order. While the uplink is what holds the stream up, and
-nothing else waits, one thread makes the chunk as small as it can instead.
+All threads work on the oldest chunk together; each compresses some of its slices. So a chunk is finished in a fraction
+of the time that one thread needs, and chunks are finished in order. If the uplink is too slow and no other chunk
+waits, one thread makes the chunk as small as possible instead.
 
-Daemon threads, for an executor refuses work at interpreter exit and its threads hold the exit up (DECISIONS,
-"Exit"). Jobs are taken in the order of their arrival; one not yet begun can be taken back.
+The threads are daemon threads of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits, and its
+threads delay the exit. Jobs are processed in the order of arrival. A job that no thread has begun can be removed.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from typing import Final
 from atomstream.pipeline.buffer_pool import Buffer, ScratchPool
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
-from atomstream.shard import EncodedSlice, ShardEncoder, assemble, run_bound
+from atomstream.shard import EncodedSlice, ShardEncoder, assemble, slice_bound
 from atomstream.system.scheduling import CoreAffinity, use_batch_policy
 
 DENSE_LEVEL: Final = 5
-"""Smooth and 16-bit pictures become 5 to 20 per cent smaller than at level 1, at 60-70 MB/s a core."""
+"""The zstd level for a slow uplink: smooth and 16-bit pictures are 5 to 20 % smaller than at level 1, at 60-70 MB/s a
+core."""
+
 SLICES_PER_THREAD: Final = 4
-"""So that threads which begin at different moments end at nearly the same one."""
+"""More than one, so that threads that begin at different times end at nearly the same time."""
 
 
 @dataclass(slots=True, eq=False)
 class EncodeJob:
-    """One chunk on its way: its permit, and the pooled buffer under its frames (None: the caller's array)."""
+    """One chunk to encode, its memory permit, and the pooled buffer of its frames (None: the caller's array)."""
 
     chunk: Chunk
     permit: Permit
@@ -39,19 +41,19 @@ class EncodeJob:
 
 
 class _SlicedJob:
-    """A job in slices of at most ``step`` frames; its owner's lock is held wherever it is touched."""
+    """A job in slices of at most ``step`` frames. The encoder's lock protects it."""
 
     def __init__(self, job: EncodeJob, step: int, dense: bool) -> None:
         self.job = job
         self.dense = dense
         self._step = step
-        self._runs: dict[int, EncodedSlice] = {}
+        self._slices: dict[int, EncodedSlice] = {}
         self._begun = 0
         self._ended = 0
         self.failure: BaseException | None = None
 
     @property
-    def untouched(self) -> bool:
+    def not_begun(self) -> bool:
         return self._begun == 0
 
     @property
@@ -59,68 +61,67 @@ class _SlicedJob:
         return self._begun == len(self.job.chunk.frames)
 
     @property
-    def promised(self) -> int:
-        """Bytes that the slices not yet begun may become."""
+    def reserved_bytes(self) -> int:
+        """The most bytes that the slices not yet begun can become."""
         frames = self.job.chunk.frames
-        return run_bound(len(frames) - self._begun, frames.nbytes // len(frames))
+        return slice_bound(len(frames) - self._begun, frames.nbytes // len(frames))
+
+    @property
+    def slice_bytes(self) -> int:
+        """The most bytes of any encoded slice. The same for all slices, so that their memory can be reused."""
+        frames = self.job.chunk.frames
+        return slice_bound(self._step, frames.nbytes // len(frames))
 
     def begin(self) -> slice:
-        """The next slice to encode."""
+        """The frames of the next slice."""
         part = slice(self._begun, min(self._begun + self._step, len(self.job.chunk.frames)))
         self._begun = part.stop
         return part
 
-    @property
-    def room(self) -> int:
-        """Bytes that the largest slice may need; the same for all, so that memory suits any of them."""
-        frames = self.job.chunk.frames
-        return run_bound(self._step, frames.nbytes // len(frames))
-
-    def end(self, part: slice, run: EncodedSlice | None) -> bool:
-        """Keep a slice's result, None where it failed; whether it was the last one."""
-        if run is not None:
-            self._runs[part.start] = run
+    def end(self, part: slice, encoded: EncodedSlice | None) -> bool:
+        """Store the result of a slice, None if it failed. Returns True for the last slice."""
+        if encoded is not None:
+            self._slices[part.start] = encoded
         self._ended += part.stop - part.start
         return self._ended == len(self.job.chunk.frames)
 
-    def outcome(self) -> Shard | BaseException:
-        """Once all has ended, without the lock: the shard, or what failed."""
+    def result(self) -> Shard | BaseException:
+        """The shard, or the error. Call this without the lock, after the last slice."""
         if self.failure is not None:
             return self.failure
         try:
-            runs = [self._runs[start] for start in sorted(self._runs)]
-            return assemble(self.job.chunk, runs, with_meta=self.job.with_meta)
-        except BaseException as error:  # a MemoryError must reach the stream's owner, not end a thread
+            slices = [self._slices[start] for start in sorted(self._slices)]
+            return assemble(self.job.chunk, slices, with_meta=self.job.with_meta)
+        except BaseException as error:  # a MemoryError must reach the stream's owner and not end this thread
             return error
 
 
 class Encoder:
-    """A few threads that turn jobs into shards.
+    """A few threads that encode jobs as shards.
 
-    ``done(job, outcome)`` is called in an encoder thread with the shard, or with the exception that encoding
-    raised; it must not raise. ``uplink_lags()`` says whether smaller shards are wanted more than quick ones.
-    Compressed frames lie in ``slabs``.
+    ``on_encoded(job, result)`` is called in an encoder thread with the shard or with the error; it must not raise.
+    ``uplink_lags()`` is True if small shards matter more than fast ones. Compressed frames are written to ``scratch``.
     """
 
     def __init__(
         self,
         threads: int,
         level: int,
-        done: Callable[[EncodeJob, Shard | BaseException], None],
+        on_encoded: Callable[[EncodeJob, Shard | BaseException], None],
         uplink_lags: Callable[[], bool],
-        slabs: ScratchPool,
+        scratch: ScratchPool,
     ) -> None:
         self._level = level
-        self._slabs = slabs
-        self._done = done
+        self._scratch = scratch
+        self._on_encoded = on_encoded
         self._uplink_lags = uplink_lags
-        self._slices = SLICES_PER_THREAD * threads if threads > 1 else 1
+        self._slices_per_job = SLICES_PER_THREAD * threads if threads > 1 else 1
         self._ready = threading.Condition()
         self._queue: deque[_SlicedJob] = deque()
         self._unfinished = 0
         self._stopping = False
-        self.promised = 0
-        """Bytes that slices not yet begun may become: under permit already, though nothing holds them."""
+        self.reserved_bytes = 0
+        """The most bytes that slices not yet begun can become. A permit covers them, but no memory exists yet."""
         self._threads = [
             threading.Thread(
                 target=self._work, args=(k, threads), name=f"atomstream-encoder-{k}", daemon=True
@@ -132,44 +133,44 @@ class Encoder:
 
     @property
     def backlog(self) -> int:
-        """Jobs that wait or are being encoded."""
+        """The number of jobs that wait or are being encoded."""
         return self._unfinished
 
     def submit(self, job: EncodeJob) -> None:
-        """Have ``job`` encoded; never waits, for the gate has bounded what can come."""
-        self.queue(job)
-        self.wake()
+        """Queue ``job`` and wake idle threads. Never waits: the memory limit bounds the number of jobs."""
+        self.enqueue(job)
+        self.wake_threads()
 
-    def wake(self) -> None:
-        """Let idle threads look at what is queued."""
+    def wake_threads(self) -> None:
+        """Wake idle threads, so that they look at the queue."""
         with self._ready:
             self._ready.notify_all()
 
-    def queue(self, job: EncodeJob) -> None:
-        """Queue ``job`` without waking anybody: idle threads see it at the next :meth:`wake`."""
+    def enqueue(self, job: EncodeJob) -> None:
+        """Queue ``job`` without waking idle threads. Call :meth:`wake_threads` afterwards."""
         frames = len(job.chunk.frames)
-        # Only for an idle encoder, and by one thread: capture and analysis want the rest of the machine.
+        # Dense encoding only if the encoder is idle, and in one thread: capture and analysis need the other cores.
         dense = not self._unfinished and self._uplink_lags()
-        work = _SlicedJob(job, frames if dense else -(-frames // self._slices), dense)
+        sliced = _SlicedJob(job, frames if dense else -(-frames // self._slices_per_job), dense)
         with self._ready:
-            self._queue.append(work)
+            self._queue.append(sliced)
             self._unfinished += 1
-            self.promised += work.promised
+            self.reserved_bytes += sliced.reserved_bytes
 
-    def take_back_lowest(self, data_id: str) -> EncodeJob | None:
-        """The job of ``data_id`` with the lowest index that no thread has begun, no longer queued; or None."""
+    def remove_lowest(self, data_id: str) -> EncodeJob | None:
+        """Remove and return the job of a stream with the lowest index that no thread has begun; None if none."""
         with self._ready:
-            mine = [work for work in self._queue if work.untouched and work.job.chunk.data_id == data_id]
-            if not mine:
+            candidates = [s for s in self._queue if s.not_begun and s.job.chunk.data_id == data_id]
+            if not candidates:
                 return None
-            lowest = min(mine, key=lambda work: work.job.chunk.index)
+            lowest = min(candidates, key=lambda sliced: sliced.job.chunk.index)
             self._queue.remove(lowest)
             self._unfinished -= 1
-            self.promised -= lowest.promised
+            self.reserved_bytes -= lowest.reserved_bytes
             return lowest.job
 
     def stop(self) -> list[threading.Thread]:
-        """Let the threads end after the chunk each is at; what was not begun stays undone. Never waits."""
+        """End the threads. Jobs that were begun are finished, the others are not. Does not wait."""
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
@@ -180,39 +181,39 @@ class Encoder:
         core = CoreAffinity(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next(core)) is not None:
-            work, part = turn
+            sliced, part = turn
             core.pin_if_busy()
-            self._encode(dense if work.dense else live, work, part)
-            del turn, work  # an idle thread must not hold the last chunk's memory
+            self._encode(dense if sliced.dense else live, sliced, part)
+            del turn, sliced  # an idle thread must not hold the memory of the last chunk
 
     def _next(self, core: CoreAffinity) -> tuple[_SlicedJob, slice] | None:
         with self._ready:
             while not self._queue and not self._stopping:
                 core.unpin()
                 self._ready.wait()
-            if not self._queue or (self._stopping and self._queue[0].untouched):
+            if not self._queue or (self._stopping and self._queue[0].not_begun):
                 return None
-            work = self._queue[0]
-            self.promised -= work.promised
-            part = work.begin()
-            self.promised += work.promised
-            if work.all_begun:
+            sliced = self._queue[0]
+            self.reserved_bytes -= sliced.reserved_bytes
+            part = sliced.begin()
+            self.reserved_bytes += sliced.reserved_bytes
+            if sliced.all_begun:
                 self._queue.popleft()
-            return work, part
+            return sliced, part
 
-    def _encode(self, encoder: ShardEncoder, work: _SlicedJob, part: slice) -> None:
-        run = None
+    def _encode(self, encoder: ShardEncoder, sliced: _SlicedJob, part: slice) -> None:
+        encoded = None
         try:
-            if work.failure is None:
-                slab = self._slabs.lend(work.room)
-                run = slab.keep(encoder.compress(work.job.chunk.frames[part], slab.view))
-                del slab
-        except BaseException as error:  # as above
-            work.failure = error
+            if sliced.failure is None:
+                memory = self._scratch.acquire(sliced.slice_bytes)
+                encoded = memory.trim(encoder.compress(sliced.job.chunk.frames[part], memory.view))
+                del memory
+        except BaseException as error:  # see _SlicedJob.result
+            sliced.failure = error
         with self._ready:
-            complete = work.end(part, run)
-        del run
+            complete = sliced.end(part, encoded)
+        del encoded
         if complete:
-            self._done(work.job, work.outcome())
+            self._on_encoded(sliced.job, sliced.result())
             with self._ready:
                 self._unfinished -= 1

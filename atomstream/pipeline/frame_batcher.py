@@ -1,8 +1,9 @@
-"""``push_frame``'s buffer: frames are copied straight into the chunk that fills, on the caller's thread.
+"""Gathers single frames of ``push_frame`` into chunks. Each frame is copied once, in the caller's thread.
 
-Owned by a lock, so a camera's callback thread adds frames without crossing to the loop; a thread is crossed
-once a chunk, when the full buffer goes to the encoder. A single frame is copied through a memoryview, under
-the GIL: numpy's own copy releases it, and getting it back took 5 ms beside a busy thread (DECISIONS, "push").
+A lock protects the buffer, so the callback thread of a camera can add frames without the event loop. Other threads are
+involved once per chunk, when the full buffer goes to the encoder. A single frame is copied through a memoryview, which
+keeps the GIL. numpy's own copy would release the GIL, and getting it back took 5 ms while another thread was busy
+(measured).
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Timestamp
 
 GAP_PERIODS = 1.5
-"""Frames further apart than this many frame periods have lost one between them."""
+"""If two frames are more than this many frame periods apart, at least one frame is missing between them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One frame as the camera brings it; ``stamp`` is made when it starts a chunk."""
+    """One frame (H, W) from a camera. ``stamp()`` is called only if the frame is the first of a chunk."""
 
     frame: npt.NDArray[Any]
     capture_ms: float | None
@@ -39,7 +40,7 @@ class Frame:
 
 @dataclass(slots=True)
 class _Filling:
-    """The chunk that fills now."""
+    """The chunk that is being gathered."""
 
     permit: Permit
     buffer: Buffer
@@ -52,127 +53,129 @@ class _Filling:
 
 
 class FrameBatcher:
-    """Gathers one stream's single frames into chunks of ``chunk_size``."""
+    """Gathers the single frames of one stream into chunks of ``chunk_size``. Any thread may call its methods."""
 
-    def __init__(self, stream: StreamState, gate: MemoryLimiter, pool: BufferPool, encoder: Encoder) -> None:
+    def __init__(
+        self, stream: StreamState, limiter: MemoryLimiter, buffers: BufferPool, encoder: Encoder
+    ) -> None:
         self._stream = stream
-        self._gate = gate
-        self._pool = pool
+        self._limiter = limiter
+        self._buffers = buffers
         self._encoder = encoder
         self._lock = threading.Lock()
         self._filling: _Filling | None = None
-        self._spare: Permit | None = None
-        self._discard = 0
+        self._reserved: Permit | None = None
+        self._frames_to_discard = 0
         self._last: Frame | None = None
         self._sealed = False
 
     @property
     def frames_held(self) -> int:
-        """Frames in the buffer that fills now."""
+        """The number of frames in the chunk that is being gathered."""
         return 0 if self._filling is None else self._filling.count
 
     def nbytes_needed(self, frame: npt.NDArray[Any]) -> int:
-        """What a buffer for this stream's chunks is charged."""
-        return self._stream.charge(self._stream.spec.chunk_size, frame.nbytes, self._gate.limit)
+        """Bytes to reserve for a whole chunk of such frames."""
+        return self._stream.memory_needed(self._stream.spec.chunk_size, frame.nbytes, self._limiter.limit)
 
-    def try_add(self, shot: Frame) -> bool:
-        """Add one frame; False where a new buffer is needed and the gate has no room for it now.
+    def try_add(self, frame: Frame) -> bool:
+        """Add one frame. Returns False if it needs a new buffer and there is no memory for it now.
 
         Raises:
-            ValueError: another height, width or dtype than the stream's.
-            StreamFinalizedError: the stream takes no more.
+            ValueError: height, width or dtype differ from the stream's.
+            StreamFinalizedError: the stream accepts no more frames.
         """
         with self._lock:
-            self._check(shot)
-            if self._follows_gap(shot):
+            self._check(frame)
+            if self._follows_gap(frame):
                 self._stream.frame_gaps += 1
                 self._submit()
-            if self._discard:
-                self._discard -= 1
-                self._last = shot
+            if self._frames_to_discard:
+                self._frames_to_discard -= 1
+                self._last = frame
                 return True
-            if self._filling is None and not self._begin(shot):
+            if self._filling is None and not self._begin(frame):
                 return False
-            self._copy(shot)
-            self._last = shot
+            self._copy(frame)
+            self._last = frame
             if self._filling is not None and self._filling.count == self._stream.spec.chunk_size:
                 self._submit()
             return True
 
-    def bring(self, permit: Permit) -> None:
-        """Bring a permit that was waited for; the next frame begins its chunk with it."""
+    def add_permit(self, permit: Permit) -> None:
+        """Provide a permit that a push has waited for. The next frame begins its chunk with it."""
         with self._lock:
-            if self._spare is not None or self._filling is not None or self._sealed:
+            if self._reserved is not None or self._filling is not None or self._sealed:
                 permit.release()
             else:
-                self._spare = permit
+                self._reserved = permit
 
     def discard_chunk(self) -> None:
-        """Let the frames of one whole chunk go by: its index was counted as dropped."""
+        """Discard the next ``chunk_size`` frames: their chunk index was counted as dropped."""
         with self._lock:
-            self._discard = self._stream.spec.chunk_size
+            self._frames_to_discard = self._stream.spec.chunk_size
 
     def flush(self) -> None:
-        """Send what has been gathered as a short chunk."""
+        """Send the frames gathered so far as a short chunk."""
         with self._lock:
             self._submit()
 
     def seal(self) -> None:
-        """Flush, and take no more frames, as one step: no frame can slip in between."""
+        """Flush and accept no more frames. Both happen under the lock, so no frame is lost between them."""
         with self._lock:
             self._submit()
             self._sealed = True
-            if self._spare is not None:
-                self._spare.release()
-                self._spare = None
+            if self._reserved is not None:
+                self._reserved.release()
+                self._reserved = None
 
-    def _check(self, shot: Frame) -> None:
+    def _check(self, frame: Frame) -> None:
         if self._sealed:
             raise StreamFinalizedError(
                 f"Stream {self._stream.spec.data_id} was finalized: it takes no more frames.",
                 data_id=self._stream.spec.data_id,
             )
-        height, width = shot.frame.shape
-        self._stream.fix_geometry((height, width), shot.frame.dtype.newbyteorder("="))
+        height, width = frame.frame.shape
+        self._stream.fix_geometry((height, width), frame.frame.dtype.newbyteorder("="))
 
-    def _follows_gap(self, shot: Frame) -> bool:
+    def _follows_gap(self, frame: Frame) -> bool:
         last = self._last
         if last is None:
             return False
-        if shot.frame_id is not None and last.frame_id is not None:
-            return shot.frame_id != last.frame_id + 1
-        if shot.capture_ms is None or last.capture_ms is None:
+        if frame.frame_id is not None and last.frame_id is not None:
+            return frame.frame_id != last.frame_id + 1
+        if frame.capture_ms is None or last.capture_ms is None:
             return False
         period_ms = 1000.0 / self._stream.spec.fps
-        return not 0.0 <= shot.capture_ms - last.capture_ms <= GAP_PERIODS * period_ms
+        return not 0.0 <= frame.capture_ms - last.capture_ms <= GAP_PERIODS * period_ms
 
-    def _begin(self, shot: Frame) -> bool:
-        permit, self._spare = self._spare, None
+    def _begin(self, frame: Frame) -> bool:
+        permit, self._reserved = self._reserved, None
         if permit is None:
-            permit = self._gate.try_enter(
-                self._stream.spec.data_id, self.nbytes_needed(shot.frame), filling=True
+            permit = self._limiter.try_acquire(
+                self._stream.spec.data_id, self.nbytes_needed(frame.frame), filling=True
             )
         if permit is None:
             return False
-        buffer = self._pool.take(shot.frame.nbytes * self._stream.spec.chunk_size)
-        self._filling = _Filling(permit, buffer, memoryview(buffer.data), shot.stamp())
+        buffer = self._buffers.acquire(frame.frame.nbytes * self._stream.spec.chunk_size)
+        self._filling = _Filling(permit, buffer, memoryview(buffer.data), frame.stamp())
         return True
 
-    def _copy(self, shot: Frame) -> None:
-        filling, frame = self._filling, shot.frame
+    def _copy(self, frame: Frame) -> None:
+        filling, pixels = self._filling, frame.frame
         if filling is None:
             raise AssertionError("a frame was copied without a buffer")
-        start = filling.count * frame.nbytes
-        if frame.flags.c_contiguous and frame.dtype.isnative:
-            filling.flat[start : start + frame.nbytes] = memoryview(frame.data).cast("B")
+        start = filling.count * pixels.nbytes
+        if pixels.flags.c_contiguous and pixels.dtype.isnative:
+            filling.flat[start : start + pixels.nbytes] = memoryview(pixels.data).cast("B")
         else:
-            target = filling.buffer[start : start + frame.nbytes].view(frame.dtype.newbyteorder("="))
-            np.copyto(target.reshape(frame.shape), frame)
+            target = filling.buffer[start : start + pixels.nbytes].view(pixels.dtype.newbyteorder("="))
+            np.copyto(target.reshape(pixels.shape), pixels)
         filling.count += 1
         for values, value in (
-            (filling.times, shot.capture_ms),
-            (filling.ids, shot.frame_id),
-            (filling.angles, shot.angle_deg),
+            (filling.times, frame.capture_ms),
+            (filling.ids, frame.frame_id),
+            (filling.angles, frame.angle_deg),
         ):
             if value is not None:
                 values.append(value)  # type: ignore[arg-type]
@@ -184,19 +187,19 @@ class FrameBatcher:
             return
         index = self._stream.ledger.accept()
         if index is None:
-            raise AssertionError("the next index was taken already")
+            raise AssertionError("the next index was accepted before")
         (height, width), dtype = geometry
         frames = as_frames(filling.buffer, (filling.count, height, width), dtype)
         chunk = Chunk(self._stream.spec.data_id, index, frames, filling.stamp, _meta(filling))
         filling.flat.release()
-        filling.permit.filled()
+        filling.permit.mark_filled()
         self._encoder.submit(
             EncodeJob(chunk, filling.permit, filling.buffer, with_meta=self._stream.spec.announced)
         )
 
 
 def _meta(filling: _Filling) -> FrameMeta:
-    # A field that only some frames brought can't be told apart from noise: it is left out.
+    # A value that only some frames have could not be assigned to its frames: the whole column is omitted.
     n = filling.count
     return FrameMeta(
         times_ms=tuple(filling.times) if len(filling.times) == n else None,

@@ -1,17 +1,17 @@
-"""Admission by bytes: the one place where back-pressure begins.
+"""The memory limit of all streams together. Back-pressure begins here and nowhere else.
 
-Every chunk in memory holds a :class:`Permit` for its bytes, from ``push`` to its receipt (or its eviction to
-disk). Nothing behind the gate ever waits for room, so what was admitted can always move on: an encoder needs
-no permit, an upload reads what it holds, and a receipt only gives back. That is why there is no deadlock,
-whatever the limit.
+Every chunk in memory holds a :class:`Permit` for its bytes, from ``push`` until the server has confirmed it (or until
+its bytes were evicted to disk). No later stage waits for memory, so an accepted chunk can always continue: an encoder
+needs no further permit, an upload reads memory that is already reserved, and a confirmation only releases. Therefore
+no limit, however small, can lead to a deadlock.
 
-Three rules decide (DECISIONS, "Memory" and "Fairness"):
+Three rules decide whether a chunk may enter:
 
-* all permits together stay within ``limit``;
-* a stream holds at most its share, limit / active streams, so that none starves another;
-* where nothing is moving, a chunk of a stream that holds nothing enters alone, even one above the limit.
-  Buffers that ``push_frame`` is still filling do not count as moving, for a camera may pause for ever, nor
-  does the stream's own count as held.
+* All permits together stay within ``limit``.
+* One stream holds at most its share, ``limit`` divided by the number of active streams. So no stream starves another.
+* If no chunk is in progress, a stream that holds nothing may enter with one chunk, even one above the limit. Buffers
+  that ``push_frame`` is still filling do not count as in progress, because a camera may pause for any time. The
+  stream's own filling buffer does not count as held.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from dataclasses import dataclass, field
 
 
 class Permit:
-    """The right to hold ``nbytes`` in memory; given back exactly once."""
+    """A reservation of ``nbytes`` bytes of memory."""
 
-    __slots__ = ("_gate", "filling", "nbytes", "stream")
+    __slots__ = ("_limiter", "filling", "nbytes", "stream")
 
-    def __init__(self, gate: MemoryLimiter, stream: str, nbytes: int, filling: bool) -> None:
-        self._gate = gate
+    def __init__(self, limiter: MemoryLimiter, stream: str, nbytes: int, filling: bool) -> None:
+        self._limiter = limiter
         self.stream = stream
         self.nbytes = nbytes
         self.filling = filling
 
     def shrink(self, nbytes: int) -> None:
-        """Give back all but ``nbytes``: the raw frames are gone, the shard remains."""
-        self._gate._change(self, nbytes)
+        """Release all but ``nbytes``: the raw frames are gone, the shard remains. Never grows a permit."""
+        self._limiter._change(self, nbytes)
 
     def release(self) -> None:
-        """Give back everything; harmless when repeated."""
-        self._gate._change(self, 0)
+        """Release all bytes. Repeated calls have no effect."""
+        self._limiter._change(self, 0)
 
-    def filled(self) -> None:
-        """The ``push_frame`` buffer is complete and moves from now on."""
-        self._gate._filled(self)
+    def mark_filled(self) -> None:
+        """The ``push_frame`` buffer is complete: from now on it counts as in progress."""
+        self._limiter._mark_filled(self)
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A push that waits at the gate; ``wake`` is called once, in any thread, when ``permit`` was granted.
+    """One push that waits for memory.
 
-    Woken without a permit, it waits in vain: the gate was shut.
+    ``wake`` is called once, in any thread. ``permit`` is then set, or None if the limiter was closed.
     """
 
     stream: str
@@ -61,103 +61,103 @@ class Waiter:
 
 
 @dataclass(slots=True)
-class _Holding:
+class _StreamUsage:
     nbytes: int = 0
     filling: int = 0
     waiters: deque[Waiter] = field(default_factory=deque)
 
 
 class MemoryLimiter:
-    """Bounded by ``limit`` bytes; owned by a lock, so any thread may ask.
+    """Grants permits for at most ``limit`` bytes. Any thread may call its methods.
 
-    ``try_enter`` never waits and is the primitive; waiting is built on ``queue``.
+    ``try_acquire`` never waits. Waiting is built on ``enqueue``.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._lock = threading.Lock()
-        self._streams: dict[str, _Holding] = {}
+        self._streams: dict[str, _StreamUsage] = {}
         self._used = 0
         self._filling = 0
-        self._shut = False
+        self._closed = False
 
     @property
     def used(self) -> int:
-        """Bytes under permit now."""
+        """Bytes that are reserved now."""
         return self._used
 
     @property
-    def waiting(self) -> int:
-        """Pushes that wait now."""
+    def waiting_count(self) -> int:
+        """The number of pushes that wait for memory now."""
         with self._lock:
-            return sum(len(holding.waiters) for holding in self._streams.values())
+            return sum(len(usage.waiters) for usage in self._streams.values())
 
-    def open(self, stream: str) -> None:
-        """Count ``stream`` as active: the others' shares shrink."""
+    def add_stream(self, stream: str) -> None:
+        """Count ``stream`` as active: the shares of the others become smaller."""
         with self._lock:
-            self._streams.setdefault(stream, _Holding())
+            self._streams.setdefault(stream, _StreamUsage())
 
-    def close(self, stream: str) -> None:
-        """The stream ended; its share goes to the others (what it still holds is counted until released)."""
+    def remove_stream(self, stream: str) -> None:
+        """Give the share of a stream that has ended to the others. It counts as long as it still holds memory."""
         with self._lock:
-            holding = self._streams.get(stream)
-            if holding is not None and not holding.nbytes and not holding.waiters:
+            usage = self._streams.get(stream)
+            if usage is not None and not usage.nbytes and not usage.waiters:
                 del self._streams[stream]
             granted = self._dispatch()
         _wake(granted)
 
-    def try_enter(self, stream: str, nbytes: int, *, filling: bool = False) -> Permit | None:
-        """A permit where there is room now and nobody of this stream waits already; else None."""
+    def try_acquire(self, stream: str, nbytes: int, *, filling: bool = False) -> Permit | None:
+        """A permit, if there is memory now and no earlier push of this stream waits; otherwise None."""
         with self._lock:
-            holding = self._streams.setdefault(stream, _Holding())
-            if self._shut or holding.waiters or not self._fits(holding, nbytes, filling):
+            usage = self._streams.setdefault(stream, _StreamUsage())
+            if self._closed or usage.waiters or not self._fits(usage, nbytes, filling):
                 return None
             return self._grant(stream, nbytes, filling)
 
     def has_room(self, stream: str, nbytes: int) -> bool:
-        """Whether :meth:`try_enter` would give a permit just now."""
+        """True if :meth:`try_acquire` would return a permit now."""
         with self._lock:
-            holding = self._streams.setdefault(stream, _Holding())
-            return not self._shut and not holding.waiters and self._fits(holding, nbytes, filling=False)
+            usage = self._streams.setdefault(stream, _StreamUsage())
+            return not self._closed and not usage.waiters and self._fits(usage, nbytes, filling=False)
 
-    def queue(self, stream: str, nbytes: int, wake: Callable[[], None], *, filling: bool = False) -> Waiter:
-        """Stand in line; a grant may come before this returns."""
+    def enqueue(self, stream: str, nbytes: int, wake: Callable[[], None], *, filling: bool = False) -> Waiter:
+        """Add a waiter at the end of the stream's queue. It may be granted before this method returns."""
         waiter = Waiter(stream, nbytes, filling, wake)
         with self._lock:
-            if self._shut:
+            if self._closed:
                 granted = [waiter]
             else:
-                self._streams.setdefault(stream, _Holding()).waiters.append(waiter)
+                self._streams.setdefault(stream, _StreamUsage()).waiters.append(waiter)
                 granted = self._dispatch()
         _wake(granted)
         return waiter
 
-    def shut(self) -> None:
-        """Grant nothing any more; who waits is woken without a permit."""
+    def cancel(self, waiter: Waiter) -> None:
+        """Remove a waiter. A permit that it was granted meanwhile is released."""
         with self._lock:
-            self._shut = True
-            waiters = [waiter for holding in self._streams.values() for waiter in holding.waiters]
-            for holding in self._streams.values():
-                holding.waiters.clear()
-        _wake(waiters)
-
-    def leave(self, waiter: Waiter) -> None:
-        """Stop waiting; a permit that was granted meanwhile is given back."""
-        with self._lock:
-            if waiter.permit is None and not self._shut:
+            if waiter.permit is None and not self._closed:
                 self._streams[waiter.stream].waiters.remove(waiter)
             granted = self._dispatch()
         _wake(granted)
         if waiter.permit is not None:
             waiter.permit.release()
 
-    def _fits(self, holding: _Holding, nbytes: int, filling: bool) -> bool:
-        # A chunk may enter beside its own stream's filling buffer, which nobody moves while push waits; another
-        # filling buffer may not, for there is no end to those.
-        at_rest = 0 if filling else holding.filling
-        if self._used == self._filling and holding.nbytes == at_rest:
+    def close(self) -> None:
+        """Grant no more permits. All waiters are woken without one."""
+        with self._lock:
+            self._closed = True
+            waiters = [waiter for usage in self._streams.values() for waiter in usage.waiters]
+            for usage in self._streams.values():
+                usage.waiters.clear()
+        _wake(waiters)
+
+    def _fits(self, usage: _StreamUsage, nbytes: int, filling: bool) -> bool:
+        # A chunk may enter although its own stream has a filling buffer, because nothing completes that buffer while
+        # push waits. Another filling buffer may not enter: there would be no limit to their number.
+        own_filling = 0 if filling else usage.filling
+        if self._used == self._filling and usage.nbytes == own_filling:
             return True
-        if holding.nbytes and holding.nbytes + nbytes > self.limit // max(1, len(self._streams)):
+        if usage.nbytes and usage.nbytes + nbytes > self.limit // max(1, len(self._streams)):
             return False
         return self._used + nbytes <= self.limit
 
@@ -169,18 +169,18 @@ class MemoryLimiter:
         return Permit(self, stream, nbytes, filling)
 
     def _dispatch(self) -> list[Waiter]:
-        """Grant to the heads of the lines, one stream after the other, until none fits."""
+        """Grant permits to the first waiter of each stream in turn, until none fits."""
         granted: list[Waiter] = []
         progress = True
         while progress:
             progress = False
-            for name, holding in list(self._streams.items()):
-                head = holding.waiters[0] if holding.waiters else None
-                if head is not None and self._fits(holding, head.nbytes, head.filling):
-                    waiter = holding.waiters.popleft()
+            for name, usage in list(self._streams.items()):
+                head = usage.waiters[0] if usage.waiters else None
+                if head is not None and self._fits(usage, head.nbytes, head.filling):
+                    waiter = usage.waiters.popleft()
                     waiter.permit = self._grant(name, waiter.nbytes, waiter.filling)
                     granted.append(waiter)
-                    # Its turn is over: behind the others at the next look.
+                    # Move the stream behind the others for the next pass.
                     self._streams[name] = self._streams.pop(name)
                     progress = True
         return granted
@@ -196,7 +196,7 @@ class MemoryLimiter:
             granted = self._dispatch() if freed else []
         _wake(granted)
 
-    def _filled(self, permit: Permit) -> None:
+    def _mark_filled(self, permit: Permit) -> None:
         with self._lock:
             if permit.filling:
                 permit.filling = False
@@ -208,6 +208,6 @@ class MemoryLimiter:
 
 
 def _wake(granted: list[Waiter]) -> None:
-    # Outside of the lock: a waker may take locks of its own.
+    # Without the lock: the callback may take locks of its own.
     for waiter in granted:
         waiter.wake()

@@ -1,9 +1,12 @@
-"""The path of a chunk, in order: gate -> encoder -> spool -> uploader; this file alone knows it.
+"""The path of a chunk: memory limiter -> encoder -> spool writer -> uploader. Only this file knows the whole path.
 
-A chunk's memory has one owner at a time: the intake until it is accepted, the encoder's job until it is a
-shard, the parcel until its receipt (or its eviction to disk). Nothing goes back a stage: what is refused stays
-where it is and is retried there, its permit keeps the gate closed, and ``push`` feels that as back-pressure.
-The uploader does not wait for the disk: a parcel goes from memory while its record is being written.
+The memory of a chunk has one owner at a time. Until the chunk is accepted, this is the admission stage; then the
+encoder's job, until the chunk is a shard; then the upload, until the server has confirmed it or its bytes were
+evicted to disk.
+
+No stage returns a chunk to the stage before it. A failed step is repeated where it failed. Meanwhile the chunk keeps
+its memory permit, so ``push`` has to wait: this is the back-pressure. The uploader does not wait for the disk: an
+upload is sent from memory while its record is still being written.
 """
 
 from __future__ import annotations
@@ -14,72 +17,134 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
-from atomstream.pipeline.admission import Admission
+from atomstream.pipeline.admission import Admission, PushRequest
 from atomstream.pipeline.buffer_pool import BufferPool, FreeList, ScratchPool
 from atomstream.pipeline.encoder import EncodeJob, Encoder
-from atomstream.pipeline.frame_batcher import FrameBatcher
+from atomstream.pipeline.frame_batcher import Frame, FrameBatcher
 from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.memory_limiter import MemoryLimiter
-from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, ThroughputMeter
+from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, Rates, ThroughputMeter
 from atomstream.pipeline.spool_writer import DiskExecutor, SpoolWriter
 from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import MemoryPayload, Upload, UploadTransport
-from atomstream.pipeline.uploader import Uploader
+from atomstream.pipeline.uploader import Uploader, UploadObserver
 from atomstream.records import Receipt, Shard, StreamSpec
-from atomstream.spool import StreamSpool
+from atomstream.spool import SpooledChunk, StreamSpool
 from atomstream.system.scheduling import wait_for_threads
 
 log = logging.getLogger("atomstream.pipeline")
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatistics:
+    """Totals since the start, rates of the last ten seconds, and what is held now. Sizes are bytes."""
+
+    frames_encoded: int
+    frames_stored: int
+    raw_bytes_encoded: int
+    bytes_encoded: int
+    bytes_stored: int
+    rates: Rates
+    memory_used: int
+    memory_limit: int
+    pushes_waiting: int
+    encode_backlog: int
+    uploads_in_flight: int
+    upload_backlog: int
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes that pushes may still take; 0 while a single chunk above the limit is in memory."""
+        return max(0, self.memory_limit - self.memory_used)
+
 
 class Pipeline:
-    """All streams of one streamer share its stages. Made and closed on one loop, which owns the uploader.
+    """All streams of one streamer, and the stages that they share.
 
-    ``failure`` is the first thing that should not have happened; every verb raises it from then on.
+    Construct and close it on one event loop, which then runs the uploader. Call its methods on that loop, except
+    where a method says otherwise. ``failure`` is the first unexpected error; from then on :meth:`stream` and all
+    waits raise it.
     """
 
-    def __init__(self, settings: ClientSettings, courier: UploadTransport) -> None:
+    def __init__(self, settings: ClientSettings, transport: UploadTransport) -> None:
         self.settings = settings
         self.failure: BaseException | None = None
-        self._failing = threading.Lock()
-        self.meter = ThroughputMeter(time.perf_counter)
-        self.streams: dict[str, StreamState] = {}
-        self.fillers: dict[str, FrameBatcher] = {}
+        self._failure_lock = threading.Lock()
+        self._streams: dict[str, StreamState] = {}
+        self._batchers: dict[str, FrameBatcher] = {}
         self._loop = asyncio.get_running_loop()
-        self.gate = MemoryLimiter(settings.buffer_bytes)
-        self.spares = FreeList(self.gate, lambda: self.encoder.promised)
-        self.pool = BufferPool(self.spares)
-        self.depot = DiskExecutor(self.broken)
-        self.keeper = SpoolWriter(self.depot, settings.upload_concurrency, self._kept)
-        self.encoder = Encoder(
-            settings.encoder_threads, settings.compression_level, self._encoded, self.uplink_lags,
-            ScratchPool(self.spares),
+        self._meter = ThroughputMeter(time.perf_counter)
+        self._limiter = MemoryLimiter(settings.buffer_bytes)
+        self._free_list = FreeList(self._limiter, lambda: self._encoder.reserved_bytes)
+        self._buffers = BufferPool(self._free_list)
+        self._disk = DiskExecutor(self._fail)
+        self._spool_writer = SpoolWriter(self._disk, settings.upload_concurrency, self._on_durable)
+        self._encoder = Encoder(
+            settings.encoder_threads, settings.compression_level, self._on_encoded, self.uplink_lags,
+            ScratchPool(self._free_list),
         )  # fmt: skip
-        self.uploader = Uploader(courier, self, settings.upload_concurrency)
-        self.intake = Admission(
+        self._uploader = Uploader(
+            transport,
+            UploadObserver(self._on_stored, self._on_rejected, self._on_stream_gone, self._fail),
+            settings.upload_concurrency,
+        )
+        self._admission = Admission(
             settings,
-            self.gate,
-            self.pool,
-            self.encoder,
-            self.keeper,
-            self._encoded,
+            self._limiter,
+            self._buffers,
+            self._encoder,
+            self._spool_writer,
+            self._on_encoded,
             self._drop_oldest,
             self._evict_one,
         )
 
+    # -- streams ------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> list[StreamState]:
+        """The streams that are open now, recovered ones included."""
+        return list(self._streams.values())
+
+    def find(self, data_id: str) -> StreamState | None:
+        """The open stream with this id, or None."""
+        return self._streams.get(data_id)
+
+    def stream(self, data_id: str) -> StreamState:
+        """The open stream with this id. Any thread may call this.
+
+        Raises:
+            UnknownStreamError: there is no such stream here. BaseException: the first failure of the pipeline.
+        """
+        if self.failure is not None:
+            raise self.failure
+        stream = self._streams.get(data_id)
+        if stream is None:
+            raise UnknownStreamError(
+                f"No stream {data_id!r} here: use the data_id that initialize() or resume() of this streamer "
+                "returned.",
+                data_id=data_id,
+            )
+        return stream
+
     def open(self, spec: StreamSpec, spool: StreamSpool | None = None) -> StreamState:
-        """Add a new stream; ``spool`` is its folder, None where the disk refused it."""
+        """Add a new stream. ``spool`` is its folder, or None if the disk could not provide one."""
         stream = self._add(spec, spool, recovered=False)
-        self.gate.open(spec.data_id)
+        self._limiter.add_stream(spec.data_id)
         return stream
 
     def recover(self, spool: StreamSpool) -> StreamState:
-        """Add a stream that an earlier process left: its history counts, its records go on their way."""
+        """Add a stream that an earlier process left, with the chunk states of its journal."""
         history = spool.journal_state
         stream = self._add(spool.manifest.spec, spool, recovered=True)
         stream.ledger.restore(history.states, history.digests, history.reasons)
@@ -90,220 +155,327 @@ class Pipeline:
             stream.ledger.seal()
         return stream
 
+    def make_live(self, stream: StreamState) -> None:
+        """Let a recovered stream take new chunks, with a share of the memory like any other stream."""
+        stream.recovered = False
+        self._limiter.add_stream(stream.spec.data_id)
+
+    def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> StreamState:
+        ledger = Ledger(spec.data_id, lambda index: self._spool_writer.journal_accepted(stream, index))
+        stream = StreamState(spec, ledger, spool, recovered)
+        self._streams[spec.data_id] = stream
+        self._batchers[spec.data_id] = FrameBatcher(stream, self._limiter, self._buffers, self._encoder)
+        return stream
+
+    def seal(self, stream: StreamState) -> None:
+        """Send the frames gathered so far as a last, short chunk. From now on the stream accepts no frames."""
+        self._batchers[stream.spec.data_id].seal()
+        stream.ledger.seal()
+
+    def retire(self, stream: StreamState) -> None:
+        """Give the memory share of a stream that has ended to the other streams."""
+        self._limiter.remove_stream(stream.spec.data_id)
+
+    def release(self, stream: StreamState) -> None:
+        """Remove a recovered stream whose chunks are all resolved. Other processes may then use its folder."""
+        self._streams.pop(stream.spec.data_id, None)
+        self._batchers.pop(stream.spec.data_id, None)
+        spool, stream.spool = stream.spool, None
+        if spool is not None:
+            self._disk.submit(spool.close)
+
+    async def close(self) -> None:
+        """Stop all stages. Pending chunks stay in the spool; those in memory only are lost. Ends all waits."""
+        if self.failure is None:
+            self.failure = ClosedError("The streamer was closed.")
+        self._limiter.close()
+        for stream in self._streams.values():
+            stream.ledger.changed.notify_all()
+        await self._uploader.close()
+        await wait_for_threads(self._encoder.stop())
+        self._disk.submit(self._free_list.close)  # freeing its memory takes 10 ms: not on the event loop
+        for stream in self._streams.values():
+            if stream.spool is not None:
+                self._disk.submit(stream.spool.close)
+        await wait_for_threads(self._disk.stop())
+        self._admission.close()
+        self._spool_writer.close()
+
+    # -- frames in ----------------------------------------------------------------------------------------
+
+    async def push(self, stream: StreamState, request: PushRequest) -> int | None:
+        """Accept one chunk (see :meth:`Admission.push`). Returns its index, or None for an equal repeat."""
+        return await self._admission.push(stream, request)
+
+    def start_push(self, stream: StreamState, request: PushRequest) -> Future[bool] | None:
+        """Begin :meth:`push` without the event loop, from any thread (see :meth:`Admission.start_push`)."""
+        return self._admission.start_push(stream, request)
+
+    async def push_frame(self, stream: StreamState, frame: Frame) -> None:
+        """Add one frame to the chunk that is being gathered. Waits for memory, or does what ``on_full`` says."""
+        batcher = self._batchers[stream.spec.data_id]
+        while not batcher.try_add(frame):
+            permit = await self._admission.acquire(stream, batcher.nbytes_needed(frame.frame), filling=True)
+            if permit is None:
+                self._admission.drop_newest(stream, None)
+                batcher.discard_chunk()
+            else:
+                batcher.add_permit(permit)
+
+    def try_push_frame(self, stream: StreamState, frame: Frame) -> bool:
+        """Add one frame without waiting, from any thread; False if there is no memory for a new chunk now."""
+        return self._batchers[stream.spec.data_id].try_add(frame)
+
+    def send_gathered(self, stream: StreamState) -> None:
+        """Send the frames gathered so far as a short chunk. Any thread may call this."""
+        self._batchers[stream.spec.data_id].flush()
+
+    # -- waiting ------------------------------------------------------------------------------------------
+
+    async def flush(self, stream: StreamState) -> None:
+        """Wait until every chunk and frame pushed before this call is resolved.
+
+        Raises:
+            StreamGoneError: the server does not know the stream. BaseException: the pipeline failed.
+        """
+        self.send_gathered(stream)
+        end = stream.ledger.next_index
+        await self.wait_for(stream, lambda: stream.ledger.resolved_below(end))
+        stream.failure.raise_if_set()
+
+    async def drain(self, stream: StreamState) -> None:
+        """Wait until no accepted chunk of the stream is pending.
+
+        Raises:
+            BaseException: the first failure of the pipeline.
+        """
+        await self.wait_for(stream, lambda: stream.ledger.pending == 0)
+
+    async def wait_for(self, stream: StreamState, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds. It is checked after each change of the stream's ledger.
+
+        Raises:
+            BaseException: the first failure of the pipeline; waiting longer would be pointless.
+        """
+        await stream.ledger.changed.wait_for(lambda: condition() or self.failure is not None)
+        if self.failure is not None:
+            raise self.failure
+
+    # -- numbers ------------------------------------------------------------------------------------------
+
+    def statistics(self) -> PipelineStatistics:
+        """The numbers of all streams together, as they are now."""
+        meter = self._meter
+        return PipelineStatistics(
+            frames_encoded=meter.frames_encoded,
+            frames_stored=meter.frames_stored,
+            raw_bytes_encoded=meter.raw_bytes_encoded,
+            bytes_encoded=meter.bytes_encoded,
+            bytes_stored=meter.bytes_stored,
+            rates=meter.rates(),
+            memory_used=self._limiter.used,
+            memory_limit=self._limiter.limit,
+            pushes_waiting=self._limiter.waiting_count,
+            encode_backlog=self._encoder.backlog,
+            uploads_in_flight=self._uploader.in_flight,
+            upload_backlog=self._uploader.backlog,
+        )
+
+    def frames_gathered(self, stream: StreamState) -> int:
+        """Frames in the chunk that ``push_frame`` is filling."""
+        return self._batchers[stream.spec.data_id].frames_held
+
+    def stall_reason(self, stream: StreamState) -> str:
+        """Why uploads of the stream are paused; empty if they are not."""
+        return self._uploader.stall_reason(stream.spec.data_id)
+
+    def uplink_lags(self) -> bool:
+        """True if chunks accumulate because the network is slower than the camera. Any thread may call this."""
+        return self._uploader.backlog >= NOTABLE_BACKLOG and self._meter.rates().backlog_grows
+
+    @property
+    def unwritten_chunks(self) -> int:
+        """Chunks that the disk refused to take; their writes are repeated."""
+        return self._spool_writer.unwritten
+
+    # -- disk and recovery --------------------------------------------------------------------------------
+
+    async def run_on_disk(self, call: Callable[[], T]) -> T:
+        """Run ``call`` in the disk thread, after all disk jobs submitted before; returns its result."""
+        return await self._disk.run(call)
+
+    def submit_to_disk(self, job: Callable[[], None], delay_s: float = 0.0) -> None:
+        """Run ``job`` in the disk thread after ``delay_s`` seconds. Dropped if the pipeline closes before."""
+        self._disk.submit_later(job, delay_s)
+
+    def deliver_recovered(self, stream: StreamState, spool: StreamSpool, chunk: SpooledChunk) -> None:
+        """Upload a record of a recovered stream. Any thread may call this.
+
+        Live streams keep at least half of the upload slots.
+        """
+        upload = Upload(
+            stream.spec,
+            chunk.header.info,
+            self._spool_writer.payload(spool, chunk.index),
+            durable=True,
+            recovered=True,
+            on_sent=self._meter.sent,
+        )
+
+        def submit() -> None:
+            if not stream.ledger.is_resolved(upload.index):  # it may have been purged for its age meanwhile
+                self._uploader.submit(upload)
+
+        self._on_loop(submit)
+
     def resolve(self, stream: StreamState, missing: Iterable[int], stored: Sequence[range]) -> None:
-        """Settle chunks that were in memory only when their process ended; those in ``stored`` had arrived before."""
+        """Resolve chunks that only the memory of an earlier process held.
+
+        Those in ``stored`` reached the server before that process ended; the others count as dropped.
+        """
         for index in missing:
             if not any(index in one for one in stored):
-                self.intake.count_drop(stream, index, "it was in memory only when its process ended")
-            elif stream.ledger.settle(index, "stored"):
-                self.keeper.forget(stream, index)
+                self._admission.count_drop(stream, index, "it was in memory only when its process ended")
+            elif stream.ledger.resolve(index, "stored"):
+                self._spool_writer.remove_stored(stream, index)
 
-    def learn(self, stream: StreamState, stored: Sequence[range]) -> None:
-        """Count chunks that the server has and the journal has not: sent while their entries waited for the disk."""
-        learnt = stream.ledger.learn(stored)
-        if learnt:
-            self.keeper.learnt(stream, learnt)
+    def merge_remote_state(self, stream: StreamState, stored: Sequence[range]) -> None:
+        """Count chunks that the server has and the journal does not list.
+
+        An earlier process sent them while their journal entries still waited for the disk.
+        """
+        added = stream.ledger.add_stored(stored)
+        if added:
+            self._spool_writer.journal_stored(stream, added)
             log.warning(
-                "Stream %s: the server has %d chunks that the process before was killed too early to note; the next "
-                "index is %d.",
+                "Stream %s: the server has %d chunks that are not in the journal, because the process before was "
+                "killed too early. The next index is %d.",
                 stream.spec.data_id,
-                len(learnt),
+                len(added),
                 stream.ledger.next_index,
             )
 
-    def deliver_recovered(self, parcels: list[Upload]) -> None:
-        """Send a recovered stream's records; live streams keep at least half of the upload slots."""
-        for parcel in parcels:
-            parcel.on_sent = self.meter.sent
-            self.uploader.offer(parcel)
-
-    def _add(self, spec: StreamSpec, spool: StreamSpool | None, *, recovered: bool) -> StreamState:
-        ledger = Ledger(spec.data_id, lambda index: self.keeper.accepted(stream, index))
-        stream = StreamState(spec, ledger, spool, recovered)
-        self.streams[spec.data_id] = stream
-        self.fillers[spec.data_id] = FrameBatcher(stream, self.gate, self.pool, self.encoder)
-        return stream
-
-    def stream(self, data_id: str) -> StreamState:
-        """The stream of that id, in working order.
-
-        Raises:
-            UnknownStreamError: it was not initialized here. Else the pipeline's first failure, itself.
-        """
-        if self.failure is not None:
-            raise self.failure
-        stream = self.streams.get(data_id)
-        if stream is None:
-            raise UnknownStreamError(
-                f"No stream {data_id!r} here: use the data_id that initialize() or resume() of this streamer "
-                "returned.",
-                data_id=data_id,
-            )
-        return stream
-
-    def uplink_lags(self) -> bool:
-        """Whether chunks pile up because the network takes fewer than come in; from any thread."""
-        return self.uploader.backlog >= NOTABLE_BACKLOG and self.meter.rates().backlog_grows
-
-    def retire(self, stream: StreamState) -> None:
-        """The stream has ended: its share of the gate goes to the others."""
-        self.gate.close(stream.spec.data_id)
-
-    def let_go(self, stream: StreamState) -> None:
-        """Forget a recovered stream whose chunks are settled; its folder is free for others from now on."""
-        self.streams.pop(stream.spec.data_id, None)
-        self.fillers.pop(stream.spec.data_id, None)
-        spool, stream.spool = stream.spool, None
-        if spool is not None:
-            self.depot.submit(spool.close)
-
-    def purged(self, stream: StreamState, indices: list[int]) -> None:
-        """Chunks that grew too old were removed from disk; they are not sent any more."""
-        for parcel in self.uploader.take_back(stream.spec.data_id, indices):
-            self.keeper.let_go(parcel)
+    def mark_purged(self, stream: StreamState, indices: list[int]) -> None:
+        """Give up chunks whose records were removed from disk because of their age."""
+        for upload in self._uploader.remove(stream.spec.data_id, indices):
+            self._spool_writer.release_memory(upload)
         for index in indices:
-            stream.ledger.settle(index, "purged", "older than spool_retention_s")
+            stream.ledger.resolve(index, "purged", "older than spool_retention_s")
         log.warning("Stream %s: %d chunks grew too old and were purged.", stream.spec.data_id, len(indices))
 
-    async def close(self) -> None:
-        """Stop all stages; what is still pending stays in the spool, or undelivered. Who waits is told."""
-        if self.failure is None:
-            self.failure = ClosedError("The streamer was closed.")
-        self.gate.shut()
-        for stream in self.streams.values():
-            stream.ledger.pulse.ring()
-        await self.uploader.close()
-        await wait_for_threads(self.encoder.stop())
-        self.depot.submit(self.spares.close)  # to free its memory takes the system 10 ms, not the loop's
-        for stream in self.streams.values():
-            if stream.spool is not None:
-                self.depot.submit(stream.spool.close)
-        await wait_for_threads(self.depot.stop())
-        self.intake.close()
-        self.keeper.close()
+    # -- encoder -> spool writer, uploader ----------------------------------------------------------------
 
-    # -- encoder -> spool, uploader -----------------------------------------------------------------------
+    def _on_encoded(self, job: EncodeJob, result: Shard | BaseException) -> None:
+        """Pass the result of an encoder on. Runs in an encoder thread.
 
-    def _encoded(self, job: EncodeJob, outcome: Shard | BaseException) -> None:
-        """In an encoder thread, which must not die of a mistake in silence: who waits would wait for ever."""
+        An unexpected error must not end that thread silently: then waits would never end.
+        """
         try:
-            self._hand_on(job, outcome)
+            self._pass_on(job, result)
         except BaseException as error:
-            self._lose(self.streams[job.chunk.data_id], job, error)
+            self._encoding_failed(self._streams[job.chunk.data_id], job, error)
 
-    def _hand_on(self, job: EncodeJob, outcome: Shard | BaseException) -> None:
-        """The raw frames' memory goes back, the shard moves on."""
-        job.permit.shrink(outcome.info.nbytes if isinstance(outcome, Shard) else 0)
+    def _pass_on(self, job: EncodeJob, result: Shard | BaseException) -> None:
+        """Release the memory of the raw frames and start the upload and the record of the shard."""
+        job.permit.shrink(result.info.nbytes if isinstance(result, Shard) else 0)
         if job.buffer is not None:
-            self.pool.give(job.buffer)
-        stream = self.streams[job.chunk.data_id]
-        if not isinstance(outcome, Shard):
-            self._lose(stream, job, outcome)
+            self._buffers.release(job.buffer)
+        stream = self._streams[job.chunk.data_id]
+        if not isinstance(result, Shard):
+            self._encoding_failed(stream, job, result)
             return
-        self.meter.encoded(outcome)
-        stream.ledger.encoded(outcome.info.index, outcome.info.digest)
-        parcel = _parcel(stream, job, outcome)
-        parcel.on_sent = self.meter.sent
-        self._on_loop(lambda: self.uploader.offer(parcel))
-        self.keeper.keep(stream, parcel, outcome)
+        self._meter.encoded(result)
+        stream.ledger.set_digest(result.info.index, result.info.digest)
+        upload = Upload(
+            stream.spec, result.info, MemoryPayload(result.pieces), job.permit, on_sent=self._meter.sent
+        )
+        self._on_loop(lambda: self._uploader.submit(upload))
+        self._spool_writer.write(stream, upload, result)
 
-    def _lose(self, stream: StreamState, job: EncodeJob, error: BaseException) -> None:
-        self.broken(error)  # first, and here, not on the loop: who sees the chunk settled then sees why
-        stream.ledger.settle(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
+    def _encoding_failed(self, stream: StreamState, job: EncodeJob, error: BaseException) -> None:
+        # Set the failure first and in this thread, not on the loop: a caller that sees the chunk resolved must also
+        # see the failure.
+        self._fail(error)
+        stream.ledger.resolve(job.chunk.index, "quarantined", f"it could not be encoded: {error!r}")
 
-    def _kept(self, stream: StreamState, parcel: Upload) -> None:
-        """In the depot's thread: the chunk is on disk as well."""
-        stream.ledger.mark_durable(parcel.index)
-        self._on_loop(lambda: self._may_leave_memory(stream, parcel))
+    def _on_durable(self, stream: StreamState, upload: Upload) -> None:
+        """The record of an upload is on disk. Runs in the disk thread."""
+        stream.ledger.mark_durable(upload.index)
+        self._on_loop(lambda: self._allow_eviction(stream, upload))
 
-    def _may_leave_memory(self, stream: StreamState, parcel: Upload) -> None:
-        parcel.durable = True
-        if self.gate.waiting and parcel in self.uploader.evictable():
-            self.keeper.evict(stream, parcel)
+    def _allow_eviction(self, stream: StreamState, upload: Upload) -> None:
+        upload.durable = True
+        if self._limiter.waiting_count and upload in self._uploader.evictable():
+            self._spool_writer.evict(stream, upload)
 
     def _on_loop(self, call: Callable[[], None]) -> None:
-        # The loop may have been closed by an application that never closed its streamer.
+        # The loop is closed if an application ended without closing its streamer.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call)
 
+    # -- making room --------------------------------------------------------------------------------------
+
     def _drop_oldest(self, stream: StreamState) -> bool:
-        """Give up the oldest chunk that is not yet being encoded; where there is none, the oldest encoded one
-        that is not on its way (DECISIONS leaves that case open; without it an outage would stop the camera).
+        """Drop the oldest chunk that no encoder has begun, else the oldest encoded one that is not being sent.
+
+        The second case matters in an outage: without it the camera would have to stop.
         """
         reason = "the oldest made room (on_full='drop_oldest')"
-        job = self.encoder.take_back_lowest(stream.spec.data_id)
+        job = self._encoder.remove_lowest(stream.spec.data_id)
         if job is not None:
             job.permit.release()
             if job.buffer is not None:
-                self.pool.give(job.buffer)
-            self.intake.count_drop(stream, job.chunk.index, reason)
+                self._buffers.release(job.buffer)
+            self._admission.count_drop(stream, job.chunk.index, reason)
             return True
-        parcel = self.uploader.drop_lowest(stream.spec.data_id)
-        if parcel is not None:
-            self.intake.count_drop(stream, parcel.index, reason)
-            self.keeper.let_go(parcel)
-        return parcel is not None
+        upload = self._uploader.remove_lowest(stream.spec.data_id)
+        if upload is not None:
+            self._admission.count_drop(stream, upload.index, reason)
+            self._spool_writer.release_memory(upload)
+        return upload is not None
 
     def _evict_one(self, stream: StreamState) -> bool:
-        """Free the memory of one chunk that is on disk as well, of this stream first; the last to go first."""
-        parcels = self.uploader.evictable()
-        mine = [parcel for parcel in parcels if parcel.spec.data_id == stream.spec.data_id]
-        for parcel in mine or parcels:
-            self.keeper.evict(self.streams[parcel.spec.data_id], parcel)
+        """Free the memory of one chunk that is also on disk: the last one to be sent, of this stream first."""
+        uploads = self._uploader.evictable()
+        mine = [upload for upload in uploads if upload.spec.data_id == stream.spec.data_id]
+        for upload in mine or uploads:
+            self._spool_writer.evict(self._streams[upload.spec.data_id], upload)
             return True
         return False
 
-    # -- what the uploader tells (Outcomes) ---------------------------------------------------------------
+    # -- results of uploads (UploadObserver) --------------------------------------------------------------
 
-    def stored(self, parcel: Upload, receipt: Receipt) -> None:
-        """The server has it: the ledger moves the watermark and the memory is free."""
-        stream = self.streams[parcel.spec.data_id]
-        self.meter.stored(parcel)
-        stream.ledger.settle(receipt.index, "stored")
-        self.keeper.forget(stream, receipt.index)
-        self.keeper.let_go(parcel)
+    def _on_stored(self, upload: Upload, receipt: Receipt) -> None:
+        stream = self._streams[upload.spec.data_id]
+        self._meter.stored(upload)
+        stream.ledger.resolve(receipt.index, "stored")
+        self._spool_writer.remove_stored(stream, receipt.index)
+        self._spool_writer.release_memory(upload)
 
-    def refused(self, parcel: Upload, reason: str) -> None:
-        """It can't be delivered: it is reported, and kept in the spool's quarantine where there is one."""
-        stream = self.streams[parcel.spec.data_id]
-        log.error("Stream %s: chunk %d was refused: %s", parcel.spec.data_id, parcel.index, reason)
-        self._quarantine(stream, parcel, reason)
+    def _on_rejected(self, upload: Upload, reason: str) -> None:
+        stream = self._streams[upload.spec.data_id]
+        log.error("Stream %s: chunk %d was refused: %s", upload.spec.data_id, upload.index, reason)
+        self._quarantine(stream, upload, reason)
 
-    def _quarantine(self, stream: StreamState, parcel: Upload, reason: str) -> None:
-        stream.ledger.settle(parcel.index, "quarantined", reason)
-        self.keeper.quarantine(stream, parcel, reason)
-        self.keeper.let_go(parcel)
-
-    def gone(self, parcel: Upload, others: list[Upload], error: StreamGoneError) -> None:
-        """One error stops the stream; the next caller gets it."""
-        stream = self.streams[parcel.spec.data_id]
-        if stream.failure is None:
+    def _on_stream_gone(self, upload: Upload, others: list[Upload], error: StreamGoneError) -> None:
+        stream = self._streams[upload.spec.data_id]
+        if stream.failure.set(error):
             log.error("%s", error)
-            stream.failure = error
-        for lost in (parcel, *others):
+        for lost in (upload, *others):
             self._quarantine(stream, lost, str(error))
 
-    def broken(self, error: BaseException) -> None:
-        """Remember the first failure and wake everybody who waits; from any thread."""
-        with self._failing:
+    def _quarantine(self, stream: StreamState, upload: Upload, reason: str) -> None:
+        stream.ledger.resolve(upload.index, "quarantined", reason)
+        self._spool_writer.quarantine(stream, upload, reason)
+        self._spool_writer.release_memory(upload)
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep the first unexpected error and end all waits. Any thread may call this."""
+        with self._failure_lock:
             first = self.failure is None
             if first:
                 self.failure = error
         if first:
             log.critical("atomstream failed: %r", error)
-        for stream in list(self.streams.values()):
-            stream.ledger.pulse.ring()
-
-
-def _parcel(stream: StreamState, job: EncodeJob, shard: Shard) -> Upload:
-    return Upload(
-        spec=stream.spec,
-        index=shard.info.index,
-        dims=shard.info.dims,
-        dtype=shard.info.dtype,
-        stamp=shard.info.timestamp,
-        nbytes=shard.info.nbytes,
-        crc32c=shard.info.crc32c,
-        body=MemoryPayload(shard.pieces),
-        permit=job.permit,
-    )
+        for stream in list(self._streams.values()):
+            stream.ledger.changed.notify_all()

@@ -1,7 +1,7 @@
-"""How fast frames come in and leave, and when memory will be full at that rate. Pure, clock injected.
+"""The rates at which frames come in and are sent, and the forecast when memory will be full.
 
-What leaves is counted by the bytes that went out, not by chunks confirmed: over a slow line several large chunks
-share the way, and for the first half minute none of them would arrive.
+The outgoing rate counts bytes as they are sent, not confirmed chunks. On a slow connection several large chunks share
+the bandwidth, and none of them would be confirmed in the first half minute. No I/O; the clock is injected.
 """
 
 from __future__ import annotations
@@ -16,16 +16,21 @@ from atomstream.pipeline.upload import Upload
 from atomstream.records import Shard
 
 WINDOW_S: Final = 10.0
+"""Rates are means over this many seconds."""
+
 BUCKET_S: Final = 0.25
+"""Events within this time share one entry, in seconds."""
+
 NOTABLE_BACKLOG: Final = 4
-"""Fewer chunks are simply on their way."""
-NOTABLE: Final = 0.1
-"""Below this share a difference of the rates is the jitter of chunks at the window's ends."""
+"""A smaller number of queued chunks is normal."""
+
+NOTABLE_SHARE: Final = 0.1
+"""A difference of the rates below this share of the incoming rate is noise from the ends of the window."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Means over the last ten seconds."""
+    """Means over the last ten seconds, per second. Bytes are encoded bytes."""
 
     frames_in_s: float
     bytes_in_s: float
@@ -34,20 +39,20 @@ class Rates:
 
     @property
     def backlog_grows(self) -> bool:
-        """Whether markedly more comes in than leaves."""
-        return self.bytes_in_s - self.bytes_out_s > NOTABLE * self.bytes_in_s > 0
+        """True if clearly more bytes come in than are sent."""
+        return self.bytes_in_s - self.bytes_out_s > NOTABLE_SHARE * self.bytes_in_s > 0
 
     def full_in_s(self, room: int) -> float | None:
-        """Seconds until ``room`` more encoded bytes have piled up; None where the backlog does not grow."""
+        """Seconds until ``room`` more encoded bytes have accumulated; None if the backlog does not grow."""
         return room / (self.bytes_in_s - self.bytes_out_s) if self.backlog_grows else None
 
 
 class ThroughputMeter:
-    """Counts encoded and delivered frames; any thread may write."""
+    """Counts encoded, sent and stored frames. Any thread may call its methods. ``clock()`` is in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._began = clock()
+        self._started_at = clock()
         self._lock = threading.Lock()
         self._in: deque[tuple[float, float, int]] = deque()
         self._out: deque[tuple[float, float, int]] = deque()
@@ -55,30 +60,30 @@ class ThroughputMeter:
         self.raw_bytes_encoded = self.bytes_encoded = self.bytes_stored = 0
 
     def encoded(self, shard: Shard) -> None:
-        """A chunk became a shard."""
+        """Count a new shard as incoming."""
         with self._lock:
             self.frames_encoded += shard.info.n_frames
             self.raw_bytes_encoded += shard.info.raw_nbytes
             self.bytes_encoded += shard.info.nbytes
             self._add(self._in, shard.info.n_frames, shard.info.nbytes)
 
-    def stored(self, parcel: Upload) -> None:
-        """A shard was delivered."""
+    def sent(self, upload: Upload, nbytes: int) -> None:
+        """Count bytes as outgoing. ``nbytes`` is negative if they will be sent again."""
         with self._lock:
-            self.frames_stored += parcel.dims[0]
-            self.bytes_stored += parcel.nbytes
+            self._add(self._out, upload.info.n_frames * nbytes / upload.info.nbytes, nbytes)
 
-    def sent(self, parcel: Upload, nbytes: int) -> None:
-        """Bytes of a shard went out; a negative number where they will go again."""
+    def stored(self, upload: Upload) -> None:
+        """Count a shard that the server has confirmed."""
         with self._lock:
-            self._add(self._out, parcel.dims[0] * nbytes / parcel.nbytes, nbytes)
+            self.frames_stored += upload.info.n_frames
+            self.bytes_stored += upload.info.nbytes
 
     def rates(self) -> Rates:
         """The present rates."""
         with self._lock:
             now = self._clock()
-            self._forget(now)
-            span = max(1.0, min(WINDOW_S, now - self._began))
+            self._remove_old(now)
+            span = max(1.0, min(WINDOW_S, now - self._started_at))
             return Rates(
                 sum(item[1] for item in self._in) / span,
                 sum(item[2] for item in self._in) / span,
@@ -93,9 +98,9 @@ class ThroughputMeter:
             items.append((moment, earlier_frames + frames, earlier_nbytes + nbytes))
         else:
             items.append((now, frames, nbytes))
-        self._forget(now)
+        self._remove_old(now)
 
-    def _forget(self, now: float) -> None:
+    def _remove_old(self, now: float) -> None:
         for items in (self._in, self._out):
             while items and items[0][0] < now - WINDOW_S:
                 items.popleft()

@@ -1,8 +1,8 @@
-"""Keeps chunks on disk while they wait for the server: the spool's stage between encoder and uploader.
+"""Writes chunks to disk while they wait for the server: the stage beside the uploader.
 
-The order of steps is the promise: a record is whole and synced before its chunk counts as durable, and its
-end is in the journal before it goes (DECISIONS, "State"). Where the disk fails the stream goes on from memory,
-with a warning, and the disk is asked again later (promise P13).
+The order of the steps matters. A record is complete and synced before its chunk counts as durable. The end of a chunk
+is in the journal before its record is removed. If the disk fails, the stream continues from memory with a warning,
+and the write is repeated later.
 """
 
 from __future__ import annotations
@@ -23,213 +23,114 @@ from atomstream.pipeline.upload import MemoryPayload, SpoolPayload, Upload
 from atomstream.records import Shard
 from atomstream.spool import Geometry, JournalEntry, StreamSpool
 
-# The one thread that touches the disk: jobs in order, so that a journal's entries are in order too.
-#
-# A daemon thread of our own, as the encoders' (DECISIONS, "Exit"). Jobs never wait for the network or for room
-# at the gate, so the disk's stage can always move on.
+log = logging.getLogger("atomstream.spool")
 
 T = TypeVar("T")
 
 Job = Callable[[], None]
 
-
-class DiskExecutor:
-    """A FIFO of disk jobs; any thread may submit.
-
-    ``broken(error)`` is called, in the depot's thread, with what a job should not have raised.
-    """
-
-    def __init__(self, broken: Callable[[BaseException], None]) -> None:
-        self._broken = broken
-        self._ready = threading.Condition()
-        self._jobs: deque[Job] = deque()
-        self._later: list[tuple[float, int, Job]] = []
-        self._count = 0
-        self._busy = False
-        self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="atomstream-spool", daemon=True)
-        self._thread.start()
-
-    @property
-    def backlog(self) -> int:
-        """Jobs that wait or run; those put off are not counted."""
-        with self._ready:
-            return len(self._jobs) + self._busy
-
-    def submit(self, job: Job) -> None:
-        """Do ``job`` after all submitted before it."""
-        with self._ready:
-            self._jobs.append(job)
-            self._ready.notify()
-
-    def submit_later(self, job: Job, delay_s: float) -> None:
-        """Do ``job`` in ``delay_s`` seconds, or never, where the depot is stopped before."""
-        with self._ready:
-            self._count += 1
-            heapq.heappush(self._later, (time.monotonic() + delay_s, self._count, job))
-            self._ready.notify()
-
-    async def run(self, call: Callable[[], T]) -> T:
-        """The result of ``call`` done in the depot's thread, after all submitted before it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self.submit(lambda: _settle(loop, future, call))
-        return await future
-
-    def stop(self) -> list[threading.Thread]:
-        """Let the thread do what was submitted, then end; what was put off is left. Never waits."""
-        with self._ready:
-            self._stopping = True
-            self._ready.notify_all()
-        return [self._thread]
-
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
-            try:
-                job()
-            except BaseException as error:
-                self._broken(error)
-            del job
-            with self._ready:
-                self._busy = False
-
-    def _next(self) -> Job | None:
-        with self._ready:
-            while True:
-                wait_s = self._promote()
-                if self._jobs:
-                    self._busy = True
-                    return self._jobs.popleft()
-                if self._stopping:
-                    return None
-                self._ready.wait(wait_s)
-
-    def _promote(self) -> float | None:
-        """Queue what was put off until now; seconds until the next one is due."""
-        while self._later and self._later[0][0] <= time.monotonic():
-            self._jobs.append(heapq.heappop(self._later)[2])
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-
-
-def _settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
-    try:
-        result = call()
-    except BaseException as error:
-        failure = error  # the name in the clause ends with it, before the loop gets there
-        _tell(loop, future, lambda: future.set_exception(failure))
-    else:
-        _tell(loop, future, lambda: future.set_result(result))
-
-
-def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], tell: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(lambda: None if future.done() else tell())
-    except RuntimeError:
-        # The loop was closed: nobody waits for the result any more.
-        return
-
-
-log = logging.getLogger("atomstream.spool")
-
-AGAIN_S: Final = 5.0
+RETRY_S: Final = 5.0
+"""Seconds until a failed disk operation is repeated."""
 
 WARN_EVERY_S: Final = 30.0
+"""Disk errors are logged as warnings at most this often, in seconds; between them at level INFO."""
 
 
 class SpoolWriter:
-    """Disk jobs for chunks, in the depot's thread; its verbs only submit and never wait.
+    """Disk jobs for chunks. Its methods only submit jobs to the disk thread; they never wait.
 
-    ``kept(stream, parcel)`` is called in the depot's thread once a parcel's record is durable.
+    ``on_durable(stream, upload)`` is called in the disk thread once the record of an upload is durable. ``readers`` is
+    the number of threads that read records for uploads.
     """
 
     def __init__(
-        self, depot: DiskExecutor, readers: int, kept: Callable[[StreamState, Upload], None]
+        self, disk: DiskExecutor, readers: int, on_durable: Callable[[StreamState, Upload], None]
     ) -> None:
-        self._depot = depot
-        self._kept = kept
+        self._disk = disk
+        self._on_durable = on_durable
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="atomstream-read")
         self._lock = threading.Lock()
         self._warned_at = float("-inf")
-        self.unkept = 0
-        """Chunks whose record could not be written yet."""
+        self.unwritten = 0
+        """The number of chunks whose record could not be written yet."""
 
     def close(self) -> None:
-        """Let the reading threads end."""
+        """End the reading threads. Waits for them."""
         self._readers.shutdown(wait=True)
 
-    def accepted(self, stream: StreamState, index: int) -> None:
-        """Journal that a chunk was taken."""
-        if stream.spool is not None:
-            self._journal(stream.spool, JournalEntry("accepted", index))
-
-    def keep(self, stream: StreamState, parcel: Upload, shard: Shard) -> None:
-        """Write the chunk's record as soon as the disk gets to it; then it is durable."""
+    def journal_accepted(self, stream: StreamState, index: int) -> None:
+        """Journal that a chunk was accepted."""
         spool = stream.spool
         if spool is not None:
-            self._depot.submit(lambda: self._put(stream, spool, parcel, shard))
+            self._disk.submit(
+                lambda: self._try(lambda: spool.journal.append(JournalEntry("accepted", index)))
+            )
 
-    def _put(self, stream: StreamState, spool: StreamSpool, parcel: Upload, shard: Shard) -> None:
+    def write(self, stream: StreamState, upload: Upload, shard: Shard) -> None:
+        """Write the record of a chunk. It is durable once ``on_durable`` is called."""
+        spool = stream.spool
+        if spool is not None:
+            self._disk.submit(lambda: self._put(stream, spool, upload, shard))
+
+    def _put(self, stream: StreamState, spool: StreamSpool, upload: Upload, shard: Shard) -> None:
         try:
             _describe(spool, shard)
             written = spool.put(shard)
         except SpoolError as error:
             self._warn(error)
-            self.unkept += 1
-            self._depot.submit_later(lambda: self._put_again(stream, spool, parcel, shard), AGAIN_S)
+            self.unwritten += 1
+            self._disk.submit_later(lambda: self._retry_put(stream, spool, upload, shard), RETRY_S)
             return
         if written is not None:
-            self._kept(stream, parcel)
+            self._on_durable(stream, upload)
 
-    def _put_again(self, stream: StreamState, spool: StreamSpool, parcel: Upload, shard: Shard) -> None:
-        self.unkept -= 1
-        if not stream.ledger.is_settled(parcel.index):
-            self._put(stream, spool, parcel, shard)
+    def _retry_put(self, stream: StreamState, spool: StreamSpool, upload: Upload, shard: Shard) -> None:
+        self.unwritten -= 1
+        if not stream.ledger.is_resolved(upload.index):
+            self._put(stream, spool, upload, shard)
 
-    def let_go(self, parcel: Upload) -> None:
-        """Give a parcel's memory back; harmless when repeated."""
-        parcel.body = MemoryPayload(())
-        parcel.release()
+    def release_memory(self, upload: Upload) -> None:
+        """Free the memory of an upload that is no longer needed. Repeated calls have no effect."""
+        upload.payload = MemoryPayload(())
+        upload.release()
 
-    def evict(self, stream: StreamState, parcel: Upload) -> None:
-        """On the loop: from now on the chunk is read back from disk; its memory is free."""
-        if stream.spool is not None and parcel.durable and parcel.permit is not None:
-            self.let_go(parcel)
-            parcel.body = self.on_disk(stream.spool, parcel.index)
+    def evict(self, stream: StreamState, upload: Upload) -> None:
+        """Free the memory of a durable upload, which then reads from disk. Call this on the loop."""
+        if stream.spool is not None and upload.durable and upload.permit is not None:
+            self.release_memory(upload)
+            upload.payload = self.payload(stream.spool, upload.index)
 
-    def on_disk(self, spool: StreamSpool, index: int) -> SpoolPayload:
-        """The bytes of a record."""
+    def payload(self, spool: StreamSpool, index: int) -> SpoolPayload:
+        """The bytes of a record on disk, as the payload of an upload."""
         return SpoolPayload(spool, index, self._readers)
 
-    def forget(self, stream: StreamState, index: int) -> None:
+    def remove_stored(self, stream: StreamState, index: int) -> None:
         """The server has the chunk: journal it, then remove its record."""
-        self._settle(stream, lambda spool: spool.mark_stored(index))
+        self._submit(stream, lambda spool: spool.mark_stored(index))
 
-    def learnt(self, stream: StreamState, indices: list[int]) -> None:
-        """Journal that the server has chunks of which the journal did not know."""
+    def journal_stored(self, stream: StreamState, indices: list[int]) -> None:
+        """Journal that the server has chunks that the journal did not list."""
 
-        def note(spool: StreamSpool) -> None:
+        def append(spool: StreamSpool) -> None:
             for index in indices:
                 spool.journal.append(JournalEntry("stored", index))
 
-        self._settle(stream, note)
+        self._submit(stream, append)
 
     def discard(
         self, stream: StreamState, index: int, kind: Literal["dropped", "purged"], reason: str
     ) -> None:
-        """The chunk was given up by policy."""
-        self._settle(stream, lambda spool: spool.discard(index, kind, reason))
+        """The chunk was given up: journal it, then remove its record."""
+        self._submit(stream, lambda spool: spool.discard(index, kind, reason))
 
-    def quarantine(self, stream: StreamState, parcel: Upload, reason: str) -> None:
-        """Put the chunk's record aside under its name, for a person to look at."""
-        self._settle(stream, lambda spool: spool.quarantine(parcel.index, reason))
+    def quarantine(self, stream: StreamState, upload: Upload, reason: str) -> None:
+        """Move the record of a rejected chunk to the quarantine folder, so that a person can inspect it."""
+        self._submit(stream, lambda spool: spool.quarantine(upload.index, reason))
 
-    def _settle(self, stream: StreamState, step: Callable[[StreamSpool], None]) -> None:
+    def _submit(self, stream: StreamState, step: Callable[[StreamSpool], None]) -> None:
         spool = stream.spool
         if spool is not None:
-            self._depot.submit(lambda: self._try(lambda: step(spool)))
-
-    def _journal(self, spool: StreamSpool, entry: JournalEntry) -> None:
-        self._depot.submit(lambda: self._try(lambda: spool.journal.append(entry)))
+            self._disk.submit(lambda: self._try(lambda: step(spool)))
 
     def _try(self, step: Callable[[], None]) -> None:
         try:
@@ -248,8 +149,107 @@ class SpoolWriter:
 
 
 def _describe(spool: StreamSpool, shard: Shard) -> None:
-    """Write down height, width and dtype with the stream's first chunk."""
+    """Write height, width and dtype to the manifest with the stream's first chunk."""
     if spool.manifest.geometry is None:
         _, height, width = shard.info.dims
         geometry = Geometry(height, width, shard.info.dtype)
         spool.update_manifest(type(spool.manifest)(spool.manifest.endpoint, spool.manifest.spec, geometry))
+
+
+class DiskExecutor:
+    """One thread that does all disk work in the order of submission. So journal entries are in order, too.
+
+    A daemon thread of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits. Jobs never wait for
+    the network or for memory, so this stage can always continue. ``on_error(error)`` is called in the disk thread with
+    an unexpected error of a job.
+    """
+
+    def __init__(self, on_error: Callable[[BaseException], None]) -> None:
+        self._on_error = on_error
+        self._ready = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._delayed: list[tuple[float, int, Job]] = []
+        self._count = 0
+        self._busy = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="atomstream-spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def backlog(self) -> int:
+        """The number of jobs that wait or run, without the delayed ones."""
+        with self._ready:
+            return len(self._jobs) + self._busy
+
+    def submit(self, job: Job) -> None:
+        """Run ``job`` after all jobs submitted before it."""
+        with self._ready:
+            self._jobs.append(job)
+            self._ready.notify()
+
+    def submit_later(self, job: Job, delay_s: float) -> None:
+        """Run ``job`` in ``delay_s`` seconds. It is dropped if the executor is stopped before."""
+        with self._ready:
+            self._count += 1
+            heapq.heappush(self._delayed, (time.monotonic() + delay_s, self._count, job))
+            self._ready.notify()
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run ``call`` after all jobs submitted before it, and return its result to the running loop."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self.submit(lambda: _run_into(loop, future, call))
+        return await future
+
+    def stop(self) -> list[threading.Thread]:
+        """End the thread after the submitted jobs; delayed jobs are dropped. Does not wait."""
+        with self._ready:
+            self._stopping = True
+            self._ready.notify_all()
+        return [self._thread]
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            try:
+                job()
+            except BaseException as error:
+                self._on_error(error)
+            del job
+            with self._ready:
+                self._busy = False
+
+    def _next(self) -> Job | None:
+        with self._ready:
+            while True:
+                wait_s = self._promote()
+                if self._jobs:
+                    self._busy = True
+                    return self._jobs.popleft()
+                if self._stopping:
+                    return None
+                self._ready.wait(wait_s)
+
+    def _promote(self) -> float | None:
+        """Queue the delayed jobs that are due. Returns the seconds until the next one is due."""
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._jobs.append(heapq.heappop(self._delayed)[2])
+        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None
+
+
+def _run_into(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], call: Callable[[], T]) -> None:
+    """Set the result of ``call``, or its exception, on a future of another thread's loop."""
+    try:
+        result = call()
+    except BaseException as error:
+        failure = error  # Python deletes the name "error" after the except clause, before the loop uses it
+        _apply(loop, future, lambda: future.set_exception(failure))
+    else:
+        _apply(loop, future, lambda: future.set_result(result))
+
+
+def _apply(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], action: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(lambda: None if future.done() else action())
+    except RuntimeError:
+        # The loop was closed: no task waits for the result any more.
+        return

@@ -1,4 +1,4 @@
-"""One open stream inside the pipeline: what it is, what became of its chunks, what it holds in memory."""
+"""The state of one open stream that the stages of the pipeline share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,45 @@ from atomstream.spool import StreamSpool
 log = logging.getLogger("atomstream.stream")
 
 
-class StreamState:
-    """State that the stages share; each field names its owner.
+class StreamFailure:
+    """The error that stopped a stream, and whether a caller has received it.
 
-    ``ledger`` owns itself; geometry is fixed once under a lock; ``spool`` is None where the disk refused it,
-    and its steps are the keeper's. ``asking``: the server has yet to say what it has of this recovered stream.
+    It works like the exception of a future: set once, raised to any number of callers. ``finalize`` raises it only
+    if no other call did so before; otherwise it returns its report.
+    """
+
+    def __init__(self) -> None:
+        self._error: StreamGoneError | None = None
+        self._delivered = False
+
+    def __bool__(self) -> bool:
+        return self._error is not None
+
+    def set(self, error: StreamGoneError) -> bool:
+        """Keep ``error``, unless there is one already. Returns True if it was kept."""
+        if self._error is not None:
+            return False
+        self._error = error
+        return True
+
+    def raise_if_set(self) -> None:
+        """Raise the error, if there is one, and mark it as delivered. Any thread may call this."""
+        if self._error is not None:
+            self._delivered = True
+            raise self._error
+
+    def raise_if_undelivered(self) -> None:
+        """Raise the error, if there is one that no caller has received yet."""
+        if not self._delivered:
+            self.raise_if_set()
+
+
+class StreamState:
+    """One open stream.
+
+    ``spool`` is its folder, or None if the disk could not provide one; only the disk thread works on it.
+    ``recovered`` is True while the stream only delivers what an earlier process left. ``reconciling`` is True until
+    the server has answered which chunks of such a stream it has.
     """
 
     def __init__(
@@ -31,20 +65,20 @@ class StreamState:
         self.ledger = ledger
         self.spool = spool
         self.recovered = recovered
-        self.asking = False
-        self.failure: StreamGoneError | None = None
+        self.reconciling = False
+        self.failure = StreamFailure()
         self.frame_gaps = 0
-        self._told_tight = False
+        self._memory_warned = False
         self._lock = threading.Lock()
         self._geometry: tuple[tuple[int, int], np.dtype[Any]] | None = None
 
     @property
     def geometry(self) -> tuple[tuple[int, int], np.dtype[Any]] | None:
-        """(H, W) and dtype as fixed by the first chunk; None before it."""
+        """(H, W) and dtype of the first accepted chunk; None before it."""
         return self._geometry
 
     def check_geometry(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """See that frames of ``shape`` (H, W) and ``dtype`` belong to this stream.
+        """Check that frames of ``shape`` (H, W) and ``dtype`` fit to this stream.
 
         Raises:
             ValueError: they differ from the stream's first chunk.
@@ -57,24 +91,24 @@ class StreamState:
             )
 
     def fix_geometry(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-        """Check, and fix what the first accepted chunk brings.
+        """Check the geometry as :meth:`check_geometry` does. The first chunk sets it for the whole stream.
 
         Raises:
-            ValueError: as :meth:`check_geometry`.
+            ValueError: they differ from the stream's first chunk.
         """
         with self._lock:
             self.check_geometry(shape, dtype)
             self._geometry = shape, dtype
 
-    def charge(self, n_frames: int, frame_nbytes: int, limit: int) -> int:
-        """What a chunk is charged at the gate; says once where ``limit`` is too tight for two of them."""
-        nbytes = charge(n_frames, frame_nbytes)
-        if 2 * nbytes > limit and not self._told_tight:
-            self._told_tight = True
+    def memory_needed(self, n_frames: int, frame_nbytes: int, limit: int) -> int:
+        """Bytes to reserve for a chunk. Warns once if ``limit`` is too small for two such chunks."""
+        nbytes = memory_needed(n_frames, frame_nbytes)
+        if 2 * nbytes > limit and not self._memory_warned:
+            self._memory_warned = True
             log.warning(
-                "Stream %s: a chunk of %d frames wants %.0f MB of memory while it is encoded, and buffer_bytes is "
-                "%.0f MB: one at a time, so a camera may have to wait. Give buffer_bytes=%d or more, or a smaller "
-                "chunk_size.",
+                "Stream %s: a chunk of %d frames needs %.0f MB of memory while it is encoded, and buffer_bytes is "
+                "%.0f MB. Only one chunk fits at a time, so a camera may have to wait. Give buffer_bytes=%d or more, "
+                "or a smaller chunk_size.",
                 self.spec.data_id,
                 n_frames,
                 nbytes / 1e6,
@@ -84,6 +118,6 @@ class StreamState:
         return nbytes
 
 
-def charge(n_frames: int, frame_nbytes: int) -> int:
-    """Bytes that a chunk is charged at admission: its raw frames and the most that its shard can take."""
+def memory_needed(n_frames: int, frame_nbytes: int) -> int:
+    """Bytes to reserve for a chunk at its admission: its raw frames and the largest possible shard."""
     return n_frames * frame_nbytes + encoded_bound(n_frames, frame_nbytes)

@@ -1,4 +1,7 @@
-"""What the uploader carries, and who delivers it: the seam between the pipeline and the network."""
+"""One encoded chunk that is to be uploaded, where its bytes are, and the interface that delivers it.
+
+This is the boundary between the pipeline and the network.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +10,33 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from atomstream.pipeline.memory_limiter import Permit
-from atomstream.records import Piece, Receipt, StreamSpec, Timestamp
+from atomstream.records import Piece, Receipt, ShardInfo, StreamSpec
 from atomstream.spool import StreamSpool
 from atomstream.system.scheduling import split_piece
 
-# Where a parcel's bytes are: in memory, or in the spool; each attempt opens them afresh.
-
 CUT_BYTES: Final = 512 << 10
-"""About what a socket takes at once: the rest of a larger write would be copied, and moved at each send."""
+"""About as much as a socket accepts at once. The rest of a larger write would be copied, and moved at each send."""
 
 
 class Payload(Protocol):
-    """A shard's bytes."""
+    """The bytes of a shard, in memory or on disk."""
 
     def open(self) -> AsyncGenerator[Piece, None]:
-        """A fresh one-shot iterator over them: nothing in between can replay it (promise P16)."""
+        """A new iterator over the bytes for one attempt. It can be read once only, so no library can replay it."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryPayload:
-    """The pieces as the encoder made them; nothing is joined or copied."""
+    """The pieces that the encoder made. They are neither joined nor copied."""
 
     pieces: tuple[Piece, ...]
 
     async def open(self) -> AsyncGenerator[Piece, None]:
-        """The pieces in small cuts, so that what has left is known as it leaves."""
+        """The pieces in parts of at most ``CUT_BYTES``, so that progress is counted while a large piece is sent."""
         for piece in self.pieces:
             for part in split_piece(piece, CUT_BYTES):
                 yield part
@@ -43,9 +44,10 @@ class MemoryPayload:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpoolPayload:
-    """A record of the spool, read through small windows in a thread, its CRC-32C checked as it goes.
+    """A record of the spool. A thread of ``readers`` reads it in small windows and checks its CRC-32C.
 
-    Raises RecordCorruptError while iterated, before the last window is handed out (promise P11).
+    A damaged record raises RecordCorruptError during the iteration, before the last window is returned. So the
+    server never gets a complete body with wrong bytes.
     """
 
     spool: StreamSpool
@@ -53,7 +55,7 @@ class SpoolPayload:
     readers: Executor
 
     async def open(self) -> AsyncGenerator[Piece, None]:
-        """One window after the other; never more than one in memory."""
+        """The windows in order; only one is in memory at a time."""
         windows = self.spool.read_windows(self.index)
         reading = self.readers.submit(next, windows, b"")
         try:
@@ -61,7 +63,7 @@ class SpoolPayload:
                 yield window
                 reading = self.readers.submit(next, windows, b"")
         finally:
-            # Who is cancelled leaves a thread that still reads: its file is closed once it is out of there.
+            # After a cancellation a thread may still be reading: close the file only when it has finished.
             reading.add_done_callback(lambda _: _close(windows))
 
 
@@ -71,41 +73,41 @@ def _close(windows: Iterator[bytes]) -> None:
         close()
 
 
-def _tell_nobody(parcel: Upload, nbytes: int) -> None:
-    """Nobody follows how a parcel's bytes leave."""
+def _ignore_sent(upload: Upload, nbytes: int) -> None:
+    """The default of ``Upload.on_sent``: progress is not counted."""
 
 
 @dataclass(slots=True, eq=False)
 class Upload:
-    """One encoded chunk, ready to go, wherever its bytes are.
+    """One encoded chunk that waits for its upload or is being uploaded.
 
-    ``permit`` is what it holds of the gate's memory, None once its bytes are on disk only. ``durable`` says
-    that the spool has it: then it may leave memory, and is never dropped. ``on_sent(parcel, nbytes)`` learns how
-    its bytes leave, and takes them back (a negative number) when an attempt begins anew.
+    ``permit`` reserves its memory; it is None once the bytes are on disk only. ``durable`` is True once the spool
+    has the chunk: then its memory may be freed, and it is never dropped. ``on_sent(upload, nbytes)`` is called as its
+    bytes are sent. If an attempt starts from the beginning, it is called with a negative number first.
     """
 
     spec: StreamSpec
-    index: int
-    dims: tuple[int, int, int]
-    dtype: Literal["uint8", "uint16"]
-    stamp: Timestamp
-    nbytes: int
-    crc32c: int
-    body: Payload
+    info: ShardInfo
+    payload: Payload
     permit: Permit | None = None
     durable: bool = False
     recovered: bool = False
     attempts: int = field(default=0)
     sent: int = 0
-    on_sent: Callable[[Upload, int], None] = _tell_nobody
+    on_sent: Callable[[Upload, int], None] = _ignore_sent
+
+    @property
+    def index(self) -> int:
+        """The index of the chunk in its stream."""
+        return self.info.index
 
     def __lt__(self, other: Upload) -> bool:
-        return self.index < other.index
+        return self.info.index < other.info.index
 
     async def open(self) -> AsyncGenerator[Piece, None]:
-        """The bytes for one attempt; a piece counts as sent once the next one is asked for."""
+        """The bytes for one attempt. A piece counts as sent when the next one is requested."""
         self._count(-self.sent)
-        async with aclosing(self.body.open()) as pieces:
+        async with aclosing(self.payload.open()) as pieces:
             async for piece in pieces:
                 yield piece
                 self._count(len(piece))
@@ -115,20 +117,20 @@ class Upload:
         self.on_sent(self, nbytes)
 
     def release(self) -> None:
-        """Give its memory back; harmless when repeated."""
+        """Release the memory permit. Repeated calls have no effect."""
         if self.permit is not None:
             self.permit.release()
             self.permit = None
 
 
 class UploadTransport(Protocol):
-    """Delivers one parcel in one attempt.
+    """Delivers uploads to a server, one attempt per call."""
 
-    Raises:
-        ServiceError: as mapped by the service; ``StreamGoneError`` where the server does not know the stream.
-        RecordCorruptError: its record on disk is damaged.
-    """
+    async def deliver(self, upload: Upload) -> Receipt:
+        """Request a new upload URL, send the bytes, and return what the server confirmed.
 
-    async def deliver(self, parcel: Upload) -> Receipt:
-        """Ask for a fresh URL, send the body, return the server's word."""
+        Raises:
+            ServiceError: the request failed. StreamGoneError: the server does not know the stream.
+            RecordCorruptError: the record on disk is damaged.
+        """
         ...

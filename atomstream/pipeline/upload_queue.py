@@ -1,7 +1,7 @@
-"""Which parcel goes next: streams in turn, the lowest index first within one. Pure, clock injected.
+"""The order of uploads: one stream after the other, and the lowest index first within a stream.
 
-A parcel that waits for its retry lies in its lane's waiting heap: it holds no upload slot (promise P17). Each
-lane has a breaker of its own, so that a stuck stream does not slow another.
+An upload that waits for its retry is kept in its stream's queue, so it does not occupy an upload slot. Each stream has
+its own circuit breaker, so that failures of one stream do not slow another one. No I/O; the clock is injected.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Final
 from atomstream.pipeline.upload import Upload
 from atomstream.retry import delay_s
 
-# A circuit breaker: after repeated failures, one probe at a time until one succeeds. Pure, clock injected.
-
 FAILURES_TO_OPEN: Final = 3
-"""A single reset is bad luck; three failures without a success between them are an outage."""
+"""A single reset may be chance; three failures without a success between them are an outage."""
 
 
 class CircuitBreaker:
-    """Closed: everything may pass. Open: one probe at a time, each after a delay (``retry.delay_s``)."""
+    """After repeated failures, allow only one probe at a time until one succeeds.
+
+    Closed: every attempt may start. Open: one probe at a time, each after a delay (``retry.delay_s``).
+    """
 
     def __init__(self, clock: Callable[[], float], threshold: int = FAILURES_TO_OPEN) -> None:
         self._clock = clock
@@ -34,36 +35,36 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether only probes pass."""
+        """True if only probes may start."""
         return self._failures >= self._threshold
 
     def allows(self) -> bool:
-        """Whether an attempt may start now."""
+        """True if an attempt may start now."""
         return not self.is_open or (self._probe is None and self._clock() >= self._next_probe)
 
     def retry_in(self) -> float | None:
-        """Seconds until the next probe may start; None where no timer is needed."""
+        """Seconds until the next probe may start; None if no timer is needed."""
         if not self.is_open or self._probe is not None:
             return None
         return max(0.0, self._next_probe - self._clock())
 
-    def started(self) -> int:
-        """An attempt goes out (while open: the probe); its ticket goes with the verdict."""
+    def start(self) -> int:
+        """Register the start of an attempt (of the probe, while open). Report its result with the returned ticket."""
         self._tickets += 1
         if self.is_open:
             self._probe = self._tickets
         return self._tickets
 
-    def succeeded(self) -> bool:
-        """An attempt came through; True where that ended an outage."""
+    def succeed(self) -> bool:
+        """Report a success. Returns True if it ended an outage."""
         was_open, self._failures, self._probe, self.reason = self.is_open, 0, None, ""
         return was_open
 
-    def failed(self, ticket: int, reason: str, retry_after_s: float | None = None) -> bool:
-        """An attempt failed; True where that began an outage.
+    def fail(self, ticket: int, reason: str, retry_after_s: float | None = None) -> bool:
+        """Report a failure. Returns True if it began an outage.
 
-        Attempts that began before the outage fail later than its first probes: only the probe's own verdict
-        moves the next probe.
+        Attempts that started before an outage may fail after its first probes. So during an outage only the failure
+        of the probe itself sets the time of the next probe.
         """
         was_open = self.is_open
         if was_open and ticket != self._probe:
@@ -75,151 +76,156 @@ class CircuitBreaker:
         return self.is_open and not was_open
 
     def trip(self, ticket: int, reason: str) -> bool:
-        """Open at once (a refused key needs no second opinion); True where it was closed."""
+        """Open at once, without further failures (a refused key). Returns True if the breaker was closed."""
         self._failures = max(self._failures, self._threshold - 1)
-        return self.failed(ticket, reason)
+        return self.fail(ticket, reason)
 
-    def gave_up(self, ticket: int) -> None:
-        """The attempt ended without a verdict on the way (cancelled, or refused for the chunk's own sake)."""
+    def abandon(self, ticket: int) -> None:
+        """Report an attempt without a result for the connection: cancelled, or refused because of its chunk."""
         if ticket == self._probe:
             self._probe = None
 
 
 @dataclass(slots=True)
 class StreamQueue:
-    """One stream's parcels: ready ones by index, waiting ones by the time they may go again."""
+    """The uploads of one stream: ready ones by index, waiting ones by the time of their retry."""
 
     breaker: CircuitBreaker
     recovered: bool = False
     ready: list[Upload] = field(default_factory=list)
     waiting: list[tuple[float, Upload]] = field(default_factory=list)
 
-    def wake(self, now: float) -> None:
-        """Move what has waited long enough to the ready ones."""
+    def promote(self, now: float) -> None:
+        """Move the uploads whose retry is due to the ready ones."""
         while self.waiting and self.waiting[0][0] <= now:
             heapq.heappush(self.ready, heapq.heappop(self.waiting)[1])
 
-    def parcels(self) -> list[Upload]:
-        """All of them."""
-        return [*self.ready, *(parcel for _, parcel in self.waiting)]
+    def uploads(self) -> list[Upload]:
+        """Ready and waiting uploads."""
+        return [*self.ready, *(upload for _, upload in self.waiting)]
 
     def __len__(self) -> int:
         return len(self.ready) + len(self.waiting)
 
 
 class UploadQueue:
-    """All streams' lanes in round-robin order; owned by the loop.
+    """The queued uploads of all streams. Owned by one thread; other threads may only take its length.
 
-    Those in memory are looked through at each push that waits: they are kept apart, for in a long outage they are
-    few among many on disk.
+    Each push that waits searches the uploads in memory. They have a set of their own, because in a long outage most
+    uploads are on disk.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lanes: dict[str, StreamQueue] = {}
+        self._queues: dict[str, StreamQueue] = {}
         self._in_memory: set[Upload] = set()
 
     def __iter__(self) -> Iterator[Upload]:
-        for lane in self._lanes.values():
-            yield from lane.parcels()
+        for queue in self._queues.values():
+            yield from queue.uploads()
 
     def __len__(self) -> int:
-        return sum(map(len, list(self._lanes.values())))  # other threads ask too, while lanes come and go
+        return sum(map(len, list(self._queues.values())))  # a copy: other threads call this during changes
 
-    def lane(self, parcel: Upload) -> StreamQueue:
-        """The lane of the parcel's stream, made at its first parcel."""
-        data_id = parcel.spec.data_id
-        if data_id not in self._lanes:
-            self._lanes[data_id] = StreamQueue(CircuitBreaker(self._clock), recovered=parcel.recovered)
-        return self._lanes[data_id]
+    def queue_of(self, upload: Upload) -> StreamQueue:
+        """The queue of the upload's stream. It is created on first use."""
+        data_id = upload.spec.data_id
+        if data_id not in self._queues:
+            self._queues[data_id] = StreamQueue(CircuitBreaker(self._clock), recovered=upload.recovered)
+        return self._queues[data_id]
 
-    def put(self, parcel: Upload) -> None:
-        """Ready to go at once; a live parcel makes its lane a live one."""
-        lane = self.lane(parcel)
-        lane.recovered = lane.recovered and parcel.recovered
-        heapq.heappush(lane.ready, parcel)
-        self._note(parcel)
+    def put(self, upload: Upload) -> None:
+        """Add an upload that may start at once. The first live upload makes its stream a live one."""
+        queue = self.queue_of(upload)
+        queue.recovered = queue.recovered and upload.recovered
+        heapq.heappush(queue.ready, upload)
+        self._note_memory(upload)
 
-    def put_later(self, parcel: Upload, delay_s: float) -> None:
-        """Ready to go in ``delay_s`` seconds."""
-        heapq.heappush(self.lane(parcel).waiting, (self._clock() + delay_s, parcel))
-        self._note(parcel)
+    def put_later(self, upload: Upload, delay_s: float) -> None:
+        """Add an upload that may start in ``delay_s`` seconds."""
+        heapq.heappush(self.queue_of(upload).waiting, (self._clock() + delay_s, upload))
+        self._note_memory(upload)
 
-    def _note(self, parcel: Upload) -> None:
-        if parcel.permit is not None:
-            self._in_memory.add(parcel)
+    def _note_memory(self, upload: Upload) -> None:
+        if upload.permit is not None:
+            self._in_memory.add(upload)
 
-    def take(self, *, recovered_too: bool = True, but_not: Collection[str] = ()) -> Upload | None:
-        """The next parcel that may go now, of any stream ``but_not`` these; its stream goes behind the others."""
+    def pop(self, *, include_recovered: bool = True, exclude: Collection[str] = ()) -> Upload | None:
+        """Remove and return the next upload that may start now, or None. Its stream moves behind the others.
+
+        ``exclude`` lists the ids of streams that are skipped.
+        """
         now = self._clock()
-        for data_id, lane in list(self._lanes.items()):
-            lane.wake(now)
-            if data_id in but_not or (lane.recovered and not recovered_too):
+        for data_id, queue in list(self._queues.items()):
+            queue.promote(now)
+            if data_id in exclude or (queue.recovered and not include_recovered):
                 continue
-            if lane.ready and lane.breaker.allows():
-                self._lanes[data_id] = self._lanes.pop(data_id)
-                parcel = heapq.heappop(lane.ready)
-                self._in_memory.discard(parcel)
-                return parcel
+            if queue.ready and queue.breaker.allows():
+                self._queues[data_id] = self._queues.pop(data_id)
+                upload = heapq.heappop(queue.ready)
+                self._in_memory.discard(upload)
+                return upload
         return None
 
     def has_live_work(self) -> bool:
-        """Whether a stream that is not a recovered one has something ready."""
-        return any(lane.ready and not lane.recovered for lane in self._lanes.values())
+        """True if a stream of this process (not a recovered one) has a ready upload."""
+        return any(queue.ready and not queue.recovered for queue in self._queues.values())
 
     def next_change_in(self) -> float | None:
-        """Seconds until a waiting parcel or a breaker's probe is due; None where no timer is needed."""
+        """Seconds until a retry or the probe of a breaker is due; None if no timer is needed."""
         now = self._clock()
-        dues = [lane.waiting[0][0] - now for lane in self._lanes.values() if lane.waiting]
-        dues += [
+        due_in = [queue.waiting[0][0] - now for queue in self._queues.values() if queue.waiting]
+        due_in += [
             due
-            for lane in self._lanes.values()
-            if lane.ready and (due := lane.breaker.retry_in()) is not None
+            for queue in self._queues.values()
+            if queue.ready and (due := queue.breaker.retry_in()) is not None
         ]
-        return max(0.0, min(dues)) if dues else None
+        return max(0.0, min(due_in)) if due_in else None
 
     def remove(self, data_id: str, indices: Collection[int]) -> list[Upload]:
-        """Remove and return these parcels of one stream, as far as they are not on their way."""
-        removed = [parcel for parcel in self if parcel.spec.data_id == data_id and parcel.index in indices]
-        self._cut(data_id, removed)
+        """Remove and return the uploads of one stream with these indices. Those being sent are not included."""
+        removed = [upload for upload in self if upload.spec.data_id == data_id and upload.index in indices]
+        self._remove(data_id, removed)
         return removed
 
-    def _cut(self, data_id: str, removed: list[Upload]) -> None:
-        lane = self._lanes.get(data_id)
-        self._in_memory.difference_update(removed)
-        if lane is not None and removed:
-            lane.ready = [parcel for parcel in lane.ready if parcel not in removed]
-            lane.waiting = [item for item in lane.waiting if item[1] not in removed]
-            heapq.heapify(lane.ready)
-            heapq.heapify(lane.waiting)
-
-    def take_all(self, data_id: str) -> list[Upload]:
-        """Remove and return everything of one stream."""
-        lane = self._lanes.pop(data_id, None)
-        removed = [] if lane is None else lane.parcels()
+    def remove_stream(self, data_id: str) -> list[Upload]:
+        """Remove and return all uploads of one stream."""
+        queue = self._queues.pop(data_id, None)
+        removed = [] if queue is None else queue.uploads()
         self._in_memory.difference_update(removed)
         return removed
 
-    def take_lowest(self, data_id: str) -> Upload | None:
-        """Remove and return the stream's lowest parcel that is neither on its way nor durable; else None."""
-        loose = [p for p in self._in_memory if p.spec.data_id == data_id and not p.durable]
-        if not loose:
+    def remove_lowest(self, data_id: str) -> Upload | None:
+        """Remove and return the stream's upload with the lowest index that is not durable; None if there is none."""
+        candidates = [u for u in self._in_memory if u.spec.data_id == data_id and not u.durable]
+        if not candidates:
             return None
-        lowest = min(loose)
-        self._cut(data_id, [lowest])
+        lowest = min(candidates)
+        self._remove(data_id, [lowest])
         return lowest
 
+    def _remove(self, data_id: str, removed: list[Upload]) -> None:
+        queue = self._queues.get(data_id)
+        self._in_memory.difference_update(removed)
+        if queue is not None and removed:
+            queue.ready = [upload for upload in queue.ready if upload not in removed]
+            queue.waiting = [item for item in queue.waiting if item[1] not in removed]
+            heapq.heapify(queue.ready)
+            heapq.heapify(queue.waiting)
+
     def evictable(self) -> list[Upload]:
-        """Parcels that hold memory, are on disk too, and are not on their way; those to go last first."""
-        self._in_memory = {parcel for parcel in self._in_memory if parcel.permit is not None}
-        return sorted((parcel for parcel in self._in_memory if parcel.durable), reverse=True)
+        """Uploads that hold memory although they are on disk too. The highest index comes first."""
+        self._in_memory = {upload for upload in self._in_memory if upload.permit is not None}
+        return sorted((upload for upload in self._in_memory if upload.durable), reverse=True)
 
-    def forget_if_idle(self, data_id: str) -> None:
-        """Let go of an empty lane; one that stands still keeps its breaker."""
-        lane = self._lanes.get(data_id)
-        if lane is not None and not len(lane) and not lane.breaker.is_open:
-            del self._lanes[data_id]
+    def discard_if_idle(self, data_id: str) -> None:
+        """Remove the queue of a stream if it is empty. While its breaker is open it is kept, with the breaker."""
+        queue = self._queues.get(data_id)
+        if queue is not None and not len(queue) and not queue.breaker.is_open:
+            del self._queues[data_id]
 
-    def reasons(self) -> dict[str, str]:
-        """Why lanes stand still, by stream."""
-        return {data_id: lane.breaker.reason for data_id, lane in self._lanes.items() if lane.breaker.is_open}
+    def stall_reasons(self) -> dict[str, str]:
+        """Why uploads are paused, for each stream whose breaker is open."""
+        return {
+            data_id: queue.breaker.reason for data_id, queue in self._queues.items() if queue.breaker.is_open
+        }

@@ -1,17 +1,17 @@
-"""The concurrent uploader: lowest index first, streams in turn, retries in place.
+"""The concurrent uploader: lowest index first, streams in turn, failed attempts are repeated.
 
-Attempts run as tasks, at most ``concurrency`` at once (or one for each live stream, where those are more).
-What an attempt's failure means is decided in one place (:meth:`Uploader._judge`): it waits and goes again, it
-stands for its whole stream (a refused key), it tells of an outage (the endpoint can't be reached: one probe at
-a time), or it is given up.
+Attempts run as tasks. At most ``concurrency`` run at once, or one for each live stream if there are more streams.
+:meth:`Uploader._handle_error` decides what a failure means. A transient error repeats the upload later. A refused key
+pauses its stream. An unreachable server pauses all streams, with one probe at a time. Any other error ends the upload.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
-from typing import Final, Protocol
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
 
 from atomstream.errors import (
     AuthenticationError,
@@ -29,36 +29,38 @@ from atomstream.system.scheduling import interpreter_is_exiting
 
 log = logging.getLogger("atomstream.uploader")
 
-LOOK_S: Final = 0.25
+RECHECK_S: Final = 0.25
+"""The shortest timer, in seconds, while all upload slots are occupied."""
+
 READ_TRIES: Final = 5
-"""Of a record that the disk can't read; then it is put into quarantine, where it can be read again later."""
+"""Attempts to read a record from a failing disk. Then it is put into quarantine, where it can be read later."""
 
 
-class UploadObserver(Protocol):
-    """Who learns what became of a parcel; called on the loop."""
+@dataclass(frozen=True, slots=True)
+class UploadObserver:
+    """Callbacks for the results of uploads. They run on the loop.
 
-    def stored(self, parcel: Upload, receipt: Receipt) -> None:
-        """The server has it."""
+    ``stored(upload, receipt)``: the server has confirmed the chunk. ``rejected(upload, reason)``: it can't be
+    delivered, because the server will never accept it or its record is damaged. ``stream_gone(upload, others, error)``:
+    the server does not know the stream; ``others`` are its uploads that had not started. ``failed(error)``: an
+    unexpected error.
+    """
 
-    def refused(self, parcel: Upload, reason: str) -> None:
-        """It can't be delivered: the server will never take it, or its record is damaged."""
-
-    def gone(self, parcel: Upload, others: list[Upload], error: StreamGoneError) -> None:
-        """The server does not know the stream; ``others`` are its parcels that had not begun."""
-
-    def broken(self, error: BaseException) -> None:
-        """Something that should not happen, happened."""
+    stored: Callable[[Upload, Receipt], None]
+    rejected: Callable[[Upload, str], None]
+    stream_gone: Callable[[Upload, list[Upload], StreamGoneError], None]
+    failed: Callable[[BaseException], None]
 
 
 class Uploader:
-    """Carries parcels through ``courier``; owned by the running loop."""
+    """Sends uploads through ``transport``. Construct and use it on one running loop."""
 
-    def __init__(self, courier: UploadTransport, outcomes: UploadObserver, concurrency: int) -> None:
-        self._courier = courier
-        self._outcomes = outcomes
+    def __init__(self, transport: UploadTransport, observer: UploadObserver, concurrency: int) -> None:
+        self._transport = transport
+        self._observer = observer
         self._concurrency = concurrency
         self._loop = asyncio.get_running_loop()
-        self._lanes = UploadQueue(self._loop.time)
+        self._queue = UploadQueue(self._loop.time)
         self._endpoint = CircuitBreaker(self._loop.time)
         self._attempts: dict[asyncio.Task[None], Upload] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -66,37 +68,39 @@ class Uploader:
 
     @property
     def backlog(self) -> int:
-        """Parcels not yet delivered, those on their way included."""
-        return len(self._lanes) + len(self._attempts)
+        """The number of uploads that are queued or being sent. Any thread may read this."""
+        return len(self._queue) + len(self._attempts)
 
     @property
     def in_flight(self) -> int:
-        """Attempts under way."""
+        """The number of attempts that run now."""
         return len(self._attempts)
 
-    def offer(self, parcel: Upload) -> None:
-        """Take ``parcel``; never waits."""
-        self._lanes.put(parcel)
-        self._pump()
+    def submit(self, upload: Upload) -> None:
+        """Queue ``upload`` and start it if a slot is free. Never waits."""
+        self._queue.put(upload)
+        self._start_ready()
 
     def evictable(self) -> list[Upload]:
-        """Parcels whose memory may be given back now, those to go last first."""
-        return self._lanes.evictable()
+        """Queued uploads that hold memory although they are on disk too. The highest index comes first."""
+        return self._queue.evictable()
 
-    def take_back(self, data_id: str, indices: Collection[int]) -> list[Upload]:
-        """Take back these parcels of a stream, as far as they are not on their way."""
-        return self._lanes.remove(data_id, indices)
+    def remove(self, data_id: str, indices: Collection[int]) -> list[Upload]:
+        """Remove and return queued uploads of a stream. Those being sent are not included."""
+        return self._queue.remove(data_id, indices)
 
-    def drop_lowest(self, data_id: str) -> Upload | None:
-        """Take back the stream's lowest parcel that is neither on its way nor durable."""
-        return self._lanes.take_lowest(data_id)
+    def remove_lowest(self, data_id: str) -> Upload | None:
+        """Remove and return the stream's queued upload with the lowest index that is not durable."""
+        return self._queue.remove_lowest(data_id)
 
-    def standing_still(self, data_id: str) -> str:
-        """Why the stream's parcels do not move; empty where they do."""
-        return self._endpoint.reason if self._endpoint.is_open else self._lanes.reasons().get(data_id, "")
+    def stall_reason(self, data_id: str) -> str:
+        """Why uploads of a stream are paused; empty if they are not."""
+        return (
+            self._endpoint.reason if self._endpoint.is_open else self._queue.stall_reasons().get(data_id, "")
+        )
 
     async def close(self) -> None:
-        """Cancel what is under way and await its end; parcels stay undelivered."""
+        """Cancel all attempts and wait for their end. Their chunks stay undelivered."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -105,131 +109,137 @@ class Uploader:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _pump(self) -> None:
-        """Start what may start now; set a timer for what may start later."""
-        while not self._closed and self._endpoint.allows() and (parcel := self._next()) is not None:
-            self._start(parcel)
+    # -- starting -----------------------------------------------------------------------------------------
+
+    def _start_ready(self) -> None:
+        """Start every upload that may start now, and set a timer for those that may start later."""
+        while not self._closed and self._endpoint.allows() and (upload := self._next()) is not None:
+            self._start(upload)
         self._set_timer()
 
     def _next(self) -> Upload | None:
         if not self._full:
-            return self._lanes.take(recovered_too=self._recovered_may_go())
-        # One stream's uploads may hang for minutes and hold every slot: each live stream has one of its own.
-        busy = {parcel.spec.data_id for parcel in self._attempts.values()}
-        return self._lanes.take(recovered_too=False, but_not=busy)
+            return self._queue.pop(include_recovered=self._recovered_may_start())
+        # The uploads of one stream may hang for minutes and occupy all slots. So each live stream may have one more.
+        busy = {upload.spec.data_id for upload in self._attempts.values()}
+        return self._queue.pop(include_recovered=False, exclude=busy)
 
     @property
     def _full(self) -> bool:
         return len(self._attempts) >= self._concurrency
 
-    def _recovered_may_go(self) -> bool:
-        recovered = sum(parcel.recovered for parcel in self._attempts.values())
-        return not self._lanes.has_live_work() or recovered < max(1, self._concurrency // 2)
+    def _recovered_may_start(self) -> bool:
+        recovered = sum(upload.recovered for upload in self._attempts.values())
+        return not self._queue.has_live_work() or recovered < max(1, self._concurrency // 2)
 
-    def _start(self, parcel: Upload) -> None:
-        tickets = self._endpoint.started(), self._lanes.lane(parcel).breaker.started()
+    def _start(self, upload: Upload) -> None:
+        tickets = self._endpoint.start(), self._queue.queue_of(upload).breaker.start()
         task = self._loop.create_task(
-            self._attempt(parcel, *tickets), name=f"atomstream-upload-{parcel.index}"
+            self._attempt(upload, *tickets), name=f"atomstream-upload-{upload.index}"
         )
-        self._attempts[task] = parcel
-        task.add_done_callback(self._ended)
+        self._attempts[task] = upload
+        task.add_done_callback(self._attempt_done)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        parcel = self._attempts.pop(task)
-        self._lanes.forget_if_idle(parcel.spec.data_id)
+    def _attempt_done(self, task: asyncio.Task[None]) -> None:
+        upload = self._attempts.pop(task)
+        self._queue.discard_if_idle(upload.spec.data_id)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._outcomes.broken(error)
-        self._pump()
+            self._observer.failed(error)
+        self._start_ready()
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._endpoint.retry_in() if self._endpoint.is_open else self._lanes.next_change_in()
-        if due is not None and len(self._lanes) and not self._closed:
-            # With all slots taken what is due may have to wait for one, whose end looks again at once.
-            self._timer = self._loop.call_later(max(due, LOOK_S) if self._full else due, self._pump)
+        due = self._endpoint.retry_in() if self._endpoint.is_open else self._queue.next_change_in()
+        if due is not None and len(self._queue) and not self._closed:
+            # With all slots occupied a due upload may have to wait for one. The end of an attempt rechecks at once.
+            self._timer = self._loop.call_later(max(due, RECHECK_S) if self._full else due, self._start_ready)
 
-    async def _attempt(self, parcel: Upload, endpoint_ticket: int, lane_ticket: int) -> None:
-        lane = self._lanes.lane(parcel)
+    # -- one attempt --------------------------------------------------------------------------------------
+
+    async def _attempt(self, upload: Upload, endpoint_ticket: int, stream_ticket: int) -> None:
+        breaker = self._queue.queue_of(upload).breaker
         try:
-            receipt = await self._courier.deliver(parcel)
+            receipt = await self._transport.deliver(upload)
         except (ServiceError, StreamGoneError) as error:
-            self._judge(parcel, error, endpoint_ticket, lane_ticket)
+            self._handle_error(upload, error, endpoint_ticket, stream_ticket)
         except asyncio.CancelledError:
-            self._endpoint.gave_up(endpoint_ticket)
-            lane.breaker.gave_up(lane_ticket)
-            self._lanes.put(parcel)
+            self._endpoint.abandon(endpoint_ticket)
+            breaker.abandon(stream_ticket)
+            self._queue.put(upload)
             raise
         except RecordCorruptError as error:
-            self._endpoint.gave_up(endpoint_ticket)
-            lane.breaker.gave_up(lane_ticket)
-            self._outcomes.refused(parcel, str(error))
+            self._endpoint.abandon(endpoint_ticket)
+            breaker.abandon(stream_ticket)
+            self._observer.rejected(upload, str(error))
         except SpoolError as error:
-            self._endpoint.gave_up(endpoint_ticket)
-            lane.breaker.gave_up(lane_ticket)
-            self._unreadable(parcel, error)
+            self._endpoint.abandon(endpoint_ticket)
+            breaker.abandon(stream_ticket)
+            self._retry_read(upload, error)
         except Exception:
-            # Nothing is known against the chunk: it stays pending, and what is on disk stays there.
-            self._endpoint.gave_up(endpoint_ticket)
-            lane.breaker.gave_up(lane_ticket)
+            # The chunk is not to blame: it stays pending, and its record stays on disk.
+            self._endpoint.abandon(endpoint_ticket)
+            breaker.abandon(stream_ticket)
             if not interpreter_is_exiting():
                 raise
         else:
-            self._reached(parcel)
-            if lane.breaker.succeeded():
-                log.warning("Stream %s: uploads go on.", parcel.spec.data_id)
-            self._outcomes.stored(parcel, receipt)
+            self._endpoint_answered()
+            if breaker.succeed():
+                log.warning("Stream %s: uploads continue.", upload.spec.data_id)
+            self._observer.stored(upload, receipt)
 
-    def _unreadable(self, parcel: Upload, error: SpoolError) -> None:
-        parcel.attempts += 1
-        if parcel.attempts >= READ_TRIES:
-            self._outcomes.refused(parcel, str(error))
+    def _retry_read(self, upload: Upload, error: SpoolError) -> None:
+        upload.attempts += 1
+        if upload.attempts >= READ_TRIES:
+            self._observer.rejected(upload, str(error))
             return
-        log.warning("%s It is read again.", error)
-        self._lanes.put_later(parcel, delay_s(parcel.attempts))
+        log.warning("%s The read is repeated.", error)
+        self._queue.put_later(upload, delay_s(upload.attempts))
 
-    def _reached(self, parcel: Upload) -> None:
-        if self._endpoint.succeeded():
+    def _endpoint_answered(self) -> None:
+        if self._endpoint.succeed():
             log.warning("The server answers again; %d chunks are waiting.", self.backlog)
 
-    def _judge(
-        self, parcel: Upload, error: ServiceError | StreamGoneError, endpoint_ticket: int, lane_ticket: int
+    def _handle_error(
+        self, upload: Upload, error: ServiceError | StreamGoneError, endpoint_ticket: int, stream_ticket: int
     ) -> None:
-        breaker = self._lanes.lane(parcel).breaker
+        breaker = self._queue.queue_of(upload).breaker
         if isinstance(error, ConnectionFailedError) and error.never_sent:
-            breaker.gave_up(lane_ticket)
-            self._unreachable(parcel, error, endpoint_ticket)
+            breaker.abandon(stream_ticket)
+            self._server_unreachable(upload, error, endpoint_ticket)
             return
-        self._reached(parcel)
+        self._endpoint_answered()
         if isinstance(error, StreamGoneError):
-            self._outcomes.gone(parcel, self._lanes.take_all(parcel.spec.data_id), error)
+            self._observer.stream_gone(upload, self._queue.remove_stream(upload.spec.data_id), error)
         elif isinstance(error, AuthenticationError):
-            if breaker.trip(lane_ticket, str(error)):
-                log.warning("Stream %s is paused, nothing is lost: %s", parcel.spec.data_id, error)
-            self._lanes.put(parcel)
+            if breaker.trip(stream_ticket, str(error)):
+                log.warning("Stream %s is paused, nothing is lost: %s", upload.spec.data_id, error)
+            self._queue.put(upload)
         elif error.retriable:
-            self._again(parcel, error, breaker, lane_ticket)
+            self._retry_later(upload, error, breaker, stream_ticket)
         else:
-            breaker.gave_up(lane_ticket)
-            self._outcomes.refused(parcel, str(error))
+            breaker.abandon(stream_ticket)
+            self._observer.rejected(upload, str(error))
 
-    def _again(
-        self, parcel: Upload, error: ServiceError | StreamGoneError, breaker: CircuitBreaker, ticket: int
+    def _retry_later(
+        self, upload: Upload, error: ServiceError | StreamGoneError, breaker: CircuitBreaker, ticket: int
     ) -> None:
         retry_after = getattr(error, "retry_after_s", None)
-        delay = delay_s(parcel.attempts, retry_after)
-        parcel.attempts += 1
-        if breaker.failed(ticket, str(error), retry_after):
-            log.warning("Stream %s: uploads fail and are tried again: %s", parcel.spec.data_id, error)
-        log.info("Chunk %d of %s goes again in %.1f s: %s", parcel.index, parcel.spec.data_id, delay, error)
-        self._lanes.put_later(parcel, delay)
+        delay = delay_s(upload.attempts, retry_after)
+        upload.attempts += 1
+        if breaker.fail(ticket, str(error), retry_after):
+            log.warning("Stream %s: uploads fail and are repeated: %s", upload.spec.data_id, error)
+        log.info(
+            "Chunk %d of %s is sent again in %.1f s: %s", upload.index, upload.spec.data_id, delay, error
+        )
+        self._queue.put_later(upload, delay)
 
-    def _unreachable(self, parcel: Upload, error: ConnectionFailedError, ticket: int) -> None:
-        if self._endpoint.failed(ticket, str(error), error.retry_after_s):
+    def _server_unreachable(self, upload: Upload, error: ConnectionFailedError, ticket: int) -> None:
+        if self._endpoint.fail(ticket, str(error), error.retry_after_s):
             log.warning("%s Frames are kept and sent when it is back.", error)
         if self._endpoint.is_open:
-            self._lanes.put(parcel)  # the breaker's probe says when
+            self._queue.put(upload)  # the next probe decides when it starts
         else:
-            self._lanes.put_later(parcel, delay_s(parcel.attempts))
-            parcel.attempts += 1
+            self._queue.put_later(upload, delay_s(upload.attempts))
+            upload.attempts += 1

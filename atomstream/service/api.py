@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from atomstream.errors import ChecksumMismatchError
 from atomstream.index_ranges import index_ranges
 from atomstream.protocol import ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
-from atomstream.records import Json, StreamSpec
+from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads as wire
-from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody, ShardHead
+from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
@@ -129,18 +129,18 @@ class ServiceApi:
     async def _post(self, what: str, path: str, body: dict[str, Json]) -> None:
         await self._transport.call(Call(what, "POST", path, body=wire.pack(body)))
 
-    async def upload_url(self, spec: StreamSpec, shard_head: ShardHead) -> str:
+    async def upload_url(self, spec: StreamSpec, info: ShardInfo) -> str:
         """A signed URL for one attempt at uploading a shard.
 
         Raises:
             TypeError: uint16 frames towards a server that did not announce itself.
         """
         call = Call(
-            f"get an upload URL for chunk {shard_head.index} of stream {spec.data_id}",
+            f"get an upload URL for chunk {info.index} of stream {spec.data_id}",
             "POST",
             "/data_entries/raw_data/staged/upload_urls/",
-            query=wire.upload_query(shard_head.index),
-            body=wire.pack(wire.upload_body(spec, shard_head)),
+            query=wire.upload_query(info.index),
+            body=wire.pack(wire.upload_body(spec, info)),
         )
         return (await self._transport.call(call)).parse(wire.upload_url)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from atomstream.records import Json, StreamSpec, Timestamp
+from atomstream.records import Json, ShardInfo, StreamSpec
 
 LAST_MS: Final = 253402300799999.0
 """The end of the year 9999."""
@@ -44,26 +44,6 @@ class CreatedStream:
     announced: bool
 
 
-class ShardHead(Protocol):
-    """What a server is told of a shard before its bytes; :class:`atomstream.records.Shard` is one."""
-
-    @property
-    def index(self) -> int:
-        """The chunk's index in its stream."""
-
-    @property
-    def dims(self) -> tuple[int, int, int]:
-        """(N, H, W)."""
-
-    @property
-    def dtype(self) -> Literal["uint8", "uint16"]:
-        """What a pixel is."""
-
-    @property
-    def stamp(self) -> Timestamp:
-        """When its first frame was captured."""
-
-
 def pack(body: dict[str, Json]) -> bytes:
     """``body`` as JSON without blanks, as the recorded client writes it."""
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
@@ -86,7 +66,7 @@ def upload_query(index: int) -> str:
     return f"original_filename=frames.zarr/frames/c/{index}/0/0&num_parts=1&staging_type=stream"
 
 
-def upload_body(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
+def upload_body(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
     """Body of the request for an upload URL, which holds only strings.
 
     Raises:
@@ -100,29 +80,29 @@ def upload_body(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
         "raw_frame_rate": str(float(spec.fps)),
         "avg_frame_rate": str(float(spec.fps)),
         "chunk_size": str(spec.chunk_size),
-        "dims": ",".join(map(str, head.dims)),
+        "dims": ",".join(map(str, info.dims)),
     }
-    return body | _stamp_keys(spec, head) | _dtype_key(spec, head)
+    return body | _time_keys(spec, info) | _dtype_key(spec, info)
 
 
-def _stamp_keys(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
-    stamp = head.stamp
+def _time_keys(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
+    timestamp = info.timestamp
     keys: dict[str, Json] = {
-        "start_unix_ms_utc": str(round(stamp.start_ms)),
-        "end_unix_ms_utc": str(round(stamp.start_ms + 1000.0 * head.dims[0] / spec.fps)),
+        "start_unix_ms_utc": str(round(timestamp.start_ms)),
+        "end_unix_ms_utc": str(round(timestamp.start_ms + 1000.0 * info.dims[0] / spec.fps)),
     }
-    if stamp.clock_offset_ms is not None:
-        keys["clock_offset_ms"] = str(round(stamp.clock_offset_ms))
-        keys["clock_uncertainty_ms"] = f"{stamp.clock_uncertainty_ms or 0.0:.1f}"
+    if timestamp.clock_offset_ms is not None:
+        keys["clock_offset_ms"] = str(round(timestamp.clock_offset_ms))
+        keys["clock_uncertainty_ms"] = f"{timestamp.clock_uncertainty_ms or 0.0:.1f}"
     return keys
 
 
-def _dtype_key(spec: StreamSpec, head: ShardHead) -> dict[str, Json]:
-    if head.dtype == "uint8":
+def _dtype_key(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
+    if info.dtype == "uint8":
         return {}
     if not spec.announced:
         raise TypeError("uint16 frames go to an atomstream server only; scale them with to_uint8 first.")
-    return {"dtype": head.dtype}
+    return {"dtype": info.dtype}
 
 
 def path_part(text: str) -> str:

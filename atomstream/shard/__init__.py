@@ -26,7 +26,7 @@ from atomstream.shard.format import (
     pack_index,
     pad_index,
     parse_index,
-    run_bound,
+    slice_bound,
 )
 
 __all__ = [
@@ -51,5 +51,5 @@ __all__ = [
     "pack_index",
     "pad_index",
     "parse_index",
-    "run_bound",
+    "slice_bound",
 ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from atomstream.records import Chunk, Frames, Piece, Shard, ShardInfo
 from atomstream.shard.checksum import Crc32c, crc32c_of
-from atomstream.shard.format import DTYPES, dtype_name, lay_out, pack_index, pack_meta, run_bound
+from atomstream.shard.format import DTYPES, dtype_name, lay_out, pack_index, pack_meta, slice_bound
 from atomstream.shard.zstd import FrameCompressor
 from atomstream.system.scheduling import CoopYield
 
@@ -61,13 +61,13 @@ class ShardEncoder:
     def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
         """Encode ``chunk`` at once; ``with_meta`` False leaves out what the hosted service does not know."""
         n, *_ = chunk.frames.shape
-        memory = np.empty(run_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
+        memory = np.empty(slice_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
         return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
 
     def compress(self, frames: Frames, memory: memoryview) -> EncodedSlice:
         """The inner chunks of some frames, which are read in place, one at a time, with the GIL released.
 
-        ``memory`` has :func:`run_bound` bytes; as many as the frames need are touched.
+        ``memory`` has :func:`slice_bound` bytes; as many as the frames need are touched.
         """
         return EncodedSlice.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
 

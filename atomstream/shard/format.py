@@ -49,7 +49,7 @@ def frame_nbytes(dims: Dims, dtype: DtypeName) -> int:
     return dims[1] * dims[2] * DTYPES[dtype].itemsize
 
 
-def run_bound(n_frames: int, nbytes_per_frame: int) -> int:
+def slice_bound(n_frames: int, nbytes_per_frame: int) -> int:
     """The most bytes that a run of so many frames can have (ZSTD_COMPRESSBOUND)."""
     return n_frames * (nbytes_per_frame + (nbytes_per_frame >> 8) + 1024)
 
@@ -57,7 +57,7 @@ def run_bound(n_frames: int, nbytes_per_frame: int) -> int:
 def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
     """The most bytes that a shard of so many frames can have (ZSTD_COMPRESSBOUND and the frame's ends)."""
     beside = n_frames * (ENTRY_BYTES + META_BYTES_PER_FRAME) + CRC_BYTES + 1024
-    return run_bound(n_frames, nbytes_per_frame) + beside
+    return slice_bound(n_frames, nbytes_per_frame) + beside
 
 
 def dtype_name(frames: npt.NDArray[Any]) -> DtypeName:

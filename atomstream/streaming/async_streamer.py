@@ -194,8 +194,7 @@ class StreamerLife:
     def _stream(self, data_id: str) -> tuple[StreamingSession, StreamState]:
         engine = self._running()
         stream = engine.pipeline.stream(data_id)
-        if stream.failure is not None:
-            raise engine.told(stream)
+        stream.failure.raise_if_set()
         return engine, stream
 
     def check_open(self, data_id: str) -> None:
@@ -454,7 +453,7 @@ class AsyncRHEEDStreamer(StreamerResults):
         offer = self._offer(
             data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
         )
-        await engine.pipeline.intake.push(stream, offer)
+        await engine.pipeline.push(stream, offer)
 
     def start_push(
         self,
@@ -477,7 +476,7 @@ class AsyncRHEEDStreamer(StreamerResults):
             data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
         )
         engine, stream = self._stream(data_id)
-        return None if engine.loop_closed else engine.pipeline.intake.start_push(stream, offer)
+        return None if engine.loop_closed else engine.pipeline.start_push(stream, offer)
 
     def _offer(
         self, data_id: str, chunk_idx: Any, frames: Any, capture_start_ms: Any,
@@ -511,14 +510,7 @@ class AsyncRHEEDStreamer(StreamerResults):
         shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
         engine, stream = self._stream(data_id)
         engine.check_loop()
-        filler = engine.pipeline.fillers[data_id]
-        while not filler.try_add(shot):
-            permit = await engine.pipeline.intake.enter(stream, filler.nbytes_needed(frame), filling=True)
-            if permit is None:
-                engine.pipeline.intake.refuse(stream, None)
-                filler.discard_chunk()
-            else:
-                filler.bring(permit)
+        await engine.pipeline.push_frame(stream, shot)
 
     def try_push_frame(
         self,
@@ -530,7 +522,8 @@ class AsyncRHEEDStreamer(StreamerResults):
     ) -> bool:
         """As :meth:`push_frame` but never waits, from any thread; False: no room now, the frame was not taken."""
         shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
-        return self._stream(data_id)[0].pipeline.fillers[data_id].try_add(shot)
+        engine, stream = self._stream(data_id)
+        return engine.pipeline.try_push_frame(stream, shot)
 
     async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Push everything that ``frames_iter`` yields, from the stream's next index on.
@@ -560,10 +553,10 @@ class AsyncRHEEDStreamer(StreamerResults):
             await self.push_frame(data_id, array, given)
             return
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
-        engine.pipeline.fillers[data_id].flush()
+        engine.pipeline.send_gathered(stream)
         stamp = engine.stamp(len(array) / stream.spec.fps, given)
         for part, part_stamp in split(array, stamp, stream.spec):
-            await engine.pipeline.intake.push(stream, PushRequest(None, part, part_stamp, FrameMeta()))
+            await engine.pipeline.push(stream, PushRequest(None, part, part_stamp, FrameMeta()))
 
     async def flush(self, data_id: str, timeout_s: float | None = None) -> None:
         """Wait until all that was pushed so far is settled with the server.

@@ -95,10 +95,10 @@ class Finalizer:
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
         await self._journal(lambda spool: spool.journal.append_durable(JournalEntry("finalizing")))
-        await wait_for(self._pipeline, stream, lambda: ledger.pending == 0 and not stream.asking)
-        if stream.failure is None:
+        await self._pipeline.wait_for(stream, lambda: ledger.pending == 0 and not stream.reconciling)
+        if not stream.failure:
             await self._send_end()
-        if stream.failure is None:
+        if not stream.failure:
             ledger.close()
             await self._journal(_ended)
             stream.spool = None
@@ -110,7 +110,7 @@ class Finalizer:
         if spool is None:
             return
         try:
-            await self._pipeline.depot.run(lambda: step(spool))
+            await self._pipeline.run_on_disk(lambda: step(spool))
         except SpoolError as error:
             log.warning("%s", error)
 
@@ -128,8 +128,8 @@ class Finalizer:
                     # The first one may have arrived, and only its answer been lost.
                     log.info("Stream %s had ended already: %s", data_id, error)
                     return
-                self._stream.failure = StreamGoneError(
-                    f"The server refused to end stream {data_id}: {error}", data_id=data_id
+                self._stream.failure.set(
+                    StreamGoneError(f"The server refused to end stream {data_id}: {error}", data_id=data_id)
                 )
                 return
             except ServiceError as error:
@@ -156,8 +156,8 @@ class Finalizer:
 
     def _cause(self) -> str:
         pending = self._stream.ledger.pending
-        standing = self._pipeline.uploader.standing_still(self._stream.spec.data_id)
-        if self._stream.asking and not pending:
+        standing = self._pipeline.stall_reason(self._stream)
+        if self._stream.reconciling and not pending:
             return "the server has not yet said what it has of this stream, which an earlier process left."
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
@@ -170,17 +170,6 @@ def _ended(spool: StreamSpool) -> None:
         spool.remove_if_ended()
     finally:
         spool.close()
-
-
-async def wait_for(pipeline: Pipeline, stream: StreamState, condition: Callable[[], bool]) -> None:
-    """Wait for ``condition`` of the stream's ledger, or for a failure that makes waiting pointless.
-
-    Raises:
-        The pipeline's first failure, itself.
-    """
-    await stream.ledger.pulse.until(lambda: condition() or pipeline.failure is not None)
-    if pipeline.failure is not None:
-        raise pipeline.failure
 
 
 async def bounded(

@@ -10,16 +10,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Final
 
 import anyio
 
 from atomstream.errors import RejectedError, SpoolError, SpoolLockedError
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.spool_writer import AGAIN_S
+from atomstream.pipeline.spool_writer import RETRY_S
 from atomstream.pipeline.stream import StreamState
-from atomstream.pipeline.upload import Upload
 from atomstream.retry import retrying
 from atomstream.service.api import ServiceApi
 from atomstream.spool import (
@@ -51,22 +49,21 @@ class SpoolRecovery:
         self._endpoint = endpoint
         self._end = end
         self._resolve = resolve
-        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Take over every stream of this endpoint that nobody holds and that has something left to do."""
         try:
-            found = await self._pipeline.depot.run(lambda: self._spool.recoverable(self._endpoint))
+            found = await self._pipeline.run_on_disk(lambda: self._spool.recoverable(self._endpoint))
         except SpoolError as error:
             log.warning("%s", error)
             return
         for stream in found:
-            if stream.manifest is not None and stream.manifest.spec.data_id not in self._pipeline.streams:
+            if stream.manifest is not None and self._pipeline.find(stream.manifest.spec.data_id) is None:
                 await self._try_take_over(stream.manifest.spec.data_id)
 
     async def _try_take_over(self, data_id: str) -> None:
         try:
-            spool = await self._pipeline.depot.run(lambda: self._opened_if_unfinished(data_id))
+            spool = await self._pipeline.run_on_disk(lambda: self._opened_if_unfinished(data_id))
         except SpoolLockedError:
             return  # another process was quicker
         except SpoolError as error:
@@ -90,7 +87,7 @@ class SpoolRecovery:
         Raises:
             SpoolLockedError: another process holds it. SpoolError: it is not there, or can't be read.
         """
-        spool = await self._pipeline.depot.run(lambda: self._spool.open_stream(self._endpoint, data_id))
+        spool = await self._pipeline.run_on_disk(lambda: self._spool.open_stream(self._endpoint, data_id))
         return await self.take_over(spool)
 
     async def take_over(self, spool: StreamSpool) -> StreamState:
@@ -117,7 +114,7 @@ class SpoolRecovery:
         in_s: float = 0.0,
     ) -> None:
         # One window a job, queued behind all that waits: a live chunk has the disk after at most a window.
-        self._pipeline.depot.submit_later(lambda: self._step(stream, spool, findings), in_s)
+        self._pipeline.submit_to_disk(lambda: self._step(stream, spool, findings), in_s)
 
     def _step(self, stream: StreamState, spool: StreamSpool, findings: Iterator[VerifyResult | None]) -> None:
         if self._pipeline.failure is not None:
@@ -127,33 +124,10 @@ class SpoolRecovery:
         except StopIteration:
             return
         if isinstance(finding, Quarantined):
-            stream.ledger.settle(finding.index, "quarantined", finding.reason)
+            stream.ledger.resolve(finding.index, "quarantined", finding.reason)
         elif isinstance(finding, SpooledChunk):
-            self._hand_on(stream, self._parcel(stream, spool, finding))
-        self._check_on(stream, spool, findings, AGAIN_S if isinstance(finding, DiskFailed) else 0.0)
-
-    def _hand_on(self, stream: StreamState, parcel: Upload) -> None:
-        def offer() -> None:
-            if not stream.ledger.is_settled(parcel.index):  # purged for its age meanwhile
-                self._pipeline.deliver_recovered([parcel])
-
-        with suppress(RuntimeError):  # the loop was closed: the next process delivers it
-            self._loop.call_soon_threadsafe(offer)
-
-    def _parcel(self, stream: StreamState, spool: StreamSpool, chunk: SpooledChunk) -> Upload:
-        info = chunk.header.info
-        return Upload(
-            spec=stream.spec,
-            index=chunk.index,
-            dims=info.dims,
-            dtype=info.dtype,
-            stamp=info.timestamp,
-            nbytes=info.nbytes,
-            crc32c=info.crc32c,
-            body=self._pipeline.keeper.on_disk(spool, chunk.index),
-            durable=True,
-            recovered=True,
-        )
+            self._pipeline.deliver_recovered(stream, spool, finding)
+        self._check_on(stream, spool, findings, RETRY_S if isinstance(finding, DiskFailed) else 0.0)
 
 
 # What the server has of a stream that an earlier process left: asked once, at its recovery.
@@ -178,7 +152,7 @@ class ServerReconciliation:
         self._missing = missing
         self._answered = asyncio.Event()
         self._too_late = False
-        stream.asking = True
+        stream.reconciling = True
 
     async def run(self) -> None:
         """Settle what is missing and learn what was not known; in an outage that waits, as the stream's end does."""
@@ -186,9 +160,9 @@ class ServerReconciliation:
         self._pipeline.resolve(self._stream, self._missing, stored)
         if self._too_late:
             await self._all_pushed()
-        self._pipeline.learn(self._stream, stored)
-        self._stream.asking = False
-        self._stream.ledger.pulse.ring()
+        self._pipeline.merge_remote_state(self._stream, stored)
+        self._stream.reconciling = False
+        self._stream.ledger.changed.notify_all()
         self._answered.set()
 
     async def wait(self) -> None:
@@ -203,7 +177,7 @@ class ServerReconciliation:
         # The journal's next index was given out meanwhile. To learn now that the server has it would make a push of
         # other frames under it look like a repetition; so the server refuses that chunk, and it is kept and told.
         ledger = self._stream.ledger
-        await ledger.pulse.until(lambda: ledger.sealed and ledger.pending == 0)
+        await ledger.changed.wait_for(lambda: ledger.sealed and ledger.pending == 0)
 
     async def _stored(self) -> list[range]:
         if not self._stream.spec.announced:

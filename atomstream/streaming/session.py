@@ -31,7 +31,7 @@ from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
 from atomstream.service.results_api import ResultsApi
 from atomstream.spool import Spool, SpoolStatus, StreamSpool
-from atomstream.streaming.finalizer import Finalizer, bounded, drain_timeout, wait_for
+from atomstream.streaming.finalizer import Finalizer, bounded, drain_timeout
 from atomstream.streaming.recovery import ServerReconciliation, SpoolRecovery
 from atomstream.streaming.registration import InitializeRequest, register
 from atomstream.streaming.result_batch import ResultBatch
@@ -79,25 +79,27 @@ class ServiceUploader:
     def __init__(self, api: ServiceApi) -> None:
         self._api = api
 
-    async def deliver(self, parcel: Upload) -> Receipt:
-        """Upload ``parcel``.
+    async def deliver(self, upload: Upload) -> Receipt:
+        """Upload ``upload``.
 
         Raises:
             ServiceError: as mapped by the service. StreamGoneError: the API does not know the stream.
         """
-        data_id = parcel.spec.data_id
+        data_id = upload.spec.data_id
         try:
-            url = await self._api.upload_url(parcel.spec, parcel)
+            url = await self._api.upload_url(upload.spec, upload.info)
         except NotFoundError as error:
             raise StreamGoneError(
                 f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "
                 "Its chunks can't be delivered; what was stored before stays stored.",
                 data_id=data_id,
-                index=parcel.index,
+                index=upload.index,
             ) from error
-        what = f"upload chunk {parcel.index} of stream {data_id}"
-        crc32c = await self._api.put_shard(url, parcel.open(), parcel.nbytes, crc32c=parcel.crc32c, what=what)
-        return Receipt(data_id, parcel.index, parcel.nbytes, crc32c)
+        what = f"upload chunk {upload.index} of stream {data_id}"
+        crc32c = await self._api.put_shard(
+            url, upload.open(), upload.info.nbytes, crc32c=upload.info.crc32c, what=what
+        )
+        return Receipt(data_id, upload.index, upload.info.nbytes, crc32c)
 
 
 # Gives up chunks that grew older than ``spool_retention_s``, where that was asked for.
@@ -112,17 +114,17 @@ SELDOM_S: Final = 60.0
 async def watch_age(pipeline: Pipeline, retention_s: float) -> None:
     """Look at the oldest record of each stream now and then, for as long as the streamer lives."""
     while True:
-        for stream in list(pipeline.streams.values()):
+        for stream in pipeline.streams:
             if stream.spool is not None:
                 indices = await _expired(pipeline, stream.spool, retention_s)
                 if indices:
-                    pipeline.purged(stream, indices)
+                    pipeline.mark_purged(stream, indices)
         await asyncio.sleep(min(SELDOM_S, max(MOST_OFTEN_S, retention_s / 10)))
 
 
 async def _expired(pipeline: Pipeline, spool: StreamSpool, retention_s: float) -> list[int]:
     try:
-        return await pipeline.depot.run(lambda: spool.expire(retention_s))
+        return await pipeline.run_on_disk(lambda: spool.expire(retention_s))
     except SpoolError as error:
         spool_log.warning("%s", error)
         return []
@@ -144,7 +146,6 @@ class StreamingSession:
         self._clock = ReferenceClock(self._api)
         self.pipeline = Pipeline(settings, ServiceUploader(self._api))
         self.endings: dict[str, Finalizer] = {}
-        self._told: set[str] = set()
         self._spool: Spool | None = None
         self._recovery: SpoolRecovery | None = None
         self._recovered = asyncio.Event()
@@ -160,9 +161,9 @@ class StreamingSession:
         await asyncio.shield(self._opening)
 
     async def _open_spool(self) -> None:
-        settings, depot = self._settings, self.pipeline.depot
+        settings = self._settings
         try:
-            self._spool = await depot.run(lambda: _spool(settings))
+            self._spool = await self.pipeline.run_on_disk(lambda: _spool(settings))
         except SpoolError as error:
             log.warning("%s Frames are kept in memory only.", error)
         else:
@@ -179,17 +180,17 @@ class StreamingSession:
             await recovery.run()
         finally:
             self._recovered.set()
-        for stream in [stream for stream in self.pipeline.streams.values() if stream.recovered]:
+        for stream in [stream for stream in self.pipeline.streams if stream.recovered]:
             self._background.start(self._let_go_when_settled(stream), "recovered stream")
 
     async def _let_go_when_settled(self, stream: StreamState) -> None:
         data_id = stream.spec.data_id
         if data_id in self.endings:
             await self.endings[data_id].over()
-        await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
+        await self.pipeline.drain(stream)
         if stream.recovered:  # resume() made it a live one meanwhile otherwise
             log.warning("Stream %s: %s", data_id, _what_became(stream.ledger))
-            self.pipeline.let_go(stream)
+            self.pipeline.release(stream)
 
     def _end_recovered(self, stream: StreamState) -> None:
         self.endings[stream.spec.data_id] = Finalizer(self.pipeline, self._api, stream)
@@ -215,7 +216,7 @@ class StreamingSession:
         if spool is None:
             return None
         try:
-            return await self.pipeline.depot.run(lambda: spool.create_stream(self._settings.endpoint, spec))
+            return await self.pipeline.run_on_disk(lambda: spool.create_stream(self._settings.endpoint, spec))
         except SpoolError as error:
             log.warning("%s Stream %s is kept in memory only.", error, spec.data_id)
             return None
@@ -224,14 +225,13 @@ class StreamingSession:
         """Make a stream of the spool a live one; its next index."""
         if self._recovery is not None:
             await self._recovered.wait()  # it may just be taking over this very stream
-        stream = self.pipeline.streams.get(data_id) or await self._open_left(data_id)
+        stream = self.pipeline.find(data_id) or await self._open_left(data_id)
         if stream.ledger.sealed:
             raise StreamFinalizedError(
                 f"Stream {data_id} was finalized before: it takes no more frames. What is left of it is delivered.",
                 data_id=data_id,
             )
-        stream.recovered = False  # at once: a recovered stream is let go as soon as it is delivered
-        self.pipeline.gate.open(data_id)
+        self.pipeline.make_live(stream)  # at once: a recovered stream is released as soon as it is delivered
         if self._settings.clock_sync:
             await self._clock.start()
         if data_id in self._questions:
@@ -264,7 +264,7 @@ class StreamingSession:
 
     def announced(self, data_id: str) -> bool | None:
         """Whether the stream's server said that it is an atomstream server; None for a stream of somebody else's."""
-        stream = self.pipeline.streams.get(data_id)
+        stream = self.pipeline.find(data_id)
         return None if stream is None else stream.spec.announced
 
     def latest(self, data_id: str) -> ResultBatch | None:
@@ -278,25 +278,13 @@ class StreamingSession:
             self._background.start(newest.run(), f"newest result of {data_id}")
         return newest.batch
 
-    def told(self, stream: StreamState) -> StreamGoneError:
-        """The stream's failure, remembered as told to a caller."""
-        if stream.failure is None:
-            raise AssertionError("the stream has not failed")
-        self._told.add(stream.spec.data_id)
-        return stream.failure
-
     async def flush(self, stream: StreamState, timeout_s: float | None) -> None:
         """Settle everything accepted before this call."""
         self.check_loop()
-        self.pipeline.fillers[stream.spec.data_id].flush()
-        until = stream.ledger.next_index
-        work = wait_for(self.pipeline, stream, lambda: stream.ledger.settled_below(until))
-        await bounded(work, timeout_s, lambda: self._flush_timeout(stream, timeout_s))
-        if stream.failure is not None:
-            raise self.told(stream)
+        await bounded(self.pipeline.flush(stream), timeout_s, lambda: self._flush_timeout(stream, timeout_s))
 
     def _flush_timeout(self, stream: StreamState, timeout_s: float | None) -> Exception:
-        standing = self.pipeline.uploader.standing_still(stream.spec.data_id)
+        standing = self.pipeline.stall_reason(stream)
         cause = f"{stream.ledger.pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
         return drain_timeout(stream, f"flush waited {timeout_s} s", cause)
 
@@ -305,12 +293,10 @@ class StreamingSession:
         self.check_loop()
         data_id = stream.spec.data_id
         if data_id not in self.endings:
-            self.pipeline.fillers[data_id].seal()
-            stream.ledger.seal()
+            self.pipeline.seal(stream)
             self.endings[data_id] = Finalizer(self.pipeline, self._api, stream)
         report = await self.endings[data_id].wait(timeout_s)
-        if stream.failure is not None and data_id not in self._told:
-            raise self.told(stream)
+        stream.failure.raise_if_undelivered()
         return report
 
     # -- how it stands, and the end -----------------------------------------------------------------------
@@ -324,7 +310,7 @@ class StreamingSession:
         spool = self._spool
         if spool is None:
             return no_spool_status(Path(self._settings.spool_dir))
-        return await self.pipeline.depot.run(spool.status)
+        return await self.pipeline.run_on_disk(spool.status)
 
     async def close(self, drain_s: float) -> None:
         """See that nothing is lost, then stop everything."""
@@ -341,9 +327,9 @@ class StreamingSession:
             await self._api.close()
 
     async def _make_safe(self, drain_s: float) -> None:
-        for filler in self.pipeline.fillers.values():
-            filler.flush()
-        streams = list(self.pipeline.streams.values())
+        streams = self.pipeline.streams
+        for stream in streams:
+            self.pipeline.send_gathered(stream)
         waits = [asyncio.ensure_future(self._safe(stream)) for stream in streams]
         if waits:
             _, late = await asyncio.wait(waits, timeout=drain_s)
@@ -356,9 +342,9 @@ class StreamingSession:
     async def _safe(self, stream: StreamState) -> None:
         if stream.spool is not None:
             # Whatever failed elsewhere: the disk may still take what is in memory.
-            await stream.ledger.pulse.until(lambda: stream.ledger.unsafe == 0)
+            await stream.ledger.changed.wait_for(lambda: stream.ledger.in_memory_only == 0)
             return
-        await wait_for(self.pipeline, stream, lambda: stream.ledger.pending == 0)
+        await self.pipeline.drain(stream)
         ending = self.endings.get(stream.spec.data_id)
         if ending is not None:
             await ending.wait(None)
@@ -392,9 +378,9 @@ def _spool(settings: ClientSettings) -> Spool:
 
 def _warn_of_rest(stream: StreamState, drain_s: float) -> None:
     ledger, data_id = stream.ledger, stream.spec.data_id
-    if ledger.unsafe:
+    if ledger.in_memory_only:
         warnings.warn(
-            f"Stream {data_id} was closed with {ledger.unsafe} chunk(s) neither on disk nor delivered after "
+            f"Stream {data_id} was closed with {ledger.in_memory_only} chunk(s) neither on disk nor delivered after "
             f"{drain_s:g} s; they are lost.",
             RuntimeWarning,
             stacklevel=2,

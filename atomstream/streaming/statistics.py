@@ -77,43 +77,42 @@ def stats_of(settings: ClientSettings, pipeline: Pipeline | None) -> StreamerSta
     """The stats of ``pipeline``; zeros before the first stream."""
     if pipeline is None:
         return _nothing_yet(settings)
-    meter, gate, rates = pipeline.meter, pipeline.gate, pipeline.meter.rates()
+    now = pipeline.statistics()
     return StreamerStats(
-        frames_encoded=meter.frames_encoded,
-        frames_stored=meter.frames_stored,
-        raw_bytes_encoded=meter.raw_bytes_encoded,
-        bytes_encoded=meter.bytes_encoded,
-        bytes_stored=meter.bytes_stored,
-        frames_in_per_s=rates.frames_in_s,
-        frames_out_per_s=rates.frames_out_s,
-        bytes_in_per_s=rates.bytes_in_s,
-        bytes_out_per_s=rates.bytes_out_s,
-        buffer_bytes_used=gate.used,
-        buffer_bytes_limit=gate.limit,
-        buffer_full_in_s=rates.full_in_s(max(0, gate.limit - gate.used)),
-        pushes_waiting=gate.waiting,
-        uploads_in_flight=pipeline.uploader.in_flight,
-        upload_backlog=pipeline.uploader.backlog,
-        streams={name: _stream_stats(pipeline, stream) for name, stream in pipeline.streams.items()},
+        frames_encoded=now.frames_encoded,
+        frames_stored=now.frames_stored,
+        raw_bytes_encoded=now.raw_bytes_encoded,
+        bytes_encoded=now.bytes_encoded,
+        bytes_stored=now.bytes_stored,
+        frames_in_per_s=now.rates.frames_in_s,
+        frames_out_per_s=now.rates.frames_out_s,
+        bytes_in_per_s=now.rates.bytes_in_s,
+        bytes_out_per_s=now.rates.bytes_out_s,
+        buffer_bytes_used=now.memory_used,
+        buffer_bytes_limit=now.memory_limit,
+        buffer_full_in_s=now.rates.full_in_s(now.memory_free),
+        pushes_waiting=now.pushes_waiting,
+        uploads_in_flight=now.uploads_in_flight,
+        upload_backlog=now.upload_backlog,
+        streams={stream.spec.data_id: _stream_stats(pipeline, stream) for stream in pipeline.streams},
     )
 
 
 def _stream_stats(pipeline: Pipeline, stream: StreamState) -> StreamStats:
     report, ledger = stream.ledger.counts(), stream.ledger
-    name = stream.spec.data_id
     return StreamStats(
         chunks_accepted=sum(report.values()),
         chunks_stored=report["stored"],
         chunks_pending=report["pending"],
-        chunks_in_memory_only=ledger.unsafe,
+        chunks_in_memory_only=ledger.in_memory_only,
         chunks_failed=report["quarantined"],
         chunks_dropped=report["dropped"],
         watermark=ledger.watermark,
         next_index=ledger.next_index,
-        frames_gathering=pipeline.fillers[name].frames_held,
+        frames_gathering=pipeline.frames_gathered(stream),
         frame_gaps=stream.frame_gaps,
         finalized=ledger.sealed,
-        standing_still=pipeline.uploader.standing_still(name),
+        standing_still=pipeline.stall_reason(stream),
     )
 
 
@@ -163,18 +162,18 @@ async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
         if not pipeline.uplink_lags():
             continue
         room = await _room(pipeline, spool)
-        sentence = forecast(pipeline.meter.rates(), room, pipeline.settings.on_full)
+        sentence = forecast(pipeline.statistics().rates, room, pipeline.settings.on_full)
         if sentence:
             log.warning("%s", sentence)
             await asyncio.sleep(REPEAT_S)
 
 
 async def _room(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
-    memory = max(0, pipeline.gate.limit - pipeline.gate.used)
-    if spool is None or pipeline.keeper.unkept:
+    memory = pipeline.statistics().memory_free
+    if spool is None or pipeline.unwritten_chunks:
         return FreeSpace(memory, None)
     try:
-        return FreeSpace(memory, await pipeline.depot.run(spool.available_bytes))
+        return FreeSpace(memory, await pipeline.run_on_disk(spool.available_bytes))
     except SpoolError:
         return FreeSpace(memory, None)
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import zstandard
 
-from atomstream.shard import ShardEncoder, run_bound
+from atomstream.shard import ShardEncoder, slice_bound
 
 MIB = 1 << 20
 
@@ -99,7 +99,7 @@ def encoder_fps(source: np.ndarray, times: int) -> float:
     warm = threading.Barrier(3)
 
     def encode(frames: np.ndarray) -> None:
-        encoder, room = ShardEncoder(1), memoryview(bytearray(run_bound(len(frames), frames[0].nbytes)))
+        encoder, room = ShardEncoder(1), memoryview(bytearray(slice_bound(len(frames), frames[0].nbytes)))
         encoder.compress(frames, room)
         warm.wait()
         for _ in range(passes):

@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from atomstream.pipeline.pipeline import Pipeline
-from tests.pipeline.transports import Courier, settings
+from tests.pipeline.transports import FakeTransport, settings
 
 
 @pytest.fixture
-async def courier() -> Courier:
-    return Courier()
+async def transport() -> FakeTransport:
+    return FakeTransport()
 
 
 @pytest.fixture
-async def make(courier: Courier) -> AsyncIterator[Callable[..., Pipeline]]:
+async def make(transport: FakeTransport) -> AsyncIterator[Callable[..., Pipeline]]:
     """``make(**settings)``: a pipeline to ``courier``."""
     made: list[Pipeline] = []
 
     def factory(**changes: object) -> Pipeline:
-        made.append(Pipeline(settings(**changes), courier))
+        made.append(Pipeline(settings(**changes), transport))
         return made[-1]
 
     yield factory

@@ -94,10 +94,10 @@ def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         pages, "discard", lambda buffer: freed.put((threading.get_ident(), buffer.ctypes.data))
     )
-    spares = FreeList(MemoryLimiter(BIG))
+    free_list = FreeList(MemoryLimiter(BIG))
     buffers = [np.empty(BIG, dtype=np.uint8) for _ in range(3)]
     for buffer in buffers:  # room for one, and for one more while a push waits for it
-        spares.give(PooledBuffer("frames", buffer, BIG))
+        free_list.release(PooledBuffer("frames", buffer, BIG))
     thread, address = freed.get(timeout=10)
     assert thread != threading.get_ident()
     assert address == buffers[0].ctypes.data
@@ -167,46 +167,46 @@ def resident_bytes() -> int:
 
 def test_the_next_buffer_is_prepared() -> None:
     """A stream that takes its first buffer finds a second one touched already."""
-    spares = FreeList(MemoryLimiter(10 * BIG))
-    pool = BufferPool(spares)
-    first = pool.take(BIG)
+    free_list = FreeList(MemoryLimiter(10 * BIG))
+    pool = BufferPool(free_list)
+    first = pool.acquire(BIG)
     wait_for_page_threads()
     if populate(first):
-        assert spares.nbytes == BIG
+        assert free_list.nbytes == BIG
     pool.prepare(BIG)
-    second = pool.take(BIG)
-    assert spares.nbytes == 0
+    second = pool.acquire(BIG)
+    assert free_list.nbytes == 0
     assert second is not first
 
 
 def test_nothing_is_prepared_without_room() -> None:
     """Prepared buffers stay within buffer_bytes plus one chunk, permits included (P7)."""
-    gate = MemoryLimiter(4 * BIG)
-    spares = FreeList(gate)
-    pool = BufferPool(spares)
-    permits = [gate.try_enter("s", BIG) for _ in range(4)]
+    limiter = MemoryLimiter(4 * BIG)
+    free_list = FreeList(limiter)
+    pool = BufferPool(free_list)
+    permits = [limiter.try_acquire("s", BIG) for _ in range(4)]
     pool.prepare(BIG)
     pool.prepare(2 * BIG)
     assert all(permits)
-    assert gate.used + spares.nbytes <= gate.limit + BIG
+    assert limiter.used + free_list.nbytes <= limiter.limit + BIG
 
 
 def test_the_buffer_that_a_waiting_push_will_take_is_kept() -> None:
     """A buffer that comes back when the gate is full again is reused, not dropped."""
-    gate = MemoryLimiter(2 * BIG)
-    spares = FreeList(gate)
-    pool = BufferPool(spares)
-    assert gate.try_enter("s", 2 * BIG) is not None
+    limiter = MemoryLimiter(2 * BIG)
+    free_list = FreeList(limiter)
+    pool = BufferPool(free_list)
+    assert limiter.try_acquire("s", 2 * BIG) is not None
     buffer = np.empty(BIG, dtype=np.uint8)
-    pool.give(buffer)
-    assert pool.take(BIG) is buffer
+    pool.release(buffer)
+    assert pool.acquire(BIG) is buffer
 
 
 def test_beside_a_chunk_above_the_limit_nothing_is_kept() -> None:
     """A chunk larger than buffer_bytes is itself the one chunk above it."""
-    gate = MemoryLimiter(BIG)
-    spares = FreeList(gate)
-    pool = BufferPool(spares)
-    assert gate.try_enter("s", 4 * BIG) is not None
-    pool.give(np.empty(BIG, dtype=np.uint8))
-    assert spares.nbytes == 0
+    limiter = MemoryLimiter(BIG)
+    free_list = FreeList(limiter)
+    pool = BufferPool(free_list)
+    assert limiter.try_acquire("s", 4 * BIG) is not None
+    pool.release(np.empty(BIG, dtype=np.uint8))
+    assert free_list.nbytes == 0

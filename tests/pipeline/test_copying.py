@@ -15,7 +15,7 @@ from atomstream.pipeline.admission import copy_together
 
 @pytest.fixture(autouse=True)
 def _small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "SHARED_BYTES", 1)
+    monkeypatch.setattr(copying, "SHARED_COPY_BYTES", 1)
 
 
 @pytest.fixture

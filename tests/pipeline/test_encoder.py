@@ -16,12 +16,12 @@ from atomstream.shard import EncodedSlice, ShardEncoder, decode_shard
 
 
 def job(index: int, frames: np.ndarray) -> EncodeJob:
-    permit = MemoryLimiter(10**9).try_enter("s", 1)
+    permit = MemoryLimiter(10**9).try_acquire("s", 1)
     assert permit is not None
     return EncodeJob(Chunk("s", index, frames, Timestamp(0.0), FrameMeta()), permit, None, with_meta=False)
 
 
-def slabs() -> ScratchPool:
+def scratch() -> ScratchPool:
     return ScratchPool(FreeList(MemoryLimiter(10**9)))
 
 
@@ -38,7 +38,7 @@ def shards() -> queue.Queue[Shard | BaseException]:
 
 
 def run(lags: bool, frames: list[np.ndarray], shards: queue.Queue[Shard | BaseException]) -> list[Shard]:
-    encoder = Encoder(1, 1, lambda job, outcome: shards.put(outcome), lambda: lags, slabs())
+    encoder = Encoder(1, 1, lambda job, outcome: shards.put(outcome), lambda: lags, scratch())
     for index, one in enumerate(frames):
         encoder.submit(job(index, one))
     made = [shards.get(timeout=60) for _ in frames]
@@ -66,7 +66,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
         go_on.wait(60)
         shards.put(outcome)
 
-    encoder = Encoder(1, 1, done, lambda: True, slabs())
+    encoder = Encoder(1, 1, done, lambda: True, scratch())
     for index in range(3):
         encoder.submit(job(index, smooth(1)))
     go_on.set()
@@ -80,7 +80,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
 def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseException]) -> None:
     """However many threads took part, a shard is what one of them alone would have made, frames in order."""
     frames = np.random.default_rng(count).integers(0, 40, (count, 24, 32), dtype=np.uint8)
-    encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False, slabs())
+    encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False, scratch())
     for index in range(5):
         encoder.submit(job(index, frames))
     made = [shards.get(timeout=60) for _ in range(5)]
@@ -96,24 +96,24 @@ def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseExcep
 
 def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> None:
     """After stop a chunk that was begun is still handed on, one that was not stays undone, and threads end."""
-    begun, go_on = threading.Event(), threading.Event()
+    started, go_on = threading.Event(), threading.Event()
 
     def done(_: EncodeJob, outcome: Shard | BaseException) -> None:
-        begun.set()
+        started.set()
         go_on.wait(60)
         shards.put(outcome)
 
-    encoder = Encoder(1, 1, done, lambda: False, slabs())
+    encoder = Encoder(1, 1, done, lambda: False, scratch())
     for index in range(3):
         encoder.submit(job(index, smooth(1)))
-    assert begun.wait(60)
+    assert started.wait(60)
     threads = encoder.stop()
     go_on.set()
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
     assert shards.qsize() == 1
-    left = encoder.take_back_lowest("s")
+    left = encoder.remove_lowest("s")
     assert left is not None
     assert left.chunk.index == 1
 
@@ -132,7 +132,7 @@ def test_one_slice_that_fails_fails_its_chunk_once(
     monkeypatch.setattr(ShardEncoder, "compress", failing)
     bad, good = np.zeros((40, 8, 8), np.uint8), np.ones((40, 8, 8), np.uint8)
     bad[:, 0, 0] = 7
-    encoder = Encoder(2, 1, lambda job, outcome: shards.put(outcome), lambda: False, slabs())
+    encoder = Encoder(2, 1, lambda job, outcome: shards.put(outcome), lambda: False, scratch())
     encoder.submit(job(0, bad))
     encoder.submit(job(1, good))
     made = [shards.get(timeout=60) for _ in range(2)]

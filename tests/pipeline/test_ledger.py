@@ -39,8 +39,8 @@ def test_the_first_word_counts() -> None:
     """A settled chunk stays as it was settled."""
     ledger = Ledger("s")
     ledger.accept(0)
-    assert ledger.settle(0, "dropped", "full")
-    assert not ledger.settle(0, "stored")
+    assert ledger.resolve(0, "dropped", "full")
+    assert not ledger.resolve(0, "stored")
     assert ledger.report()["lost"] == [(0, "dropped: full")]
 
 
@@ -49,7 +49,7 @@ def test_never_pushed_indices_are_reported_lost() -> None:
     ledger = Ledger("s")
     for index in (0, 2):
         ledger.accept(index)
-        ledger.settle(index, "stored")
+        ledger.resolve(index, "stored")
     report = ledger.report()
     assert report["lost"] == [(1, "never pushed")]
     assert report["chunks_spooled"] == report["chunks_uploaded"] == 2
@@ -60,15 +60,15 @@ def test_counts_always_sum(steps: list[tuple[int, ChunkState | None]]) -> None:
     """After any history the counts sum as the report says, and the watermark never falls."""
     ledger, highest = Ledger("s"), -1
     for index, state in steps:
-        if state is None or not ledger.knows(index):
+        if state is None or not ledger.contains(index):
             ledger.accept(index)
         if state is not None:
-            ledger.settle(index, state)
+            ledger.resolve(index, state)
         report = ledger.report()
         assert report["chunks_spooled"] == report["chunks_uploaded"] + report["chunks_not_uploaded"]
         parts = ("failed", "dropped", "purged", "pending")
         assert report["chunks_not_uploaded"] == sum(report[f"chunks_{part}"] for part in parts)  # type: ignore[literal-required]
         assert ledger.watermark >= highest
         highest = ledger.watermark
-        entries = [ledger.entry(k) for k in range(highest + 1)]
-        assert all(entry is not None and entry.state != "pending" for entry in entries)
+        records = [ledger.get(k) for k in range(highest + 1)]
+        assert all(record is not None and record.state != "pending" for record in records)

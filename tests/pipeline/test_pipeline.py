@@ -22,351 +22,358 @@ from atomstream.errors import (
 )
 from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.stream import StreamState, charge
+from atomstream.pipeline.stream import StreamState, memory_needed
 from atomstream.pipeline.upload import Upload
-from tests.pipeline.transports import META, STAMP, Courier, frames, settings, spec
+from tests.pipeline.transports import META, STAMP, FakeTransport, frames, settings, spec
 
 MakePipeline = Callable[..., Pipeline]
-ONE = charge(4, 30)
+ONE = memory_needed(4, 30)
 """What the gate charges for the chunk that ``frames()`` makes."""
 
 
-def offer(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
+def chunk_request(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
     return PushRequest(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
 
 
 async def drained(stream: StreamState) -> None:
-    await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
+    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
-async def test_chunks_arrive_equal(make: MakePipeline, courier: Courier) -> None:
+async def test_chunks_arrive_equal(make: MakePipeline, transport: FakeTransport) -> None:
     """Whatever is pushed arrives, each index with its frames, and nothing is held afterwards."""
     pipeline = make()
     stream = pipeline.open(spec())
     for k in range(12):
-        await pipeline.intake.push(stream, offer(k))
+        await pipeline.push(stream, chunk_request(k))
     await drained(stream)
     for k in range(12):
-        np.testing.assert_array_equal(courier.stored["s", k], frames(k))
-    assert pipeline.gate.used == 0
+        np.testing.assert_array_equal(transport.stored["s", k], frames(k))
+    assert pipeline.statistics().memory_used == 0
     assert stream.ledger.watermark == 11
 
 
-async def test_the_array_may_be_reused_at_once(make: MakePipeline, courier: Courier) -> None:
+async def test_the_array_may_be_reused_at_once(make: MakePipeline, transport: FakeTransport) -> None:
     """What the caller writes into the array after push returned does not reach the server (P4)."""
     pipeline = make()
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     array = frames(1)
-    await pipeline.intake.push(stream, PushRequest(0, array, STAMP, META))
+    await pipeline.push(stream, PushRequest(0, array, STAMP, META))
     array[:] = 0
-    courier.release()
+    transport.release()
     await drained(stream)
-    np.testing.assert_array_equal(courier.stored["s", 0], frames(1))
+    np.testing.assert_array_equal(transport.stored["s", 0], frames(1))
 
 
 async def test_an_array_handed_over_is_not_copied(
-    make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """copy=False sends from the caller's own memory: no buffer is taken."""
     pipeline = make()
-    monkeypatch.setattr(pipeline.pool, "take", _no_memory)
+    monkeypatch.setattr("atomstream.pipeline.buffer_pool.BufferPool.acquire", _no_memory)
     stream = pipeline.open(spec())
-    await pipeline.intake.push(stream, offer(0, copy=False))
+    await pipeline.push(stream, chunk_request(0, copy=False))
     await drained(stream)
-    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
+    np.testing.assert_array_equal(transport.stored["s", 0], frames(0))
 
 
-async def test_lowest_index_first(make: MakePipeline, courier: Courier) -> None:
+async def test_lowest_index_first(make: MakePipeline, transport: FakeTransport) -> None:
     """Chunks pushed out of order leave in order, as far as they are there."""
     pipeline = make(upload_concurrency=1)
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     for k in (9, 4, 7, 1):
-        await pipeline.intake.push(stream, offer(k))
-    while pipeline.uploader.backlog < 4:
+        await pipeline.push(stream, chunk_request(k))
+    while pipeline.statistics().upload_backlog < 4:
         await asyncio.sleep(0)
-    courier.release()
+    transport.release()
     await drained(stream)
-    first, *rest = [index for _, index in courier.order]
+    first, *rest = [index for _, index in transport.order]
     assert rest == sorted(rest)
     assert {first, *rest} == {1, 4, 7, 9}
 
 
-async def test_no_more_uploads_than_allowed(make: MakePipeline, courier: Courier) -> None:
+async def test_no_more_uploads_than_allowed(make: MakePipeline, transport: FakeTransport) -> None:
     """At most upload_concurrency attempts are under way."""
     pipeline = make(upload_concurrency=3)
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     for k in range(9):
-        await pipeline.intake.push(stream, offer(k))
-    while pipeline.uploader.backlog < 9:
+        await pipeline.push(stream, chunk_request(k))
+    while pipeline.statistics().upload_backlog < 9:
         await asyncio.sleep(0)
-    courier.release()
+    transport.release()
     await drained(stream)
-    assert courier.most_at_once == 3
+    assert transport.most_at_once == 3
 
 
-async def test_an_equal_repeat_does_nothing(make: MakePipeline, courier: Courier) -> None:
+async def test_an_equal_repeat_does_nothing(make: MakePipeline, transport: FakeTransport) -> None:
     """Pushing an index again with equal frames, of any strides, sends nothing (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
-    await pipeline.intake.push(stream, offer(0))
-    await pipeline.intake.push(stream, PushRequest(0, np.asfortranarray(frames(0)), STAMP, META))
+    await pipeline.push(stream, chunk_request(0))
+    await pipeline.push(stream, PushRequest(0, np.asfortranarray(frames(0)), STAMP, META))
     await drained(stream)
-    assert courier.attempts == [("s", 0)]
+    assert transport.attempts == [("s", 0)]
     assert stream.ledger.report()["chunks_spooled"] == 1
 
 
-async def test_another_content_for_an_index_is_a_conflict(make: MakePipeline, courier: Courier) -> None:
+async def test_another_content_for_an_index_is_a_conflict(
+    make: MakePipeline, transport: FakeTransport
+) -> None:
     """The same index with other frames raises, and the first ones stay (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
-    await pipeline.intake.push(stream, offer(0))
+    await pipeline.push(stream, chunk_request(0))
     with pytest.raises(ChunkConflictError, match="Chunk 0 of stream s was pushed before"):
-        await pipeline.intake.push(stream, offer(0, seed=5))
+        await pipeline.push(stream, chunk_request(0, seed=5))
     await drained(stream)
-    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
+    np.testing.assert_array_equal(transport.stored["s", 0], frames(0))
 
 
-async def test_two_pushes_of_one_index_at_once(make: MakePipeline, courier: Courier) -> None:
+async def test_two_pushes_of_one_index_at_once(make: MakePipeline, transport: FakeTransport) -> None:
     """Of two concurrent pushes of an index one is taken; the other finds it equal, or raises."""
     pipeline = make()
     stream = pipeline.open(spec())
     results = await asyncio.gather(
-        *(pipeline.intake.push(stream, offer(0, seed=seed)) for seed in (1, 1, 2)), return_exceptions=True
+        *(pipeline.push(stream, chunk_request(0, seed=seed)) for seed in (1, 1, 2)), return_exceptions=True
     )
     await drained(stream)
     assert stream.ledger.report()["chunks_spooled"] == 1
     assert sum(isinstance(result, ChunkConflictError) for result in results) in (1, 2)
 
 
-async def test_waiting_for_room_uses_no_index_when_cancelled(make: MakePipeline, courier: Courier) -> None:
+async def test_waiting_for_room_uses_no_index_when_cancelled(
+    make: MakePipeline, transport: FakeTransport
+) -> None:
     """A push cancelled at the gate leaves nothing behind, and the next one takes its turn (P21)."""
     pipeline = make(buffer_bytes=ONE)
     stream = pipeline.open(spec())
-    courier.hold()
-    await pipeline.intake.push(stream, offer(0))
-    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
-    while not pipeline.gate.waiting:
+    transport.hold()
+    await pipeline.push(stream, chunk_request(0))
+    waiting = asyncio.create_task(pipeline.push(stream, chunk_request(1)))
+    while not pipeline.statistics().pushes_waiting:
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    courier.release()
-    await pipeline.intake.push(stream, offer(2))
+    transport.release()
+    await pipeline.push(stream, chunk_request(2))
     await drained(stream)
-    assert sorted(courier.stored) == [("s", 0), ("s", 2)]
-    assert pipeline.gate.used == 0
+    assert sorted(transport.stored) == [("s", 0), ("s", 2)]
+    assert pipeline.statistics().memory_used == 0
 
 
-async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, courier: Courier) -> None:
+async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, transport: FakeTransport) -> None:
     """Cancelled at any moment, a push has either used no index or left an equal chunk (P21)."""
     pipeline = make()
     stream = pipeline.open(spec(chunk_size=64))
     big = frames(3, 64, (64, 64))
     for k in range(40):
-        task = asyncio.create_task(pipeline.intake.push(stream, PushRequest(k, big, STAMP, META)))
+        task = asyncio.create_task(pipeline.push(stream, PushRequest(k, big, STAMP, META)))
         for _ in range(k % 5):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
     await drained(stream)
-    assert {index for _, index in courier.stored} == {k for k in range(40) if stream.ledger.knows(k)}
-    assert all(np.array_equal(stored, big) for stored in courier.stored.values())
-    assert pipeline.gate.used == 0
+    assert {index for _, index in transport.stored} == {k for k in range(40) if stream.ledger.contains(k)}
+    assert all(np.array_equal(stored, big) for stored in transport.stored.values())
+    assert pipeline.statistics().memory_used == 0
 
 
-async def test_push_waits_for_the_network(make: MakePipeline, courier: Courier) -> None:
+async def test_push_waits_for_the_network(make: MakePipeline, transport: FakeTransport) -> None:
     """With the server silent, push waits once the buffer is full, and goes on with it (one back-pressure)."""
     pipeline = make(buffer_bytes=ONE + 2000)
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     pushing = asyncio.create_task(_push_all(pipeline, stream, 40))
-    while not pipeline.gate.waiting:
+    while not pipeline.statistics().pushes_waiting:
         await asyncio.sleep(0)
     assert not pushing.done()
-    courier.release()
+    transport.release()
     await pushing
     await drained(stream)
-    assert len(courier.stored) == 40
+    assert len(transport.stored) == 40
 
 
 async def _push_all(pipeline: Pipeline, stream: StreamState, count: int) -> None:
     for k in range(count):
-        await pipeline.intake.push(stream, offer(k))
+        await pipeline.push(stream, chunk_request(k))
 
 
-async def test_a_wait_can_be_bounded(make: MakePipeline, courier: Courier) -> None:
+async def test_a_wait_can_be_bounded(make: MakePipeline, transport: FakeTransport) -> None:
     """full_timeout_s ends the wait with an error that used no index (P8)."""
     pipeline = make(buffer_bytes=ONE, full_timeout_s=0.01)
     stream = pipeline.open(spec())
-    courier.hold()
-    await pipeline.intake.push(stream, offer(0))
+    transport.hold()
+    await pipeline.push(stream, chunk_request(0))
     with pytest.raises(BufferFullError, match=r"full_timeout_s=0\.01 ran out"):
-        await pipeline.intake.push(stream, offer(1))
-    assert not stream.ledger.knows(1)
-    courier.release()
+        await pipeline.push(stream, chunk_request(1))
+    assert not stream.ledger.contains(1)
+    transport.release()
     await drained(stream)
 
 
-async def test_raise_uses_no_index(make: MakePipeline, courier: Courier) -> None:
+async def test_raise_uses_no_index(make: MakePipeline, transport: FakeTransport) -> None:
     """on_full='raise' refuses at once; the same index is taken when there is room (P8)."""
     pipeline = make(buffer_bytes=ONE, on_full="raise")
     stream = pipeline.open(spec())
-    courier.hold()
-    await pipeline.intake.push(stream, offer(0))
+    transport.hold()
+    await pipeline.push(stream, chunk_request(0))
     with pytest.raises(BufferFullError, match="on_full='raise'"):
-        await pipeline.intake.push(stream, offer(1))
-    courier.release()
+        await pipeline.push(stream, chunk_request(1))
+    transport.release()
     await drained(stream)
-    await pipeline.intake.push(stream, offer(1))
+    await pipeline.push(stream, chunk_request(1))
     await drained(stream)
     assert stream.ledger.report()["lost"] == []
 
 
 async def test_drop_newest_counts_what_it_drops(
-    make: MakePipeline, courier: Courier, caplog: pytest.LogCaptureFixture
+    make: MakePipeline, transport: FakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """on_full='drop_newest' drops what finds no room, counted, logged and reported (P8)."""
     pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     for k in range(3):
-        await pipeline.intake.push(stream, offer(k))
-    courier.release()
+        await pipeline.push(stream, chunk_request(k))
+    transport.release()
     await drained(stream)
     report = stream.ledger.report()
-    assert sorted(courier.stored) == [("s", 0)]
+    assert sorted(transport.stored) == [("s", 0)]
     assert report["chunks_dropped"] == 2
     assert [index for index, _ in report["lost"]] == [1, 2]
     assert "chunk 1 was dropped" in caplog.text
 
 
-async def test_drop_oldest_keeps_the_newest(make: MakePipeline, courier: Courier) -> None:
+async def test_drop_oldest_keeps_the_newest(make: MakePipeline, transport: FakeTransport) -> None:
     """on_full='drop_oldest' gives up the lowest chunks that are not on their way; push never waits (P8)."""
     pipeline = make(buffer_bytes=ONE + 700, on_full="drop_oldest", upload_concurrency=1)
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     for k in range(20):
-        await pipeline.intake.push(stream, offer(k))
-        while pipeline.encoder.backlog:
+        await pipeline.push(stream, chunk_request(k))
+        while pipeline.statistics().encode_backlog:
             await asyncio.sleep(0)
-    courier.release()
+    transport.release()
     await drained(stream)
     report = stream.ledger.report()
-    assert ("s", 19) in courier.stored
+    assert ("s", 19) in transport.stored
     assert report["chunks_dropped"] > 0
-    assert report["chunks_dropped"] + len(courier.stored) == 20
+    assert report["chunks_dropped"] + len(transport.stored) == 20
 
 
-async def test_a_dropped_index_stays_dropped(make: MakePipeline, courier: Courier) -> None:
+async def test_a_dropped_index_stays_dropped(make: MakePipeline, transport: FakeTransport) -> None:
     """Pushing a dropped index again neither sends nor raises."""
     pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
     stream = pipeline.open(spec())
-    courier.hold()
+    transport.hold()
     for k in range(2):
-        await pipeline.intake.push(stream, offer(k))
-    courier.release()
+        await pipeline.push(stream, chunk_request(k))
+    transport.release()
     await drained(stream)
-    await pipeline.intake.push(stream, offer(1))
-    assert sorted(courier.stored) == [("s", 0)]
+    await pipeline.push(stream, chunk_request(1))
+    assert sorted(transport.stored) == [("s", 0)]
 
 
-async def test_a_busy_server_is_tried_again(make: MakePipeline, courier: Courier) -> None:
+async def test_a_busy_server_is_tried_again(make: MakePipeline, transport: FakeTransport) -> None:
     """Transient failures cost nothing but time."""
     pipeline = make()
     stream = pipeline.open(spec())
     failures = iter([ServerBusyError("503", status=503), ServerBusyError("garbled")])
 
-    def verdict(parcel: Upload) -> None:
+    def verdict(upload: Upload) -> None:
         for failure in failures:
             raise failure
 
-    courier.verdict = verdict
-    await pipeline.intake.push(stream, offer(0))
+    transport.verdict = verdict
+    await pipeline.push(stream, chunk_request(0))
     await drained(stream)
-    assert courier.attempts == [("s", 0)] * 3
+    assert transport.attempts == [("s", 0)] * 3
 
 
-async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, courier: Courier) -> None:
+async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, transport: FakeTransport) -> None:
     """A 4xx quarantines its chunk and the others go on (P16)."""
     pipeline = make()
     stream = pipeline.open(spec())
 
-    def verdict(parcel: Upload) -> None:
-        if parcel.index == 1:
+    def verdict(upload: Upload) -> None:
+        if upload.index == 1:
             raise RejectedError("422: no", status=422)
 
-    courier.verdict = verdict
+    transport.verdict = verdict
     await _push_all(pipeline, stream, 3)
     await drained(stream)
     assert stream.ledger.report()["lost"] == [(1, "quarantined: 422: no")]
-    assert pipeline.gate.used == 0
+    assert pipeline.statistics().memory_used == 0
 
 
-async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, courier: Courier) -> None:
+async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, transport: FakeTransport) -> None:
     """401 keeps every chunk; when the key works again all of them arrive (P16)."""
     pipeline = make()
     stream = pipeline.open(spec())
     refused = iter([None])
 
-    def verdict(parcel: Upload) -> None:
+    def verdict(upload: Upload) -> None:
         for _ in refused:
             raise AuthenticationError("401", status=401)
 
-    courier.verdict = verdict
+    transport.verdict = verdict
     await _push_all(pipeline, stream, 3)
     await drained(stream)
-    assert len(courier.stored) == 3
+    assert len(transport.stored) == 3
     assert stream.ledger.report()["chunks_failed"] == 0
 
 
-async def test_a_stream_that_is_gone_stops_with_one_error(make: MakePipeline, courier: Courier) -> None:
+async def test_a_stream_that_is_gone_stops_with_one_error(
+    make: MakePipeline, transport: FakeTransport
+) -> None:
     """A stream-level 404 settles all its chunks and leaves other streams alone."""
     pipeline = make(upload_concurrency=1)
     gone, other = pipeline.open(spec("gone")), pipeline.open(spec("other"))
 
-    def verdict(parcel: Upload) -> None:
-        if parcel.spec.data_id == "gone":
+    def verdict(upload: Upload) -> None:
+        if upload.spec.data_id == "gone":
             raise StreamGoneError("404", data_id="gone")
 
-    courier.verdict = verdict
+    transport.verdict = verdict
     for k in range(3):
-        await pipeline.intake.push(gone, offer(k))
-        await pipeline.intake.push(other, offer(k))
+        await pipeline.push(gone, chunk_request(k))
+        await pipeline.push(other, chunk_request(k))
     await drained(gone)
     await drained(other)
-    assert isinstance(gone.failure, StreamGoneError)
+    with pytest.raises(StreamGoneError):
+        gone.failure.raise_if_set()
     assert gone.ledger.report()["chunks_failed"] == 3
     assert other.ledger.report()["chunks_uploaded"] == 3
 
 
-async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, courier: Courier) -> None:
+async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, transport: FakeTransport) -> None:
     """While one stream's chunks fail for ever, another one's are all delivered (P17)."""
     pipeline = make(upload_concurrency=1, buffer_bytes=100 * ONE)
     stuck, live = pipeline.open(spec("stuck")), pipeline.open(spec("live"))
 
-    def verdict(parcel: Upload) -> None:
-        if parcel.spec.data_id == "stuck":
+    def verdict(upload: Upload) -> None:
+        if upload.spec.data_id == "stuck":
             raise ServerBusyError("503", status=503)
 
-    courier.verdict = verdict
+    transport.verdict = verdict
     for k in range(10):
-        await pipeline.intake.push(stuck, offer(k))
-        await pipeline.intake.push(live, offer(k))
+        await pipeline.push(stuck, chunk_request(k))
+        await pipeline.push(live, chunk_request(k))
     await drained(live)
     assert stuck.ledger.pending == 10
 
 
-async def test_a_sealed_stream_takes_nothing(make: MakePipeline, courier: Courier) -> None:
+async def test_a_sealed_stream_takes_nothing(make: MakePipeline, transport: FakeTransport) -> None:
     """A push that comes after the seal gives its room back and raises (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
     stream.ledger.seal()
     with pytest.raises(StreamFinalizedError):
-        await pipeline.intake.push(stream, offer(0))
-    assert pipeline.gate.used == 0
+        await pipeline.push(stream, chunk_request(0))
+    assert pipeline.statistics().memory_used == 0
 
 
 async def test_who_sees_a_chunk_given_up_sees_why(
@@ -375,94 +382,94 @@ async def test_who_sees_a_chunk_given_up_sees_why(
     """A stage's mistake is the pipeline's failure before its chunk counts as settled: no wait ends without it."""
     pipeline, go, given_up = make(), threading.Event(), threading.Event()
     stream = pipeline.open(spec())
-    settle = stream.ledger.settle
+    resolve = stream.ledger.resolve
 
     def wrong(*_: object) -> None:
         assert go.wait(10)
         raise ZeroDivisionError("a mistake of ours")
 
-    def told(index: int, *rest: Any) -> None:
-        settle(index, *rest)
+    def resolve_and_report(index: int, *rest: Any) -> None:
+        resolve(index, *rest)
         given_up.set()
 
-    monkeypatch.setattr(pipeline.meter, "encoded", wrong)
-    monkeypatch.setattr(stream.ledger, "settle", told)
-    await pipeline.intake.push(stream, offer(0))
+    monkeypatch.setattr("atomstream.pipeline.rate_meter.ThroughputMeter.encoded", wrong)
+    monkeypatch.setattr(stream.ledger, "resolve", resolve_and_report)
+    await pipeline.push(stream, chunk_request(0))
     go.set()
     assert given_up.wait(10)  # holds the loop: what was only sent to it has not happened yet
     assert isinstance(pipeline.failure, ZeroDivisionError)
 
 
 async def test_a_failed_encoding_reaches_the_caller(
-    make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an encoder thread raises is the pipeline's failure, raised itself to the next caller (P22)."""
     monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.compress", _no_memory)
     pipeline = make()
     stream = pipeline.open(spec())
-    await pipeline.intake.push(stream, offer(0))
+    await pipeline.push(stream, chunk_request(0))
     await drained(stream)
     with pytest.raises(MemoryError, match="none left"):
         pipeline.stream("s")
-    assert pipeline.gate.used == 0
+    assert pipeline.statistics().memory_used == 0
 
 
 def _no_memory(*args: object, **rest: object) -> None:
     raise MemoryError("none left")
 
 
-async def test_memory_stays_bounded(make: MakePipeline, courier: Courier) -> None:
+async def test_memory_stays_bounded(make: MakePipeline, transport: FakeTransport) -> None:
     """Permits and free buffers together never exceed buffer_bytes plus one chunk (P7)."""
     limit = 5 * ONE
     pipeline = make(buffer_bytes=limit)
     streams = [pipeline.open(spec(name)) for name in "abc"]
     highest = 0
     for k in range(60):
-        await pipeline.intake.push(streams[k % 3], offer(k // 3))
-        highest = max(highest, pipeline.gate.used + pipeline.spares.nbytes)
+        await pipeline.push(streams[k % 3], chunk_request(k // 3))
+        highest = max(highest, pipeline.statistics().memory_used + pipeline._free_list.nbytes)
     for stream in streams:
         await drained(stream)
     assert highest <= limit + ONE
 
 
-async def test_closing_wakes_who_waits(courier: Courier) -> None:
+async def test_closing_wakes_who_waits(transport: FakeTransport) -> None:
     """A push that waits for room when the streamer is closed gets a typed error, and used no index."""
-    pipeline = Pipeline(settings(buffer_bytes=ONE), courier)
+    pipeline = Pipeline(settings(buffer_bytes=ONE), transport)
     stream = pipeline.open(spec())
-    courier.hold()
-    await pipeline.intake.push(stream, offer(0))
-    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
-    while not pipeline.gate.waiting:
+    transport.hold()
+    await pipeline.push(stream, chunk_request(0))
+    waiting = asyncio.create_task(pipeline.push(stream, chunk_request(1)))
+    while not pipeline.statistics().pushes_waiting:
         await asyncio.sleep(0)
     await pipeline.close()
     with pytest.raises(ClosedError, match="the chunk was not taken"):
         await waiting
-    assert not stream.ledger.knows(1)
+    assert not stream.ledger.contains(1)
 
 
-async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, courier: Courier) -> None:
+async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, transport: FakeTransport) -> None:
     """While one stream's uploads hang in every slot, another stream is delivered all the same (P17)."""
     pipeline = make(upload_concurrency=2)
     hung, live = pipeline.open(spec("hung")), pipeline.open(spec("live"))
-    courier.hang = {"hung"}
+    transport.hang = {"hung"}
     for k in range(4):
-        await pipeline.intake.push(hung, offer(k))
-    while courier.at_once < 2:
+        await pipeline.push(hung, chunk_request(k))
+    while transport.at_once < 2:
         await asyncio.sleep(0)
     for k in range(3):
-        await pipeline.intake.push(live, offer(k))
+        await pipeline.push(live, chunk_request(k))
     await drained(live)
     assert hung.ledger.pending == 4
-    assert courier.most_at_once == 3
+    assert transport.most_at_once == 3
 
 
 async def test_a_buffer_for_one_chunk_is_said_early(
-    make: MakePipeline, courier: Courier, caplog: pytest.LogCaptureFixture
+    make: MakePipeline, transport: FakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where buffer_bytes holds one chunk only, the first push says so, once, with a number that helps (P8)."""
     pipeline = make(buffer_bytes=ONE)
     stream = pipeline.open(spec())
     for k in range(2):
-        await pipeline.intake.push(stream, offer(k))
+        await pipeline.push(stream, chunk_request(k))
     await drained(stream)
     assert caplog.text.count(f"Give buffer_bytes={3 * ONE} or more") == 1

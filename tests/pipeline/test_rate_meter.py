@@ -10,24 +10,20 @@ from atomstream.shard import ShardEncoder
 from tests.fake_clock import Clock
 
 
-def encoded_parcel(meter: ThroughputMeter) -> Upload:
+def encoded_upload(meter: ThroughputMeter) -> Upload:
     frames = np.random.default_rng(1).integers(0, 255, (8, 512, 512), dtype=np.uint8)
     shard = ShardEncoder().encode(Chunk("s", 0, frames, Timestamp(0.0), FrameMeta()))
     meter.encoded(shard)
-    body = MemoryPayload(shard.pieces)
     spec = StreamSpec("s", 8.0, 0.0, 8)
-    info = shard.info
-    parcel = Upload(spec, 0, info.dims, info.dtype, info.timestamp, info.nbytes, info.crc32c, body)
-    parcel.on_sent = meter.sent
-    return parcel
+    return Upload(spec, shard.info, MemoryPayload(shard.pieces), on_sent=meter.sent)
 
 
 async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
     """On a slow line the rate is told before the first chunk has arrived."""
     clock = Clock()
     meter = ThroughputMeter(clock)
-    parcel = encoded_parcel(meter)
-    attempt = parcel.open()
+    upload = encoded_upload(meter)
+    attempt = upload.open()
     clock.now = 4.0
     for _ in range(3):  # the third cut is asked for, so two of four are out, of four frames
         await anext(attempt)
@@ -35,7 +31,7 @@ async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
     rates = meter.rates()
     assert rates.frames_in_s == 2.0
     assert rates.frames_out_s == pytest.approx(1.0, rel=0.1)
-    assert rates.bytes_out_s * 4.0 == pytest.approx(parcel.sent)
+    assert rates.bytes_out_s * 4.0 == pytest.approx(upload.sent)
     assert rates.backlog_grows
 
 
@@ -43,13 +39,13 @@ async def test_what_goes_again_is_not_counted_twice() -> None:
     """A second attempt takes back what the first one sent."""
     clock = Clock()
     meter = ThroughputMeter(clock)
-    parcel = encoded_parcel(meter)
+    upload = encoded_upload(meter)
     for _ in range(2):
         clock.now += 4.0
-        async for _piece in parcel.open():
+        async for _piece in upload.open():
             pass
-    assert parcel.sent == parcel.nbytes
-    assert meter.rates().bytes_out_s * 8.0 == pytest.approx(parcel.nbytes)
+    assert upload.sent == upload.info.nbytes
+    assert meter.rates().bytes_out_s * 8.0 == pytest.approx(upload.info.nbytes)
     assert meter.rates().frames_out_s * 8.0 == pytest.approx(8.0)
 
 
@@ -57,7 +53,7 @@ async def test_old_bytes_are_forgotten() -> None:
     """Rates are of the last ten seconds alone."""
     clock = Clock()
     meter = ThroughputMeter(clock)
-    async for _piece in encoded_parcel(meter).open():
+    async for _piece in encoded_upload(meter).open():
         pass
     clock.now = 60.0
     assert meter.rates().bytes_out_s == meter.rates().bytes_in_s == 0.0

@@ -12,69 +12,70 @@ import pytest
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.admission import PushRequest
-from atomstream.pipeline.encoder import EncodeJob
+from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
-from tests.pipeline.transports import META, STAMP, Courier, frames, spec
+from tests.pipeline.transports import META, STAMP, FakeTransport, frames, spec
 
 MakePipeline = Callable[..., Pipeline]
 
 
-def offer(index: int | None, seed: int = 0) -> PushRequest:
+def chunk_request(index: int | None, seed: int = 0) -> PushRequest:
     return PushRequest(index, frames(seed), STAMP, META)
 
 
-def begun(pipeline: Pipeline, stream: StreamState, of: PushRequest) -> Future[bool]:
-    taken = pipeline.intake.start_push(stream, of)
+def started(pipeline: Pipeline, stream: StreamState, of: PushRequest) -> Future[bool]:
+    taken = pipeline.start_push(stream, of)
     assert taken is not None
     return taken
 
 
 async def drained(stream: StreamState) -> None:
-    await stream.ledger.pulse.until(lambda: stream.ledger.pending == 0)
+    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
-async def test_a_chunk_is_taken_while_the_loop_is_held(make: MakePipeline, courier: Courier) -> None:
+async def test_a_chunk_is_taken_while_the_loop_is_held(make: MakePipeline, transport: FakeTransport) -> None:
     """Where there is room nobody needs the loop, and the frames arrive equal."""
     pipeline = make()
     stream = pipeline.open(spec())
     for k in range(5):  # waited for in the loop's own thread, so the loop can't have helped
-        assert begun(pipeline, stream, offer(k, seed=k)).result(timeout=30)
+        assert started(pipeline, stream, chunk_request(k, seed=k)).result(timeout=30)
     assert stream.ledger.next_index == 5
     await drained(stream)
     for k in range(5):
-        np.testing.assert_array_equal(courier.stored["s", k], frames(k))
-    assert pipeline.gate.used == 0
+        np.testing.assert_array_equal(transport.stored["s", k], frames(k))
+    assert pipeline.statistics().memory_used == 0
 
 
 async def test_what_would_have_to_wait_is_not_begun(make: MakePipeline) -> None:
     """A known index, the next one, and a push that waits for the disk are for push() to judge."""
     pipeline = make()
     stream = pipeline.open(spec())
-    assert begun(pipeline, stream, offer(0)).result(timeout=30)
-    assert pipeline.intake.start_push(stream, offer(0)) is None
-    assert pipeline.intake.start_push(stream, offer(None)) is None
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
+    assert pipeline.start_push(stream, chunk_request(0)) is None
+    assert pipeline.start_push(stream, chunk_request(None)) is None
     durable = make(durability="disk")
-    assert durable.intake.start_push(durable.open(spec()), offer(0)) is None
+    assert durable.start_push(durable.open(spec()), chunk_request(0)) is None
     await drained(stream)
 
 
 async def test_without_room_nothing_is_taken(
-    make: MakePipeline, courier: Courier, monkeypatch: pytest.MonkeyPatch
+    make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full gate: no index is used, no memory is held, and push() takes the chunk once there is room."""
     pipeline = make(buffer_bytes=1)
     stream = pipeline.open(spec())
-    courier.hold()
-    assert begun(pipeline, stream, offer(0)).result(timeout=30)
-    held = pipeline.gate.used
-    assert pipeline.intake.start_push(stream, offer(1)) is None
-    monkeypatch.setattr(pipeline.gate, "has_room", lambda *_: True)  # as if it had gone meanwhile
-    assert not begun(pipeline, stream, offer(1)).result(timeout=30)
-    assert not stream.ledger.knows(1)
-    assert pipeline.gate.used <= held
-    waiting = asyncio.create_task(pipeline.intake.push(stream, offer(1)))
-    courier.release()
+    transport.hold()
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
+    held = pipeline.statistics().memory_used
+    assert pipeline.start_push(stream, chunk_request(1)) is None
+    monkeypatch.setattr(MemoryLimiter, "has_room", lambda *_: True)  # as if it had gone meanwhile
+    assert not started(pipeline, stream, chunk_request(1)).result(timeout=30)
+    assert not stream.ledger.contains(1)
+    assert pipeline.statistics().memory_used <= held
+    waiting = asyncio.create_task(pipeline.push(stream, chunk_request(1)))
+    transport.release()
     assert await waiting == 1
     await drained(stream)
 
@@ -88,7 +89,7 @@ async def test_one_index_from_many_threads(make: MakePipeline) -> None:
 
     def push() -> None:
         together.wait(30)
-        taken = pipeline.intake.start_push(stream, offer(0))
+        taken = pipeline.start_push(stream, chunk_request(0))
         found.append(None if taken is None else taken.result(timeout=30))
 
     threads = [threading.Thread(target=push) for _ in range(4)]
@@ -98,22 +99,22 @@ async def test_one_index_from_many_threads(make: MakePipeline) -> None:
         thread.join(30)
     assert found.count(True) == 1
     await drained(stream)
-    assert pipeline.gate.used == 0
+    assert pipeline.statistics().memory_used == 0
 
 
 async def test_errors_reach_whoever_waits(make: MakePipeline) -> None:
     """A stream that was finalized, or another format, is the same error as push() raises, and holds nothing."""
     pipeline = make()
     stream = pipeline.open(spec())
-    assert begun(pipeline, stream, offer(0)).result(timeout=30)
+    assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
     other = PushRequest(1, frames(1)[:, :3], STAMP, META)
     with pytest.raises(ValueError, match="fixed by its first chunk"):
-        begun(pipeline, stream, other).result(timeout=30)
+        started(pipeline, stream, other).result(timeout=30)
     stream.ledger.seal()
     with pytest.raises(StreamFinalizedError):
-        begun(pipeline, stream, offer(1)).result(timeout=30)
+        started(pipeline, stream, chunk_request(1)).result(timeout=30)
     await drained(stream)
-    assert pipeline.gate.used == 0
+    assert pipeline.statistics().memory_used == 0
 
 
 async def test_the_caller_is_told_before_encoders_begin(
@@ -122,41 +123,41 @@ async def test_the_caller_is_told_before_encoders_begin(
     """Once encoders have the cores a waiting caller would wait for milliseconds more."""
     pipeline = make()
     stream = pipeline.open(spec())
-    wake, known = pipeline.encoder.wake, []
+    wake, known = Encoder.wake_threads, []
     taken: list[Future[bool]] = []
     ready, woken = threading.Event(), threading.Event()
 
-    def watched() -> None:
+    def watched(encoder: Encoder) -> None:
         assert ready.wait(30)
         known.append(taken[0].done())
         woken.set()
-        wake()
+        wake(encoder)
 
-    monkeypatch.setattr(pipeline.encoder, "wake", watched)
-    taken.append(begun(pipeline, stream, offer(0)))
+    monkeypatch.setattr(Encoder, "wake_threads", watched)
+    taken.append(started(pipeline, stream, chunk_request(0)))
     ready.set()
     assert woken.wait(30)
     assert known == [True]
     await drained(stream)
 
 
-async def test_nobody_can_take_back_what_was_begun(make: MakePipeline, courier: Courier) -> None:
+async def test_nobody_can_take_back_what_was_begun(make: MakePipeline, transport: FakeTransport) -> None:
     """Who gives up waiting for a push cancels nothing: the chunk is taken and arrives (P21)."""
     pipeline = make()
     stream = pipeline.open(spec())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.wrap_future(begun(pipeline, stream, offer(0))), 0)
-    await stream.ledger.pulse.until(lambda: stream.ledger.knows(0))
+        await asyncio.wait_for(asyncio.wrap_future(started(pipeline, stream, chunk_request(0))), 0)
+    await stream.ledger.changed.wait_for(lambda: stream.ledger.contains(0))
     await drained(stream)
-    np.testing.assert_array_equal(courier.stored["s", 0], frames(0))
-    assert pipeline.gate.used == 0
+    np.testing.assert_array_equal(transport.stored["s", 0], frames(0))
+    assert pipeline.statistics().memory_used == 0
 
 
-def _begun_and_awaited(pipeline: Pipeline) -> Callable[[StreamState, PushRequest], Awaitable[bool]]:
-    return lambda stream, of: asyncio.wrap_future(begun(pipeline, stream, of))
+def _started_and_awaited(pipeline: Pipeline) -> Callable[[StreamState, PushRequest], Awaitable[bool]]:
+    return lambda stream, of: asyncio.wrap_future(started(pipeline, stream, of))
 
 
-def _refused(job: EncodeJob) -> None:
+def _refused(encoder: Encoder, job: EncodeJob) -> None:
     raise RuntimeError("no encoder")
 
 
@@ -167,13 +168,13 @@ async def test_a_chunk_that_no_encoder_takes_is_told(
     """What fails after a chunk was accepted reaches its caller and the next one, and nothing is held for ever (P22)."""
     pipeline = make()
     stream = pipeline.open(spec())
-    monkeypatch.setattr(pipeline.encoder, "queue", _refused)
-    push = pipeline.intake.push if begin == "push" else _begun_and_awaited(pipeline)
+    monkeypatch.setattr(Encoder, "enqueue", _refused)
+    push = pipeline.push if begin == "push" else _started_and_awaited(pipeline)
     with pytest.raises(RuntimeError, match="no encoder"):
-        await push(stream, offer(0))
-    await stream.ledger.pulse.until(lambda: pipeline.failure is not None)
+        await push(stream, chunk_request(0))
+    await stream.ledger.changed.wait_for(lambda: pipeline.failure is not None)
     assert stream.ledger.counts()["quarantined"] == 1
-    assert pipeline.gate.used == 0
+    assert pipeline.statistics().memory_used == 0
 
 
 async def test_after_close_it_is_for_push_to_say(make: MakePipeline) -> None:
@@ -181,4 +182,4 @@ async def test_after_close_it_is_for_push_to_say(make: MakePipeline) -> None:
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.close()
-    assert pipeline.intake.start_push(stream, offer(0)) is None
+    assert pipeline.start_push(stream, chunk_request(0)) is None

@@ -13,7 +13,7 @@ from atomstream.records import FrameMeta, Frames, Receipt, StreamSpec, Timestamp
 from atomstream.shard import decode_shard
 
 
-class Courier:
+class FakeTransport:
     """Stores what arrives; ``verdict(parcel)`` may raise, ``hold()`` keeps everything on its way."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Courier:
         self.attempts: list[tuple[str, int]] = []
         self.at_once = 0
         self.most_at_once = 0
-        self.verdict: Callable[[Upload], None] = lambda parcel: None
+        self.verdict: Callable[[Upload], None] = lambda upload: None
         self.hang: set[str] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -35,19 +35,19 @@ class Courier:
         """Everything may arrive."""
         self._open.set()
 
-    async def deliver(self, parcel: Upload) -> Receipt:
+    async def deliver(self, upload: Upload) -> Receipt:
         """Take one parcel as a server would."""
-        key = parcel.spec.data_id, parcel.index
+        key = upload.spec.data_id, upload.index
         self.attempts.append(key)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
             await self._open.wait()
-            if parcel.spec.data_id in self.hang:
+            if upload.spec.data_id in self.hang:
                 await asyncio.Event().wait()
-            self.verdict(parcel)
-            body = b"".join([bytes(piece) async for piece in parcel.open()])
-            self.stored[key] = decode_shard(body, parcel.dims, parcel.dtype)
+            self.verdict(upload)
+            body = b"".join([bytes(piece) async for piece in upload.open()])
+            self.stored[key] = decode_shard(body, upload.info.dims, upload.info.dtype)
             self.order.append(key)
         finally:
             self.at_once -= 1

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
 
-from atomstream.records import StreamSpec, Timestamp
+from atomstream.records import ShardInfo, StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NewStreamBody
 from atomstream.streaming.registration import InitializeRequest, register
@@ -37,14 +36,23 @@ TAGS = {"night shift": "f6f76af3-c4c8-4571-b56d-f988d7205e36", "GaN": "281de0b5-
 STREAMS = ("06f34b41-c1ff-466f-bc3c-812ce4ea3d9d", "1bc47439-38e8-4030-8413-0d93be3a0035")
 
 
-@dataclass
-class Head:
-    """A shard's head as the recorded client told it."""
-
-    index: int
-    dims: tuple[int, int, int]
-    stamp: Timestamp
-    dtype: Literal["uint8", "uint16"] = "uint8"
+def shard_info(
+    data_id: str,
+    index: int,
+    dims: tuple[int, int, int],
+    timestamp: Timestamp,
+    dtype: Literal["uint8", "uint16"] = "uint8",
+) -> ShardInfo:
+    return ShardInfo(
+        data_id=data_id,
+        index=index,
+        dims=dims,
+        dtype=dtype,
+        timestamp=timestamp,
+        nbytes=1,
+        crc32c=0,
+        digest=b"",
+    )
 
 
 @pytest.fixture
@@ -143,10 +151,10 @@ async def test_uploads_and_end_equal_recording(service: tuple[Recorder, ServiceA
         for ask in [one for one in asks if data_id in one["body"]]:
             body = json.loads(ask["body"])
             index = int(ask["query"]["original_filename"].split("/")[3])
-            stamp = Timestamp(float(body["start_unix_ms_utc"]), 1.0, 0.9)
+            timestamp = Timestamp(float(body["start_unix_ms_utc"]), 1.0, 0.9)
             shard = (WIRE / "shards" / f"stream{number}-c{index}.shard").read_bytes()
             n, height, width = map(int, body["dims"].split(","))
-            url = await api.upload_url(spec, Head(index, (n, height, width), stamp))
+            url = await api.upload_url(spec, shard_info(data_id, index, (n, height, width), timestamp))
             assert await api.put_shard(url, [shard], len(shard), crc32c=0) is None
         await api.end_stream(data_id, [7], announced=False)
     theirs = [one for one in recorded(10, len(TRAFFIC)) if one["path"] != "/rheed/stream/"]
@@ -172,11 +180,11 @@ async def test_announced_server_gets_its_extras(service: tuple[Recorder, Service
     recorder.on_json("POST /rheed/stream/", STREAMS[0], Atomstream="1")
     created = await api.create_stream(NewStreamBody("x", 10.0, 0.0))
     assert created.announced
-    head = Head(0, (1, 2, 3), Timestamp(0.0), "uint16")
-    await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5, announced=True), head)
+    info = shard_info(STREAMS[0], 0, (1, 2, 3), Timestamp(0.0), "uint16")
+    await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5, announced=True), info)
     assert json.loads(recorder.asked[-1].body)["dtype"] == "uint16"
     assert "clock_offset_ms" not in json.loads(recorder.asked[-1].body)
     await api.end_stream(STREAMS[0], [5, 3, 4, 9], announced=True)
     assert recorder.asked[-1].headers["atomstream-lost"] == "3-5,9"
     with pytest.raises(TypeError, match="to_uint8"):
-        await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5), head)
+        await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5), info)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.records import Chunk, Timestamp
-from atomstream.shard import ShardEncoder, assemble, run_bound
+from atomstream.shard import ShardEncoder, assemble, slice_bound
 from atomstream.shard.checksum import Crc32c
 
 
@@ -39,7 +39,7 @@ def test_a_shard_made_in_runs_states_its_own_sum() -> None:
     for cuts in ([7], [3, 4], [1, 2, 4], [1] * 7):
         runs, at = [], 0
         for n in cuts:
-            memory = memoryview(bytearray(run_bound(n, frames[0].nbytes)))
+            memory = memoryview(bytearray(slice_bound(n, frames[0].nbytes)))
             runs.append(encoder.compress(frames[at : at + n], memory))
             at += n
         shard = assemble(chunk, runs)

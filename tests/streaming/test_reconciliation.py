@@ -130,9 +130,9 @@ async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return streamer(server.api_key, server.url, tmp_path)
 
     with monkeypatch.context() as dying:
-        dying.setattr(SpoolWriter, "accepted", told_until(2, SpoolWriter.accepted))
-        dying.setattr(SpoolWriter, "keep", told_until(2, SpoolWriter.keep))
-        dying.setattr(SpoolWriter, "forget", told_until(2, SpoolWriter.forget))
+        dying.setattr(SpoolWriter, "journal_accepted", told_until(2, SpoolWriter.journal_accepted))
+        dying.setattr(SpoolWriter, "write", told_until(2, SpoolWriter.write))
+        dying.setattr(SpoolWriter, "remove_stored", told_until(2, SpoolWriter.remove_stored))
         async with made_anew() as made:
             with pytest.warns(UserWarning, match="chunk_size"):
                 data_id = await made.initialize(120.0, 0.0, 4)
