@@ -19,6 +19,7 @@ DECISIONS: Final = DOCS / "decisions"
 SUFFIXES: Final = {".py", ".md", ".js", ".html", ".css", ".toml"}
 FOLDERS: Final = ("atomstream", "benchmarks", "docs", "examples", "tests")
 CITED: Final = re.compile(r"docs/[A-Za-z0-9_][A-Za-z0-9_./-]*[A-Za-z0-9_/]")
+DEFINITIONS: Final = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SECTIONS: Final = ["Context", "Decision", "Consequences", "Measured"]
 
 
@@ -82,3 +83,23 @@ def names_of(arguments: str) -> list[str]:
     parsed = ast.parse(f"def stated({arguments}): ...").body[0]
     assert isinstance(parsed, ast.FunctionDef)
     return [one.arg for one in (*parsed.args.args, *parsed.args.kwonlyargs)]
+
+
+STEP: Final = re.compile(r"`(atomstream/[\w/]+\.py): ([\w.]+)`")
+STEPS: Final = STEP.findall((DOCS / "path_of_a_chunk.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("file", "name"), STEPS, ids=lambda text: text.rpartition("/")[2])
+def test_each_step_of_the_path_exists(file: str, name: str) -> None:
+    """``docs/path_of_a_chunk.md`` names a function, or a method of a class, that is defined in that file."""
+    scope: list[ast.stmt] = ast.parse((REPO / file).read_text(encoding="utf-8")).body
+    for part in name.split("."):
+        (node,) = [one for one in scope if isinstance(one, DEFINITIONS) and one.name == part]
+        scope = node.body
+
+
+def test_the_path_has_all_its_steps() -> None:
+    """The steps are numbered from 1 without a gap, and each has one place."""
+    page = (DOCS / "path_of_a_chunk.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
+    assert numbers == list(range(1, len(STEPS) + 1))

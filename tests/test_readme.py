@@ -1,3 +1,5 @@
+"""The README and the pages under ``docs/``: every Python block is run, and the commands are those of CI."""
+
 from __future__ import annotations
 
 import re
@@ -10,42 +12,49 @@ import pytest
 import zarr
 
 from tests.live_server import ThreadedServer
-from tests.scripts import REPO, run_python
+from tests.paths import REPO
+from tests.scripts import run_python
 
-README: Final = (REPO / "README.md").read_text(encoding="utf-8")
+README: Final = REPO / "README.md"
+MAX_LINES: Final = 160
 TEST_COMMAND: Final = 'python3 -m venv .venv && .venv/bin/pip install -q -e ".[dev]" && .venv/bin/pytest'
 DEMO_COMMAND: Final = (
     'python3 -m venv .venv && .venv/bin/pip install -q ".[all]" && .venv/bin/atomstream demo'
 )
 
 STUBS: Final = '''
-import asyncio
 import numpy as np
+from atomstream.testing import SimulatedCamera
 
 film = np.load("film.npy")
 num_chunks = 1
 
-class Camera:
-    """Stands for the reader's own."""
-    def capture(self, count):
-        return film[:count]
+class Camera(SimulatedCamera):
+    """The reader's own camera."""
     async def next_chunk(self, count):
         return self.capture(count)
     def call_back(self, on_frame):
-        for number, frame in enumerate(film):
-            on_frame(frame, number)
+        for frame in self:
+            on_frame(frame.pixels, frame.frame_id)
 
-camera = Camera()
+camera = Camera(film)
 '''
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, page: Path = README) -> list[str]:
+    """The code blocks of that language on a page."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+PYTHON: Final = [
+    text for page in (README, *sorted((REPO / "docs").glob("*.md"))) for text in blocks("python", page)
+]
 
 
 def block(*words: str) -> str:
-    """The one Python block that has all of ``words``."""
-    (found,) = [text for text in blocks("python") if all(word in text for word in words)]
+    """The one Python block that contains all of ``words``."""
+    (found,) = [text for text in PYTHON if all(word in text for word in words)]
     return found
 
 
@@ -54,17 +63,14 @@ def server(serve_in_thread: Callable[..., ThreadedServer], tmp_path: Path) -> Th
     return serve_in_thread(data_dir=tmp_path / "atomstream-data")
 
 
-def run_block(text: str, server: ThreadedServer, tmp_path: Path) -> None:
-    """Run one block as a script of its own, beside a camera."""
+def run_block(text: str, tmp_path: Path, server: ThreadedServer | None = None) -> None:
+    """Run one block as a script in a process of its own, with a camera to read from."""
     np.save(tmp_path / "film.npy", film())
     np.save(tmp_path / "recorded_frames.npy", film())
     (tmp_path / "block.py").write_text(STUBS + text, encoding="utf-8")
+    where = {"ATOMSTREAM_ENDPOINT": server.url, "ATOMSTREAM_API_KEY": server.api_key} if server else {}
     done = run_python(
-        tmp_path / "block.py",
-        cwd=tmp_path,
-        ATOMSTREAM_ENDPOINT=server.url,
-        ATOMSTREAM_API_KEY=server.api_key,
-        ATOMSTREAM_SPOOL_DIR=str(tmp_path / "spool"),
+        tmp_path / "block.py", cwd=tmp_path, ATOMSTREAM_SPOOL_DIR=str(tmp_path / "spool"), **where
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -79,51 +85,67 @@ STREAMING = [
     ("camera.call_back",),
     ("frame_generator",),
     ("camera.next_chunk",),
-    ("streamer.results",),
+    ("streamer.results", "streamer.mark"),
+    ("streamer.calibrate",),
 ]
+TESTING = [("MemoryService", "SimulatedCamera"), ("MemoryService", "fail_next"), ("running_server",)]
 OTHERS = [("to_uint8",), ("import zarr",), ("import xarray",)]
 
 
 def test_every_python_block_is_run() -> None:
-    """README has no Python that the tests of this file do not run."""
-    assert len(blocks("python")) == len(STREAMING) + len(OTHERS)
+    """No page has a Python block that the tests of this file do not run."""
+    named = [block(*words) for words in (*STREAMING, *TESTING, *OTHERS)]
+    assert sorted(named) == sorted(PYTHON)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", STREAMING)
-def test_its_ways_to_stream(words: tuple[str, ...], server: ThreadedServer, tmp_path: Path) -> None:
-    """Each way to stream that README shows stores the camera's frames."""
-    run_block(block(*words), server, tmp_path)
+def test_ways_to_stream(words: tuple[str, ...], server: ThreadedServer, tmp_path: Path) -> None:
+    """Each way to stream that the pages show stores the camera's frames."""
+    run_block(block(*words), tmp_path, server)
     (folder,) = (server.data_dir / "streams").iterdir()
     assert np.array_equal(zarr.open_group(folder / "frames.zarr", mode="r")["frames"][:], film())
 
 
-def test_its_scaling(server: ThreadedServer, tmp_path: Path) -> None:
-    """README's example of 12 bits is true."""
-    run_block(block("to_uint8"), server, tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize("words", TESTING)
+def test_ways_to_test(words: tuple[str, ...], tmp_path: Path) -> None:
+    """The examples of ``docs/testing.md`` pass, assertions included."""
+    run_block(block(*words), tmp_path)
+
+
+def test_scaling(tmp_path: Path) -> None:
+    """The example with 12 bits is true."""
+    run_block(block("to_uint8"), tmp_path)
 
 
 @pytest.mark.slow
-def test_its_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
-    """The archive opens in zarr-python and in xarray as README says."""
-    run_block(block("camera.call_back"), server, tmp_path)
+def test_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
+    """The archive opens in zarr-python and in xarray as ``docs/server.md`` shows."""
+    run_block(block("camera.call_back"), tmp_path, server)
     (folder,) = (server.data_dir / "streams").iterdir()
     checks = {
         "import zarr": "assert np.array_equal(frames, film[-100:]); assert np.isfinite(seconds).all()",
         "import xarray": "assert np.allclose(mean_intensity.values, film.mean(axis=(1, 2)))",
     }
     for words, check in checks.items():
-        run_block(block(words).replace("DATA_ID", folder.name) + check, server, tmp_path)
+        run_block(block(words).replace("DATA_ID", folder.name) + check, tmp_path)
 
 
-def test_its_commands_are_the_ones_that_ci_runs() -> None:
-    """README's test command stands in .ci/run word for word, and both commands are one line each to copy."""
+def test_the_commands_are_the_ones_that_ci_runs() -> None:
+    """The README's test command is in .ci/run word for word, and both commands are one line each to copy."""
     assert f"{TEST_COMMAND}\n" in blocks("sh")
     assert f"{DEMO_COMMAND}\n" in blocks("sh")
     assert TEST_COMMAND in (REPO / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"{TEST_COMMAND}\n" in blocks("sh", REPO / "docs" / "development.md")
 
 
-def test_its_links_lead_somewhere() -> None:
-    """Every file that README links to is there."""
-    links = re.findall(r"\]\(([^)#]+)\)", README)
+def test_readme_is_short() -> None:
+    """The README can be read to its end: at most 160 lines."""
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_readme_links_lead_to_files() -> None:
+    """Every file that the README links to exists."""
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     assert [link for link in links if "://" not in link and not (REPO / link).exists()] == []
