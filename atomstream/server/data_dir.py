@@ -1,4 +1,4 @@
-"""The folder that one server owns: made, locked, and left."""
+"""The lock on a server's data folder: one server process at a time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from atomstream.errors import ConfigError
+from atomstream.system.files import LOCAL
 
 LOCK_FILE = ".lock"
 
 
 @contextmanager
 def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
-    """Hold ``data_dir`` for this process alone; the lock goes with the process, however it ends.
+    """Create ``data_dir`` and lock it for this process; the operating system releases the lock when the process ends.
 
     Raises:
-        ConfigError: another server owns it, it can't be made or written, or it should exist and does not.
+        ConfigError: another server has the lock, the folder can't be created or written, or ``must_exist`` and it
+            does not.
     """
     if must_exist and not (data_dir / "streams").is_dir():
         raise ConfigError(f"{data_dir} is not the data folder of an atomstream server: it has no 'streams'.")
     try:
-        (data_dir / "streams").mkdir(parents=True, exist_ok=True)
+        LOCAL.make_folder(data_dir / "streams")
         lock = FileLock(data_dir / LOCK_FILE, timeout=0, thread_local=False)
         lock.acquire()
     except Timeout:

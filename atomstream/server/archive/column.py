@@ -18,21 +18,21 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.system.files import fresh_part, replace, sync_file, sync_folders
+from atomstream.server.archive.archive_files import ArchiveFiles
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
 
 Values: TypeAlias = npt.NDArray[Any]
-_BINARY: Final[int] = getattr(os, "O_BINARY", 0)
 
 
 class Column:
     """The files of one such array in ``folder``. Not thread-safe: one writer at a time."""
 
-    def __init__(self, folder: Path, parts: Path, dtype: np.dtype[Any], fill: float) -> None:
+    def __init__(self, folder: Path, files: ArchiveFiles, dtype: np.dtype[Any], fill: float) -> None:
         self._folder = folder
-        self._parts = parts
+        self._files = files
+        self._file_system = files.file_system
         self.dtype = dtype.newbyteorder("<")
         self.fill = fill
         self._unnamed: set[Path] = set()
@@ -66,28 +66,31 @@ class Column:
         handle = self._open_whole(path)
         try:
             for offset, encoded in writes:
-                os.lseek(handle, offset, os.SEEK_SET)
-                _write_all(handle, encoded)
+                self._file_system.write_at(handle, offset, encoded)
         finally:
-            os.close(handle)
+            self._file_system.close(handle)
         return path
 
     def _open_whole(self, path: Path) -> int:
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):
-                handle = os.open(path, os.O_RDWR | _BINARY)
+                handle = self._file_system.open_existing(path)
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
-                os.close(handle)  # a power cut may leave one that is not
+                self._file_system.close(handle)  # a power cut may leave one that is not
             self._make_file(path)
         raise OSError(f"{path} can't be made in its full length.")
 
     def _make_file(self, path: Path) -> None:
         # Whole and full of the fill value from its first moment: readers refuse a short uncompressed chunk.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = fresh_part(self._parts)
-        part.write_bytes(np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes())
-        replace(part, path)
+        self._file_system.make_folder(path.parent, durable=False)
+        temporary = self._files.temporary_path()
+        handle = self._file_system.create(temporary)
+        try:
+            self._file_system.write(handle, [np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes()])
+        finally:
+            self._file_system.close(handle)
+        self._file_system.rename(temporary, path)
         self._unnamed.add(path)
 
     def sync(self, paths: Iterable[Path]) -> None:
@@ -97,9 +100,9 @@ class Column:
             OSError: the disk's; syncing again is harmless.
         """
         for path in paths:
-            sync_file(path)
+            self._file_system.sync_file(path)
             if path in self._unnamed:
-                sync_folders(path.parent, self._folder.parent)
+                self._file_system.sync_folders(path.parent, self._folder.parent)
                 self._unnamed.discard(path)
 
     def read(self, start: int, stop: int) -> Values:
@@ -134,12 +137,6 @@ class Column:
             raw = path.read_bytes() if path.name.isdecimal() else b""
             if len(raw) == COLUMN_CHUNK * self.dtype.itemsize:
                 yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
-
-
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:  # a disk that fills up takes a part, and refuses the next
-        view = view[os.write(handle, view) :]
 
 
 def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:

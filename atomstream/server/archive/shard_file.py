@@ -24,6 +24,7 @@ import numpy.typing as npt
 from atomstream.errors import ShardError
 from atomstream.server.archive.records import ChunkTimes, UploadClaims
 from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
+from atomstream.system.files import LOCAL, FileSystem
 
 Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Verdict: TypeAlias = Literal["equal", "different", "damaged"]
@@ -94,20 +95,22 @@ class ShardFile:
             yield absent, black
 
 
-def seal(body: Path, ticket: UploadClaims, crc32c: int) -> None:
+def seal(body: Path, ticket: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
     """Turn a checked body into a stored shard, in place, and sync it."""
     n, slots = ticket.dims[0], ticket.chunk_size
-    with body.open("r+b") as file:
+    with body.open("rb") as file:
         nbytes = file.seek(0, os.SEEK_END)
         content = nbytes - index_nbytes(n)
         file.seek(content)
         index = np.frombuffer(file.read(n * 16), dtype="<u8").reshape(n, 2)
-        file.seek(content)
-        file.write(_pack_trailer(ticket, nbytes, crc32c))
-        file.write(pack_index(pad_index(index, slots)))
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+    end = _pack_trailer(ticket, nbytes, crc32c) + pack_index(pad_index(index, slots))
+    fd = file_system.open_existing(body)
+    try:
+        file_system.write_at(fd, content, end)
+        file_system.truncate(fd, content + len(end))
+        file_system.sync(fd)
+    finally:
+        file_system.close(fd)
 
 
 def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:

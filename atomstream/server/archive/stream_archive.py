@@ -35,6 +35,7 @@ from atomstream.errors import AtomstreamError, ConflictError, RejectedError
 from atomstream.index_ranges import index_ranges
 from atomstream.protocol import MAX_LOST
 from atomstream.records import Frames
+from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.metadata import ABOUT, lost_in, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
@@ -43,15 +44,7 @@ from atomstream.server.archive.result_columns import ResultArrays
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
 from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, ZarrGroup
-from atomstream.system.files import (
-    fresh_part,
-    remove_parts,
-    replace,
-    sync_file,
-    sync_folder,
-    sync_folders,
-    write_atomic,
-)
+from atomstream.system.files import LOCAL, FileSystem
 
 __all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims", "iter_archives"]
 
@@ -67,17 +60,18 @@ _VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 class StreamArchive:
     """The archive of one stream; see the module's text. Made by :meth:`create` or :meth:`open`."""
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, about: dict[str, Any], file_system: FileSystem = LOCAL) -> None:
         self.folder = folder
         self._about = about
-        self._parts = folder / "incoming"
+        self.files = ArchiveFiles(folder / "incoming", file_system)
+        self._file_system = file_system
         self._lost = lost_in(about)
-        self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self._parts, NAMES), self._attributes)
+        self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self.files, NAMES), self._attributes)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
 
     @classmethod
-    def create(cls, folder: Path, about: Mapping[str, Any]) -> StreamArchive:
+    def create(cls, folder: Path, about: Mapping[str, Any], file_system: FileSystem = LOCAL) -> StreamArchive:
         """Begin the archive of a new stream; ``about`` must be JSON-able and is what ``reindex`` goes by.
 
         Raises:
@@ -86,22 +80,22 @@ class StreamArchive:
         if (folder / ABOUT).exists():
             raise FileExistsError(f"{folder} holds a stream already.")
         json.dumps(about, allow_nan=False)
-        archive = cls(folder, dict(about))
-        archive._index.group.folder.mkdir(parents=True, exist_ok=True)
+        archive = cls(folder, dict(about), file_system)
+        file_system.make_folder(archive._index.group.folder, durable=False)
         archive.flush_metadata()
         archive._write_about()  # last: a folder with it is a stream, one without is what a crash left
-        sync_folder(folder.parent)
+        file_system.sync_folder(folder.parent)
         return archive
 
     @classmethod
-    def open(cls, folder: Path) -> StreamArchive:
+    def open(cls, folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:
         """Open an archive, and make good what a crash left undone: nothing that was answered is lost.
 
         Raises:
             StreamError: ``stream.json`` is missing or damaged. OSError: the disk's.
         """
-        archive = cls(folder, read_about(folder))
-        remove_parts(archive._parts)
+        archive = cls(folder, read_about(folder), file_system)
+        archive.files.remove_leftovers()
         archive._index.recover()
         return archive
 
@@ -129,7 +123,7 @@ class StreamArchive:
 
     def incoming(self) -> Path:
         """A fresh file name, on the archive's file system, for a body being received; removed if left over."""
-        return fresh_part(self._parts)
+        return self.files.temporary_path()
 
     def commit(
         self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None = None
@@ -152,12 +146,12 @@ class StreamArchive:
             with self._stripes[ticket.index % _STRIPES]:
                 fresh = self._settle(ticket, body, crc32c, observe)
                 if fresh is None:
-                    sync_file(place)
-                sync_folders(place.parent, self._index.group.shards)
+                    self._file_system.sync_file(place)
+                self._file_system.sync_folders(place.parent, self._index.group.shards)
                 stamps = fresh or self._index.read_stamps(ticket.index)
             self._index.record(ticket.index, stamps)
         finally:
-            body.unlink(missing_ok=True)
+            self._file_system.unlink(body)
         return CommitResult(ticket.index, ticket.dims[0], nbytes, crc32c, fresh is None, stamps)
 
     @property
@@ -284,11 +278,11 @@ class StreamArchive:
             for k, frame in shard.frames():
                 if observe is not None:
                     observe(ticket.index, k, frame)
-        seal(body, ticket, crc32c)
+        seal(body, ticket, crc32c, self._file_system)
         if not self._index.claim(Geometry.of(ticket)):
             raise self._other_geometry(ticket)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        replace(body, place)
+        self._file_system.make_folder(place.parent, durable=False)
+        self._file_system.rename(body, place)
         return ticket.stamps(shard.layout.meta)
 
     def _other_geometry(self, ticket: UploadClaims) -> ConflictError:
@@ -320,8 +314,8 @@ class StreamArchive:
             self.flush_metadata()
 
     def _write_about(self) -> None:
-        write_atomic(self._parts, self.folder / ABOUT, json.dumps(self._about, indent=2).encode())
-        sync_folder(self.folder)
+        about = json.dumps(self._about, indent=2).encode()
+        self.files.write_atomic(self.folder / ABOUT, about, durable=True)
 
 
 def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:

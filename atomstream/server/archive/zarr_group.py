@@ -16,10 +16,10 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
+from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.column import COLUMN_CHUNK, Column, Values
 from atomstream.server.archive.records import Geometry
 from atomstream.shard import DtypeName
-from atomstream.system.files import sync_folder, sync_folders, write_atomic
 
 Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
@@ -37,12 +37,12 @@ class ZarrGroup:
     :meth:`write_document` or :meth:`sync`.
     """
 
-    def __init__(self, folder: Path, parts: Path, later: frozenset[str] = frozenset()) -> None:
+    def __init__(self, folder: Path, files: ArchiveFiles, later: frozenset[str] = frozenset()) -> None:
         self.folder = folder
         self._later = later
         self.shards = folder / FRAMES / "c"
         """Where the shard of chunk k is ``k/0/0``."""
-        self._parts = parts
+        self._files = files
         self.documents: dict[str, Document] = {}
         self.lengths: dict[str, int] = {}
         self._columns: dict[str, Column] = {}
@@ -71,7 +71,7 @@ class ZarrGroup:
             self.lengths[dimension] = max(self.lengths.get(dimension, 0), document["shape"][0])
             fill = float(document["fill_value"])  # "NaN" is a float's text too
             self._columns[name] = Column(
-                self.folder / name, self._parts, np.dtype(document["data_type"]), fill
+                self.folder / name, self._files, np.dtype(document["data_type"]), fill
             )
 
     def geometry(self) -> Geometry | None:
@@ -92,9 +92,9 @@ class ZarrGroup:
         document = _make_document(
             (0, *shard[1:]), np.dtype(geometry.dtype), (1, *shard[1:]), shard, 0, ("time", "y", "x")
         )
-        self.shards.mkdir(parents=True, exist_ok=True)
+        self._files.file_system.make_folder(self.shards, durable=False)
         self._write(FRAMES, document)
-        sync_folders(self.folder / FRAMES, self.folder.parent)
+        self._files.file_system.sync_folders(self.folder / FRAMES, self.folder.parent)
         self.documents[FRAMES] = document
 
     def column(
@@ -105,7 +105,7 @@ class ZarrGroup:
             document = _make_document(
                 (0,), np.dtype(dtype), (COLUMN_CHUNK,), None, fill, (dimension,), attributes
             )
-            self._columns[name] = Column(self.folder / name, self._parts, np.dtype(dtype), fill)
+            self._columns[name] = Column(self.folder / name, self._files, np.dtype(dtype), fill)
             self.documents[name] = document
             self.lengths.setdefault(dimension, 0)
         return self._columns[name]
@@ -161,7 +161,7 @@ class ZarrGroup:
         for name in filter(self._is_later, self.documents):
             self.write_document(name)
         for name in ("", *self.documents):
-            sync_folder(self.folder / name)
+            self._files.file_system.sync_folder(self.folder / name)
 
     def _resize(self, name: str) -> None:
         if name == FRAMES:
@@ -186,8 +186,8 @@ class ZarrGroup:
         if self._on_disk.get(name) == raw:
             return
         place = self.folder / name / DOCUMENT
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._parts, place, raw)
+        self._files.file_system.make_folder(place.parent, durable=False)
+        self._files.write_atomic(place, raw)
         self._on_disk[name] = raw
 
 

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from atomstream.system.files import LOCAL, FileSystem
+
 log = logging.getLogger("atomstream.server")
 JOURNAL_FILE = "names.jsonl"
 
@@ -57,15 +59,22 @@ NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTrac
 class NamesLog:
     """Appends to and reads ``names.jsonl``; blocking, one writer (the owner of the data folder)."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, file_system: FileSystem = LOCAL) -> None:
         self._path = data_dir / JOURNAL_FILE
+        self._file_system = file_system
 
     def append(self, line: NameRecord) -> None:
         """Write ``line`` and wait for the disk."""
-        with self._path.open("ab+") as file:
-            file.write(self._mend(file.tell()) + msgspec.json.encode(line) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        new = not self._path.exists()
+        fd = self._file_system.create(self._path) if new else self._file_system.open_existing(self._path)
+        try:
+            size = os.fstat(fd).st_size
+            self._file_system.write_at(fd, size, self._mend(size) + msgspec.json.encode(line) + b"\n")
+            self._file_system.sync(fd)
+        finally:
+            self._file_system.close(fd)
+        if new:
+            self._file_system.sync_folder(self._path.parent)
 
     def _mend(self, size: int) -> bytes:
         # A line torn by a crash has no end: without one of its own the next line would be lost with it.

@@ -21,7 +21,7 @@ from aiohttp import web
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.system.files import write_private
+from atomstream.system.files import LOCAL, FileSystem, write_private
 
 SESSIONS_FILE = "sessions.json"
 
@@ -47,11 +47,16 @@ class SessionStore:
     """
 
     def __init__(
-        self, path: Path, key_is_known: Callable[[bytes], bool], clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        key_is_known: Callable[[bytes], bool],
+        clock: Callable[[], float] = time.time,
+        file_system: FileSystem = LOCAL,
     ) -> None:
         self._path = path
         self._key_is_known = key_is_known
         self._clock = clock
+        self._file_system = file_system
         self._sessions = {one.token: one for one in _read(path)}
         self._lock = threading.Lock()
 
@@ -82,7 +87,7 @@ class SessionStore:
 
     def _store(self, sessions: list[Session]) -> None:
         self._sessions = {one.token: one for one in sessions}
-        write_private(self._path, msgspec.json.encode(sessions))
+        write_private(self._path, msgspec.json.encode(sessions), self._file_system)
 
 
 def _hash(token: str) -> str:

@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
 from atomstream.server.http.responses import HttpError
-from atomstream.system.files import write_private
+from atomstream.system.files import LOCAL, FileSystem, write_private
 
 KEYS_FILE = "keys.json"
 HEADER = "X-API-KEY"
@@ -39,13 +39,13 @@ def fingerprint(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def ensure_key(data_dir: Path) -> str | None:
+def ensure_key(data_dir: Path, file_system: FileSystem = LOCAL) -> str | None:
     """Make the first key of ``data_dir`` and return it, the only time that it is seen; None where one exists."""
     if _read_keys(data_dir):
         return None
     key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
     stored = StoredKey(sha256=fingerprint(key).hex(), made=datetime.now(UTC).isoformat())
-    write_private(data_dir / KEYS_FILE, msgspec.json.encode([stored]))
+    write_private(data_dir / KEYS_FILE, msgspec.json.encode([stored]), file_system)
     return key
 
 

@@ -21,7 +21,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 import google_crc32c
@@ -44,7 +43,6 @@ from atomstream.server.live.result_log import (
 )
 from atomstream.server.live.view_tracks import ViewTrack, renumbered
 from atomstream.server.live.waterfall import Waterfall
-from atomstream.system.files import write_atomic
 from atomstream.system.record_log import RecordLog
 
 log = logging.getLogger("atomstream.server")
@@ -323,7 +321,8 @@ class ResultStore:
         self._write_body(name, msgspec.msgpack.encode(content))
 
     def _write_body(self, name: str, body: bytes) -> None:
-        write_atomic(self._parts, self.folder / name, body + google_crc32c.value(body).to_bytes(4, "little"))
+        checksum = google_crc32c.value(body).to_bytes(4, "little")
+        self._archive.files.write_atomic(self.folder / name, body + checksum)
 
     def _read(self, name: str) -> Plain | None:
         with contextlib.suppress(FileNotFoundError):
@@ -333,10 +332,6 @@ class ResultStore:
                 return content
             log.warning("%s is damaged; what it held is made again", self.folder / name)
         return None
-
-    @property
-    def _parts(self) -> Path:
-        return self._archive.folder / "incoming"
 
     def begin(self, what: str = LIVE) -> None:
         """Note what runs, the live analysis or another one (``REANALYSIS``), for the next start of the server."""

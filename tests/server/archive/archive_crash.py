@@ -16,10 +16,10 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import zarr.codecs  # noqa: F401  (here, so that the children need not)
 
+from atomstream.system.files import FileSystem
 from tests.server.archive.archive_helpers import commit, new_archive
 
 
@@ -28,33 +28,37 @@ def say(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-class DieAt:
-    """Counts calls of os.fsync and os.replace, and kills this process before or after the n-th."""
+class KillingFileSystem(FileSystem):
+    """Counts syncs and renames, and kills this process before or after the n-th."""
 
-    def __init__(self, n: int, *, after: bool) -> None:
-        self.left = n
+    def __init__(self, *, after: bool) -> None:
+        super().__init__()
+        self.left = 0
         self.after = after
-        os.fsync = self.wrap(os.fsync)
-        os.replace = self.wrap(os.replace)
 
-    def wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """``real``, deadly at the n-th call."""
+    def _count(self, call: Callable[[], None]) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call()
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        def call(*args: Any) -> None:
-            self.left -= 1
-            if self.left == 0 and not self.after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(*args)
-            if self.left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def sync(self, fd: int) -> None:
+        self._count(lambda: super(KillingFileSystem, self).sync(fd))
 
-        return call
+    def sync_folder(self, path: Path) -> None:
+        self._count(lambda: super(KillingFileSystem, self).sync_folder(path))
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count(lambda: super(KillingFileSystem, self).rename(source, target))
 
 
 def one_life(folder: Path, n: int, *, after: bool) -> None:
     """Commit chunks 0 and 1, dying at the n-th step."""
-    archive = new_archive(folder)
-    DieAt(n, after=after)
+    file_system = KillingFileSystem(after=after)
+    archive = new_archive(folder, file_system)
+    file_system.left = n
     for index in range(2):
         commit(archive, index)
         say(f"{folder} {index}")

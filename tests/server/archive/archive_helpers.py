@@ -13,6 +13,7 @@ from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.server.archive.records import CommitResult, UploadClaims
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ShardEncoder, dtype_name
+from atomstream.system.files import LOCAL, FileSystem
 
 START_MS = 1_735_689_600_000.0
 FPS = 100.0
@@ -61,9 +62,9 @@ def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **c
     return commit_body(archive, ticket_of(index, given, **changes), body_of(given))
 
 
-def new_archive(folder: Path) -> StreamArchive:
-    """A fresh archive in ``folder/one``."""
-    return StreamArchive.create(folder / "one", ABOUT)
+def new_archive(folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:
+    """A new archive in ``folder/one``."""
+    return StreamArchive.create(folder / "one", ABOUT, file_system)
 
 
 def read_zarr(archive_folder: Path, name: str = "frames") -> Any:

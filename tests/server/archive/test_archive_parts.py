@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet, parse_ranges
 from atomstream.server.archive import chunk_index as archive_index
-from atomstream.server.archive import column as archive_columns
+from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex, GroupCommit
 from atomstream.server.archive.column import COLUMN_CHUNK, Column
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.system import files as archive_files
+from atomstream.system import files
+from atomstream.system.files import FileSystem
 from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
 
 
@@ -93,7 +94,7 @@ def test_columns_hold_what_was_written(pieces: list[tuple[int, int]]) -> None:
     expected = np.full(5 * COLUMN_CHUNK, -1, dtype=np.int32)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "x").mkdir()
-        column = Column(Path(folder) / "x", Path(folder) / "parts", np.dtype("int32"), -1)
+        column = Column(Path(folder) / "x", ArchiveFiles(Path(folder) / "parts"), np.dtype("int32"), -1)
         for number, (start, length) in enumerate(pieces):
             values = np.arange(length, dtype=np.int32) + 1000 * number
             expected[start : start + length] = values
@@ -118,17 +119,40 @@ def test_appending_touches_only_the_tail(tmp_path: Path) -> None:
     assert [name for name in after if after[name] != before.get(name)] == [str(4 * far // COLUMN_CHUNK)]
 
 
-def test_an_atomic_write_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the disk refuses, the target is as it was and no litter is left."""
-    target = tmp_path / "zarr.json"
-    archive_files.write_atomic(tmp_path / "parts", target, b"before")
+class FailingFileSystem(FileSystem):
+    """The n-th sync (of a file or folder) or rename from now on fails with ENOSPC."""
 
-    def refuse(fd: int) -> None:
-        raise OSError(5, "input/output error")
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 0
+        self.calls = 0
 
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="input/output"):
-        archive_files.write_atomic(tmp_path / "parts", target, b"after")
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls == self.left:
+            raise OSError(28, "no space left on device")
+
+    def sync(self, fd: int) -> None:
+        self._count()
+        super().sync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        self._count()
+        super().sync_folder(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+
+def test_an_atomic_write_that_fails_changes_nothing(tmp_path: Path) -> None:
+    """If the disk refuses the sync, the target is unchanged and no temporary file is left."""
+    file_system = FailingFileSystem()
+    parts, target = ArchiveFiles(tmp_path / "parts", file_system), tmp_path / "zarr.json"
+    parts.write_atomic(target, b"before")
+    file_system.left = file_system.calls + 1
+    with pytest.raises(OSError, match="no space"):
+        parts.write_atomic(target, b"after")
     assert target.read_bytes() == b"before"
     assert list((tmp_path / "parts").iterdir()) == []
 
@@ -143,37 +167,25 @@ def test_a_replace_waits_for_windows_readers(tmp_path: Path, monkeypatch: pytest
         real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    monkeypatch.setattr(archive_files, "_WINDOWS", True)
-    monkeypatch.setattr(archive_files, "sync_folder", lambda folder: None)
-    archive_files.write_atomic(tmp_path / "parts", tmp_path / "x", b"new")
+    monkeypatch.setattr(files, "_WINDOWS", True)
+    ArchiveFiles(tmp_path / "parts").write_atomic(tmp_path / "x", b"new")
     assert (tmp_path / "x").read_bytes() == b"new"
     assert held == []
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failing_disk_is_told_and_a_repeat_heals(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    """P13: whichever fsync or rename of a commit fails, it raises OSError, and the same upload again succeeds."""
-    real = getattr(os, call)
-    for failing in range(1, 40):
-        archive, calls = new_archive(tmp_path / str(failing)), [0]
-
-        def fail(*args: Any, calls: list[int] = calls, failing: int = failing) -> None:
-            calls[0] += 1
-            if calls[0] == failing:
-                raise OSError(28, "no space left on device")
-            real(*args)
-
-        monkeypatch.setattr(os, call, fail)
+def test_a_repeated_commit_succeeds_after_any_disk_error(tmp_path: Path) -> None:
+    """Whichever sync or rename of a commit fails, it raises OSError, and the same upload succeeds afterwards."""
+    for failing in range(1, 60):
+        file_system = FailingFileSystem()
+        archive = new_archive(tmp_path / str(failing), file_system)
+        file_system.left = file_system.calls + failing
         try:
             commit(archive, 0)
         except OSError:
             commit(archive, 0)
-        monkeypatch.setattr(os, call, real)
         assert read_zarr(archive.folder).shape == (4, 5, 6)
         assert np.isfinite(read_zarr(archive.folder, "time")).all()
-        if calls[0] < failing:
+        if file_system.calls < file_system.left:
             return
     pytest.fail("a commit has more steps than this test tries")
 
@@ -239,7 +251,7 @@ def test_a_chunk_stored_anew_is_synced_at_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e9)
     commit(archive, 1)
     synced: list[Path] = []
-    monkeypatch.setattr(archive_columns, "sync_file", synced.append)
+    monkeypatch.setattr(FileSystem, "sync_file", lambda _, path: synced.append(path))
     commit(archive, 2)
     assert synced == []
     archive.shard_file(0).write_bytes(b"damaged")
