@@ -1,30 +1,110 @@
-"""what both ends must agree on: headers, subprotocols, the path of a chunk, limits, when two names are the same"""
+"""What client and server must agree on: headers, subprotocols, paths, limits, and when two names are the same.
+
+Paths are templates in aiohttp's notation: the server registers them as they are, :func:`path` fills one in for a
+request. They are exactly those of the hosted service's protocol; there is no redirect from a similar one.
+"""
 
 from __future__ import annotations
 
 import unicodedata
 from typing import Final
+from urllib.parse import quote
+
+# Headers.
+
+API_KEY_HEADER: Final = "X-API-KEY"
+"""Carries the API key in every request but the upload itself, whose URL is signed, and :data:`TIME_PATH`."""
+
+ANNOUNCEMENT: Final = "Atomstream"
+"""Header of the reply to :data:`STREAMS_PATH`: ``1`` from an atomstream server. Only such a server is sent what the
+hosted service does not know: frame times, uint16 frames, :data:`LOST_HEADER`."""
+
+ANNOUNCED: Final = "1"
+
+LOST_HEADER: Final = "Atomstream-Lost"
+"""Header of :data:`END_PATH`: the chunk indices that the client gave up, as ``3-5,9``."""
+
+CRC_HEADER: Final = "x-amz-checksum-crc32c"
+"""Header of the reply to an upload: base64 of the CRC-32C of the received body, big-endian."""
+
+# Subprotocols of the results' WebSocket: how its messages are encoded.
+
+MSGPACK_SUBPROTOCOL: Final = "atomstream.msgpack"
+
+JSON_SUBPROTOCOL: Final = "atomstream.json"
+
+# Paths.
+
+HEALTH_PATH: Final = "/health"
+TIME_PATH: Final = "/gateway/time"
+SAMPLES_PATH: Final = "/physical_samples/"
+TAGS_PATH: Final = "/tags/"
+TAG_LINKS_PATH: Final = "/tags/data-items/"
+PROJECTS_PATH: Final = "/projects/"
+TRACKING_PATH: Final = "/projects/{project_id}/configuration/tracking_samples"
+ENTRIES_PATH: Final = "/data_entries/"
+SAMPLE_LINKS_PATH: Final = "/data_entries/physical_sample"
+SINGLE_FRAMES_PATH: Final = "/data_entries/video_single_frames/{data_id}"
+UPLOAD_URLS_PATH: Final = "/data_entries/raw_data/staged/upload_urls/"
+UPLOAD_PATH: Final = "/upload/{data_id}/{index}"
+"""Path of the signed upload URLs of an atomstream server; a client uses whatever URL it is given."""
+STREAMS_PATH: Final = "/rheed/stream/"
+END_PATH: Final = "/rheed/stream/{data_id}/end"
+CHUNKS_PATH: Final = "/rheed/stream/{data_id}/chunks"
+FEED_PATH: Final = "/rheed/stream/{data_id}/feed"
+ANALYSIS_PATH: Final = "/rheed/stream/{data_id}/analysis"
+REANALYSE_PATH: Final = "/rheed/stream/{data_id}/reanalyse"
+PROFILES_PATH: Final = "/rheed/stream/{data_id}/profiles"
+EVENTS_PATH: Final = "/rheed/stream/{data_id}/events"
+REGIONS_PATH: Final = "/rheed/stream/{data_id}/regions"
+CALIBRATION_PATH: Final = "/rheed/stream/{data_id}/calibration"
+TIMESERIES_PATH: Final = "/rheed/timeseries/{data_id}/"
+AZIMUTHS_PATH: Final = "/rheed/{data_id}/azimuths"
+AZIMUTH_PATH: Final = "/rheed/{data_id}/azimuths/{view_id}"
+IMAGE_PATH: Final = "/rheed/images/{data_id}/frames/{n}"
+
+CHUNK_FILE: Final = "frames.zarr/frames/c/{index}/0/0"
+"""Name of a chunk's file, ``original_filename`` in a request for an upload URL."""
+
+
+def path(template: str, **parts: str | int) -> str:
+    """``template`` with its parts filled in, each as one percent-encoded segment."""
+    return template.format_map({name: quote(str(part), safe="") for name, part in parts.items()})
+
+
+# Limits.
 
 MAX_LOST: Final = 100_000
-"""More lost indices than that are not listed: a client that lost so many has a story to tell, not a list."""
+"""Most lost indices of a stream that a server lists."""
+
+MAX_LOST_CHARS: Final = 6000
+"""Longest value of :data:`LOST_HEADER`: servers refuse headers above 8 kB. The server finds the indices that did not
+fit by itself, as chunks that are missing."""
+
+HEARTBEAT_S: Final = 5.0
+"""The feed sends a message at least this often."""
+
+SILENCE_S: Final = 4 * HEARTBEAT_S
+"""A client treats a feed without any message for this long as a broken connection."""
+
+CALIBRATION_LIMITS: Final = {
+    "beam_energy": (1.0, 200.0, "keV"),
+    "screen_sample_distance": (10.0, 5000.0, "mm"),
+    "px_per_mm": (0.1, 1000.0, "px/mm"),
+    "incidence_deg": (0.0, 15.0, "degrees"),
+    "layer_thickness_nm": (0.01, 100.0, "nm"),
+    "miller_n": (0.01, 100.0, ""),
+    "reference_spacing_px": (1.0, 10000.0, "px"),
+}
+"""Lowest and highest value of each calibration argument, and its unit. Wider than any RHEED chamber, narrow enough to
+detect eV in place of keV, and Å in place of mm."""
 
 
 def normalized_name(name: str) -> str:
-    """Two names are the same when their keys are equal: outer blanks and case do not count.
+    """The key by which names of samples, tags, projects and streams are compared.
 
-    Case goes by Unicode's full folding, and both ways to write an accent are one (NFC), before and after
-    the folding, for folding can undo the normal form.
+    Equal keys mean the same name: outer blanks, case, and composed or decomposed accents make no difference.
     """
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
-
-
-SUBPROTOCOL: Final = "atomstream.msgpack"
-
-CRC_HEADER: Final = "x-amz-checksum-crc32c"
-
-ANNOUNCEMENT: Final = "Atomstream"
-
-LOST_HEADER: Final = "Atomstream-Lost"
-
-MAX_LOST_CHARS: Final = 6000
-"""Servers refuse headers beyond 8 kB; what is cut off the server finds out by itself, only later."""
+    # Unicode's canonical caseless matching (D145) decomposes before it folds the case. Composing first, as NFC does,
+    # gives other keys where U+0345 follows an accent: folding turns it into a letter that the accent then belongs to.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name.strip()).casefold())

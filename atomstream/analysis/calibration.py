@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from atomstream.errors import ConfigError
+from atomstream.protocol import CALIBRATION_LIMITS
 
 TWO_PI = 2.0 * math.pi
 
@@ -25,7 +26,7 @@ class Calibration:
     """Geometry and recipe of a stream; whatever is None leaves its results in relative units, said so.
 
     ``beam_energy`` in keV, ``screen_sample_distance`` in mm, ``px_per_mm`` in pixels a mm on the screen,
-    ``incidence_deg`` the glancing angle in degrees (0-10), ``layer_thickness_nm`` of one ``layer_unit``
+    ``incidence_deg`` the glancing angle in degrees (0-15), ``layer_thickness_nm`` of one ``layer_unit``
     (monolayer, unit cell, bilayer), ``miller_n`` the n of a = 2πn/G, ``reference_spacing_px`` the streak spacing
     of the substrate: with it the relative spacing change is strain. Raises ConfigError for values that can't be
     meant.
@@ -51,9 +52,10 @@ class Calibration:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"calibration: {name} must be a positive number, not {value!r}")
-        if not 0.0 <= self.incidence_deg < 20.0:
+        low, high, _ = CALIBRATION_LIMITS["incidence_deg"]
+        if not low <= self.incidence_deg <= high:
             raise ConfigError(
-                f"calibration: incidence_deg must lie in 0-20 degrees, not {self.incidence_deg!r}"
+                f"calibration: incidence_deg must lie in {low:g}-{high:g} degrees, not {self.incidence_deg!r}"
             )
 
     @property

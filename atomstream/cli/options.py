@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from atomstream.protocol import CALIBRATION_LIMITS
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -25,15 +27,15 @@ def connection_options(command: F) -> F:
 # The options that turn pixels and oscillations into lengths; the server's own ranges, checked before it is asked.
 
 OPTIONS: Final = (
-    ("--beam-energy", "beam_energy", "KEV", (1.0, 200.0), "The electrons' energy in keV."),
-    ("--distance", "screen_sample_distance", "MM", (10.0, 5000.0), "From the sample to the screen, in mm."),
-    ("--px-per-mm", "px_per_mm", "PX", (0.1, 1000.0), "Pixels of the picture for a mm on the screen."),
-    ("--incidence", "incidence_deg", "DEG", (0.0, 15.0), "The glancing angle in degrees."),
-    ("--miller-n", "miller_n", "N", (0.01, 100.0), "The n of a = 2*pi*n/G [1]."),
-    ("--reference-spacing", "reference_spacing_px", "PX", (1.0, 10000.0), "The substrate's streak spacing."),
-    ("--layer-thickness", "layer_thickness_nm", "NM", (0.01, 100.0), "Of one layer, in nm: rates in nm/s."),
+    ("--beam-energy", "beam_energy", "KEV", "The electrons' energy in keV."),
+    ("--distance", "screen_sample_distance", "MM", "From the sample to the screen, in mm."),
+    ("--px-per-mm", "px_per_mm", "PX", "Pixels of the picture for a mm on the screen."),
+    ("--incidence", "incidence_deg", "DEG", "The glancing angle in degrees."),
+    ("--miller-n", "miller_n", "N", "The n of a = 2*pi*n/G [1]."),
+    ("--reference-spacing", "reference_spacing_px", "PX", "The substrate's streak spacing."),
+    ("--layer-thickness", "layer_thickness_nm", "NM", "Of one layer, in nm: rates in nm/s."),
 )
-"""Flag, the name that ``streamer.calibrate`` has for it, unit, what can be meant, help."""
+"""Flag, the name of ``streamer.calibrate``'s argument, unit, help."""
 
 
 class _Within(click.FloatRange):
@@ -50,7 +52,8 @@ def calibration_options(command: F) -> F:
     """Add the options of a calibration; each is None where it was not given."""
     layer_unit = click.option("--layer-unit", metavar="NAME", help="What one oscillation is [monolayer].")
     command = layer_unit(command)
-    for flag, name, unit, (low, high), text in reversed(OPTIONS):
+    for flag, name, unit, text in reversed(OPTIONS):
+        low, high, _ = CALIBRATION_LIMITS[name]
         within = _Within(low, high)
         command = click.option(flag, name, type=within, metavar=unit, help=text)(command)
     return command

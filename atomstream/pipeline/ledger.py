@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from atomstream.errors import StreamFinalizedError
+from atomstream.index_ranges import IndexSet
 from atomstream.records import ChunkState, Loss, StreamReport
 
 
@@ -120,12 +121,13 @@ class Ledger:
             self._absent_reason = "never pushed, or lost with the memory of an earlier process"
         self.changed.notify_all()
 
-    def add_stored(self, stored: Iterable[range]) -> list[int]:
+    def add_stored(self, stored: IndexSet) -> list[int]:
         """Add chunks that the server has and this ledger does not list, as stored. Returns their sorted indices."""
         with self._lock:
             # All indices up to the watermark are listed, so only the few above it are compared.
-            above = (range(max(one.start, self._watermark + 1), one.stop) for one in stored)
-            unknown = sorted(index for one in above for index in one if index not in self._records)
+            above = stored.copy()
+            above.discard_range(0, self._watermark)
+            unknown = [index for index in above if index not in self._records]
             for index in unknown:
                 self._records[index] = ChunkRecord("stored", durable=True)
             self._counts["stored"] += len(unknown)

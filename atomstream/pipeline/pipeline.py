@@ -16,7 +16,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,6 +25,7 @@ import numpy as np
 
 from atomstream.config import ClientSettings
 from atomstream.errors import ClosedError, StreamGoneError, UnknownStreamError
+from atomstream.index_ranges import IndexSet
 from atomstream.pipeline.admission import Admission, PushRequest
 from atomstream.pipeline.buffer_pool import BufferPool, FreeList, ScratchPool
 from atomstream.pipeline.encoder import EncodeJob, Encoder
@@ -328,18 +329,18 @@ class Pipeline:
 
         self._on_loop(submit)
 
-    def resolve(self, stream: StreamState, missing: Iterable[int], stored: Sequence[range]) -> None:
+    def resolve(self, stream: StreamState, missing: Iterable[int], stored: IndexSet) -> None:
         """Resolve chunks that only the memory of an earlier process held.
 
         Those in ``stored`` reached the server before that process ended; the others count as dropped.
         """
         for index in missing:
-            if not any(index in one for one in stored):
+            if index not in stored:
                 self._admission.count_drop(stream, index, "it was in memory only when its process ended")
             elif stream.ledger.resolve(index, "stored"):
                 self._spool_writer.remove_stored(stream, index)
 
-    def merge_remote_state(self, stream: StreamState, stored: Sequence[range]) -> None:
+    def merge_remote_state(self, stream: StreamState, stored: IndexSet) -> None:
         """Count chunks that the server has and the journal does not list.
 
         An earlier process sent them while their journal entries still waited for the disk.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from atomstream import protocol
 from atomstream.errors import ChecksumMismatchError
-from atomstream.index_ranges import index_ranges
-from atomstream.protocol import ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
 from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads as wire
 from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody
@@ -61,7 +62,7 @@ class ServiceApi:
         call = Call(
             "read the server's time",
             "GET",
-            "/gateway/time",
+            protocol.TIME_PATH,
             keyed=False,
             headers={"Cache-Control": "no-store"},
         )
@@ -69,30 +70,30 @@ class ServiceApi:
 
     async def list_samples(self) -> list[NamedItem]:
         """All physical samples that the key sees."""
-        return await self._list("list the physical samples", "/physical_samples/")
+        return await self._list("list the physical samples", protocol.SAMPLES_PATH)
 
     async def list_tags(self) -> list[NamedItem]:
         """All tags that the key sees."""
-        return await self._list("list the tags", "/tags/")
+        return await self._list("list the tags", protocol.TAGS_PATH)
 
     async def list_projects(self) -> list[NamedItem]:
         """All projects that the key sees."""
-        return await self._list("list the projects", "/projects/")
+        return await self._list("list the projects", protocol.PROJECTS_PATH)
 
     async def _list(self, what: str, path: str) -> list[NamedItem]:
         return (await self._transport.call(Call(what, "GET", path))).parse(wire.named_list)
 
     async def create_sample(self, name: str) -> str:
         """Create a physical sample; its id. A name that is taken is a ``ConflictError`` with the detail."""
-        return await self._create(f"create the physical sample {name!r}", "/physical_samples/", name)
+        return await self._create(f"create the physical sample {name!r}", protocol.SAMPLES_PATH, name)
 
     async def create_tag(self, name: str) -> str:
         """Create a tag; its id. A name that is taken is a ``RejectedError`` of status 400."""
-        return await self._create(f"create the tag {name!r}", "/tags/", name)
+        return await self._create(f"create the tag {name!r}", protocol.TAGS_PATH, name)
 
     async def create_project(self, name: str) -> str:
         """Create a project; its id. Only an atomstream server takes it; a name that is taken is a ``ConflictError``."""
-        return await self._create(f"create the project {name!r}", "/projects/", name)
+        return await self._create(f"create the project {name!r}", protocol.PROJECTS_PATH, name)
 
     async def _create(self, what: str, path: str, name: str) -> str:
         call = Call(what, "POST", path, body=wire.pack({"name": name}))
@@ -103,26 +104,26 @@ class ServiceApi:
         call = Call(
             f"create the stream {new.name!r}",
             "POST",
-            "/rheed/stream/",
+            protocol.STREAMS_PATH,
             body=wire.pack(wire.new_stream_body(new)),
         )
         reply = await self._transport.call(call)
-        announced = reply.headers.get(ANNOUNCEMENT, "").strip() == "1"
+        announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
         return CreatedStream(reply.parse(wire.stream_id), announced)
 
     async def link_sample(self, data_id: str, sample_id: str) -> None:
         """Link a stream to a physical sample."""
         body: dict[str, Json] = {"data_ids": [data_id], "physical_sample_id": sample_id}
-        await self._post("link the physical sample", "/data_entries/physical_sample", body)
+        await self._post("link the physical sample", protocol.SAMPLE_LINKS_PATH, body)
 
     async def link_tags(self, data_id: str, tag_ids: Sequence[str]) -> None:
         """Put tags on a stream."""
         body: dict[str, Json] = {"data_ids": [data_id], "tag_ids": list(tag_ids)}
-        await self._post("link the tags", "/tags/data-items/", body)
+        await self._post("link the tags", protocol.TAG_LINKS_PATH, body)
 
     async def track_sample(self, project_id: str, sample_id: str) -> None:
         """Make a physical sample the one that a project follows."""
-        path = f"/projects/{wire.path_part(project_id)}/configuration/tracking_samples"
+        path = protocol.path(protocol.TRACKING_PATH, project_id=project_id)
         body: dict[str, Json] = {"physical_sample_id": sample_id, "set_active": True}
         await self._post(f"set the tracking sample of project {project_id!r}", path, body)
 
@@ -138,7 +139,7 @@ class ServiceApi:
         call = Call(
             f"get an upload URL for chunk {info.index} of stream {spec.data_id}",
             "POST",
-            "/data_entries/raw_data/staged/upload_urls/",
+            protocol.UPLOAD_URLS_PATH,
             query=wire.upload_query(info.index),
             body=wire.pack(wire.upload_body(spec, info)),
         )
@@ -168,26 +169,29 @@ class ServiceApi:
             )
         return stated
 
-    async def end_stream(self, data_id: str, lost: Sequence[int] = (), *, announced: bool = False) -> None:
+    async def end_stream(self, data_id: str, lost: Iterable[int] = (), *, announced: bool = False) -> None:
         """Say that a stream is complete; ``lost`` indices are told to a server that announced itself."""
-        headers = {LOST_HEADER: _lost_header(lost)} if announced and lost else {}
-        path = f"/rheed/stream/{wire.path_part(data_id)}/end"
+        headers = _lost_headers(IndexSet(lost)) if announced else {}
+        path = protocol.path(protocol.END_PATH, data_id=data_id)
         await self._transport.call(Call(f"end the stream {data_id}", "POST", path, headers=headers))
 
-    async def stored_chunks(self, data_id: str) -> list[range]:
+    async def stored_chunks(self, data_id: str) -> IndexSet:
         """The indices that a server of ours has of a stream; RejectedError from any other."""
-        path = f"/rheed/stream/{wire.path_part(data_id)}/chunks"
+        path = protocol.path(protocol.CHUNKS_PATH, data_id=data_id)
         call = Call(f"ask which chunks of stream {data_id} are stored", "GET", path)
-        return (await self._transport.call(call)).parse(wire.stored_ranges)
+        return (await self._transport.call(call)).parse(wire.stored_chunks)
 
     async def close(self) -> None:
         """Close all connections; harmless when they are closed already."""
         await self._transport.close()
 
 
-def _lost_header(lost: Sequence[int]) -> str:
-    text = index_ranges(sorted(set(lost)))
-    if len(text) <= MAX_LOST_CHARS:
-        return text
-    _log.warning("%d lost chunks are too many to name to the server; it is told the first ones.", len(lost))
-    return text[:MAX_LOST_CHARS].rpartition(",")[0]
+def _lost_headers(lost: IndexSet) -> dict[str, str]:
+    if not lost:
+        return {}
+    text = lost.text(MAX_LOST_CHARS)
+    if len(text) < len(str(lost)):
+        _log.warning(
+            "%d lost chunks are too many for a header; the server receives the first ones.", len(lost)
+        )
+    return {LOST_HEADER: text}

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from atomstream.config import MAX_CHUNK_INDEX
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import CHUNK_FILE
 from atomstream.records import Json, ShardInfo, StreamSpec
 
 LAST_MS: Final = 253402300799999.0
@@ -63,7 +66,7 @@ def new_stream_body(new: NewStreamBody) -> dict[str, Json]:
 
 def upload_query(index: int) -> str:
     """Query of the request for an upload URL: which chunk of the archive it is."""
-    return f"original_filename=frames.zarr/frames/c/{index}/0/0&num_parts=1&staging_type=stream"
+    return f"original_filename={CHUNK_FILE.format(index=index)}&num_parts=1&staging_type=stream"
 
 
 def upload_body(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
@@ -129,13 +132,15 @@ def stream_id(data: Json) -> str:
     return data
 
 
-def stored_ranges(data: Json) -> list[range]:
-    """``{"stored": "0-5,9"}``; "" where nothing is."""
+def stored_chunks(data: Json) -> IndexSet:
+    """``{"stored": "0-5,9"}``; "" where nothing is stored."""
     text = _object(data).get("stored")
     if not isinstance(text, str):
         raise ValueError("expected the stored chunks as ranges of their indices")
-    parts = [part.split("-") for part in filter(None, text.split(","))]
-    return [range(int(ends[0]), int(ends[-1]) + 1) for ends in parts]
+    try:
+        return IndexSet.parse(text, max_index=MAX_CHUNK_INDEX)
+    except ValueError as error:
+        raise ValueError(f"'stored' {error}") from None
 
 
 def upload_url(data: Json) -> str:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 import aiohttp
 import msgpack
 
+from atomstream import protocol
 from atomstream.errors import ServerBusyError
-from atomstream.protocol import SUBPROTOCOL
+from atomstream.protocol import MSGPACK_SUBPROTOCOL, SILENCE_S
 from atomstream.records import Json
 from atomstream.service import payloads as wire
 from atomstream.service.transport import Call, Transport
-
-SILENCE_S: Final = 20.0
-"""The server beats each 5 s; after so long without a word the connection is dead, whatever TCP says."""
 
 Message = dict[str, Any]
 
@@ -33,9 +31,9 @@ class ResultsApi:
             RejectedError: this server has no such feed (NotFoundError: or no such stream).
             ConnectionFailedError: the connection broke, or nothing came for ``SILENCE_S``.
         """
-        path = f"/rheed/stream/{wire.path_part(data_id)}/feed"
+        path = protocol.path(protocol.FEED_PATH, data_id=data_id)
         call = Call(f"follow the results of stream {data_id}", "GET", path, query=f"after={after}")
-        socket = await self._transport.open_socket(call, SUBPROTOCOL)
+        socket = await self._transport.open_socket(call, MSGPACK_SUBPROTOCOL)
         try:
             while True:
                 message = await self._transport.receive(call, socket, SILENCE_S)
@@ -47,7 +45,7 @@ class ResultsApi:
 
     async def series(self, data_id: str, last_n: int | None) -> list[Message]:
         """The protocol's ``series_by_angle``: the newest ``last_n`` points, or all."""
-        path = f"/rheed/timeseries/{wire.path_part(data_id)}/"
+        path = protocol.path(protocol.TIMESERIES_PATH, data_id=data_id)
         query = "" if last_n is None else f"last_n={last_n}"
         call = Call(f"read the results of stream {data_id}", "GET", path, query=query)
         return (await self._transport.call(call)).parse(_series)
@@ -55,18 +53,18 @@ class ResultsApi:
     async def status(self, data_id: str) -> str:
         """The stream's status in the server's catalogue, "" where it is not listed."""
         query = f"data_ids={wire.path_part(data_id)}"
-        call = Call(f"read the status of stream {data_id}", "GET", "/data_entries/", query=query)
+        call = Call(f"read the status of stream {data_id}", "GET", protocol.ENTRIES_PATH, query=query)
         return (await self._transport.call(call)).parse(_status)
 
     async def mark(self, data_id: str, event: dict[str, Json]) -> Message:
         """Keep an event with a stream; with an ``id`` in it a repeat is harmless."""
-        path = f"/rheed/stream/{wire.path_part(data_id)}/events"
+        path = protocol.path(protocol.EVENTS_PATH, data_id=data_id)
         call = Call(f"mark an event of stream {data_id}", "POST", path, body=wire.pack(event))
         return (await self._transport.call(call)).parse(_object)
 
     async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
         """Replace the calibration of a stream; a repeat is harmless."""
-        path = f"/rheed/stream/{wire.path_part(data_id)}/calibration"
+        path = protocol.path(protocol.CALIBRATION_PATH, data_id=data_id)
         call = Call(f"calibrate stream {data_id}", "PUT", path, body=wire.pack(calibration))
         await self._transport.call(call)
 

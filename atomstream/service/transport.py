@@ -22,6 +22,7 @@ from yarl import URL
 
 from atomstream.config import normalise_endpoint
 from atomstream.errors import ClosedError
+from atomstream.protocol import API_KEY_HEADER
 from atomstream.records import Json
 from atomstream.service import error_mapping as faults
 from atomstream.service.error_mapping import RequestContext
@@ -173,7 +174,7 @@ class Transport:
     def _headers(self, call: Call) -> dict[str, str]:
         headers = dict(call.headers)
         if call.keyed:
-            headers["X-API-KEY"] = self._api_key
+            headers[API_KEY_HEADER] = self._api_key
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         return headers

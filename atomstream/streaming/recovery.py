@@ -15,6 +15,7 @@ from typing import Final
 import anyio
 
 from atomstream.errors import RejectedError, SpoolError, SpoolLockedError
+from atomstream.index_ranges import IndexSet
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.spool_writer import RETRY_S
 from atomstream.pipeline.stream import StreamState
@@ -179,17 +180,17 @@ class ServerReconciliation:
         ledger = self._stream.ledger
         await ledger.changed.wait_for(lambda: ledger.sealed and ledger.pending == 0)
 
-    async def _stored(self) -> list[range]:
+    async def _stored(self) -> IndexSet:
         if not self._stream.spec.announced:
-            return []
+            return IndexSet()
         try:
             return await retrying(
                 lambda: self._api.stored_chunks(self._stream.spec.data_id),
                 attempts=sys.maxsize,  # as the uploads: an outage or a key that is refused for now ends some time
                 may_repeat=self._may_repeat,
             )
-        except RejectedError:  # no such stream, or a server before this question
-            return []
+        except RejectedError:  # no such stream, or a server without this call
+            return IndexSet()
 
     def _may_repeat(self, error: BaseException) -> bool:
         if isinstance(error, RejectedError):

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 import time
-import unicodedata
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from uuid import UUID
 
 from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, integer_in_range, number_in_range
 from atomstream.errors import AtomstreamError, ConfigError, LinkError, NotFoundError, RejectedError
+from atomstream.protocol import normalized_name
 from atomstream.records import StreamSpec
 from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
@@ -204,8 +204,8 @@ async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: Retryi
     if not wanted:
         return []
     known = await patiently(api.list_tags)
-    by_key = {folded(tag): tag for tag in reversed(wanted)}
-    tags = [by_key[key] for key in dict.fromkeys(map(folded, wanted))]
+    by_key = {normalized_name(tag): tag for tag in reversed(wanted)}
+    tags = [by_key[key] for key in dict.fromkeys(map(normalized_name, wanted))]
     return [_resolved_tag(api, tag, known, patiently) for tag in tags]
 
 
@@ -215,15 +215,9 @@ def _resolved_tag(
     return ResolvedName(_find("tag", tag, known), lambda: _create_tag(api, tag.strip(), patiently))
 
 
-def folded(name: str) -> str:
-    """What two names are compared by."""
-    # Unicode 3.13, D145: decomposed both before and after folding, for either can undo the other.
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name.strip()).casefold())
-
-
 def match(name: str, known: Iterable[NamedItem]) -> str | None:
     """The id of what is called ``name``; of several, the one that is spelled the same, else the first."""
-    alike = [item for item in known if folded(item.name) == folded(name)]
+    alike = [item for item in known if normalized_name(item.name) == normalized_name(name)]
     same = [item for item in alike if item.name == name]
     return next((item.id for item in same + alike), None)
 

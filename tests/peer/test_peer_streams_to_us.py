@@ -46,7 +46,7 @@ async def test_run_mode(serve: Serve, run_peer: Any) -> None:
     told = last_json(await asyncio.to_thread(run_peer, server.url, server.api_key, "run", str(N_FRAMES)))
     archive = server.archive(told["data_id"])
     assert told["report"]["chunks_not_uploaded"] == 0
-    assert archive.missing() == []
+    assert archive.missing_ranges() == []
     assert np.array_equal(archive.frames(0, N_FRAMES), frames_of(N_FRAMES))
 
 

@@ -61,7 +61,7 @@ async def assert_complete(
     assert_sums(report)
     assert (report["chunks_uploaded"], report["lost"], report["closed"]) == (len(seeds), [], True)
     assert_arrived(server, data_id, seeds, SHAPE)
-    assert server.archive(data_id).missing() == []
+    assert server.archive(data_id).missing_ranges() == []
 
 
 BREAKS: dict[str, Callable[[int], Plan]] = {

@@ -26,6 +26,7 @@ from atomstream.errors import (
     ServerBusyError,
     ServiceError,
 )
+from atomstream.protocol import normalized_name
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NamedItem
 from atomstream.streaming.registration import (
@@ -33,7 +34,6 @@ from atomstream.streaming.registration import (
     InitializeRequest,
     StreamRegistration,
     default_name,
-    folded,
     match,
     register,
 )
@@ -279,8 +279,8 @@ async def test_exact_spelling_wins() -> None:
 @given(st.text(min_size=1))
 def test_folding_is_stable(name: str) -> None:
     """A name matches itself however composed, blanked or folded."""
-    assert folded(folded(name)) == folded(name)
-    assert folded(f" {unicodedata.normalize('NFD', name)}\n") == folded(name)
+    assert normalized_name(normalized_name(name)) == normalized_name(name)
+    assert normalized_name(f" {unicodedata.normalize('NFD', name)}\n") == normalized_name(name)
 
 
 async def test_race_for_a_sample_ends_with_one(api: ServiceApi, service: Service) -> None:

@@ -107,9 +107,10 @@ class ChunkIndex:
         # _state is held for moments only: who asks how the stream stands never waits for a disk.
         self._state = threading.Lock()
         self._attributes = attributes
-        # Of ten hours of short chunks there are 360 000: so only the sizes of those that are not full are kept.
+        # Ten hours of short chunks are 360 000 chunks: so their indices are kept as ranges, and a size only of those
+        # that are not full.
         self._partial: dict[int, int] = {}
-        self._gaps = IndexSet()
+        self._stored = IndexSet()
         self._unsynced: set[int] = set()
         self._touched: defaultdict[str, set[Path]] = defaultdict(set)
         self._synced_at = -math.inf
@@ -156,7 +157,7 @@ class ChunkIndex:
             if not self._touched:
                 return
             with self._state:
-                covered, stored = set(self._unsynced), self._gaps.present_text()
+                covered, stored = set(self._unsynced), str(self._stored)
             sync_stamps(self.group, self._touched, stored)
             self._touched.clear()
             self._unsynced = self._unsynced - covered
@@ -167,11 +168,23 @@ class ChunkIndex:
         if time.monotonic() - self._synced_at >= SYNC_PERIOD_S:
             self.sync()
 
-    def chunks(self) -> dict[int, int]:
-        """Index -> number of frames, of each chunk stored."""
+    def stored(self) -> IndexSet:
+        """The indices of the chunks stored; a copy."""
         with self._state:
-            runs = self._gaps.present()
-            return {index: self._size(index) for first, last in runs for index in range(first, last + 1)}
+            return self._stored.copy()
+
+    def frames_stored(self) -> int:
+        """Frames of all stored chunks together."""
+        with self._state:
+            if self.geometry is None:
+                return 0
+            size = self.geometry.chunk_size
+            return size * (len(self._stored) - len(self._partial)) + sum(self._partial.values())
+
+    def chunks(self) -> dict[int, int]:
+        """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
+        with self._state:
+            return {index: self._size(index) for index in self._stored}
 
     def size(self, index: int) -> int:
         """Frames stored of one chunk, 0 where it is missing."""
@@ -179,7 +192,7 @@ class ChunkIndex:
             return self._size(index)
 
     def _size(self, index: int) -> int:
-        if self.geometry is None or not self._gaps.added(index):
+        if self.geometry is None or index not in self._stored:
             return 0
         return self._partial.get(index, self.geometry.chunk_size)
 
@@ -190,13 +203,17 @@ class ChunkIndex:
 
     def missing_ranges(self) -> list[tuple[int, int]]:
         """(first, last) of each run of missing indices below the highest stored one."""
-        with self._state:
-            return self._gaps.ranges()
+        return self.missing().ranges()
 
-    def missing_text(self) -> str:
-        """The same as ``"3-5,9"``."""
+    def missing(self) -> IndexSet:
+        """The missing indices below the highest stored one."""
         with self._state:
-            return str(self._gaps)
+            return self._stored.gaps()
+
+    def not_stored(self, indices: IndexSet) -> IndexSet:
+        """Those of ``indices`` that are not stored."""
+        with self._state:
+            return indices - self._stored
 
     def recover(self) -> None:
         """Take up what is on the disk: trust the columns where they are whole, else read the shards again.
@@ -262,7 +279,7 @@ class ChunkIndex:
     def _record(self, entries: list[tuple[int, ChunkTimes]]) -> None:
         """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
         self._write_columns(dict(entries))
-        if any(self._gaps.added(index) and index not in self._unsynced for index, _ in entries):
+        if any(index in self._stored and index not in self._unsynced for index, _ in entries):
             self._synced_at = -math.inf  # stored anew: what is noted as synced may have changed
         self._unsynced.update(index for index, _ in entries)
         self._remember({index: stamps.dims[0] for index, stamps in entries})
@@ -288,16 +305,16 @@ class ChunkIndex:
     def _remember(self, sizes: Mapping[int, int]) -> None:
         with self._state:
             for index, size in sizes.items():
-                self._gaps.add(index)
+                self._stored.add(index)
                 self._partial.pop(index, None)
                 if self.geometry is not None and size != self.geometry.chunk_size:
                     self._partial[index] = size
-            self.group.lengths.update(time=self._n_frames(), chunk=self._gaps.end)
+            self.group.lengths.update(time=self._n_frames(), chunk=self._stored.end)
 
     def _n_frames(self) -> int:
-        if self.geometry is None or not self._gaps.end:
+        if self.geometry is None or not self._stored:
             return 0
-        last = self._gaps.end - 1
+        last = self._stored.end - 1
         return last * self.geometry.chunk_size + self._size(last)
 
 

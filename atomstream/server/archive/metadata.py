@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.errors import StreamError
-from atomstream.index_ranges import parse_ranges
-from atomstream.protocol import MAX_LOST
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.records import Geometry
 
 Status: TypeAlias = Literal[
@@ -88,6 +87,6 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def lost_in(about: Mapping[str, Any]) -> set[int]:
-    """The lost indices that a description lists, at most ``MAX_LOST``."""
-    return set(islice(parse_ranges(str(about.get("lost") or "")), MAX_LOST))
+def lost_in(about: Mapping[str, Any]) -> IndexSet:
+    """The lost indices that a description lists; what somebody's editor made invalid is ignored."""
+    return IndexSet.parse_lenient(str(about.get("lost") or ""), max_index=MAX_CHUNK_INDEX)

@@ -23,7 +23,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from atomstream import config
 from atomstream.errors import AtomstreamError, ConflictError, RejectedError
-from atomstream.index_ranges import index_ranges
+from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
 from atomstream.records import Frames
 from atomstream.server.archive.archive_files import ArchiveFiles
@@ -102,8 +102,7 @@ class StreamArchive:
     @property
     def about(self) -> dict[str, Any]:
         """What the stream is; a copy. ``lost`` has the indices given up and not stored, as ``"3-5,9"``."""
-        lost = [index for index in sorted(self._lost) if not self._index.size(index)]
-        return {**self._about, "lost": index_ranges(lost)}
+        return {**self._about, "lost": str(self._index.not_stored(self._lost))}
 
     def update_about(self, **changes: Any) -> None:
         """Change the description, durably; the group's attributes follow at most twice a second.
@@ -168,8 +167,16 @@ class StreamArchive:
         """Where the shard of a chunk is or would be."""
         return self._index.place(index)
 
+    def stored(self) -> IndexSet:
+        """The indices of the chunks stored; a copy, which costs what its ranges cost."""
+        return self._index.stored()
+
+    def frames_stored(self) -> int:
+        """Frames of all stored chunks together, holes not counted."""
+        return self._index.frames_stored()
+
     def chunks(self) -> dict[int, int]:
-        """Index -> number of frames, of each chunk stored."""
+        """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
         return self._index.chunks()
 
     def n_frames(self) -> int:
@@ -180,9 +187,9 @@ class StreamArchive:
         """(first, last) of each run of missing indices below the highest stored one."""
         return self._index.missing_ranges()
 
-    def missing(self) -> list[int]:
-        """Each missing index below the highest stored one; after an absurd jump there may be millions."""
-        return [index for first, last in self.missing_ranges() for index in range(first, last + 1)]
+    def missing(self) -> IndexSet:
+        """The missing indices below the highest stored one."""
+        return self._index.missing()
 
     def stamps(self, index: int) -> ChunkTimes | None:
         """Stamps and per-frame data of a stored chunk, None where it is missing.
@@ -192,18 +199,18 @@ class StreamArchive:
         """
         return self._index.read_stamps(index) if self._index.size(index) else None
 
-    def mark_lost(self, indices: Iterable[int]) -> None:
+    def mark_lost(self, indices: IndexSet) -> None:
         """List indices that the client gave up; one that arrives all the same leaves the list by itself.
 
         Raises:
             RejectedError: an index out of range, or too many of them.
         """
         with self._index.writing:
-            lost = self._lost.union(indices)
-            if len(lost) > MAX_LOST or not all(0 <= index <= config.MAX_CHUNK_INDEX for index in lost):
+            lost = self._lost | indices
+            if len(lost) > MAX_LOST or lost.end > config.MAX_CHUNK_INDEX + 1:
                 limits = f"at most {MAX_LOST} indices, in 0 .. {config.MAX_CHUNK_INDEX}"
                 raise RejectedError(f"These lost chunks can't be listed: {limits}.", status=400)
-            self.update_about(lost=index_ranges(sorted(lost)))
+            self.update_about(lost=str(lost))
 
     def flush_metadata(self) -> None:
         """Write documents and attributes now, whatever the throttle says."""
@@ -305,7 +312,7 @@ class StreamArchive:
             **{key: plain(value) for key, value in about.items()},
             "lost": None,
             ORIGIN: self._index.origin_ms,
-            "missing_chunks": self._index.missing_text(),
+            "missing_chunks": str(self._index.missing()),
             "lost_chunks": about["lost"],
         }
 

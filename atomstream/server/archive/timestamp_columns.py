@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.index_ranges import parse_ranges
+from atomstream.config import MAX_CHUNK_INDEX
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.column import Values
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup
@@ -125,4 +126,7 @@ def recorded_chunks(group: ZarrGroup) -> tuple[dict[int, int], set[int]]:
         (places,) = np.nonzero(values)
         found.update(zip((places + start).tolist(), values[places].tolist(), strict=True))
     synced = group.documents[COUNTS].get("attributes", {}).get(SYNCED)
-    return found, set(found) if synced is None else set(found).intersection(parse_ranges(synced))
+    if synced is None:
+        return found, set(found)
+    covered = IndexSet.parse_lenient(synced, max_index=MAX_CHUNK_INDEX)
+    return found, {index for index in found if index in covered}

@@ -19,8 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 #
 # Moments are ISO 8601 in UTC with microseconds, so that text order is time order.
 
-SCHEMA_VERSION = 1
-"""Kept in SQLite's user_version: a catalogue of another version is thrown away and rebuilt."""
+SCHEMA_VERSION = 2
+"""Kept in SQLite's user_version; a catalogue of another version is removed and rebuilt from the files."""
 
 
 def iso_now(at: datetime | None = None) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.errors import AtomstreamError
 from atomstream.protocol import normalized_name
-from atomstream.server.archive.metadata import NamedId, StreamMetadata, read_about
+from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.catalogue import project_row, put_tracking, sample_row, tag_row
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag
@@ -44,6 +44,7 @@ class NameIndex:
             TagCreated: {},
             ProjectCreated: {},
         }
+        self._keys: dict[type[Made], set[str]] = {kind: set() for kind in self._made}
         self._tracked: dict[tuple[str, str], SampleTracked] = {}
 
     @classmethod
@@ -60,25 +61,28 @@ class NameIndex:
             self._tracked.pop((line.project_id, line.sample_id), None)
             self._tracked[line.project_id, line.sample_id] = line
         else:
-            self._made[type(line)].setdefault(line.id, line)
+            self._add_named(line)
 
     def learn(self, about: StreamMetadata) -> None:
         """Take from a stream what the journal lacks (it was lost, or the folder came from elsewhere)."""
         if about.sample:
-            self._learn(SampleCreated, about.sample, about.made)
+            self._add_named(SampleCreated(about.sample.id, about.sample.name, about.made))
         if about.project:
-            self._learn(ProjectCreated, about.project, about.made)
+            self._add_named(ProjectCreated(about.project.id, about.project.name, about.made))
         for tag in about.tags:
-            self._learn(TagCreated, tag, about.made)
+            self._add_named(TagCreated(tag.id, tag.name, about.made))
 
-    def _learn(self, kind: type[Made], named: NamedId, made: str) -> None:
-        known = self._made[kind]
-        if named.id in known:
+    def _add_named(self, record: Made) -> None:
+        records = self._made[type(record)]
+        if record.id in records:
             return
-        keys = {normalized_name(line.name) for line in known.values()}
-        # A name can belong to one id only; a second one stays found by its id, and its name says so.
-        name = f"{named.name} ({named.id[:8]})" if normalized_name(named.name) in keys else named.name
-        known[named.id] = kind(id=named.id, name=name, made=made)
+        # Names are unique in the tables. Two ids have equal names where folders of another server were copied here,
+        # or where an earlier version compared names differently: the later one is listed with part of its id.
+        keys = self._keys[type(record)]
+        if normalized_name(record.name) in keys:
+            record = msgspec.structs.replace(record, name=f"{record.name} ({record.id[:8]})")
+        keys.add(normalized_name(record.name))
+        records[record.id] = record
 
     async def put(self, session: AsyncSession) -> None:
         """Add to the tables what they lack."""

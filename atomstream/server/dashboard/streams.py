@@ -166,11 +166,11 @@ def _description(about: StreamMetadata) -> dict[str, Any]:
 
 
 def _stored(archive: StreamArchive) -> dict[str, Any]:
-    chunks, missing = archive.chunks(), archive.missing_ranges()
+    missing = archive.missing_ranges()
     return {
         "n_frames": archive.n_frames(),
-        "frames_stored": sum(chunks.values()),
-        "chunks_stored": len(chunks),
+        "frames_stored": archive.frames_stored(),
+        "chunks_stored": len(archive.stored()),
         "chunks_missing": sum(last - first + 1 for first, last in missing),
         "missing": [
             f"{first}-{last}" if last > first else str(first) for first, last in missing[:MAX_RANGES]

@@ -6,9 +6,11 @@ and where it comes after all it is a late one, whose per-frame values are filled
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from atomstream.config import MAX_CHUNK_INDEX
+from atomstream.index_ranges import IndexSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,14 @@ class ReorderBuffer:
     ``passed`` are the indices below it that were missing when their turn came.
     """
 
-    def __init__(self, gap_wait_s: float, next_index: int = 0, passed: Iterable[int] = ()) -> None:
+    def __init__(self, gap_wait_s: float, next_index: int = 0, passed: IndexSet | None = None) -> None:
         self.next_index = next_index
-        self.passed = set(passed)
+        self.passed = IndexSet() if passed is None else passed
         self.ended = False
         """Set when no more comes: then nothing is waited for."""
         self._gap_wait_s = gap_wait_s
-        self._ahead: set[int] = set()
-        self._late: list[int] = []
+        self._ahead = IndexSet()
+        self._late = IndexSet()
         self._missed_since: float | None = None
 
     @property
@@ -42,9 +44,9 @@ class ReorderBuffer:
         return len(self._ahead) + len(self._late)
 
     @property
-    def waiting(self) -> list[int]:
-        """Those chunks, in order."""
-        return sorted((*self._ahead, *self._late))
+    def waiting(self) -> IndexSet:
+        """Those chunks."""
+        return self._ahead | self._late
 
     def add(self, index: int) -> None:
         """A chunk is there; adding it again changes nothing."""
@@ -52,7 +54,16 @@ class ReorderBuffer:
             self._ahead.add(index)
         elif index in self.passed:
             self.passed.discard(index)
-            self._late.append(index)
+            self._late.add(index)
+
+    def add_all(self, indices: IndexSet) -> None:
+        """Add many chunks, for the cost of their ranges."""
+        late = self.passed & indices
+        self.passed -= late
+        self._late |= late
+        ahead = indices.copy()
+        ahead.discard_range(0, self.next_index - 1)
+        self._ahead |= ahead
 
     def take(self, now: float) -> NextStep | None:
         """The next step, None where there is nothing to do until :meth:`due` or the next chunk."""
@@ -61,7 +72,7 @@ class ReorderBuffer:
         if self._ahead and self._gap_is_over(now):
             return self._pass()
         if self._late:
-            index = self._late.pop(0)
+            index = self._late.pop_first()
             return NextStep("late", index, index)
         return None
 
@@ -78,16 +89,15 @@ class ReorderBuffer:
         return self.ended or now >= self._missed_since + self._gap_wait_s
 
     def _pass(self) -> NextStep:
-        first, last = self.next_index, min(self._ahead) - 1
+        first, last = self.next_index, self._ahead.first - 1
         self.skip(first, last)
         return NextStep("gap", first, last)
 
     def skip(self, first: int, last: int) -> None:
         """Count ``first`` .. ``last`` as missing, whatever is there of them."""
-        # Of an absurd jump only the last ones are remembered: they are the ones that may still come.
-        self.passed.update(range(max(first, last - 100_000), last + 1))
+        self.passed.add_range(first, last)
         self.next_index = max(self.next_index, last + 1)
-        self._ahead = {index for index in self._ahead if index >= self.next_index}
+        self._ahead.discard_range(0, self.next_index - 1)
         self._missed_since = None
 
     def due(self, now: float) -> float | None:
@@ -95,3 +105,10 @@ class ReorderBuffer:
         if self._missed_since is None or not self._ahead:
             return None
         return max(0.0, self._missed_since + self._gap_wait_s - now)
+
+
+def saved_indices(saved: object) -> IndexSet:
+    """A set that was saved as text, or by earlier versions as a list of integers."""
+    if isinstance(saved, str):
+        return IndexSet.parse(saved, max_index=MAX_CHUNK_INDEX)
+    return IndexSet(saved if isinstance(saved, (list, tuple)) else ())

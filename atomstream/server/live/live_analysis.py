@@ -15,7 +15,7 @@ from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
 from atomstream.server.live.annotations import Annotations
-from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
+from atomstream.server.live.chunk_order import NextStep, ReorderBuffer, saved_indices
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -133,7 +133,7 @@ class LiveAnalysis:
     async def _first_need(self) -> None:
         # A worker takes a second to start. It is ready when the first chunk comes, which is usually 2 s after the
         # stream's creation; a stream that is given up at once costs none.
-        if not self._archive.chunks():
+        if not self._archive.stored():
             with suppress(TimeoutError):
                 async with asyncio.timeout(WARM_UP_S):
                     await self._wake.wait()
@@ -159,11 +159,10 @@ class LiveAnalysis:
         """Have the analyst as it was at the last snapshot (None: new), and all later chunks before it."""
         known, ended = self._snapshot or {}, self.order.ended
         self.order = ReorderBuffer(
-            self._means.gap_wait_s, known.get("next_index", 0), known.get("passed", ())
+            self._means.gap_wait_s, known.get("next_index", 0), saved_indices(known.get("passed", ""))
         )
         self.order.ended = ended
-        for index in self._archive.chunks():
-            self.order.add(index)
+        self.order.add_all(self._archive.stored())
         self.missing = dict(known.get("missing", ()))
         self._told = int(known.get("told", 0))
         self._snapshot_at = asyncio.get_running_loop().time()
@@ -234,7 +233,7 @@ class LiveAnalysis:
         self._snapshot = {
             **snapshot,
             "next_index": self.order.next_index,
-            "passed": sorted(self.order.passed),
+            "passed": str(self.order.passed),
             "told": self._told,
             "missing": list(self.missing.items()),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from atomstream.index_ranges import IndexSet
 from atomstream.results import Plain
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -47,7 +48,7 @@ class Reanalysis:
         self._last: Plain = {}
         self._events: list[Plain] = []
         self._bad: set[int] = set()
-        self.indices: list[int] = []
+        self.indices = IndexSet()
         """The chunks that it takes in, known once it runs."""
 
     @property
@@ -98,14 +99,15 @@ class Reanalysis:
     async def _all_chunks(self, analyst: AnalyzerClient) -> None:
         await analyst.open(self._about, self._inputs.last("calibration", {}))
         await analyst.tell(self._words())
-        indices = self.indices = sorted(self._archive.chunks())
+        indices = self.indices = self._archive.stored()
+        count = len(indices)
         for done, index in enumerate(indices):
             if self._stopped:
                 return
             await analyst.skip(index)
             if index not in self._bad:
                 await self._chunk(analyst, index)
-            self._tell((done + 1) / len(indices))
+            self._tell((done + 1) / count)
 
     def _words(self) -> list[Plain]:
         # Regions and calibration hold from the start now, as they were said last; events where they were.

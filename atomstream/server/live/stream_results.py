@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, Final
 
 from atomstream.results import Plain, column_name
@@ -148,7 +148,7 @@ class StreamResults:
         self._note_late([index])
         return False
 
-    def _note_late(self, indices: list[int]) -> None:
+    def _note_late(self, indices: Collection[int]) -> None:
         self._came_after.update(dict.fromkeys(indices, "late"))
         if indices:
             self._settle()
@@ -191,8 +191,9 @@ class StreamResults:
         if batch is None:
             return missing
         await self._publish_again(batch)
-        for index in again.indices:
-            self._came_after.pop(index, None)
+        for index in tuple(self._came_after):
+            if index in again.indices:
+                del self._came_after[index]
         return again.missing
 
     async def _run_one(self, again: Reanalysis) -> Plain | None:
@@ -294,7 +295,7 @@ class StreamResults:
             self._live.news()
 
     def _trace_back(self, regions: list[Plain]) -> None:
-        if regions and self.archive.chunks():
+        if regions and self.archive.stored():
             self._start(self._run_trace_back(regions))
 
     async def _run_trace_back(self, regions: list[Plain]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from aiohttp import web
 
-from atomstream.index_ranges import index_ranges
+from atomstream.index_ranges import IndexSet
 from atomstream.results import unit_of
 from atomstream.server.context import results_of
 from atomstream.server.http.requests import number, read_json
@@ -102,7 +102,7 @@ async def analysis(request: web.Request) -> web.Response:
 async def reanalyse(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/reanalyse``: analyse a finished stream again."""
     desk = await results_of(request)
-    if not desk.archive.chunks():
+    if not desk.archive.stored():
         return refuse(409, "Nothing of this stream is stored yet: there is nothing to analyse.")
     if not desk.reanalyse():
         return refuse(409, "This stream is being analysed; ask again when that has ended.")
@@ -118,7 +118,7 @@ async def analysis_status(desk: StreamResults) -> dict[str, Any]:
     return {
         "data_id": about.data_id,
         "status": desk.status,
-        "why": "" if archive.chunks() else "no chunk is stored yet",
+        "why": "" if archive.stored() else "no chunk is stored yet",
         "seq": desk.feed.seq,
         "origin_unix_ms": origin,
         "fps": about.fps,
@@ -153,13 +153,10 @@ def views_why(desk: StreamResults) -> str:
 
 def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
     """Stored chunks that are missing in the results, by reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
-    why: dict[str, list[int]] = {}
+    why: dict[str, IndexSet] = {}
     for index, reason in sorted(desk.missing.items()):
-        why.setdefault(reason, []).append(index)
-    return [
-        {"why": reason, "chunks": index_ranges(indices), "count": len(indices)}
-        for reason, indices in why.items()
-    ]
+        why.setdefault(reason, IndexSet()).add(index)
+    return [{"why": reason, "chunks": str(indices), "count": len(indices)} for reason, indices in why.items()]
 
 
 async def profiles(request: web.Request) -> web.Response:

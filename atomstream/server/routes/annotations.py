@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -11,6 +11,7 @@ from aiohttp import web
 from atomstream.analysis import Calibration
 from atomstream.config import MAX_RPM
 from atomstream.errors import ConfigError
+from atomstream.protocol import CALIBRATION_LIMITS
 from atomstream.results import column_name
 from atomstream.server.context import results_of
 from atomstream.server.http.requests import UuidText, read_json
@@ -121,18 +122,6 @@ class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     reference_spacing_px: float | None = None
 
 
-RANGES: Final = {
-    "beam_energy": (1.0, 200.0, "keV"),
-    "screen_sample_distance": (10.0, 5000.0, "mm"),
-    "px_per_mm": (0.1, 1000.0, "px/mm"),
-    "incidence_deg": (0.0, 15.0, "degrees"),
-    "layer_thickness_nm": (0.01, 100.0, "nm"),
-    "miller_n": (0.01, 100.0, ""),
-    "reference_spacing_px": (1.0, 10000.0, "px"),
-}
-"""What can be meant: wider than any RHEED chamber, narrow enough to catch eV for keV and Å for mm."""
-
-
 def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
     """What was given, as plain values; raises RefusedError 400 for what can't be meant."""
     plain: dict[str, Any] = msgspec.to_builtins(wanted)
@@ -158,7 +147,7 @@ async def put_calibration(request: web.Request) -> web.Response:
 
 
 def _check_ranges(calibration: dict[str, Any]) -> None:
-    for name, (low, high, unit) in RANGES.items():
+    for name, (low, high, unit) in CALIBRATION_LIMITS.items():
         value = calibration.get(name)
         if value is not None and not low <= value <= high:
             raise HttpError(

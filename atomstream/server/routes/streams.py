@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable
 from typing import Annotated
@@ -11,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
-from atomstream.index_ranges import index_ranges
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
 from atomstream.server.catalogue.catalogue import Named
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
@@ -21,11 +21,7 @@ from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.routes.annotations import CalibrationBody, checked_calibration
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
-ANNOUNCEMENT = {"Atomstream": "1"}
-"""Tells our own client that frame times, uint16 and losses are understood here."""
 MAX_LINKED = 10_000
-MAX_LOST = 100_000
-_RANGE = re.compile(r"([0-9]{1,8})(?:-([0-9]{1,8}))?")
 
 
 class NewStream(msgspec.Struct, frozen=True):
@@ -78,7 +74,7 @@ async def create_stream(request: web.Request) -> web.Response:
     await house.lifecycle.begin(about.data_id)
     if calibration is not None:
         await (await house.live.desk(about.data_id)).calibrate(calibration)
-    return json_reply(about.data_id, headers=ANNOUNCEMENT)
+    return json_reply(about.data_id, headers={ANNOUNCEMENT: ANNOUNCED})
 
 
 async def link_sample(request: web.Request) -> web.Response:
@@ -129,7 +125,7 @@ async def end_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/end``: no more comes; indices given up are in ``Atomstream-Lost``."""
     data_id = checked_id(request.match_info["data_id"])
     await read_bounded(request)
-    lost = parse_lost(request.headers.get("Atomstream-Lost", ""))
+    lost = parse_lost(request.headers.get(LOST_HEADER, ""))
     status = await context_of(request).lifecycle.end(data_id, lost)
     return json_reply({"data_id": data_id, "pipeline_status": status})
 
@@ -140,27 +136,16 @@ async def stored_chunks(request: web.Request) -> web.Response:
     For a client that was killed between our answer and its journal.
     """
     archive = await context_of(request).streams.archive(checked_id(request.match_info["data_id"]))
-    return json_reply({"stored": index_ranges(sorted(archive.chunks()))})
+    return json_reply({"stored": str(archive.stored())})
 
 
-def parse_lost(text: str) -> list[int]:
-    """The indices in ``"3-5,9"``, sorted, each once.
+def parse_lost(text: str) -> IndexSet:
+    """The indices in ``"3-5,9"``.
 
     Raises:
-        RefusedError: 400, not of that form, out of range, or more than ``MAX_LOST``.
+        HttpError: 400, not of that form, out of range, or more than ``MAX_LOST``.
     """
-    found: set[int] = set()
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        first, last = _parse_range(part)
-        if len(found) + last - first >= MAX_LOST:
-            raise HttpError(400, f"Atomstream-Lost names more than {MAX_LOST} chunks.")
-        found.update(range(first, last + 1))
-    return sorted(found)
-
-
-def _parse_range(part: str) -> tuple[int, int]:
-    match = _RANGE.fullmatch(part)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not 0 <= first <= last <= MAX_CHUNK_INDEX:
-        raise HttpError(400, f"Atomstream-Lost is a list like 3-5,9 of chunk indices; {part[:32]!r} is none.")
-    return first, last
+    try:
+        return IndexSet.parse(text, max_index=MAX_CHUNK_INDEX, max_count=MAX_LOST)
+    except ValueError as error:
+        raise HttpError(400, f"{LOST_HEADER} {error}.") from None

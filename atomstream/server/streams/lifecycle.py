@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import Geometry
 from atomstream.server.catalogue.streams_table import StreamsTable
@@ -77,12 +78,12 @@ class Lifecycle:
         if about.status != "stream_active":
             await self._set(data_id, "stream_active")
 
-    async def end(self, data_id: str, lost: Sequence[int]) -> Status:
+    async def end(self, data_id: str, lost: IndexSet) -> Status:
         """The client has no more: note what it gave up, finish the archive. Repeating it is harmless."""
         archive = await self._streams.archive(data_id)
         self._heard.pop(data_id, None)
         if lost:
-            await asyncio.to_thread(archive.mark_lost, list(lost))
+            await asyncio.to_thread(archive.mark_lost, lost)
         if lost or (await self._streams.about(data_id)).status != "success":
             await self._set(data_id, "stream_finalizing")
             await self._finish(data_id)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -62,6 +65,7 @@ async def test_lengths_are_never_behind(serve: Serve, monkeypatch: pytest.Monkey
         ("ΣΊΣΥΦΟΣ", "σίσυφος"),
         ("Åland", "A\u030aland"),
         ("\u00a0Probe\u2003", "probe"),
+        ("ᾯ\u0327", "ὧ\u0327ι"),
     ],
 )
 async def test_same_names_are_one_sample(serve: Serve, first: str, second: str) -> None:
@@ -315,6 +319,29 @@ async def test_torn_journal_line_is_passed_over(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         assert [tag["name"] for tag in (await client.ask("GET", "/tags/"))[1]] == ["first", "second"]
+
+
+async def test_names_that_became_the_same_are_both_kept(serve: Serve) -> None:
+    """Two samples whose names an earlier version took for different ones are both there after the update."""
+    server = await serve()
+    await server.stop()
+    names = {
+        "1db5c30e-a4e7-4404-bbce-e2c3e2c819bc": "ᾯ\u0327",
+        "2db5c30e-a4e7-4404-bbce-e2c3e2c819bc": "ὧ\u0327ι",
+    }
+    records = [
+        {"type": "sample", "id": one, "name": names[one], "made": f"2026-11-0{one[0]}"} for one in names
+    ]
+    (server.data_dir / "names.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records))
+    with closing(sqlite3.connect(server.data_dir / "catalogue.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    await server.start()
+    async with WireClient(server) as client:
+        _, samples = await client.ask("GET", "/physical_samples/")
+    assert [(one["id"][0], one["name"]) for one in samples] == [
+        ("1", "ᾯ\u0327"),
+        ("2", "ὧ\u0327ι (2db5c30e)"),
+    ]
 
 
 async def test_one_server_owns_a_folder(serve: Serve) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import Box, analyze
+from atomstream.protocol import CALIBRATION_LIMITS
 from atomstream.server import dashboard
-from atomstream.server.routes.annotations import RANGES
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -231,5 +231,5 @@ def test_the_page_has_the_same_ranges() -> None:
     page = (Path(dashboard.__file__).parent / "static" / "stream.html").read_text(encoding="utf-8")
     fields = re.findall(r'name="(\w+)" data-low="([\d.]+)" data-high="([\d.]+)"', page)
     assert {name: (float(low), float(high)) for name, low, high in fields} == {
-        name: bounds[:2] for name, bounds in RANGES.items()
+        name: bounds[:2] for name, bounds in CALIBRATION_LIMITS.items()
     }

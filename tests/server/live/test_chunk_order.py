@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atomstream.index_ranges import IndexSet
 from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 
 
@@ -79,4 +82,25 @@ def test_each_chunk_has_its_turn_once(arrival: list[int], absent: set[int], paus
     assert [s.first for s in steps if s.kind == "chunk"] == sorted(
         s.first for s in steps if s.kind == "chunk"
     )
-    assert order.passed == {index for index in absent if index < max(present, default=-1)}
+    assert set(order.passed) == {index for index in absent if index < max(present, default=-1)}
+
+
+def test_a_stream_of_days_is_taken_up_at_the_cost_of_its_ranges() -> None:
+    """Stored chunks are added, and a gap of 10^9 is passed and remembered, without one entry for each index."""
+    far = 10**9
+    tracemalloc.start()
+    try:
+        order = ReorderBuffer(5.0, next_index=360_000, passed=IndexSet([7]))
+        order.ended = True
+        order.add_all(IndexSet.from_ranges([(0, 719_999), (far, far)]))
+        assert order.backlog == 360_002
+        assert order.take(0.0) == NextStep("chunk", 360_000, 360_000)
+        order.add_all(IndexSet.from_ranges([(0, far)]))
+        order.skip(360_001, far)
+        assert taken(order, 0.0) == [NextStep("late", 7, 7)]
+        order.add(far)
+        assert order.take(0.0) == NextStep("late", far, far)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 50_000
