@@ -50,7 +50,7 @@ class PushRequest:
 
     index: int | None
     frames: Frames
-    stamp: Timestamp
+    timestamp: Timestamp
     meta: FrameMeta
     copy: bool = True
 
@@ -316,7 +316,7 @@ class ChunkCopier:
             self._release(permit, buffer)
             on_accepted(None)
             return
-        chunk = Chunk(stream.spec.data_id, index, frames, request.stamp, request.meta)
+        chunk = Chunk(stream.spec.data_id, index, frames, request.timestamp, request.meta)
         job = EncodeJob(chunk, permit, buffer, with_meta=stream.spec.announced)
         self._enqueue(job, lambda: on_accepted(index))
 

@@ -29,13 +29,13 @@ GAP_PERIODS = 1.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One frame (H, W) from a camera. ``stamp()`` is called only if the frame is the first of a chunk."""
+    """One frame (H, W) from a camera. ``make_timestamp()`` is called only if it is the first of a chunk."""
 
     frame: npt.NDArray[Any]
     capture_ms: float | None
     frame_id: int | None
     angle_deg: float | None
-    stamp: Callable[[], Timestamp]
+    make_timestamp: Callable[[], Timestamp]
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class _Filling:
     permit: Permit
     buffer: Buffer
     flat: memoryview
-    stamp: Timestamp
+    timestamp: Timestamp
     count: int = 0
     times: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
@@ -158,7 +158,7 @@ class FrameBatcher:
         if permit is None:
             return False
         buffer = self._buffers.acquire(frame.frame.nbytes * self._stream.spec.chunk_size)
-        self._filling = _Filling(permit, buffer, memoryview(buffer.data), frame.stamp())
+        self._filling = _Filling(permit, buffer, memoryview(buffer.data), frame.make_timestamp())
         return True
 
     def _copy(self, frame: Frame) -> None:
@@ -190,7 +190,7 @@ class FrameBatcher:
             raise AssertionError("the next index was accepted before")
         (height, width), dtype = geometry
         frames = as_frames(filling.buffer, (filling.count, height, width), dtype)
-        chunk = Chunk(self._stream.spec.data_id, index, frames, filling.stamp, _meta(filling))
+        chunk = Chunk(self._stream.spec.data_id, index, frames, filling.timestamp, _meta(filling))
         filling.flat.release()
         filling.permit.mark_filled()
         self._encoder.submit(

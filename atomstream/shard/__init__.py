@@ -1,9 +1,9 @@
-"""Chunk <-> bytes of a Zarr v3 shard; pure, and used by both ends.
+"""Encoding of chunks as Zarr v3 shards, and decoding. Both client and server use it. No I/O.
 
-A shard is the outer chunk (N, H, W) of a ``sharding_indexed`` array whose inner chunks are single frames
-(1, H, W), coded ``bytes`` (little endian) then ``zstd``; the index of N pairs (offset, nbytes), uint64
-little endian, and its CRC-32C stand at the end. Per-frame times, ids and angles travel in front, in a zstd
-skippable frame of msgpack, which every Zarr reader passes over because it goes by the index.
+A shard is the outer chunk (N, H, W) of a ``sharding_indexed`` array. Its inner chunks are single frames (1, H, W),
+encoded with ``bytes`` (little endian) and then ``zstd``. The index is at the end: N pairs (offset, nbytes) of little
+endian uint64, then their CRC-32C. Times, ids and angles of the frames are at the start, as msgpack in a zstd skippable
+frame. Zarr readers ignore it, because they only read what the index refers to.
 """
 
 from __future__ import annotations

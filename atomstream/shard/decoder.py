@@ -1,4 +1,4 @@
-"""Shards become frames again: checked, bounded, one frame at a time."""
+"""Decoding of shards. Input may be hostile: everything is checked, and no more than one frame is decoded at a time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from atomstream.shard.format import (
 )
 
 _WINDOW_LIMIT: Final = 1 << 27
+"""The largest zstd window that is accepted, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLayout:
-    """A checked shard of which nothing is decoded yet."""
+    """The checked index and per-frame data of a shard. No frame is decoded yet."""
 
     dims: Dims
     dtype: DtypeName
@@ -39,10 +40,10 @@ class ShardLayout:
 
     @classmethod
     def read(cls, data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> ShardLayout:
-        """Check the index and per-frame data of ``data``, a whole shard.
+        """Check the index and per-frame data of ``data``, the bytes of a whole shard.
 
         Raises:
-            ShardError: what is wrong with it.
+            ShardError: the shard is invalid; the message names the error.
         """
         return cls.fetch(_from_memory(data), memoryview(data).nbytes, dims, dtype)
 
@@ -50,12 +51,12 @@ class ShardLayout:
     def fetch(
         cls, fetch: Fetch, nbytes: int, dims: Dims, dtype: DtypeName = "uint8", slots: int | None = None
     ) -> ShardLayout:
-        """The same of a shard of ``nbytes`` that stays where it is: only the parts needed are fetched.
+        """As :meth:`read`, for a shard of ``nbytes`` bytes in a file: only the necessary parts are fetched.
 
-        ``slots`` counts the entries of its index where that was padded (an archive's ``chunk_size``).
+        ``slots`` is the number of index entries if the index was padded (in an archive: its ``chunk_size``).
 
         Raises:
-            ShardError: what is wrong with it.
+            ShardError: the shard is invalid; the message names the error.
         """
         tail = index_nbytes(slots or dims[0])
         body = nbytes - tail
@@ -71,10 +72,10 @@ def _from_memory(data: Buffer) -> Fetch:
 
 
 def decode_shard(data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> Frames:
-    """All frames of a shard as a new array of shape ``dims``; absent ones read as 0.
+    """All frames of a shard as a new array of shape ``dims``. Absent frames are 0.
 
     Raises:
-        ShardError: the bytes are not a valid shard of that shape; nothing larger than it is ever decoded.
+        ShardError: the bytes are not a valid shard of this shape. Nothing larger than this shape is ever decoded.
     """
     layout = ShardLayout.read(data, dims, dtype)
     frames: Frames = np.zeros(dims, dtype=DTYPES[dtype])
@@ -86,13 +87,13 @@ def decode_shard(data: Buffer, dims: Dims, dtype: DtypeName = "uint8") -> Frames
 def iter_frames(
     data: Buffer | Fetch, layout: ShardLayout, only: range | None = None
 ) -> Iterator[tuple[int, Frames]]:
-    """Decode one frame after the other: (k, read-only array (H, W)) for each that is present.
+    """Decode frames one by one: yields (k, read-only array (H, W)) for each frame that is present.
 
-    ``only`` names the frames wanted. Whatever the shard says of itself, no more than H * W values are
-    decoded for a frame and no more than about twice their bytes are read.
+    ``only`` selects frames. Whatever the shard declares, no more than H * W values are decoded per frame, and no more
+    than about twice their bytes are read.
 
     Raises:
-        ShardError: a frame is damaged, or decodes to another size than H * W.
+        ShardError: a frame is damaged, or its decoded size is not H * W.
     """
     fetch = data if callable(data) else _from_memory(data)
     size = frame_nbytes(layout.dims, layout.dtype)
@@ -101,7 +102,7 @@ def iter_frames(
         offset, nbytes = layout.index[k].tolist()
         if offset == ABSENT:
             continue
-        if nbytes > 2 * size + 1024:  # empty blocks without end would decode to nothing, slowly
+        if nbytes > 2 * size + 1024:  # endless empty blocks would decode to nothing, but slowly
             raise ShardError(f"Frame {k} of the shard has {nbytes} bytes encoded, {size} decoded.")
         raw = _decode_frame(decompressor, memoryview(fetch(offset, nbytes)), size, k)
         yield k, np.frombuffer(raw, dtype=DTYPES[layout.dtype]).reshape(layout.dims[1:])
@@ -109,7 +110,7 @@ def iter_frames(
 
 def _decode_frame(decompressor: zstandard.ZstdDecompressor, piece: memoryview, size: int, k: int) -> bytes:
     try:
-        # A declared size is believed by the decompressor whatever limit it is given, so it is read first.
+        # The decompressor allocates the declared size whatever limit it is given, so check that size first.
         declared = zstandard.get_frame_parameters(piece).content_size
         if declared not in (size, zstandard.CONTENTSIZE_UNKNOWN):
             raise ShardError(f"Frame {k} of the shard declares {declared} bytes; its shape wants {size}.")

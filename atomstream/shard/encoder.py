@@ -1,4 +1,4 @@
-"""Chunks become shards: runs of compressed frames, put together with their index, checksum and digest."""
+"""Encoding of chunks as shards: slices of compressed frames, joined with their index, checksum and digest."""
 
 from __future__ import annotations
 
@@ -14,32 +14,62 @@ import numpy.typing as npt
 
 from atomstream.records import Chunk, Frames, Piece, Shard, ShardInfo
 from atomstream.shard.checksum import Crc32c, crc32c_of
-from atomstream.shard.format import DTYPES, dtype_name, lay_out, pack_index, pack_meta, slice_bound
+from atomstream.shard.format import DTYPES, contiguous_index, dtype_name, pack_index, pack_meta, slice_bound
 from atomstream.shard.zstd import FrameCompressor
 from atomstream.system.scheduling import CoopYield
 
 
+class ShardEncoder:
+    """Encodes chunks as shards. It holds zstd contexts: use one encoder per thread.
+
+    ``level`` is a zstd level (see :mod:`atomstream.shard.zstd`). Each compressed frame ends with a checksum of its
+    content; the digest of the shard is made from these N checksums.
+    """
+
+    def __init__(self, level: int = 1) -> None:
+        self._compressor = FrameCompressor(level)
+
+    def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
+        """Encode a whole chunk. ``with_meta`` False omits the per-frame data, which the hosted service can't read."""
+        n, *_ = chunk.frames.shape
+        memory = np.empty(slice_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
+        return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
+
+    def compress(self, frames: Frames, memory: memoryview) -> EncodedSlice:
+        """Compress some frames of a chunk into ``memory``. They are read in place, with the GIL released.
+
+        ``memory`` must have :func:`slice_bound` bytes; only as many as the result needs are written.
+        """
+        return EncodedSlice.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
+
+    def digest(self, frames: Frames) -> bytes:
+        """The digest that a shard of ``frames`` (N, H, W) would have. Any strides; copies one frame at a time."""
+        n, *_ = frames.shape
+        checksums = [self._compressor.checksum(frame_bytes(frames[k])) for k in range(n)]
+        return _digest(frames, checksums)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedSlice:
-    """Compressed frames one after the other: their bytes with the sum, each one's length and content checksum."""
+    """Compressed frames in order: their joined bytes with the CRC, and the length and content checksum of each."""
 
     piece: Piece
-    sum: Crc32c
+    crc: Crc32c
     lengths: tuple[int, ...]
     checksums: tuple[bytes, ...]
 
     @classmethod
     def pack(cls, bodies: Iterable[bytes], memory: memoryview) -> EncodedSlice:
-        """Copy ``bodies`` to the start of ``memory``, which must have room for them.
+        """Copy ``bodies`` to the start of ``memory``, which must be large enough.
 
-        Between two of them the core is left now and then: an event loop that woke up with the encoders on its core
-        was held until the timer's tick, for up to 4.6 ms (1.9 to 2.6 so, measured with 1024x1024).
+        The thread yields its core between frames now and then. Without that, an event loop that became ready on the
+        same core waited for the timer tick, up to 4.6 ms (1.9 to 2.6 ms with it; measured with 1024x1024).
         """
         at, crc, lengths, checksums, coop = 0, 0, [], [], CoopYield()
         for body in bodies:
             coop.yield_if_due()
             memory[at : at + len(body)] = body
-            # Between two frames, for it holds the GIL: over a whole shard at once others would wait for long.
+            # After each frame, because this holds the GIL: for a whole shard other threads would wait too long.
             crc = google_crc32c.extend(crc, body)
             at += len(body)
             lengths.append(len(body))
@@ -48,43 +78,13 @@ class EncodedSlice:
         return cls(memory[:at], Crc32c(crc, at), tuple(lengths), tuple(checksums))
 
 
-class ShardEncoder:
-    """Turns chunks into shards. Holds zstd contexts: use one encoder a thread.
-
-    ``level`` is zstd's (see :mod:`atomstream.shard.zstd`). Each inner frame carries its content checksum; the
-    N checksums make the digest.
-    """
-
-    def __init__(self, level: int = 1) -> None:
-        self._compressor = FrameCompressor(level)
-
-    def encode(self, chunk: Chunk, *, with_meta: bool = True) -> Shard:
-        """Encode ``chunk`` at once; ``with_meta`` False leaves out what the hosted service does not know."""
-        n, *_ = chunk.frames.shape
-        memory = np.empty(slice_bound(n, chunk.frames.nbytes // n), dtype=np.uint8)
-        return assemble(chunk, [self.compress(chunk.frames, memory.data)], with_meta=with_meta)
-
-    def compress(self, frames: Frames, memory: memoryview) -> EncodedSlice:
-        """The inner chunks of some frames, which are read in place, one at a time, with the GIL released.
-
-        ``memory`` has :func:`slice_bound` bytes; as many as the frames need are touched.
-        """
-        return EncodedSlice.pack(self._compressor.compress(frame_views(little_endian(frames))), memory)
-
-    def digest(self, frames: Frames) -> bytes:
-        """The digest that a shard of ``frames`` (N, H, W) has, whatever their strides; holds one frame at a time."""
-        n, *_ = frames.shape
-        ends = [self._compressor.checksum(frame_bytes(frames[k])) for k in range(n)]
-        return _digest(frames, ends)
-
-
-def assemble(chunk: Chunk, runs: Sequence[EncodedSlice], *, with_meta: bool = True) -> Shard:
-    """The shard of ``chunk`` from the runs of its compressed frames, in their order."""
+def assemble(chunk: Chunk, slices: Sequence[EncodedSlice], *, with_meta: bool = True) -> Shard:
+    """The shard of ``chunk`` from all its encoded slices, in order. No bytes are copied."""
     head = [pack_meta(chunk.meta)] if with_meta and chunk.meta else []
-    lengths = [length for run in runs for length in run.lengths]
-    index = pack_index(lay_out(sum(map(len, head)), lengths))
-    pieces: tuple[Piece, ...] = (*head, *(run.piece for run in runs), index)
-    total = reduce(Crc32c.then, (_sum_of(head), *(run.sum for run in runs), _sum_of([index])))
+    lengths = [length for part in slices for length in part.lengths]
+    index = pack_index(contiguous_index(sum(map(len, head)), lengths))
+    pieces: tuple[Piece, ...] = (*head, *(part.piece for part in slices), index)
+    total = reduce(Crc32c.combine, (_crc_of(head), *(part.crc for part in slices), _crc_of([index])))
     n, height, width = chunk.frames.shape
     info = ShardInfo(
         data_id=chunk.data_id,
@@ -94,34 +94,34 @@ def assemble(chunk: Chunk, runs: Sequence[EncodedSlice], *, with_meta: bool = Tr
         timestamp=chunk.timestamp,
         nbytes=total.nbytes,
         crc32c=total.crc32c,
-        digest=_digest(chunk.frames, [end for run in runs for end in run.checksums]),
+        digest=_digest(chunk.frames, [checksum for part in slices for checksum in part.checksums]),
     )
     return Shard(info, pieces)
 
 
 def frame_bytes(frame: npt.NDArray[Any]) -> memoryview:
-    """One frame (H, W) as flat little-endian bytes; copied only where its layout asks for it."""
+    """One frame (H, W) as flat little-endian bytes. It is copied only if its memory layout requires that."""
     flat = np.ascontiguousarray(frame, dtype=DTYPES[dtype_name(frame)])
     return memoryview(flat.data).cast("B")
 
 
 def little_endian(frames: Frames) -> Frames:
-    """``frames`` as the shard's ``bytes`` codec wants them; no copy on nearly every machine."""
+    """``frames`` in the byte order of a shard. Nearly all machines are little endian, so this copies nothing."""
     return frames.astype(DTYPES[dtype_name(frames)], copy=False)
 
 
 def frame_views(frames: Frames) -> list[memoryview]:
-    """One flat byte view for each frame of a C-contiguous (N, H, W) array."""
+    """A flat byte view of each frame of a C-contiguous (N, H, W) array."""
     size = frames.nbytes // len(frames)
     whole = memoryview(frames.data).cast("B")
     return [whole[k * size : (k + 1) * size] for k in range(len(frames))]
 
 
-def _sum_of(pieces: Sequence[Piece]) -> Crc32c:
+def _crc_of(pieces: Sequence[Piece]) -> Crc32c:
     return Crc32c(crc32c_of(pieces), sum(map(len, pieces)))
 
 
 def _digest(frames: Frames, checksums: Sequence[bytes]) -> bytes:
-    # Of the frames' content checksums, so it depends on the frames alone and costs no second pass over them.
-    about = f"{frames.shape}{frames.dtype.itemsize}".encode()
-    return hashlib.blake2b(about + b"".join(checksums), digest_size=16).digest()
+    # Made from the content checksums of the frames: it depends on the frames only, and needs no second pass over them.
+    shape_and_type = f"{frames.shape}{frames.dtype.itemsize}".encode()
+    return hashlib.blake2b(shape_and_type + b"".join(checksums), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Sizes, types and the index of a shard: the parts that writing and reading share."""
+"""The format of a shard: sizes, types, index and per-frame data. Used by encoding and decoding."""
 
 from __future__ import annotations
 
@@ -19,28 +19,37 @@ from atomstream.records import FrameMeta
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 Fetch: TypeAlias = Callable[[int, int], Buffer]
-"""(offset, nbytes) -> those bytes of a shard that is not in memory, such as a file's."""
+"""(offset, nbytes) -> these bytes of a shard that is not in memory, for example of a file."""
 
 Dims: TypeAlias = tuple[int, int, int]
 
 DtypeName: TypeAlias = Literal["uint8", "uint16"]
 
 Index: TypeAlias = npt.NDArray[np.uint64]
-"""Shape (N, 2): offset and nbytes of each inner chunk; ``ABSENT`` twice where there is none."""
+"""Shape (N, 2): offset and nbytes of each inner chunk; both are ``ABSENT`` if there is none."""
 
 ABSENT: Final = 2**64 - 1
+"""Offset and nbytes of an inner chunk that does not exist (the Zarr specification demands this value)."""
 
 ENTRY_BYTES: Final = 16
+"""Bytes of one index entry."""
 
 CRC_BYTES: Final = 4
+"""Bytes of the CRC-32C after the index."""
 
 META_BYTES_PER_FRAME: Final = 64
+"""The most bytes of per-frame data for one frame."""
+
+META_MAGIC: Final = 0x184D2A5A
+"""One of the sixteen magic numbers of skippable frames (RFC 8878, section 3.1.2)."""
+
+_META_HEAD = struct.Struct("<II")
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2")}
 
 
 def index_nbytes(n_frames: int) -> int:
-    """Bytes of the index of a shard of ``n_frames``, its checksum included."""
+    """Bytes of the index of a shard of ``n_frames``, including its checksum."""
     return n_frames * ENTRY_BYTES + CRC_BYTES
 
 
@@ -50,36 +59,36 @@ def frame_nbytes(dims: Dims, dtype: DtypeName) -> int:
 
 
 def slice_bound(n_frames: int, nbytes_per_frame: int) -> int:
-    """The most bytes that a run of so many frames can have (ZSTD_COMPRESSBOUND)."""
+    """The most bytes that an encoded slice of this many frames can have (ZSTD_COMPRESSBOUND)."""
     return n_frames * (nbytes_per_frame + (nbytes_per_frame >> 8) + 1024)
 
 
 def encoded_bound(n_frames: int, nbytes_per_frame: int) -> int:
-    """The most bytes that a shard of so many frames can have (ZSTD_COMPRESSBOUND and the frame's ends)."""
-    beside = n_frames * (ENTRY_BYTES + META_BYTES_PER_FRAME) + CRC_BYTES + 1024
-    return slice_bound(n_frames, nbytes_per_frame) + beside
+    """The most bytes that a shard of this many frames can have, including index and per-frame data."""
+    overhead = n_frames * (ENTRY_BYTES + META_BYTES_PER_FRAME) + CRC_BYTES + 1024
+    return slice_bound(n_frames, nbytes_per_frame) + overhead
 
 
 def dtype_name(frames: npt.NDArray[Any]) -> DtypeName:
-    """``"uint8"`` or ``"uint16"``."""
+    """``"uint8"`` or ``"uint16"``, by the size of a pixel."""
     return "uint8" if frames.dtype.itemsize == 1 else "uint16"
 
 
-def lay_out(start: int, lengths: Sequence[int]) -> Index:
-    """The index of inner chunks of these lengths, one after the other from byte ``start`` on."""
+def contiguous_index(start: int, lengths: Sequence[int]) -> Index:
+    """The index of inner chunks with these lengths in bytes that follow one another, from byte ``start`` on."""
     sizes = np.array(lengths, dtype=np.uint64)
     ends = np.cumsum(sizes, dtype=np.uint64) + np.uint64(start)
     return np.stack([ends - sizes, sizes], axis=1)
 
 
 def pack_index(index: Index) -> bytes:
-    """The index's bytes and their CRC-32C, as they end a shard."""
+    """The index as bytes with its CRC-32C: the end of a shard."""
     table = np.ascontiguousarray(index, dtype="<u8").tobytes()
     return table + struct.pack("<I", google_crc32c.value(table))
 
 
 def pad_index(index: Index, chunk_size: int) -> Index:
-    """``index`` with absent entries up to ``chunk_size``, as a regular Zarr array wants each shard's."""
+    """``index`` with absent entries up to ``chunk_size``: in a Zarr array all shards have indices of the same size."""
     padded = np.full((chunk_size, 2), ABSENT, dtype=np.uint64)
     padded[: len(index)] = index
     return padded
@@ -88,16 +97,16 @@ def pad_index(index: Index, chunk_size: int) -> Index:
 def parse_index(tail: Buffer, n_frames: int, body_nbytes: int) -> Index:
     """Read and check the index of a shard.
 
-    ``tail`` is the last ``index_nbytes(n_frames)`` bytes; ``body_nbytes`` counts the bytes before them.
+    ``tail`` is the last ``index_nbytes(n_frames)`` bytes; ``body_nbytes`` is the number of bytes before them.
 
     Raises:
-        ShardError: wrong length or checksum, or an entry that points outside of the shard's body.
+        ShardError: wrong length or checksum, or an entry refers to bytes outside of the shard.
     """
     raw = bytes(tail)
     if len(raw) != index_nbytes(n_frames):
         raise ShardError(f"The shard is too short for an index of {n_frames} frames.")
-    table, (stated,) = raw[:-CRC_BYTES], struct.unpack("<I", raw[-CRC_BYTES:])
-    if google_crc32c.value(table) != stated:
+    table, (expected,) = raw[:-CRC_BYTES], struct.unpack("<I", raw[-CRC_BYTES:])
+    if google_crc32c.value(table) != expected:
         raise ShardError(f"The index of the shard ({n_frames} frames) does not match its CRC-32C.")
     index = np.frombuffer(table, dtype="<u8").reshape(n_frames, 2).astype(np.uint64)
     _check_bounds(index, body_nbytes)
@@ -110,35 +119,27 @@ def _check_bounds(index: Index, body_nbytes: int) -> None:
         raise ShardError("An index entry of the shard is half absent.")
     offset, nbytes = index[~absent[:, 0]].T
     limit = np.uint64(body_nbytes)
-    # Compared without adding, for offset + nbytes may wrap around.
+    # Without an addition, because offset + nbytes may overflow.
     if (
         (offset > limit) | (nbytes > limit) | (nbytes > limit - np.minimum(offset, limit)) | (nbytes == 0)
     ).any():
         raise ShardError("An index entry of the shard points outside of it.")
 
 
-# Per-frame times, ids and angles in front of a shard, in a zstd skippable frame of msgpack.
-
-META_MAGIC: Final = 0x184D2A5A
-"""One of the sixteen skippable-frame magics of RFC 8878, section 3.1.2."""
-
-_META_HEAD = struct.Struct("<II")
-
-
 def pack_meta(meta: FrameMeta) -> bytes:
-    """Per-frame times, ids and angles as a zstd skippable frame."""
+    """Times, ids and angles of the frames, as msgpack in a zstd skippable frame: the start of a shard."""
     fields = {"t": meta.times_ms, "i": meta.ids, "a": meta.angles_deg}
     body: bytes = msgpack.packb({key: list(value) for key, value in fields.items() if value is not None})
     return _META_HEAD.pack(META_MAGIC, len(body)) + body
 
 
 def read_meta(fetch: Fetch, body_nbytes: int, n_frames: int) -> FrameMeta:
-    """The :class:`FrameMeta` that a shard of ``n_frames`` carries in front; an empty one where it has none.
+    """The :class:`FrameMeta` at the start of a shard of ``n_frames``. It is empty if the shard has none.
 
-    ``body_nbytes`` counts the bytes before the index.
+    ``body_nbytes`` is the number of bytes before the index.
 
     Raises:
-        ShardError: the frame is there but malformed.
+        ShardError: the data is present but malformed.
     """
     if body_nbytes < _META_HEAD.size:
         return FrameMeta()
@@ -171,7 +172,7 @@ def _column(values: Any, kind: Callable[[Any], Any], n_frames: int) -> tuple[Any
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float):  # neither bool nor text that happens to spell a number
+    if type(value) not in (int, float):  # neither bool nor a number as text
         raise ValueError("an entry is not a number")
     return float(value)
 

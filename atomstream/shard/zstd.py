@@ -1,13 +1,14 @@
-"""Which zstd parameters suit a camera's frames: the picture itself decides, on its first frame.
+"""Chooses zstd parameters for camera frames, by compressing the first frame with each candidate.
 
-A noisy frame has no matches worth finding: all of the gain is in the Huffman-coded literals. Not to look for any
-makes level 1 three times as fast, and by a hair smaller, for chance matches cost more bytes than they save.
-A window of 32 KiB makes zstd's blocks as short, a few tens of rows, so that each part of the picture has a code
-table of its own: 2 to 13 per cent fewer bytes on noisy pictures, where no level of zstd's own comes near. A smooth
-or repeating picture, or a 16-bit one, wants zstd's own level.
-So from level 0 up a first frame is compressed with each candidate, fastest first, and the first one within
-``TOLERANCE`` of the smallest is used, for as long as first frames of later chunks stay as compressible.
-Level 0 is zstd's default (3); negative ones are zstd's own, for who wants speed at any size.
+A noisy frame contains no useful matches: all of the gain comes from Huffman coding of the literals. Without the
+search for matches, level 1 is three times as fast, and the result is slightly smaller, because chance matches cost
+more bytes than they save. A window of 32 KiB makes the zstd blocks equally short, a few tens of rows, so each part of
+the picture gets its own code table. On noisy pictures this saves 2 to 13 %, which no standard zstd level reaches. A
+smooth, repeating or 16-bit picture needs the standard level.
+
+From level 0 up, a first frame is compressed with each candidate, the fastest first. The first candidate within
+``TOLERANCE`` of the smallest result is used as long as the first frames of later chunks compress equally well. Level 0
+is zstd's default (3). Negative levels are zstd's own, for users who prefer speed to size.
 """
 
 from __future__ import annotations
@@ -21,37 +22,43 @@ import zstandard
 Compress: TypeAlias = Callable[[memoryview], bytes]
 
 TOLERANCE: Final = 0.01
+"""The chosen candidate may be larger than the smallest one by this share."""
+
 _DRIFT: Final = 0.02
-_SMALL_TABLE, _TABLE = 6, 10  # log2 of a hash table's entries
+"""The candidates are compared again once the compression ratio has changed by this share."""
+
+_SMALL_TABLE, _TABLE = 6, 10  # log2 of the number of hash table entries
 _WINDOW_LOG: Final = 15
 _MIN_MATCH: Final = 7
-_STRIDE: Final = 1 << 17  # zstd's largest target length; no block has more, so no second place is looked at
+_STRIDE: Final = (
+    1 << 17
+)  # the largest target length of zstd; no block is longer, so no second position is searched
 _LITERALS_MODE: Final = 1002  # ZSTD_c_literalCompressionMode of zstd.h
-_LITERALS_CODED: Final = 1  # ZSTD_ps_enable: else so long a stride switches their coding off
+_LITERALS_CODED: Final = 1  # ZSTD_ps_enable: by default such a long stride turns Huffman coding off
 
 
 class FrameCompressor:
-    """Compresses frames at ``level``, each as one zstd frame with content size and checksum.
+    """Compresses each frame to one zstd frame with content size and checksum.
 
-    Holds zstd contexts, which are not for simultaneous use: one a thread.
+    It holds zstd contexts, which must not be used by two threads at once: use one compressor per thread.
     """
 
     def __init__(self, level: int = 1) -> None:
         full = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True).compress
         self._candidates: list[Compress] = [literals_only(), _fast(_TABLE), full] if level >= 0 else [full]
         self._chosen = self._candidates[0]
-        self._ratio = 0.0  # of the frame that the choice was made on
+        self._ratio = 0.0  # of the frame for which the candidate was chosen
 
     def compress(self, views: Sequence[memoryview]) -> Iterator[bytes]:
-        """One zstd frame for each view; the GIL is released while each is made.
+        """One zstd frame for each view. The GIL is released during compression.
 
-        Each holds the memory of the most that it might have had, twice its length: copy it away before the next.
+        Each result holds the memory of the largest possible result, up to twice its size: copy it before the next one.
         """
         yield self._first(views[0])
         yield from map(self._chosen, views[1:])
 
     def checksum(self, view: memoryview) -> bytes:
-        """The content checksum (4 bytes) that the view's zstd frame ends with, whatever the parameters."""
+        """The content checksum (4 bytes) at the end of the view's zstd frame. It does not depend on parameters."""
         return self._candidates[0](view)[-4:]
 
     def _first(self, view: memoryview) -> bytes:
@@ -66,9 +73,10 @@ class FrameCompressor:
 
 
 def literals_only() -> Compress:
-    """zstd with Huffman codes and no search for matches; one with hardly a search where that can't be asked for.
+    """A zstd compressor with Huffman coding but without a search for matches.
 
-    Only the standard library's module passes that parameter on; before Python 3.14 its backport does.
+    Only the standard library's zstd module accepts that parameter (before Python 3.14: its backport). If it is
+    missing or refuses the parameter, the result is a compressor with a very short search.
     """
     try:
         zstd = _standard_module()
@@ -109,7 +117,7 @@ def _literals_only(zstd: Any) -> Compress:
 
 
 def _fast(hash_log: int) -> Compress:
-    # zstd's level 1 for such frames (strategy fast, matches of 7 and more), but for the hash table's size.
+    # As level 1 of zstd for such frames (strategy fast, matches of 7 or more), with another size of the hash table.
     parameters = zstandard.ZstdCompressionParameters(
         window_log=_WINDOW_LOG,
         hash_log=hash_log,

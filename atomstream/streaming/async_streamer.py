@@ -601,7 +601,7 @@ class AsyncRHEEDStreamer(StreamerResults):
             capture_ms=given,
             frame_id=None if frame_id is None else checks.check_frame_id(frame_id),
             angle_deg=None if angle_deg is None else checks.check_angle(angle_deg),
-            stamp=lambda: engine.stamp(1.0 / stream.spec.fps, given),
+            make_timestamp=lambda: engine.stamp(1.0 / stream.spec.fps, given),
         )
 
 

@@ -1,4 +1,4 @@
-"""The checksum of a shard follows from those of its parts, whatever their lengths."""
+"""The CRC of a shard follows from the CRCs of its parts, for any lengths."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from atomstream.shard import ShardEncoder, assemble, slice_bound
 from atomstream.shard.checksum import Crc32c
 
 
-def sum_of(part: bytes) -> Crc32c:
-    """By the library."""
+def crc_of(part: bytes) -> Crc32c:
+    """Computed by google_crc32c."""
     return Crc32c(google_crc32c.value(part), len(part))
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=9))
-def test_sums_of_parts_joined(parts: list[bytes]) -> None:
-    """The sum of parts in their order is that of their bytes, empty ones included."""
-    assert reduce(Crc32c.then, map(sum_of, parts)) == sum_of(b"".join(parts))
+def test_combined_crcs_of_parts(parts: list[bytes]) -> None:
+    """The combined CRC of parts equals the CRC of their joined bytes, also with empty parts."""
+    assert reduce(Crc32c.combine, map(crc_of, parts)) == crc_of(b"".join(parts))
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1 << 10, (1 << 20) - 1, 3 << 20, (1 << 23) + 12345]))
-def test_sums_of_long_parts(seed: int, nbytes: int) -> None:
-    """So it is for parts of many bits of length."""
+def test_combined_crcs_of_long_parts(seed: int, nbytes: int) -> None:
+    """The same holds for parts whose length has many bits."""
     long = np.random.default_rng(seed).bytes(nbytes)
-    assert sum_of(b"head").then(sum_of(long)) == sum_of(b"head" + long)
+    assert crc_of(b"head").combine(crc_of(long)) == crc_of(b"head" + long)
 
 
-def test_a_shard_made_in_runs_states_its_own_sum() -> None:
-    """A shard put together from any number of runs states the CRC-32C of the bytes it is sent as."""
+def test_a_shard_made_in_slices_has_the_right_crc() -> None:
+    """A shard assembled from any number of slices states the CRC-32C of its bytes."""
     frames = np.random.default_rng(0).integers(0, 60, (7, 32, 48), dtype=np.uint8)
     chunk, encoder = Chunk("s", 0, frames, Timestamp(0.0)), ShardEncoder()
     for cuts in ([7], [3, 4], [1, 2, 4], [1] * 7):
-        runs, at = [], 0
+        slices, at = [], 0
         for n in cuts:
             memory = memoryview(bytearray(slice_bound(n, frames[0].nbytes)))
-            runs.append(encoder.compress(frames[at : at + n], memory))
+            slices.append(encoder.compress(frames[at : at + n], memory))
             at += n
-        shard = assemble(chunk, runs)
+        shard = assemble(chunk, slices)
         sent = b"".join(shard.pieces)
-        assert (shard.info.crc32c, shard.info.nbytes) == sum_of(sent)
+        assert (shard.info.crc32c, shard.info.nbytes) == crc_of(sent)

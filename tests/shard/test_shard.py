@@ -1,4 +1,4 @@
-"""The shard codec: what is encoded is read back equal, by us and by other Zarr readers; damage is refused."""
+"""The shard codec: decoded frames equal the encoded ones, also in other Zarr readers; damage is rejected."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def _zarr_array(folder: Path, frames: Frames) -> Any:
 
 def _read_by_zarr(folder: Path, data: bytes, frames: Frames) -> Frames:
     array = _zarr_array(folder, frames)
-    place = folder / "c" / "0" / "0" / "0"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(data)
+    path = folder / "c" / "0" / "0" / "0"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
     return np.asarray(array[:])
 
 
@@ -72,16 +72,16 @@ def _read_by_tensorstore(folder: Path) -> Frames:
 
 
 @given(any_frames, st.integers(-5, 9))
-def test_any_frames_come_back_equal(frames: Frames, level: int) -> None:
-    """P1: decode(_encode(frames)) equals frames, whatever shape, dtype and level."""
-    back = codec.decode_shard(_encode(frames, level=level), frames.shape, _dtype_of(frames))
-    assert back.dtype == frames.dtype
-    np.testing.assert_array_equal(back, frames)
+def test_any_frames_decode_equal(frames: Frames, level: int) -> None:
+    """decode(encode(frames)) equals frames for any shape, dtype and level (P1: frames arrive unchanged)."""
+    decoded = codec.decode_shard(_encode(frames, level=level), frames.shape, _dtype_of(frames))
+    assert decoded.dtype == frames.dtype
+    np.testing.assert_array_equal(decoded, frames)
 
 
 @given(any_frames)
-def test_digest_belongs_to_the_frames(frames: Frames) -> None:
-    """The digest is the same at each level, and another one once a pixel differs."""
+def test_digest_depends_on_the_frames_only(frames: Frames) -> None:
+    """The digest is the same at each level, and changes if one pixel differs."""
     other = frames.copy()
     other.flat[0] ^= 1
     digests = [
@@ -93,7 +93,7 @@ def test_digest_belongs_to_the_frames(frames: Frames) -> None:
 
 @pytest.mark.parametrize(("name", "key"), RECORDED)
 def test_recorded_shards_decode_equal(name: str, key: str, tmp_path: Path) -> None:
-    """The peer's recorded shards read the same by our decoder, zarr-python and tensorstore."""
+    """Recorded shards of the hosted service's client decode equal with our decoder, zarr-python and tensorstore."""
     pushed = np.load(WIRE / "frames.npz")[key]
     frames = pushed if pushed.ndim == 3 else pushed[np.newaxis]
     data = (WIRE / "shards" / f"{name}.shard").read_bytes()
@@ -103,16 +103,16 @@ def test_recorded_shards_decode_equal(name: str, key: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_other_readers_pass_over_the_meta(dtype: type, tmp_path: Path) -> None:
-    """zarr-python and tensorstore read our shards equal, with per-frame data in front."""
+def test_other_readers_ignore_the_meta(dtype: type, tmp_path: Path) -> None:
+    """zarr-python and tensorstore read our shards equal, although per-frame data is at the start."""
     frames = np.random.default_rng(1).integers(0, 255, (5, 7, 9)).astype(dtype)
     data = _encode(frames, FrameMeta(ids=(1, 2, 3, 5, 6)))
     np.testing.assert_array_equal(_read_by_zarr(tmp_path, data, frames), frames)
     np.testing.assert_array_equal(_read_by_tensorstore(tmp_path), frames)
 
 
-def test_we_read_what_zarr_writes(tmp_path: Path) -> None:
-    """A shard made by zarr-python, one frame black and so absent, decodes equal."""
+def test_zarr_shards_decode_equal(tmp_path: Path) -> None:
+    """A shard of zarr-python decodes equal. One frame is black, so zarr omits it."""
     frames = np.random.default_rng(2).integers(1, 60000, (4, 5, 6)).astype(np.uint16)
     frames[2] = 0
     _zarr_array(tmp_path, frames)[:] = frames
@@ -123,8 +123,8 @@ def test_we_read_what_zarr_writes(tmp_path: Path) -> None:
 
 
 @given(st.data(), st.integers(1, 5))
-def test_meta_comes_back_equal(data: st.DataObject, n: int) -> None:
-    """Times, ids and angles, each there or not, survive the way through a shard."""
+def test_meta_decodes_equal(data: st.DataObject, n: int) -> None:
+    """Times, ids and angles, each present or not, are equal after encoding and decoding."""
     column = lambda values: st.none() | st.tuples(*[values] * n)  # noqa: E731
     meta = FrameMeta(
         times_ms=data.draw(column(st.floats(allow_nan=False, allow_infinity=False))),
@@ -136,26 +136,26 @@ def test_meta_comes_back_equal(data: st.DataObject, n: int) -> None:
 
 
 @given(any_frames.filter(lambda frames: len(frames) > 1), st.data())
-def test_frames_wanted_are_the_frames_read(frames: Frames, data: st.DataObject) -> None:
-    """`only` decodes those frames and fetches nothing of the others."""
+def test_only_the_selected_frames_are_read(frames: Frames, data: st.DataObject) -> None:
+    """`only` decodes these frames and fetches nothing of the others."""
     k = data.draw(st.integers(0, len(frames) - 1))
     encoded = _encode(frames)
-    asked: list[tuple[int, int]] = []
+    fetched: list[tuple[int, int]] = []
 
     def fetch(offset: int, nbytes: int) -> bytes:
-        asked.append((offset, nbytes))
+        fetched.append((offset, nbytes))
         return encoded[offset : offset + nbytes]
 
     layout = codec.ShardLayout.fetch(fetch, len(encoded), frames.shape, _dtype_of(frames))
-    asked.clear()
+    fetched.clear()
     ((found, frame),) = codec.iter_frames(fetch, layout, range(k, k + 1))
     assert found == k
-    assert asked == [tuple(layout.index[k].tolist())]
+    assert fetched == [tuple(layout.index[k].tolist())]
     np.testing.assert_array_equal(frame, frames[k])
 
 
 def test_padded_index_is_read_by_its_slots() -> None:
-    """A short chunk whose index an archive padded decodes with `slots`."""
+    """A short chunk with an index that an archive has padded decodes with `slots`."""
     frames = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     data = _encode(frames)
     body = data[: len(data) - codec.index_nbytes(2)]
@@ -166,28 +166,28 @@ def test_padded_index_is_read_by_its_slots() -> None:
 
 
 @given(any_frames, st.data())
-def test_flipped_bits_are_never_believed(frames: Frames, data: st.DataObject) -> None:
-    """A shard with one byte changed is refused, or decodes to the very same frames."""
+def test_changed_bytes_are_detected(frames: Frames, data: st.DataObject) -> None:
+    """A shard with one changed byte is rejected, or decodes to the same frames."""
     encoded = bytearray(_encode(frames))
-    place = data.draw(st.integers(0, len(encoded) - 1))
-    encoded[place] ^= data.draw(st.integers(1, 255))
+    position = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[position] ^= data.draw(st.integers(1, 255))
     try:
-        back = codec.decode_shard(bytes(encoded), frames.shape, _dtype_of(frames))
+        decoded = codec.decode_shard(bytes(encoded), frames.shape, _dtype_of(frames))
     except ShardError:
         return
-    np.testing.assert_array_equal(back, frames)
+    np.testing.assert_array_equal(decoded, frames)
 
 
 @given(st.binary(max_size=200), st.integers(1, 4))
-def test_noise_is_refused(noise: bytes, n: int) -> None:
-    """Bytes that are no shard raise ShardError and nothing else."""
+def test_random_bytes_are_rejected(noise: bytes, n: int) -> None:
+    """Bytes that are not a shard raise ShardError and no other error."""
     with pytest.raises(ShardError):
         codec.decode_shard(noise, (n, 2, 2))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=1, max_size=4))
 def test_index_entries_stay_inside(entries: list[tuple[int, int]]) -> None:
-    """An index with a right checksum but any entries at all never reaches outside of the body."""
+    """An index with a correct checksum but arbitrary entries never refers to bytes outside of the body."""
     body = b"\x00" * 64
     try:
         index = codec.parse_index(
@@ -199,8 +199,8 @@ def test_index_entries_stay_inside(entries: list[tuple[int, int]]) -> None:
     assert all(offset + nbytes <= len(body) for offset, nbytes in index[~absent].tolist())
 
 
-def test_index_of_another_length_is_refused() -> None:
-    """A shard whose index has more or fewer entries than its dims say is refused."""
+def test_index_of_another_length_is_rejected() -> None:
+    """A shard with more or fewer index entries than frames is rejected."""
     encoded = _encode(np.ones((3, 2, 2), np.uint8))
     for n in (1, 2, 4, 10_000):
         with pytest.raises(ShardError):
@@ -232,8 +232,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_frames_are_refused(what: str) -> None:
-    """P24: lying sizes, bombs and foreign frames are a ShardError that names the frame."""
+def test_hostile_frames_are_rejected(what: str) -> None:
+    """Wrong sizes, decompression bombs and foreign frames raise a ShardError that names the frame."""
     with pytest.raises(ShardError, match="Frame 0"):
         codec.decode_shard(_one_frame(HOSTILE[what]), (1, 2, 2))
 
@@ -253,8 +253,8 @@ HOSTILE_META = {
 
 
 @pytest.mark.parametrize("what", HOSTILE_META)
-def test_hostile_meta_is_refused(what: str) -> None:
-    """P24: malformed per-frame data is a ShardError."""
+def test_hostile_meta_is_rejected(what: str) -> None:
+    """Malformed per-frame data raises a ShardError."""
     front = struct.pack("<II", codec.META_MAGIC, len(HOSTILE_META[what])) + HOSTILE_META[what]
     absent = (codec.ABSENT, codec.ABSENT)
     with pytest.raises(ShardError, match="per-frame"):
@@ -263,7 +263,7 @@ def test_hostile_meta_is_refused(what: str) -> None:
 
 @pytest.mark.parametrize("size", [10, 2**31, 2**32 - 1])
 def test_meta_length_is_bounded(size: int) -> None:
-    """A per-frame part that claims more bytes than there are is a ShardError."""
+    """Per-frame data that declares more bytes than exist raises a ShardError."""
     data = _with_index([struct.pack("<II", codec.META_MAGIC, size)], [(codec.ABSENT, codec.ABSENT)])
     with pytest.raises(ShardError, match="impossible length"):
         codec.ShardLayout.read(data, (1, 2, 2))
