@@ -1,6 +1,6 @@
-"""The spool: what a client holds on disk until the server has it; blocking, and safe against crashes.
+"""The spool: encoded chunks on disk until the server has stored them. Blocking and crash-safe.
 
-Start at :class:`Spool` (root.py) for the whole and :class:`StreamSpool` for one stream.
+:class:`Spool` is the whole spool, :class:`StreamSpool` the folder of one stream.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-""""""
+"""Conversion of OSError into SpoolError, with a message that says what is safe and what to do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from typing import Final
 from atomstream.errors import SpoolError, SpoolFullError
 from atomstream.system.files import DISK_FULL_ERRNOS
 
-WRITE_REFUSED: Final = "Nothing written before is affected; the stream goes on from memory."
-
-READ_REFUSED: Final = "The file was left as it is, and can be read again once the disk is well."
+WRITE_REFUSED: Final = "Data written earlier is not affected; the stream continues from memory."
+READ_REFUSED: Final = "The file was not changed and can be read when the disk works again."
 
 
 @contextmanager
 def disk_errors(action: str, path: Path, safe: str = WRITE_REFUSED) -> Iterator[None]:
-    """Turn an OSError inside into the SpoolError that a person can act on; ``safe`` says what is safe.
+    """Convert an OSError into a SpoolError; ``action`` completes "The spool could not ...".
 
     Raises:
-        SpoolFullError: the disk or the user's quota has no room. SpoolError: it failed in another way.
+        SpoolFullError: no space on the disk or in the user's disk quota. SpoolError: any other OSError.
     """
     try:
         yield
@@ -33,4 +32,4 @@ def disk_errors(action: str, path: Path, safe: str = WRITE_REFUSED) -> Iterator[
 def _diagnosis(error: OSError) -> tuple[type[SpoolError], str]:
     if error.errno in DISK_FULL_ERRNOS:
         return SpoolFullError, "Free some space on that disk."
-    return SpoolError, "Check that disk and who may write there, or choose another with spool_dir."
+    return SpoolError, "Check that disk and its permissions, or choose another folder with spool_dir."

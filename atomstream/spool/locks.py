@@ -1,8 +1,9 @@
-"""Locks between processes, released by death: one a stream, and one for the spool's root.
+"""Locks between processes: one for each stream's folder, and one for the root folder of the spool.
 
-filelock, for its lock is not kept by a forked child after its owner's SIGKILL, which a bare flock is.
-A stream's lock is only ever tried while the root's is held. So a look whether a stream is free can never be
-in the way of somebody who takes it, and a lock file can be removed with its folder.
+The operating system releases them when their process ends. filelock is used instead of bare flock: after SIGKILL
+of its owner, a flock is still held by a forked child. A stream's lock is only tried while the root lock is held.
+So a check whether a stream is free never disturbs another process that opens the stream, and a lock file can be
+removed together with its folder.
 """
 
 from __future__ import annotations
@@ -19,39 +20,39 @@ from atomstream.spool.disk_errors import disk_errors
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-_ROOT_WAIT_S: Final = 20.0
+_ROOT_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.002
 
 
 class StreamLock:
-    """The lock on one stream's folder."""
+    """The lock of one stream's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _file_lock(path)
 
     def acquire(self) -> bool:
-        """Take it if it is free.
+        """Try to lock without waiting; returns False if another owner holds the lock.
 
         Raises:
-            SpoolError: the disk refused.
+            SpoolError: the lock file could not be opened.
         """
         from filelock import Timeout
 
         with disk_errors("lock the stream's folder", self.path):
             try:
                 self._lock.acquire(timeout=0)
-            except Timeout:  # an OSError too
+            except Timeout:  # it is a subclass of OSError
                 return False
         return True
 
     def release(self) -> None:
-        """Let it go; nothing where it is not held."""
+        """Unlock; does nothing if the lock is not held."""
         self._lock.release(force=True)
 
 
 class RootLock:
-    """The lock on the whole spool, held for moments only: between threads and between processes."""
+    """The lock of the whole spool, between threads and between processes; held for milliseconds only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,10 +61,10 @@ class RootLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold it.
+        """Hold the lock inside the context.
 
         Raises:
-            SpoolError: another process has held it for 20 s (is it stopped?), or the disk refused.
+            SpoolError: another process has held it for 20 s, or the lock file could not be opened.
         """
         with self._threads:
             self._acquire()
@@ -77,21 +78,23 @@ class RootLock:
 
         with disk_errors("lock its folder", self.path):
             try:
-                self._lock.acquire(timeout=_ROOT_WAIT_S, poll_interval=_POLL_S)
-            except Timeout:  # an OSError too
+                self._lock.acquire(timeout=_ROOT_TIMEOUT_S, poll_interval=_POLL_S)
+            except Timeout:  # it is a subclass of OSError
                 raise SpoolError(
-                    f"Another process has held the spool's lock ({self.path}) for {_ROOT_WAIT_S:g} s; it may be "
-                    "stopped. Nothing is lost; end or continue that process, or choose another spool_dir."
+                    f"Another process has held the spool's lock ({self.path}) for {_ROOT_TIMEOUT_S:g} s; it may be "
+                    "suspended. Nothing is lost. Stop or resume that process, or choose another spool_dir."
                 ) from None
 
 
 def load_locks() -> None:
-    """Have the library here before the first lock, which may be made in a running loop."""
-    _file_lock(Path("unused"))  # touches no file until it is acquired
+    """Import the lock library before the event loop needs it."""
+    _file_lock(Path("unused"))  # creates no file until it is acquired
 
 
 def _file_lock(path: Path) -> BaseFileLock:
-    from filelock import FileLock  # 60 ms to import: only a process with a streamer pays for it
+    from filelock import (
+        FileLock,  # imported here because it takes 60 ms, and only processes with a spool need it
+    )
 
-    # Not per thread: whoever holds it may release it from any thread.
+    # Not thread-local: the lock may be released by another thread than the one that acquired it.
     return FileLock(path, thread_local=False)

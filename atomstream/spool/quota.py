@@ -1,9 +1,10 @@
-"""The bounds of a spool, shared by all processes that use its root, right across crashes.
+"""Disk quota of the spool, shared by all processes that use its root folder.
 
-Each stream's folder has a small file ``usage`` that its owner alone writes: the bytes of its records, spare files
-included, charged before a record is written and credited after it is gone. The sum over all folders, read under
-the root's lock, is what the spool takes. A process that dies between the two leaves its number too high by a record at
-most, never too low, and opening the stream counts anew. A missing or torn number is counted from the files.
+Each stream's folder has a small file ``usage`` with the bytes of its records and recycled files. Only the owner
+of the stream writes it: it adds a record's size before the record is written, and subtracts it after the record
+is removed. The sum over all folders, read under the root lock, is the space that the spool uses. If a process
+dies between the two steps, its number is too high by one record at most, never too low. It is corrected when the
+stream is opened. A missing or damaged number is computed from the files.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from atomstream.spool.paths import ROOT_LOCK, USAGE, record_bytes, stream_folder
 from atomstream.system.files import FileSystem
 
 MAX_DEFAULT_BYTES: Final = 20_000_000_000
+
 _NUMBER = struct.Struct("<q")
 
 
 class Usage:
-    """The bytes of one stream's records; its owner is the only writer."""
+    """The file ``usage`` of one stream, and the number of bytes in it; thread-safe."""
 
     def __init__(self, disk: FileSystem, folder: Path) -> None:
         self._disk = disk
@@ -37,19 +39,19 @@ class Usage:
         self._nbytes = 0
 
     def recount(self) -> None:
-        """Take the number from the files; where it can't be written down, on a full disk, the next write does."""
+        """Compute the number from the files. If it can't be written, the next change writes it."""
         with self._lock:
             self._nbytes = record_bytes(self._path.parent)
             with suppress(OSError):
                 self._set(self._nbytes)
 
-    def charge(self, nbytes: int) -> None:
-        """Count ``nbytes`` more, before they are written. Raises OSError; then they are not counted."""
+    def add(self, nbytes: int) -> None:
+        """Add ``nbytes`` before they are written. Raises OSError; then nothing is added."""
         with self._lock:
             self._set(self._nbytes + nbytes)
 
-    def credit(self, nbytes: int) -> None:
-        """Count ``nbytes`` less, now that they are gone; should the disk refuse, the next write tells it."""
+    def subtract(self, nbytes: int) -> None:
+        """Subtract ``nbytes`` after they were removed. If it can't be written, the next change writes it."""
         with self._lock:
             self._nbytes -= nbytes
             with suppress(OSError):
@@ -62,7 +64,10 @@ class Usage:
 
 
 class Quota:
-    """Whether there is room for one more record."""
+    """The limits of the spool: ``max_bytes`` for all records, ``min_free_bytes`` to leave free on the disk.
+
+    With ``max_bytes`` None the limit is 20 GB or 10 % of the free disk space, whichever is smaller.
+    """
 
     def __init__(self, disk: FileSystem, root: Path, max_bytes: int | None, min_free_bytes: int) -> None:
         self.root = root
@@ -70,66 +75,68 @@ class Quota:
         self._disk = disk
         self.max_bytes = self._default_max_bytes() if max_bytes is None else max_bytes
         self.min_free_bytes = min_free_bytes
-        self._spare_room: list[Callable[[], None]] = []
-        self.roomy = False
-        """Whether at least half of the room was free when last looked at."""
+        self._reclaimers: list[Callable[[], None]] = []
+        self.half_free = False
+        """True if at least half of the allowed space was free at the last check."""
 
     def used_bytes(self) -> int:
-        """Bytes of all records under the root, of all processes."""
+        """Bytes of all records under the root folder, of all processes."""
         return sum(map(usage_of, stream_folders(self.root)))
 
     def free_bytes(self) -> int:
-        """Bytes free on the disk."""
+        """Free bytes on the disk."""
         return self._disk.free_bytes(self.root)
 
-    def charge(self, account: Usage, nbytes: int) -> None:
-        """Charge a record of ``nbytes`` to ``account`` if there is room; one alone may be over the bound.
+    def reserve(self, usage: Usage, nbytes: int) -> None:
+        """Add a record of ``nbytes`` to ``usage`` if the limits allow it.
+
+        A single record in an empty spool may be larger than ``max_bytes``.
 
         Raises:
-            SpoolFullError: there is none. SpoolError: the disk failed.
+            SpoolFullError: the limits don't allow it. SpoolError: the disk failed.
         """
         with self.lock.held(), disk_errors("count its bytes", self.root):
             try:
-                self._check_room(nbytes)
+                self._check_space(nbytes)
             except SpoolFullError:
-                for make_room in list(self._spare_room):
-                    make_room()
-                self._check_room(nbytes)
-            account.charge(nbytes)
+                for reclaim in list(self._reclaimers):
+                    reclaim()
+                self._check_space(nbytes)
+            usage.add(nbytes)
 
-    def ask_when_full(self, make_room: Callable[[], None]) -> None:
-        """Call ``make_room``, which gives up what is only kept for speed, before anybody is refused."""
-        self._spare_room.append(make_room)
+    def add_reclaimer(self, reclaim: Callable[[], None]) -> None:
+        """Register a function that frees optional space; it is called before a record is refused."""
+        self._reclaimers.append(reclaim)
 
-    def ask_no_more(self, make_room: Callable[[], None]) -> None:
-        """Forget ``make_room``; nothing where it is not known."""
+    def remove_reclaimer(self, reclaim: Callable[[], None]) -> None:
+        """Unregister the function; does nothing if it is not registered."""
         with suppress(ValueError):
-            self._spare_room.remove(make_room)
+            self._reclaimers.remove(reclaim)
 
-    def _check_room(self, nbytes: int) -> None:
-        used, self.roomy = self.used_bytes(), False
+    def _check_space(self, nbytes: int) -> None:
+        used, self.half_free = self.used_bytes(), False
         if used and used + nbytes > self.max_bytes:
             raise SpoolFullError(
-                f"The spool {self.root} is full: it holds {used / 1e6:.0f} MB, a record of {nbytes / 1e6:.1f} MB "
-                f"more would pass spool_max_bytes ({self.max_bytes / 1e6:.0f} MB). The stream goes on from "
-                "memory; room comes back as uploads are confirmed."
+                f"The spool {self.root} is full: it holds {used / 1e6:.0f} MB, and a record of {nbytes / 1e6:.1f} MB "
+                f"more would exceed spool_max_bytes ({self.max_bytes / 1e6:.0f} MB). The stream continues from "
+                "memory. Space is freed when uploads are confirmed."
             )
         free = self.free_bytes()
-        self.roomy = 2 * (used + nbytes) <= self.max_bytes and free - nbytes >= 2 * self.min_free_bytes
+        self.half_free = 2 * (used + nbytes) <= self.max_bytes and free - nbytes >= 2 * self.min_free_bytes
         if free - nbytes < self.min_free_bytes:
             raise SpoolFullError(
-                f"The disk under the spool {self.root} has {free / 1e6:.0f} MB free: a record of {nbytes / 1e6:.1f} MB "
+                f"The disk of the spool {self.root} has {free / 1e6:.0f} MB free: a record of {nbytes / 1e6:.1f} MB "
                 f"more would leave less than spool_min_free_bytes ({self.min_free_bytes / 1e6:.0f} MB). The stream "
-                "goes on from memory; free some space."
+                "continues from memory. Free some space on that disk."
             )
 
     def _default_max_bytes(self) -> int:
-        # Of the disk as it was without us: else a full spool would shrink its own bound at each start.
+        # The spool's own files count as free: otherwise a full spool would get a smaller limit at each start.
         return min(MAX_DEFAULT_BYTES, (self.free_bytes() + self.used_bytes()) // 10)
 
 
 def usage_of(folder: Path) -> int:
-    """The bytes that a stream's records take, by its owner's number, else by its files."""
+    """Bytes of a stream's records, from its ``usage`` file, or from its files if that one is missing or damaged."""
     with suppress(OSError):
         raw = (folder / USAGE).read_bytes()
         if len(raw) == _NUMBER.size + 4 and google_crc32c.value(raw[:-4]) == int.from_bytes(

@@ -1,7 +1,8 @@
-"""Opening a stream's folder after whatever happened: the files are brought where the journal says.
+"""Opening a stream's folder: lock, manifest, journal, crash recovery, and verification of its records.
 
-Every step may be cut short and is repeated at the next opening. Nothing that is not settled is removed, and a
-damaged record is put aside under its name, with the reason in the journal.
+Recovery brings the files into the state that the journal describes. Each step may be interrupted and is repeated
+when the folder is opened again. Only records of resolved chunks are removed. A damaged record is moved into
+quarantine, with the reason in the journal.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from atomstream.spool.paths import (
     LOCK,
     MANIFEST,
     QUARANTINE,
-    mark_name,
-    marks_in,
+    marker_name,
+    markers_in,
     record_name,
     records_in,
     temporaries_in,
@@ -38,44 +39,136 @@ from atomstream.system.files import FileSystem
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Result for a record that is damaged or can't be read; it was moved into quarantine."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFailed:
+    """Result if a record could be neither read nor moved: the disk fails. The next step tries it again."""
+
+
+VerifyResult: TypeAlias = SpooledChunk | Quarantined | DiskFailed
+"""Result for one record; a :class:`SpooledChunk` is valid."""
+
+
+def create_stream_folder(
+    disk: FileSystem, folder: Path, quota: Quota, manifest: StreamManifest
+) -> StreamSpool:
+    """Create the folder of a new stream and hold its lock. The caller must hold the root lock.
+
+    Raises:
+        SpoolError: the stream exists, or the disk failed. SpoolLockedError: another owner holds it.
+    """
+    with disk_errors("make a stream's folder", folder):
+        disk.make_folder(folder)
+    with ExitStack() as undo:
+        lock = _acquire_lock(folder, manifest.spec.data_id, undo)
+        if (folder / MANIFEST).exists() or (folder / JOURNAL).exists():
+            raise SpoolError(f"Stream {manifest.spec.data_id} is in the spool already ({folder}); resume it.")
+        write_manifest(disk, folder / MANIFEST, manifest)
+        return _open(disk, folder, quota, manifest, lock, undo)
+
+
+def open_stream_folder(disk: FileSystem, folder: Path, quota: Quota) -> StreamSpool:
+    """Open the folder of a stream that an earlier process created. The caller must hold the root lock.
+
+    Raises:
+        SpoolLockedError: another owner holds it. SpoolError: it can't be read.
+    """
+    with ExitStack() as undo:
+        lock = _acquire_lock(folder, folder.name, undo)
+        manifest = load_manifest(disk, folder)
+        _repair_manifest(disk, folder, manifest)
+        return _open(disk, folder, quota, manifest, lock, undo)
+
+
+def is_unlocked(folder: Path) -> bool:
+    """True if no process holds the stream's lock. The caller must hold the root lock."""
+    lock = StreamLock(folder / LOCK)
+    unlocked = lock.acquire()
+    lock.release()
+    return unlocked
+
+
+def load_manifest(disk: FileSystem, folder: Path) -> StreamManifest:
+    """Read ``stream.json``, or its copy in the journal if the file is damaged.
+
+    Raises:
+        SpoolError: neither can be read.
+    """
+    try:
+        return read_manifest(disk, folder / MANIFEST)
+    except SpoolError as error:
+        with suppress(SpoolError):
+            return StreamManifest.from_fields(load_journal_state(disk, folder).manifest)
+        raise SpoolError(
+            f"{error} The journal has no copy of it. The records in {folder} were not changed."
+        ) from error
+
+
+def load_journal_state(disk: FileSystem, folder: Path) -> JournalState:
+    """Read the stream's journal; the state is empty if there is no journal. Raises SpoolError."""
+    if not (folder / JOURNAL).exists():
+        return JournalState()
+    return JournalState.from_entries(read_journal(disk, folder / JOURNAL).entries)
+
+
+def verify_records(stream: StreamSpool) -> Iterator[VerifyResult | None]:
+    """Read and check all records that are pending now, lowest index first.
+
+    Yields None after each window and a result after each record, so the caller can run other disk work in between.
+    A damaged record is in quarantine, in the journal and in the log when its result is returned. Records that are
+    resolved meanwhile are skipped.
+    """
+    for index in stream.pending():
+        yield from _verify_record(stream, index)
+
+
 class FolderRecovery:
-    """One pass over a stream's folder; its lock must be held."""
+    """Brings the files of a stream's folder into the state of its journal. The caller must hold the stream's lock."""
 
     def __init__(
-        self, disk: FileSystem, folder: Path, data_id: str, journal: Journal, history: JournalState
+        self, disk: FileSystem, folder: Path, data_id: str, journal: Journal, state: JournalState
     ) -> None:
         self._disk = disk
         self._folder = folder
         self._data_id = data_id
         self._journal = journal
-        self._history = history
+        self._state = state
         self._may_remove = False
 
     def run(self) -> None:
-        """Do all of it. What the disk refuses is left for the next time."""
+        """Run all steps. Steps that fail are repeated when the folder is opened again."""
         with suppress(SpoolError):
-            # "stored" may so far stand in the page cache only: it must be safe before its record goes.
+            # "stored" entries may be in the page cache only. They must be durable before records are removed.
             self._journal.sync()
             self._may_remove = True
         for path in [*temporaries_in(self._folder), *temporaries_in(self._folder / QUARANTINE)]:
-            self._unlink(path)  # never acknowledged
-        for index, kind in marks_in(self._folder):
-            self._take_mark(index, cast("EntryKind", kind))
+            self._unlink(path)  # these were never acknowledged
+        for index, kind in markers_in(self._folder):
+            self._apply_marker(index, cast("EntryKind", kind))
         for index in records_in(self._folder):
-            self._settle_record(index)
+            self._recover_record(index)
         for index in records_in(self._folder / QUARANTINE):
-            self._settle_quarantined(index)
+            self._recover_quarantined(index)
 
-    def _take_mark(self, index: int, kind: EntryKind) -> None:
-        entry = JournalEntry(kind, index, reason="" if kind == "stored" else "noted while the disk was full")
-        self._history.apply(entry)
-        with suppress(SpoolError):  # still full: the mark stays, and says the same again next time
+    def _apply_marker(self, index: int, kind: EntryKind) -> None:
+        entry = JournalEntry(
+            kind, index, reason="" if kind == "stored" else "recorded while the disk was full"
+        )
+        self._state.apply(entry)
+        with suppress(SpoolError):  # the disk is still full: the marker stays for the next time
             self._journal.append_durable(entry)
-            self._unlink(self._folder / mark_name(index, kind))
+            self._unlink(self._folder / marker_name(index, kind))
 
-    def _settle_record(self, index: int) -> None:
+    def _recover_record(self, index: int) -> None:
         path = self._folder / record_name(index)
-        state = self._history.states.get(index, "pending")
+        state = self._state.states.get(index, "pending")
         if state == "quarantined":
             self._move(path, self._folder / QUARANTINE)
         elif state != "pending":
@@ -88,20 +181,20 @@ class FolderRecovery:
             header = checked_header(self._disk, path, self._data_id, index)
         except RecordCorruptError as error:
             _log.warning("%s It is kept in %s.", error, self._folder / QUARANTINE)
-            self._note(JournalEntry("quarantined", index, reason=str(error)))
+            self._append(JournalEntry("quarantined", index, reason=str(error)))
             self._move(path, self._folder / QUARANTINE)
-        except SpoolError as error:  # perhaps it can be read later: it stays pending
+        except SpoolError as error:  # it may be readable later, so it stays pending
             _log.warning("%s", error)
-            self._note(JournalEntry("accepted", index))
+            self._append(JournalEntry("accepted", index))
         else:
-            if index not in self._history.digests:
-                self._note(JournalEntry("accepted", index, header.info.digest))
+            if index not in self._state.digests:
+                self._append(JournalEntry("accepted", index, header.info.digest))
 
-    def _settle_quarantined(self, index: int) -> None:
+    def _recover_quarantined(self, index: int) -> None:
         path = self._folder / QUARANTINE / record_name(index)
-        state = self._history.states.get(index)
+        state = self._state.states.get(index)
         if state is None:
-            self._note(
+            self._append(
                 JournalEntry("quarantined", index, reason="found in quarantine; the reason is not known")
             )
         elif state == "pending":
@@ -109,9 +202,9 @@ class FolderRecovery:
         elif state != "quarantined":
             self._remove(path)
 
-    def _note(self, entry: JournalEntry) -> None:
-        self._history.apply(entry)
-        with suppress(SpoolError):  # the files tell the same again at the next opening
+    def _append(self, entry: JournalEntry) -> None:
+        self._state.apply(entry)
+        with suppress(SpoolError):  # the next recovery derives the same entry from the files
             self._journal.append(entry)
 
     def _move(self, path: Path, folder: Path) -> None:
@@ -128,164 +221,69 @@ class FolderRecovery:
             self._disk.unlink(path)
 
 
-# Taking a stream's folder: lock, description, journal, repairs. The caller holds the root's lock.
-
-
-def begin(disk: FileSystem, folder: Path, bounds: Quota, manifest: StreamManifest) -> StreamSpool:
-    """Make the folder of a new stream.
-
-    Raises:
-        SpoolError: the stream is there already, or the disk refused. SpoolLockedError: and somebody holds it.
-    """
-    with disk_errors("make a stream's folder", folder):
-        disk.make_folder(folder)
-    with ExitStack() as undo:
-        lock = _taken(folder, manifest.spec.data_id, undo)
-        if (folder / MANIFEST).exists() or (folder / JOURNAL).exists():
-            raise SpoolError(f"Stream {manifest.spec.data_id} is in the spool already ({folder}); resume it.")
-        write_manifest(disk, folder / MANIFEST, manifest)
-        return _enter(disk, folder, bounds, manifest, lock, undo)
-
-
-def enter(disk: FileSystem, folder: Path, bounds: Quota) -> StreamSpool:
-    """Take over a stream's folder as an earlier process left it.
-
-    Raises:
-        SpoolLockedError: somebody holds it. SpoolError: it can't be read.
-    """
-    with ExitStack() as undo:
-        lock = _taken(folder, folder.name, undo)
-        manifest = manifest_of(disk, folder)
-        _mend_manifest(disk, folder, manifest)
-        return _enter(disk, folder, bounds, manifest, lock, undo)
-
-
-def is_free(folder: Path) -> bool:
-    """Whether nobody holds the stream's folder."""
-    lock = StreamLock(folder / LOCK)
-    free = lock.acquire()
-    lock.release()
-    return free
-
-
-def manifest_of(disk: FileSystem, folder: Path) -> StreamManifest:
-    """The stream's description: ``stream.json``, or where it is damaged the copy in the journal.
-
-    Raises:
-        SpoolError: neither can be read.
-    """
-    try:
-        return read_manifest(disk, folder / MANIFEST)
-    except SpoolError as error:
-        with suppress(SpoolError):
-            return StreamManifest.from_fields(history_of(disk, folder).manifest)
-        raise SpoolError(
-            f"{error} Nor has its journal a copy. The records in {folder} were left as they are."
-        ) from error
-
-
-def history_of(disk: FileSystem, folder: Path) -> JournalState:
-    """What the stream's journal holds; an empty history where there is none. Raises SpoolError."""
-    if not (folder / JOURNAL).exists():
-        return JournalState()
-    return JournalState.from_entries(read_journal(disk, folder / JOURNAL).entries)
-
-
-def _taken(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
+def _acquire_lock(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
     lock = StreamLock(folder / LOCK)
     if not lock.acquire():
         raise SpoolLockedError(
-            f"Another process (or another streamer of this one) holds the spool of stream {data_id} ({folder}). "
-            "Nothing was changed; it is free once that process ends.",
+            f"Another process (or another streamer of this process) holds the spool of stream {data_id} ({folder}). "
+            "Nothing was changed. The stream can be opened when that process has ended.",
             data_id=data_id,
         )
     undo.callback(lock.release)
     return lock
 
 
-def _mend_manifest(disk: FileSystem, folder: Path, manifest: StreamManifest) -> None:
+def _repair_manifest(disk: FileSystem, folder: Path, manifest: StreamManifest) -> None:
     try:
         read_manifest(disk, folder / MANIFEST)
     except SpoolError:
-        with suppress(SpoolError):  # the copy in the journal will do
+        with suppress(SpoolError):  # the copy in the journal is sufficient
             write_manifest(disk, folder / MANIFEST, manifest)
 
 
-def _enter(
-    disk: FileSystem, folder: Path, bounds: Quota, manifest: StreamManifest, lock: StreamLock, undo: ExitStack
+def _open(
+    disk: FileSystem, folder: Path, quota: Quota, manifest: StreamManifest, lock: StreamLock, undo: ExitStack
 ) -> StreamSpool:
-    journal, history = _journal(disk, folder, manifest)
+    journal, state = _open_journal(disk, folder, manifest)
     undo.callback(journal.close)
     data_id = manifest.spec.data_id
-    FolderRecovery(disk, folder, data_id, journal, history).run()
-    account = Usage(disk, folder)
-    account.recount()
-    records = RecordStore(disk, folder, data_id, bounds, account)
-    stream = StreamSpool(StreamFolderHandles(disk, records, journal, lock, bounds.lock), manifest, history)
-    undo.pop_all()  # taken: the lock and the journal are now the stream's
+    FolderRecovery(disk, folder, data_id, journal, state).run()
+    usage = Usage(disk, folder)
+    usage.recount()
+    records = RecordStore(disk, folder, data_id, quota, usage)
+    stream = StreamSpool(StreamFolderHandles(disk, records, journal, lock, quota.lock), manifest, state)
+    undo.pop_all()  # the stream now owns the lock and the journal
     return stream
 
 
-def _journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
+def _open_journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
     path = folder / JOURNAL
-    if not path.exists():  # a new stream; or somebody removed it: then the records tell what was accepted
+    if not path.exists():  # a new stream, or the journal was deleted: then recovery uses the records
         first = JournalEntry("manifest", detail=manifest.to_fields())
         return Journal.create(disk, path, first), JournalState.from_entries([first])
     journal, found = Journal.open(disk, path)
     return journal, JournalState.from_entries(found.entries)
 
 
-# The check of what an earlier process left: every record read whole before it is handed on (promise P11).
-#
-# A generator, so that whoever drives it lets others have the disk after each window.
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantined:
-    """A record that is damaged or can't be read; it is in quarantine."""
-
-    index: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DiskFailed:
-    """A record could be neither read nor put aside, so it is the disk that fails; asking on tries it again."""
-
-
-VerifyResult: TypeAlias = SpooledChunk | Quarantined | DiskFailed
-"""What became of one record; a :class:`SpooledChunk` is whole."""
-
-
-def verify_records(stream: StreamSpool) -> Iterator[VerifyResult | None]:
-    """Check the records that wait now, lowest index first, both checksums of each.
-
-    Yields None after each window read, so holds one window, and a finding after each record; a damaged record
-    is in quarantine by then, and in the journal and the log. Records that are settled meanwhile are passed over.
-    """
-    for index in stream.pending():
-        yield from _checked(stream, index)
-
-
-def _checked(stream: StreamSpool, index: int) -> Iterator[VerifyResult | None]:
-    while stream.holds(index):
+def _verify_record(stream: StreamSpool, index: int) -> Iterator[VerifyResult | None]:
+    while stream.has_record(index):
         try:
             chunk = stream.chunk(index)
             for _ in stream.read_windows(index):
                 yield None
         except SpoolError as error:
-            if stream.holds(index):
-                yield _put_aside(stream, index, str(error))
+            if stream.has_record(index):
+                yield _quarantine(stream, index, str(error))
         else:
             yield chunk
             return
 
 
-def _put_aside(stream: StreamSpool, index: int, reason: str) -> Quarantined | DiskFailed:
+def _quarantine(stream: StreamSpool, index: int, reason: str) -> Quarantined | DiskFailed:
     try:
         stream.quarantine(index, reason)
     except SpoolError as error:
         _log.warning("%s Chunk %d of stream %s is tried again.", error, index, stream.data_id)
         return DiskFailed()
-    _log.error("Stream %s: chunk %d was put into quarantine: %s", stream.data_id, index, reason)
+    _log.error("Stream %s: chunk %d was moved into quarantine: %s", stream.data_id, index, reason)
     return Quarantined(index, reason)

@@ -1,4 +1,4 @@
-"""The spool as a whole: its root folder, the streams in it, and the bounds that all processes share."""
+"""The spool: a root folder with the streams of all processes on this computer, and their common disk quota."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
 
-from atomstream.config import MIB, normalise_endpoint
+from atomstream.config import SPOOL_MIN_FREE_BYTES, normalise_endpoint
 from atomstream.errors import SpoolError
 from atomstream.records import StreamSpec
 from atomstream.spool.disk_errors import disk_errors
@@ -19,21 +19,25 @@ from atomstream.spool.paths import (
     USAGE,
     endpoint_folder,
     records_in,
-    spares_in,
+    recycled_in,
     stream_folder,
     stream_folders,
 )
 from atomstream.spool.quota import Quota, Usage, usage_of
-from atomstream.spool.recovery import begin, enter, history_of, is_free, manifest_of
+from atomstream.spool.recovery import (
+    create_stream_folder,
+    is_unlocked,
+    load_journal_state,
+    load_manifest,
+    open_stream_folder,
+)
 from atomstream.spool.stream_spool import StreamSpool
 from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
 from atomstream.system.files import FileSystem
 
-# What is in the spool, for ``spool_status()`` and ``atomstream spool list``: told by files and journals alone.
-
 
 class ChunkCounts(TypedDict):
-    """How many chunks are in each state, by the names of the report."""
+    """Number of chunks in each state, with the names of the stream report."""
 
     chunks_spooled: int
     chunks_uploaded: int
@@ -45,7 +49,7 @@ class ChunkCounts(TypedDict):
 
 
 class StreamStatus(ChunkCounts):
-    """One stream in the spool; ``chunks_on_disk`` of its pending chunks have a record."""
+    """Status of one stream; ``chunks_on_disk`` counts the pending chunks that have a record."""
 
     data_id: str
     endpoint: str
@@ -61,7 +65,7 @@ class StreamStatus(ChunkCounts):
 
 
 class SpoolStatus(ChunkCounts):
-    """The spool as a whole; ``bytes`` counts the records of all processes, the counts are sums over streams."""
+    """Status of the whole spool; ``bytes`` and the counts include the streams of all processes."""
 
     dir: str
     bytes: int
@@ -71,41 +75,162 @@ class SpoolStatus(ChunkCounts):
     streams: list[StreamStatus]
 
 
-def spool_status(disk: FileSystem, bounds: Quota, found: Sequence[SpooledStream]) -> SpoolStatus:
-    """Look at every stream of ``found``."""
-    streams = [_stream_status(disk, stream) for stream in found]
-    return {
-        "dir": str(bounds.root),
-        "bytes": bounds.used_bytes(),
-        "max_bytes": bounds.max_bytes,
-        "min_free_bytes": bounds.min_free_bytes,
-        "free_bytes": bounds.free_bytes(),
-        **_sum(streams),
-        "streams": streams,
-    }
+@dataclass(frozen=True, slots=True)
+class SpooledStream:
+    """A stream's folder in the spool; if its manifest can't be read, ``manifest`` is None and ``problem`` says why."""
+
+    folder: Path
+    manifest: StreamManifest | None
+    locked: bool
+    problem: str = ""
 
 
-def count_chunks(history: JournalState, on_disk: int = 0) -> ChunkCounts:
-    """The counts of a history; records on disk that a torn journal does not name count as pending."""
-    states = history.counts()
-    pending = max(states["pending"], on_disk)
-    lost = states["quarantined"] + states["dropped"] + states["purged"]
+class Spool:
+    """The spool under ``root``; any number of processes may share it. The folder is created if necessary.
+
+    Args:
+        max_bytes: limit for the records of all processes together (None: 20 GB or 10 % of the free disk space,
+            whichever is smaller).
+        min_free_bytes: space that is left free on the disk.
+        retention_s: age limit for :meth:`StreamSpool.expire` (None: no record is removed because of its age).
+
+    Raises:
+        SpoolError: the folder can't be created or written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_bytes: int | None = None,
+        min_free_bytes: int = SPOOL_MIN_FREE_BYTES,
+        retention_s: float | None = None,
+        disk: FileSystem | None = None,
+    ) -> None:
+        self.root: Final = root
+        self.retention_s: Final = retention_s
+        self._disk = disk or FileSystem()
+        with disk_errors("make its folder", root):
+            self._disk.make_folder(root)
+            self._quota = Quota(self._disk, root, max_bytes, min_free_bytes)
+        self._recount_unlocked_streams()
+
+    @property
+    def max_bytes(self) -> int:
+        """Limit for the bytes of all records together."""
+        return self._quota.max_bytes
+
+    def available_bytes(self) -> int:
+        """Bytes of records that can still be written within the limits. Raises SpoolError."""
+        with self._quota.lock.held(), disk_errors("compute its free space", self.root):
+            below_limit = self._quota.max_bytes - self._quota.used_bytes()
+            return max(0, min(below_limit, self._quota.free_bytes() - self._quota.min_free_bytes))
+
+    def create_stream(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
+        """Create the folder of a new stream and lock it.
+
+        Raises:
+            SpoolLockedError: another process holds it. SpoolError: it exists, or the disk failed.
+        """
+        manifest = StreamManifest(normalise_endpoint(endpoint), spec, geometry)
+        with self._quota.lock.held():
+            folder = self.folder_of(endpoint, spec.data_id)
+            return create_stream_folder(self._disk, folder, self._quota, manifest)
+
+    def open_stream(self, endpoint: str, data_id: str) -> StreamSpool:
+        """Open and lock a stream that an earlier process created.
+
+        Raises:
+            SpoolLockedError: another process holds it. SpoolError: it does not exist, or can't be read.
+        """
+        folder = self.folder_of(endpoint, data_id)
+        if not _is_stream(folder):
+            raise SpoolError(
+                f"The spool {self.root} has no stream {data_id} of {normalise_endpoint(endpoint)}."
+            )
+        with self._quota.lock.held():
+            return open_stream_folder(self._disk, folder, self._quota)
+
+    def streams(self, endpoint: str | None = None) -> list[SpooledStream]:
+        """All streams in the spool, or those of one endpoint, sorted by folder.
+
+        Raises:
+            SpoolError: the disk failed.
+        """
+        with self._quota.lock.held():
+            return [self._read_stream(folder) for folder in self._folders(endpoint)]
+
+    def recoverable(self, endpoint: str) -> list[SpooledStream]:
+        """The streams of an endpoint that are not locked and whose manifest can be read."""
+        return [stream for stream in self.streams(endpoint) if stream.manifest and not stream.locked]
+
+    def status(self) -> SpoolStatus:
+        """Status of all streams, read from their files and journals. Raises SpoolError."""
+        streams = [_stream_status(self._disk, stream) for stream in self.streams()]
+        return {
+            "dir": str(self.root),
+            "bytes": self._quota.used_bytes(),
+            "max_bytes": self._quota.max_bytes,
+            "min_free_bytes": self._quota.min_free_bytes,
+            "free_bytes": self._quota.free_bytes(),
+            **_sum(streams),
+            "streams": streams,
+        }
+
+    def folder_of(self, endpoint: str, data_id: str) -> Path:
+        """Path for a stream's folder, whether or not it exists."""
+        return self.root / endpoint_folder(endpoint) / stream_folder(data_id)
+
+    def _read_stream(self, folder: Path) -> SpooledStream:
+        locked = not is_unlocked(folder)
+        try:
+            return SpooledStream(folder, load_manifest(self._disk, folder), locked)
+        except SpoolError as error:
+            return SpooledStream(folder, None, locked, str(error))
+
+    def _folders(self, endpoint: str | None) -> Iterator[Path]:
+        wanted = None if endpoint is None else endpoint_folder(endpoint)
+        for folder in stream_folders(self.root):
+            if _is_stream(folder) and wanted in (None, folder.parent.name):
+                yield folder
+
+    def _recount_unlocked_streams(self) -> None:
+        # The ``usage`` files are not synced, so they may be wrong after a power cut. Recycled files of a process
+        # that died would use space until their stream is opened.
+        with self._quota.lock.held():
+            for folder in stream_folders(self.root):
+                if (folder / USAGE).exists() and is_unlocked(folder):
+                    for recycled in recycled_in(folder):
+                        with suppress(OSError):
+                            self._disk.unlink(recycled)
+                    Usage(self._disk, folder).recount()
+
+
+def count_chunks(state: JournalState, on_disk: int = 0) -> ChunkCounts:
+    """The counts for a journal's state. Records that a damaged journal does not mention count as pending."""
+    counts = state.counts()
+    pending = max(counts["pending"], on_disk)
+    lost = counts["quarantined"] + counts["dropped"] + counts["purged"]
     return {
-        "chunks_spooled": states["stored"] + lost + pending,
-        "chunks_uploaded": states["stored"],
-        "chunks_dropped": states["dropped"],
-        "chunks_failed": states["quarantined"],
-        "chunks_purged": states["purged"],
+        "chunks_spooled": counts["stored"] + lost + pending,
+        "chunks_uploaded": counts["stored"],
+        "chunks_dropped": counts["dropped"],
+        "chunks_failed": counts["quarantined"],
+        "chunks_purged": counts["purged"],
         "chunks_not_uploaded": lost + pending,
         "chunks_pending": pending,
     }
 
 
+def _is_stream(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() or (folder / JOURNAL).exists()
+
+
 def _stream_status(disk: FileSystem, stream: SpooledStream) -> StreamStatus:
-    history = JournalState()
+    state = JournalState()
     with suppress(SpoolError):
-        history = history_of(disk, stream.folder)
-    on_disk = _pending_on_disk(stream.folder, history)
+        state = load_journal_state(disk, stream.folder)
+    on_disk = _pending_on_disk(stream.folder, state)
     manifest = stream.manifest
     return {
         "data_id": manifest.spec.data_id if manifest else stream.folder.name,
@@ -116,144 +241,21 @@ def _stream_status(disk: FileSystem, stream: SpooledStream) -> StreamStatus:
         "chunks_on_disk": on_disk,
         "chunks_quarantined_on_disk": len(records_in(stream.folder / QUARANTINE)),
         "locked": stream.locked,
-        "finalizing": history.finalizing,
-        "ended": history.ended,
+        "finalizing": state.finalizing,
+        "ended": state.ended,
         "problem": stream.problem,
-        **count_chunks(history, on_disk),
+        **count_chunks(state, on_disk),
     }
 
 
-def _pending_on_disk(folder: Path, history: JournalState) -> int:
-    settled = {index for index, state in history.states.items() if state != "pending"}
-    return len(records_in(folder).keys() - settled)
+def _pending_on_disk(folder: Path, state: JournalState) -> int:
+    resolved = {index for index, chunk_state in state.states.items() if chunk_state != "pending"}
+    return len(records_in(folder).keys() - resolved)
 
 
 def _sum(streams: Sequence[ChunkCounts]) -> ChunkCounts:
     total = count_chunks(JournalState())
     for stream in streams:
         for key in total:
-            total[key] += stream[key]  # type: ignore[literal-required]
+            total[key] += stream[key]  # type: ignore[literal-required]  # a loop variable is no literal
     return total
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledStream:
-    """A stream's folder in the spool; ``manifest`` is None where it can't be read, and ``problem`` says why."""
-
-    folder: Path
-    manifest: StreamManifest | None
-    locked: bool
-    problem: str = ""
-
-
-class Spool:
-    """The spool under ``root``, which is made if need be; any number of processes may share it.
-
-    ``max_bytes`` bounds the records of all of them together (None: 20 GB or a tenth of the free disk, the
-    smaller); ``min_free_bytes`` are left free on the disk; ``retention_s`` is for
-    :meth:`StreamSpool.expire` (None: nothing is ever removed for its age).
-
-    Raises:
-        SpoolError: the folder can't be made or written.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        *,
-        max_bytes: int | None = None,
-        min_free_bytes: int = 512 * MIB,
-        retention_s: float | None = None,
-        disk: FileSystem | None = None,
-    ) -> None:
-        self.root: Final = root
-        self.retention_s: Final = retention_s
-        self._disk = disk or FileSystem()
-        with disk_errors("make its folder", root):
-            self._disk.make_folder(root)
-            self._bounds = Quota(self._disk, root, max_bytes, min_free_bytes)
-        self._recount_free_streams()
-
-    @property
-    def max_bytes(self) -> int:
-        """The bound of all records together."""
-        return self._bounds.max_bytes
-
-    def available_bytes(self) -> int:
-        """Bytes of records that still fit, by the bound and by the disk. Raises SpoolError."""
-        with self._bounds.lock.held(), disk_errors("look for room", self.root):
-            by_bound = self._bounds.max_bytes - self._bounds.used_bytes()
-            return max(0, min(by_bound, self._bounds.free_bytes() - self._bounds.min_free_bytes))
-
-    def create_stream(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
-        """Make and hold the folder of a new stream.
-
-        Raises:
-            SpoolLockedError: another process holds it. SpoolError: it is there already, or the disk refused.
-        """
-        manifest = StreamManifest(normalise_endpoint(endpoint), spec, geometry)
-        with self._bounds.lock.held():
-            return begin(self._disk, self.folder_of(endpoint, spec.data_id), self._bounds, manifest)
-
-    def open_stream(self, endpoint: str, data_id: str) -> StreamSpool:
-        """Take over a stream that an earlier process left.
-
-        Raises:
-            SpoolLockedError: another process holds it. SpoolError: it is not there, or can't be read.
-        """
-        folder = self.folder_of(endpoint, data_id)
-        if not _is_stream(folder):
-            raise SpoolError(
-                f"The spool {self.root} has no stream {data_id} of {normalise_endpoint(endpoint)}."
-            )
-        with self._bounds.lock.held():
-            return enter(self._disk, folder, self._bounds)
-
-    def streams(self, endpoint: str | None = None) -> list[SpooledStream]:
-        """All streams in the spool, of one endpoint if given, in the order of their folders.
-
-        Raises:
-            SpoolError: the disk refused.
-        """
-        with self._bounds.lock.held():
-            return [self._look(folder) for folder in self._folders(endpoint)]
-
-    def recoverable(self, endpoint: str) -> list[SpooledStream]:
-        """The streams of an endpoint that nobody holds and that can be opened."""
-        return [stream for stream in self.streams(endpoint) if stream.manifest and not stream.locked]
-
-    def status(self) -> SpoolStatus:
-        """What is in the spool, by its files and journals. Raises SpoolError."""
-        return spool_status(self._disk, self._bounds, self.streams())
-
-    def folder_of(self, endpoint: str, data_id: str) -> Path:
-        """Where a stream is, or would be."""
-        return self.root / endpoint_folder(endpoint) / stream_folder(data_id)
-
-    def _look(self, folder: Path) -> SpooledStream:
-        locked = not is_free(folder)
-        try:
-            return SpooledStream(folder, manifest_of(self._disk, folder), locked)
-        except SpoolError as error:
-            return SpooledStream(folder, None, locked, str(error))
-
-    def _folders(self, endpoint: str | None) -> Iterator[Path]:
-        wanted = None if endpoint is None else endpoint_folder(endpoint)
-        for folder in stream_folders(self.root):
-            if _is_stream(folder) and wanted in (None, folder.parent.name):
-                yield folder
-
-    def _recount_free_streams(self) -> None:
-        # A power cut may leave any number in ``usage``, for it is not synced: whoever starts counts anew. Spare files
-        # of a process that died would take their room until their stream is opened.
-        with self._bounds.lock.held():
-            for folder in stream_folders(self.root):
-                if (folder / USAGE).exists() and is_free(folder):
-                    for spare in spares_in(folder):
-                        with suppress(OSError):
-                            self._disk.unlink(spare)
-                    Usage(self._disk, folder).recount()
-
-
-def _is_stream(folder: Path) -> bool:
-    return (folder / MANIFEST).exists() or (folder / JOURNAL).exists()

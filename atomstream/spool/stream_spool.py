@@ -1,7 +1,7 @@
-"""One stream's folder, held by its one owner: records in, records out, and never a step that can lose one.
+"""One stream's folder, open and locked: writes, reads and removes records, and updates the journal.
 
-The order of each change is what makes it safe: a record is whole and synced before it has its name, and its
-end is in the journal, synced, before it loses it.
+The order of the steps makes each change safe. A record is complete and synced before it gets its final name. The
+journal entry of a resolved chunk is synced before its record is removed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from atomstream.system.files import FileSystem
 
 @dataclass(frozen=True, slots=True)
 class StreamFolderHandles:
-    """What holding a stream's folder consists of: ``lock`` is held, ``root_lock`` is not."""
+    """The open parts of a stream's folder; ``lock`` is held, ``root_lock`` is not."""
 
     disk: FileSystem
     records: RecordStore
@@ -37,34 +37,32 @@ class StreamFolderHandles:
 
 
 class StreamSpool:
-    """A stream's folder, open; all methods may be called from any thread and block on the disk.
+    """A stream's folder; thread-safe. All methods block on the disk.
 
-    ``history`` is what the journal held when the folder was opened, after repairs; later entries are not added
-    to it. ``missing`` lists chunks accepted before that, not settled, whose frames were in memory only when
-    their process died.
-
-    Raises (every method): SpoolFullError: no room. SpoolError: the disk failed. Nothing that was acknowledged
-    before is affected. ClosedError: after :meth:`close`, or in a forked child.
+    Raises (every method): SpoolFullError: no space. SpoolError: the disk failed; data acknowledged earlier is not
+    affected. ClosedError: after :meth:`close`, or in a forked child.
     """
 
-    def __init__(self, tenancy: StreamFolderHandles, manifest: StreamManifest, history: JournalState) -> None:
+    def __init__(self, handles: StreamFolderHandles, manifest: StreamManifest, state: JournalState) -> None:
         self.manifest = manifest
-        self.journal_state: Final = history
-        self.journal: Final = tenancy.journal
-        self.folder: Final = tenancy.records.folder
-        self._tenancy = tenancy
-        self._files = tenancy.records
+        self.journal_state: Final = state
+        """State when the folder was opened, after recovery; later entries are not applied to it."""
+        self.journal: Final = handles.journal
+        self.folder: Final = handles.records.folder
+        self._handles = handles
+        self._files = handles.records
         self._owner = os.getpid()
         self._closed = False
-        self._records = {k: n for k, n in self._files.sizes().items() if history.states.get(k) == "pending"}
+        self._records = {k: n for k, n in self._files.sizes().items() if state.states.get(k) == "pending"}
         self._busy: set[int] = set()
         self._idle = threading.Condition()
-        self._unsure: set[int] = set()
+        self._uncertain: set[int] = set()  # chunks whose last journal entry failed, but may be in the file
         self._digests: dict[int, bytes] = {}
-        self._settled = bytearray()  # a byte a chunk: a set would take 60
-        for index, state in history.states.items():
-            self._set_settled(index, state != "pending")
-        self.missing: Final = [index for index in history.pending() if index not in self._records]
+        self._resolved = bytearray()  # one byte for each chunk: a set would take 60
+        for index, chunk_state in state.states.items():
+            self._set_resolved(index, chunk_state != "pending")
+        self.missing: Final = [index for index in state.pending() if index not in self._records]
+        """Pending chunks without a record: their frames were only in the memory of a process that died."""
 
     @property
     def data_id(self) -> str:
@@ -72,106 +70,109 @@ class StreamSpool:
         return self.manifest.spec.data_id
 
     def update_manifest(self, manifest: StreamManifest) -> None:
-        """Write down a changed description of the stream (its geometry, once known; its rotation)."""
+        """Write a changed manifest, durably: its geometry after the first chunk, or its rotation."""
         self._check_owner()
-        write_manifest(self._tenancy.disk, self.folder / MANIFEST, manifest)
+        write_manifest(self._handles.disk, self.folder / MANIFEST, manifest)
         self.journal.append_durable(JournalEntry("manifest", detail=manifest.to_fields()))
         self.manifest = manifest
 
     def put(self, shard: Shard) -> SpooledChunk | None:
-        """Write a chunk's record; once this returns it survives a power cut.
+        """Write a chunk's record durably.
 
-        None where the chunk was settled meanwhile (sent from memory, dropped): then nothing is written. A chunk
-        that is there already is not written again.
+        Returns None without writing if the chunk was resolved meanwhile (uploaded from memory, or dropped). A
+        chunk that has a record is not written again.
 
         Raises:
-            ChunkConflictError: another content is there under that index.
+            ChunkConflictError: the index has a record with other frames.
         """
-        with self._alone_with(shard.info.index):
-            if self._is_settled(shard.info.index):
-                with suppress(SpoolError):  # so that a later process knows other frames under its index (P5)
-                    self.journal.append(JournalEntry("accepted", shard.info.index, shard.info.digest))
+        index = shard.info.index
+        with self._exclusive(index):
+            if self._is_resolved(index):
+                with suppress(
+                    SpoolError
+                ):  # a later process uses the digest to detect other frames for this index
+                    self.journal.append(JournalEntry("accepted", index, shard.info.digest))
                 return None
-            self._make_sure(shard.info.index)
-            if shard.info.index in self._records:
-                return self._there_already(shard)
+            self._cancel_uncertain(index)
+            if index in self._records:
+                return self._existing(shard)
             chunk = self._files.write(shard)
-            self._digests[chunk.index] = shard.info.digest
-            self._note_record(chunk.index, chunk.nbytes)
+            self._digests[index] = shard.info.digest
+            self._add_record(index, chunk.nbytes)
             return chunk
 
     def pending(self) -> list[int]:
-        """Indices of the chunks on disk that are to be delivered, in order."""
+        """Indices of the chunks with a record that is to be uploaded, in increasing order."""
         with self._idle:
             return sorted(self._records)
 
-    def holds(self, index: int) -> bool:
-        """Whether chunk ``index`` is on disk, to be delivered."""
+    def has_record(self, index: int) -> bool:
+        """True if chunk ``index`` has a record that is to be uploaded."""
         return index in self._records
 
     def pending_bytes(self) -> int:
-        """What the files of :meth:`pending` take."""
+        """Total file size of the records of :meth:`pending`."""
         with self._idle:
             return sum(self._records.values())
 
     def chunk(self, index: int) -> SpooledChunk:
-        """A chunk that is on disk, its header read and checked.
+        """A chunk on disk; reads and checks its header.
 
         Raises:
-            RecordCorruptError: it is damaged: :meth:`quarantine` it.
+            RecordCorruptError: it is damaged; call :meth:`quarantine`.
         """
         self._check_owner()
         return self._files.chunk(index)
 
     def read_windows(self, index: int, window: int = WINDOW_BYTES) -> Iterator[bytes]:
-        """The shard's bytes, at most ``window`` at a time, the last window only once its CRC-32C matches.
+        """The shard's bytes in windows of at most ``window`` bytes; the last one only if the CRC-32C matches.
 
         Raises:
-            RecordCorruptError: it is damaged: :meth:`quarantine` it.
+            RecordCorruptError: it is damaged; call :meth:`quarantine`.
         """
         self._check_owner()
         return self._files.read_windows(index, window)
 
     def mark_stored(self, index: int) -> None:
-        """The server has the chunk: say so in the journal, durably, then remove its record."""
-        self._settle(JournalEntry("stored", index), self._files.recycle)
+        """Record in the journal, durably, that the server has the chunk; then remove its record."""
+        self._resolve(JournalEntry("stored", index), self._files.recycle)
 
     def discard(self, index: int, kind: Literal["dropped", "purged"], reason: str) -> None:
-        """Give the chunk up: the journal says why, durably, then its record goes."""
-        self._settle(JournalEntry(kind, index, reason=reason), self._files.remove)
+        """Record in the journal, durably, why the chunk is discarded; then remove its record."""
+        self._resolve(JournalEntry(kind, index, reason=reason), self._files.remove)
 
     def quarantine(self, index: int, reason: str) -> None:
-        """Put the chunk's record aside under its name: it can't be delivered as it is."""
-        with self._alone_with(index):
-            self._note_end(JournalEntry("quarantined", index, reason=reason))
-            self._set_settled(index, True)
+        """Move the record of a chunk that can't be uploaded into the quarantine folder."""
+        with self._exclusive(index):
+            self._append_final(JournalEntry("quarantined", index, reason=reason))
+            self._set_resolved(index, True)
             if self._drop_record(index):
-                self._files.set_aside(index)
+                self._files.quarantine(index)
 
     def quarantined(self) -> list[int]:
-        """Indices of the records in quarantine, in order."""
+        """Indices of the records in quarantine, in increasing order."""
         return list(self._files.quarantined())
 
     def requeue(self, index: int) -> None:
-        """Take a record back out of quarantine, to be delivered again."""
-        with self._alone_with(index):
+        """Move a record out of quarantine, to be uploaded again."""
+        with self._exclusive(index):
             if index not in self._files.quarantined():
                 raise SpoolError(f"Chunk {index} of stream {self.data_id} is not in quarantine.")
             self.journal.append_durable(JournalEntry("requeued", index))
-            self._note_record(index, self._files.take_back(index))
-            self._set_settled(index, False)
+            self._add_record(index, self._files.restore(index))
+            self._set_resolved(index, False)
 
     def purge(self, reason: str) -> list[int]:
-        """Remove all records, those in quarantine too, because a person asked for it; returns their indices."""
-        doomed = sorted({*self.pending(), *self.quarantined()})
-        for index in doomed:
+        """Remove all records, quarantined ones too, on a user's request; returns their indices."""
+        indices = sorted({*self.pending(), *self.quarantined()})
+        for index in indices:
             self.discard(index, "purged", reason)
-        return doomed
+        return indices
 
     def expire(self, retention_s: float) -> list[int]:
-        """Purge what is certainly older than ``retention_s``; returns the indices.
+        """Purge records whose age is certainly at least ``retention_s`` seconds; returns their indices.
 
-        Lowest index first, up to the first that is young enough: so a look at one header nearly always does.
+        It stops at the first record that is younger, so usually only one header is read.
         """
         expired = []
         for index in self.pending():
@@ -182,33 +183,33 @@ class StreamSpool:
         return expired
 
     def remove_if_ended(self) -> bool:
-        """Remove the folder if the stream was ended and nothing of it is left; closes it then.
+        """Close the stream and remove its folder if the stream was ended and has no records left.
 
-        Only our own files go, and the folder only if nothing else is in it.
+        Only files of the spool are removed. The folder stays if it contains other files.
         """
         self._check_owner()
-        history = JournalState.from_entries(read_journal(self._tenancy.disk, self.journal.path).entries)
-        if not history.ended or history.pending() or self.pending() or self.quarantined():
+        state = JournalState.from_entries(read_journal(self._handles.disk, self.journal.path).entries)
+        if not state.ended or state.pending() or self.pending() or self.quarantined():
             return False
         self.remove()
         return True
 
     def remove(self) -> None:
-        """Close and remove the folder's own files, whatever the journal says.
+        """Close the stream and remove the folder's files, regardless of the journal.
 
         Raises:
-            SpoolError: there are records left; :meth:`purge` them first.
+            SpoolError: there are records left; call :meth:`purge` first.
         """
         self._check_owner()
         if self._files.sizes() or self.quarantined():
             raise SpoolError(f"The spool folder {self.folder} still holds chunks; nothing was removed.")
-        with self._tenancy.root_lock.held():
+        with self._handles.root_lock.held():
             self.close()
             with disk_errors("remove a finished stream's folder", self.folder):
-                self._remove_own_files(self._tenancy.disk)
+                self._remove_own_files(self._handles.disk)
 
     def close(self) -> None:
-        """Close the folder and let go of its lock; what is on disk stays. Nothing the second time."""
+        """Close the journal and release the lock; the files stay. Does nothing the second time."""
         if self._closed or os.getpid() != self._owner:
             return
         self._closed = True
@@ -216,38 +217,39 @@ class StreamSpool:
         try:
             self.journal.close()
         finally:
-            self._tenancy.lock.release()
+            self._handles.lock.release()
 
-    def _settle(self, entry: JournalEntry, remove: Callable[[int], None]) -> None:
+    def _resolve(self, entry: JournalEntry, remove: Callable[[int], None]) -> None:
         index = entry.index
-        with self._alone_with(index):
+        with self._exclusive(index):
             try:
-                self._note_end(entry)
+                self._append_final(entry)
             except SpoolFullError:
-                # A disk too full for an entry of the journal would stay so for ever if records could not go.
-                if not self._files.mark(index, entry.kind):
+                # If the disk has no space for a journal entry, records must be removed without one, or the disk
+                # would stay full. A marker file replaces the entry.
+                if not self._files.add_marker(index, entry.kind):
                     raise
-                with suppress(SpoolError):  # the mark says it until the next opening
+                with suppress(SpoolError):  # the marker is applied when the stream is opened again
                     self.journal.append_durable(entry)
-                    self._files.unmark(index, entry.kind)
-            self._set_settled(index, True)
+                    self._files.remove_marker(index, entry.kind)
+            self._set_resolved(index, True)
             self._drop_record(index)
             remove(index)
 
-    def _note_end(self, entry: JournalEntry) -> None:
-        # An entry that was refused may stand in the file all the same (its fsync failed, not its write).
-        self._unsure.add(entry.index)
+    def _append_final(self, entry: JournalEntry) -> None:
+        # If this raises because of a failed fsync, the entry may be in the file nevertheless.
+        self._uncertain.add(entry.index)
         self.journal.append_durable(replace(entry, digest=self._digests.get(entry.index, b"")))
-        self._unsure.discard(entry.index)
+        self._uncertain.discard(entry.index)
         self._digests.pop(entry.index, None)
 
-    def _make_sure(self, index: int) -> None:
-        # So before such a chunk is acknowledged as safe, the journal says that it has not ended.
-        if index in self._unsure:
+    def _cancel_uncertain(self, index: int) -> None:
+        # Before such a chunk is acknowledged as durable, the journal must say that it is pending.
+        if index in self._uncertain:
             self.journal.append_durable(JournalEntry("requeued", index))
-            self._unsure.discard(index)
+            self._uncertain.discard(index)
 
-    def _there_already(self, shard: Shard) -> SpooledChunk:
+    def _existing(self, shard: Shard) -> SpooledChunk:
         chunk = self._files.chunk(shard.info.index)
         if chunk.header.info.digest != shard.info.digest:
             raise ChunkConflictError(
@@ -258,16 +260,16 @@ class StreamSpool:
         return chunk
 
     def _remove_own_files(self, disk: FileSystem) -> None:
-        self._files.remove_rest()
+        self._files.remove_leftovers()
         disk.unlink(self.folder / MANIFEST)
         disk.sync_folder(self.folder)
-        # The journal goes after stream.json, for it tells the same and that all is done.
+        # The journal is removed after stream.json: it has a copy of it, and the entry that the stream ended.
         for name in (JOURNAL, USAGE, LOCK):
             disk.unlink(self.folder / name)
         for folder in (self.folder / QUARANTINE, self.folder, self.folder.parent):
             disk.remove_folder(folder)
 
-    def _note_record(self, index: int, nbytes: int) -> None:
+    def _add_record(self, index: int, nbytes: int) -> None:
         with self._idle:
             self._records[index] = nbytes
 
@@ -275,19 +277,19 @@ class StreamSpool:
         with self._idle:
             return self._records.pop(index, None) is not None
 
-    def _is_settled(self, index: int) -> bool:
-        return index < len(self._settled) and bool(self._settled[index])
+    def _is_resolved(self, index: int) -> bool:
+        return index < len(self._resolved) and bool(self._resolved[index])
 
-    def _set_settled(self, index: int, settled: bool) -> None:
+    def _set_resolved(self, index: int, resolved: bool) -> None:
         with self._idle:
-            missing = index + 1 - len(self._settled)
+            missing = index + 1 - len(self._resolved)
             if missing > 0:
-                self._settled.extend(bytes(max(missing, len(self._settled))))
-            self._settled[index] = settled
+                self._resolved.extend(bytes(max(missing, len(self._resolved))))
+            self._resolved[index] = resolved
 
     @contextmanager
-    def _alone_with(self, index: int) -> Iterator[None]:
-        # One change a chunk at a time: an upload from memory may end while its record is being written.
+    def _exclusive(self, index: int) -> Iterator[None]:
+        # One change at a time for each chunk: an upload from memory may end while the record is being written.
         self._check_owner()
         with self._idle:
             self._idle.wait_for(lambda: index not in self._busy)
@@ -302,8 +304,8 @@ class StreamSpool:
     def _check_owner(self) -> None:
         if os.getpid() != self._owner:
             raise ClosedError(
-                f"The spool of stream {self.data_id} belongs to process {self._owner}, and this is a fork of it. "
-                "The parent goes on; open a streamer of its own in the child."
+                f"The spool of stream {self.data_id} belongs to process {self._owner}, and this process is a fork of "
+                "it. The parent process continues. Open a new streamer in the child process."
             )
         if self._closed:
             raise ClosedError(f"The spool of stream {self.data_id} is closed.")

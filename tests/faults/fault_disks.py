@@ -100,7 +100,7 @@ def _then(before: list[str], then: list[str]) -> list[str]:
 
 def _killed_when_full(rig: Rig, pusher: Pusher) -> Told:
     assert pusher.process.stderr is not None
-    while "goes on from memory" not in pusher.process.stderr.readline():
+    while "continues from memory" not in pusher.process.stderr.readline():
         pass
     os.kill(pusher.told_pid(), signal.SIGKILL)
     rig.server.go_on()

@@ -47,14 +47,14 @@ def test_description_and_its_second_copy(tmp_path: Path) -> None:
 
 
 def test_nothing_tells_what_it_is(tmp_path: Path) -> None:
-    """Without description and journal a folder is reported, and its records are left as they are."""
+    """Without description and journal a folder is reported, and its records are were not changed."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.close()
     (stream.folder / "stream.json").write_text("{}")
     (stream.folder / "journal").write_bytes(b"")
     spool = new_spool(tmp_path)
-    with pytest.raises(SpoolError, match="left as they are"):
+    with pytest.raises(SpoolError, match="were not changed"):
         spool.open_stream(ENDPOINT, DATA_ID)
     (found,) = spool.streams()
     assert found.manifest is None

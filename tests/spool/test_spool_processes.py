@@ -235,4 +235,4 @@ def test_a_disk_filled_to_the_brim(tmp_path: Path, start: Start) -> None:
 
 def test_ids_match_the_kit() -> None:
     """The workers and the tests speak of the same stream."""
-    assert shard(0).data_id == DATA_ID
+    assert shard(0).info.data_id == DATA_ID

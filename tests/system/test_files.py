@@ -64,7 +64,7 @@ def test_no_room_is_told_before_anything_is_written(
     stream = new_stream(tmp_path)
     with monkeypatch.context() as patched:
         refuse(patched, code)
-        with pytest.raises(kind, match="goes on from memory"):
+        with pytest.raises(kind, match="continues from memory"):
             stream.put(shard(0, side=LARGE))
     assert not list(stream.folder.glob("chunk-*"))
     assert stream.put(shard(0, side=LARGE)) is not None
