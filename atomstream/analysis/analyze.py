@@ -15,8 +15,8 @@ from atomstream.analysis.regions import Region
 from atomstream.records import Frames
 from atomstream.results import F64, UNITS, Batch, Event, Measurement, Segment, View
 
-STEP_S = 2.0
-TOLD = (
+READ_STEP_S = 2.0
+SUMMARY_VALUES = (
     *("growth_rate_ml_s", "oscillations_counted", "damping_layers", "lattice_spacing", "lattice_parameter"),
     *("relative_spacing_change", "specular_fwhm_1", "half_order_ratio", "spottiness", "rotation_rpm"),
 )
@@ -58,8 +58,8 @@ class Analysis:
             for name, values in self.frames.items()
             if name != "time_seconds"
         }
-        known = ("beam_energy", "screen_sample_distance", "px_per_mm")
-        attrs = {name: getattr(self.calibration, name) for name in known}
+        fields = ("beam_energy", "screen_sample_distance", "px_per_mm")
+        attrs = {name: getattr(self.calibration, name) for name in fields}
         time = ("time", self.frames["time_seconds"], {"units": "s"})
         return xarray.Dataset(data, {"time": time}, {k: v for k, v in attrs.items() if v is not None})
 
@@ -67,7 +67,7 @@ class Analysis:
         times = self.frames["time_seconds"]
         span = f"{times[-1] - times[0]:.1f} s" if len(times) else "no time"
         lines = [f"Analysis of {len(times)} frames over {span} ({self.fps:g} frames a second)"]
-        lines += [f"  {name:<24} {self.values[name]}" for name in TOLD if name in self.values]
+        lines += [f"  {name:<24} {self.values[name]}" for name in SUMMARY_VALUES if name in self.values]
         if len(self.segments) > 1:
             lines += [
                 f"  segment {s.start_s:.1f}-{s.end_s:.1f} s ({s.label}): {s.rate}" for s in self.segments
@@ -96,28 +96,28 @@ def analyze(
     seconds of the same clock. Anything sliceable with shape (N, H, W) does, a Zarr array too. Raises ConfigError for
     frames, settings or calibrations that can't be meant; undetermined values are not errors.
     """
-    engine = Analyzer(fps, rpm, calibration=calibration)
+    analyzer = Analyzer(fps, rpm, calibration=calibration)
     if regions:
-        engine.set_regions(regions)
+        analyzer.set_regions(regions)
     times = np.arange(len(frames)) / fps if times_s is None else np.asarray(times_s, dtype=np.float64)
-    waiting = sorted(events, key=lambda e: e.at_s)
-    step, batches = max(1, round(STEP_S * fps)), []
+    pending = sorted(events, key=lambda e: e.at_s)
+    step, batches = max(1, round(READ_STEP_S * fps)), []
     for start in range(0, len(frames), step):
-        while waiting and waiting[0].at_s <= times[start]:
-            _mark(engine, waiting.pop(0))
-        cut = slice(start, start + step)
-        batches.append(engine.feed(start, cast("Frames", np.asarray(frames[cut])), times[cut]))
-    for event in waiting:
-        _mark(engine, event)
-    batches.append(engine.finish())
-    return _joined(fps, batches, calibration or Calibration())
+        while pending and pending[0].at_s <= times[start]:
+            _mark(analyzer, pending.pop(0))
+        part = slice(start, start + step)
+        batches.append(analyzer.feed(start, cast("Frames", np.asarray(frames[part])), times[part]))
+    for event in pending:
+        _mark(analyzer, event)
+    batches.append(analyzer.finish())
+    return _concatenated(fps, batches, calibration or Calibration())
 
 
-def _mark(engine: Analyzer, event: Event) -> None:
-    engine.mark(event.label, event.kind, event.time_s)
+def _mark(analyzer: Analyzer, event: Event) -> None:
+    analyzer.mark(event.label, event.kind, event.time_s)
 
 
-def _joined(fps: float, batches: Sequence[Batch], calibration: Calibration) -> Analysis:
+def _concatenated(fps: float, batches: Sequence[Batch], calibration: Calibration) -> Analysis:
     names = dict.fromkeys(name for batch in batches for name in batch.frames)
     columns = {
         name: np.concatenate([b.frames.get(name, np.full(b.count, np.nan)) for b in batches])

@@ -1,4 +1,7 @@
-"""The online engine: feed frames as they come, get batches of results; every state survives a crash of its host."""
+"""Online analysis: :class:`Analyzer` takes frames as they arrive and returns batches of results.
+
+Its state can be stored and restored, so that the analysis goes on after a crash of its process.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,25 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.analysis import online
+from atomstream.analysis import commands, online
+from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.online import BatchBuilder
 from atomstream.analysis.regions import Region
 from atomstream.analysis.serialization import VERSION, pack, unpack
-from atomstream.analysis.stream_state import AnalysisState
+from atomstream.analysis.stream_state import STATE_CLASSES, AnalysisState
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F64, Batch, Bool, Event
 
 
 class Analyzer:
-    """Analyses one stream's frames in order, as they come.
+    """Analyses the frames of one stream in order.
 
-    ``fps`` (frames a second, > 0) and ``rpm`` (rotations a minute, 0: at rest) are what the stream says; the frames'
-    own times and the refined rotation are used where they exist. ``chunk_size`` only tells how long pieces will be.
-    Results do not depend on how the frames are cut into calls of :meth:`feed`. Not for several threads at once.
-    Raises ConfigError for settings that can't be meant.
+    ``fps`` (nominal frames per second, > 0) and ``rpm`` (nominal rotations per minute, 0: at rest) describe the
+    stream. Frame times and a refined rotation speed are used instead where they are known. ``chunk_size`` is the
+    usual number of frames per call. Without ``growth_is_continuous`` the oscillation period is not a growth rate.
+    Results do not depend on how the frames are cut into calls of :meth:`feed`. Not thread-safe. Raises ConfigError
+    for an invalid ``fps`` or ``rpm``.
     """
 
     def __init__(
@@ -40,88 +44,95 @@ class Analyzer:
         growth_is_continuous: bool = True,
     ) -> None:
         if not (math.isfinite(fps) and fps > 0):
-            raise ConfigError(f"fps must be a positive number of frames a second, not {fps!r}")
+            raise ConfigError(f"fps must be a positive number of frames per second, not {fps!r}")
         if not math.isfinite(rpm):
-            raise ConfigError(f"rpm must be a finite number of rotations a minute, not {rpm!r}")
-        self._stage = AnalysisState(
+            raise ConfigError(f"rpm must be a finite number of rotations per minute, not {rpm!r}")
+        self._state = AnalysisState(
             fps=float(fps), rpm=abs(float(rpm)), calibration=calibration or Calibration()
         )
-        self._stage.continuous = growth_is_continuous
+        self._state.growth_is_continuous = growth_is_continuous
         if layer_unit:
-            self._stage.layer_unit = layer_unit
+            self._state.layer_unit = layer_unit
         self.chunk_size = chunk_size
 
     @property
     def frames_fed(self) -> int:
-        """Index of the next frame that is expected."""
-        return self._stage.next_index
+        """Index of the next expected frame; skipped frames are counted."""
+        return self._state.next_index
 
     def feed(self, index_start: int, frames: Frames, times_s: npt.ArrayLike | None = None) -> Batch:
-        """Analyse frames (N, H, W) or (H, W), uint8 or uint16, of which the first has index ``index_start``.
+        """Analyse frames (N, H, W) or (H, W), uint8 or uint16; the first one has index ``index_start``.
 
-        ``times_s`` (N,) are seconds from the stream's start; index / fps without them or where they are NaN.
-        Frames that were fed before are passed over, missing ones taken as a gap. Returns what is finished: it may
-        hold fewer or more frames than were given. Raises ConfigError for another dtype, another frame size than
-        before, or times of another length.
+        ``times_s`` (N,) are seconds from the start of the stream. Where they are missing or NaN, index / fps is used.
+        Frames that were fed before are skipped; if ``index_start`` is beyond the next expected frame, the frames
+        between are a gap. The returned batch may hold fewer or more frames than were given. Raises ConfigError for
+        another dtype, a changed frame size, or a wrong number of times.
         """
-        block = self._checked(frames)
-        times = self._times(index_start, len(block), times_s)
-        if index_start > self._stage.next_index:
-            self.gap(index_start - self._stage.next_index)
-        skip = min(len(block), self._stage.next_index - index_start)
-        out = BatchBuilder(self._stage)
-        online.take(self._stage, block[skip:], times[skip:], out)
-        return out.batch()
+        block = self._validated_frames(frames)
+        times = self._frame_times(index_start, len(block), times_s)
+        if index_start > self._state.next_index:
+            self.gap(index_start - self._state.next_index)
+        skip = min(len(block), self._state.next_index - index_start)
+        out = BatchBuilder(self._state)
+        online.feed_frames(self._state, block[skip:], times[skip:], out)
+        return out.build()
 
     def gap(self, n_frames: int) -> None:
-        """Say that the next ``n_frames`` frames are missing: they are marked, and passed."""
+        """Skip the next ``n_frames`` frames because they are missing; an event of kind ``gap`` is added."""
         if n_frames > 0:
-            online.take_gap(self._stage, n_frames)
+            commands.apply_gap(self._state, n_frames)
 
     def mark(self, label: str, kind: str = "note", time_s: float | None = None) -> Event:
-        """Note an event of the user's at ``time_s`` (default: now); shutter, laser, growth, pause cut segments."""
-        event = Event(self._stage.now_s if time_s is None else float(time_s), kind, label, by="user")
-        online.take_mark(self._stage, event)
+        """Add a mark of the user at ``time_s`` (s, default: the last frame's time) and return its event.
+
+        Marks of the kinds shutter, laser, growth, pause and rotation begin a new segment.
+        """
+        event = Event(self._state.now_s if time_s is None else float(time_s), kind, label, by="user")
+        commands.apply_mark(self._state, event)
         return event
 
     def set_rotation(self, rpm: float) -> None:
-        """Say that the rotation changed from now on: a new segment begins."""
-        online.take_rotation(self._stage, abs(float(rpm)))
+        """Change the rotation speed (1/min, 0: at rest) from the next frame on; a new segment begins."""
+        commands.apply_rotation(self._state, abs(float(rpm)))
 
     def set_regions(self, regions: Iterable[Region]) -> None:
-        """Set the user's boxes and lines from the next frame on; a tracked box named ``specular`` replaces ours."""
-        online.take_regions(self._stage, list(regions))
+        """Set the user's boxes and lines from the next frame on.
+
+        A tracked box named ``specular`` replaces the specular box that was found. Raises ConfigError for
+        names that are not unique.
+        """
+        commands.apply_regions(self._state, list(regions))
 
     def set_calibration(self, calibration: Calibration) -> None:
-        """Set the calibration from now on; relative results stay as they are."""
-        self._stage.calibration = calibration
+        """Set the calibration from the next frame on; relative results are not changed."""
+        self._state.calibration = calibration
 
     @property
     def regions(self) -> tuple[Region, ...]:
-        """Boxes and lines as they stand: the specular box and the streak band first, then the user's."""
-        return online.current_regions(self._stage)
+        """Boxes and lines at their present positions: specular box, streak band, then the user's."""
+        return commands.current_regions(self._state)
 
     def finish(self) -> Batch:
-        """Analyse what is still held back and fit once more: the stream has ended."""
-        out = BatchBuilder(self._stage)
-        online.finish(self._stage, out)
-        return out.batch()
+        """End the analysis: analyse the frames still held back, repeat the fits and return the last batch."""
+        out = BatchBuilder(self._state)
+        online.finish(self._state, out)
+        return out.build()
 
     def state(self) -> dict[str, Any]:
-        """Everything the engine knows, as plain values that msgpack takes."""
-        return {"version": VERSION, "chunk_size": self.chunk_size, "stage": pack(self._stage)}
+        """Return the complete state as plain values that msgpack can encode."""
+        return {"version": VERSION, "chunk_size": self.chunk_size, "state": pack(self._state)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Analyzer:
-        """Make the engine again that :meth:`state` described. Raises ConfigError for a state of another version."""
+        """Restore an analyzer from :meth:`state`. Raises ConfigError for a state of another version."""
         if state.get("version") != VERSION:
             raise ConfigError(f"analysis state: version {state.get('version')!r}, this is version {VERSION}")
-        engine = cls.__new__(cls)
-        engine.chunk_size = int(state.get("chunk_size", 0))
-        engine._stage = unpack(state["stage"], online.CLASSES)
-        return engine
+        analyzer = cls.__new__(cls)
+        analyzer.chunk_size = int(state.get("chunk_size", 0))
+        analyzer._state = unpack(state["state"], STATE_CLASSES)
+        return analyzer
 
-    def _checked(self, frames: Frames) -> Frames:
+    def _validated_frames(self, frames: Frames) -> Frames:
         array = np.asarray(frames)
         if array.ndim == 2:
             array = array[None]
@@ -130,27 +141,27 @@ class Analyzer:
         if min(array.shape[1:]) < 1:
             raise ConfigError(f"frames of shape {array.shape[1:]} hold no pixels")
         array = array.astype(array.dtype.newbyteorder("="), copy=False)
-        shape = self._stage.shape
+        shape = self._state.shape
         if shape and tuple(array.shape[1:]) != shape:
             raise ConfigError(f"frames of shape {array.shape[1:]} in a stream of shape {shape}")
         return cast("Frames", array)
 
-    def _times(self, start: int, count: int, times_s: npt.ArrayLike | Sequence[float] | None) -> F64:
+    def _frame_times(self, start: int, count: int, times_s: npt.ArrayLike | Sequence[float] | None) -> F64:
         if times_s is None:
-            return (start + np.arange(count)) / self._stage.fps
+            return (start + np.arange(count)) / self._state.fps
         times: F64 = np.asarray(times_s, dtype=np.float64)
         if times.shape != (count,):
-            raise ConfigError(f"times_s must hold one time a frame: {count}, not shape {times.shape}")
-        # a camera's clock may hiccup; time itself does not go back
-        known = np.isfinite(times)
-        if not known.all():
-            times = self._continued(start, times, known)
-        return np.asarray(np.maximum.accumulate(np.maximum(times, self._stage.now_s)))
+            raise ConfigError(f"times_s must hold one time per frame: {count}, not shape {times.shape}")
+        # Times must ascend: a clock step backwards is replaced by the latest time before it.
+        has_time = np.isfinite(times)
+        if not has_time.all():
+            times = self._extrapolated(start, times, has_time)
+        return np.asarray(np.maximum.accumulate(np.maximum(times, self._state.now_s)))
 
-    def _continued(self, start: int, times: F64, known: Bool) -> F64:
-        """Fill frames without a time from the last frame with one, at the stated frame rate."""
-        stage, place = self._stage, np.arange(len(times))
-        last = np.maximum.accumulate(np.where(known, place, -1))
-        since = np.where(last >= 0, times[last], stage.now_s if stage.last_index >= 0 else 0.0)
-        frames = np.where(last >= 0, place - last, start + place - max(0, stage.last_index))
-        return np.asarray(since + frames / stage.fps)
+    def _extrapolated(self, start: int, times: F64, has_time: Bool) -> F64:
+        """Extrapolate missing times from the last frame with a time, at the nominal frame rate."""
+        state, index = self._state, np.arange(len(times))
+        last = np.maximum.accumulate(np.where(has_time, index, -1))
+        base_times = np.where(last >= 0, times[last], state.now_s if state.last_index >= 0 else 0.0)
+        frames = np.where(last >= 0, index - last, start + index - max(0, state.last_index))
+        return np.asarray(base_times + frames / state.fps)

@@ -22,10 +22,10 @@ from atomstream.results import F32, F64, Event
 
 MAX_CLUSTERS = 12
 
-NEW_DISTANCE = 0.2
+NEW_CLUSTER_DISTANCE = 0.2
 """Distance (of unit pictures) at which a picture begins a cluster of its own: a correlation of 0.98."""
 
-MEMORY = 200.0
+MAX_CLUSTER_WEIGHT = 200.0
 
 
 @dataclass(slots=True)
@@ -42,13 +42,13 @@ class Clusters:
             self.centres, self.counts, self.variances = vector[None][:0], [], []
         squared = ((self.centres - vector) ** 2).sum(axis=1)
         nearest = int(np.argmin(squared)) if len(squared) else -1
-        limit = NEW_DISTANCE
+        limit = NEW_CLUSTER_DISTANCE
         if nearest < 0 or (squared[nearest] > limit**2 and len(squared) < MAX_CLUSTERS):
             self.centres = np.concatenate([self.centres, vector[None]])
             self.counts.append(1.0)
             self.variances.append(0.0)
             return len(self.counts) - 1, 0.0
-        self.counts[nearest] = min(self.counts[nearest] + 1.0, MEMORY)
+        self.counts[nearest] = min(self.counts[nearest] + 1.0, MAX_CLUSTER_WEIGHT)
         share = 1.0 / self.counts[nearest]
         self.variances[nearest] += share * (float(squared[nearest]) - self.variances[nearest])
         self.centres[nearest] += np.float32(share) * (vector - self.centres[nearest])
@@ -60,7 +60,7 @@ class Clusters:
 # The sequential Karhunen-Loeve update with a running mean and forgetting: D. A. Ross, J. Lim, R.-S. Lin & M.-H. Yang,
 # Int. J. Comput. Vis. 77, 125 (2008). One update costs two products with the basis: no history of pictures is kept.
 
-COUNT = 8
+N_COMPONENTS = 8
 
 
 @dataclass(slots=True)
@@ -76,54 +76,54 @@ class Components:
     mean: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     basis: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     values: F64 = field(default_factory=lambda: np.empty(0))
-    past: F64 = field(default_factory=lambda: np.empty((0, COUNT)))
+    coordinates: F64 = field(default_factory=lambda: np.empty((0, N_COMPONENTS)))
 
-    def split(self, vector: F32) -> tuple[F64, float]:
+    def project(self, vector: F32) -> tuple[F64, float]:
         """Coordinates (8,) of a picture (P,) along the components, 0 beyond their number, and its squared distance."""
-        new = vector - self.mean
-        here = self.basis @ new
-        outside = float(((new - here @ self.basis) ** 2).sum())
-        return _padded(here.astype(np.float64)), outside
+        deviation = vector - self.mean
+        coords = self.basis @ deviation
+        outside = float(((deviation - coords @ self.basis) ** 2).sum())
+        return _padded(coords.astype(np.float64)), outside
 
-    def learn(self, vector: F32) -> None:
+    def update(self, vector: F32) -> None:
         """Take in a picture (P,)."""
         if self.mean.shape != vector.shape:
             self.weight, self.mean = 1.0, vector.copy()
             self.basis, self.values = vector[None][:0], np.empty(0)
-            self.past = np.zeros((1, COUNT))
+            self.coordinates = np.zeros((1, N_COMPONENTS))
             return
         keep = 1.0 - 1.0 / self.memory
-        before, weight = self.basis, keep * self.weight
-        new = vector - self.mean
-        moved = new / np.float32(weight + 1.0)
-        self._turn(math.sqrt(weight / (weight + 1.0)) * new, math.sqrt(keep))
+        old_basis, weight = self.basis, keep * self.weight
+        deviation = vector - self.mean
+        moved = deviation / np.float32(weight + 1.0)
+        self._update_basis(math.sqrt(weight / (weight + 1.0)) * deviation, math.sqrt(keep))
         self.weight, self.mean = weight + 1.0, self.mean + moved
-        turned = self.past[:, : len(before)] @ (before @ self.basis.T).astype(np.float64)
+        rotated = self.coordinates[:, : len(old_basis)] @ (old_basis @ self.basis.T).astype(np.float64)
         latest = self.basis @ (vector - self.mean)
         rows = np.concatenate(
-            [turned - (self.basis @ moved).astype(np.float64), latest[None].astype(np.float64)]
+            [rotated - (self.basis @ moved).astype(np.float64), latest[None].astype(np.float64)]
         )
-        self.past = np.stack([_padded(row) for row in rows[-self.memory :]])
+        self.coordinates = np.stack([_padded(row) for row in rows[-self.memory :]])
 
-    def _turn(self, new: F32, forget: float) -> None:
+    def _update_basis(self, deviation: F32, forgetting: float) -> None:
         """Renew basis and singular values by one centred picture (P,)."""
-        inside = self.basis @ new
-        left = new - inside @ self.basis
+        coefficients = self.basis @ deviation
+        residual = deviation - coefficients @ self.basis
         # once more: rounding would add up over thousands of pictures
-        left -= (self.basis @ left) @ self.basis
-        length = float(np.linalg.norm(left))
-        rows = np.concatenate([self.basis, (left / np.float32(max(length, 1e-12)))[None]])
+        residual -= (self.basis @ residual) @ self.basis
+        length = float(np.linalg.norm(residual))
+        rows = np.concatenate([self.basis, (residual / np.float32(max(length, 1e-12)))[None]])
         small = np.zeros((len(rows), len(rows)))
-        small[:-1, :-1] = np.diag(forget * self.values)
-        small[-1] = [*inside, length]
-        _, values, turn = np.linalg.svd(small)
-        kept = values[:COUNT] > 1e-6 * max(float(values[0]), 1e-12)
-        self.values = values[:COUNT][kept]
-        self.basis = (turn[:COUNT][kept] @ rows).astype(np.float32)
+        small[:-1, :-1] = np.diag(forgetting * self.values)
+        small[-1] = [*coefficients, length]
+        _, values, rotation = np.linalg.svd(small)
+        significant = values[:N_COMPONENTS] > 1e-6 * max(float(values[0]), 1e-12)
+        self.values = values[:N_COMPONENTS][significant]
+        self.basis = (rotation[:N_COMPONENTS][significant] @ rows).astype(np.float32)
 
 
 def _padded(row: F64) -> F64:
-    full = np.zeros(COUNT)
+    full = np.zeros(N_COMPONENTS)
     full[: len(row)] = row
     return full
 
@@ -175,22 +175,22 @@ PIXELS = 5000
 
 HISTORY = 40
 
-SETTLE = 6
+MIN_BASELINE = 6
 """Pictures of which one knows what they brought anew, before a change can be told from the usual."""
 
-DELAY = 5
+LEARN_DELAY = 5
 """Pictures that wait before they are learned: components that followed a change at once would hide it."""
 
-USUAL = 16
+BASELINE_PICTURES = 16
 """Pictures whose novelty is the usual: the first ones, when all was new, are soon out of it."""
 
-LEAST_LOG = 0.25
+MIN_LOG_SPREAD = 0.25
 """Least spread of the log of what is new: 28 % more of it is no change, however quiet the camera."""
 
-JUMP = 0.012
+JUMP_SCORE = 0.012
 """1 - correlation of successive pictures from which a lasting difference is a change even without a baseline."""
 
-SETTLED = 6
+QUIET_PICTURES = 6
 """Quiet pictures after a jump: more than there are in a period whose pictures differ that much."""
 
 
@@ -201,19 +201,19 @@ class ChangeTracker:
     false_alarm_s: float = 3600.0
     times: F64 = field(default_factory=lambda: np.empty(0))
     recent: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    waiting: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    delayed: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     components: Components = field(default_factory=lambda: Components(HISTORY))
-    outside: F64 = field(default_factory=lambda: np.empty(0))
+    residual_logs: F64 = field(default_factory=lambda: np.empty(0))
     score: float = math.nan
     clusters: Clusters = field(default_factory=Clusters)
     cusum: Cusum = field(default_factory=Cusum)
     cluster: int = -1
-    distance: float = math.nan
-    quiet_until: float = -math.inf
+    cluster_distance: float = math.nan
+    holdoff_until: float = -math.inf
     before_jump: F32 = field(default_factory=lambda: np.empty(0, np.float32))
-    jumped_at: float = math.nan
-    peak: float = 0.0
-    calm: int = 0
+    jump_time_s: float = math.nan
+    jump_peak: float = 0.0
+    quiet_count: int = 0
 
     def feed(self, now: float, picture: F32, moved: tuple[float, float]) -> list[Event]:
         """Take in a mean picture (H, W) whose pattern has ``moved`` (y, x) px since the start; return changes."""
@@ -221,84 +221,89 @@ class ChangeTracker:
         if vector is None:
             return []
         if self.recent.shape[1:] != vector.shape:
-            self._begin_with(vector[None][:0])
-        self.cluster, self.distance = self.clusters.assign(vector)
+            self._restart_baseline(vector[None][:0])
+        self.cluster, self.cluster_distance = self.clusters.assign(vector)
         if len(self.times) == 0:
-            self._remember(now, vector)
+            self._append(now, vector)
             return []
         usual = self.recent.mean(axis=0)
         self.score = 1.0 - _correlation(vector, usual)
-        jump = self._jump(now, vector, usual)
-        found = jump | self._drifted(vector)
-        self._remember(now, vector)
-        if not found or now < self.quiet_until:
+        jump = self._is_lasting_jump(now, vector, usual)
+        detected = jump | self._is_drift(vector)
+        self._append(now, vector)
+        if not detected or now < self.holdoff_until:
             return []
         step = float(np.median(np.diff(self.times))) if len(self.times) > 1 else 1.0
-        self.quiet_until = now + 4.0 * step
+        self.holdoff_until = now + 4.0 * step
         self.cusum.reset()
         self.before_jump = self.before_jump[:0]
-        self._begin_with(self.recent)
-        return [Event(self.jumped_at if jump else now, "change", "the pattern changed", self.score)]
+        self._restart_baseline(self.recent)
+        return [Event(self.jump_time_s if jump else now, "change", "the pattern changed", self.score)]
 
     def restart(self) -> None:
         """Forget the baseline: the light changed, and with it the noise of the pictures."""
         self.cusum.reset()
-        self._begin_with(self.recent[:0])
+        self._restart_baseline(self.recent[:0])
         self.before_jump = self.before_jump[:0]
 
-    def _begin_with(self, pictures: F32) -> None:
+    def _restart_baseline(self, pictures: F32) -> None:
         """Make the last pictures (N, P) the whole baseline."""
         self.times, self.recent = self.times[len(self.times) - len(pictures) :], pictures
-        self.waiting = pictures[:0]
-        self.components, self.outside = Components(HISTORY), self.outside[:0]
+        self.delayed = pictures[:0]
+        self.components, self.residual_logs = Components(HISTORY), self.residual_logs[:0]
         for vector in pictures:
-            self.components.learn(vector)
+            self.components.update(vector)
 
-    def _remember(self, now: float, vector: F32) -> None:
+    def _append(self, now: float, vector: F32) -> None:
         self.times = np.append(self.times, now)[-HISTORY:]
         self.recent = np.concatenate([self.recent, vector[None]])[-2:]
-        self.waiting = np.concatenate([self.waiting, vector[None]])
-        if len(self.waiting) > DELAY or self.components.weight < 2:
-            self.components.learn(self.waiting[0])
-            self.waiting = self.waiting[1:]
+        self.delayed = np.concatenate([self.delayed, vector[None]])
+        if len(self.delayed) > LEARN_DELAY or self.components.weight < 2:
+            self.components.update(self.delayed[0])
+            self.delayed = self.delayed[1:]
 
-    def _jump(self, now: float, vector: F32, usual: F32) -> bool:
+    def _is_lasting_jump(self, now: float, vector: F32, usual: F32) -> bool:
         """Whether the picture jumped, has settled since, and is not what it was before.
 
         This needs no baseline, and growth does not do it: an oscillation as large does not settle.
         """
         if len(self.before_jump) == 0:
-            if self.score > JUMP:
-                self.before_jump, self.peak, self.jumped_at, self.calm = usual.copy(), self.score, now, 0
+            if self.score > JUMP_SCORE:
+                self.before_jump, self.jump_peak, self.jump_time_s, self.quiet_count = (
+                    usual.copy(),
+                    self.score,
+                    now,
+                    0,
+                )
             return False
-        if self.score > self.peak:
-            self.peak, self.jumped_at = self.score, now
-        self.calm = self.calm + 1 if self.score < 0.25 * self.peak else 0
-        if self.calm < SETTLED:
+        if self.score > self.jump_peak:
+            self.jump_peak, self.jump_time_s = self.score, now
+        self.quiet_count = self.quiet_count + 1 if self.score < 0.25 * self.jump_peak else 0
+        if self.quiet_count < QUIET_PICTURES:
             return False
-        stays = 1.0 - _correlation(vector, self.before_jump) > JUMP
+        stays = 1.0 - _correlation(vector, self.before_jump) > JUMP_SCORE
         self.before_jump = vector[:0]
         return stays
 
-    def _drifted(self, vector: F32) -> bool:
+    def _is_drift(self, vector: F32) -> bool:
         """Whether pictures leave what the recent ones span: a new direction, or further than ever along an old one.
 
         Growth oscillates within few components; it is no change of the pattern.
         """
         if self.components.weight < 1.5:
             return False
-        here, distance = self.components.split(vector)
-        usual, away = self.outside, math.log(distance + 1e-12)
-        self.outside = np.append(usual, away)[-USUAL:]
-        if len(usual) < SETTLE:
+        coords, cluster_distance = self.components.project(vector)
+        usual, log_residual = self.residual_logs, math.log(cluster_distance + 1e-12)
+        self.residual_logs = np.append(usual, log_residual)[-BASELINE_PICTURES:]
+        if len(usual) < MIN_BASELINE:
             return False
         middle = float(np.median(usual))
-        spread = max(1.4826 * float(np.median(np.abs(usual - middle))), LEAST_LOG)
+        spread = max(1.4826 * float(np.median(np.abs(usual - middle))), MIN_LOG_SPREAD)
         # less that is new, as the components learn, is no change
-        tests = [max((away - middle) / spread, -1.0)]
-        low, high = self.components.past.min(axis=0), self.components.past.max(axis=0)
+        tests = [max((log_residual - middle) / spread, -1.0)]
+        low, high = self.components.coordinates.min(axis=0), self.components.coordinates.max(axis=0)
         # noise leaves the range now and then; the trend of a slow growth does at each picture, a little
-        beyond = np.maximum(here - high, 0.0) - np.maximum(low - here, 0.0)
+        beyond = np.maximum(coords - high, 0.0) - np.maximum(low - coords, 0.0)
         tests += [float(e) for e in beyond[:2] / (0.25 * (high - low)[:2] + 1e-9)]
         step = float(np.median(np.diff(self.times)))
         return self.cusum.feed(np.array(tests), self.false_alarm_s / max(step, 1e-6))

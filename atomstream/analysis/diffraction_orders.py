@@ -10,8 +10,8 @@ import numpy as np
 from atomstream.results import F64
 
 FRACTIONS = (2, 3, 4, 7)
-DETECT_Z = 5.0
-HOLD_S = 0.5
+DETECTION_Z = 5.0
+DETECTION_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Heights:
     """Heights (N,) of an order in N profiles and the doubt (N,) that the curved background leaves."""
 
     height: F64
-    doubt: F64
+    background_error: F64
 
 
 def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: float) -> Heights:
@@ -29,20 +29,22 @@ def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: 
     background is a parabola through two windows on each side: between two streaks it is convex, and the mean of
     the sides alone would make an absent order look negative. A third of that correction is the doubt.
     """
-    kind = _denominator(order)
+    denominator = _denominator(order)
     centre = x0 + order * spacing
     near, far = (
-        (0.22 * spacing, 0.3 * spacing) if kind == 1 else (0.36 * spacing / kind, 0.56 * spacing / kind)
+        (0.22 * spacing, 0.3 * spacing)
+        if denominator == 1
+        else (0.36 * spacing / denominator, 0.56 * spacing / denominator)
     )
     half = max(0.5, min(0.5 * fwhm, 0.5 * near))
     if near < 0.85 * fwhm:
-        nothing = np.full(len(profiles), np.nan)
-        return Heights(nothing, nothing)
+        missing = np.full(len(profiles), np.nan)
+        return Heights(missing, missing)
     inner, outer = (
         0.5 * (window_mean(profiles, centre - d, half) + window_mean(profiles, centre + d, half))
         for d in (near, far)
     )
-    background = inner if kind == 1 else (inner * far**2 - outer * near**2) / (far**2 - near**2)
+    background = inner if denominator == 1 else (inner * far**2 - outer * near**2) / (far**2 - near**2)
     return Heights(window_mean(profiles, centre, half) - background, np.abs(background - inner) / 3.0)
 
 
@@ -61,9 +63,9 @@ def window_mean(profiles: F64, centre: float, half: float) -> F64:
 
 
 def _denominator(order: float) -> int:
-    for kind in (1, *FRACTIONS):
-        if abs(order * kind - round(order * kind)) < 1e-6:
-            return kind
+    for denominator in (1, *FRACTIONS):
+        if abs(order * denominator - round(order * denominator)) < 1e-6:
+            return denominator
     return 1
 
 
@@ -71,7 +73,7 @@ def _denominator(order: float) -> int:
 class FractionalOrderDetector:
     """Watches one fractional order: its ratio to the first order, and whether it is there (z > 5 for 0.5 s)."""
 
-    kind: int
+    denominator: int
     mean: float = 0.0
     variance: float = 0.0
     last: float = math.nan
@@ -79,32 +81,36 @@ class FractionalOrderDetector:
     above_s: float = 0.0
     present: bool = False
 
-    def update(self, height: float, noise: float, doubt: float, elapsed_s: float) -> bool:
+    def update(self, height: float, noise: float, background_error: float, elapsed_s: float) -> bool:
         """Take in one block's mean height; True where the order just appeared.
 
         ``noise`` is the height's standard error, ``doubt`` the part of it that does not average out.
         """
         if not math.isfinite(height):
             return False
-        share = 1.0 - math.exp(-elapsed_s / HOLD_S)
+        share = 1.0 - math.exp(-elapsed_s / DETECTION_S)
         if math.isfinite(self.last):
             self.variance += share * (0.5 * (height - self.last) ** 2 - self.variance)
         self.last = height
         self.weight += share * (1.0 - self.weight)
         self.mean += share / max(self.weight, share) * (height - self.mean)
-        self.above_s = self.above_s + elapsed_s if self.z(noise, doubt, elapsed_s) > DETECT_Z else 0.0
-        appeared = not self.present and self.above_s >= HOLD_S
-        self.present = self.above_s >= HOLD_S or (
-            self.present and self.z(noise, doubt, elapsed_s) > 0.5 * DETECT_Z
+        self.above_s = (
+            self.above_s + elapsed_s
+            if self.z_score(noise, background_error, elapsed_s) > DETECTION_Z
+            else 0.0
+        )
+        appeared = not self.present and self.above_s >= DETECTION_S
+        self.present = self.above_s >= DETECTION_S or (
+            self.present and self.z_score(noise, background_error, elapsed_s) > 0.5 * DETECTION_Z
         )
         return appeared
 
-    def z(self, noise: float, doubt: float, elapsed_s: float) -> float:
+    def z_score(self, noise: float, background_error: float, elapsed_s: float) -> float:
         """Height over its standard error."""
-        return self.mean / self.error(noise, doubt, elapsed_s)
+        return self.mean / self.standard_error(noise, background_error, elapsed_s)
 
-    def error(self, noise: float, doubt: float, elapsed_s: float) -> float:
+    def standard_error(self, noise: float, background_error: float, elapsed_s: float) -> float:
         """Standard error of the smoothed height."""
-        blocks = max(1.0, 2.0 * HOLD_S / elapsed_s) if elapsed_s else 1.0
+        blocks = max(1.0, 2.0 * DETECTION_S / elapsed_s) if elapsed_s else 1.0
         scatter = max(math.sqrt(self.variance), noise, 1e-9) / math.sqrt(min(blocks, 10.0))
-        return math.hypot(scatter, doubt)
+        return math.hypot(scatter, background_error)

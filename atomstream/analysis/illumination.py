@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.varpro import MAX_POINTS, cut_window, harmonics, rotation_points
+from atomstream.analysis.varpro import MAX_POINTS, cut_window, rotation_harmonics, rotation_points
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
 
 SAMPLE_PIXELS = 5000
 
-TAIL = 4
+DELAY_FRAMES = 4
 """Frames held back: a step is told from two frames on each side of it, so that mains hum cancels."""
 
 MIN_STEP = 0.04
 
 DARK = 0.05
 
-DIM_SHARE = 0.4
+DIM_FRACTION = 0.4
 """Part of the picture, its dimmest, that shows what the light does rather than the film."""
 
 
@@ -53,50 +53,55 @@ class IlluminationTracker:
     saturation: float
     gain: float = 1.0
     dark: bool = False
-    tail_t: F64 = field(default_factory=lambda: np.empty(0))
-    tail_y: F64 = field(default_factory=lambda: np.empty(0))
+    delayed_t: F64 = field(default_factory=lambda: np.empty(0))
+    delayed_y: F64 = field(default_factory=lambda: np.empty(0))
     pictures: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    before: F32 = field(default_factory=lambda: np.empty(0, np.float32))
-    recent: F64 = field(default_factory=lambda: np.empty(0))
-    dim: Int = field(default_factory=lambda: np.empty(0, np.int64))
+    before_dark: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    recent_changes: F64 = field(default_factory=lambda: np.empty(0))
+    dim_pixels: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
     def feed(self, t: F64, y: F64, pictures: F32) -> tuple[CorrectedTrace, list[Event]]:
         """Add a trace's samples with their sampled pictures (N, P); return corrected samples and events."""
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
-            self.dim = np.argsort(pictures.mean(axis=0))[: max(1, round(DIM_SHARE * pictures.shape[1]))]
-        self.tail_t, self.tail_y = np.concatenate([self.tail_t, t]), np.concatenate([self.tail_y, y])
+            self.dim_pixels = np.argsort(pictures.mean(axis=0))[
+                : max(1, round(DIM_FRACTION * pictures.shape[1]))
+            ]
+        self.delayed_t, self.delayed_y = (
+            np.concatenate([self.delayed_t, t]),
+            np.concatenate([self.delayed_y, y]),
+        )
         self.pictures = np.concatenate([self.pictures, pictures])
-        ready = len(self.tail_t) - TAIL
+        ready = len(self.delayed_t) - DELAY_FRAMES
         if ready <= 0:
             return CorrectedTrace(np.empty(0), np.empty(0), np.empty(0)), []
         events: list[Event] = []
-        background = self.pictures[:, self.dim].mean(axis=1, dtype=np.float64)
-        both = np.stack([self.tail_y, background[len(background) - len(self.tail_y) :]])
-        done = 0
-        for at in self._steps(ready):
-            self._correct(both[:, done:at])
-            events += self._take_step(at)
-            done = at
-        self._correct(both[:, done:ready])
-        times = self.tail_t[:ready].copy()
-        self._keep(ready)
-        return CorrectedTrace(times, both[0, :ready], both[1, :ready]), events
+        background = self.pictures[:, self.dim_pixels].mean(axis=1, dtype=np.float64)
+        traces = np.stack([self.delayed_y, background[len(background) - len(self.delayed_y) :]])
+        start = 0
+        for at in self._find_steps(ready):
+            self._correct(traces[:, start:at])
+            events += self._apply_step(at)
+            start = at
+        self._correct(traces[:, start:ready])
+        times = self.delayed_t[:ready].copy()
+        self._drop(ready)
+        return CorrectedTrace(times, traces[0, :ready], traces[1, :ready]), events
 
     def _correct(self, part: F64) -> None:
         part /= math.nan if self.dark else self.gain
 
-    def _steps(self, ready: int) -> list[int]:
+    def _find_steps(self, ready: int) -> list[int]:
         """Frames (of the tail, below ``ready``) at which the light steps."""
         b = np.log(self.pictures.mean(axis=1, dtype=np.float64) + 1e-3)
         n = len(b)
-        if n < TAIL + 1:
+        if n < DELAY_FRAMES + 1:
             return []
         at = np.arange(2, n - 1)
         change = 0.5 * (b[at] + b[at + 1] - b[at - 1] - b[at - 2])
-        usual = np.concatenate([self.recent, np.abs(change)])
+        usual = np.concatenate([self.recent_changes, np.abs(change)])
         limit = MIN_STEP + 6.0 * float(np.median(usual)) / 0.6745
-        self.recent = usual[-240:]
+        self.recent_changes = usual[-240:]
         jump = np.abs(b[at] - b[at - 1])
         found = [
             int(at[i])
@@ -105,17 +110,17 @@ class IlluminationTracker:
         ]
         return [k for j, k in enumerate(found) if k < ready and (j == 0 or k > found[j - 1] + 1)]
 
-    def _take_step(self, at: int) -> list[Event]:
-        old = self.before if self.dark else self.pictures[max(0, at - 8) : at].mean(axis=0)
-        new = self.pictures[at : at + TAIL].mean(axis=0)
-        factor = _slope(old, new, self.saturation)
+    def _apply_step(self, at: int) -> list[Event]:
+        old = self.before_dark if self.dark else self.pictures[max(0, at - 8) : at].mean(axis=0)
+        new = self.pictures[at : at + DELAY_FRAMES].mean(axis=0)
+        factor = _light_factor(old, new, self.saturation)
         if factor is None:
             return []
-        time = float(self.tail_t[at])
+        time = float(self.delayed_t[at])
         if factor < DARK:
             if self.dark:
                 return []
-            self.dark, self.before = True, old
+            self.dark, self.before_dark = True, old
             return [Event(time, "dark", "the light went out", factor)]
         was_dark, self.dark = self.dark, False
         if abs(math.log(factor)) > 0.5 * MIN_STEP:
@@ -126,13 +131,13 @@ class IlluminationTracker:
             return [Event(time, "light", "the light came back", factor)]
         return [Event(time, "exposure", f"the light changed by a factor of {factor:.3g}", factor)]
 
-    def _keep(self, ready: int) -> None:
+    def _drop(self, ready: int) -> None:
         # eight frames before the tail stay, for the picture before a step
-        self.tail_t, self.tail_y = self.tail_t[ready:], self.tail_y[ready:]
+        self.delayed_t, self.delayed_y = self.delayed_t[ready:], self.delayed_y[ready:]
         self.pictures = self.pictures[ready:]
 
 
-def _slope(old: F32, new: F32, saturation: float) -> float | None:
+def _light_factor(old: F32, new: F32, saturation: float) -> float | None:
     """Factor between two pictures by robust regression over unclipped pixels; None where there is no contrast."""
     good = (old < 0.98 * saturation) & (new < 0.98 * saturation)
     if good.sum() < 16:
@@ -157,11 +162,13 @@ def _slope(old: F32, new: F32, saturation: float) -> float | None:
 # Mains hum and a shutter change the whole picture by one factor, and a camera slower than twice the mains shows the hum
 # at any slow frequency. Growth changes the spot; the background between the streaks hardly, and mostly against it.
 
-LIGHT_SHARE = 0.35
+MAX_LIGHT_SHARE = 0.35
 """Background's relative amplitude, in phase with the spot's, over the spot's: a camera's dark level leaves of the 1 of
 hum some 0.7; growth has next to none."""
 
-THE_LIGHT = "the whole picture brightens and dims with the spot: beam, mains hum or a shutter, not the film"
+LIGHT_OSCILLATES = (
+    "the whole picture brightens and dims with the spot: beam, mains hum or a shutter, not the film"
+)
 
 
 def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: float) -> float:
@@ -175,7 +182,7 @@ def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: f
     for trace in (y, background):
         window = cut_window(t, trace / max(float(np.abs(trace).mean()), 1e-12), span, rotation_hz, points)
         basis = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(1, False))
-        turning = harmonics(window.t, rotation_hz)
+        turning = rotation_harmonics(window.t, rotation_hz)
         basis = basis if turning is None else np.concatenate([basis, turning], axis=1)
         a, b = np.linalg.lstsq(basis, window.y, rcond=1e-6)[0][2:4]
         columns.append(complex(a, -b))

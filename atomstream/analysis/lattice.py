@@ -43,7 +43,7 @@ def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb
     reach = int(max(x0, len(profile) - 1 - x0) / spacing)
     found: list[tuple[int, Peak]] = []
     for order in range(-min(reach, 8), min(reach, 8) + 1):
-        peak = locate(profile, x0 + order * spacing, min(fwhm, 0.5 * spacing), noise)
+        peak = locate_peak(profile, x0 + order * spacing, min(fwhm, 0.5 * spacing), noise)
         if peak and peak.height > MIN_SNR * noise:
             found.append((order, peak))
     orders = {order for order, _ in found}
@@ -66,29 +66,29 @@ def _regress(orders: Int, peaks: Sequence[Peak]) -> StreakComb:
     return StreakComb(float(x0), float(spacing), sigma, tuple(int(o) for o in orders), tuple(peaks))
 
 
-def locate(profile: F64, near: float, fwhm: float, noise: float) -> Peak | None:
+def locate_peak(profile: F64, guess: float, fwhm: float, noise: float) -> Peak | None:
     """Find a peak's centre: the zero of the profile's correlation with the derivative of a Gaussian.
 
     ``near`` in px within about half a width of the peak; None at the picture's edge or where it runs away.
     """
     sigma = max(0.8, 0.42 * fwhm)
     reach = math.ceil(3.0 * sigma)
-    x = near
+    x = guess
     for _ in range(8):
         first = round(x) - reach
         if first < 0 or round(x) + reach >= len(profile):
             return None
-        place = np.arange(first, first + 2 * reach + 1)
-        part = profile[first : first + 2 * reach + 1]
-        part = part - ramp(0.5 * (part[0] + part[1]), 0.5 * (part[-2] + part[-1]), len(part))
-        offset = place - x
+        pixels = np.arange(first, first + 2 * reach + 1)
+        window = profile[first : first + 2 * reach + 1]
+        window = window - ramp(0.5 * (window[0] + window[1]), 0.5 * (window[-2] + window[-1]), len(window))
+        offset = pixels - x
         kernel = np.exp(-0.5 * (offset / sigma) ** 2)
-        weight = float(kernel @ part)
+        weight = float(kernel @ window)
         if weight <= 0:
             return None
-        step = 2.0 * float((kernel * offset) @ part) / weight
+        step = 2.0 * float((kernel * offset) @ window) / weight
         x += min(sigma, max(-sigma, step))
-        if abs(x - near) > max(1.5, 0.6 * fwhm):
+        if abs(x - guess) > max(1.5, 0.6 * fwhm):
             return None
         if abs(step) < 1e-4:
             break
@@ -123,28 +123,28 @@ def reciprocal_spacing(comb: StreakComb, calibration: Calibration) -> tuple[floa
         (calibration.inverse_angstrom(abs(p.x - comb.x0)) or 0.0) * math.copysign(1.0, p.x - comb.x0)
         for p in comb.peaks
     ]
-    moved = [
+    rods = [
         Peak(value, max(p.sigma, 1e-3) * per_px, p.height) for value, p in zip(g, comb.peaks, strict=True)
     ]
-    fitted = _regress(np.array(comb.orders), _levelled(np.array(comb.orders), moved))
+    fitted = _regress(np.array(comb.orders), _with_common_variance(np.array(comb.orders), rods))
     return fitted.spacing, fitted.sigma
 
 
-def _levelled(orders: Int, peaks: list[Peak]) -> list[Peak]:
+def _with_common_variance(orders: Int, peaks: list[Peak]) -> list[Peak]:
     """Peaks with a common variance added, so that their scatter about the comb is what their sigmas say.
 
     Real streaks are no symmetric peaks: they miss their rods by more than the noise, the brightest as much as the
     others, and must not outweigh the far orders (Paule & Mandel, J. Res. NBS 87, 377 (1982)).
     """
-    extra, free = 0.0, len(peaks) - 2
-    wider = peaks
-    for _ in range(20 if free > 0 else 0):
-        comb = _regress(orders, wider)
+    extra, degrees = 0.0, len(peaks) - 2
+    widened = peaks
+    for _ in range(20 if degrees > 0 else 0):
+        comb = _regress(orders, widened)
         miss = np.array([p.x for p in peaks]) - comb.x0 - comb.spacing * orders
-        variance = np.array([p.sigma**2 for p in wider])
-        excess = float((miss**2 / variance).sum()) - free
-        if excess <= 0.02 * free:
+        variance = np.array([p.sigma**2 for p in widened])
+        excess = float((miss**2 / variance).sum()) - degrees
+        if excess <= 0.02 * degrees:
             break
         extra += excess / float((miss**2 / variance**2).sum())
-        wider = [replace(p, sigma=math.hypot(p.sigma, math.sqrt(extra))) for p in peaks]
-    return wider
+        widened = [replace(p, sigma=math.hypot(p.sigma, math.sqrt(extra))) for p in peaks]
+    return widened

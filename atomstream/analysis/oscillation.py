@@ -12,22 +12,27 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.oscillation_result import MIN_CYCLES, Oscillation, judge, nothing
+from atomstream.analysis.oscillation_result import (
+    MIN_CYCLES,
+    Oscillation,
+    combine_fits,
+    undetermined_oscillation,
+)
 from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
 from atomstream.results import F64, Measurement
 
 MAX_CYCLES = 8.0
 SEARCH_POINTS = 160
-SEARCH_POINTS_TURNING = 320
-FAIR = (varpro.Model(1, True), varpro.Model(2, True))
-PLAIN = (varpro.Model(1, False), varpro.Model(2, False))
-MIN_TURNS = 2.4
+SEARCH_POINTS_ROTATING = 320
+MODELS_WITH_HARMONIC = (varpro.Model(1, True), varpro.Model(2, True))
+MODELS_WITHOUT_HARMONIC = (varpro.Model(1, False), varpro.Model(2, False))
+MIN_ROTATIONS = 2.4
 """With under two turns and a bit, the rotation's harmonics and a wrong rate explain a trace together."""
 
-BEGUN = 0.65
+ONSET_RMS_RATIO = 0.65
 """What cutting up to a period off the start of a growth leaves of the residual, at the least."""
 
-STILL_SHARE = 0.35
+REST_SCATTER_RATIO = 0.35
 """Of the first period's scatter: what may go on where nothing grows yet (noise, hum, a drift of the beam)."""
 
 TOO_SHORT = "too few samples yet; keep streaming"
@@ -43,13 +48,15 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]
     if len(t) < 12 or t[-1] - t[0] <= 0:
-        return nothing(TOO_SHORT)
+        return undetermined_oscillation(TOO_SHORT)
     if float(np.ptp(y)) <= 1e-9 * max(1.0, float(np.abs(y).max())):
-        return nothing("the trace is constant: no beam, or the region is saturated throughout")
+        return undetermined_oscillation(
+            "the trace is constant: no beam, or the region is saturated throughout"
+        )
     if rotation_hz > 0:
-        if (t[-1] - t[0]) * rotation_hz < MIN_TURNS:
-            return nothing(
-                f"under {MIN_TURNS:g} turns of the substrate seen; its own modulation is not yet known"
+        if (t[-1] - t[0]) * rotation_hz < MIN_ROTATIONS:
+            return undetermined_oscillation(
+                f"under {MIN_ROTATIONS:g} turns of the substrate seen; its own modulation is not yet known"
             )
         y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
     if near_hz is not None:
@@ -62,30 +69,30 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
 def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
     """Try windows from all of the trace down to its last seconds; fit the best in full."""
     step = float(np.median(np.diff(t)))
-    shortest = max(16 * step, MIN_TURNS / rotation_hz if rotation_hz else 0.0)
+    shortest = max(16 * step, MIN_ROTATIONS / rotation_hz if rotation_hz else 0.0)
     length = float(t[-1] - t[0])
-    answers: list[Oscillation] = []
-    while length >= shortest or not answers:
+    candidates: list[Oscillation] = []
+    while length >= shortest or not candidates:
         points = SEARCH_POINTS
         if rotation_hz:  # the shortest windows in full, for the fastest growth
-            points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_TURNING
+            points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_ROTATING
         window = cut_window(t, y, length, rotation_hz, points)
-        answers += [_quick(window, seed) for seed in seeds(window)]
-        if rotation_hz and len(answers) < 4:
+        candidates += [_quick_fit(window, seed) for seed in seeds(window)]
+        if rotation_hz and len(candidates) < 4:
             # growth on a harmonic of the rotation leaves no peak of its own: ask at the harmonics
-            at = (k * rotation_hz for k in range(1, 11))
-            answers += [_quick(window, hz) for hz in at if 2.0 < hz * window.span_s < 100.0]
+            harmonics_hz = (k * rotation_hz for k in range(1, 11))
+            candidates += [_quick_fit(window, hz) for hz in harmonics_hz if 2.0 < hz * window.span_s < 100.0]
         length /= 2.0 if rotation_hz else 1.6
         if length < shortest:
             break
-    settled = [a for a in answers if a.determined]
-    if settled:
-        quick = max(settled, key=lambda a: a.r2 * min(a.cycles, 4.0) ** 0.5)
+    determined_fits = [a for a in candidates if a.determined]
+    if determined_fits:
+        quick = max(determined_fits, key=lambda a: a.r2 * min(a.cycles, 4.0) ** 0.5)
         full = fit_window(t, y, float(quick.rate), rotation_hz)
         if full.determined and full.r2 > quick.r2 - 0.05:
             return full
         return fit_window(t, y, float(quick.rate), rotation_hz, quick.span_s)
-    return max(answers, key=lambda a: (a.r2 > 0.5, a.span_s), default=nothing(TOO_SHORT))
+    return max(candidates, key=lambda a: (a.r2 > 0.5, a.span_s), default=undetermined_oscillation(TOO_SHORT))
 
 
 def seeds(window: Window, count: int = 2) -> list[float]:
@@ -111,12 +118,12 @@ def _log_parabola(hz: F64, spectrum: F64, k: int) -> float:
     return float(hz[k] + shift * (hz[1] - hz[0]))
 
 
-def _quick(window: Window, seed_hz: float) -> Oscillation:
+def _quick_fit(window: Window, seed_hz: float) -> Oscillation:
     """One fit, to judge a window."""
     # undamped, growth on a harmonic of the rotation would be that harmonic: no slope to follow
     decay = 0.08 * seed_hz if window.rotation_hz else 0.0
-    found = varpro.fit(window.t, window.y, seed_hz, FAIR[0], decay, window.nuisance)
-    return judge(window, [found] if found else [])
+    found = varpro.fit(window.t, window.y, seed_hz, MODELS_WITH_HARMONIC[0], decay, window.nuisance)
+    return combine_fits(window, [found] if found else [])
 
 
 def fit_window(
@@ -130,48 +137,48 @@ def fit_window(
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
-    window = cut_window(t, y, length, rotation_hz, _points(near_hz, length, rotation_hz))
+    window = cut_window(t, y, length, rotation_hz, _fit_points(near_hz, length, rotation_hz))
     found: list[varpro.Fit] = []
     decay = 0.08 * near_hz if rotation_hz else 0.0
-    for cut in _starts(window.t, near_hz):
-        part = window.after(cut) if cut else window
-        for model in FAIR if cut else (*FAIR, *PLAIN):
+    for cut in _start_cuts(window.t, near_hz):
+        part = window.without_first(cut) if cut else window
+        for model in MODELS_WITH_HARMONIC if cut else (*MODELS_WITH_HARMONIC, *MODELS_WITHOUT_HARMONIC):
             one = varpro.fit(part.t, part.y, near_hz, model, decay, part.nuisance)
             if one:
                 found.append(one)
                 near_hz, decay = one.frequency, one.decay  # a good place for the next to begin
-    return judge(window, found)
+    return combine_fits(window, found)
 
 
-def _points(hz: float, length_s: float, rotation_hz: float) -> int:
+def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:
     return rotation_points(hz, length_s) if rotation_hz else MAX_POINTS
 
 
-def still_before(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
+def rest_before_onset(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
     """Seconds from the trace's start until the oscillation of about ``hz`` begins, in quarter periods; 0 if at once.
 
     Without the stretch in which nothing grew a fit leaves much less; cutting growth itself changes little.
     """
     length = float(t[-1] - t[0])
     y = np.log(np.clip(y, 1e-12, None)) if rotation_hz else y
-    window = cut_window(t, y, length, rotation_hz, _points(hz, length, rotation_hz))
+    window = cut_window(t, y, length, rotation_hz, _fit_points(hz, length, rotation_hz))
 
-    def left(quarters: int) -> float:
-        part = window.after(0.25 * quarters / hz) if quarters else window
+    def residual_rms(quarters: int) -> float:
+        part = window.without_first(0.25 * quarters / hz) if quarters else window
         if part.span_s * hz < MIN_CYCLES:
             return math.inf
-        one = varpro.fit(part.t, part.y, hz, FAIR[0], 0.05 * hz, part.nuisance)
+        one = varpro.fit(part.t, part.y, hz, MODELS_WITH_HARMONIC[0], 0.05 * hz, part.nuisance)
         return one.rms if one else math.inf
 
-    whole = left(0)
-    if min(left(2), left(4)) > BEGUN * whole:
+    whole = residual_rms(0)
+    if min(residual_rms(2), residual_rms(4)) > ONSET_RMS_RATIO * whole:
         return 0.0
-    rms = np.array([whole, *(left(k) for k in range(1, 9))])
-    still = 0.25 * int(np.flatnonzero(rms < 1.25 * rms.min())[0]) / hz
-    return still if rotation_hz or _is_still(window, still, hz) else 0.0
+    rms = np.array([whole, *(residual_rms(k) for k in range(1, 9))])
+    rest_s = 0.25 * int(np.flatnonzero(rms < 1.25 * rms.min())[0]) / hz
+    return rest_s if rotation_hz or _is_at_rest(window, rest_s, hz) else 0.0
 
 
-def goes_back(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> bool:
+def extends_to_start(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> bool:
     """Whether an oscillation that was fitted to the end of a trace of a turning substrate goes on through all of it."""
     whole = fit_window(t, np.log(np.clip(y, 1e-12, None)), float(rate), rotation_hz, float(t[-1] - t[0]))
     if not whole.determined:
@@ -179,14 +186,14 @@ def goes_back(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> bool:
     return abs(float(whole.rate) - float(rate)) < 3.0 * math.hypot(whole.rate.sigma or 0.0, rate.sigma or 0.0)
 
 
-def _is_still(window: Window, still_s: float, hz: float) -> bool:
+def _is_at_rest(window: Window, rest_s: float, hz: float) -> bool:
     """Whether less than the oscillation goes on in the first ``still_s``: damped growth bends a fit as well."""
     since = window.t - window.t[0]
-    before, after = window.y[since < still_s], window.y[(since >= still_s) & (since < still_s + 1.0 / hz)]
-    return bool(len(before) and len(after) and np.std(before) < STILL_SHARE * np.std(after))
+    before, after = window.y[since < rest_s], window.y[(since >= rest_s) & (since < rest_s + 1.0 / hz)]
+    return bool(len(before) and len(after) and np.std(before) < REST_SCATTER_RATIO * np.std(after))
 
 
-def _starts(t: F64, near_hz: float) -> list[float]:
+def _start_cuts(t: F64, near_hz: float) -> list[float]:
     """Cuts in s off the window's start: fair choices where the growth may have begun."""
     cycles = float(t[-1] - t[0]) * near_hz
     if cycles < 2.0:

@@ -54,13 +54,13 @@ MIN_CYCLES = 1.5
 
 MAX_SIGMA = 0.08
 
-ROTATION_DOUBT = 0.002
+ROTATION_ERROR = 0.002
 """Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""
 
-FEW_CYCLES = 0.025
+FEW_CYCLES_ERROR = 0.025
 """Relative doubt of a rate from two oscillations: growth that began within the window bends all fair models alike."""
 
-MAX_STAND_IN = 1.6
+MAX_ROTATION_OVERLAP = 1.6
 """Beyond, the rotation's side bands of the oscillation pull the rate by about 1 %, in simulated growths."""
 
 STRONG_HARMONICS = 6
@@ -70,7 +70,7 @@ MAX_OVERTONE = 4.0
 """Where nearly all is in the second harmonic, that is what oscillates, twice as fast: a vibration of 6 Hz is no
 growth of 3 layers a second. Layers keep their first harmonic."""
 
-BAND_LIMIT = 1.4
+SAMPLES_PER_INDEPENDENT = 1.4
 """Samples of a slow trace to one independent one, after the anti-alias filter."""
 
 
@@ -96,37 +96,39 @@ class Oscillation:
         return self.best is not None
 
 
-def nothing(why: str, cycles: float = 0.0, r2: float = 0.0, span_s: float = 0.0) -> Oscillation:
+def undetermined_oscillation(
+    why: str, cycles: float = 0.0, r2: float = 0.0, span_s: float = 0.0
+) -> Oscillation:
     """Answer for a trace that holds no measurable oscillation, and why."""
     return Oscillation(undetermined(why, "1/s"), undetermined(why), cycles, r2, span_s)
 
 
-def judge(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
+def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
     """Weigh the fits of one window into a rate, or say why there is none."""
     span = window.span_s
     fits = [f for f in fits if f.r2 > 0]
     if not fits:
-        return nothing("no oscillation stands out of the noise", span_s=span)
+        return undetermined_oscillation("no oscillation stands out of the noise", span_s=span)
     top = max(f.r2 for f in fits)
     best = max(fits, key=lambda f: (f.r2 > top - 0.02, f.cycles))
-    why = refusal(window, best)
+    why = rejection_reason(window, best)
     if why:
-        return nothing(why, best.cycles, best.r2, span)
+        return undetermined_oscillation(why, best.cycles, best.r2, span)
     weights = np.array([1.0 / max(f.sigma_hz / f.frequency, 1e-5) ** 2 for f in fits])
     rate, spread = _weighted(np.array([f.frequency for f in fits]), weights)
     sigma = math.hypot(spread, best.sigma_hz)
-    sigma = math.hypot(sigma, FEW_CYCLES * rate * (2.0 / max(best.cycles, 1.0)) ** 4)
+    sigma = math.hypot(sigma, FEW_CYCLES_ERROR * rate * (2.0 / max(best.cycles, 1.0)) ** 4)
     if window.nuisance is not None:
-        sigma = math.hypot(sigma, ROTATION_DOUBT * rate * stand_in(window, best))
+        sigma = math.hypot(sigma, ROTATION_ERROR * rate * rotation_overlap(window, best))
     if sigma > MAX_SIGMA * rate:
-        return nothing(
+        return undetermined_oscillation(
             "fair fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
         )
     damping = _damping(fits, weights)
     return Oscillation(measured(rate, sigma, "1/s"), damping, rate * span, best.r2, span, spread / rate, best)
 
 
-def stand_in(window: Window, best: varpro.Fit) -> float:
+def rotation_overlap(window: Window, best: varpro.Fit) -> float:
     """How far the rotation's harmonics can stand in for the oscillation: 1 not at all, large on a harmonic."""
     if window.nuisance is None:
         return 1.0
@@ -134,8 +136,8 @@ def stand_in(window: Window, best: varpro.Fit) -> float:
     waves = varpro.design(window.t, best.frequency, best.decay, varpro.Model(best.order))[
         :, first : first + 2
     ]
-    left = waves - window.nuisance @ (window.nuisance.T @ waves)
-    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((left**2).sum()), 1e-12))))
+    residual_power = waves - window.nuisance @ (window.nuisance.T @ waves)
+    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((residual_power**2).sum()), 1e-12))))
 
 
 def _weighted(x: F64, weights: F64) -> tuple[float, float]:
@@ -153,13 +155,13 @@ def _damping(fits: Sequence[varpro.Fit], weights: F64) -> Measurement:
     return measured(1.0 / per_cycle, sigma / per_cycle**2, "oscillations")
 
 
-def refusal(window: Window, best: varpro.Fit) -> str:
+def rejection_reason(window: Window, best: varpro.Fit) -> str:
     """Why a fit is no measurement of growth ("" where it is one)."""
     if best.cycles < MIN_CYCLES:
         more = (MIN_CYCLES - best.cycles) / best.frequency
         return f"only {best.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
     k = max(1, round(best.frequency / window.rotation_hz)) if window.rotation_hz else 0
-    if 0 < k <= STRONG_HARMONICS and stand_in(window, best) > MAX_STAND_IN:
+    if 0 < k <= STRONG_HARMONICS and rotation_overlap(window, best) > MAX_ROTATION_OVERLAP:
         return f"the oscillation lies too near to {k} times the rotation to be told from it; another speed would help"
     # drift bends into one or two fair oscillations easily, into three hardly
     need = 0.95 if best.cycles < 2.0 else 0.9 if best.cycles < 2.5 else 0.85 if best.cycles < 4.0 else 0.65
@@ -167,7 +169,7 @@ def refusal(window: Window, best: varpro.Fit) -> str:
         need = max(
             need, 0.9
         )  # at half the rate, the harmonics of turn and layers can stand in for each other
-    if explained(window, best) < need:
+    if explained_share(window, best) < need:
         return f"no clear oscillation: the best fit explains {100 * max(0.0, best.r2):.0f} % of the variation"
     if not is_significant(window, best):
         return "no clear oscillation: noise alone could show as much in so few samples"
@@ -187,7 +189,7 @@ def refusal(window: Window, best: varpro.Fit) -> str:
     return ""
 
 
-def explained(window: Window, best: varpro.Fit) -> float:
+def explained_share(window: Window, best: varpro.Fit) -> float:
     """Share of the variation that the fit explains; under rotation, of what is not white noise.
 
     While the substrate turns a window holds many damped oscillations, in a dim picture under much noise. Second
@@ -195,9 +197,11 @@ def explained(window: Window, best: varpro.Fit) -> float:
     """
     if window.nuisance is None or best.r2 <= 0.0 or len(best.residual) < 3:
         return best.r2
-    left = float((best.residual**2).mean())
-    white = min(float((np.diff(best.residual, 2) ** 2).mean()) / 6.0, 0.9 * left)
-    return 1.0 - (left - white) / max(left / (1.0 - min(best.r2, 1.0 - 1e-12)) - white, 1e-300)
+    residual_power = float((best.residual**2).mean())
+    noise_power = min(float((np.diff(best.residual, 2) ** 2).mean()) / 6.0, 0.9 * residual_power)
+    return 1.0 - (residual_power - noise_power) / max(
+        residual_power / (1.0 - min(best.r2, 1.0 - 1e-12)) - noise_power, 1e-300
+    )
 
 
 def is_significant(window: Window, best: varpro.Fit) -> bool:
@@ -206,7 +210,7 @@ def is_significant(window: Window, best: varpro.Fit) -> bool:
     The tail of the F test for white noise through the anti-alias filter; an hour holds some 10^5 fits.
     """
     free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
-    independent = len(window.t) / BAND_LIMIT
+    independent = len(window.t) / SAMPLES_PER_INDEPENDENT
     if best.r2 >= 1.0 or independent <= free + 2:
         return best.r2 > 0.99
     log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, best.r2))

@@ -18,20 +18,20 @@ from atomstream.results import F32, F64
 # One in a streak moves its centroid: in small pictures by more than a tenth of a pixel, which is some per cent of the
 # spacing. They are told from spots, which no optics makes as small as one pixel, on the mean of the first frames.
 
-Hot: TypeAlias = tuple[tuple[int, int], ...]
+HotPixels: TypeAlias = tuple[tuple[int, int], ...]
 """(row, column) of each."""
 
-_NOISES: Final = 10.0
+_MIN_NOISE_WIDTHS: Final = 10.0
 
-_RANGES: Final = 2.0
+_MIN_RANGES: Final = 2.0
 
-_MOST: Final = 0.001
+_MAX_SHARE: Final = 0.001
 """Of all pixels; where more stand alone they are the picture's texture."""
 
 _NEIGHBOURS: Final = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 
 
-def find_hot(picture: F64, clean: F64) -> Hot:
+def find_hot_pixels(picture: F64, median: F64) -> HotPixels:
     """The hot pixels of a mean frame (H, W); ``clean`` is its 3x3 median.
 
     One exceeds the brightest of its eight neighbours by ten noise widths and twice their own range: the
@@ -39,34 +39,36 @@ def find_hot(picture: F64, clean: F64) -> Hot:
     """
     highest = ndimage.maximum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
     lowest = ndimage.minimum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
-    noise = 1.4826 * float(np.median(np.abs(picture - clean))) + 1e-9
-    rows, columns = np.nonzero(picture - highest > _NOISES * noise + _RANGES * (highest - lowest))
-    if len(rows) > max(3.0, _MOST * picture.size):
+    noise = 1.4826 * float(np.median(np.abs(picture - median))) + 1e-9
+    rows, columns = np.nonzero(
+        picture - highest > _MIN_NOISE_WIDTHS * noise + _MIN_RANGES * (highest - lowest)
+    )
+    if len(rows) > max(3.0, _MAX_SHARE * picture.size):
         return ()
     return tuple((int(r), int(c)) for r, c in zip(rows, columns, strict=True))
 
 
-def healed(picture: npt.NDArray[np.floating], hot: Hot) -> npt.NDArray[np.floating]:
+def without_hot_pixels(picture: npt.NDArray[np.floating], hot_pixels: HotPixels) -> npt.NDArray[np.floating]:
     """``picture`` (H, W) with each hot pixel as the mean of the ones above and below it; streaks go that way."""
-    if not hot:
+    if not hot_pixels:
         return picture
-    mended = picture.copy()
-    for row, column in hot:
-        above, below = _around(row, len(picture))
-        mended[row, column] = 0.5 * (picture[above, column] + picture[below, column])
-    return mended
+    corrected = picture.copy()
+    for row, column in hot_pixels:
+        above, below = _rows_above_below(row, len(picture))
+        corrected[row, column] = 0.5 * (picture[above, column] + picture[below, column])
+    return corrected
 
 
-def heal_profiles(profiles: F32, frames: Frames, band: tuple[int, int], hot: Hot) -> None:
+def correct_profiles(profiles: F32, frames: Frames, band: tuple[int, int], hot_pixels: HotPixels) -> None:
     """Take the hot pixels out of ``profiles`` (N, W), the means of ``frames`` (N, H, W) over the rows ``band``."""
-    for row, column in hot:
+    for row, column in hot_pixels:
         if band[0] <= row < band[1]:
-            above, below = _around(row, frames.shape[1])
+            above, below = _rows_above_below(row, frames.shape[1])
             good = 0.5 * (frames[:, above, column].astype(np.float32) + frames[:, below, column])
             profiles[:, column] += (good - frames[:, row, column]) / np.float32(band[1] - band[0])
 
 
-def _around(row: int, height: int) -> tuple[int, int]:
+def _rows_above_below(row: int, height: int) -> tuple[int, int]:
     return (row - 1 if row else row + 1), (row + 1 if row + 1 < height else row - 1)
 
 
@@ -88,7 +90,7 @@ class Pattern:
     fwhm_y: float
     band: tuple[int, int]
     spacing: float | None
-    hot: Hot = ()
+    hot_pixels: HotPixels = ()
 
 
 def find_pattern(picture: F64) -> Pattern | None:
@@ -100,37 +102,39 @@ def find_pattern(picture: F64) -> Pattern | None:
     height, width = picture.shape
     if min(height, width) < 8 or float(np.ptp(picture)) <= 0:
         return None
-    clean = ndimage.median_filter(picture, size=3)  # hot pixels are no spots
+    median = ndimage.median_filter(picture, size=3)  # hot pixels are no spots
     scale = max(1.0, min(height, width) / 240.0)
-    fine = ndimage.gaussian_filter(clean, scale)
-    contrast = fine - _surroundings(clean, 12.0 * scale)
-    spots = _spots(contrast, fine, scale)
+    fine = ndimage.gaussian_filter(median, scale)
+    contrast = fine - _wide_blur(median, 12.0 * scale)
+    spots = _find_spots(contrast, fine, scale)
     if not spots:
         return None
-    row, column = max(spots, key=lambda s: contrast[s] * (0.2 + _mirror(contrast, s[1], s[0])))
+    row, column = max(spots, key=lambda s: contrast[s] * (0.2 + _mirror_correlation(contrast, s[1], s[0])))
     fwhm_y, fwhm_x = _half_widths(fine, row, column)
     centre_y, centre_x = _centroid(fine, row, column, fwhm_y, fwhm_x)
     if fwhm_x > 0.6 * width or fwhm_y > 0.6 * height:
         return None  # a glow, not a spot
-    band = _band(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
+    band = _streak_rows(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
     # A spot of few pixels may look like a hot one.
-    hot = tuple(
+    hot_pixels = tuple(
         (y, x)
-        for y, x in find_hot(picture, clean)
+        for y, x in find_hot_pixels(picture, median)
         if abs(y - centre_y) > max(2.0, fwhm_y) or abs(x - centre_x) > max(2.0, fwhm_x)
     )
-    profile = healed(picture, hot)[band[0] : band[1]].mean(axis=0)
-    return Pattern(centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x), hot)
+    profile = without_hot_pixels(picture, hot_pixels)[band[0] : band[1]].mean(axis=0)
+    return Pattern(
+        centre_x, centre_y, fwhm_x, fwhm_y, band, find_spacing(profile, centre_x, fwhm_x), hot_pixels
+    )
 
 
-def _surroundings(picture: F64, sigma: float) -> F64:
+def _wide_blur(picture: F64, sigma: float) -> F64:
     """Wide blur: two running means, which cost the same however wide they are."""
     size = max(3, round(sigma * math.sqrt(6.0)) | 1)
     blurred: F64 = ndimage.uniform_filter(ndimage.uniform_filter(picture, size), size)
     return blurred
 
 
-def _spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:
+def _find_spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:
     """Rows and columns of the brightest separate maxima that stand out of the noise."""
     noise = 1.4826 * float(np.median(np.abs(contrast - np.median(contrast)))) + 1e-9
     top = float(contrast.max())
@@ -142,7 +146,7 @@ def _spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:
     return [(int(rows[i]), int(columns[i])) for i in order]
 
 
-def _mirror(contrast: F64, column: int, row: int) -> float:
+def _mirror_correlation(contrast: F64, column: int, row: int) -> float:
     """Correlation of the neighbourhood of a column with its mirror image, -1 to 1 (0 near the picture's edge)."""
     height, width = contrast.shape
     reach = min(column, width - 1 - column, width // 3)
@@ -185,7 +189,7 @@ def _centroid(fine: F64, row: int, column: int, fwhm_y: float, fwhm_x: float) ->
     return y0 + float(y), x0 + float(x)
 
 
-def _band(contrast: F64, row: int, column: int, widths: tuple[float, float]) -> tuple[int, int]:
+def _streak_rows(contrast: F64, row: int, column: int, widths: tuple[float, float]) -> tuple[int, int]:
     """Rows in which the streaks beside the specular spot show: they may lie nearer to the shadow edge than it."""
     height, width = contrast.shape
     away = np.abs(np.arange(width) - column) > 1.5 * widths[1]
@@ -215,10 +219,10 @@ def find_spacing(profile: F64, x0: float, fwhm: float) -> float | None:
     pairs: list[tuple[float, float]] = []
     for offset, height in zip(offsets, heights, strict=True):
         if offset > 1.5 * fwhm:
-            mirror = np.abs(offsets + offset) < max(2.5, 0.5 * fwhm, 0.05 * offset)
-            if mirror.any():
-                partner = float(offsets[mirror][np.argmax(heights[mirror])])
-                pairs.append((0.5 * (offset - partner), min(float(height), float(heights[mirror].max()))))
+            partners = np.abs(offsets + offset) < max(2.5, 0.5 * fwhm, 0.05 * offset)
+            if partners.any():
+                partner = float(offsets[partners][np.argmax(heights[partners])])
+                pairs.append((0.5 * (offset - partner), min(float(height), float(heights[partners].max()))))
     if not pairs:
         return None
     strongest = max(h for _, h in pairs)

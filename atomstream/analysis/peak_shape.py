@@ -54,13 +54,13 @@ def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = No
     share_sigma = share * (1 - share) * math.sqrt(max(0.0, covariance[2, 2] * variance))
     if not (0.3 < total < 2.5 * half and found[3] > 0 and sigma < total):
         return None
-    lorentz, gauss = split(total, share)
-    slope = (split(total, min(1.0, share + 0.01))[0] - lorentz) / 0.01
+    lorentz, gauss = split_widths(total, share)
+    slope = (split_widths(total, min(1.0, share + 0.01))[0] - lorentz) / 0.01
     lorentz_sigma = math.hypot(lorentz / total * sigma, slope * share_sigma)
     return Width(total, sigma, lorentz, lorentz_sigma, gauss, found[3] * scale)
 
 
-def split(total: float, share: float) -> tuple[float, float]:
+def split_widths(total: float, share: float) -> tuple[float, float]:
     """Lorentzian and Gaussian width of a pseudo-Voigt of width ``total`` with Lorentzian ``share`` 0-1."""
     lorentz = total * (0.72928 * share + 0.19289 * share**2 + 0.07783 * share**3)
     inner = 1.0 - 0.74417 * share - 0.24781 * share**2 - 0.00810 * share**3

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from atomstream.analysis.illumination import sample_picture
-from atomstream.analysis.pattern import Pattern, heal_profiles
+from atomstream.analysis.pattern import Pattern, correct_profiles
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F32, F64
@@ -93,16 +93,16 @@ def _ring_median(frames: Frames, box: Box, inner: tuple[int, int, int, int]) -> 
     y0, y1, x0, x1 = box.bounds(height, width, margin)
     ring = np.ones((y1 - y0, x1 - x0), dtype=bool)
     ring[inner[0] - y0 : inner[1] - y0, inner[2] - x0 : inner[3] - x0] = False
-    places = np.flatnonzero(ring)
-    if len(places) == 0:
+    indices = np.flatnonzero(ring)
+    if len(indices) == 0:
         return np.zeros(len(frames))
-    places = places[:: math.ceil(len(places) / RING_PIXELS)]
-    rows, columns = places // (x1 - x0) + y0, places % (x1 - x0) + x0
+    indices = indices[:: math.ceil(len(indices) / RING_PIXELS)]
+    rows, columns = indices // (x1 - x0) + y0, indices % (x1 - x0) + x0
     pixels = frames.reshape(len(frames), -1)[:, rows * width + columns]
     # the mean of the middle fifth: as robust as the median, without its steps of one grey level
     ordered = np.sort(pixels, axis=1)
-    low = int(0.4 * len(places))
-    middle: F64 = ordered[:, low : max(low + 1, len(places) - low)].mean(axis=1)
+    low = int(0.4 * len(indices))
+    middle: F64 = ordered[:, low : max(low + 1, len(indices) - low)].mean(axis=1)
     return middle
 
 
@@ -123,7 +123,7 @@ class Tracker:
     box: Box
     x: float = field(default=math.nan)
     y: float = field(default=math.nan)
-    memory_s: float = 0.5
+    time_constant_s: float = 0.5
 
     def __post_init__(self) -> None:
         if math.isnan(self.x):
@@ -133,13 +133,13 @@ class Tracker:
         """Take in the mean crop of the last ``elapsed_s`` seconds; a box that is not tracked stays."""
         if not self.box.tracked:
             return
-        place = _bright_centroid(trace.mean)
-        if place is None:
+        centroid = _bright_centroid(trace.mean)
+        if centroid is None:
             return
-        share = 1.0 - math.exp(-elapsed_s / self.memory_s)
+        share = 1.0 - math.exp(-elapsed_s / self.time_constant_s)
         limit = 0.25 * min(self.box.width, self.box.height)
-        self.y += share * _clamped(trace.origin[0] + place[0] - self.y, limit)
-        self.x += share * _clamped(trace.origin[1] + place[1] - self.x, limit)
+        self.y += share * _clamped(trace.origin[0] + centroid[0] - self.y, limit)
+        self.x += share * _clamped(trace.origin[1] + centroid[1] - self.x, limit)
         if abs(self.x - self.box.x) > 0.6 or abs(self.y - self.box.y) > 0.6:
             self.box = replace(self.box, x=float(round(self.x)), y=float(round(self.y)))
 
@@ -207,12 +207,14 @@ class FrameFeatures:
         return len(self.times)
 
 
-def compute(frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int) -> FrameFeatures:
+def compute_features(
+    frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int
+) -> FrameFeatures:
     """Compute the features of frames (N, H, W)."""
     top, end = pattern.band
     sums = frames[:, top:end].sum(axis=1, dtype=np.uint32)
     profiles: F32 = (sums / np.float32(end - top)).astype(np.float32)
-    heal_profiles(profiles, frames, pattern.band, pattern.hot)
+    correct_profiles(profiles, frames, pattern.band, pattern.hot_pixels)
     traces = {box.name: measure_box(frames, box, saturation) for box in boxes}
     return FrameFeatures(times, sample_picture(frames), profiles, traces)
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 SHUTTERED = "shuttered growth: the period is the recipe's, not the growth's (see oscillation_period)"
 
 
-def current_values(stage: AnalysisState) -> dict[str, Measurement]:
+def current_values(state: AnalysisState) -> dict[str, Measurement]:
     """All scalar results by name."""
-    if stage.scene is None:
-        reason = stage.why
+    if state.trackers is None:
+        reason = state.no_pattern_reason
         names = (
             "growth_rate_ml_s",
             "oscillation_period",
@@ -28,8 +28,8 @@ def current_values(stage: AnalysisState) -> dict[str, Measurement]:
             name: undetermined(reason)
             for name in (*names, "oscillations_counted", "spottiness", "rotation_rpm")
         }
-    values = {**growth_values(stage), **surface_values(stage)}
-    rotation, change = stage.scene.rotation, stage.scene.change
+    values = {**growth_values(state), **surface_values(state)}
+    rotation, change = state.trackers.rotation, state.trackers.change
     values["rotation_rpm"] = rotation.rpm() if rotation else measured(0.0, 0.0, "1/min", "at rest, as set")
     score = (
         measured(change.score, None, "1")
@@ -37,17 +37,17 @@ def current_values(stage: AnalysisState) -> dict[str, Measurement]:
         else undetermined("no two pictures yet", "1")
     )
     values["change_score"] = score
-    values["saturated_fraction"] = measured(stage.saturated, None, "1")
+    values["saturated_fraction"] = measured(state.saturated_fraction, None, "1")
     return values
 
 
-def growth_values(stage: AnalysisState) -> dict[str, Measurement]:
+def growth_values(state: AnalysisState) -> dict[str, Measurement]:
     """Rate, period, damping and counts of the present segment."""
-    assert stage.scene is not None
-    growth, unit = stage.scene.growth, stage.layer_unit or stage.calibration.layer_unit
+    assert state.trackers is not None
+    growth, unit = state.trackers.growth, state.layer_unit or state.calibration.layer_unit
     rate = growth.latest.rate
-    note = "; ".join(part for part in (_saturation_note(stage.saturated), rate.note) if part)
-    counted = growth.oscillations_counted(stage.now_s)
+    note = "; ".join(part for part in (_saturation_note(state.saturated_fraction), rate.note) if part)
+    counted = growth.oscillations_counted(state.now_s)
     if rate.value is None:
         none = undetermined(rate.why, f"{unit}/s")
         period, per_layer, damping = undetermined(rate.why, "s"), none, undetermined(rate.why, unit)
@@ -56,12 +56,12 @@ def growth_values(stage: AnalysisState) -> dict[str, Measurement]:
         period = measured(1.0 / rate.value, sigma / rate.value**2, "s", note)
         per_layer = measured(rate.value, sigma, f"{unit}/s", note)
         damping = growth.latest.damping
-    layers = _layers(counted, rate, unit)
-    if not stage.continuous:
+    layers = _layers_grown(counted, rate, unit)
+    if not state.growth_is_continuous:
         per_layer, layers = undetermined(SHUTTERED, f"{unit}/s"), undetermined(SHUTTERED, unit)
     return {
         "growth_rate_ml_s": per_layer,
-        "growth_rate_nm_s": _thickness_rate(stage, per_layer),
+        "growth_rate_nm_s": _thickness_rate(state, per_layer),
         "oscillation_period": period,
         "damping_layers": damping,
         "oscillations_counted": counted,
@@ -71,7 +71,7 @@ def growth_values(stage: AnalysisState) -> dict[str, Measurement]:
     }
 
 
-def _layers(counted: Measurement, rate: Measurement, unit: str) -> Measurement:
+def _layers_grown(counted: Measurement, rate: Measurement, unit: str) -> Measurement:
     """Layers as grown now; undetermined with the rate.
 
     Oscillations that were counted stay counted. But they can die while the film grows on (step flow, a rough
@@ -81,12 +81,12 @@ def _layers(counted: Measurement, rate: Measurement, unit: str) -> Measurement:
         return undetermined(counted.why, unit)
     if rate.value is None:
         return undetermined(f"{rate.why} ({counted.value:.1f} oscillations {counted.note})", unit)
-    told = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
-    return Measurement(counted.value, counted.sigma, unit, "", told)
+    notes = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
+    return Measurement(counted.value, counted.sigma, unit, "", notes)
 
 
-def _thickness_rate(stage: AnalysisState, rate: Measurement) -> Measurement:
-    thickness = stage.calibration.layer_thickness_nm
+def _thickness_rate(state: AnalysisState, rate: Measurement) -> Measurement:
+    thickness = state.calibration.layer_thickness_nm
     if thickness is None:
         return undetermined("needs the thickness of a layer (calibration)", "nm/s")
     if rate.value is None:
@@ -98,11 +98,11 @@ def _saturation_note(saturated: float) -> str:
     return f"{100 * saturated:.0f} % of the specular region is saturated" if saturated > 0.002 else ""
 
 
-def surface_values(stage: AnalysisState) -> dict[str, Measurement]:
+def surface_values(state: AnalysisState) -> dict[str, Measurement]:
     """Spacing, widths, orders, dimension; under rotation these belong to the views."""
-    assert stage.scene is not None
-    if stage.scene.rotation is None:
-        return stage.scene.surface.values(stage.calibration)
+    assert state.trackers is not None
+    if state.trackers.rotation is None:
+        return state.trackers.surface.values(state.calibration)
     why = "the substrate rotates: see the views, one set of values each turn"
     names = (
         "lattice_spacing",
@@ -116,12 +116,12 @@ def surface_values(stage: AnalysisState) -> dict[str, Measurement]:
     }
 
 
-def update_held_values(stage: AnalysisState) -> None:
+def update_held_values(state: AnalysisState) -> None:
     """Renew the values that per-frame columns carry until the next slow block; NaN where undetermined."""
-    scene = stage.scene
-    if scene is None:
+    trackers = state.trackers
+    if trackers is None:
         return
-    values = current_values(stage)
+    values = current_values(state)
     names = (
         "growth_rate_ml_s",
         "oscillation_period",
@@ -129,9 +129,9 @@ def update_held_values(stage: AnalysisState) -> None:
         "layers_grown",
         "oscillations_counted",
     )
-    held = {name: float(values[name]) for name in names}
-    held["growth_rate_sigma"] = _sigma(values["growth_rate_ml_s"])
-    held["rotation_rpm"] = float(values["rotation_rpm"])
+    held_values = {name: float(values[name]) for name in names}
+    held_values["growth_rate_sigma"] = _sigma(values["growth_rate_ml_s"])
+    held_values["rotation_rpm"] = float(values["rotation_rpm"])
     for name in (
         "lattice_spacing",
         "lattice_parameter",
@@ -140,19 +140,23 @@ def update_held_values(stage: AnalysisState) -> None:
         "specular_fwhm_1",
         "first_order_fwhm_1",
     ):
-        held[name] = float(values[name])
+        held_values[name] = float(values[name])
     for name in ("lattice_spacing", "lattice_parameter"):
-        held[f"{name}_sigma"] = _sigma(values[name])
-    held["referenced_strain"] = float(values["referenced_strain"])
-    held["reconstruction_intensity"] = float(values["half_order_ratio"])
-    held["coherence_length"] = float(values["coherence_length"]) if "coherence_length" in values else math.nan
-    held["streak_aspect"] = scene.surface.aspect
-    held["spot_count"] = float(len(scene.surface.comb.orders)) if scene.surface.comb else math.nan
-    held |= {"change_score": scene.change.score, "cluster_id": float(scene.change.cluster)}
-    held["cluster_std"] = scene.change.distance
-    if scene.change.cluster < 0:
-        held["cluster_id"] = math.nan
-    stage.held = held
+        held_values[f"{name}_sigma"] = _sigma(values[name])
+    held_values["referenced_strain"] = float(values["referenced_strain"])
+    held_values["reconstruction_intensity"] = float(values["half_order_ratio"])
+    held_values["coherence_length"] = (
+        float(values["coherence_length"]) if "coherence_length" in values else math.nan
+    )
+    held_values["streak_aspect"] = trackers.surface.aspect
+    held_values["spot_count"] = (
+        float(len(trackers.surface.comb.orders)) if trackers.surface.comb else math.nan
+    )
+    held_values |= {"change_score": trackers.change.score, "cluster_id": float(trackers.change.cluster)}
+    held_values["cluster_std"] = trackers.change.cluster_distance
+    if trackers.change.cluster < 0:
+        held_values["cluster_id"] = math.nan
+    state.held_values = held_values
 
 
 def _sigma(value: Measurement) -> float:

@@ -9,19 +9,19 @@ import numpy as np
 
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.oscillation import TOO_SHORT
-from atomstream.analysis.varpro import thinned
+from atomstream.analysis.varpro import downsampled
 from atomstream.results import F64, Measurement, Segment, measured, undetermined
 
 
-def summarise(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:
+def summarise_segment(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:
     """Sum up the segment that a tracker is in."""
     best = growth.best
     recovery = undetermined("the segment oscillates: there was growth", "s")
     if best is None:
-        recovery = recovery_time(*growth.trace.since(growth.begin))
+        recovery = recovery_time(*growth.trace.since(growth.segment_start_s))
     return Segment(
         number=number,
-        start_s=growth.begin,
+        start_s=growth.segment_start_s,
         end_s=end_s,
         label=label,
         rate=best.rate if best else growth.latest.rate,
@@ -35,13 +35,13 @@ def recovery_time(t: F64, y: F64) -> Measurement:
     """Time constant in s of y = a + b e^(-t/T), by projection over T; undetermined where it explains under 80 %."""
     if len(t) < 20:
         return undetermined(TOO_SHORT, "s")
-    t, y = thinned(t, y, 200)
+    t, y = downsampled(t, y, 200)
     span = float(t[-1] - t[0])
     total = float(((y - y.mean()) ** 2).sum())
     if total <= 0:
         return undetermined("the intensity is constant", "s")
     times = np.geomspace(span / 50.0, span, 60)
-    costs = np.array([_cost(t, y, tau) for tau in times])
+    costs = np.array([_residual_sum(t, y, tau) for tau in times])
     best = int(np.argmin(costs))
     if 1.0 - costs[best] / total < 0.8 or best == len(times) - 1:
         return undetermined("the intensity does not relax like an exponential", "s")
@@ -50,7 +50,7 @@ def recovery_time(t: F64, y: F64) -> Measurement:
     return measured(float(times[best]), sigma, "s")
 
 
-def _cost(t: F64, y: F64, tau: float) -> float:
+def _residual_sum(t: F64, y: F64, tau: float) -> float:
     decay = np.exp(-(t - t[0]) / tau)
     decay = decay - decay.mean()
     centred = y - y.mean()
@@ -62,16 +62,16 @@ def _cost(t: F64, y: F64, tau: float) -> float:
 class SegmentLog:
     """Finished segments and the mark that opened the present one."""
 
-    done: list[Segment]
+    finished: list[Segment]
     label: str = "start"
 
     def cut(self, time_s: float, label: str, growth: GrowthTracker) -> None:
         """Close the present segment and open the next."""
-        if math.isfinite(time_s) and time_s - growth.begin > 0:
-            self.done.append(summarise(len(self.done), self.label, time_s, growth))
+        if math.isfinite(time_s) and time_s - growth.segment_start_s > 0:
+            self.finished.append(summarise_segment(len(self.finished), self.label, time_s, growth))
         self.label = label
-        growth.cut(time_s)
+        growth.start_segment(time_s)
 
-    def all(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
+    def segments(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
         """Return finished segments and the present one up to now."""
-        return (*self.done, summarise(len(self.done), self.label, now_s, growth))
+        return (*self.finished, summarise_segment(len(self.finished), self.label, now_s, growth))

@@ -9,25 +9,25 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-VERSION = 7
+VERSION = 8
 
 
-def pack(thing: Any) -> Any:
+def pack(value: Any) -> Any:
     """Turn dataclasses, arrays, tuples, dicts and plain values into dicts, lists, bytes and numbers."""
-    if isinstance(thing, np.ndarray):
-        return {"~a": [thing.dtype.str, list(thing.shape), np.ascontiguousarray(thing).tobytes()]}
-    if isinstance(thing, np.generic):
-        return thing.item()
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        fields = {f.name: pack(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
-        return {"~c": type(thing).__name__, "~f": fields}
-    if isinstance(thing, tuple):
-        return {"~t": [pack(item) for item in thing]}
-    if isinstance(thing, list):
-        return [pack(item) for item in thing]
-    if isinstance(thing, dict):
-        return {"~d": [[pack(key), pack(value)] for key, value in thing.items()]}
-    return thing
+    if isinstance(value, np.ndarray):
+        return {"~a": [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: pack(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"~c": type(value).__name__, "~f": fields}
+    if isinstance(value, tuple):
+        return {"~t": [pack(item) for item in value]}
+    if isinstance(value, list):
+        return [pack(item) for item in value]
+    if isinstance(value, dict):
+        return {"~d": [[pack(key), pack(value)] for key, value in value.items()]}
+    return value
 
 
 def unpack(packed: Any, classes: dict[str, type]) -> Any:
@@ -43,9 +43,9 @@ def unpack(packed: Any, classes: dict[str, type]) -> Any:
         return tuple(unpack(item, classes) for item in packed["~t"])
     if "~d" in packed:
         return {unpack(key, classes): unpack(value, classes) for key, value in packed["~d"]}
-    kind = classes.get(packed.get("~c", ""))
-    if kind is None:
+    record_class = classes.get(packed.get("~c", ""))
+    if record_class is None:
         raise ConfigError(
             f"analysis state: unknown part {packed.get('~c')!r}; it was made by another version"
         )
-    return kind(**{name: unpack(value, classes) for name, value in packed["~f"].items()})
+    return record_class(**{name: unpack(value, classes) for name, value in packed["~f"].items()})

@@ -1,32 +1,42 @@
-""""""
+"""State of the analysis of one stream, and of the trackers that follow its pattern.
+
+The state holds plain records only, so that :mod:`~atomstream.analysis.serialization` can store and restore it.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.change import ChangeTracker
-from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
+from atomstream.analysis.diffraction_orders import FractionalOrderDetector
+from atomstream.analysis.growth import GrowthTracker, PhaseCounter
 from atomstream.analysis.illumination import IlluminationTracker
+from atomstream.analysis.lattice import Peak, StreakComb
+from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
-from atomstream.analysis.regions import Box, FrameFeatures, Line, Tracker
+from atomstream.analysis.peak_shape import Width
+from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line, Tracker
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.surface import SurfaceTracker
+from atomstream.analysis.trace import Decimator, IntensityTrace
+from atomstream.analysis.varpro import Fit
 from atomstream.records import Frames
-from atomstream.results import F32, F64, Event, Segment
+from atomstream.results import F32, F64, Event, Measurement, Segment, View
 
 BLOCK_S = 0.1
+"""Length of a block: after each, positions are tracked and traces are extended."""
 
-SLOW_S = 0.5
+SLOW_BLOCK_S = 0.5
+"""Interval of slow blocks: after each, the fits are repeated."""
 
 
 @dataclass(slots=True)
 class PatternTrackers:
-    """What exists once a pattern was found: the trackers of its spot, streaks, light, growth, rotation, change."""
+    """Trackers of the spot, streaks, light, growth, change and rotation; they exist once a pattern was found."""
 
     pattern: Pattern
     spot: Tracker
@@ -38,55 +48,73 @@ class PatternTrackers:
 
     @property
     def rotation_hz(self) -> float:
-        """Turns a second, 0 at rest."""
+        """Rotation speed in turns a second; 0 at rest."""
         return self.rotation.hz if self.rotation else 0.0
 
 
 @dataclass(slots=True)
 class AnalysisState:
-    """Everything known of a stream."""
+    """State of the analysis of one stream.
+
+    Settings: ``fps``, ``rpm``, ``calibration``, ``layer_unit``, ``growth_is_continuous``. Position: ``next_index``,
+    ``last_index`` (frame numbers), ``now_s`` (time of the last frame). ``trackers`` is None until a pattern was
+    found; until then frames wait in ``pending_frames``. ``block_features`` are the features of the current block,
+    ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
+    and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
+    the per-frame columns until the next slow block.
+    """
 
     fps: float
     rpm: float
     calibration: Calibration
     layer_unit: str = ""
-    continuous: bool = True
+    growth_is_continuous: bool = True
     next_index: int = 0
     last_index: int = -1
     now_s: float = 0.0
-    why: str = "no frames yet"
+    no_pattern_reason: str = "no frames yet"
     shape: tuple[int, ...] = ()
     saturation: int = 255
-    scene: PatternTrackers | None = None
-    search_from: int = 0
-    waiting: list[Frames] = field(default_factory=list)
-    waiting_times: list[F64] = field(default_factory=list)
-    block: list[FrameFeatures] = field(default_factory=list)
-    slow_sum: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
-    slow_frames: int = 0
+    trackers: PatternTrackers | None = None
+    next_search_index: int = 0
+    pending_frames: list[Frames] = field(default_factory=list)
+    pending_times: list[F64] = field(default_factory=list)
+    block_features: list[FrameFeatures] = field(default_factory=list)
+    slow_block_sum: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    slow_block_frames: int = 0
     boxes: list[Box] = field(default_factory=list)
-    trackers: dict[str, Tracker] = field(default_factory=dict)
+    box_trackers: dict[str, Tracker] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
     line_profiles: dict[str, F64] = field(default_factory=dict)
-    book: SegmentLog = field(default_factory=lambda: SegmentLog([]))
+    segment_log: SegmentLog = field(default_factory=lambda: SegmentLog([]))
     segments: tuple[Segment, ...] = ()
     marks: list[Event] = field(default_factory=list)
-    fresh: list[Event] = field(default_factory=list)
-    held: dict[str, float] = field(default_factory=dict)
-    saturated: float = 0.0
-    last_block_s: float = math.nan
-    next_view: int = 0
+    new_events: list[Event] = field(default_factory=list)
+    held_values: dict[str, float] = field(default_factory=dict)
+    saturated_fraction: float = 0.0
+    next_view_id: int = 0
 
     @property
     def block_frames(self) -> int:
-        """Frames in a block."""
+        """Number of frames in a block, at least 1."""
         return max(1, round(BLOCK_S * self.fps))
 
     @property
-    def slow_blocks(self) -> int:
-        """Blocks from one slow block to the next."""
-        return max(1, round(SLOW_S * self.fps / self.block_frames))
+    def blocks_per_slow_block(self) -> int:
+        """Number of blocks from one slow block to the next, at least 1."""
+        return max(1, round(SLOW_BLOCK_S * self.fps / self.block_frames))
 
-    def is_slow(self, index: int) -> bool:
-        """Whether frame ``index`` lies in a slow block."""
-        return index // self.block_frames % self.slow_blocks == self.slow_blocks - 1
+    def in_slow_block(self, index: int) -> bool:
+        """Return True if frame ``index`` lies in a slow block."""
+        return index // self.block_frames % self.blocks_per_slow_block == self.blocks_per_slow_block - 1
+
+
+_RECORDS: tuple[type, ...] = (
+    *(AnalysisState, PatternTrackers, Calibration, Pattern, Box, Line, Tracker, BoxTrace, FrameFeatures),
+    *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
+    *(GrowthTracker, PhaseCounter, IntensityTrace, Decimator, Oscillation, Fit, SegmentLog),
+    *(ChangeTracker, Clusters, Components, Cusum, Measurement, Event, Segment, View),
+)
+
+STATE_CLASSES: dict[str, type] = {record.__name__: record for record in _RECORDS}
+"""All record classes that a stored state may contain, by name."""

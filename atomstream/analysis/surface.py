@@ -51,10 +51,10 @@ def spottiness(column: F64, noise: float) -> Measurement:
     tops, _ = signal.find_peaks(part, prominence=max(4.0 * noise, 0.04 * peak), distance=4)
     if len(tops) < 2:
         return measured(0.0, _error(noise, peak), "1")
-    return measured(_repeat(part, tops), _error(noise, float(part[tops].min())), "1")
+    return measured(_repeat_strength(part, tops), _error(noise, float(part[tops].min())), "1")
 
 
-def _repeat(part: F64, tops: Int) -> float:
+def _repeat_strength(part: F64, tops: Int) -> float:
     """Depth of the valleys between the tops, weighted by how well the profile repeats at their distance."""
     between = part[tops[0] : tops[-1] + 1]
     even = between / np.interp(np.arange(len(between)), tops - tops[0], part[tops])
@@ -78,10 +78,10 @@ NO_STREAKS = "no regular streaks beside the specular spot; a line region across 
 
 SMOOTH_S = 0.5
 
-REACH = 2.2
+SPOT_RANGE = 2.2
 """How far from the specular spot, in streak spacings, spots of transmission are looked for."""
 
-SHAPE_DOUBT = 0.01
+SHAPE_ERROR = 0.01
 """Part of its width by which a streak's centroid may miss its rod: real streaks are no symmetric peaks."""
 
 
@@ -91,17 +91,17 @@ class SurfaceTracker:
 
     pattern: Pattern
     comb: StreakComb | None = None
-    smooth: F64 = field(default_factory=lambda: np.empty(0))
+    smoothed_profile: F64 = field(default_factory=lambda: np.empty(0))
     spacing: float = math.nan
     spacing_sigma: float = math.nan
     reference: float = math.nan
     reference_sum: float = 0.0
     reference_s: float = 0.0
-    specular: Width | None = None
-    first: Width | None = None
-    spots: Measurement = field(default_factory=lambda: undetermined("no slow block yet", "1"))
+    specular_width: Width | None = None
+    first_order_width: Width | None = None
+    spottiness_value: Measurement = field(default_factory=lambda: undetermined("no slow block yet", "1"))
     aspect: float = math.nan
-    watches: list[FractionalOrderDetector] = field(
+    detectors: list[FractionalOrderDetector] = field(
         default_factory=lambda: [FractionalOrderDetector(k) for k in FRACTIONS]
     )
     ratios: dict[int, Measurement] = field(default_factory=dict)
@@ -109,24 +109,26 @@ class SurfaceTracker:
     @property
     def fwhm(self) -> float:
         """Present width of the streaks in px."""
-        width = self.first or self.specular
+        width = self.first_order_width or self.specular_width
         limit = 0.3 * (self.pattern.spacing or 6.0 * self.pattern.fwhm_x)
         return width.total if width else max(1.5, min(0.7 * self.pattern.fwhm_x, limit))
 
-    def block(self, profiles: F32, x0: float, elapsed_s: float) -> list[int]:
+    def update_block(self, profiles: F32, x0: float, elapsed_s: float) -> list[int]:
         """Take in a block's profiles (N, W) about the tracked column ``x0``; return orders (1/n) that appeared."""
         mean = profiles.mean(axis=0, dtype=np.float64)
         share = 1.0 - math.exp(-elapsed_s / SMOOTH_S)
-        fresh = self.smooth.shape != mean.shape
-        self.smooth = mean if fresh else self.smooth + share * (mean - self.smooth)
+        is_first = self.smoothed_profile.shape != mean.shape
+        self.smoothed_profile = (
+            mean if is_first else self.smoothed_profile + share * (mean - self.smoothed_profile)
+        )
         guess = self.spacing if math.isfinite(self.spacing) else self.pattern.spacing
         self.comb = fit_comb(mean, x0, guess, self.fwhm) if guess else None
         if self.comb is None:
             return []
-        self._take_spacing(self.comb, share, elapsed_s)
-        return self._fractions(profiles, elapsed_s)
+        self._update_spacing(self.comb, share, elapsed_s)
+        return self._update_fractional_orders(profiles, elapsed_s)
 
-    def _take_spacing(self, comb: StreakComb, share: float, elapsed_s: float) -> None:
+    def _update_spacing(self, comb: StreakComb, share: float, elapsed_s: float) -> None:
         first = not math.isfinite(self.spacing) or abs(comb.spacing / self.spacing - 1.0) > 0.1
         self.spacing = comb.spacing if first else self.spacing + share * (comb.spacing - self.spacing)
         blocks = max(1.0, 2.0 * SMOOTH_S / elapsed_s) if elapsed_s > 0 else 1.0
@@ -136,29 +138,34 @@ class SurfaceTracker:
             self.reference_s += elapsed_s
             self.reference = self.reference_sum / self.reference_s
 
-    def _fractions(self, profiles: F32, elapsed_s: float) -> list[int]:
-        left, right = self.pair(profiles, 1.0)
+    def _update_fractional_orders(self, profiles: F32, elapsed_s: float) -> list[int]:
+        left, right = self.order_pair(profiles, 1.0)
         first = 0.5 * float(left.mean() + right.mean())
-        appeared = []
-        for watch in self.watches:
-            sides = self._heights(profiles, 1.0 / watch.kind)
+        new_orders = []
+        for detector in self.detectors:
+            sides = self._heights(profiles, 1.0 / detector.denominator)
             both = 0.5 * (sides[0].height + sides[1].height)
-            doubt = 0.5 * float(sides[0].doubt.mean() + sides[1].doubt.mean())
-            noise = _mean_error(both, profiles)
-            if watch.update(float(both.mean()), noise, doubt, elapsed_s):
-                appeared.append(watch.kind)
-            self.ratios[watch.kind] = self._ratio(watch, first, watch.error(noise, doubt, elapsed_s))
-        return appeared
+            background_error = 0.5 * float(
+                sides[0].background_error.mean() + sides[1].background_error.mean()
+            )
+            noise = _standard_error(both, profiles)
+            if detector.update(float(both.mean()), noise, background_error, elapsed_s):
+                new_orders.append(detector.denominator)
+            self.ratios[detector.denominator] = self._ratio(
+                detector, first, detector.standard_error(noise, background_error, elapsed_s)
+            )
+        return new_orders
 
-    def _ratio(self, watch: FractionalOrderDetector, first: float, error: float) -> Measurement:
-        if not math.isfinite(watch.last):
+    def _ratio(self, detector: FractionalOrderDetector, first: float, error: float) -> Measurement:
+        if not math.isfinite(detector.last):
             return undetermined(
-                f"the streaks are too wide to tell the 1/{watch.kind} order from its neighbours", "1"
+                f"the streaks are too wide to tell the 1/{detector.denominator} order from its neighbours",
+                "1",
             )
         if not first > 0:
             return undetermined("no first-order streaks to compare with", "1")
-        note = "" if watch.present else "not detected (z < 5)"
-        return measured(watch.mean / first, error / first, "1", note)
+        note = "" if detector.present else "not detected (z < 5)"
+        return measured(detector.mean / first, error / first, "1", note)
 
     def _heights(self, profiles: F32, order: float) -> tuple[Heights, Heights]:
         """Heights at -order and +order about the present comb."""
@@ -167,55 +174,55 @@ class SurfaceTracker:
         left, right = (order_heights(profiles, x0, spacing, s * order, self.fwhm) for s in (-1, 1))
         return left, right
 
-    def pair(self, profiles: F32, order: float) -> tuple[F64, F64]:
+    def order_pair(self, profiles: F32, order: float) -> tuple[F64, F64]:
         """Per-frame heights at -order and +order, (N,) each; NaN without a comb."""
         if self.comb is None:
             return np.full(len(profiles), np.nan), np.full(len(profiles), np.nan)
         left, right = self._heights(profiles, order)
         return left.height, right.height
 
-    def slow(self, picture: F32, y: float) -> None:
+    def update_slow_block(self, picture: F32, y: float) -> None:
         """Fit widths to the smoothed profile, and judge the dimension on a mean picture (H, W)."""
         x0 = self.comb.x0 if self.comb else self.pattern.x
         reach = 0.4 * self.comb.spacing if self.comb else None
-        self.specular = fit_width(self.smooth, x0, self.fwhm, reach)
-        self.first, self.spots = None, undetermined(NO_STREAKS, "1")
+        self.specular_width = fit_width(self.smoothed_profile, x0, self.fwhm, reach)
+        self.first_order_width, self.spottiness_value = None, undetermined(NO_STREAKS, "1")
         if self.comb is not None:
             sides = [
-                fit_width(self.smooth, p.x, self.fwhm, reach)
+                fit_width(self.smoothed_profile, p.x, self.fwhm, reach)
                 for o, p in zip(self.comb.orders, self.comb.peaks, strict=True)
                 if abs(o) == 1
             ]
             good = [w for w in sides if w]
-            self.first = _mean_width(good) if good else None
-        self._judge_dimension(picture, x0, y)
+            self.first_order_width = _mean_width(good) if good else None
+        self._update_spottiness(picture, x0, y)
 
-    def _judge_dimension(self, picture: F32, x0: float, y: float) -> None:
+    def _update_spottiness(self, picture: F32, x0: float, y: float) -> None:
         spacing = self.comb.spacing if self.comb else 6.0 * self.fwhm
         places = [x0 + m * spacing for m in (-1, 0, 1)] if self.comb else [x0]
-        columns = [c for x in places if (c := _column(picture, x, self.fwhm, spacing)) is not None]
+        columns = [c for x in places if (c := _streak_column(picture, x, self.fwhm, spacing)) is not None]
         if not columns:
             return
         self.aspect = streak_aspect(max(columns, key=lambda c: float(c.max())), y, self.fwhm)
         # no further: the next Laue zone is no second spot of this one
-        near = slice(max(0, round(y - REACH * spacing)), max(1, round(y + REACH * spacing)))
+        near = slice(max(0, round(y - SPOT_RANGE * spacing)), max(1, round(y + SPOT_RANGE * spacing)))
         judged = [(spottiness(c[near], profile_noise(c)), float(c[near].max(initial=0.0))) for c in columns]
         found = [(float(v), v.sigma or 0.0, height) for v, height in judged if v.determined]
         if found:
             value, sigma, height = (np.array(x) for x in zip(*found, strict=True))
             weight = height / height.sum()
-            self.spots = measured(
+            self.spottiness_value = measured(
                 float(weight @ value), math.hypot(float(weight @ sigma), 0.5 * float(value.std())), "1"
             )
         else:
-            self.spots = judged[0][0]
+            self.spottiness_value = judged[0][0]
 
     def values(self, calibration: Calibration) -> dict[str, Measurement]:
         """Scalar results of the surface, each with uncertainty or reason."""
-        out = {"spottiness": self.spots, **self._spacings(calibration)}
-        out["specular_fwhm_1"] = _width_value(self.specular)
-        out["first_order_fwhm_1"] = _width_value(self.first)
-        width = self.first or self.specular
+        out = {"spottiness": self.spottiness_value, **self._spacings(calibration)}
+        out["specular_fwhm_1"] = _width_value(self.specular_width)
+        out["first_order_fwhm_1"] = _width_value(self.first_order_width)
+        width = self.first_order_width or self.specular_width
         out["coherence_length"] = (
             coherence_length(width, calibration) if width else undetermined(NO_STREAKS, "nm")
         )
@@ -224,9 +231,9 @@ class SurfaceTracker:
             out[name] = self.ratios.get(kind, undetermined(NO_STREAKS, "1"))
         return out
 
-    def _doubt(self) -> float:
+    def _spacing_uncertainty(self) -> float:
         """Uncertainty of the spacing in px: noise, neighbours' tails under a streak, and narrow streaks on pixels."""
-        tails = 0.3 * SHAPE_DOUBT * self.fwhm
+        tails = 0.3 * SHAPE_ERROR * self.fwhm
         return math.hypot(self.spacing_sigma, tails, 0.03 if self.fwhm < 3.0 else 0.0)
 
     def _spacings(self, calibration: Calibration) -> dict[str, Measurement]:
@@ -234,7 +241,7 @@ class SurfaceTracker:
             names = ("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter")
             return {name: undetermined(NO_STREAKS) for name in names}
         reference = calibration.reference_spacing_px or self.reference
-        relative = self._doubt() / self.spacing
+        relative = self._spacing_uncertainty() / self.spacing
         note = (
             ""
             if calibration.reference_spacing_px
@@ -245,7 +252,7 @@ class SurfaceTracker:
         absolute = undetermined("needs beam energy, screen distance and px per mm (calibration)", "Å")
         if g is not None:
             a = calibration.miller_n * 2.0 * math.pi / (g[0] * self.spacing / self.comb.spacing)
-            shape = math.hypot(SHAPE_DOUBT * self.fwhm / self.spacing, g[1] / g[0])
+            shape = math.hypot(SHAPE_ERROR * self.fwhm / self.spacing, g[1] / g[0])
             absolute = measured(
                 a, a * math.hypot(relative, shape), "Å", "the calibration's own uncertainty comes on top"
             )
@@ -255,14 +262,14 @@ class SurfaceTracker:
             else undetermined("needs a substrate reference spacing", "1")
         )
         return {
-            "lattice_spacing": measured(self.spacing, self._doubt(), "px"),
+            "lattice_spacing": measured(self.spacing, self._spacing_uncertainty(), "px"),
             "relative_spacing_change": change,
             "referenced_strain": strain,
             "lattice_parameter": absolute,
         }
 
 
-def _mean_error(heights: F64, profiles: F32) -> float:
+def _standard_error(heights: F64, profiles: F32) -> float:
     """Standard error of the mean of per-frame heights (N,), from their scatter or, for one frame, the profile's."""
     if len(heights) > 1:
         return float(heights.std()) / math.sqrt(len(heights) - 1)
@@ -287,7 +294,7 @@ def _width_value(width: Width | None) -> Measurement:
     return measured(width.total, width.sigma, "px")
 
 
-def _column(picture: F32, x: float, fwhm: float, spacing: float) -> F64 | None:
+def _streak_column(picture: F32, x: float, fwhm: float, spacing: float) -> F64 | None:
     """Profile along y of the streak at column x, less the mean of both sides; None at the picture's edge."""
     half, aside = max(0, round(0.5 * fwhm)), round(0.25 * spacing)
     centre = round(x)

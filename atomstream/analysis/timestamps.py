@@ -18,7 +18,7 @@ from atomstream.results import F64, Bool
 HORIZON_S = 5.0
 """A host that stalls longer than this would have lost frames."""
 
-SLACKS = (0.8, 0.97)
+SLACK_FACTORS = (0.8, 0.97)
 """The cadence looked for is this part of the measured one: a camera that slows down a little is not late. At first the
 measured one is rough; what is on time then makes it sharp."""
 
@@ -28,12 +28,12 @@ LATE_PERIODS = 1.5
 PAUSE_PERIODS = 3.0
 """A longer step, in frame periods, that is not made up for is a pause, or frames that never came."""
 
-LEAST = 8
+MIN_SAMPLES = 8
 
-SAME_CAMERA = 0.03
+MAX_CLOCK_DIFFERENCE = 0.03
 """Stated and stamped frame rate that differ by less are two clocks for one cadence; by more, a wrong statement."""
 
-CLOCKS_AGREE = 0.001
+MIN_CLOCK_DIFFERENCE = 0.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,52 +45,54 @@ class FrameClock:
     late_share: float
 
 
-def believed_times(t: F64, n: F64) -> FrameClock:
+def corrected_times(t: F64, n: F64) -> FrameClock:
     """Correct stamps ``t`` (N,) in s, ascending, of frames of number ``n`` (N,), counted without those missing.
 
     Stamps that came in a burst are replaced by interpolation in frame number between those on time. Where the count
     does not fit the time between these, frames were lost in the stall, and nobody knows which: NaN. While a burst
     still goes on, its frames are NaN too.
     """
-    if len(t) < LEAST or n[-1] <= n[0]:
+    if len(t) < MIN_SAMPLES or n[-1] <= n[0]:
         return FrameClock(t, math.nan, 0.0)
     period, late = frame_period(t, n), np.zeros(len(t), dtype=bool)
-    for slack in SLACKS:
+    for slack in SLACK_FACTORS:
         if not period > 0:
             return FrameClock(np.full(len(t), np.nan), math.nan, 1.0)
-        late = _late(t, n, period, slack)
+        late = _is_late(t, n, period, slack)
         period = frame_period(t[~late], n[~late])
     if not late.any() and not _catching_up(t, n, period):
         return FrameClock(t, period, 0.0)
-    times = _bridged(t, n, late, period)
-    times[_unsettled(t, n, period) :] = np.nan
+    times = _interpolated(t, n, late, period)
+    times[_open_burst_start(t, n, period) :] = np.nan
     return FrameClock(times, period, float(late.mean()))
 
 
-def doubt(clock: FrameClock, stated_fps: float) -> tuple[float, str]:
+def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]:
     """Relative uncertainty that the clock adds to a rate, and what a reader has to know of it ("" where nothing).
 
     Where the stamps' frame rate and the stated one differ by up to 3 %, one of two clocks is wrong, and half of the
     difference is the doubt; beyond, the statement is.
     """
-    apart = abs(clock.period_s * stated_fps - 1.0) if math.isfinite(clock.period_s) else 0.0
+    difference = abs(clock.period_s * stated_fps - 1.0) if math.isfinite(clock.period_s) else 0.0
     notes = []
     if clock.late_share > 0.005:
         notes.append(f"{100 * clock.late_share:.0f} % of the frames were stamped late: their cadence is used")
-    if apart > CLOCKS_AGREE:
+    if difference > MIN_CLOCK_DIFFERENCE:
         notes.append(
             f"by their stamps, frames came at {1.0 / clock.period_s:.4g} a second, not {stated_fps:g}"
         )
-    return (0.5 * apart if CLOCKS_AGREE < apart < SAME_CAMERA else 0.0), "; ".join(notes)
+    return (0.5 * difference if MIN_CLOCK_DIFFERENCE < difference < MAX_CLOCK_DIFFERENCE else 0.0), "; ".join(
+        notes
+    )
 
 
-def _late(t: F64, n: F64, period: float, slack: float) -> Bool:
+def _is_late(t: F64, n: F64, period: float, slack: float) -> Bool:
     """Which stamps lie behind one of the next seconds."""
     offset = t - slack * period * n
     step = float(n[-1] - n[0]) / (len(n) - 1) * period
     ahead = max(1, math.ceil(0.5 * HORIZON_S / step))
-    settled = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
-    return np.asarray(offset - settled > LATE_PERIODS * period)
+    lowest_ahead = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
+    return np.asarray(offset - lowest_ahead > LATE_PERIODS * period)
 
 
 def frame_period(t: F64, n: F64) -> float:
@@ -109,18 +111,18 @@ def _without_pauses(t: F64, n: F64) -> F64:
     step, moved = np.diff(t), np.diff(n)
     if not (moved > 0).any():
         return t
-    usual = float(np.median(step[moved > 0] / moved[moved > 0]))
-    if not usual > 0:
+    median_step = float(np.median(step[moved > 0] / moved[moved > 0]))
+    if not median_step > 0:
         return t
-    offset = t - usual * n
-    ahead = max(1, math.ceil(HORIZON_S / (usual * float(n[-1] - n[0]) / (len(n) - 1))))
+    offset = t - median_step * n
+    ahead = max(1, math.ceil(HORIZON_S / (median_step * float(n[-1] - n[0]) / (len(n) - 1))))
     lowest_to_come = ndimage.minimum_filter1d(offset, 2 * ahead + 1, origin=-ahead, mode="nearest")
     stays = np.minimum(np.diff(offset), lowest_to_come[1:] - offset[:-1])
-    pauses = np.where(stays > PAUSE_PERIODS * usual, stays, 0.0)
+    pauses = np.where(stays > PAUSE_PERIODS * median_step, stays, 0.0)
     return np.asarray(t - np.concatenate([[0.0], np.cumsum(pauses)]))
 
 
-def _bridged(t: F64, n: F64, late: Bool, period: float) -> F64:
+def _interpolated(t: F64, n: F64, late: Bool, period: float) -> F64:
     good = np.flatnonzero(~late)
     times = np.interp(n, n[good], t[good])
     first = good[0]
@@ -140,7 +142,7 @@ def _catching_up(t: F64, n: F64, period: float) -> bool:
     return pace[0] < 0.5 * period or pace[1] < 0.8 * period
 
 
-def _unsettled(t: F64, n: F64, period: float) -> int:
+def _open_burst_start(t: F64, n: F64, period: float) -> int:
     """Place of the first sample of a burst that still goes on; N where there is none."""
     if not _catching_up(t, n, period):
         return len(t)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage, signal
 
-from atomstream.analysis.timestamps import FrameClock, believed_times
+from atomstream.analysis.timestamps import FrameClock, corrected_times
 from atomstream.results import F64, Int
 
 # From the frame rate to a slow trace: a Hann-windowed FIR low-pass with decimation, frame by frame or in blocks.
@@ -68,20 +68,20 @@ def _weighted(windows: F64, taps: F64) -> F64:
     """FIR over windows, renormalised where samples are missing; NaN where under half the weight is left."""
     valid = np.isfinite(windows)
     if valid.all():
-        plain: F64 = windows @ taps
-        return plain
+        result: F64 = windows @ taps
+        return result
     weight = valid @ taps
     total = np.where(valid, windows, 0.0) @ taps
     return np.where(weight > 0.5, total / np.where(weight > 0.5, weight, 1.0), np.nan)
 
 
-FINE = 8000
+FINE_SAMPLES = 8000
 
-COARSE = 28800
+COARSE_SAMPLES = 28800
 
-GROUP = 10
+COARSE_GROUP = 10
 
-SETTLE_S = 2.0
+MIN_CLOCK_S = 2.0
 """How much of a trace tells the frame rate well enough to choose the filter by it."""
 
 
@@ -96,7 +96,7 @@ class IntensityTrace:
 
     fps: float
     decimator: Decimator
-    beside: Decimator
+    background_decimator: Decimator
     stated_fps: float
     raw_t: F64 = field(default_factory=lambda: np.empty(0))
     raw_y: F64 = field(default_factory=lambda: np.empty(0))
@@ -110,29 +110,29 @@ class IntensityTrace:
     count: int = 0
 
     @classmethod
-    def at(cls, fps: float, times: F64) -> IntensityTrace:
+    def for_frames(cls, fps: float, times: F64) -> IntensityTrace:
         """Make an empty trace for frames stated to come at ``fps``, of which the first have ``times`` (N,)."""
-        seen = seen_rate(times, fps)
+        seen = rate_from_times(times, fps)
         return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
 
     def feed(self, t: F64, y: F64, background: F64) -> None:
         """Add samples at the frame rate, with the background beside the trace; NaN where nothing was measured."""
-        self._add(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
+        self._append(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
         self.count += len(t)
-        if len(self.fine_t) > FINE:
+        if len(self.fine_t) > FINE_SAMPLES:
             self._coarsen()
 
-    def skip(self, t: F64) -> None:
+    def skip_missing(self, t: F64) -> None:
         """Pass over frames that are missing, at about the times ``t``: they fill the filter and have no number."""
-        nothing = np.full(len(t), np.nan)
-        self._add(t, nothing, nothing, np.full(len(t), float(self.count)))
+        missing = np.full(len(t), np.nan)
+        self._append(t, missing, missing, np.full(len(t), float(self.count)))
 
-    def _add(self, t: F64, y: F64, background: F64, n: F64) -> None:
+    def _append(self, t: F64, y: F64, background: F64, n: F64) -> None:
         keep = max(64, round(30 * self.fps))
         self.raw_t = np.concatenate([self.raw_t, t])[-keep:]
         self.raw_y = np.concatenate([self.raw_y, y])[-keep:]
         slow_t, slow_y, slow_n = self.decimator.feed(t, y, n)
-        slow_b = self.beside.feed(t, background, n)[1]
+        slow_b = self.background_decimator.feed(t, background, n)[1]
         good = np.isfinite(slow_y)
         self.fine_b = np.concatenate([self.fine_b, slow_b[good]])
         self.fine_t = np.concatenate([self.fine_t, slow_t[good]])
@@ -140,41 +140,45 @@ class IntensityTrace:
         self.fine_n = np.concatenate([self.fine_n, slow_n[good]])
 
     def _coarsen(self) -> None:
-        half = FINE // 2 // GROUP * GROUP
+        half = FINE_SAMPLES // 2 // COARSE_GROUP * COARSE_GROUP
         times = self.clock().times
-        old_t, old_y = times[:half].reshape(-1, GROUP), self.fine_y[:half].reshape(-1, GROUP)
-        old_b, self.fine_b = self.fine_b[:half].reshape(-1, GROUP), self.fine_b[half:]
-        self.coarse_b = np.concatenate([self.coarse_b, old_b.mean(axis=1)])[-COARSE:]
+        old_t, old_y = times[:half].reshape(-1, COARSE_GROUP), self.fine_y[:half].reshape(-1, COARSE_GROUP)
+        old_b, self.fine_b = self.fine_b[:half].reshape(-1, COARSE_GROUP), self.fine_b[half:]
+        self.coarse_b = np.concatenate([self.coarse_b, old_b.mean(axis=1)])[-COARSE_SAMPLES:]
         self.fine_t, self.fine_y, self.fine_n = self.fine_t[half:], self.fine_y[half:], self.fine_n[half:]
-        self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE:]
-        self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE:]
+        self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE_SAMPLES:]
+        self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE_SAMPLES:]
 
     def retune(self, clock: FrameClock) -> None:
         """Choose the filter by the frame rate as it shows after some seconds, where the first frames misled."""
-        if len(self.fine_t) < 2 or not self.fine_t[-1] - self.fine_t[0] > SETTLE_S or not clock.period_s > 0:
+        if (
+            len(self.fine_t) < 2
+            or not self.fine_t[-1] - self.fine_t[0] > MIN_CLOCK_S
+            or not clock.period_s > 0
+        ):
             return
         wanted = decimation_for(1.0 / clock.period_s)
         if not 0.6 < wanted / self.decimator.decimation < 1.7:
             self.fps = 1.0 / clock.period_s
-            self.decimator, self.beside = Decimator(wanted), Decimator(wanted)
+            self.decimator, self.background_decimator = Decimator(wanted), Decimator(wanted)
 
     def camera_fps(self) -> float:
         """Frames a second by their stamps where these differ from the stated rate by more than 0.2 %, else that."""
-        if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * SETTLE_S:
+        if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * MIN_CLOCK_S:
             return self.stated_fps
         fps = 1.0 / self.clock().period_s
         return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
 
     def clock(self) -> FrameClock:
         """What is to be believed of the stamps of the fine samples."""
-        return believed_times(self.fine_t, self.fine_n)
+        return corrected_times(self.fine_t, self.fine_n)
 
     def since(self, time_s: float) -> tuple[F64, F64]:
         """Return the samples after ``time_s`` without those of unknown time: (t, y)."""
-        t, y, _ = self.both_since(time_s)
+        t, y, _ = self.with_background_since(time_s)
         return t, y
 
-    def both_since(self, time_s: float) -> tuple[F64, F64, F64]:
+    def with_background_since(self, time_s: float) -> tuple[F64, F64, F64]:
         """Return the samples after ``time_s`` and the background beside them: (t, y, background)."""
         t = np.concatenate([self.coarse_t, self.clock().times])
         y, background = (
@@ -184,7 +188,7 @@ class IntensityTrace:
         return t[keep], y[keep], background[keep]
 
 
-def seen_rate(times: F64, stated_fps: float) -> float:
+def rate_from_times(times: F64, stated_fps: float) -> float:
     """Frame rate of the first few frames where their times are even and it can be meant, else the stated one."""
     steps = np.diff(times)
     if len(steps) < 2 or not steps.min() > 0 or steps.max() > 3.0 * steps.min():

@@ -118,16 +118,16 @@ def fit(
         return solve(t, y, seed_hz * math.exp(min(max(p[0], -1.0), 1.0)), p[1] * seed_hz, model, nuisance)[1]
 
     start = np.array([0.0, decay / seed_hz])
-    found, covariance, info, _, status = leastsq(
+    parameters, covariance, info, _, status = leastsq(
         residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4, epsfcn=1e-9
     )
-    if status not in (1, 2, 3, 4, 5) or abs(found[0]) > 0.35 or abs(found[1]) > 3.0:
+    if status not in (1, 2, 3, 4, 5) or abs(parameters[0]) > 0.35 or abs(parameters[1]) > 3.0:
         return None
     spread = np.asarray(covariance, dtype=np.float64) if np.ndim(covariance) == 2 else None
     if spread is None:
         # near a harmonic of the rotation the valley is bent and the search slow; where it got to is good enough
-        spread = np.asarray(_covariance(residuals, found), dtype=np.float64)
-    return _describe(t, y, seed_hz, found, spread, info["fvec"], model, nuisance)
+        spread = np.asarray(_covariance(residuals, parameters), dtype=np.float64)
+    return _describe(t, y, seed_hz, parameters, spread, info["fvec"], model, nuisance)
 
 
 def _covariance(residuals: Callable[[F64], F64], p: F64) -> F64:
@@ -198,7 +198,7 @@ MAX_POINTS = 240
 
 ROTATION_POINTS = 800
 
-SAMPLES_A_PERIOD = 12.0
+SAMPLES_PER_PERIOD = 12.0
 """Of an oscillation beside the rotation: its second harmonic passes, what is faster is filtered out."""
 
 HARMONICS = 32
@@ -218,11 +218,11 @@ class Window:
         """Length in s."""
         return float(self.t[-1] - self.t[0])
 
-    def after(self, seconds: float) -> Window:
+    def without_first(self, seconds: float) -> Window:
         """Return the window without its first ``seconds``."""
         keep = self.t >= self.t[0] + seconds
         t = self.t[keep]
-        return Window(t, self.y[keep], harmonics(t, self.rotation_hz), self.rotation_hz)
+        return Window(t, self.y[keep], rotation_harmonics(t, self.rotation_hz), self.rotation_hz)
 
 
 def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points: int = MAX_POINTS) -> Window:
@@ -233,28 +233,28 @@ def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points
     part = t >= t[-1] - length_s
     t, y = t[part], y[part]
     if rotation_hz <= 0:
-        return Window(*thinned(t, y, points))
-    t, y = _lowpassed(t, y, points)
-    return Window(t, y, harmonics(t, rotation_hz), rotation_hz)
+        return Window(*downsampled(t, y, points))
+    t, y = _decimated(t, y, points)
+    return Window(t, y, rotation_harmonics(t, rotation_hz), rotation_hz)
 
 
 def rotation_points(hz: float, length_s: float) -> int:
     """Samples for a fit of an oscillation of about ``hz`` over ``length_s`` while the substrate turns."""
-    return round(min(ROTATION_POINTS, max(MAX_POINTS, SAMPLES_A_PERIOD * hz * length_s)))
+    return round(min(ROTATION_POINTS, max(MAX_POINTS, SAMPLES_PER_PERIOD * hz * length_s)))
 
 
-def thinned(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
+def downsampled(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
     """Average within equal time bins, so that at most ``points`` samples are left; empty bins are left out."""
     if len(t) <= points:
         return t, y
-    place = np.minimum((points * (t - t[0]) / (t[-1] - t[0])).astype(np.intp), points - 1)
-    count = np.bincount(place, minlength=points)
+    bins = np.minimum((points * (t - t[0]) / (t[-1] - t[0])).astype(np.intp), points - 1)
+    count = np.bincount(bins, minlength=points)
     full = count > 0
-    mean_t = np.bincount(place, t, points)[full] / count[full]
-    return mean_t, np.bincount(place, y, points)[full] / count[full]
+    mean_t = np.bincount(bins, t, points)[full] / count[full]
+    return mean_t, np.bincount(bins, y, points)[full] / count[full]
 
 
-def _lowpassed(t: F64, y: F64, points: int) -> tuple[F64, F64]:
+def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
     """Decimate through an FIR: averaging alone would alias the strong rotation harmonics into the growth band."""
     step = float(np.median(np.diff(t)))
     grid = np.arange(t[0], t[-1], step)
@@ -268,7 +268,7 @@ def _lowpassed(t: F64, y: F64, points: int) -> tuple[F64, F64]:
     return grid[half : len(grid) - half : factor][: len(smooth[::factor])], smooth[::factor]
 
 
-def harmonics(t: F64, rotation_hz: float) -> F64 | None:
+def rotation_harmonics(t: F64, rotation_hz: float) -> F64 | None:
     """Orthonormal columns spanning the rotation's harmonics 1..32 below the Nyquist frequency, or None at rest."""
     if rotation_hz <= 0 or len(t) < 16:
         return None

@@ -114,13 +114,25 @@ def test_the_frames_own_times_count() -> None:
         (lambda: Analyzer(10).feed(0, np.zeros((2, 8, 8), np.uint8), [0.0]), "times_s"),
         (lambda: Calibration(beam_energy=-1), "beam_energy"),
         (lambda: Box(1, 1, 0, 3, "a"), "region 'a'"),
-        (lambda: Analyzer(10).set_regions([Box(1, 1, 3, 3, "a"), Line(0, 0, 1, 1, "a")]), "name of its own"),
+        (
+            lambda: Analyzer(10).set_regions([Box(1, 1, 3, 3, "a"), Line(0, 0, 1, 1, "a")]),
+            "names must be unique",
+        ),
     ],
 )
 def test_bad_settings_are_named(call, sentence: str) -> None:
     """What can't be meant raises ConfigError with a sentence that names it."""
     with pytest.raises(ConfigError, match=sentence):
         call()
+
+
+def test_a_state_of_another_version_is_refused() -> None:
+    """The state holds class names, so a state of an older version raises ConfigError and is never half restored."""
+    state = Analyzer(10).state()
+    with pytest.raises(ConfigError, match="version 6"):
+        Analyzer.from_state({**state, "version": 6})
+    with pytest.raises(ConfigError, match="unknown part 'Stage'"):
+        Analyzer.from_state({**state, "state": {"~c": "Stage", "~f": {}}})
 
 
 def test_another_frame_size_is_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.analysis.change import COUNT, Components
+from atomstream.analysis.change import N_COMPONENTS, Components
 
 
 def _pictures(count: int, rank: int, noise: float, seed: int = 0) -> np.ndarray:
@@ -17,7 +17,7 @@ def _pictures(count: int, rank: int, noise: float, seed: int = 0) -> np.ndarray:
 def _learned(pictures: np.ndarray, memory: int) -> Components:
     components = Components(memory)
     for picture in pictures:
-        components.learn(picture)
+        components.update(picture)
     return components
 
 
@@ -28,14 +28,14 @@ def test_the_same_as_of_all_pictures_together() -> None:
     np.testing.assert_allclose(components.mean, pictures.mean(axis=0), atol=1e-3)
     together = np.linalg.svd(pictures - pictures.mean(axis=0), full_matrices=False)[2][:4]
     np.testing.assert_allclose(np.linalg.svd(components.basis[:4] @ together.T)[1], 1.0, atol=1e-3)
-    np.testing.assert_allclose(components.basis @ components.basis.T, np.eye(COUNT), atol=1e-4)
+    np.testing.assert_allclose(components.basis @ components.basis.T, np.eye(N_COMPONENTS), atol=1e-4)
 
 
 def test_old_coordinates_hold_in_the_new_basis() -> None:
     """However mean and components have moved since, the coordinates of a past picture still give that picture."""
     pictures = _pictures(50, 5, 0.0)
     components = _learned(pictures, 20)
-    again = components.past[:, : len(components.basis)] @ components.basis + components.mean
+    again = components.coordinates[:, : len(components.basis)] @ components.basis + components.mean
     np.testing.assert_allclose(again, pictures[-20:], atol=1e-3)
 
 
@@ -43,10 +43,10 @@ def test_what_is_new_lies_outside() -> None:
     """A picture like those before lies within the components; a new direction is told by its size."""
     pictures = _pictures(60, 4, 0.0)
     components = _learned(pictures[:50], 40)
-    assert max(components.split(picture)[1] for picture in pictures[50:]) < 1e-6
+    assert max(components.project(picture)[1] for picture in pictures[50:]) < 1e-6
     new = np.zeros(300, np.float32)
     new[7] = 0.5
-    assert 0.2 < components.split(pictures[50] + new)[1] < 0.25
+    assert 0.2 < components.project(pictures[50] + new)[1] < 0.25
 
 
 def test_the_past_is_forgotten() -> None:
@@ -54,4 +54,4 @@ def test_the_past_is_forgotten() -> None:
     old, new = _pictures(50, 4, 0.001, seed=1), 1.0 + _pictures(120, 4, 0.001, seed=2)
     components = _learned(np.concatenate([old, new]), 15)
     np.testing.assert_allclose(components.mean, new[-15:].mean(axis=0), atol=0.2)
-    assert components.split(new[-1])[1] < 1e-3
+    assert components.project(new[-1])[1] < 1e-3

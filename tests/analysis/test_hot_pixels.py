@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from atomstream.analysis import analyze
-from atomstream.analysis.pattern import find_hot, heal_profiles, healed
+from atomstream.analysis.pattern import correct_profiles, find_hot_pixels, without_hot_pixels
 from atomstream.sources.sim_spec import GrowthSpec
 from atomstream.sources.simulator import Simulator
 
@@ -33,7 +33,7 @@ def with_hot(picture: np.ndarray) -> np.ndarray:
 
 
 def found(picture: np.ndarray) -> tuple[tuple[int, int], ...]:
-    return find_hot(picture, ndimage.median_filter(picture, size=3))
+    return find_hot_pixels(picture, ndimage.median_filter(picture, size=3))
 
 
 def test_all_of_them_are_found_and_nothing_else() -> None:
@@ -56,7 +56,7 @@ def test_a_healed_picture_is_nearly_the_one_without() -> None:
     """A hot pixel becomes the mean of those above and below; the picture given is left alone."""
     hurt = with_hot(streaky())
     before = hurt.copy()
-    assert np.abs(healed(hurt, HOT) - streaky()).max() < 4.0
+    assert np.abs(without_hot_pixels(hurt, HOT) - streaky()).max() < 4.0
     np.testing.assert_array_equal(hurt, before)
 
 
@@ -64,8 +64,10 @@ def test_profiles_are_healed_as_the_pictures_are() -> None:
     """The column profile of frames with hot pixels is that of the healed frames."""
     frames = np.clip(np.stack([with_hot(streaky(k)) for k in range(3)]), 0, 255).astype(np.uint8)
     profiles = frames[:, 5:50].mean(axis=1).astype(np.float32)
-    heal_profiles(profiles, frames, (5, 50), HOT)
-    expected = np.stack([healed(frame.astype(np.float64), HOT)[5:50].mean(axis=0) for frame in frames])
+    correct_profiles(profiles, frames, (5, 50), HOT)
+    expected = np.stack(
+        [without_hot_pixels(frame.astype(np.float64), HOT)[5:50].mean(axis=0) for frame in frames]
+    )
     np.testing.assert_allclose(profiles, expected, rtol=1e-5)
 
 

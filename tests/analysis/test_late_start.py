@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atomstream.analysis.oscillation import still_before
+from atomstream.analysis.oscillation import rest_before_onset
 from tests.analysis.growth_helpers import Film, layer_trace
 
 
@@ -29,4 +29,4 @@ def test_a_late_start_is_seen(spec: dict, seconds: float) -> None:
 @pytest.mark.parametrize("tau", [3.0, 12.0])
 def test_growth_from_the_start_is_not_cut(tau: float) -> None:
     """Damping makes the end of a growth quieter than its start; that is no late start."""
-    assert still_before(*layer_trace(0.4, 15, tau=tau), 0.4) == 0
+    assert rest_before_onset(*layer_trace(0.4, 15, tau=tau), 0.4) == 0

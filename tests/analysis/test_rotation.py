@@ -108,12 +108,12 @@ def test_too_few_frames_a_turn_have_no_views() -> None:
 
 def test_a_view_keeps_its_number() -> None:
     """A number means one azimuth: a view that was away gets its own again, another azimuth never one used before."""
-    tracker = RotationTracker.at(15.0, 30.0)
-    tracker.known, tracker.next_view = {0: view(0, 1.0), 1: view(1, 91.0), 2: view(2, 181.0)}, 3
+    tracker = RotationTracker.for_speed(15.0, 30.0)
+    tracker.known_views, tracker.next_view_id = {0: view(0, 1.0), 1: view(1, 91.0), 2: view(2, 181.0)}, 3
     numbers = []
     for angle in (181.0, 2.0, 45.0, 358.0, 93.0):
-        numbers.append(tracker._number(angle))
-        tracker.found.append(view(numbers[-1], angle))
+        numbers.append(tracker._view_id(angle))
+        tracker.current_views.append(view(numbers[-1], angle))
     assert numbers == [2, 0, 3, 4, 1]  # 358: the azimuth near it is taken in this turn
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from atomstream.analysis import Calibration, analyze
 from atomstream.analysis.calibration import electron_wavelength
-from atomstream.analysis.lattice import fit_comb, locate, ramp, reciprocal_spacing
+from atomstream.analysis.lattice import fit_comb, locate_peak, ramp, reciprocal_spacing
 from atomstream.analysis.pattern import find_pattern, find_spacing
-from atomstream.analysis.peak_shape import fit_width, split, voigt_width
-from atomstream.analysis.surface import NO_STREAKS, SHAPE_DOUBT
+from atomstream.analysis.peak_shape import fit_width, split_widths, voigt_width
+from atomstream.analysis.surface import NO_STREAKS, SHAPE_ERROR
 from tests.analysis.growth_helpers import Film
 from tests.paths import DATA
 
@@ -61,7 +61,7 @@ def test_real_silver_on_silicon_spacing() -> None:
     comb = fit_comb(profile, 731.5, 43.6, 11)
     spacing, sigma = reciprocal_spacing(comb, Calibration(19.4, 309.2, 9.3112))
     assert spacing == pytest.approx(1.0907, rel=3.5e-3)
-    assert abs(spacing - 1.0907) < 3 * np.hypot(sigma, spacing * SHAPE_DOUBT * 11 / comb.spacing)
+    assert abs(spacing - 1.0907) < 3 * np.hypot(sigma, spacing * SHAPE_ERROR * 11 / comb.spacing)
 
 
 def test_real_oxide_frame() -> None:
@@ -89,7 +89,7 @@ def test_centroid_is_sub_pixel(shift: float) -> None:
     """A peak between pixels on a sloping background is found to 0.02 px."""
     x = np.arange(100)
     profile = 80 / (1 + ((x - 50 - shift) / 3) ** 2) + 0.2 * x
-    assert locate(profile, 50, 6, 0.1).x == pytest.approx(50 + shift, abs=0.05)
+    assert locate_peak(profile, 50, 6, 0.1).x == pytest.approx(50 + shift, abs=0.05)
 
 
 def test_spacing_is_the_first_order_not_the_half() -> None:
@@ -119,7 +119,7 @@ def test_width_is_split_into_its_parts() -> None:
     profile = 90 * (0.5 / (1 + (x / 3.5) ** 2) + 0.5 * np.exp(-np.log(2) * (x / 3.5) ** 2)) + 12
     width = fit_width(profile, 60, 6)
     assert width.total == pytest.approx(7.0, rel=0.01)
-    assert voigt_width(*split(7.0, 0.5)) == pytest.approx(7.0, rel=0.02)
+    assert voigt_width(*split_widths(7.0, 0.5)) == pytest.approx(7.0, rel=0.02)
 
 
 def test_half_order_streaks_are_detected_when_they_come() -> None:

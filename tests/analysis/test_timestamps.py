@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import Analyzer
-from atomstream.analysis.timestamps import believed_times
+from atomstream.analysis.timestamps import corrected_times
 from atomstream.sources import GrowthSpec, Simulator
 from tests.analysis.growth_helpers import Film
 
@@ -110,7 +110,7 @@ def test_two_clocks_that_differ_widen_the_sigma(factor: float) -> None:
 def test_a_slow_drift_of_the_cadence_is_followed() -> None:
     """A camera whose frame period grows by 1 % while filming: its stamps are kept."""
     times = _true() * (1 + 0.005 * _true() / SECONDS)
-    clock = believed_times(times[::6], np.arange(len(times), dtype=float)[::6])
+    clock = corrected_times(times[::6], np.arange(len(times), dtype=float)[::6])
     np.testing.assert_array_equal(clock.times, times[::6])
     value, _, _ = _rates(times)
     assert abs(value.value - 0.4) < 3 * value.sigma
@@ -120,7 +120,7 @@ def test_a_burst_that_goes_on_has_no_times_yet() -> None:
     """Frames of a stall that the host still works off wait for their times."""
     t = np.arange(0, 16, 0.05)
     t[300:] = t[300] + 1.5 + 0.002 * np.arange(20)
-    clock = believed_times(t, 6.0 * np.arange(320))
+    clock = corrected_times(t, 6.0 * np.arange(320))
     assert np.isfinite(clock.times[:300]).all()
     assert np.isnan(clock.times[300:]).all()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from atomstream.analysis.rotation import LEAST_PER_TURN, SAME_DEG, apart_deg
+from atomstream.analysis.rotation import MIN_FRAMES_PER_TURN, SAME_VIEW_DEG, angle_between_deg
 from atomstream.results import Plain
 
 MAX_TURNS: Final = 20_000
@@ -79,7 +79,7 @@ def why_no_views(fps: float, rpm: float, frames: int, n_views: int) -> str:
     """The reason, empty where there are views or nothing turns; ``frames`` were analysed so far."""
     if n_views or not rpm:
         return ""
-    per_turn, least = 60.0 * fps / abs(rpm), LEAST_PER_TURN
+    per_turn, least = 60.0 * fps / abs(rpm), MIN_FRAMES_PER_TURN
     if frames < per_turn:
         return f"after the first whole turn, which takes {60.0 / abs(rpm):.3g} s"
     if per_turn < least:
@@ -98,13 +98,13 @@ def renumbered(views: list[Plain], known: Mapping[int, float], fresh: int) -> li
     ``fresh`` on.
     """
     pairs = sorted(
-        (apart_deg(view["angle_deg"], angle), place, number)
+        (angle_between_deg(view["angle_deg"], angle), place, number)
         for place, view in enumerate(views)
         for number, angle in known.items()
     )
     found: dict[int, int] = {}
     for apart, place, number in pairs:
-        if apart < SAME_DEG and place not in found and number not in found.values():
+        if apart < SAME_VIEW_DEG and place not in found and number not in found.values():
             found[place] = number
     for place in range(len(views)):
         if place not in found:

@@ -1,0 +1,108 @@
+"""Commands to a running analysis: missing frames, marks, rotation changes and the user's regions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atomstream.analysis.online import end_block, tracked_boxes
+from atomstream.analysis.regions import Box, Line, Region, Tracker
+from atomstream.analysis.rotation import RotationTracker
+from atomstream.analysis.stream_state import AnalysisState
+from atomstream.errors import ConfigError
+from atomstream.results import Event
+
+MAX_GAP_S = 20.0
+"""Longest gap, in s, that is written to the growth trace as missing samples."""
+
+SHUTTERED_AFTER = 4
+"""After this many shutter marks without a rate between any two, the growth counts as shuttered: the oscillation
+period is then the period of the recipe."""
+
+
+def apply_gap(state: AnalysisState, n_frames: int) -> None:
+    """Skip ``n_frames`` missing frames: they become NaN in the traces, and a ``gap`` event is added."""
+    # The gap begins after the last frame; index / fps is wrong for frames that carry their own times.
+    start_s = state.now_s + 1.0 / state.fps if state.next_index else 0.0
+    state.new_events.append(Event(start_s, "gap", f"{n_frames} frames are missing", float(n_frames)))
+    state.next_index += n_frames
+    state.pending_frames, state.pending_times = [], []
+    if state.trackers is None:
+        return
+    if state.block_features:
+        end_block(state)
+    trackers = state.trackers
+    count = min(n_frames, round(MAX_GAP_S * state.fps))
+    trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
+    if trackers.rotation:
+        trackers.rotation.skip(n_frames)
+
+
+def apply_mark(state: AnalysisState, event: Event) -> None:
+    """Add the user's mark; marks of the kinds in ``CUTTING_KINDS`` begin a new segment."""
+    state.marks.append(event)
+    state.new_events.append(event)
+    if not event.begins_segment or state.trackers is None:
+        return
+    growth = state.trackers.growth
+    if event.kind == "shutter" and _is_shuttered(state):
+        state.growth_is_continuous = False
+        growth.segment_start_s = min(
+            growth.segment_start_s, [m.at_s for m in state.marks if m.kind == "shutter"][-SHUTTERED_AFTER]
+        )
+        return
+    state.segment_log.cut(event.at_s, event.label or event.kind, growth)
+    state.segments = state.segment_log.segments(max(state.now_s, event.at_s), growth)
+
+
+def _is_shuttered(state: AnalysisState) -> bool:
+    if not state.growth_is_continuous:
+        return True
+    shutters = [m for m in state.marks if m.kind == "shutter"]
+    if len(shutters) < SHUTTERED_AFTER:
+        return False
+    since_s = shutters[-SHUTTERED_AFTER].at_s
+    rates = [s.rate.determined for s in state.segment_log.finished if s.start_s >= since_s]
+    assert state.trackers is not None
+    return not any(rates) and not state.trackers.growth.latest.determined
+
+
+def apply_rotation(state: AnalysisState, rpm: float) -> None:
+    """Change the rotation speed (1/min, 0: at rest): a new segment begins, and rotation tracking starts or stops."""
+    state.rpm = rpm
+    apply_mark(state, Event(state.now_s, "rotation", f"rotation at {rpm:g} rpm", rpm))
+    if state.trackers is not None:
+        if state.trackers.rotation is not None:
+            # The new azimuths are unrelated to the old ones, so view numbers are not used again.
+            state.next_view_id = state.trackers.rotation.next_view_id
+        state.trackers.rotation = (
+            RotationTracker.for_speed(rpm, state.fps, state.next_view_id) if rpm else None
+        )
+        state.trackers.change.restart()
+
+
+def apply_regions(state: AnalysisState, regions: list[Region]) -> None:
+    """Replace the user's regions. Raises ConfigError if two have the same name."""
+    names = [r.name for r in regions]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"regions: names must be unique, got {sorted(names)}")
+    if state.trackers is not None and state.block_features:
+        end_block(state)
+    state.boxes = [r for r in regions if isinstance(r, Box)]
+    state.lines = [r for r in regions if isinstance(r, Line)]
+    state.box_trackers = {b.name: Tracker(b) for b in state.boxes if b.tracked and b.name != "specular"}
+    specular = [b for b in state.boxes if b.name == "specular"]
+    if specular and state.trackers is not None:
+        state.trackers.spot = Tracker(specular[0])
+
+
+def current_regions(state: AnalysisState) -> tuple[Region, ...]:
+    """Return the regions at their present positions: specular box, streak band, then the user's."""
+    regions: list[Region] = []
+    if state.trackers is not None:
+        first, last = state.trackers.pattern.band
+        width = float(state.shape[1])
+        regions = [state.trackers.spot.box]
+        regions.append(
+            Box(0.5 * (width - 1), 0.5 * (first + last - 1), width, float(last - first), "streaks")
+        )
+    return (*regions, *tracked_boxes(state), *state.lines)
