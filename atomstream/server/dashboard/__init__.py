@@ -6,8 +6,7 @@ any other client, with a session cookie instead of an API key. :func:`install` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Final
 
 from aiohttp import web
 
@@ -18,44 +17,22 @@ from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, ha
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.api_keys import KeyRing
 
-__all__ = ["PUBLIC", "ROUTES", "has_session", "install"]
+__all__ = ["ROUTES", "has_session", "install"]
 
-PUBLIC: frozenset[Any] = frozenset(
-    {
-        pages.list_page,
-        pages.login_page,
-        pages.stream_page,
-        pages.static_file,
-        sessions.log_in,
-        sessions.log_out,
-    }
+ROUTES: Final = (
+    *pages.routes,
+    *sessions.routes,
+    *streams.routes,
+    *series.routes,
+    *export.routes,
+    *images.routes,
 )
-"""Handlers that need neither key nor session: the static pages, login and logout."""
-
-_GUARDED = [
-    web.get("/session", sessions.who),
-    web.get("/dashboard/streams/{data_id}", streams.stream_info),
-    web.get("/dashboard/streams/{data_id}/series", series.series),
-    web.get("/dashboard/streams/{data_id}/results.csv", export.results_csv),
-    web.get("/dashboard/streams/{data_id}/picture", images.single_picture),
-    web.get("/dashboard/streams/{data_id}/pictures", images.live_pictures),
-]
-ROUTES = [
-    web.get("/", pages.list_page),
-    web.get("/login", pages.login_page),
-    web.get("/streams/{data_id}", pages.stream_page),
-    web.get("/dashboard/static/{path:.+}", pages.static_file),
-    web.post("/session", sessions.log_in),
-    web.delete("/session", sessions.log_out),
-    *_GUARDED,
-]
 
 
-def install(app: web.Application, context: ServerContext, keys: KeyRing, browsable: Iterable[Any]) -> None:
-    """Add the dashboard to ``app``. The ``browsable`` handlers accept a session instead of a key, too."""
+def install(app: web.Application, context: ServerContext, keys: KeyRing) -> None:
+    """Add to ``app`` what the handlers of the dashboard need."""
     app[sessions.KEYS] = keys
     app[sessions.SESSIONS] = SessionStore(context.settings.data_dir / SESSIONS_FILE, keys.knows)
-    app[sessions.BROWSABLE] = frozenset({*browsable, *(route.handler for route in _GUARDED)})
     app[sessions.LOGIN_LIMITER] = sessions.LoginLimiter()
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
@@ -63,4 +40,3 @@ def install(app: web.Application, context: ServerContext, keys: KeyRing, browsab
     context.events.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
     context.events.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
     app.on_shutdown.append(images.close_sockets)
-    app.add_routes(ROUTES)

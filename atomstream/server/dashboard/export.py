@@ -18,12 +18,17 @@ from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.downsampling import ColumnReader, column_attributes, column_dimension
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
+from atomstream.server.http.access import Access, access
+
+routes = web.RouteTableDef()
 
 FIRST = {"frame": "1", "time": "s"}
 _LEAVE_OUT = frozenset({"time", "time_seconds"})
 _ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
 
 
+@routes.get("/dashboard/streams/{data_id}/results.csv")
+@access(Access.BROWSER)
 async def results_csv(request: web.Request) -> web.StreamResponse:
     """Query ``step``: export every n-th frame only. Frames that were never received have an empty time."""
     step = int(number(request.query, "step", 1, 1, 1_000_000))

@@ -24,7 +24,10 @@ from atomstream.server.archive.downsampling import F64
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError
+
+routes = web.RouteTableDef()
 
 # A frame as an image for a screen: 8 bit, at most 640 px wide, read from the archive.
 #
@@ -244,6 +247,8 @@ async def source_of(request: web.Request) -> PictureSource:
     return PictureSource(await streams.archive(data_id), await streams.about(data_id), request.app)
 
 
+@routes.get("/dashboard/streams/{data_id}/picture")
+@access(Access.BROWSER)
 async def single_picture(request: web.Request) -> web.Response:
     """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes."""
     at = number(request.query, "time", math.inf, 0.0, math.inf)
@@ -258,6 +263,8 @@ async def single_picture(request: web.Request) -> web.Response:
     )
 
 
+@routes.get("/dashboard/streams/{data_id}/pictures")
+@access(Access.BROWSER)
 async def live_pictures(request: web.Request) -> web.StreamResponse:
     """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each :class:`ImageRequest` gets one picture.
 

@@ -13,8 +13,11 @@ from pathlib import Path
 
 from aiohttp import web
 
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError
 from atomstream.server.streams.registry import checked_id
+
+routes = web.RouteTableDef()
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {
@@ -75,22 +78,30 @@ def _load(path: Path) -> StaticFile:
     return StaticFile(body, TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:20])
 
 
+@routes.get("/")
+@access(Access.PUBLIC)
 async def list_page(request: web.Request) -> web.Response:
     """``GET /``: the list of streams."""
     return _reply(request, "streams.html")
 
 
+@routes.get("/login")
+@access(Access.PUBLIC)
 async def login_page(request: web.Request) -> web.Response:
     """``GET /login``: the login form."""
     return _reply(request, "login.html")
 
 
+@routes.get("/streams/{data_id}")
+@access(Access.PUBLIC)
 async def stream_page(request: web.Request) -> web.Response:
     """``GET /streams/{data_id}``: the page of one stream; its script reads the id from the address."""
     checked_id(request.match_info["data_id"])
     return _reply(request, "stream.html")
 
 
+@routes.get("/dashboard/static/{path:.+}")
+@access(Access.PUBLIC)
 async def static_file(request: web.Request) -> web.Response:
     """``GET /dashboard/static/{path}``: a script, style, font or icon."""
     path = request.match_info["path"]

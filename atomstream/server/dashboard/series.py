@@ -16,7 +16,10 @@ from multidict import MultiMapping
 from atomstream.results import UNITS
 from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, fitting
 from atomstream.server.context import context_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError, json_reply
+
+routes = web.RouteTableDef()
 
 READER = web.AppKey("dashboard_reader", ColumnReader)
 MAX_POINTS = 4000
@@ -25,6 +28,8 @@ DIGITS = 7
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
+@routes.get("/dashboard/streams/{data_id}/series")
+@access(Access.BROWSER)
 async def series(request: web.Request) -> web.Response:
     """Query: ``name`` (repeated), ``points``, and ``from``/``to`` or ``last`` (stream time in s).
 

@@ -13,15 +13,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.system.files import LOCAL, FileSystem, write_private
+
+routes = web.RouteTableDef()
 
 SESSIONS_FILE = "sessions.json"
 
@@ -108,18 +111,14 @@ SESSIONS = web.AppKey("dashboard_sessions", SessionStore)
 
 KEYS = web.AppKey("dashboard_keys", KeyRing)
 
-BROWSABLE: web.AppKey[frozenset[Any]] = web.AppKey("dashboard_browsable", frozenset)
-"""Handlers that accept a session cookie instead of an API key."""
-
 
 def has_session(request: web.Request) -> bool:
-    """True if the request comes from a logged-in browser and its handler accepts sessions.
+    """True if the request comes from a logged-in browser.
 
     Raises:
         HttpError: 403 if the session is valid but the request may come from a page of another site.
     """
-    browsable = request.match_info.handler in request.app[BROWSABLE]
-    if not browsable or not request.app[SESSIONS].knows(session_token(request)):
+    if not request.app[SESSIONS].knows(session_token(request)):
         return False
     check_own_page(request)
     return True
@@ -216,6 +215,8 @@ class LoginLimiter:
 LOGIN_LIMITER = web.AppKey("dashboard_login_limiter", LoginLimiter)
 
 
+@routes.post("/session")
+@access(Access.PUBLIC)
 async def log_in(request: web.Request) -> web.Response:
     """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many."""
     check_own_page(request)
@@ -230,6 +231,8 @@ async def log_in(request: web.Request) -> web.Response:
     return reply
 
 
+@routes.delete("/session")
+@access(Access.PUBLIC)
 async def log_out(request: web.Request) -> web.Response:
     """``DELETE /session``: 204; ends the session and deletes the cookie."""
     check_own_page(request)
@@ -239,6 +242,8 @@ async def log_out(request: web.Request) -> web.Response:
     return reply
 
 
+@routes.get("/session")
+@access(Access.BROWSER)
 async def who(_request: web.Request) -> web.Response:
     """``GET /session``: ``{"ok": true}`` if logged in; other requests get 401 before they reach this handler."""
     return json_reply({"ok": True})

@@ -16,9 +16,12 @@ from aiohttp import web
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import json_reply
 from atomstream.server.routes.analysis import views_why
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
+
+routes = web.RouteTableDef()
 
 # Throughput of each stream: latency, rates, and when the disk will be full.
 
@@ -131,6 +134,8 @@ MAX_RANGES = 20
 """At most this many ranges of missing chunks are listed."""
 
 
+@routes.get("/dashboard/streams/{data_id}")
+@access(Access.BROWSER)
 async def stream_info(request: web.Request) -> web.Response:
     """Metadata, stored chunks and throughput as JSON. Times in s; ``server_unix_ms`` is the server's clock."""
     context, data_id = context_of(request), request.match_info["data_id"]

@@ -16,11 +16,12 @@ from aiohttp.typedefs import Handler
 
 from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
+from atomstream.protocol import API_KEY_HEADER
+from atomstream.server.http.access import Access, required_access
 from atomstream.server.http.responses import HttpError
 from atomstream.system.files import LOCAL, FileSystem, write_private
 
 KEYS_FILE = "keys.json"
-HEADER = "X-API-KEY"
 
 
 class StoredKey(msgspec.Struct, frozen=True):
@@ -84,19 +85,19 @@ class KeyRing:
         return sum(hmac.compare_digest(mark, known) for known in self._fingerprints) > 0
 
 
-def require_key(
-    keys: KeyRing, public: frozenset[Any], instead: Callable[[web.Request], bool] = lambda _: False
-) -> Any:
-    """A middleware that asks for a key at every handler but the ``public`` ones, unknown paths included.
+def require_access(keys: KeyRing, has_session: Callable[[web.Request], bool] = lambda _: False) -> Any:
+    """A middleware that refuses requests without the right that their handler needs; unknown paths need a key.
 
-    Where a request has none, ``instead`` may vouch for it: a browser's session does.
+    ``has_session`` is called for requests without a key, if their handler accepts browser sessions.
     """
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
-        presented = request.headers.get(HEADER)
-        if request.match_info.handler not in public and (presented or not instead(request)):
-            _check(keys, presented)
+        right = required_access(request.match_info.handler)
+        key = request.headers.get(API_KEY_HEADER)
+        by_session = right is Access.BROWSER and not key and has_session(request)
+        if right is not Access.PUBLIC and not by_session:
+            _check(keys, key)
         return await handler(request)
 
     return check_key
@@ -104,6 +105,6 @@ def require_key(
 
 def _check(keys: KeyRing, presented: str | None) -> None:
     if not presented:
-        raise HttpError(401, f"An API key is needed: send it in the header {HEADER}.")
+        raise HttpError(401, f"An API key is needed: send it in the header {API_KEY_HEADER}.")
     if not keys.opens(presented):
         raise HttpError(401, "The API key is wrong: this server does not know it.")

@@ -9,13 +9,24 @@ import msgspec
 from aiohttp import web
 
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import (
+    ANALYSIS_PATH,
+    AZIMUTH_PATH,
+    AZIMUTHS_PATH,
+    PROFILES_PATH,
+    REANALYSE_PATH,
+    TIMESERIES_PATH,
+)
 from atomstream.results import unit_of
 from atomstream.server.context import results_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number, read_json
 from atomstream.server.http.responses import HttpError, json_reply, refuse
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
 from atomstream.server.live.view_tracks import why_no_views
+
+routes = web.RouteTableDef()
 
 MAX_LAST_N = 10_000_000
 
@@ -27,6 +38,8 @@ class AzimuthChange(msgspec.Struct, frozen=True):
     label: Annotated[str, msgspec.Meta(max_length=256)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
+@routes.get(TIMESERIES_PATH)
+@access(Access.BROWSER)
 async def timeseries(request: web.Request) -> web.Response:
     """``GET /rheed/timeseries/{data_id}/``."""
     desk, query = await results_of(request), read_query(request)
@@ -59,6 +72,8 @@ def read_query(request: web.Request) -> SeriesQuery:
     )
 
 
+@routes.get(AZIMUTHS_PATH)
+@access(Access.BROWSER)
 async def list_azimuths(request: web.Request) -> web.Response:
     """``GET /rheed/{data_id}/azimuths``."""
     desk = await results_of(request)
@@ -74,6 +89,8 @@ async def list_azimuths(request: web.Request) -> web.Response:
     return json_reply(views)
 
 
+@routes.patch(AZIMUTH_PATH)
+@access(Access.BROWSER)
 async def change_azimuth(request: web.Request) -> web.Response:
     """``PATCH /rheed/{data_id}/azimuths/{view_id}``: its label, and whether it is listed among the series."""
     desk, wanted = await results_of(request), await read_json(request, AzimuthChange)
@@ -94,11 +111,15 @@ async def change_azimuth(request: web.Request) -> web.Response:
     return json_reply((await asyncio.to_thread(views))[view_id])
 
 
+@routes.get(ANALYSIS_PATH)
+@access(Access.BROWSER)
 async def analysis(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/analysis``: how it stands."""
     return json_reply(await analysis_status(await results_of(request)))
 
 
+@routes.post(REANALYSE_PATH)
+@access(Access.BROWSER)
 async def reanalyse(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/reanalyse``: analyse a finished stream again."""
     desk = await results_of(request)
@@ -159,6 +180,8 @@ def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
     return [{"why": reason, "chunks": str(indices), "count": len(indices)} for reason, indices in why.items()]
 
 
+@routes.get(PROFILES_PATH)
+@access(Access.BROWSER)
 async def profiles(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line."""
     desk, line = await results_of(request), request.query.get("line", "streaks")

@@ -11,11 +11,15 @@ from aiohttp import web
 from atomstream.analysis import Calibration
 from atomstream.config import MAX_RPM
 from atomstream.errors import ConfigError
-from atomstream.protocol import CALIBRATION_LIMITS
+from atomstream.protocol import CALIBRATION_LIMITS, CALIBRATION_PATH, EVENTS_PATH, REGIONS_PATH
 from atomstream.results import column_name
 from atomstream.server.context import results_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.live.stream_results import StreamResults
+
+routes = web.RouteTableDef()
 
 MAX_REGIONS = 64
 
@@ -62,6 +66,8 @@ class RegionsBody(msgspec.Struct, frozen=True):
     regions: Annotated[list[BoxBody | LineBody], msgspec.Meta(max_length=MAX_REGIONS)]
 
 
+@routes.get(EVENTS_PATH)
+@access(Access.BROWSER)
 async def list_events(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/events``: the user's and the analysis', by time."""
     desk = await results_of(request)
@@ -69,6 +75,8 @@ async def list_events(request: web.Request) -> web.Response:
     return json_reply(sorted(events, key=lambda event: event["time_ms_utc"] or 0.0))
 
 
+@routes.post(EVENTS_PATH)
+@access(Access.BROWSER)
 async def mark_event(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/events``."""
     desk, wanted = await results_of(request), await read_json(request, NewEvent)
@@ -80,9 +88,14 @@ async def mark_event(request: web.Request) -> web.Response:
     return json_reply(event)
 
 
+@routes.get(REGIONS_PATH)
+@access(Access.BROWSER)
 async def get_regions(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/regions``."""
-    desk = await results_of(request)
+    return _regions_reply(await results_of(request))
+
+
+def _regions_reply(desk: StreamResults) -> web.Response:
     regions = desk.inputs.last("regions", [])
     boxes = [region["name"] for region in regions if region["type"] == "box"]
     return json_reply(
@@ -95,6 +108,8 @@ async def get_regions(request: web.Request) -> web.Response:
     )
 
 
+@routes.put(REGIONS_PATH)
+@access(Access.BROWSER)
 async def put_regions(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/regions``: replaces them all."""
     desk, wanted = await results_of(request), await read_json(request, RegionsBody)
@@ -103,7 +118,7 @@ async def put_regions(request: web.Request) -> web.Response:
         await desk.set_regions(plain)
     except ConfigError as error:
         raise HttpError(400, f"{error}. Nothing was changed.") from None
-    return await get_regions(request)
+    return _regions_reply(desk)
 
 
 # The calibration of a stream: given when it is created, or set later.
@@ -133,11 +148,15 @@ def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
     return plain
 
 
+@routes.get(CALIBRATION_PATH)
+@access(Access.BROWSER)
 async def get_calibration(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/calibration``."""
     return json_reply((await results_of(request)).inputs.last("calibration", {}))
 
 
+@routes.put(CALIBRATION_PATH)
+@access(Access.BROWSER)
 async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: from now on; a finished stream is analysed again with it."""
     desk, wanted = await results_of(request), await read_json(request, CalibrationBody)

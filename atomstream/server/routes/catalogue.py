@@ -9,13 +9,25 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
+from atomstream.protocol import (
+    ENTRIES_PATH,
+    IMAGE_PATH,
+    PROJECTS_PATH,
+    SAMPLES_PATH,
+    SINGLE_FRAMES_PATH,
+    TAGS_PATH,
+    TRACKING_PATH,
+)
 from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, checked_name, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id, unknown_stream
+
+routes = web.RouteTableDef()
 
 
 class NewName(msgspec.Struct, frozen=True):
@@ -38,11 +50,15 @@ class TrackingSample(msgspec.Struct, frozen=True):
     set_active: bool = True
 
 
+@routes.get(SAMPLES_PATH)
+@access(Access.KEY)
 async def list_samples(request: web.Request) -> web.Response:
     """``GET /physical_samples/``."""
     return json_reply(await context_of(request).catalogue.samples())
 
 
+@routes.post(SAMPLES_PATH)
+@access(Access.KEY)
 async def create_sample(request: web.Request) -> web.Response:
     """``POST /physical_samples/``; 409 with the existing one's id where the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "sample")
@@ -52,11 +68,15 @@ async def create_sample(request: web.Request) -> web.Response:
         raise HttpError(409, {"physical_sample_id": taken.existing_id}) from None
 
 
+@routes.get(TAGS_PATH)
+@access(Access.KEY)
 async def list_tags(request: web.Request) -> web.Response:
     """``GET /tags/``."""
     return json_reply(await context_of(request).catalogue.tags())
 
 
+@routes.post(TAGS_PATH)
+@access(Access.KEY)
 async def create_tag(request: web.Request) -> web.Response:
     """``POST /tags/``; 400 where the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "tag")
@@ -66,11 +86,15 @@ async def create_tag(request: web.Request) -> web.Response:
         raise HttpError(400, f"There is a tag named {name!r} already; GET /tags/ has its id.") from None
 
 
+@routes.get(PROJECTS_PATH)
+@access(Access.KEY)
 async def list_projects(request: web.Request) -> web.Response:
     """``GET /projects/``."""
     return json_reply(await context_of(request).catalogue.projects())
 
 
+@routes.post(PROJECTS_PATH)
+@access(Access.KEY)
 async def create_project(request: web.Request) -> web.Response:
     """``POST /projects/``; 409 with the existing one's id where name or id are taken."""
     wanted = await read_json(request, NewProject)
@@ -83,6 +107,8 @@ async def create_project(request: web.Request) -> web.Response:
         raise HttpError(409, {"project_id": taken.existing_id}) from None
 
 
+@routes.post(TRACKING_PATH)
+@access(Access.KEY)
 async def track_sample(request: web.Request) -> web.Response:
     """``POST /projects/{project_id}/configuration/tracking_samples``."""
     project_id = request.match_info["project_id"].lower()
@@ -101,6 +127,8 @@ async def track_sample(request: web.Request) -> web.Response:
 Query = MultiMapping[str]
 
 
+@routes.get(ENTRIES_PATH)
+@access(Access.BROWSER)
 async def list_entries(request: web.Request) -> web.Response:
     """``GET /data_entries/`` with any of the protocol's filters."""
     return json_reply(await context_of(request).entries.search(read_filter(request.query)))
@@ -157,6 +185,8 @@ def _moment(query: Query, name: str) -> str | None:
         raise HttpError(400, f"{name} must be a moment in ISO 8601; {text[:64]!r} is none.") from None
 
 
+@routes.get(SINGLE_FRAMES_PATH)
+@access(Access.KEY)
 async def single_frames(request: web.Request) -> web.Response:
     """``GET /data_entries/video_single_frames/{data_id}``: streams have no single frames taken out."""
     data_id = checked_id(request.match_info["data_id"])
@@ -165,6 +195,8 @@ async def single_frames(request: web.Request) -> web.Response:
     return json_reply({"frames": []})
 
 
+@routes.get(IMAGE_PATH)
+@access(Access.KEY)
 async def no_image(request: web.Request) -> web.Response:
     """``GET /rheed/images/{data_id}/frames/{n}``: there are none, see :func:`single_frames`."""
     raise HttpError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
+from atomstream.protocol import FEED_PATH
 from atomstream.server.context import context_of, results_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.routes.analysis import missing_chunks
+
+routes = web.RouteTableDef()
 
 PROTOCOLS: Final = {"atomstream.msgpack": "msgpack", "atomstream.json": "json"}
 HEARTBEAT_S: Final = 5.0
@@ -124,6 +128,8 @@ class FeedSubscriber:
             await self._socket.send_bytes(body)
 
 
+@routes.get(FEED_PATH)
+@access(Access.BROWSER)
 async def feed(request: web.Request) -> web.WebSocketResponse:
     """The handler; a stream that is not known is refused with 404 before the handshake."""
     desk = await results_of(request)

@@ -11,15 +11,28 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
 from atomstream.index_ranges import IndexSet
-from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST
+from atomstream.protocol import (
+    ANNOUNCED,
+    ANNOUNCEMENT,
+    CHUNKS_PATH,
+    END_PATH,
+    LOST_HEADER,
+    MAX_LOST,
+    SAMPLE_LINKS_PATH,
+    STREAMS_PATH,
+    TAG_LINKS_PATH,
+)
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
 from atomstream.server.catalogue.catalogue import Named
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.context import ServerContext, context_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.routes.annotations import CalibrationBody, checked_calibration
 from atomstream.server.streams.registry import checked_id, unknown_stream
+
+routes = web.RouteTableDef()
 
 MAX_LINKED = 10_000
 
@@ -51,6 +64,8 @@ class TagLink(msgspec.Struct, frozen=True):
     tag_ids: Annotated[list[UuidText], msgspec.Meta(max_length=MAX_LINKED)]
 
 
+@routes.post(STREAMS_PATH)
+@access(Access.KEY)
 async def create_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/``: a new stream; the reply is its ``data_id`` as a bare JSON string."""
     wanted = await read_json(request, NewStream)
@@ -77,6 +92,8 @@ async def create_stream(request: web.Request) -> web.Response:
     return json_reply(about.data_id, headers={ANNOUNCEMENT: ANNOUNCED})
 
 
+@routes.post(SAMPLE_LINKS_PATH)
+@access(Access.KEY)
 async def link_sample(request: web.Request) -> web.Response:
     """``POST /data_entries/physical_sample``."""
     house, wanted = context_of(request), await read_json(request, SampleLink)
@@ -86,6 +103,8 @@ async def link_sample(request: web.Request) -> web.Response:
     return json_reply({"data_ids": wanted.data_ids, "physical_sample_id": sample.id})
 
 
+@routes.post(TAG_LINKS_PATH)
+@access(Access.KEY)
 async def link_tags(request: web.Request) -> web.Response:
     """``POST /tags/data-items/``: adds to the tags that are there."""
     house, wanted = context_of(request), await read_json(request, TagLink)
@@ -121,6 +140,8 @@ async def known_streams(house: ServerContext, data_ids: list[str]) -> list[str]:
     return wanted
 
 
+@routes.post(END_PATH)
+@access(Access.KEY)
 async def end_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/end``: no more comes; indices given up are in ``Atomstream-Lost``."""
     data_id = checked_id(request.match_info["data_id"])
@@ -130,6 +151,8 @@ async def end_stream(request: web.Request) -> web.Response:
     return json_reply({"data_id": data_id, "pipeline_status": status})
 
 
+@routes.get(CHUNKS_PATH)
+@access(Access.KEY)
 async def stored_chunks(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/chunks``: the indices stored, ``{"stored": "0-5,9"}``.
 

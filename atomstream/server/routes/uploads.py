@@ -13,13 +13,17 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS
 from atomstream.errors import ConflictError
+from atomstream.protocol import UPLOAD_PATH, UPLOAD_URLS_PATH
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of
+from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
+
+routes = web.RouteTableDef()
 
 log = logging.getLogger("atomstream.server")
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
@@ -46,6 +50,8 @@ class UploadRequest(msgspec.Struct, frozen=True):
     dtype: Literal["uint8", "uint16"] = "uint8"
 
 
+@routes.post(UPLOAD_URLS_PATH)
+@access(Access.KEY)
 async def upload_url(request: web.Request) -> web.Response:
     """``POST /data_entries/raw_data/staged/upload_urls/``: a short-lived URL for one chunk."""
     index = chunk_index(request)
@@ -115,6 +121,8 @@ def base_url(house: ServerContext, request: web.Request) -> str:
     return house.settings.public_url or f"{request.scheme}://{request.host}"
 
 
+@routes.put(UPLOAD_PATH)
+@access(Access.PUBLIC)
 async def put_chunk(request: web.Request) -> web.Response:
     """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable; the signature is the key."""
     house = context_of(request)
