@@ -1,11 +1,13 @@
 """Frozen settings with their defaults and limits, and the only reader of the environment.
 
 Environment: ``ATOMSTREAM_API_KEY`` (both ends), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
-``ATOMSTREAM_SKIP_CLOCK_SYNC`` (also honoured under the peer's name ``ATOMSCALE_SKIP_CLOCK_SYNC``).
+``ATOMSTREAM_SKIP_CLOCK_SYNC`` (also honoured under the peer's name ``ATOMSCALE_SKIP_CLOCK_SYNC``),
+``ATOMSTREAM_PLAIN_OS`` (:mod:`atomstream.system.tuning`).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -178,6 +180,25 @@ def clock_sync_enabled() -> bool:
     """False where the environment asks to skip the measurement of reference time."""
     names = ("ATOMSTREAM_SKIP_CLOCK_SYNC", "ATOMSCALE_SKIP_CLOCK_SYNC")
     return all(os.environ.get(name, "").strip().lower() in {"", "0", "false", "no"} for name in names)
+
+
+def plain_os(known: frozenset[str]) -> frozenset[str]:
+    """Which of the ``known`` operating-system optimisations ``$ATOMSTREAM_PLAIN_OS`` turns off.
+
+    ``1`` (or ``true``, ``yes``, ``all``) means all of them, ``0`` or nothing none; else it is a list such as
+    ``affinity,yield``. Unknown names have no effect but a warning in the log.
+    """
+    value = os.environ.get("ATOMSTREAM_PLAIN_OS", "").strip().lower()
+    if value in {"1", "true", "yes", "all"}:
+        return known
+    names = frozenset(filter(None, (name.strip() for name in value.split(",")))) - {"0", "false", "no"}
+    if unknown := names - known:
+        logging.getLogger("atomstream").warning(
+            "ATOMSTREAM_PLAIN_OS names %s, which does not exist: it is 1, or a list of some of %s.",
+            ", ".join(sorted(unknown)),
+            ", ".join(sorted(known)),
+        )
+    return names & known
 
 
 def environment_api_key() -> str | None:

@@ -27,9 +27,12 @@ def _hear_interrupts() -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No setting of the developer's own shell reaches a test, and no test reaches the user's folders."""
+    """No setting of the developer's own shell reaches a test, and no test reaches the user's folders.
+
+    Except ``ATOMSTREAM_PLAIN_OS``, with which the whole suite can be run.
+    """
     for name in os.environ:
-        if name.startswith(("ATOMSTREAM_", "ATOMSCALE_")):
+        if name.startswith(("ATOMSTREAM_", "ATOMSCALE_")) and name != "ATOMSTREAM_PLAIN_OS":
             monkeypatch.delenv(name)
     home = str(tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4().hex}")
     for name in ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "LOCALAPPDATA", "APPDATA"):

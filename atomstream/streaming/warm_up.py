@@ -14,6 +14,7 @@ from functools import cache
 import anyio
 
 from atomstream.spool import load_locks
+from atomstream.system import tuning
 
 
 @cache
@@ -23,7 +24,7 @@ def get_ready() -> None:
     No collection where the application has switched it off.
     """
     load_locks()
-    if gc.isenabled():
+    if gc.isenabled() and tuning.enabled("gc"):
         gc.collect()
 
 

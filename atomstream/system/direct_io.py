@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.records import Piece
+from atomstream.system import tuning
 from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 WINDOW_BYTES: Final = STEP_BYTES
@@ -40,10 +41,12 @@ class DirectWriter:
         Less than all where the system refuses, at a short write, and for the unaligned end: the usual way goes on
         from there, and hears what is wrong. 0 for small ones, where there is nothing to win.
         """
+        if not tuning.enabled("direct_io"):
+            return 0
         if sum(map(len, pieces)) < WINDOW_BYTES or not self._busy.acquire(blocking=False):
             return 0
         try:
-            with _past_the_cache(fd) as possible:
+            with _bypass_cache(fd) as possible:
                 return self._write_windows(fd, pieces) if possible else 0
         finally:
             self._busy.release()
@@ -88,7 +91,7 @@ def _fill(window: Window, pieces: Sequence[Piece]) -> Iterator[int]:
 
 
 @contextmanager
-def _past_the_cache(fd: int) -> Iterator[bool]:
+def _bypass_cache(fd: int) -> Iterator[bool]:
     if sys.platform != "linux" or os.lseek(fd, 0, os.SEEK_CUR) % ALIGNMENT:
         yield False
         return

@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.system import tuning
 from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 _PAGE: Final = 4096
@@ -43,7 +44,7 @@ def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
     The C library keeps what is freed, and hands it out again with all its pages, needed or not, however large (up
     to 32 MB in glibc, once as much was freed): beside a slow disk a client held 126 MB, and 84 so [measured].
     """
-    if sys.platform != "win32" and nbytes >= MAPPED_BYTES:
+    if sys.platform != "win32" and nbytes >= MAPPED_BYTES and tuning.enabled("mmap"):
         with suppress(OSError):  # too many maps: the C library may have some room yet
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
@@ -58,6 +59,8 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
 
     Releases the GIL. Others may write to the buffer meanwhile.
     """
+    if not tuning.enabled("prefault"):
+        return False
     start, end = _pages(buffer)
     coop, at = CoopYield(), start
     while at < end:
@@ -75,7 +78,7 @@ def discard(buffer: npt.NDArray[np.uint8]) -> bool:
 
     Releases the GIL, which to free a large array does not.
     """
-    return _advise(*_pages(buffer), _DONTNEED)
+    return tuning.enabled("discard") and _advise(*_pages(buffer), _DONTNEED)
 
 
 def free_async(buffer: npt.NDArray[np.uint8]) -> None:
@@ -83,7 +86,7 @@ def free_async(buffer: npt.NDArray[np.uint8]) -> None:
 
     Never waits, not even for that thread to begin, for a finalizer may call this anywhere.
     """
-    if buffer.nbytes < _NOTABLE or _madvise() is None:
+    if buffer.nbytes < _NOTABLE or not tuning.enabled("discard") or _madvise() is None:
         return
     _doomed.append(buffer)
     if _sweeping.acquire(blocking=False):

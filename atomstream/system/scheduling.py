@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from atomstream.records import Piece
+from atomstream.system import tuning
 
 STEP_BYTES: Final = 2 << 20
 """What a thread may copy or write at once: half a millisecond."""
@@ -31,7 +32,7 @@ def yield_core() -> None:
 
     Releases the GIL, from Python 3.11.1 on.
     """
-    if hasattr(os, "sched_yield"):  # Windows runs who wakes up at once
+    if hasattr(os, "sched_yield") and tuning.enabled("yield"):  # Windows runs who wakes up at once
         os.sched_yield()
 
 
@@ -86,7 +87,7 @@ def use_batch_policy() -> None:
     With as many encoders as cores an application's loop was interrupted by each slice of a chunk, for 5 to 10 ms
     (Linux; 3 to 7 ms so, measured with 1024x1024). A policy that somebody chose for the process is left alone.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and tuning.enabled("batch"):
         with suppress(OSError):  # a sandbox may refuse it
             if os.sched_getscheduler(0) == os.SCHED_OTHER:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -107,7 +108,7 @@ class CoreAffinity:
         self._usable: set[int] = set()
         self._mine: set[int] = set()
         self._kept = False
-        if sys.platform == "linux" and threads > 1:
+        if sys.platform == "linux" and threads > 1 and tuning.enabled("affinity"):
             with suppress(OSError):
                 cores = sorted(os.sched_getaffinity(0))
                 self._usable = set(cores) if len(cores) == threads else set()

@@ -18,6 +18,7 @@ from atomstream.system import memory as pages
 from atomstream.system import scheduling as yielding
 from atomstream.system.memory import allocate, discard, populate
 from atomstream.system.scheduling import STEP_BYTES
+from tests.system.tuning_marks import needs
 
 MIB = 1 << 20
 BIG = 16 * MIB
@@ -36,6 +37,7 @@ def wait_for_page_threads() -> None:
 
 
 @only_where_pages_are_faulted_in
+@needs("prefault")
 def test_populate_brings_pages_and_keeps_bytes() -> None:
     """After populate a buffer's pages are resident, and what was written to it is still there."""
     buffer = np.frombuffer(mmap.mmap(-1, BIG), dtype=np.uint8)  # np.empty may hand out pages touched before
@@ -48,6 +50,7 @@ def test_populate_brings_pages_and_keeps_bytes() -> None:
 
 
 @only_where_pages_are_faulted_in
+@needs("mmap")
 @pytest.mark.parametrize("nbytes", [192 << 10, 5 * MIB])
 def test_fresh_memory_goes_back_to_the_system(nbytes: int) -> None:
     """What is dropped is the system's at once, and what comes next is untouched, whatever was freed before."""
@@ -74,6 +77,7 @@ def test_memory_that_can_not_be_mapped_is_taken_elsewhere(monkeypatch: pytest.Mo
     assert memory.nbytes == MIB
 
 
+@needs("discard")
 def test_discard_gives_pages_back() -> None:
     """After discard a buffer's pages are the system's (Linux; elsewhere it says no), and it can be written to."""
     buffer = np.full(BIG, 1, dtype=np.uint8)
@@ -88,6 +92,7 @@ def test_discard_gives_pages_back() -> None:
 
 
 @only_where_a_thread_frees
+@needs("discard")
 def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who brings a buffer back does not free the one that goes for it: that would hold a loop for 10 to 24 ms."""
     freed: queue.Queue[tuple[int, int]] = queue.Queue()
@@ -119,6 +124,7 @@ def test_a_buffer_that_no_thread_can_free_is_not_held(monkeypatch: pytest.Monkey
 
 
 @only_where_pages_are_faulted_in
+@needs("prefault")
 def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than a huge page at once, each whole, and the core is left in between."""
     steps: list[tuple[int, int]] = []
@@ -154,6 +160,7 @@ os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @only_where_a_thread_frees
+@needs("discard")
 def test_a_forked_child_frees_its_buffers_too() -> None:
     """A child that was forked while a thread freed buffers, which it does not have, starts one of its own."""
     ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=False, timeout=60)

@@ -24,10 +24,14 @@ from tests.spool.spool_helpers import (
     shard,
     spec,
 )
+from tests.system.tuning_marks import needs
 
 SIDES = [(40, 40), (40, 20), (20, 40), (400, 40), (900, 1200), (1200, 900), (1200, 40)]
 """Of the frames of a stored record, and of the one written over it; the largest go past the page cache."""
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no file is kept on Windows")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="no file is kept on Windows"),
+    needs("recycle"),
+]
 
 
 def spares(stream: StreamSpool) -> list[Path]:

@@ -10,6 +10,7 @@ import pytest
 
 from atomstream.system import scheduling as yielding
 from atomstream.system.scheduling import CoopYield, yield_core
+from tests.system.tuning_marks import needs
 
 MANY = 1_000_000
 
@@ -25,6 +26,7 @@ def never_switched() -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such call")
 @pytest.mark.skipif(sys.version_info < (3, 11, 1), reason="there the call holds the GIL")
+@needs("yield")
 @pytest.mark.usefixtures("never_switched")
 def test_a_yield_lets_go_of_the_gil() -> None:
     """Another Python thread comes to run while one yields again and again, though it never waits."""

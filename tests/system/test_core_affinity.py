@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from atomstream.system.scheduling import CoreAffinity, use_batch_policy
+from tests.system.tuning_marks import needs
 
 
 def policy() -> str:
@@ -46,6 +47,7 @@ def on_linux(name: str) -> str:
     return name if sys.platform == "linux" else "the only one"
 
 
+@needs("batch")
 def test_a_computing_thread_is_a_batch_thread() -> None:
     """That thread is scheduled as a batch, and the one that started it as before."""
     before = policy()
@@ -83,6 +85,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a th
 
 
 @linux
+@needs("affinity")
 def test_as_many_encoders_as_cores_keep_to_one_each() -> None:
     """Each of them has a core of its own, among those that the process may use, until it has a rest."""
     usable = os.sched_getaffinity(0)
