@@ -1,8 +1,8 @@
-"""The service's calls, one method each and one attempt a call; who calls decides what is repeated.
+"""The HTTP API of the service. One method per call and one attempt per method; the caller decides about retries.
 
-Every method raises the errors of :mod:`atomstream.errors` under ``ServiceError`` and no others of HTTP's:
-``ConnectionFailedError``, ``ServerBusyError``, ``UrlExpiredError`` and ``ChecksumMismatchError`` may pass,
-``AuthenticationError`` wants a person, ``RejectedError`` (``NotFoundError``, ``ConflictError``) is final.
+The methods raise subclasses of ``ServiceError`` from :mod:`atomstream.errors` and no exceptions of the HTTP library.
+``ConnectionFailedError``, ``ServerBusyError``, ``UrlExpiredError`` and ``ChecksumMismatchError`` are transient.
+``AuthenticationError`` needs a person. ``RejectedError`` (``NotFoundError``, ``ConflictError``) is permanent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from atomstream.errors import ChecksumMismatchError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
 from atomstream.records import Json, ShardInfo, StreamSpec
-from atomstream.service import payloads as wire
+from atomstream.service import payloads
 from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
@@ -26,11 +26,11 @@ _log = logging.getLogger(__name__)
 
 
 class ServiceApi:
-    """One server's API. Usable from the loop that makes the first call; :meth:`close` it there.
+    """The API of one server. Use and close it on the loop that makes the first call.
 
-    ``request_timeout_s`` bounds each call in seconds, ``upload_timeout_s`` how long an upload may make no
-    progress (a slow uplink may take as long as it needs), ``connections`` how many may be
-    open at once to each host (0: as many as are asked for).
+    ``request_timeout_s`` limits each call, in seconds. ``upload_timeout_s`` limits the time without progress of an
+    upload; a slow uplink may take longer in total. ``connections`` limits the open connections per kind of request
+    (0: no limit).
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class ServiceApi:
             connections=connections,
         )
         self.results = ResultsApi(self._transport)
-        """The calls about results and events."""
+        """The calls for results and events."""
 
     @property
     def endpoint(self) -> str:
-        """The server's address, in its one spelling."""
+        """The server's address in its normalised form."""
         return self._transport.endpoint
 
     async def gateway_time(self) -> tuple[float, float]:
-        """When the server received this request and when it answered, in its Unix ms. Carries no key."""
+        """The times of the server at which it received this request and answered, in Unix ms. Sent without the key."""
         call = Call(
             "read the server's time",
             "GET",
@@ -66,50 +66,50 @@ class ServiceApi:
             keyed=False,
             headers={"Cache-Control": "no-store"},
         )
-        return (await self._transport.call(call)).parse(wire.gateway_times)
+        return (await self._transport.call(call)).parse(payloads.gateway_times)
 
     async def list_samples(self) -> list[NamedItem]:
-        """All physical samples that the key sees."""
+        """All physical samples that are visible with this key."""
         return await self._list("list the physical samples", protocol.SAMPLES_PATH)
 
     async def list_tags(self) -> list[NamedItem]:
-        """All tags that the key sees."""
+        """All tags that are visible with this key."""
         return await self._list("list the tags", protocol.TAGS_PATH)
 
     async def list_projects(self) -> list[NamedItem]:
-        """All projects that the key sees."""
+        """All projects that are visible with this key."""
         return await self._list("list the projects", protocol.PROJECTS_PATH)
 
     async def _list(self, what: str, path: str) -> list[NamedItem]:
-        return (await self._transport.call(Call(what, "GET", path))).parse(wire.named_list)
+        return (await self._transport.call(Call(what, "GET", path))).parse(payloads.named_list)
 
     async def create_sample(self, name: str) -> str:
-        """Create a physical sample; its id. A name that is taken is a ``ConflictError`` with the detail."""
+        """Create a physical sample and return its id. An existing name raises ``ConflictError`` with the detail."""
         return await self._create(f"create the physical sample {name!r}", protocol.SAMPLES_PATH, name)
 
     async def create_tag(self, name: str) -> str:
-        """Create a tag; its id. A name that is taken is a ``RejectedError`` of status 400."""
+        """Create a tag and return its id. An existing name raises ``RejectedError`` with status 400."""
         return await self._create(f"create the tag {name!r}", protocol.TAGS_PATH, name)
 
     async def create_project(self, name: str) -> str:
-        """Create a project; its id. Only an atomstream server takes it; a name that is taken is a ``ConflictError``."""
+        """Create a project (atomstream server only) and return its id. An existing name raises ``ConflictError``."""
         return await self._create(f"create the project {name!r}", protocol.PROJECTS_PATH, name)
 
     async def _create(self, what: str, path: str, name: str) -> str:
-        call = Call(what, "POST", path, body=wire.pack({"name": name}))
-        return (await self._transport.call(call)).parse(wire.new_id)
+        call = Call(what, "POST", path, body=payloads.pack({"name": name}))
+        return (await self._transport.call(call)).parse(payloads.new_id)
 
     async def create_stream(self, new: NewStreamBody) -> CreatedStream:
-        """Create a stream. Repeat it only after an error whose ``never_sent`` is True."""
+        """Create a stream. Repeat this only after an error with ``never_sent`` True: otherwise it may exist already."""
         call = Call(
             f"create the stream {new.name!r}",
             "POST",
             protocol.STREAMS_PATH,
-            body=wire.pack(wire.new_stream_body(new)),
+            body=payloads.pack(payloads.new_stream_body(new)),
         )
         reply = await self._transport.call(call)
         announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
-        return CreatedStream(reply.parse(wire.stream_id), announced)
+        return CreatedStream(reply.parse(payloads.stream_id), announced)
 
     async def link_sample(self, data_id: str, sample_id: str) -> None:
         """Link a stream to a physical sample."""
@@ -117,46 +117,46 @@ class ServiceApi:
         await self._post("link the physical sample", protocol.SAMPLE_LINKS_PATH, body)
 
     async def link_tags(self, data_id: str, tag_ids: Sequence[str]) -> None:
-        """Put tags on a stream."""
+        """Add tags to a stream."""
         body: dict[str, Json] = {"data_ids": [data_id], "tag_ids": list(tag_ids)}
         await self._post("link the tags", protocol.TAG_LINKS_PATH, body)
 
     async def track_sample(self, project_id: str, sample_id: str) -> None:
-        """Make a physical sample the one that a project follows."""
+        """Set the tracking sample of a project."""
         path = protocol.path(protocol.TRACKING_PATH, project_id=project_id)
         body: dict[str, Json] = {"physical_sample_id": sample_id, "set_active": True}
         await self._post(f"set the tracking sample of project {project_id!r}", path, body)
 
     async def _post(self, what: str, path: str, body: dict[str, Json]) -> None:
-        await self._transport.call(Call(what, "POST", path, body=wire.pack(body)))
+        await self._transport.call(Call(what, "POST", path, body=payloads.pack(body)))
 
     async def upload_url(self, spec: StreamSpec, info: ShardInfo) -> str:
-        """A signed URL for one attempt at uploading a shard.
+        """Request a signed URL for one attempt to upload a shard.
 
         Raises:
-            TypeError: uint16 frames towards a server that did not announce itself.
+            TypeError: uint16 frames for a server that is not an atomstream server.
         """
         call = Call(
             f"get an upload URL for chunk {info.index} of stream {spec.data_id}",
             "POST",
             protocol.UPLOAD_URLS_PATH,
-            query=wire.upload_query(info.index),
-            body=wire.pack(wire.upload_body(spec, info)),
+            query=payloads.upload_query(info.index),
+            body=payloads.pack(payloads.upload_body(spec, info)),
         )
-        return (await self._transport.call(call)).parse(wire.upload_url)
+        return (await self._transport.call(call)).parse(payloads.upload_url)
 
     async def put_shard(
         self, url: str, pieces: Pieces, nbytes: int, *, crc32c: int, what: str = "upload a chunk"
     ) -> int | None:
-        """Upload a shard of ``nbytes`` bytes; the CRC-32C that the server states it received, if it does.
+        """Upload a shard of ``nbytes`` bytes. Returns the CRC-32C of the received body, if the server states it.
 
-        ``crc32c`` is that of the bytes as they were encoded, wherever they have been since.
-        ``pieces`` is iterated once, so each attempt wants a fresh iterable; an async generator is closed.
-        ``what`` completes "Could not ..." in errors. What ``pieces`` raises is raised as it is.
+        ``crc32c`` is the checksum from the encoder. ``pieces`` is iterated once, so each attempt needs a new iterable;
+        an async generator is closed. Errors of ``pieces`` are raised unchanged. ``what`` completes "Could not ..." in
+        error messages.
 
         Raises:
-            ChecksumMismatchError: the server states the checksum of another body.
-            ShardError: ``pieces`` hold more or fewer bytes than ``nbytes``.
+            ChecksumMismatchError: the server states another checksum.
+            ShardError: ``pieces`` have more or fewer bytes than ``nbytes``.
         """
         async with contextlib.aclosing(UploadBody(pieces, nbytes)) as body:
             reply = await self._transport.put(what, url, body)
@@ -170,19 +170,19 @@ class ServiceApi:
         return stated
 
     async def end_stream(self, data_id: str, lost: Iterable[int] = (), *, announced: bool = False) -> None:
-        """Say that a stream is complete; ``lost`` indices are told to a server that announced itself."""
+        """Report the end of a stream. ``lost`` indices are sent to an atomstream server (``announced``) only."""
         headers = _lost_headers(IndexSet(lost)) if announced else {}
         path = protocol.path(protocol.END_PATH, data_id=data_id)
         await self._transport.call(Call(f"end the stream {data_id}", "POST", path, headers=headers))
 
     async def stored_chunks(self, data_id: str) -> IndexSet:
-        """The indices that a server of ours has of a stream; RejectedError from any other."""
+        """The indices of a stream that the server has stored. Other servers than atomstream raise RejectedError."""
         path = protocol.path(protocol.CHUNKS_PATH, data_id=data_id)
         call = Call(f"ask which chunks of stream {data_id} are stored", "GET", path)
-        return (await self._transport.call(call)).parse(wire.stored_chunks)
+        return (await self._transport.call(call)).parse(payloads.stored_chunks)
 
     async def close(self) -> None:
-        """Close all connections; harmless when they are closed already."""
+        """Close all connections. Repeated calls have no effect."""
         await self._transport.close()
 
 

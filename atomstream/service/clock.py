@@ -1,7 +1,11 @@
-"""Reference time: this host's stamps corrected to the server's clock, measured while streams run.
+"""Reference time: timestamps of this host, corrected to the server's clock.
 
-The first exchange is made at once, three more 2 s apart, then one each 5 min. Where the server can't be
-asked, stamps go uncorrected and say so; nothing waits for it and nothing fails with it.
+The first exchange is made at once, three more follow at intervals of 2 s, then one every 5 min. If the server can't be
+reached, timestamps are sent uncorrected and marked so. No other part of the client waits for this or fails with it.
+
+The method is that of NTP (RFC 5905, sections 8 and 10). The reference time lies within half of the round trip of an
+exchange, plus the drift of the two clocks since then. Of the last eight exchanges the most precise one is used. The
+result is relative to the monotonic clock, so a step of the host's UTC clock has no effect. All times are milliseconds.
 """
 
 from __future__ import annotations
@@ -18,27 +22,44 @@ from typing import Final, Protocol
 from atomstream.errors import ServiceError
 from atomstream.records import ClockStatus
 
-# From exchanges of time stamps to the offset of this host's monotonic clock to reference UTC; pure.
-#
-# NTP's way (RFC 5905, sections 8 and 10): the reference lies within half the round trip of what an exchange
-# says, plus what two crystals drift apart while it ages; of the last eight the tightest one counts. It rests
-# on the monotonic clock, so a step of the host's UTC changes nothing here. All times are milliseconds.
+_log = logging.getLogger(__name__)
 
 WINDOW: Final = 8
+"""The number of exchanges that are kept."""
 
 DRIFT: Final = 15e-6
-"""PHI of RFC 5905: how fast two clocks may part, as a fraction."""
+"""PHI of RFC 5905: the assumed largest drift between two clocks, as a fraction."""
 
 SLEW_RATE: Final = 500e-6
-"""The fastest that stamps are pulled over, as a fraction: frame intervals stay true to 0.05 %."""
+"""The largest rate of correction, as a fraction: frame intervals stay accurate to 0.05 %."""
 
 STEP_MS: Final = 1000.0
-"""From this difference on the clock steps: slewing a second takes half an hour."""
+"""A larger difference is corrected at once, because slewing by one second takes half an hour."""
+
+FIRST_LIMIT_S: Final = 3.0
+"""The longest time for the first exchange, in seconds: a slow server must not delay the start of a stream."""
+
+SLOW_DELAY_MS: Final = 10.0
+"""A slower first exchange probably included the connection set-up: one more is made at once."""
+
+SETTLING: Final = 3
+"""The number of exchanges at short intervals after the first one."""
+
+SETTLING_PERIOD_S: Final = 2.0
+
+PERIOD_S: Final = 300.0
+
+LOOK_S: Final = 10.0
+"""Interval in seconds at which the host's clock is checked for jumps. After a sleep of the host the exchanges are
+worthless."""
+
+JUMP_MS: Final = 1000.0
+"""A larger jump of the host's clock starts a new measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One answer of the server: reference UTC is monotonic + ``theta_ms``, within half of ``delay_ms``."""
+    """One measurement: reference UTC = monotonic time + ``theta_ms``, with an error of at most ``delay_ms`` / 2."""
 
     mono_ms: float
     theta_ms: float
@@ -46,26 +67,26 @@ class Exchange:
 
     @classmethod
     def between(cls, sent_ms: float, received_ms: float, server: tuple[float, float]) -> Exchange:
-        """From our two monotonic stamps and the server's two of Unix time (received, transmitted)."""
+        """From two monotonic times of this host and the two Unix times of the server (received, transmitted)."""
         rx, tx = server
         trip, held = received_ms - sent_ms, tx - rx
-        # A server that claims to have held the request longer than it was under way is not believed in that.
+        # A server can't have held the request longer than the round trip took: such a claim is ignored.
         delay = trip - held if 0.0 <= held <= trip else trip
         return cls(received_ms, ((rx - sent_ms) + (tx - received_ms)) / 2, delay)
 
     def distance_ms(self, mono_ms: float) -> float:
-        """How far off it can be at ``mono_ms``."""
+        """The largest possible error of ``theta_ms`` at the time ``mono_ms``."""
         return self.delay_ms / 2 + DRIFT * abs(mono_ms - self.mono_ms)
 
     def agrees_with(self, other: Exchange) -> bool:
-        """Whether both can be true; where not, a clock stepped or slept in between."""
+        """True if both can be correct. If not, a clock has stepped or slept between them."""
         room = self.distance_ms(other.mono_ms) + other.distance_ms(other.mono_ms)
         return abs(self.theta_ms - other.theta_ms) <= room
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What is held true from ``since_ms`` on: ``start_ms`` pulled over to ``best``'s theta."""
+    """The offset in use from ``since_ms`` on: it moves slowly from ``start_ms`` to the theta of ``best``."""
 
     best: Exchange
     start_ms: float
@@ -78,19 +99,19 @@ class Estimate:
         return self.start_ms + max(-reach, min(reach, gap)) if abs(gap) > reach else self.best.theta_ms
 
     def uncertainty_ms(self, mono_ms: float) -> float:
-        """How far off :meth:`theta_ms` can be: the exchange's own, and what is still to be pulled over."""
+        """The largest possible error of :meth:`theta_ms`: that of the exchange, and the rest of the correction."""
         return self.best.distance_ms(mono_ms) + abs(self.best.theta_ms - self.theta_ms(mono_ms))
 
 
 class ClockFilter:
-    """Takes exchanges, keeps the :class:`Estimate`; ``estimate`` is None before the first."""
+    """Computes the :class:`Estimate` from exchanges. ``estimate`` is None before the first exchange."""
 
     def __init__(self) -> None:
         self._window: deque[Exchange] = deque(maxlen=WINDOW)
         self.estimate: Estimate | None = None
 
     def add(self, exchange: Exchange) -> Estimate:
-        """Weigh one more exchange, the newest."""
+        """Add the newest exchange and return the new estimate."""
         kept = [old for old in self._window if old.agrees_with(exchange)]
         self._window = deque([*kept, exchange], maxlen=WINDOW)
         now = exchange.mono_ms
@@ -105,37 +126,17 @@ class ClockFilter:
         return best.theta_ms if abs(best.theta_ms - applied) > STEP_MS else applied
 
 
-_log = logging.getLogger(__name__)
-
-FIRST_LIMIT_S: Final = 3.0
-"""A server that is slower than this must not hold up a stream's start."""
-
-SLOW_DELAY_MS: Final = 10.0
-"""A first exchange slower than this most likely paid for the connection: one more is made at once."""
-
-SETTLING: Final = 3
-
-SETTLING_PERIOD_S: Final = 2.0
-
-PERIOD_S: Final = 300.0
-
-LOOK_S: Final = 10.0
-"""How often the host's clock is looked at: after a sleep of the host the exchanges are worthless."""
-
-JUMP_MS: Final = 1000.0
-
-
 class TimeServer(Protocol):
-    """What a reference clock asks; :class:`atomstream.service.api.ServiceApi` is one."""
+    """A server that reports its time, such as :class:`atomstream.service.api.ServiceApi`."""
 
     async def gateway_time(self) -> tuple[float, float]:
-        """When the server received this request and when it answered, in its Unix ms."""
+        """The times at which the server received this request and answered, in Unix ms."""
 
 
 class ReferenceClock:
-    """The server's time, as well as it is known. :meth:`now_ms` and :meth:`status` may be called anywhere.
+    """The server's time, as precisely as it is known. Any thread may call :meth:`now_ms` and :meth:`status`.
 
-    The host's clocks and the sleep can be given, in nanoseconds and seconds, for tests.
+    Tests can replace the host's clocks (nanoseconds) and the sleep (seconds).
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class ReferenceClock:
         self._failed = False
 
     async def start(self) -> None:
-        """Make the first exchange, at most 3 s long, then go on in the background. Never raises for it."""
+        """Make the first exchange (at most 3 s), then continue in the background. Errors are logged, not raised."""
         if self._closed:
             return
         if self._task is None:
@@ -184,7 +185,7 @@ class ReferenceClock:
                     await self._measure()
 
     async def _wait_for_period(self) -> None:
-        """Wait five minutes, or less where the host's clock jumped against the monotonic one."""
+        """Wait five minutes, or less if the host's clock jumps relative to the monotonic one."""
         before = self._host_offset_ms()
         for _ in range(round(PERIOD_S / LOOK_S)):
             await self._sleep(LOOK_S)
@@ -208,11 +209,15 @@ class ReferenceClock:
         if self._failed:
             return
         self._failed = True
-        kept = "stamps stay uncorrected" if self._filter.estimate is None else "the last offset stays in use"
-        _log.warning("Reference time could not be measured, so %s (said once). %s", kept, error)
+        kept = (
+            "timestamps are not corrected"
+            if self._filter.estimate is None
+            else "the last offset is still used"
+        )
+        _log.warning("Reference time could not be measured, so %s. This is logged once. %s", kept, error)
 
     def status(self) -> ClockStatus | None:
-        """How this host's clock stands to the server's now; None where it was never measured."""
+        """The offset of this host's clock to the server's clock now; None if it was never measured."""
         estimate, mono = self._filter.estimate, self._mono_ms()
         if estimate is None:
             return None
@@ -223,7 +228,7 @@ class ReferenceClock:
         )
 
     def now_ms(self) -> tuple[float, float | None, float | None]:
-        """Now in reference UTC ms, the offset that is in it and its uncertainty (both None: host time)."""
+        """The present reference UTC in ms, the offset that it includes, and its uncertainty (both None: host time)."""
         estimate, mono, wall = self._filter.estimate, self._mono_ms(), self._wall_ms()
         if estimate is None:
             return wall, None, None
@@ -240,7 +245,7 @@ class ReferenceClock:
         return self._wall_ms() - self._mono_ms()
 
     async def close(self) -> None:
-        """Stop measuring; what was measured stays. Harmless when it was never started."""
+        """Stop measuring. The last estimate remains. This may be called without a start."""
         self._closed = True
         task, self._task = self._task, None
         if task is not None:

@@ -1,7 +1,7 @@
-"""The wire's words: request bodies from our values, values from reply bodies; pure.
+"""Request bodies from our values, and values from reply bodies. No I/O.
 
-Keys, their order and their types are the recorded protocol's; what only an atomstream server knows is added
-for one that announced itself. Parsers raise ``ValueError`` for a reply that is not what it should be.
+Keys, their order and their types are those of the recorded protocol. Keys that only an atomstream server knows are
+sent only to a server that announced itself as one. Parsers raise ``ValueError`` for an unexpected reply.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from atomstream.protocol import CHUNK_FILE
 from atomstream.records import Json, ShardInfo, StreamSpec
 
 LAST_MS: Final = 253402300799999.0
-"""The end of the year 9999."""
+"""The end of the year 9999 in Unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class NamedItem:
-    """Something in the server's catalogue: a physical sample, a tag, a project."""
+    """A physical sample, tag or project in the server's catalogue."""
 
     id: str
     name: str
@@ -30,7 +30,7 @@ class NamedItem:
 
 @dataclass(frozen=True, slots=True)
 class NewStreamBody:
-    """What a stream is created from: ``fps`` in frames a second, ``rpm`` in rotations a minute."""
+    """The arguments of a new stream: ``fps`` in frames per second, ``rpm`` in rotations per minute."""
 
     name: str
     fps: float
@@ -41,19 +41,19 @@ class NewStreamBody:
 
 @dataclass(frozen=True, slots=True)
 class CreatedStream:
-    """A stream that the server made; ``announced`` where it said that it is an atomstream server."""
+    """A stream that the server has created. ``announced`` is True if it is an atomstream server."""
 
     data_id: str
     announced: bool
 
 
 def pack(body: dict[str, Json]) -> bytes:
-    """``body`` as JSON without blanks, as the recorded client writes it."""
+    """``body`` as JSON without blanks, like that of the recorded client."""
     return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
 
 def new_stream_body(new: NewStreamBody) -> dict[str, Json]:
-    """Body of ``POST /rheed/stream/``; optional keys are left out, never null."""
+    """Body of ``POST /rheed/stream/``. Optional keys are omitted, never null."""
     body: dict[str, Json] = {
         "data_item_name": new.name,
         "rotational_period": new.fps * 60.0 / new.rpm if new.rpm else None,
@@ -65,15 +65,15 @@ def new_stream_body(new: NewStreamBody) -> dict[str, Json]:
 
 
 def upload_query(index: int) -> str:
-    """Query of the request for an upload URL: which chunk of the archive it is."""
+    """Query of the request for an upload URL: the file of the chunk in the archive."""
     return f"original_filename={CHUNK_FILE.format(index=index)}&num_parts=1&staging_type=stream"
 
 
 def upload_body(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
-    """Body of the request for an upload URL, which holds only strings.
+    """Body of the request for an upload URL. All values are strings.
 
     Raises:
-        TypeError: uint16 frames for a server that did not announce itself: it would misread them.
+        TypeError: uint16 frames for a server that is not an atomstream server: it would misread them.
     """
     body: dict[str, Json] = {
         "data_id": spec.data_id,
@@ -109,31 +109,31 @@ def _dtype_key(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
 
 
 def path_part(text: str) -> str:
-    """``text`` as one segment of a URL's path, whatever characters it holds."""
+    """``text`` percent-encoded as one segment of a URL path."""
     return quote(text, safe="")
 
 
 def named_list(data: Json) -> list[NamedItem]:
-    """``[{"id", "name", ...}]``; a name that is null reads as empty, and matches nothing."""
+    """``[{"id", "name", ...}]``. A null name becomes an empty one, which matches nothing."""
     if not isinstance(data, list):
         raise ValueError("expected a list")
     return [NamedItem(_text(item, "id"), item.get("name") or "") for item in map(_object, data)]
 
 
 def new_id(data: Json) -> str:
-    """``{"id"}`` of what was created."""
+    """``{"id"}`` of the created item."""
     return _text(_object(data), "id")
 
 
 def stream_id(data: Json) -> str:
-    """The bare JSON string that names a new stream."""
+    """The ``data_id`` of a new stream: a JSON string."""
     if not isinstance(data, str) or not data.strip():
         raise ValueError("expected the stream's data_id as a string")
     return data
 
 
 def stored_chunks(data: Json) -> IndexSet:
-    """``{"stored": "0-5,9"}``; "" where nothing is stored."""
+    """``{"stored": "0-5,9"}``; "" if nothing is stored."""
     text = _object(data).get("stored")
     if not isinstance(text, str):
         raise ValueError("expected the stored chunks as ranges of their indices")
@@ -144,27 +144,27 @@ def stored_chunks(data: Json) -> IndexSet:
 
 
 def upload_url(data: Json) -> str:
-    """``[{"upload_id", "url", "part": 0}]``, or the object alone."""
+    """``[{"upload_id", "url", "part": 0}]``, or the object without the list."""
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
     url = _text(_object(data), "url")
     parts = urlsplit(url)
-    # Reading the port raises ValueError for one that is none.
-    odd = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
-    if odd or parts.scheme not in {"http", "https"} or not parts.hostname:
+    # "parts.port" raises ValueError if the port is not a number.
+    invalid = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
+    if invalid or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("the upload URL is not an http(s) URL")
     return url
 
 
 def gateway_times(data: Json) -> tuple[float, float]:
-    """When the server received the request and when it answered, in its Unix milliseconds."""
+    """The times at which the server received the request and sent the reply, in Unix milliseconds."""
     fields = _object(data)
     return _time(fields, "receivedAtUnixMs"), _time(fields, "transmittedAtUnixMs")
 
 
 def _time(fields: dict[str, Any], key: str) -> float:
     value = fields.get(key)
-    # The bound also keeps out NaN, infinity and whole numbers that no float holds.
+    # The bound also rejects NaN, infinity, and integers that are too large for a float.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LAST_MS:
         raise ValueError(f"expected a time in milliseconds under {key!r}")
     return float(value)

@@ -1,4 +1,4 @@
-"""The calls about results: the feed, the series for servers without one, events and the calibration."""
+"""The calls for results: the feed, the series of servers without a feed, events and calibration."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from atomstream import protocol
 from atomstream.errors import ServerBusyError
 from atomstream.protocol import MSGPACK_SUBPROTOCOL, SILENCE_S
 from atomstream.records import Json
-from atomstream.service import payloads as wire
+from atomstream.service import payloads
 from atomstream.service.transport import Call, Transport
 
 Message = dict[str, Any]
 
 
 class ResultsApi:
-    """One server's results over a streamer's transport, one attempt a call. Errors as those of ``ServiceApi``."""
+    """The results of one server. One attempt per call; the errors are those of ``ServiceApi``."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def feed(self, data_id: str, after: int) -> AsyncGenerator[Message, None]:
-        """The messages of a stream's feed after record ``after``, until the server closes it.
+        """The messages of a stream's feed after the record with number ``after``, until the server closes the feed.
 
         Raises:
-            RejectedError: this server has no such feed (NotFoundError: or no such stream).
-            ConnectionFailedError: the connection broke, or nothing came for ``SILENCE_S``.
+            RejectedError: the server has no feed. NotFoundError: it has no such stream, or no feed.
+            ConnectionFailedError: the connection broke, or no message arrived for ``SILENCE_S`` seconds.
         """
         path = protocol.path(protocol.FEED_PATH, data_id=data_id)
         call = Call(f"follow the results of stream {data_id}", "GET", path, query=f"after={after}")
@@ -44,28 +44,28 @@ class ResultsApi:
             await socket.close()
 
     async def series(self, data_id: str, last_n: int | None) -> list[Message]:
-        """The protocol's ``series_by_angle``: the newest ``last_n`` points, or all."""
+        """``series_by_angle`` of the protocol: the newest ``last_n`` points, or all."""
         path = protocol.path(protocol.TIMESERIES_PATH, data_id=data_id)
         query = "" if last_n is None else f"last_n={last_n}"
         call = Call(f"read the results of stream {data_id}", "GET", path, query=query)
         return (await self._transport.call(call)).parse(_series)
 
     async def status(self, data_id: str) -> str:
-        """The stream's status in the server's catalogue, "" where it is not listed."""
-        query = f"data_ids={wire.path_part(data_id)}"
+        """The status of the stream in the server's catalogue; "" if it is not listed."""
+        query = f"data_ids={payloads.path_part(data_id)}"
         call = Call(f"read the status of stream {data_id}", "GET", protocol.ENTRIES_PATH, query=query)
         return (await self._transport.call(call)).parse(_status)
 
     async def mark(self, data_id: str, event: dict[str, Json]) -> Message:
-        """Keep an event with a stream; with an ``id`` in it a repeat is harmless."""
+        """Add an event to a stream. If it has an ``id``, repeated calls add it only once."""
         path = protocol.path(protocol.EVENTS_PATH, data_id=data_id)
-        call = Call(f"mark an event of stream {data_id}", "POST", path, body=wire.pack(event))
+        call = Call(f"mark an event of stream {data_id}", "POST", path, body=payloads.pack(event))
         return (await self._transport.call(call)).parse(_object)
 
     async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
-        """Replace the calibration of a stream; a repeat is harmless."""
+        """Replace the calibration of a stream. Repeated calls have no further effect."""
         path = protocol.path(protocol.CALIBRATION_PATH, data_id=data_id)
-        call = Call(f"calibrate stream {data_id}", "PUT", path, body=wire.pack(calibration))
+        call = Call(f"calibrate stream {data_id}", "PUT", path, body=payloads.pack(calibration))
         await self._transport.call(call)
 
 

@@ -1,8 +1,9 @@
-"""The body of one PUT: a shard's pieces as a one-shot stream.
+"""The body of one PUT request: the pieces of a shard as a stream that can be read once.
 
-A body that can be replayed would be re-sent by the HTTP library after a reset, behind our back; this one
-can't, so attempts are the uploader's alone (promise P16). No block is larger than 1 MiB and the loop gets a
-turn after half a MiB, for one 41 MB block stalls the camera's loop for 70 ms (DECISIONS, "The upload body").
+aiohttp would send a body that can be read twice again after a connection reset, without notice. This body can't be
+read twice, so only the uploader repeats attempts, and every attempt is counted and delayed. No block is larger than
+1 MiB, and other tasks run after each half MiB: a single block of 41 MB stops the camera's event loop for 70 ms
+(measured; see docs/decisions/0005-upload-body.md).
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from atomstream.records import Piece
 Pieces: TypeAlias = Iterable[Piece] | AsyncIterable[Piece]
 
 BLOCK_BYTES: Final = 1 << 20
+"""The largest block, in bytes."""
 
-TURN_BYTES: Final = 512 << 10
-"""A turn after each MiB held the loop 1 ms longer; turns after less cost more than they give."""
+YIELD_BYTES: Final = 512 << 10
+"""Other tasks run after this many bytes. With 1 MiB the loop was blocked 1 ms longer; less costs more than it gains."""
 
 SMALL_BYTES: Final = 64 << 10
-"""Pieces below this are gathered: a write costs more than copying them."""
+"""Smaller pieces are joined: one write costs more than copying them."""
 
 
 class UploadBody:
-    """An async iterator of blocks over ``pieces``, which together have ``nbytes`` bytes; large ones are not copied.
+    """An async iterator over ``pieces`` in blocks. Large pieces are not copied.
 
-    ``sent`` tells of the blocks handed out so far; ``failure`` is what ``pieces`` itself
-    raised (the HTTP library wraps it beyond recognition). ``on_progress`` is called at each block asked for.
+    ``nbytes`` is the size of all pieces; ``sent`` is the number of bytes handed out so far. ``failure`` is an error
+    that ``pieces`` raised (aiohttp would hide it). ``on_progress`` is called when a block is requested.
     """
 
     def __init__(self, pieces: Pieces, nbytes: int) -> None:
@@ -46,13 +48,13 @@ class UploadBody:
         self._large: Piece = b""
         self._ended = False
         self._started = False
-        self._until_turn = TURN_BYTES
+        self._until_yield = YIELD_BYTES
         self._idle = asyncio.Event()
         self._idle.set()
 
     @property
     def complete(self) -> bool:
-        """Whether every byte was handed out."""
+        """True if every byte was handed out."""
         return self.sent == self.nbytes
 
     def __aiter__(self) -> AsyncIterator[Piece]:
@@ -63,17 +65,17 @@ class UploadBody:
     async def __anext__(self) -> Piece:
         self._started = True
         self.on_progress()
-        block = await self._step()
+        block = await self._next_checked()
         if block is None:
             raise StopAsyncIteration
-        await self._take_turns(len(block))
+        await self._yield_to_loop(len(block))
         return block
 
-    async def _step(self) -> Piece | None:
+    async def _next_checked(self) -> Piece | None:
         self._idle.clear()
         try:
             block = await self._next_block()
-            self._account(block)
+            self._check_size(block)
         except Exception as error:
             self.failure = error
             raise
@@ -82,32 +84,32 @@ class UploadBody:
         return block
 
     async def aclose(self) -> None:
-        """Close ``pieces`` where it can be closed, once the library's writer is out of it."""
+        """Close ``pieces`` if it can be closed, after aiohttp's writer has left it."""
         await self._idle.wait()
         close = getattr(self._source, "aclose", None)
         if close is not None:
             await close()
 
-    def _account(self, block: Piece | None) -> None:
+    def _check_size(self, block: Piece | None) -> None:
         total = self.sent + len(block or b"")
         if total > self.nbytes or (block is None and total < self.nbytes):
             raise ShardError(f"A shard of {self.nbytes} bytes was to be sent, but its pieces hold {total}.")
         if block is not None:
             self.sent = total
 
-    async def _take_turns(self, nbytes: int) -> None:
-        self._until_turn -= nbytes
-        if self._until_turn <= 0:
-            self._until_turn = TURN_BYTES
+    async def _yield_to_loop(self, nbytes: int) -> None:
+        self._until_yield -= nbytes
+        if self._until_yield <= 0:
+            self._until_yield = YIELD_BYTES
             await asyncio.sleep(0)
 
     async def _next_block(self) -> Piece | None:
         while not self._large and not self._ended and self._small_bytes <= BLOCK_BYTES - SMALL_BYTES:
             await self._pull()
-        if self._small:  # gathered before the large piece came, so it goes first
+        if self._small:  # these precede the large piece
             block, self._small, self._small_bytes = b"".join(self._small), [], 0
             return block
-        return self._cut() if self._large else None
+        return self._next_part() if self._large else None
 
     async def _pull(self) -> None:
         piece = await anext(self._source, None)
@@ -120,7 +122,7 @@ class UploadBody:
         else:
             self._large = piece
 
-    def _cut(self) -> Piece:
+    def _next_part(self) -> Piece:
         if len(self._large) <= BLOCK_BYTES:
             block, self._large = self._large, b""
             return block
@@ -135,9 +137,9 @@ async def _as_async(pieces: Iterable[Piece]) -> AsyncIterator[Piece]:
 
 
 def stated_crc32c(headers: Mapping[str, str]) -> int | None:
-    """The CRC-32C of the body that the server states it received, or None.
+    """The CRC-32C of the received body that the server states in its reply, or None.
 
-    None too where the header holds something else, such as the composite that S3 gives for many parts.
+    Also None if the header contains anything else, for example the composite checksum of S3 for several parts.
     """
     value = headers.get(CRC_HEADER, "").strip()
     try:

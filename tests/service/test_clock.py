@@ -152,7 +152,7 @@ async def test_failure_streams_uncorrected_and_says_so_once(
     world.error = ServerBusyError("later")
     await world.pass_sleeps(2)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "stamps stay uncorrected" in caplog.text
+    assert "timestamps are not corrected" in caplog.text
     world.error = None
     await world.pass_sleeps(1)
     assert clock.now_ms()[0] == pytest.approx(world.reference_ms, abs=1e-3)

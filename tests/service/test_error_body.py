@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_SAID, ErrorBody, retry_after_s
+from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_TEXT, ErrorBody, retry_after_s
 
 
 @pytest.mark.parametrize(
@@ -46,32 +46,32 @@ def test_any_retry_after_is_bounded(value: str) -> None:
 def test_secrets_are_cut_out() -> None:
     """A server that echoes the key or the signature does not bring it into a log, in text or detail."""
     body = json.dumps({"detail": {"message": "bad key atst_secret", "at": "?sig=abc"}}).encode()
-    said = ErrorBody.read(body, ("atst_secret", "sig=abc", ""))
-    assert said.text == "bad key ***"
-    assert said.detail == {"message": "bad key ***", "at": "?***"}
+    error_body = ErrorBody.parse(body, ("atst_secret", "sig=abc", ""))
+    assert error_body.text == "bad key ***"
+    assert error_body.detail == {"message": "bad key ***", "at": "?***"}
 
 
 def test_s3_error_is_read_for_code_and_message_only() -> None:
     """S3's XML gives its code and message; the echo of the signed request in it is left out."""
     xml = b"<?xml?><Error><Code>RequestTimeout</Code><Message>Idle.</Message><StringToSign>S</StringToSign>"
-    said = ErrorBody.read(xml, ())
-    assert (said.code, said.text) == ("RequestTimeout", "RequestTimeout: Idle.")
-    assert said.quoted() == " (RequestTimeout: Idle)"
+    error_body = ErrorBody.parse(xml, ())
+    assert (error_body.code, error_body.text) == ("RequestTimeout", "RequestTimeout: Idle.")
+    assert error_body.quoted() == " (RequestTimeout: Idle)"
 
 
 def test_web_page_says_nothing() -> None:
     """A proxy's web page is not poured into a sentence."""
-    assert ErrorBody.read(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
+    assert ErrorBody.parse(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
 
 
 @given(st.binary(max_size=5000))
 def test_any_body_makes_one_short_line(body: bytes) -> None:
     """Whatever bytes come, one printable line of at most 300 characters comes out."""
-    text = ErrorBody.read(body, ("key",)).text
-    assert len(text) <= MAX_SAID
+    text = ErrorBody.parse(body, ("key",)).text
+    assert len(text) <= MAX_TEXT
     assert text.isprintable()
 
 
 def test_deep_json_is_only_text() -> None:
     """JSON nested too deeply to be parsed is quoted as text."""
-    assert ErrorBody.read(b"[" * 60_000, ()).text.startswith("[[[")
+    assert ErrorBody.parse(b"[" * 60_000, ()).text.startswith("[[[")
