@@ -1,4 +1,4 @@
-"""What every test stands on: a clean environment, nothing left running, and real servers on demand."""
+"""Fixtures for all tests: a clean environment, a check for leftovers, and real servers on demand."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ __all__ = ["no_leftovers", "no_tasks_left"]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _hear_interrupts() -> None:
-    """Children hear Ctrl-C even where the tests run in a shell's background, which has SIGINT ignored."""
+def _enable_sigint() -> None:
+    """Enable SIGINT for child processes: a shell's background job, such as a CI run, starts with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No setting of the developer's own shell reaches a test, and no test reaches the user's folders.
-
-    Except ``ATOMSTREAM_PLAIN_OS``, with which the whole suite can be run.
-    """
+    """Remove the developer's own settings, and point the user's folders to a temporary one."""
     for name in os.environ:
+        # ATOMSTREAM_PLAIN_OS selects how the whole run works, for child processes too.
         if name.startswith(("ATOMSTREAM_", "ATOMSCALE_")) and name != "ATOMSTREAM_PLAIN_OS":
             monkeypatch.delenv(name)
     home = str(tmp_path_factory.getbasetemp() / f"home-{uuid.uuid4().hex}")
@@ -41,7 +39,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture(autouse=True, scope="session")
 def _aioresponses_shim() -> Iterator[None]:
-    """aioresponses 0.7.9 builds replies without the ``stream_writer`` that aiohttp 3.14 asks for."""
+    """Give replies of aioresponses 0.7.9 the argument ``stream_writer``, which aiohttp 3.14 requires."""
     core = pytest.importorskip("aioresponses.core")
     if "stream_writer" not in inspect.signature(aiohttp.ClientResponse.__init__).parameters:
         yield
@@ -60,17 +58,17 @@ def _aioresponses_shim() -> Iterator[None]:
 
 @pytest.fixture
 async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
-    """A factory of real servers in the test's own loop: ``server = await serve(silence_s=5.0)``.
+    """A factory of real servers in the test's event loop: ``server = await serve(silence_s=5.0)``.
 
-    Settings are :class:`atomstream.server.ServerSettings`' fields; ``data_dir`` is a fresh folder and
-    ``port`` a free one unless given. ``await server.stop()`` and ``await server.start()`` make a restart on
-    the same folder, port and key. What still runs at the end of the test is stopped.
+    Settings are the fields of :class:`atomstream.server.ServerSettings`. ``data_dir`` is a new folder and ``port`` a
+    free one unless given. ``await server.stop()`` and ``await server.start()`` restart it on the same folder, port
+    and key. Servers that still run at the end of the test are stopped.
     """
     made: list[LiveServer] = []
 
     async def factory(**settings: Any) -> LiveServer:
         settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
-        made.append(LiveServer(settings))
+        made.append(LiveServer(**settings))
         await made[-1].start()
         return made[-1]
 
@@ -81,12 +79,12 @@ async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve
 
 @pytest.fixture
 def serve_in_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., ThreadedServer]]:
-    """The same for tests without a loop (blocking clients): ``server = serve_in_thread(silence_s=5.0)``."""
+    """The same for tests without an event loop (blocking clients): ``server = serve_in_thread(silence_s=5.0)``."""
     made: list[ThreadedServer] = []
 
     def factory(**settings: Any) -> ThreadedServer:
         settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
-        made.append(ThreadedServer(settings))
+        made.append(ThreadedServer(LiveServer(**settings)))
         made[-1].start()
         return made[-1]
 

@@ -1,10 +1,10 @@
-"""A clock of the test's own."""
+"""A clock that a test sets."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Time in s that passes when told to, by setting ``now``."""
+    """A clock in s; a test moves it by setting ``now``."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now

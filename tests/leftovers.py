@@ -1,4 +1,4 @@
-"""The fixtures that fail a test which leaves asyncio tasks, threads or sockets."""
+"""Fixtures that fail a test which leaves asyncio tasks, threads or sockets behind."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import psutil
 import pytest
 
 GRACE_S = 5.0
-"""How long a test's leftovers may take to go; nothing is measured by it, it only bounds the wait."""
+"""Longest wait for tasks, threads and sockets that are just closing, in s."""
 
-# Threads that outlive a test by design, by the beginning of their names: zarr's loop and pool live as long
-# as the interpreter, the loop's default executor as long as the loop, anyio's until the loop goes idle.
+# Threads that outlive a test by design, by the prefix of their names: zarr's event loop and pool live as long as the
+# interpreter, the event loop's default executor as long as the loop, anyio's until the loop is idle.
 LASTING_THREADS = ("zarr", "asyncio_", "AnyIO worker thread", "pytest_timeout", "ThreadPoolExecutor-")
 
 
 @pytest.fixture(autouse=True)
 def no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that leaves asyncio tasks, threads or sockets fails."""
+    """Fail a test that leaves asyncio tasks, threads or sockets behind."""
     threads, sockets = set(threading.enumerate()), open_sockets()
     if runs_in_loop(request):
         request.getfixturevalue("no_tasks_left")
@@ -33,7 +33,7 @@ def no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 async def no_tasks_left() -> AsyncIterator[None]:
-    """At its end no task but its own is alive in the loop of the test."""
+    """Fail a test whose event loop still has tasks at its end."""
     yield
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     pending = (await asyncio.wait(tasks, timeout=GRACE_S))[1] if tasks else set()
@@ -42,26 +42,26 @@ async def no_tasks_left() -> AsyncIterator[None]:
 
 
 def runs_in_loop(request: pytest.FixtureRequest) -> bool:
-    """Whether the test is a coroutine (hypothesis hides it one level deeper)."""
+    """True if the test is a coroutine; hypothesis wraps it in another function."""
     function = getattr(request, "function", None)
     inner = getattr(getattr(function, "hypothesis", None), "inner_test", function)
     return inspect.iscoroutinefunction(inner)
 
 
 def left_threads(before: set[threading.Thread]) -> list[str]:
-    """Threads that a test started and that still run."""
+    """The threads that a test started and that still run, as text."""
     new = [thread for thread in threading.enumerate() if thread not in before]
     return [f"thread {thread.name!r}" for thread in new if not thread.name.startswith(LASTING_THREADS)]
 
 
 def open_sockets() -> set[str]:
-    """This process's own internet sockets, as text that tells them apart."""
+    """This process's internet sockets, each as a unique text."""
     found = psutil.Process().net_connections(kind="inet")
     return {f"socket {c.fd} {c.laddr}->{c.raddr} {c.status}" for c in found if c.status != "CLOSE"}
 
 
 def wait_until_empty(leftovers: Callable[[], list[str]]) -> list[str]:
-    """Give what is closing the time to close; return what stays."""
+    """Wait until ``leftovers()`` is empty, at most ``GRACE_S``; return what remains."""
     deadline = time.monotonic() + GRACE_S
     while (left := leftovers()) and time.monotonic() < deadline:
         time.sleep(0.01)

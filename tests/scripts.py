@@ -1,4 +1,4 @@
-"""Python scripts run as a person runs them: in a process of their own, that has to end by itself."""
+"""Python scripts run in a process of their own, which must end by itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMIT_S = 50.0
 def run_python(
     *arguments: str | Path, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """``python ARGUMENTS`` to its end; output is text."""
+    """Run ``python ARGUMENTS`` to its end; stdout and stderr are text. ``env`` is added to the environment."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(REPO), **env},

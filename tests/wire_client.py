@@ -1,4 +1,4 @@
-"""The protocol's requests, made by hand: what a client sends, without our client."""
+"""The protocol's requests by hand, without our client."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ FRAMES_SEED = 7
 def make_frames(
     n: int, height: int = 8, width: int = 12, *, seed: int = FRAMES_SEED
 ) -> npt.NDArray[np.uint8]:
-    """Frames (n, height, width) that differ from one seed to the next."""
+    """Random frames (n, height, width); each seed gives other ones."""
     return np.random.default_rng(seed).integers(0, 256, (n, height, width), dtype=np.uint8)
 
 
 def shard_bytes(frames: npt.NDArray[Any], level: int = 1) -> bytes:
-    """``frames`` as the body of a PUT."""
+    """``frames`` encoded as the body of a PUT."""
     chunk = Chunk("", 0, frames, Timestamp(0.0))
     return b"".join(ShardEncoder(level).encode(chunk).pieces)
 
 
 def upload_form(data_id: str, dims: tuple[int, ...], chunk_size: int, **changes: str) -> dict[str, str]:
-    """The body that asks for an upload URL: strings only."""
+    """The body of a request for an upload URL; all values are strings."""
     return {
         "data_id": data_id,
         "data_stream": "rheed",
@@ -54,7 +54,7 @@ def upload_form(data_id: str, dims: tuple[int, ...], chunk_size: int, **changes:
 
 @dataclass(frozen=True)
 class Address:
-    """A server known by its URL and key alone."""
+    """A server of which only URL and key are known."""
 
     url: str
     api_key: str
@@ -66,7 +66,7 @@ class Address:
 
 
 class WireClient:
-    """One HTTP session with a server's key; every verb returns (status, JSON)."""
+    """An HTTP session with a server's key; most methods return (status, JSON)."""
 
     def __init__(self, server: LiveServer | Address, **session: Any) -> None:
         self.server = server
@@ -82,7 +82,7 @@ class WireClient:
         await self.session.close()
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-        """A request with a JSON body, or none."""
+        """Send a request, with a JSON body unless ``body`` is None; redirects are not followed."""
         if body is not None:
             more["json"] = body
         async with self.session.request(
@@ -91,7 +91,7 @@ class WireClient:
             return reply.status, await reply.json()
 
     async def create(self, name: str = "Growth 001", **fields: Any) -> str:
-        """A new stream's data_id."""
+        """Create a stream; returns its data_id."""
         form = {
             "data_item_name": name,
             "rotational_period": None,
@@ -105,7 +105,7 @@ class WireClient:
     async def ask_url(
         self, data_id: str, index: Any, dims: tuple[int, ...], chunk_size: int = 4, **changes: str
     ) -> tuple[int, Any]:
-        """The reply to a request for an upload URL."""
+        """Request an upload URL; returns the reply."""
         query = {
             "original_filename": f"frames.zarr/frames/c/{index}/0/0",
             "num_parts": "1",
@@ -117,13 +117,13 @@ class WireClient:
     async def url(
         self, data_id: str, index: int, dims: tuple[int, ...], chunk_size: int = 4, **more: str
     ) -> str:
-        """An upload URL."""
+        """Request an upload URL, which must succeed; returns it."""
         status, reply = await self.ask_url(data_id, index, dims, chunk_size, **more)
         assert status == 200, reply
         return str(reply[0]["url"])
 
     async def put(self, url: str, body: bytes, **more: Any) -> tuple[int, Any, Any]:
-        """PUT ``body`` without a key: (status, JSON, headers)."""
+        """PUT ``body`` without an API key; returns (status, JSON, headers)."""
         more.setdefault("headers", {"Content-Length": str(len(body))})
         async with aiohttp.ClientSession() as bare, bare.put(url, data=pieces(body), **more) as reply:
             return reply.status, await reply.json(), reply.headers
@@ -137,7 +137,7 @@ class WireClient:
         level: int = 1,
         **more: str,
     ) -> tuple[int, Any]:
-        """Ask for a URL and PUT ``frames`` to it."""
+        """Request an upload URL and PUT ``frames`` to it."""
         url = await self.url(data_id, index, frames.shape, chunk_size, dtype=str(frames.dtype), **more)
         status, reply, _ = await self.put(url, shard_bytes(frames, level))
         return status, reply
@@ -147,7 +147,7 @@ class WireClient:
         return await self.ask("POST", f"/rheed/stream/{data_id}/end", headers=headers)
 
     async def entry(self, data_id: str) -> dict[str, Any]:
-        """What the catalogue says of the stream."""
+        """The stream's entry in the catalogue."""
         status, found = await self.ask("GET", "/data_entries/", params={"data_ids": data_id})
         assert status == 200, found
         (only,) = found
@@ -155,13 +155,13 @@ class WireClient:
 
 
 async def pieces(body: bytes) -> AsyncIterator[bytes]:
-    """``body`` in pieces, as our uploader sends it."""
+    """``body`` in pieces of 64 KiB, as a streamed request body."""
     for start in range(0, len(body), 1 << 16):
         yield body[start : start + (1 << 16)]
 
 
 async def raw_request(method: str, url: str, headers: dict[str, str], body: bytes) -> int:
-    """Send these bytes, whatever HTTP thinks of them, and return the reply's status; 0 for a closed connection."""
+    """Send these bytes, valid HTTP or not; returns the reply's status, or 0 if the connection was closed."""
     async with raw_connection(url) as (reader, writer):
         writer.write(request_head(method, url, headers) + body)
         line = await reader.readline()
@@ -169,7 +169,7 @@ async def raw_request(method: str, url: str, headers: dict[str, str], body: byte
 
 
 def request_head(method: str, url: str, headers: dict[str, str]) -> bytes:
-    """A request's head as it goes over the wire."""
+    """The bytes of a request's head."""
     parts = urlsplit(url)
     target = f"{parts.path}?{parts.query}" if parts.query else parts.path
     lines = [

@@ -39,7 +39,7 @@ class StreamerMachine(RuleBasedStateMachine):
         self.model: dict[int, Film] = {}
         self.finalizing = self.up = False
         self.ended = False
-        self.server = LiveServer({"data_dir": self.folder / "server"})
+        self.server = LiveServer(self.folder / "server")
         self.streamer: AsyncRHEEDStreamer | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
