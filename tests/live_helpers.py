@@ -1,4 +1,4 @@
-"""Streams with known truth, sent to a real server as fast as it takes them, and their results read back."""
+"""Streams of simulated growths, sent to a real server without pacing, and their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def growth(n_frames: int = 240, spec: GrowthSpec = SPEC) -> Frames:
 
 
 def stamps(index: float, n: int, chunk: int = CHUNK, fps: float = FPS) -> dict[str, str]:
-    """When chunk ``index`` was filmed: evenly from ``START_MS`` on."""
+    """The time fields of chunk ``index``, for frames at even intervals from ``START_MS`` on."""
     start = START_MS + 1000.0 * index * chunk / fps
     return {"start_unix_ms_utc": f"{start:.0f}", "end_unix_ms_utc": f"{start + 1000.0 * n / fps:.0f}"}
 
@@ -43,7 +43,7 @@ async def send_chunks(
     chunk: int = CHUNK,
     fps: float = FPS,
 ) -> None:
-    """PUT the chunks of ``frames`` (those of ``indices``, in that order), stamped as filmed at ``fps``."""
+    """PUT the chunks of ``frames`` (only ``indices``, in that order), with times at ``fps`` frames a second."""
     for index in range(-(-len(frames) // chunk)) if indices is None else indices:
         part = frames[index * chunk : (index + 1) * chunk]
         status, reply = await client.send(data_id, index, part, chunk, **stamps(index, len(part), chunk, fps))
@@ -51,7 +51,7 @@ async def send_chunks(
 
 
 async def follow(client: WireClient, data_id: str, after: int = 0, **query: str) -> list[dict[str, Any]]:
-    """All messages of the feed until the server closes it in order; beats left out."""
+    """All messages of the feed until the server closes it normally, without heartbeats and progress."""
     async with feed(client, data_id, after, **query) as socket:
         found = [msgpack.unpackb(message.data) async for message in socket]
         assert socket.close_code == 1000
@@ -59,14 +59,14 @@ async def follow(client: WireClient, data_id: str, after: int = 0, **query: str)
 
 
 def feed(client: WireClient, data_id: str, after: int = 0, **query: str) -> Any:
-    """A connection to the feed, as msgpack."""
+    """Connect to the feed, with msgpack messages."""
     url = f"{client.server.url}/rheed/stream/{data_id}/feed"
     params = {"after": str(after), **query}
     return client.session.ws_connect(url, params=params, protocols=("atomstream.msgpack",))
 
 
-async def next_of(socket: aiohttp.ClientWebSocketResponse, kind: str) -> dict[str, Any]:
-    """The next message of that type; others are passed over."""
+async def next_message(socket: aiohttp.ClientWebSocketResponse, kind: str) -> dict[str, Any]:
+    """The next message of type ``kind``; others are skipped."""
     while True:
         message = await socket.receive()
         assert message.type is aiohttp.WSMsgType.BINARY, message
@@ -76,10 +76,10 @@ async def next_of(socket: aiohttp.ClientWebSocketResponse, kind: str) -> dict[st
 
 
 async def batches_until(socket: aiohttp.ClientWebSocketResponse, frame: int) -> list[dict[str, Any]]:
-    """Batches up to the one that reaches ``frame``."""
+    """The next batches, up to the one that ends at ``frame`` or later."""
     found: list[dict[str, Any]] = []
     while not found or found[-1]["start"] + found[-1]["count"] < frame:
-        found.append(await next_of(socket, "batch"))
+        found.append(await next_message(socket, "batch"))
     return found
 
 
@@ -98,8 +98,8 @@ def column(found: list[dict[str, Any]], name: str) -> npt.NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def whole(found: list[dict[str, Any]]) -> list[int]:
-    """The frames that batches cover, in order."""
+def frame_numbers(found: list[dict[str, Any]]) -> list[int]:
+    """The numbers of the frames that the batches cover, in order."""
     return [frame for batch in found for frame in range(batch["start"], batch["start"] + batch["count"])]
 
 
@@ -122,24 +122,24 @@ async def analysed(
         following.cancel()
 
 
-async def standing_of(client: WireClient, data_id: str) -> dict[str, Any]:
-    """How the analysis stands."""
-    standing: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]
-    return standing
+async def analysis_status(client: WireClient, data_id: str) -> dict[str, Any]:
+    """The reply to ``GET .../analysis``."""
+    status: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]
+    return status
 
 
 def damage(server: LiveServer, data_id: str, index: int) -> None:
-    """Have the stored file of a chunk hold nothing but zeros."""
+    """Overwrite the stored file of a chunk with zeros."""
     shard = server.folder(data_id) / f"frames.zarr/frames/c/{index}/0/0"
     shard.write_bytes(b"\0" * shard.stat().st_size)
 
 
 async def with_a_damaged_chunk(serve: Serve) -> tuple[LiveServer, str, list[dict[str, Any]]]:
-    """A server with a finished stream of three chunks, whose second was damaged before its turn; and its feed."""
-    server = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
+    """A server with a finished stream of three chunks, the second one damaged before it was analysed; and its feed."""
+    server = await serve(analysis_shared_bytes=0)  # so that the analysis reads the shard from the disk
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        await send_chunks(client, data_id, growth(), [1])  # it waits behind the missing chunk 0
+        await send_chunks(client, data_id, growth(), [1])  # it is not analysed before chunk 0
         damage(server, data_id, 1)
         await send_chunks(client, data_id, growth(), [0, 2])
         await client.end(data_id)

@@ -21,7 +21,7 @@ from tests.live_helpers import (
     feed,
     follow,
     growth,
-    next_of,
+    next_message,
     send_chunks,
 )
 from tests.live_server import Serve
@@ -48,7 +48,7 @@ async def test_mark_is_kept_told_and_cuts(serve: Serve) -> None:
         async with feed(client, data_id) as socket:
             status, event = await client.ask("POST", f"/rheed/stream/{data_id}/events", mark)
             assert status == 200
-            assert (await next_of(socket, "event"))["event"]["id"] == event["id"]
+            assert (await next_message(socket, "event"))["event"]["id"] == event["id"]
         assert event["time_s"] is None  # no frame yet, so no beginning to count from
         last = batches(await analysed(client, data_id, growth()))[-1]
     assert [(s["label"], s["start_s"]) for s in last["segments"]] == [("start", 0.0), ("Ga open", 4.0)]
@@ -106,11 +106,11 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
             )
             assert (status, reply["columns"]) == (200, {"Left Streak": "region_left_streak"})
             assert {region["name"] for region in reply["detected_regions"]} == {"specular", "streaks"}
-            while not (await next_of(socket, "regions"))["complete"]:
+            while not (await next_message(socket, "regions"))["complete"]:
                 pass
             await send_chunks(client, data_id, growth(), [2, 3])
             await client.end(data_id)
-            await next_of(socket, "end")
+            await next_message(socket, "end")
         trace = server.archive(data_id).results.read(["region_left_streak"], 0, 4 * CHUNK)[
             "region_left_streak"
         ]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atomstream.sources import GrowthSpec, Simulator
-from tests.live_helpers import CHUNK, FPS, RATE, SPEC, analysed, batches, growth, rate_of, whole
+from tests.live_helpers import CHUNK, FPS, RATE, SPEC, analysed, batches, frame_numbers, growth, rate_of
 from tests.live_server import Serve
 from tests.wire_client import WireClient
 
@@ -34,7 +34,7 @@ async def results_of(
         status, standing = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
         assert (status, standing["status"]) == (200, "ended")
         assert (await client.ask("GET", f"/rheed/timeseries/{data_id}/"))[0] == 200
-    assert whole(found) == list(range(len(frames)))
+    assert frame_numbers(found) == list(range(len(frames)))
     return found
 
 

@@ -21,12 +21,12 @@ from tests.live_helpers import (
     column,
     feed,
     follow,
+    frame_numbers,
     growth,
-    next_of,
+    next_message,
     rate_of,
     send_chunks,
     stamps,
-    whole,
 )
 from tests.live_server import Serve
 from tests.wire_client import WireClient
@@ -70,7 +70,7 @@ async def test_every_frame_has_its_results_once(serve: Serve) -> None:
         data_id = await client.create(fps_capture_rate=FPS)
         messages = await analysed(client, data_id, frames)
     found = batches(messages)
-    assert whole(found) == list(range(len(frames)))
+    assert frame_numbers(found) == list(range(len(frames)))
     assert [message["seq"] for message in messages[1:-1]] == list(range(1, len(messages) - 1))
     assert messages[-1]["type"] == "end"
     offline = analyze(
@@ -96,7 +96,7 @@ async def test_results_lie_beside_the_frames(serve: Serve) -> None:
             await send_chunks(client, data_id, growth(), [2, 3])
             await client.end(data_id)
             found += await batches_until(socket, 4 * CHUNK)
-            await next_of(socket, "end")
+            await next_message(socket, "end")
         with await asyncio.to_thread(xarray.open_zarr, group) as ended:
             assert ended["growth_rate_ml_s"].attrs["units"] == "1/s"
             np.testing.assert_array_equal(ended["lattice_spacing"], column(found, "lattice_spacing"))
@@ -125,7 +125,7 @@ async def test_newest_only(serve: Serve) -> None:
             await send_chunks(client, data_id, growth(), [0])
             last = (await batches_until(socket, CHUNK))[-1]
             async with feed(client, data_id, -1) as late:
-                assert (await next_of(late, "batch"))["seq"] == last["seq"]
+                assert (await next_message(late, "batch"))["seq"] == last["seq"]
 
 
 async def test_json_for_browsers(serve: Serve) -> None:
@@ -151,7 +151,7 @@ async def test_slow_reader_is_told_what_it_lost(serve: Serve) -> None:
         data_id = await client.create(fps_capture_rate=FPS)
         # All of it is there before the reader looks: the socket's buffer is smaller than the messages are many.
         async with feed(client, data_id) as socket:
-            await next_of(socket, "hello")
+            await next_message(socket, "hello")
             await analysed(client, data_id, growth(480))
             seen = [msg async for msg in _messages(socket)]
     numbers = [message["seq"] for message in seen if message["type"] == "batch"]

@@ -16,17 +16,17 @@ from tests.live_helpers import (
     CHUNK,
     FPS,
     analysed,
+    analysis_status,
     batches,
     batches_until,
     column,
     feed,
     follow,
+    frame_numbers,
     growth,
-    next_of,
+    next_message,
     rate_of,
     send_chunks,
-    standing_of,
-    whole,
     with_a_damaged_chunk,
 )
 from tests.live_server import LiveServer, Serve
@@ -50,7 +50,7 @@ async def undisturbed(serve: Serve) -> list[dict[str, Any]]:
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     """Equal results, frame by frame, each once."""
-    assert whole(found) == whole(expected)
+    assert frame_numbers(found) == frame_numbers(expected)
     for name in NAMES:
         np.testing.assert_array_equal(column(found, name), column(expected, name), err_msg=name)
 
@@ -151,7 +151,7 @@ async def test_killed_worker(serve: Serve) -> None:
             await send_chunks(client, data_id, growth(), [1, 2, 3])
             await client.end(data_id)
             found += await batches_until(socket, 4 * CHUNK)
-            found.append(await next_of(socket, "batch"))
+            found.append(await next_message(socket, "batch"))
     assert_same(found, expected)
 
 
@@ -159,7 +159,7 @@ async def test_damaged_shard_is_passed(serve: Serve) -> None:
     """A stored shard that can't be read any more is told as a gap, and the analysis goes on behind it."""
     _, _, messages = await with_a_damaged_chunk(serve)
     found = batches(messages)
-    assert whole(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
+    assert frame_numbers(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
     gaps = [event for batch in found for event in batch["events"] if event["kind"] == "gap"]
     assert [gap["value"] for gap in gaps] == [CHUNK]
 
@@ -172,13 +172,13 @@ async def test_missing_chunk_and_its_late_arrival(serve: Serve) -> None:
         async with feed(client, data_id) as socket:
             await send_chunks(client, data_id, growth(), [0, 2])
             found = await batches_until(socket, 3 * CHUNK)
-            assert whole(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
+            assert frame_numbers(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
             await send_chunks(client, data_id, growth(), [1, 3])
             await client.end(data_id)
-            rest = [await next_of(socket, "batch")]
+            rest = [await next_message(socket, "batch")]
             while not rest[-1].get("reanalysis"):
-                rest.append(await next_of(socket, "batch"))
-            await next_of(socket, "end")
+                rest.append(await next_message(socket, "batch"))
+            await next_message(socket, "end")
     assert not any(event["kind"] == "gap" for event in rest[-1]["events"])
     whole_stream = await undisturbed(serve)
     np.testing.assert_array_equal(stored(server, data_id, NAMES[0]), column(whole_stream, NAMES[0]))
@@ -228,7 +228,7 @@ async def test_restart_after_the_end(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         after = await follow(client, data_id)
-        standing = await standing_of(client, data_id)
+        standing = await analysis_status(client, data_id)
     assert [m["seq"] for m in after[1:]] == [m["seq"] for m in before[1:]]
     assert column(batches(after), NAMES[0]).tolist() == column(batches(before), NAMES[0]).tolist()
     assert standing["status"] == "ended"

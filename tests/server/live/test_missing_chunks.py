@@ -9,14 +9,14 @@ from tests.live_helpers import (
     CHUNK,
     FPS,
     analysed,
+    analysis_status,
     batches,
     batches_until,
     feed,
     follow,
     growth,
-    next_of,
+    next_message,
     send_chunks,
-    standing_of,
     with_a_damaged_chunk,
 )
 from tests.live_server import Serve
@@ -34,14 +34,14 @@ async def test_a_late_chunk_is_told(serve: Serve) -> None:
         async with feed(client, data_id) as socket:
             await send_chunks(client, data_id, growth(), [0, 2])
             await batches_until(socket, 3 * CHUNK)
-            assert (await standing_of(client, data_id))["missing"] == []
+            assert (await analysis_status(client, data_id))["missing"] == []
             await send_chunks(client, data_id, growth(), [1])
-            told = await next_of(socket, "missing")
+            told = await next_message(socket, "missing")
             assert (told["missing"], told["reanalysis"]) == (LATE_1, False)
-            assert (await standing_of(client, data_id))["missing"] == LATE_1
+            assert (await analysis_status(client, data_id))["missing"] == LATE_1
             await client.end(data_id)
-            await next_of(socket, "end")
-        assert (await standing_of(client, data_id))["missing"] == []
+            await next_message(socket, "end")
+        assert (await analysis_status(client, data_id))["missing"] == []
 
 
 @pytest.mark.slow
@@ -51,10 +51,10 @@ async def test_a_chunk_after_the_end_is_told(serve: Serve) -> None:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth(), indices=[0, 2, 3])
         await send_chunks(client, data_id, growth(), [1])
-        standing = await standing_of(client, data_id)
+        standing = await analysis_status(client, data_id)
         assert (standing["missing"], standing["reanalysis"]) == (LATE_1, True)
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
-        standing = await standing_of(client, data_id)
+        standing = await analysis_status(client, data_id)
     assert final["fed"] == 4 * CHUNK
     assert (standing["missing"], standing["reanalysis"], standing["status"]) == ([], False, "ended")
 
@@ -72,7 +72,7 @@ async def test_a_late_chunk_survives_a_stop(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
-        standing = await standing_of(client, data_id)
+        standing = await analysis_status(client, data_id)
     assert final["reanalysis"]
     assert not any(event["kind"] == "gap" for event in final["events"])
     assert (standing["missing"], standing["status"]) == ([], "ended")
@@ -111,9 +111,9 @@ async def test_an_unreadable_chunk_is_told(serve: Serve) -> None:
     """A chunk whose file is damaged is told as lacking, also after the end and a restart."""
     server, data_id, _ = await with_a_damaged_chunk(serve)
     async with WireClient(server) as client:
-        before = (await standing_of(client, data_id))["missing"]
+        before = (await analysis_status(client, data_id))["missing"]
     await server.stop()
     await server.start()
     async with WireClient(server) as client:
-        assert (await standing_of(client, data_id))["missing"] == before
+        assert (await analysis_status(client, data_id))["missing"] == before
     assert before == [{"why": "unreadable", "chunks": "1", "count": 1}]
