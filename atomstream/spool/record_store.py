@@ -26,6 +26,7 @@ from atomstream.spool.paths import (
 )
 from atomstream.spool.quota import Quota, Usage
 from atomstream.spool.record import RecordHeader, checked_header, read_windows, record_nbytes, write_record
+from atomstream.system import tuning
 from atomstream.system.files import FileSystem, temporary_path
 
 MAX_RECYCLED_FILES: Final = 2
@@ -73,7 +74,8 @@ class RecycledFiles:
 
     def add(self, path: Path) -> None:
         """Rename the file of a stored record for reuse; if that fails, the file stays where it is."""
-        if sys.platform == "win32" or len(self._free) >= MAX_RECYCLED_FILES:
+        full = len(self._free) >= MAX_RECYCLED_FILES
+        if full or sys.platform == "win32" or not tuning.enabled("recycle"):
             return
         recycled = self._folder / recycled_name(next(self._numbers))
         try:

@@ -16,6 +16,7 @@ from atomstream.system import scheduling as yielding
 from atomstream.system.direct_io import ALIGNMENT, WINDOW_BYTES, DirectWriter
 from atomstream.system.files import FileSystem
 from atomstream.system.scheduling import STEP_BYTES
+from tests.system.tuning_marks import needs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has O_DIRECT")
 
@@ -83,6 +84,7 @@ def fails(_: int) -> int:
     raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
+@needs("direct_io")
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("answer", [fails, lambda n: n // 2, lambda n: ALIGNMENT])
 def test_the_usual_way_goes_on(

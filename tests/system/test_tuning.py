@@ -36,8 +36,8 @@ assert not memory.discard(buffer)
 memory.free_async(buffer)
 assert direct_io.DirectWriter().write(0, [buffer.data]) == 0
 files = record_store.RecycledFiles(None, None, None)
-files.keep(None)
-assert files.take() is None
+files.add(None)
+assert files.pop() is None
 warm_up.get_ready()
 print("plain")
 """
