@@ -1,4 +1,4 @@
-"""Events of a stream, from the caller's words to the server's record: checked, stamped, repeated where that is safe."""
+"""Annotations that a user adds to a stream: marks (events) and the calibration. Checked here, stored by the server."""
 
 from __future__ import annotations
 
@@ -11,50 +11,59 @@ from atomstream.errors import ConfigError, StreamError
 from atomstream.records import Json
 from atomstream.results import Event, event_from
 from atomstream.retry import retrying
-from atomstream.streaming.validation import check_capture_ms
 
-if TYPE_CHECKING:
-    from atomstream.streaming.session import StreamingSession
+if TYPE_CHECKING:  # it imports aiohttp
+    from atomstream.service.results_api import ResultsApi
 
 ATTEMPTS: Final = 4
 
 MAX_LABEL: Final = 200
+MAX_LAYER_UNIT: Final = 32
+MAX_CALIBRATION: Final = 1e6
+"""Limit of every number of the calibration. The server has a narrower range for each of them."""
 
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
-async def mark(
-    engine: StreamingSession,
-    data_id: str,
-    label: str,
-    kind: str,
-    time_ms_utc: float | None,
-    value: float | None = None,
-) -> Event:
-    """Keep an event with the stream on its server; see ``AsyncRHEEDStreamer.mark``."""
-    event: dict[str, Json] = {
-        "label": _label(label),
+def new_mark(label: str, kind: str, time_ms_utc: float, value: float | None = None) -> dict[str, Json]:
+    """Check the arguments of ``mark`` and make the event to send.
+
+    The event has its id and its time from here on, so that a repeated request adds no second event and no delay.
+
+    Raises:
+        TypeError: an argument of the wrong type. ConfigError: an invalid argument.
+    """
+    return {
+        "label": _checked_label(label),
         "kind": _checked_kind(kind),
         "value": value,
-        # Stamped before anything is sent, so that no retry moves it.
-        "time_ms_utc": engine.stamp(0.0, check_capture_ms(time_ms_utc, "time_ms_utc")).start_ms,
+        "time_ms_utc": time_ms_utc,
         "id": str(uuid.uuid4()),
     }
-    if engine.announced(data_id) is False:
+
+
+async def send_mark(api: ResultsApi, data_id: str, event: dict[str, Json], announced: bool | None) -> Event:
+    """Send an event of :func:`new_mark` and return it as the server stored it.
+
+    Raises:
+        StreamError: ``announced`` is False, so the server stores no events; nothing was sent.
+        ServiceError: the server refused it or was not reached.
+    """
+    if announced is False:
         raise StreamError(
             f"Stream {data_id} is on a server that keeps no events (it did not announce itself as an atomstream "
             "server). Nothing was sent, and the frames are not affected; note the event elsewhere.",
             data_id=data_id,
         )
-    return event_from(await retrying(lambda: engine.results.mark(data_id, event), attempts=ATTEMPTS))
+    return event_from(await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS))
 
 
 def check_rpm(rpm: float) -> float:
-    """Rotations a minute, 0 to ``MAX_RPM``; raises TypeError, ConfigError."""
+    """Return ``rpm``, rotations per minute from 0 to ``MAX_RPM``; raises TypeError or ConfigError."""
     return number_in_range("rpm", rpm, 0.0, MAX_RPM)
 
 
-def _label(label: str) -> str:
+def _checked_label(label: str) -> str:
     if not isinstance(label, str):
         raise TypeError(f"label must be a string, not {type(label).__name__}.")
     if len(label) > MAX_LABEL:
@@ -67,37 +76,40 @@ def _checked_kind(kind: str) -> str:
         raise TypeError(f"kind must be a string, not {type(kind).__name__}.")
     if not _KIND.fullmatch(kind):
         raise ConfigError(
-            f"kind={kind!r} can't be taken: one word of a-z, 0-9 and _, such as 'shutter', 'laser', 'growth', "
+            f"kind={kind!r} is invalid: it must be one word of a-z, 0-9 and _, such as 'shutter', 'laser', 'growth', "
             "'pause' (which begin a segment) or 'note'."
         )
     return kind
 
 
-# The calibration of a stream: checked here, kept and used by the server.
+async def send_calibration(
+    api: ResultsApi, data_id: str, values: dict[str, float | str | None], announced: bool | None
+) -> None:
+    """Check the calibration and replace that of the stream with it; values that are None are left out.
 
-LONGEST_UNIT: Final = 32
-
-
-async def calibrate(engine: StreamingSession, data_id: str, given: dict[str, float | str | None]) -> None:
-    """Replace the stream's calibration on its server; see ``AsyncRHEEDStreamer.calibrate``."""
-    body = {name: _checked(name, value) for name, value in given.items() if value is not None}
-    if engine.announced(data_id) is False:
+    Raises:
+        TypeError, ConfigError: a value of the wrong type, or an invalid one; nothing was sent.
+        StreamError: ``announced`` is False, so the server stores no calibration; nothing was sent.
+        ServiceError: the server refused it or was not reached.
+    """
+    body = {name: _checked_value(name, value) for name, value in values.items() if value is not None}
+    if announced is False:
         raise StreamError(
             f"Stream {data_id} is on a server that takes no calibration (it did not announce itself as an "
             "atomstream server). Nothing was sent, and the frames are not affected.",
             data_id=data_id,
         )
-    # All of it is replaced by what is sent, so that a repeat is harmless.
-    await retrying(lambda: engine.results.calibrate(data_id, body), attempts=ATTEMPTS)
+    # A repeated request is harmless: each one replaces the complete calibration.
+    await retrying(lambda: api.calibrate(data_id, body), attempts=ATTEMPTS)
 
 
-def _checked(name: str, value: float | str | None) -> Json:
+def _checked_value(name: str, value: float | str) -> Json:
     if name != "layer_unit":
-        return number_in_range(name, value, 0.0, 1e6)  # type: ignore[arg-type]  # number_in_range raises TypeError
+        return number_in_range(name, value, 0.0, MAX_CALIBRATION)  # type: ignore[arg-type]  # number_in_range refuses a str
     if not isinstance(value, str):
         raise TypeError(f"layer_unit must be a string, not {type(value).__name__}.")
-    if not 0 < len(value) <= LONGEST_UNIT:
+    if not 0 < len(value) <= MAX_LAYER_UNIT:
         raise ConfigError(
-            f"layer_unit={value!r} must have 1 to {LONGEST_UNIT} characters, as 'unit cell' has."
+            f"layer_unit={value!r} must have 1 to {MAX_LAYER_UNIT} characters, as 'unit cell' has."
         )
     return value

@@ -1,89 +1,67 @@
-"""The async front door: :class:`AsyncRHEEDStreamer`, its verbs; its life is in :mod:`.life`."""
+"""The streamer for asyncio applications: :class:`AsyncRHEEDStreamer`."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
-from concurrent.futures import Future
 from contextlib import aclosing
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from atomstream import config
-from atomstream.config import ClientSettings, Durability, OnFull, integer_in_range, number_in_range
-from atomstream.errors import ClosedError, StreamFinalizedError, UnknownStreamError
-from atomstream.pipeline.admission import PushRequest
-from atomstream.pipeline.frame_batcher import Frame
-from atomstream.pipeline.stream import StreamState
-from atomstream.records import ClockStatus, FrameMeta, Frames, StreamReport
+from atomstream.config import Durability, OnFull, integer_in_range, number_in_range
+from atomstream.errors import ClosedError, UnknownStreamError
+from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
-from atomstream.streaming import annotations as calibrating
-from atomstream.streaming import annotations as events
-from atomstream.streaming import validation as checks
+from atomstream.streaming.annotations import check_rpm
 from atomstream.streaming.registration import InitializeRequest
 from atomstream.streaming.result_batch import ResultBatch
+from atomstream.streaming.settings import apply_verbosity, make_settings
 from atomstream.streaming.statistics import StreamerStats, stats_of
-from atomstream.streaming.subscription import ResultSubscription
-from atomstream.streaming.validation import items_of, split
-from atomstream.streaming.warm_up import get_ready
+from atomstream.streaming.warm_up import warm_up_process
 
 if TYPE_CHECKING:
     from atomstream.streaming.session import StreamingSession
 
 
-# What ``verbosity`` means: how much the ``atomstream`` loggers say on stderr.
+class AsyncRHEEDStreamer:
+    """Stream live RHEED frames to a server from an asyncio application.
 
-_LEVELS: Final = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+    A streamer belongs to the event loop in which its first method is awaited. Use ``async with``, or call
+    :meth:`close` at the end. Several streams may be open at the same time.
 
-
-def apply_verbosity(verbosity: int | None) -> None:
-    """0 errors, 1 warnings, 2 progress, 3 all; None leaves logging as the application set it up."""
-    if verbosity is None:
-        return
-    logger = logging.getLogger("atomstream")
-    logger.setLevel(_LEVELS[min(max(int(verbosity), 0), len(_LEVELS) - 1)])
-    if not logger.handlers and not logging.getLogger().handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(handler)
-
-
-# From constructor arguments to :class:`~atomstream.config.ClientSettings`: defaults are filled in here.
-
-
-def make_settings(
-    api_key: str | None, endpoint: str | None, verbosity: int | None, clock_sync: bool | None,
-    buffer_bytes: int | None, encoder_threads: int | None, spool_dir: str | os.PathLike[str] | None,
-    spool_min_free_bytes: int | None, **rest: Any,
-) -> ClientSettings:  # fmt: skip
-    """Check and complete what a streamer was told.
+    Args:
+        api_key: key of the server. None: ``$ATOMSTREAM_API_KEY``.
+        endpoint: URL of the server. None: ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
+        verbosity: log level on stderr: 0 errors, 1 warnings, 2 progress, 3 everything. None: logging stays as the
+            application configured it.
+        spool_dir: folder in which chunks are kept until the server has them. None: ``$ATOMSTREAM_SPOOL_DIR``, else a
+            folder for application state in the user's home. Chunks that an earlier process left there for the same
+            endpoint are uploaded too.
+        spool_max_bytes: limit for the spool of all processes together. None: 20 GB or 10 % of the free disk space,
+            whichever is smaller.
+        spool_min_free_bytes: disk space that the spool leaves free. None: 512 MiB.
+        spool_retention_s: age in seconds after which a chunk that was not uploaded is deleted. None: never.
+        buffer_bytes: limit for frames in memory, raw and encoded. None: 512 MiB or a quarter of the RAM, whichever is
+            smaller.
+        on_full: what ``push`` does at this limit: ``"wait"``, ``"drop_newest"``, ``"drop_oldest"`` or ``"raise"``.
+            Each dropped chunk is counted and logged.
+        full_timeout_s: longest wait of ``on_full="wait"`` in seconds; then ``push`` raises. None: no limit.
+        durability: when ``push`` returns. ``"memory"``: when the chunk is copied. ``"disk"``: when it would survive a
+            power failure, or when the server has it.
+        compression_level: zstd level, -50 to 22. From level 0 on, a shard is at most 1 % larger than zstd alone would
+            make it, and often smaller.
+        encoder_threads: threads that compress, 1 to 256. None: one per core, at most 4.
+        upload_concurrency: number of simultaneous uploads, 1 to 256.
+        request_timeout_s: limit for one request to the server, in seconds.
+        upload_timeout_s: limit for the upload of one chunk, in seconds.
+        clock_sync: whether to measure the difference between the server's clock and this computer's clock. None: yes,
+            unless ``$ATOMSTREAM_SKIP_CLOCK_SYNC`` is set.
 
     Raises:
-        ConfigError: a setting that can't be meant, or no key.
+        ConfigError: an argument is invalid, or there is no API key.
+        TypeError: an argument has the wrong type.
     """
-    apply_verbosity(verbosity)
-    key = config.resolve_api_key(api_key)
-    return ClientSettings(
-        api_key=key,
-        endpoint=config.resolve_endpoint(endpoint, key),
-        clock_sync=config.clock_sync_enabled() if clock_sync is None else clock_sync,
-        buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
-        encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,
-        spool_dir=config.resolve_spool_dir(spool_dir),
-        spool_min_free_bytes=(
-            config.SPOOL_MIN_FREE_BYTES if spool_min_free_bytes is None else spool_min_free_bytes
-        ),
-        **rest,
-    )
-
-
-# A streamer's life: what it was told, what runs behind it, how it stands, how it ends.
-
-
-class StreamerLife:
-    """Everything of a streamer but its verbs for streams (see :class:`.streamer.AsyncRHEEDStreamer`)."""
 
     def __init__(
         self,
@@ -106,261 +84,36 @@ class StreamerLife:
         upload_timeout_s: float = 300.0,
         clock_sync: bool | None = None,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in {"self", "__class__"}}
-        self._settings = make_settings(**given)
+        apply_verbosity(verbosity)
+        self._settings = make_settings(
+            api_key=api_key,
+            endpoint=endpoint,
+            spool_dir=spool_dir,
+            spool_max_bytes=spool_max_bytes,
+            spool_min_free_bytes=spool_min_free_bytes,
+            spool_retention_s=spool_retention_s,
+            buffer_bytes=buffer_bytes,
+            on_full=on_full,
+            full_timeout_s=full_timeout_s,
+            durability=durability,
+            compression_level=compression_level,
+            encoder_threads=encoder_threads,
+            upload_concurrency=upload_concurrency,
+            request_timeout_s=request_timeout_s,
+            upload_timeout_s=upload_timeout_s,
+            clock_sync=clock_sync,
+        )
         self._pid = os.getpid()
-        # Here, for it brings the HTTP library: half of what an import would cost, and in a running loop a stall.
+        # Imported here because it imports aiohttp: that is half of the import time of this module, and in a running
+        # event loop it would hold the loop.
         from atomstream.streaming.session import StreamingSession
 
-        get_ready()
-        self._make_engine: Final = StreamingSession
-        self._engine: StreamingSession | None = None
+        warm_up_process()
+        self._session_class = StreamingSession
+        self._session: StreamingSession | None = None
         self._closed = False
 
-    # -- how it stands ------------------------------------------------------------------------------------
-
-    async def clock_status(self) -> ClockStatus | None:
-        """How this host's clock stands to the server's; None where it was not measured."""
-        self._check_usable()
-        return None if self._engine is None else self._engine.clock_status()
-
-    async def spool_status(self) -> SpoolStatus:
-        """What waits on disk, of all streams and processes on this spool (see :class:`SpoolStatus`).
-
-        Raises:
-            SpoolError: the disk under the spool can't be read.
-        """
-        engine = await self._start()
-        return await engine.spool_status()
-
-    async def stats(self) -> StreamerStats:
-        """Counts, rates and room now (see :class:`~atomstream.streaming.statistics.StreamerStats`)."""
-        self._check_usable()
-        return stats_of(self._settings, None if self._engine is None else self._engine.pipeline)
-
-    async def close(self, drain_timeout_s: float = 30.0) -> None:
-        """Let go of everything, once all that was pushed is on disk or delivered.
-
-        What is on disk is delivered by the next streamer on the same spool, or by ``atomstream spool resume``.
-        Where the disk failed it waits for the server, at most ``drain_timeout_s`` seconds. Harmless when
-        repeated. Does not finalize: that is said by ``finalize`` alone.
-
-        Warns:
-            RuntimeWarning: chunks were neither on disk nor delivered in time; they are lost.
-        """
-        if self._pid != os.getpid() or self._closed:
-            return
-        drain_s = number_in_range("drain_timeout_s", drain_timeout_s, 0.0, 1e9)
-        if self._engine is not None:
-            self._engine.check_loop()
-        self._closed = True
-        engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.close(drain_s)
-
-    async def __aenter__(self) -> Self:
-        await self._start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    # -- shared ------------------------------------------------------------------------------------------
-
-    async def _start(self) -> StreamingSession:
-        self._check_usable()
-        if self._engine is None:
-            self._engine = self._make_engine(self._settings)
-        await self._engine.started()
-        return self._engine
-
-    def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise ClosedError(
-                "This streamer belongs to the process that made it; a forked child can't use it (its parent goes "
-                "on unharmed). Make a new RHEEDStreamer in the child."
-            )
-        if self._closed:
-            raise ClosedError("The streamer is closed; make a new one.")
-
-    def _running(self) -> StreamingSession:
-        self._check_usable()
-        if self._engine is None:
-            raise UnknownStreamError("No stream yet: call initialize() first; it returns the data_id.")
-        return self._engine
-
-    def _stream(self, data_id: str) -> tuple[StreamingSession, StreamState]:
-        engine = self._running()
-        stream = engine.pipeline.stream(data_id)
-        stream.failure.raise_if_set()
-        return engine, stream
-
-    def check_open(self, data_id: str) -> None:
-        """See that the stream takes frames; from any thread.
-
-        Raises:
-            ClosedError, UnknownStreamError, StreamFinalizedError, StreamGoneError: it does not.
-        """
-        self._open_stream(data_id)
-
-    def _open_stream(self, data_id: str) -> tuple[StreamingSession, StreamState]:
-        engine, stream = self._stream(data_id)
-        if stream.ledger.sealed:
-            raise StreamFinalizedError(
-                f"Stream {data_id} was finalized: it takes no more frames. Initialize a new stream.",
-                data_id=data_id,
-            )
-        return engine, stream
-
-
-# The verbs of a streamer for what comes back: live results, and the events that belong to them.
-
-
-class StreamerResults(StreamerLife):
-    """``results``, ``latest``, ``mark``, ``set_rotation``, ``calibrate``; of any stream of the server."""
-
-    async def results(self, data_id: str, after: int = 0) -> AsyncGenerator[ResultBatch, None]:
-        """Live results as they are made; ends when the stream's analysis has ended (after ``finalize``).
-
-        Goes through breaks of the network and restarts of the server by itself: every batch comes once, in order.
-        A reader that is minutes behind loses the oldest, which the next batch's ``lost`` counts. Where the server
-        has no feed (the hosted service), its series are polled.
-
-        Args:
-            data_id: the stream.
-            after: the ``seq`` of the last batch that is known already; 0 begins with the stream's first.
-
-        Raises:
-            NotFoundError: the server has no such stream.
-            AuthenticationError, RejectedError: the server refuses.
-            ClosedError: the streamer was closed meanwhile.
-        """
-        place = integer_in_range("after", after, 0, 1 << 53)
-        engine = await self._start()
-        follower = ResultSubscription(engine.results, data_id, place, engine.announced(data_id))
-        async with aclosing(follower.batches()) as batches:
-            async for batch in batches:
-                yield batch
-
-    async def latest(self, data_id: str) -> ResultBatch | None:
-        """The newest batch, without waiting for one; None as long as none has come.
-
-        The first call begins to follow the stream in the background.
-        """
-        engine = await self._start()
-        return engine.latest(data_id)
-
-    async def mark(
-        self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None
-    ) -> Event:
-        """Note an event of the stream; returns once the server has kept it.
-
-        Args:
-            data_id: the stream.
-            label: for people, up to 200 characters.
-            kind: ``"shutter"``, ``"laser"``, ``"growth"`` and ``"pause"`` begin a new segment of the growth;
-                ``"note"`` and any other word do not.
-            time_ms_utc: when it happened; None: now, by the server's clock.
-
-        Raises:
-            StreamError: the server keeps no events (it is no atomstream server); nothing was sent.
-            TypeError, ConfigError: an argument that can't be meant. ServiceError: as the server says.
-        """
-        return await events.mark(await self._start(), data_id, label, kind, time_ms_utc)
-
-    async def set_rotation(self, data_id: str, rpm: float) -> Event:
-        """Say that the substrate turns at ``rpm`` from now on: a new segment, analysed accordingly.
-
-        What is told of each chunk on its way stays what ``initialize`` said.
-
-        Raises:
-            As :meth:`mark`.
-        """
-        turns = events.check_rpm(rpm)
-        engine = await self._start()
-        return await events.mark(engine, data_id, f"rotation at {turns:g} rpm", "rotation", None, turns)
-
-    async def calibrate(
-        self,
-        data_id: str,
-        *,
-        beam_energy: float | None = None,
-        screen_sample_distance: float | None = None,
-        px_per_mm: float | None = None,
-        incidence_deg: float | None = None,
-        layer_thickness_nm: float | None = None,
-        layer_unit: str | None = None,
-        miller_n: float | None = None,
-        reference_spacing_px: float | None = None,
-    ) -> None:
-        """Say what turns pixels and oscillations into lengths; what is left out stays in relative units, said so.
-
-        Before the first chunk it holds for all of the stream; later from the next result on, and of a finished
-        stream everything is analysed again with it. It replaces what was said before.
-
-        Args:
-            data_id: the stream.
-            beam_energy: of the electrons, in keV.
-            screen_sample_distance: in mm.
-            px_per_mm: of the picture, in pixels a mm on the screen. With both above: lattice parameter in Å.
-            incidence_deg: the glancing angle in degrees, 0 to 15.
-            layer_thickness_nm: of one layer, in nm. With it the growth rate is in nm/s too.
-            layer_unit: what an oscillation is: ``"monolayer"`` (the default), ``"unit cell"``, ``"bilayer"``.
-            miller_n: the n of a = 2πn/G, 1 by default.
-            reference_spacing_px: streak spacing of the substrate; with it the relative change is strain.
-
-        Raises:
-            StreamError: the server takes none (it is no atomstream server); nothing was sent.
-            TypeError, ConfigError: a value that can't be meant.
-            RejectedError: one out of the server's range, which it says. ServiceError: as the server says.
-        """
-        given: dict[str, float | str | None] = {
-            "beam_energy": beam_energy,
-            "screen_sample_distance": screen_sample_distance,
-            "px_per_mm": px_per_mm,
-            "incidence_deg": incidence_deg,
-            "layer_thickness_nm": layer_thickness_nm,
-            "layer_unit": layer_unit,
-            "miller_n": miller_n,
-            "reference_spacing_px": reference_spacing_px,
-        }
-        await calibrating.calibrate(await self._start(), data_id, given)
-
-
-class AsyncRHEEDStreamer(StreamerResults):
-    """Stream live RHEED frames from an asyncio application.
-
-    Belongs to the event loop of its first awaited verb; may be entered and left in different tasks.
-    ``start_push`` and ``try_push_frame`` may be called from any thread.
-
-    Args:
-        api_key: the server's key; else ``$ATOMSTREAM_API_KEY``.
-        endpoint: the server; else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
-        verbosity: 0 errors, 1 warnings, 2 progress, 3 all on stderr; None leaves logging alone.
-        spool_dir: where chunks wait on disk for the server; else ``$ATOMSTREAM_SPOOL_DIR``, else the user's
-            state folder. What an earlier process left there for this endpoint is delivered as well.
-        spool_max_bytes: most that all processes together keep there; default 20 GB or a tenth of the free
-            disk, the smaller.
-        spool_min_free_bytes: left free on that disk; 512 MiB by default.
-        spool_retention_s: age at which undelivered chunks are given up; None: never.
-        buffer_bytes: ceiling of frames held in memory, raw and encoded; default 512 MiB or a quarter of RAM.
-        on_full: what ``push`` does when that is reached: wait, drop_newest, drop_oldest or raise.
-        full_timeout_s: longest wait of ``on_full="wait"``; None waits without limit.
-        durability: when ``push`` returns: ``"memory"``, once the chunk is copied; ``"disk"``, once it would
-            survive a power cut, or the server has it.
-        compression_level: how small, as zstd counts it, -50 to 22; 1 by default. From 0 up shards are at most
-            1 % larger than zstd's own level makes them, often smaller and quicker.
-        encoder_threads: compressors; one a core by default, at most 4.
-        upload_concurrency: uploads at once.
-        clock_sync: whether to measure the server's clock against this host's.
-
-    Raises:
-        ConfigError: a setting that can't be meant, or no key.
-    """
-
-    # -- a stream's life ----------------------------------------------------------------------------------
+    # -- streams ------------------------------------------------------------------------------------------
 
     async def initialize(
         self,
@@ -376,46 +129,48 @@ class AsyncRHEEDStreamer(StreamerResults):
         """Create a stream on the server and return its ``data_id``.
 
         Args:
-            fps: frames a second of the camera.
-            rotations_per_min: of the substrate; 0 for stationary RHEED.
-            chunk_size: frames in a chunk; the hosted service wants at least 2 s of them.
-            stream_name: how it is listed; ``RHEED Stream @ 4:41PM`` by default.
-            physical_sample: a name (matched ignoring case, created if missing) or a UUID (must exist).
-            project_id: its tracking sample is set to ``physical_sample``.
-            tags: names (created if missing) or UUIDs (must exist).
-            azimuth: the crystal's azimuth, of stationary streams only.
+            fps: frame rate of the camera in frames per second, 0.001 to 100 000.
+            rotations_per_min: rotation of the substrate, 0 to 10 000; 0 for stationary RHEED.
+            chunk_size: frames per chunk, 1 to 100 000. The hosted service requires at least 2 s of frames.
+            stream_name: name of the stream in lists. None: a name with the time, such as ``RHEED Stream @ 4:41PM``.
+            physical_sample: name of a sample (upper and lower case are equal; created if it does not exist), or the
+                UUID of an existing one.
+            project_id: UUID of a project; its tracked sample is set to ``physical_sample``.
+            tags: names (created if they do not exist), or UUIDs of existing tags.
+            azimuth: azimuth of the crystal, for stationary streams only.
 
         Raises:
-            TypeError, ValueError: an argument that can't be meant; nothing was created.
-            NotFoundError: a sample or tag UUID that does not exist; nothing was created.
-            LinkError: the stream was created but not linked; it has been ended.
-            ServiceError: the server refused or was not reached.
+            TypeError: an argument has the wrong type; nothing was created.
+            ConfigError: an argument is invalid (it is a ValueError); nothing was created.
+            NotFoundError: no sample or tag has the given UUID; nothing was created.
+            LinkError: the stream was created, but linking it to the sample, tags or project failed; it was ended.
+            ServiceError: the server refused the request or was not reached.
 
         Warns:
-            UserWarning: chunks shorter than the hosted service wants.
+            UserWarning: the chunks are shorter than the hosted service requires.
         """
         request = InitializeRequest(
             fps, rotations_per_min, chunk_size, stream_name, physical_sample, project_id, tags, azimuth
         )
-        return await self.initialize_quietly(request.warned(stacklevel=2))
-
-    async def initialize_quietly(self, request: InitializeRequest) -> str:
-        """:meth:`initialize` without the warning, for callers that give it in a frame of their own."""
-        engine = await self._start()
-        return await engine.initialize(request)
+        request.warn_if_short(stacklevel=2)
+        session = await self._open_session()
+        return await session.initialize(request)
 
     async def resume(self, data_id: str) -> int:
-        """Go on with a stream that an earlier process left in the spool; returns its next chunk index.
+        """Continue a stream that an earlier process left in the spool; returns its next chunk index.
 
-        What it had not delivered is on its way.
+        The chunks that the earlier process did not deliver are uploaded in the background.
+
+        Args:
+            data_id: the stream.
 
         Raises:
-            UnknownStreamError: the spool has no such stream of this endpoint.
-            StreamFinalizedError: it was finalized; what is left of it is delivered all the same.
-            SpoolLockedError: another process has it.
+            UnknownStreamError: the spool has no such stream for this endpoint.
+            StreamFinalizedError: the stream was finalized; its remaining chunks are uploaded nevertheless.
+            SpoolLockedError: another process uses the stream.
         """
-        engine = await self._start()
-        return await engine.resume(data_id)
+        session = await self._open_session()
+        return await session.resume(data_id)
 
     async def push(
         self,
@@ -429,67 +184,36 @@ class AsyncRHEEDStreamer(StreamerResults):
         angles_deg: Sequence[float] | None = None,
         copy: bool = True,
     ) -> None:
-        """Hand over one chunk; returns when it is copied, long before it is delivered.
+        """Push one chunk of frames. Returns when the chunk is copied, long before it is uploaded.
+
+        At the memory limit ``on_full`` applies: by default this waits until there is room.
 
         Args:
             data_id: the stream.
-            chunk_idx: from 0; an index belongs to one content, so the same one again is checked, not sent.
-            frames: uint8 (N, H, W) with N up to ``chunk_size``, or (H, W), of any strides. uint16 too towards
-                an atomstream server.
-            capture_start_ms_utc: when the first frame was captured, sent as given; None: they were just captured.
-            frame_times_ms: capture time of each frame in UTC ms (sent to an atomstream server only).
-            frame_ids: the camera's counter of each frame (likewise).
-            angles_deg: the manipulator's angle at each frame (likewise).
-            copy: False hands the array itself over, where it is C-contiguous: do not write to it again.
+            chunk_idx: index of the chunk, from 0, at most 100 000 above the next one. An index belongs to one
+                content: equal frames pushed again are ignored, other frames are an error.
+            frames: array of uint8, shape (N, H, W) with N up to ``chunk_size``, or (H, W); any strides. An atomstream
+                server accepts uint16 too.
+            capture_start_ms_utc: capture time of the first frame in milliseconds since 1970 (UTC). It is sent
+                unchanged. None: the last frame was captured now.
+            frame_times_ms: capture time of each frame in UTC milliseconds, N values. Only an atomstream server gets
+                it; so do the next two.
+            frame_ids: counter of the camera for each frame, N integers.
+            angles_deg: angle of the manipulator at each frame in degrees, N values.
+            copy: False passes the array without a copy if it is C-contiguous. Do not write to it afterwards.
 
         Raises:
-            TypeError, ValueError: frames that can't be meant; nothing was taken.
-            ChunkConflictError: the index was pushed before with other frames.
-            BufferFullError: no room, where ``on_full`` or ``full_timeout_s`` says so.
-            StreamFinalizedError, UnknownStreamError, StreamGoneError: the stream takes no frames.
+            TypeError: an argument has the wrong type, or the frames' dtype is not accepted. Nothing was pushed.
+            ValueError: the shape, the size or another argument is invalid. Nothing was pushed.
+            ChunkConflictError: other frames were pushed with this index before.
+            BufferFullError: no room (``on_full="raise"``, or ``full_timeout_s`` elapsed). Nothing was pushed.
+            UnknownStreamError, StreamFinalizedError, StreamGoneError: the stream does not accept frames.
         """
-        engine, stream = self._open_stream(data_id)
-        engine.check_loop()
-        offer = self._offer(
+        session = self._current_session()
+        session.check_loop()
+        await session.frames.push(
             data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
         )
-        await engine.pipeline.push(stream, offer)
-
-    def start_push(
-        self,
-        data_id: str,
-        chunk_idx: int,
-        frames: Frames,
-        capture_start_ms_utc: float | None = None,
-        *,
-        frame_times_ms: Sequence[float] | None = None,
-        frame_ids: Sequence[int] | None = None,
-        angles_deg: Sequence[float] | None = None,
-        copy: bool = True,
-    ) -> Future[bool] | None:
-        """Begin :meth:`push` without the loop, from any thread: the frames are copied, and taken if there is room now.
-
-        ``frames`` must not change until the future is done. It says whether the chunk was taken; where it says False,
-        or there is None, :meth:`push` takes it, or waits for it, or says what is wrong.
-        """
-        offer = self._offer(
-            data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
-        )
-        engine, stream = self._stream(data_id)
-        return None if engine.loop_closed else engine.pipeline.start_push(stream, offer)
-
-    def _offer(
-        self, data_id: str, chunk_idx: Any, frames: Any, capture_start_ms: Any,
-        frame_times_ms: Any, frame_ids: Any, angles_deg: Any, copy: bool,
-    ) -> PushRequest:  # fmt: skip
-        engine, stream = self._open_stream(data_id)
-        index = checks.check_index(chunk_idx, stream.ledger.next_index)
-        array = checks.check_chunk(frames, stream.spec)
-        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
-        meta = checks.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
-        given = checks.check_capture_ms(capture_start_ms)
-        stamp = engine.stamp(len(array) / stream.spec.fps, _first_time(given, meta))
-        return PushRequest(index, array, stamp, meta, copy)
 
     async def push_frame(
         self,
@@ -499,115 +223,292 @@ class AsyncRHEEDStreamer(StreamerResults):
         frame_id: int | None = None,
         angle_deg: float | None = None,
     ) -> None:
-        """Hand over one frame; chunks of ``chunk_size`` fill and go by themselves.
+        """Push one frame. A chunk is sent when ``chunk_size`` frames are gathered; its index is the next free one.
 
-        The last short chunk goes at ``flush`` or ``finalize``. A gap in ``frame_id`` or capture times ends a
-        chunk early, so that frames keep their place in time.
-
-        Raises:
-            As :meth:`push`.
-        """
-        shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
-        engine, stream = self._stream(data_id)
-        engine.check_loop()
-        await engine.pipeline.push_frame(stream, shot)
-
-    def try_push_frame(
-        self,
-        data_id: str,
-        frame: Frames,
-        capture_ms_utc: float | None = None,
-        frame_id: int | None = None,
-        angle_deg: float | None = None,
-    ) -> bool:
-        """As :meth:`push_frame` but never waits, from any thread; False: no room now, the frame was not taken."""
-        shot = self._shot(data_id, frame, capture_ms_utc, frame_id, angle_deg)
-        engine, stream = self._stream(data_id)
-        return engine.pipeline.try_push_frame(stream, shot)
-
-    async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
-        """Push everything that ``frames_iter`` yields, from the stream's next index on.
+        The last, shorter chunk is sent by ``flush`` or ``finalize``. A gap in ``frame_id`` or in the capture times
+        also ends a chunk, so that each frame keeps its position in time.
 
         Args:
             data_id: the stream.
-            frames_iter: a sync or async iterable of frames or ``(frames, capture_start_ms_utc)``. A sync one is
-                iterated in a thread of its own, for it may sleep. Items above ``chunk_size`` are split, single
-                frames (H, W) are gathered as ``push_frame`` does.
+            frame: array of uint8, shape (H, W); an atomstream server accepts uint16 too. It is copied.
+            capture_ms_utc: capture time in milliseconds since 1970 (UTC). None: it was captured now.
+            frame_id: counter of the camera.
+            angle_deg: angle of the manipulator in degrees.
 
         Raises:
-            As :meth:`push`, and what the iterable raises; what was taken before is safe.
+            TypeError, ValueError: the frame or another argument is invalid. The frame was not accepted.
+            BufferFullError: no room (``on_full="raise"``, or ``full_timeout_s`` elapsed). The frame was not accepted.
+            UnknownStreamError, StreamFinalizedError, StreamGoneError: the stream does not accept frames.
         """
-        engine, _ = self._open_stream(data_id)
-        engine.check_loop()
-        async with aclosing(items_of(frames_iter)) as items:
-            async for item in items:
-                await self.push_item(data_id, item)
+        session = self._current_session()
+        session.check_loop()
+        await session.frames.push_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
 
-    async def push_item(self, data_id: str, item: Any) -> None:
-        """One item of :meth:`run`."""
-        frames, given_ms = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-        engine, stream = self._open_stream(data_id)
-        array = checks.check_item(frames, stream.spec)
-        given = checks.check_capture_ms(given_ms)
-        if array.ndim == 2:
-            await self.push_frame(data_id, array, given)
-            return
-        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
-        engine.pipeline.send_gathered(stream)
-        stamp = engine.stamp(len(array) / stream.spec.fps, given)
-        for part, part_stamp in split(array, stamp, stream.spec):
-            await engine.pipeline.push(stream, PushRequest(None, part, part_stamp, FrameMeta()))
+    async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """Push everything that ``frames_iter`` yields, starting at the stream's next index.
+
+        Args:
+            data_id: the stream.
+            frames_iter: a synchronous or asynchronous iterable. Its items are frames, or tuples
+                ``(frames, capture_start_ms_utc)``; frames are uint8 of shape (N, H, W) with any N, or (H, W). Items of
+                more than ``chunk_size`` frames are split. Single frames are gathered as by ``push_frame``. A
+                synchronous iterable runs in its own thread, so it may sleep.
+
+        Raises:
+            As ``push``, and every error that the iterable raises. Frames pushed before the error are kept.
+        """
+        session = self._current_session()
+        session.check_loop()
+        await session.frames.run(data_id, frames_iter)
 
     async def flush(self, data_id: str, timeout_s: float | None = None) -> None:
-        """Wait until all that was pushed so far is settled with the server.
+        """Wait until the server has acknowledged all frames pushed so far, or they are reported as lost.
+
+        Args:
+            data_id: the stream.
+            timeout_s: limit in seconds; None: no limit.
 
         Raises:
-            DrainTimeoutError: ``timeout_s`` ran out; nothing is lost, uploads go on.
+            DrainTimeoutError: the timeout elapsed. Nothing is lost, the uploads continue.
+            UnknownStreamError: this streamer has no such stream.
+            StreamGoneError: the server does not know the stream any more.
         """
-        engine, stream = self._stream(data_id)
-        await engine.flush(stream, _timeout(timeout_s))
+        session = self._current_session()
+        await session.flush(data_id, timeout_s)
 
     async def finalize(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
-        """Wait until everything is delivered, say that the stream is complete, report what arrived.
+        """Wait until all chunks are uploaded, end the stream on the server, and report what arrived.
 
-        May be called again; the stream takes no frames from the first call on. None waits 600 s.
+        The stream accepts no frames from the first call on. It may be called again, for example after a timeout.
+
+        Args:
+            data_id: the stream.
+            drain_timeout_s: limit in seconds; None: 600 s.
+
+        Returns:
+            A dictionary: the counts of chunks by state, ``lost`` with the index and the reason of each missing chunk,
+            and ``closed``, True if the stream has ended on the server.
 
         Raises:
-            DrainTimeoutError: time ran out. Nothing was discarded, uploads go on, the error has the report.
+            DrainTimeoutError: the timeout elapsed. Nothing was discarded, the uploads continue; the error has the
+                report.
+            UnknownStreamError: this streamer has no such stream.
             StreamGoneError: the server does not know the stream any more.
 
         Warns:
-            RuntimeWarning: once, when chunks are missing.
+            RuntimeWarning: chunks are missing; given once per stream.
         """
-        report = await self.finalize_quietly(data_id, drain_timeout_s)
-        self.warn_of_losses(data_id, report, stacklevel=2)
+        session = self._current_session()
+        report = await session.finalize(data_id, drain_timeout_s)
+        session.warn_about_losses(data_id, report, stacklevel=2)
         return report
 
-    async def finalize_quietly(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
-        """:meth:`finalize` without the warning, for callers that give it in a frame of their own."""
-        timeout = _timeout(drain_timeout_s)
-        engine = self._running()
-        return await engine.finalize(engine.pipeline.stream(data_id), timeout)
+    # -- results and annotations --------------------------------------------------------------------------
 
-    def warn_of_losses(self, data_id: str, report: StreamReport, stacklevel: int) -> None:
-        """The one RuntimeWarning about missing chunks, from the caller's frame."""
-        self._running().endings[data_id].warn_once(report, stacklevel + 1)
+    async def results(self, data_id: str, after: int = 0) -> AsyncGenerator[ResultBatch, None]:
+        """Yield the results of the live analysis as they are made, until the analysis of the stream has ended.
 
-    def _shot(self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any) -> Frame:
-        engine, stream = self._open_stream(data_id)
-        given = checks.check_capture_ms(capture_ms, "capture_ms_utc")
-        return Frame(
-            frame=checks.check_frame(frame, stream.spec),
-            capture_ms=given,
-            frame_id=None if frame_id is None else checks.check_frame_id(frame_id),
-            angle_deg=None if angle_deg is None else checks.check_angle(angle_deg),
-            make_timestamp=lambda: engine.stamp(1.0 / stream.spec.fps, given),
+        Every batch is yielded once and in order. Interruptions of the network and restarts of the server are handled
+        here. If the caller is minutes behind, the oldest batches are lost; ``lost`` of the next batch counts them.
+        The hosted service has no live feed: its time series are requested every 2 s.
+
+        Args:
+            data_id: a stream of the server; also one of another streamer.
+            after: ``seq`` of the last batch that the caller already has; 0 starts with the first batch.
+
+        Raises:
+            NotFoundError: the server has no such stream.
+            AuthenticationError, RejectedError: the server refuses the request.
+            ClosedError: the streamer was closed in the meantime.
+        """
+        first = integer_in_range("after", after, 0, 1 << 53)
+        session = await self._open_session()
+        async with aclosing(session.subscribe(data_id, first).batches()) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def latest(self, data_id: str) -> ResultBatch | None:
+        """Return the latest batch of results without waiting; None if there is none yet.
+
+        The first call starts a subscription in the background, so it usually returns None.
+
+        Args:
+            data_id: a stream of the server.
+        """
+        session = await self._open_session()
+        return session.latest(data_id)
+
+    async def mark(
+        self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None
+    ) -> Event:
+        """Mark an event of the stream, such as a shutter that opens. Returns when the server has stored it.
+
+        Args:
+            data_id: the stream.
+            label: text for people, up to 200 characters.
+            kind: ``"shutter"``, ``"laser"``, ``"growth"`` and ``"pause"`` begin a new segment of the growth;
+                ``"note"`` and every other word (a-z, 0-9 and _, up to 32 characters) do not.
+            time_ms_utc: time of the event in milliseconds since 1970 (UTC). None: now, on the server's clock.
+
+        Raises:
+            StreamError: the server stores no events, because it is not an atomstream server. Nothing was sent.
+            TypeError, ConfigError: an argument is invalid. Nothing was sent.
+            ServiceError: the server refused the request or was not reached.
+        """
+        session = await self._open_session()
+        return await session.mark(data_id, label, kind, time_ms_utc)
+
+    async def set_rotation(self, data_id: str, rpm: float) -> Event:
+        """Report that the substrate rotates at ``rpm`` from now on. The analysis begins a new segment.
+
+        The rotation that ``initialize`` stored with the stream is not changed.
+
+        Args:
+            data_id: the stream.
+            rpm: rotations per minute, 0 to 10 000; 0 means stationary.
+
+        Raises:
+            As ``mark``.
+        """
+        turns = check_rpm(rpm)
+        session = await self._open_session()
+        return await session.mark(data_id, f"rotation at {turns:g} rpm", "rotation", None, turns)
+
+    async def calibrate(
+        self,
+        data_id: str,
+        *,
+        beam_energy: float | None = None,
+        screen_sample_distance: float | None = None,
+        px_per_mm: float | None = None,
+        incidence_deg: float | None = None,
+        layer_thickness_nm: float | None = None,
+        layer_unit: str | None = None,
+        miller_n: float | None = None,
+        reference_spacing_px: float | None = None,
+    ) -> None:
+        """Set the calibration that converts pixels and oscillations to lengths. It replaces the previous one.
+
+        Without a value the results that need it stay in relative units. Before the first chunk the calibration applies
+        to the whole stream, later from the next result on. A stream that has ended is analysed again.
+
+        Args:
+            data_id: the stream.
+            beam_energy: energy of the electrons in keV, 1 to 200.
+            screen_sample_distance: distance from the sample to the screen in mm, 10 to 5000.
+            px_per_mm: pixels of the image per mm on the screen, 0.1 to 1000. These three together give the lattice
+                parameter in Å.
+            incidence_deg: glancing angle in degrees, 0 to 15. None: 0.
+            layer_thickness_nm: thickness of one layer in nm, 0.01 to 100. It gives the growth rate in nm/s.
+            layer_unit: what one oscillation is, 1 to 32 characters: ``"monolayer"``, ``"unit cell"``, ``"bilayer"``.
+                None: ``"monolayer"``.
+            miller_n: n in a = 2πn/G, 0.01 to 100. None: 1.
+            reference_spacing_px: streak spacing of the substrate in pixels, 1 to 10 000. It gives the strain.
+
+        Raises:
+            StreamError: the server stores no calibration, because it is not an atomstream server. Nothing was sent.
+            TypeError, ConfigError: an argument is invalid. Nothing was sent.
+            RejectedError: a value is outside the server's range; the message has the range.
+            ServiceError: the server refused the request or was not reached.
+        """
+        values: dict[str, float | str | None] = {
+            "beam_energy": beam_energy,
+            "screen_sample_distance": screen_sample_distance,
+            "px_per_mm": px_per_mm,
+            "incidence_deg": incidence_deg,
+            "layer_thickness_nm": layer_thickness_nm,
+            "layer_unit": layer_unit,
+            "miller_n": miller_n,
+            "reference_spacing_px": reference_spacing_px,
+        }
+        session = await self._open_session()
+        await session.calibrate(data_id, values)
+
+    # -- status and close ---------------------------------------------------------------------------------
+
+    async def clock_status(self) -> ClockStatus | None:
+        """Return the measured difference between the server's clock and this computer's; None if not measured."""
+        self._check_usable()
+        return None if self._session is None else self._session.clock_status()
+
+    async def spool_status(self) -> SpoolStatus:
+        """Return what the spool holds, for all streams and processes that use its folder (see ``SpoolStatus``).
+
+        Raises:
+            SpoolError: the disk can't be read.
+        """
+        session = await self._open_session()
+        return await session.spool_status()
+
+    async def stats(self) -> StreamerStats:
+        """Return counts, rates and free memory as of now (see ``StreamerStats``); zeros before the first stream."""
+        self._check_usable()
+        return stats_of(self._settings, None) if self._session is None else self._session.stats()
+
+    async def close(self, drain_timeout_s: float = 30.0) -> None:
+        """Wait until all pushed frames are on disk or uploaded, then release all resources.
+
+        Chunks on disk are uploaded by the next streamer with the same spool, or by ``atomstream spool resume``.
+        Without a usable disk this waits for the uploads. It does not finalize the streams. Further calls do nothing.
+
+        Args:
+            drain_timeout_s: limit of the wait in seconds, 0 to 1e9.
+
+        Warns:
+            RuntimeWarning: chunks were neither on disk nor uploaded in this time; they are lost.
+        """
+        if self._pid != os.getpid() or self._closed:
+            return
+        drain_s = number_in_range("drain_timeout_s", drain_timeout_s, 0.0, 1e9)
+        if self._session is not None:
+            self._session.check_loop()
+        self._closed = True
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close(drain_s)
+
+    async def __aenter__(self) -> Self:
+        await self._open_session()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open_session(self) -> StreamingSession:
+        """Return the session, which is made at the first call."""
+        self._check_usable()
+        if self._session is None:
+            self._session = self._session_class(self._settings)
+        await self._session.started()
+        return self._session
+
+    def _current_session(self) -> StreamingSession:
+        """Return the session; any thread may call this.
+
+        Raises:
+            ClosedError: the streamer is closed. UnknownStreamError: no stream was initialized or resumed.
+        """
+        self._check_usable()
+        if self._session is None:
+            raise UnknownStreamError("No stream yet: call initialize() first; it returns the data_id.")
+        return self._session
+
+    def _check_usable(self) -> None:
+        check_process(self._pid)
+        if self._closed:
+            raise ClosedError("The streamer is closed; make a new one.")
+
+
+def check_process(pid: int) -> None:
+    """Check that this is the process ``pid``, which made the streamer.
+
+    Raises:
+        ClosedError: it is a forked child.
+    """
+    if pid != os.getpid():
+        raise ClosedError(
+            "This streamer belongs to the process that made it; a forked child can't use it (its parent goes "
+            "on unharmed). Make a new RHEEDStreamer in the child."
         )
-
-
-def _first_time(given: float | None, meta: FrameMeta) -> float | None:
-    return meta.times_ms[0] if given is None and meta.times_ms else given
-
-
-def _timeout(value: float | None) -> float | None:
-    return None if value is None else number_in_range("timeout", value, 0.0, 1e9)

@@ -1,7 +1,7 @@
-"""The end of a stream: drain, tell the server, report the truth.
+"""The end of a stream: wait for the uploads, end it on the server, and report what arrived.
 
-Sticky (DECISIONS, "Finalize"): from the first call on the stream takes nothing more, and one task of its own
-waits for the drain and sends ``/end``, however many callers wait for it or gave up waiting.
+From the first call of ``finalize`` the stream accepts no frames. One task per stream waits for the uploads and sends
+``/end``. It goes on when callers stop waiting for it.
 """
 
 from __future__ import annotations
@@ -36,22 +36,52 @@ DEFAULT_DRAIN_S: Final = 600.0
 WARN_EVERY_S: Final = 10.0
 
 
+class Finalizers:
+    """The finalizers of a session's streams, at most one per stream."""
+
+    def __init__(self, pipeline: Pipeline, api: ServiceApi) -> None:
+        self._pipeline = pipeline
+        self._api = api
+        self._by_id: dict[str, Finalizer] = {}
+
+    def get(self, data_id: str) -> Finalizer | None:
+        """Return the stream's finalizer; None if it was not started."""
+        return self._by_id.get(data_id)
+
+    def start(self, stream: StreamState) -> Finalizer:
+        """Start to finalize a stream whose ledger is sealed."""
+        finalizer = Finalizer(self._pipeline, self._api, stream)
+        self._by_id[stream.spec.data_id] = finalizer
+        return finalizer
+
+    async def wait_done(self, data_id: str) -> None:
+        """Return when the stream's finalizer has finished, or at once if there is none; raises nothing."""
+        finalizer = self._by_id.get(data_id)
+        if finalizer is not None:
+            await finalizer.wait_done()
+
+    async def close(self) -> None:
+        """Cancel all finalizers; the streams stay as they are, in the spool and on the server."""
+        for finalizer in self._by_id.values():
+            await finalizer.close()
+
+
 class Finalizer:
-    """One stream's end; made at the first ``finalize``."""
+    """Finalizes one stream; starts its task at once."""
 
     def __init__(self, pipeline: Pipeline, api: ServiceApi, stream: StreamState) -> None:
         self._pipeline = pipeline
         self._api = api
         self._stream = stream
-        self._told_losses = False
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="atomstream-ending")
+        self._losses_reported = False
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="atomstream-finalize")
 
     async def wait(self, timeout_s: float | None) -> StreamReport:
-        """The final report.
+        """Wait until the stream has ended and return its report; None waits up to ``DEFAULT_DRAIN_S``.
 
         Raises:
-            DrainTimeoutError: time ran out; the stream goes on draining and is ended by itself.
-            StreamGoneError: the server does not know the stream.
+            DrainTimeoutError: the timeout elapsed; uploads continue, and the stream is ended after them.
+            ClosedError: the streamer was closed.
         """
         limit = DEFAULT_DRAIN_S if timeout_s is None else timeout_s
         watch = asyncio.get_running_loop().create_task(self._warn_while_waiting())
@@ -60,7 +90,9 @@ class Finalizer:
         finally:
             watch.cancel()
         if self._stream.ledger.closed:
-            await asyncio.wait([self._task])  # ended: only the journal's word of it is left
+            await asyncio.wait(
+                [self._task]
+            )  # the stream has ended: only its journal entry is not yet written
         if not self._task.done():
             raise drain_timeout(self._stream, f"finalize waited {limit:g} s", self._cause())
         if self._task.cancelled():
@@ -70,42 +102,37 @@ class Finalizer:
         self._task.result()
         return self._stream.ledger.report()
 
-    async def over(self) -> None:
-        """Return once the stream is ended, however long it takes; quietly."""
+    async def wait_done(self) -> None:
+        """Return when the task has ended, without a limit of time; raises nothing."""
         await asyncio.wait([self._task])
 
     async def close(self) -> None:
-        """Stop waiting for the drain; the stream stays as it is."""
+        """Cancel the task and wait for its end."""
         self._task.cancel()
-        await asyncio.wait([self._task])
+        await self.wait_done()
         if not self._task.cancelled():
-            self._task.exception()  # looked at, or the loop would call it never retrieved
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will happen."""
-        return self._task.done()
+            self._task.exception()  # retrieved, or asyncio would log that it never was
 
     def warn_once(self, report: StreamReport, stacklevel: int) -> None:
-        """One RuntimeWarning that names what is missing, at the first report only."""
-        if report["lost"] and not self._told_losses:
-            self._told_losses = True
-            warnings.warn(_loss_sentence(self._stream, report), RuntimeWarning, stacklevel=stacklevel + 1)
+        """Give one RuntimeWarning that lists the missing chunks, at the first report only."""
+        if report["lost"] and not self._losses_reported:
+            self._losses_reported = True
+            warnings.warn(_loss_message(self._stream, report), RuntimeWarning, stacklevel=stacklevel + 1)
 
     async def _run(self) -> None:
         stream, ledger = self._stream, self._stream.ledger
-        await self._journal(lambda spool: spool.journal.append_durable(JournalEntry("finalizing")))
+        await self._in_folder(lambda spool: spool.journal.append_durable(JournalEntry("finalizing")))
         await self._pipeline.wait_for(stream, lambda: ledger.pending == 0 and not stream.reconciling)
         if not stream.failure:
             await self._send_end()
         if not stream.failure:
             ledger.close()
-            await self._journal(_ended)
+            await self._in_folder(_record_end)
             stream.spool = None
         self._pipeline.retire(stream)
 
-    async def _journal(self, step: Callable[[StreamSpool], object]) -> None:
-        """A step of the stream's folder; where the disk fails, a later process ends the stream once more."""
+    async def _in_folder(self, step: Callable[[StreamSpool], object]) -> None:
+        """Run ``step`` on the spool folder in the disk thread. If it fails, a later process ends the stream again."""
         spool = self._stream.spool
         if spool is None:
             return
@@ -117,7 +144,7 @@ class Finalizer:
     async def _send_end(self) -> None:
         data_id = self._stream.spec.data_id
         lost = [loss.index for loss in self._stream.ledger.losses()]
-        # A process before this one may have sent it already.
+        # An earlier process may have sent it already: then a refusal means that the stream has ended.
         attempt = 1 if self._stream.recovered else 0
         while True:
             try:
@@ -125,7 +152,7 @@ class Finalizer:
                 return
             except RejectedError as error:
                 if attempt:
-                    # The first one may have arrived, and only its answer been lost.
+                    # The first request may have arrived and only its reply been lost.
                     log.info("Stream %s had ended already: %s", data_id, error)
                     return
                 self._stream.failure.set(
@@ -139,7 +166,7 @@ class Finalizer:
     async def _pause(self, error: ServiceError, attempt: int) -> None:
         if not error.retriable and not isinstance(error, AuthenticationError):
             raise error
-        log.info("Ending stream %s is tried again: %s", self._stream.spec.data_id, error)
+        log.info("The end of stream %s will be sent again: %s", self._stream.spec.data_id, error)
         await anyio.sleep(delay_s(attempt, error.retry_after_s))
 
     async def _warn_while_waiting(self) -> None:
@@ -156,15 +183,17 @@ class Finalizer:
 
     def _cause(self) -> str:
         pending = self._stream.ledger.pending
-        standing = self._pipeline.stall_reason(self._stream)
+        reason = self._pipeline.stall_reason(self._stream)
         if self._stream.reconciling and not pending:
-            return "the server has not yet said what it has of this stream, which an earlier process left."
+            return (
+                "the server has not yet reported what it has of this stream, which an earlier process left."
+            )
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
-        return f"{pending} chunks are not yet stored{': ' + standing.rstrip('.') if standing else ''}."
+        return f"{pending} chunks are not yet stored{': ' + reason.rstrip('.') if reason else ''}."
 
 
-def _ended(spool: StreamSpool) -> None:
+def _record_end(spool: StreamSpool) -> None:
     try:
         spool.journal.append_durable(JournalEntry("ended"))
         spool.remove_if_ended()
@@ -175,7 +204,7 @@ def _ended(spool: StreamSpool) -> None:
 async def bounded(
     work: Coroutine[Any, Any, None], timeout_s: float | None, on_timeout: Callable[[], Exception]
 ) -> None:
-    """Await ``work``, at most ``timeout_s`` seconds."""
+    """Await ``work`` for at most ``timeout_s`` seconds (None: no limit), then raise ``on_timeout()``."""
     try:
         with anyio.fail_after(timeout_s):
             await work
@@ -186,20 +215,20 @@ async def bounded(
 
 
 def drain_timeout(stream: StreamState, what: str, cause: str) -> DrainTimeoutError:
-    """The error for a wait that ran out, with the report as it is now."""
+    """Make the error for an elapsed timeout; it carries the report as of now."""
     report = stream.ledger.report()
     return DrainTimeoutError(
         f"Stream {stream.spec.data_id}: {what}, but {cause} Nothing was discarded: uploads go on while this "
-        "streamer lives, then by the next one on the same spool; call finalize() again to wait for them.",
+        "streamer is open, then by the next one on the same spool; call finalize() again to wait for them.",
         data_id=stream.spec.data_id,
         report=report,
     )
 
 
-def _loss_sentence(stream: StreamState, report: StreamReport) -> str:
-    named = "; ".join(f"{index} ({reason})" for index, reason in report["lost"][:5])
+def _loss_message(stream: StreamState, report: StreamReport) -> str:
+    listed = "; ".join(f"{index} ({reason})" for index, reason in report["lost"][:5])
     more = f" and {len(report['lost']) - 5} more" if len(report["lost"]) > 5 else ""
     return (
-        f"Stream {stream.spec.data_id} ended with {len(report['lost'])} missing chunk(s): {named}{more}. "
+        f"Stream {stream.spec.data_id} ended with {len(report['lost'])} missing chunk(s): {listed}{more}. "
         f"{report['chunks_uploaded']} chunks are stored."
     )

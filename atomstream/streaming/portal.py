@@ -1,7 +1,8 @@
-"""An event loop in a daemon thread, and calls into it that a person can interrupt.
+"""An event loop in its own thread, and blocking calls into it that Ctrl-C can interrupt.
 
-The thread is ours and a daemon: a portal of an executor that nobody closes hangs the interpreter for ever
-(DECISIONS, "Exit"). Waiting is done in short slices, because a lock on Windows does not hear Ctrl-C.
+The thread is a daemon thread of this module, not of an executor: an executor's thread that is never closed would keep
+the interpreter from exiting. Waits are divided into slices, because on Windows Ctrl-C does not interrupt a wait for a
+lock.
 """
 
 from __future__ import annotations
@@ -19,46 +20,46 @@ from atomstream.errors import ClosedError
 
 T = TypeVar("T")
 
-SLICE_S: Final = 0.2
-CANCEL_S: Final = 0.4
-"""How long a cancelled call may take to come back: Ctrl-C returns within half a second (promise P22)."""
+WAIT_SLICE_S: Final = 0.2
+CANCEL_WAIT_S: Final = 0.4
+"""How long a cancelled call may take to end. Ctrl-C must return within 0.5 s."""
 
 
 class LoopThread:
-    """A loop of its own for blocking callers, from any number of threads."""
+    """An asyncio event loop in a daemon thread; any number of threads may call into it."""
 
     def __init__(self) -> None:
         self._started: concurrent.futures.Future[BlockingPortal] = concurrent.futures.Future()
-        self._thread = threading.Thread(target=self._main, name="atomstream-portal", daemon=True)
+        self._thread = threading.Thread(target=self._main, name="atomstream-loop", daemon=True)
         self._thread.start()
         self._portal = self._started.result()
 
     @property
     def running(self) -> bool:
-        """Whether calls are taken."""
+        """True until the loop has stopped."""
         return self._thread.is_alive()
 
     def call(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """Run ``await verb()`` in the loop and wait for it; whatever interrupts the wait cancels it there.
+        """Run ``await verb()`` in the loop and return its result. An interrupted wait cancels the call.
 
         Raises:
-            ClosedError: the portal was stopped. Else what ``verb`` raises, itself.
+            ClosedError: the loop was stopped. All errors of ``verb`` are raised unchanged.
         """
-        over = threading.Event()
-        future = self.start(partial(_told_when_over, verb, over))
+        ended = threading.Event()
+        future = self.start(partial(_run_and_set, verb, ended))
         try:
-            return result_of(future)
+            return wait_interruptibly(future)
         except BaseException:
             if not future.done():
                 future.cancel()
-                over.wait(CANCEL_S)  # the caller's array may still be read until then
+                ended.wait(CANCEL_WAIT_S)  # until then the call may still read the caller's array
             raise
 
     def start(self, verb: Callable[[], Awaitable[T]]) -> concurrent.futures.Future[T]:
-        """Begin ``await verb()`` in the loop.
+        """Start ``await verb()`` in the loop and return its future.
 
         Raises:
-            ClosedError: the portal was stopped.
+            ClosedError: the loop was stopped.
         """
         try:
             return self._portal.start_task_soon(verb)
@@ -66,7 +67,7 @@ class LoopThread:
             raise ClosedError("The streamer is closed.") from error
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the loop and its thread; harmless when repeated."""
+        """Stop the loop and wait for its thread. Does nothing if it has stopped already."""
         if self._thread.is_alive():
             self._portal.start_task_soon(self._portal.stop, True)
             self._thread.join(timeout_s)
@@ -85,28 +86,28 @@ class LoopThread:
             await portal.sleep_until_stopped()
 
 
-async def _told_when_over(verb: Callable[[], Awaitable[T]], over: threading.Event) -> T:
-    # A cancelled future does not say when its task has ended.
+async def _run_and_set(verb: Callable[[], Awaitable[T]], ended: threading.Event) -> T:
+    # A cancelled future is done at once, while its task may still run.
     try:
         return await verb()
     finally:
-        over.set()
+        ended.set()
 
 
-def result_of(future: concurrent.futures.Future[T]) -> T:
-    """The result, waited for in a way that Ctrl-C can end."""
+def wait_interruptibly(future: concurrent.futures.Future[T]) -> T:
+    """Wait for the future and return its result; Ctrl-C interrupts the wait."""
     while not future.done():
-        concurrent.futures.wait([future], timeout=SLICE_S)
+        concurrent.futures.wait([future], timeout=WAIT_SLICE_S)
     return future.result()
 
 
-def completed(future: concurrent.futures.Future[T]) -> T:
-    """As :func:`result_of`, for work that nobody can cancel: an interrupt waits a little for its end.
+def wait_for_copy(future: concurrent.futures.Future[T]) -> T:
+    """As :func:`wait_interruptibly`, for work that can't be cancelled because it reads the caller's array.
 
-    The caller's array may still be read until then.
+    After an interrupt it waits up to ``CANCEL_WAIT_S`` for the end of the work.
     """
     try:
-        return result_of(future)
+        return wait_interruptibly(future)
     except BaseException:
-        concurrent.futures.wait([future], timeout=CANCEL_S)
+        concurrent.futures.wait([future], timeout=CANCEL_WAIT_S)
         raise

@@ -1,7 +1,7 @@
-"""Makes a stream on the server: find the sample and tags, create what is missing, create, link.
+"""Registration of a new stream on the server: check the arguments, find sample and tags, create, link.
 
-All that is named is looked up before anything is created, so that a wrong UUID leaves no trace. A stream
-that could not be linked is ended, and the error names it.
+All names and UUIDs are looked up before anything is created, so a wrong UUID changes nothing on the server. A stream
+that could not be linked to its sample, tags or project is ended, and the error has its ``data_id``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 from uuid import UUID
 
 from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, integer_in_range, number_in_range
@@ -25,16 +25,32 @@ from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NamedItem, NewStreamBody
 
-# What ``initialize`` is given, checked before anything is sent.
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MIN_FPS: Final = 1e-3
 
 HOSTED_CHUNK_S: Final = 2.0
+"""Shortest chunk that the hosted service accepts, in seconds of frames."""
+
+ATTEMPTS: Final = 4
+
+RETRY_LIMIT_S: Final = 8.0
+"""The caller of ``initialize`` waits: no request is repeated later than this after the start."""
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+_NAME_EXISTS: Final = frozenset({400, 409})
+"""HTTP status of a request to create a name that exists."""
+
+
+# -- arguments ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class InitializeRequest:
-    """The arguments of ``initialize``, as its caller gave them; :meth:`checked` says what is wrong with them."""
+    """The arguments of ``initialize`` as the caller passed them, not yet checked."""
 
     fps: float
     rotations_per_min: float
@@ -46,10 +62,10 @@ class InitializeRequest:
     azimuth: str | None = None
 
     def checked(self) -> StreamRequest:
-        """The same, each with its one type.
+        """Check the arguments and convert each one to its type.
 
         Raises:
-            TypeError: an argument of the wrong kind. ConfigError (a ValueError): one that can't be meant.
+            TypeError: an argument has the wrong type. ConfigError (a ValueError): an argument is invalid.
         """
         rpm = number_in_range("rotations_per_min", self.rotations_per_min, 0.0, MAX_RPM)
         checked = StreamRequest(
@@ -69,21 +85,20 @@ class InitializeRequest:
             )
         return checked
 
-    def warned(self, stacklevel: int) -> Self:
-        """This request, after a UserWarning where a chunk is below 2 s of frames; from the caller's frame.
+    def warn_if_short(self, stacklevel: int) -> None:
+        """Give a UserWarning if a chunk is shorter than 2 s. ``stacklevel`` 1 is the caller of this method.
 
         Raises:
-            TypeError, ConfigError: ``fps`` or ``chunk_size`` can't be meant.
+            TypeError, ConfigError: ``fps`` or ``chunk_size`` is invalid.
         """
         fps, chunk_size = _fps(self.fps), _chunk_size(self.chunk_size)
         if chunk_size / fps < HOSTED_CHUNK_S:
             warnings.warn(_short_chunks(chunk_size, fps), UserWarning, stacklevel=stacklevel + 1)
-        return self
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """Arguments that can be meant: ``fps`` in 1/s, ``rpm`` in 1/min, ``chunk_size`` in frames."""
+    """The checked arguments of ``initialize``: ``fps`` in 1/s, ``rpm`` in 1/min, ``chunk_size`` in frames."""
 
     fps: float
     rpm: float
@@ -96,7 +111,7 @@ class StreamRequest:
 
 
 def default_name(now: datetime) -> str:
-    """``RHEED Stream @ 4:41PM``, whatever the platform and locale."""
+    """Return a name such as ``RHEED Stream @ 4:41PM``, the same on every platform and in every locale."""
     half = "AM" if now.hour < 12 else "PM"
     return f"RHEED Stream @ {now.hour % 12 or 12}:{now.minute:02d}{half}"
 
@@ -115,11 +130,11 @@ def _text(name: str, value: str | UUID) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r}).")
     if not value.strip():
-        raise ConfigError(f"{name} is empty: leave it out, or give it a text.")
+        raise ConfigError(f"{name} is empty: leave it out, or pass a text.")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{name}={value!r} holds half a character (a lone surrogate).") from None
+        raise ConfigError(f"{name}={value!r} contains half a character (a lone surrogate).") from None
     return value
 
 
@@ -142,8 +157,8 @@ def _chunk_size(value: int) -> int:
 def _short_chunks(chunk_size: int, fps: float) -> str:
     return (
         f"chunk_size={chunk_size} is {chunk_size / fps:.3g} s of frames at {fps:g} fps. The hosted service wants "
-        f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}); an atomstream server takes "
-        "short chunks as well, and answers the sooner for them."
+        f"at least {HOSTED_CHUNK_S:g} s (chunk_size={_frames_for_hosted(fps)}). An atomstream server accepts "
+        "short chunks too, and its results are then available earlier."
     )
 
 
@@ -151,96 +166,85 @@ def _frames_for_hosted(fps: float) -> int:
     return -int(-HOSTED_CHUNK_S * fps // 1)
 
 
-# Finds samples and tags by name or UUID; what is missing is created later, once all is known to be right.
-#
-# Names match ignoring case, outer blanks and the way accents are composed. Two computers that create the same
-# name at once end with one: the loser of the race takes the winner's.
-
-T = TypeVar("T")
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-_TAKEN: Final = frozenset({400, 409})
+# -- samples and tags -----------------------------------------------------------------------------------------
 
 
 class RetryingCall(Protocol):
-    """Makes a call, again where that can help."""
+    """Awaits a request and repeats it after transient errors."""
 
     async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What ``call`` returns."""
+        """Return the result of ``call``, or raise its last error."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedName:
-    """Something asked for: found (its id), or to be created when :meth:`settle` is awaited."""
+    """A sample or tag by name: the id of an existing one, or None and the function that creates it."""
 
-    found: str | None
+    existing_id: str | None
     create: Callable[[], Awaitable[str]]
 
-    async def settle(self) -> str:
-        """Its id; this is what creates it."""
-        return self.found if self.found is not None else await self.create()
+    async def id_or_create(self) -> str:
+        """Return the id; creates the sample or tag on the server if it does not exist."""
+        return self.existing_id if self.existing_id is not None else await self.create()
 
 
-async def resolve_sample(api: ServiceApi, wanted: str | None, patiently: RetryingCall) -> ResolvedName | None:
-    """Look the physical sample up.
+async def resolve_sample(api: ServiceApi, wanted: str | None, retry: RetryingCall) -> ResolvedName | None:
+    """Look the physical sample up by name or UUID; None if none is wanted.
 
     Raises:
-        NotFoundError: a UUID that names none.
+        NotFoundError: no sample has this UUID.
     """
     if wanted is None:
         return None
-    known = await patiently(api.list_samples)
+    items = await retry(api.list_samples)
     name = wanted.strip()
-    return ResolvedName(_find("physical sample", wanted, known), lambda: _create_sample(api, name, patiently))
+    return ResolvedName(_find("physical sample", wanted, items), lambda: _create_sample(api, name, retry))
 
 
-async def resolve_tags(api: ServiceApi, wanted: Sequence[str], patiently: RetryingCall) -> list[ResolvedName]:
-    """Look the tags up, each once, in the order given.
+async def resolve_tags(api: ServiceApi, wanted: Sequence[str], retry: RetryingCall) -> list[ResolvedName]:
+    """Look the tags up by name or UUID, in the given order, without duplicates.
 
     Raises:
-        NotFoundError: a UUID that names none.
+        NotFoundError: no tag has this UUID.
     """
     if not wanted:
         return []
-    known = await patiently(api.list_tags)
+    items = await retry(api.list_tags)
     by_key = {normalized_name(tag): tag for tag in reversed(wanted)}
     tags = [by_key[key] for key in dict.fromkeys(map(normalized_name, wanted))]
-    return [_resolved_tag(api, tag, known, patiently) for tag in tags]
+    return [_resolved_tag(api, tag, items, retry) for tag in tags]
 
 
-def _resolved_tag(
-    api: ServiceApi, tag: str, known: Iterable[NamedItem], patiently: RetryingCall
-) -> ResolvedName:
-    return ResolvedName(_find("tag", tag, known), lambda: _create_tag(api, tag.strip(), patiently))
+def _resolved_tag(api: ServiceApi, tag: str, items: Iterable[NamedItem], retry: RetryingCall) -> ResolvedName:
+    return ResolvedName(_find("tag", tag, items), lambda: _create_tag(api, tag.strip(), retry))
 
 
-def match(name: str, known: Iterable[NamedItem]) -> str | None:
-    """The id of what is called ``name``; of several, the one that is spelled the same, else the first."""
-    alike = [item for item in known if normalized_name(item.name) == normalized_name(name)]
+def match(name: str, items: Iterable[NamedItem]) -> str | None:
+    """Return the id of the item with this name; an equal spelling is preferred, then the first one."""
+    alike = [item for item in items if normalized_name(item.name) == normalized_name(name)]
     same = [item for item in alike if item.name == name]
     return next((item.id for item in same + alike), None)
 
 
-def _find(kind: str, wanted: str, known: Iterable[NamedItem]) -> str | None:
+def _find(kind: str, wanted: str, items: Iterable[NamedItem]) -> str | None:
     text = wanted.strip()
     if not _UUID.fullmatch(text):
-        return match(wanted, known)
-    for item in known:
+        return match(wanted, items)
+    for item in items:
         if item.id.lower() == text.lower():
             return item.id
     raise NotFoundError(
         f"There is no {kind} with the UUID {text} (or this API key may not see it). Nothing was created; "
-        f"give the UUID of one that exists, or a name, which is created where it is missing."
+        f"pass the UUID of an existing one, or a name, which is created if it does not exist."
     )
 
 
-async def _create_sample(api: ServiceApi, name: str, patiently: RetryingCall) -> str:
+async def _create_sample(api: ServiceApi, name: str, retry: RetryingCall) -> str:
     try:
-        return await patiently(lambda: api.create_sample(name))
+        return await retry(lambda: api.create_sample(name))
     except RejectedError as error:
         existing = _existing_id(error.detail)
-        return existing or await _created_by_another(error, name, api.list_samples, patiently)
+        return existing or await _created_by_another(error, name, api.list_samples, retry)
 
 
 def _existing_id(detail: Any) -> str | None:
@@ -248,37 +252,32 @@ def _existing_id(detail: Any) -> str | None:
     return found if isinstance(found, str) and found else None
 
 
-async def _create_tag(api: ServiceApi, name: str, patiently: RetryingCall) -> str:
+async def _create_tag(api: ServiceApi, name: str, retry: RetryingCall) -> str:
     try:
-        return await patiently(lambda: api.create_tag(name))
+        return await retry(lambda: api.create_tag(name))
     except RejectedError as error:
-        return await _created_by_another(error, name, api.list_tags, patiently)
+        return await _created_by_another(error, name, api.list_tags, retry)
 
 
 async def _created_by_another(
     error: RejectedError,
     name: str,
     listing: Callable[[], Awaitable[list[NamedItem]]],
-    patiently: RetryingCall,
+    retry: RetryingCall,
 ) -> str:
-    """Its id where ``error`` only says that ``name`` is taken by now; else ``error`` is raised."""
-    found = match(name, await patiently(listing)) if error.status in _TAKEN else None
+    """Return the id of an item that another computer created with this name at the same time; else raise ``error``."""
+    found = match(name, await retry(listing)) if error.status in _NAME_EXISTS else None
     if found is None:
         raise error
     return found
 
 
-_log = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 4
-
-PATIENCE_S: Final = 8.0
-"""Somebody waits for the answer: no attempt begins later than this, or is put off for longer."""
+# -- the stream -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRegistration:
-    """A stream as the server knows it."""
+    """A new stream on the server, with the ids of what it is linked to."""
 
     spec: StreamSpec
     sample_id: str | None = None
@@ -295,11 +294,11 @@ async def register(
     """Check ``request``, resolve its sample and tags, create the stream and link it.
 
     Raises:
-        TypeError, ConfigError: an argument is wrong; nothing was sent.
-        NotFoundError: a UUID names nothing; nothing was created.
+        TypeError, ConfigError: an argument is invalid; nothing was sent.
+        NotFoundError: nothing has the given UUID; nothing was created.
         LinkError: the stream was created but not linked; it has been ended, and the error has its ``data_id``.
-        ServiceError: the server could not be reached or refused; no stream was created, unless the answer to
-            its creation was lost (``ConnectionFailedError.never_sent`` False).
+        ServiceError: the server could not be reached or refused. No stream was created, unless only the reply was
+            lost (``ConnectionFailedError.never_sent`` is False).
     """
     return await _Registration(api, request.checked(), sleep).run()
 
@@ -313,14 +312,14 @@ class _Registration:
         self._api = api
         self._request = request
         self._sleep = sleep
-        self._began = time.monotonic()
+        self._started = time.monotonic()
 
     async def run(self) -> StreamRegistration:
         request = self._request
-        sample = await resolve_sample(self._api, request.sample, self._patiently)
-        tags = await resolve_tags(self._api, request.tags, self._patiently)
-        sample_id = await sample.settle() if sample else None
-        tag_ids = tuple(dict.fromkeys([await tag.settle() for tag in tags]))
+        sample = await resolve_sample(self._api, request.sample, self._retrying)
+        tags = await resolve_tags(self._api, request.tags, self._retrying)
+        sample_id = await sample.id_or_create() if sample else None
+        tag_ids = tuple(dict.fromkeys([await tag.id_or_create() for tag in tags]))
         spec = await self._create()
         await self._link(spec.data_id, sample_id, tag_ids)
         return StreamRegistration(spec, sample_id, tag_ids, request.project_id)
@@ -328,7 +327,7 @@ class _Registration:
     async def _create(self) -> StreamSpec:
         request = self._request
         new = NewStreamBody(request.name, request.fps, request.rpm, request.project_id, request.azimuth)
-        created = await self._patiently(
+        created = await self._retrying(
             lambda: self._api.create_stream(new), may_repeat=certainly_not_received
         )
         return StreamSpec(
@@ -344,34 +343,36 @@ class _Registration:
         project_id = self._request.project_id
         try:
             if sample_id is not None:
-                await self._patiently(lambda: self._api.link_sample(data_id, sample_id))
+                await self._retrying(lambda: self._api.link_sample(data_id, sample_id))
             if tag_ids:
-                await self._patiently(lambda: self._api.link_tags(data_id, tag_ids))
+                await self._retrying(lambda: self._api.link_tags(data_id, tag_ids))
             if sample_id is not None and project_id is not None:
-                await self._patiently(lambda: self._api.track_sample(project_id, sample_id))
+                await self._retrying(lambda: self._api.track_sample(project_id, sample_id))
         except AtomstreamError as error:
             raise LinkError(
                 f"Stream {data_id} was created but not linked, so {await self._end(data_id)}. {error}",
                 data_id=data_id,
             ) from error
         except asyncio.CancelledError:
-            _log.warning("Stream %s was created, but initialize was cancelled: it stays empty.", data_id)
+            _log.warning(
+                "Stream %s was created, but initialize was cancelled: the stream stays empty.", data_id
+            )
             raise
 
     async def _end(self, data_id: str) -> str:
         try:
-            await self._patiently(lambda: self._api.end_stream(data_id))
+            await self._retrying(lambda: self._api.end_stream(data_id))
         except AtomstreamError as error:
             return f"it should have been ended, which failed too ({error})"
         return "it has been ended"
 
-    async def _patiently(
+    async def _retrying(
         self,
         call: Callable[[], Awaitable[T]],
         may_repeat: Callable[[BaseException], bool] = is_transient,
     ) -> T:
-        def worth_it(error: BaseException) -> bool:
-            later = time.monotonic() - self._began + (getattr(error, "retry_after_s", None) or 0.0)
-            return may_repeat(error) and later < PATIENCE_S
+        def in_time(error: BaseException) -> bool:
+            next_attempt_s = time.monotonic() - self._started + (getattr(error, "retry_after_s", None) or 0.0)
+            return may_repeat(error) and next_attempt_s < RETRY_LIMIT_S
 
-        return await retrying(call, attempts=ATTEMPTS, may_repeat=worth_it, sleep=self._sleep)
+        return await retrying(call, attempts=ATTEMPTS, may_repeat=in_time, sleep=self._sleep)

@@ -232,8 +232,8 @@ def _polled_value(point: Message, name: str) -> Measurement:
 
 # The newest result of a stream, kept up to date in the background.
 
-NEWEST = -1
-"""Where a feed begins for whoever wants its newest batch only."""
+LATEST_ONLY = -1
+"""Feed position of a subscription that wants only the latest batch."""
 
 
 class LatestResult:

@@ -194,7 +194,7 @@ def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) 
 _END: Final = object()
 
 
-async def items_of(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
+async def iterate(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
     """The items of ``source``; a sync one is iterated in one thread of its own, for it may sleep.
 
     Raises:

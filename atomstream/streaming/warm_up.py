@@ -1,9 +1,8 @@
-"""What a process does once, before its first capture, and not in the middle of it: late imports, a walk over garbage.
+"""Work that is done once per process before the first capture, so that it does not delay a capture that is running.
 
-Python walks over all objects once those that are new are a quarter of the others, and after imports most are new: a
-capture thread was held for 16 to 28 ms, once, some seconds after its start [measured]. After one walk nothing
-is new, and what a stream makes and keeps needs hours to be a quarter of that. A library's late import holds a loop
-for 8 to 20 ms.
+Late imports hold the event loop for 8 to 20 ms. Python's full garbage collection runs when the new objects are more
+than a quarter of all others. After many imports this is soon the case: it stopped a capture thread for 16 to 28 ms,
+once, some seconds after the start (measured). After one collection here, the next full one is hours away.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from atomstream.system import tuning
 
 
 @cache
-def get_ready() -> None:
-    """Import and collect, for the first streamer of a process only: the next may be made while that one captures.
+def warm_up_process() -> None:
+    """Import what is needed later, and collect garbage; only at the first call in a process.
 
-    No collection where the application has switched it off.
+    A second streamer may be made while the first one captures. There is no collection if the application has disabled
+    the garbage collector.
     """
     load_locks()
     if gc.isenabled() and tuning.enabled("gc"):
         gc.collect()
 
 
-def get_loop_ready() -> None:
-    """Have anyio load what it needs for the running loop: else it does at the first wait, perhaps hours later."""
+def warm_up_loop() -> None:
+    """Make anyio import its backend for the running loop now; otherwise the first wait does it, maybe hours later."""
     anyio.Event()

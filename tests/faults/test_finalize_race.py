@@ -11,7 +11,7 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.spool import StreamSpool
-from atomstream.streaming import finalizer as ending
+from atomstream.streaming import finalizer
 from tests.faults.fault_helpers import FPS, Film
 from tests.live_server import Serve
 
@@ -22,14 +22,14 @@ async def test_what_is_closed_is_not_told_as_open(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the server has acknowledged the end, finalize returns its report, however short its time was."""
-    server, reached, go_on, ended = await serve(), threading.Event(), threading.Event(), ending._ended
+    server, reached, go_on, ended = await serve(), threading.Event(), threading.Event(), finalizer._record_end
 
     def slow(spool: StreamSpool) -> object:
         reached.set()
         go_on.wait()
         return ended(spool)
 
-    monkeypatch.setattr(ending, "_ended", slow)
+    monkeypatch.setattr(finalizer, "_record_end", slow)
     async with AsyncRHEEDStreamer(
         server.api_key, server.url, None, tmp_path, spool_min_free_bytes=0, clock_sync=False
     ) as made:

@@ -62,7 +62,7 @@ def test_a_push_needs_no_loop(server: ThreadedServer, streamer: RHEEDStreamer) -
         reached.set()
         go_on.wait(30)
 
-    holding = streamer._portal.start(hold)
+    holding = streamer._loop_thread.start(hold)
     assert reached.wait(30)
     try:
         for k in range(3):

@@ -35,7 +35,7 @@ def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is away is hardly waited for."""
-    monkeypatch.setattr("atomstream.streaming.recovery.PATIENCE_S", 0.05)
+    monkeypatch.setattr("atomstream.streaming.recovery.RESUME_WAIT_S", 0.05)
 
 
 async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -180,7 +180,7 @@ async def test_an_end_waits_for_the_answer(left: Left) -> None:
     await server.stop()
     async with next_streamer() as later:
         assert await later.resume(data_id) == 2
-        with pytest.raises(DrainTimeoutError, match="not yet said what it has"):
+        with pytest.raises(DrainTimeoutError, match="not yet reported what it has"):
             await later.finalize(data_id, 0.05)
         await server.start()
         with pytest.warns(RuntimeWarning, match="2 missing"):

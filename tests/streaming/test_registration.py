@@ -198,8 +198,8 @@ def test_short_chunks_warn_of_the_hosted_rule() -> None:
     with pytest.warns(
         UserWarning, match=r"0\.0992 s .* hosted service wants at least 2 s \(chunk_size=242\)"
     ):
-        InitializeRequest(121.0, 0.0, 12).warned(stacklevel=1)
-    InitializeRequest(120.0, 0.0, 240).warned(stacklevel=1)
+        InitializeRequest(121.0, 0.0, 12).warn_if_short(stacklevel=1)
+    InitializeRequest(120.0, 0.0, 240).warn_if_short(stacklevel=1)
 
 
 @pytest.mark.parametrize(

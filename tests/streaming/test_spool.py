@@ -80,7 +80,7 @@ async def test_the_next_streamer_delivers_what_an_earlier_one_left(
         await empty(later)
     archive = server.archive(data_id)
     np.testing.assert_array_equal(archive.frames(0, 12), np.concatenate([frames(k) for k in range(3)]))
-    assert "was left by an earlier process: 2 chunks are on their way" in caplog.text
+    assert "was left by an earlier process: 2 chunks are being uploaded" in caplog.text
 
 
 async def test_a_stream_that_was_being_finalized_is_ended(serve: Serve, tmp_path: Path) -> None:

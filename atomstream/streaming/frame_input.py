@@ -1,0 +1,173 @@
+"""Frames from the caller to the pipeline: check the arguments, add the capture time, then copy and accept.
+
+Both streamers use this class. ``start_push`` and ``try_push_frame`` may be called from any thread, without the event
+loop; the blocking streamer tries them first, because a change to the loop's thread costs more than the copy of a frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import aclosing
+from typing import Any
+
+from atomstream.errors import StreamFinalizedError
+from atomstream.pipeline.admission import PushRequest
+from atomstream.pipeline.frame_batcher import Frame
+from atomstream.pipeline.pipeline import Pipeline
+from atomstream.pipeline.stream import StreamState
+from atomstream.records import FrameMeta, Frames, Timestamp
+from atomstream.streaming import validation
+from atomstream.streaming.validation import iterate, split
+
+
+class FrameInput:
+    """The verbs that push frames. Arguments and errors are those of ``AsyncRHEEDStreamer``.
+
+    ``timestamp(duration_s, explicit_ms)`` makes the capture time of frames that took ``duration_s`` seconds and end
+    now, or keeps ``explicit_ms`` (UTC ms) if that is not None.
+    """
+
+    def __init__(self, pipeline: Pipeline, timestamp: Callable[[float, float | None], Timestamp]) -> None:
+        self._pipeline = pipeline
+        self._timestamp = timestamp
+        self._loop = asyncio.get_running_loop()
+
+    def open_stream(self, data_id: str) -> StreamState:
+        """Return the stream if it accepts frames. Any thread may call this.
+
+        Raises:
+            UnknownStreamError: this streamer has no such stream.
+            StreamFinalizedError: it was finalized.
+            StreamGoneError: the server does not know it any more.
+        """
+        stream = self._pipeline.stream(data_id)
+        stream.failure.raise_if_set()
+        if stream.ledger.sealed:
+            raise StreamFinalizedError(
+                f"Stream {data_id} was finalized: it takes no more frames. Initialize a new stream.",
+                data_id=data_id,
+            )
+        return stream
+
+    async def push(
+        self,
+        data_id: str,
+        chunk_idx: int,
+        frames: Frames,
+        capture_start_ms_utc: float | None,
+        frame_times_ms: Sequence[float] | None,
+        frame_ids: Sequence[int] | None,
+        angles_deg: Sequence[float] | None,
+        copy: bool,
+    ) -> None:
+        """Push one chunk; waits while the memory limit is reached, if ``on_full`` says so."""
+        stream = self.open_stream(data_id)
+        request = self._request(
+            stream, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+        )
+        await self._pipeline.push(stream, request)
+
+    def start_push(
+        self,
+        data_id: str,
+        chunk_idx: int,
+        frames: Frames,
+        capture_start_ms_utc: float | None,
+        frame_times_ms: Sequence[float] | None,
+        frame_ids: Sequence[int] | None,
+        angles_deg: Sequence[float] | None,
+        copy: bool,
+    ) -> Future[bool] | None:
+        """Start :meth:`push` in a copying thread, if the chunk fits into memory now. Any thread may call this.
+
+        ``frames`` must not change until the future is done. Its result is True if the chunk was accepted. If it is
+        False, or if this returns None, nothing was accepted: the caller then awaits :meth:`push`, which waits for
+        memory or raises the error.
+        """
+        stream = self.open_stream(data_id)
+        request = self._request(
+            stream, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+        )
+        if self._loop.is_closed():  # the application ended its loop without closing the streamer
+            return None
+        return self._pipeline.start_push(stream, request)
+
+    def _request(
+        self, stream: StreamState, chunk_idx: Any, frames: Any, capture_start_ms: Any,
+        frame_times_ms: Any, frame_ids: Any, angles_deg: Any, copy: bool,
+    ) -> PushRequest:  # fmt: skip
+        index = validation.check_index(chunk_idx, stream.ledger.next_index)
+        array = validation.check_chunk(frames, stream.spec)
+        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
+        meta = validation.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
+        explicit_ms = validation.check_capture_ms(capture_start_ms)
+        timestamp = self._timestamp(len(array) / stream.spec.fps, _first_time_ms(explicit_ms, meta))
+        return PushRequest(index, array, timestamp, meta, copy)
+
+    async def push_frame(
+        self,
+        data_id: str,
+        frame: Frames,
+        capture_ms_utc: float | None,
+        frame_id: int | None,
+        angle_deg: float | None,
+    ) -> None:
+        """Push one frame into the chunk that is being filled; waits while the memory limit is reached."""
+        stream, checked = self._checked_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        await self._pipeline.push_frame(stream, checked)
+
+    def try_push_frame(
+        self,
+        data_id: str,
+        frame: Frames,
+        capture_ms_utc: float | None,
+        frame_id: int | None,
+        angle_deg: float | None,
+    ) -> bool:
+        """Push one frame without waiting. Any thread may call this.
+
+        Returns False if there is no memory for a new chunk now; then the frame was not accepted.
+        """
+        stream, checked = self._checked_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        return self._pipeline.try_push_frame(stream, checked)
+
+    def _checked_frame(
+        self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any
+    ) -> tuple[StreamState, Frame]:
+        stream = self.open_stream(data_id)
+        explicit_ms = validation.check_capture_ms(capture_ms, "capture_ms_utc")
+        return stream, Frame(
+            frame=validation.check_frame(frame, stream.spec),
+            capture_ms=explicit_ms,
+            frame_id=None if frame_id is None else validation.check_frame_id(frame_id),
+            angle_deg=None if angle_deg is None else validation.check_angle(angle_deg),
+            make_timestamp=lambda: self._timestamp(1.0 / stream.spec.fps, explicit_ms),
+        )
+
+    async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
+        """Push every item of ``frames_iter``; a synchronous one is iterated in its own thread."""
+        self.open_stream(data_id)
+        async with aclosing(iterate(frames_iter)) as items:
+            async for item in items:
+                await self.push_item(data_id, item)
+
+    async def push_item(self, data_id: str, item: Any) -> None:
+        """Push one item of :meth:`run`: frames, or ``(frames, capture_start_ms_utc)``."""
+        frames, start_ms = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        stream = self.open_stream(data_id)
+        array = validation.check_item(frames, stream.spec)
+        explicit_ms = validation.check_capture_ms(start_ms)
+        if array.ndim == 2:
+            await self.push_frame(data_id, array, explicit_ms, None, None)
+            return
+        stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
+        self._pipeline.send_gathered(stream)
+        timestamp = self._timestamp(len(array) / stream.spec.fps, explicit_ms)
+        for part, part_timestamp in split(array, timestamp, stream.spec):
+            await self._pipeline.push(stream, PushRequest(None, part, part_timestamp, FrameMeta()))
+
+
+def _first_time_ms(explicit_ms: float | None, meta: FrameMeta) -> float | None:
+    return meta.times_ms[0] if explicit_ms is None and meta.times_ms else explicit_ms

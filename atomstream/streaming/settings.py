@@ -1,0 +1,62 @@
+"""Constructor arguments of a streamer to :class:`~atomstream.config.ClientSettings`, and the log level."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Final
+
+from atomstream import config
+from atomstream.config import ClientSettings
+
+_LEVELS: Final = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+def make_settings(
+    *,
+    api_key: str | None,
+    endpoint: str | None,
+    spool_dir: str | os.PathLike[str] | None,
+    spool_min_free_bytes: int | None,
+    buffer_bytes: int | None,
+    encoder_threads: int | None,
+    clock_sync: bool | None,
+    **other: Any,
+) -> ClientSettings:
+    """Check the arguments and replace each None by its default, from the environment or from this machine.
+
+    ``other`` are fields of ``ClientSettings`` whose defaults do not depend on either.
+
+    Raises:
+        ConfigError: an argument is invalid, or there is no API key.
+        TypeError: an argument has the wrong type.
+    """
+    key = config.resolve_api_key(api_key)
+    return ClientSettings(
+        api_key=key,
+        endpoint=config.resolve_endpoint(endpoint, key),
+        clock_sync=config.clock_sync_enabled() if clock_sync is None else clock_sync,
+        buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
+        encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,
+        spool_dir=config.resolve_spool_dir(spool_dir),
+        spool_min_free_bytes=(
+            config.SPOOL_MIN_FREE_BYTES if spool_min_free_bytes is None else spool_min_free_bytes
+        ),
+        **other,
+    )
+
+
+def apply_verbosity(verbosity: int | None) -> None:
+    """Set the level of the ``atomstream`` loggers: 0 errors, 1 warnings, 2 progress, 3 everything.
+
+    None leaves logging as the application configured it. A handler that writes to stderr is added only if neither
+    the ``atomstream`` logger nor the root logger has a handler.
+    """
+    if verbosity is None:
+        return
+    logger = logging.getLogger("atomstream")
+    logger.setLevel(_LEVELS[min(max(int(verbosity), 0), len(_LEVELS) - 1)])
+    if not logger.handlers and not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
