@@ -14,10 +14,10 @@ from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.annotations import check_rpm
-from atomstream.streaming.registration import InitializeRequest
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.settings import apply_verbosity, make_settings
 from atomstream.streaming.statistics import StreamerStats, stats_of
+from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.streaming.warm_up import warm_up_process
 
 if TYPE_CHECKING:

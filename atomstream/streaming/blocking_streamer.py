@@ -22,9 +22,9 @@ from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, check_process
 from atomstream.streaming.portal import WAIT_SLICE_S, LoopThread, wait_for_copy, wait_interruptibly
-from atomstream.streaming.registration import InitializeRequest
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats
+from atomstream.streaming.stream_request import InitializeRequest
 
 if TYPE_CHECKING:
     from atomstream.streaming.session import StreamingSession

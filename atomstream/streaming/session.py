@@ -26,9 +26,10 @@ from atomstream.streaming.background import TaskSupervisor, expire_old_chunks
 from atomstream.streaming.finalizer import Finalizers, bounded, drain_timeout
 from atomstream.streaming.frame_input import FrameInput
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
-from atomstream.streaming.registration import InitializeRequest, register
+from atomstream.streaming.registration import register
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats, no_spool_status, stats_of, watch_forecast
+from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.streaming.subscription import LATEST_ONLY, LatestResult, ResultSubscription
 from atomstream.streaming.validation import check_capture_ms
 from atomstream.streaming.warm_up import warm_up_loop

@@ -11,7 +11,8 @@ import pytest
 from atomstream.records import ShardInfo, StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NewStreamBody
-from atomstream.streaming.registration import InitializeRequest, register
+from atomstream.streaming.registration import register
+from atomstream.streaming.stream_request import InitializeRequest
 from tests.paths import WIRE
 from tests.service.recorder import Asked, Recorder, calling, recording
 

@@ -31,12 +31,11 @@ from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NamedItem
 from atomstream.streaming.registration import (
     ATTEMPTS,
-    InitializeRequest,
     StreamRegistration,
-    default_name,
     match,
     register,
 )
+from atomstream.streaming.stream_request import InitializeRequest, default_name
 from tests.service.recorder import Recorder, calling, recording
 
 PROJECT = "7d3c4a0e-5a56-4b7e-9b1f-5d6f4c1e2a90"
