@@ -1,7 +1,7 @@
-"""An asyncio instrument-control app: camera, heater and streaming in one event loop.
+"""An asyncio instrument-control program: camera, heater and streaming in one event loop.
 
-The streamer never holds the loop up: copies and compression happen in threads, the network in between. A watch
-beside the other tasks measures the longest time for which the loop did not turn.
+The streamer does not block the event loop: frames are copied and compressed in threads. One more task measures the
+longest time for which the loop did not run.
 
 Run it against a server (``atomstream serve``)::
 
@@ -23,12 +23,12 @@ CHUNK_S = 2.0
 
 
 class LoopWatch:
-    """Sleeps for a millisecond again and again; what it oversleeps, the loop stood still."""
+    """Measures stalls of the event loop: it sleeps for 1 ms repeatedly, and a longer sleep means a stall."""
 
     longest_ms = 0.0
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Measure until cancelled."""
         while True:
             before = time.perf_counter()
             await asyncio.sleep(0.001)
@@ -36,7 +36,7 @@ class LoopWatch:
 
 
 async def control_heater(setpoint_c: float) -> None:
-    """Stands for all else that an instrument app does many times a second."""
+    """A place-holder for the other work that a control program does many times a second."""
     temperature_c = 25.0
     while True:
         temperature_c += 0.05 * (setpoint_c - temperature_c)
@@ -44,19 +44,19 @@ async def control_heater(setpoint_c: float) -> None:
 
 
 async def film(streamer: AsyncRHEEDStreamer, spec: GrowthSpec, seconds: float) -> str:
-    """Stream the camera's chunks as they come; the stream's id."""
+    """Stream the camera's chunks as they arrive; returns the stream's id."""
     chunk_size = math.ceil(CHUNK_S * spec.fps)
     data_id = await streamer.initialize(spec.fps, 0.0, chunk_size, "Asyncio app", physical_sample="Wafer-A1")
     chunks = Simulator(spec).chunks(chunk_size, round(seconds * spec.fps))
     index = 0
-    async for frames in apaced(chunks, spec.fps):  # your camera's `async for`, or its awaited capture()
+    async for frames in apaced(chunks, spec.fps):  # replace this by your camera
         await streamer.push(data_id, index, frames)
         index += 1
     return data_id
 
 
 async def main(seconds: float, spec: GrowthSpec) -> None:
-    """Run camera and heater side by side, then wait for the last chunk."""
+    """Run camera and heater at the same time, then wait until the last chunk is delivered."""
     watch = LoopWatch()
     others = [asyncio.create_task(watch.run()), asyncio.create_task(control_heater(620.0))]
     async with AsyncRHEEDStreamer() as streamer:
@@ -75,5 +75,5 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=float, default=60.0)
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--width", type=int, default=320)
-    given = parser.parse_args()
-    asyncio.run(main(given.seconds, GrowthSpec(given.height, given.width, given.fps)))
+    args = parser.parse_args()
+    asyncio.run(main(args.seconds, GrowthSpec(args.height, args.width, args.fps)))

@@ -1,4 +1,4 @@
-"""Push mode in a plain script: the camera delivers chunks, the script pushes them.
+"""A plain script: the camera delivers chunks of frames, the script pushes them.
 
 Run it against a server (``atomstream serve``)::
 
@@ -17,7 +17,7 @@ from atomstream.sources import GrowthSpec, Simulator
 
 
 def main(num_chunks: int, spec: GrowthSpec) -> None:
-    """Film ``num_chunks`` chunks of two seconds."""
+    """Film ``num_chunks`` chunks of 2 s."""
     chunk_size = math.ceil(2.0 * spec.fps)
     camera = Simulator(spec)
     with RHEEDStreamer() as streamer:
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=float, default=60.0)
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--width", type=int, default=320)
-    given = parser.parse_args()
-    main(given.chunks, GrowthSpec(given.height, given.width, given.fps))
+    args = parser.parse_args()
+    main(args.chunks, GrowthSpec(args.height, args.width, args.fps))

@@ -1,4 +1,4 @@
-"""Run mode: frames that are in memory already, handed over by a generator that keeps the pace.
+"""Frames that are in memory already, streamed from a generator at the camera's pace.
 
 Run it against a server (``atomstream serve``)::
 
@@ -19,14 +19,14 @@ from atomstream import RHEEDStreamer
 
 
 def frame_generator(all_frames: np.ndarray, chunk_size: int, fps: float) -> Iterator[np.ndarray]:
-    """Yield chunks at the pace at which a camera would."""
+    """Yield chunks at the camera's pace."""
     for start in range(0, len(all_frames), chunk_size):
         yield all_frames[start : start + chunk_size]
         time.sleep(chunk_size / fps)
 
 
 def main(path: str, fps: float) -> None:
-    """Play the frames (N, H, W) of a .npy file."""
+    """Stream the frames (N, H, W) of a .npy file."""
     frames = np.load(path)
     chunk_size = math.ceil(2.0 * fps)
     with RHEEDStreamer() as streamer:
@@ -41,5 +41,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path")
     parser.add_argument("--fps", type=float, default=60.0)
-    given = parser.parse_args()
-    main(given.path, given.fps)
+    args = parser.parse_args()
+    main(args.path, args.fps)

@@ -1,7 +1,7 @@
-"""A control loop: close the shutter after so many layers, by the growth rate that comes back while the film grows.
+"""A control loop: close the shutter after N layers, using the growth rate that is measured while the film grows.
 
-Results are some tenths of a second old when they arrive, and a shutter takes its time too. So the loop does not wait
-until the layers are there: each batch says when they will be, and the shutter closes at the newest estimate.
+Results are some tenths of a second old when they arrive. So the loop does not wait until the layers are complete: it
+computes from each result when they will be, and the shutter closes at the newest estimate.
 
 Run it against a server (``atomstream serve``)::
 
@@ -24,12 +24,12 @@ from atomstream.sources import GrowthSpec, Simulator, apaced
 
 CHUNK_S = 0.5
 SETTLE_S = 1.0
-# An atomstream server takes short chunks, and the results are there the sooner. The warning is for the hosted service.
+# Short chunks give earlier results. An atomstream server takes them; the warning concerns the hosted service.
 warnings.filterwarnings("ignore", message=".*chunk", category=UserWarning)
 
 
 class Chamber:
-    """Stands for your growth chamber: a film that grows while the shutter is open, and a camera that looks at it."""
+    """A place-holder for your growth chamber: a film that grows while the shutter is open, and a camera."""
 
     def __init__(self, spec: GrowthSpec) -> None:
         self._spec = spec
@@ -40,15 +40,15 @@ class Chamber:
 
     @property
     def layers(self) -> float:
-        """The truth, which a real chamber does not tell."""
+        """The true number of layers, which a real chamber does not know."""
         return self._spec.rate_ml_s * min(self.now_s, self.closes_at_s)
 
     def camera(self, n: int, n_total: int) -> Camera:
-        """Chunks of ``n`` frames, until the film has settled after the shutter closed."""
+        """A camera that delivers chunks of ``n`` frames, until ``SETTLE_S`` after the shutter has closed."""
         return Camera(self, n, n_total)
 
     def expose(self, first: int, n: int) -> np.ndarray:
-        """The next frames (n, H, W)."""
+        """The next frames (n, H, W); closes the shutter if its time has come."""
         self.now_s = (first + n) / self._spec.fps
         if self.now_s >= self.closes_at_s and not self.closed.is_set():
             self._simulator = Simulator(replace(self._spec, growth_stop_s=self.closes_at_s))
@@ -76,18 +76,18 @@ class Camera:
 async def film(
     streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, spec: GrowthSpec, seconds: float
 ) -> None:
-    """Stream what the camera sees, in real time."""
+    """Stream the camera's chunks in real time."""
     camera = chamber.camera(round(CHUNK_S * spec.fps), round(seconds * spec.fps))
     began_ms, index = 1000.0 * time.time(), 0
     async for frames in apaced(camera, spec.fps):
-        exposed_s = chamber.now_s - len(frames) / spec.fps  # your camera's own time stamp of the first frame
+        exposed_s = chamber.now_s - len(frames) / spec.fps  # replace by your camera's time of the first frame
         await streamer.push(data_id, index, frames, began_ms + 1000.0 * exposed_s)
         index += 1
     await streamer.finalize(data_id)
 
 
 async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, layers: float) -> None:
-    """Plan the shutter's closing anew with each result, until it has closed."""
+    """Compute the time to close the shutter from each result, until it has closed."""
     async for batch in streamer.results(data_id):
         rate, grown = batch.growth_rate_ml_s, batch.layers_grown
         if chamber.closed.is_set() or rate is None or grown is None or not batch.count:
@@ -98,26 +98,26 @@ async def control(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber, 
         )
 
 
-async def note_closing(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber) -> None:
-    """Note the closing with the stream: it begins a new segment, and is marked on every chart."""
+async def mark_closing(streamer: AsyncRHEEDStreamer, data_id: str, chamber: Chamber) -> None:
+    """Mark the closing in the stream: the mark begins a new segment and is shown on every chart."""
     await chamber.closed.wait()
     await streamer.mark(data_id, "shutter closed", kind="shutter")
 
 
 async def main(layers: float, seconds: float, spec: GrowthSpec) -> None:
-    """Grow ``layers`` layers, or give up after ``seconds``."""
+    """Grow ``layers`` layers; stop after ``seconds`` in any case."""
     chamber = Chamber(spec)
     async with AsyncRHEEDStreamer() as streamer:
         data_id = await streamer.initialize(spec.fps, 0.0, round(CHUNK_S * spec.fps), f"{layers:g} layers")
-        noting = asyncio.create_task(note_closing(streamer, data_id, chamber))
+        marking = asyncio.create_task(mark_closing(streamer, data_id, chamber))
         await asyncio.gather(
             film(streamer, data_id, chamber, spec, seconds), control(streamer, data_id, chamber, layers)
         )
         if not chamber.closed.is_set():
-            noting.cancel()
+            marking.cancel()
     print(f"data_id: {data_id}")
     if chamber.closed.is_set():
-        print(f"closed after {chamber.layers:.2f} layers ({layers:g} were asked for)")
+        print(f"closed after {chamber.layers:.2f} layers ({layers:g} were requested)")
     else:
         print("the shutter was never closed: no growth rate was determined in time")
 
@@ -130,6 +130,6 @@ if __name__ == "__main__":
     parser.add_argument("--fps", type=float, default=30.0)
     parser.add_argument("--height", type=int, default=240)
     parser.add_argument("--width", type=int, default=320)
-    given = parser.parse_args()
-    growth = GrowthSpec(given.height, given.width, given.fps, rate_ml_s=given.rate)
-    asyncio.run(main(given.layers, given.seconds, growth))
+    args = parser.parse_args()
+    growth = GrowthSpec(args.height, args.width, args.fps, rate_ml_s=args.rate)
+    asyncio.run(main(args.layers, args.seconds, growth))

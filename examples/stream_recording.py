@@ -1,6 +1,6 @@
-"""A recording, streamed as its camera would have: by default six real RHEED frames of a growth of Sb.
+"""A recording, streamed in real time; by default six real RHEED frames of a growth of Sb.
 
-Reads .npy, .npz, TIFF, videos, folders of images and Zarr. (``atomstream stream`` does this without a script.)
+Reads .npy, .npz, TIFF, videos, folders of images and Zarr. The command ``atomstream stream`` does the same.
 
 Run it against a server (``atomstream serve``)::
 
@@ -21,7 +21,7 @@ SB = Path(__file__).parents[1] / "tests" / "data" / "sb_deposition_6x259x346.npz
 
 
 def main(path: Path, fps: float) -> None:
-    """Play ``path`` at ``fps`` frames a second."""
+    """Stream ``path`` at ``fps`` frames a second."""
     source = open_source(path)
     chunk_size = math.ceil(2.0 * fps)
     with RHEEDStreamer() as streamer:
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, nargs="?", default=SB)
     parser.add_argument("--fps", type=float, default=2.0)
-    given = parser.parse_args()
-    main(given.path, given.fps)
+    args = parser.parse_args()
+    main(args.path, args.fps)

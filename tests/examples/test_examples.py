@@ -24,7 +24,7 @@ def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
 
 
 def run_example(server: ThreadedServer, tmp_path: Path, name: str, *arguments: str | Path) -> tuple[str, Any]:
-    """What it printed, and the frames that it left in the archive."""
+    """Run an example; returns its output and the stream's frames in the archive."""
     done = run_python(
         REPO / "examples" / name,
         *arguments,
@@ -39,17 +39,17 @@ def run_example(server: ThreadedServer, tmp_path: Path, name: str, *arguments: s
 
 
 def test_every_example_is_run() -> None:
-    """No example lies in the folder that no test of this file runs."""
+    """Every example in the folder is run by a test of this file."""
     here = Path(__file__).read_text()
     assert [path.name for path in (REPO / "examples").glob("*.py") if f'"{path.name}"' not in here] == []
 
 
 @pytest.mark.slow
 def test_async_instrument_app(server: ThreadedServer, tmp_path: Path) -> None:
-    """The asyncio app stores every frame and tells its loop's longest stall."""
-    said, frames = run_example(server, tmp_path, "async_instrument_app.py", "--seconds", "2.5", *SMALL)
+    """The asyncio program stores every frame and prints the longest stall of its event loop."""
+    output, frames = run_example(server, tmp_path, "async_instrument_app.py", "--seconds", "2.5", *SMALL)
     assert np.array_equal(frames, Simulator(SPEC).frames(0, 50))
-    assert re.search(r"longest stall of the event loop: \d+\.\d ms", said)
+    assert re.search(r"longest stall of the event loop: \d+\.\d ms", output)
 
 
 @pytest.mark.slow
@@ -70,10 +70,10 @@ def test_run_mode(server: ThreadedServer, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_camera_callback(server: ThreadedServer, tmp_path: Path) -> None:
-    """Frames pushed one by one from the driver's thread arrive in their order."""
-    said, frames = run_example(server, tmp_path, "camera_callback.py", "--seconds", "2.5", *SMALL)
+    """Frames pushed one by one from the driver's thread arrive in order."""
+    output, frames = run_example(server, tmp_path, "camera_callback.py", "--seconds", "2.5", *SMALL)
     assert np.array_equal(frames, Simulator(SPEC).frames(0, 50))
-    assert "2 of 2 chunks stored" in said
+    assert "2 of 2 chunks stored" in output
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_stream_recording(server: ThreadedServer, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_stop_after_layers(server: ThreadedServer, tmp_path: Path) -> None:
-    """The control loop closes the shutter within half a layer of what was asked for."""
-    said, _ = run_example(server, tmp_path, "stop_after_layers.py", "--layers", "5", "--seconds", "30")
-    (grown,) = re.findall(r"closed after (\d+\.\d+) layers", said)
+    """The control loop closes the shutter within half a layer of the requested number."""
+    output, _ = run_example(server, tmp_path, "stop_after_layers.py", "--layers", "5", "--seconds", "30")
+    (grown,) = re.findall(r"closed after (\d+\.\d+) layers", output)
     assert abs(float(grown) - 5.0) < 0.5
