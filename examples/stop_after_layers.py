@@ -113,7 +113,9 @@ async def main(layers: float, seconds: float, spec: GrowthSpec) -> None:
         await asyncio.gather(
             film(streamer, data_id, chamber, spec, seconds), control(streamer, data_id, chamber, layers)
         )
-        if not chamber.closed.is_set():
+        if chamber.closed.is_set():
+            await marking
+        else:
             marking.cancel()
     print(f"data_id: {data_id}")
     if chamber.closed.is_set():
