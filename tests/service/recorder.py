@@ -1,4 +1,4 @@
-"""A real HTTP server on a free loopback port that keeps what it was asked, and answers as a test scripts it."""
+"""A real HTTP server on a free loopback port. It records the requests and answers as the test defines."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ KEY = "RECORDED-KEY"
 
 
 @dataclass
-class Asked:
-    """One request as it came."""
+class RecordedRequest:
+    """One received request."""
 
     method: str
     path: str
@@ -31,14 +31,14 @@ Answer: TypeAlias = "web.StreamResponse | Awaitable[web.StreamResponse]"
 
 @dataclass
 class Recorder:
-    """``answers`` maps "METHOD /path" to what answers it: a callable that takes the request and its body."""
+    """``answers`` maps "METHOD /path" to a callable that takes the request and its body and returns the answer."""
 
     answers: dict[str, Callable[[web.Request, bytes], Any]] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
     url: str = ""
 
     def on(self, route: str, answer: Callable[[web.Request, bytes], Answer]) -> None:
-        """Answer ``route`` so from now on."""
+        """Use ``answer`` for ``route`` from now on."""
         self.answers[route] = answer
 
     def on_json(self, route: str, data: Any, status: int = 200, **headers: str) -> None:
@@ -46,14 +46,16 @@ class Recorder:
         self.on(route, lambda _request, _body: web.json_response(data, status=status, headers=headers))
 
     def routes(self) -> list[str]:
-        """What was asked, in order."""
-        return [f"{one.method} {one.path}" for one in self.asked]
+        """Method and path of each request, in order."""
+        return [f"{one.method} {one.path}" for one in self.requests]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep the request, then answer it."""
+        """Record the request, then answer it."""
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.asked.append(Asked(request.method, request.rel_url.raw_path, dict(request.query), headers, body))
+        self.requests.append(
+            RecordedRequest(request.method, request.rel_url.raw_path, dict(request.query), headers, body)
+        )
         answer = self.answers.get(f"{request.method} {request.rel_url.raw_path}")
         if answer is None:
             return web.json_response({"detail": "nothing here"}, status=404)
@@ -71,7 +73,7 @@ async def recording() -> AsyncIterator[Recorder]:
 
 @asynccontextmanager
 async def listening(handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> AsyncIterator[str]:
-    """A server whose every request goes to ``handler``; its URL."""
+    """A server that passes every request to ``handler``. Yields its URL."""
     app = web.Application(client_max_size=1 << 26)
     app.router.add_route("*", "/{tail:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -88,7 +90,7 @@ async def listening(handler: Callable[[web.Request], Awaitable[web.StreamRespons
 async def calling(
     url: str, *, request_timeout_s: float = 20.0, upload_timeout_s: float = 20.0, connections: int = 4
 ) -> AsyncIterator[ServiceApi]:
-    """The API client under test, closed at the end."""
+    """The API client under test. It is closed at the end."""
     api = ServiceApi(
         url,
         KEY,

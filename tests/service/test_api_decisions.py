@@ -1,4 +1,4 @@
-"""Which answer becomes which error: the API client's decisions."""
+"""Which reply raises which error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def api() -> AsyncIterator[ServiceApi]:
 
 @pytest.fixture
 def web() -> Any:
-    """The answers of a mocked web."""
+    """The replies of a mocked server."""
     with aioresponses() as mocked:
         yield mocked
 
@@ -76,7 +76,7 @@ async def failure(call: Awaitable[object]) -> ServiceError:
     ],
 )
 async def test_api_status_mapping(api: ServiceApi, web: Any, status: int, kind: type) -> None:
-    """Each status of the API has its one error, with the status and what the server said (P15, P16)."""
+    """Each error status of the API raises one type of error, with the status and the text of the server."""
     web.get(f"{HOST}/tags/", status=status, payload={"detail": "the reason"}, headers={"Retry-After": "4"})
     error = await failure(api.list_tags())
     assert type(error) is kind
@@ -102,7 +102,7 @@ async def test_api_status_mapping(api: ServiceApi, web: Any, status: int, kind: 
     ],
 )
 async def test_put_status_mapping(api: ServiceApi, web: Any, status: int, body: str, kind: type) -> None:
-    """A PUT's 403 asks for a fresh URL, S3's stall goes again, and only 200, 201, 204 store (P15, P18)."""
+    """A 403 for a PUT means a new URL, a stall of S3 is transient, and only 200, 201 and 204 mean stored."""
     web.put(SIGNED, status=status, body=body)
     error = await failure(api.put_shard(SIGNED, [b"x"], 1, crc32c=0))
     assert type(error) is kind
@@ -123,7 +123,7 @@ async def test_put_status_mapping(api: ServiceApi, web: Any, status: int, body: 
 async def test_broken_connections(
     api: ServiceApi, web: Any, error: Exception, kind: type, never_sent: bool
 ) -> None:
-    """A connection that was never made is told from one that broke, and no sentence holds a signature."""
+    """A failed connection is distinguished from a broken one, and no message contains a signature."""
     web.put(SIGNED, exception=error)
     ours = await failure(api.put_shard(SIGNED, [b"x"], 1, crc32c=0))
     assert type(ours) is kind
@@ -133,8 +133,8 @@ async def test_broken_connections(
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "{", "null", "[1]", '[{"id": 1, "name": "x"}]', "[" * 50_000])
-async def test_garbled_success_goes_again(api: ServiceApi, web: Any, body: str) -> None:
-    """A 2xx that is not what was asked for is a passing fault, said in a sentence."""
+async def test_invalid_success_is_transient(api: ServiceApi, web: Any, body: str) -> None:
+    """A 2xx reply with an invalid body is a transient error with a clear message."""
     web.get(f"{HOST}/tags/", body=body)
     error = await failure(api.list_tags())
     assert type(error) is ServerBusyError
@@ -149,10 +149,10 @@ async def test_garbled_success_goes_again(api: ServiceApi, web: Any, body: str) 
         (lambda api: api.create_tag("n"), "/tags/", '{"id": ""}'),
     ],
 )
-async def test_garbled_creations(
+async def test_invalid_replies_to_creations(
     api: ServiceApi, web: Any, call: Callable[[ServiceApi], Awaitable[object]], route: str, body: str
 ) -> None:
-    """A creation without an id in its answer is not taken for one."""
+    """A creation without an id in its reply is an error."""
     web.post(HOST + route, body=body)
     assert type(await failure(call(api))) is ServerBusyError
 
@@ -169,21 +169,21 @@ async def test_garbled_creations(
     ],
 )
 async def test_times_must_be_finite(api: ServiceApi, web: Any, body: str) -> None:
-    """No NaN, text or infinity becomes reference time."""
+    """NaN, text and infinity are rejected as reference time."""
     web.get(f"{HOST}/gateway/time", body=body)
     assert type(await failure(api.gateway_time())) is ServerBusyError
 
 
 async def test_the_key_is_never_in_an_error(api: ServiceApi, web: Any) -> None:
-    """A server that echoes the key does not get it into our sentence or detail."""
+    """If a server repeats the key, neither message nor detail contains it."""
     web.get(f"{HOST}/tags/", status=401, payload={"detail": f"unknown key {KEY}"})
     error = await failure(api.list_tags())
     assert KEY not in str(error) + repr(error.detail)
     assert "ATOMSTREAM_API_KEY" in str(error)
 
 
-async def test_lists_are_read(api: ServiceApi, web: Any) -> None:
-    """Samples, tags and projects come as id and name, whatever else stands beside; null names are empty."""
+async def test_lists_are_parsed(api: ServiceApi, web: Any) -> None:
+    """Samples, tags and projects are returned with id and name. Other keys are ignored; null names become empty."""
     rows = [{"id": "a", "name": "Wafer", "owner_name": "x"}, {"id": "b", "name": None}]
     for path in ("physical_samples", "tags", "projects"):
         web.get(f"{HOST}/{path}/", payload=rows)
@@ -191,20 +191,20 @@ async def test_lists_are_read(api: ServiceApi, web: Any) -> None:
     assert [await api.list_samples(), await api.list_tags(), await api.list_projects()] == [expected] * 3
 
 
-async def test_conflict_carries_its_detail(api: ServiceApi, web: Any) -> None:
-    """A taken sample name tells which sample has it."""
+async def test_conflict_has_the_detail(api: ServiceApi, web: Any) -> None:
+    """The error for an existing sample name contains the id of that sample."""
     web.post(f"{HOST}/physical_samples/", status=409, payload={"detail": {"physical_sample_id": "s"}})
     assert (await failure(api.create_sample("n"))).detail == {"physical_sample_id": "s"}
 
 
-async def test_end_takes_any_success(api: ServiceApi, web: Any) -> None:
-    """Ending a stream needs no particular answer, an empty one will do."""
+async def test_end_accepts_any_success(api: ServiceApi, web: Any) -> None:
+    """Any reply with a success status confirms the end of a stream, also an empty one."""
     web.post(f"{HOST}/rheed/stream/d/end", status=204)
     await api.end_stream("d")
 
 
 async def test_too_many_losses_still_fit_a_header(api: ServiceApi, web: Any) -> None:
-    """The header of lost chunks stays below servers' limits and ends between two indices."""
+    """The header of lost chunks stays below the limit of servers and is cut between two indices."""
     url = f"{HOST}/rheed/stream/d/end"
     web.post(url, payload={})
     await api.end_stream("d", range(0, 20_000, 2), announced=True)
@@ -214,8 +214,8 @@ async def test_too_many_losses_still_fit_a_header(api: ServiceApi, web: Any) -> 
     assert header.split(",") == [str(k) for k in range(0, 2 * len(header.split(",")), 2)]
 
 
-async def test_closed_api_says_so(api: ServiceApi) -> None:
-    """Closing twice is harmless; a call afterwards is a clear error."""
+async def test_calls_after_close_raise(api: ServiceApi) -> None:
+    """A second close has no effect; a call afterwards raises a clear error."""
     await api.close()
     await api.close()
     with pytest.raises(ClosedError):

@@ -1,4 +1,4 @@
-"""The reference clock, over an imagined host and server whose clocks the test turns."""
+"""The reference clock, with simulated clocks of host and server."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ EPOCH_MS = 1_700_000_000_000.0
 
 
 class World:
-    """A host and a server with clocks of their own, and time that passes only when somebody waits."""
+    """Simulated clocks of a host and a server. Time passes only during a sleep."""
 
     def __init__(self) -> None:
         self.mono_ms = 5_000.0
         self.host_ahead_ms = EPOCH_MS - 250.0
         self.server_ahead_ms = EPOCH_MS
-        self.way_ms = 2.0
+        self.one_way_ms = 2.0
         self.error: Exception | None = None
-        self.asked_at_s: list[float] = []
+        self.requests_at_s: list[float] = []
         self._due: asyncio.Queue[tuple[float, asyncio.Event]] = asyncio.Queue()
 
     async def gateway_time(self) -> tuple[float, float]:
-        self.asked_at_s.append((self.mono_ms - 5_000.0) / 1e3)
-        self.mono_ms += self.way_ms
+        self.requests_at_s.append((self.mono_ms - 5_000.0) / 1e3)
+        self.mono_ms += self.one_way_ms
         if self.error is not None:
             raise self.error
         server = self.mono_ms + self.server_ahead_ms
-        self.mono_ms += self.way_ms
+        self.mono_ms += self.one_way_ms
         return server, server
 
     async def sleep(self, seconds: float) -> None:
-        """What the clock under test sleeps by: until the test lets the time pass."""
+        """The sleep of the clock under test: it ends when the test advances the time."""
         wake = asyncio.Event()
         await self._due.put((seconds, wake))
         await wake.wait()
 
     async def pass_sleeps(self, count: int) -> None:
-        """Let the next ``count`` sleeps end; returns once the clock sleeps anew."""
+        """End the next ``count`` sleeps. Returns when the clock sleeps again."""
         for _ in range(count):
             seconds, wake = await self._due.get()
             self.mono_ms += seconds * 1e3
@@ -69,20 +69,20 @@ class World:
 
 @pytest.fixture
 async def world() -> World:
-    """Clocks to turn."""
+    """The simulated clocks."""
     return World()
 
 
 @pytest.fixture
 async def clock(world: World) -> AsyncIterator[ReferenceClock]:
-    """The clock under test, closed at the end."""
+    """The clock under test. It is closed at the end."""
     clock = world.clock()
     yield clock
     await clock.close()
 
 
-async def test_first_exchange_is_there_at_once(world: World, clock: ReferenceClock) -> None:
-    """After start the offset is known, and stamps are the server's time."""
+async def test_first_exchange_is_made_at_once(world: World, clock: ReferenceClock) -> None:
+    """After the start the offset is known, and timestamps are in the server's time."""
     assert clock.status() is None
     await clock.start()
     now, offset, uncertainty = clock.now_ms()
@@ -95,33 +95,33 @@ async def test_first_exchange_is_there_at_once(world: World, clock: ReferenceClo
     assert status["measured_at_unix_ms"] == pytest.approx(world.reference_ms, abs=1e-3)
 
 
-async def test_exchanges_come_as_the_protocol_has_them(world: World, clock: ReferenceClock) -> None:
-    """Four exchanges 2 s apart, then one each five minutes."""
+async def test_exchanges_follow_the_protocol(world: World, clock: ReferenceClock) -> None:
+    """Four exchanges at intervals of 2 s, then one every five minutes."""
     await clock.start()
     await world.pass_sleeps(3)
-    assert [round(t) for t in world.asked_at_s] == [0, 2, 4, 6]
+    assert [round(t) for t in world.requests_at_s] == [0, 2, 4, 6]
     await world.pass_sleeps(60)
-    assert [round(t) for t in world.asked_at_s] == [0, 2, 4, 6, 306, 606]
+    assert [round(t) for t in world.requests_at_s] == [0, 2, 4, 6, 306, 606]
 
 
 async def test_slow_first_exchange_is_repeated_at_once(world: World, clock: ReferenceClock) -> None:
-    """A first exchange that paid for the connection is followed by one that did not."""
-    world.way_ms = 40.0
+    """A slow first exchange, which included the connection set-up, is followed by another one at once."""
+    world.one_way_ms = 40.0
     await clock.start()
-    assert len(world.asked_at_s) == 2
+    assert len(world.requests_at_s) == 2
 
 
 async def test_starting_twice_measures_once(world: World, clock: ReferenceClock) -> None:
-    """Two streams that start at once share the first exchange, and both have it."""
+    """Two streams that start at the same time share the first exchange."""
     await asyncio.gather(clock.start(), clock.start())
-    assert len(world.asked_at_s) == 1
+    assert len(world.requests_at_s) == 1
 
 
-async def test_host_step_changes_nothing_but_the_offset(world: World, clock: ReferenceClock) -> None:
-    """An hour's step of the host's clock leaves stamps as they were, and is measured again soon (P6)."""
+async def test_host_step_changes_only_the_offset(world: World, clock: ReferenceClock) -> None:
+    """A step of the host's clock by one hour does not change timestamps, and the offset is soon measured again."""
     await clock.start()
     await world.pass_sleeps(3)
-    asked = len(world.asked_at_s)
+    asked = len(world.requests_at_s)
     world.host_ahead_ms += 3_600_000.0
     now, offset, uncertainty = clock.now_ms()
     assert now == pytest.approx(world.reference_ms, abs=1e-3)
@@ -129,11 +129,11 @@ async def test_host_step_changes_nothing_but_the_offset(world: World, clock: Ref
     assert uncertainty is not None
     assert uncertainty < 3.0
     await world.pass_sleeps(1)
-    assert len(world.asked_at_s) == asked + 1
+    assert len(world.requests_at_s) == asked + 1
 
 
-async def test_sleep_of_the_host_is_made_up_for(world: World, clock: ReferenceClock) -> None:
-    """After a sleep, during which the monotonic clock stood, the next look measures and steps."""
+async def test_sleep_of_the_host_is_corrected(world: World, clock: ReferenceClock) -> None:
+    """After a sleep, in which the monotonic clock stopped, the next check measures and corrects in one step."""
     await clock.start()
     await world.pass_sleeps(3)
     world.host_ahead_ms += 60_000.0
@@ -142,10 +142,10 @@ async def test_sleep_of_the_host_is_made_up_for(world: World, clock: ReferenceCl
     assert clock.now_ms()[0] == pytest.approx(world.reference_ms, abs=1e-3)
 
 
-async def test_failure_streams_uncorrected_and_says_so_once(
+async def test_failure_is_logged_once_and_streaming_continues(
     world: World, clock: ReferenceClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without the server's time stamps are the host's own, marked so; one warning, and later successes count."""
+    """Without the server's time, timestamps are uncorrected and marked so. One warning; a later success is used."""
     world.error = ConnectionFailedError("no route")
     await clock.start()
     assert clock.now_ms() == (pytest.approx(world.wall_ms), None, None)
@@ -159,14 +159,14 @@ async def test_failure_streams_uncorrected_and_says_so_once(
 
 
 async def test_uncertainty_grows_with_age(world: World, clock: ReferenceClock) -> None:
-    """An old measurement claims less: 15 ppm of its age (RFC 5905)."""
+    """The uncertainty of a measurement grows by 15 ppm of its age (RFC 5905)."""
     await clock.start()
     world.mono_ms += 1_000_000.0
     assert clock.now_ms()[2] == pytest.approx(2.0 + 15.0, abs=1e-2)
 
 
-async def test_silent_server_does_not_hold_up_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that never answers costs the start its limit and no more."""
+async def test_silent_server_does_not_delay_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never answers delays the start by the limit only."""
     monkeypatch.setattr("atomstream.service.clock.FIRST_LIMIT_S", 0.05)
     world = World()
     never = asyncio.Event()
@@ -183,11 +183,11 @@ async def test_silent_server_does_not_hold_up_the_start(monkeypatch: pytest.Monk
 
 
 async def test_closing_stops_measuring(world: World) -> None:
-    """Close is harmless before a start and twice, keeps what was measured, and a start after it does nothing."""
+    """Close may be called before a start and twice. It keeps the estimate, and a later start does nothing."""
     clock = world.clock()
     await clock.close()
     await clock.start()
-    assert world.asked_at_s == []
+    assert world.requests_at_s == []
     clock = world.clock()
     await clock.start()
     await clock.close()
@@ -196,7 +196,7 @@ async def test_closing_stops_measuring(world: World) -> None:
 
 
 async def test_real_server_on_this_host_has_no_offset() -> None:
-    """Over real HTTP to a server with this very clock the offset is zero within the stated uncertainty."""
+    """Over real HTTP to a server with the same clock, the offset is zero within the stated uncertainty."""
     import time
 
     async with recording() as server, calling(server.url) as api:
@@ -213,4 +213,4 @@ async def test_real_server_on_this_host_has_no_offset() -> None:
         await clock.close()
     assert status is not None
     assert abs(status["offset_ms"]) <= status["uncertainty_ms"] + 16.0  # Windows' clock ticks at 15.6 ms
-    assert all("x-api-key" not in asked.headers for asked in server.asked)
+    assert all("x-api-key" not in asked.headers for asked in server.requests)

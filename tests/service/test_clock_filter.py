@@ -1,4 +1,4 @@
-"""The clock filter: what it says is true within what it claims."""
+"""The clock filter: its estimate is correct within the stated uncertainty."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from atomstream.service.clock import SLEW_RATE, ClockFilter, Exchange
 
 TRUE_MS = 1_700_000_000_000.0
-"""Reference UTC minus monotonic time, in these tests' world."""
+"""Reference UTC minus monotonic time in these tests, in ms."""
 
 
 def exchange(sent: float, out: float, back: float, held: float = 0.0, theta: float = TRUE_MS) -> Exchange:
-    """An exchange whose request took ``out`` ms, whose answer ``back``, over a clock ``theta`` ahead."""
+    """An exchange with ``out`` ms for the request and ``back`` ms for the reply, and a clock ``theta`` ms ahead."""
     received = sent + out + held + back
     return Exchange.between(sent, received, (sent + out + theta, sent + out + held + theta))
 
 
 def test_symmetric_exchange_is_exact() -> None:
-    """Equal ways there and back give the offset itself, and the server's own time is not in the delay."""
+    """With equal delays of request and reply the offset is exact. The server's processing time is not in the delay."""
     one = exchange(1000.0, 20.0, 20.0, held=500.0)
     assert (one.theta_ms, one.delay_ms) == (TRUE_MS, 40.0)
     assert one.mono_ms == 1540.0
 
 
-def test_lying_server_is_not_believed_in_its_holding() -> None:
-    """A server that claims to have held the request longer than it was under way gains no certainty."""
+def test_impossible_processing_time_is_ignored() -> None:
+    """A processing time longer than the round trip does not reduce the uncertainty."""
     for rx, tx in ((100.0, 400.0), (400.0, 100.0)):
         assert Exchange.between(0.0, 50.0, (rx, tx)).delay_ms == 50.0
 
@@ -37,8 +37,8 @@ ways = st.floats(0.0, 2000.0)
 
 
 @given(st.lists(st.tuples(ways, ways, st.floats(0.0, 600_000.0)), min_size=1, max_size=20))
-def test_truth_lies_within_the_uncertainty(exchanges: list[tuple[float, float, float]]) -> None:
-    """However unequal the ways, the reference lies within the stated uncertainty, before and after each one."""
+def test_reference_lies_within_the_uncertainty(exchanges: list[tuple[float, float, float]]) -> None:
+    """For any delays, the reference lies within the stated uncertainty, before and after each exchange."""
     weigh, now = ClockFilter(), 0.0
     for out, back, pause in exchanges:
         estimate = weigh.add(exchange(now, out, back))
@@ -48,8 +48,8 @@ def test_truth_lies_within_the_uncertainty(exchanges: list[tuple[float, float, f
         now += pause
 
 
-def test_tightest_of_the_last_eight_counts() -> None:
-    """A quick exchange outweighs slow ones until it is the ninth back, or has aged beyond them."""
+def test_most_precise_of_the_last_eight_is_used() -> None:
+    """A fast exchange is preferred to slow ones until it is the ninth last, or too old."""
     weigh = ClockFilter()
     quick = exchange(0.0, 1.0, 1.0)
     weigh.add(quick)
@@ -62,7 +62,7 @@ def test_tightest_of_the_last_eight_counts() -> None:
 
 
 def test_small_correction_is_slewed() -> None:
-    """A better exchange pulls the stamps over at 500 ppm, without a step, and the rest counts as uncertain."""
+    """A better exchange corrects timestamps at 500 ppm without a step; the rest is part of the uncertainty."""
     weigh = ClockFilter()
     weigh.add(exchange(0.0, 0.0, 200.0))
     before = weigh.estimate
@@ -78,7 +78,7 @@ def test_small_correction_is_slewed() -> None:
 
 @given(st.floats(-900.0, 900.0), st.lists(st.floats(0.0, 3e6), min_size=2, max_size=10))
 def test_slewed_time_never_runs_backwards(gap: float, moments: list[float]) -> None:
-    """While it is slewed, reference time goes on within 0.05 % of the monotonic one's pace."""
+    """During a correction, reference time advances within 0.05 % of the rate of the monotonic clock."""
     weigh = ClockFilter()
     weigh.add(exchange(0.0, 500.0, 500.0, theta=TRUE_MS + gap))
     estimate = weigh.add(exchange(2000.0, 1.0, 1.0))
@@ -88,8 +88,8 @@ def test_slewed_time_never_runs_backwards(gap: float, moments: list[float]) -> N
         assert abs(gone - (b - a)) <= SLEW_RATE * (b - a) + 1e-3
 
 
-def test_large_difference_steps_and_forgets() -> None:
-    """Where old exchanges contradict the new one (a sleep, a server's new clock), they are forgotten at once."""
+def test_large_difference_is_corrected_in_one_step() -> None:
+    """If old exchanges contradict the new one (a sleep, a new server clock), they are removed at once."""
     weigh = ClockFilter()
     for k in range(8):
         weigh.add(exchange(k * 2000.0, 1.0, 1.0))

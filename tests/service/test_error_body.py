@@ -1,4 +1,4 @@
-"""What servers say, cut to what a person may see."""
+"""Error bodies and headers of servers, reduced to short and safe texts."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from atomstream.service.error_mapping import MAX_RETRY_AFTER_S, MAX_TEXT, ErrorB
     ],
 )
 def test_retry_after_seconds_and_dates(headers: dict[str, str], seconds: float | None) -> None:
-    """Retry-After is read as seconds or date, a date by the server's own clock, at most an hour."""
+    """Retry-After is seconds or a date. A date is compared with the server's clock; the limit is one hour."""
     assert retry_after_s(headers) == seconds
 
 
 @given(st.text())
 def test_any_retry_after_is_bounded(value: str) -> None:
-    """No header, however odd, makes anything but None or 0..3600 s."""
+    """Any header gives None or 0..3600 s."""
     seconds = retry_after_s({"Retry-After": value})
     assert seconds is None or 0.0 <= seconds <= MAX_RETRY_AFTER_S
 
 
-def test_secrets_are_cut_out() -> None:
-    """A server that echoes the key or the signature does not bring it into a log, in text or detail."""
+def test_secrets_are_removed() -> None:
+    """If a server repeats the key or the signature, neither text nor detail contains it."""
     body = json.dumps({"detail": {"message": "bad key atst_secret", "at": "?sig=abc"}}).encode()
     error_body = ErrorBody.parse(body, ("atst_secret", "sig=abc", ""))
     assert error_body.text == "bad key ***"
@@ -52,21 +52,21 @@ def test_secrets_are_cut_out() -> None:
 
 
 def test_s3_error_is_read_for_code_and_message_only() -> None:
-    """S3's XML gives its code and message; the echo of the signed request in it is left out."""
+    """Code and message are read from S3's XML; the repeated signed request is not."""
     xml = b"<?xml?><Error><Code>RequestTimeout</Code><Message>Idle.</Message><StringToSign>S</StringToSign>"
     error_body = ErrorBody.parse(xml, ())
     assert (error_body.code, error_body.text) == ("RequestTimeout", "RequestTimeout: Idle.")
     assert error_body.quoted() == " (RequestTimeout: Idle)"
 
 
-def test_web_page_says_nothing() -> None:
-    """A proxy's web page is not poured into a sentence."""
+def test_web_page_is_ignored() -> None:
+    """The web page of a proxy is not part of a message."""
     assert ErrorBody.parse(b"<html><body>Blocked by ACME</body>", ()).quoted() == ""
 
 
 @given(st.binary(max_size=5000))
 def test_any_body_makes_one_short_line(body: bytes) -> None:
-    """Whatever bytes come, one printable line of at most 300 characters comes out."""
+    """Any bytes give one printable line of at most 300 characters."""
     text = ErrorBody.parse(body, ("key",)).text
     assert len(text) <= MAX_TEXT
     assert text.isprintable()

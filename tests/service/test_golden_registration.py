@@ -1,4 +1,4 @@
-"""Our requests equal the recording, byte for byte where it says anything."""
+"""Our requests equal the recorded ones, byte for byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atomstream.service.payloads import NewStreamBody
 from atomstream.streaming.registration import register
 from atomstream.streaming.stream_request import InitializeRequest
 from tests.paths import WIRE
-from tests.service.recorder import Asked, Recorder, calling, recording
+from tests.service.recorder import RecordedRequest, Recorder, calling, recording
 
 TRAFFIC: list[dict[str, Any]] = [
     json.loads(line) for line in (WIRE / "traffic.jsonl").read_text().splitlines()
@@ -58,7 +58,7 @@ def shard_info(
 
 @pytest.fixture
 async def service() -> AsyncIterator[tuple[Recorder, ServiceApi]]:
-    """The recorded server: an empty catalogue that hands out the recorded ids."""
+    """A server with an empty catalogue that returns the recorded ids."""
     async with recording() as recorder, calling(recorder.url) as api:
         recorder.on_json("GET /physical_samples/", [])
         recorder.on_json("GET /tags/", [])
@@ -90,14 +90,14 @@ def _signed(recorder: Recorder, request: Any, body: bytes) -> Any:
     return _reply([{"upload_id": "u", "url": f"{recorder.url}/blob/{data_id}/{key}", "part": 0}])
 
 
-def told(one: Asked) -> dict[str, Any]:
-    """A request in the recording's own form."""
+def in_recorded_form(one: RecordedRequest) -> dict[str, Any]:
+    """A request in the format of the recording."""
     body = f"<{len(one.body)} bytes>" if one.method == "PUT" else one.body.decode()
     return normal({**vars(one), "body": body})
 
 
 def normal(one: dict[str, Any]) -> dict[str, Any]:
-    """Without what does not matter: no body is written as "" or null, no type as "" or left out."""
+    """Without irrelevant differences: an absent body is "" or null, an absent type is "" or omitted."""
     headers = {name: value for name, value in one["headers"].items() if name in MATTERING}
     if headers.get("content-type") == "":
         del headers["content-type"]
@@ -107,12 +107,12 @@ def normal(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def recorded(start: int, stop: int) -> list[dict[str, Any]]:
-    """The recording without the time requests, whose number is a matter of timing."""
+    """The recording without the time requests, whose number depends on the timing."""
     return [normal(one) for one in TRAFFIC[start:stop] if one["path"] != "/gateway/time"]
 
 
 async def test_full_registration_equals_recording(service: tuple[Recorder, ServiceApi]) -> None:
-    """Sample, tags, stream, links and tracking go out as recorded, in that order."""
+    """Sample, tags, stream, links and tracking are sent as recorded, in this order."""
     recorder, api = service
     request = InitializeRequest(
         fps=120,
@@ -126,25 +126,28 @@ async def test_full_registration_equals_recording(service: tuple[Recorder, Servi
     registered = await register(api, request)
     assert registered.spec.data_id == STREAMS[0]
     assert not registered.spec.announced
-    assert list(map(told, recorder.asked)) == recorded(0, 10)
+    assert list(map(in_recorded_form, recorder.requests)) == recorded(0, 10)
 
 
 async def test_plain_registration_equals_recording(service: tuple[Recorder, ServiceApi]) -> None:
-    """A stationary stream with an azimuth makes one request, the recorded one but for the timed name."""
+    """A stationary stream with an azimuth sends one request: the recorded one, except for the name with its time."""
     recorder, api = service
     await register(api, InitializeRequest(120.0, 0.0, 240, azimuth="110"))
-    [ours], [theirs] = map(told, recorder.asked), recorded(FIRST_OF_STREAM_1, FIRST_OF_STREAM_1 + 1)
-    ours_body, theirs_body = json.loads(ours.pop("body")), json.loads(theirs.pop("body"))
-    assert ours_body.pop("data_item_name").startswith("RHEED Stream @ ")
-    assert theirs_body.pop("data_item_name").startswith("RHEED Stream @ ")
-    assert list(ours_body.items()) == list(theirs_body.items())
-    for one in (ours, theirs):
+    [ours], [expected] = (
+        map(in_recorded_form, recorder.requests),
+        recorded(FIRST_OF_STREAM_1, FIRST_OF_STREAM_1 + 1),
+    )
+    our_body, recorded_body = json.loads(ours.pop("body")), json.loads(expected.pop("body"))
+    assert our_body.pop("data_item_name").startswith("RHEED Stream @ ")
+    assert recorded_body.pop("data_item_name").startswith("RHEED Stream @ ")
+    assert list(our_body.items()) == list(recorded_body.items())
+    for one in (ours, expected):
         del one["headers"]["content-length"]
-    assert ours == theirs
+    assert ours == expected
 
 
 async def test_uploads_and_end_equal_recording(service: tuple[Recorder, ServiceApi]) -> None:
-    """Each recorded shard is asked for, sent and the streams ended as recorded."""
+    """Upload URLs, uploads and the ends of the streams are sent as recorded."""
     recorder, api = service
     asks = [one for one in TRAFFIC if "upload_urls" in one["path"]]
     for number, data_id in enumerate(STREAMS):
@@ -158,34 +161,34 @@ async def test_uploads_and_end_equal_recording(service: tuple[Recorder, ServiceA
             url = await api.upload_url(spec, shard_info(data_id, index, (n, height, width), timestamp))
             assert await api.put_shard(url, [shard], len(shard), crc32c=0) is None
         await api.end_stream(data_id, [7], announced=False)
-    theirs = [one for one in recorded(10, len(TRAFFIC)) if one["path"] != "/rheed/stream/"]
-    assert in_order(map(told, recorder.asked)) == in_order(theirs)
+    expected = [one for one in recorded(10, len(TRAFFIC)) if one["path"] != "/rheed/stream/"]
+    assert in_order(map(in_recorded_form, recorder.requests)) == in_order(expected)
 
 
 def in_order(requests: Any) -> list[str]:
-    """As JSON, sorted: the recorded client had several uploads under way at once."""
+    """As sorted JSON, because the recorded client sent several uploads at the same time."""
     return sorted(json.dumps(one, sort_keys=True) for one in requests)
 
 
 async def test_time_request_equals_recording(service: tuple[Recorder, ServiceApi]) -> None:
-    """The time is asked for without the key, as recorded."""
+    """The time request has no key, as recorded."""
     recorder, api = service
     recorder.on_json("GET /gateway/time", {"receivedAtUnixMs": 1.5, "transmittedAtUnixMs": 2})
     assert await api.gateway_time() == (1.5, 2.0)
-    assert list(map(told, recorder.asked)) == [normal(TRAFFIC[0])]
+    assert list(map(in_recorded_form, recorder.requests)) == [normal(TRAFFIC[0])]
 
 
 async def test_announced_server_gets_its_extras(service: tuple[Recorder, ServiceApi]) -> None:
-    """Only a server that announced itself is told of uint16 frames and of lost chunks."""
+    """uint16 frames and lost chunks are sent only to an atomstream server."""
     recorder, api = service
     recorder.on_json("POST /rheed/stream/", STREAMS[0], Atomstream="1")
     created = await api.create_stream(NewStreamBody("x", 10.0, 0.0))
     assert created.announced
     info = shard_info(STREAMS[0], 0, (1, 2, 3), Timestamp(0.0), "uint16")
     await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5, announced=True), info)
-    assert json.loads(recorder.asked[-1].body)["dtype"] == "uint16"
-    assert "clock_offset_ms" not in json.loads(recorder.asked[-1].body)
+    assert json.loads(recorder.requests[-1].body)["dtype"] == "uint16"
+    assert "clock_offset_ms" not in json.loads(recorder.requests[-1].body)
     await api.end_stream(STREAMS[0], [5, 3, 4, 9], announced=True)
-    assert recorder.asked[-1].headers["atomstream-lost"] == "3-5,9"
+    assert recorder.requests[-1].headers["atomstream-lost"] == "3-5,9"
     with pytest.raises(TypeError, match="to_uint8"):
         await api.upload_url(StreamSpec(STREAMS[0], 10.0, 0.0, 5), info)

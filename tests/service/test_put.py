@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def raw_server(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]):  # type: ignore[no-untyped-def]
-    """A TCP server that speaks as the test likes; its URL and its connections so far."""
+    """A TCP server that the test controls. Yields its URL and the list of its connections."""
     handlers: list[asyncio.Task[None]] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,19 +48,19 @@ async def raw_server(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter
 
 
 def crc_header(body: bytes) -> dict[str, str]:
-    """The header by which a server states what it received."""
+    """The header with the checksum of the received body."""
     return {"x-amz-checksum-crc32c": base64.b64encode(google_crc32c.value(body).to_bytes(4, "big")).decode()}
 
 
-async def test_upload_arrives_plain_and_whole() -> None:
-    """A 20 MiB body arrives equal, with its length, no chunking, no type, no key, and the CRC is checked."""
+async def test_upload_arrives_complete() -> None:
+    """A 20 MiB body arrives equal: with its length, without chunking, type and key. Its CRC is checked."""
     data = bytes(range(256)) * (20 * MIB // 256)
     pieces: list[Piece] = [b"head", memoryview(data), b"tail"]
     crc = google_crc32c.value(b"head" + data + b"tail")
     async with recording() as store, calling(store.url) as api:
         store.on("PUT /shard", lambda _, body: web.Response(headers=crc_header(body)))
         got = await api.put_shard(f"{store.url}/shard?sig=a%2Fb", pieces, len(data) + 8, crc32c=crc)
-    [asked] = store.asked
+    [asked] = store.requests
     assert asked.body == b"head" + data + b"tail"
     assert got == crc
     assert asked.headers["content-length"] == str(len(asked.body))
@@ -70,8 +70,8 @@ async def test_upload_arrives_plain_and_whole() -> None:
     assert KEY not in str(asked.headers)
 
 
-async def test_signed_query_is_sent_as_given() -> None:
-    """The upload URL goes out unchanged, for its signature covers every escape in it."""
+async def test_signed_query_is_unchanged() -> None:
+    """The upload URL is used unchanged, because the signature covers every escape in it."""
     seen: list[str] = []
 
     async def handle(request: web.Request) -> web.Response:
@@ -85,8 +85,8 @@ async def test_signed_query_is_sent_as_given() -> None:
     assert seen == [path]
 
 
-async def test_wrong_checksum_goes_again() -> None:
-    """A server that received other bytes has not stored the chunk (P18)."""
+async def test_wrong_checksum_is_transient() -> None:
+    """If the server received other bytes, the chunk does not count as stored."""
     async with recording() as store, calling(store.url) as api:
         store.on("PUT /shard", lambda _, body: web.Response(headers=crc_header(body + b"!")))
         with pytest.raises(ChecksumMismatchError, match="other bytes") as caught:
@@ -96,7 +96,7 @@ async def test_wrong_checksum_goes_again() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_put_redirects_are_not_followed(status: int) -> None:
-    """A redirect is an error that names where to; neither frames nor key go there (P16)."""
+    """A redirect is an error that names the target; neither frames nor key are sent there."""
     async with recording() as other, recording() as store, calling(store.url) as api:
         to = {"Location": f"{other.url}/elsewhere?token=T"}
         store.on("PUT /shard", lambda *_: web.Response(status=status, headers=to))
@@ -105,20 +105,20 @@ async def test_put_redirects_are_not_followed(status: int) -> None:
             with pytest.raises(RejectedError, match=r"redirects to http://127\.0\.0\.1") as caught:
                 await call
             assert "token" not in str(caught.value)
-        assert other.asked == []
+        assert other.requests == []
 
 
-async def test_no_cookie_is_kept() -> None:
-    """What one reply sets is not carried to the next request."""
+async def test_cookies_are_ignored() -> None:
+    """A cookie of one reply is not sent with the next request."""
     async with recording() as store, calling(store.url.replace("127.0.0.1", "localhost")) as api:
         store.on_json("GET /tags/", [], **{"Set-Cookie": "a=b"})
         await api.list_tags()
         await api.list_tags()
-    assert [asked.headers.get("cookie") for asked in store.asked] == [None, None]
+    assert [asked.headers.get("cookie") for asked in store.requests] == [None, None]
 
 
 async def test_reset_midway_is_one_failed_attempt() -> None:
-    """A connection reset inside the body is an error that may pass, and nothing is re-sent behind our back."""
+    """A connection reset during the body is a transient error, and the HTTP library sends nothing again."""
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(2 * MIB)
@@ -133,7 +133,7 @@ async def test_reset_midway_is_one_failed_attempt() -> None:
 
 
 async def test_reset_on_reused_connection_is_not_replayed() -> None:
-    """On a kept connection, where the library would replay a body, ours is one attempt too."""
+    """On a reused connection, where the library would send a body again, there is only one attempt."""
     bodies: list[int] = []
 
     async def once_then_reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -154,7 +154,7 @@ async def test_reset_on_reused_connection_is_not_replayed() -> None:
 
 
 async def test_stalled_upload_gives_up() -> None:
-    """A server that takes no more bytes fails the attempt once nothing moved for the limit."""
+    """If the server accepts no more bytes, the attempt fails after the limit without progress."""
     stop = asyncio.Event()
 
     async def swallow_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,7 +168,7 @@ async def test_stalled_upload_gives_up() -> None:
 
 
 async def test_unanswered_upload_gives_up() -> None:
-    """A server that takes the body and says nothing fails the attempt after the limit."""
+    """If the server accepts the body but never answers, the attempt fails after the limit."""
     stop = asyncio.Event()
 
     async def handle(request: web.Request) -> web.Response:
@@ -182,8 +182,8 @@ async def test_unanswered_upload_gives_up() -> None:
         stop.set()
 
 
-async def test_slow_uplink_may_take_its_time() -> None:
-    """An upload that moves at all goes on for many times the stall limit."""
+async def test_slow_uplink_is_not_a_stall() -> None:
+    """An upload that makes progress may take many times the stall limit."""
     limit_s = 2.0
 
     async def slowly() -> AsyncIterator[Piece]:
@@ -194,11 +194,11 @@ async def test_slow_uplink_may_take_its_time() -> None:
     async with recording() as store, calling(store.url, upload_timeout_s=limit_s) as api:
         store.on("PUT /shard", lambda *_: web.Response())
         await api.put_shard(f"{store.url}/shard", slowly(), 6 * MIB, crc32c=0)
-    assert len(store.asked[0].body) == 6 * MIB
+    assert len(store.requests[0].body) == 6 * MIB
 
 
-async def test_early_success_is_not_believed() -> None:
-    """A 200 before the body is through is no receipt."""
+async def test_early_success_is_not_accepted() -> None:
+    """A 200 before the whole body was sent does not confirm the upload."""
 
     async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -216,8 +216,8 @@ async def test_early_success_is_not_believed() -> None:
             await api.put_shard(f"{url}/shard", half(), 2 * MIB, crc32c=0)
 
 
-async def test_early_refusal_is_heard() -> None:
-    """A server that refuses after the head, and goes on reading, is heard without sending it all."""
+async def test_early_refusal_is_received() -> None:
+    """A refusal after the headers is received without sending the whole body, although the server keeps reading."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -230,8 +230,8 @@ async def test_early_refusal_is_heard() -> None:
             await api.put_shard(f"{url}/shard", [bytes(MIB)] * 64, 64 * MIB, crc32c=0)
 
 
-async def test_failing_source_is_told_as_it_is() -> None:
-    """What the pieces' own source raises comes out unchanged, and the source is closed."""
+async def test_errors_of_the_source_are_unchanged() -> None:
+    """An error of the source of the pieces is raised unchanged, and the source is closed."""
     closed = []
 
     async def broken() -> AsyncIterator[Piece]:
@@ -248,7 +248,7 @@ async def test_failing_source_is_told_as_it_is() -> None:
 
 
 async def test_cancelled_upload_closes_its_source() -> None:
-    """Cancelling an upload leaves neither a connection nor an open source behind."""
+    """A cancelled upload leaves neither an open connection nor an open source."""
     asked, never, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def endless() -> AsyncIterator[Piece]:
@@ -268,8 +268,8 @@ async def test_cancelled_upload_closes_its_source() -> None:
         assert closed.is_set()
 
 
-async def test_uploads_do_not_hold_up_calls() -> None:
-    """With every upload slot taken by a standing upload, calls of the API still go through."""
+async def test_uploads_do_not_block_calls() -> None:
+    """API calls still work while stalled uploads occupy all upload connections."""
     arrived, release = asyncio.Event(), asyncio.Event()
 
     async def handle(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""Calls over real connections: what was never sent, what broke, what is too large, which proxy."""
+"""Calls over real connections: connection errors, large replies, proxies."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.service.recorder import calling, listening, recording
 
 
 def free_port() -> int:
-    """A loopback port where nothing listens."""
+    """A loopback port without a server."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 async def test_refused_connection_was_never_sent() -> None:
-    """Where nothing listens the error says so, and that nothing was sent."""
+    """Without a server on the port, the error says so and that nothing was sent."""
     url = f"http://127.0.0.1:{free_port()}"
     async with calling(url) as api:
         with pytest.raises(ConnectionFailedError, match="no connection to " + url) as caught:
@@ -35,7 +35,7 @@ async def test_refused_connection_was_never_sent() -> None:
 
 
 async def test_unknown_host_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that the DNS does not know is told apart."""
+    """An unknown host name has its own message."""
 
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -48,17 +48,17 @@ async def test_unknown_host_was_never_sent(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_plain_server_behind_https_was_never_sent() -> None:
-    """https towards a server that speaks http fails in the handshake, before anything is sent."""
+    """https to an http server fails in the handshake, before anything is sent."""
     async with recording() as plain, calling(plain.url.replace("http:", "https:")) as api:
         with pytest.raises(ConnectionFailedError, match="TLS handshake") as caught:
             await api.list_tags()
     assert caught.value.never_sent
-    assert plain.asked == []
+    assert plain.requests == []
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A certificate that nobody signed, and its key."""
+    """A self-signed certificate and its key."""
     made = subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
@@ -73,7 +73,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
 
 
 async def test_untrusted_certificate_is_named(certificate: tuple[Path, Path]) -> None:
-    """A certificate that nobody signed is refused, in words, before anything is sent."""
+    """A self-signed certificate is rejected with a clear message, before anything is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
@@ -87,7 +87,7 @@ async def test_untrusted_certificate_is_named(certificate: tuple[Path, Path]) ->
 
 
 async def test_lost_answer_may_have_been_received() -> None:
-    """A connection that breaks after the request is an error that does not claim it was never sent."""
+    """If the connection breaks after the request, the error does not say that it was never sent."""
 
     async def handle(request: web.Request) -> web.Response:
         await request.read()
@@ -102,7 +102,7 @@ async def test_lost_answer_may_have_been_received() -> None:
 
 
 async def test_silent_server_times_out() -> None:
-    """A call ends within its limit, and may have been received."""
+    """A call without an answer ends after its limit; the request may have been received."""
     stop = asyncio.Event()
 
     async def handle(request: web.Request) -> web.Response:
@@ -116,8 +116,8 @@ async def test_silent_server_times_out() -> None:
     assert not caught.value.never_sent
 
 
-async def test_not_http_is_garbled() -> None:
-    """A port that speaks something else is said to."""
+async def test_other_protocols_are_detected() -> None:
+    """The error for a server that does not speak HTTP says so."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -134,7 +134,7 @@ async def test_not_http_is_garbled() -> None:
 
 
 async def test_huge_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list beyond the limit is refused without being held; one just below it is read."""
+    """A list above the limit is rejected without reading all of it; one just below it is accepted."""
     monkeypatch.setattr(transport, "REPLY_BODY_BYTES", 100_000)
     async with recording() as server, calling(server.url) as api:
         server.on_json("GET /tags/", [{"id": "a", "name": "n" * 99_900}])
@@ -145,7 +145,7 @@ async def test_huge_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_huge_error_is_cut_off() -> None:
-    """Of an error's body at most 64 kB are read, though the server would send on for ever."""
+    """At most 64 kB of an error body are read, although the server sends endlessly."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=500)
@@ -162,7 +162,7 @@ async def test_huge_error_is_cut_off() -> None:
 
 
 async def test_project_id_is_one_path_segment() -> None:
-    """A project id can't climb out of its place in the path."""
+    """A project id with slashes stays one segment of the path."""
     async with recording() as server, calling(server.url) as api:
         route = "POST /projects/..%2F..%2Fx%3Fy%23z%20%C3%A9/configuration/tracking_samples"
         server.on_json(route, {})
@@ -170,8 +170,8 @@ async def test_project_id_is_one_path_segment() -> None:
         assert server.routes() == [route]
 
 
-async def test_calls_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server elsewhere is reached through the environment's proxy, with the whole URL in the request."""
+async def test_calls_use_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another host is reached through the proxy of the environment, with the whole URL in the request."""
     seen: list[str] = []
 
     async def proxy(request: web.Request) -> web.Response:
@@ -188,7 +188,7 @@ async def test_calls_go_through_the_proxy_of_the_environment(monkeypatch: pytest
 
 
 async def test_loopback_never_uses_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One's own machine is reached directly whatever the environment says."""
+    """This machine is always reached directly."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     async with recording() as server, calling(server.url) as api:
         server.on_json("GET /tags/", [])
@@ -196,7 +196,7 @@ async def test_loopback_never_uses_a_proxy(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy's 407 is a failure on the way, which pauses nothing and quarantines nothing."""
+    """A 407 of a proxy is a connection error: it neither pauses a stream nor quarantines a chunk."""
 
     async def refuse(request: web.Request) -> web.Response:
         return web.Response(status=407)
@@ -211,10 +211,10 @@ async def test_proxy_that_wants_a_login(monkeypatch: pytest.MonkeyPatch) -> None
                 assert caught.value.never_sent
 
 
-async def test_proxy_of_another_kind_is_passed_over(
+async def test_proxy_of_another_kind_is_ignored(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A proxy that is not http is not used, and the log says so once for each server."""
+    """A proxy that is not http is not used; this is logged once per server."""
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "127.0.0.1:3128")
     proxies = Proxies()
@@ -235,5 +235,5 @@ async def test_proxy_of_another_kind_is_passed_over(
     ],
 )
 def test_loopback_hosts(host: str, loopback: bool) -> None:
-    """This machine is known by name and address."""
+    """This machine is recognised by name and by address."""
     assert is_loopback(host) is loopback

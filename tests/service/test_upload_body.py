@@ -1,4 +1,4 @@
-"""The body of a PUT: the same bytes in bounded blocks, once."""
+"""The body of a PUT: the same bytes in bounded blocks, readable once."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ sizes = st.one_of(
 
 
 def piece(size: int, seed: int) -> bytes:
-    """Bytes that differ by place and piece."""
+    """Bytes that depend on position and piece."""
     return (bytes(range(256)) * (size // 256 + 2))[seed % 256 :][:size]
 
 
 async def stream(pieces: list[Piece]) -> AsyncIterator[Piece]:
-    """The pieces, one at a time."""
+    """The pieces as an async iterator."""
     for one in pieces:
         yield one
 
 
 @given(st.lists(sizes, max_size=8), st.booleans(), st.booleans())
 def test_body_is_the_pieces_in_blocks(lengths: list[int], views: bool, streamed: bool) -> None:
-    """Whatever the pieces, the blocks joined are equal to them, and none is over 1 MiB."""
+    """For any pieces, the joined blocks equal the joined pieces, and no block is larger than 1 MiB."""
     pieces: list[Piece] = [piece(size, k) for k, size in enumerate(lengths)]
     expected = b"".join(pieces)
     if views:
@@ -51,8 +51,8 @@ def test_body_is_the_pieces_in_blocks(lengths: list[int], views: bool, streamed:
     asyncio.run(run())
 
 
-async def test_small_pieces_are_gathered() -> None:
-    """10 000 small pieces leave in a few blocks, and a large one is not joined to them."""
+async def test_small_pieces_are_joined() -> None:
+    """10 000 small pieces are sent in a few blocks, and a large one is not joined to them."""
     large = b"L" * SMALL_BYTES
     pieces = [*[b"s" * 1000] * 10_000, large, b"tail"]
     blocks = [block async for block in UploadBody(pieces, sum(map(len, pieces)))]
@@ -61,8 +61,8 @@ async def test_small_pieces_are_gathered() -> None:
     assert blocks[-1] == b"tail"
 
 
-async def test_the_loop_gets_its_turn_each_mebibyte() -> None:
-    """While a large shard goes out, other tasks run at least once a MiB."""
+async def test_other_tasks_run_during_an_upload() -> None:
+    """While a large shard is sent, other tasks run at least once per MiB."""
     turns = 0
     done = asyncio.Event()
 
@@ -83,23 +83,23 @@ async def test_the_loop_gets_its_turn_each_mebibyte() -> None:
 
 @pytest.mark.parametrize("stated", [9, 11])
 async def test_wrong_length_is_an_error(stated: int) -> None:
-    """Pieces that hold more or fewer bytes than stated never make a request that looks whole."""
+    """Pieces with more or fewer bytes than stated never give a complete request."""
     body = UploadBody([b"12345", b"67890"], stated)
     with pytest.raises(ShardError, match="its pieces hold 10"):
         _ = [block async for block in body]
     assert isinstance(body.failure, ShardError)
 
 
-async def test_body_can_not_be_replayed() -> None:
-    """A second iteration fails, so nothing below us can send a body twice."""
+async def test_body_can_be_read_once_only() -> None:
+    """A second iteration fails, so the HTTP library can't send a body twice."""
     body = UploadBody([b"x"], 1)
     _ = [block async for block in body]
     with pytest.raises(ConnectionFailedError):
         aiter(body)
 
 
-def test_stated_checksum_is_read() -> None:
-    """S3's header is four bytes, big endian, in base64; anything else is no statement."""
+def test_stated_checksum_is_parsed() -> None:
+    """The header of S3 is base64 of four big-endian bytes. Anything else gives None."""
     header = "x-amz-checksum-crc32c"
     text = base64.b64encode((0x01020304).to_bytes(4, "big")).decode()
     assert stated_crc32c({header: text}) == 0x01020304

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from aiohttp import web
 
 from atomstream.shard import decode_shard
-from tests.service.recorder import Asked, listening
+from tests.service.recorder import RecordedRequest, listening
 
 KEY = "RECORDED-KEY"
 Fault: TypeAlias = Callable[[web.Request], Any]
@@ -50,7 +50,7 @@ class Hosted:
     """
 
     ids: list[str] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[RecordedRequest] = field(default_factory=list)
     faults: defaultdict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     verdict: Callable[[str, str, int], Fault | None] = lambda kind, data_id, index: None
     dims: dict[tuple[str, int], tuple[int, int, int]] = field(default_factory=dict)
@@ -68,7 +68,9 @@ class Hosted:
         """Keep the request, then answer it."""
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.asked.append(Asked(request.method, request.rel_url.raw_path, dict(request.query), headers, body))
+        self.asked.append(
+            RecordedRequest(request.method, request.rel_url.raw_path, dict(request.query), headers, body)
+        )
         reply = self._route(request, body)
         return await reply if inspect.isawaitable(reply) else reply
 

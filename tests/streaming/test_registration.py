@@ -117,7 +117,7 @@ class Service:
         method, path = route.split(" ")
         return [
             json.loads(one.body)
-            for one in self.recorder.asked
+            for one in self.recorder.requests
             if (one.method, one.path) == (method, path) and one.body
         ]
 
@@ -183,7 +183,7 @@ async def test_wrong_arguments_send_nothing(
     arguments = {"fps": 10.0, "rotations_per_min": 0.0, "chunk_size": 20} | change
     with pytest.raises(kind, match=says):
         await register(api, InitializeRequest(**arguments))
-    assert service.recorder.asked == []
+    assert service.recorder.requests == []
 
 
 def test_numpy_numbers_are_numbers() -> None:
@@ -369,7 +369,7 @@ async def test_wrong_key_is_said_at_once(api: ServiceApi, service: Service) -> N
     service.recorder.on_json("POST /rheed/stream/", {"detail": "Invalid API key"}, status=401)
     with pytest.raises(AuthenticationError, match=r"HTTP 401 \(Invalid API key\). Check the API key"):
         await registered(api, service)
-    assert len(service.recorder.asked) == 1
+    assert len(service.recorder.requests) == 1
 
 
 @pytest.mark.parametrize("which", list(LINKS))
