@@ -1,4 +1,4 @@
-"""What the pipeline's tests share: a courier, and pipelines that end with the test."""
+"""Fixtures of the pipeline tests: a fake transport, and pipelines that are closed after the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def transport() -> FakeTransport:
 
 @pytest.fixture
 async def make(transport: FakeTransport) -> AsyncIterator[Callable[..., Pipeline]]:
-    """``make(**settings)``: a pipeline to ``courier``."""
+    """``make(**settings)`` returns a pipeline that delivers to ``transport``."""
     made: list[Pipeline] = []
 
     def factory(**changes: object) -> Pipeline:

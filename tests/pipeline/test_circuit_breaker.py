@@ -1,4 +1,4 @@
-"""The circuit breaker and the lanes, with a clock of the test's own."""
+"""The circuit breaker and the upload queue, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def upload(stream: str, index: int, recovered: bool = False) -> Upload:
     return Upload(spec, info, MemoryPayload(()), recovered=recovered)
 
 
-def test_one_failure_is_bad_luck(clock: Clock) -> None:
+def test_one_failure_does_not_open(clock: Clock) -> None:
     """A single failure does not stop other attempts."""
     breaker = CircuitBreaker(clock)
     assert not breaker.fail(breaker.start(), "reset")
     assert breaker.allows()
 
 
-def test_an_outage_lets_one_probe_through(clock: Clock) -> None:
+def test_an_outage_allows_one_probe(clock: Clock) -> None:
     """While open, one attempt at a time may start, after a delay."""
     breaker = open_breaker(clock)
     clock.now = 60.0
@@ -55,7 +55,7 @@ def test_an_outage_lets_one_probe_through(clock: Clock) -> None:
 
 
 def test_a_success_ends_the_outage(clock: Clock) -> None:
-    """The probe's success lets everything through again."""
+    """After a successful probe all attempts may start again."""
     breaker = open_breaker(clock)
     clock.now = 60.0
     breaker.start()
@@ -65,7 +65,7 @@ def test_a_success_ends_the_outage(clock: Clock) -> None:
 
 
 def test_attempts_from_before_the_outage_do_not_move_its_probe(clock: Clock) -> None:
-    """A late failure of an older attempt neither frees the probe's place nor counts."""
+    """A late failure of an older attempt neither ends the probe nor counts."""
     breaker = CircuitBreaker(clock)
     old = breaker.start()
     for _ in range(3):
@@ -76,15 +76,15 @@ def test_attempts_from_before_the_outage_do_not_move_its_probe(clock: Clock) -> 
     assert not breaker.allows()
 
 
-def test_a_refused_key_needs_no_second_opinion(clock: Clock) -> None:
-    """trip opens at once."""
+def test_a_refused_key_opens_at_once(clock: Clock) -> None:
+    """trip opens the breaker at once."""
     breaker = CircuitBreaker(clock)
     assert breaker.trip(breaker.start(), "401")
     assert breaker.is_open
 
 
-def test_streams_take_turns_lowest_index_first(clock: Clock) -> None:
-    """Parcels go round-robin over streams, by index within one."""
+def test_streams_alternate_with_the_lowest_index_first(clock: Clock) -> None:
+    """Uploads alternate between streams, in the order of the index within one stream."""
     queue = UploadQueue(clock)
     for item in (upload("a", 2), upload("a", 1), upload("b", 9), upload("a", 0)):
         queue.put(item)
@@ -97,8 +97,8 @@ def test_streams_take_turns_lowest_index_first(clock: Clock) -> None:
     ]
 
 
-def test_a_waiting_parcel_is_not_taken_before_its_time(clock: Clock) -> None:
-    """A retry waits in its lane while later chunks of the same stream go."""
+def test_a_waiting_upload_does_not_start_early(clock: Clock) -> None:
+    """A retry waits while later chunks of the same stream are sent."""
     queue = UploadQueue(clock)
     queue.put_later(upload("a", 0), 5.0)
     queue.put(upload("a", 1))
@@ -114,7 +114,7 @@ def test_a_waiting_parcel_is_not_taken_before_its_time(clock: Clock) -> None:
 
 
 def test_a_stuck_stream_does_not_slow_another(clock: Clock) -> None:
-    """An open breaker of one lane leaves the other lanes alone."""
+    """An open breaker of one stream does not affect other streams."""
     queue = UploadQueue(clock)
     stuck = upload("a", 0)
     queue.put(stuck)
@@ -133,8 +133,8 @@ def in_memory(data_id: str, index: int) -> Upload:
     return made
 
 
-def test_only_what_is_in_memory_and_waits_can_leave_it(clock: Clock) -> None:
-    """Durable parcels that hold memory and are not on their way may be evicted, the last to go first."""
+def test_durable_uploads_in_memory_are_evictable(clock: Clock) -> None:
+    """Durable uploads that hold memory and are not being sent may be evicted, the highest index first."""
     queue = UploadQueue(clock)
     for k in range(4):
         queue.put(upload("a", k))  # on disk only
@@ -155,8 +155,8 @@ def test_only_what_is_in_memory_and_waits_can_leave_it(clock: Clock) -> None:
     assert queue.evictable() == []
 
 
-def test_the_lowest_parcel_can_be_taken_back(clock: Clock) -> None:
-    """drop_oldest takes the lowest one, waiting or ready."""
+def test_the_lowest_upload_can_be_removed(clock: Clock) -> None:
+    """drop_oldest removes the lowest index, waiting or ready."""
     queue = UploadQueue(clock)
     queue.put(in_memory("a", 1))
     queue.put_later(in_memory("a", 0), 9.0)

@@ -1,4 +1,4 @@
-"""Copies that two threads share."""
+"""Copies by two threads."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def helpers() -> Iterator[ThreadPoolExecutor]:
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("step", [1, 2, -1])
-def test_the_copy_is_whole(helpers: ThreadPoolExecutor, count: int, step: int) -> None:
-    """Whatever the number of frames and their strides, each byte arrives."""
+def test_the_copy_is_complete(helpers: ThreadPoolExecutor, count: int, step: int) -> None:
+    """For any number of frames and any strides, all bytes are copied."""
     source = np.random.default_rng(count).integers(0, 256, (count, 30, 40), dtype=np.uint8)[:, ::step]
     target = np.zeros_like(source)
     for _ in range(50):
@@ -37,7 +37,7 @@ def test_the_copy_is_whole(helpers: ThreadPoolExecutor, count: int, step: int) -
 
 
 def test_a_busy_helper_is_not_waited_for(helpers: ThreadPoolExecutor) -> None:
-    """Where no second thread is free, one copies all; what it left undone runs on nobody's array later."""
+    """If no second thread is free, one thread copies all. The helper never writes to the array later."""
     go_on = threading.Event()
     busy = helpers.submit(go_on.wait, 60)
     source, target = np.ones((4, 5, 6), np.uint8), np.zeros((4, 5, 6), np.uint8)
@@ -50,8 +50,8 @@ def test_a_busy_helper_is_not_waited_for(helpers: ThreadPoolExecutor) -> None:
     assert not target.any()
 
 
-def test_helpers_that_are_gone_are_not_needed() -> None:
-    """After the pool was shut down a copy is made by one thread."""
+def test_a_copy_works_without_helpers() -> None:
+    """After the pool was shut down one thread makes the copy."""
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     target = np.zeros((4, 5, 6), np.uint8)

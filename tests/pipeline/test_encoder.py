@@ -1,4 +1,4 @@
-"""Encoder threads: which chunks get more of their time."""
+"""Encoder threads: shared work, dense encoding, errors, stopping."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def run(lags: bool, frames: list[np.ndarray], shards: queue.Queue[Shard | BaseEx
     return made  # type: ignore[return-value]
 
 
-def test_a_lagging_uplink_gets_smaller_shards(shards: queue.Queue[Shard | BaseException]) -> None:
-    """While the uplink lags a 16-bit chunk is made markedly smaller, with the same frames in it."""
+def test_a_slow_uplink_gets_smaller_shards(shards: queue.Queue[Shard | BaseException]) -> None:
+    """While the uplink is too slow, a 16-bit chunk is encoded clearly smaller, with equal frames."""
     frames = smooth(1)
     (quick,), (dense,) = run(False, [frames], shards), run(True, [frames], shards)
     assert dense.info.nbytes < 0.97 * quick.info.nbytes
@@ -58,8 +58,8 @@ def test_a_lagging_uplink_gets_smaller_shards(shards: queue.Queue[Shard | BaseEx
     assert np.array_equal(decoded, frames)
 
 
-def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseException]) -> None:
-    """A chunk that comes while another is in the encoder is not made smaller: frames come first."""
+def test_waiting_chunks_are_encoded_fast(shards: queue.Queue[Shard | BaseException]) -> None:
+    """A chunk that arrives while another one is being encoded is not encoded densely."""
     go_on = threading.Event()
 
     def done(_: EncodeJob, outcome: Shard | BaseException) -> None:
@@ -78,7 +78,7 @@ def test_chunks_that_wait_are_encoded_quickly(shards: queue.Queue[Shard | BaseEx
 
 @pytest.mark.parametrize("count", [1, 3, 16, 37])
 def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseException]) -> None:
-    """However many threads took part, a shard is what one of them alone would have made, frames in order."""
+    """A shard made by several threads equals the shard of one thread."""
     frames = np.random.default_rng(count).integers(0, 40, (count, 24, 32), dtype=np.uint8)
     encoder = Encoder(3, 3, lambda job, outcome: shards.put(outcome), lambda: False, scratch())
     for index in range(5):
@@ -94,8 +94,8 @@ def test_threads_share_a_chunk(count: int, shards: queue.Queue[Shard | BaseExcep
         assert np.array_equal(decode_shard(data, shard.info.dims, shard.info.dtype), frames)
 
 
-def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> None:
-    """After stop a chunk that was begun is still handed on, one that was not stays undone, and threads end."""
+def test_begun_chunks_are_finished_after_stop(shards: queue.Queue[Shard | BaseException]) -> None:
+    """After stop a begun chunk is still finished, a waiting chunk is not, and the threads end."""
     started, go_on = threading.Event(), threading.Event()
 
     def done(_: EncodeJob, outcome: Shard | BaseException) -> None:
@@ -121,7 +121,7 @@ def test_what_was_begun_is_ended(shards: queue.Queue[Shard | BaseException]) -> 
 def test_one_slice_that_fails_fails_its_chunk_once(
     shards: queue.Queue[Shard | BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error in a part of a chunk is told once, and the next chunk is encoded."""
+    """An error in a slice is reported once, and the next chunk is encoded."""
     compress = ShardEncoder.compress
 
     def failing(self: ShardEncoder, frames: np.ndarray, memory: memoryview) -> EncodedSlice:

@@ -1,4 +1,4 @@
-"""push_frame's buffer: chunks fill by themselves, gaps close them, nothing slips past the seal."""
+"""push_frame: frames are gathered into chunks, gaps end a chunk, no frame is lost at the seal."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ async def drained(stream: StreamState) -> None:
     await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
-async def test_chunks_fill_by_themselves(pipeline: Pipeline, transport: FakeTransport) -> None:
-    """Frames become chunks of chunk_size; the last short one goes at flush."""
+async def test_frames_are_gathered_into_chunks(pipeline: Pipeline, transport: FakeTransport) -> None:
+    """Frames become chunks of chunk_size; flush sends the last, short one."""
     stream = opened(pipeline)
     all_frames = frames(0, 10)
     for frame in all_frames:
@@ -65,7 +65,7 @@ async def test_chunks_fill_by_themselves(pipeline: Pipeline, transport: FakeTran
     ],
 )
 async def test_any_strides(pipeline: Pipeline, transport: FakeTransport, view: object) -> None:
-    """A frame of any strides arrives as it looks (P1)."""
+    """A frame with any strides arrives with equal pixels (P1)."""
     stream = opened(pipeline, chunk_size=1)
     frame = view(frames(3, 1)[0])  # type: ignore[operator]
     pipeline.try_push_frame(stream, make_frame(frame))
@@ -74,7 +74,7 @@ async def test_any_strides(pipeline: Pipeline, transport: FakeTransport, view: o
 
 
 async def test_sixteen_bit_frames_of_either_byte_order(pipeline: Pipeline, transport: FakeTransport) -> None:
-    """uint16 frames arrive equal, big-endian ones too."""
+    """uint16 frames arrive equal, also big-endian ones."""
     stream = opened(pipeline, chunk_size=2)
     values = np.arange(30, dtype=np.uint16).reshape(6, 5) * 2000
     pipeline.try_push_frame(stream, make_frame(values))
@@ -95,7 +95,7 @@ async def test_sixteen_bit_frames_of_either_byte_order(pipeline: Pipeline, trans
 async def test_a_gap_ends_a_chunk_early(
     pipeline: Pipeline, transport: FakeTransport, marks: list[dict[str, float]], lengths: list[int]
 ) -> None:
-    """A gap in ids or times is counted and closes the chunk; jitter is not a gap."""
+    """A gap in ids or times is counted and ends the chunk; jitter is not a gap."""
     stream = opened(pipeline, chunk_size=240)
     for mark in marks:
         pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], **mark))  # type: ignore[arg-type]
@@ -105,8 +105,8 @@ async def test_a_gap_ends_a_chunk_early(
     assert stream.frame_gaps == len(lengths) - 1
 
 
-async def test_another_shape_is_refused(pipeline: Pipeline) -> None:
-    """The stream's first frame fixes height and width; a refused frame changes nothing."""
+async def test_another_shape_is_rejected(pipeline: Pipeline) -> None:
+    """The first frame of a stream defines height and width; a rejected frame changes nothing."""
     stream = opened(pipeline)
     pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0]))
     with pytest.raises(ValueError, match="fixed by its first chunk"):
@@ -114,8 +114,8 @@ async def test_another_shape_is_refused(pipeline: Pipeline) -> None:
     assert pipeline.frames_gathered(stream) == 1
 
 
-async def test_nothing_slips_past_the_seal(pipeline: Pipeline, transport: FakeTransport) -> None:
-    """Frames from a camera thread are either in a chunk or refused with a typed error."""
+async def test_no_frame_is_lost_at_the_seal(pipeline: Pipeline, transport: FakeTransport) -> None:
+    """Frames of a camera thread are either in a chunk or rejected with a typed error."""
     stream = opened(pipeline)
     taken = 0
 
@@ -137,8 +137,8 @@ async def test_nothing_slips_past_the_seal(pipeline: Pipeline, transport: FakeTr
     assert sum(map(len, transport.stored.values())) == taken
 
 
-async def test_no_room_is_said_not_waited_for(transport: FakeTransport) -> None:
-    """Without room for a new buffer try_push_frame says so and takes nothing."""
+async def test_try_push_frame_does_not_wait(transport: FakeTransport) -> None:
+    """Without memory for a new buffer try_push_frame returns False and keeps nothing."""
     pipeline = Pipeline(settings(buffer_bytes=1), transport)
     stream = opened(pipeline, chunk_size=1)
     transport.hold()

@@ -1,4 +1,4 @@
-"""The ledger: one state for each index, counts that sum, a watermark that only grows."""
+"""The ledger: one state per index, consistent counts, a watermark that never decreases."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATES: list[ChunkState] = ["stored", "quarantined", "dropped", "purged"]
 
 
 def test_an_index_is_accepted_once() -> None:
-    """The second acceptance of an index says that it is known."""
+    """A second acceptance of an index returns None."""
     ledger = Ledger("s")
     assert ledger.accept(3) == 3
     assert ledger.accept(3) is None
@@ -28,15 +28,15 @@ def test_the_next_index_follows_the_largest() -> None:
 
 
 def test_a_sealed_stream_accepts_nothing() -> None:
-    """After seal every acceptance is a typed error."""
+    """After seal every acceptance raises a typed error."""
     ledger = Ledger("s")
     ledger.seal()
     with pytest.raises(StreamFinalizedError, match="finalized"):
         ledger.accept(0)
 
 
-def test_the_first_word_counts() -> None:
-    """A settled chunk stays as it was settled."""
+def test_the_first_state_stays() -> None:
+    """A resolved chunk keeps its first state."""
     ledger = Ledger("s")
     ledger.accept(0)
     assert ledger.resolve(0, "dropped", "full")
@@ -45,7 +45,7 @@ def test_the_first_word_counts() -> None:
 
 
 def test_never_pushed_indices_are_reported_lost() -> None:
-    """A hole below the largest index is named in the report, and is not counted as accepted."""
+    """A missing index below the largest one is in the report, but does not count as accepted."""
     ledger = Ledger("s")
     for index in (0, 2):
         ledger.accept(index)
@@ -56,8 +56,8 @@ def test_never_pushed_indices_are_reported_lost() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.sampled_from([None, *STATES])), max_size=120))
-def test_counts_always_sum(steps: list[tuple[int, ChunkState | None]]) -> None:
-    """After any history the counts sum as the report says, and the watermark never falls."""
+def test_counts_always_add_up(steps: list[tuple[int, ChunkState | None]]) -> None:
+    """After any history the counts of the report add up, and the watermark never decreases."""
     ledger, highest = Ledger("s"), -1
     for index, state in steps:
         if state is None or not ledger.contains(index):

@@ -1,4 +1,4 @@
-"""The gate: admission by bytes, fair over streams, free of deadlock."""
+"""The memory limiter: bounded by bytes, fair between streams, free of deadlocks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def _nothing() -> None:
     pass
 
 
-def test_room_is_bounded_by_bytes() -> None:
-    """Permits never exceed the limit, and a release makes room again."""
+def test_permits_are_bounded_by_bytes() -> None:
+    """Permits never exceed the limit; after a release new ones are granted."""
     limiter = MemoryLimiter(100)
     first, second = limiter.try_acquire("a", 60), limiter.try_acquire("a", 60)
     assert first is not None
@@ -23,7 +23,7 @@ def test_room_is_bounded_by_bytes() -> None:
 
 
 def test_a_release_counts_once() -> None:
-    """Releasing twice gives nothing back twice."""
+    """A second release has no effect."""
     limiter = MemoryLimiter(100)
     permit = limiter.try_acquire("a", 40)
     assert permit is not None
@@ -33,7 +33,7 @@ def test_a_release_counts_once() -> None:
 
 
 def test_shrinking_keeps_the_rest() -> None:
-    """After encoding only the shard's bytes stay charged; growing back is not possible."""
+    """After encoding only the bytes of the shard stay reserved. A permit can't grow."""
     limiter = MemoryLimiter(100)
     permit = limiter.try_acquire("a", 80)
     assert permit is not None
@@ -43,7 +43,7 @@ def test_shrinking_keeps_the_rest() -> None:
 
 
 def test_a_chunk_above_the_limit_enters_alone() -> None:
-    """A chunk larger than the whole limit enters when nothing else is held, and not before."""
+    """A chunk above the whole limit enters only if nothing else is held."""
     limiter = MemoryLimiter(100)
     small = limiter.try_acquire("a", 10)
     assert small is not None
@@ -52,8 +52,8 @@ def test_a_chunk_above_the_limit_enters_alone() -> None:
     assert limiter.try_acquire("a", 1000) is not None
 
 
-def test_one_stream_leaves_the_others_their_share() -> None:
-    """With two active streams neither may hold more than half."""
+def test_one_stream_takes_only_its_share() -> None:
+    """With two active streams each may hold at most half."""
     limiter = MemoryLimiter(100)
     limiter.add_stream("a")
     limiter.add_stream("b")
@@ -62,8 +62,8 @@ def test_one_stream_leaves_the_others_their_share() -> None:
     assert limiter.try_acquire("b", 50) is not None
 
 
-def test_a_stream_that_ended_returns_its_share() -> None:
-    """When a stream closes, a waiter of another one may enter at once."""
+def test_the_share_of_an_ended_stream_is_released() -> None:
+    """When a stream ends, a waiter of another stream may enter at once."""
     limiter = MemoryLimiter(100)
     limiter.add_stream("a")
     limiter.add_stream("b")
@@ -75,14 +75,14 @@ def test_a_stream_that_ended_returns_its_share() -> None:
 
 
 def test_a_paused_camera_blocks_nobody() -> None:
-    """A buffer that push_frame fills for ever does not keep another stream's first chunk out."""
+    """A buffer that push_frame never completes does not block the first chunk of another stream."""
     limiter = MemoryLimiter(100)
     assert limiter.try_acquire("paused", 90, filling=True) is not None
     assert limiter.try_acquire("live", 90) is not None
 
 
-def test_a_filled_buffer_counts_as_moving() -> None:
-    """Once complete the buffer will be released by itself, so others wait for it."""
+def test_a_filled_buffer_counts_as_in_progress() -> None:
+    """A complete buffer will be released soon, so others wait for it."""
     limiter = MemoryLimiter(100)
     permit = limiter.try_acquire("a", 90, filling=True)
     assert permit is not None
@@ -90,8 +90,8 @@ def test_a_filled_buffer_counts_as_moving() -> None:
     assert limiter.try_acquire("b", 90) is None
 
 
-def test_waiters_go_in_turn() -> None:
-    """Waiting streams are admitted one after the other, first come first served within each."""
+def test_waiters_of_all_streams_alternate() -> None:
+    """Waiting streams are served in turn; within a stream the first waiter comes first."""
     limiter = MemoryLimiter(10)
     order: list[str] = []
     held = limiter.try_acquire("x", 10)
@@ -106,16 +106,16 @@ def test_waiters_go_in_turn() -> None:
     assert order == ["a1", "b1", "a2"]
 
 
-def test_nobody_jumps_its_own_line() -> None:
-    """A push that comes while another of its stream waits does not overtake it."""
+def test_pushes_of_a_stream_keep_their_order() -> None:
+    """A push does not overtake an earlier waiting push of its stream."""
     limiter = MemoryLimiter(10)
     limiter.try_acquire("a", 8)
     limiter.enqueue("a", 8, _nothing)
     assert limiter.try_acquire("a", 1) is None
 
 
-def test_leaving_the_line_lets_the_next_one_in() -> None:
-    """A cancelled waiter neither keeps a permit nor blocks who stands behind it."""
+def test_a_cancelled_waiter_does_not_block_the_next() -> None:
+    """A cancelled waiter neither keeps a permit nor blocks the waiters after it."""
     limiter = MemoryLimiter(10)
     limiter.try_acquire("a", 5)
     large, small = limiter.enqueue("a", 8, _nothing), limiter.enqueue("a", 5, _nothing)
@@ -123,8 +123,8 @@ def test_leaving_the_line_lets_the_next_one_in() -> None:
     assert small.permit is not None
 
 
-def test_leaving_after_the_grant_gives_the_permit_back() -> None:
-    """A grant that comes at the moment of cancellation is not lost."""
+def test_a_waiter_cancelled_after_the_grant_releases_its_permit() -> None:
+    """A permit that is granted at the moment of the cancellation is not lost."""
     limiter = MemoryLimiter(10)
     waiter = limiter.enqueue("a", 5, _nothing)
     assert waiter.permit is not None
@@ -136,8 +136,8 @@ def test_leaving_after_the_grant_gives_the_permit_back() -> None:
     limit=st.integers(1, 50),
     steps=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 60), st.booleans()), max_size=60),
 )
-def test_everybody_gets_in_whatever_the_limit(limit: int, steps: list[tuple[str, int, bool]]) -> None:
-    """However small the limit, every waiter enters as permits are released, and the bound holds meanwhile."""
+def test_every_waiter_enters_with_any_limit(limit: int, steps: list[tuple[str, int, bool]]) -> None:
+    """With any limit every waiter enters as permits are released, and the limit is kept meanwhile."""
     limiter = MemoryLimiter(limit)
     waiters = [limiter.enqueue(name, size, _nothing) for name, size, _ in steps]
     largest = max((size for _, size, _ in steps), default=0)
@@ -145,7 +145,7 @@ def test_everybody_gets_in_whatever_the_limit(limit: int, steps: list[tuple[str,
     while len(done) < len(waiters):
         assert limiter.used <= limit + largest
         entered = [k for k, waiter in enumerate(waiters) if waiter.permit is not None and k not in done]
-        assert entered, "nobody moves"
+        assert entered, "deadlock"
         for k in entered:
             _of(waiters[k].permit).shrink(steps[k][1] // 2)
             _of(waiters[k].permit).release()

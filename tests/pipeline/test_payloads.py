@@ -1,4 +1,4 @@
-"""Where a parcel's bytes come from, and what becomes of the source when an attempt ends early."""
+"""The payload of an upload, and what happens to its source when an attempt ends early."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atomstream.pipeline.upload import CUT_BYTES, MemoryPayload, SpoolPayload
 
 
 class SlowRecord:
-    """A record whose second window takes until ``go_on``; it knows whether its file was closed."""
+    """A record whose second window is read only after ``go_on``. ``closed`` is set when its file is closed."""
 
     def __init__(self) -> None:
         self.reading = threading.Event()
@@ -52,7 +52,7 @@ def on_disk(record: SlowRecord, readers: ThreadPoolExecutor) -> SpoolPayload:
 
 
 async def test_cancelled_while_a_thread_reads(readers: ThreadPoolExecutor) -> None:
-    """An attempt that is cancelled in the middle of a read ends as cancelled, and its file is closed after it."""
+    """An attempt that is cancelled during a read ends as cancelled, and its file is closed afterwards."""
     record, sent = SlowRecord(), list[Any]()
     attempt = asyncio.create_task(send(on_disk(record, readers), sent))
     await asyncio.to_thread(record.reading.wait, 60)
@@ -65,8 +65,8 @@ async def test_cancelled_while_a_thread_reads(readers: ThreadPoolExecutor) -> No
     assert sent == [b"first"]
 
 
-async def test_all_windows_then_closed(readers: ThreadPoolExecutor) -> None:
-    """Read to its end, every window comes once and the file is closed."""
+async def test_all_windows_are_read_then_closed(readers: ThreadPoolExecutor) -> None:
+    """Every window is read once, then the file is closed."""
     record, sent = SlowRecord(), list[Any]()
     record.go_on.set()
     await send(on_disk(record, readers), sent)
@@ -74,8 +74,8 @@ async def test_all_windows_then_closed(readers: ThreadPoolExecutor) -> None:
     assert record.closed.is_set()
 
 
-async def test_large_pieces_leave_in_cuts() -> None:
-    """A piece of many MB goes out in small cuts of the same memory, in order."""
+async def test_large_pieces_are_split() -> None:
+    """A piece of many MB is sent in small parts of the same memory, in order."""
     piece = bytes(range(256)) * (3 * CUT_BYTES // 256) + b"end"
     cuts = [cut async for cut in MemoryPayload((b"head", piece)).open()]
     assert b"".join(cuts) == b"head" + piece

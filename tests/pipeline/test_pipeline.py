@@ -28,7 +28,7 @@ from tests.pipeline.transports import META, STAMP, FakeTransport, frames, settin
 
 MakePipeline = Callable[..., Pipeline]
 ONE = memory_needed(4, 30)
-"""What the gate charges for the chunk that ``frames()`` makes."""
+"""Bytes that are reserved for a chunk of ``frames()``."""
 
 
 def chunk_request(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
@@ -40,7 +40,7 @@ async def drained(stream: StreamState) -> None:
 
 
 async def test_chunks_arrive_equal(make: MakePipeline, transport: FakeTransport) -> None:
-    """Whatever is pushed arrives, each index with its frames, and nothing is held afterwards."""
+    """Every pushed chunk arrives with its index and frames, and no memory is held afterwards."""
     pipeline = make()
     stream = pipeline.open(spec())
     for k in range(12):
@@ -53,7 +53,7 @@ async def test_chunks_arrive_equal(make: MakePipeline, transport: FakeTransport)
 
 
 async def test_the_array_may_be_reused_at_once(make: MakePipeline, transport: FakeTransport) -> None:
-    """What the caller writes into the array after push returned does not reach the server (P4)."""
+    """Changes to the array after push has returned do not reach the server (P4)."""
     pipeline = make()
     stream = pipeline.open(spec())
     transport.hold()
@@ -65,10 +65,10 @@ async def test_the_array_may_be_reused_at_once(make: MakePipeline, transport: Fa
     np.testing.assert_array_equal(transport.stored["s", 0], frames(1))
 
 
-async def test_an_array_handed_over_is_not_copied(
+async def test_copy_false_does_not_copy(
     make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """copy=False sends from the caller's own memory: no buffer is taken."""
+    """copy=False uses the caller's memory: no buffer is acquired."""
     pipeline = make()
     monkeypatch.setattr("atomstream.pipeline.buffer_pool.BufferPool.acquire", _no_memory)
     stream = pipeline.open(spec())
@@ -78,7 +78,7 @@ async def test_an_array_handed_over_is_not_copied(
 
 
 async def test_lowest_index_first(make: MakePipeline, transport: FakeTransport) -> None:
-    """Chunks pushed out of order leave in order, as far as they are there."""
+    """Chunks that were pushed out of order are sent in order, as far as they are available."""
     pipeline = make(upload_concurrency=1)
     stream = pipeline.open(spec())
     transport.hold()
@@ -94,7 +94,7 @@ async def test_lowest_index_first(make: MakePipeline, transport: FakeTransport) 
 
 
 async def test_no_more_uploads_than_allowed(make: MakePipeline, transport: FakeTransport) -> None:
-    """At most upload_concurrency attempts are under way."""
+    """At most upload_concurrency attempts run at once."""
     pipeline = make(upload_concurrency=3)
     stream = pipeline.open(spec())
     transport.hold()
@@ -108,7 +108,7 @@ async def test_no_more_uploads_than_allowed(make: MakePipeline, transport: FakeT
 
 
 async def test_an_equal_repeat_does_nothing(make: MakePipeline, transport: FakeTransport) -> None:
-    """Pushing an index again with equal frames, of any strides, sends nothing (P5)."""
+    """A second push of an index with equal frames, of any strides, sends nothing (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.push(stream, chunk_request(0))
@@ -121,7 +121,7 @@ async def test_an_equal_repeat_does_nothing(make: MakePipeline, transport: FakeT
 async def test_another_content_for_an_index_is_a_conflict(
     make: MakePipeline, transport: FakeTransport
 ) -> None:
-    """The same index with other frames raises, and the first ones stay (P5)."""
+    """A second push of an index with other frames raises; the first frames stay (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.push(stream, chunk_request(0))
@@ -132,7 +132,7 @@ async def test_another_content_for_an_index_is_a_conflict(
 
 
 async def test_two_pushes_of_one_index_at_once(make: MakePipeline, transport: FakeTransport) -> None:
-    """Of two concurrent pushes of an index one is taken; the other finds it equal, or raises."""
+    """Of concurrent pushes of one index one is accepted; the others are equal or raise."""
     pipeline = make()
     stream = pipeline.open(spec())
     results = await asyncio.gather(
@@ -146,7 +146,7 @@ async def test_two_pushes_of_one_index_at_once(make: MakePipeline, transport: Fa
 async def test_waiting_for_room_uses_no_index_when_cancelled(
     make: MakePipeline, transport: FakeTransport
 ) -> None:
-    """A push cancelled at the gate leaves nothing behind, and the next one takes its turn (P21)."""
+    """A push that is cancelled while it waits for memory leaves no trace, and the next one is served (P21)."""
     pipeline = make(buffer_bytes=ONE)
     stream = pipeline.open(spec())
     transport.hold()
@@ -164,8 +164,8 @@ async def test_waiting_for_room_uses_no_index_when_cancelled(
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, transport: FakeTransport) -> None:
-    """Cancelled at any moment, a push has either used no index or left an equal chunk (P21)."""
+async def test_a_cancelled_push_is_complete_or_absent(make: MakePipeline, transport: FakeTransport) -> None:
+    """A push cancelled at any moment has either used no index or delivered an equal chunk (P21)."""
     pipeline = make()
     stream = pipeline.open(spec(chunk_size=64))
     big = frames(3, 64, (64, 64))
@@ -182,7 +182,7 @@ async def test_a_cancelled_push_is_whole_or_not_there(make: MakePipeline, transp
 
 
 async def test_push_waits_for_the_network(make: MakePipeline, transport: FakeTransport) -> None:
-    """With the server silent, push waits once the buffer is full, and goes on with it (one back-pressure)."""
+    """If the server does not answer, push waits once the memory limit is reached, and continues with the server."""
     pipeline = make(buffer_bytes=ONE + 2000)
     stream = pipeline.open(spec())
     transport.hold()
@@ -201,8 +201,8 @@ async def _push_all(pipeline: Pipeline, stream: StreamState, count: int) -> None
         await pipeline.push(stream, chunk_request(k))
 
 
-async def test_a_wait_can_be_bounded(make: MakePipeline, transport: FakeTransport) -> None:
-    """full_timeout_s ends the wait with an error that used no index (P8)."""
+async def test_a_wait_can_have_a_timeout(make: MakePipeline, transport: FakeTransport) -> None:
+    """full_timeout_s ends the wait with an error; no index is used (P8)."""
     pipeline = make(buffer_bytes=ONE, full_timeout_s=0.01)
     stream = pipeline.open(spec())
     transport.hold()
@@ -215,7 +215,7 @@ async def test_a_wait_can_be_bounded(make: MakePipeline, transport: FakeTranspor
 
 
 async def test_raise_uses_no_index(make: MakePipeline, transport: FakeTransport) -> None:
-    """on_full='raise' refuses at once; the same index is taken when there is room (P8)."""
+    """on_full='raise' raises at once; the same index is accepted once there is memory (P8)."""
     pipeline = make(buffer_bytes=ONE, on_full="raise")
     stream = pipeline.open(spec())
     transport.hold()
@@ -229,10 +229,10 @@ async def test_raise_uses_no_index(make: MakePipeline, transport: FakeTransport)
     assert stream.ledger.report()["lost"] == []
 
 
-async def test_drop_newest_counts_what_it_drops(
+async def test_drop_newest_counts_dropped_chunks(
     make: MakePipeline, transport: FakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """on_full='drop_newest' drops what finds no room, counted, logged and reported (P8)."""
+    """on_full='drop_newest' drops chunks without memory; they are counted, logged and reported (P8)."""
     pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
     stream = pipeline.open(spec())
     transport.hold()
@@ -248,7 +248,7 @@ async def test_drop_newest_counts_what_it_drops(
 
 
 async def test_drop_oldest_keeps_the_newest(make: MakePipeline, transport: FakeTransport) -> None:
-    """on_full='drop_oldest' gives up the lowest chunks that are not on their way; push never waits (P8)."""
+    """on_full='drop_oldest' drops the lowest chunks that are not being sent; push never waits (P8)."""
     pipeline = make(buffer_bytes=ONE + 700, on_full="drop_oldest", upload_concurrency=1)
     stream = pipeline.open(spec())
     transport.hold()
@@ -265,7 +265,7 @@ async def test_drop_oldest_keeps_the_newest(make: MakePipeline, transport: FakeT
 
 
 async def test_a_dropped_index_stays_dropped(make: MakePipeline, transport: FakeTransport) -> None:
-    """Pushing a dropped index again neither sends nor raises."""
+    """A second push of a dropped index neither sends nor raises."""
     pipeline = make(buffer_bytes=ONE, on_full="drop_newest")
     stream = pipeline.open(spec())
     transport.hold()
@@ -277,8 +277,8 @@ async def test_a_dropped_index_stays_dropped(make: MakePipeline, transport: Fake
     assert sorted(transport.stored) == [("s", 0)]
 
 
-async def test_a_busy_server_is_tried_again(make: MakePipeline, transport: FakeTransport) -> None:
-    """Transient failures cost nothing but time."""
+async def test_transient_errors_are_repeated(make: MakePipeline, transport: FakeTransport) -> None:
+    """Transient errors delay a chunk but lose nothing."""
     pipeline = make()
     stream = pipeline.open(spec())
     failures = iter([ServerBusyError("503", status=503), ServerBusyError("garbled")])
@@ -293,8 +293,8 @@ async def test_a_busy_server_is_tried_again(make: MakePipeline, transport: FakeT
     assert transport.attempts == [("s", 0)] * 3
 
 
-async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, transport: FakeTransport) -> None:
-    """A 4xx quarantines its chunk and the others go on (P16)."""
+async def test_a_rejected_chunk_does_not_affect_others(make: MakePipeline, transport: FakeTransport) -> None:
+    """A 4xx quarantines one chunk; the others are sent (P16)."""
     pipeline = make()
     stream = pipeline.open(spec())
 
@@ -309,8 +309,8 @@ async def test_a_refused_chunk_costs_only_itself(make: MakePipeline, transport: 
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, transport: FakeTransport) -> None:
-    """401 keeps every chunk; when the key works again all of them arrive (P16)."""
+async def test_a_refused_key_pauses_the_stream(make: MakePipeline, transport: FakeTransport) -> None:
+    """After a 401 every chunk is kept; all arrive when the key works again (P16)."""
     pipeline = make()
     stream = pipeline.open(spec())
     refused = iter([None])
@@ -326,10 +326,8 @@ async def test_a_refused_key_pauses_and_goes_on(make: MakePipeline, transport: F
     assert stream.ledger.report()["chunks_failed"] == 0
 
 
-async def test_a_stream_that_is_gone_stops_with_one_error(
-    make: MakePipeline, transport: FakeTransport
-) -> None:
-    """A stream-level 404 settles all its chunks and leaves other streams alone."""
+async def test_a_deleted_stream_stops_with_one_error(make: MakePipeline, transport: FakeTransport) -> None:
+    """A 404 for a stream resolves all its chunks and does not affect other streams."""
     pipeline = make(upload_concurrency=1)
     gone, other = pipeline.open(spec("gone")), pipeline.open(spec("other"))
 
@@ -350,7 +348,7 @@ async def test_a_stream_that_is_gone_stops_with_one_error(
 
 
 async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, transport: FakeTransport) -> None:
-    """While one stream's chunks fail for ever, another one's are all delivered (P17)."""
+    """While the chunks of one stream always fail, all chunks of another stream are delivered (P17)."""
     pipeline = make(upload_concurrency=1, buffer_bytes=100 * ONE)
     stuck, live = pipeline.open(spec("stuck")), pipeline.open(spec("live"))
 
@@ -366,8 +364,8 @@ async def test_a_stuck_stream_does_not_slow_another(make: MakePipeline, transpor
     assert stuck.ledger.pending == 10
 
 
-async def test_a_sealed_stream_takes_nothing(make: MakePipeline, transport: FakeTransport) -> None:
-    """A push that comes after the seal gives its room back and raises (P5)."""
+async def test_a_sealed_stream_accepts_nothing(make: MakePipeline, transport: FakeTransport) -> None:
+    """A push after the seal raises and releases its memory (P5)."""
     pipeline = make()
     stream = pipeline.open(spec())
     stream.ledger.seal()
@@ -376,11 +374,11 @@ async def test_a_sealed_stream_takes_nothing(make: MakePipeline, transport: Fake
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_who_sees_a_chunk_given_up_sees_why(
+async def test_the_failure_is_set_before_its_chunk_is_resolved(
     make: MakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stage's mistake is the pipeline's failure before its chunk counts as settled: no wait ends without it."""
-    pipeline, go, given_up = make(), threading.Event(), threading.Event()
+    """An unexpected error is the pipeline's failure before its chunk is resolved, so every wait sees it."""
+    pipeline, go, resolved = make(), threading.Event(), threading.Event()
     stream = pipeline.open(spec())
     resolve = stream.ledger.resolve
 
@@ -390,20 +388,22 @@ async def test_who_sees_a_chunk_given_up_sees_why(
 
     def resolve_and_report(index: int, *rest: Any) -> None:
         resolve(index, *rest)
-        given_up.set()
+        resolved.set()
 
     monkeypatch.setattr("atomstream.pipeline.rate_meter.ThroughputMeter.encoded", wrong)
     monkeypatch.setattr(stream.ledger, "resolve", resolve_and_report)
     await pipeline.push(stream, chunk_request(0))
     go.set()
-    assert given_up.wait(10)  # holds the loop: what was only sent to it has not happened yet
+    assert resolved.wait(
+        10
+    )  # this blocks the loop, so nothing that was only scheduled on it has happened yet
     assert isinstance(pipeline.failure, ZeroDivisionError)
 
 
 async def test_a_failed_encoding_reaches_the_caller(
     make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What an encoder thread raises is the pipeline's failure, raised itself to the next caller (P22)."""
+    """An error in an encoder thread is the pipeline's failure; the next call raises it (P22)."""
     monkeypatch.setattr("atomstream.pipeline.encoder.ShardEncoder.compress", _no_memory)
     pipeline = make()
     stream = pipeline.open(spec())
@@ -432,8 +432,8 @@ async def test_memory_stays_bounded(make: MakePipeline, transport: FakeTransport
     assert highest <= limit + ONE
 
 
-async def test_closing_wakes_who_waits(transport: FakeTransport) -> None:
-    """A push that waits for room when the streamer is closed gets a typed error, and used no index."""
+async def test_close_ends_waiting_pushes(transport: FakeTransport) -> None:
+    """A push that waits for memory when the streamer is closed raises a typed error and uses no index."""
     pipeline = Pipeline(settings(buffer_bytes=ONE), transport)
     stream = pipeline.open(spec())
     transport.hold()
@@ -447,8 +447,10 @@ async def test_closing_wakes_who_waits(transport: FakeTransport) -> None:
     assert not stream.ledger.contains(1)
 
 
-async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, transport: FakeTransport) -> None:
-    """While one stream's uploads hang in every slot, another stream is delivered all the same (P17)."""
+async def test_hanging_uploads_leave_a_slot_for_other_streams(
+    make: MakePipeline, transport: FakeTransport
+) -> None:
+    """While uploads of one stream hang in every slot, another stream is still delivered (P17)."""
     pipeline = make(upload_concurrency=2)
     hung, live = pipeline.open(spec("hung")), pipeline.open(spec("live"))
     transport.hang = {"hung"}
@@ -463,10 +465,10 @@ async def test_hung_uploads_leave_the_others_a_slot(make: MakePipeline, transpor
     assert transport.most_at_once == 3
 
 
-async def test_a_buffer_for_one_chunk_is_said_early(
+async def test_a_limit_for_one_chunk_is_warned_of(
     make: MakePipeline, transport: FakeTransport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where buffer_bytes holds one chunk only, the first push says so, once, with a number that helps (P8)."""
+    """If buffer_bytes holds one chunk only, the first push warns once and names a better value (P8)."""
     pipeline = make(buffer_bytes=ONE)
     stream = pipeline.open(spec())
     for k in range(2):

@@ -18,8 +18,8 @@ def encoded_upload(meter: ThroughputMeter) -> Upload:
     return Upload(spec, shard.info, MemoryPayload(shard.pieces), on_sent=meter.sent)
 
 
-async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
-    """On a slow line the rate is told before the first chunk has arrived."""
+async def test_a_chunk_being_sent_counts_by_its_bytes() -> None:
+    """On a slow connection the rate is known before the first chunk has arrived."""
     clock = Clock()
     meter = ThroughputMeter(clock)
     upload = encoded_upload(meter)
@@ -35,8 +35,8 @@ async def test_a_chunk_on_its_way_counts_by_its_bytes() -> None:
     assert rates.backlog_grows
 
 
-async def test_what_goes_again_is_not_counted_twice() -> None:
-    """A second attempt takes back what the first one sent."""
+async def test_repeated_bytes_are_not_counted_twice() -> None:
+    """A second attempt subtracts the bytes of the first one."""
     clock = Clock()
     meter = ThroughputMeter(clock)
     upload = encoded_upload(meter)
@@ -49,8 +49,8 @@ async def test_what_goes_again_is_not_counted_twice() -> None:
     assert meter.rates().frames_out_s * 8.0 == pytest.approx(8.0)
 
 
-async def test_old_bytes_are_forgotten() -> None:
-    """Rates are of the last ten seconds alone."""
+async def test_old_bytes_are_removed() -> None:
+    """Rates are means of the last ten seconds only."""
     clock = Clock()
     meter = ThroughputMeter(clock)
     async for _piece in encoded_upload(meter).open():

@@ -1,4 +1,4 @@
-"""Memory of compressed frames: it comes back by itself, and stays within what is held."""
+"""Scratch memory of compressed frames: it returns with its last view, and stays within the limit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def free_list() -> FreeList:
     return FreeList(MemoryLimiter(1 << 40))
 
 
-def test_a_slab_comes_back_with_its_last_view(free_list: FreeList) -> None:
-    """A slab is lent again once nobody holds a view of it, and not before."""
+def test_scratch_memory_returns_with_its_last_view(free_list: FreeList) -> None:
+    """Scratch memory is reused once no view of it exists, and not before."""
     pool = ScratchPool(free_list)
     memory = pool.acquire(MIB)
     first = address(memory.view)
@@ -43,8 +43,8 @@ def test_a_slab_comes_back_with_its_last_view(free_list: FreeList) -> None:
     assert address(pool.acquire(MIB).view) == first
 
 
-def test_one_that_the_collector_finds_while_the_pool_is_at_work(free_list: FreeList) -> None:
-    """A finalizer that runs in the thread that holds the lock does not wait for it, and nothing is lost."""
+def test_a_finalizer_may_run_while_the_lock_is_held(free_list: FreeList) -> None:
+    """A finalizer in the thread that holds the lock does not wait for it, and no memory is lost."""
     pool = ScratchPool(free_list)
     memory = pool.acquire(MIB)
     packed(memory, MIB)
@@ -56,8 +56,8 @@ def test_one_that_the_collector_finds_while_the_pool_is_at_work(free_list: FreeL
     assert free_list.nbytes == MIB
 
 
-def test_memory_that_was_touched_for_more_is_not_held(free_list: FreeList) -> None:
-    """Frames that became much smaller than earlier ones leave the memory that those had touched (P7)."""
+def test_memory_much_larger_than_its_content_is_not_held(free_list: FreeList) -> None:
+    """Frames that are much smaller than earlier ones are copied out of the large memory (P7)."""
     pool = ScratchPool(free_list)
     packed(pool.acquire(4 * MIB), 4 * MIB)
     memory = pool.acquire(4 * MIB)
@@ -68,8 +68,8 @@ def test_memory_that_was_touched_for_more_is_not_held(free_list: FreeList) -> No
     assert free_list.nbytes == 0
 
 
-def test_a_little_less_stays_in_its_slab(free_list: FreeList) -> None:
-    """Frames of nearly the same size are not copied, and a slab remembers how much of it was touched."""
+def test_slightly_smaller_content_is_not_copied(free_list: FreeList) -> None:
+    """Frames of nearly the same size are not copied. The touched size of the memory is remembered."""
     pool = ScratchPool(free_list)
     packed(pool.acquire(4 * MIB), 2 * MIB)
     run = packed(pool.acquire(4 * MIB), 2 * MIB - 1000)
@@ -78,8 +78,8 @@ def test_a_little_less_stays_in_its_slab(free_list: FreeList) -> None:
     assert free_list.nbytes == 2 * MIB
 
 
-def test_a_small_slab_is_left_for_what_fits(free_list: FreeList) -> None:
-    """Of a small slab, whose memory others used before, no more is held than its frames take (P7)."""
+def test_content_of_small_memory_is_copied(free_list: FreeList) -> None:
+    """All of a small scratch memory may be resident, so content that leaves much unused is copied (P7)."""
     pool = ScratchPool(free_list)
     assert isinstance(packed(pool.acquire(20_000), 12_000).piece, bytes)
     run = packed(pool.acquire(20_000), 19_000)
@@ -88,8 +88,8 @@ def test_a_small_slab_is_left_for_what_fits(free_list: FreeList) -> None:
     assert free_list.nbytes == 20_000
 
 
-def test_only_so_many_are_kept(free_list: FreeList) -> None:
-    """After a burst no more slabs are kept than a few chunks need."""
+def test_the_number_of_free_buffers_is_limited(free_list: FreeList) -> None:
+    """After a burst only as much scratch memory is kept as a few chunks need."""
     pool = ScratchPool(free_list)
     scratch = [pool.acquire(MIB) for _ in range(2 * MOST_KEPT["shard"])]
     for memory in scratch:
@@ -99,8 +99,8 @@ def test_only_so_many_are_kept(free_list: FreeList) -> None:
 
 
 @pytest.mark.parametrize(("reserved", "kept"), [(0, 2), (3 * MIB, 5)])
-def test_what_is_kept_has_room_beside_the_permits(reserved: int, kept: int) -> None:
-    """Spare memory fits beside the permits in use, plus one of its kind, plus what they promise (P7)."""
+def test_free_memory_fits_beside_the_permits(reserved: int, kept: int) -> None:
+    """Free memory fits beside the permits in use, plus one buffer, plus the reserved bytes without memory (P7)."""
     limiter = MemoryLimiter(10 * MIB)
     free_list = FreeList(limiter, lambda: reserved)
     assert limiter.try_acquire("s", 9 * MIB) is not None
@@ -110,7 +110,7 @@ def test_what_is_kept_has_room_beside_the_permits(reserved: int, kept: int) -> N
 
 
 def test_a_closed_pool_keeps_nothing(free_list: FreeList) -> None:
-    """What comes back after the streamer was closed is freed."""
+    """Memory that returns after the close is freed."""
     memory = ScratchPool(free_list).acquire(MIB)
     packed(memory, MIB)
     free_list.close()

@@ -1,4 +1,4 @@
-"""A push that is begun in any thread: taken where there is room, without the loop; else nothing has happened."""
+"""start_push from any thread: accepted if there is memory, without the loop; otherwise nothing happens."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ async def drained(stream: StreamState) -> None:
     await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
-async def test_a_chunk_is_taken_while_the_loop_is_held(make: MakePipeline, transport: FakeTransport) -> None:
-    """Where there is room nobody needs the loop, and the frames arrive equal."""
+async def test_a_chunk_is_accepted_while_the_loop_is_blocked(
+    make: MakePipeline, transport: FakeTransport
+) -> None:
+    """With enough memory the loop is not needed, and the frames arrive equal."""
     pipeline = make()
     stream = pipeline.open(spec())
     for k in range(5):  # waited for in the loop's own thread, so the loop can't have helped
@@ -48,8 +50,8 @@ async def test_a_chunk_is_taken_while_the_loop_is_held(make: MakePipeline, trans
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_what_would_have_to_wait_is_not_begun(make: MakePipeline) -> None:
-    """A known index, the next one, and a push that waits for the disk are for push() to judge."""
+async def test_a_push_that_would_wait_is_not_started(make: MakePipeline) -> None:
+    """For a known index, for the next index and with durability="disk", start_push returns None."""
     pipeline = make()
     stream = pipeline.open(spec())
     assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
@@ -60,10 +62,10 @@ async def test_what_would_have_to_wait_is_not_begun(make: MakePipeline) -> None:
     await drained(stream)
 
 
-async def test_without_room_nothing_is_taken(
+async def test_without_memory_nothing_is_accepted(
     make: MakePipeline, transport: FakeTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full gate: no index is used, no memory is held, and push() takes the chunk once there is room."""
+    """Without memory no index is used and nothing is held; push() accepts the chunk once there is memory."""
     pipeline = make(buffer_bytes=1)
     stream = pipeline.open(spec())
     transport.hold()
@@ -81,7 +83,7 @@ async def test_without_room_nothing_is_taken(
 
 
 async def test_one_index_from_many_threads(make: MakePipeline) -> None:
-    """Of several at the same moment one is taken, and the others give back what they held."""
+    """Of several simultaneous pushes one is accepted, and the others release their memory."""
     pipeline = make()
     stream = pipeline.open(spec())
     together = threading.Barrier(4)
@@ -102,8 +104,8 @@ async def test_one_index_from_many_threads(make: MakePipeline) -> None:
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_errors_reach_whoever_waits(make: MakePipeline) -> None:
-    """A stream that was finalized, or another format, is the same error as push() raises, and holds nothing."""
+async def test_errors_are_set_on_the_future(make: MakePipeline) -> None:
+    """A finalized stream and another format give the same errors as push(), and nothing is held."""
     pipeline = make()
     stream = pipeline.open(spec())
     assert started(pipeline, stream, chunk_request(0)).result(timeout=30)
@@ -117,10 +119,10 @@ async def test_errors_reach_whoever_waits(make: MakePipeline) -> None:
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_the_caller_is_told_before_encoders_begin(
+async def test_the_future_is_done_before_encoders_wake(
     make: MakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once encoders have the cores a waiting caller would wait for milliseconds more."""
+    """Once encoders use all cores, a waiting caller would wait milliseconds longer."""
     pipeline = make()
     stream = pipeline.open(spec())
     wake, known = Encoder.wake_threads, []
@@ -141,8 +143,8 @@ async def test_the_caller_is_told_before_encoders_begin(
     await drained(stream)
 
 
-async def test_nobody_can_take_back_what_was_begun(make: MakePipeline, transport: FakeTransport) -> None:
-    """Who gives up waiting for a push cancels nothing: the chunk is taken and arrives (P21)."""
+async def test_a_started_push_can_not_be_cancelled(make: MakePipeline, transport: FakeTransport) -> None:
+    """A caller that stops waiting cancels nothing: the chunk is accepted and arrives (P21)."""
     pipeline = make()
     stream = pipeline.open(spec())
     with pytest.raises(TimeoutError):
@@ -162,10 +164,10 @@ def _refused(encoder: Encoder, job: EncodeJob) -> None:
 
 
 @pytest.mark.parametrize("begin", ["start_push", "push"])
-async def test_a_chunk_that_no_encoder_takes_is_told(
+async def test_an_error_of_the_encoder_queue_is_raised(
     make: MakePipeline, monkeypatch: pytest.MonkeyPatch, begin: str
 ) -> None:
-    """What fails after a chunk was accepted reaches its caller and the next one, and nothing is held for ever (P22)."""
+    """An error after the acceptance reaches this caller and the next one, and the memory is released (P22)."""
     pipeline = make()
     stream = pipeline.open(spec())
     monkeypatch.setattr(Encoder, "enqueue", _refused)
@@ -177,8 +179,8 @@ async def test_a_chunk_that_no_encoder_takes_is_told(
     assert pipeline.statistics().memory_used == 0
 
 
-async def test_after_close_it_is_for_push_to_say(make: MakePipeline) -> None:
-    """A streamer that was closed meanwhile begins nothing."""
+async def test_after_close_nothing_is_started(make: MakePipeline) -> None:
+    """After close start_push returns None."""
     pipeline = make()
     stream = pipeline.open(spec())
     await pipeline.close()

@@ -1,4 +1,4 @@
-"""Couriers for tests of the pipeline itself: no network, every decision the test's own."""
+"""A fake transport for tests of the pipeline: no network; the test decides every reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atomstream.shard import decode_shard
 
 
 class FakeTransport:
-    """Stores what arrives; ``verdict(parcel)`` may raise, ``hold()`` keeps everything on its way."""
+    """Stores the uploads. ``verdict(upload)`` may raise an error; ``hold()`` delays all deliveries."""
 
     def __init__(self) -> None:
         self.stored: dict[tuple[str, int], Frames] = {}
@@ -28,15 +28,15 @@ class FakeTransport:
         self._open.set()
 
     def hold(self) -> None:
-        """From now on nothing arrives."""
+        """Delay all deliveries from now on."""
         self._open.clear()
 
     def release(self) -> None:
-        """Everything may arrive."""
+        """End the delay."""
         self._open.set()
 
     async def deliver(self, upload: Upload) -> Receipt:
-        """Take one parcel as a server would."""
+        """Receive one upload like a server."""
         key = upload.spec.data_id, upload.index
         self.attempts.append(key)
         self.at_once += 1
@@ -55,7 +55,7 @@ class FakeTransport:
 
 
 def settings(**changes: object) -> ClientSettings:
-    """Small settings."""
+    """Settings with little memory and two encoder threads."""
     base: dict[str, object] = {
         "api_key": "k",
         "endpoint": "http://127.0.0.1:1",
@@ -66,12 +66,12 @@ def settings(**changes: object) -> ClientSettings:
 
 
 def spec(name: str = "s", chunk_size: int = 8, announced: bool = True) -> StreamSpec:
-    """A stream at 120 fps."""
+    """A stationary stream at 120 fps."""
     return StreamSpec(name, 120.0, 0.0, chunk_size, name, announced)
 
 
 def frames(seed: int = 0, n: int = 4, shape: tuple[int, int] = (6, 5)) -> Frames:
-    """Noise."""
+    """Random frames."""
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
 
 

@@ -1,0 +1,147 @@
+"""Memory that is mapped, populated, discarded and freed in another thread."""
+
+from __future__ import annotations
+
+import _thread
+import mmap
+import subprocess
+import sys
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from atomstream.system import memory as pages
+from atomstream.system import scheduling as yielding
+from atomstream.system.memory import allocate, discard, populate
+from atomstream.system.scheduling import STEP_BYTES
+from tests.system.tuning_marks import needs
+
+MIB = 1 << 20
+BIG = 16 * MIB
+only_where_pages_are_faulted_in = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux can populate pages without changing them"
+)
+only_where_a_thread_frees = pytest.mark.skipif(
+    sys.platform != "linux", reason="on other systems the calling thread frees an array"
+)
+
+
+@only_where_pages_are_faulted_in
+@needs("prefault")
+def test_populate_makes_pages_resident_and_keeps_bytes() -> None:
+    """After populate the pages of a buffer are resident, and its content is unchanged."""
+    buffer = np.frombuffer(mmap.mmap(-1, BIG), dtype=np.uint8)  # np.empty may hand out pages touched before
+    buffer[5 * MIB : 6 * MIB] = 7
+    before = resident_bytes()
+    if not populate(buffer):
+        pytest.skip("this kernel is older than Linux 5.14")
+    assert resident_bytes() - before > BIG // 2
+    assert (buffer[5 * MIB : 6 * MIB] == 7).all()
+
+
+@only_where_pages_are_faulted_in
+@needs("mmap")
+@pytest.mark.parametrize("nbytes", [192 << 10, 5 * MIB])
+def test_freed_memory_returns_to_the_system(nbytes: int) -> None:
+    """Deleted memory returns to the system at once, and new memory is untouched."""
+    for _ in range(2):  # a C library that kept memory would begin to with the first one it is given back
+        held = [allocate(nbytes) for _ in range(BIG * 2 // nbytes)]
+        before = resident_bytes()
+        for memory in held:
+            memory[:] = 1
+        assert resident_bytes() - before > BIG
+        del held[::2], memory  # not in one piece, and not the last one
+        assert resident_bytes() - before < BIG * 3 // 2
+        del held
+
+
+def test_allocation_works_without_memory_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system refuses another memory map, a buffer is allocated in another way."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    memory = allocate(MIB)
+    memory[:] = 3
+    assert memory.nbytes == MIB
+
+
+@needs("discard")
+def test_discard_releases_pages() -> None:
+    """After discard the pages belong to the system (Linux; elsewhere it returns False). The buffer stays usable."""
+    buffer = np.full(BIG, 1, dtype=np.uint8)
+    if sys.platform != "linux":
+        assert not discard(buffer)
+        return
+    before = resident_bytes()
+    assert discard(buffer)
+    assert before - resident_bytes() > BIG // 2
+    assert not buffer[BIG // 4 : BIG // 2].any()
+    buffer[:] = 2
+
+
+@only_where_a_thread_frees
+def test_a_buffer_is_freed_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If no thread can be started, the calling thread frees the buffer."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    buffer = np.empty(BIG, dtype=np.uint8)
+    end = weakref.ref(buffer)
+    pages.free_async(buffer)
+    del buffer
+    assert end() is None
+
+
+@only_where_pages_are_faulted_in
+@needs("prefault")
+def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one huge page is populated at a time, always a whole one, and the core is yielded between them."""
+    steps: list[tuple[int, int]] = []
+    yields: list[int] = []
+    monkeypatch.setattr(yielding, "YIELD_INTERVAL_S", 0.0)
+    monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(1))
+    monkeypatch.setattr(pages, "_advise", lambda at, upto, _: not steps.append((at, upto)))
+    buffer = np.empty(BIG, dtype=np.uint8)
+    assert populate(buffer)
+    assert sum(upto - at for at, upto in steps) > BIG - 2 * 4096
+    assert all(upto == at for (_, upto), (at, _) in pairwise(steps))
+    assert all(upto % STEP_BYTES == 0 for _, upto in steps[:-1])
+    assert max(upto - at for at, upto in steps) <= STEP_BYTES
+    assert len(yields) == len(steps)
+
+
+FORKS = """
+import os, sys, threading
+import numpy as np
+from atomstream.system import memory as pages
+
+begun, freed = threading.Event(), threading.Event()
+pages.discard = lambda buffer: begun.set() or threading.Event().wait()
+pages.free_async(np.empty(16 << 20, dtype=np.uint8))
+begun.wait(20)
+child = os.fork()
+if child == 0:
+    pages.discard = lambda buffer: freed.set()
+    pages.free_async(np.empty(16 << 20, dtype=np.uint8))
+    os._exit(0 if freed.wait(20) else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@only_where_a_thread_frees
+@needs("discard")
+def test_a_forked_child_frees_its_buffers() -> None:
+    """A child does not have the parent's freeing thread, so it starts its own."""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=False, timeout=60)
+    assert ended.returncode == 0
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
