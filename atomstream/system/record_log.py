@@ -1,156 +1,302 @@
-"""An append-only file of numbered records, each with its CRC-32C; a torn or damaged tail is cut off when opened.
+"""An append-only file of numbered records, each protected by a CRC-32C.
 
-Number n is the n-th record of the file, from 1. An append reaches every reader at once and survives the death of
-the process; :meth:`RecordLog.sync` makes it survive a power cut.
+Record n is the n-th of the file, counted from 1. An appended record is readable at once and survives the death of the
+process; :meth:`RecordLog.sync` makes all records survive a power cut.
+
+A damaged record costs nothing but itself: the reader searches for the next place where a whole record begins. At
+opening, a damaged file is first copied to ``<name>.damaged-N`` in the same folder. Then it is written again, with a
+marker (:func:`is_lost`) in place of each damaged part, so that the records after it keep their numbers.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import struct
 import threading
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import google_crc32c
 import msgspec
 
+from atomstream.system.files import LOCAL, FileSystem
+
 log = logging.getLogger("atomstream.server")
-_HEAD: Final = struct.Struct("<II")
-_MAGIC: Final = b"atslog1\n"
+
 MAX_RECORD_BYTES: Final = 1 << 26
+_HEAD: Final = struct.Struct("<II")
+"""Length and CRC-32C of the payload that follows, which is a msgpack map."""
+_MAGIC: Final = b"atslog1\n"
+_MAP_START: Final = re.compile(rb"[\x80-\x8f\xde\xdf]")
+"""The first byte of every payload; it makes the search after damage fast."""
+
 Record = dict[str, Any]
 
 
 class RecordLog:
-    """One such file, opened or made. Thread-safe; one process at a time.
+    """One log file, opened or created. Thread-safe; one process at a time.
 
-    ``known`` is what :attr:`places` was once: the records up to there are not read again, unless it does not fit.
-    :attr:`trusted` tells how many were taken so.
+    ``cached`` is what :attr:`positions` returned earlier: the records covered by it are not read again, unless it does
+    not fit the file. :attr:`n_cached` is their number, 0 if ``cached`` was not used.
 
     Raises:
-        OSError: the disk's.
+        OSError: from the disk; the file is then unchanged.
     """
 
-    def __init__(self, path: Path, known: Record | None = None) -> None:
+    def __init__(self, path: Path, cached: Record | None = None, file_system: FileSystem = LOCAL) -> None:
         self._path = path
+        self._file_system = file_system
         self._lock = threading.Lock()
         self._offsets = array("Q")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
-        self.trusted = 0
-        self._end = self._scan(known)
+        self._folder_synced = False
+        self.n_cached = 0
+        file_system.make_folder(path.parent)
+        if not path.exists():
+            self._create()
+        self._reader = file_system.open_read(path)
+        try:
+            if not self._load(cached):
+                self._reader.close()  # Windows can't replace an open file
+                self._repair()
+                self._reader = file_system.open_read(path)
+                self._load(None)
+            self._fd = file_system.open_existing(path)
+        except BaseException:
+            self._reader.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def append(self, record: Record) -> int:
-        """Add ``record`` (plain values) and return its number.
+    def append(self, record: Record, *, durable: bool = False) -> int:
+        """Add ``record`` (plain values) and return its number; with ``durable`` it survives a power cut.
 
         Raises:
-            OSError: the disk's; nothing was added.
+            OSError: from the disk; the record was not added.
         """
         payload = msgspec.msgpack.encode(record)
-        head = _HEAD.pack(len(payload), google_crc32c.value(payload))
         with self._lock:
             try:
-                self._write(head + payload)
+                self._file_system.write_at(self._fd, self._end, _frame(payload))
+                if durable:
+                    self._sync()
             except OSError:
-                self._cut(self._end)  # else the next record would follow half of this one
+                self._file_system.truncate(
+                    self._fd, self._end
+                )  # else the next record would follow half of this one
                 raise
             self._offsets.append(self._end)
-            self._end += len(head) + len(payload)
+            self._end += _HEAD.size + len(payload)
             return len(self._offsets)
 
-    def _write(self, data: bytes) -> None:
-        self._file.seek(self._end)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-
     def read(self, number: int) -> Record:
-        """The record of that number; raises IndexError where there is none."""
+        """The record of that number; a marker (:func:`is_lost`) if the disk damaged it since the log was opened.
+
+        Raises:
+            IndexError: there is no record of that number. OSError: from the disk.
+        """
         with self._lock:
             if not 1 <= number <= len(self._offsets):
                 raise IndexError(f"{self._path} has no record {number}")
-            payload = self._payload(self._offsets[number - 1])
+            offset = self._offsets[number - 1]
+            payload = self._payload(offset)
+            end = self._offsets[number] if number < len(self._offsets) else self._end
         if payload is None:
-            raise OSError(
-                f"record {number} of {self._path} can't be read any more: the disk changed under it"
-            )
+            log.warning("%s: record %d at byte %d is damaged and can't be read", self._path, number, offset)
+            return lost_record(end - offset)
         return decode(payload)
 
     @property
-    def places(self) -> Record:
-        """Where the records lie, as plain values."""
+    def positions(self) -> Record:
+        """Where the records begin and the last one ends, as plain values."""
         with self._lock:
             return {"offsets": self._offsets.tobytes(), "end": self._end}
 
     def sync(self) -> None:
-        """Have all records on the disk."""
-        os.fsync(self._file.fileno())
+        """Return once all records would survive a power cut."""
+        with self._lock:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._file_system.sync(self._fd)
+        if not self._folder_synced:  # the file itself may be new
+            self._file_system.sync_folder(self._path.parent)
+            self._folder_synced = True
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Close the file; no other method works afterwards."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                self._reader.close()
+                self._file_system.close(fd)
 
-    def _scan(self, known: Record | None) -> int:
-        size = self._file.seek(0, os.SEEK_END)
-        self._file.seek(0)
-        if self._file.read(len(_MAGIC)) != _MAGIC:
-            return self._begin(size)
-        offset = self._trust(known, size) if known else len(_MAGIC)
+    def _create(self) -> None:
+        fd = self._file_system.create(self._path)
+        try:
+            self._file_system.write(fd, [_MAGIC])
+        finally:
+            self._file_system.close(fd)
+
+    def _load(self, cached: Record | None) -> bool:
+        """Find all records; False if the file has anything else in it."""
+        size = self._reader.seek(0, os.SEEK_END)
+        self._reader.seek(0)
+        if self._reader.read(len(_MAGIC)) != _MAGIC:
+            return False
+        offset = self._use_cached(cached, size) if cached else len(_MAGIC)
         while (payload := self._payload(offset)) is not None:
             self._offsets.append(offset)
             offset += _HEAD.size + len(payload)
-        if offset < size:
-            log.warning(
-                "%s: the last %d bytes are no whole record; they are cut off", self._path, size - offset
-            )
-            self._cut(offset)
-        return offset
+        self._end = offset
+        return offset == size
 
-    def _trust(self, known: Record, size: int) -> int:
-        """Take over known places, where the last one does hold the last record; returns where to read on."""
-        offsets, end = array("Q", known["offsets"]), int(known["end"])
+    def _use_cached(self, cached: Record, size: int) -> int:
+        """Take over the cached positions if the last of them does hold a record; returns where to read on."""
+        offsets, end = array("Q", cached["offsets"]), int(cached["end"])
         last = self._payload(offsets[-1]) if len(offsets) and end <= size else None
         if last is None or offsets[-1] + _HEAD.size + len(last) != end:
-            log.warning("%s: what was noted of it does not fit; it is read from its start", self._path)
+            log.warning("%s: the cached positions do not fit it; it is read from its start", self._path)
             return len(_MAGIC)
         self._offsets = offsets
-        self.trusted = len(offsets)
+        self.n_cached = len(offsets)
         return end
 
-    def _begin(self, size: int) -> int:
-        if size > len(_MAGIC):
-            aside = self._path.with_suffix(f".damaged-{os.getpid()}")
-            log.warning(
-                "%s is no log of ours or damaged from its start; it is kept as %s", self._path, aside.name
-            )
-            aside.write_bytes(self._path.read_bytes())
-        self._cut(0)
-        self._end = 0
-        self._write(_MAGIC)
-        return len(_MAGIC)
-
     def _payload(self, offset: int) -> bytes | None:
-        self._file.seek(offset)
-        head = self._file.read(_HEAD.size)
+        self._reader.seek(offset)
+        head = self._reader.read(_HEAD.size)
         if len(head) < _HEAD.size:
             return None
-        nbytes, stated = _HEAD.unpack(head)
-        if nbytes > MAX_RECORD_BYTES:
+        nbytes, crc = _HEAD.unpack(head)
+        if not 0 < nbytes <= MAX_RECORD_BYTES:
             return None
-        payload = self._file.read(nbytes)
-        return payload if len(payload) == nbytes and google_crc32c.value(payload) == stated else None
+        payload = self._reader.read(nbytes)
+        return payload if len(payload) == nbytes and google_crc32c.value(payload) == crc else None
 
-    def _cut(self, size: int) -> None:
-        self._file.truncate(size)
+    def _repair(self) -> None:
+        """Copy the damaged file aside, then keep of it what can be read."""
+        self._offsets, self.n_cached = array("Q"), 0
+        with self._file_system.open_read(self._path) as file:
+            data = file.readall() or b""
+        if len(data) < len(_MAGIC) and _MAGIC.startswith(data):  # the process died while it created the file
+            self._file_system.write_atomic(self._path, [_MAGIC])
+            return
+        found = scan(data)
+        copy = self._copy_aside(data)
+        if not found.records and not data.startswith(_MAGIC):
+            log.warning("%s is no log of atomstream: it was moved to %s", self._path, copy.name)
+        for start, stop in found.gaps:
+            log.warning(
+                "%s is damaged: %d bytes at byte %d can't be read and are lost, with the record in them; all "
+                "other records are kept. The damaged file was copied to %s.",
+                *(self._path, stop - start, start, copy.name),
+            )
+        if found.end < len(data) and data.startswith(_MAGIC):
+            log.warning(
+                "%s: the last %d bytes, from byte %d on, are no whole record and were cut off. A copy of the file "
+                "before that is %s.",
+                *(self._path, len(data) - found.end, found.end, copy.name),
+            )
+        self._file_system.write_atomic(self._path, found.repaired(data))
+
+    def _copy_aside(self, data: bytes) -> Path:
+        number = 1
+        while (copy := self._path.with_name(f"{self._path.name}.damaged-{number}")).exists():
+            number += 1
+        self._file_system.write_atomic(copy, [data])
+        return copy
+
+
+class LogScan(NamedTuple):
+    """What a damaged log holds, as (start, stop) byte ranges; ``end`` is where the last readable part ends.
+
+    A gap is a damaged range that held at least one record.
+    """
+
+    records: list[tuple[int, int]]
+    gaps: list[tuple[int, int]]
+    end: int
+
+    def repaired(self, data: bytes) -> Sequence[bytes | memoryview]:
+        """The content of the repaired log: all records, and one marker for each gap."""
+        view, gaps = memoryview(data), set(self.gaps)
+        pieces: list[bytes | memoryview] = [_MAGIC]
+        for start, stop in sorted([*self.records, *self.gaps]):
+            lost = (start, stop) in gaps
+            pieces.append(
+                _frame(msgspec.msgpack.encode(lost_record(stop - start))) if lost else view[start:stop]
+            )
+        return pieces
+
+
+def scan(data: bytes) -> LogScan:
+    """Find every readable record in a log's bytes, whatever is damaged or missing."""
+    records: list[tuple[int, int]] = []
+    gaps: list[tuple[int, int]] = []
+    at = end = len(_MAGIC) if data.startswith(_MAGIC) else 0
+    while at < len(data):
+        stop = _record_end(data, at)
+        if stop is None:
+            begin = _next_record(data, at + 1)
+            if begin is None:
+                if at and _stated_end(data, at) == len(
+                    data
+                ):  # of full length, so it was written: damaged, not torn
+                    gaps.append((at, len(data)))
+                    end = len(data)
+                break
+            if begin > len(_MAGIC):  # else only the file's header is damaged
+                gaps.append((max(at, len(_MAGIC)), begin))
+            at = begin
+        else:
+            records.append((at, stop))
+            at = end = stop
+    return LogScan(records, gaps, end)
+
+
+def _stated_end(data: bytes, at: int) -> int | None:
+    if at + _HEAD.size > len(data):
+        return None
+    nbytes = int(_HEAD.unpack_from(data, at)[0])
+    return at + _HEAD.size + nbytes if 0 < nbytes <= MAX_RECORD_BYTES else None
+
+
+def _record_end(data: bytes, at: int) -> int | None:
+    """Where the record at ``at`` ends, None if no whole record begins there."""
+    stop = _stated_end(data, at)
+    if stop is None or stop > len(data):
+        return None
+    payload = data[at + _HEAD.size : stop]
+    return stop if google_crc32c.value(payload) == _HEAD.unpack_from(data, at)[1] else None
+
+
+def _next_record(data: bytes, at: int) -> int | None:
+    """The first place from ``at`` on where a whole record begins."""
+    for found in _MAP_START.finditer(data, at + _HEAD.size):
+        if _record_end(data, found.start() - _HEAD.size) is not None:
+            return found.start() - _HEAD.size
+    return None
+
+
+def _frame(payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload), google_crc32c.value(payload)) + payload
+
+
+def lost_record(nbytes: int) -> Record:
+    """The marker for a damaged record; ``type`` and ``what`` are the keys by which readers tell records apart."""
+    return {"type": "lost", "what": "lost", "nbytes": nbytes}
+
+
+def is_lost(record: Record) -> bool:
+    """Whether a record is the marker for one that was damaged."""
+    return record.get("type") == "lost" and record.get("what") == "lost"
 
 
 def decode(payload: bytes) -> Record:
-    """A record's plain values again."""
+    """The plain values of a payload."""
     record: Record = msgspec.msgpack.decode(payload)
     return record

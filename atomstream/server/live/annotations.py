@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from atomstream.results import Plain
-from atomstream.system.record_log import RecordLog
+from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.record_log import RecordLog, is_lost
 
 
 class Annotations:
     """The words of one stream, in the order in which they were said. Blocks; one writer at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._log = RecordLog(path)
+    def __init__(self, path: Path, file_system: FileSystem = LOCAL) -> None:
+        self._log = RecordLog(path, file_system=file_system)
         self.words = [self._log.read(number + 1) for number in range(len(self._log))]
 
     def say(self, word: Plain) -> None:
@@ -23,8 +24,7 @@ class Annotations:
         Raises:
             OSError: the disk's; nothing was kept.
         """
-        self._log.append(word)
-        self._log.sync()
+        self._log.append(word, durable=True)
         self.words.append(word)
 
     def event(
@@ -69,6 +69,7 @@ class Annotations:
             if word["what"] == "event"
             else word
             for word in self.words[since:]
+            if not is_lost(word)
         ]
 
     def close(self) -> None:

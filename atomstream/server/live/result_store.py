@@ -43,7 +43,7 @@ from atomstream.server.live.result_log import (
 )
 from atomstream.server.live.view_tracks import ViewTrack, renumbered
 from atomstream.server.live.waterfall import Waterfall
-from atomstream.system.record_log import RecordLog
+from atomstream.system.record_log import RecordLog, is_lost
 
 log = logging.getLogger("atomstream.server")
 CHECKPOINT_BYTES: Final = 1 << 20
@@ -86,17 +86,19 @@ class ResultStore:
         noted = self._read("checkpoint")
         if noted and "view_tracks" not in noted:  # an earlier version's: the log has it all
             noted = None
-        records = RecordLog(self.folder / "results.log", noted and noted["places"])
-        if noted and records.trusted:
+        records = RecordLog(
+            self.folder / "results.log", noted and noted["places"], self._archive.files.file_system
+        )
+        if noted and records.n_cached:
             facts = current_keys(noted["noted"])
             for name in NOTED:
                 setattr(self, name, facts[name])
             self.missing = dict(facts["missing"])
             self.newest = current_keys(self.newest)
             self.view_points = {number: ViewTrack(raw) for number, raw in noted["view_tracks"]}
-        for number in range(records.trusted + 1, len(records) + 1):
+        for number in range(records.n_cached + 1, len(records) + 1):
             self._note(current_keys(records.read(number)))
-        self._checked = (records.places["end"], 0) if records.trusted else (0, 0)
+        self._checked = (records.positions["end"], 0) if records.n_cached else (0, 0)
         return records
 
     @property
@@ -241,6 +243,8 @@ class ResultStore:
             IndexError: there is no such record.
         """
         record = {**self._record(seq), "seq": seq}
+        if is_lost(record):  # damaged on the disk: as for a reader that was too slow
+            return {"type": "lost", "count": 1, "first": seq, "last": seq, "seq": seq}
         if record["type"] != "batch":
             return record
         found = {**record, **self._standing(seq, record), "columns": self._columns(record, columns)}
@@ -291,7 +295,7 @@ class ResultStore:
     def _checkpoint(self, all_of_it: bool) -> None:
         """Note what the records amount to: so seldom that in all it writes no more than the log itself."""
         with self._lock:
-            places = self._log.places
+            places = self._log.positions
             end, nbytes = self._checked
             if not all_of_it and places["end"] - end < max(CHECKPOINT_BYTES, nbytes):
                 return

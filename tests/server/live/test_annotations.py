@@ -12,6 +12,7 @@ import pytest
 from atomstream.analysis import Box, analyze
 from atomstream.protocol import CALIBRATION_LIMITS
 from atomstream.server import dashboard
+from atomstream.server.live.annotations import Annotations
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -233,3 +234,25 @@ def test_the_page_has_the_same_ranges() -> None:
     assert {name: (float(low), float(high)) for name, low, high in fields} == {
         name: bounds[:2] for name, bounds in CALIBRATION_LIMITS.items()
     }
+
+
+def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
+    """One flipped bit anywhere in the log of a stream's annotations loses at most one of the user's events."""
+    path = tmp_path / "inputs.log"
+    annotations = Annotations(path)
+    for number in range(5):
+        annotations.event("mark", f"mark {number}", 1000.0 * number, None, f"id-{number}")
+    annotations.close()
+    raw = path.read_bytes()
+    for at in range(0, len(raw), 3):
+        damaged = bytearray(raw)
+        damaged[at] ^= 0x20
+        path.write_bytes(damaged)
+        again = Annotations(path)
+        found = [event["label"] for event in again.events(0.0)]
+        for_analysis = again.for_analysis(0, 0.0)
+        again.close()
+        assert len(found) >= 4, at
+        assert [entry["label"] for entry in for_analysis] == found
+        for copy in tmp_path.glob("*.damaged-*"):
+            copy.unlink()

@@ -239,3 +239,24 @@ def test_an_analysis_begun_anew_leaves_no_stale_number(archive: StreamArchive) -
     assert np.isnan(read["layers_grown"]).all()
     assert read["oscillations_counted"].tolist() == list(range(12))
     store.close()
+
+
+def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
+    """All other records of a log with one flipped bit keep their numbers; the feed is told of the lost one."""
+    dice = random.Random(9)
+    store = ResultStore(archive, FPS)
+    starts = [store._log.positions["end"]]
+    for number in range(2 * KEY_EACH):
+        store.add(batch(number, dice))
+        starts.append(store._log.positions["end"])
+    store.close()
+    path = store.folder / "results.log"
+    raw = bytearray(path.read_bytes())
+    raw[starts[9] + 30] ^= 4
+    path.write_bytes(raw)
+    again = ResultStore(archive, FPS)
+    assert again.seq == 2 * KEY_EACH
+    assert again.message(10) == {"type": "lost", "count": 1, "first": 10, "last": 10, "seq": 10}
+    for number in {*range(2 * KEY_EACH)} - {9}:
+        assert again.message(number + 1)["chunk"] == number
+    again.close()
