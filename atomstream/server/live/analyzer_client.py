@@ -32,7 +32,7 @@ class AnalysisResources:
 class DecodedChunk:
     """What the ingest knows of a chunk that it has just stored: its frames, decoded, and its stamps."""
 
-    slot: SharedBlock
+    block: SharedBlock
     stamps: ChunkTimes
 
 
@@ -120,5 +120,5 @@ class AnalyzerClient:
             "dtype": geometry.dtype,
             "slots": geometry.chunk_size,
             "path": str(self._archive.shard_file(index)),
-            "map": str(given.slot.path) if given else None,
+            "map": str(given.block.path) if given else None,
         }

@@ -80,11 +80,17 @@ class LiveAnalysis:
         ahead = max(1, int(AHEAD_S * self.about.fps / size))
         return not self.done and 0 <= index - self.order.next_index <= ahead
 
-    def stored(self, index: int, given: DecodedChunk | None) -> None:
-        """A chunk is in the archive, and maybe at hand as well."""
-        self._drop(index)
-        if given is not None:
-            self._given[index] = given
+    def stored(self, index: int, decoded: DecodedChunk | None) -> None:
+        """Analyse chunk ``index``, which is in the archive. The analysis owns ``decoded`` from now on."""
+        if index < self.order.next_index:
+            # It was analysed, is being analysed or was passed: its frames are read from the archive if at all. The
+            # block of a chunk that a worker reads at this moment must not be replaced or released.
+            if decoded is not None:
+                self._means.frames.release(decoded.block)
+        else:
+            self._drop(index)
+            if decoded is not None:
+                self._given[index] = decoded
         self._stored_ms[index] = 1000.0 * time.time()
         self.order.add(index)
         self._wake.set()
@@ -277,4 +283,4 @@ class LiveAnalysis:
     def _drop(self, index: int) -> None:
         given = self._given.pop(index, None)
         if given is not None:
-            self._means.frames.give_back(given.slot)
+            self._means.frames.release(given.block)

@@ -12,7 +12,7 @@ from typing import Final
 
 from atomstream.server.archive.records import UploadClaims
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
-from atomstream.server.live.shared_frames import Observe, SharedBlock, SharedFrames
+from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.worker_pool import WorkerPool
 from atomstream.server.settings import ServerSettings
@@ -27,14 +27,6 @@ KEPT_DESKS: Final = 64
 """Streams without an analysis under way whose results stay open, for whoever asks next."""
 
 
-class UploadTap:
-    """One upload, seen by the analysis: ``observe`` is for the ingest (None: the frames are not wanted decoded)."""
-
-    def __init__(self, slot: SharedBlock | None) -> None:
-        self.slot = slot
-        self.observe: Observe | None = slot.write if slot is not None else None
-
-
 class ResultsManager:
     """All desks. Belongs to the server's loop."""
 
@@ -47,7 +39,6 @@ class ResultsManager:
         self._means = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
         self._desks: dict[str, StreamResults] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._slots: dict[tuple[str, int], SharedBlock] = {}
         self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
@@ -107,40 +98,32 @@ class ResultsManager:
             (await self.desk(changed.data_id)).end()
 
     async def _chunk_stored(self, stored: ChunkStored) -> None:
-        ticket = stored.ticket
-        slot = self._slots.pop((ticket.data_id, ticket.index), None)
-        desk = None
-        try:
-            desk = await self.desk(ticket.data_id)
-            given = DecodedChunk(slot, stored.committed.stamps) if slot is not None else None
-            if not stored.committed.repeated and desk.stored(ticket.index, given):
-                slot = None
-        finally:
-            if slot is not None:
-                self._frames.give_back(slot)
+        claims = stored.ticket
+        desk = await self.desk(claims.data_id)
+        if stored.committed.repeated:
+            return
+        tap = stored.decoded
+        block = tap.take() if isinstance(tap, UploadTap) else None
+        desk.stored(claims.index, DecodedChunk(block, stored.committed.stamps) if block is not None else None)
 
     def _end_if_over(self, desk: StreamResults) -> None:
         if desk.about.status in ("success", "stream_error"):
             desk.end()
 
     @contextmanager
-    def watching(self, ticket: UploadClaims) -> Iterator[UploadTap]:
-        """Have the frames of an upload seen while they are decoded, where the analysis can use them at once."""
-        watch = UploadTap(self._borrow(ticket))
+    def tap(self, claims: UploadClaims) -> Iterator[UploadTap]:
+        """Copy the decoded frames of an upload for the analysis, if its chunk is among the next to be analysed."""
+        tap = UploadTap(self._frames, self._block_for(claims), claims.dims[0])
         try:
-            yield watch
-        except BaseException:
-            if watch.slot is not None:
-                self._frames.give_back(watch.slot)
-            raise
-        if watch.slot is not None:
-            self._slots[ticket.data_id, ticket.index] = watch.slot
+            yield tap
+        finally:
+            tap.close()
 
-    def _borrow(self, ticket: UploadClaims) -> SharedBlock | None:
-        desk = self._desks.get(ticket.data_id)
-        if desk is None or not desk.wants(ticket.index) or (ticket.data_id, ticket.index) in self._slots:
+    def _block_for(self, claims: UploadClaims) -> SharedBlock | None:
+        desk = self._desks.get(claims.data_id)
+        if desk is None or not desk.wants(claims.index):
             return None
-        return self._frames.borrow(ticket.dims[0] * frame_nbytes(ticket.dims, ticket.dtype))
+        return self._frames.acquire(claims.dims[0] * frame_nbytes(claims.dims, claims.dtype))
 
     # -- the end -----------------------------------------------------------------------------------------
 

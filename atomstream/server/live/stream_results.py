@@ -140,13 +140,14 @@ class StreamResults:
         """Whether decoded frames of that chunk are of use right now."""
         return self._live is not None and self._live.wants(index)
 
-    def stored(self, index: int, given: DecodedChunk | None) -> bool:
-        """A chunk is in the archive; returns whether ``given`` was taken."""
+    def stored(self, index: int, decoded: DecodedChunk | None) -> None:
+        """Analyse chunk ``index``, which is in the archive. The analysis owns ``decoded`` from now on."""
         if self._live is not None and not self._live.done:
-            self._live.stored(index, given)
-            return given is not None
+            self._live.stored(index, decoded)
+            return
+        if decoded is not None:
+            self._means.frames.release(decoded.block)
         self._note_late([index])
-        return False
 
     def _note_late(self, indices: Collection[int]) -> None:
         self._came_after.update(dict.fromkeys(indices, "late"))

@@ -129,9 +129,9 @@ async def put_chunk(request: web.Request) -> web.Response:
     ticket = house.signer.check(request)
     archive = await house.streams.archive(ticket.data_id)
     house.lifecycle.touch(ticket.data_id)
-    with house.live.watching(ticket) as watch:
-        committed = await house.ingest.receive(request, ticket, archive, watch.observe)
-    await note_stored(house, ChunkStored(ticket, committed))
+    with house.live.tap(ticket) as tap:
+        committed = await house.ingest.receive(request, ticket, archive, tap.observe)
+        await note_stored(house, ChunkStored(ticket, committed, tap))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply(
         {"index": committed.index, "nbytes": committed.nbytes}, headers={"x-amz-checksum-crc32c": crc}

@@ -39,10 +39,14 @@ class Signal(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ChunkStored:
-    """A chunk is in the archive; ``committed.repeated`` tells one that had been there before."""
+    """A chunk is in the archive; ``committed.repeated`` tells one that had been there before.
+
+    ``decoded`` are its decoded frames for the analysis, valid until the listeners have returned.
+    """
 
     ticket: UploadClaims
     committed: CommitResult
+    decoded: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

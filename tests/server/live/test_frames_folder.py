@@ -11,7 +11,7 @@ from atomstream.server.live.shared_frames import PREFIX, FramesFolder, remove_le
 HOLDER = """
 import sys
 from pathlib import Path
-from atomstream.server.live.frames_folder import FramesFolder
+from atomstream.server.live.shared_frames import FramesFolder
 folder = FramesFolder(Path(sys.argv[1]))
 (folder.path / "slot").write_bytes(b"frames")
 print(folder.path, flush=True)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
+from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
 
 
 async def slot_of(shared: SharedFrames, nbytes: int) -> SharedBlock:
     """A slot, once there is one."""
-    while (slot := shared.borrow(nbytes)) is None:
+    while (slot := shared.acquire(nbytes)) is None:
         await asyncio.sleep(0)
     return slot
 
@@ -25,9 +25,9 @@ async def test_frames_are_there_as_written() -> None:
     slot = await slot_of(shared, 4 * 6 * 8)
     frames = np.random.default_rng(0).integers(0, 256, (4, 6, 8), dtype=np.uint8)
     for k in (0, 1, 2, 3):
-        slot.write(7, k, frames[k])
+        slot.write(k, frames[k])
     assert slot.path.read_bytes()[: frames.nbytes] == frames.tobytes()
-    shared.give_back(slot)
+    shared.release(slot)
     await shared.close()
     assert not slot.path.exists()
     assert not slot.path.parent.exists()
@@ -39,11 +39,11 @@ async def test_a_folder_that_somebody_removed() -> None:
     slot = await slot_of(shared, 600)
     while slot.path.parent.exists():  # a thread may be making another slot there
         shutil.rmtree(slot.path.parent, ignore_errors=True)
-    shared.give_back(slot)
+    shared.release(slot)
     other = await slot_of(shared, 600)
     assert other.path.exists()
     assert other.path.parent != slot.path.parent
-    shared.give_back(other)
+    shared.release(other)
     await shared.close()
     assert not other.path.parent.exists()
 
@@ -60,31 +60,31 @@ async def test_a_folder_removed_while_a_slot_is_made(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("atomstream.server.live.shared_frames.SharedBlock", removed)
     slot = await slot_of(shared, 1000)
     assert slot.path.exists()
-    shared.give_back(slot)
+    shared.release(slot)
     await shared.close()
 
 
 async def test_never_more_than_its_bound() -> None:
     """With all of it lent there is none; what comes back is lent again, or makes room for another size."""
     shared = SharedFrames(1000)
-    assert shared.borrow(2000) is None
+    assert shared.acquire(2000) is None
     first = await slot_of(shared, 600)
-    assert shared.borrow(600) is None
+    assert shared.acquire(600) is None
     await asyncio.sleep(0)
-    assert shared.borrow(600) is None
-    shared.give_back(first)
-    assert shared.borrow(500) is first
-    shared.give_back(first)
+    assert shared.acquire(600) is None
+    shared.release(first)
+    assert shared.acquire(500) is first
+    shared.release(first)
     other = await slot_of(shared, 900)
     assert not first.path.exists()
-    shared.give_back(other)
+    shared.release(other)
     await shared.close()
 
 
 async def test_no_room_on_the_disk(tmp_path: Path) -> None:
     """Where no slot can be made there is none, and nothing fails."""
     shared = SharedFrames(1 << 62)
-    assert shared.borrow(1 << 61) is None
+    assert shared.acquire(1 << 61) is None
     await shared.close()
     assert not list(tmp_path.iterdir())
 
@@ -94,8 +94,72 @@ async def test_what_is_still_lent_at_the_end() -> None:
     shared = SharedFrames(10_000)
     kept, late = await slot_of(shared, 600), await slot_of(shared, 600)
     await shared.close()
-    shared.give_back(late)
+    shared.release(late)
     for slot in (kept, late):
         with pytest.raises(ValueError, match="closed"):
-            slot.write(0, 0, np.zeros((2, 2), np.uint8))
+            slot.write(0, np.zeros((2, 2), np.uint8))
         assert not slot.path.exists()
+
+
+async def test_a_block_is_never_free_twice() -> None:
+    """A second release has no effect: two uploads would write into one block."""
+    shared = SharedFrames(2000)
+    block = await slot_of(shared, 600)
+    shared.release(block)
+    shared.release(block)
+    assert shared.acquire(600) is block
+    other = shared.acquire(600)
+    assert other is not block
+    await shared.close()
+
+
+FRAME = np.zeros((2, 2), np.uint8)
+
+
+async def test_a_block_is_taken_only_when_it_is_full() -> None:
+    """A tap transfers its block after the last frame, also after a second try, and once; else it keeps it."""
+    shared = SharedFrames(1000)
+    tap = UploadTap(shared, await slot_of(shared, 12), 3)
+    assert tap.observe is not None
+    for k in (0, 1, 0, 1):  # the second try begins at the first frame
+        tap.observe(7, k, FRAME)
+        assert tap.take() is None
+    tap.observe(7, 2, FRAME)
+    block = tap.take()
+    assert block is not None
+    assert tap.take() is None
+    tap.close()
+    assert shared.in_use == 1  # it belongs to the one who took it
+    shared.release(block)
+    assert shared.in_use == 0
+    await shared.close()
+
+
+async def test_a_tap_returns_what_was_not_taken() -> None:
+    """Of a repeat, an error or a cancelled upload; a thread that still decodes writes nothing any more."""
+    shared = SharedFrames(1000)
+    tap = UploadTap(shared, await slot_of(shared, 12), 3)
+    assert tap.observe is not None
+    tap.observe(7, 0, FRAME)
+    tap.close()
+    assert shared.in_use == 0
+    block = shared.acquire(12)
+    assert block is not None
+    block.write(1, FRAME + 5)
+    tap.observe(7, 1, FRAME)
+    assert block.path.read_bytes()[4:8] == bytes([5] * 4)
+    await shared.close()
+
+
+async def test_frames_that_cannot_be_shared() -> None:
+    """An error while frames are shared is none of the upload: the analysis decodes the stored chunk."""
+    shared = SharedFrames(1000)
+    block = await slot_of(shared, 8)
+    tap = UploadTap(shared, block, 2)
+    block.close()
+    assert tap.observe is not None
+    tap.observe(7, 0, FRAME)
+    tap.observe(7, 1, FRAME)
+    assert tap.take() is None
+    tap.close()
+    await shared.close()
