@@ -1,7 +1,7 @@
-"""Analysis of RHEED films: growth rate, lattice, widths, orders, change, each with its uncertainty.
+"""RHEED analysis: growth rate, lattice, streak widths, fractional orders and changes, each with its uncertainty.
 
-Online, frames are fed as they come (:class:`Analyzer`); a whole array goes through :func:`analyze`. Pure numpy
-and scipy, no I/O.
+:class:`Analyzer` works online on frames as they arrive; :func:`analyze` takes a whole array. The package uses numpy
+and scipy only and does no I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A whole array at once: the same engine, and an answer that tells a person what was found."""
+"""Analysis of a whole array of frames: the online analyzer with a readable result."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from atomstream.records import Frames
 from atomstream.results import F64, UNITS, Batch, Event, Measurement, Segment, View
 
 READ_STEP_S = 2.0
+"""Length, in s, of the parts in which the frames are read."""
+
 SUMMARY_VALUES = (
     *("growth_rate_ml_s", "oscillations_counted", "damping_layers", "lattice_spacing", "lattice_parameter"),
     *("relative_spacing_change", "specular_fwhm_1", "half_order_ratio", "spottiness", "rotation_rpm"),
@@ -24,10 +26,10 @@ SUMMARY_VALUES = (
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Analysis:
-    """What :func:`analyze` found.
+    """Result of :func:`analyze`.
 
-    ``frames`` maps names (:data:`UNITS`) to (N,) float64, NaN where undetermined; ``values`` are the final scalars;
-    ``events``, ``segments``, ``views`` as in a batch.
+    ``frames`` maps column names (:data:`UNITS`) to (N,) float64, NaN where undetermined. ``values`` are the scalar
+    results at the last frame, ``events``, ``segments`` and ``views`` those of the whole array (see :class:`Batch`).
     """
 
     fps: float
@@ -77,7 +79,7 @@ class Analysis:
 
 
 def unit_of(name: str) -> str:
-    """Unit of a per-frame column; traces of the user's regions are in counts."""
+    """Return the unit of a per-frame column; traces of the user's regions are in counts."""
     return UNITS.get(name, "counts" if name.startswith("region:") else "1")
 
 
@@ -90,11 +92,11 @@ def analyze(
     events: Iterable[Event] = (),
     regions: Sequence[Region] = (),
 ) -> Analysis:
-    """Analyse frames (N, H, W), uint8 or uint16, filmed at ``fps`` with the substrate turning at ``rpm``.
+    """Analyse frames (N, H, W), uint8 or uint16, filmed at ``fps`` (1/s) with the substrate turning at ``rpm`` (1/min).
 
-    ``times_s`` (N,) are the frames' own times where the cadence was not even; ``events`` the user's marks, in
-    seconds of the same clock. Anything sliceable with shape (N, H, W) does, a Zarr array too. Raises ConfigError for
-    frames, settings or calibrations that can't be meant; undetermined values are not errors.
+    ``frames`` may be any sliceable object of that shape, for example a Zarr array. ``times_s`` (N,) are the capture
+    times of the frames, for frames at uneven intervals; ``events`` are the user's marks in seconds of the same clock.
+    Raises ConfigError for invalid frames, settings or calibrations. A result that is undetermined is not an error.
     """
     analyzer = Analyzer(fps, rpm, calibration=calibration)
     if regions:

@@ -1,4 +1,4 @@
-"""What turns pixels into lengths: beam energy, camera length, layer thickness. All of it is optional."""
+"""Calibration: converts pixels to reciprocal lengths (beam energy, camera length) and layers to nm. All optional."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TWO_PI = 2.0 * math.pi
 
 
 def electron_wavelength(energy_kev: float) -> float:
-    """Relativistic de Broglie wavelength in Å of electrons of ``energy_kev`` (keV, > 0).
+    """Return the relativistic de Broglie wavelength in Å of electrons of ``energy_kev`` (keV, > 0).
 
-    12.264/sqrt(V (1 + 0.9785e-6 V)), V in volts; e.g. Ichimiya & Cohen, Reflection High-Energy Electron
+    λ = 12.264/sqrt(V (1 + 0.9785e-6 V)), V in volts; e.g. Ichimiya & Cohen, Reflection High-Energy Electron
     Diffraction (2004), eq. 2.2.
     """
     volts = 1000.0 * energy_kev
@@ -23,13 +23,13 @@ def electron_wavelength(energy_kev: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Geometry and recipe of a stream; whatever is None leaves its results in relative units, said so.
+    """Geometry and growth recipe of a stream. Results that need a missing value are undetermined or in pixels.
 
     ``beam_energy`` in keV, ``screen_sample_distance`` in mm, ``px_per_mm`` in pixels a mm on the screen,
     ``incidence_deg`` the glancing angle in degrees (0-15), ``layer_thickness_nm`` of one ``layer_unit``
     (monolayer, unit cell, bilayer), ``miller_n`` the n of a = 2πn/G, ``reference_spacing_px`` the streak spacing
-    of the substrate: with it the relative spacing change is strain. Raises ConfigError for values that can't be
-    meant.
+    of the substrate, which turns the relative spacing change into strain. Raises ConfigError for values out of
+    range.
     """
 
     beam_energy: float | None = None
@@ -60,26 +60,26 @@ class Calibration:
 
     @property
     def camera_length_px(self) -> float | None:
-        """Sample-screen distance in pixels, or None where it is not known."""
+        """Distance from sample to screen in pixels; None if it is unknown."""
         if self.screen_sample_distance is None or self.px_per_mm is None:
             return None
         return self.screen_sample_distance * self.px_per_mm
 
     @property
     def k0(self) -> float | None:
-        """Wave number of the beam in 1/Å (2π/λ), or None without a beam energy."""
+        """Wave number of the beam, 2π/λ, in 1/Å; None without a beam energy."""
         return None if self.beam_energy is None else TWO_PI / electron_wavelength(self.beam_energy)
 
     @property
     def absolute(self) -> bool:
-        """Whether pixels can be turned into 1/Å."""
+        """True if pixels can be converted to 1/Å."""
         return self.k0 is not None and self.camera_length_px is not None
 
     def inverse_angstrom(self, spacing_px: float) -> float | None:
-        """Parallel momentum in 1/Å of a streak ``spacing_px`` beside the specular column, or None.
+        """Return the parallel momentum transfer in 1/Å of a streak ``spacing_px`` from the specular column, or None.
 
-        The rods lie at X = c ky/kx (X from the specular column), so G = k0 cos(α) sin(atan(X/c)) to the order
-        that matters at a few degrees.
+        The rods lie at X = c ky/kx (X from the specular column, c the camera length), so
+        G = k0 cos(α) sin(atan(X/c)), which is exact enough at a few degrees of incidence.
         """
         k0, c = self.k0, self.camera_length_px
         if k0 is None or c is None:
@@ -87,12 +87,12 @@ class Calibration:
         return k0 * math.cos(math.radians(self.incidence_deg)) * spacing_px / math.hypot(c, spacing_px)
 
     def lattice_angstrom(self, spacing_px: float) -> float | None:
-        """Lattice parameter a = 2πn/G in Å for a streak spacing in pixels, or None without a calibration."""
+        """Return the lattice parameter a = 2πn/G in Å for a streak spacing in pixels, or None without a calibration."""
         g = self.inverse_angstrom(spacing_px)
         return None if not g else TWO_PI * self.miller_n / g
 
     def coherence_nm(self, lorentz_fwhm_px: float) -> float | None:
-        """Coherence length 2πc/(k0 fL) in nm from the Lorentzian width in pixels, or None."""
+        """Return the coherence length 2πc/(k0 fL) in nm for a Lorentzian width fL in pixels, or None."""
         k0, c = self.k0, self.camera_length_px
         if k0 is None or c is None or lorentz_fwhm_px <= 0:
             return None

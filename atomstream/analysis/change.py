@@ -1,9 +1,10 @@
-"""Did the pattern change? Drift-corrected, normalised pictures; clusters with lasting ids; a CUSUM on what is new.
+"""Detection of pattern changes: drift-corrected, normalised pictures, incremental PCA, CUSUM test and clustering.
 
-Incremental principal components of the recent pictures take growth oscillation and trend out. While the substrate
-rotates, a picture is the mean of a whole turn, which depends on no azimuth. The threshold follows from a stated
-false-alarm interval by Siegmund's approximation of the average run length (Sequential Analysis, 1985).
-The idea of clustering RHEED pictures: Vasudevan et al., ACS Nano 8, 10899 (2014).
+Incremental principal components of the recent pictures describe growth oscillation and slow trends; what they do not
+describe is tested. While the substrate rotates, a picture is the mean of a whole turn, which does not depend on the
+azimuth. The threshold follows from the mean interval between false alarms by Siegmund's approximation of the average
+run length (D. Siegmund, Sequential Analysis, 1985). Clustering of RHEED pictures: R. K. Vasudevan et al., ACS Nano 8,
+10899 (2014).
 """
 
 from __future__ import annotations
@@ -18,26 +19,27 @@ from scipy.optimize import brentq
 from atomstream.analysis.regions import bin_factor
 from atomstream.results import F32, F64, Event
 
-# Online k-means of pictures: ids that last, and a distance as uncertainty.
+# Online k-means clustering of pictures.
 
 MAX_CLUSTERS = 12
 
 NEW_CLUSTER_DISTANCE = 0.2
-"""Distance (of unit pictures) at which a picture begins a cluster of its own: a correlation of 0.98."""
+"""Distance between unit pictures beyond which a picture begins a new cluster; equals a correlation of 0.98."""
 
 MAX_CLUSTER_WEIGHT = 200.0
+"""Largest weight of a centre against a new picture, so that centres follow slow drifts."""
 
 
 @dataclass(slots=True)
 class Clusters:
-    """Cluster centres, one row each; a centre's row number is its id for as long as the stream lives."""
+    """Cluster centres (K, P); the row number of a centre is its id, which stays the same for the whole stream."""
 
     centres: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     counts: list[float] = field(default_factory=list)
     variances: list[float] = field(default_factory=list)
 
     def assign(self, vector: F32) -> tuple[int, float]:
-        """Assign a unit picture (P,); return the cluster's id and the RMS distance of its members from the centre."""
+        """Assign a unit picture (P,) to a cluster; return its id and the RMS distance of its members."""
         if self.centres.shape[1:] != vector.shape:
             self.centres, self.counts, self.variances = vector[None][:0], [], []
         squared = ((self.centres - vector) ** 2).sum(axis=1)
@@ -55,20 +57,20 @@ class Clusters:
         return nearest, math.sqrt(max(0.0, self.variances[nearest]))
 
 
-# Incremental principal components: the directions in which recent pictures vary, renewed by each picture.
-#
-# The sequential Karhunen-Loeve update with a running mean and forgetting: D. A. Ross, J. Lim, R.-S. Lin & M.-H. Yang,
-# Int. J. Comput. Vis. 77, 125 (2008). One update costs two products with the basis: no history of pictures is kept.
+# Incremental principal component analysis: sequential Karhunen-Loeve update with running mean and forgetting factor
+# (D. A. Ross, J. Lim, R.-S. Lin & M.-H. Yang, Int. J. Comput. Vis. 77, 125 (2008)). One update costs two products with
+# the basis; no history of pictures is kept.
 
 N_COMPONENTS = 8
+"""Largest number of principal components."""
 
 
 @dataclass(slots=True)
 class Components:
-    """Mean (P,), orthonormal rows ``basis`` (<= 8, P) with singular ``values``, of about the last ``memory`` pictures.
+    """Principal components of about the last ``memory`` pictures.
 
-    ``past`` (N, 8) are the coordinates of recent pictures, carried along into each new basis, so that neither sign nor
-    rotation of the components matters.
+    ``mean`` (P,), ``basis`` (<= 8, P) with orthonormal rows and their singular ``values``. ``coordinates`` (N, 8)
+    of recent pictures are transformed to each new basis, so that sign and rotation of the components do not matter.
     """
 
     memory: int = 40
@@ -79,14 +81,14 @@ class Components:
     coordinates: F64 = field(default_factory=lambda: np.empty((0, N_COMPONENTS)))
 
     def project(self, vector: F32) -> tuple[F64, float]:
-        """Coordinates (8,) of a picture (P,) along the components, 0 beyond their number, and its squared distance."""
+        """Return the coordinates (8,) of a picture (P,), 0 for missing components, and its squared residual."""
         deviation = vector - self.mean
         coords = self.basis @ deviation
         outside = float(((deviation - coords @ self.basis) ** 2).sum())
         return _padded(coords.astype(np.float64)), outside
 
     def update(self, vector: F32) -> None:
-        """Take in a picture (P,)."""
+        """Update mean and components with a picture (P,)."""
         if self.mean.shape != vector.shape:
             self.weight, self.mean = 1.0, vector.copy()
             self.basis, self.values = vector[None][:0], np.empty(0)
@@ -106,10 +108,10 @@ class Components:
         self.coordinates = np.stack([_padded(row) for row in rows[-self.memory :]])
 
     def _update_basis(self, deviation: F32, forgetting: float) -> None:
-        """Renew basis and singular values by one centred picture (P,)."""
+        """Update basis and singular values with one centred picture ``deviation`` (P,)."""
         coefficients = self.basis @ deviation
         residual = deviation - coefficients @ self.basis
-        # once more: rounding would add up over thousands of pictures
+        # Orthogonalise twice: rounding errors would add up over thousands of pictures.
         residual -= (self.basis @ residual) @ self.basis
         length = float(np.linalg.norm(residual))
         rows = np.concatenate([self.basis, (residual / np.float32(max(length, 1e-12)))[None]])
@@ -128,23 +130,24 @@ def _padded(row: F64) -> F64:
     return full
 
 
-# Two-sided CUSUM over several standardised series, with a threshold for a stated run length to a false alarm.
+# Two-sided cumulative sum (CUSUM) test of several standardised series.
 
 SLACK = 1.0
-"""k of the CUSUM: tuned to shifts of two standard deviations."""
+"""Reference value k of the CUSUM: best for shifts of two standard deviations."""
 
 CLIP = 6.0
+"""Deviates are limited to this, so that a single outlier raises no alarm."""
 
 
 @dataclass(slots=True)
 class Cusum:
-    """Sums of upward and downward deviations, one each per series."""
+    """Cumulative sums of upward and downward deviations, one of each per series."""
 
     up: F64 = field(default_factory=lambda: np.empty(0))
     down: F64 = field(default_factory=lambda: np.empty(0))
 
     def feed(self, deviates: F64, run_length: float) -> bool:
-        """Add one standard normal deviate a series; True where any sum passes the threshold.
+        """Add one standard normal deviate per series; return True if any sum passes the threshold.
 
         ``run_length`` is the mean number of calls between false alarms of all series together.
         """
@@ -157,12 +160,12 @@ class Cusum:
         return bool(max(self.up.max(), self.down.max()) > limit)
 
     def reset(self) -> None:
-        """Forget all deviations: a change was reported."""
+        """Reset all sums to 0, for example after a change was reported."""
         self.up, self.down = self.up[:0], self.down[:0]
 
 
 def threshold(run_length: float, slack: float = SLACK) -> float:
-    """Threshold of a one-sided CUSUM for a mean run length to a false alarm (Siegmund 1985, eq. 2.57)."""
+    """Return the threshold of a one-sided CUSUM for a mean run length to a false alarm (Siegmund 1985, eq. 2.57)."""
 
     def excess(h: float) -> float:
         b = 2.0 * slack * (h + 1.166)
@@ -172,31 +175,38 @@ def threshold(run_length: float, slack: float = SLACK) -> float:
 
 
 PIXELS = 5000
+"""Largest number of pixels of a binned picture, about."""
 
 HISTORY = 40
+"""Memory of the components, in pictures."""
 
 MIN_BASELINE = 6
-"""Pictures of which one knows what they brought anew, before a change can be told from the usual."""
+"""Fewest residuals from which the usual residual is known well enough for a test."""
 
 LEARN_DELAY = 5
-"""Pictures that wait before they are learned: components that followed a change at once would hide it."""
+"""Delay, in pictures, before the components learn a picture: learning a change at once would hide it."""
 
 BASELINE_PICTURES = 16
-"""Pictures whose novelty is the usual: the first ones, when all was new, are soon out of it."""
+"""Number of last residuals that define the usual residual; the first, large ones soon drop out."""
 
 MIN_LOG_SPREAD = 0.25
-"""Least spread of the log of what is new: 28 % more of it is no change, however quiet the camera."""
+"""Least spread of the log residual: 28 % more residual is no change, even with a quiet camera."""
 
 JUMP_SCORE = 0.012
-"""1 - correlation of successive pictures from which a lasting difference is a change even without a baseline."""
+"""1 - correlation of successive pictures beyond which a lasting difference is a change, without any baseline."""
 
 QUIET_PICTURES = 6
-"""Quiet pictures after a jump: more than there are in a period whose pictures differ that much."""
+"""Quiet pictures required after a jump: more than in one period of an oscillation with such differences."""
 
 
 @dataclass(slots=True)
 class ChangeTracker:
-    """Follows the picture. ``score`` is 1 - correlation with the recent past (0: the same, 1: nothing in common)."""
+    """Compares each picture with the recent ones.
+
+    ``score`` is 1 - correlation with the mean of the last two pictures (0: equal, 1: uncorrelated), ``cluster`` the
+    id of the present cluster (-1: none yet), ``cluster_distance`` the RMS distance of its members. ``false_alarm_s``
+    is the mean time between false alarms of the drift test. ``delayed`` are pictures not yet learned.
+    """
 
     false_alarm_s: float = 3600.0
     times: F64 = field(default_factory=lambda: np.empty(0))
@@ -216,7 +226,10 @@ class ChangeTracker:
     quiet_count: int = 0
 
     def feed(self, now: float, picture: F32, moved: tuple[float, float]) -> list[Event]:
-        """Take in a mean picture (H, W) whose pattern has ``moved`` (y, x) px since the start; return changes."""
+        """Add a mean picture (H, W) at time ``now`` (s); return an event if the pattern changed.
+
+        ``moved`` (y, x) is the shift of the pattern in px since the start; it is corrected.
+        """
         vector = normalised(picture, moved)
         if vector is None:
             return []
@@ -241,13 +254,13 @@ class ChangeTracker:
         return [Event(self.jump_time_s if jump else now, "change", "the pattern changed", self.score)]
 
     def restart(self) -> None:
-        """Forget the baseline: the light changed, and with it the noise of the pictures."""
+        """Discard the baseline, because the light changed and with it the noise of the pictures."""
         self.cusum.reset()
         self._restart_baseline(self.recent[:0])
         self.before_jump = self.before_jump[:0]
 
     def _restart_baseline(self, pictures: F32) -> None:
-        """Make the last pictures (N, P) the whole baseline."""
+        """Start a new baseline from the last pictures (N, P)."""
         self.times, self.recent = self.times[len(self.times) - len(pictures) :], pictures
         self.delayed = pictures[:0]
         self.components, self.residual_logs = Components(HISTORY), self.residual_logs[:0]
@@ -263,9 +276,9 @@ class ChangeTracker:
             self.delayed = self.delayed[1:]
 
     def _is_lasting_jump(self, now: float, vector: F32, usual: F32) -> bool:
-        """Whether the picture jumped, has settled since, and is not what it was before.
+        """Return True if the picture jumped, is stable since, and differs from the one before the jump.
 
-        This needs no baseline, and growth does not do it: an oscillation as large does not settle.
+        This needs no baseline. Growth does not trigger it, for a large oscillation does not become stable.
         """
         if len(self.before_jump) == 0:
             if self.score > JUMP_SCORE:
@@ -286,9 +299,9 @@ class ChangeTracker:
         return stays
 
     def _is_drift(self, vector: F32) -> bool:
-        """Whether pictures leave what the recent ones span: a new direction, or further than ever along an old one.
+        """Return True if pictures leave the space of the recent ones: a new direction, or beyond the known range.
 
-        Growth oscillates within few components; it is no change of the pattern.
+        Growth oscillates within a few components; this is no change of the pattern.
         """
         if self.components.weight < 1.5:
             return False
@@ -299,10 +312,10 @@ class ChangeTracker:
             return False
         middle = float(np.median(usual))
         spread = max(1.4826 * float(np.median(np.abs(usual - middle))), MIN_LOG_SPREAD)
-        # less that is new, as the components learn, is no change
+        # A residual that decreases, because the components learn, is no change.
         tests = [max((log_residual - middle) / spread, -1.0)]
         low, high = self.components.coordinates.min(axis=0), self.components.coordinates.max(axis=0)
-        # noise leaves the range now and then; the trend of a slow growth does at each picture, a little
+        # Noise leaves the known range now and then; a slow trend does so at each picture, but only a little.
         beyond = np.maximum(coords - high, 0.0) - np.maximum(low - coords, 0.0)
         tests += [float(e) for e in beyond[:2] / (0.25 * (high - low)[:2] + 1e-9)]
         step = float(np.median(np.diff(self.times)))
@@ -310,7 +323,10 @@ class ChangeTracker:
 
 
 def normalised(picture: F32, moved: tuple[float, float]) -> F32 | None:
-    """Binned to about 5000 px, shifted back, zero mean and unit length: (P,); None for an even picture."""
+    """Return a picture (H, W) binned to about 5000 px, shifted back, with zero mean and unit norm: (P,).
+
+    None for a picture without contrast.
+    """
     factor = bin_factor(picture.shape[0], picture.shape[1], PIXELS)
     height, width = (n // factor * factor for n in picture.shape)
     small = (

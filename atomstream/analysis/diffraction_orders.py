@@ -1,4 +1,4 @@
-"""Orders of the pattern: intensity of the integer streaks, and of fractional ones (reconstruction) between them."""
+"""Diffraction orders: intensity of integer streaks and of fractional ones between them (surface reconstruction)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,29 @@ import numpy as np
 from atomstream.results import F64
 
 FRACTIONS = (2, 3, 4, 7)
+"""Denominators of the fractional orders that are searched: 1/2, 1/3, 1/4 and 1/7."""
+
 DETECTION_Z = 5.0
+"""An order is detected if its height exceeds this many standard errors ..."""
+
 DETECTION_S = 0.5
+"""... for this time in s, which is also the time constant of the mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heights:
-    """Heights (N,) of an order in N profiles and the doubt (N,) that the curved background leaves."""
+    """Heights (N,) of an order in N profiles, and the error (N,) from the curvature of the background."""
 
     height: F64
     background_error: F64
 
 
 def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: float) -> Heights:
-    """Background-subtracted mean height at x0 + order * spacing in profiles (N, W).
+    """Return background-subtracted mean heights at x0 + order * spacing in profiles (N, W), all in px.
 
-    NaN outside the picture, and where the streaks are too wide to tell this order from its neighbours. The
-    background is a parabola through two windows on each side: between two streaks it is convex, and the mean of
-    the sides alone would make an absent order look negative. A third of that correction is the doubt.
+    NaN outside the picture, and if the streaks are too wide to separate this order from its neighbours. The
+    background is a parabola through two windows on each side: between two streaks it is convex, and a linear
+    background would make a missing order negative. A third of this correction is the background error.
     """
     denominator = _denominator(order)
     centre = x0 + order * spacing
@@ -49,7 +54,7 @@ def order_heights(profiles: F64, x0: float, spacing: float, order: float, fwhm: 
 
 
 def window_mean(profiles: F64, centre: float, half: float) -> F64:
-    """Mean of profiles (N, W) over [centre - half, centre + half] with fractional edges; NaN outside the picture."""
+    """Return the mean of profiles (N, W) over centre ± half (px) with fractional edges; NaN outside the picture."""
     low, high = centre - half + 0.5, centre + half + 0.5  # pixel i covers [i, i + 1) of this axis
     width = profiles.shape[1]
     if low < 0 or high > width:
@@ -71,7 +76,10 @@ def _denominator(order: float) -> int:
 
 @dataclass(slots=True)
 class FractionalOrderDetector:
-    """Watches one fractional order: its ratio to the first order, and whether it is there (z > 5 for 0.5 s)."""
+    """Detects one fractional order 1/``denominator``: ``present`` is True after z > 5 for 0.5 s.
+
+    ``mean`` is the exponential mean of its height, ``variance`` the variance between blocks.
+    """
 
     denominator: int
     mean: float = 0.0
@@ -82,9 +90,9 @@ class FractionalOrderDetector:
     present: bool = False
 
     def update(self, height: float, noise: float, background_error: float, elapsed_s: float) -> bool:
-        """Take in one block's mean height; True where the order just appeared.
+        """Add the mean height of one block of ``elapsed_s``; return True if the order just appeared.
 
-        ``noise`` is the height's standard error, ``doubt`` the part of it that does not average out.
+        ``noise`` is the standard error of the height, ``background_error`` the part that does not average out.
         """
         if not math.isfinite(height):
             return False
@@ -106,11 +114,11 @@ class FractionalOrderDetector:
         return appeared
 
     def z_score(self, noise: float, background_error: float, elapsed_s: float) -> float:
-        """Height over its standard error."""
+        """Return the mean height divided by its standard error."""
         return self.mean / self.standard_error(noise, background_error, elapsed_s)
 
     def standard_error(self, noise: float, background_error: float, elapsed_s: float) -> float:
-        """Standard error of the smoothed height."""
+        """Return the standard error of the mean height."""
         blocks = max(1.0, 2.0 * DETECTION_S / elapsed_s) if elapsed_s else 1.0
         scatter = max(math.sqrt(self.variance), noise, 1e-9) / math.sqrt(min(blocks, 10.0))
         return math.hypot(scatter, background_error)

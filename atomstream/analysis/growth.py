@@ -1,4 +1,4 @@
-"""Growth as it goes on: the rate from a sliding window, oscillations counted by their phase, one segment at a time."""
+"""Online growth rate of the current segment: fits of a sliding window, and oscillations counted by phase."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from atomstream.results import F64, Measurement, measured, undetermined
 
 @dataclass(slots=True)
 class PhaseCounter:
-    """Counts oscillations since ``since`` by following the fitted phase, which no jitter of the rate can spoil."""
+    """Counts oscillations from ``start_s`` (s) on by the fitted phase, so that errors of the rate do not add up.
+
+    ``phase`` (cycles) and ``rate`` (1/s) are those of the last fit, at ``phase_time_s``.
+    """
 
     start_s: float
     counted: float = math.nan
@@ -27,11 +30,11 @@ class PhaseCounter:
     rate: float = 0.0
 
     def update(self, fit: Oscillation, onset_s: float) -> None:
-        """Take in a determined fit; ``onset`` is when its growth began (s)."""
+        """Update the count with a determined fit; ``onset_s`` is when its growth began."""
         assert fit.best is not None
         rate, sigma = float(fit.rate), fit.rate.sigma or 0.0
         elapsed = fit.best.t_end - max(self.start_s, onset_s)
-        # while the fit still covers all of the growth it knows the count better than what was counted before
+        # While one fit covers all of the growth, rate x time is better than the count so far.
         if math.isnan(self.counted) or elapsed < 1.1 * fit.span_s:
             self.counted, self.sigma = rate * elapsed, math.hypot(0.05, sigma * elapsed)
         else:
@@ -45,10 +48,11 @@ class PhaseCounter:
 
 @dataclass(slots=True)
 class GrowthTracker:
-    """Rate and count of the present segment.
+    """Rate and oscillation count of the current segment.
 
-    Call :meth:`feed` with corrected samples, :meth:`tick` at about 2 Hz, :meth:`cut` where a segment begins.
-    ``onset`` is where the oscillation was first seen to begin within the segment.
+    Call :meth:`feed` with corrected samples, :meth:`update` at about 2 Hz and :meth:`start_segment` where a segment
+    begins. ``segment_start_s`` and ``onset_s`` are the starts of segment and oscillation (s), ``latest`` is the last
+    fit, ``best`` the one with the smallest relative uncertainty, ``pulse_hz`` the laser's pulse rate (0: none).
     """
 
     trace: IntensityTrace
@@ -68,21 +72,21 @@ class GrowthTracker:
         self.trace.feed(corrected.t, corrected.y, corrected.background)
 
     def start_segment(self, time_s: float) -> None:
-        """Begin a new segment."""
+        """Begin a new segment at ``time_s``."""
         self.segment_start_s = self.onset_s = time_s
         self.latest, self.best = undetermined_oscillation(TOO_SHORT), None
         self.counter = PhaseCounter(time_s)
         self.next_search_s = 0.0
 
     def update(self, now: float, rotation_hz: float = 0.0) -> Oscillation:
-        """Fit again; return what is known now."""
+        """Repeat the fit if it is due at ``now`` (s) and return the latest result."""
         if rotation_hz and now < self.next_rotating_fit_s:
-            return self.latest  # a joint fit costs ten times a plain one
+            return self.latest  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + 1.9
         self.trace.retune(self.trace.clock())
         self._update_pulse_rate(now, rotation_hz)
         if self.latest.determined:
-            # 3 % of a period more changes a fit by less than its sigma
+            # Another 3 % of a period changes a fit by less than its uncertainty.
             if now < self.last_fit_s + 0.03 / float(self.latest.rate):
                 return self.latest
             self._refit(rotation_hz)
@@ -100,16 +104,16 @@ class GrowthTracker:
 
     def _search(self, now: float, rotation_hz: float) -> None:
         t, started_late = self._fit(self.segment_start_s, None, rotation_hz)
-        # a search costs ten fits: while there is nothing to find, look more seldom the longer it lasts
+        # A search costs ten fits: without a result, the interval grows with the length of the segment.
         self.next_search_s = now + max(0.9, 0.03 * (now - self.segment_start_s), 2.4 if rotation_hz else 0.0)
         if self.latest.determined and len(t) and not started_late:
             self.onset_s = self._find_onset(t, rotation_hz)
 
     def _find_onset(self, t: F64, rotation_hz: float) -> float:
-        """When the growth that was just found in a trace at ``t`` began, as far back as it can be followed."""
+        """Return the onset (s) of the growth just found in a trace with times ``t``, as early as it can be followed."""
         if _covers(self.latest, t, 0.97, rotation_hz):
             return self.segment_start_s
-        # while turning it shows only after some turns, when it has been going on for longer than a fit's window
+        # Under rotation growth is found only after some turns, and may have begun before the window of the fit.
         rate = float(self.latest.rate)
         t, y = self._notched(self.segment_start_s)
         if rotation_hz and extends_to_start(t, y, self.latest.rate, rotation_hz):
@@ -118,9 +122,9 @@ class GrowthTracker:
         return float(t[-1]) - self.latest.span_s
 
     def _fit(self, start_s: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
-        """Fit the trace from ``since`` on; where the growth shows to have begun later, from there.
+        """Fit the trace from ``start_s`` on, or from the onset of the growth if that is later.
 
-        Returns the times of the samples, and whether it did.
+        Returns the times of the samples (N,), and True if the growth began later.
         """
         started_late = False
         t, y = self._notched(start_s)
@@ -136,7 +140,7 @@ class GrowthTracker:
         return t, started_late
 
     def _checked(self, fit_found: Oscillation, rotation_hz: float) -> Oscillation:
-        """Refuse what is the light's; add the doubt of the frames' clock."""
+        """Reject an oscillation of the light; add the uncertainty of the frame clock to the rate."""
         if fit_found.best is None:
             return fit_found
         if (
@@ -146,11 +150,11 @@ class GrowthTracker:
             return undetermined_oscillation(
                 LIGHT_OSCILLATES, fit_found.cycles, fit_found.r2, fit_found.span_s
             )
-        more, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
+        relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
         if not note:
             return fit_found
         rate, sigma = float(fit_found.rate), fit_found.rate.sigma or 0.0
-        return replace(fit_found, rate=measured(rate, math.hypot(sigma, more * rate), "1/s", note))
+        return replace(fit_found, rate=measured(rate, math.hypot(sigma, relative_sigma * rate), "1/s", note))
 
     def _notched(self, start_s: float) -> tuple[F64, F64]:
         t, y = self.trace.since(start_s)
@@ -170,7 +174,10 @@ class GrowthTracker:
         self.pulse_hz = fit_found or self.pulse_hz
 
     def oscillations_counted(self, now: float, unit: str = "oscillations") -> Measurement:
-        """Oscillations from the last mark to ``now``, each usually one layer; counted on past the last fit."""
+        """Return the oscillations since the segment began, extrapolated from the last fit to ``now`` (s).
+
+        Each oscillation is usually one layer.
+        """
         if math.isnan(self.counter.counted):
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
         start_s = max(0.0, now - self.counter.phase_time_s) if self.latest.determined else 0.0
@@ -179,14 +186,14 @@ class GrowthTracker:
             if self.latest.determined
             else f"counted until {self.counter.phase_time_s:.1f} s, undetermined since"
         )
-        late = self.onset_s - max(self.counter.start_s, self.segment_start_s)
-        if late * self.counter.rate > 0.3:
+        delay_s = self.onset_s - max(self.counter.start_s, self.segment_start_s)
+        if delay_s * self.counter.rate > 0.3:
             note = "; ".join(filter(None, (f"counted from {self.onset_s:.1f} s on", note)))
         return measured(self.counter.counted + self.counter.rate * start_s, self.counter.sigma, unit, note)
 
 
 def _covers(fit_found: Oscillation, t: F64, share: float, rotation_hz: float) -> bool:
-    """Whether a fit used ``share`` of the trace at ``t``; under rotation its filter takes up to 0.8 periods off."""
+    """Return True if a fit used ``share`` of the trace at ``t``; under rotation its filter cuts up to 0.8 periods."""
     span = float(t[-1] - t[0])
     return fit_found.span_s > min(
         share * span, span - 0.8 / float(fit_found.rate) if rotation_hz else math.inf

@@ -1,4 +1,4 @@
-"""Steps of the light (exposure, gain, a shutter in the beam): events, told from signal and taken out of traces."""
+"""Changes of the illumination (exposure, gain, beam shutter): detected as events and removed from the trace."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
 
 SAMPLE_PIXELS = 5000
+"""Largest number of pixels per sampled picture, about."""
 
 DELAY_FRAMES = 4
-"""Frames held back: a step is told from two frames on each side of it, so that mains hum cancels."""
+"""Delay in frames: a step is detected from two frames on each side of it, so that mains hum cancels."""
 
 MIN_STEP = 0.04
+"""Smallest relative step of the light that is detected."""
 
 DARK = 0.05
+"""Below this factor the light is off."""
 
 DIM_FRACTION = 0.4
-"""Part of the picture, its dimmest, that shows what the light does rather than the film."""
+"""Share of the picture's pixels, the dimmest, that are taken as background."""
 
 
 def sample_picture(frames: Frames) -> F32:
-    """Take every k-th pixel of frames (N, H, W): at most about 5000 a frame, (N, P) float32."""
+    """Return every k-th pixel of frames (N, H, W) as (N, P) float32, at most about 5000 per frame."""
     stride = max(1, math.ceil(math.sqrt(frames.shape[1] * frames.shape[2] / SAMPLE_PIXELS)))
     sampled = frames[:, stride // 2 :: stride, stride // 2 :: stride]
     return sampled.reshape(len(frames), -1).astype(np.float32)
@@ -34,7 +37,7 @@ def sample_picture(frames: Frames) -> F32:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CorrectedTrace:
-    """Samples with the light's steps divided out, each (N,): times in s, the trace, the picture's dim part."""
+    """Samples with the steps of the light divided out, each (N,): times in s, intensity, background."""
 
     t: F64
     y: F64
@@ -43,11 +46,11 @@ class CorrectedTrace:
 
 @dataclass(slots=True)
 class IlluminationTracker:
-    """Streams a trace through, dividing out steps of the light; dark stretches become NaN.
+    """Divides steps of the light out of a trace; samples without light become NaN. Online, with a delay of 4 frames.
 
-    A step is a change of the whole picture between two frames, by more than the picture changes by itself (hum,
-    rotation, growth). Its factor is the slope of the new picture against the old one, so a camera's offset does not
-    enter.
+    A step is a change of the whole picture between two frames that is larger than its usual changes (hum, rotation,
+    growth). Its factor is the slope of a regression of the new picture on the old one, so the camera's offset does
+    not matter. ``gain`` is the product of all factors, ``dark`` is True while the light is off.
     """
 
     saturation: float
@@ -61,7 +64,7 @@ class IlluminationTracker:
     dim_pixels: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
     def feed(self, t: F64, y: F64, pictures: F32) -> tuple[CorrectedTrace, list[Event]]:
-        """Add a trace's samples with their sampled pictures (N, P); return corrected samples and events."""
+        """Add samples t (s), y (N,) with their sampled pictures (N, P); return corrected samples and new events."""
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
             self.dim_pixels = np.argsort(pictures.mean(axis=0))[
@@ -92,7 +95,7 @@ class IlluminationTracker:
         part /= math.nan if self.dark else self.gain
 
     def _find_steps(self, ready: int) -> list[int]:
-        """Frames (of the tail, below ``ready``) at which the light steps."""
+        """Return the indices (below ``ready``) of the delayed frames at which the light steps."""
         b = np.log(self.pictures.mean(axis=1, dtype=np.float64) + 1e-3)
         n = len(b)
         if n < DELAY_FRAMES + 1:
@@ -132,13 +135,12 @@ class IlluminationTracker:
         return [Event(time, "exposure", f"the light changed by a factor of {factor:.3g}", factor)]
 
     def _drop(self, ready: int) -> None:
-        # eight frames before the tail stay, for the picture before a step
         self.delayed_t, self.delayed_y = self.delayed_t[ready:], self.delayed_y[ready:]
         self.pictures = self.pictures[ready:]
 
 
 def _light_factor(old: F32, new: F32, saturation: float) -> float | None:
-    """Factor between two pictures by robust regression over unclipped pixels; None where there is no contrast."""
+    """Return the factor between two pictures by robust regression of unclipped pixels; None without contrast."""
     good = (old < 0.98 * saturation) & (new < 0.98 * saturation)
     if good.sum() < 16:
         return None
@@ -150,21 +152,20 @@ def _light_factor(old: F32, new: F32, saturation: float) -> float | None:
         if len(x) < 16 or power < 0.25 * len(x):
             return slope
         slope = float(spread @ y) / power
-        # hot pixels do not follow the light, and they are the brightest
+        # Hot pixels do not follow the light, and they are the brightest.
         miss = np.abs(y - y.mean() - slope * spread)
         keep = miss <= max(6.0 * float(np.median(miss)), 1e-6)
         x, y = x[keep], y[keep]
     return max(0.0, slope) if slope is not None else None
 
 
-# Is it the film that oscillates, or the light: does the background brighten and dim with the spot?
-#
-# Mains hum and a shutter change the whole picture by one factor, and a camera slower than twice the mains shows the hum
-# at any slow frequency. Growth changes the spot; the background between the streaks hardly, and mostly against it.
+# An oscillation of the light instead of the film: mains hum and a shutter change the whole picture by one factor, and a
+# camera slower than twice the mains frequency aliases the hum to any slow frequency. Growth changes the spot, but
+# hardly the background between the streaks, and mostly in antiphase.
 
 MAX_LIGHT_SHARE = 0.35
-"""Background's relative amplitude, in phase with the spot's, over the spot's: a camera's dark level leaves of the 1 of
-hum some 0.7; growth has next to none."""
+"""Relative amplitude of the background in phase with the spot, over that of the spot: about 0.7 for hum (less than 1
+because of the camera's dark level), near 0 for growth."""
 
 LIGHT_OSCILLATES = (
     "the whole picture brightens and dims with the spot: beam, mains hum or a shutter, not the film"
@@ -172,9 +173,10 @@ LIGHT_OSCILLATES = (
 
 
 def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: float) -> float:
-    """How much of the oscillation ``fit`` of a spot's trace ``y`` (N,) at ``t`` (s) is in its background too: 0 to 1.
+    """Return how much of the oscillation ``fit`` of a trace t (s), y (N,) is in its background too, about 0 to 1.
 
-    Both are fitted at the fitted frequency and decay; the ratio of the relative amplitudes that are in phase.
+    Both are fitted with the frequency and decay of ``fit``. The result is the ratio of the relative amplitudes, for
+    the part that is in phase.
     """
     span = fit.cycles / fit.frequency
     points = rotation_points(fit.frequency, span) if rotation_hz else MAX_POINTS

@@ -1,4 +1,4 @@
-"""Streak spacing from a comb through sub-pixel centroids: x_m = x0 + m D."""
+"""Streak spacing by a linear fit to the sub-pixel positions of the streaks: x_m = x0 + m D (a comb)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from atomstream.analysis.calibration import Calibration
 from atomstream.results import F64, Int
 
 MIN_SNR = 6.0
+"""Least height of a streak, in noise widths of the profile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A streak in a column profile: sub-pixel ``x`` and its ``sigma`` in px, ``height`` over the local background."""
+    """A streak in a column profile: position ``x`` and its ``sigma`` in px, ``height`` above the local background."""
 
     x: float
     sigma: float
@@ -25,7 +26,7 @@ class Peak:
 
 @dataclass(frozen=True, slots=True)
 class StreakComb:
-    """A fitted comb: ``x0`` and ``spacing`` in px with their sigmas, the ``orders`` used and their heights."""
+    """A fitted comb: ``x0`` and ``spacing`` in px, ``sigma`` of the spacing, the ``orders`` m used and their peaks."""
 
     x0: float
     spacing: float
@@ -35,9 +36,9 @@ class StreakComb:
 
 
 def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb | None:
-    """Fit the comb of a column profile (W,) near a known centre and spacing; None with fewer than a ±m pair.
+    """Fit the comb of a column profile (W,) near a known centre, spacing and width (px); None without a ±m pair.
 
-    The sigma holds the centroids' noise and, where there are more than two streaks, their scatter about the comb.
+    The sigma includes the noise of the positions and, for more than two streaks, their scatter about the comb.
     """
     noise = profile_noise(profile)
     reach = int(max(x0, len(profile) - 1 - x0) / spacing)
@@ -67,9 +68,10 @@ def _regress(orders: Int, peaks: Sequence[Peak]) -> StreakComb:
 
 
 def locate_peak(profile: F64, guess: float, fwhm: float, noise: float) -> Peak | None:
-    """Find a peak's centre: the zero of the profile's correlation with the derivative of a Gaussian.
+    """Find the centre of a peak: the zero of the profile's correlation with the derivative of a Gaussian.
 
-    ``near`` in px within about half a width of the peak; None at the picture's edge or where it runs away.
+    ``guess`` (px) must lie within about half a width ``fwhm`` of the peak; ``noise`` is that of one sample. None
+    at the edge of the picture or if the search diverges.
     """
     sigma = max(0.8, 0.42 * fwhm)
     reach = math.ceil(3.0 * sigma)
@@ -97,14 +99,14 @@ def locate_peak(profile: F64, guess: float, fwhm: float, noise: float) -> Peak |
 
 
 def ramp(first: float, last: float, count: int) -> F64:
-    """``np.linspace``, bit by bit: its checks, and means of two, took half of the search for a streak."""
+    """Return the same values as ``np.linspace``, bit for bit. Measured: its checks took half of the search."""
     values: F64 = np.arange(count) * ((last - first) / (count - 1)) + first
     values[-1] = last
     return values
 
 
 def profile_noise(profile: F64) -> float:
-    """Noise of one sample of a profile, from its second differences' median: streaks hardly enter."""
+    """Return the noise of one sample of a profile, from the median of its second differences; streaks hardly matter."""
     if len(profile) < 8:
         return 1e-9
     second = profile[2:] - 2 * profile[1:-1] + profile[:-2]
@@ -112,9 +114,9 @@ def profile_noise(profile: F64) -> float:
 
 
 def reciprocal_spacing(comb: StreakComb, calibration: Calibration) -> tuple[float, float] | None:
-    """Spacing of the rods in 1/Å and its sigma, from each streak's own angle; None without a calibration.
+    """Return the spacing of the rods in 1/Å and its sigma, from the angle of each streak; None without a calibration.
 
-    On the screen the streaks lie at tangents, the rods at sines: over six orders that is 0.4 %.
+    Positions on the screen are tangents, momenta are sines of the angle: over six orders the difference is 0.4 %.
     """
     per_px = calibration.inverse_angstrom(1.0)
     if per_px is None:
@@ -131,10 +133,10 @@ def reciprocal_spacing(comb: StreakComb, calibration: Calibration) -> tuple[floa
 
 
 def _with_common_variance(orders: Int, peaks: list[Peak]) -> list[Peak]:
-    """Peaks with a common variance added, so that their scatter about the comb is what their sigmas say.
+    """Add a common variance to the peaks, so that their scatter about the comb agrees with their sigmas.
 
-    Real streaks are no symmetric peaks: they miss their rods by more than the noise, the brightest as much as the
-    others, and must not outweigh the far orders (Paule & Mandel, J. Res. NBS 87, 377 (1982)).
+    Real streaks are not symmetric: their positions have errors beyond the noise, the brightest as much as the others,
+    and these must not outweigh the far orders (R. C. Paule & J. Mandel, J. Res. NBS 87, 377 (1982)).
     """
     extra, degrees = 0.0, len(peaks) - 2
     widened = peaks

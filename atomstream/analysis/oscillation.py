@@ -1,8 +1,8 @@
-"""Growth rate from an intensity trace: find the oscillation, fit it fairly in several ways, say how sure it is.
+"""Growth rate from an intensity trace: search the oscillation, fit it with several models, combine the fits.
 
-The stated sigma holds the statistical part and the spread over models (background order, start of the window,
-second harmonic): a single fit of 2.2 cycles claims 0.5 % where fair fits differ by 3 %.
-Source of the physics: Cohen, Petrich, Pukite, Whaley & Arrott, Surf. Sci. 216, 222 (1989).
+Each layer gives one oscillation of the specular intensity (P. I. Cohen, G. S. Petrich, P. R. Pukite, G. J. Whaley &
+A. S. Arrott, Surf. Sci. 216, 222 (1989)). The uncertainty includes the spread over models (background order, start
+of the window, second harmonic): a single fit of 2.2 cycles claims 0.5 % where different models differ by 3 %.
 """
 
 from __future__ import annotations
@@ -22,28 +22,32 @@ from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_
 from atomstream.results import F64, Measurement
 
 MAX_CYCLES = 8.0
+"""Longest window of a fit, in periods."""
+
 SEARCH_POINTS = 160
 SEARCH_POINTS_ROTATING = 320
+"""Samples of a window in the search, at rest and under rotation."""
+
 MODELS_WITH_HARMONIC = (varpro.Model(1, True), varpro.Model(2, True))
 MODELS_WITHOUT_HARMONIC = (varpro.Model(1, False), varpro.Model(2, False))
 MIN_ROTATIONS = 2.4
-"""With under two turns and a bit, the rotation's harmonics and a wrong rate explain a trace together."""
+"""Fewest turns in a fit: with less, rotation harmonics and a wrong rate together explain a trace."""
 
 ONSET_RMS_RATIO = 0.65
-"""What cutting up to a period off the start of a growth leaves of the residual, at the least."""
+"""Without its first period, a fit of continuous growth keeps at least this share of its RMS residual."""
 
 REST_SCATTER_RATIO = 0.35
-"""Of the first period's scatter: what may go on where nothing grows yet (noise, hum, a drift of the beam)."""
+"""Largest scatter at rest (noise, hum, drift of the beam), as a share of the first period's scatter."""
 
 TOO_SHORT = "too few samples yet; keep streaming"
 
 
 def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0) -> Oscillation:
-    """Find and fit the oscillation of a trace.
+    """Search and fit the oscillation of a trace.
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
-    recent fit: it chooses the window (the last 8 periods) and spares the search. Under rotation (``rotation_hz``
-    turns a second, > 0) ln y is fitted jointly with the rotation's harmonics. Never raises for bad data.
+    recent fit: it sets the window (the last 8 periods) and replaces the search. Under rotation (``rotation_hz``
+    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]
@@ -67,19 +71,19 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
 
 
 def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
-    """Try windows from all of the trace down to its last seconds; fit the best in full."""
+    """Try windows from the whole trace down to its last seconds; fit the best one with all models."""
     step = float(np.median(np.diff(t)))
     shortest = max(16 * step, MIN_ROTATIONS / rotation_hz if rotation_hz else 0.0)
     length = float(t[-1] - t[0])
     candidates: list[Oscillation] = []
     while length >= shortest or not candidates:
         points = SEARCH_POINTS
-        if rotation_hz:  # the shortest windows in full, for the fastest growth
+        if rotation_hz:  # the shortest windows at full resolution, for the fastest growth
             points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_ROTATING
         window = cut_window(t, y, length, rotation_hz, points)
         candidates += [_quick_fit(window, seed) for seed in seeds(window)]
         if rotation_hz and len(candidates) < 4:
-            # growth on a harmonic of the rotation leaves no peak of its own: ask at the harmonics
+            # Growth on a harmonic of the rotation has no separate peak, so the harmonics are tried as well.
             harmonics_hz = (k * rotation_hz for k in range(1, 11))
             candidates += [_quick_fit(window, hz) for hz in harmonics_hz if 2.0 < hz * window.span_s < 100.0]
         length /= 2.0 if rotation_hz else 1.6
@@ -96,7 +100,10 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
 
 
 def seeds(window: Window, count: int = 2) -> list[float]:
-    """Candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 12 cycles in the window."""
+    """Return candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 12 cycles in the window.
+
+    Under rotation up to 100 cycles are allowed. The peak position is refined by a log-parabola.
+    """
     t = window.t
     if len(t) < 12:
         return []
@@ -119,8 +126,8 @@ def _log_parabola(hz: F64, spectrum: F64, k: int) -> float:
 
 
 def _quick_fit(window: Window, seed_hz: float) -> Oscillation:
-    """One fit, to judge a window."""
-    # undamped, growth on a harmonic of the rotation would be that harmonic: no slope to follow
+    """Fit one model, to compare windows."""
+    # Without damping, growth on a harmonic of the rotation equals that harmonic and the fit has no gradient.
     decay = 0.08 * seed_hz if window.rotation_hz else 0.0
     found = varpro.fit(window.t, window.y, seed_hz, MODELS_WITH_HARMONIC[0], decay, window.nuisance)
     return combine_fits(window, [found] if found else [])
@@ -129,9 +136,9 @@ def _quick_fit(window: Window, seed_hz: float) -> Oscillation:
 def fit_window(
     t: F64, y: F64, near_hz: float, rotation_hz: float = 0.0, length_s: float | None = None
 ) -> Oscillation:
-    """Fit all models around a known frequency, from several starts, over the last 8 periods or ``length_s``.
+    """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
-    Under rotation the window holds half as many again, and at least three turns.
+    Under rotation the window is 12 periods and at least three turns long.
     """
     length = length_s or MAX_CYCLES / near_hz
     if rotation_hz and length_s is None:
@@ -146,7 +153,7 @@ def fit_window(
             one = varpro.fit(part.t, part.y, near_hz, model, decay, part.nuisance)
             if one:
                 found.append(one)
-                near_hz, decay = one.frequency, one.decay  # a good place for the next to begin
+                near_hz, decay = one.frequency, one.decay  # start of the next fit
     return combine_fits(window, found)
 
 
@@ -155,9 +162,10 @@ def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:
 
 
 def rest_before_onset(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> float:
-    """Seconds from the trace's start until the oscillation of about ``hz`` begins, in quarter periods; 0 if at once.
+    """Return the time in s from the start of the trace to the onset of the oscillation, in quarter periods.
 
-    Without the stretch in which nothing grew a fit leaves much less; cutting growth itself changes little.
+    Without the part in which nothing grew, the residual of a fit is much smaller; without a part of the growth it
+    hardly changes. Returns 0 if the oscillation begins at once.
     """
     length = float(t[-1] - t[0])
     y = np.log(np.clip(y, 1e-12, None)) if rotation_hz else y
@@ -179,7 +187,7 @@ def rest_before_onset(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> fl
 
 
 def extends_to_start(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> bool:
-    """Whether an oscillation that was fitted to the end of a trace of a turning substrate goes on through all of it."""
+    """Return True if an oscillation fitted at the end of a trace under rotation goes through the whole trace."""
     whole = fit_window(t, np.log(np.clip(y, 1e-12, None)), float(rate), rotation_hz, float(t[-1] - t[0]))
     if not whole.determined:
         return False
@@ -187,14 +195,14 @@ def extends_to_start(t: F64, y: F64, rate: Measurement, rotation_hz: float) -> b
 
 
 def _is_at_rest(window: Window, rest_s: float, hz: float) -> bool:
-    """Whether less than the oscillation goes on in the first ``still_s``: damped growth bends a fit as well."""
+    """Return True if the first ``rest_s`` scatter much less than the oscillation (damped growth also shifts fits)."""
     since = window.t - window.t[0]
     before, after = window.y[since < rest_s], window.y[(since >= rest_s) & (since < rest_s + 1.0 / hz)]
     return bool(len(before) and len(after) and np.std(before) < REST_SCATTER_RATIO * np.std(after))
 
 
 def _start_cuts(t: F64, near_hz: float) -> list[float]:
-    """Cuts in s off the window's start: fair choices where the growth may have begun."""
+    """Return how many seconds to cut off the window's start: possible onsets of the growth."""
     cycles = float(t[-1] - t[0]) * near_hz
     if cycles < 2.0:
         return [0.0, 0.12 / near_hz]

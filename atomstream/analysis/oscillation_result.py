@@ -1,4 +1,4 @@
-"""From the fits of one window to a rate with its uncertainty, or the reason why there is none."""
+"""Combines the fits of one window into a rate with its uncertainty, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from atomstream.analysis import varpro
 from atomstream.analysis.varpro import Window
 from atomstream.results import F64, Measurement, measured, undetermined
 
-# Shapes of a trace that look periodic to a fit and are no growth: two levels, staircases.
-
 
 def is_two_level(y: F64, oscillation_r2: float) -> bool:
-    """Whether two constant levels describe ``y`` (N,) better than the oscillation, which explains ``oscillation_r2``.
+    """Return True if two constant levels describe ``y`` (N,) better than the oscillation with its ``oscillation_r2``.
 
     A sinusoid leaves 19 % of its variance to the best two levels, a square wave none.
     """
@@ -24,7 +22,7 @@ def is_two_level(y: F64, oscillation_r2: float) -> bool:
 
 
 def two_level_r2(y: F64) -> float:
-    """Share of the variance explained by the best split into two levels (Otsu's criterion), 0-1."""
+    """Return the share of variance explained by the best split into two levels, 0-1 (Otsu's criterion)."""
     ordered = np.sort(y)
     n = len(ordered)
     total = float(((ordered - ordered.mean()) ** 2).sum())
@@ -37,9 +35,9 @@ def two_level_r2(y: F64) -> float:
 
 
 def staircase_share(y: F64) -> float:
-    """Share of the total variation carried by the few largest sample-to-sample moves, 0-1.
+    """Return the share of the total variation in the few largest sample-to-sample differences, 0-1.
 
-    A smooth oscillation spreads its variation over all samples; steps hold it in a few of them.
+    A smooth oscillation spreads its variation over all samples; a trace with steps has it in a few of them.
     """
     moves = np.abs(np.diff(y))
     if len(moves) < 20:
@@ -51,35 +49,38 @@ def staircase_share(y: F64) -> float:
 
 
 MIN_CYCLES = 1.5
+"""Fewest oscillations for a rate."""
 
 MAX_SIGMA = 0.08
+"""Largest relative uncertainty of a rate; beyond, it is undetermined."""
 
 ROTATION_ERROR = 0.002
 """Relative error that remains under rotation (streaks sweeping past the spot), from simulated growths."""
 
 FEW_CYCLES_ERROR = 0.025
-"""Relative doubt of a rate from two oscillations: growth that began within the window bends all fair models alike."""
+"""Relative error of a rate from two oscillations: growth that began within the window shifts all models alike."""
 
 MAX_ROTATION_OVERLAP = 1.6
-"""Beyond, the rotation's side bands of the oscillation pull the rate by about 1 %, in simulated growths."""
+"""Beyond, side bands from the rotation shift the rate by about 1 %, in simulated growths."""
 
 STRONG_HARMONICS = 6
-"""A turn modulates the light little at twice a harmonic above this one, so its side bands do not pull the rate."""
+"""Higher harmonics of the rotation are weak, so their side bands do not shift the rate."""
 
 MAX_OVERTONE = 4.0
-"""Where nearly all is in the second harmonic, that is what oscillates, twice as fast: a vibration of 6 Hz is no
-growth of 3 layers a second. Layers keep their first harmonic."""
+"""Largest amplitude of the second harmonic relative to the first. Beyond, the signal oscillates at twice the
+frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
 
 SAMPLES_PER_INDEPENDENT = 1.4
-"""Samples of a slow trace to one independent one, after the anti-alias filter."""
+"""Samples of a slow trace per independent sample, after the anti-alias filter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Oscillation:
-    """What a trace says about growth: rate in Hz (oscillations a second), damping in oscillations.
+    """Result for one trace: rate in 1/s (oscillations per second), damping in oscillations.
 
-    ``best`` is the best single fit (its phase counts oscillations), None where undetermined; ``span_s`` the
-    length of the window used, ``spread`` the relative spread over models.
+    ``best`` is the best single fit, whose phase is used to count oscillations; None if undetermined. ``cycles`` are
+    the oscillations in the window, ``span_s`` is its length in s, ``r2`` the explained share of the variance and
+    ``spread`` the relative spread of the rate over the models.
     """
 
     rate: Measurement
@@ -92,19 +93,19 @@ class Oscillation:
 
     @property
     def determined(self) -> bool:
-        """Whether there is a rate."""
+        """True if there is a rate."""
         return self.best is not None
 
 
 def undetermined_oscillation(
     why: str, cycles: float = 0.0, r2: float = 0.0, span_s: float = 0.0
 ) -> Oscillation:
-    """Answer for a trace that holds no measurable oscillation, and why."""
+    """Return the result for a trace without a measurable oscillation, with the reason ``why``."""
     return Oscillation(undetermined(why, "1/s"), undetermined(why), cycles, r2, span_s)
 
 
 def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
-    """Weigh the fits of one window into a rate, or say why there is none."""
+    """Combine the fits of one window into a weighted mean rate, or the reason why there is none."""
     span = window.span_s
     fits = [f for f in fits if f.r2 > 0]
     if not fits:
@@ -122,22 +123,22 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
         sigma = math.hypot(sigma, ROTATION_ERROR * rate * rotation_overlap(window, best))
     if sigma > MAX_SIGMA * rate:
         return undetermined_oscillation(
-            "fair fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
+            "the fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
         )
     damping = _damping(fits, weights)
     return Oscillation(measured(rate, sigma, "1/s"), damping, rate * span, best.r2, span, spread / rate, best)
 
 
 def rotation_overlap(window: Window, best: varpro.Fit) -> float:
-    """How far the rotation's harmonics can stand in for the oscillation: 1 not at all, large on a harmonic."""
+    """Return how well rotation harmonics can imitate the oscillation: 1 not at all, up to 10 on a harmonic."""
     if window.nuisance is None:
         return 1.0
     first = best.order + 1
     waves = varpro.design(window.t, best.frequency, best.decay, varpro.Model(best.order))[
         :, first : first + 2
     ]
-    residual_power = waves - window.nuisance @ (window.nuisance.T @ waves)
-    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((residual_power**2).sum()), 1e-12))))
+    remainder = waves - window.nuisance @ (window.nuisance.T @ waves)
+    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((remainder**2).sum()), 1e-12))))
 
 
 def _weighted(x: F64, weights: F64) -> tuple[float, float]:
@@ -147,36 +148,34 @@ def _weighted(x: F64, weights: F64) -> tuple[float, float]:
 
 
 def _damping(fits: Sequence[varpro.Fit], weights: F64) -> Measurement:
-    """Oscillations until the amplitude has fallen to 1/e."""
+    """Return the number of oscillations until the amplitude has fallen to 1/e."""
     per_cycle, spread = _weighted(np.array([f.decay / f.frequency for f in fits]), weights)
     sigma = math.hypot(spread, min(f.sigma_decay / f.frequency for f in fits))
     if per_cycle < 2.0 * sigma:
-        return undetermined(f"damping is slower than can be told from {fits[0].cycles:.1f} oscillations")
+        return undetermined(f"the damping is too slow to be measured in {fits[0].cycles:.1f} oscillations")
     return measured(1.0 / per_cycle, sigma / per_cycle**2, "oscillations")
 
 
 def rejection_reason(window: Window, best: varpro.Fit) -> str:
-    """Why a fit is no measurement of growth ("" where it is one)."""
+    """Return why a fit is no measurement of growth ("" if it is one)."""
     if best.cycles < MIN_CYCLES:
         more = (MIN_CYCLES - best.cycles) / best.frequency
         return f"only {best.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
     k = max(1, round(best.frequency / window.rotation_hz)) if window.rotation_hz else 0
     if 0 < k <= STRONG_HARMONICS and rotation_overlap(window, best) > MAX_ROTATION_OVERLAP:
-        return f"the oscillation lies too near to {k} times the rotation to be told from it; another speed would help"
-    # drift bends into one or two fair oscillations easily, into three hardly
+        return f"the oscillation is too close to {k} times the rotation to be separated; another speed would help"
+    # A drift can look like one or two oscillations, but hardly like three.
     need = 0.95 if best.cycles < 2.0 else 0.9 if best.cycles < 2.5 else 0.85 if best.cycles < 4.0 else 0.65
     if window.nuisance is not None:
-        need = max(
-            need, 0.9
-        )  # at half the rate, the harmonics of turn and layers can stand in for each other
+        need = max(need, 0.9)  # at half the rate, harmonics of rotation and growth can imitate each other
     if explained_share(window, best) < need:
         return f"no clear oscillation: the best fit explains {100 * max(0.0, best.r2):.0f} % of the variation"
     if not is_significant(window, best):
-        return "no clear oscillation: noise alone could show as much in so few samples"
+        return "no clear oscillation: noise alone could look like this in so few samples"
     rate = (len(window.t) - 1) / window.span_s
-    # five samples a period, so that its second harmonic is no alias
+    # At least five samples per period, so that the second harmonic is not aliased.
     if best.frequency > 0.22 * rate or (window.nuisance is None and best.overtone > MAX_OVERTONE):
-        return "the variation is faster than the trace can show; a higher frame rate would help"
+        return "the variation is too fast for this frame rate; a higher frame rate would help"
     flat = varpro.detrended(window.t, window.y, 0, window.nuisance)
     if is_two_level(flat, best.r2):
         return "the trace switches between two levels (a shutter or an exposure step), it does not oscillate"
@@ -185,15 +184,15 @@ def rejection_reason(window: Window, best: varpro.Fit) -> str:
     if has_stopped(window, best):
         return "the oscillation has stopped or changed within its last period"
     if abs(best.decay) > 1.5 * best.frequency:
-        return "the variation dies within one oscillation: a transient, not layers"
+        return "the variation decays within one oscillation: a transient, not layers"
     return ""
 
 
 def explained_share(window: Window, best: varpro.Fit) -> float:
-    """Share of the variation that the fit explains; under rotation, of what is not white noise.
+    """Return the share of the variation that the fit explains; under rotation, without white noise.
 
-    While the substrate turns a window holds many damped oscillations, in a dim picture under much noise. Second
-    differences tell white noise from the slow errors of a wrong model (J. von Neumann, Ann. Math. Stat. 12, 367).
+    Under rotation a window has many damped oscillations and, in a dim picture, much noise. Second differences
+    separate white noise from the slow errors of a wrong model (J. von Neumann, Ann. Math. Stat. 12, 367 (1941)).
     """
     if window.nuisance is None or best.r2 <= 0.0 or len(best.residual) < 3:
         return best.r2
@@ -205,9 +204,9 @@ def explained_share(window: Window, best: varpro.Fit) -> float:
 
 
 def is_significant(window: Window, best: varpro.Fit) -> bool:
-    """Whether noise alone would explain that much less than once in 10^8 fits, all frequencies tried counted in.
+    """Return True if noise alone would give such a fit less than once in 10^8 fits, over all frequencies tried.
 
-    The tail of the F test for white noise through the anti-alias filter; an hour holds some 10^5 fits.
+    This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits.
     """
     free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
     independent = len(window.t) / SAMPLES_PER_INDEPENDENT
@@ -218,7 +217,7 @@ def is_significant(window: Window, best: varpro.Fit) -> bool:
 
 
 def has_stopped(window: Window, best: varpro.Fit) -> bool:
-    """Whether the last period of the trace goes against the fit: growth has ended, though the window holds it still."""
+    """Return True if the last period of the trace contradicts the fit: growth has ended within the window."""
     residual, wave = best.residual, best.wave
     last = window.t[-1] - 1.0 / best.frequency
     recent = window.t[len(window.t) - len(residual) :] > last

@@ -1,4 +1,4 @@
-"""Find the specular spot, the streak band and the streak spacing in the mean of the first frames."""
+"""Pattern search in the mean of the first frames: specular spot, streak rows, streak spacing, hot pixels."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from scipy import ndimage, signal
 from atomstream.records import Frames
 from atomstream.results import F32, F64
 
-# Hot pixels: single ones that stand alone out of all their neighbours, in each frame alike.
-#
-# One in a streak moves its centroid: in small pictures by more than a tenth of a pixel, which is some per cent of the
-# spacing. They are told from spots, which no optics makes as small as one pixel, on the mean of the first frames.
+# Hot pixels are single pixels far brighter than all their neighbours in each frame. One in a streak shifts its
+# centroid, in small pictures by more than a tenth of a pixel, some per cent of the spacing. Spots are always wider
+# than one pixel.
 
 HotPixels: TypeAlias = tuple[tuple[int, int], ...]
-"""(row, column) of each."""
+"""(row, column) of each hot pixel."""
 
 _MIN_NOISE_WIDTHS: Final = 10.0
 
 _MIN_RANGES: Final = 2.0
 
 _MAX_SHARE: Final = 0.001
-"""Of all pixels; where more stand alone they are the picture's texture."""
+"""Largest share of hot pixels; if there are more, they are texture of the picture."""
 
 _NEIGHBOURS: Final = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], dtype=bool)
 
 
 def find_hot_pixels(picture: F64, median: F64) -> HotPixels:
-    """The hot pixels of a mean frame (H, W); ``clean`` is its 3x3 median.
+    """Return the hot pixels of a mean frame (H, W); ``median`` is its 3x3 median.
 
-    One exceeds the brightest of its eight neighbours by ten noise widths and twice their own range: the
-    tip of a spot two pixels wide exceeds them by 1.6 ranges.
+    A hot pixel exceeds the brightest of its eight neighbours by ten noise widths plus twice the range of the
+    neighbours; the peak of a spot two pixels wide exceeds them by 1.6 ranges.
     """
     highest = ndimage.maximum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
     lowest = ndimage.minimum_filter(picture, footprint=_NEIGHBOURS, mode="mirror")
@@ -49,7 +48,7 @@ def find_hot_pixels(picture: F64, median: F64) -> HotPixels:
 
 
 def without_hot_pixels(picture: npt.NDArray[np.floating], hot_pixels: HotPixels) -> npt.NDArray[np.floating]:
-    """``picture`` (H, W) with each hot pixel as the mean of the ones above and below it; streaks go that way."""
+    """Return ``picture`` (H, W) with each hot pixel replaced by the mean of its neighbours along the streaks (y)."""
     if not hot_pixels:
         return picture
     corrected = picture.copy()
@@ -60,7 +59,7 @@ def without_hot_pixels(picture: npt.NDArray[np.floating], hot_pixels: HotPixels)
 
 
 def correct_profiles(profiles: F32, frames: Frames, band: tuple[int, int], hot_pixels: HotPixels) -> None:
-    """Take the hot pixels out of ``profiles`` (N, W), the means of ``frames`` (N, H, W) over the rows ``band``."""
+    """Correct ``profiles`` (N, W), means of ``frames`` (N, H, W) over the rows ``band``, for hot pixels, in place."""
     for row, column in hot_pixels:
         if band[0] <= row < band[1]:
             above, below = _rows_above_below(row, frames.shape[1])
@@ -73,15 +72,15 @@ def _rows_above_below(row: int, height: int) -> tuple[int, int]:
 
 
 MIN_CONTRAST = 8.0
-"""A spot has to stand this many noise widths (of the smoothed picture) out of its surroundings."""
+"""Least contrast of a spot, in noise widths of the smoothed picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """Where the pattern lies, in pixels: specular centre, half-height widths, the streaks' rows.
+    """Position of the pattern in px: centre and full widths at half maximum of the specular spot.
 
-    ``spacing`` is the distance of neighbouring streaks along x, None where no regular streaks were found.
-    ``band`` are the first and last+1 row in which streaks show, ``hot`` the hot pixels beside the spot.
+    ``band`` is (first row, last row + 1) of the streaks. ``spacing`` is the distance of neighbouring streaks along
+    x, None if no regular streaks were found. ``hot_pixels`` are those outside the spot.
     """
 
     x: float
@@ -94,15 +93,15 @@ class Pattern:
 
 
 def find_pattern(picture: F64) -> Pattern | None:
-    """Find the pattern in a mean frame of shape (H, W); None where no spot stands out of the background.
+    """Find the pattern in a mean frame (H, W); None if no spot has enough contrast.
 
-    The specular spot is the compact bright spot about which the picture is most nearly mirror-symmetric; where
-    several are saturated (and equally bright) symmetry alone decides.
+    The specular spot is the compact bright spot with the best mirror symmetry of the picture about it. If several
+    spots are saturated and so equally bright, symmetry alone decides.
     """
     height, width = picture.shape
     if min(height, width) < 8 or float(np.ptp(picture)) <= 0:
         return None
-    median = ndimage.median_filter(picture, size=3)  # hot pixels are no spots
+    median = ndimage.median_filter(picture, size=3)  # without hot pixels
     scale = max(1.0, min(height, width) / 240.0)
     fine = ndimage.gaussian_filter(median, scale)
     contrast = fine - _wide_blur(median, 12.0 * scale)
@@ -113,9 +112,9 @@ def find_pattern(picture: F64) -> Pattern | None:
     fwhm_y, fwhm_x = _half_widths(fine, row, column)
     centre_y, centre_x = _centroid(fine, row, column, fwhm_y, fwhm_x)
     if fwhm_x > 0.6 * width or fwhm_y > 0.6 * height:
-        return None  # a glow, not a spot
+        return None  # diffuse light, not a spot
     band = _streak_rows(contrast, round(centre_y), round(centre_x), (fwhm_y, fwhm_x))
-    # A spot of few pixels may look like a hot one.
+    # The centre of a very small spot may look like a hot pixel.
     hot_pixels = tuple(
         (y, x)
         for y, x in find_hot_pixels(picture, median)
@@ -128,14 +127,14 @@ def find_pattern(picture: F64) -> Pattern | None:
 
 
 def _wide_blur(picture: F64, sigma: float) -> F64:
-    """Wide blur: two running means, which cost the same however wide they are."""
+    """Blur widely with two running means, whose cost does not depend on the width."""
     size = max(3, round(sigma * math.sqrt(6.0)) | 1)
     blurred: F64 = ndimage.uniform_filter(ndimage.uniform_filter(picture, size), size)
     return blurred
 
 
 def _find_spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]:
-    """Rows and columns of the brightest separate maxima that stand out of the noise."""
+    """Return (row, column) of the brightest separate maxima above the noise, at most 12."""
     noise = 1.4826 * float(np.median(np.abs(contrast - np.median(contrast)))) + 1e-9
     top = float(contrast.max())
     if top < MIN_CONTRAST * noise or top < 0.01 * float(np.ptp(fine)) + 1e-9:
@@ -147,7 +146,7 @@ def _find_spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]
 
 
 def _mirror_correlation(contrast: F64, column: int, row: int) -> float:
-    """Correlation of the neighbourhood of a column with its mirror image, -1 to 1 (0 near the picture's edge)."""
+    """Return the correlation of the surroundings of a column with their mirror image, -1 to 1 (0 near the edge)."""
     height, width = contrast.shape
     reach = min(column, width - 1 - column, width // 3)
     if reach < width // 12:
@@ -165,7 +164,7 @@ def _correlation(a: F64, b: F64) -> float:
 
 
 def _half_widths(fine: F64, row: int, column: int) -> tuple[float, float]:
-    """Full widths at half height above the surroundings, along y and x."""
+    """Return the full widths at half maximum in px along y and x."""
     return _width_along(fine[:, column], row), _width_along(fine[row], column)
 
 
@@ -190,7 +189,7 @@ def _centroid(fine: F64, row: int, column: int, fwhm_y: float, fwhm_x: float) ->
 
 
 def _streak_rows(contrast: F64, row: int, column: int, widths: tuple[float, float]) -> tuple[int, int]:
-    """Rows in which the streaks beside the specular spot show: they may lie nearer to the shadow edge than it."""
+    """Return the rows of the streaks beside the specular spot; they may lie nearer to the shadow edge than the spot."""
     height, width = contrast.shape
     away = np.abs(np.arange(width) - column) > 1.5 * widths[1]
     beside = np.clip(contrast[:, away], 0, None).std(axis=1) if away.any() else contrast.std(axis=1)
@@ -205,10 +204,10 @@ def _streak_rows(contrast: F64, row: int, column: int, widths: tuple[float, floa
 
 
 def find_spacing(profile: F64, x0: float, fwhm: float) -> float | None:
-    """Streak spacing in px of a column profile (W,) from pairs of peaks mirrored about ``x0``, or None.
+    """Return the streak spacing in px of a column profile (W,) from pairs of peaks symmetric about ``x0``, or None.
 
-    The smallest distance whose multiples carry the strong peaks is the spacing; fractional orders, weaker than
-    half of the first order's peak, do not count.
+    The spacing is the smallest distance of a pair with more than 0.4 of the height of the strongest pair, so that
+    weaker fractional orders do not count.
     """
     level = profile - ndimage.minimum_filter1d(ndimage.uniform_filter1d(profile, 3), max(9, round(8 * fwhm)))
     noise = 1.4826 * float(np.median(np.abs(np.diff(profile)))) / math.sqrt(2.0) + 1e-9

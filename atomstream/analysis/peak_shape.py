@@ -1,7 +1,7 @@
 """Widths of streaks: a pseudo-Voigt fit, split into its Lorentzian (coherence) and Gaussian (instrument) parts.
 
-Thompson, Cox & Hastings, J. Appl. Cryst. 20, 79 (1987); f = 0.535 fL + sqrt(0.217 fL² + fG²) is Olivero &
-Longbothum's total width of a Voigt profile.
+Split: P. Thompson, D. E. Cox & J. B. Hastings, J. Appl. Cryst. 20, 79 (1987). Total width of a Voigt profile,
+f = 0.535 fL + sqrt(0.217 fL² + fG²): J. J. Olivero & R. L. Longbothum, JQSRT 17, 233 (1977).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from atomstream.results import F64, Measurement, measured, undetermined
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """Full widths at half maximum in px: ``total`` and its sigma, its Lorentzian and Gaussian part."""
+    """Full widths at half maximum in px: ``total`` with ``sigma``, Lorentzian and Gaussian part; height in counts."""
 
     total: float
     sigma: float
@@ -29,9 +29,9 @@ class Width:
 
 
 def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = None) -> Width | None:
-    """Fit one streak of a profile (W,) around ``centre``; None where the fit does not hold.
+    """Fit one streak of a profile (W,) near ``centre`` (px); None if the fit is implausible.
 
-    ``fwhm`` (px) is a guess; ``reach`` limits the fitted half range, for a neighbour may be near.
+    ``fwhm`` (px) is a guess; ``reach`` (px) limits the fitted half range, to exclude a neighbouring streak.
     """
     half = max(4, round(min(3.0 * fwhm, reach or 3.0 * fwhm)))
     first, last = max(0, round(centre) - half), min(len(profile), round(centre) + half + 1)
@@ -42,7 +42,7 @@ def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = No
     start = np.array([0.0, math.log(fwhm), 0.0, 1.0, float(y.min()) / scale, 0.0])
 
     def residuals(p: F64) -> F64:
-        # the last row holds the Lorentzian share back where a clipped or square peak says nothing about it
+        # The last row is a weak prior on the Lorentzian share, which a clipped or square peak does not determine.
         return np.append(_model(p, x) - y / scale, 0.003 * p[2])
 
     found, covariance, info, _, status = leastsq(residuals, start, full_output=True, maxfev=200)
@@ -61,19 +61,22 @@ def fit_width(profile: F64, centre: float, fwhm: float, reach: float | None = No
 
 
 def split_widths(total: float, share: float) -> tuple[float, float]:
-    """Lorentzian and Gaussian width of a pseudo-Voigt of width ``total`` with Lorentzian ``share`` 0-1."""
+    """Return Lorentzian and Gaussian width of a pseudo-Voigt of width ``total`` with Lorentzian ``share`` 0-1."""
     lorentz = total * (0.72928 * share + 0.19289 * share**2 + 0.07783 * share**3)
     inner = 1.0 - 0.74417 * share - 0.24781 * share**2 - 0.00810 * share**3
     return lorentz, total * math.sqrt(max(0.0, inner))
 
 
 def voigt_width(lorentz: float, gauss: float) -> float:
-    """Total width of a Voigt profile from its parts (all full widths at half maximum, any unit)."""
+    """Return the total width of a Voigt profile from its parts (full widths at half maximum, any unit)."""
     return 0.5346 * lorentz + math.sqrt(0.2166 * lorentz**2 + gauss**2)
 
 
 def coherence_length(width: Width, calibration: Calibration) -> Measurement:
-    """Coherence length in nm from the Lorentzian part; a lower bound once it is below a third of the Gaussian."""
+    """Return the coherence length in nm from the Lorentzian part.
+
+    It is a lower bound if the Lorentzian part is below a third of the Gaussian one or not significant.
+    """
     length = calibration.coherence_nm(width.lorentz)
     if length is None:
         return undetermined("needs beam energy, screen distance and px per mm (calibration)", "nm")

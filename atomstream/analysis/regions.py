@@ -1,4 +1,4 @@
-"""Boxes and lines on the picture: intensities over the local background, saturation, tracking, line profiles."""
+"""Boxes and lines on the picture: background-subtracted intensity, saturation, tracking, profiles, frame features."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from atomstream.records import Frames
 from atomstream.results import F32, F64
 
 RING_PIXELS = 240
-"""Ring pixels used for the background's median: more cost time and move the median by less than its noise."""
+"""Pixels used for the background median: more cost time and change it by less than its noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of the picture: centre (x, y), width and height in px; ``tracked`` boxes follow their spot."""
+    """A rectangle of the picture: centre (x, y), width and height in px; a ``tracked`` box follows its spot.
+
+    Raises ConfigError for a size below 1 px or a value that is not finite.
+    """
 
     x: float
     y: float
@@ -39,13 +42,16 @@ class Box:
             )
 
     def bounds(self, height: int, width: int, margin: int = 0) -> tuple[int, int, int, int]:
-        """Rows and columns (y0, y1, x0, x1) of the box grown by ``margin`` px, cut to the frame; never empty."""
+        """Return (y0, y1, x0, x1) of the box, enlarged by ``margin`` px and cut to the frame; never empty."""
         return (*_extent(self.y, self.height, margin, height), *_extent(self.x, self.width, margin, width))
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A straight line (x0, y0)-(x1, y1) in px, averaged over ``width`` px across: a line profile."""
+    """A straight line (x0, y0)-(x1, y1) in px for a profile, averaged over ``width`` px (1-999) across it.
+
+    Raises ConfigError for another width or ends that are not finite.
+    """
 
     x0: float
     y0: float
@@ -64,19 +70,22 @@ Region = Box | Line
 
 @dataclass(frozen=True, slots=True)
 class BoxTrace:
-    """Per-frame numbers of one box, each (N,): background-subtracted sum, background a pixel, saturation 0-1."""
+    """Measurements of one box, (N,): background-subtracted sum (counts), background (counts/px), saturation 0-1."""
 
     intensity: F64
     background: F64
     saturated: F64
     mean: F64
-    """The box's mean crop over the frames, less the background; shape of the box."""
+    """Mean of the box over the frames without background, in the shape of the box."""
     origin: tuple[int, int]
     """Row and column of the crop's first pixel."""
 
 
 def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
-    """Measure a box in frames (N, H, W): intensity = sum(box) - area * median(ring around it)."""
+    """Measure a box in frames (N, H, W): intensity = sum(box) - area * median(ring around it).
+
+    Pixels of at least the grey level ``saturation`` count as saturated.
+    """
     y0, y1, x0, x1 = box.bounds(*frames.shape[1:])
     crop = frames[:, y0:y1, x0:x1]
     background = _ring_median(frames, box, (y0, y1, x0, x1))
@@ -99,7 +108,7 @@ def _ring_median(frames: Frames, box: Box, inner: tuple[int, int, int, int]) -> 
     indices = indices[:: math.ceil(len(indices) / RING_PIXELS)]
     rows, columns = indices // (x1 - x0) + y0, indices % (x1 - x0) + x0
     pixels = frames.reshape(len(frames), -1)[:, rows * width + columns]
-    # the mean of the middle fifth: as robust as the median, without its steps of one grey level
+    # Mean of the middle fifth: as robust as the median, but without steps of one grey level.
     ordered = np.sort(pixels, axis=1)
     low = int(0.4 * len(indices))
     middle: F64 = ordered[:, low : max(low + 1, len(indices) - low)].mean(axis=1)
@@ -114,10 +123,10 @@ def _extent(centre: float, size: float, margin: int, limit: int) -> tuple[int, i
 
 @dataclass(slots=True)
 class Tracker:
-    """Follows a spot by its background-subtracted centroid, smoothed with an EMA of 0.5 s.
+    """Follows a spot by its background-subtracted centroid, exponentially averaged over ``time_constant_s``.
 
-    ``box`` moves in whole pixels and only when the spot is 0.6 px off its centre, so that a spot between two
-    pixels does not make the trace flicker.
+    ``x``, ``y`` are the centroid in px. ``box`` moves by whole pixels and only if the centroid is more than 0.6 px
+    off its centre, so that a spot between two pixels does not cause jumps in the trace.
     """
 
     box: Box
@@ -130,7 +139,7 @@ class Tracker:
             self.x, self.y = self.box.x, self.box.y
 
     def update(self, trace: BoxTrace, elapsed_s: float) -> None:
-        """Take in the mean crop of the last ``elapsed_s`` seconds; a box that is not tracked stays."""
+        """Move the box to the centroid of the mean crop of the last ``elapsed_s``; a box not tracked stays."""
         if not self.box.tracked:
             return
         centroid = _bright_centroid(trace.mean)
@@ -145,7 +154,7 @@ class Tracker:
 
 
 def _bright_centroid(crop: F64) -> tuple[float, float] | None:
-    """Centroid of what stands above 30 % of the crop's peak; None for a crop of noise."""
+    """Return the centroid (y, x) of the pixels above 30 % of the peak; None if the crop is noise."""
     smooth = ndimage.uniform_filter(crop, 3)
     peak = float(smooth.max())
     noise = 1.4826 * float(np.median(np.abs(np.diff(crop, axis=-1)))) if crop.shape[-1] > 1 else 0.0
@@ -161,7 +170,7 @@ def _clamped(step: float, limit: float) -> float:
 
 
 def line_profile(picture: F64, line: Line) -> F64:
-    """Profile along a line of a picture (H, W): one value a px of its length, the mean over its width."""
+    """Return the profile of a picture (H, W) along a line: one value per px of its length, averaged over its width."""
     length = math.hypot(line.x1 - line.x0, line.y1 - line.y0)
     along = np.linspace(0.0, 1.0, max(2, round(length) + 1))
     across = np.arange(round(line.width)) - 0.5 * (round(line.width) - 1)
@@ -173,10 +182,10 @@ def line_profile(picture: F64, line: Line) -> F64:
 
 
 def saturation_level(frames: Frames) -> int:
-    """Grey level at which the camera clips: 255, or for uint16 the full scale of 10, 12, 14 or 16 bits it uses.
+    """Return the grey level at which the camera clips: 255 for uint8; for uint16 that of 10, 12, 14 or 16 bits.
 
-    A 16-bit camera's level is told from the largest value seen: it clips where that lies within 0.1 % below a
-    power of two; otherwise nothing has clipped yet and full scale is returned.
+    For uint16 it is found from the largest value in the frames, if that lies within 0.1 % below a power of two.
+    Otherwise nothing is clipped yet and 65535 is returned.
     """
     if frames.dtype == np.uint8:
         return 255
@@ -187,15 +196,12 @@ def saturation_level(frames: Frames) -> int:
     return 65535
 
 
-# Features of single frames, computed for a few frames at once: about 0.3 ms for a 480x640 frame.
-
-
 @dataclass(frozen=True, slots=True)
 class FrameFeatures:
     """Features of N consecutive frames.
 
-    ``times`` (N,) s; ``pictures`` (N, P) sampled pixels; ``profiles`` (N, W) mean over the streak band; ``boxes``
-    the traces of all boxes by name (the specular's is ``specular``).
+    ``times`` (N,) in s; ``pictures`` (N, P) sampled pixels; ``profiles`` (N, W) means over the streak rows; ``boxes``
+    the measurements of all boxes by name (the specular one is ``specular``).
     """
 
     times: F64
@@ -210,7 +216,7 @@ class FrameFeatures:
 def compute_features(
     frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int
 ) -> FrameFeatures:
-    """Compute the features of frames (N, H, W)."""
+    """Compute the features of frames (N, H, W); measured: about 0.3 ms per frame of 480x640."""
     top, end = pattern.band
     sums = frames[:, top:end].sum(axis=1, dtype=np.uint32)
     profiles: F32 = (sums / np.float32(end - top)).astype(np.float32)
@@ -220,7 +226,7 @@ def compute_features(
 
 
 def binned(frame: Frames, factor: int) -> F32:
-    """Mean over factor x factor pixels of frames (N, H, W), by adding slices: ten times faster than reshape-sum."""
+    """Average frames (N, H, W) over factor x factor pixels. Adding slices is ten times faster than reshape-sum."""
     n, height, width = frame.shape
     height, width = height // factor * factor, width // factor * factor
     rows = frame[:, 0:height:factor, :width].astype(np.uint32)
@@ -234,7 +240,7 @@ def binned(frame: Frames, factor: int) -> F32:
 
 
 def bin_factor(height: int, width: int, target: int = 5000) -> int:
-    """Binning that leaves at most about ``target`` pixels (4 to 8 on usual cameras, 1 on tiny frames)."""
+    """Return the binning factor that leaves at most about ``target`` pixels (4 to 8 for usual cameras)."""
     factor = 1
     while height * width / factor**2 > target and factor < 64:
         factor += 1

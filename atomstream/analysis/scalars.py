@@ -1,20 +1,17 @@
-"""The values as they stand: growth, surface, rotation, change, each with its uncertainty or the reason."""
+"""Scalar results: growth, surface, rotation and change, each with its uncertainty or the reason why there is none."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from atomstream.analysis.stream_state import AnalysisState
 from atomstream.results import Measurement, measured, undetermined
 
-if TYPE_CHECKING:
-    from atomstream.analysis.stream_state import AnalysisState
-
-SHUTTERED = "shuttered growth: the period is the recipe's, not the growth's (see oscillation_period)"
+SHUTTERED = "shuttered growth: the period is that of the recipe, not a growth rate (see oscillation_period)"
 
 
 def current_values(state: AnalysisState) -> dict[str, Measurement]:
-    """All scalar results by name."""
+    """Return all scalar results by name."""
     if state.trackers is None:
         reason = state.no_pattern_reason
         names = (
@@ -42,7 +39,7 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
 
 
 def growth_values(state: AnalysisState) -> dict[str, Measurement]:
-    """Rate, period, damping and counts of the present segment."""
+    """Return rate, period, damping and counts of the current segment."""
     assert state.trackers is not None
     growth, unit = state.trackers.growth, state.layer_unit or state.calibration.layer_unit
     rate = growth.latest.rate
@@ -72,10 +69,10 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
 
 
 def _layers_grown(counted: Measurement, rate: Measurement, unit: str) -> Measurement:
-    """Layers as grown now; undetermined with the rate.
+    """Return the number of layers grown; undetermined if the rate is.
 
-    Oscillations that were counted stay counted. But they can die while the film grows on (step flow, a rough
-    surface), and then the count is no more how thick the film is.
+    The oscillations can end while the film still grows (step flow, rough surface). Then their count is no longer the
+    thickness of the film, although it stays valid as a count.
     """
     if counted.value is None:
         return undetermined(counted.why, unit)
@@ -99,7 +96,7 @@ def _saturation_note(saturated: float) -> str:
 
 
 def surface_values(state: AnalysisState) -> dict[str, Measurement]:
-    """Spacing, widths, orders, dimension; under rotation these belong to the views."""
+    """Return spacing, widths, orders and dimension; under rotation they are given per view instead."""
     assert state.trackers is not None
     if state.trackers.rotation is None:
         return state.trackers.surface.values(state.calibration)
@@ -117,7 +114,7 @@ def surface_values(state: AnalysisState) -> dict[str, Measurement]:
 
 
 def update_held_values(state: AnalysisState) -> None:
-    """Renew the values that per-frame columns carry until the next slow block; NaN where undetermined."""
+    """Update the values that the per-frame columns repeat until the next slow block; NaN where undetermined."""
     trackers = state.trackers
     if trackers is None:
         return

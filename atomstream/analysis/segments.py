@@ -1,4 +1,4 @@
-"""Segments of a growth: cut by the user's marks and by changes of rotation, each with its own rate and count."""
+"""Segments of a growth. Marks of the user and rotation changes begin a segment; each has its own rate and count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atomstream.results import F64, Measurement, Segment, measured, undetermined
 
 
 def summarise_segment(number: int, label: str, end_s: float, growth: GrowthTracker) -> Segment:
-    """Sum up the segment that a tracker is in."""
+    """Summarise the current segment of a growth tracker, up to ``end_s``."""
     best = growth.best
     recovery = undetermined("the segment oscillates: there was growth", "s")
     if best is None:
@@ -32,7 +32,11 @@ def summarise_segment(number: int, label: str, end_s: float, growth: GrowthTrack
 
 
 def recovery_time(t: F64, y: F64) -> Measurement:
-    """Time constant in s of y = a + b e^(-t/T), by projection over T; undetermined where it explains under 80 %."""
+    """Return the time constant T in s of y = a + b e^(-t/T) for samples t, y (N,).
+
+    T is searched on a grid; a and b are linear and eliminated. Undetermined if the model explains less than 80 %
+    of the variance.
+    """
     if len(t) < 20:
         return undetermined(TOO_SHORT, "s")
     t, y = downsampled(t, y, 200)
@@ -60,18 +64,18 @@ def _residual_sum(t: F64, y: F64, tau: float) -> float:
 
 @dataclass(slots=True)
 class SegmentLog:
-    """Finished segments and the mark that opened the present one."""
+    """Finished segments, and the label of the mark that began the current one."""
 
     finished: list[Segment]
     label: str = "start"
 
     def cut(self, time_s: float, label: str, growth: GrowthTracker) -> None:
-        """Close the present segment and open the next."""
+        """End the current segment at ``time_s`` and begin the next one."""
         if math.isfinite(time_s) and time_s - growth.segment_start_s > 0:
             self.finished.append(summarise_segment(len(self.finished), self.label, time_s, growth))
         self.label = label
         growth.start_segment(time_s)
 
     def segments(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
-        """Return finished segments and the present one up to now."""
+        """Return the finished segments and the current one up to ``now_s``."""
         return (*self.finished, summarise_segment(len(self.finished), self.label, now_s, growth))

@@ -1,4 +1,4 @@
-"""Any of the analysis' records to plain msgpack-able values and back, so that an engine outlives its process."""
+"""Serialisation of the analysis state: dataclasses and arrays to plain values that msgpack can encode, and back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ import numpy as np
 from atomstream.errors import ConfigError
 
 VERSION = 8
+"""Version of the stored state; raise it with each change of a class or field name.
+
+A state of another version is refused, and the server analyses the stream from its stored frames again.
+"""
 
 
 def pack(value: Any) -> Any:
@@ -31,7 +35,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(packed: Any, classes: dict[str, type]) -> Any:
-    """Undo :func:`pack`; ``classes`` names the dataclasses that may occur. Raises ConfigError for others."""
+    """Restore what :func:`pack` returned. ``classes`` are the dataclasses allowed; ConfigError for any other."""
     if isinstance(packed, list):
         return [unpack(item, classes) for item in packed]
     if not isinstance(packed, dict):
@@ -46,6 +50,6 @@ def unpack(packed: Any, classes: dict[str, type]) -> Any:
     record_class = classes.get(packed.get("~c", ""))
     if record_class is None:
         raise ConfigError(
-            f"analysis state: unknown part {packed.get('~c')!r}; it was made by another version"
+            f"analysis state: unknown part {packed.get('~c')!r}; it was written by another version"
         )
     return record_class(**{name: unpack(value, classes) for name, value in packed["~f"].items()})

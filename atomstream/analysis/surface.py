@@ -1,4 +1,4 @@
-"""The streaks as they go: spacing, widths, orders, 2D or 3D, from blocks of 0.1 s and slow blocks of 0.5 s."""
+"""Online measurement of the streaks: spacing, widths, fractional orders, and two- or three-dimensional growth."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width, coherence_length, fit_width
 from atomstream.results import F32, F64, Int, Measurement, measured, undetermined
 
-# Two- or three-dimensional growth: streaks are long and even along y, transmission spots short and repeated.
-#
-# The profile along a streak is divided by its own envelope; its autocorrelation then shows the repeat of the spots.
-# A plain FFT band ratio fails, for the envelope's edge fills the same band.
+# Two- or three-dimensional growth: a smooth surface gives long, even streaks along y; islands give transmission spots
+# at regular distances (A. Ichimiya & P. I. Cohen, Reflection High-Energy Electron Diffraction, 2004). The profile along
+# a streak is divided by its envelope; the autocorrelation of the result shows the period of the spots. A plain ratio of
+# FFT bands fails, because the edge of the envelope has the same frequencies.
 
 
 def streak_aspect(column: F64, at: float, fwhm_x: float) -> float:
-    """FWHM along y of a streak's profile (H,) at row ``at``, over its FWHM along x."""
+    """Return the FWHM along y of a streak's profile (H,) at row ``at``, divided by its FWHM along x (px)."""
     row = min(len(column) - 1, max(0, round(at)))
     window = slice(max(0, row - 8), row + 9)
     row = window.start + int(np.argmax(column[window]))
@@ -36,17 +36,17 @@ def streak_aspect(column: F64, at: float, fwhm_x: float) -> float:
 
 
 def spottiness(column: F64, noise: float) -> Measurement:
-    """How much a streak's profile (H,) along y, less its background, breaks up into repeated spots: 0-1.
+    """Return how much a streak's background-subtracted profile (H,) along y consists of repeated spots, 0-1.
 
-    0: one smooth streak; towards 1: separate spots. ``noise`` is that of one sample.
+    0 is one smooth streak, 1 separate spots at regular distances. ``noise`` is that of one sample.
     """
     peak = float(column.max()) if len(column) else 0.0
     if len(column) < 32 or peak < 8.0 * noise:
-        return undetermined("the streaks are too weak or too short to judge", "1")
+        return undetermined("the streaks are too weak or too short for spottiness", "1")
     rows = np.flatnonzero(column > max(0.08 * peak, 4.0 * noise))
     first, last = int(rows[0]), int(rows[-1]) + 1
     if last - first < 16:
-        return undetermined("the streaks are too short to judge", "1")
+        return undetermined("the streaks are too short for spottiness", "1")
     part = ndimage.gaussian_filter1d(column[first:last], 1.5)
     tops, _ = signal.find_peaks(part, prominence=max(4.0 * noise, 0.04 * peak), distance=4)
     if len(tops) < 2:
@@ -55,7 +55,7 @@ def spottiness(column: F64, noise: float) -> Measurement:
 
 
 def _repeat_strength(part: F64, tops: Int) -> float:
-    """Depth of the valleys between the tops, weighted by how well the profile repeats at their distance."""
+    """Return the depth of the minima between the maxima, weighted by the autocorrelation at their distance."""
     between = part[tops[0] : tops[-1] + 1]
     even = between / np.interp(np.arange(len(between)), tops - tops[0], part[tops])
     valleys = [float(even[a - tops[0] : b - tops[0]].min()) for a, b in pairwise(tops)]
@@ -77,17 +77,23 @@ def _error(noise: float, height: float) -> float:
 NO_STREAKS = "no regular streaks beside the specular spot; a line region across them would tell where to look"
 
 SMOOTH_S = 0.5
+"""Time constant, in s, of the smoothed profile and spacing."""
 
 SPOT_RANGE = 2.2
-"""How far from the specular spot, in streak spacings, spots of transmission are looked for."""
+"""Range along y, in streak spacings from the specular spot, in which transmission spots are searched."""
 
 SHAPE_ERROR = 0.01
-"""Part of its width by which a streak's centroid may miss its rod: real streaks are no symmetric peaks."""
+"""Systematic error of a streak's position, as a share of its width: real streaks are not symmetric."""
 
 
 @dataclass(slots=True)
 class SurfaceTracker:
-    """Follows the streak comb. ``reference`` is the spacing that relative changes refer to (the first second's)."""
+    """Follows the streaks of a pattern. Lengths are in px.
+
+    ``comb`` is the newest fit, ``smoothed_profile`` (W,) and ``spacing`` are exponential means. ``reference`` is the
+    mean spacing of the first second, to which relative changes refer. ``ratios`` are the heights of the fractional
+    orders relative to the first order, by denominator.
+    """
 
     pattern: Pattern
     comb: StreakComb | None = None
@@ -108,13 +114,13 @@ class SurfaceTracker:
 
     @property
     def fwhm(self) -> float:
-        """Present width of the streaks in px."""
+        """Width (FWHM) of the streaks in px: the fitted one, else a guess from the pattern."""
         width = self.first_order_width or self.specular_width
         limit = 0.3 * (self.pattern.spacing or 6.0 * self.pattern.fwhm_x)
         return width.total if width else max(1.5, min(0.7 * self.pattern.fwhm_x, limit))
 
     def update_block(self, profiles: F32, x0: float, elapsed_s: float) -> list[int]:
-        """Take in a block's profiles (N, W) about the tracked column ``x0``; return orders (1/n) that appeared."""
+        """Add the profiles (N, W) of a block, with specular column ``x0`` (px); return new orders n (of 1/n)."""
         mean = profiles.mean(axis=0, dtype=np.float64)
         share = 1.0 - math.exp(-elapsed_s / SMOOTH_S)
         is_first = self.smoothed_profile.shape != mean.shape
@@ -159,7 +165,7 @@ class SurfaceTracker:
     def _ratio(self, detector: FractionalOrderDetector, first: float, error: float) -> Measurement:
         if not math.isfinite(detector.last):
             return undetermined(
-                f"the streaks are too wide to tell the 1/{detector.denominator} order from its neighbours",
+                f"the streaks are too wide to separate the 1/{detector.denominator} order from its neighbours",
                 "1",
             )
         if not first > 0:
@@ -168,21 +174,21 @@ class SurfaceTracker:
         return measured(detector.mean / first, error / first, "1", note)
 
     def _heights(self, profiles: F32, order: float) -> tuple[Heights, Heights]:
-        """Heights at -order and +order about the present comb."""
+        """Return the heights at -order and +order of the newest comb."""
         assert self.comb is not None
         x0, spacing = self.comb.x0, self.comb.spacing
         left, right = (order_heights(profiles, x0, spacing, s * order, self.fwhm) for s in (-1, 1))
         return left, right
 
     def order_pair(self, profiles: F32, order: float) -> tuple[F64, F64]:
-        """Per-frame heights at -order and +order, (N,) each; NaN without a comb."""
+        """Return per-frame heights at -order and +order, (N,) each; NaN without a comb."""
         if self.comb is None:
             return np.full(len(profiles), np.nan), np.full(len(profiles), np.nan)
         left, right = self._heights(profiles, order)
         return left.height, right.height
 
     def update_slow_block(self, picture: F32, y: float) -> None:
-        """Fit widths to the smoothed profile, and judge the dimension on a mean picture (H, W)."""
+        """Fit the streak widths; measure spottiness in a mean picture (H, W) with the specular spot at row ``y``."""
         x0 = self.comb.x0 if self.comb else self.pattern.x
         reach = 0.4 * self.comb.spacing if self.comb else None
         self.specular_width = fit_width(self.smoothed_profile, x0, self.fwhm, reach)
@@ -204,7 +210,7 @@ class SurfaceTracker:
         if not columns:
             return
         self.aspect = streak_aspect(max(columns, key=lambda c: float(c.max())), y, self.fwhm)
-        # no further: the next Laue zone is no second spot of this one
+        # The range is limited, because the next Laue zone is not a transmission spot of this one.
         near = slice(max(0, round(y - SPOT_RANGE * spacing)), max(1, round(y + SPOT_RANGE * spacing)))
         judged = [(spottiness(c[near], profile_noise(c)), float(c[near].max(initial=0.0))) for c in columns]
         found = [(float(v), v.sigma or 0.0, height) for v, height in judged if v.determined]
@@ -218,7 +224,7 @@ class SurfaceTracker:
             self.spottiness_value = judged[0][0]
 
     def values(self, calibration: Calibration) -> dict[str, Measurement]:
-        """Scalar results of the surface, each with uncertainty or reason."""
+        """Return the scalar results of the surface by name, each with its uncertainty or a reason."""
         out = {"spottiness": self.spottiness_value, **self._spacings(calibration)}
         out["specular_fwhm_1"] = _width_value(self.specular_width)
         out["first_order_fwhm_1"] = _width_value(self.first_order_width)
@@ -232,7 +238,7 @@ class SurfaceTracker:
         return out
 
     def _spacing_uncertainty(self) -> float:
-        """Uncertainty of the spacing in px: noise, neighbours' tails under a streak, and narrow streaks on pixels."""
+        """Return the uncertainty of the spacing in px: noise, tails of neighbouring streaks, and pixel size."""
         tails = 0.3 * SHAPE_ERROR * self.fwhm
         return math.hypot(self.spacing_sigma, tails, 0.03 if self.fwhm < 3.0 else 0.0)
 
@@ -270,7 +276,7 @@ class SurfaceTracker:
 
 
 def _standard_error(heights: F64, profiles: F32) -> float:
-    """Standard error of the mean of per-frame heights (N,), from their scatter or, for one frame, the profile's."""
+    """Return the standard error of the mean of heights (N,), from their scatter or, for N = 1, the profile noise."""
     if len(heights) > 1:
         return float(heights.std()) / math.sqrt(len(heights) - 1)
     return profile_noise(profiles[0])
@@ -295,7 +301,7 @@ def _width_value(width: Width | None) -> Measurement:
 
 
 def _streak_column(picture: F32, x: float, fwhm: float, spacing: float) -> F64 | None:
-    """Profile along y of the streak at column x, less the mean of both sides; None at the picture's edge."""
+    """Return the profile along y of the streak at column x, minus the mean of both sides; None at the edge."""
     half, aside = max(0, round(0.5 * fwhm)), round(0.25 * spacing)
     centre = round(x)
     if centre - aside - half < 0 or centre + aside + half >= picture.shape[1]:

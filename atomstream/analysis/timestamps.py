@@ -1,8 +1,8 @@
-"""When frames were exposed, told from stamps that a stalled host wrote late.
+"""Correction of frame timestamps that a stalled host wrote too late.
 
-A camera runs evenly; a host that stalls stamps the frames it then finds in a burst. Such stamps lie late and return to
-the cadence, so over frame number the least of the stamps to come (less the cadence) is the time that holds. A real
-pause does not return: it stays a gap.
+A camera exposes frames at even intervals. After a stall, the host stamps the waiting frames in a burst, so their
+timestamps are late and then return to the regular interval. The running minimum of (timestamp - frame number x period)
+over the next seconds therefore gives the true time. A real pause does not return to the old line: it stays a gap.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from scipy import ndimage
 from atomstream.results import F64, Bool
 
 HORIZON_S = 5.0
-"""A host that stalls longer than this would have lost frames."""
+"""Longest stall, in s, that is corrected; a longer one would have lost frames."""
 
 SLACK_FACTORS = (0.8, 0.97)
-"""The cadence looked for is this part of the measured one: a camera that slows down a little is not late. At first the
-measured one is rough; what is on time then makes it sharp."""
+"""The frame period is multiplied by these factors, one per pass, so that a camera that slows down is not called late.
+The first period is rough; the frames on time give a better one for the second pass."""
 
 LATE_PERIODS = 1.5
-"""Lateness, in frame periods, from which a stamp is not believed; jitter below it averages out."""
+"""A timestamp later than this many frame periods is corrected; smaller jitter averages out."""
 
 PAUSE_PERIODS = 3.0
-"""A longer step, in frame periods, that is not made up for is a pause, or frames that never came."""
+"""A lasting step longer than this many frame periods is a pause, or frames were lost."""
 
 MIN_SAMPLES = 8
+"""Fewest samples that are corrected."""
 
 MAX_CLOCK_DIFFERENCE = 0.03
-"""Stated and stamped frame rate that differ by less are two clocks for one cadence; by more, a wrong statement."""
+"""If nominal and measured frame rate differ by less, a clock is off; if by more, the nominal rate is wrong."""
 
 MIN_CLOCK_DIFFERENCE = 0.001
+"""Relative differences of the frame rates below this are ignored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameClock:
-    """Believed times (N,) in s, NaN where none can be said; ``period_s`` of a frame; the share that came late."""
+    """Corrected times (N,) in s (NaN where unknown), frame period in s, and the share of late frames (0-1)."""
 
     times: F64
     period_s: float
@@ -46,11 +48,11 @@ class FrameClock:
 
 
 def corrected_times(t: F64, n: F64) -> FrameClock:
-    """Correct stamps ``t`` (N,) in s, ascending, of frames of number ``n`` (N,), counted without those missing.
+    """Correct the ascending timestamps ``t`` (N,) in s of frames with the numbers ``n`` (N,), without missing frames.
 
-    Stamps that came in a burst are replaced by interpolation in frame number between those on time. Where the count
-    does not fit the time between these, frames were lost in the stall, and nobody knows which: NaN. While a burst
-    still goes on, its frames are NaN too.
+    Timestamps from a burst are interpolated in frame number between the frames on time. If the number of frames does
+    not fit the time between these, unknown frames were lost in the stall, and the times are NaN. The frames of a
+    burst that still goes on are NaN too.
     """
     if len(t) < MIN_SAMPLES or n[-1] <= n[0]:
         return FrameClock(t, math.nan, 0.0)
@@ -68,18 +70,20 @@ def corrected_times(t: F64, n: F64) -> FrameClock:
 
 
 def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]:
-    """Relative uncertainty that the clock adds to a rate, and what a reader has to know of it ("" where nothing).
+    """Return the relative uncertainty that the frame clock adds to a rate, and a note for the reader ("" for none).
 
-    Where the stamps' frame rate and the stated one differ by up to 3 %, one of two clocks is wrong, and half of the
-    difference is the doubt; beyond, the statement is.
+    If the measured and the nominal frame rate differ by up to 3 %, one of the two clocks is wrong, and half of the
+    difference is the uncertainty. If they differ by more, the nominal rate is wrong and adds nothing.
     """
     difference = abs(clock.period_s * stated_fps - 1.0) if math.isfinite(clock.period_s) else 0.0
     notes = []
     if clock.late_share > 0.005:
-        notes.append(f"{100 * clock.late_share:.0f} % of the frames were stamped late: their cadence is used")
+        notes.append(
+            f"{100 * clock.late_share:.0f} % of the frames had late timestamps, which were corrected"
+        )
     if difference > MIN_CLOCK_DIFFERENCE:
         notes.append(
-            f"by their stamps, frames came at {1.0 / clock.period_s:.4g} a second, not {stated_fps:g}"
+            f"by their timestamps, frames came at {1.0 / clock.period_s:.4g} per second, not {stated_fps:g}"
         )
     return (0.5 * difference if MIN_CLOCK_DIFFERENCE < difference < MAX_CLOCK_DIFFERENCE else 0.0), "; ".join(
         notes
@@ -87,7 +91,7 @@ def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]
 
 
 def _is_late(t: F64, n: F64, period: float, slack: float) -> Bool:
-    """Which stamps lie behind one of the next seconds."""
+    """Return which timestamps are late compared with the earliest of the next seconds."""
     offset = t - slack * period * n
     step = float(n[-1] - n[0]) / (len(n) - 1) * period
     ahead = max(1, math.ceil(0.5 * HORIZON_S / step))
@@ -96,7 +100,7 @@ def _is_late(t: F64, n: F64, period: float, slack: float) -> Bool:
 
 
 def frame_period(t: F64, n: F64) -> float:
-    """Seconds from frame to frame: median slope over about five seconds, which stalls and pauses can't move."""
+    """Return the frame period in s: the median slope over about five seconds, robust against stalls and pauses."""
     if len(t) < 2 or t[-1] <= t[0] or n[-1] <= n[0]:
         return math.nan
     t = _without_pauses(t, n)
@@ -107,7 +111,7 @@ def frame_period(t: F64, n: F64) -> float:
 
 
 def _without_pauses(t: F64, n: F64) -> F64:
-    """``t`` with the pauses cut out: steps that stay, where those of a stall are made up for within seconds."""
+    """Return ``t`` without pauses. A pause is a step that stays; the step of a stall vanishes within seconds."""
     step, moved = np.diff(t), np.diff(n)
     if not (moved > 0).any():
         return t
@@ -137,13 +141,13 @@ def _interpolated(t: F64, n: F64, late: Bool, period: float) -> F64:
 
 
 def _catching_up(t: F64, n: F64, period: float) -> bool:
-    """Whether the newest frames came faster than any camera sends them: the host works off a stall."""
+    """Return True if the newest frames came faster than the camera exposes: the host still works off a stall."""
     pace = [float(t[-1] - t[-1 - k]) / max(float(n[-1] - n[-1 - k]), 1e-9) for k in (1, 5)]
     return pace[0] < 0.5 * period or pace[1] < 0.8 * period
 
 
 def _open_burst_start(t: F64, n: F64, period: float) -> int:
-    """Place of the first sample of a burst that still goes on; N where there is none."""
+    """Return the index of the first sample of a burst that still goes on; N if there is none."""
     if not _catching_up(t, n, period):
         return len(t)
     offset = t - period * n

@@ -1,4 +1,9 @@
-"""The growth trace's memory: the last minutes at 20 Hz, hours at 2 Hz."""
+"""Intensity trace of a growth: anti-aliased, the last minutes at 20 Hz and hours at 2 Hz; laser pulses of PLD.
+
+Frames are low-pass filtered by a Hann-windowed FIR filter and decimated. A boxcar average would alias mains hum at
+59.3 Hz into the growth band; this filter has its stop band where the decimated rate folds (Oppenheim & Schafer,
+Discrete-Time Signal Processing, ch. 4 and 7).
+"""
 
 from __future__ import annotations
 
@@ -11,23 +16,18 @@ from scipy import ndimage, signal
 from atomstream.analysis.timestamps import FrameClock, corrected_times
 from atomstream.results import F64, Int
 
-# From the frame rate to a slow trace: a Hann-windowed FIR low-pass with decimation, frame by frame or in blocks.
-#
-# A boxcar let mains hum at 59.3 Hz alias into the growth band; this filter has its stop band where the decimated
-# rate folds (Oppenheim & Schafer, Discrete-Time Signal Processing, ch. 4 and 7).
-
 SLOW_RATE_HZ = 20.0
-"""Rate of slow traces: growth to 5 layers a second, with its second harmonic, fits below half of it."""
+"""Sample rate of slow traces: growth up to 5 layers per second and its second harmonic lie below half of it."""
 
 
 def decimation_for(fps: float, rate_hz: float = SLOW_RATE_HZ) -> int:
-    """How many frames make one slow sample (1 for cameras slower than 1.5 times ``rate_hz``)."""
+    """Return the number of frames per slow sample (1 for cameras slower than 1.5 times ``rate_hz``)."""
     return max(1, round(fps / rate_hz))
 
 
 @lru_cache(maxsize=32)
 def taps_for(decimation: int) -> F64:
-    """FIR coefficients for a decimation: at least 49 taps, unit gain at rest; [1.0] for no decimation."""
+    """Return the FIR coefficients for a decimation factor: at least 49 taps, unit gain at 0 Hz; [1.0] for factor 1."""
     if decimation == 1:
         return np.ones(1)
     count = max(49, 8 * decimation + 1)
@@ -37,10 +37,10 @@ def taps_for(decimation: int) -> F64:
 
 @dataclass(slots=True)
 class Decimator:
-    """Streaming low-pass and decimation of one trace; NaN samples (gaps) are left out with their weights.
+    """Streaming low-pass filter and decimation of one trace; NaN samples (gaps) are left out with their weights.
 
-    ``times``, ``values`` and ``numbers`` (of the frames) are the history still needed (fewer than the taps); slow
-    samples are group-delay corrected: they carry time and number of the middle of the frames they are made of.
+    ``times`` (s), ``values`` and frame ``numbers`` are the history that the filter still needs. Slow samples are
+    corrected for the group delay: they carry time and number of the middle of the frames they are made of.
     """
 
     decimation: int
@@ -49,7 +49,7 @@ class Decimator:
     numbers: F64 = field(default_factory=lambda: np.empty(0))
 
     def feed(self, times: F64, values: F64, numbers: F64) -> tuple[F64, F64, F64]:
-        """Add samples of one trace; return the slow samples (time, value, number) now complete (may be none)."""
+        """Add samples (N,) of one trace; return the slow samples (time, value, number) that are now complete."""
         taps = taps_for(self.decimation)
         t, y = np.concatenate([self.times, times]), np.concatenate([self.values, values])
         n = np.concatenate([self.numbers, numbers])
@@ -65,7 +65,7 @@ class Decimator:
 
 
 def _weighted(windows: F64, taps: F64) -> F64:
-    """FIR over windows, renormalised where samples are missing; NaN where under half the weight is left."""
+    """Apply the FIR filter to windows (M, taps), renormalised for missing samples; NaN below half the weight."""
     valid = np.isfinite(windows)
     if valid.all():
         result: F64 = windows @ taps
@@ -76,22 +76,26 @@ def _weighted(windows: F64, taps: F64) -> F64:
 
 
 FINE_SAMPLES = 8000
+"""Samples kept at 20 Hz (about 6.7 minutes)."""
 
 COARSE_SAMPLES = 28800
+"""Samples kept at 2 Hz (4 hours)."""
 
 COARSE_GROUP = 10
+"""Fine samples averaged into one coarse sample."""
 
 MIN_CLOCK_S = 2.0
-"""How much of a trace tells the frame rate well enough to choose the filter by it."""
+"""Length of trace, in s, from which the measured frame rate is good enough to choose the filter."""
 
 
 @dataclass(slots=True)
 class IntensityTrace:
-    """Anti-aliased history of one trace. ``raw_t``, ``raw_y`` hold the last 30 s as filmed, for pulse combs.
+    """Anti-aliased history of one intensity trace (times in s, intensities in counts).
 
-    ``fine_t`` are the frames' stamps, ``fine_n`` their numbers: what of the stamps is to be believed shows only
-    later, so :meth:`since` says it anew. ``coarse_t`` are believed times. ``fine_b``,
-    ``coarse_b`` are the picture's background beside the trace.
+    ``raw_t``, ``raw_y`` hold the last 30 s at the frame rate, for the detection of laser pulses. ``fine_t`` are
+    uncorrected timestamps and ``fine_n`` frame numbers: a late timestamp is recognised only from later ones, so
+    :meth:`since` corrects them at each call. ``coarse_t`` are corrected. ``fine_b`` and ``coarse_b`` are the
+    background of the picture at the same times.
     """
 
     fps: float
@@ -111,19 +115,19 @@ class IntensityTrace:
 
     @classmethod
     def for_frames(cls, fps: float, times: F64) -> IntensityTrace:
-        """Make an empty trace for frames stated to come at ``fps``, of which the first have ``times`` (N,)."""
+        """Make an empty trace for a nominal frame rate ``fps`` and the ``times`` (N,) in s of the first frames."""
         seen = rate_from_times(times, fps)
         return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
 
     def feed(self, t: F64, y: F64, background: F64) -> None:
-        """Add samples at the frame rate, with the background beside the trace; NaN where nothing was measured."""
+        """Add samples (N,) at the frame rate, and the background; NaN where nothing was measured."""
         self._append(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
         self.count += len(t)
         if len(self.fine_t) > FINE_SAMPLES:
             self._coarsen()
 
     def skip_missing(self, t: F64) -> None:
-        """Pass over frames that are missing, at about the times ``t``: they fill the filter and have no number."""
+        """Add missing frames at about the times ``t`` (N,): NaN for the filter, and not counted."""
         missing = np.full(len(t), np.nan)
         self._append(t, missing, missing, np.full(len(t), float(self.count)))
 
@@ -150,7 +154,7 @@ class IntensityTrace:
         self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE_SAMPLES:]
 
     def retune(self, clock: FrameClock) -> None:
-        """Choose the filter by the frame rate as it shows after some seconds, where the first frames misled."""
+        """Choose the filter again if the measured frame rate differs much from that of the first frames."""
         if (
             len(self.fine_t) < 2
             or not self.fine_t[-1] - self.fine_t[0] > MIN_CLOCK_S
@@ -163,23 +167,23 @@ class IntensityTrace:
             self.decimator, self.background_decimator = Decimator(wanted), Decimator(wanted)
 
     def camera_fps(self) -> float:
-        """Frames a second by their stamps where these differ from the stated rate by more than 0.2 %, else that."""
+        """Return the measured frame rate (1/s) if it differs by more than 0.2 % from the nominal one, else that."""
         if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * MIN_CLOCK_S:
             return self.stated_fps
         fps = 1.0 / self.clock().period_s
         return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
 
     def clock(self) -> FrameClock:
-        """What is to be believed of the stamps of the fine samples."""
+        """Return the corrected times of the fine samples."""
         return corrected_times(self.fine_t, self.fine_n)
 
     def since(self, time_s: float) -> tuple[F64, F64]:
-        """Return the samples after ``time_s`` without those of unknown time: (t, y)."""
+        """Return the samples from ``time_s`` on, without those of unknown time: (t, y)."""
         t, y, _ = self.with_background_since(time_s)
         return t, y
 
     def with_background_since(self, time_s: float) -> tuple[F64, F64, F64]:
-        """Return the samples after ``time_s`` and the background beside them: (t, y, background)."""
+        """Return the samples from ``time_s`` on with their background: (t, y, background)."""
         t = np.concatenate([self.coarse_t, self.clock().times])
         y, background = (
             np.concatenate(p) for p in ((self.coarse_y, self.fine_y), (self.coarse_b, self.fine_b))
@@ -189,32 +193,32 @@ class IntensityTrace:
 
 
 def rate_from_times(times: F64, stated_fps: float) -> float:
-    """Frame rate of the first few frames where their times are even and it can be meant, else the stated one."""
+    """Return the frame rate of the first frames if their times are even and plausible, else the nominal rate."""
     steps = np.diff(times)
     if len(steps) < 2 or not steps.min() > 0 or steps.max() > 3.0 * steps.min():
         return stated_fps
     fps = 1.0 / float(np.median(steps))
-    # many times faster than stated is a burst after a stall
+    # A much higher rate than the nominal one is a burst after a stall.
     return fps if 1.0 / 64.0 < fps / stated_fps < 4.5 else stated_fps
 
 
-# Pulsed laser deposition: each pulse combs the trace at the pulse rate; find that rate and notch it out.
-#
-# A running mean of exactly one pulse period has its zeros at the pulse rate and all its harmonics.
+# Pulsed laser deposition (PLD): each laser pulse modulates the trace, with harmonics of the pulse rate. The rate is
+# found and filtered out: a running mean over one pulse period has its zeros at the pulse rate and its harmonics.
 
 MIN_PULSES = 6
+"""Fewest pulses in the trace for a detection."""
 
 MIN_LINE = 3.5
-"""Each of the first five harmonics has to stand this far out of the local floor (noise alone: 1 in 2000 bins)."""
+"""Each of the first five harmonics must exceed the local noise floor by this factor (noise alone: 1 in 2000 bins)."""
 
 COMB_TO_FUNDAMENTAL = 0.8
-"""Harmonics 2-5 over the first: narrow dips reach 2 and more, the cusps of layer growth 0.46, a sinusoid 0."""
+"""Least ratio of harmonics 2-5 to the first: narrow dips have 2 and more, layer growth 0.46, a sinusoid 0."""
 
 
 def find_pulse_rate(t: F64, y: F64) -> float | None:
-    """Pulse rate in Hz of a uniformly sampled trace, or None where no comb stands out.
+    """Return the pulse rate in Hz of a uniformly sampled trace t, y (N,), or None if no harmonic series is found.
 
-    Needs at least 6 pulses in the trace and five harmonics below half the sampling rate.
+    This needs at least 6 pulses in the trace and five harmonics below half the sampling rate.
     """
     n = len(t)
     if n < 64:
@@ -222,7 +226,7 @@ def find_pulse_rate(t: F64, y: F64) -> float | None:
     rate = (n - 1) / float(t[-1] - t[0])
     raw = np.asarray(np.abs(np.fft.rfft(np.diff(y) * np.hanning(n - 1), 2 * n)), dtype=np.float64)
     hz = np.fft.rfftfreq(2 * n, 1.0 / rate)
-    # a local floor: camera noise, differentiated, rises with frequency and would bury a slow comb
+    # A local noise floor: differentiated camera noise rises with frequency and would hide a slow pulse rate.
     spectrum = raw / (ndimage.median_filter(raw, max(31, n // 40)) + 1e-300)
     low, high = MIN_PULSES * rate / n, rate / 12.0
     candidates = np.flatnonzero((hz > low) & (hz < high))
@@ -238,7 +242,7 @@ def find_pulse_rate(t: F64, y: F64) -> float | None:
 
 
 def _fundamental(candidates: Int, score: F64) -> int:
-    """Place of the lowest rate whose comb is (nearly) as good: a comb's every harmonic is a comb too."""
+    """Return the index of the lowest rate with a similar score: multiples of the pulse rate score as well."""
     best = int(np.argmax(score))
     for divisor in range(12, 1, -1):
         place = round(candidates[best] / divisor) - int(candidates[0])
@@ -250,7 +254,7 @@ def _fundamental(candidates: Int, score: F64) -> int:
 
 
 def _near_max(spectrum: F64, centres: Int) -> F64:
-    """Largest of the bins around each centre: harmonics of an off-bin frequency wander by some bins."""
+    """Return the largest of the bins around each centre: harmonics of a frequency between bins lie some bins off."""
     padded = np.pad(spectrum, 4)
     stack = [padded[np.clip(centres + 4 + s, 0, len(padded) - 1)] for s in range(-2, 3)]
     result: F64 = np.max(stack, axis=0)
@@ -258,7 +262,7 @@ def _near_max(spectrum: F64, centres: Int) -> F64:
 
 
 def _refine(hz: F64, spectrum: F64, k: int) -> float:
-    """Sharpen the rate on the highest visible harmonic, whose bin is the finest ruler."""
+    """Refine the rate on the fifth harmonic, which has the best relative resolution."""
     base = float(hz[k])
     for harmonic in (1, 3, 5):
         centre = round(base * harmonic / hz[1])
@@ -268,7 +272,7 @@ def _refine(hz: F64, spectrum: F64, k: int) -> float:
 
 
 def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
-    """Running mean of one pulse period over a uniformly sampled trace; both ends lose half a period."""
+    """Apply a running mean of one pulse period to a uniformly sampled trace (N,); both ends lose half a period."""
     step = float(t[-1] - t[0]) / (len(t) - 1)
     half = 0.5 / pulse_hz / step
     if 2 * half + 2 >= len(t):

@@ -1,8 +1,8 @@
-"""Least squares for a damped oscillation on a slow background, by variable projection.
+"""Least-squares fit of a damped oscillation on a slow background, by variable projection.
 
 y = c0 + c1 t (+ c2 t²) + e^(-gt) (a1 cos wt + b1 sin wt) + e^(-gt) (a2 cos 2wt + b2 sin 2wt), the second harmonic
-held back by a ridge: free, it locks onto twice the period on real data. Only w and g are searched; the rest is
-linear and projected out (Golub & Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
+with a ridge penalty: without it, fits of real data lock onto twice the period. Only w and g are searched; the other
+parameters are linear and eliminated (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ RIDGE = 0.5
 """Penalty on the second harmonic: a fit at half the frequency would lose RIDGE²/(1 + RIDGE²) = 20 % of its signal."""
 
 PROJECTED_RIDGE = 0.002
+"""Penalty on the fundamental where rotation harmonics are projected out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One fair way to describe the trace: background order, and whether a second harmonic is let in."""
+    """Model of a trace: polynomial ``order`` of the background (1 or 2), and with or without second ``harmonic``."""
 
     order: int = 1
     harmonic: bool = True
@@ -33,10 +34,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """A fitted model. Frequencies in Hz, ``decay`` in 1/s, times in s; ``phase`` in cycles at ``t_end``.
+    """Result of one fit. Frequencies in Hz, ``decay`` in 1/s, times in s; ``phase`` in cycles at ``t_end``.
 
     ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
-    statistical, with the residuals' own correlation counted in. ``overtone`` is the second harmonic's amplitude in
+    statistical and includes the autocorrelation of the residuals. ``overtone`` is the second harmonic's amplitude in
     units of the first's. ``residual`` and ``wave`` (the oscillation), each (N,),
     are those of the fitted samples.
     """
@@ -59,7 +60,7 @@ class Fit:
 
 
 def design(t: F64, frequency: float, decay: float, model: Model) -> F64:
-    """Columns of the linear part, (N, order + 3 or 5); the polynomial in t scaled to [-1, 1]."""
+    """Return the columns of the linear part, (N, order + 3 or 5); the polynomial's t is scaled to [-1, 1]."""
     span = t - 0.5 * (t[0] + t[-1])
     x = span / max(abs(span[0]), 1e-12)
     envelope = np.exp(np.clip(-decay * (t - t[0]), -20.0, 20.0))
@@ -74,9 +75,9 @@ def design(t: F64, frequency: float, decay: float, model: Model) -> F64:
 def solve(
     t: F64, y: F64, frequency: float, decay: float, model: Model, nuisance: F64 | None = None
 ) -> tuple[F64, F64]:
-    """Linear coefficients and residuals (ridge rows included) at given frequency and decay.
+    """Return linear coefficients and residuals (with the ridge rows) for a given frequency (Hz) and decay (1/s).
 
-    ``nuisance`` (N, M) has orthonormal columns, projected out of everything: rotation harmonics.
+    ``nuisance`` (N, M) has orthonormal columns that are projected out: the rotation harmonics.
     """
     basis = design(t, frequency, decay, model)
     rows = _ridge(basis, model, nuisance is not None)
@@ -92,10 +93,10 @@ def solve(
 
 
 def _ridge(basis: F64, model: Model, projected: bool) -> F64:
-    """Rows that hold coefficients back: the second harmonic always, the first where its columns may vanish.
+    """Return the rows of the ridge penalty: on the second harmonic, and on the first if rotation is projected out.
 
-    With growth on a harmonic of the rotation the projected columns nearly vanish, and a huge undamped oscillation
-    less a huge harmonic would fit anything.
+    If growth lies on a harmonic of the rotation, the projected columns nearly vanish, and very large amplitudes
+    that cancel would fit any trace.
     """
     norms = np.sqrt((basis**2).sum(axis=0))
     weights = np.zeros(basis.shape[1])
@@ -110,7 +111,7 @@ def _ridge(basis: F64, model: Model, projected: bool) -> F64:
 def fit(
     t: F64, y: F64, seed_hz: float, model: Model, decay: float = 0.0, nuisance: F64 | None = None
 ) -> Fit | None:
-    """Fit one model from a seed frequency; None where it runs away or the trace is too short for it."""
+    """Fit one model from a seed frequency; None if the fit diverges or the trace is too short for it."""
     if len(t) < model.order + 10:
         return None
 
@@ -125,13 +126,13 @@ def fit(
         return None
     spread = np.asarray(covariance, dtype=np.float64) if np.ndim(covariance) == 2 else None
     if spread is None:
-        # near a harmonic of the rotation the valley is bent and the search slow; where it got to is good enough
+        # Near a harmonic of the rotation the search converges slowly; its last point is good enough.
         spread = np.asarray(_covariance(residuals, parameters), dtype=np.float64)
     return _describe(t, y, seed_hz, parameters, spread, info["fvec"], model, nuisance)
 
 
 def _covariance(residuals: Callable[[F64], F64], p: F64) -> F64:
-    """Inverse of the normal matrix at ``p``, by central differences."""
+    """Return the inverse of the normal matrix at ``p``, from central differences."""
     steps = np.diag([1e-4, 1e-3])
     slopes = np.stack([(residuals(p + s) - residuals(p - s)) / (2.0 * s.sum()) for s in steps])
     return np.asarray(np.linalg.pinv(slopes @ slopes.T))
@@ -168,7 +169,7 @@ def _describe(
 
 
 def detrended(t: F64, y: F64, order: int, nuisance: F64 | None = None) -> F64:
-    """The trace less its least-squares polynomial (and the ``nuisance`` columns, where given)."""
+    """Return the trace without its least-squares polynomial and ``nuisance`` columns."""
     x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
     columns = np.stack([x**k for k in range(order + 1)], axis=1)
     if nuisance is not None:
@@ -178,7 +179,7 @@ def detrended(t: F64, y: F64, order: int, nuisance: F64 | None = None) -> F64:
 
 
 def correlation_time(residual: F64) -> float:
-    """Integrated autocorrelation time in samples (>= 1): how many samples make one independent one."""
+    """Return the integrated autocorrelation time in samples (>= 1): samples per independent sample."""
     n = len(residual)
     centred = residual - residual.mean()
     power = float(centred @ centred)
@@ -191,17 +192,19 @@ def correlation_time(residual: F64) -> float:
     return float(max(1.0, 1.0 + 2.0 * acf[1:end].sum()))
 
 
-# The part of a trace that a fit works on: thinned to few points, with the rotation's harmonics to project out.
+# The window of a trace that is fitted: downsampled, with the rotation harmonics to project out.
 
 MAX_POINTS = 240
-"""Points a fit works on: 30 a period over the longest window; more cost time and tell nothing."""
+"""Samples of a fit: 30 per period in the longest window; more cost time without a gain."""
 
 ROTATION_POINTS = 800
+"""Largest number of samples of a fit under rotation."""
 
 SAMPLES_PER_PERIOD = 12.0
-"""Of an oscillation beside the rotation: its second harmonic passes, what is faster is filtered out."""
+"""Samples per period under rotation: the second harmonic passes the filter, faster signals do not."""
 
 HARMONICS = 32
+"""Number of rotation harmonics that are projected out, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +218,7 @@ class Window:
 
     @property
     def span_s(self) -> float:
-        """Length in s."""
+        """Length of the window in s."""
         return float(self.t[-1] - self.t[0])
 
     def without_first(self, seconds: float) -> Window:
@@ -226,9 +229,9 @@ class Window:
 
 
 def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points: int = MAX_POINTS) -> Window:
-    """Take the last ``length_s`` of a trace without NaN, thinned to about ``points`` samples.
+    """Return the last ``length_s`` (s) of a trace without NaN, downsampled to about ``points`` samples.
 
-    Under rotation, :func:`rotation_points` says how many a fit needs.
+    Under rotation, :func:`rotation_points` gives the number that a fit needs.
     """
     part = t >= t[-1] - length_s
     t, y = t[part], y[part]
@@ -239,12 +242,12 @@ def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points
 
 
 def rotation_points(hz: float, length_s: float) -> int:
-    """Samples for a fit of an oscillation of about ``hz`` over ``length_s`` while the substrate turns."""
+    """Return the number of samples to fit an oscillation of about ``hz`` over ``length_s`` under rotation."""
     return round(min(ROTATION_POINTS, max(MAX_POINTS, SAMPLES_PER_PERIOD * hz * length_s)))
 
 
 def downsampled(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
-    """Average within equal time bins, so that at most ``points`` samples are left; empty bins are left out."""
+    """Average within equal time bins to at most ``points`` samples; empty bins are omitted."""
     if len(t) <= points:
         return t, y
     bins = np.minimum((points * (t - t[0]) / (t[-1] - t[0])).astype(np.intp), points - 1)
@@ -255,7 +258,7 @@ def downsampled(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
 
 
 def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
-    """Decimate through an FIR: averaging alone would alias the strong rotation harmonics into the growth band."""
+    """Decimate with an FIR filter: averages would alias the strong rotation harmonics into the growth band."""
     step = float(np.median(np.diff(t)))
     grid = np.arange(t[0], t[-1], step)
     even = np.interp(grid, t, y)
@@ -269,7 +272,7 @@ def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
 
 
 def rotation_harmonics(t: F64, rotation_hz: float) -> F64 | None:
-    """Orthonormal columns spanning the rotation's harmonics 1..32 below the Nyquist frequency, or None at rest."""
+    """Return orthonormal columns that span the rotation harmonics 1..32 below the Nyquist frequency; None at rest."""
     if rotation_hz <= 0 or len(t) < 16:
         return None
     nyquist = 0.5 * (len(t) - 1) / float(t[-1] - t[0])
