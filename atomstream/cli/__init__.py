@@ -1,4 +1,4 @@
-"""The commands. Each lies in a file of its own and imports what it needs when it runs: ``--help`` is instant."""
+"""Command-line interface. Each command imports heavy modules only when it runs, so ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
-from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, sentence_of
+from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
 from atomstream.cli.project import project
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
@@ -25,17 +25,17 @@ __all__ = ["commands", "main"]
 )
 @click.version_option(__version__, prog_name="atomstream")
 def commands() -> None:
-    """Stream live RHEED frames from the camera to the place of analysis, and lose none.
+    """Stream live RHEED frames from a camera to a server for analysis, without losing any.
 
     \b
-    See it work (one command, no setup, under half a minute):
+    Try it (one command, no setup, less than half a minute):
       atomstream demo
     \b
-    Your own server on a lab PC, and a recording streamed to it:
+    Run a server on a lab PC, and stream a recording to it:
       atomstream serve --data D:/rheed
       atomstream stream growth.npy --fps 120 --endpoint http://127.0.0.1:8765 --api-key atst_...
     \b
-    A live camera streams from Python instead:
+    Stream from a live camera in Python:
       from atomstream import RHEEDStreamer
     """
 
@@ -50,23 +50,23 @@ def main() -> None:
 
 
 def _run() -> int:
-    console.take_over_messages()
+    console.redirect_messages()
     try:
         return _code(commands.main(prog_name="atomstream", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        console.say("Interrupted.")
+        console.write("Interrupted.")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `| head` does
         sys.stderr.close()
         return ExitCode.INCOMPLETE
     except Exception as error:
         code = exit_code_of(error)
         if code is None:
             raise
-        console.say(f"atomstream: {sentence_of(error)}")
+        console.write(f"atomstream: {message_of(error)}")
         return code
 
 

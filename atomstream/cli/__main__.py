@@ -1,4 +1,4 @@
-"""``python -m atomstream.cli``: the commands, where no script directory is on the PATH."""
+"""``python -m atomstream.cli`` runs the commands if the script folder is not on the PATH."""
 
 from __future__ import annotations
 

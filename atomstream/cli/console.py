@@ -1,7 +1,7 @@
-"""What a person sees on stderr: sentences, and on a terminal one live line below them.
+"""Output on stderr: messages, and on a terminal one live progress line below them.
 
-Threads, loggers and warnings all speak through one console, so that nothing tears the live line. Where stderr
-is no terminal there is no live line, and so no control character in a log file.
+Threads, loggers and warnings all write through one console, so that messages do not break the live line. If stderr
+is not a terminal there is no live line, and log files contain no control characters.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ class Console:
     """stderr with one live line; safe to use from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a Ctrl-C may arrive between two writes, and its handler speaks too
+        self._lock = threading.RLock()  # reentrant: a Ctrl-C handler may write between two writes
         self._live = ""
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a live line can be shown."""
+        """True if stderr is a terminal, so that a live line can be shown."""
         return sys.stderr.isatty()
 
-    def say(self, text: str) -> None:
-        """One sentence, above the live line."""
+    def write(self, text: str) -> None:
+        """Write a message above the live line."""
         with self._lock:
             self._write(self._erased() + text + "\n" + self._live)
 
-    def show(self, text: str) -> None:
-        """Replace the live line; call only where :attr:`is_terminal`."""
+    def show_live(self, text: str) -> None:
+        """Replace the live line, cut to the width of the terminal; only if :attr:`is_terminal`."""
         width = shutil.get_terminal_size().columns - 1
         with self._lock:
             erased, self._live = self._erased(), text[:width]
             self._write(erased + self._live)
 
-    def clear(self) -> None:
-        """Take the live line away."""
+    def clear_live(self) -> None:
+        """Remove the live line."""
         with self._lock:
             erased, self._live = self._erased(), ""
             self._write(erased)
 
-    def take_over_messages(self) -> None:
-        """Let warnings and the ``atomstream`` loggers speak here, as sentences."""
+    def redirect_messages(self) -> None:
+        """Show warnings and messages of the ``atomstream`` loggers (level WARNING) on this console."""
         warnings.showwarning = self._show_warning
         handler = _ConsoleHandler(self)
         handler.setFormatter(logging.Formatter("atomstream: %(message)s"))
         logging.getLogger("atomstream").addHandler(handler)
 
     def _erased(self) -> str:
-        # Blanks rather than an escape sequence: older Windows consoles print those.
+        # Blanks instead of an escape sequence, which older Windows consoles print literally.
         return "\r" + " " * len(self._live) + "\r" if self._live else ""
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # nobody reads it any more; frames still have to be delivered
+        with suppress(OSError):  # stderr was closed; the frames must still be delivered
             sys.stderr.write(text)
             sys.stderr.flush()
 
     def _show_warning(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        self.say(f"atomstream: {message}")
+        self.write(f"atomstream: {message}")
 
 
 class _ConsoleHandler(logging.Handler):
@@ -77,27 +77,29 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.say(self.format(record))
+        self._console.write(self.format(record))
 
 
 console = Console()
-"""The process has one stderr, and so one of these."""
+"""The console of this process."""
 
 
-# How a stream stands, told while it runs: a live line on a terminal, a line each few seconds elsewhere.
+# Progress of a stream: a live line on a terminal, else a line every few seconds.
 
 TERMINAL_S: Final = 0.2
+"""Interval of the live line in s."""
 
 LOG_S: Final = 5.0
+"""Interval of progress lines in s if stderr is not a terminal."""
 
 RATE_S: Final = 5.0
-"""How far back a rate looks."""
+"""Time in s over which the frame rate is averaged."""
 
 
 class Progress:
-    """Shows ``streamer``'s stats from a thread of its own, for as long as the block lasts.
+    """Shows the statistics of ``streamer`` from a thread, for the duration of a ``with`` block.
 
-    ``frames_sent`` is set by whoever reads the source; ``n_frames`` is how many there will be, where known.
+    The caller updates ``frames_sent``. ``n_frames`` is the expected number of frames, None if unknown.
     """
 
     def __init__(self, console: Console, streamer: RHEEDStreamer, data_id: str, n_frames: int | None) -> None:
@@ -120,13 +122,13 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self._console.clear()
+        self._console.clear_live()
 
     def _watch(self) -> None:
         terminal = self._console.is_terminal
         while not self._stop.wait(TERMINAL_S if terminal else LOG_S):
             line = self._line(self._streamer.stats())
-            (self._console.show if terminal else self._console.say)(line)
+            (self._console.show_live if terminal else self._console.write)(line)
 
     def _line(self, stats: StreamerStats) -> str:
         now, sent = time.perf_counter(), self.frames_sent
@@ -134,12 +136,12 @@ class Progress:
             f"{now - self._began:6.1f} s",
             f"{sent}/{self._n_frames} frames" if self._n_frames else f"{sent} frames",
             f"{self._rate(now, sent):.0f} fps",
-            *standing(stats, self._data_id),
+            *status_parts(stats, self._data_id),
         ]
         return "  ".join(parts)
 
     def _rate(self, now: float, sent: int) -> float:
-        # From arrival to arrival: chunks come in lumps, and a window of fixed length would cut through them.
+        # The window begins and ends with a chunk: a window of fixed length would contain parts of chunks.
         if sent != self._recent[-1][1]:
             self._recent.append((now, sent))
         while len(self._recent) > 2 and self._recent[0][0] < now - RATE_S:
@@ -148,8 +150,8 @@ class Progress:
         return (sent_last - sent_first) / max(last - first, 1e-3) if now - last < RATE_S else 0.0
 
 
-def standing(stats: StreamerStats, data_id: str) -> list[str]:
-    """What the uplink carries, what waits, and up to which chunk all is settled."""
+def status_parts(stats: StreamerStats, data_id: str) -> list[str]:
+    """Return upload rate, backlog, memory and watermark as text."""
     stream = stats["streams"][data_id]
     waiting = stream["chunks_pending"]
     parts = [

@@ -1,4 +1,4 @@
-"""``atomstream demo``: the main job on embedded defaults, checked to the last pixel."""
+"""``atomstream demo``: streams a simulated growth to an embedded server and compares every pixel stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from atomstream.cli.exit_codes import need_server
+from atomstream.cli.exit_codes import require_server
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,33 +20,42 @@ DEFAULT_DATA: Final = Path("atomstream-demo")
 
 @click.command()
 @click.option(
-    "--seconds", default=15.0, show_default=True, type=click.FloatRange(0.05, 3600.0), help="How long."
+    "--seconds", default=15.0, show_default=True, type=click.FloatRange(0.05, 3600.0), help="Duration in s."
 )
 @click.option(
-    "--fps", default=120.0, show_default=True, type=click.FloatRange(0.1, 10000.0), help="Frames a second."
+    "--fps", default=120.0, show_default=True, type=click.FloatRange(0.1, 10000.0), help="Frame rate in 1/s."
 )
-@click.option("--size", default="480x640", show_default=True, metavar="HxW", help="Pixels of a frame.")
+@click.option("--size", default="480x640", show_default=True, metavar="HxW", help="Frame size in pixels.")
 @click.option(
-    "--rpm", default=0.0, show_default=True, type=click.FloatRange(0.0, 1000.0), help="Rotation; 0: none."
+    "--rpm",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1000.0),
+    help="Rotation in 1/min; 0: none.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the simulated noise.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the simulated noise."
+)
 @click.option(
     "--data",
     "data_dir",
     default=DEFAULT_DATA,
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the archive is kept.",
+    help="Folder for the archive.",
 )
 @click.option(
-    "--port", default=0, type=click.IntRange(0, 65535), help="Of the embedded server [default: a free one]."
+    "--port",
+    default=0,
+    type=click.IntRange(0, 65535),
+    help="Port of the embedded server [default: any free one].",
 )
 def demo(seconds: float, fps: float, size: str, rpm: float, seed: int, data_dir: Path, port: int) -> int:
-    """Stream a simulated growth through real HTTP, and check what is on disk.
+    """Stream a simulated growth over HTTP, and verify the stored frames.
 
-    Starts a server in a process of its own, films a simulated growth at camera speed, streams it with the client
-    that a camera would use, and compares every frame in the archive with the frame that was sent. Exits with 0
-    only if all are equal. It needs no camera, no network and no account; the archive stays, to look at.
+    Starts a server in a child process, simulates a growth at camera speed, streams it with the normal client, and
+    compares every frame in the archive with the frame that was sent. The exit code is 0 only if all are equal.
+    No camera, network or account is needed. The archive is not deleted.
 
     \b
     Examples:
@@ -54,13 +63,13 @@ def demo(seconds: float, fps: float, size: str, rpm: float, seed: int, data_dir:
       atomstream demo --seconds 60 --rpm 15
       atomstream demo --size 1024x1024 --fps 60 --data D:/rheed-demo
     """
-    need_server()
+    require_server()
     from atomstream.cli.demo_run import DemoPlan, run_demo
 
     height, width = _size(size)
     n_frames = max(1, round(seconds * fps))
     plan = DemoPlan(n_frames, fps, height, width, rpm, seed, data_dir.expanduser().absolute(), port)
-    _check_room(plan)
+    _check_disk_space(plan)
     return run_demo(plan)
 
 
@@ -71,12 +80,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _check_room(plan: DemoPlan) -> None:
-    """Raise ConfigError where the disk would be full before the end."""
+def _check_disk_space(plan: DemoPlan) -> None:
+    """Raise ConfigError if the free disk space is smaller than the raw frames."""
     folder = next(path for path in (plan.data_dir, *plan.data_dir.parents) if path.exists())
     free, needed = shutil.disk_usage(folder).free, plan.nbytes
     if free < needed:
         raise ConfigError(
-            f"The demo writes up to {needed / 1e6:.0f} MB, and {folder} has {free / 1e6:.0f} MB free: "
+            f"The demo writes up to {needed / 1e6:.0f} MB, but {folder} has {free / 1e6:.0f} MB free: "
             "choose another --data, or fewer --seconds."
         )

@@ -1,4 +1,4 @@
-"""What ``atomstream demo`` does: serve, film, stream, verify, tell."""
+"""The steps of ``atomstream demo``: start a server, simulate, stream, verify the archive, and report."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ import zarr
 from atomstream.cli.console import Console, console
 from atomstream.cli.embedded import EmbeddedServer, embedded_server
 from atomstream.cli.exit_codes import ExitCode
-from atomstream.cli.playback import Outcome, Playback, clock_text, leaving, table
+from atomstream.cli.playback import Outcome, Playback, clock_text, closing_soon, table
 from atomstream.errors import AtomstreamError
 from atomstream.sources import GrowthSpec, Simulator, paced
 from atomstream.streaming import RHEEDStreamer
 
-# The demo's live analysis, told beside what the simulator made: rate, layers, spacing.
+REPORT_INTERVAL_S: Final = 3.0
+"""Interval in s at which live results are printed."""
 
-SAY_S: Final = 3.0
-
-LAST_S: Final = 20.0
-"""How long the end of the analysis is waited for, once the stream has ended."""
+FINAL_RESULTS_S: Final = 20.0
+"""Longest wait in s for the last results after the end of the stream."""
 
 
 class DemoResults:
-    """Follows the stream's results in a thread of its own for as long as the block lasts, then to their end."""
+    """Prints live results beside the simulated values, in a thread, for the duration of a ``with`` block.
+
+    The end of the block waits for the last results.
+    """
 
     def __init__(self, console: Console, streamer: RHEEDStreamer, data_id: str, simulator: Simulator) -> None:
         self._console = console
@@ -54,33 +56,35 @@ class DemoResults:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join(LAST_S if error is None else 0.0)
+        self._thread.join(FINAL_RESULTS_S if error is None else 0.0)
 
     def rows(self) -> list[tuple[str, str]]:
-        """What was found, for the report; each beside the simulator's truth."""
+        """Return the last results for the report, each with the simulated value."""
         if self._newest is None:
-            return [("Analysis", "no result came in time")]
+            return [("Analysis", "no result arrived in time")]
         truth = self._truth()
-        return [(name, f"{found} (simulated: {truth[name]})") for name, found in self._found().items()]
+        return [
+            (name, f"{value} (simulated: {truth[name]})") for name, value in self._latest_values().items()
+        ]
 
     def _follow(self) -> None:
-        said_at = time.monotonic()
+        last_report = time.monotonic()
         try:
             for batch in self._streamer.results(self._data_id):
                 self._newest = batch
                 self._frames = max(self._frames, batch.start + batch.count)
-                if time.monotonic() > said_at + SAY_S and batch.growth_rate_ml_s is not None:
-                    said_at = time.monotonic()
-                    self._console.say(self._line())
+                if time.monotonic() > last_report + REPORT_INTERVAL_S and batch.growth_rate_ml_s is not None:
+                    last_report = time.monotonic()
+                    self._console.write(self._line())
         except AtomstreamError as error:
-            self._console.say(f"atomstream: no more results: {error}")
+            self._console.write(f"atomstream: no more results: {error}")
 
     def _line(self) -> str:
         truth = self._truth()
-        parts = [f"{name.lower()} {found} [{truth[name]}]" for name, found in self._found().items()]
+        parts = [f"{name.lower()} {value} [{truth[name]}]" for name, value in self._latest_values().items()]
         return f"  analysed {self._frames} frames: " + ", ".join(parts)
 
-    def _found(self) -> dict[str, str]:
+    def _latest_values(self) -> dict[str, str]:
         values = {
             "Growth rate": "growth_rate_ml_s",
             "Layers": "layers_grown",
@@ -98,25 +102,24 @@ class DemoResults:
 
 
 def _short(measured: Any) -> str:
-    """A result without its caveats, which the dashboard tells."""
+    """Format a result without its notes, which the dashboard shows."""
     if measured.value is None:
         return f"undetermined: {measured.why}"
     return f"{measured.value:.4g} ± {measured.sigma or 0.0:.2g} {measured.unit}"
 
 
-# The archive on disk, compared with what was sent, frame by frame, through zarr-python.
-#
-# What was sent is remembered as one digest a frame (BLAKE2b, 128 bits), taken when it was handed over: half a
-# gigabyte of frames need not be kept, and the comparison trusts nothing that the client or the server computed.
+# Verification: the archive on disk is read with zarr-python and compared frame by frame with what was sent. Only a
+# digest of each frame sent is kept (BLAKE2b, 128 bits): this saves half a gigabyte, and does not rely on any checksum
+# of client or server.
 
 Stack: TypeAlias = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How the archive compares: frames in it, frames equal to those sent, frames that have a capture time.
+    """Result of the comparison: numbers of frames sent, stored, equal to those sent, and with a capture time.
 
-    ``first_difference`` is the number of the first frame that differs, None where none does.
+    ``first_difference`` is the number of the first frame that differs, None if there is none.
     """
 
     sent: int
@@ -127,19 +130,19 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether the archive holds the frames that were sent, all of them and no others."""
+        """True if the archive contains exactly the frames that were sent, each with a capture time."""
         return self.sent == self.stored == self.equal == self.timed
 
 
 def digest(frame: Stack) -> bytes:
-    """What a frame (H, W) is known by: its pixels, and nothing else."""
+    """Return the digest of the pixels of a frame (H, W)."""
     return blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
 
 
 def verify_archive(path: Path, sent: Sequence[bytes], on_progress: Callable[[int], None]) -> Verification:
-    """Compare the archive at ``path`` with the frames whose digests are ``sent``, in their order.
+    """Compare the archive at ``path`` with the frames whose digests are ``sent``, in order.
 
-    Reads shard by shard, so memory holds three chunks; ``on_progress`` is told how many frames are done.
+    Reads shard by shard, so at most three chunks are in memory. ``on_progress`` gets the number of frames done.
     """
     group: Any = zarr.open_group(path, mode="r")
     frames, time = group["frames"], np.asarray(group["time"][:])
@@ -156,7 +159,7 @@ def verify_archive(path: Path, sent: Sequence[bytes], on_progress: Callable[[int
 
 
 def _read_ahead(frames: Any, n_frames: int) -> Iterator[tuple[int, Stack]]:
-    """Shard by shard from the disk; the next one is read while the caller looks at this one."""
+    """Yield (first frame, frames) shard by shard; the next shard is read while the caller compares this one."""
     step = frames.shards[0]
     with ThreadPoolExecutor(1, thread_name_prefix="atomstream-verify") as reader:
         ahead: deque[tuple[int, Future[Stack]]] = deque()
@@ -164,12 +167,12 @@ def _read_ahead(frames: Any, n_frames: int) -> Iterator[tuple[int, Stack]]:
             part = slice(start, min(start + step, n_frames))
             ahead.append((start, reader.submit(frames.__getitem__, part)))
             if len(ahead) == 2:
-                yield _taken(ahead)
+                yield _next_result(ahead)
         while ahead:
-            yield _taken(ahead)
+            yield _next_result(ahead)
 
 
-def _taken(ahead: deque[tuple[int, Future[Stack]]]) -> tuple[int, Stack]:
+def _next_result(ahead: deque[tuple[int, Future[Stack]]]) -> tuple[int, Stack]:
     start, future = ahead.popleft()
     return start, future.result()
 
@@ -179,7 +182,7 @@ Frame = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class DemoPlan:
-    """What is filmed, and where it is kept."""
+    """Settings of a demo run."""
 
     n_frames: int
     fps: float
@@ -192,25 +195,24 @@ class DemoPlan:
 
     @property
     def nbytes(self) -> int:
-        """Of all pixels."""
+        """Size of all frames in bytes, uncompressed."""
         return self.n_frames * self.height * self.width
 
     @property
     def chunk_size(self) -> int:
-        """Two seconds of frames."""
+        """Frames per chunk: two seconds of frames."""
         return max(1, math.ceil(2.0 * self.fps))
 
     def simulator(self) -> Simulator:
-        """The camera and the growth before it; the same frames from each one made."""
+        """Make a simulator; each one gives the same frames."""
         spec = GrowthSpec(self.height, self.width, self.fps, self.seed, rpm=self.rpm)
         return Simulator(spec)
 
 
 class DemoCamera:
-    """The simulated camera, whose driver hands frames over one by one.
+    """A simulated camera whose driver passes frames one by one to ``push_frame``.
 
-    ``digests`` are of the frames handed over, ``hand_over_s`` how long each hand-over took, ``seconds`` how long
-    all of the filming did.
+    ``digests`` are those of the frames sent, ``push_times_s`` the duration of each call, ``seconds`` that of all.
     """
 
     def __init__(self, plan: DemoPlan, streamer: RHEEDStreamer, data_id: str) -> None:
@@ -218,59 +220,59 @@ class DemoCamera:
         self._streamer = streamer
         self._data_id = data_id
         self.digests: list[bytes] = []
-        self.hand_over_s: list[float] = []
+        self.push_times_s: list[float] = []
         self.seconds = 0.0
         self._start_ms: float | None = None
 
     def frames(self) -> Iterator[Frame]:
-        """Frames (H, W), each when it is exposed."""
+        """Yield frames (H, W) in real time."""
         chunks = self._plan.simulator().chunks(1, self._plan.n_frames)
-        began = time.perf_counter()
+        start = time.perf_counter()
         for frame in paced((chunk[0] for chunk in chunks), self._plan.fps):
             yield frame
-            self.seconds = time.perf_counter() - began
+            self.seconds = time.perf_counter() - start
 
     def _first_ms(self) -> float:
-        # A camera knows when it exposed a frame, however late a busy computer takes it over.
+        # The camera knows the time of exposure, also if a busy computer receives the frame late.
         if self._start_ms is None:
             clock = self._streamer.clock_status()
             self._start_ms = 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)
         return self._start_ms
 
     def send(self, frame: Frame) -> int:
-        """Hand one frame over, as a camera's callback would."""
+        """Push one frame as the callback of a camera would; return 1."""
         number = len(self.digests)
         self.digests.append(digest(frame))
         exposed_ms = self._first_ms() + 1000.0 * number / self._plan.fps
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._streamer.push_frame(self._data_id, frame, exposed_ms, frame_id=number)
-        self.hand_over_s.append(time.perf_counter() - began)
+        self.push_times_s.append(time.perf_counter() - start)
         return 1
 
 
 def run_demo(plan: DemoPlan) -> int:
-    """Run it; the exit code."""
-    console.say(
+    """Run the demo and return its exit code."""
+    console.write(
         f"Filming {plan.n_frames} frames of {plan.height}x{plan.width} at {plan.fps:g} fps "
         f"({plan.n_frames / plan.fps:.1f} s), a simulated growth"
     )
     with embedded_server(plan.data_dir, plan.port) as server:
-        console.say(f"Server at {server.url}, in a process of its own")
-        console.say(f"Its dashboard, while this runs: {server.url}/ (key: {server.api_key})")
+        console.write(f"Server at {server.url}, in a child process")
+        console.write(f"Dashboard while the demo runs: {server.url}/ (key: {server.api_key})")
         outcome, camera, results = _film(plan, server)
-        if not camera.hand_over_s:
-            console.say("Nothing was filmed, so there is nothing to compare.")
+        if not camera.push_times_s:
+            console.write("No frame was sent, so there is nothing to compare.")
             return outcome.exit_code
         archive = plan.data_dir / "streams" / outcome.data_id / "frames.zarr"
-        verification = _verify(archive, _accepted(outcome, camera.digests))
+        verification = _verify(archive, _accepted_digests(outcome, camera.digests))
     click.echo(_report(plan, outcome, camera, verification, results, archive))
     return _exit_code(outcome, verification)
 
 
 def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera, list[tuple[str, str]]]:
-    # A spool of its own: what a killed demo leaves is nobody else's business.
+    # A separate spool: other programs must not deliver the chunks of a demo that was killed.
     spool = plan.data_dir / "spool"
-    with leaving(RHEEDStreamer(server.api_key, server.url, spool_dir=spool)) as streamer:
+    with closing_soon(RHEEDStreamer(server.api_key, server.url, spool_dir=spool)) as streamer:
         data_id = streamer.initialize(plan.fps, plan.rpm, plan.chunk_size, "atomstream demo")
         camera = DemoCamera(plan, streamer, data_id)
         playback = Playback(console, streamer, data_id, plan.n_frames)
@@ -279,21 +281,21 @@ def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera, 
         return outcome, camera, results.rows()
 
 
-def _accepted(outcome: Outcome, digests: list[bytes]) -> list[bytes]:
-    """Without the frame in whose very hand-over Ctrl-C came, where it was not taken."""
+def _accepted_digests(outcome: Outcome, digests: list[bytes]) -> list[bytes]:
+    """Return the digests without the last frame, if Ctrl-C came before it was accepted."""
     cut_off = outcome.interrupted and outcome.stats["frames_encoded"] == len(digests) - 1
     return digests[:-1] if cut_off else digests
 
 
 def _verify(archive: Path, sent: list[bytes]) -> Verification:
-    def tell(done: int) -> None:
+    def show_progress(done: int) -> None:
         if console.is_terminal:
-            console.show(f"Comparing the archive with what was sent: {done}/{len(sent)} frames")
+            console.show_live(f"Comparing the archive with the frames sent: {done}/{len(sent)} frames")
 
     try:
-        return verify_archive(archive, sent, tell)
+        return verify_archive(archive, sent, show_progress)
     finally:
-        console.clear()
+        console.clear_live()
 
 
 def _exit_code(outcome: Outcome, verification: Verification) -> ExitCode:
@@ -317,7 +319,7 @@ def _report(
             f"{verification.equal} of {verification.sent} frames, all pixels, read by zarr-python {zarr.__version__}",
         ),
         ("Timed", f"{verification.timed} of {verification.sent} frames have their capture time"),
-        ("push_frame", _hand_over_text(camera.hand_over_s, plan.fps)),
+        ("push_frame", _push_time_text(camera.push_times_s, plan.fps)),
         ("Clock", clock_text(outcome.clock)),
         *results,
         ("Archive", str(archive)),
@@ -328,22 +330,24 @@ def _report(
 def _rate_text(camera: DemoCamera, fps: float) -> str:
     rate = len(camera.digests) / max(camera.seconds, 1e-9)
     slow = "" if rate > 0.98 * fps else f": this computer is too busy to simulate {fps:g}"
-    return f"{rate:.1f} a second{slow}"
+    return f"{rate:.1f} per second{slow}"
 
 
-def _hand_over_text(seconds: list[float], fps: float) -> str:
+def _push_time_text(seconds: list[float], fps: float) -> str:
     ms = 1000.0 * np.array(seconds)
     return (
         f"median {np.median(ms):.2f} ms, p99 {np.percentile(ms, 99):.2f} ms, longest {ms.max():.2f} ms "
-        f"(a frame lasts {1000.0 / fps:.2f} ms)"
+        f"(frame period {1000.0 / fps:.2f} ms)"
     )
 
 
 def _verdict(outcome: Outcome, verification: Verification) -> str:
     if verification.passed and outcome.interrupted:
-        return "VERIFIED, though interrupted: every frame filmed before Ctrl-C is in the archive, unchanged."
+        return "VERIFIED, though interrupted: every frame before Ctrl-C is in the archive, unchanged."
     if verification.passed:
         return "VERIFIED: every frame that was sent is in the archive, unchanged."
     if verification.first_difference is not None:
-        return f"DIFFERENT: frame {verification.first_difference} is the first that is not what was sent."
-    return "INCOMPLETE: the archive does not hold all that was sent."
+        return (
+            f"DIFFERENT: frame {verification.first_difference} is the first that differs from what was sent."
+        )
+    return "INCOMPLETE: the archive does not contain all frames that were sent."

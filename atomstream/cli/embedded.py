@@ -1,6 +1,6 @@
-"""A server of one's own for as long as a block lasts, in a process beside this one.
+"""Runs a server in a child process for the duration of a ``with`` block.
 
-Its standard input is the leash: when it closes, by our will or by our death of any kind, the server ends.
+The child exits when its standard input closes, also if this process is killed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Final
 from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
 
-STOP_S: Final = 15.0
+STOP_TIMEOUT_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServer:
-    """Where it listens, and the key that opens it (made for this run, kept nowhere)."""
+    """URL and API key of a running server; the key is made for this run and not stored."""
 
     url: str
     api_key: str
@@ -32,22 +32,22 @@ class EmbeddedServer:
 
 @contextmanager
 def embedded_server(data_dir: Path, port: int = 0) -> Iterator[EmbeddedServer]:
-    """Run a server on ``data_dir`` in a process of its own.
+    """Run a server with the data folder ``data_dir`` in a child process; port 0 is any free port.
 
     Raises:
-        ConfigError: it could not start; the sentence is its own.
+        ConfigError: The server could not start; the message is that of the child.
     """
     key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
     child = _spawn()
     try:
         settings = {"data_dir": str(data_dir), "port": port, "api_key": key}
-        yield EmbeddedServer(_told_url(child, settings), key, data_dir)
+        yield EmbeddedServer(_start_up(child, settings), key, data_dir)
     finally:
-        _end(child)
+        _stop(child)
 
 
 def _spawn() -> subprocess.Popen[str]:
-    # Out of the terminal's group: a Ctrl-C is for the client, which still needs its server to deliver.
+    # Not in the process group of the terminal: after Ctrl-C the client still needs the server to deliver.
     return subprocess.Popen(
         [sys.executable, "-m", "atomstream.cli.embedded_child"],
         stdin=subprocess.PIPE,
@@ -58,7 +58,7 @@ def _spawn() -> subprocess.Popen[str]:
     )
 
 
-def _told_url(child: subprocess.Popen[str], settings: dict[str, object]) -> str:
+def _start_up(child: subprocess.Popen[str], settings: dict[str, object]) -> str:
     if child.stdin is None or child.stdout is None:
         raise AssertionError("the child has pipes")
     with suppress(BrokenPipeError):
@@ -66,19 +66,19 @@ def _told_url(child: subprocess.Popen[str], settings: dict[str, object]) -> str:
         child.stdin.flush()
     line = child.stdout.readline()
     if not line:
-        raise ConfigError("The embedded server ended before it listened; what it said is above.")
-    said = json.loads(line)
-    if "error" in said:
-        raise ConfigError(said["error"])
-    return str(said["url"])
+        raise ConfigError("The embedded server exited before it listened; its messages are above.")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise ConfigError(answer["error"])
+    return str(answer["url"])
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _stop(child: subprocess.Popen[str]) -> None:
     try:
         if child.stdin is not None:
             with suppress(OSError):
                 child.stdin.close()
-        child.wait(STOP_S)
+        child.wait(STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         child.kill()
     finally:

@@ -1,4 +1,4 @@
-"""The other side of :mod:`atomstream.cli.embedded`: a server that ends when its standard input does."""
+"""Child process of :mod:`atomstream.cli.embedded`: a server that exits when its standard input closes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from atomstream.server import ServerSettings, running_server
 
 
 def main() -> None:
-    """Read settings as a line of JSON, answer with a line that has the URL, serve until stdin ends."""
+    """Read settings as a line of JSON, print a line of JSON with the URL, and serve until stdin closes."""
     settings = json.loads(sys.stdin.readline())
     try:
         asyncio.run(_serve(ServerSettings(**settings)))

@@ -1,4 +1,4 @@
-"""What a command's exit code says, and which error becomes which."""
+"""Exit codes of the commands, and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class ExitCode(IntEnum):
 
 EXIT_CODES: Final = """\b
 Exit codes:
-    0  done; of streams: every frame is stored
-    1  something was not delivered, or differs
-    2  the command line or its input can't be meant
-    3  the server was not reached, or refused (key, sample, project)
-  130  Ctrl-C; all that was read before it is stored
+    0  success; for streams: every frame is stored
+    1  some data was not delivered, or differs
+    2  invalid command line or input
+    3  server not reachable, or request refused (key, sample, project)
+  130  Ctrl-C; all frames read before it are stored
 """
 
 
 class MissingPackagesError(AtomstreamError):
-    """The command needs an extra that is not installed; the sentence says which."""
+    """The command needs an optional package that is not installed; the message names it."""
 
 
 def exit_code_of(error: Exception) -> ExitCode | None:
-    """The code of an error that was raised on purpose; None for a bug, which deserves its traceback."""
+    """Return the exit code of an expected error; None for any other, which is a bug and shows its traceback."""
     if isinstance(error, (ServiceError, LinkError, StreamGoneError)):
         return ExitCode.SERVICE
     if isinstance(error, (ConfigError, MissingPackagesError, OSError)):
@@ -41,16 +41,16 @@ def exit_code_of(error: Exception) -> ExitCode | None:
     return ExitCode.INCOMPLETE if isinstance(error, AtomstreamError) else None
 
 
-def sentence_of(error: Exception) -> str:
-    """What to tell a person: one paragraph, no traceback."""
+def message_of(error: Exception) -> str:
+    """Return the error message as one paragraph without traceback."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def need_server() -> None:
-    """Make sure that the server's packages are there.
+def require_server() -> None:
+    """Check that the packages of the server are installed.
 
     Raises:
-        MissingPackagesError: they are not.
+        MissingPackagesError: One is missing.
     """
     try:
         import zarr  # noqa: F401
@@ -58,6 +58,6 @@ def need_server() -> None:
         import atomstream.server.runner  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingPackagesError(
-            f"This command needs the server's packages, and {error.name!r} is not installed: "
+            f"This command needs the packages of the server, but {error.name!r} is not installed: "
             "pip install 'atomstream[server]'"
         ) from None

@@ -1,4 +1,4 @@
-"""The options that say which server is meant, shared by all commands that talk to one."""
+"""Options that several commands share: server and API key, and the calibration of a stream."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def connection_options(command: F) -> F:
-    """Add ``--endpoint`` and ``--api-key``; both are None where the environment shall say."""
+    """Add ``--endpoint`` and ``--api-key``; both are None if not given, and then come from the environment."""
     endpoint = click.option(
         "--endpoint",
         metavar="URL",
-        help="The server [else $ATOMSTREAM_ENDPOINT, else the hosted service].",
+        help="URL of the server [else $ATOMSTREAM_ENDPOINT, else the hosted service].",
     )
-    api_key = click.option("--api-key", metavar="KEY", help="Its API key [else $ATOMSTREAM_API_KEY].")
+    api_key = click.option(
+        "--api-key", metavar="KEY", help="API key of the server [else $ATOMSTREAM_API_KEY]."
+    )
     return endpoint(api_key(command))
 
 
-# The options that turn pixels and oscillations into lengths; the server's own ranges, checked before it is asked.
+# Calibration options. The ranges are those of the server, checked before the request.
 
-OPTIONS: Final = (
-    ("--beam-energy", "beam_energy", "KEV", "The electrons' energy in keV."),
-    ("--distance", "screen_sample_distance", "MM", "From the sample to the screen, in mm."),
-    ("--px-per-mm", "px_per_mm", "PX", "Pixels of the picture for a mm on the screen."),
-    ("--incidence", "incidence_deg", "DEG", "The glancing angle in degrees."),
-    ("--miller-n", "miller_n", "N", "The n of a = 2*pi*n/G [1]."),
-    ("--reference-spacing", "reference_spacing_px", "PX", "The substrate's streak spacing."),
-    ("--layer-thickness", "layer_thickness_nm", "NM", "Of one layer, in nm: rates in nm/s."),
+CALIBRATION_OPTIONS: Final = (
+    ("--beam-energy", "beam_energy", "KEV", "Electron energy in keV."),
+    ("--distance", "screen_sample_distance", "MM", "Distance from sample to screen in mm."),
+    ("--px-per-mm", "px_per_mm", "PX", "Pixels per mm on the screen."),
+    ("--incidence", "incidence_deg", "DEG", "Angle of incidence (glancing) in degrees."),
+    ("--miller-n", "miller_n", "N", "n in a = 2*pi*n/G [1]."),
+    ("--reference-spacing", "reference_spacing_px", "PX", "Streak spacing of the substrate in px."),
+    ("--layer-thickness", "layer_thickness_nm", "NM", "Thickness of one layer in nm, for rates in nm/s."),
 )
-"""Flag, the name of ``streamer.calibrate``'s argument, unit, help."""
+"""Flag, argument name of ``streamer.calibrate``, unit, help text."""
 
 
-class _Within(click.FloatRange):
-    """A number in a range; nan is in none, though no comparison says so."""
+class _FiniteRange(click.FloatRange):
+    """A number in a range. NaN is rejected too, which comparisons alone would not do."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
         if math.isnan(number):
-            self.fail("nan is no number.", param, ctx)
+            self.fail("nan is not a number in the allowed range.", param, ctx)
         return number
 
 
 def calibration_options(command: F) -> F:
-    """Add the options of a calibration; each is None where it was not given."""
-    layer_unit = click.option("--layer-unit", metavar="NAME", help="What one oscillation is [monolayer].")
+    """Add the calibration options; each is None if not given."""
+    layer_unit = click.option("--layer-unit", metavar="NAME", help="What one oscillation counts [monolayer].")
     command = layer_unit(command)
-    for flag, name, unit, text in reversed(OPTIONS):
+    for flag, name, unit, text in reversed(CALIBRATION_OPTIONS):
         low, high, _ = CALIBRATION_LIMITS[name]
-        within = _Within(low, high)
-        command = click.option(flag, name, type=within, metavar=unit, help=text)(command)
+        number_range = _FiniteRange(low, high)
+        command = click.option(flag, name, type=number_range, metavar=unit, help=text)(command)
     return command
 
 
-def take_calibration(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the calibration's options out of ``options``; those that were given, as ``calibrate`` names them.
+def pop_calibration(options: dict[str, Any]) -> dict[str, Any]:
+    """Remove the calibration options from ``options`` and return those given, as arguments of ``calibrate``.
 
     Raises:
-        click.BadParameter: a layer's unit that is no word.
+        click.BadParameter: The layer unit is empty or longer than 32 characters.
     """
-    names = [name for _, name, *_ in OPTIONS] + ["layer_unit"]
+    names = [name for _, name, *_ in CALIBRATION_OPTIONS] + ["layer_unit"]
     given = {name: value for name in names if (value := options.pop(name, None)) is not None}
     if not 0 < len(given.get("layer_unit", "monolayer").strip()) <= 32:
         raise click.BadParameter(
-            "must have 1 to 32 characters, as 'unit cell' has.", param_hint="--layer-unit"
+            "must have 1 to 32 characters, for example 'unit cell'.", param_hint="--layer-unit"
         )
     return given

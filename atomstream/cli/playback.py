@@ -1,7 +1,7 @@
-"""Frames from a source to a stream, to its very end, with Ctrl-C on the way.
+"""Streams a source of frames to the end of the stream, handles Ctrl-C, and reports the outcome.
 
-The first Ctrl-C stops the reading and finalizes what was read; the second leaves at once and says what was
-not delivered.
+The first Ctrl-C stops reading, and the stream is finalized; the second exits at once and reports what was not
+delivered.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from atomstream.streaming.statistics import StreamerStats, StreamStats
 
 Item = TypeVar("Item")
 
-LEAVE_S: Final = 2.0
+CLOSE_S: Final = 2.0
+"""Time in s for undelivered chunks to reach the spool when the streamer is closed."""
 
 
-class SourceBrokeError(Exception):
-    """The source could not be read on; ``__cause__`` says why."""
+class SourceReadError(Exception):
+    """The source could not be read further; ``__cause__`` is the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one playback; ``seconds`` from the first frame read to the last chunk stored."""
+    """Outcome of one playback; ``seconds`` is the time from the first frame read to the last chunk stored."""
 
     data_id: str
     frames_read: int
@@ -40,31 +41,31 @@ class Outcome:
     lost: list[tuple[int, str]]
     ended: bool
     interrupted: bool
-    source_problem: str
+    source_error: str
     clock: ClockStatus | None
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command says with it."""
+        """Exit code of the command."""
         stream = self.stats["streams"][self.data_id]
         if not self.ended or self.lost or stream["chunks_stored"] != stream["chunks_accepted"]:
             return ExitCode.INCOMPLETE
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        return ExitCode.USAGE if self.source_problem else ExitCode.DONE
+        return ExitCode.USAGE if self.source_error else ExitCode.DONE
 
 
 @contextmanager
-def leaving(streamer: RHEEDStreamer) -> Iterator[RHEEDStreamer]:
-    """Close ``streamer`` at the end; what was not delivered gets a moment to reach the spool on disk."""
+def closing_soon(streamer: RHEEDStreamer) -> Iterator[RHEEDStreamer]:
+    """Close ``streamer`` at the end of the block; undelivered chunks get 2 s to reach the spool on disk."""
     try:
         yield streamer
     finally:
-        streamer.close(LEAVE_S)
+        streamer.close(CLOSE_S)
 
 
 class Playback:
-    """Plays one source into one stream of ``streamer``."""
+    """Sends one source to one stream of ``streamer``."""
 
     def __init__(
         self,
@@ -80,86 +81,84 @@ class Playback:
         self._progress = Progress(console, streamer, data_id, n_frames)
         self._drain_timeout_s = drain_timeout_s
         self._interrupted = False
-        self._source_problem = ""
+        self._source_error = ""
 
     def run(self, items: Iterable[Item], send: Callable[[Item], int]) -> Outcome:
-        """``send`` each item, which tells how many frames it was; then finalize, come what may.
+        """Call ``send`` with each item; it returns the number of frames. Then finalize in any case.
 
         Raises:
-            What ``send`` raises: the stream's own errors.
+            AtomstreamError: ``send`` failed.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         with self._progress:
             lost, ended = self._play(items, send)
             return Outcome(
                 data_id=self._data_id,
                 frames_read=self._progress.frames_sent,
-                seconds=time.perf_counter() - began,
+                seconds=time.perf_counter() - start,
                 stats=self._streamer.stats(),
                 lost=lost,
                 ended=ended,
                 interrupted=self._interrupted,
-                source_problem=self._source_problem,
+                source_error=self._source_error,
                 clock=self._streamer.clock_status(),
             )
 
     def _play(self, items: Iterable[Item], send: Callable[[Item], int]) -> tuple[list[tuple[int, str]], bool]:
         try:
-            self._feed(items, send)
+            self._send_all(items, send)
             return self._finish()
         except KeyboardInterrupt:
-            # The second one, which may come while the first is told of; or one in finalize.
+            # The second Ctrl-C, or the first one during finalize.
             self._interrupted = True
-            self._console.say("Ctrl-C: leaving now.")
+            self._console.write("Ctrl-C: exiting now.")
         return [], False
 
-    def _feed(self, items: Iterable[Item], send: Callable[[Item], int]) -> None:
+    def _send_all(self, items: Iterable[Item], send: Callable[[Item], int]) -> None:
         try:
-            for item in _telling_apart(items):
+            for item in _mark_source_errors(items):
                 self._progress.frames_sent += send(item)
         except KeyboardInterrupt:
             self._interrupted = True
-            self._console.say(
-                "Ctrl-C: no more frames are read. Delivering those that were; Ctrl-C again leaves at once."
+            self._console.write(
+                "Ctrl-C: reading stopped. Delivering the frames read so far; Ctrl-C again exits at once."
             )
-        except SourceBrokeError as error:
-            self._source_problem = str(error)
-            self._console.say(f"atomstream: {error} What was read before is delivered.")
+        except SourceReadError as error:
+            self._source_error = str(error)
+            self._console.write(f"atomstream: {error} Frames read before are delivered.")
 
     def _finish(self) -> tuple[list[tuple[int, str]], bool]:
         try:
             report = self._streamer.finalize(self._data_id, self._drain_timeout_s)
             return report["lost"], report["closed"]
         except DrainTimeoutError as error:
-            self._console.say(f"atomstream: {error}")
+            self._console.write(f"atomstream: {error}")
             return [], False
 
 
-def _telling_apart(items: Iterable[Item]) -> Iterator[Item]:
-    """``items``, with what goes wrong in reading told apart from what goes wrong in sending."""
+def _mark_source_errors(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield ``items``; errors in reading become SourceReadError, so that they differ from errors in sending."""
     iterator = iter(items)
     end: Any = object()
     while True:
         try:
             item = next(iterator, end)
         except (ConfigError, OSError) as error:
-            raise SourceBrokeError(f"{str(error).rstrip('.')}.") from error
+            raise SourceReadError(f"{str(error).rstrip('.')}.") from error
         if item is end:
             return
         yield item
 
 
-# A recording's chunks, paced, stamped and pushed.
-
 FPS_TOLERANCE = 0.01
-"""A file whose own rate differs by more from the camera's was written for watching: its times mean nothing."""
+"""If the frame rate of a file differs by more from the camera's, its times are for display and are ignored."""
 
 
 class PlaybackPlan:
-    """Pushes ``source`` as chunks of the stream ``data_id``, taken at ``fps`` frames a second.
+    """Pushes ``source`` as chunks of the stream ``data_id``, with ``fps`` frames per second.
 
-    Stamps: in real time and without times of its own, a chunk was captured just now, and the streamer stamps it.
-    Otherwise frames lie on one time line, which begins now (paced) or ends now (as fast as it goes).
+    Timestamps: in real time, without times in the file, the streamer stamps each chunk. Otherwise all frames are on
+    one time line, which begins now (paced) or ends now (as fast as possible).
     """
 
     def __init__(
@@ -182,30 +181,30 @@ class PlaybackPlan:
         self._frames_sent = 0
 
     def chunks(self, chunk_size: int, *, pace: bool) -> Iterable[SourceChunk]:
-        """All chunks, each when a camera would have had it whole, or at once."""
+        """Yield all chunks, in real time if ``pace``, else as fast as possible."""
         self._pace = pace
         chunks = self._source.chunks(chunk_size)
         return paced(chunks, self._fps) if pace else chunks
 
     def send(self, chunk: SourceChunk) -> int:
-        """Push one chunk; its number of frames.
+        """Push one chunk and return its number of frames.
 
         Raises:
-            SourceBrokeError: these pixels can't be sent to this server.
+            SourceReadError: The server does not accept these pixels.
         """
         frames = to_uint8(chunk.frames, *self._levels) if self._levels else chunk.frames
-        start_ms, times_ms = self._stamps(chunk)
+        start_ms, times_ms = self._timestamps(chunk)
         try:
             self._streamer.push(
                 self._data_id, self._chunks_sent, frames, start_ms, frame_times_ms=times_ms, copy=False
             )
-        except TypeError as error:  # uint16 towards a server that takes 8 bits
-            raise SourceBrokeError(f"{error} Here: --levels LOW HIGH.") from error
+        except TypeError as error:  # uint16 for a server that accepts 8 bits only
+            raise SourceReadError(f"{error} Use --levels LOW HIGH.") from error
         self._chunks_sent += 1
         self._frames_sent += len(frames)
         return len(frames)
 
-    def _stamps(self, chunk: SourceChunk) -> tuple[float | None, list[float] | None]:
+    def _timestamps(self, chunk: SourceChunk) -> tuple[float | None, list[float] | None]:
         if self._start_ms is None:
             self._start_ms = self._time_line_start(len(chunk.frames))
         if chunk.times_s is not None and self._uses_times:
@@ -222,43 +221,43 @@ class PlaybackPlan:
         return now_ms - 1000.0 * past / self._fps
 
 
-# The table at the end: what was sent, what is stored, what is not.
-
-
 def table(rows: list[tuple[str, str]]) -> str:
-    """Names in one column, what they are in another."""
+    """Format rows of (name, text) as two aligned columns."""
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(f"{name:<{width}}{text}" for name, text in rows)
 
 
 def playback_report(outcome: Outcome) -> str:
-    """What ``atomstream stream`` says at its end."""
+    """Return the report of ``atomstream stream``."""
     rows = [("Stream", outcome.data_id), *delivery_rows(outcome), ("Clock", clock_text(outcome.clock))]
     return f"{table(rows)}\n{verdict(outcome)}"
 
 
 def delivery_rows(outcome: Outcome) -> list[tuple[str, str]]:
-    """Frames, chunks and bytes; what is missing is named."""
+    """Return rows with frames, chunks, bytes and time, and what is missing."""
     stats = outcome.stats
     stream = stats["streams"][outcome.data_id]
     rows = [
         ("Frames", f"{outcome.frames_read} read, {stats['frames_stored']} stored"),
         ("Chunks", f"{stream['chunks_stored']} of {stream['chunks_accepted']} stored"),
         ("Size", _size(stats["raw_bytes_encoded"], stats["bytes_encoded"])),
-        ("Time", f"{outcome.seconds:.1f} s, {stats['frames_stored'] / outcome.seconds:.0f} frames a second"),
+        (
+            "Time",
+            f"{outcome.seconds:.1f} s, {stats['frames_stored'] / outcome.seconds:.0f} frames per second",
+        ),
     ]
     if stream["chunks_pending"]:
-        rows.append(("Undelivered", _undelivered(stream)))
+        rows.append(("Undelivered", _undelivered_text(stream)))
     rows += [(f"Lost {index}", reason) for index, reason in outcome.lost[:10]]
     if len(outcome.lost) > 10:
         rows.append(("Lost", f"{len(outcome.lost) - 10} more chunks"))
     return rows
 
 
-def _undelivered(stream: StreamStats) -> str:
+def _undelivered_text(stream: StreamStats) -> str:
     pending = stream["chunks_pending"]
     on_disk = pending - stream["chunks_in_memory_only"]
-    return f"{pending} chunks; {on_disk} are kept on disk, and the next run for this server delivers them"
+    return f"{pending} chunks; {on_disk} are on disk, and the next run for this server delivers them"
 
 
 def _size(raw: int, encoded: int) -> str:
@@ -267,18 +266,18 @@ def _size(raw: int, encoded: int) -> str:
 
 
 def clock_text(clock: ClockStatus | None) -> str:
-    """How this computer's clock stands to the server's."""
+    """Describe the offset of this computer's clock to that of the server."""
     if clock is None:
-        return "not measured against the server's"
-    return f"offset to the server's {clock['offset_ms']:+.2f} ms, known to {clock['uncertainty_ms']:.2f} ms"
+        return "not compared with the server"
+    return f"offset to the server {clock['offset_ms']:+.2f} ms, uncertainty {clock['uncertainty_ms']:.2f} ms"
 
 
 def verdict(outcome: Outcome) -> str:
-    """The last line."""
+    """Return the last line of the report."""
     if outcome.exit_code is ExitCode.INCOMPLETE:
-        return "INCOMPLETE: not everything that was read is stored."
+        return "INCOMPLETE: not all frames that were read are stored."
     if outcome.interrupted:
-        return "Interrupted: everything that was read before is stored."
-    if outcome.source_problem:
-        return "The source broke off: everything that was read before is stored."
+        return "Interrupted: all frames read before are stored."
+    if outcome.source_error:
+        return "The source could not be read to its end: all frames read before are stored."
     return "Complete: every frame is stored."

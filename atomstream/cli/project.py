@@ -1,4 +1,4 @@
-"""``atomstream project``: projects on a server, to put streams' samples into."""
+"""``atomstream project``: create and list the projects of a server."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ T = TypeVar("T")
 
 @click.group()
 def project() -> None:
-    """Create and list projects; a stream's --project takes the UUID."""
+    """Create and list projects; use the UUID as --project of a stream."""
 
 
 @project.command()
 @click.argument("name")
 @connection_options
 def create(name: str, endpoint: str | None, api_key: str | None) -> int:
-    """Create a project called NAME and print its UUID (on an atomstream server).
+    """Create a project called NAME and print its UUID (atomstream servers only).
 
     \b
     Example:
       atomstream project create "GaN on Si" --endpoint http://127.0.0.1:8765
     """
     try:
-        click.echo(_ask(lambda api: api.create_project(name), endpoint, api_key))
+        click.echo(_call(lambda api: api.create_project(name), endpoint, api_key))
     except ConflictError as error:
         existing = error.detail.get("project_id") if isinstance(error.detail, dict) else None
-        raise ConflictError(f"There is a project called {name!r} already: {existing or error}") from None
+        raise ConflictError(f"A project called {name!r} exists already: {existing or error}") from None
     return ExitCode.DONE
 
 
 @project.command(name="list")
 @connection_options
 def list_all(endpoint: str | None, api_key: str | None) -> int:
-    """Print UUID and name of every project that the key sees."""
-    for found in _ask(lambda api: api.list_projects(), endpoint, api_key):
-        click.echo(f"{found.id}  {found.name}")
+    """Print UUID and name of every project that the API key can see."""
+    for listed in _call(lambda api: api.list_projects(), endpoint, api_key):
+        click.echo(f"{listed.id}  {listed.name}")
     return ExitCode.DONE
 
 
-def _ask(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None) -> T:
+def _call(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None) -> T:
     key = resolve_api_key(api_key)
-    return asyncio.run(_answer(question, resolve_endpoint(endpoint, key), key))
+    return asyncio.run(_call_async(request, resolve_endpoint(endpoint, key), key))
 
 
-async def _answer(question: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
+async def _call_async(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
     from atomstream.service.api import ServiceApi
 
     service = ServiceApi(endpoint, key, request_timeout_s=30.0, upload_timeout_s=30.0, connections=1)
     try:
-        return await question(service)
+        return await request(service)
     finally:
         await service.close()

@@ -1,4 +1,4 @@
-"""``atomstream serve``: the embedded server on this computer."""
+"""``atomstream serve`` runs the server; ``atomstream reindex`` rebuilds its catalogue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atomstream.cli.console import console
-from atomstream.cli.exit_codes import ExitCode, need_server
+from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.config import environment_api_key
 
 if TYPE_CHECKING:
@@ -21,26 +21,28 @@ DEFAULT_DATA: Final = Path("atomstream-data")
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option(
+    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one."
+)
 @click.option(
     "--data",
     "data_dir",
     default=DEFAULT_DATA,
     show_default=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the archives, the catalogue and the key's hash.",
+    help="Folder for archives, catalogue and API key hash.",
 )
 @click.option(
-    "--api-key", help="The one key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start]."
+    "--api-key", help="API key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start]."
 )
 @click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="A further name by which clients call this server; may be repeated.",
+    help="Another host name of this server, as clients use it; may be repeated.",
 )
-@click.option("--public-url", metavar="URL", help="Its address as clients see it, behind a proxy.")
+@click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 def serve(
     host: str,
     port: int,
@@ -49,10 +51,10 @@ def serve(
     allowed_hosts: tuple[str, ...],
     public_url: str | None,
 ) -> int:
-    """Keep the frames of this lab on this computer.
+    """Run a server that stores and analyses streams on this computer.
 
-    Prints one line with its URL on stdout once it listens; Ctrl-C stops it, and nothing that it acknowledged is
-    lost. The first start makes an API key, prints it once and keeps only its hash.
+    Prints one line with its URL on stdout when it listens. Ctrl-C stops it; data that it acknowledged is safe.
+    The first start makes an API key, prints it once and stores only its hash.
 
     \b
     Examples:
@@ -63,7 +65,7 @@ def serve(
     Each stream is a Zarr v3 group, readable while it grows:
       DIR/streams/<data_id>/frames.zarr
     """
-    need_server()
+    require_server()
     from atomstream.server import ServerSettings, run_server
 
     settings = ServerSettings(
@@ -79,25 +81,25 @@ def serve(
 
 
 def _announce(server: RunningServer) -> None:
-    """Notes on stderr first: who waits for the line on stdout has seen all of it by then."""
-    console.say(f"Data folder  {server.settings.data_dir}")
-    console.say(f"API key      {_about_key(server)}")
+    """Print the notes to stderr first, and then the line on stdout that scripts wait for."""
+    console.write(f"Data folder  {server.settings.data_dir}")
+    console.write(f"API key      {_about_key(server)}")
     if not _is_loopback(server.settings.host):
-        console.say(
-            "Network      other computers can reach this server, and whoever has the key may read and write. "
-            "The traffic is plain http: outside a trusted network put a TLS proxy before it."
+        console.write(
+            "Network      Other computers can reach this server. Anyone with the API key can read and write.\n"
+            "             The traffic is plain http: use a TLS proxy outside a trusted network."
         )
     click.echo(f"atomstream listens at {server.url}")  # flushes
 
 
 def _about_key(server: RunningServer) -> str:
     if server.settings.api_key is not None:
-        return "the one given (--api-key or ATOMSTREAM_API_KEY)"
+        return "as given (--api-key or ATOMSTREAM_API_KEY)"
     if server.api_key is None:
-        return "made at an earlier start; only its hash is kept (keys.json in the data folder)"
+        return "made at an earlier start; only its hash is stored (keys.json in the data folder)"
     return (
         f"{server.api_key}\n"
-        "             Made just now and shown this once: keep it, for example as ATOMSTREAM_API_KEY."
+        "             New, and shown only once: save it, for example as ATOMSTREAM_API_KEY."
     )
 
 
@@ -108,28 +110,25 @@ def _is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-# ``atomstream reindex``: the catalogue, made anew from the archives.
-
-
 @click.command()
 @click.option(
     "--data",
     "data_dir",
     required=True,
     type=click.Path(path_type=Path, file_okay=False),
-    help="The data folder of a server that does not run.",
+    help="Data folder of a server that is not running.",
 )
 def reindex(data_dir: Path) -> int:
-    """Rebuild a server's catalogue from its files.
+    """Rebuild the catalogue of a server from its files.
 
-    The archives are the truth and the catalogue a cache: after a crash of the disk, or when streams were copied
-    in from another server, this makes it right again. Archives are only read.
+    The catalogue is a cache of the archives. Use this after a disk failure, or after streams were copied from
+    another server. Archives are only read.
 
     \b
     Example:
       atomstream reindex --data D:/rheed
     """
-    need_server()
+    require_server()
     from atomstream.server import reindex as rebuild
 
     made = asyncio.run(rebuild(data_dir.expanduser().absolute()))

@@ -1,4 +1,4 @@
-"""``atomstream spool``: what waits on this computer's disk for its server: look, deliver, give up."""
+"""``atomstream spool``: list, deliver or delete chunks that wait on the local disk for their server."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ if TYPE_CHECKING:
     from atomstream.streaming import RHEEDStreamer
 
 F = TypeVar("F", bound=Callable[..., Any])
-LOOK_S: Final = 0.2
-SAY_S: Final = 5.0
+POLL_S: Final = 0.2
+REPORT_INTERVAL_S: Final = 5.0
 
 
 def _spool_option(command: F) -> F:
     return click.option(
         "--spool-dir",
         type=click.Path(path_type=Path),
-        help="The spool's folder [else $ATOMSTREAM_SPOOL_DIR, else this user's].",
+        help="Folder of the spool [else $ATOMSTREAM_SPOOL_DIR, else the user's folder].",
     )(command)
 
 
 @click.group()
 def spool() -> None:
-    """Look after the chunks that wait on this computer's disk for their server.
+    """Manage the chunks that wait on the local disk for their server.
 
-    A streamer keeps on disk what its server does not have yet, and the next streamer for the same server
-    delivers it by itself: these commands do the same by hand.
+    A streamer keeps chunks on disk until the server has them. The next streamer for the same server delivers them
+    automatically; these commands do it by hand.
     """
 
 
 @spool.command(name="list")
 @_spool_option
 def list_streams(spool_dir: Path | None) -> int:
-    """Show every stream in the spool and what is left of it.
+    """Show every stream in the spool, with its waiting chunks.
 
     \b
     Example:
@@ -52,7 +52,7 @@ def list_streams(spool_dir: Path | None) -> int:
     """
     folder = resolve_spool_dir(spool_dir)
     if not folder.is_dir():
-        click.echo(f"There is no spool at {folder}: nothing waits.")
+        click.echo(f"There is no spool at {folder}: no chunk is waiting.")
         return ExitCode.DONE
     click.echo(status_table(_open(folder).status()))
     return ExitCode.DONE
@@ -62,8 +62,8 @@ def list_streams(spool_dir: Path | None) -> int:
 @click.argument("data_ids", nargs=-1, metavar="[DATA_ID]...")
 @_spool_option
 @connection_options
-@click.option("--quarantined", is_flag=True, help="Try the chunks in quarantine once more, too.")
-@click.option("--finalize", is_flag=True, help="Say that these streams are complete, once delivered.")
+@click.option("--quarantined", is_flag=True, help="Retry the chunks in quarantine too.")
+@click.option("--finalize", is_flag=True, help="Mark these streams as complete after delivery.")
 def resume(
     data_ids: tuple[str, ...],
     spool_dir: Path | None,
@@ -72,7 +72,7 @@ def resume(
     quarantined: bool,
     finalize: bool,
 ) -> int:
-    """Deliver what waits for a server, of the streams named or of all; returns once it is done.
+    """Deliver the waiting chunks of the named streams, or of all streams of a server.
 
     \b
     Examples:
@@ -82,14 +82,14 @@ def resume(
     from atomstream.streaming import RHEEDStreamer
 
     folder = resolve_spool_dir(spool_dir)
-    left = _open(folder)
-    where = _endpoint_for(left, endpoint)
-    chosen = _chosen(left.streams(where), data_ids)
+    spooled = _open(folder)
+    server = _endpoint_for(spooled, endpoint)
+    selected = _select(spooled.streams(server), data_ids)
     if quarantined:
-        _requeue(left, where, chosen)
-    with RHEEDStreamer(api_key, where, None, folder) as streamer:
-        _deliver(streamer, where, [stream.data_id for stream in chosen], finalize)
-        return _verdict(streamer.spool_status(), {stream.data_id for stream in chosen})
+        _requeue(spooled, server, selected)
+    with RHEEDStreamer(api_key, server, None, folder) as streamer:
+        _deliver(streamer, server, [stream.data_id for stream in selected], finalize)
+        return _report_rest(streamer.spool_status(), {stream.data_id for stream in selected})
 
 
 @spool.command()
@@ -97,29 +97,27 @@ def resume(
 @_spool_option
 @click.option("--all", "everything", is_flag=True, help="All streams in the spool.")
 def purge(data_ids: tuple[str, ...], spool_dir: Path | None, everything: bool) -> int:
-    """Remove streams from the spool for ever, undelivered chunks included. Asks first.
+    """Delete streams from the spool permanently, with undelivered chunks. Asks for confirmation.
 
     \b
     Example:
       atomstream spool purge 0aa00e56-e706-47cd-be49-6275ee0651a1
     """
     if bool(data_ids) == everything:
-        raise click.UsageError("Name the streams to purge (see 'atomstream spool list'), or say --all.")
-    left = _open(resolve_spool_dir(spool_dir))
-    chosen = _chosen(left.streams(), data_ids)
-    status = {stream["folder"]: stream for stream in left.status()["streams"]}
-    lost = sum(_undelivered(status[str(stream.folder)]) for stream in chosen)
-    question = (
-        f"Remove {len(chosen)} stream(s) from {left.root} for ever? {lost} chunk(s) were never delivered."
-    )
-    if not chosen or not click.confirm(question, default=False):
+        raise click.UsageError("Name the streams to purge (see 'atomstream spool list'), or use --all.")
+    spooled = _open(resolve_spool_dir(spool_dir))
+    selected = _select(spooled.streams(), data_ids)
+    status = {stream["folder"]: stream for stream in spooled.status()["streams"]}
+    lost = sum(_undelivered(status[str(stream.folder)]) for stream in selected)
+    question = f"Remove {len(selected)} stream(s) from {spooled.root} permanently? {lost} chunk(s) were never delivered."
+    if not selected or not click.confirm(question, default=False):
         click.echo("Nothing was removed.")
-        return ExitCode.DONE if not chosen else ExitCode.INCOMPLETE
-    return _purge(left, chosen)
+        return ExitCode.DONE if not selected else ExitCode.INCOMPLETE
+    return _purge(spooled, selected)
 
 
 def status_table(status: SpoolStatus) -> str:
-    """The spool for a person: a row a stream, and the room that is left."""
+    """Format the spool as a table: one row per stream, and the free space."""
     rows: list[tuple[str, ...]] = [("STREAM", "NAME", "SERVER", "WAITING", "MB", "QUARANTINED", "STATE")]
     rows += [_row(stream) for stream in status["streams"]]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
@@ -127,7 +125,7 @@ def status_table(status: SpoolStatus) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
     if len(rows) == 1:
-        lines = ["Nothing waits."]
+        lines = ["No chunk is waiting."]
     lines.append(
         f"\n{status['dir']}: {status['bytes'] / 1e6:.1f} of at most {status['max_bytes'] / 1e6:.0f} MB, "
         f"{status['free_bytes'] / 1e9:.1f} GB free on the disk"
@@ -148,7 +146,7 @@ def _row(stream: StreamStatus) -> tuple[str, ...]:
 
 
 def _printable(text: str) -> str:
-    # A stream's name may hold anything; a terminal obeys control characters.
+    # A stream name may contain control characters, which must not reach the terminal.
     return "".join(c if c.isprintable() else "?" for c in text)[:40]
 
 
@@ -169,8 +167,8 @@ def _open(folder: Path) -> Spool:
     return Spool(folder, min_free_bytes=0)
 
 
-class _Chosen:
-    """A stream that was named and can be read."""
+class _SelectedStream:
+    """A stream selected on the command line."""
 
     def __init__(self, found: SpooledStream) -> None:
         self.folder = found.folder
@@ -178,8 +176,8 @@ class _Chosen:
         self.endpoint = found.manifest.endpoint if found.manifest else ""
 
 
-def _chosen(found: Iterable[SpooledStream], data_ids: tuple[str, ...]) -> list[_Chosen]:
-    streams = [_Chosen(stream) for stream in found]
+def _select(found: Iterable[SpooledStream], data_ids: tuple[str, ...]) -> list[_SelectedStream]:
+    streams = [_SelectedStream(stream) for stream in found]
     unknown = set(data_ids) - {stream.data_id for stream in streams}
     if unknown:
         raise ConfigError(
@@ -188,27 +186,27 @@ def _chosen(found: Iterable[SpooledStream], data_ids: tuple[str, ...]) -> list[_
     return [stream for stream in streams if not data_ids or stream.data_id in data_ids]
 
 
-def _endpoint_for(left: Spool, given: str | None) -> str:
-    """The server meant: as given, else by the environment, else the only one that the spool knows."""
+def _endpoint_for(spooled: Spool, given: str | None) -> str:
+    """Return the server: as given, else from the environment, else the only one in the spool."""
     named = explicit_endpoint(given)
     if named is not None:
         return named
-    known = {stream.manifest.endpoint for stream in left.streams() if stream.manifest}
+    known = {stream.manifest.endpoint for stream in spooled.streams() if stream.manifest}
     if len(known) != 1:
         raise ConfigError(
-            "Say which server with --endpoint: the spool holds streams for "
+            "Give the server with --endpoint: the spool contains streams for "
             + (", ".join(sorted(known)) if known else "none")
             + "."
         )
     return known.pop()
 
 
-def _requeue(left: Spool, endpoint: str, chosen: Iterable[_Chosen]) -> None:
-    for stream in chosen:
+def _requeue(spooled: Spool, endpoint: str, selected: Iterable[_SelectedStream]) -> None:
+    for stream in selected:
         try:
-            opened = left.open_stream(endpoint, stream.data_id)
+            opened = spooled.open_stream(endpoint, stream.data_id)
         except SpoolLockedError as error:
-            console.say(f"atomstream: {error}")
+            console.write(f"atomstream: {error}")
             continue
         try:
             for index in opened.quarantined():
@@ -221,25 +219,25 @@ def _deliver(streamer: RHEEDStreamer, endpoint: str, data_ids: list[str], finali
     if finalize:
         for data_id in data_ids:
             _finalize(streamer, data_id)
-    said_at = time.monotonic()
+    last_report = time.monotonic()
     while waiting := _waiting(streamer.spool_status(), set(data_ids)):
-        if time.monotonic() > said_at + SAY_S:
-            said_at = time.monotonic()
-            console.say(f"{waiting} chunks wait for {endpoint} ...")
-        time.sleep(LOOK_S)
+        if time.monotonic() > last_report + REPORT_INTERVAL_S:
+            last_report = time.monotonic()
+            console.write(f"{waiting} chunks wait for {endpoint} ...")
+        time.sleep(POLL_S)
 
 
 def _finalize(streamer: RHEEDStreamer, data_id: str) -> None:
     try:
         streamer.resume(data_id)
     except (StreamFinalizedError, SpoolLockedError) as error:
-        console.say(f"atomstream: {error}")
+        console.write(f"atomstream: {error}")
         return
     streamer.finalize(data_id)
 
 
 def _waiting(status: SpoolStatus, data_ids: set[str]) -> int:
-    """Chunks still to be delivered; a stream whose end is not yet acknowledged counts as one."""
+    """Count the chunks not yet delivered; a stream whose end is not acknowledged counts as one."""
     streams = [
         stream for stream in status["streams"] if stream["data_id"] in data_ids and not stream["problem"]
     ]
@@ -248,27 +246,29 @@ def _waiting(status: SpoolStatus, data_ids: set[str]) -> int:
     )
 
 
-def _verdict(status: SpoolStatus, data_ids: set[str]) -> int:
-    left = [stream for stream in status["streams"] if stream["data_id"] in data_ids]
-    aside = sum(stream["chunks_quarantined_on_disk"] for stream in left)
-    unread = [stream for stream in left if stream["problem"]]
-    for stream in unread:
-        console.say(f"atomstream: {stream['problem']}")
-    if aside:
-        console.say(f"{aside} chunk(s) are in quarantine, for the server refused them or they are damaged.")
-    click.echo("Everything that could be delivered is delivered.")
-    return ExitCode.INCOMPLETE if aside or unread else ExitCode.DONE
+def _report_rest(status: SpoolStatus, data_ids: set[str]) -> int:
+    spooled = [stream for stream in status["streams"] if stream["data_id"] in data_ids]
+    quarantined_chunks = sum(stream["chunks_quarantined_on_disk"] for stream in spooled)
+    unreadable = [stream for stream in spooled if stream["problem"]]
+    for stream in unreadable:
+        console.write(f"atomstream: {stream['problem']}")
+    if quarantined_chunks:
+        console.write(
+            f"{quarantined_chunks} chunk(s) are in quarantine: the server refused them, or they are damaged."
+        )
+    click.echo("All chunks that could be delivered are delivered.")
+    return ExitCode.INCOMPLETE if quarantined_chunks or unreadable else ExitCode.DONE
 
 
-def _purge(left: Spool, chosen: Iterable[_Chosen]) -> int:
+def _purge(spooled: Spool, selected: Iterable[_SelectedStream]) -> int:
     code = ExitCode.DONE
-    for stream in chosen:
+    for stream in selected:
         try:
-            opened = left.open_stream(stream.endpoint, stream.data_id)
+            opened = spooled.open_stream(stream.endpoint, stream.data_id)
             opened.purge("by hand")
             opened.remove()
         except AtomstreamError as error:
-            console.say(f"atomstream: {error}")
+            console.write(f"atomstream: {error}")
             code = ExitCode.INCOMPLETE
         else:
             click.echo(f"Removed {stream.data_id}.")

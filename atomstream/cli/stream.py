@@ -1,4 +1,4 @@
-"""``atomstream stream``: a recording, sent as a camera would."""
+"""``atomstream stream``: streams a recording as its camera would have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from atomstream.cli.console import console
-from atomstream.cli.options import calibration_options, connection_options, take_calibration
+from atomstream.cli.options import calibration_options, connection_options, pop_calibration
 from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import AtomstreamError, ConfigError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Playing:
-    """What was asked for, as :func:`stream` documents it."""
+class StreamOptions:
+    """The command's arguments; :func:`stream` documents them."""
 
     source: Path
     dataset: str | None
@@ -42,33 +42,37 @@ class Playing:
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--fps", type=float, help="Frames a second of the camera [default: what the file says].")
-@click.option("--chunk-size", type=int, help="Frames in a chunk [default: 2 s of them].")
-@click.option("--rpm", default=0.0, show_default=True, help="Rotations a minute; 0 for stationary RHEED.")
-@click.option("--dataset", metavar="NAME", help="Which array of an .npz or a Zarr group [default: frames].")
-@click.option("--levels", nargs=2, type=float, metavar="LOW HIGH", help="Scale deeper pixels to 8 bits.")
-@click.option("--name", help="How the stream is listed [default: the file's name].")
-@click.option("--sample", help="Physical sample: a name (created if new) or the UUID of one.")
-@click.option("--project", "project_id", metavar="UUID", help="Project that shall follow the sample.")
-@click.option("--tag", "tags", multiple=True, help="A tag's name (created if new) or UUID; may be repeated.")
-@click.option("--azimuth", help="The crystal's azimuth, such as [110]; stationary streams only.")
-@click.option("--pace/--no-pace", default=True, help="In real time (default), or as fast as it goes.")
+@click.option("--fps", type=float, help="Frame rate of the camera in 1/s [default: that of the file].")
+@click.option("--chunk-size", type=int, help="Frames per chunk [default: 2 s of frames].")
+@click.option("--rpm", default=0.0, show_default=True, help="Rotations per minute; 0 for stationary RHEED.")
+@click.option("--dataset", metavar="NAME", help="Array of an .npz file or a Zarr group [default: frames].")
+@click.option("--levels", nargs=2, type=float, metavar="LOW HIGH", help="Scale 16-bit pixels to 8 bits.")
+@click.option("--name", help="Name of the stream [default: name of the file].")
+@click.option("--sample", help="Physical sample: a name (created if new) or a UUID.")
+@click.option("--project", "project_id", metavar="UUID", help="Project of the sample.")
+@click.option("--tag", "tags", multiple=True, help="Tag: a name (created if new) or a UUID; may be repeated.")
+@click.option("--azimuth", help="Crystal azimuth, such as [110]; stationary streams only.")
+@click.option("--pace/--no-pace", default=True, help="In real time (default), or as fast as possible.")
 @click.option(
-    "--drain-timeout", "drain_timeout_s", type=float, metavar="S", help="Longest wait at the end [600]."
+    "--drain-timeout",
+    "drain_timeout_s",
+    type=float,
+    metavar="S",
+    help="Longest wait for delivery at the end [600].",
 )
 @calibration_options
 @connection_options
-def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
+def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     """Stream the recording SOURCE in real time, as its camera would have.
 
-    SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images; uint8, or uint16 towards an
-    atomstream server. While it runs stderr shows frames, MB/s on the network, the backlog, and the watermark: up
-    to which chunk everything is settled. The report at the end, on stdout, says what is stored.
+    SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images, with uint8 pixels, or uint16
+    for an atomstream server. Progress goes to stderr: frames, MB/s on the network, backlog, and the watermark (all
+    chunks before it are stored or given up). The report at the end, on stdout, says what is stored.
 
-    With a calibration (--beam-energy and those after it) an atomstream server tells rates in nm/s, the lattice
-    parameter in angstrom, and strain.
+    With a calibration (--beam-energy and the options after it) an atomstream server also computes rates in nm/s,
+    the lattice parameter in angstrom, and strain.
 
-    Ctrl-C stops reading and delivers what was read; a second one leaves at once.
+    Ctrl-C stops reading and delivers the frames read so far; a second Ctrl-C exits at once.
 
     \b
     Examples:
@@ -79,53 +83,55 @@ def stream(endpoint: str | None, api_key: str | None, **asked: Any) -> int:
     """
     from atomstream.cli.playback import playback_report
 
-    calibration = take_calibration(asked)
-    playing = Playing(calibration=calibration, **asked)
-    outcome = _play(playing, endpoint, api_key)
+    calibration = pop_calibration(arguments)
+    options = StreamOptions(calibration=calibration, **arguments)
+    outcome = _stream(options, endpoint, api_key)
     click.echo(playback_report(outcome))
     return outcome.exit_code
 
 
-def _play(playing: Playing, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, PlaybackPlan, leaving
+def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -> Outcome:
+    from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
 
     key = resolve_api_key(api_key)
     server = resolve_endpoint(endpoint, key)
-    source = open_source(playing.source, dataset=playing.dataset)
-    fps = _fps(playing, source)
-    chunk_size = playing.chunk_size or max(1, math.ceil(2.0 * fps))
-    _check_levels(playing.levels)
-    with leaving(RHEEDStreamer(key, server)) as streamer:
-        data_id = _initialize(playing, streamer, fps, chunk_size)
-        console.say(f"{_about(source, fps, chunk_size)}\nstream {data_id} at {server}")
-        _calibrate(playing, streamer, data_id)
-        replay = PlaybackPlan(streamer, data_id, source, fps, playing.levels)
-        playback = Playback(console, streamer, data_id, source.n_frames, playing.drain_timeout_s)
-        return playback.run(replay.chunks(chunk_size, pace=playing.pace), replay.send)
+    source = open_source(options.source, dataset=options.dataset)
+    fps = _fps(options, source)
+    chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
+    _check_levels(options.levels)
+    with closing_soon(RHEEDStreamer(key, server)) as streamer:
+        data_id = _initialize(options, streamer, fps, chunk_size)
+        console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {server}")
+        _calibrate(options, streamer, data_id)
+        plan = PlaybackPlan(streamer, data_id, source, fps, options.levels)
+        playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s)
+        return playback.run(plan.chunks(chunk_size, pace=options.pace), plan.send)
 
 
-def _initialize(playing: Playing, streamer: RHEEDStreamer, fps: float, chunk_size: int) -> str:
+def _initialize(options: StreamOptions, streamer: RHEEDStreamer, fps: float, chunk_size: int) -> str:
     return streamer.initialize(
         fps,
-        playing.rpm,
+        options.rpm,
         chunk_size,
-        playing.name or playing.source.resolve().stem or None,
-        playing.sample,
-        playing.project_id,
-        playing.tags,
-        playing.azimuth,
+        options.name or options.source.resolve().stem or None,
+        options.sample,
+        options.project_id,
+        options.tags,
+        options.azimuth,
     )
 
 
-def _calibrate(playing: Playing, streamer: RHEEDStreamer, data_id: str) -> None:
-    if not playing.calibration:
+def _calibrate(options: StreamOptions, streamer: RHEEDStreamer, data_id: str) -> None:
+    if not options.calibration:
         return
     try:
-        streamer.calibrate(data_id, **playing.calibration)
-    except AtomstreamError as error:  # frames come once, a calibration can be given later
-        console.say(f"atomstream: The calibration was not taken: {error} The stream goes on without it.")
+        streamer.calibrate(data_id, **options.calibration)
+    except AtomstreamError as error:  # the frames come only once; a calibration can be sent later
+        console.write(
+            f"atomstream: The calibration was not accepted: {error} The stream continues without it."
+        )
 
 
 def _check_levels(levels: tuple[float, float] | None) -> None:
@@ -133,16 +139,16 @@ def _check_levels(levels: tuple[float, float] | None) -> None:
         raise ConfigError(f"--levels {levels[0]:g} {levels[1]:g}: LOW must be below HIGH, and both finite.")
 
 
-def _fps(playing: Playing, source: FrameSource) -> float:
-    fps = playing.fps if playing.fps is not None else source.fps
+def _fps(options: StreamOptions, source: FrameSource) -> float:
+    fps = options.fps if options.fps is not None else source.fps
     if fps is None:
-        raise ConfigError(f"{source.name} does not say how many frames a second it has: give --fps.")
+        raise ConfigError(f"{source.name} does not contain a frame rate: give --fps.")
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"--fps is {fps:g}; it must be finite and above 0.")
     return fps
 
 
-def _about(source: FrameSource, fps: float, chunk_size: int) -> str:
+def _description(source: FrameSource, fps: float, chunk_size: int) -> str:
     height, width = source.frame_shape
     length = f"{source.n_frames} frames" if source.n_frames else "frames"
     lasting = f", {source.n_frames / fps:.1f} s" if source.n_frames else ""

@@ -1,4 +1,4 @@
-"""Where frames come from: the simulator, files, and pacing. Nothing heavy is imported until it is used."""
+"""Sources of frames: simulator, files, and real-time pacing. Optional packages are imported only when needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames in an array: in memory, in .npy (memory-mapped) and in .npz."""
+"""Frames from an array: in memory, in .npy (memory-mapped) or in .npz."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .frame_source import SourceChunk, Times, checked_chunk_size, checked_dtype,
 
 
 class Sliceable(Protocol):
-    """An array that need not be in memory: numpy's, a memory map, Zarr's."""
+    """An array that may be on disk: a numpy array, a memory map or a Zarr array."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -24,17 +24,16 @@ class Sliceable(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the pixels."""
+        """Type of the pixels."""
 
     def __getitem__(self, key: Any, /) -> Any: ...
 
 
 class ArraySource:
-    """The frames of an array (n, H, W) or (H, W), uint8 or uint16; read slice by slice.
+    """Frames of an array (n, H, W) or (H, W), uint8 or uint16, read slice by slice.
 
-    ``times_s`` are the frames' times in seconds, one each; a frame whose time is NaN was never taken (that
-    is how our archive marks a hole) and is left out. Raises :class:`ConfigError` for other dtypes and
-    shapes.
+    ``times_s`` (n,) are the times of the frames in s. A frame with the time NaN is a gap, as in an archive, and is
+    skipped. Raises :class:`ConfigError` for other dtypes and shapes.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class ArraySource:
         taken = np.flatnonzero(np.isfinite(self._times))
         for begin in range(0, taken.size, step):
             index = taken[begin : begin + step]
-            # read as one slice, holes included: fancy indexing is slow in every store
+            # Read one slice with the gaps: fancy indexing is slow in every kind of store.
             block = self._read(slice(int(index[0]), int(index[-1]) + 1))
             kept = block if len(block) == index.size else block[index - index[0]]
             yield SourceChunk(kept, self._times[index])
@@ -83,13 +82,13 @@ class ArraySource:
     def _read(self, part: slice) -> npt.NDArray[Any]:
         block = self._array[part]
         if isinstance(block, np.memmap):
-            # the disk is read here, not later under somebody's lock
+            # Read the disk here, and not later while a caller holds a lock.
             return np.array(block, dtype=self.dtype, order="C", subok=False)
         return np.ascontiguousarray(block, dtype=self.dtype)
 
 
 def open_npy(path: Path, dataset: str | None) -> ArraySource:
-    """Open a .npy file as a memory map."""
+    """Open a .npy file as a memory map. Raises ConfigError for a file that can't be read."""
     refuse_dataset(str(path), dataset)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -101,7 +100,7 @@ def open_npy(path: Path, dataset: str | None) -> ArraySource:
 def open_npz(path: Path, dataset: str | None) -> ArraySource:
     """Open the array ``dataset`` of a .npz file (default: ``frames``, or the only one), held in memory."""
     try:
-        # opened here, for numpy leaves a torn file open
+        # Opened here, because numpy does not close a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             chosen = _choose(path, list(archive.files), dataset)
             array = archive[chosen]

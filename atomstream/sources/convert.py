@@ -1,4 +1,4 @@
-"""Scaling of a camera's deeper pixels to the 8 bits that every server takes: on request, never silently."""
+"""Scales pixels of more than 8 bits to the 8 bits that every server accepts; only on request."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from atomstream.errors import ConfigError
 Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 _BLOCK = 1 << 20
-"""Pixels converted at a time, so that a long stack needs 8 MB beside its result, not eight times its size."""
+"""Pixels converted at a time, so that a long stack needs 8 MB of extra memory, not eight times its size."""
 
 
 def to_uint8(frames: npt.ArrayLike, low: float | None = None, high: float | None = None) -> Bytes:
-    """Map ``low`` .. ``high`` linearly on 0 .. 255, clip what lies outside, round halves up.
+    """Map ``low`` .. ``high`` linearly to 0 .. 255, clip values outside, round halves up.
 
     ``frames`` may have any shape and any integer, bool or real floating dtype; the result is a new uint8
-    array of the same shape (but uint8 frames without limits are returned as they are). ``low`` is the
+    array of the same shape (uint8 frames without limits are returned unchanged). ``low`` is the
     camera's black level and ``high`` its white level: (0, 1023) for 10 bits, (0, 4095) for 12, (0, 65535)
-    for 16, (0, 1) for floats that are scaled so. There is no default for them: 12 bits in a uint16 would
-    turn black if the dtype's range were taken, and the picture's own range would make every chunk's
-    brightness another.
+    for 16, (0, 1) for floats that are scaled so. There is no default: the
+    range of uint16 would make 12-bit frames black, and the range of each picture would change the brightness from
+    chunk to chunk.
 
-    Infinities are clipped. :class:`TypeError` for other dtypes; :class:`ConfigError` (a ``ValueError``) where
-    limits are missing, not finite or not in order, and for NaN, which has no grey.
+    Infinities are clipped. Raises :class:`TypeError` for other dtypes, and :class:`ConfigError` (a ``ValueError``)
+    if limits are missing, not finite or not in order, and for NaN.
     """
     array = np.asarray(frames)
     if array.dtype.kind not in "buif":
         raise TypeError(
-            f"frames of dtype {array.dtype} have no brightness; integers, bool and floats can be scaled"
+            f"frames of dtype {array.dtype} can't be scaled to uint8; integers, bool and floats can"
         )
     if low is None and high is None and array.dtype == np.uint8:
         return array
@@ -57,14 +57,14 @@ def _limits(array: npt.NDArray[Any], low: float | None, high: float | None) -> t
 
 
 def _seen(array: npt.NDArray[Any]) -> str:
-    """Tell what these frames span, which is what one needs to know in order to choose."""
+    """Describe the range of these frames, which helps to choose the limits."""
     if array.size == 0 or array.dtype == np.bool_:
         return ""
     return f" (these span {array.min()} to {array.max()})"
 
 
 def _scale(values: npt.NDArray[Any], low: float, high: float) -> Bytes:
-    # over 512, which costs no bit, or 255 times the span of two huge floats would overflow
+    # Division by 512 is exact, and prevents an overflow for very large floats.
     span = high / 512 - low / 512
     grey = (np.clip(values.astype(np.float64), low, high) / 512 - low / 512) * 255.0 / span
     return np.floor(grey + 0.5).astype(np.uint8)
@@ -77,7 +77,7 @@ def _scale_in_blocks(array: npt.NDArray[Any], low: float, high: float) -> Bytes:
         block = source[begin : begin + _BLOCK]
         if array.dtype.kind == "f" and np.isnan(block).any():
             raise ConfigError(
-                "frames hold NaN, which has no grey: replace it first, for example numpy.nan_to_num"
+                "frames contain NaN, which has no grey level: replace it first, for example with numpy.nan_to_num"
             )
         target[begin : begin + _BLOCK] = _scale(block, low, high)
     return out

@@ -1,4 +1,4 @@
-"""What every source of recorded frames offers, and the checks that they share."""
+"""Interface of all sources of recorded frames, and their common checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Times: TypeAlias = npt.NDArray[np.float64]
 class SourceChunk:
     """Consecutive frames of a source: ``frames`` is C-contiguous (n, H, W).
 
-    ``times_s`` are their n times in seconds from the source's first frame, where the file holds them.
+    ``times_s`` (n,) are times in s from the first frame of the source, None if the file has none.
     """
 
     frames: Frames
@@ -33,11 +33,11 @@ class FrameSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages: the path."""
+        """Name for messages, usually the path."""
 
     @property
     def n_frames(self) -> int | None:
-        """How many frames there are; None where only reading tells."""
+        """Number of frames; None if it is not known before reading."""
 
     @property
     def frame_shape(self) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class FrameSource(Protocol):
 
     @property
     def fps(self) -> float | None:
-        """Frames a second, where the file says so."""
+        """Frame rate in 1/s; None if the file has none."""
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` (>= 1) at a time, only the last chunk shorter."""
@@ -66,11 +66,11 @@ def checked_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def checked_stack(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Return (n, H, W) of a stack or one frame; :class:`ConfigError` for colour and other shapes."""
+    """Return (n, H, W) of a stack or one frame. Raises :class:`ConfigError` for colour and other shapes."""
     if len(shape) == 2:
         shape = (1, *shape)
     if len(shape) == 4 and shape[-1] in (3, 4):
-        raise ConfigError(f"{name} holds colour frames {shape}; make them grey first, as (n, H, W)")
+        raise ConfigError(f"{name} contains colour frames {shape}; convert them to grey first, as (n, H, W)")
     if len(shape) != 3:
         raise ConfigError(f"{name} has the shape {shape}; frames are (n, H, W), or (H, W) for one")
     if 0 in shape:
@@ -79,20 +79,20 @@ def checked_stack(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def checked_chunk_size(chunk_size: int) -> int:
-    """Return it if it is at least 1; :class:`ConfigError` else."""
+    """Return ``chunk_size`` if it is at least 1. Raises :class:`ConfigError` otherwise."""
     if chunk_size < 1:
         raise ConfigError(f"chunk_size is {chunk_size}; it must be at least 1")
     return chunk_size
 
 
 def refuse_dataset(name: str, dataset: str | None) -> None:
-    """Refuse a ``dataset`` for a kind of file that holds only one."""
+    """Raise ConfigError if a ``dataset`` is given for a kind of file that has only one."""
     if dataset is not None:
-        raise ConfigError(f"{name} holds a single sequence of frames; leave out the dataset {dataset!r}")
+        raise ConfigError(f"{name} contains a single sequence of frames; omit the dataset {dataset!r}")
 
 
 def optional_package(package: str, extra: str, purpose: str) -> Any:
-    """Import an optional package, or say in one sentence how to get it."""
+    """Import an optional package. Raises ConfigError with the pip command if it is missing."""
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Frames in a folder of images, one a file, in the natural order of their names (frame2 before frame10)."""
+"""Frames from a folder of images, one per file, in natural order of the names (frame2 before frame10)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 IMAGE_SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".pgm"}) | TIFF_SUFFIXES
 
 _GREY_TOLERANCE = 3
-"""Channels of a grey JPEG differ by so much after its conversion."""
+"""Largest difference of the channels of a grey JPEG after its conversion."""
 
 
 class ImagesSource:
-    """Grey images of one size and depth (:class:`ConfigError` otherwise), each read when its chunk is."""
+    """Grey images of one size and depth, read chunk by chunk. Raises :class:`ConfigError` for others."""
 
     fps: float | None = None
 
@@ -58,7 +58,7 @@ class ImagesSource:
 
 
 def open_images(path: Path, dataset: str | None) -> ImagesSource:
-    """Open a folder of images, or one image; files that aren't images are left alone."""
+    """Open a folder of images, or one image; other files in the folder are ignored."""
     refuse_dataset(str(path), dataset)
     if path.is_file():
         return ImagesSource(str(path), [path])
@@ -76,18 +76,18 @@ def open_images(path: Path, dataset: str | None) -> ImagesSource:
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sort key under which numbers in names count as numbers."""
+    """Return a sort key that compares numbers in file names by value."""
     parts = re.split(r"(\d+)", path.stem.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
 def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Read one grey image (H, W), or RGB whose channels agree; :class:`ConfigError` otherwise."""
+    """Read one grey image (H, W), or RGB with equal channels. Raises :class:`ConfigError` for others."""
     frame = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_with_av(path)
     if frame.ndim == 3 and np.ptp(frame[..., :3], axis=2).max() <= _GREY_TOLERANCE:
         frame = frame[..., 1]
     if frame.ndim == 3:
-        raise ConfigError(f"{path} is a colour picture {frame.shape}; make it grey first")
+        raise ConfigError(f"{path} is a colour image {frame.shape}; convert it to grey first")
     if frame.ndim != 2:
         raise ConfigError(f"{path} has the shape {frame.shape}; in a folder each file is one frame (H, W)")
     return frame
@@ -109,13 +109,13 @@ def _read_tiff(path: Path) -> np.ndarray[Any, Any]:
 def _read_with_av(path: Path) -> np.ndarray[Any, Any]:
     av = optional_package("av", "video", "Reading images")
     try:
-        # by content: a name with % in it would be taken for a pattern of names
+        # Opened by content: FFmpeg takes a name with % for a pattern of names.
         with av.open(io.BytesIO(path.read_bytes())) as container:
             frame = next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise ConfigError(f"{path} can't be read as an image: {error}") from error
     if frame.format.name in {"gray", "gray16le", "gray16be"}:
         return np.asarray(frame.to_ndarray())
-    if frame.format.components[0].bits > 8:  # rgb24 would cut its low bits off
-        raise ConfigError(f"{path} is a colour picture ({frame.format.name}); make it grey first")
+    if frame.format.components[0].bits > 8:  # rgb24 would lose the low bits
+        raise ConfigError(f"{path} is a colour image ({frame.format.name}); convert it to grey first")
     return np.asarray(frame.to_ndarray(format="rgb24"))

@@ -1,4 +1,4 @@
-"""Which reader is for which file."""
+"""Opens a file or folder with the reader for its type."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ VIDEO_SUFFIXES = frozenset(
 def open_source(path: str | PathLike[str], *, dataset: str | None = None) -> FrameSource:
     """Open recorded frames: .npy, .npz, TIFF, a video, one image, a folder of images, or Zarr.
 
-    ``dataset`` names the array in .npz and in a Zarr group (default ``frames``). Nothing but the headers
-    and, of videos and images, the first frame is read before :meth:`FrameSource.chunks`; only .npz is
-    loaded whole.
+    ``dataset`` names the array in .npz and in a Zarr group (default ``frames``). Before
+    :meth:`FrameSource.chunks` only headers and the first frame of videos and images are read; .npz is loaded
+    completely.
 
-    Raises :class:`ConfigError` with one sentence where the file is missing, of an unknown kind, damaged,
-    empty, in colour (but of videos the luma is taken), of another dtype than uint8 and uint16, or needs a
-    package that isn't installed.
+    Raises :class:`ConfigError` if the file is missing, of an unknown type, damaged, empty or in colour (videos are
+    converted to luma), has another dtype than uint8 and uint16, or needs a package that is not installed.
     """
     where = Path(path)
     if not where.exists():
@@ -55,5 +54,5 @@ def _opener(path: Path) -> Opener:
     except KeyError:
         known = ", ".join(sorted({".npy", ".npz"} | TIFF_SUFFIXES | IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise ConfigError(
-            f"{path} is of no known kind; frames are read from {known}, folders of images and Zarr folders"
+            f"{path} has an unknown type; frames can be read from {known}, folders of images and Zarr folders"
         ) from None

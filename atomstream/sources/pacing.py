@@ -1,8 +1,8 @@
-"""Recorded frames at the pace of the camera that took them, without drift.
+"""Delivers recorded frames in real time, as their camera did, without drift.
 
-A camera hands over a chunk once its last frame is exposed: chunk k is due (frames up to and including it) /
-fps after the start. Due times are computed from the frame count, never added up, so errors don't
-accumulate; a consumer that was late gets what is due at once, and the next chunk at its own time.
+A chunk is complete when its last frame is exposed, so it is due at (frames up to and including it) / fps after the
+start. Due times are computed from the frame count and not summed, so errors do not accumulate. After a delay of the
+consumer, overdue chunks follow at once and the next one at its regular time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _END: Any = object()
 
 
 class Schedule:
-    """When chunks are due, in seconds from the start, at ``fps`` frames a second."""
+    """Computes when chunks are due, in s from the start, at ``fps`` frames per second (finite, > 0)."""
 
     def __init__(self, fps: float) -> None:
         if not (math.isfinite(fps) and fps > 0):
@@ -34,7 +34,7 @@ class Schedule:
         self.frames = 0
 
     def due(self, n_frames: int) -> float:
-        """Return when the next chunk, of ``n_frames`` frames, is due."""
+        """Return when the next chunk, with ``n_frames`` frames, is due (s from the start)."""
         self.frames += n_frames
         return self.frames / self.fps
 
@@ -46,10 +46,10 @@ def paced(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Iterator[Item]:
-    """Yield ``chunks`` when a camera of ``fps`` frames a second would have delivered them.
+    """Yield ``chunks`` at the times at which a camera with ``fps`` frames per second would deliver them.
 
-    An item is (n, H, W), one frame (H, W) or a :class:`SourceChunk`. The time starts once the first has been
-    read, so that opening a file counts for nothing. ``clock`` and ``sleep`` are in seconds.
+    An item is (n, H, W), one frame (H, W) or a :class:`SourceChunk`. The time starts when the first one was
+    read, so that the time to open a file does not count. ``clock`` and ``sleep`` are in seconds.
     """
     schedule = Schedule(fps)
     start: float | None = None
@@ -69,7 +69,7 @@ async def apaced(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> AsyncIterator[Item]:
-    """Do as :func:`paced` does, in asyncio; a sync iterable is read in a thread: it may wait for a disk."""
+    """Asyncio version of :func:`paced`. A synchronous iterable is read in a thread, because it may block."""
     schedule = Schedule(fps)
     start: float | None = None
     async for item in _off_loop(chunks):

@@ -1,10 +1,9 @@
-"""A camera's noise at the speed of a camera.
+"""Simulated camera noise, fast enough for real time.
 
-A count of mean 12 S is Poisson(12 S); its Cornish-Fisher expansion S + sqrt(S/12) z + (z^2 - 1)/72 has the
-right mean, variance and skewness for every S, and its z can be drawn beforehand: fresh Poisson numbers cost
-14 ms a frame of 480x640, this costs 1 ms. Each frame reads the bank from an offset hashed from seed and
-frame number, so that a frame is the same in whatever chunk it is made, and frames are uncorrelated pixel by
-pixel.
+The signal S (ADU) is a Poisson count of mean 12 S. Its Cornish-Fisher expansion S + sqrt(S/12) z + (z^2 - 1)/72 has
+the correct mean, variance and skewness for every S, and the normal deviates z can be drawn in advance (measured:
+1 ms per frame of 480x640; new Poisson numbers take 14 ms). Each frame reads the table of deviates from an offset that
+is a hash of seed and frame number. So a frame does not depend on the chunk size, and frames are uncorrelated.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _MASK = (1 << 64) - 1
 
 
 def bank_offset(seed: int, frame: int, slots: int) -> int:
-    """Hash (seed, frame) to 0..slots-1, evenly (SplitMix64, G. L. Steele et al., OOPSLA 2014)."""
+    """Hash (seed, frame) uniformly to 0..slots-1 (SplitMix64, G. L. Steele et al., OOPSLA 2014)."""
     z = (seed * 0x9E3779B97F4A7C15 + (frame + 1) * 0xD1B54A32D192ED03) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -33,7 +32,7 @@ def bank_offset(seed: int, frame: int, slots: int) -> int:
 
 
 class Camera:
-    """Turns the light on the screen into the uint8 frame that a camera delivers."""
+    """Converts the light on the screen to a uint8 frame with noise, offset and hot pixels."""
 
     def __init__(self, spec: GrowthSpec) -> None:
         rng = np.random.default_rng([spec.seed, 0xCA])
@@ -44,7 +43,7 @@ class Camera:
         z = rng.standard_normal(size, dtype=np.float32)
         self._dark: Floats32 = rng.standard_normal(size, dtype=np.float32)
         self._dark *= np.float32(spec.read_noise_adu)
-        # half an ADU turns the cast, which cuts, into rounding
+        # Half an ADU turns truncation by the cast into rounding.
         self._dark += np.float32(spec.offset_adu + 0.5)
         self._dark += np.float32(spec.gain / (6.0 * ELECTRONS_PER_ADU)) * (z * z - np.float32(1.0))
         z *= np.float32(math.sqrt(spec.gain / ELECTRONS_PER_ADU))
@@ -57,7 +56,7 @@ class Camera:
     def expose(self, signal: Floats32, frame: int, out: npt.NDArray[np.uint8]) -> None:
         """Write frame number ``frame`` of ``signal`` (ADU after gain, not negative, H x W) to ``out``.
 
-        ``signal`` is used up.
+        ``signal`` is overwritten.
         """
         flat, noisy = signal.reshape(-1), self._scratch
         begin = bank_offset(self._seed, frame, self._slots) * _ALIGN

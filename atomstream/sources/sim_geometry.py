@@ -1,8 +1,8 @@
-"""Where the rods of a reciprocal lattice meet a RHEED screen: exact, pure functions of angle and strain.
+"""Geometry of a RHEED pattern: where the rods of the reciprocal lattice meet the screen. Pure functions.
 
 Ewald's construction at grazing incidence: kx = k0 cos(alpha) + Gx along the beam, ky = Gy across it and kz
-= sqrt(k0^2 - kx^2 - ky^2) off the surface; on the screen X = xc + c ky/kx, Y = y0 + c kz/kx. A rod whose kz
-is imaginary isn't seen. Source: A. Ichimiya, P. I. Cohen, Reflection High-Energy Electron Diffraction
+= sqrt(k0^2 - kx^2 - ky^2) off the surface; on the screen X = xc + c ky/kx, Y = y0 + c kz/kx. A rod with
+imaginary kz is not visible. Source: A. Ichimiya, P. I. Cohen, Reflection High-Energy Electron Diffraction
 (2004).
 """
 
@@ -20,25 +20,25 @@ from .sim_spec import GrowthSpec
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 _ORDERS = 8
-"""Rods up to this order are kept: on a 4:3 screen nothing beyond is hit."""
+"""Highest order of rods: higher ones do not reach a 4:3 screen."""
 
 _HORIZON_FADE = 0.5
-"""Rods fade below this kz (1/A), as refraction makes them, instead of vanishing in one frame."""
+"""Rods fade below this kz (1/A), as with refraction, and do not vanish between two frames."""
 
 
 def wavelength_a(energy_kev: float) -> float:
-    """Relativistic electron wavelength in Angstrom: 12.264 / sqrt(V (1 + 0.9785e-6 V))."""
+    """Return the relativistic electron wavelength in Angstrom: 12.264 / sqrt(V (1 + 0.9785e-6 V))."""
     volts = energy_kev * 1e3
     return 12.264 / math.sqrt(volts * (1.0 + 0.9785e-6 * volts))
 
 
 def wave_number(spec: GrowthSpec) -> float:
-    """k0 = 2 pi / lambda in 1/A."""
+    """Return the wave number k0 = 2 pi / lambda in 1/A."""
     return 2.0 * math.pi / wavelength_a(spec.energy_kev)
 
 
 def streak_spacing_px(spec: GrowthSpec, strain: Floats) -> Floats:
-    """Distance of neighbouring streaks with the beam along a main azimuth, in pixels of the frame."""
+    """Return the distance of neighbouring streaks with the beam along a main azimuth, in pixels of the frame."""
     g = 2.0 * math.pi / (spec.lattice_a * (1.0 + strain))
     spacing: Floats = (
         spec.camera_length_px * g / (wave_number(spec) * math.cos(math.radians(spec.incidence_deg)))
@@ -47,7 +47,7 @@ def streak_spacing_px(spec: GrowthSpec, strain: Floats) -> Floats:
 
 
 def spot_spacing_px(spec: GrowthSpec) -> float:
-    """Distance along a streak of the spots that a 3D surface shows: 2 pi c / (k0 c_perp)."""
+    """Return the distance in px of transmission spots along a streak of a 3D surface: 2 pi c / (k0 c_perp)."""
     return 2.0 * math.pi * spec.camera_length_px / (wave_number(spec) * spec.lattice_c)
 
 
@@ -55,7 +55,7 @@ def spot_spacing_px(spec: GrowthSpec) -> float:
 class Rods:
     """Rods in units of the surface's reciprocal lattice, with their height in ADU at gain 1.
 
-    ``h``, ``k``, ``height`` have one entry a rod; ``kind`` is 0 for the specular rod, 1 for integer orders
+    ``h``, ``k``, ``height`` have one entry per rod; ``kind`` is 0 for the specular rod, 1 for integer orders
     and 2 for fractional ones.
     """
 
@@ -66,7 +66,7 @@ class Rods:
 
 
 def rods_of(spec: GrowthSpec) -> Rods:
-    """All rods that could meet the screen at some azimuth; fractional ones lie along ``k``."""
+    """Return all rods that can meet the screen at some azimuth; fractional ones lie along ``k``."""
     whole = np.arange(-_ORDERS, _ORDERS + 1)
     numerators = np.arange(-_ORDERS * spec.fractional_order, _ORDERS * spec.fractional_order + 1)
     if spec.fractional_at_s is None:
@@ -95,9 +95,9 @@ class Hits:
 
 
 def project(spec: GrowthSpec, rods: Rods, angle_deg: float, strain: float) -> Hits:
-    """Project ``rods``, turned by ``angle_deg`` about the surface normal, on the screen without drift.
+    """Project ``rods``, rotated by ``angle_deg`` about the surface normal, on the screen, without drift.
 
-    Only rods on the frame, or near enough to shine into it, are returned.
+    Only rods on the frame, or close enough for their width to reach it, are returned.
     """
     k0, alpha, phi = wave_number(spec), math.radians(spec.incidence_deg), math.radians(angle_deg)
     g = 2.0 * math.pi / (spec.lattice_a * (1.0 + strain))

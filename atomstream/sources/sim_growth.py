@@ -1,6 +1,6 @@
-"""What is true at each moment of a simulated growth: layers, intensity, strain, and how the camera stood.
+"""True values of a simulated growth at any time: layers, intensity, strain, azimuth, and light.
 
-Layers grow one after the other, so the coverage of the uppermost is theta = n mod 1 and the specular
+Layers grow one after the other, so the coverage of the top layer is theta = n mod 1 and the specular
 intensity 1 - 2 theta (1 - theta)(1 - cos phase): P. I. Cohen et al., Surf. Sci. 216, 222 (1989).
 """
 
@@ -21,13 +21,13 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """The truth of frames, one entry a frame.
+    """True values of frames, one entry per frame.
 
-    ``t_s`` seconds from the first frame; ``layers`` grown so far; ``theta`` coverage of the uppermost
-    layer; ``rate_ml_s`` 0 where nothing grows; ``intensity`` factor of the specular rod (1: a smooth
-    surface) without the camera's part; ``spacing_px`` of the streaks along a main azimuth; ``strain``;
+    ``t_s`` seconds from the first frame; ``layers`` grown so far; ``theta`` coverage of the top
+    layer; ``rate_ml_s`` 0 if nothing grows; ``intensity`` factor of the specular rod (1: a smooth
+    surface), without the camera; ``spacing_px`` of the streaks along a main azimuth; ``strain``;
     ``angle_deg`` in [0, 360); ``rpm``; ``azimuth_factor`` of all rods; ``fractional`` and ``spottiness``
-    weights 0..1; ``light`` the camera's factor (hum, exposure, shutter); ``specular_x_px``,
+    weights 0..1; ``light`` the factor of hum, exposure and shutter; ``specular_x_px``,
     ``specular_y_px`` with the drift.
     """
 
@@ -49,7 +49,7 @@ class Truth:
 
 
 def truth_at(spec: GrowthSpec, t: Floats) -> Truth:
-    """Tell the truth at the times ``t`` (seconds from the first frame, in any order)."""
+    """Return the true values at the times ``t`` (s from the first frame, in any order)."""
     layers, theta, rate, intensity = _growth(spec, t)
     strain = spec.strain * -np.expm1(-layers / spec.strain_layers)
     angle = np.mod(spec.angle_deg + 6.0 * spec.rpm * t, 360.0)
@@ -76,7 +76,7 @@ def truth_at(spec: GrowthSpec, t: Floats) -> Truth:
 
 
 def growth_intervals(spec: GrowthSpec) -> list[Interval]:
-    """When the film grows: from ``growth_start_s`` to ``growth_stop_s``, without the pauses."""
+    """Return the intervals of growth in s: from ``growth_start_s`` to ``growth_stop_s``, without the pauses."""
     begin, end = spec.growth_start_s, math.inf if spec.growth_stop_s is None else spec.growth_stop_s
     intervals: list[Interval] = []
     for pause_begin, pause_end in spec.pauses:
@@ -91,7 +91,7 @@ def _growth(spec: GrowthSpec, t: Floats) -> tuple[Floats, Floats, Floats, Floats
     intensity = np.ones_like(t)
     grown, deficit, stopped_at = 0.0, 0.0, 0.0
     for begin, end in growth_intervals(spec):
-        # what a pause left unhealed goes on healing, so that the intensity has no jump
+        # The recovery continues into the next growth, so that the intensity has no jump.
         deficit *= math.exp(-(begin - stopped_at) / spec.recovery_s)
         on, after = (t >= begin) & (t < end), t >= end
         n = spec.rate_ml_s * (t[on] - begin)
@@ -113,7 +113,7 @@ def _healing(spec: GrowthSpec, n: Floats, deficit: float, since: Floats) -> Floa
 
 
 def _oscillation(spec: GrowthSpec, n: Floats) -> Floats:
-    """Intensity after ``n`` layers on a smooth surface, damped towards its mean by e^(-n/tau)."""
+    """Return the intensity after ``n`` layers on a smooth surface, damped to its mean by e^(-n/tau)."""
     depth = 1.0 - math.cos(spec.phase_rad)
     theta = n % 1.0
     mean = 1.0 - depth / 3.0
@@ -137,12 +137,12 @@ def _azimuth_factor(spec: GrowthSpec, angle_deg: Floats) -> Floats:
 def _logistic(t: Floats, centre_s: float | None, rise_s: float) -> Floats:
     if centre_s is None:
         return np.zeros_like(t)
-    # clipped, for exp overflows an hour before the transition
+    # Clipped, because exp overflows an hour before the transition.
     return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (t - centre_s) / rise_s, -60.0, 60.0)))
 
 
 def _light(spec: GrowthSpec, t: Floats) -> Floats:
-    """Factor of all light in the frames at ``t``: mains hum, exposure, and the beam's shutter."""
+    """Return the factor of the light at the times ``t``: mains hum, exposure, and beam shutter."""
     exposure = np.ones_like(t)
     for since, factor in sorted(spec.exposure_steps):
         exposure[t >= since] = factor

@@ -1,8 +1,7 @@
-"""The light on the screen as a sum of products of a column and a row profile.
+"""Light on the screen, as a sum of products of a column profile and a row profile.
 
-Streaks, spots, wings and background are all separable in x and y, so a frame is one product of an (H, R)
-and an (R, W) matrix, R being the number of rods on the screen and a little more: exact for any angle and
-drift.
+Streaks, spots, wings and background are separable in x and y, so a frame is the product of an (H, R) and an (R, W)
+matrix, where R is the number of rods plus one. This is exact for any angle and drift.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ from .sim_spec import GrowthSpec
 Floats32: TypeAlias = npt.NDArray[np.float32]
 
 _WING_WIDTH = 5.0
-"""Width of the diffuse wings in widths of their streak."""
+"""Width of the diffuse wings, relative to the width of their streak."""
 
 _SIGMA_PER_FWHM = 1.0 / (2.0 * math.sqrt(2.0 * math.log(2.0)))
 
 
 def gaussian(distance: Floats, fwhm: float) -> Floats:
-    """Gaussian of height 1 at ``distance`` from its centre."""
+    """Return a Gaussian of height 1 at ``distance`` from its centre (unit of ``fwhm``)."""
     return np.exp(-0.5 * (distance / (fwhm * _SIGMA_PER_FWHM)) ** 2)
 
 
 def pseudo_voigt(distance: Floats, fwhm: float, lorentz_fraction: float) -> Floats:
-    """Pseudo-Voigt of height 1 whose Gaussian and Lorentzian part have the same ``fwhm``."""
+    """Return a pseudo-Voigt of height 1 with equal ``fwhm`` of Gaussian and Lorentzian part."""
     lorentzian = 1.0 / (1.0 + (2.0 * distance / fwhm) ** 2)
     return lorentz_fraction * lorentzian + (1.0 - lorentz_fraction) * gaussian(distance, fwhm)
 
 
 class Pattern:
-    """Makes the light of a frame from its truth; keeps the profiles while the geometry stands still."""
+    """Computes the light of a frame from its true values; profiles are cached while the geometry is constant."""
 
     def __init__(self, spec: GrowthSpec) -> None:
         self._spec = spec
         self._rods: Rods = rods_of(spec)
         self._rows = np.arange(spec.height, dtype=float)
         self._columns = np.arange(spec.width, dtype=float)
-        # a streak narrower than a pixel would come and go with its position on the pixel grid
+        # The intensity of a streak narrower than a pixel would depend on its position between pixels.
         self._fwhm_x = max(spec.fwhm_x_px * spec.scale, 1.0)
         self._fwhm_y = max(spec.fwhm_y_px * spec.scale, 1.0)
         self._fwhm_spot = max(spec.spot_fwhm_px * spec.scale, 1.0)
@@ -62,7 +61,7 @@ class Pattern:
         np.matmul(rows.T.astype(np.float32), columns.astype(np.float32), out=out)
 
     def _place(self, angle_deg: float, strain: float, dx: float, dy: float) -> None:
-        """Compute the profiles of all rods that meet the screen, unless they stand as they stood."""
+        """Compute the profiles of all rods on the screen, if the geometry has changed."""
         if self._placed == (angle_deg, strain, dx, dy):
             return
         spec = self._spec
@@ -76,7 +75,7 @@ class Pattern:
         self._streak_y = gaussian(y, self._fwhm_y) * self._lit
         pitch = spot_spacing_px(spec)
         nearest = y - pitch * np.round(y / pitch)
-        # the spots of transmission have a wider envelope than the streak they break up
+        # Transmission spots have a wider envelope than the streak they replace.
         self._spots_y = gaussian(nearest, self._fwhm_spot) * gaussian(y, 3.0 * self._fwhm_y) * self._lit
         self._placed = (angle_deg, strain, dx, dy)
 
@@ -92,7 +91,7 @@ class Pattern:
         return profile
 
     def _diffuse(self, intensity: float) -> float:
-        """Diffuse wings ~ 4 theta (1 - theta), damped and healing as the intensity is."""
+        """Return the weight of the diffuse wings, ~ 4 theta (1 - theta), damped and recovering like the intensity."""
         return self._spec.diffuse * 2.0 * (1.0 - intensity) / self._depth if self._depth > 1e-9 else 0.0
 
     def _along_y(self, spottiness: float) -> Floats:

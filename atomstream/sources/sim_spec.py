@@ -1,4 +1,4 @@
-"""What the simulator is told: one frozen record of a growth, its diffraction and its camera."""
+"""Settings of the simulator: one frozen record for growth, diffraction and camera."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ Interval: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class GrowthSpec:
-    """A simulated growth filmed by a RHEED camera; every field has a sensible default.
+    """A simulated growth and its RHEED camera; every field has a default.
 
-    Lengths on the screen are given for 480x640 frames and scale with the frame (see :attr:`scale`), so that a
-    24x32 or 1024x1024 picture shows the same pattern. Times are seconds from the first frame.
+    Lengths on the screen are given for 480x640 frames and scale with the frame size (see :attr:`scale`), so that
+    24x32 and 1024x1024 frames show the same pattern. Times are seconds from the first frame.
 
     Growth
-        ``rate_ml_s`` layers a second; ``tau_ml`` layers until the oscillation is damped by 1/e;
+        ``rate_ml_s`` layers per second; ``tau_ml`` layers until the oscillation is damped by 1/e;
         ``phase_rad`` the diffraction phase between terraces one step apart (pi: the deepest oscillation);
         ``side_oscillation`` how much of the specular rod's oscillation the others show; ``pauses`` are
         (from, to) intervals without growth, in which the intensity recovers with ``recovery_s``;
-        ``pulse_hz`` > 0 combs the trace like the laser of a PLD, each pulse dimming it by ``pulse_dip`` for
-        about ``pulse_relax_s``; ``strain`` is approached within about ``strain_layers``: the streak spacing
+        ``pulse_hz`` > 0 simulates the laser pulses of PLD, each of which dims the spot by ``pulse_dip`` for
+        about ``pulse_relax_s``; ``strain`` is reached within about ``strain_layers`` layers: the streak spacing
         becomes D0 / (1 + strain).
     Diffraction
-        ``peaks`` are the heights in ADU (gain 1) of the specular rod, the first and the second order;
-        ``fractional_order`` 2 adds rods at half order and so on, ``fractional_strength`` of the first order's
-        height, by a logistic centred at ``fractional_at_s``; ``roughening_at_s`` turns streaks into the spots
-        of transmission, up to the weight ``spottiness``; ``azimuth_modulation`` are the amplitudes a_k of
-        exp(sum a_k (cos k phi - 1)), which multiplies all rods as the substrate turns.
+        ``peaks`` are the heights in ADU (gain 1) of the specular rod, the first and the second order.
+        ``fractional_order`` 2 adds half-order rods (3: third order, ...) of ``fractional_strength`` times the
+        height of the first order, by a logistic function of time centred at ``fractional_at_s``;
+        ``roughening_at_s`` turns streaks into transmission spots, up to the weight ``spottiness``;
+        ``azimuth_modulation`` are the amplitudes a_k of exp(sum a_k (cos k phi - 1)), a factor of all rods
+        while the substrate turns.
     Camera
-        ``gain`` multiplies the light's signal; ``offset_adu`` and ``read_noise_adu`` are the dark level;
-        ``hum`` is the amplitude of the mains' ripple; ``hot_pixels`` are counted
-        on 480x640; ``exposure_steps`` are (from second, factor);
-        ``shutter_period_s`` > 0 covers the beam for every second half period; ``drift_px_s`` moves the whole
-        picture (x, y).
+        ``gain`` multiplies the signal; ``offset_adu`` and ``read_noise_adu`` are the dark level;
+        ``hum`` is the relative amplitude of the mains ripple; ``hot_pixels`` is
+        their number on 480x640; ``exposure_steps`` are (from second, factor);
+        ``shutter_period_s`` > 0 closes the beam shutter in every second half period; ``drift_px_s`` moves the
+        whole picture (x, y).
 
-    Raises :class:`ConfigError` for values that can't be meant.
+    Raises :class:`ConfigError` for values out of range.
     """
 
     height: int = 480
@@ -109,9 +110,7 @@ class GrowthSpec:
 
     def _check_ranges(self) -> None:
         if not 0.0 < self.incidence_deg < 10.0:
-            raise ConfigError(
-                f"incidence_deg is {self.incidence_deg}; RHEED grazes: allowed is 0 to 10, exclusive"
-            )
+            raise ConfigError(f"incidence_deg is {self.incidence_deg}; allowed is 0 to 10 degrees, exclusive")
         if self.fractional_order < 2:
             raise ConfigError(
                 f"fractional_order is {self.fractional_order}; 2 means half order, 3 third order"
@@ -127,12 +126,12 @@ class GrowthSpec:
 
     @property
     def scale(self) -> float:
-        """Screen pixels per pixel of the 480x640 camera that the defaults describe."""
+        """Scale of lengths relative to a 480x640 frame, for which the defaults are given."""
         return min(self.width / 640.0, self.height / 480.0)
 
     @property
     def camera_length_px(self) -> float:
-        """Distance from the sample to the screen in this frame's pixels."""
+        """Distance from the sample to the screen, in px of this frame."""
         return self.screen_distance_mm * self.px_per_mm * self.scale
 
     @property
@@ -147,10 +146,7 @@ class GrowthSpec:
 
 
 def no_signal_specs(base: GrowthSpec) -> dict[str, GrowthSpec]:
-    """Variants of ``base`` in which there is no growth rate to find, by name.
-
-    An analysis must call each of them undetermined.
-    """
+    """Return variants of ``base`` without a growth rate, by name; an analysis must call each undetermined."""
     still = replace(base, rate_ml_s=0.0, fractional_at_s=None, roughening_at_s=None, strain=0.0)
     dark = replace(still, peaks=(0.0, 0.0, 0.0), background=0.0)
     return {

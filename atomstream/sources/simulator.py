@@ -1,4 +1,4 @@
-"""RHEED frames of a growth whose truth is known, for tests, the demo and benchmarks."""
+"""Simulated RHEED frames with known true values, for tests, the demo and benchmarks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .sim_spec import GrowthSpec
 
 
 class Simulator:
-    """Frames of the growth that ``spec`` describes, and the truth about each.
+    """Makes the frames of the growth that ``spec`` describes, with their true values.
 
-    Frame k is taken at k / fps seconds. It depends on the spec (its seed included) and k alone: the same
-    frame comes out of any range and any chunk size. Not for use from several threads at once.
+    Frame k is exposed at k / fps seconds. It depends only on the spec (with its seed) and on k, so the frames do not
+    depend on range or chunk size. Not thread-safe.
     """
 
     def __init__(self, spec: GrowthSpec | None = None) -> None:
@@ -29,7 +29,7 @@ class Simulator:
         self._signal = np.empty((self.spec.height, self.spec.width), dtype=np.float32)
 
     def truth(self, frames: npt.ArrayLike) -> Truth:
-        """Return the truth about the frames of these numbers (a whole number or an array of them)."""
+        """Return the true values of the frames with these numbers (an integer or an array)."""
         index = np.atleast_1d(np.asarray(frames, dtype=np.int64))
         return truth_at(self.spec, index / self.spec.fps)
 
@@ -38,7 +38,7 @@ class Simulator:
     ) -> npt.NDArray[np.uint8]:
         """Return frames ``start`` .. ``start + count - 1`` as uint8 (count, H, W), in ``out`` if given.
 
-        ``out`` must be C-contiguous uint8 of just that shape; :class:`ConfigError` otherwise.
+        Raises :class:`ConfigError` if ``out`` is not C-contiguous uint8 of that shape.
         """
         shape = (count, self.spec.height, self.spec.width)
         if start < 0 or count < 0:
@@ -54,7 +54,7 @@ class Simulator:
         return out
 
     def chunks(self, chunk_size: int, n_frames: int) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield the first ``n_frames`` frames in fresh arrays of ``chunk_size``; the last may be shorter."""
+        """Yield the first ``n_frames`` frames in new arrays of ``chunk_size`` frames; the last may be shorter."""
         if chunk_size < 1:
             raise ConfigError(f"chunk_size is {chunk_size}; it must be at least 1")
         for start in range(0, n_frames, chunk_size):

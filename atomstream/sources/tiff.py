@@ -1,4 +1,4 @@
-"""Frames of a TIFF stack, page by page; uncompressed stacks are memory-mapped."""
+"""Frames from a TIFF stack, page by page; uncompressed stacks are memory-mapped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .frame_source import (
 
 
 class TiffSource:
-    """A stack whose pages are compressed or scattered: each is read when its chunk is."""
+    """A stack with compressed or scattered pages, which are read chunk by chunk."""
 
     fps: float | None = None
 
@@ -48,13 +48,13 @@ class TiffSource:
     def _read(self, page: Any, number: int) -> np.ndarray[Any, Any]:
         try:
             frame = np.asarray(page.asarray())
-        except Exception as error:  # a decoder raises whatever its library does
+        except Exception as error:  # decoders raise errors of their libraries
             raise ConfigError(f"{self.name}: page {number} can't be read: {error}") from error
         return frame.astype(self.dtype, copy=False)
 
 
 def open_tiff(path: Path, dataset: str | None) -> FrameSource:
-    """Open a TIFF of grey pages of one size, 8 or 16 bits (ImageJ's, OME and BigTIFF too)."""
+    """Open a TIFF with grey pages of one size, 8 or 16 bits (also ImageJ, OME and BigTIFF)."""
     refuse_dataset(str(path), dataset)
     tifffile = _tifffile()
     try:
@@ -65,12 +65,12 @@ def open_tiff(path: Path, dataset: str | None) -> FrameSource:
             return TiffSource(path, series)
     except ConfigError:
         raise
-    except Exception as error:  # of damaged bytes the parser raises struct.error and much else
+    except Exception as error:  # for damaged files the parser raises struct.error and others
         raise ConfigError(f"{path} can't be read as TIFF: {error}") from error
 
 
 def _checked_series(path: Path, series: list[Any]) -> list[Any]:
-    """Return what tifffile groups the pages in: one series, or many where a camera appended page by page."""
+    """Check the series of tifffile: one, or many if a camera appended page by page. Returns them."""
     if not series:
         raise ConfigError(f"{path} is empty: it has no pages")
     kinds = {f"{part.shape[-2:]} {part.dtype}" for part in series}

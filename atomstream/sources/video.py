@@ -1,4 +1,4 @@
-"""Frames of a video file, with the exact times that it holds (PyAV)."""
+"""Frames from a video file with their presentation times (PyAV)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEEP_GREY = {f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le
 
 
 class VideoSource:
-    """The first video stream of a file: grey stays as it is (over 8 bits as uint16), colour becomes its luma.
+    """The first video stream of a file. Grey is unchanged (more than 8 bits as uint16), colour becomes luma.
 
-    Times are the presentation stamps, in seconds from the first frame, so a variable frame rate is kept.
-    Raises :class:`ConfigError` for what holds no video that can be decoded.
+    Times are the presentation timestamps in s from the first frame, also for a variable frame rate. Raises
+    :class:`ConfigError` if the file has no video that can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,7 @@ class VideoSource:
         self.fps: float | None = rate
 
     def _probe(self) -> tuple[np.ndarray[Any, Any], float | None]:
-        """Decode the first frame: headers lie about sizes and formats, frames don't."""
+        """Decode the first frame, because headers may contain wrong sizes and formats."""
         for frame, stream in self._decode():
             rate = stream.average_rate or stream.guessed_rate
             self.n_frames = stream.frames or None
@@ -60,8 +60,10 @@ class VideoSource:
         if block:
             yield _chunk(block)
         if self.n_frames is not None and count < self.n_frames:
-            # a file cut off between two frames ends like any other: FFmpeg raises nothing
-            logger.warning("%s ended after %d of the %d frames it promises", self.name, count, self.n_frames)
+            # FFmpeg raises no error for a file that is cut off between two frames.
+            logger.warning(
+                "%s ended after %d of the %d frames in its header", self.name, count, self.n_frames
+            )
 
     def _timed_frames(self) -> Iterator[tuple[np.ndarray[Any, Any], float | None]]:
         start: float | None = None
@@ -71,7 +73,7 @@ class VideoSource:
             yield self._checked(_to_grey(frame)), time
 
     def _decode(self) -> Iterator[tuple[Any, Any]]:
-        """Yield decoded frames with their stream; PyAV's errors become one sentence."""
+        """Yield decoded frames with their stream; errors of PyAV become ConfigError."""
         av = _av()
         try:
             with av.open(self.name) as container:
@@ -88,13 +90,13 @@ class VideoSource:
         if frame.shape != self.frame_shape or frame.dtype != self.dtype:
             raise ConfigError(
                 f"{self.name} changes from {self.frame_shape} {self.dtype} to {frame.shape} {frame.dtype} "
-                "on its way; a stream's frames are all of one size: cut the file there"
+                "within the file; all frames of a stream must have one size: cut the file there"
             )
         return frame
 
 
 def open_video(path: Path, dataset: str | None) -> VideoSource:
-    """Open a video file."""
+    """Open a video file; a ``dataset`` is an error."""
     refuse_dataset(str(path), dataset)
     return VideoSource(path)
 

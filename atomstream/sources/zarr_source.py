@@ -1,4 +1,4 @@
-"""Frames of a Zarr array, or of a group that holds one: our own archive, or any other's."""
+"""Frames from a Zarr array, or from a group with one, for example an atomstream archive."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether the folder is a Zarr array or group, version 2 or 3."""
+    """Return True if the folder is a Zarr array or group, version 2 or 3."""
     return any((path / marker).is_file() for marker in _MARKERS)
 
 
 def open_zarr(path: Path, dataset: str | None) -> ArraySource:
     """Open a Zarr array, or the array ``dataset`` (default ``frames``) of a group.
 
-    In a group, an array ``time`` beside it gives the frames' seconds; an attribute ``fps`` the nominal rate.
+    In a group, an array ``time`` has the times of the frames in s, and an attribute ``fps`` the nominal rate.
     """
     node = _open(path)
     if not hasattr(node, "keys"):
@@ -44,9 +44,11 @@ def _open(path: Path) -> Any:
     zarr = optional_package("zarr", "server", "Reading Zarr")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zarr warns of codecs that others can't read; we only read
+            warnings.simplefilter(
+                "ignore"
+            )  # zarr warns about codecs that other programs can't read; this only reads
             return zarr.open(store=str(path), mode="r")
-    except Exception as error:  # zarr raises KeyError, ValueError and its own, by version
+    except Exception as error:  # KeyError, ValueError or others, depending on the zarr version
         raise ConfigError(f"{path} can't be read as Zarr: {error}") from error
 
 

@@ -33,7 +33,7 @@ def test_the_demo_tells_the_growth_beside_the_truth(tmp_path: Path) -> None:
     """Rate, layers and spacing are printed beside the simulator's own, and the rate is right within its error."""
     done = atomstream("demo", "--size", "120x160", "--fps", "30", "--seconds", "14", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "Its dashboard, while this runs: http://127.0.0.1:" in done.stderr
+    assert "Dashboard while the demo runs: http://127.0.0.1:" in done.stderr
     found = re.search(
         r"Growth rate +([0-9.]+) ± ([0-9.e-]+) monolayer/s.*\(simulated: 0\.4 ML/s\)", done.stdout
     )

@@ -68,7 +68,7 @@ def test_listening_beyond_this_computer_is_said(tmp_path: Path) -> None:
     """Bound to all addresses, the command says who can reach it now."""
     with running("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data") as command:
         assert listening_url(command).startswith("http://127.0.0.1:")
-        assert "other computers can reach this server" in command.text
+        assert "Other computers can reach this server" in command.text
 
 
 def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:

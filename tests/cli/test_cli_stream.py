@@ -189,7 +189,7 @@ def test_ctrl_c_delivers_what_was_read(server: ThreadedServer, env: dict[str, st
         command.wait_for("frames  ")
         command.interrupt()
         assert command.end() == 130, command.text
-    assert "Interrupted: everything that was read before is stored." in command.text
+    assert "Interrupted: all frames read before are stored." in command.text
     stored = archived(server)["frames"][:]
     assert 0 < len(stored) < len(frames)
     assert np.array_equal(stored, frames[: len(stored)])

@@ -1,4 +1,4 @@
-"""Ctrl-C at the moments that no person can aim at."""
+"""A second Ctrl-C at a time that a person can't hit on purpose."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 from atomstream.cli.console import Console
 from atomstream.cli.exit_codes import ExitCode
-from atomstream.cli.playback import Playback, leaving
+from atomstream.cli.playback import Playback, closing_soon
 from atomstream.streaming import RHEEDStreamer
 from tests.live_server import ThreadedServer
 
 
-class Impatient(Console):
-    """Who presses Ctrl-C a second time while the first is being answered."""
+class SecondCtrlC(Console):
+    """Raises the second Ctrl-C while the message about the first one is written."""
 
-    def say(self, text: str) -> None:
-        """Say it; the second Ctrl-C comes within."""
-        super().say(text)
+    def write(self, text: str) -> None:
+        """Write the message, then raise KeyboardInterrupt if it is about Ctrl-C."""
+        super().write(text)
         if "Ctrl-C again" in text:
             raise KeyboardInterrupt
 
 
-def test_a_second_ctrl_c_within_the_answer_to_the_first(
+def test_second_ctrl_c_during_the_message_about_the_first(
     server: ThreadedServer, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """A second Ctrl-C that comes while the first is answered ends the command as any second one: exit 1."""
+    """A second Ctrl-C during the message about the first one ends the command like any second one, exit code 1."""
     chunk = np.zeros((2, 8, 9), np.uint8)
 
     def items() -> Iterator[int]:
@@ -39,8 +39,8 @@ def test_a_second_ctrl_c_within_the_answer_to_the_first(
         streamer.push(data_id, index, chunk)
         return len(chunk)
 
-    with leaving(RHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path / "spool")) as streamer:
+    with closing_soon(RHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path / "spool")) as streamer:
         data_id = streamer.initialize(1.0, 0.0, 2)
-        outcome = Playback(Impatient(), streamer, data_id, None).run(items(), send)
+        outcome = Playback(SecondCtrlC(), streamer, data_id, None).run(items(), send)
     assert (outcome.interrupted, outcome.ended, outcome.frames_read) == (True, False, 2)
     assert outcome.exit_code == ExitCode.INCOMPLETE

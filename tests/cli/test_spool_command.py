@@ -65,10 +65,10 @@ def test_the_list_says_what_waits(left: tuple[ThreadedServer, str], tmp_path: Pa
 
 
 def test_no_spool_is_no_error(tmp_path: Path) -> None:
-    """Before the first stream the list says that nothing waits, and makes no folder."""
+    """Before the first stream the list says that no chunk is waiting, and makes no folder."""
     shown = atomstream("list", spool=tmp_path / "none")
     assert shown.returncode == 0
-    assert "nothing waits" in shown.stdout
+    assert "no chunk is waiting" in shown.stdout
     assert not (tmp_path / "none").exists()
 
 
@@ -81,7 +81,7 @@ def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_pat
     np.testing.assert_array_equal(
         server.archive(data_id).frames(0, 8), np.concatenate([frames(0), frames(1)])
     )
-    assert "Nothing waits" in atomstream("list", spool=tmp_path).stdout
+    assert "No chunk is waiting" in atomstream("list", spool=tmp_path).stdout
 
 
 def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:

@@ -101,5 +101,5 @@ def test_nan_has_no_grey() -> None:
 @pytest.mark.parametrize("frames", [np.zeros(2, complex), np.array(["a"]), np.array([None])])
 def test_what_has_no_brightness_is_a_type_error(frames: np.ndarray) -> None:
     """Complex, text and object arrays are a TypeError."""
-    with pytest.raises(TypeError, match="no brightness"):
+    with pytest.raises(TypeError, match="can't be scaled"):
         to_uint8(frames, 0, 1)

@@ -22,7 +22,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_an_unknown_kind_lists_the_known(tmp_path: Path) -> None:
     """An extension nobody reads is answered with those that are read."""
     (tmp_path / "a.imm").write_bytes(b"kSA")
-    with pytest.raises(ConfigError, match=r"a\.imm is of no known kind; .*\.npy.*\.tif.*Zarr"):
+    with pytest.raises(ConfigError, match=r"a\.imm has an unknown type; .*\.npy.*\.tif.*Zarr"):
         open_source(tmp_path / "a.imm")
 
 
@@ -94,7 +94,7 @@ def test_a_missing_package_says_how_to_get_it(
 def test_a_dataset_only_where_there_are_several(tmp_path: Path, name: str) -> None:
     """A dataset for a file that holds a single sequence is a mistake and is told."""
     (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(ConfigError, match="leave out the dataset 'frames'"):
+    with pytest.raises(ConfigError, match="omit the dataset 'frames'"):
         open_source(tmp_path / name, dataset="frames")
 
 
