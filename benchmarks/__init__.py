@@ -1,6 +1,6 @@
-"""``python -m benchmarks`` prints one table; each benchmark also runs by itself (``python -m benchmarks.throughput``).
+"""Benchmarks. ``python -m benchmarks`` prints one table; ``python -m benchmarks.throughput`` runs one of them.
 
-Every program under test (this project, the hosted service's public client, acquire-zarr) runs in a process of
-its own on the same frames and, where it uploads, towards the same sink in another process. Ratios are taken
-within one run, whose parts alternate, for a machine's speed drifts.
+Each program under test (this project, the public client of the hosted service, acquire-zarr) runs in its own process
+with the same frames and uploads to the same sink in another process. The programs run alternately, and ratios are
+taken within one run, because the speed of a machine drifts.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every benchmark there is, one table."""
+"""``python -m benchmarks`` runs all benchmarks and prints one table."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NAMES: Final = (
 
 
 def measure(plan: Plan) -> list[Row]:
-    """All rows; a benchmark that fails says so on stderr and the others go on."""
+    """Return the rows of all benchmarks; a failure is reported on stderr and the others still run."""
     rows: list[Row] = []
     for name in NAMES:
         if find_spec(f"benchmarks.{name}") is None:
             continue
         one = getattr(import_module(f"benchmarks.{name}"), "measure", None)
-        if one is None:  # it has a table of its own, of another form
+        if one is None:  # its table has another form
             print(f"{name}: run it by itself, python -m benchmarks.{name}", file=sys.stderr)
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)

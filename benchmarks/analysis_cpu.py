@@ -1,4 +1,4 @@
-"""What the analysis of a stream costs: processor time for each second of film, decoding included."""
+"""CPU time of the analysis per second of frames, with decoding."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RPMS = (0.0, 15.0)
 
 
 def measure(plan: Plan) -> list[Row]:
-    """In one thread, as a worker of the server does it; stationary and rotating."""
+    """Measure one thread, as in a worker of the server, for a stationary and a rotating substrate."""
     size = (48, 64) if plan.quick else (480, 640)
     return [_row(plan, size, rpm) for rpm in RPMS]
 
@@ -23,7 +23,7 @@ def _row(plan: Plan, size: tuple[int, int], rpm: float) -> Row:
         "height": size[0], "width": size[1], "fps": plan.fps, "chunk": plan.chunk, "rpm": rpm,
         "seconds": plan.seconds,
     }  # fmt: skip
-    answers = [work(sys.executable, "analyst", job, **ONE_THREAD) for _ in range(plan.repeats)]
+    answers = [work(sys.executable, "analyzer", job, **ONE_THREAD) for _ in range(plan.repeats)]
     shares = [(answer["decode_s"] + answer["analyse_s"]) / answer["film_s"] for answer in answers]
     decoding = sum(answer["decode_s"] for answer in answers) / sum(answer["film_s"] for answer in answers)
     return Row(

@@ -1,4 +1,4 @@
-"""An archive with the index of ten hours at 120 fps: what opening it and one more chunk cost then."""
+"""Cost of opening an archive of ten hours at 120 fps, and of adding one chunk to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOME = 25
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Frames are small, for it is the index that is long; ``bare`` is the same at the stream's beginning."""
+    """Measure with small frames, because the index is what grows; ``bare`` is the same for a new stream."""
     chunks = 200 if plan.quick else round(10 * 3600 * FPS / CHUNK)
     folder = plan.disk / "archive" / str(uuid.uuid4())
     archive = StreamArchive.create(folder, {"data_id": folder.name})
@@ -60,7 +60,7 @@ def _commit(archive: StreamArchive, index: int) -> float:
 
 
 def _copy(archive: StreamArchive, index: int) -> None:
-    """The shard of chunk 0 under another index: what is stored need not be told from what was sent."""
+    """Return the shard of chunk 0 with another index; the pixels do not matter here."""
     place: Path = archive.shard_file(index)
     place.parent.mkdir(parents=True)
     shutil.copyfile(archive.shard_file(0), place)

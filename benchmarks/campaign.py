@@ -1,9 +1,9 @@
-"""The fault campaign's table: ``python -m benchmarks.campaign [--quick] [--peer PYTHON] [ROW ...]``.
+"""Table of fault injection: ``python -m benchmarks.campaign [--quick] [--peer PYTHON] [ROW ...]``.
 
-Each row makes one fault with real processes, disks and sockets, heals it, and holds the server against what had
-been accepted (or acknowledged as durable, where the process died), byte for byte. The rows and what they do are
-in tests/faults; the same run as tests. With ``--peer`` the hosted service's own client, as a program of that
-Python, meets the faults that a black box can be made to meet. Exits with 1 where a row of ours is not clean.
+Each row causes one fault with real processes, disks and sockets, removes it, and compares the server byte for byte
+with what was accepted (or acknowledged as durable, if the process was killed). The rows are defined in tests/faults
+and also run as tests. With ``--peer`` the client of the hosted service, run by that Python, gets the faults that are
+possible without changing it. The exit code is 1 if a row of this project has an error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ PEER_TRIES = 24
 
 
 def main() -> int:
-    """Run the rows asked for, print each as it is done, then what was wrong."""
+    """Run the selected rows, print each when it is done, and then the errors."""
     asked = _arguments()
-    logging.disable(logging.CRITICAL)  # faults are told in the table
+    logging.disable(logging.CRITICAL)  # faults are reported in the table
     print(_line(HEADS), _line(["-" * len(head) for head in HEADS]), sep="\n", flush=True)
     shown = [tally for row, tally in _ours(asked.rows, asked.quick) if _show(row, "atomstream", tally)]
     ours = [tally for tally in shown if isinstance(tally, Tally)]
@@ -76,13 +76,13 @@ def _peers(names: Sequence[str], python: Path, tries: int) -> Iterator[tuple[str
 def _survived(way: Callable[[Rig], Tally], rig: Rig) -> Tally | str:
     try:
         return way(rig)
-    except Exception as error:  # whatever a black box does is a finding, not the end of the table
+    except Exception as error:  # an error of the peer is a result and must not end the table
         rig.server.go_on()
         return f"the row could not be finished: {error!r}"[:150]
 
 
 def power_cuts(seeds: int) -> Tally:
-    """A power cut after each step of a spool's life, with all, none or some of the unsynced there (tests/spool)."""
+    """Simulate a power cut after each step of a spool, with all, none or some unsynced data kept (tests/spool)."""
     from test_power_cut import play
 
     tally = Tally("power cut at any step; unsynced data there or not")
@@ -107,7 +107,7 @@ def _rig(make: Callable[[Path], Rig]) -> Iterator[Rig]:
 
 
 def _show(name: str, who: str, tally: Tally | str) -> bool:
-    """Print a row; whether it was one."""
+    """Print a row; return True if it was run."""
     if isinstance(tally, str):
         print(f"| {name} ({who}): not run, {tally}", flush=True)
         return False

@@ -1,4 +1,4 @@
-"""The server's catalogue with 100,000 streams: what a chunk's note, a look-up and a search take then."""
+"""Time of a chunk update, a look-up and a search in a catalogue of 100,000 streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEW = 1_000
 
 
 def measure(plan: Plan) -> list[Row]:
-    """``bare`` is the same at 1,000 streams; a search that lists every stream grows with them, as it must."""
+    """Measure; ``bare`` is the same with 1,000 streams. A search that lists all streams grows with their number."""
     many = 2 * FEW if plan.quick else 100 * FEW
     for count in (FEW, many):
         (plan.disk / f"catalogue-{count}").mkdir(parents=True)

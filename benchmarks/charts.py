@@ -1,7 +1,7 @@
-"""Draws ``docs/images/push_latency.svg``: how long ``push`` holds the caller over time, ours and the peer's.
+"""Draws ``docs/images/push_latency.svg``: duration of ``push`` over time, for this client and the peer.
 
-``python -m benchmarks.charts`` measures (as ``push_latency``, one run each) and writes the file by hand: an SVG
-of two polylines on a logarithmic axis wants no library.
+``python -m benchmarks.charts`` measures as ``push_latency`` does, with one run each, and writes the SVG without a
+library: it has only polylines on a logarithmic axis.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INK, GRID, PAPER = "#24292f", "#d0d7de", "#ffffff"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve: (s, ms) points."""
+    """One curve of (s, ms) points."""
 
     name: str
     colour: str
@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """From seconds and milliseconds to the picture; milliseconds by decades."""
+    """Maps seconds and milliseconds to SVG coordinates; milliseconds on a logarithmic axis."""
 
     seconds: float
     low: int
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def lines_of(plan: Plan, size: tuple[int, int]) -> list[Line]:
-    """Measure both, and the bare copy."""
+    """Measure both clients and the plain copy."""
     answers = paced(plan, size)
     period = plan.chunk / plan.fps
     ours = answers["ours"][0]
@@ -83,7 +83,7 @@ def _title(plan: Plan, size: tuple[int, int]) -> tuple[str, str]:
 
 
 def draw(title: tuple[str, str], lines: Sequence[Line]) -> str:
-    """The whole picture."""
+    """Return the complete SVG."""
     values = [ms for line in lines for _, ms in line.points]
     axes = Axes(
         max(seconds for line in lines for seconds, _ in line.points) or 1.0,
@@ -122,7 +122,7 @@ def _polyline(axes: Axes, line: Line) -> str:
 
 
 def _labels(axes: Axes, lines: Sequence[Line]) -> list[str]:
-    """Each beside its curve, from the top down, apart where curves nearly meet."""
+    """Place a label beside each curve, from top to bottom, without overlap."""
     parts, free = [], float(TOP)
     medians = {line.name: statistics.median(ms for _, ms in line.points) for line in lines}
     for line in sorted(lines, key=lambda line: -medians[line.name]):

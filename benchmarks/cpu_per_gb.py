@@ -1,4 +1,4 @@
-"""Processor seconds of the client for a GB of raw frames, spool on, against the steps nobody can leave out."""
+"""CPU time of the client per GB of raw frames with the spool, compared with the unavoidable steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.runs import Size, unpaced
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Bare is zstd level 1 + one copy + page-cache write + send, measured in the same run."""
+    """Measure; bare is zstd level 1 + one copy + page-cache write + send, in the same run."""
     return [_row(plan, size) for size in plan.sizes()]
 
 

@@ -1,4 +1,4 @@
-"""The frames that all programs are given: made once by the simulator, kept in a file, mapped by each process."""
+"""Frames for all programs: made once by the simulator, stored in a file, memory-mapped by each process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEED: Final = 3
 
 
 def frames_file(folder: Path, height: int, width: int, count: int) -> Path:
-    """A .npy of (count, height, width) uint8 frames in ``folder``, made if it is not there."""
+    """Return a .npy file of (count, height, width) uint8 frames in ``folder``; it is made if missing."""
     path = folder / f"frames-{count}x{height}x{width}.npy"
     if not path.exists():
         np.save(path, Simulator(GrowthSpec(height=height, width=width, seed=SEED)).frames(0, count))

@@ -1,7 +1,7 @@
-"""What the machine's host takes: the gaps in the time of a thread that never sleeps, and the first touch of memory.
+"""Delays caused by the host of a virtual machine: gaps in a busy thread, and the first access to memory.
 
-Short ones may be the machine's own interrupts; of long ones no program in it can do anything, and every longest
-time of the other rows has them in it.
+Short gaps may be interrupts. No program can avoid the long ones, and the maximum times of the other benchmarks
+include them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TOUCHED_BYTES = 1 << 30
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Each core in turn, for as long as a streaming application's loop is at work in some minutes; then the memory."""
+    """Measure each core in turn, as long as a streaming loop works in some minutes; then memory."""
     return [*_gaps(plan), *_touches(plan)]
 
 
@@ -26,7 +26,9 @@ def _gaps(plan: Plan) -> list[Row]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     job = {"seconds": min(plan.seconds, SECONDS)}
     answers = [
-        work(sys.executable, "spinner", {**job, "core": core}) for _ in range(plan.repeats) for core in cores
+        work(sys.executable, "busy_loop", {**job, "core": core})
+        for _ in range(plan.repeats)
+        for core in cores
     ]
     name = "a core taken from a thread that never sleeps"
     return [
@@ -44,7 +46,7 @@ def _gaps(plan: Plan) -> list[Row]:
 
 def _touches(plan: Plan) -> list[Row]:
     nbytes = TOUCHED_BYTES >> 5 if plan.quick else TOUCHED_BYTES
-    answers = [work(sys.executable, "toucher", {"nbytes": nbytes}) for _ in range(plan.repeats)]
+    answers = [work(sys.executable, "page_touch", {"nbytes": nbytes}) for _ in range(plan.repeats)]
     name = "2 MiB of fresh memory touched"
     return [
         Row(

@@ -1,4 +1,4 @@
-"""What ``import`` costs a script: a fresh interpreter that imports, less one that does not."""
+"""Import time: a new interpreter with the import, minus one without."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATEMENTS: dict[Who, str] = {
 
 
 def measure(plan: Plan) -> list[Row]:
-    """The streamer's class ready for use; bare: numpy alone. The first import of each is not counted."""
+    """Measure the import of the streamer class; bare is numpy alone. The first import of each is not counted."""
     found: dict[Who, Path | None] = {**pythons(), "bare": Path(sys.executable)}
     figures: dict[Who, list[float]] = {}
     for k in range(2 if plan.quick else 2 * plan.repeats + 1):

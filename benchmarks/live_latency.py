@@ -1,4 +1,4 @@
-"""How soon a result is with the client: after a chunk was stored, and after the exposure of its last frame."""
+"""Latency of live results at the client: from the storage of a chunk, and from the exposure of its last frame."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from benchmarks.runner import Plan, main
 from benchmarks.serving import running_server
 
 CASES: Final = ((1, 2.0), (4, 2.0), (1, 0.1), (4, 0.1))
-"""(streams, seconds of a chunk)"""
+"""(number of streams, length of a chunk in s)"""
 SHORT_S: Final = 0.5
-"""Of shorter chunks the age since exposure is told, of longer ones since they were stored."""
+"""For shorter chunks the latency is measured from the exposure, for longer ones from storage."""
 WARM_UP_S: Final = 6.0
-"""In which the worker starts and the pattern is found."""
+"""Start-up time in s, in which the worker starts and the pattern is found."""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Streams of 480x640 at 120 fps by one client, a server in a process of its own, on the same cores."""
+    """Measure streams of 480x640 at 120 fps from one client to a server process on the same cores."""
     return [row for streams, chunk_s in CASES for row in _rows(plan, streams, chunk_s)]
 
 

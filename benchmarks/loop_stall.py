@@ -1,4 +1,4 @@
-"""The longest that streaming holds the event loop of an asyncio application: one callback's time."""
+"""Longest callback in the event loop of an asyncio application while it streams."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PARTS: Final = (
     ("queued", "waiting for a core"),
     ("rest", "asleep or stopped by the host"),
 )
-"""What a hold consists of; all three of one run are of the same callback."""
+"""Parts of the duration; all three of one run belong to the same callback."""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """By the clock, and what that time was: only the loop's own work is the same on every machine."""
+    """Measure the elapsed time and its parts; only the CPU time is comparable between machines."""
     return [row for size in plan.sizes() for row in _rows(plan, size)]
 
 

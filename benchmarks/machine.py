@@ -1,4 +1,4 @@
-"""The machine that figures come from, named as the table's head."""
+"""Description of the machine, as the head of the table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OURS = ("numpy", "aiohttp", "zstandard", "google-crc32c", "zarr")
 
 
 def machine_lines() -> list[str]:
-    """CPU, cores, memory, system, versions, and where the frames are from."""
+    """Return CPU, cores, memory, system, versions, and the source of the frames."""
     packages = ", ".join(f"{name} {_version(name)}" for name in _OURS)
     return [
         f"CPU: {cpu_model()}, {_cores()} cores, {_memory_gb():.0f} GB; load at the start: {_load()}",
@@ -26,13 +26,13 @@ def machine_lines() -> list[str]:
 
 
 class Host:
-    """What the host of a virtual machine takes of its processors from now on: it makes the longest waits longer."""
+    """CPU time that the host of a virtual machine takes (steal time), from the creation of this object on."""
 
     def __init__(self) -> None:
         self._before = _processor_times()
 
     def line(self) -> str:
-        """For the table's head."""
+        """Return the line for the head of the table."""
         ever, _ = after = _processor_times()
         steal, total = (now - then for now, then in zip(after, self._before, strict=True))
         share = f"{steal / total:.1%} of their time" if ever and total else "nothing is reported"
@@ -40,7 +40,7 @@ class Host:
 
 
 def _processor_times() -> tuple[int, int]:
-    """Stolen ticks, and all (proc(5)); zeros where the system does not tell."""
+    """Return steal ticks and all ticks (proc(5)); zeros if the system does not report them."""
     try:
         with open("/proc/stat", encoding="ascii") as file:
             ticks = [int(field) for field in file.readline().split()[1:9]]
@@ -50,7 +50,7 @@ def _processor_times() -> tuple[int, int]:
 
 
 def cpu_model() -> str:
-    """As the processor names itself."""
+    """Return the model name of the CPU."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Cost grows linearly: with streams, with chunks, with the catalogue's length, with hours of archive."""
+"""Linearity: CPU time with many streams and with many chunks, compared with few."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.sink import running_sink
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Each row is a cost for a unit of work; ``bare`` is the same cost at the smallest size."""
+    """Measure the cost per unit of work; ``bare`` is the same at the smallest size."""
     return [*_streams(plan), *_chunks(plan), *catalogue_length.measure(plan), *archive_hours.measure(plan)]
 
 

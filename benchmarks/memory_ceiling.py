@@ -1,4 +1,4 @@
-"""Memory above the baseline while the server answers nothing: buffer_bytes + one chunk is the promise (P7)."""
+"""Memory above the baseline while the server does not answer; the limit is buffer_bytes + one chunk."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from benchmarks.sink import running_sink
 MIB = 1 << 20
 BUFFER = 256 * MIB
 UPLOADS, UPLOAD_BYTES, CONTEXTS = 4, 2 * MIB, 16 * MIB
-"""The formula's other terms: windows of uploads under way, and two encoders' contexts."""
+"""Other terms of the limit: windows of the running uploads, and the contexts of two encoders."""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Where the system has a high-water mark (Linux); elsewhere no row."""
+    """Measure on Linux, which has a high-water mark of memory; elsewhere there is no row."""
     if not Path("/proc/self/clear_refs").exists():
         print("memory_ceiling is left out: this system keeps no resettable high-water mark", file=sys.stderr)
         return []
@@ -36,7 +36,7 @@ def _row(plan: Plan, size: tuple[int, int], spool: str) -> Row:
                 if python is None or (who == "peer" and spool == "none"):
                     continue
                 job = _job(plan, size, spool, who, k, sink.url)
-                answer = work(python, "hoarder", job)
+                answer = work(python, "memory", job)
                 figures.setdefault(who, []).append(answer["grown"] / 1e6)
     ceiling = BUFFER + plan.chunk * size[0] * size[1] + UPLOADS * UPLOAD_BYTES + CONTEXTS
     figures["bare"] = [ceiling / 1e6] * plan.repeats
@@ -50,7 +50,7 @@ def _row(plan: Plan, size: tuple[int, int], spool: str) -> Row:
 def _job(plan: Plan, size: tuple[int, int], spool: str, who: Who, k: int, url: str) -> dict[str, Any]:
     folder = plan.shm / f"memory-{who}-{size[0]}-{k}"
     if spool == "none":
-        folder = plan.shm / "not-a-folder"  # a file stands there, so frames stay in memory alone
+        folder = plan.shm / "not-a-folder"  # a file instead of a folder, so frames stay in memory only
         folder.touch()
     return {
         "frames": str(frames_file(plan.shm, *size, plan.chunk)), "url": url, "spool": str(folder),

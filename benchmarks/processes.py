@@ -1,4 +1,4 @@
-"""Programs of their own: a background one for as long as a block lasts, and workers that answer in JSON."""
+"""Child processes of the benchmarks: background programs, and workers that print their result as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES = {"ours": "atomstream.streaming", "peer": "atomscale.streaming"}
 
 @contextmanager
 def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """This Python with these arguments, its output piped; ended with the block."""
+    """Run Python with these arguments and piped output for the duration of a ``with`` block."""
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
     )
@@ -32,10 +32,10 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def work(python: Path | str, worker: str, job: dict[str, Any], **env: str) -> dict[str, Any]:
-    """Run ``workers/<worker>.py`` with ``job``, and ``env`` set; what its last line of output says.
+    """Run ``workers/<worker>.py`` with ``job`` and the variables ``env``; return the JSON of its last line.
 
     Raises:
-        RuntimeError: it failed; the message has the end of what it said.
+        RuntimeError: The worker failed; the message contains the end of its output.
     """
     command = [str(python), str(WORKERS / f"{worker}.py"), json.dumps(job)]
     done = subprocess.run(
@@ -50,10 +50,10 @@ def work(python: Path | str, worker: str, job: dict[str, Any], **env: str) -> di
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change a run; the package is found from its folder.
+    """Return the environment without variables that would change a result, and with this project on the path.
 
-    Python's own variables go too: without bytecode on disk (PYTHONDONTWRITEBYTECODE) every import of
-    ours would compile, while an installed peer is compiled once and for all.
+    Variables of Python are removed too: with PYTHONDONTWRITEBYTECODE each import of this project would compile
+    again, while an installed peer is compiled only once.
     """
     strange = ("ATOMSTREAM_", "ATOMSCALE_", "PYTHON")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(strange)}

@@ -1,4 +1,4 @@
-"""``push_frame`` at 120 fps with all else running: encoder, spool, uploads, and our server's analysis beside it."""
+"""Duration of ``push_frame`` at 120 fps while encoder, spool, uploads and, on the same cores, a server run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PERCENTS = (("median", 50.0, ()), ("p99.9", 99.9, (Goal(2.0),)), ("maximum", 100
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Towards the sink and towards a real server; the bare loop's figures are from the same processes."""
+    """Measure with the sink and with a real server; the figures of the bare loop are from the same processes."""
     rows = []
     sizes = [(48, 64)] if plan.quick else [(480, 640), (1080, 1440)]
     for size in sizes:
@@ -30,7 +30,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def runs(plan: Plan, size: tuple[int, int], login: dict[str, Any]) -> list[dict[str, Any]]:
-    """The camera's loop, ``plan.repeats`` times."""
+    """Run the camera loop ``plan.repeats`` times."""
     return [
         work(sys.executable, "camera", {
             **login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps,
@@ -42,12 +42,12 @@ def runs(plan: Plan, size: tuple[int, int], login: dict[str, Any]) -> list[dict[
 
 
 def chunk_of(plan: Plan, size: tuple[int, int]) -> int:
-    """Chunks of about the bytes of 240 x 480x640, so that several fit into the default ``buffer_bytes``."""
+    """Return the frames per chunk, so that several chunks fit into the default ``buffer_bytes``."""
     return max(1, min(plan.chunk, plan.chunk * 480 * 640 // (size[0] * size[1])))
 
 
 def rows_of(where: str, answers: list[dict[str, Any]]) -> list[Row]:
-    """Median, p99.9 and maximum of each run; bare is the loop that only copies."""
+    """Return rows with median, p99.9 and maximum of each run; bare is a loop that only copies."""
     return [
         Row(
             f"push_frame at 120 fps, {where}, {name}",

@@ -1,4 +1,4 @@
-"""How long ``push`` of 240 frames holds the caller, paced as a camera would; bare: the same copy alone."""
+"""Duration of ``push`` of 240 frames in real time; bare is the same copy alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.runs import Size, paced
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Median and 99th percentile of each run, in copies of that run."""
+    """Measure median and 99th percentile of each run, relative to the plain copy of that run."""
     return [row for size in plan.sizes() for row in _rows(plan, size)]
 
 

@@ -1,4 +1,4 @@
-"""Rows and the table they make: who was measured, against what, by how much, and how that spread."""
+"""Rows of results and their table: figures of each program, goal, and spread over the runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _HEADS: Final = ("what", "unit", "ours", "peer", "acquire-zarr", "bare limit", "
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``limit`` on ours divided by ``against``'s figure of the same run; on ours itself where that is None.
+    """A limit for our figure divided by that of ``against`` in the same run, or for our figure if that is None.
 
-    ``at_least`` turns it round: more is better.
+    With ``at_least`` larger figures are better.
     """
 
     limit: float
@@ -24,7 +24,7 @@ class Goal:
     at_least: bool = False
 
     def met_by(self, values: Sequence[float]) -> bool | None:
-        """Whether their median is on the right side of the limit; None where there are none."""
+        """Return True if the median of the figures meets the limit; None without figures."""
         if not values:
             return None
         middle = statistics.median(values)
@@ -37,7 +37,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: ``figures`` holds one value for each repeated run of each program, in the same order."""
+    """One row: ``figures`` has one value per run of each program, in the same order."""
 
     what: str
     unit: str
@@ -46,24 +46,24 @@ class Row:
     note: str = ""
 
     def ratios(self, goal: Goal) -> list[float]:
-        """Ours by the goal's, run by run; ours itself where the goal is absolute. Empty if one is missing."""
+        """Return our figures divided by the goal's program, run by run, or our figures for an absolute goal."""
         ours = self.figures.get("ours", ())
         if goal.against is None:
             return list(ours)
         return [a / b for a, b in zip(ours, self.figures.get(goal.against, ()), strict=False) if b]
 
     def reached(self, goal: Goal) -> bool | None:
-        """Whether the median reaches the goal; None where there is nothing to tell it by."""
+        """Return True if the median reaches the goal; None without goal or figures."""
         return goal.met_by(self.ratios(goal))
 
     def beyond_the_machine(self, goal: Goal) -> bool:
-        """Whether the bare limit, measured beside ours, misses an absolute goal itself."""
+        """Return True if the bare limit of the same run misses an absolute goal too."""
         return goal.against is None and goal.met_by(self.figures.get("bare", ())) is False
 
 
 @dataclass(slots=True)
 class Report:
-    """A table in the making, and what stands above it."""
+    """A list of rows with the text above their table."""
 
     machine: Sequence[str]
     rows: list[Row] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Report:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and in brackets the lowest and the highest of the runs."""
+    """Format the median, with the lowest and highest value in brackets."""
     if not values:
         return "-"
     middle = number(statistics.median(values))
@@ -84,14 +84,14 @@ def spread(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, large ones in full."""
+    """Format with three significant digits, large numbers completely."""
     if value == 0 or 0.001 <= abs(value) < 1000:
         return f"{value:.3g}"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1e}"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table with aligned columns."""
+    """Format the rows as a Markdown table with aligned columns."""
     cells = [_HEADS, *(line for row in rows for line in _lines(row))]
     widths = [max(len(line[k]) for line in cells) for k in range(len(_HEADS))]
     drawn = [

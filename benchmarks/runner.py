@@ -1,6 +1,6 @@
-"""How a benchmark is run: its plan, its work folders, and the common command line.
+"""Plan, work folders and command line of the benchmarks.
 
-Each benchmark module has ``measure(plan) -> list[Row]``; the overview and the module itself call it so.
+Each benchmark module has ``measure(plan) -> list[Row]``, which the overview and the module itself call.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from benchmarks.report import Report, Row
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``quick`` only proves that all runs: small frames, one repeat, no figure worth keeping.
+    """Settings of a run. ``quick`` only checks that everything runs: small frames, one run, no useful figures.
 
-    ``repeats`` alternating runs; ``seconds`` of each paced run; ``shm`` a folder in memory, ``disk`` one on disk.
+    ``repeats`` is the number of alternating runs, ``seconds`` the length of each real-time run, ``shm`` a folder in
+    memory and ``disk`` one on disk.
     """
 
     quick: bool
@@ -32,17 +33,17 @@ class Plan:
     disk: Path
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(H, W) to measure at."""
+        """Frame sizes (H, W) to measure."""
         return [(48, 64)] if self.quick else [(480, 640), (1024, 1024)]
 
     @property
     def fps(self) -> float:
-        """Of the camera that is imitated."""
+        """Frame rate of the simulated camera in 1/s."""
         return 120.0
 
     @property
     def chunk(self) -> int:
-        """Frames in a chunk: 2 s, as the hosted service wants them."""
+        """Frames per chunk: 2 s, as the hosted service requires."""
         return 240
 
 
@@ -50,7 +51,7 @@ Measure = Callable[[Plan], list[Row]]
 
 
 def main(measure: Measure, arguments: list[str] | None = None) -> None:
-    """The command line of one benchmark, or of all: measure, print the table."""
+    """Command line of one benchmark or of all: measure and print the table."""
     with planned(arguments) as plan:
         report, host = Report(machine_lines()), Host()
         report.rows += measure(plan)
@@ -60,7 +61,7 @@ def main(measure: Measure, arguments: list[str] | None = None) -> None:
 
 @contextmanager
 def planned(arguments: list[str] | None = None) -> Iterator[Plan]:
-    """The plan that the command line asks for; its folders are gone afterwards."""
+    """Make the plan from the command line; its folders are deleted at the end of the block."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="only prove that it runs")
     parser.add_argument("--repeats", type=int, help="alternating runs (3)")

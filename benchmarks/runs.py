@@ -1,4 +1,4 @@
-"""Runs that more than one benchmark needs, alternating between the programs; each run is made once."""
+"""Runs that several benchmarks share, alternating between the programs; each is done once."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ GB_OTHERS = 1.0
 
 
 def pythons() -> dict[Who, Path | None]:
-    """Who can be run here, and by which Python."""
+    """Programs that can be run on this machine, and their Python."""
     return {"ours": Path(sys.executable), "peer": python_of(PEER), "acquire": python_of(ACQUIRE)}
 
 
 @cache
 def unpaced(plan: Plan, size: Size, *, on_disk: bool = False) -> dict[Who, list[Answer]]:
-    """All programs as fast as they go, ``plan.repeats`` times in turn; ours, peer, acquire and the bare steps."""
+    """Run all programs as fast as possible, ``plan.repeats`` times in turn: ours, peer, acquire and the bare steps."""
     answers: dict[Who, list[Answer]] = {}
     with running_sink() as sink:
         for k in range(plan.repeats):
@@ -56,13 +56,13 @@ def _one_unpaced(plan: Plan, size: Size, who: Who, python: Path, sink: Sink, k: 
 
 
 def chunk_count(plan: Plan, size: Size, who: Who) -> int:
-    """Chunks of an unpaced run, so that each program takes some seconds."""
+    """Return the number of chunks of an unpaced run, so that each program takes some seconds."""
     gb = GB_OURS if who == "ours" else GB_OTHERS
     return 2 if plan.quick else max(3, round(gb * 1e9 / (plan.chunk * size[0] * size[1])))
 
 
 def bare(plan: Plan, size: Size, sink: Sink) -> Answer:
-    """The bare steps over the same frames."""
+    """Measure the bare steps with the same frames."""
     job = {
         "frames": str(frames_file(plan.shm, *size, plan.chunk)),
         "spool": str(plan.shm / "bare"),
@@ -74,7 +74,7 @@ def bare(plan: Plan, size: Size, sink: Sink) -> Answer:
 
 @cache
 def paced(plan: Plan, size: Size) -> dict[Who, list[Answer]]:
-    """Chunks at the camera's pace through ours and the peer's, in turn."""
+    """Push chunks in real time through our client and the peer's, in turn."""
     answers: dict[Who, list[Answer]] = {}
     period = 0.05 if plan.quick else plan.chunk / plan.fps
     chunks = 2 if plan.quick else max(4, round(plan.seconds / period))

@@ -1,4 +1,4 @@
-"""Our server beside its clients: 4 streams of 480x640 at 120 fps, stored and readable; its CPU and memory."""
+"""Server with 4 streams of 480x640 at 120 fps on the same machine: frames stored, CPU and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STREAMS = 4
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Each client is a process of its own with a capture loop; pace is what was stored by when it was due."""
+    """Run each client as a process with a capture loop; the pace is the share stored in time."""
     size = (48, 64) if plan.quick else (480, 640)
     answers = [_run(plan, size, k) for k in range(plan.repeats)]
     name = f"server, {STREAMS} streams of {size[0]}x{size[1]} at {plan.fps:g} fps"
@@ -58,14 +58,14 @@ def _client(plan: Plan, size: tuple[int, int], server: Served, name: str) -> dic
 
 
 def _readable(server: Served, data_id: str) -> int:
-    """Frames that a Zarr reader finds, the last chunk decoded."""
+    """Return the number of frames that a Zarr reader finds; the last chunk is decoded."""
     path = server.folder / "streams" / data_id / "frames.zarr" / "frames"
     frames: Any = zarr.open_array(str(path), mode="r")
     return int(frames.shape[0]) if frames[-1:].any() else 0
 
 
 class _watch:  # noqa: N801 - a context manager that reads like a verb
-    """The server's resident memory, looked at four times a second."""
+    """Samples the resident memory of the server four times per second."""
 
     def __init__(self, server: Served) -> None:
         self._server = server

@@ -1,4 +1,4 @@
-"""A real server in a process of its own: ``atomstream serve`` on a free port, and what it costs."""
+"""Runs ``atomstream serve`` in a child process on a free port, and measures its CPU and memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY: Final = "atst_benchmark_key_0123456789"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running server; ``login`` is what a client needs of it."""
+    """A running server; ``login`` has URL and key for a client."""
 
     url: str
     folder: Path
@@ -31,19 +31,19 @@ class Served:
 
     @property
     def login(self) -> dict[str, Any]:
-        """URL and key."""
+        """URL and API key."""
         return {"url": self.url, "key": KEY}
 
     def cpu_s(self) -> float:
-        """Processor seconds so far, its children's included."""
+        """Return the CPU time so far in s, with child processes."""
         return float(sum(times.user + times.system for times in (part.cpu_times() for part in self._parts())))
 
     def rss(self) -> int:
-        """Resident bytes now, its children's included."""
+        """Return the resident memory in bytes, with child processes."""
         return int(sum(part.memory_info().rss for part in self._parts()))
 
     def get(self, path: str) -> Any:
-        """The JSON of a GET."""
+        """Return the JSON reply to a GET."""
         with urlopen(Request(self.url + path, headers={"X-API-KEY": KEY}), timeout=60) as reply:
             return json.load(reply)
 
@@ -53,7 +53,7 @@ class Served:
 
 @contextmanager
 def running_server(folder: Path) -> Iterator[Served]:
-    """A server on ``folder``; ended with the block."""
+    """Run a server with the data folder ``folder`` for the duration of a ``with`` block."""
     command = [sys.executable, "-m", "atomstream.cli", "serve", "--port", "0", "--data", str(folder)]
     log = folder.with_suffix(".log")
     with log.open("w") as errors:

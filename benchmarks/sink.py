@@ -1,7 +1,7 @@
-"""A server that does nothing: speaks the calls a client needs, reads each body and throws it away.
+"""A minimal server: it answers the calls of a client, reads each body and discards it.
 
-A program of its own (``python -m benchmarks.sink``), so that its processor time is not the client's; and as little
-of it as reading takes, for it runs on the same cores. All bodies are read into the same piece of memory.
+It is a separate program (``python -m benchmarks.sink``), so that its CPU time does not count for the client, and it
+does as little as possible, because it runs on the same cores. All bodies are read into the same buffer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from urllib.request import urlopen
 from benchmarks.processes import started
 
 LOOK_BYTES: Final = 1 << 20
-"""Of a body, before the sink wakes up for it: at each packet it would interrupt the client that it measures, as a
-server on a computer of its own does not (6 per cent of a fast client's pace at a quarter of this)."""
+"""Bytes of a body before the sink wakes up. Waking at each packet would interrupt the client, which a server on
+another computer does not do (measured: 6 % of the speed of a fast client at a quarter of this value)."""
 
 
 HEAD_BYTES: Final = 64 << 10
 END: Final = b"\r\n\r\n"
 DISCARD: Final = socket.MSG_TRUNC if sys.platform == "linux" else 0
-"""Linux throws away what it would else copy to us (man 7 tcp)."""
+"""Linux discards the data in the kernel and does not copy them (man 7 tcp)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,21 @@ class Sink:
     url: str
 
     def received(self) -> int:
-        """Bytes of all bodies so far."""
+        """Return the number of body bytes so far."""
         with urlopen(f"{self.url}/received", timeout=30) as reply:
             return int(json.load(reply)["bytes"])
 
 
 @contextmanager
 def running_sink(*, hold: bool = False) -> Iterator[Sink]:
-    """A sink in another process; with ``hold`` it never answers an upload, nor reads it."""
+    """Run a sink in another process; with ``hold`` it never reads or answers uploads."""
     with started("-m", "benchmarks.sink", *(["hold"] if hold else [])) as process:
         assert process.stdout is not None
         yield Sink(f"http://127.0.0.1:{int(process.stdout.readline())}")
 
 
 class Server:
-    """The calls of one upload client, over all its connections."""
+    """Answers the calls of one upload client, over all its connections."""
 
     def __init__(self, hold: bool) -> None:
         self.hold = hold
@@ -62,7 +62,7 @@ class Server:
         self.memory = memoryview(bytearray(1 << 20))
 
     def answer(self, method: str, path: str, host: str) -> tuple[object, str]:
-        """The JSON of a reply, and a header more."""
+        """Return the JSON of a reply, and additional headers."""
         if method == "PUT":
             return {}, ""
         if path == "/gateway/time":
@@ -85,7 +85,7 @@ class Server:
 
 
 class Connection:
-    """HTTP/1.1 as clients of an upload speak it: requests with a Content-Length, one after the other."""
+    """HTTP/1.1 for upload clients: requests with Content-Length, one after the other."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop, client: socket.socket) -> None:
         self._server = server
@@ -105,7 +105,7 @@ class Connection:
             came = self._read_body() if self._left else self._read_head()
         except BlockingIOError:
             return
-        except ConnectionError:  # a client may go in the middle
+        except ConnectionError:  # a client may disconnect at any time
             came = 0
         if came:
             self._await(max(1, min(self._left, LOOK_BYTES)))
@@ -149,14 +149,14 @@ class Connection:
         if self._uploads and self._server.hold:
             self._reply = b""
             self._loop.remove_reader(self._socket)
-            self._server.held.append(self)  # else nobody would hold it, and its socket would close
+            self._server.held.append(self)  # keep a reference, or the socket would be closed
         self._left = int(headers.get("content-length", "0"))
         come = min(self._left, len(self._head))
         self._head = self._head[come:]
         self._take(come)
 
     def _await(self, nbytes: int) -> None:
-        """Let the system wake us only for so many bytes, where it can."""
+        """Ask the system to wake this process only after so many bytes, if it can."""
         if nbytes != self._awaited:
             self._awaited = nbytes
             with suppress(OSError):

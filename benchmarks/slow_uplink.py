@@ -1,4 +1,4 @@
-"""480x640 at 120 fps over a line of 50 Mbit/s, which carries a third of it: what the user is told, and when."""
+"""480x640 at 120 fps over 50 Mbit/s, a third of what is needed: when the client warns, and its backlog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE_BITS_S = 50e6
 
 
 def measure(plan: Plan) -> list[Row]:
-    """Seconds from the first frame to the first warning that says so; its words are the note."""
+    """Measure the time from the first frame to the first warning, whose text is the note of the row."""
     size = (48, 64) if plan.quick else (480, 640)
     rate = 2e5 if plan.quick else LINE_BITS_S
     with running_sink() as sink, throttled(sink.url, rate) as url:

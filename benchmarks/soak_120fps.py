@@ -1,4 +1,4 @@
-"""A stream at 120 fps for as long as ``--seconds`` says: nothing lost, no backlog, memory that does not grow."""
+"""Long stream at 120 fps (``--seconds``): no losses, no backlog, constant memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.sink import running_sink
 
 
 def measure(plan: Plan) -> list[Row]:
-    """One run to the sink each repeat; memory is what the process grew by from ``initialize`` to the end."""
+    """Run to the sink; the memory is the growth of the process from ``initialize`` to the end."""
     size = plan.sizes()[0]
     with running_sink() as sink:
         answers = runs(plan, size, {"url": sink.url})

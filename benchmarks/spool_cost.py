@@ -1,4 +1,4 @@
-"""What the spool costs: its share of the CPU, push with and without it, durable pushes, memory in an outage."""
+"""Cost of the spool: CPU share, push with and without it, durable pushes, and memory in an outage."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from benchmarks.sink import running_sink
 MIB: Final = 1 << 20
 OUTAGE_S: Final = 600.0
 OUTAGE_SIZE: Final = (120, 160)
-"""Of the outage's frames: ten minutes of 120 fps are 1.4 GB of them, where 480x640 would take 22 GB of disk."""
+"""Frame size for the outage: ten minutes at 120 fps are 1.4 GB; 480x640 would need 22 GB of disk."""
 OUTAGE_BUFFER: Final = 64 * MIB
 UPLOADS, UPLOAD_BYTES, CONTEXTS = 4, 2 * MIB, 16 * MIB
 
 
 CHUNKS: Final = 10
-"""Pushed in each run: their costs differ by the machine's moods, which more runs would not level."""
+"""Chunks per run. Their cost varies with the load of the machine, which more runs would not average out."""
 
 
 def measure(plan: Plan) -> list[Row]:
-    """All of it at 480x640, the spool on disk; the outage at 120x160. Bounded: about a minute on a quiet machine."""
+    """Measure at 480x640 with the spool on disk, and the outage at 120x160; about a minute on a quiet machine."""
     size = (48, 64) if plan.quick else (480, 640)
     return [*_paired(plan, size), _durable(plan, size), *_outage(plan)]
 
@@ -64,7 +64,7 @@ def _median(run: dict[str, Any], key: str) -> float:
 
 
 def _run(plan: Plan, size: tuple[int, int], k: int, mode: str) -> dict[str, Any]:
-    blocked = plan.disk / "not-a-folder"  # a file stands there, so frames stay in memory alone
+    blocked = plan.disk / "not-a-folder"  # a file instead of a folder, so frames stay in memory only
     blocked.touch()
     with running_sink() as sink:
         job = {
@@ -72,7 +72,7 @@ def _run(plan: Plan, size: tuple[int, int], k: int, mode: str) -> dict[str, Any]
             "spool": str(plan.disk / f"spool-{mode}-{k}"), "none": str(blocked / "spool"), "fps": plan.fps,
             "chunks": 3 if plan.quick else CHUNKS, "bare": str(plan.disk),
         }  # fmt: skip
-        return work(sys.executable, "spooler", job)
+        return work(sys.executable, "spool", job)
 
 
 def _outage(plan: Plan) -> list[Row]:
@@ -80,7 +80,7 @@ def _outage(plan: Plan) -> list[Row]:
         print("the outage's memory is left out: this system keeps no high-water mark", file=sys.stderr)
         return []
     chunks = 3 if plan.quick else round(OUTAGE_S * plan.fps / plan.chunk)
-    grown = [_hoard(plan, chunks)]  # a high-water mark of 300 chunks: more of them tell nothing new
+    grown = [_hoard(plan, chunks)]  # 300 chunks are enough for a high-water mark
     ceiling = OUTAGE_BUFFER + plan.chunk * OUTAGE_SIZE[0] * OUTAGE_SIZE[1] + UPLOADS * UPLOAD_BYTES + CONTEXTS
     return [
         Row(
@@ -100,7 +100,7 @@ def _hoard(plan: Plan, chunks: int) -> float:
             "module": MODULES["ours"],
             "settings": {"buffer_bytes": OUTAGE_BUFFER, "spool_max_bytes": 10**11},
         }  # fmt: skip
-        return float(work(sys.executable, "hoarder", job)["grown"] / 1e6)
+        return float(work(sys.executable, "memory", job)["grown"] / 1e6)
 
 
 if __name__ == "__main__":

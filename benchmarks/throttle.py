@@ -1,4 +1,4 @@
-"""A TCP proxy that lets only so many bits a second through towards the server: a laboratory's uplink."""
+"""A TCP proxy with limited bandwidth towards the server, to simulate a slow uplink."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PIECE = 16 << 10
 
 
 class Throttle:
-    """``bits_per_s`` over all connections together; towards the client nothing is held back."""
+    """Limits all connections together to ``bits_per_s`` towards the server; replies are not limited."""
 
     def __init__(self, host: str, port: int, bits_per_s: float) -> None:
         self._target = host, port
@@ -25,7 +25,7 @@ class Throttle:
         self.port = 0
 
     async def open(self) -> None:
-        """Listen."""
+        """Start to listen."""
         self._server = server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=PIECE)
         self.port = server.sockets[0].getsockname()[1]
 
@@ -58,31 +58,31 @@ class Throttle:
         if self._server is not None:
             self._server.close()
         for writer in self._writers:
-            writer.transport.abort()  # both ends see it, and the pumps end by themselves
+            writer.transport.abort()  # both sides see the closed sockets, and the copy tasks end
         self._loop.run_until_complete(_all_others())
         self._loop.close()
 
     def start(self) -> threading.Thread:
-        """Listen, and serve in a thread of its own."""
+        """Listen and serve in a new thread."""
         self._loop.run_until_complete(self.open())
         thread = threading.Thread(target=self.run, daemon=True)
         thread.start()
         return thread
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 async def _all_others() -> None:
-    """Return once every other task of this loop has ended, however."""
+    """Wait until all other tasks of this loop have ended."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     await asyncio.gather(*left, return_exceptions=True)
 
 
 @contextmanager
 def throttled(url: str, bits_per_s: float) -> Iterator[str]:
-    """A URL that leads to ``url`` at that rate."""
+    """Return a URL that leads to ``url`` with this bandwidth."""
     parts = urlsplit(url)
     throttle = Throttle(parts.hostname or "127.0.0.1", parts.port or 80, bits_per_s)
     thread = throttle.start()

@@ -1,4 +1,4 @@
-"""Frames acknowledged a second, not paced: ours and the peer's to the sink, acquire-zarr to the local folder."""
+"""Acknowledged frames per second, as fast as possible: our client and the peer to the sink, acquire-zarr to disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.runs import Answer, Size, unpaced
 
 
 def measure(plan: Plan) -> list[Row]:
-    """With the spool on a RAM disk, then on disk; and how small the frames became."""
+    """Measure with the spool on a RAM disk, then on disk; and the compression ratio."""
     rows = []
     for size in plan.sizes():
         rows += [_rates(plan, size, on_disk=False), _encoder(plan, size), _ratio(plan, size)]
@@ -17,7 +17,7 @@ def measure(plan: Plan) -> list[Row]:
 
 
 def _rates(plan: Plan, size: Size, *, on_disk: bool) -> Row:
-    # Spelt as elsewhere where it is in memory: the cache would take another spelling for other runs.
+    # The same argument as in other benchmarks, so that the cached run is used.
     answers = unpaced(plan, size, on_disk=True) if on_disk else unpaced(plan, size)
     figures: dict[Who, list[float]] = {
         who: [answer["frames"] / answer["wall_s"] for answer in runs]

@@ -1,10 +1,10 @@
-"""The truth table: what the analysis says of simulated growths, and what is true.
+"""Accuracy table: results of the analysis for simulated growths, compared with the true values.
 
 Run it with ``python -m benchmarks.truth_table``.
 
-Without arguments each setting is varied by itself; ``--full`` runs the whole grid of 324 growths (about half an hour
-of one core). So that a case takes seconds, frames are 160x120 pixels (a sixteenth of a camera's light and pixels),
-and up to 0.2 layers a second the camera takes 30 frames a second: there hum at 59.3 Hz shows at 0.7 Hz.
+Without arguments one setting is varied at a time; ``--full`` runs the whole grid of 324 growths (about half an hour
+on one core). Frames are 160x120 pixels, so that a case takes seconds. For up to 0.2 layers per second the camera takes
+30 frames per second, where hum at 59.3 Hz appears at 0.7 Hz.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GAINS = (0.25, 1.0, 2.0)
 HUMS = (0.0, 0.01, 0.07)
 DRIFTS = (0.0, 0.05)
 HUM_HZ = 59.3
-"""Off the camera's rates: at 60 Hz and phase 0 a camera of 120 or 30 fps would see no hum at all."""
+"""Not a multiple of the frame rate: at 60 Hz and phase 0 a camera of 120 or 30 fps would see no hum."""
 
 CYCLES = 7.0
 SMALL: dict[str, Any] = {"height": 120, "width": 160}
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What is special about it."""
+        """Description of the case."""
         s = self.spec
         text = f"F {s.rate_ml_s:<5g} rpm {s.rpm:<3g} gain {s.gain:<4g} hum {100 * s.hum:g} % {s.hum_hz:g} Hz"
         return text + (f" drift {s.drift_px_s[0]:g}" if any(s.drift_px_s) else "")
@@ -52,7 +52,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A case's outcome; errors in per cent, ``pull`` in stated sigmas, layers absolute."""
+    """Result of a case: errors in per cent, ``pull`` in units of the stated sigma, layers absolute."""
 
     case: Case
     error: float
@@ -75,7 +75,7 @@ def case(rate: float = 0.4, rpm: float = 0.0, drift: float = 0.0, seed: int = 0,
 
 
 def short_grid(seed: int = 0) -> Iterator[Case]:
-    """Rate by rotation, then every other setting by itself."""
+    """Return cases with all rates and rotations, then each other setting alone."""
     yield from (case(rate, rpm, seed=seed) for rate, rpm in itertools.product(RATES, RPMS))
     for rate in (0.1, 0.4, 2.5):
         yield from (case(rate, gain=gain, seed=seed) for gain in (0.25, 2.0))
@@ -86,7 +86,7 @@ def short_grid(seed: int = 0) -> Iterator[Case]:
 
 
 def full_grid(seed: int = 0) -> Iterator[Case]:
-    """Everything by everything, the quick growths first: the slow ones take most of the time."""
+    """Return all combinations, fast growths first, because the slow ones take most of the time."""
     for rate, rpm, gain, hum, drift in itertools.product(
         sorted(RATES, reverse=True), RPMS, GAINS, HUMS, DRIFTS
     ):
@@ -94,7 +94,7 @@ def full_grid(seed: int = 0) -> Iterator[Case]:
 
 
 class Film:
-    """The frames of a case, made when they are sliced."""
+    """Frames of a case, simulated when they are sliced."""
 
     def __init__(self, of: Case) -> None:
         self._simulator = Simulator(of.spec)
@@ -138,7 +138,7 @@ def run(of: Case) -> Row:
 
 
 def line(row: Row) -> str:
-    """A row as text."""
+    """Format a row."""
     numbers = (
         f"{row.error:9.3f}{row.sigma:9.3f}{row.pull:7.1f}{row.layers_error:8.2f}{row.spacing_error:11.3f}"
     )
@@ -146,19 +146,19 @@ def line(row: Row) -> str:
 
 
 def summary(rows: list[Row]) -> str:
-    """Errors and pulls of all rows that hold a number."""
+    """Summarise errors and pulls of all rows with a number."""
     told = [r for r in rows if math.isfinite(r.error)]
     if not told:
-        return f"0 of {len(rows)} told"
+        return f"0 of {len(rows)} determined"
     errors, pulls = np.abs([r.error for r in told]), np.abs([r.pull for r in told])
     return (
-        f"{len(told)} of {len(rows)} told; |error| median {np.median(errors):.3f} %, worst {errors.max():.3f} %; "
+        f"{len(told)} of {len(rows)} determined; |error| median {np.median(errors):.3f} %, worst {errors.max():.3f} %; "
         f"|pull| worst {pulls.max():.1f}"
     )
 
 
 def print_no_signal(seed: int) -> None:
-    """Print what is said where there is nothing to be seen."""
+    """Print the results for growths without a signal, which must be undetermined."""
     print(f"\n{'no signal':<44}rate")
     for name, spec in no_signal_specs(replace(GrowthSpec(seed=seed), **SMALL)).items():
         print(f"{name:<44}{analysed(Case(spec, 16.0)).values['growth_rate_ml_s']}", flush=True)

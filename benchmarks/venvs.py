@@ -1,6 +1,6 @@
-"""The programs we compare with, each in a venv of its own: the machine's, or one made here in a cache folder.
+"""Other programs for comparison, each in its own venv: an existing one, or one made in a cache folder.
 
-The hosted service's client is GPL-3.0: it is installed and run as a program; nothing of it is read or copied.
+The client of the hosted service is GPL-3.0: it is installed and run as a program; its code is not read or copied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """What to install (and what it does not install by itself), and the variable naming a Python that has it."""
+    """Packages to install, and the environment variable that names a Python with the program."""
 
     requirement: str
     variable: str
@@ -31,7 +31,7 @@ ACQUIRE: Final = Rival("acquire-zarr==0.10.0", "ATOMSTREAM_ACQUIRE_PYTHON", ("nu
 
 @cache
 def python_of(rival: Rival) -> Path | None:
-    """A Python that has ``rival``; None where its variable is empty, or (told on stderr) it can't be installed."""
+    """Return a Python with ``rival``; None if its variable is empty or it can't be installed (reported on stderr)."""
     given = os.environ.get(rival.variable)
     if given is not None:
         return Path(given) if given else None

@@ -109,7 +109,10 @@ def purge(data_ids: tuple[str, ...], spool_dir: Path | None, everything: bool) -
     selected = _select(spooled.streams(), data_ids)
     status = {stream["folder"]: stream for stream in spooled.status()["streams"]}
     lost = sum(_undelivered(status[str(stream.folder)]) for stream in selected)
-    question = f"Remove {len(selected)} stream(s) from {spooled.root} permanently? {lost} chunk(s) were never delivered."
+    question = (
+        f"Remove {len(selected)} stream(s) from {spooled.root} permanently? "
+        f"{lost} chunk(s) were never delivered."
+    )
     if not selected or not click.confirm(question, default=False):
         click.echo("Nothing was removed.")
         return ExitCode.DONE if not selected else ExitCode.INCOMPLETE

@@ -1,4 +1,4 @@
-"""Writes the same chunks with acquire-zarr to a local folder: the C++ writer as a yardstick. One JSON line."""
+"""Writes the same chunks with acquire-zarr (C++) to a local folder, for comparison. Prints one JSON line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The bare limits: one memory copy, zstd, a write to the page cache, a send; and our encoder with nothing around it.
+"""The bare limits: one memory copy, zstd, a write to the page cache, a send; and our encoder alone.
 
-Processor seconds of this one thread for a GB of raw frames, each step over the same frames. One JSON line.
+CPU time of this thread per GB of raw frames, each step with the same frames. Prints one JSON line.
 """
 
 from __future__ import annotations

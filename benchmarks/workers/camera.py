@@ -1,6 +1,6 @@
-"""A capture loop: one frame at a time at the camera's pace through ``push_frame``, and the same loop bare.
+"""A capture loop: one frame at a time in real time through ``push_frame``, and the same loop with a copy only.
 
-Reports each call's time, how late frames were begun, memory, and what became of the chunks. One JSON line.
+Reports the time of each call, the delay of frames, memory, and the state of the chunks. Prints one JSON line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Films streams in real time and follows their results: how old is each when it comes? One JSON line.
+"""Streams in real time and measures the age of each result when it arrives. Prints one JSON line.
 
 A chunk's result is the batch that reaches its last frame. "stored" is measured from the moment the server stored the
 chunk, which is before its 200 leaves; "exposed" from the time at which the chunk's last frame was handed over.

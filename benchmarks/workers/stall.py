@@ -1,8 +1,7 @@
-"""The longest that any one callback holds an asyncio application's loop while frames stream. One JSON line.
+"""Longest callback of an asyncio event loop while frames are streamed. Prints one JSON line.
 
-Every callback of the loop is timed, and of the longest it is told what that time was: work, a core that
-another thread had, or neither. Then the same of a loop that only ticks while zstd alone keeps the cores busy:
-what the machine itself does to it.
+Every callback is timed, and the time of the longest is split into CPU time, waiting for a core, and the rest. The same
+is then measured for a loop that only ticks while zstd uses the cores, which shows the effect of the machine.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import zstandard
 
 from atomstream.streaming import AsyncRHEEDStreamer
-from benchmarks.holds import Hold, ThreadClock
+from benchmarks.thread_time import ThreadClock, ThreadTime
 
 TICK_S: Final = 0.002
 
@@ -29,7 +28,7 @@ class Longest:
 
     def __init__(self) -> None:
         self._clock = ThreadClock()
-        self._hold = Hold()
+        self._hold = ThreadTime()
 
     def watch(self) -> None:
         """Time each callback from now on."""
@@ -43,9 +42,9 @@ class Longest:
         # asyncio has no public hook around a callback, and its debug mode, which logs slow ones, slows all of them.
         asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
 
-    def take(self) -> Hold:
+    def take(self) -> ThreadTime:
         """It, and begin anew."""
-        hold, self._hold = self._hold, Hold()
+        hold, self._hold = self._hold, ThreadTime()
         return hold
 
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.holds import Hold, ThreadClock
-from benchmarks.workers.spinner import spin
+from benchmarks.thread_time import ThreadClock, ThreadTime
+from benchmarks.workers.busy_loop import spin
 
 # /proc/<pid>/task/<tid>/schedstat and pinning to a core are Linux's; elsewhere the queue is part of the rest.
 QUEUE = pytest.mark.skipif(
@@ -23,11 +23,11 @@ QUEUE = pytest.mark.skipif(
 
 def test_the_rest_is_neither_work_nor_a_queue() -> None:
     """Parts of a hold add up to it, and clocks that are read one after the other make no negative rest."""
-    hold = Hold(10.0, 5.0, 2.0).since(Hold(4.0, 3.0, 1.0))
-    assert hold == Hold(6.0, 2.0, 1.0)
+    hold = ThreadTime(10.0, 5.0, 2.0).since(ThreadTime(4.0, 3.0, 1.0))
+    assert hold == ThreadTime(6.0, 2.0, 1.0)
     assert hold.rest_s == 3.0
     assert hold.milliseconds() == {"wall": 6000.0, "cpu": 2000.0, "queued": 1000.0, "rest": 3000.0}
-    assert Hold(1.0, 1.1, 0.0).rest_s == 0.0
+    assert ThreadTime(1.0, 1.1, 0.0).rest_s == 0.0
 
 
 def test_sleep_is_rest() -> None:
@@ -75,7 +75,7 @@ def shared_core() -> Iterator[None]:
             busy.kill()
 
 
-def at_work(cpu_s: float) -> Hold:
+def at_work(cpu_s: float) -> ThreadTime:
     """Of a thread at work until it had ``cpu_s`` of processor time."""
     clock, begun = ThreadClock(), time.thread_time()
     before = clock.now()

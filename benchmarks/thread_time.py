@@ -1,4 +1,4 @@
-"""Where the time of a callback went: its thread at work, its core another thread's, or neither."""
+"""Splits the duration of a callback: CPU time of its thread, waiting for a core, or neither."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Seconds by the clock, and of them: of processor time, and in the queue for a core.
+class ThreadTime:
+    """Elapsed time in s, and of it CPU time and time in the run queue of a core.
 
-    The rest was spent asleep (the GIL was another thread's), or the machine's host had stopped the core.
+    The rest is sleep (for example, another thread had the GIL), or the host of the virtual machine stopped the core.
     """
 
     wall_s: float = 0.0
@@ -23,35 +23,35 @@ class Hold:
 
     @property
     def rest_s(self) -> float:
-        """Neither at work nor in a queue."""
+        """Time neither running nor waiting for a core, in s."""
         return max(0.0, self.wall_s - self.cpu_s - self.queued_s)
 
-    def since(self, earlier: Self) -> Hold:
-        """From ``earlier`` to this moment."""
-        return Hold(
+    def since(self, earlier: Self) -> ThreadTime:
+        """Return the difference to an ``earlier`` reading."""
+        return ThreadTime(
             self.wall_s - earlier.wall_s, self.cpu_s - earlier.cpu_s, self.queued_s - earlier.queued_s
         )
 
     def milliseconds(self) -> dict[str, float]:
-        """As a worker answers."""
+        """Return all parts in ms, for the JSON result of a worker."""
         parts = {"wall": self.wall_s, "cpu": self.cpu_s, "queued": self.queued_s, "rest": self.rest_s}
         return {name: 1e3 * seconds for name, seconds in parts.items()}
 
 
 class ThreadClock:
-    """Reads what the calling thread, the one that made it, has had of each so far."""
+    """Reads the times of the thread that created it."""
 
     def __init__(self) -> None:
-        # Linux tells the time in the queue (Documentation/scheduler/sched-stats.rst); elsewhere it is in the rest.
+        # Linux reports the time in the run queue (Documentation/scheduler/sched-stats.rst); elsewhere it counts as rest.
         path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._file = os.open(path, os.O_RDONLY) if path.exists() else None
 
-    def now(self) -> Hold:
-        """Differences of two of these are a hold."""
-        return Hold(time.perf_counter(), time.thread_time(), self._queued_s())
+    def now(self) -> ThreadTime:
+        """Return the present readings; the difference of two is the time between them."""
+        return ThreadTime(time.perf_counter(), time.thread_time(), self._queued_s())
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None

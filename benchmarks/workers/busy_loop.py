@@ -1,4 +1,4 @@
-"""A thread that only looks at the clock: the gaps in what it sees that no other thread made. One JSON line."""
+"""A thread that only reads the clock, and its gaps that no other thread caused. Prints one JSON line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-from benchmarks.holds import ThreadClock
+from benchmarks.thread_time import ThreadClock
 
 GAP_S = 50e-6
 """Shorter ones are the timer's interrupt and the interpreter's own."""

@@ -1,4 +1,4 @@
-"""What the spool costs a client: pushes with and without it, durable pushes beside the bare steps. One JSON line."""
+"""Cost of the spool: pushes with and without it, durable pushes and the bare steps. Prints one JSON line."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pushes into a client whose server answers nothing, and reports the memory that it took. One JSON line.
+"""Pushes into a client whose server does not answer, and reports the memory used. Prints one JSON line.
 
-The peak is Linux's own high-water mark since just before the first push, so nothing slips between samples.
+The peak is the high-water mark of Linux since just before the first push, so no sampling is needed.
 """
 
 from __future__ import annotations

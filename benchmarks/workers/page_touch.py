@@ -1,7 +1,7 @@
-"""What the first touch of memory costs: huge pages of a fresh mapping, each written to once. One JSON line.
+"""Cost of the first access to memory: huge pages of a new mapping, each written once. Prints one JSON line.
 
-The system clears each, 0.1 ms. A virtual machine's host may have to find the memory first: then whoever comes to touch
-it, a socket's copy too, is held for milliseconds that count as its own work.
+The system clears each page in 0.1 ms. The host of a virtual machine may have to allocate the memory first: then each
+first access, also the copy of a socket, takes milliseconds that count as CPU time of the process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decodes and analyses a looped film in one thread, as a worker of the server does. One JSON line."""
+"""Decodes and analyses repeated frames in one thread, as a worker of the server does. Prints one JSON line."""
 
 from __future__ import annotations
 
