@@ -42,7 +42,7 @@ class ThreadClock:
     """Reads the times of the thread that created it."""
 
     def __init__(self) -> None:
-        # Linux reports the time in the run queue (Documentation/scheduler/sched-stats.rst); elsewhere it counts as rest.
+        # Linux reports the time in the run queue (sched-stats.rst of the kernel); elsewhere it is in the rest.
         path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._file = os.open(path, os.O_RDONLY) if path.exists() else None
 

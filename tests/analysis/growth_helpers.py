@@ -24,7 +24,7 @@ def layer_trace(
 
 
 class Film:
-    """A simulated growth as something with a length and slices, so that no test holds all its frames."""
+    """A simulated growth with a length and slices, so that a test does not hold all its frames."""
 
     def __init__(self, seconds: float, **spec: Any) -> None:
         self.spec = GrowthSpec(**{"height": 120, "width": 160, "seed": 7, **spec})
@@ -38,13 +38,13 @@ class Film:
         return self.simulator.frames(cut.start, min(cut.stop, self.count) - cut.start)
 
     def analysed(self, **options: Any) -> Analysis:
-        """Analyse all of it as a stream of its own rate and rotation."""
+        """Analyse all frames with the frame rate and rotation of the film."""
         options = {"rpm": self.spec.rpm, "calibration": self.calibration, **options}
         return analyze(self, self.spec.fps, **options)
 
     @property
     def calibration(self) -> Calibration:
-        """The geometry as it truly is."""
+        """The true calibration of the simulated geometry."""
         return Calibration(
             self.spec.energy_kev, self.spec.screen_distance_mm, self.spec.px_per_mm * self.spec.scale, 2.0
         )

@@ -1,4 +1,4 @@
-"""The online engine: any cut into calls, crashes, gaps, bad input, events, segments."""
+"""Online analysis: splits into calls, restored state, gaps, invalid input, events and segments."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def _fed(
 
 
 @pytest.mark.parametrize("rpm", [0.0, 15.0])
-def test_results_do_not_depend_on_the_cuts(rpm: float) -> None:
-    """One-frame chunks, odd chunks and one great chunk give the same columns."""
+def test_results_do_not_depend_on_the_chunk_size(rpm: float) -> None:
+    """Chunks of one frame, odd chunks and one large chunk give the same columns."""
     film = Film(4, rpm=rpm, height=48, width=64)
     whole, _ = _fed(film, [0])
     for cuts in (list(range(0, len(film), 7)), list(range(len(film)))):
@@ -37,8 +37,8 @@ def test_results_do_not_depend_on_the_cuts(rpm: float) -> None:
         assert len(parts["time_seconds"]) == len(film)
 
 
-def test_a_crash_between_two_calls_changes_nothing() -> None:
-    """The state goes through msgpack into another engine, which goes on to the same results."""
+def test_a_restored_state_gives_the_same_results() -> None:
+    """A state that was restored from msgpack gives the same further results."""
     film = Film(6, height=48, width=64)
     whole, _ = _fed(film, [0, 301])
     engine = Analyzer(film.spec.fps)
@@ -52,15 +52,15 @@ def test_a_crash_between_two_calls_changes_nothing() -> None:
 
 
 def test_frames_fed_twice_count_once() -> None:
-    """A repeated chunk is passed over: results are neither doubled nor lost."""
+    """A repeated chunk is skipped: its results are neither doubled nor lost."""
     film = Film(2, height=48, width=64)
     engine = Analyzer(film.spec.fps)
     assert engine.feed(0, film[0:120]).count == 120
     assert engine.feed(60, film[60:180]).count == 60
 
 
-def test_missing_chunks_are_marked_and_passed() -> None:
-    """A hole of two seconds is an event; the rate over it stays right."""
+def test_missing_chunks_become_a_gap_event() -> None:
+    """A gap of two seconds is an event, and the rate stays correct."""
     film = Film(18)
     engine = Analyzer(film.spec.fps)
     engine.feed(0, film[0:960])
@@ -71,8 +71,8 @@ def test_missing_chunks_are_marked_and_passed() -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8), (1, 1), (3, 700), (16, 16)])
 @pytest.mark.parametrize("fill", ["black", "white", "noise", "grey"])
-def test_frames_of_nothing_give_no_number(shape: tuple[int, int], fill: str) -> None:
-    """Tiny, black, white, grey and noisy frames: no crash and no number."""
+def test_frames_without_a_pattern_give_no_number(shape: tuple[int, int], fill: str) -> None:
+    """Tiny, black, white, grey and noisy frames cause no error and give no number."""
     noise = np.random.default_rng(0).integers(0, 256, (90, *shape), dtype=np.uint8)
     frames = {"noise": noise}.get(fill, np.full_like(noise, {"black": 0, "white": 255}.get(fill, 90)))
     answer = analyze(frames, 30)
@@ -81,21 +81,21 @@ def test_frames_of_nothing_give_no_number(shape: tuple[int, int], fill: str) -> 
     assert np.isnan(answer.frames["growth_rate_ml_s"]).all()
 
 
-def test_white_frames_are_called_saturated() -> None:
-    """All-white frames show their saturation, though no spot is found."""
+def test_white_frames_are_reported_as_saturated() -> None:
+    """White frames are reported as saturated, although no spot is found."""
     answer = analyze(np.full((30, 20, 20), 255, np.uint8), 10)
     assert (answer.frames["saturated_fraction"] == 1).all()
 
 
 @pytest.mark.slow
-def test_one_frame_a_second() -> None:
-    """At 1 frame a second slow growth is measured all the same."""
+def test_one_frame_per_second() -> None:
+    """At 1 frame per second slow growth is measured."""
     answer = Film(300, fps=1.0, rate_ml_s=0.03).analysed()
     assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.03, rel=0.01)
 
 
-def test_the_frames_own_times_count() -> None:
-    """Frames said to come at 120 a second, that came at 30: their own times give the rate."""
+def test_frame_times_are_used_instead_of_the_nominal_rate() -> None:
+    """With a nominal rate of 120 fps and frame times at 30 fps, the frame times give the rate."""
     film = Film(20, fps=30.0)
     answer = film.analysed(times_s=np.arange(len(film)) / 30.0)
     engine = Analyzer(120.0)
@@ -120,8 +120,8 @@ def test_the_frames_own_times_count() -> None:
         ),
     ],
 )
-def test_bad_settings_are_named(call, sentence: str) -> None:
-    """What can't be meant raises ConfigError with a sentence that names it."""
+def test_invalid_settings_are_named(call, sentence: str) -> None:
+    """Invalid settings raise ConfigError with a message that names them."""
     with pytest.raises(ConfigError, match=sentence):
         call()
 
@@ -136,7 +136,7 @@ def test_a_state_of_another_version_is_refused() -> None:
 
 
 def test_another_frame_size_is_refused() -> None:
-    """A stream has one frame size."""
+    """A changed frame size raises ConfigError."""
     engine = Analyzer(10)
     engine.feed(0, np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(ConfigError, match="stream of shape"):
@@ -144,7 +144,7 @@ def test_another_frame_size_is_refused() -> None:
 
 
 def test_regions_of_the_user_are_traced() -> None:
-    """A box gives a background-subtracted trace, a line its profile, from the frame it was set."""
+    """A box gives a background-subtracted trace and a line its profile, from the frame at which it was set."""
     film = Film(2)
     engine = Analyzer(film.spec.fps)
     first = engine.feed(0, film[0:120])
@@ -160,7 +160,7 @@ def test_regions_of_the_user_are_traced() -> None:
 
 
 def test_box_intensity_is_counts_over_the_ring() -> None:
-    """Intensity is sum(box) - area * background, whatever the background."""
+    """Intensity is sum(box) - area * background, for any background."""
     frames = np.full((3, 40, 40), 30, np.uint8)
     frames[:, 18:21, 18:21] = 130
     from atomstream.analysis.regions import measure_box
@@ -170,8 +170,8 @@ def test_box_intensity_is_counts_over_the_ring() -> None:
     np.testing.assert_array_equal(trace.background, 30)
 
 
-def test_exposure_steps_are_events_and_leave_the_rate() -> None:
-    """Exposure changes while growing: each is an event with its factor, and the rate stays right."""
+def test_exposure_steps_are_events_and_do_not_change_the_rate() -> None:
+    """Each change of exposure is an event with its factor, and the rate stays correct."""
     answer = Film(20, exposure_steps=((6.0, 0.6), (13.0, 1.2))).analysed()
     steps = [e for e in answer.events if e.kind == "exposure"]
     assert [round(e.time_s, 1) for e in steps] == [6.0, 13.0]
@@ -180,8 +180,8 @@ def test_exposure_steps_are_events_and_leave_the_rate() -> None:
     assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
 
 
-def test_marks_cut_segments_with_their_own_counts() -> None:
-    """Growth, pause, growth: a rate in each growth, none in the pause, and the recovery's time constant."""
+def test_marks_begin_segments_with_separate_counts() -> None:
+    """Each growth segment has a rate, the pause has none but a recovery time."""
     film = Film(36, pauses=((12.0, 22.0),), recovery_s=2.5)
     marks = [Event(12.0, "shutter", "closed"), Event(22.0, "shutter", "open"), Event(5.0, "note", "hello")]
     first, pause, second = film.analysed(events=marks).segments
@@ -194,7 +194,7 @@ def test_marks_cut_segments_with_their_own_counts() -> None:
 
 
 def test_shuttered_growth_has_a_period_and_no_rate() -> None:
-    """A recipe that opens the shutter every two seconds sets the period; that is not the growth rate."""
+    """If the shutter opens every two seconds, the period is that of the recipe and there is no growth rate."""
     film = Film(24, rate_ml_s=0.5)
     marks = [Event(float(t), "shutter", "open") for t in np.arange(0.5, 24, 1.0)]
     values = film.analysed(events=marks).values
@@ -203,8 +203,8 @@ def test_shuttered_growth_has_a_period_and_no_rate() -> None:
     assert "recipe" in values["layers_grown"].why
 
 
-def test_the_answer_reads_well() -> None:
-    """The repr tells a person the rate with its uncertainty; pandas and xarray carry units and times."""
+def test_result_as_text_pandas_and_xarray() -> None:
+    """The repr shows the rate with its uncertainty; pandas and xarray results have units and times."""
     answer = Film(10).analysed()
     assert "growth_rate_ml_s" in repr(answer)
     assert "±" in repr(answer)
@@ -216,8 +216,8 @@ def test_the_answer_reads_well() -> None:
     assert data.sizes == {"time": 1200}
 
 
-def test_times_that_jump_back_do_no_harm() -> None:
-    """A camera clock with NaN and backward jumps: no crash, and the rate still stands."""
+def test_times_that_step_back_are_tolerated() -> None:
+    """Frame times with NaN and backward steps cause no error, and the rate stays correct."""
     film = Film(14)
     times = np.arange(len(film)) / 120.0
     times[::97], times[50::211] = np.nan, times[50::211] - 0.02
@@ -227,7 +227,7 @@ def test_times_that_jump_back_do_no_harm() -> None:
 
 
 def test_an_untracked_specular_box_stays() -> None:
-    """The user's own specular box moves only if it is tracked."""
+    """The user's specular box moves only if it is tracked."""
     film = Film(3, drift_px_s=(1.0, 0.0))
     engine = Analyzer(120.0)
     engine.feed(0, film[0:24])

@@ -1,4 +1,4 @@
-"""Changes of the pattern: found where they are, and not in plain growth."""
+"""Pattern changes are detected, and growth alone is not a change."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_two_transitions_of_the_antimony_series() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [{}, {"rate_ml_s": 0.1}, {"drift_px_s": (0.05, 0.05)}, {"rate_ml_s": 0.0}])
 def test_plain_growth_is_no_change(spec: dict) -> None:
-    """Growth, drift and rest raise no alarm."""
+    """Growth, drift and rest cause no change event."""
     assert [e for e in Film(25, **spec).analysed().events if e.kind == "change"] == []
 
 
 def test_roughening_is_a_change() -> None:
-    """Streaks that turn to spots are told within three seconds, as a cluster of their own."""
+    """A change from streaks to spots is detected within three seconds and becomes a new cluster."""
     answer = Film(18, roughening_at_s=10.0).analysed()
     changes = [e.time_s for e in answer.events if e.kind == "change"]
     assert len(changes) == 1
@@ -36,8 +36,8 @@ def test_roughening_is_a_change() -> None:
     assert answer.frames["cluster_id"][-1] != answer.frames["cluster_id"][600]
 
 
-def test_false_alarms_come_as_rarely_as_stated() -> None:
-    """White deviates raise about one alarm in the stated run length."""
+def test_rate_of_false_alarms_is_as_stated() -> None:
+    """White noise gives about one alarm per stated run length."""
     rng = np.random.default_rng(5)
     alarms, cusum = 0, Cusum()
     for deviates in rng.normal(size=(40000, 3)):
@@ -48,12 +48,12 @@ def test_false_alarms_come_as_rarely_as_stated() -> None:
 
 
 def test_threshold_grows_with_the_run_length() -> None:
-    """A rarer false alarm asks for more evidence."""
+    """A longer run length needs a higher threshold."""
     assert threshold(1e3) < threshold(1e5) < threshold(1e7)
 
 
-def test_cluster_ids_last() -> None:
-    """A picture that comes back gets its old id."""
+def test_cluster_ids_are_permanent() -> None:
+    """A picture that returns gets its old cluster id."""
     rng = np.random.default_rng(0)
     a, b = (v / np.linalg.norm(v) for v in rng.normal(size=(2, 300)))
     clusters = Clusters()
@@ -63,7 +63,7 @@ def test_cluster_ids_last() -> None:
 
 @pytest.mark.slow
 def test_roughening_is_a_change_while_rotating() -> None:
-    """While the substrate turns, whole turns are compared: growth is no change, roughening is one."""
+    """Under rotation, mean pictures of whole turns are compared: growth is no change, roughening is one."""
     plain = {"fps": 20.0, "rpm": 30.0, "rate_ml_s": 0.31}
     assert [e for e in Film(50, **plain).analysed().events if e.kind == "change"] == []
     answer = Film(46, roughening_at_s=24.0, **plain).analysed()

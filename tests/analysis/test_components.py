@@ -1,4 +1,4 @@
-"""Incremental principal components: those of all pictures together, and coordinates that outlast each new basis."""
+"""Incremental PCA: comparison with a full decomposition, and coordinates in changing bases."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def _learned(pictures: np.ndarray, memory: int) -> Components:
     return components
 
 
-def test_the_same_as_of_all_pictures_together() -> None:
-    """With a long memory, mean and leading components are those of one decomposition of all pictures."""
+def test_incremental_equals_full_decomposition() -> None:
+    """With a long memory, mean and leading components equal those of one decomposition of all pictures."""
     pictures = _pictures(60, 4, 0.001)
     components = _learned(pictures, 10**6)
     np.testing.assert_allclose(components.mean, pictures.mean(axis=0), atol=1e-3)
@@ -32,15 +32,15 @@ def test_the_same_as_of_all_pictures_together() -> None:
 
 
 def test_old_coordinates_hold_in_the_new_basis() -> None:
-    """However mean and components have moved since, the coordinates of a past picture still give that picture."""
+    """The coordinates of a past picture still describe it after mean and components have changed."""
     pictures = _pictures(50, 5, 0.0)
     components = _learned(pictures, 20)
     again = components.coordinates[:, : len(components.basis)] @ components.basis + components.mean
     np.testing.assert_allclose(again, pictures[-20:], atol=1e-3)
 
 
-def test_what_is_new_lies_outside() -> None:
-    """A picture like those before lies within the components; a new direction is told by its size."""
+def test_a_new_direction_is_the_residual() -> None:
+    """A similar picture has no residual; a new direction has its squared size as residual."""
     pictures = _pictures(60, 4, 0.0)
     components = _learned(pictures[:50], 40)
     assert max(components.project(picture)[1] for picture in pictures[50:]) < 1e-6
@@ -49,8 +49,8 @@ def test_what_is_new_lies_outside() -> None:
     assert 0.2 < components.project(pictures[50] + new)[1] < 0.25
 
 
-def test_the_past_is_forgotten() -> None:
-    """Pictures of another kind take over mean and components within a few memories."""
+def test_old_pictures_are_forgotten() -> None:
+    """Pictures of another kind replace mean and components within a few memory lengths."""
     old, new = _pictures(50, 4, 0.001, seed=1), 1.0 + _pictures(120, 4, 0.001, seed=2)
     components = _learned(np.concatenate([old, new]), 15)
     np.testing.assert_allclose(components.mean, new[-15:].mean(axis=0), atol=0.2)

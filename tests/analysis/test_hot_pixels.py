@@ -1,4 +1,4 @@
-"""Hot pixels are found, and do not move what lies beneath them."""
+"""Hot pixels are found and corrected."""
 
 from __future__ import annotations
 
@@ -36,32 +36,32 @@ def found(picture: np.ndarray) -> tuple[tuple[int, int], ...]:
     return find_hot_pixels(picture, ndimage.median_filter(picture, size=3))
 
 
-def test_all_of_them_are_found_and_nothing_else() -> None:
-    """Pixels that stand alone are hot; streaks, noise and spots of two pixels' width are not."""
+def test_only_hot_pixels_are_found() -> None:
+    """Isolated bright pixels are hot; streaks, noise and spots two pixels wide are not."""
     assert found(with_hot(streaky())) == HOT
     assert found(streaky()) == ()
     y, x = np.mgrid[:60, :80]
     assert found(streaky() + 150.0 * np.exp(-((x - 31) ** 2 + (y - 20) ** 2) / 2.0)) == ()
 
 
-def test_texture_is_not_hot() -> None:
-    """Where very many pixels stand alone, none of them is taken out."""
+def test_texture_is_not_corrected() -> None:
+    """If very many pixels are isolated, none is corrected."""
     rng = np.random.default_rng(3)
     speckle = streaky()
     speckle[rng.integers(0, 60, 60), rng.integers(0, 80, 60)] += 90.0
     assert found(speckle) == ()
 
 
-def test_a_healed_picture_is_nearly_the_one_without() -> None:
-    """A hot pixel becomes the mean of those above and below; the picture given is left alone."""
+def test_a_corrected_picture_is_close_to_the_original() -> None:
+    """A hot pixel becomes the mean of the pixels above and below; the given picture is not changed."""
     hurt = with_hot(streaky())
     before = hurt.copy()
     assert np.abs(without_hot_pixels(hurt, HOT) - streaky()).max() < 4.0
     np.testing.assert_array_equal(hurt, before)
 
 
-def test_profiles_are_healed_as_the_pictures_are() -> None:
-    """The column profile of frames with hot pixels is that of the healed frames."""
+def test_profiles_are_corrected_like_pictures() -> None:
+    """The corrected profile of frames with hot pixels is that of the corrected frames."""
     frames = np.clip(np.stack([with_hot(streaky(k)) for k in range(3)]), 0, 255).astype(np.uint8)
     profiles = frames[:, 5:50].mean(axis=1).astype(np.float32)
     correct_profiles(profiles, frames, (5, 50), HOT)
@@ -73,7 +73,7 @@ def test_profiles_are_healed_as_the_pictures_are() -> None:
 
 @pytest.mark.parametrize("seed", [387, 388])
 def test_a_hot_pixel_in_a_streak_does_not_change_the_spacing(seed: int) -> None:
-    """The streak spacing of a small dim picture is right within half a per cent, hot pixels or none."""
+    """The streak spacing of a small dim picture is correct within 0.5 %, with and without hot pixels."""
     spec = GrowthSpec(height=120, width=160, rate_ml_s=1.2, fps=60.0, gain=0.5, seed=seed)
     simulator = Simulator(spec)
     answer = analyze(simulator.frames(0, 180), spec.fps)

@@ -1,4 +1,4 @@
-"""Growth that begins some time after the camera: the still stretch spoils neither rate nor count."""
+"""Growth that begins some time after the first frame: rate and count stay correct."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.analysis.growth_helpers import Film, layer_trace
         ({"rate_ml_s": 0.2049, "rpm": 15.0, "tau_ml": 9.0, "growth_start_s": 3.0}, 30),
     ],
 )
-def test_a_late_start_is_seen(spec: dict, seconds: float) -> None:
-    """Rate within 0.4 % and three sigmas, layers within a fifth; what is counted from when is said."""
+def test_a_late_start_is_detected(spec: dict, seconds: float) -> None:
+    """Rate within 0.4 % and three sigmas, layers within 0.2; the note gives the start of the count."""
     values = Film(seconds, fps=20.0, hum=0.0, **spec).analysed().values
     rate, layers = values["growth_rate_ml_s"], values["layers_grown"]
     assert rate.value == pytest.approx(spec["rate_ml_s"], rel=0.004)
@@ -28,5 +28,5 @@ def test_a_late_start_is_seen(spec: dict, seconds: float) -> None:
 
 @pytest.mark.parametrize("tau", [3.0, 12.0])
 def test_growth_from_the_start_is_not_cut(tau: float) -> None:
-    """Damping makes the end of a growth quieter than its start; that is no late start."""
+    """A damped growth from the first frame is not taken for a late start."""
     assert rest_before_onset(*layer_trace(0.4, 15, tau=tau), 0.4) == 0

@@ -1,4 +1,4 @@
-"""The growth rate from a trace: accuracy, honesty, and what is no growth."""
+"""Growth rate from a trace: accuracy, stated uncertainty, and traces without growth."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.paths import DATA
 
 @pytest.mark.parametrize("rate", [0.016, 0.1, 0.25, 0.4, 0.8])
 @pytest.mark.parametrize(("cycles", "limit"), [(3.3, 0.006), (6.2, 0.0015), (15, 0.0015)])
-def test_rate_is_right_and_its_sigma_honest(rate: float, cycles: float, limit: float) -> None:
-    """0.15 % at six oscillations, 0.6 % at three, and never off by more than three stated sigmas."""
+def test_rate_and_its_sigma_are_correct(rate: float, cycles: float, limit: float) -> None:
+    """Error below 0.15 % at six oscillations and 0.6 % at three, and never above three stated sigmas."""
     found = analyse_trace(*layer_trace(rate, cycles / rate)).rate
     assert found.value == pytest.approx(rate, rel=limit)
     assert abs(found.value - rate) < 3 * found.sigma
@@ -23,19 +23,19 @@ def test_rate_is_right_and_its_sigma_honest(rate: float, cycles: float, limit: f
 
 
 def test_fast_growth() -> None:
-    """2.5 layers a second are 8 samples of the slow trace each, and still good to 0.5 %."""
+    """2.5 layers per second have 8 samples per period in the slow trace, and an error below 0.5 %."""
     assert analyse_trace(*layer_trace(2.5, 4)).rate.value == pytest.approx(2.5, rel=0.005)
 
 
 def test_damping_in_layers() -> None:
-    """The damping comes back in layers within its uncertainty."""
+    """The damping in layers is found within its uncertainty."""
     damping = analyse_trace(*layer_trace(0.4, 20, tau=9)).damping
     assert damping.value == pytest.approx(9, abs=2.5 * damping.sigma)
     assert damping.sigma < 2.5
 
 
-def test_under_one_and_a_half_oscillations_says_what_would_help() -> None:
-    """A trace too short has no rate, and says how much more it needs."""
+def test_too_few_oscillations_give_a_reason() -> None:
+    """A short trace has no rate, and the reason says how much longer it must be."""
     answer = analyse_trace(*layer_trace(0.1, 12))
     assert answer.rate.value is None
     assert "1.5 are needed" in answer.rate.why
@@ -45,7 +45,7 @@ def test_under_one_and_a_half_oscillations_says_what_would_help() -> None:
 @pytest.mark.parametrize("hz", [4.6, 5.0, 5.5, 6.0, 7.0])
 @pytest.mark.parametrize("seconds", [10, 40])
 def test_a_vibration_is_no_growth_of_half_its_rate(hz: float, seconds: float) -> None:
-    """What is too fast for the trace has no rate, and above all not that of its second half."""
+    """A vibration too fast for the trace has no rate, in particular not half its frequency."""
     t = np.arange(0, seconds, 0.05)
     y = np.sin(2 * np.pi * hz * t) + np.random.default_rng(1).normal(0, 0.02, len(t))
     answer = analyse_trace(t, y)
@@ -54,8 +54,8 @@ def test_a_vibration_is_no_growth_of_half_its_rate(hz: float, seconds: float) ->
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_noise_is_not_blamed_on_the_camera(seed: int) -> None:
-    """Where there is only noise, nobody is told to film faster."""
+def test_noise_does_not_suggest_a_higher_frame_rate(seed: int) -> None:
+    """For noise alone, the reason does not suggest a higher frame rate."""
     t = np.arange(0, (2, 4, 10)[seed % 3], 0.05)
     answer = analyse_trace(t, np.random.default_rng(seed).normal(0, 1, len(t)))
     assert answer.rate.value is None
@@ -65,7 +65,7 @@ def test_noise_is_not_blamed_on_the_camera(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("kind", ["white", "wander"])
 def test_noise_has_no_rate(seed: int, kind: str) -> None:
-    """White noise and a slow wander of the beam give no number."""
+    """White noise and a slow drift of the beam give no rate."""
     rng = np.random.default_rng(seed)
     t = np.arange(0, 40, 0.05)
     y = rng.normal(0, 1, len(t))
@@ -83,7 +83,7 @@ def test_square_wave_is_no_growth(duty: float) -> None:
 
 
 def test_growth_that_stopped_has_no_rate() -> None:
-    """Once the film rests, the rate is not carried on."""
+    """After the end of the growth there is no rate."""
     t, y = layer_trace(0.4, 20)
     rest = np.arange(20, 28, 0.05)
     y = np.append(y, y[-1] + 0.2 * (1 - np.exp(-(rest - 20) / 2)))
@@ -92,15 +92,15 @@ def test_growth_that_stopped_has_no_rate() -> None:
 
 @pytest.mark.parametrize("hum_hz", [59.3, 59.94, 60.0, 50.0])
 def test_mains_hum_does_not_alias(hum_hz: float) -> None:
-    """7 % of mains hum changes the rate by less than 0.2 %: a boxcar let it alias."""
+    """7 % of mains hum changes the rate by less than 0.2 %; it is not aliased."""
     t, y = layer_trace(0.4, 20, hz=120, noise=0.003)
     y = y * (1 + 0.07 * np.sin(2 * np.pi * hum_hz * t))
     slow_t, slow_y, _ = Decimator(decimation_for(120)).feed(t, y, np.arange(len(t)))
     assert analyse_trace(slow_t, slow_y).rate.value == pytest.approx(0.4, rel=0.002)
 
 
-def test_decimator_does_not_care_how_it_is_fed() -> None:
-    """Piece by piece gives the samples of the whole, NaN gaps included."""
+def test_decimator_in_pieces_equals_at_once() -> None:
+    """Feeding in pieces gives the same samples as at once, with NaN gaps."""
     t, y = layer_trace(0.4, 5, hz=120)
     y[200:215] = np.nan
     whole = Decimator(6).feed(t, y, np.arange(len(t)))
@@ -115,7 +115,7 @@ def test_decimator_does_not_care_how_it_is_fed() -> None:
 
 @pytest.mark.parametrize(("name", "low", "high"), [("STO_620C", 63.5, 65.4), ("STO_680C", 61.2, 64.1)])
 def test_real_pld_growth_at_one_pulse_a_second(name: str, low: float, high: float) -> None:
-    """Real SrTiO3 growth: the pulse comb is found, the period lies where fair fits put it, sigma spans models."""
+    """Real SrTiO3 growth: the pulse rate is found, the period is within that of different fits, sigma covers them."""
     traces = np.load(DATA / "sto_pld_traces_20hz.npz")
     t, y = (traces[f"{name}_1Hz_50ms_1_{axis}"].astype(float) for axis in "ty")
     even = np.linspace(t[0], t[-1], len(t))
@@ -128,7 +128,7 @@ def test_real_pld_growth_at_one_pulse_a_second(name: str, low: float, high: floa
 
 
 def test_real_pld_growth_with_hum() -> None:
-    """A real 500 Hz trace with 60 and 120 Hz hum and a 3 Hz laser: 2.1 oscillations, not the laser's rate."""
+    """A real 500 Hz trace with hum at 60 and 120 Hz and a 3 Hz laser: 2.1 oscillations, not the pulse rate."""
     trace = np.load(DATA / "sto_pld_trace_500hz.npz")
     t, y = trace["t"].astype(float), trace["y"].astype(float)
     pulse = find_pulse_rate(t, y)
@@ -139,6 +139,6 @@ def test_real_pld_growth_with_hum() -> None:
 
 
 def test_no_pulses_in_plain_growth() -> None:
-    """Neither noise nor the cusps of layer growth are taken for laser pulses."""
+    """Noise and the cusps of layer growth are not taken for laser pulses."""
     for rate in (0.4, 0.8, 2.5):
         assert find_pulse_rate(*layer_trace(rate, 30, hz=120)) is None

@@ -1,4 +1,4 @@
-"""The per-frame columns tell what held at each frame: a number, or NaN where the value is undetermined."""
+"""Per-frame columns: the value at each frame, or NaN if it is undetermined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.analysis.growth_helpers import Film
 
 
 def test_layers_are_undetermined_with_the_rate() -> None:
-    """Once growth has stopped `layers_grown` has no number, in value and column; what was counted stays told."""
+    """After the end of the growth `layers_grown` has no number in value and column; the count is kept."""
     film = Film(26, fps=20.0, hum=0.0, rate_ml_s=0.5, growth_stop_s=12.0)
     answer = film.analysed()
     layers, counted = answer.values["layers_grown"], answer.values["oscillations_counted"]
@@ -25,7 +25,7 @@ def test_layers_are_undetermined_with_the_rate() -> None:
 
 
 def test_the_lattice_parameter_of_each_frame() -> None:
-    """A calibrated stream has lattice parameter and sigma a frame, the last as in the value; another has NaN."""
+    """A calibrated stream has lattice parameter and sigma for each frame; others have NaN."""
     film = Film(2, fps=30.0, height=480, width=640)
     known, unknown = film.analysed(), film.analysed(calibration=Calibration())
     value = known.values["lattice_parameter"]

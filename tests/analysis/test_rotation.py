@@ -1,4 +1,4 @@
-"""Rotating growth: the true speed, the rate beside it, the views."""
+"""Rotating substrate: true speed, growth rate and views."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TWO_TURNS = {
 
 @pytest.mark.parametrize("nominal", [13.5, 15.0, 16.5])
 def test_speed_is_refined(nominal: float) -> None:
-    """A setting wrong by 10 % is corrected to 0.5 %."""
+    """A nominal speed that is wrong by 10 % is corrected to 0.5 %."""
     value = Film(14, rpm=15.0).analysed(rpm=nominal).values["rotation_rpm"]
     assert value.value == pytest.approx(15.0, rel=0.005)
 
@@ -33,7 +33,7 @@ def test_speed_is_refined(nominal: float) -> None:
     ("rate", "rpm", "seconds"), [(0.4, 15.0, 24), (0.32, 6.0, 40), (0.8, 6.0, 30), (2.5, 15.0, 14)]
 )
 def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
-    """The rate is good to 0.6 % while the substrate turns."""
+    """The error of the rate under rotation is below 0.6 %."""
     value = Film(seconds, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
     assert value.value == pytest.approx(rate, rel=0.006)
 
@@ -41,7 +41,7 @@ def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.24, 0.25, 0.26, 0.275, 0.475, 0.49, 0.5, 0.75])
 def test_rate_near_a_harmonic_of_the_rotation(rate: float) -> None:
-    """Growth near a harmonic of the rotation is right within 0.4 % and three sigmas, or undetermined and why."""
+    """Growth near a harmonic of the rotation has an error below 0.4 % and three sigmas, or a reason."""
     answer = Film(max(14, 7 / rate), rpm=15.0, rate_ml_s=rate, fps=30.0, hum=0.0).analysed()
     value, told = answer.values["growth_rate_ml_s"], answer.frames["growth_rate_ml_s"]
     if value.value is None:
@@ -52,8 +52,8 @@ def test_rate_near_a_harmonic_of_the_rotation(rate: float) -> None:
     assert (off < 3 * answer.frames["growth_rate_sigma"][np.isfinite(told)]).all()
 
 
-def test_two_turns_are_not_taken_for_more() -> None:
-    """With 1.9 turns seen, rotation and a wrong rate would explain the trace together."""
+def test_fewer_than_two_turns_give_no_rate() -> None:
+    """With 1.9 turns there is no rate, because rotation and a wrong rate together would explain the trace."""
     film = Film(20, rate_ml_s=0.1745, **TWO_TURNS)
     answer = film.analysed()
     told = np.isfinite(answer.frames["growth_rate_ml_s"])
@@ -63,8 +63,8 @@ def test_two_turns_are_not_taken_for_more() -> None:
     assert answer.values["layers_grown"].value == pytest.approx(0.1745 * 20, abs=0.3)
 
 
-def test_the_frames_own_clock_counts_for_the_rotation_too() -> None:
-    """Frames that come 2 % more slowly than stated: speed and rate are those of their own times."""
+def test_rotation_uses_the_frame_times() -> None:
+    """If frames come 2 % more slowly than nominal, speed and rate follow the frame times."""
     film = Film(24, rpm=15.0, rate_ml_s=0.31, fps=30.0, hum=0.0)
     values = film.analysed(rpm=15.0 / 1.02, times_s=1.02 * np.arange(len(film)) / 30.0).values
     assert values["rotation_rpm"].value == pytest.approx(15.0 / 1.02, rel=0.003)
@@ -72,14 +72,14 @@ def test_the_frames_own_clock_counts_for_the_rotation_too() -> None:
 
 
 def test_no_growth_while_rotating_has_no_rate() -> None:
-    """The rotation's own modulation is never taken for growth."""
+    """The modulation by the rotation is not taken for growth."""
     answer = Film(20, rpm=15.0, rate_ml_s=0.0).analysed()
     assert not answer.values["growth_rate_ml_s"].determined
     assert np.isnan(answer.frames["growth_rate_ml_s"]).all()
 
 
 def test_views_of_a_square_lattice() -> None:
-    """A four-fold surface shows views a quarter turn apart, with the spacing of their azimuth."""
+    """A four-fold surface has views each quarter turn, with the spacing of their azimuths."""
     film = Film(13, rpm=15.0, height=240, width=320)
     views = film.analysed().views
     angles = sorted(v.angle_deg for v in views)
@@ -94,20 +94,20 @@ def test_views_of_a_square_lattice() -> None:
 
 @pytest.mark.parametrize(("fps", "rpm"), [(20.0, 15.0), (30.0, 30.0)])
 def test_views_of_a_slow_camera(fps: float, rpm: float) -> None:
-    """80 and 60 frames a turn, always at the same azimuths, show the views among them."""
+    """With 80 and 60 frames per turn, always at the same azimuths, the views are found."""
     views = Film(14, fps=fps, rpm=rpm, height=240, width=320).analysed().views
     found = sorted(round(v.angle_deg) for v in views)
     assert {1, 91, 181, 271} <= set(found)
     assert all(min(abs(angle - k * 45) for k in range(9)) < 3 for angle in found)
 
 
-def test_too_few_frames_a_turn_have_no_views() -> None:
-    """With 40 frames a turn whole views lie between them: none is told."""
+def test_too_few_frames_per_turn_give_no_views() -> None:
+    """With 40 frames per turn views could be missed, so none is reported."""
     assert Film(10, fps=20.0, rpm=30.0, height=240, width=320).analysed().views == ()
 
 
 def test_a_view_keeps_its_number() -> None:
-    """A number means one azimuth: a view that was away gets its own again, another azimuth never one used before."""
+    """A view that returns gets its old number; a new azimuth gets a new number."""
     tracker = RotationTracker.for_speed(15.0, 30.0)
     tracker.known_views, tracker.next_view_id = {0: view(0, 1.0), 1: view(1, 91.0), 2: view(2, 181.0)}, 3
     numbers = []
@@ -118,12 +118,12 @@ def test_a_view_keeps_its_number() -> None:
 
 
 def view(number: int, angle: float) -> View:
-    """A view of which only number and azimuth matter."""
+    """Make a view with this number and azimuth."""
     return View(number, angle, 1.0, undetermined("-"), 0.0, 1)
 
 
 def test_numbers_go_on_after_a_stop() -> None:
-    """A sample that stops and turns again starts anywhere: its views get numbers that were never used."""
+    """After a stop the views get new numbers, because the start angle is unknown."""
     turning = Film(10, fps=30.0, rpm=30.0, height=240, width=320)
     engine = Analyzer(30.0, 30.0)
     before = {v.view_id for v in engine.feed(0, turning[0:200]).views}
@@ -137,12 +137,12 @@ def test_numbers_go_on_after_a_stop() -> None:
 
 
 def test_lattice_values_belong_to_the_views() -> None:
-    """While rotating, the stream has no single spacing and says where to look."""
+    """Under rotation there is no single spacing, and the reason refers to the views."""
     assert "views" in Film(5, rpm=15.0).analysed().values["lattice_spacing"].why
 
 
 def test_set_rotation_begins_a_segment() -> None:
-    """Stopping the rotation cuts the growth and goes on at rest."""
+    """Stopping the rotation begins a new segment at rest."""
     turning, still = Film(6, rpm=15.0), Film(20)
     engine = Analyzer(120.0, 15.0)
     engine.feed(0, turning[0:720])

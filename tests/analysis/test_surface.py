@@ -1,4 +1,4 @@
-"""Streak spacing, widths, fractional orders, dimension: on simulated and on real frames."""
+"""Streak spacing, widths, fractional orders and spottiness, of simulated and real frames."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.paths import DATA
 GROWING = {"height": 480, "width": 640}
 
 
-def test_spacing_is_good_to_a_thousandth() -> None:
-    """Over 12 frames the spacing is within 0.03 % of the truth, and the lattice parameter with it."""
+def test_error_of_the_spacing() -> None:
+    """Over 12 frames the errors of spacing and lattice parameter are below 0.03 %."""
     film = Film(1, **GROWING)
     values = film.analysed().values
     assert values["lattice_spacing"].value == pytest.approx(film.simulator.truth(119).spacing_px[0], rel=4e-4)
@@ -28,7 +28,7 @@ def test_spacing_is_good_to_a_thousandth() -> None:
 
 @pytest.mark.slow
 def test_relative_spacing_change_is_not_called_strain() -> None:
-    """A film that strains by 1 % shows it to 0.1 %; it is strain only with a substrate's reference."""
+    """1 % strain is found within 0.1 %; it is called strain only with a reference of the substrate."""
     film = Film(8, strain=0.01, strain_layers=0.5, growth_start_s=1.5, **GROWING)
     values = film.analysed().values
     truth = film.simulator.truth(959).strain[0]
@@ -65,14 +65,14 @@ def test_real_silver_on_silicon_spacing() -> None:
 
 
 def test_real_oxide_frame() -> None:
-    """A kSA frame of SrTiO3: the streaks stand 48.6 px apart, whatever the Laue circle does to their rows."""
+    """A kSA frame of SrTiO3: the streak spacing is 48.6 px, although the Laue circle shifts their rows."""
     frame = np.load(DATA / "ksa_sto_220x370.npz")["frame"]
     values = analyze(np.repeat(frame[None], 12, axis=0), 10).values
     assert values["lattice_spacing"].value == pytest.approx(48.64, abs=0.1)
 
 
-def test_without_a_calibration_units_are_relative_and_said_so() -> None:
-    """No beam energy: no Angstrom, and the reason names what is missing."""
+def test_without_a_calibration_units_are_relative() -> None:
+    """Without beam energy there is no value in Angstrom, and the reason names what is missing."""
     values = analyze(Film(1, **GROWING), 120).values
     assert values["lattice_spacing"].unit == "px"
     assert "calibration" in values["lattice_parameter"].why
@@ -80,7 +80,7 @@ def test_without_a_calibration_units_are_relative_and_said_so() -> None:
 
 
 def test_wavelength_of_twenty_kev() -> None:
-    """Relativistic: 0.0859 A at 20 keV."""
+    """The relativistic wavelength at 20 keV is 0.0859 A."""
     assert electron_wavelength(20) == pytest.approx(0.08588, rel=1e-3)
 
 
@@ -105,7 +105,7 @@ def test_spacing_is_the_first_order_not_the_half() -> None:
 
 
 def test_one_streak_is_no_comb() -> None:
-    """A single spot has no spacing, and the reason says what would help."""
+    """A single spot has no spacing, and the reason says why."""
     profile = np.exp(-0.5 * ((np.arange(200) - 100) / 4) ** 2) * 100
     assert fit_comb(profile, 100, 40, 8) is None
     rows = np.exp(-0.5 * ((np.arange(120) - 60) / 12) ** 2)[:, None]
@@ -114,7 +114,7 @@ def test_one_streak_is_no_comb() -> None:
 
 
 def test_width_is_split_into_its_parts() -> None:
-    """The pseudo-Voigt fit returns the width, and parts that give it again."""
+    """The pseudo-Voigt fit returns the width, and parts that add up to it."""
     x = np.arange(120) - 60.3
     profile = 90 * (0.5 / (1 + (x / 3.5) ** 2) + 0.5 * np.exp(-np.log(2) * (x / 3.5) ** 2)) + 12
     width = fit_width(profile, 60, 6)
@@ -122,8 +122,8 @@ def test_width_is_split_into_its_parts() -> None:
     assert voigt_width(*split_widths(7.0, 0.5)) == pytest.approx(7.0, rel=0.02)
 
 
-def test_half_order_streaks_are_detected_when_they_come() -> None:
-    """A reconstruction that appears at 3 s is told within a second, and nothing before."""
+def test_half_order_streaks_are_detected() -> None:
+    """Half-order streaks that appear at 3 s are detected within a second, and not before."""
     answer = Film(7, fractional_at_s=3.0, **GROWING).analysed()
     events = [e for e in answer.events if e.kind == "fractional_order"]
     assert [e.value for e in events] == [0.5]
@@ -142,7 +142,7 @@ def test_rough_growth_turns_spotty() -> None:
 
 
 def test_saturated_spot_is_flagged() -> None:
-    """At twice the gain the specular clips: the fraction shows, and the rate carries the note."""
+    """At twice the gain the specular spot clips: the saturated fraction is reported and noted at the rate."""
     answer = Film(9, gain=2.0).analysed()
     assert np.nanmax(answer.frames["saturated_fraction"]) > 0.02
     assert "saturated" in answer.values["growth_rate_ml_s"].note
@@ -157,7 +157,7 @@ def test_hot_pixels_are_no_pattern() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0.1, 0.7), (18.3, 18.3), (1e9, -1e-9), (-3.7, 91.123456789)])
-def test_a_ramp_is_numpys(first: float, last: float) -> None:
-    """The quick ramp has the very numbers of `numpy.linspace`, so that no spacing changed with it."""
+def test_ramp_equals_linspace(first: float, last: float) -> None:
+    """`ramp` returns exactly the numbers of `numpy.linspace`."""
     for count in range(2, 90):
         assert np.array_equal(ramp(first, last, count), np.linspace(first, last, count))

@@ -1,4 +1,4 @@
-"""Frame times of a host that stalls: the cadence is found, a pause stays a pause, and what is not known is said."""
+"""Frame times of a host that stalls: late timestamps are corrected, pauses are kept, unknown times are NaN."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _true() -> np.ndarray:
 
 
 def _stalled(times: np.ndarray, begin: float, length: float) -> np.ndarray:
-    """Stamps of a host that slept: frames exposed meanwhile are stamped when it woke, 1 ms apart."""
+    """Timestamps after a stall: the frames of the stall are stamped at its end, 1 ms apart."""
     inside = (times >= begin) & (times < begin + length)
     late = np.where(inside, begin + length + 0.001 * np.cumsum(inside), times)
     return np.maximum.accumulate(late)
@@ -65,8 +65,8 @@ def _rates(times: np.ndarray, frames: np.ndarray | None = None) -> tuple[object,
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)
-def test_distorted_stamps_leave_the_rate(name: str) -> None:
-    """However late stamps come, the rate stays within 0.3 % at the end and four sigmas at any time."""
+def test_late_timestamps_do_not_change_the_rate(name: str) -> None:
+    """With late timestamps the rate stays within 0.3 % at the end and four sigmas at any time."""
     value, rate, sigma = _rates(DISTORTIONS[name](_true()))
     assert value.value == pytest.approx(0.4, rel=0.003)
     told = np.isfinite(rate)
@@ -74,14 +74,14 @@ def test_distorted_stamps_leave_the_rate(name: str) -> None:
 
 
 def test_a_pause_of_the_camera_stays_a_pause() -> None:
-    """Frames that the camera did not take for 1.3 s leave a gap in time, not in their count."""
+    """A pause of 1.3 s is a gap in time, but not in the frame numbers."""
     kept = (_true() < 7.0) | (_true() >= 8.3)
     value, _, _ = _rates(_true()[kept], _frames()[kept])
     assert value.value == pytest.approx(0.4, rel=0.003)
 
 
 def test_frames_lost_in_a_stall_are_a_gap() -> None:
-    """A host that wakes after 1.5 s to the last 40 frames of its buffer: the count does not say when they were."""
+    """If only 40 frames of a stall of 1.5 s were kept, their times are unknown."""
     times = _stalled(_true(), 6.3, 1.5)
     kept = (_true() < 6.3) | (_true() >= 7.8 - 40 / FPS)
     value, _, _ = _rates(times[kept], _frames()[kept])
@@ -90,7 +90,7 @@ def test_frames_lost_in_a_stall_are_a_gap() -> None:
 
 
 def test_chunks_closed_early_do_not_shift_the_clock() -> None:
-    """Indices without frames, where a chunk was closed early: the frames' own times stand."""
+    """Missing indices of chunks that were closed early do not change the frame times."""
     engine, frames, index = Analyzer(FPS), _frames(), 0
     for i in range(0, len(frames), 90):
         last = engine.feed(index, frames[i : i + 90], _true()[i : i + 90])
@@ -100,7 +100,7 @@ def test_chunks_closed_early_do_not_shift_the_clock() -> None:
 
 @pytest.mark.parametrize("factor", [1.01, 0.99])
 def test_two_clocks_that_differ_widen_the_sigma(factor: float) -> None:
-    """Stamps that run 1 % apart from the stated frame rate: either may be right, and the sigma and a note say so."""
+    """If timestamps and nominal frame rate differ by 1 %, the sigma is larger and a note gives the reason."""
     value, _, _ = _rates(factor * _true())
     assert value.value == pytest.approx(0.4 / factor, rel=0.002)
     assert abs(value.value - 0.4) < 3 * value.sigma
@@ -108,7 +108,7 @@ def test_two_clocks_that_differ_widen_the_sigma(factor: float) -> None:
 
 
 def test_a_slow_drift_of_the_cadence_is_followed() -> None:
-    """A camera whose frame period grows by 1 % while filming: its stamps are kept."""
+    """If the frame period grows by 1 %, the timestamps are kept."""
     times = _true() * (1 + 0.005 * _true() / SECONDS)
     clock = corrected_times(times[::6], np.arange(len(times), dtype=float)[::6])
     np.testing.assert_array_equal(clock.times, times[::6])
@@ -116,8 +116,8 @@ def test_a_slow_drift_of_the_cadence_is_followed() -> None:
     assert abs(value.value - 0.4) < 3 * value.sigma
 
 
-def test_a_burst_that_goes_on_has_no_times_yet() -> None:
-    """Frames of a stall that the host still works off wait for their times."""
+def test_an_open_burst_has_no_times() -> None:
+    """While a burst continues, its frames have no times."""
     t = np.arange(0, 16, 0.05)
     t[300:] = t[300] + 1.5 + 0.002 * np.arange(20)
     clock = corrected_times(t, 6.0 * np.arange(320))
@@ -126,7 +126,7 @@ def test_a_burst_that_goes_on_has_no_times_yet() -> None:
 
 
 def test_a_missing_chunk_is_no_stall() -> None:
-    """While a known gap lies in the last seconds, the rate is told as before, and no stamp is called late."""
+    """A gap in the last seconds does not change the rate, and no timestamp is called late."""
     spec = GrowthSpec(fps=20.0, height=120, width=160, rate_ml_s=0.8, tau_ml=60.0, seed=21)
     frames = np.concatenate(list(Simulator(spec).chunks(40, 360)))
     online = Analyzer(20.0, 0.0, 40)

@@ -1,4 +1,4 @@
-"""Simulated growths whose truth is known: the rate, its sigma, the count and the spacing over the grid."""
+"""Simulated growths with known true values: rate, sigma, count and spacing over a grid of settings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _on_harmonic(one: Case) -> bool:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("one", [c for c in short_grid(3) if not _on_harmonic(c)], ids=lambda c: c.name)
 def test_the_grid(one: Case) -> None:
-    """The same over rate, rotation, gain, hum and drift."""
+    """The same for combinations of rate, rotation, gain, hum and drift."""
     _holds(one)
 
 
@@ -56,7 +56,7 @@ def test_the_grid(one: Case) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("one", [c for c in short_grid(3) if _on_harmonic(c)], ids=lambda c: c.name)
 def test_growth_on_a_harmonic_of_the_rotation(one: Case) -> None:
-    """There, the rate is undetermined or right within 0.4 % and three stated sigmas."""
+    """The rate is undetermined, or within 0.4 % and three stated sigmas."""
     row = run(one)
     assert np.isnan(row.error) or (abs(row.error) < 0.4 and abs(row.pull) < 3)
 
@@ -73,12 +73,12 @@ def test_growth_on_a_harmonic_of_the_rotation(one: Case) -> None:
     ids=lambda one: one.name,
 )
 def test_dim_growths_while_turning(one: Case) -> None:
-    """Where noise or hum hides the growth for its first turns, it is found, and counted from its first layer."""
+    """Growth that noise or hum hides in its first turns is found, and counted from its first layer."""
     _holds(one)
 
 
 def test_the_hum_is_in_the_frames() -> None:
-    """No camera of the table stands still against the mains: each growth with hum flickers by as much."""
+    """Each growth with hum has frames that flicker by as much."""
     for one in (case(0.4, hum=0.07), case(0.1, hum=0.07)):
         light = Simulator(one.spec).truth(np.arange(400)).light
         assert np.ptp(light) > 0.12
@@ -88,7 +88,7 @@ def test_the_hum_is_in_the_frames() -> None:
 @pytest.mark.parametrize("name", list(no_signal_specs(GrowthSpec())))
 @pytest.mark.parametrize("seed", [1, 2])
 def test_no_signal_no_number(name: str, seed: int) -> None:
-    """No beam, no growth, black, white, noise, a shutter, exposure steps: never a number, always a reason."""
+    """No beam, no growth, black, white, noise, shutter and exposure steps give a reason and no number."""
     spec = no_signal_specs(replace(GrowthSpec(seed=seed), **SMALL))[name]
     answer = analysed(Case(spec, 15.0))
     assert np.isnan(answer.frames["growth_rate_ml_s"]).all()

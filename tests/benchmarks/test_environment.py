@@ -1,4 +1,4 @@
-"""What a measured program is given of the caller's environment."""
+"""The environment of measured programs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from benchmarks.processes import ROOT, environment
 
 
-def test_variables_that_change_a_run_stay_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller's settings of Python or of the streamers, which would bend a figure, reach no worker."""
+def test_variables_that_change_a_result_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of Python or of the streamers do not reach a worker, because they would change the figures."""
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "ATOMSTREAM_API_KEY", "ATOMSCALE_API_KEY"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HOME", "/home/grower")

@@ -1,4 +1,4 @@
-"""Each benchmark runs: figures are for people and for a quiet machine, none is asserted here."""
+"""Each benchmark runs. Its figures are not checked: they need a quiet machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
     ],
 )  # fmt: skip
 def test_it_runs(name: str) -> None:
-    """``python -m benchmarks.<name> --quick`` ends well and prints what it measured."""
+    """``python -m benchmarks.<name> --quick`` exits with 0 and prints a table."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
         cwd=REPO, capture_output=True, text=True, check=False, timeout=170,
@@ -37,7 +37,7 @@ def test_it_runs(name: str) -> None:
 
 
 def test_a_row_says_whether_its_goal_is_reached() -> None:
-    """Ratios are taken run by run, and the median decides; a missing rival decides nothing."""
+    """Ratios are computed per run and the median decides; without the other program there is no result."""
     row = Row("push", "ms", {"ours": [10.0, 30.0, 12.0], "bare": [10.0, 10.0, 10.0]}, [Goal(1.5, "bare")])
     assert row.ratios(row.goals[0]) == [1.0, 3.0, 1.2]
     assert row.reached(row.goals[0]) is True
@@ -48,8 +48,8 @@ def test_a_row_says_whether_its_goal_is_reached() -> None:
 
 
 @pytest.mark.parametrize(("bare", "verdict"), [([7.0], "| NO (nor bare) |"), ([2.0], "| NO |")])
-def test_a_goal_that_bare_misses_too_is_told(bare: list[float], verdict: str) -> None:
-    """Where the machine alone is beyond an absolute goal, the table says so; a ratio to it says enough."""
+def test_a_goal_that_bare_misses_too_is_marked(bare: list[float], verdict: str) -> None:
+    """If the bare limit misses an absolute goal too, the table says so."""
     row = Row("held", "ms", {"ours": [9.0], "bare": bare}, [Goal(5.0)])
     assert verdict in table([row])
     assert "nor bare" not in table([Row("push", "ms", {"ours": [9.0], "bare": bare}, [Goal(1.1, "bare")])])
@@ -59,10 +59,10 @@ def test_a_goal_that_bare_misses_too_is_told(bare: list[float], verdict: str) ->
     ("before", "after", "said"),
     [((5, 1000), (25, 2000), "2.0% of their time"), ((0, 1000), (0, 2000), "nothing is reported")],
 )
-def test_what_the_host_took_is_told(
+def test_steal_time_is_reported(
     monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], said: str
 ) -> None:
-    """Stolen time is a share of what went by since the start; of a host that reports none nothing is claimed."""
+    """Steal time is a share of the time since the start; without a report of the host nothing is claimed."""
     times = iter([before, after])
     monkeypatch.setattr(machine, "_processor_times", lambda: next(times))
     assert said in machine.Host().line()

@@ -1,4 +1,4 @@
-"""What a callback's time is said to have been."""
+"""The parts of a callback's duration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUEUE = pytest.mark.skipif(
 
 
 def test_the_rest_is_neither_work_nor_a_queue() -> None:
-    """Parts of a hold add up to it, and clocks that are read one after the other make no negative rest."""
+    """The parts add up to the duration, and the rest is never negative."""
     hold = ThreadTime(10.0, 5.0, 2.0).since(ThreadTime(4.0, 3.0, 1.0))
     assert hold == ThreadTime(6.0, 2.0, 1.0)
     assert hold.rest_s == 3.0
@@ -31,7 +31,7 @@ def test_the_rest_is_neither_work_nor_a_queue() -> None:
 
 
 def test_sleep_is_rest() -> None:
-    """A thread that sleeps is neither at work nor in a queue for a core."""
+    """The time of a sleeping thread is neither CPU time nor waiting for a core."""
     clock = ThreadClock()
     before = clock.now()
     threading.Event().wait(0.2)
@@ -42,8 +42,8 @@ def test_sleep_is_rest() -> None:
 
 
 @QUEUE
-def test_a_core_that_another_has_is_a_queue() -> None:
-    """Beside another that is always at work on its one core, a thread is told how long it waited for it."""
+def test_waiting_for_a_busy_core_is_queued_time() -> None:
+    """A thread that shares its core with a busy process reports how long it waited."""
     with shared_core():
         hold = at_work(cpu_s=0.5)
     assert hold.queued_s > 0.05
@@ -51,8 +51,8 @@ def test_a_core_that_another_has_is_a_queue() -> None:
 
 
 @QUEUE
-def test_what_another_thread_had_is_no_gap_of_the_host() -> None:
-    """A thread that never sleeps counts no time in which its core was another's: half of it, here."""
+def test_time_of_another_process_is_no_gap() -> None:
+    """The time in which another process had the core is not counted as a gap."""
     with shared_core():
         _, total = spin(1.0)
     assert total < 0.25
@@ -60,7 +60,7 @@ def test_what_another_thread_had_is_no_gap_of_the_host() -> None:
 
 @contextmanager
 def shared_core() -> Iterator[None]:
-    """This thread on one core, and beside it a process that never sleeps."""
+    """Pin this thread to one core, together with a busy process."""
     cores = os.sched_getaffinity(0)
     core = min(cores)
     code = f"import os; os.sched_setaffinity(0, {{{core}}}); print(flush=True)\nwhile 1: pass"
@@ -76,7 +76,7 @@ def shared_core() -> Iterator[None]:
 
 
 def at_work(cpu_s: float) -> ThreadTime:
-    """Of a thread at work until it had ``cpu_s`` of processor time."""
+    """Use ``cpu_s`` of CPU time and return the times of the thread."""
     clock, begun = ThreadClock(), time.thread_time()
     before = clock.now()
     while time.thread_time() - begun < cpu_s:

@@ -1,4 +1,4 @@
-"""The real command in a process of its own, as a person would start it."""
+"""Runs the commands in child processes, as a user would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "atomstream.cli"]
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The test's environment, with the repository on the path and no terminal's width."""
+    """Return the environment with the repository on the path and without a terminal width."""
     path = os.pathsep.join(filter(None, [more.pop("PYTHONPATH", ""), str(REPO)]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "", "COLUMNS": "100", **more}
 
@@ -41,7 +41,7 @@ def atomstream(
 
 
 class Running:
-    """A command that runs, and the lines that it said so far."""
+    """A running command and the lines that it printed so far."""
 
     def __init__(self, arguments: tuple[str | Path, ...], env: Mapping[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -53,7 +53,7 @@ class Running:
             text=True,
             bufsize=1,
         )
-        self.said: list[str] = []
+        self.output_lines: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -66,33 +66,33 @@ class Running:
         self._lines.put(None)
 
     def wait_for(self, part: str) -> str:
-        """The first line from here on that holds ``part``."""
+        """Wait for the next line that contains ``part`` and return it."""
         while (line := self._lines.get(timeout=LIMIT_S)) is not None:
-            self.said.append(line)
+            self.output_lines.append(line)
             if part in line:
                 return line
-        raise AssertionError(f"ended without {part!r}: {''.join(self.said)}")
+        raise AssertionError(f"ended without {part!r}: {''.join(self.output_lines)}")
 
     def interrupt(self) -> None:
-        """What Ctrl-C in its terminal does."""
+        """Send what Ctrl-C in its terminal would send."""
         self.process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
-        """Its exit code, once it has ended by itself; :attr:`said` is complete then."""
+        """Wait until it exits and return its exit code; :attr:`output_lines` is then complete."""
         code = self.process.wait(LIMIT_S)
         while (line := self._lines.get(timeout=LIMIT_S)) is not None:
-            self.said.append(line)
+            self.output_lines.append(line)
         return code
 
     @property
     def text(self) -> str:
-        """All that was said."""
-        return "".join(self.said)
+        """All output so far."""
+        return "".join(self.output_lines)
 
 
 @contextmanager
 def running(*arguments: str | Path, **env: str) -> Iterator[Running]:
-    """``atomstream ARGUMENTS`` while the block lasts; killed at its end if it still runs."""
+    """Run ``atomstream ARGUMENTS`` for the duration of the block; it is killed at the end if it still runs."""
     command = Running(arguments, env)
     try:
         yield command

@@ -1,4 +1,4 @@
-"""A real server for real commands, and the environment that leads to it."""
+"""A server for the commands, and the environment to reach it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.live_server import ThreadedServer
 
 @pytest.fixture
 def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
-    """A server of this test's own."""
+    """Start a server for one test."""
     return serve_in_thread()
 
 
 @pytest.fixture
 def env(server: ThreadedServer, tmp_path: Path) -> dict[str, str]:
-    """What a person would have set to use it."""
+    """Return the environment variables that a user would set."""
     return {
         "ATOMSTREAM_ENDPOINT": server.url,
         "ATOMSTREAM_API_KEY": server.api_key,
@@ -29,7 +29,7 @@ def env(server: ThreadedServer, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, but where nobody listens."""
+    """Return a port that is bound but does not accept connections."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]

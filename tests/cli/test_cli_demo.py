@@ -17,7 +17,7 @@ SMALL = ("--size", "48x64", "--fps", "60")
 
 
 def test_the_demo_ends_verified(tmp_path: Path) -> None:
-    """A short demo exits with 0, says that every frame is equal, and leaves an archive that zarr-python reads."""
+    """A short demo exits with 0, reports that all frames are equal, and keeps an archive that zarr-python reads."""
     done = atomstream("demo", *SMALL, "--seconds", "1", "--rpm", "15", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "VERIFIED" in done.stdout
@@ -29,8 +29,8 @@ def test_the_demo_ends_verified(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_tells_the_growth_beside_the_truth(tmp_path: Path) -> None:
-    """Rate, layers and spacing are printed beside the simulator's own, and the rate is right within its error."""
+def test_the_demo_prints_results_and_true_values(tmp_path: Path) -> None:
+    """Rate, layers and spacing are printed with the simulated values, and the rate agrees within its error."""
     done = atomstream("demo", "--size", "120x160", "--fps", "30", "--seconds", "14", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Dashboard while the demo runs: http://127.0.0.1:" in done.stderr
@@ -42,8 +42,8 @@ def test_the_demo_tells_the_growth_beside_the_truth(tmp_path: Path) -> None:
     assert "Streak spacing" in done.stdout
 
 
-def test_ctrl_c_verifies_what_was_filmed(tmp_path: Path) -> None:
-    """Ctrl-C stops the camera; what was filmed is delivered and compared, and no server is left running."""
+def test_ctrl_c_verifies_the_frames_sent(tmp_path: Path) -> None:
+    """Ctrl-C stops the camera; frames sent before are delivered and compared, and no server keeps running."""
     with running("demo", *SMALL, "--seconds", "60", "--data", tmp_path) as command:
         command.wait_for("frames  ")
         (child,) = psutil.Process(command.process.pid).children()
@@ -55,7 +55,7 @@ def test_ctrl_c_verifies_what_was_filmed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX's")
 def test_a_killed_demo_leaves_no_server(tmp_path: Path) -> None:
-    """Killed outright, the demo takes its server along."""
+    """If the demo is killed, its server exits too."""
     with running("demo", *SMALL, "--seconds", "60", "--data", tmp_path) as command:
         command.wait_for("Server at")
         (child,) = psutil.Process(command.process.pid).children()
@@ -65,17 +65,17 @@ def test_a_killed_demo_leaves_no_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["--size", "480"], "HEIGHTxWIDTH"),
         (["--size", "0x64"], "HEIGHTxWIDTH"),
         (["--seconds", "3600", "--size", "99999x99999"], "free"),
     ],
 )
-def test_a_demo_that_cannot_be_meant(arguments: list[str], says: str, tmp_path: Path) -> None:
-    """A size that is none, and a film that the disk can't hold, exit with 2 before anything starts."""
+def test_invalid_demo_settings(arguments: list[str], message: str, tmp_path: Path) -> None:
+    """An invalid size, or more frames than the disk can hold, exits with 2 before anything starts."""
     done = atomstream("demo", *arguments, "--data", tmp_path / "data")
-    assert (done.returncode, says in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "data").exists()
 
 
@@ -89,7 +89,7 @@ def make_archive(path: Path, frames: np.ndarray) -> Path:
 
 
 def test_one_wrong_pixel_is_found(tmp_path: Path) -> None:
-    """The comparison tells the frame in which a single pixel differs, and fails."""
+    """The comparison finds the frame in which a single pixel differs, and fails."""
     frames = Simulator(GrowthSpec(height=8, width=8, fps=10.0)).frames(0, 10)
     sent = [digest(frame) for frame in frames]
     assert verify_archive(make_archive(tmp_path / "good", frames), sent, lambda _: None).passed

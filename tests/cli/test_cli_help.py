@@ -11,8 +11,8 @@ from tests.cli.commands import REPO, atomstream, environment
 HEAVY = ["numpy", "aiohttp", "anyio", "zstandard", "zarr", "sqlalchemy", "msgspec", "scipy", "av", "tifffile"]
 
 
-def test_help_teaches_without_loading_anything() -> None:
-    """``--help`` shows what to do first and what exit codes mean, and loads no library to do so."""
+def test_help_imports_nothing_heavy() -> None:
+    """``--help`` shows examples and exit codes, and imports no heavy library."""
     script = (
         "import sys; from atomstream.cli import commands;"
         "commands.main(['--help'], prog_name='atomstream', standalone_mode=False);"
@@ -33,19 +33,19 @@ def test_help_teaches_without_loading_anything() -> None:
 
 @pytest.mark.parametrize("command", ["demo", "serve", "stream", "reindex", "project create"])
 def test_each_command_shows_how_it_is_used(command: str) -> None:
-    """Every command's help has an example that begins like a line one can copy."""
+    """The help of each command has an example."""
     done = atomstream(*command.split(), "--help")
     assert done.returncode == 0
     assert f"  atomstream {command} " in done.stdout or f"  atomstream {command}\n" in done.stdout
 
 
 def test_version_is_the_package_s() -> None:
-    """``--version`` tells the installed version."""
+    """``--version`` prints the installed version."""
     assert __version__ in atomstream("--version").stdout
 
 
 def test_an_unknown_option_is_bad_usage() -> None:
-    """What click refuses exits with 2 and a sentence on stderr, not with a traceback."""
+    """A usage error exits with 2 and a message on stderr, without a traceback."""
     done = atomstream("serve", "--colour", "blue")
     assert done.returncode == 2
     assert "--colour" in done.stderr

@@ -22,7 +22,7 @@ def get(url: str, key: str) -> object:
 
 
 def test_the_first_start_makes_a_key_and_shows_it_once(tmp_path: Path) -> None:
-    """The key printed at the first start opens the server; the second start says where it came from, not what it is."""
+    """The key printed at the first start opens the server; the second start does not print it."""
     with running("serve", "--port", "0", "--data", tmp_path / "data") as command:
         url = listening_url(command)
         (key,) = re.findall(r"atst_\S+", command.text)
@@ -37,7 +37,7 @@ def test_the_first_start_makes_a_key_and_shows_it_once(tmp_path: Path) -> None:
 
 
 def test_one_line_on_stdout(tmp_path: Path) -> None:
-    """stdout has the line with the URL and nothing else, so that a script can read it."""
+    """stdout has only the line with the URL, so that a script can read it."""
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", "--data", str(tmp_path / "data")],
         env=environment(),
@@ -55,8 +55,8 @@ def test_one_line_on_stdout(tmp_path: Path) -> None:
     assert rest == ""
 
 
-def test_the_given_key_is_the_one(tmp_path: Path) -> None:
-    """A key from the environment opens the server and is not printed."""
+def test_a_key_from_the_environment(tmp_path: Path) -> None:
+    """A key from the environment is accepted and not printed."""
     with running(
         "serve", "--port", "0", "--data", tmp_path / "data", ATOMSTREAM_API_KEY="lab-secret-1"
     ) as command:
@@ -64,15 +64,15 @@ def test_the_given_key_is_the_one(tmp_path: Path) -> None:
         assert "lab-secret-1" not in command.text
 
 
-def test_listening_beyond_this_computer_is_said(tmp_path: Path) -> None:
-    """Bound to all addresses, the command says who can reach it now."""
+def test_listening_on_the_network_is_reported(tmp_path: Path) -> None:
+    """With all addresses bound, the command warns that others can reach the server."""
     with running("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data") as command:
         assert listening_url(command).startswith("http://127.0.0.1:")
         assert "Other computers can reach this server" in command.text
 
 
 def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:
-    """A second server on the same folder exits with 2 and says why."""
+    """A second server on the same folder exits with 2 and a reason."""
     with running("serve", "--port", "0", "--data", tmp_path / "data") as command:
         listening_url(command)
         done = atomstream("serve", "--port", "0", "--data", tmp_path / "data")
@@ -80,8 +80,8 @@ def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_reindex_makes_the_catalogue_anew(tmp_path: Path) -> None:
-    """With the catalogue's database gone, ``reindex`` finds the stream in the files again."""
+def test_reindex_restores_the_catalogue(tmp_path: Path) -> None:
+    """If the database of the catalogue is missing, ``reindex`` restores the stream from the files."""
     data, key = tmp_path / "data", "lab-secret-2"
     np.save(tmp_path / "growth.npy", np.ones((4, 5, 6), np.uint8))
     with running("serve", "--port", "0", "--data", data, ATOMSTREAM_API_KEY=key) as command:
@@ -101,14 +101,14 @@ def test_reindex_makes_the_catalogue_anew(tmp_path: Path) -> None:
 
 
 def test_reindex_of_no_data_folder(tmp_path: Path) -> None:
-    """A folder that is no server's exits with 2 and stays empty."""
+    """A folder without a server's files exits with 2 and stays empty."""
     done = atomstream("reindex", "--data", tmp_path)
     assert (done.returncode, "data folder" in done.stderr) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_extras_are_named(tmp_path: Path) -> None:
-    """Without the server's packages the command says what to install, and exits with 2."""
+    """Without the packages of the server the command says what to install and exits with 2."""
     (tmp_path / "zarr.py").write_text("raise ModuleNotFoundError('No module', name='zarr')\n")
     done = atomstream("serve", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2

@@ -24,13 +24,13 @@ def sb_frames() -> np.ndarray:
 
 
 def archived(server: ThreadedServer) -> Any:
-    """The one archive of ``server``, as zarr-python reads it."""
+    """The only archive of ``server``, read with zarr-python."""
     (folder,) = (server.data_dir / "streams").iterdir()
     return zarr.open_group(folder / "frames.zarr", mode="r")
 
 
 def calibration_of(server: ThreadedServer, data_id: str) -> dict[str, Any]:
-    """What the server keeps of it."""
+    """Return the calibration that the server stores."""
     url = f"{server.url}/rheed/stream/{data_id}/calibration"
     request = urllib.request.Request(url, headers={"X-API-KEY": server.api_key})
     with urllib.request.urlopen(request, timeout=10) as reply:
@@ -38,10 +38,10 @@ def calibration_of(server: ThreadedServer, data_id: str) -> dict[str, Any]:
     return found
 
 
-def refused(*arguments: str | Path, code: int, says: str, **env: str) -> None:
+def refused(*arguments: str | Path, code: int, message: str, **env: str) -> None:
     done = atomstream("stream", *arguments, **env)
     assert done.returncode == code, done.stderr
-    assert says in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -49,7 +49,7 @@ def refused(*arguments: str | Path, code: int, says: str, **env: str) -> None:
 def test_real_frames_arrive_pixel_for_pixel(
     suffix: str, server: ThreadedServer, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """A recording of real RHEED frames is in the archive as it was in the file, and the exit code is 0."""
+    """A recording of real RHEED frames is stored unchanged, and the exit code is 0."""
     source = SB
     if suffix != "npz":
         source = tmp_path / f"sb.{suffix}"
@@ -60,8 +60,8 @@ def test_real_frames_arrive_pixel_for_pixel(
     assert np.array_equal(archived(server)["frames"][:], sb_frames())
 
 
-def test_a_calibration_is_the_streams(server: ThreadedServer, env: dict[str, str]) -> None:
-    """Calibration options are stored with the stream, under the names of ``calibrate``."""
+def test_calibration_options_are_stored(server: ThreadedServer, env: dict[str, str]) -> None:
+    """Calibration options are stored with the stream, with the argument names of ``calibrate``."""
     options = ["--beam-energy", "15", "--distance", "300", "--px-per-mm", "12.5", "--layer-thickness", "0.39"]
     more = ["--incidence", "2.5", "--miller-n", "2", "--reference-spacing", "60", "--layer-unit", "unit cell"]
     done = atomstream("stream", SB, "--fps", "2", "--no-pace", *options, *more, **env)
@@ -77,24 +77,22 @@ def test_a_calibration_is_the_streams(server: ThreadedServer, env: dict[str, str
     ("option", "value"),
     [("--beam-energy", "15000"), ("--layer-unit", " "), ("--distance", "0"), ("--px-per-mm", "nan")],
 )
-def test_a_calibration_that_cannot_be_meant(
-    option: str, value: str, server: ThreadedServer, env: dict[str, str]
-) -> None:
-    """eV for keV, a layer of no name, no distance: refused by name with exit code 2, and no stream is made."""
-    refused(SB, "--fps", "2", "--no-pace", option, value, code=2, says=option, **env)
+def test_invalid_calibration(option: str, value: str, server: ThreadedServer, env: dict[str, str]) -> None:
+    """Calibration values out of range exit with 2 and name the option, and no stream is made."""
+    refused(SB, "--fps", "2", "--no-pace", option, value, code=2, message=option, **env)
     assert not list((server.data_dir / "streams").iterdir())
 
 
 def test_no_control_character_reaches_a_log(env: dict[str, str]) -> None:
-    """Where stderr is no terminal no carriage return or escape is written."""
+    """If stderr is not a terminal, no carriage return or escape sequence is written."""
     done = atomstream("stream", SB, "--fps", "2", "--no-pace", **env)
     assert not {"\r", "\x1b"} & set(done.stdout + done.stderr)
 
 
-def test_frames_of_16_bits_stay_what_they_are(
+def test_uint16_frames_are_stored_as_uint16(
     server: ThreadedServer, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """uint16 frames are archived as uint16."""
+    """uint16 frames are stored as uint16."""
     frames = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7) * 300
     np.save(tmp_path / "deep.npy", frames)
     assert atomstream("stream", tmp_path / "deep.npy", "--fps", "2", "--no-pace", **env).returncode == 0
@@ -116,14 +114,14 @@ def test_levels_scale_to_8_bits(server: ThreadedServer, env: dict[str, str], tmp
 def test_unpaced_frames_lie_on_one_time_line(
     server: ThreadedServer, env: dict[str, str], tmp_path: Path
 ) -> None:
-    """Sent as fast as it goes, frames still have the times that their camera's rate gives them."""
+    """Without pacing, the frames still have times according to their frame rate."""
     np.save(tmp_path / "many.npy", np.zeros((12, 4, 4), np.uint8))
     atomstream("stream", tmp_path / "many.npy", "--fps", "2", "--no-pace", **env)
     assert archived(server)["time"][:] == pytest.approx(np.arange(12) / 2.0, abs=0.0021)
 
 
 def test_project_and_sample_are_linked(server: ThreadedServer, env: dict[str, str]) -> None:
-    """A project made by command takes the sample of a stream, and both are listed with it."""
+    """A project made by the command contains the sample of a stream, and both are listed."""
     made = atomstream("project", "create", "GaN on Si", **env)
     assert made.returncode == 0, made.stderr
     uuid = made.stdout.strip()
@@ -135,7 +133,7 @@ def test_project_and_sample_are_linked(server: ThreadedServer, env: dict[str, st
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["missing.npy", "--fps", "2"], "does not exist"),
         ([SB], "--fps"),
@@ -145,44 +143,44 @@ def test_project_and_sample_are_linked(server: ThreadedServer, env: dict[str, st
         ([SB, "--fps", "2", "--levels", "9", "1"], "--levels"),
     ],
 )
-def test_input_that_cannot_be_meant(arguments: list[str], says: str, env: dict[str, str]) -> None:
-    """Wrong files and settings exit with 2 and one sentence that names them."""
-    refused(*arguments, code=2, says=says, **env)
+def test_invalid_input(arguments: list[str], message: str, env: dict[str, str]) -> None:
+    """Invalid files and settings exit with 2 and a message that names them."""
+    refused(*arguments, code=2, message=message, **env)
 
 
 @pytest.mark.parametrize("name", ["growth.avi", "growth.npy", "growth.npz", "growth.tif", "growth.txt"])
 def test_a_file_that_is_not_what_its_name_says(name: str, env: dict[str, str], tmp_path: Path) -> None:
-    """A broken codec or container exits with 2 and a sentence that names the file."""
+    """A damaged file exits with 2 and a message that names the file."""
     (tmp_path / name).write_bytes(b"no frames in here" * 40)
-    refused(tmp_path / name, "--fps", "2", code=2, says=name, **env)
+    refused(tmp_path / name, "--fps", "2", code=2, message=name, **env)
 
 
 @pytest.mark.parametrize("option", ["--sample", "--project", "--tag"])
 def test_a_uuid_that_names_nothing(option: str, env: dict[str, str]) -> None:
-    """An unknown sample, project or tag exits with 3 and a sentence that names it."""
+    """An unknown sample, project or tag exits with 3 and a message that names it."""
     more = ["--sample", "A1"] if option == "--project" else []
-    refused(SB, "--fps", "2", "--no-pace", option, NOBODY, *more, code=3, says=NOBODY, **env)
+    refused(SB, "--fps", "2", "--no-pace", option, NOBODY, *more, code=3, message=NOBODY, **env)
 
 
 def test_a_wrong_key(env: dict[str, str]) -> None:
-    """A key that the server does not know exits with 3, and the sentence does not repeat it."""
+    """An unknown key exits with 3, and the message does not repeat it."""
     done = atomstream("stream", SB, "--fps", "2", "--api-key", "atst_not-this-one", **env)
     assert (done.returncode, "401" in done.stderr, "not-this-one" in done.stderr) == (3, True, False)
 
 
 def test_no_key_at_all(env: dict[str, str]) -> None:
-    """Without a key nothing is sent, and the sentence says where one is set."""
-    refused(SB, "--fps", "2", code=2, says="ATOMSTREAM_API_KEY", **{**env, "ATOMSTREAM_API_KEY": ""})
+    """Without a key nothing is sent, and the message says where to set one."""
+    refused(SB, "--fps", "2", code=2, message="ATOMSTREAM_API_KEY", **{**env, "ATOMSTREAM_API_KEY": ""})
 
 
 def test_a_wrong_endpoint(env: dict[str, str], closed_port: int) -> None:
-    """A port where nobody listens exits with 3 and a sentence that names it."""
+    """A port without a server exits with 3 and a message that names it."""
     url = f"http://127.0.0.1:{closed_port}"
-    refused(SB, "--fps", "2", "--endpoint", url, code=3, says=url, **env)
+    refused(SB, "--fps", "2", "--endpoint", url, code=3, message=url, **env)
 
 
-def test_ctrl_c_delivers_what_was_read(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
-    """Ctrl-C ends the reading, what was read is stored and the stream ended, and the exit code is 130."""
+def test_ctrl_c_delivers_the_frames_read(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """After Ctrl-C the frames read are stored, the stream is ended, and the exit code is 130."""
     frames = np.random.default_rng(1).integers(0, 256, (4000, 8, 9), np.uint8)
     np.save(tmp_path / "long.npy", frames)
     with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
@@ -196,8 +194,8 @@ def test_ctrl_c_delivers_what_was_read(server: ThreadedServer, env: dict[str, st
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_leaves_at_once(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
-    """With the server away, a second Ctrl-C ends the command, which says what is not delivered and exits with 1."""
+def test_a_second_ctrl_c_exits_at_once(server: ThreadedServer, env: dict[str, str], tmp_path: Path) -> None:
+    """Without a server, a second Ctrl-C exits with 1 and reports what is not delivered."""
     np.save(tmp_path / "long.npy", np.zeros((4000, 8, 9), np.uint8))
     with running("stream", tmp_path / "long.npy", "--fps", "40", "--chunk-size", "20", **env) as command:
         command.wait_for("frames  ")

@@ -1,4 +1,4 @@
-"""``atomstream spool``: what waits on disk can be seen, delivered, and only after a question removed."""
+"""``atomstream spool``: list, deliver, and delete after a confirmation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def frames(seed: int) -> Frames:
 def atomstream(
     *arguments: str, spool: Path, say: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the real command."""
+    """Run ``atomstream spool`` in a child process."""
     return subprocess.run(
         [sys.executable, "-m", "atomstream.cli", "spool", *arguments, "--spool-dir", str(spool)],
         input=say,
@@ -40,7 +40,7 @@ def atomstream(
 
 @pytest.fixture
 def left(serve_in_thread: ServeInThread, tmp_path: Path) -> tuple[ThreadedServer, str]:
-    """A server, stopped, and a stream of two chunks that waits in the spool for it."""
+    """A stopped server, and a stream with two chunks in the spool for it."""
     server = serve_in_thread()
     with RHEEDStreamer(server.api_key, server.url, None, tmp_path, spool_min_free_bytes=0) as streamer:
         with warnings.catch_warnings():
@@ -52,8 +52,8 @@ def left(serve_in_thread: ServeInThread, tmp_path: Path) -> tuple[ThreadedServer
     return server, data_id
 
 
-def test_the_list_says_what_waits(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
-    """A row a stream: its id, server, chunks that wait; a name can't play tricks on the terminal."""
+def test_list_shows_waiting_chunks(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
+    """Each stream has a row with id, server and waiting chunks; control characters in names are replaced."""
     server, data_id = left
     shown = atomstream("list", spool=tmp_path)
     assert shown.returncode == 0
@@ -65,7 +65,7 @@ def test_the_list_says_what_waits(left: tuple[ThreadedServer, str], tmp_path: Pa
 
 
 def test_no_spool_is_no_error(tmp_path: Path) -> None:
-    """Before the first stream the list says that no chunk is waiting, and makes no folder."""
+    """Without a spool the list says that no chunk is waiting, and makes no folder."""
     shown = atomstream("list", spool=tmp_path / "none")
     assert shown.returncode == 0
     assert "no chunk is waiting" in shown.stdout
@@ -73,7 +73,7 @@ def test_no_spool_is_no_error(tmp_path: Path) -> None:
 
 
 def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
-    """One command brings what was left to its server and ends the stream; then the spool is empty."""
+    """``resume`` delivers the chunks and ends the stream; then the spool is empty."""
     server, data_id = left
     server.start()
     done = atomstream("resume", "--finalize", spool=tmp_path, ATOMSTREAM_API_KEY=server.api_key)
@@ -85,7 +85,7 @@ def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_pat
 
 
 def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:
-    """Without a yes nothing is removed; with it the stream is gone and the command says so."""
+    """Without a confirmation nothing is deleted; with it the stream is deleted and reported."""
     _, data_id = left
     kept = atomstream("purge", data_id, spool=tmp_path, say="n\n")
     assert kept.returncode == 1
@@ -96,8 +96,8 @@ def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.rec"))
 
 
-def test_a_stream_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    """A wrong id gets one clear sentence and exit code 2."""
+def test_an_unknown_stream_is_reported(tmp_path: Path) -> None:
+    """An unknown id gives a message and exit code 2."""
     wrong = atomstream("purge", "no-such-stream", spool=tmp_path)
     assert wrong.returncode == 2
     assert "The spool has no stream no-such-stream" in wrong.stderr

@@ -1,4 +1,4 @@
-"""Small files of each kind, written for the tests of the readers."""
+"""Writes small files of each type for the tests of the readers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REAL = DATA / "sb_deposition_6x259x346.npz"
 
 
 def read(source: FrameSource, chunk_size: int = 4) -> npt.NDArray[Any]:
-    """All frames of a source, with the promises checked that hold for every source."""
+    """Read all frames of a source, and check the rules for all sources."""
     chunks = list(source.chunks(chunk_size))
     assert isinstance(source, FrameSource)
     assert all(len(chunk.frames) == chunk_size for chunk in chunks[:-1])
@@ -39,7 +39,7 @@ def read(source: FrameSource, chunk_size: int = 4) -> npt.NDArray[Any]:
 
 
 def write_video(path: Path, frames: npt.NDArray[Any], pts: list[int], **options: Any) -> None:
-    """Write grey frames with these presentation stamps (milliseconds)."""
+    """Write grey frames with these presentation timestamps (ms)."""
     options = {"codec": "ffv1", "pix_fmt": "gray", "source": "gray"} | options
     with av.open(str(path), "w") as container:
         stream = container.add_stream(options["codec"], rate=options.get("rate", 1000))
@@ -53,7 +53,7 @@ def write_video(path: Path, frames: npt.NDArray[Any], pts: list[int], **options:
 
 
 def write_image(path: Path, image: npt.NDArray[Any], source: str = "gray", codec: str = "png") -> None:
-    """Write one image by way of its codec's packet, which is the file."""
+    """Write one image; the packet of its codec is the file."""
     context = av.CodecContext.create(codec, "w")
     context.height, context.width = image.shape[:2]
     context.pix_fmt = source

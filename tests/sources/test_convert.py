@@ -33,13 +33,13 @@ def test_scaling_is_exact(frames: np.ndarray, low: int, span: int) -> None:
 
 
 def test_halves_go_up() -> None:
-    """A grey of 0.5, 1.5 and 2.5 becomes 1, 2 and 3 (not to even)."""
+    """Grey levels 0.5, 1.5 and 2.5 become 1, 2 and 3 (not rounded to even)."""
     assert to_uint8(np.array([1, 3, 5], np.uint16), 0, 510).tolist() == [1, 2, 3]
     assert to_uint8(np.array([0.5, 1.5, 2.5]), 0, 255).tolist() == [1, 2, 3]
 
 
 def test_a_twelve_bit_camera() -> None:
-    """12 bits in uint16 keep their contrast; any strides and byte order are taken."""
+    """12 bits in uint16 keep their contrast, with any strides and byte order."""
     frames = np.linspace(0, 4095, 24, dtype=">u2").reshape(2, 3, 4).transpose(0, 2, 1)
     scaled = to_uint8(frames, 0, 4095)
     assert scaled.shape == (2, 4, 3)
@@ -47,8 +47,8 @@ def test_a_twelve_bit_camera() -> None:
     np.testing.assert_array_equal(scaled, to_uint8(np.ascontiguousarray(frames.astype(np.float32)), 0, 4095))
 
 
-def test_uint8_passes_and_scales_only_on_request() -> None:
-    """uint8 without limits comes back as it is, with limits it is stretched."""
+def test_uint8_is_scaled_only_with_limits() -> None:
+    """uint8 without limits is returned unchanged, with limits it is scaled."""
     frames = np.array([[10, 20, 30]], np.uint8)
     assert to_uint8(frames) is frames
     assert to_uint8(frames, 10, 30).tolist() == [[0, 128, 255]]
@@ -60,7 +60,7 @@ def test_bool_becomes_black_and_white() -> None:
 
 
 def test_infinities_are_clipped() -> None:
-    """Infinite pixels are black or white, and the largest floats do no harm."""
+    """Infinite pixels become black or white, and very large floats do not overflow."""
     big = np.finfo(np.float64).max
     assert to_uint8(np.array([-np.inf, 0.5, np.inf]), 0, 1).tolist() == [0, 128, 255]
     assert to_uint8(np.array([-big, big]), 0, 1).tolist() == [0, 255]
@@ -75,8 +75,8 @@ def test_more_pixels_than_one_block() -> None:
     assert (np.diff(scaled.reshape(-1).astype(int)) >= 0).all()
 
 
-def test_missing_limits_say_what_the_frames_span() -> None:
-    """Without limits the error tells the dtype, the range seen, and how to call it."""
+def test_missing_limits_report_the_range() -> None:
+    """Without limits the error contains dtype, range and an example."""
     with pytest.raises(ConfigError, match=r"uint16 frames need both levels.*span 7 to 4000.*0, 4095"):
         to_uint8(np.array([7, 4000], np.uint16))
     with pytest.raises(ConfigError, match="need both"):
@@ -90,8 +90,8 @@ def test_limits_out_of_order_are_refused(low: float, high: float) -> None:
         to_uint8(np.zeros(3), low, high)
 
 
-def test_nan_has_no_grey() -> None:
-    """NaN is refused, wherever it is."""
+def test_nan_is_refused() -> None:
+    """NaN raises ConfigError at any position."""
     frames = np.zeros((2, 800, 800), np.float32)
     frames[1, 799, 799] = np.nan
     with pytest.raises(ConfigError, match="NaN"):
@@ -99,7 +99,7 @@ def test_nan_has_no_grey() -> None:
 
 
 @pytest.mark.parametrize("frames", [np.zeros(2, complex), np.array(["a"]), np.array([None])])
-def test_what_has_no_brightness_is_a_type_error(frames: np.ndarray) -> None:
-    """Complex, text and object arrays are a TypeError."""
+def test_other_dtypes_raise_type_error(frames: np.ndarray) -> None:
+    """Complex, text and object arrays raise TypeError."""
     with pytest.raises(TypeError, match="can't be scaled"):
         to_uint8(frames, 0, 1)

@@ -14,20 +14,20 @@ from atomstream.sources import open_source
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A path that is not there is told by name."""
+    """A missing path is named in the error."""
     with pytest.raises(ConfigError, match=r"nowhere\.npy does not exist"):
         open_source(tmp_path / "nowhere.npy")
 
 
-def test_an_unknown_kind_lists_the_known(tmp_path: Path) -> None:
-    """An extension nobody reads is answered with those that are read."""
+def test_an_unknown_type_lists_the_known_ones(tmp_path: Path) -> None:
+    """An unknown extension gives an error with the known ones."""
     (tmp_path / "a.imm").write_bytes(b"kSA")
     with pytest.raises(ConfigError, match=r"a\.imm has an unknown type; .*\.npy.*\.tif.*Zarr"):
         open_source(tmp_path / "a.imm")
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
         (np.zeros((2, 4, 5), np.int32), r"int32 pixels.*to_uint8\(frames, low, high\)"),
         (np.zeros((2, 4, 5), np.float32), r"float32 pixels.*to_uint8"),
@@ -40,28 +40,28 @@ def test_an_unknown_kind_lists_the_known(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_arrays_that_are_no_frames(tmp_path: Path, array: npt.NDArray[Any], said: str, suffix: str) -> None:
-    """Wrong dtype, colour, wrong shape and empty stacks are each told in a sentence with the way out."""
+def test_arrays_without_frames(tmp_path: Path, array: npt.NDArray[Any], message: str, suffix: str) -> None:
+    """Wrong dtype, colour, wrong shape and empty stacks give an error that says what to do."""
     path = tmp_path / f"a{suffix}"
     if suffix == ".npy":
         np.save(path, array)
     else:
         np.savez(path, frames=array)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         open_source(path)
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
 @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04 torn", b"text"])
-def test_damaged_arrays_are_told(tmp_path: Path, name: str, content: bytes) -> None:
-    """A file that isn't what its name says is told, whatever numpy raised."""
+def test_damaged_arrays_raise_config_error(tmp_path: Path, name: str, content: bytes) -> None:
+    """A damaged file raises ConfigError, whatever numpy raised."""
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match="can't be read as"):
         open_source(tmp_path / name)
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
-    """An object array, which would run code on loading, is refused."""
+    """An object array, which would run code when loaded, is refused."""
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ConfigError, match="can't be read as"):
         open_source(tmp_path / "a.npy")
@@ -79,7 +79,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 def test_a_missing_package_says_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, install: str
 ) -> None:
-    """Without the optional package the error is one sentence with the pip command."""
+    """Without the optional package the error contains the pip command."""
     if name == "a.zarr":
         (tmp_path / name).mkdir()
         (tmp_path / name / "zarr.json").write_text("{}")
@@ -92,7 +92,7 @@ def test_a_missing_package_says_how_to_get_it(
 
 @pytest.mark.parametrize("name", ["a.npy", "a.tif", "a.mp4", "a.png"])
 def test_a_dataset_only_where_there_are_several(tmp_path: Path, name: str) -> None:
-    """A dataset for a file that holds a single sequence is a mistake and is told."""
+    """A dataset for a file with a single sequence raises ConfigError."""
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ConfigError, match="omit the dataset 'frames'"):
         open_source(tmp_path / name, dataset="frames")

@@ -14,7 +14,7 @@ from atomstream.sources import Schedule, SourceChunk, apaced, paced
 
 
 class FakeClock:
-    """A clock that only sleeping, and what the test adds, moves; its sleep may wake early as real ones do."""
+    """A clock that only the sleep and the test advance; a sleep may end early, as in reality."""
 
     def __init__(self, early: float = 0.0) -> None:
         self.now = 1000.0
@@ -34,13 +34,13 @@ class FakeClock:
 
 
 def stack(n: int) -> np.ndarray:
-    """A chunk of ``n`` tiny frames."""
+    """A chunk with ``n`` small frames."""
     return np.zeros((n, 2, 3), np.uint8)
 
 
 @given(st.lists(st.integers(1, 240), min_size=1, max_size=60), st.sampled_from([29.97, 50.09, 120.0]))
 def test_chunks_come_when_their_last_frame_is_exposed(sizes: list[int], fps: float) -> None:
-    """Chunk k comes at (frames up to and including it) / fps, exactly, however many came before."""
+    """Chunk k is released at (frames up to and including it) / fps exactly, after any number of chunks."""
     clock = FakeClock(early=0.0003)
     frames = 0
     for chunk in paced(map(stack, sizes), fps, clock=clock, sleep=clock.sleep):
@@ -49,14 +49,14 @@ def test_chunks_come_when_their_last_frame_is_exposed(sizes: list[int], fps: flo
 
 
 def test_an_hour_has_no_drift() -> None:
-    """After 4.3 million frames the due time still is frames / fps to the last bit."""
+    """After 4.3 million frames the due time is exactly frames / fps."""
     schedule = Schedule(119.88)
     due = [schedule.due(240) for _ in range(18_000)]
     assert due[-1] == float(Fraction(240 * 18_000) / Fraction(119.88))
 
 
 def test_a_late_consumer_catches_up_and_loses_nothing() -> None:
-    """What fell due during a stall comes at once, and then the old rhythm goes on."""
+    """Overdue chunks follow at once, and then the regular times continue."""
     clock = FakeClock()
     released = []
     for k, _ in enumerate(paced((stack(10) for _ in range(8)), 10.0, clock=clock, sleep=clock.sleep)):
@@ -66,8 +66,8 @@ def test_a_late_consumer_catches_up_and_loses_nothing() -> None:
     np.testing.assert_allclose(released, [1, 2, 5.5, 5.5, 5.5, 6, 7, 8], atol=1e-5)
 
 
-def test_reading_the_first_chunk_counts_for_nothing() -> None:
-    """The clock starts once the first chunk is read, so a slow opening causes no burst."""
+def test_the_first_chunk_starts_the_clock() -> None:
+    """The time starts when the first chunk was read, so a slow start causes no burst."""
     clock = FakeClock()
 
     def slow() -> Iterator[np.ndarray]:
@@ -80,7 +80,7 @@ def test_reading_the_first_chunk_counts_for_nothing() -> None:
 
 
 def test_single_frames_and_source_chunks_are_counted() -> None:
-    """(H, W) is one frame, a SourceChunk has those it holds; items come through as they are."""
+    """(H, W) counts as one frame, a SourceChunk as its frames; items are not changed."""
     clock = FakeClock()
     items = [np.zeros((2, 3), np.uint8), SourceChunk(stack(4)), stack(5)]
     out = list(paced(items, 10.0, clock=clock, sleep=clock.sleep))
@@ -89,14 +89,14 @@ def test_single_frames_and_source_chunks_are_counted() -> None:
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
-def test_fps_must_be_meant(fps: float) -> None:
-    """Without a positive finite rate there is no pace."""
+def test_invalid_fps(fps: float) -> None:
+    """A frame rate that is not finite and positive raises ConfigError."""
     with pytest.raises(ConfigError, match="fps is"):
         next(paced([stack(1)], fps))
 
 
 async def test_async_pacing_is_the_same_for_sync_and_async_chunks() -> None:
-    """apaced releases at the same times as paced, whichever kind of iterable it reads."""
+    """apaced releases at the same times as paced, for sync and async iterables."""
 
     async def async_chunks() -> AsyncIterator[np.ndarray]:
         for _ in range(5):
@@ -109,7 +109,7 @@ async def test_async_pacing_is_the_same_for_sync_and_async_chunks() -> None:
 
 
 async def test_a_sync_iterable_is_read_off_the_loop() -> None:
-    """While a sync source waits for its disk the loop runs: here the source waits for the loop itself."""
+    """A sync source that blocks does not block the event loop; here it waits for the loop."""
     loop = asyncio.get_running_loop()
 
     def source() -> Iterator[np.ndarray]:
@@ -120,8 +120,8 @@ async def test_a_sync_iterable_is_read_off_the_loop() -> None:
     assert [len(chunk) async for chunk in apaced(source(), 1e6)] == [1]
 
 
-async def test_errors_of_the_source_come_through() -> None:
-    """A source that fails fails the pacing, sync and async."""
+async def test_errors_of_the_source_are_raised() -> None:
+    """An error of the source is raised, sync and async."""
 
     def broken() -> Iterator[np.ndarray]:
         yield stack(1)

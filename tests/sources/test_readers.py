@@ -14,14 +14,14 @@ from tests.sources.source_files import DEEP, FRAMES, REAL, read, tifffile, write
 
 @pytest.mark.parametrize("frames", [FRAMES, DEEP, DEEP.astype(">u2"), np.asfortranarray(FRAMES), FRAMES[0]])
 def test_npy_is_read_whatever_its_layout(tmp_path: Path, frames: npt.NDArray[Any]) -> None:
-    """.npy of 8 or 16 bits, either byte order, any memory order, comes pixel for pixel."""
+    """.npy with 8 or 16 bits, any byte order and memory order is read unchanged."""
     np.save(tmp_path / "a.npy", frames)
     expected = frames if frames.ndim == 3 else frames[None]
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.npy")), expected)
 
 
 def test_a_source_can_be_read_again(tmp_path: Path) -> None:
-    """Each call of chunks() begins at the first frame; the chunk size changes nothing."""
+    """Each call of chunks() begins at the first frame, with any chunk size."""
     np.save(tmp_path / "a.npy", FRAMES)
     source = open_source(str(tmp_path / "a.npy"))
     for chunk_size in (1, 5, 11, 100):
@@ -31,7 +31,7 @@ def test_a_source_can_be_read_again(tmp_path: Path) -> None:
 
 
 def test_npz_takes_the_named_or_the_only_array(tmp_path: Path) -> None:
-    """.npz: the dataset asked for, else `frames`, else the only array; or an error with the names."""
+    """.npz: the given dataset, else `frames`, else the only array; or an error with the names."""
     np.savez(tmp_path / "one.npz", any_name=FRAMES)
     np.savez_compressed(tmp_path / "two.npz", frames=FRAMES, deep=DEEP)
     np.savez(tmp_path / "vague.npz", a=FRAMES, b=DEEP)
@@ -43,7 +43,7 @@ def test_npz_takes_the_named_or_the_only_array(tmp_path: Path) -> None:
 
 
 def test_real_frames_are_read() -> None:
-    """The real Sb frames come with their shape, dtype and brightness."""
+    """The real Sb frames have the correct shape, dtype and brightness."""
     source = open_source(REAL)
     assert (source.n_frames, source.frame_shape, source.dtype) == (6, (259, 346), np.uint8)
     frames = read(source)
@@ -78,8 +78,8 @@ def test_zarr_arrays_and_groups(tmp_path: Path, zarr_format: Any) -> None:
     np.testing.assert_array_equal(read(open_source(tmp_path / "g", dataset="other")), DEEP)
 
 
-def test_zarr_times_tell_holes_from_black(tmp_path: Path) -> None:
-    """A frame whose time is NaN was never taken and is left out; the others keep their times."""
+def test_zarr_times_mark_gaps(tmp_path: Path) -> None:
+    """A frame with the time NaN is skipped; the others keep their times."""
     times = np.arange(11) / 50.0 + 3.0
     times[[0, 5, 6]] = np.nan
     group = zarr.create_group(str(tmp_path / "frames.zarr"))
@@ -92,8 +92,8 @@ def test_zarr_times_tell_holes_from_black(tmp_path: Path) -> None:
     np.testing.assert_allclose(told, (np.array(taken) - 1) / 50)
 
 
-def test_zarr_that_holds_no_frames(tmp_path: Path) -> None:
-    """A group without the array says which there are; damaged metadata is told."""
+def test_zarr_without_frames(tmp_path: Path) -> None:
+    """A group without the array lists those it has; damaged metadata raises an error."""
     group = zarr.create_group(str(tmp_path / "g.zarr"))
     group.create_array("film", data=FRAMES)
     (tmp_path / "bad.zarr").mkdir()
@@ -108,7 +108,7 @@ def test_zarr_that_holds_no_frames(tmp_path: Path) -> None:
 
 
 def test_array_source_checks_its_times() -> None:
-    """Times must be one a frame, and at least one of them known."""
+    """There must be one time per frame, and at least one finite time."""
     with pytest.raises(ConfigError, match=r"11 frames, but times of the shape \(3,\)"):
         ArraySource(FRAMES, times_s=[0.0, 1.0, 2.0])
     with pytest.raises(ConfigError, match="no frame has a time"):

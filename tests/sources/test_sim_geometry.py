@@ -30,7 +30,7 @@ def test_wavelength_is_relativistic() -> None:
 
 
 def test_streaks_are_46_pixels_apart() -> None:
-    """At the defaults SrTiO3's streaks are 46.2 px apart, and so are the spots of a cubic crystal."""
+    """With the defaults the streaks of SrTiO3 are 46.2 px apart, like the spots of a cubic crystal."""
     assert streak_spacing_px(SPEC, np.array([0.0]))[0] == pytest.approx(46.2, abs=0.02)
     assert spot_spacing_px(SPEC) == pytest.approx(46.2, abs=0.05)
 
@@ -67,8 +67,8 @@ def test_specular_does_not_move_with_rotation() -> None:
         assert hits.x[specular] == pytest.approx([320.0])
 
 
-def test_streaks_in_the_picture_are_where_geometry_says() -> None:
-    """Centroids of the first-order streaks in rendered frames give the true spacing to 0.1 %, strained."""
+def test_rendered_streaks_have_the_true_spacing() -> None:
+    """Centroids of first-order streaks in rendered frames give the true, strained spacing within 0.1 %."""
     spec = GrowthSpec(strain=0.02, strain_layers=0.2, rate_ml_s=1.0, lorentz_fraction=0.0, diffuse=0.0)
     simulator = Simulator(spec)
     number = 5 * 120
@@ -86,8 +86,8 @@ def test_streaks_in_the_picture_are_where_geometry_says() -> None:
     assert truth.spacing_px[0] == pytest.approx(46.21 / 1.02, abs=0.03)
 
 
-def test_nothing_shines_above_the_shadow_edge() -> None:
-    """Above the edge there is only the dark level, turning or not."""
+def test_no_light_above_the_shadow_edge() -> None:
+    """Above the shadow edge there is only the dark level, at rest and under rotation."""
     for rpm in (0.0, 15.0):
         frames = Simulator(GrowthSpec(rpm=rpm, hot_pixels=0)).frames(300, 4)
         assert frames[:, :94].mean() == pytest.approx(4.0, abs=0.05)
@@ -95,7 +95,7 @@ def test_nothing_shines_above_the_shadow_edge() -> None:
 
 
 def test_rotation_moves_the_rods() -> None:
-    """At 15 rpm frames differ within a quarter turn and come back after it."""
+    """At 15 rpm frames differ within a quarter turn and are equal after it."""
     spec = GrowthSpec(rpm=15.0, rate_ml_s=0.0, azimuth_modulation=(), hum=0.0, hot_pixels=0)
     first, eighth, quarter = (Simulator(spec).frames(k, 1)[0].astype(float) for k in (0, 60, 120))
     assert np.abs(first - quarter).mean() < 2.2
@@ -148,7 +148,7 @@ def test_roughening_breaks_streaks_into_spots() -> None:
 
 @pytest.mark.parametrize("shape", [(24, 32), (120, 160), (960, 1280)])
 def test_the_pattern_scales_with_the_frame(shape: tuple[int, int]) -> None:
-    """Any frame size shows the same picture: spacing and specular spot scale."""
+    """The pattern scales with the frame size: spacing and specular spot."""
     spec = GrowthSpec(height=shape[0], width=shape[1])
     truth = Simulator(spec).truth([0])
     assert truth.spacing_px[0] == pytest.approx(46.21 * shape[1] / 640, rel=1e-3)
@@ -156,7 +156,7 @@ def test_the_pattern_scales_with_the_frame(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"fps": 0.0}, "fps is 0.0"),
         ({"rate_ml_s": math.nan}, "rate_ml_s is nan"),
@@ -168,7 +168,7 @@ def test_the_pattern_scales_with_the_frame(shape: tuple[int, int]) -> None:
         ({"hum": -0.1}, "hum is -0.1"),
     ],
 )
-def test_specs_that_cannot_be_meant_are_refused(changes: dict[str, object], said: str) -> None:
-    """A value out of range is refused by name when the spec is made."""
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_specs_are_refused(changes: dict[str, object], message: str) -> None:
+    """A value out of range raises an error that names it."""
+    with pytest.raises(ConfigError, match=message):
         GrowthSpec(**changes)  # type: ignore[arg-type]

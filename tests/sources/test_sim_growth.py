@@ -22,7 +22,7 @@ def test_layers_grow_at_the_rate() -> None:
 
 
 def test_intensity_oscillates_once_a_layer_and_is_damped() -> None:
-    """Crests lie at full layers, troughs at half ones, and the swing falls by e within tau layers."""
+    """Maxima are at full layers, minima at half ones, and the amplitude decays by e within tau layers."""
     spec = GrowthSpec(rate_ml_s=1.0, tau_ml=12.0, phase_rad=math.pi)
     truth = truth_at(spec, np.array([0.0, 0.5, 1.0, 12.0, 12.5]))
     mean = 1.0 / 3.0
@@ -38,7 +38,7 @@ def test_intensity_oscillates_once_a_layer_and_is_damped() -> None:
 )
 @settings(deadline=None, max_examples=50)
 def test_intensity_and_layers_never_jump(rate: float, pauses: list[float], start: float) -> None:
-    """Whatever the pauses, layers only grow, nothing jumps, and nothing grows in a pause."""
+    """With any pauses, layers do not decrease, nothing jumps, and nothing grows in a pause."""
     pairs = tuple((a, b) for a, b in zip(pauses[::2], pauses[1::2], strict=False))
     spec = GrowthSpec(rate_ml_s=rate, pauses=pairs, growth_start_s=start)
     truth = truth_at(spec, T)
@@ -54,7 +54,7 @@ def test_intensity_and_layers_never_jump(rate: float, pauses: list[float], start
 
 
 def test_the_intensity_recovers_in_a_pause() -> None:
-    """After growth stops the deficit heals with recovery_s."""
+    """After growth stops the intensity recovers with recovery_s."""
     spec = GrowthSpec(rate_ml_s=0.5, growth_stop_s=11.0, recovery_s=4.0)
     truth = truth_at(spec, np.array([11.0, 15.0, 60.0]))
     deficit = 1 - truth.intensity
@@ -71,7 +71,7 @@ def test_growth_intervals_leave_the_pauses_out() -> None:
 
 
 def test_rotation_and_azimuth() -> None:
-    """The angle advances by 6 rpm degrees a second; the azimuth's factor has the turn's period."""
+    """The angle advances by 6 rpm degrees per second; the azimuth factor has the period of the rotation."""
     truth = truth_at(GrowthSpec(rpm=15.0), np.array([0.0, 1.0, 2.0, 4.0, 5.0]))
     np.testing.assert_allclose(truth.angle_deg, [0, 90, 180, 0, 90], atol=1e-9)
     assert truth.azimuth_factor[0] == pytest.approx(1.0)
@@ -89,8 +89,8 @@ def test_light_has_hum_steps_and_shutter() -> None:
     assert list(shutter) == [1.0, 1.0, 0.0, 1.0]
 
 
-def test_laser_pulses_comb_the_trace() -> None:
-    """With pulse_hz each pulse dims the trace, which comes back until the next one."""
+def test_laser_pulses_dim_the_trace() -> None:
+    """With pulse_hz each pulse dims the trace, which recovers until the next one."""
     spec = GrowthSpec(pulse_hz=1.0, pulse_dip=0.2, pulse_relax_s=0.1, rate_ml_s=0.01, growth_stop_s=10.0)
     plain = GrowthSpec(rate_ml_s=0.01, growth_stop_s=10.0)
     t = np.array([2.0, 2.1, 2.99, 12.0])

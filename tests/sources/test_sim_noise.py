@@ -60,8 +60,8 @@ def test_pixels_are_uncorrelated() -> None:
     assert abs(lag_in_x) < 5e-3
 
 
-def test_sums_over_a_region_fluctuate_as_they_should() -> None:
-    """The variance of a region's sum is that of its pixels: the bank adds no common mode."""
+def test_variance_of_a_region() -> None:
+    """The variance of a region's sum is that of its pixels: there is no common noise."""
     frames = exposures(40.0, 2000)
     sums = frames[:, 20:30, 30:40].sum(axis=(1, 2))
     assert sums.var() == pytest.approx(100 * (40.0 / 12.0 + 1.44 + 1 / 12), rel=0.15)
@@ -86,7 +86,7 @@ def test_hot_pixels_stay_where_they_are() -> None:
 
 
 def test_gain_saturates_at_255() -> None:
-    """At gain 2 the specular spot is clipped at 255, as a camera clips it."""
+    """At gain 2 the specular spot is clipped at 255."""
     bright = Simulator(GrowthSpec(rate_ml_s=0.0, gain=2.0)).frames(0, 1)[0]
     dim = Simulator(GrowthSpec(rate_ml_s=0.0, gain=0.25, hot_pixels=0)).frames(0, 1)[0]
     assert (bright == 255).sum() > 100

@@ -25,14 +25,14 @@ def test_frames_have_the_camera_shape_and_dtype() -> None:
 @given(st.integers(0, 40), st.integers(1, 7), st.sampled_from([0.0, 15.0]))
 @settings(max_examples=20, deadline=None)
 def test_a_frame_is_the_same_in_any_chunk(start: int, size: int, rpm: float) -> None:
-    """Any range equals the same frames made in one go, whatever was made before."""
+    """Any range equals the same frames made at once, independent of earlier calls."""
     spec = replace(SMALL, rpm=rpm, drift_px_s=(0.5, -0.2), roughening_at_s=0.1, fractional_at_s=0.2)
     whole = np.concatenate(list(Simulator(spec).chunks(size, 48)))
     np.testing.assert_array_equal(Simulator(spec).frames(start, 8), whole[start : start + 8])
 
 
-def test_the_seed_decides_the_noise() -> None:
-    """The same seed gives the same frames, another seed other noise."""
+def test_the_seed_sets_the_noise() -> None:
+    """The same seed gives the same frames, another seed different noise."""
     frames = Simulator(SMALL).frames(0, 2)
     np.testing.assert_array_equal(frames, Simulator(SMALL).frames(0, 2))
     assert np.mean(frames != Simulator(replace(SMALL, seed=6)).frames(0, 2)) > 0.5
@@ -52,13 +52,13 @@ def test_chunks_cover_all_frames() -> None:
     ],
 )
 def test_a_wrong_out_is_refused(out: np.ndarray) -> None:
-    """An out array that can't hold the frames as they are is a clear error."""
+    """A wrong out array raises ConfigError."""
     with pytest.raises(ConfigError, match="C-contiguous uint8 of shape"):
         Simulator(SMALL).frames(0, 3, out)
 
 
-def test_ranges_that_cannot_be_meant_are_refused() -> None:
-    """Negative starts and empty chunks are errors that say what was asked for."""
+def test_invalid_ranges_are_refused() -> None:
+    """Negative starts and empty chunks raise errors with the values."""
     with pytest.raises(ConfigError, match="start -1"):
         Simulator(SMALL).frames(-1, 3)
     with pytest.raises(ConfigError, match="chunk_size is 0"):
@@ -66,7 +66,7 @@ def test_ranges_that_cannot_be_meant_are_refused() -> None:
 
 
 def test_the_specular_spot_follows_the_truth() -> None:
-    """The light at the specular spot goes up and down as the true intensity does."""
+    """The light at the specular spot follows the true intensity."""
     simulator = Simulator(GrowthSpec(height=120, width=160, fps=20.0, rate_ml_s=0.5, hum=0.0))
     truth = simulator.truth(np.arange(160))
     frames = simulator.frames(0, 160).astype(float)
@@ -77,7 +77,7 @@ def test_the_specular_spot_follows_the_truth() -> None:
 
 @pytest.mark.parametrize("name", list(no_signal_specs(SMALL)))
 def test_no_signal_cases_hold_no_growth(name: str) -> None:
-    """Each no-signal case grows nothing, and looks as its name says."""
+    """Each no-signal case has no growth and looks like its name."""
     simulator = Simulator(no_signal_specs(GrowthSpec(height=60, width=80, fps=10.0))[name])
     frames, truth = simulator.frames(0, 120), simulator.truth(np.arange(120))
     assert not truth.layers.any()

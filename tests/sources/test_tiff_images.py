@@ -25,7 +25,7 @@ from tests.sources.source_files import DEEP, FRAMES, read, tifffile, write_image
     ],
 )
 def test_tiff_stacks(tmp_path: Path, frames: npt.NDArray[Any], options: dict[str, Any]) -> None:
-    """TIFF stacks of 8 and 16 bits, mapped or compressed, plain, ImageJ, OME or BigTIFF, come equal."""
+    """TIFF stacks of 8 and 16 bits, mapped or compressed, plain, ImageJ, OME or BigTIFF, are read unchanged."""
     tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack", **options)
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), frames)
 
@@ -42,24 +42,24 @@ def test_tiff_written_page_by_page(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(open_source(tmp_path / name)), FRAMES)
 
 
-def test_tiff_that_is_no_stack(tmp_path: Path) -> None:
-    """Colour, pages of different sizes, and torn files are each told in a sentence."""
+def test_tiff_without_a_stack(tmp_path: Path) -> None:
+    """Colour, pages of different sizes and damaged files raise errors."""
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((2, 8, 8, 3), np.uint8), photometric="rgb")
     with tifffile.TiffWriter(tmp_path / "mixed.tif") as writer:
         writer.write(FRAMES[0])
         writer.write(FRAMES[0, :20])
     (tmp_path / "torn.tif").write_bytes(b"II*\0")
-    for name, said in (
+    for name, message in (
         ("rgb", "colour frames"),
         ("mixed", "different sizes"),
         ("torn", "can't be read as TIFF"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=message):
             open_source(tmp_path / f"{name}.tif")
 
 
-def test_a_torn_page_is_named(tmp_path: Path) -> None:
-    """A page whose bytes are damaged fails when it is read, with its number; those before come out."""
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    """A damaged page raises an error with its number when it is read; the pages before are delivered."""
     tifffile.imwrite(tmp_path / "a.tif", FRAMES, compression="zlib", photometric="minisblack")
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         offset = tif.pages[6].dataoffsets[0]
@@ -75,7 +75,7 @@ def test_a_torn_page_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".png", "png"), (".bmp", "bmp")])
 def test_images_come_in_natural_order(tmp_path: Path, suffix: str, codec: str) -> None:
-    """frame2 comes before frame10; other files in the folder are left alone."""
+    """frame2 comes before frame10; other files in the folder are ignored."""
     for k, frame in enumerate(FRAMES):
         write_image(tmp_path / f"frame%{k}{suffix}", frame, codec=codec)
     (tmp_path / "notes.txt").write_text("Ga open")
@@ -95,7 +95,7 @@ def test_images_of_sixteen_bits(tmp_path: Path) -> None:
 
 
 def test_grey_saved_as_rgb_is_grey(tmp_path: Path) -> None:
-    """A PNG whose three channels agree is grey; one whose channels differ is a colour picture."""
+    """A PNG with three equal channels is grey; with different channels it is a colour image."""
     rgb = np.repeat(FRAMES[0][..., None], 3, axis=2)
     write_image(tmp_path / "a.png", rgb, source="rgb24")
     np.testing.assert_array_equal(read(open_source(tmp_path / "a.png")), FRAMES[:1])
@@ -107,8 +107,8 @@ def test_grey_saved_as_rgb_is_grey(tmp_path: Path) -> None:
             open_source(tmp_path / name)
 
 
-def test_folders_that_are_no_sequence(tmp_path: Path) -> None:
-    """No images, several kinds, another size on the way, a stack within, a torn file: each is told."""
+def test_folders_without_a_sequence(tmp_path: Path) -> None:
+    """No images, several types, different sizes, a stack, or a damaged file raise errors."""
     for name in ("empty", "kinds", "sizes", "stack", "torn"):
         (tmp_path / name).mkdir()
     write_image(tmp_path / "kinds" / "a.png", FRAMES[0])
@@ -117,13 +117,13 @@ def test_folders_that_are_no_sequence(tmp_path: Path) -> None:
     write_image(tmp_path / "sizes" / "a2.png", np.ascontiguousarray(FRAMES[0, :40]))
     tifffile.imwrite(tmp_path / "stack" / "a.tif", FRAMES)
     (tmp_path / "torn" / "a.png").write_bytes(b"\x89PNG\r\n")
-    said = {
+    message = {
         "empty": "is empty",
         "kinds": "1 .bmp, 1 .png",
         "stack": "11 pages",
         "torn": "a.png can't be read",
     }
-    for name, sentence in said.items():
+    for name, sentence in message.items():
         with pytest.raises(ConfigError, match=sentence):
             open_source(tmp_path / name)
     with pytest.raises(ConfigError, match=r"a2\.png is \(40, 64\)"):

@@ -13,15 +13,15 @@ from tests.sources.source_files import DEEP, FRAMES, av, read, write_video
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
 def test_video_is_exact(tmp_path: Path, suffix: str) -> None:
-    """Lossless grey video comes pixel for pixel, with its rate."""
+    """Lossless grey video is read unchanged, with its frame rate."""
     write_video(tmp_path / f"a{suffix}", FRAMES, list(range(11)), rate=25)
     source = open_source(tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(read(source), FRAMES)
     assert source.fps == pytest.approx(25.0, rel=0.02)
 
 
-def test_video_times_are_the_files_own(tmp_path: Path) -> None:
-    """Presentation stamps come as they are, gaps included, from the first frame's on."""
+def test_video_times_are_kept(tmp_path: Path) -> None:
+    """Presentation times are kept, with gaps, relative to the first frame."""
     stamps = [40, 73, 106, 214, 247, 280, 313, 346, 454, 487, 520]
     write_video(tmp_path / "a.mkv", FRAMES, stamps)
     times = [chunk.times_s for chunk in open_source(tmp_path / "a.mkv").chunks(4)]
@@ -36,7 +36,7 @@ def test_deep_video_keeps_its_bits(tmp_path: Path) -> None:
 
 
 def test_compressed_colour_video_becomes_its_luma(tmp_path: Path) -> None:
-    """H.264 frames come as grey over the full range, near the originals."""
+    """H.264 frames become grey over the full range, close to the originals."""
     if "libx264" not in av.codecs_available:
         pytest.skip("this PyAV has no H.264 encoder")
     smooth = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8), (6, 48, 64))
@@ -47,14 +47,14 @@ def test_compressed_colour_video_becomes_its_luma(tmp_path: Path) -> None:
     assert np.abs(frames.astype(int) - smooth).max() <= 8
 
 
-def test_what_is_no_video(tmp_path: Path) -> None:
-    """Garbage, an empty file, sound without pictures, a video without frames: each is told in a sentence."""
+def test_files_without_video(tmp_path: Path) -> None:
+    """Random bytes, an empty file, sound only, and a video without frames raise errors."""
     (tmp_path / "garbage.mp4").write_bytes(b"no video at all" * 100)
     (tmp_path / "empty.avi").write_bytes(b"")
     write_sound(tmp_path / "sound.avi")
     (tmp_path / "frameless.y4m").write_bytes(b"YUV4MPEG2 W64 H48 F25:1 Ip A1:1 Cmono\n")
-    said = {"garbage.mp4": "can't be decoded", "empty.avi": "can't be decoded", "sound.avi": "no video"}
-    for name, sentence in (said | {"frameless.y4m": "is empty: its video has no frames"}).items():
+    message = {"garbage.mp4": "can't be decoded", "empty.avi": "can't be decoded", "sound.avi": "no video"}
+    for name, sentence in (message | {"frameless.y4m": "is empty: its video has no frames"}).items():
         with pytest.raises(ConfigError, match=f"{name}.*{sentence}"):
             open_source(tmp_path / name)
 
@@ -67,18 +67,16 @@ def cut_video(path: Path, size: float) -> None:
     path.write_bytes(content[: content.index(b"movi") + 4 + int(size * packet)])
 
 
-def test_a_video_cut_off_is_not_passed_over_in_silence(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A file that ends between two frames gives what it has, and a warning says how much is missing."""
+def test_a_truncated_video_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that ends between two frames gives its frames, and a warning with the number missing."""
     cut_video(tmp_path / "a.avi", 5)
     frames = np.concatenate([chunk.frames for chunk in open_source(tmp_path / "a.avi").chunks(4)])
     np.testing.assert_array_equal(frames, FRAMES[:5])
     assert "ended after 5 of the 11 frames" in caplog.text
 
 
-def test_a_torn_video_gives_the_frames_before_the_damage(tmp_path: Path) -> None:
-    """A file torn within a frame gives all whole frames first, and then a clear error."""
+def test_a_damaged_video_gives_the_frames_before(tmp_path: Path) -> None:
+    """A file damaged within a frame gives all frames before it, and then an error."""
     cut_video(tmp_path / "a.avi", 5.5)
     chunks = open_source(tmp_path / "a.avi").chunks(4)
     np.testing.assert_array_equal(next(chunks).frames, FRAMES[:4])
@@ -88,7 +86,7 @@ def test_a_torn_video_gives_the_frames_before_the_damage(tmp_path: Path) -> None
 
 
 def write_sound(path: Path) -> None:
-    """Write a tenth of a second of silence as WAV data under a video's name."""
+    """Write 0.1 s of silence as WAV data with the name of a video."""
     samples = bytes(1600)
     head = struct.pack(
         "<4sI4s4sIHHIIHH4sI",
