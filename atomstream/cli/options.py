@@ -52,7 +52,9 @@ class _FiniteRange(click.FloatRange):
 
 def calibration_options(command: F) -> F:
     """Add the calibration options; each is None if not given."""
-    layer_unit = click.option("--layer-unit", metavar="NAME", help="What one oscillation counts [monolayer].")
+    layer_unit = click.option(
+        "--layer-unit", metavar="NAME", help="Name of the layer that one oscillation stands for [monolayer]."
+    )
     command = layer_unit(command)
     for flag, name, unit, text in reversed(CALIBRATION_OPTIONS):
         low, high, _ = CALIBRATION_LIMITS[name]
