@@ -53,7 +53,7 @@ def main() -> None:
         size = plan.sizes()[0]
         svg = draw(_title(plan, size), lines_of(replace(plan, repeats=1), size))
     if plan.quick:
-        print(f"{len(svg)} characters drawn; {TARGET} was left as it is")
+        print(f"{len(svg)} characters drawn; {TARGET} is unchanged")
         return
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_text(svg, encoding="utf-8", newline="\n")

@@ -50,7 +50,7 @@ def _one_unpaced(plan: Plan, size: Size, who: Who, python: Path, sink: Sink, k: 
     before = sink.received()
     answer = work(python, "pusher", {**job, "fps": plan.fps, "module": MODULES[who]})
     if answer["uploaded"] != chunks:
-        raise RuntimeError(f"{who} says that it uploaded {answer['uploaded']} of {chunks} chunks")
+        raise RuntimeError(f"{who} reports that it uploaded {answer['uploaded']} of {chunks} chunks")
     sent = (sink.received() - before) * chunks / (chunks + answer["warm_up"])
     return {**answer, "ratio": answer["gb"] * 1e9 / sent}
 

@@ -21,12 +21,12 @@ def measure(plan: Plan) -> list[Row]:
     rate = 2e5 if plan.quick else LINE_BITS_S
     with running_sink() as sink, throttled(sink.url, rate) as url:
         answers = [_run(plan, size, url, k) for k in range(plan.repeats)]
-    told = [_forecasts(answer) for answer in answers]
-    lines = [texts[0] for texts in told if texts]
+    warnings = [_forecasts(answer) for answer in answers]
+    lines = [texts[0] for texts in warnings if texts]
     name = f"{size[0]}x{size[1]} at {plan.fps:g} fps over {rate / 1e6:g} Mbit/s"
-    note = f"after {lines[0][0]:.0f} s: {lines[0][1]}" if lines else "nothing was said"
+    note = f"after {lines[0][0]:.0f} s: {lines[0][1]}" if lines else "no warning"
     return [
-        Row(f"{name}: told after", "s", {"ours": [moment for moment, _ in lines]}, (), note),
+        Row(f"{name}: warning after", "s", {"ours": [moment for moment, _ in lines]}, (), note),
         Row(
             f"{name}: slowest push_frame", "ms", {"ours": [1e3 * max(answer["call_s"]) for answer in answers]}
         ),
@@ -43,7 +43,7 @@ def _run(plan: Plan, size: tuple[int, int], url: str, k: int) -> dict[str, Any]:
 
 
 def _forecasts(answer: dict[str, Any]) -> list[tuple[float, str]]:
-    return [(moment, text) for moment, text in answer["said"] if "uplink" in text]
+    return [(moment, text) for moment, text in answer["messages"] if "uplink" in text]
 
 
 if __name__ == "__main__":

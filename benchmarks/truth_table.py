@@ -147,12 +147,13 @@ def line(row: Row) -> str:
 
 def summary(rows: list[Row]) -> str:
     """Summarise errors and pulls of all rows with a number."""
-    told = [r for r in rows if math.isfinite(r.error)]
-    if not told:
+    determined = [r for r in rows if math.isfinite(r.error)]
+    if not determined:
         return f"0 of {len(rows)} determined"
-    errors, pulls = np.abs([r.error for r in told]), np.abs([r.pull for r in told])
+    errors, pulls = np.abs([r.error for r in determined]), np.abs([r.pull for r in determined])
     return (
-        f"{len(told)} of {len(rows)} determined; |error| median {np.median(errors):.3f} %, worst {errors.max():.3f} %; "
+        f"{len(determined)} of {len(rows)} determined; "
+        f"|error| median {np.median(errors):.3f} %, worst {errors.max():.3f} %; "
         f"|pull| worst {pulls.max():.1f}"
     )
 

@@ -36,7 +36,7 @@ from atomstream.results import F64, Event
 RETRY_S = 1.0
 """Interval of the search for a pattern while none is found."""
 
-NO_PATTERN = "no spot stands out of the background: no beam, or the picture is saturated or noise"
+NO_PATTERN = "no spot is brighter than the background: no beam, or the picture is saturated or noise"
 
 
 def feed_frames(state: AnalysisState, frames: Frames, times: F64, out: BatchBuilder) -> None:

@@ -109,7 +109,7 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
     span = window.span_s
     fits = [f for f in fits if f.r2 > 0]
     if not fits:
-        return undetermined_oscillation("no oscillation stands out of the noise", span_s=span)
+        return undetermined_oscillation("no oscillation above the noise", span_s=span)
     top = max(f.r2 for f in fits)
     best = max(fits, key=lambda f: (f.r2 > top - 0.02, f.cycles))
     why = rejection_reason(window, best)

@@ -74,7 +74,7 @@ def _error(noise: float, height: float) -> float:
     return min(1.0, noise / max(height, 1e-9))
 
 
-NO_STREAKS = "no regular streaks beside the specular spot; a line region across them would tell where to look"
+NO_STREAKS = "no regular streaks beside the specular spot; check the picture with a line region across them"
 
 SMOOTH_S = 0.5
 """Time constant, in s, of the smoothed profile and spacing."""

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def settings(folder: str, n: int, height: int, width: int) -> aqz.StreamSettings:
-    """Single-frame chunks of zstd level 1 in shards of ``n`` frames: the layout that we send."""
+    """Return the settings: one-frame chunks with zstd level 1 in shards of ``n`` frames, as this client sends."""
     kind = aqz.DimensionType
     array = aqz.ArraySettings(
         output_key="frames",

@@ -14,7 +14,7 @@ from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
 
 LOOPED_S = 10.0
-"""Drawn and encoded beforehand (four periods of the growth), then repeated."""
+"""Seconds of frames, simulated and encoded in advance (four periods of the growth), then repeated."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def encoded(job: dict[str, float]) -> list[tuple[bytes, tuple[int, int, int]]]:
-    """The film's chunks as shards."""
+    """Return the chunks of frames as shards."""
     chunk, count = int(job["chunk"]), max(1, round(LOOPED_S * job["fps"] / job["chunk"]))
     spec = GrowthSpec(int(job["height"]), int(job["width"]), job["fps"], rpm=job["rpm"], tau_ml=1e6)
     made = (

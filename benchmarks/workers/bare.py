@@ -43,20 +43,20 @@ def main() -> None:
 
 
 def copy_step(source: np.ndarray) -> Callable[[], None]:
-    """A copy between arrays that are both touched already."""
+    """Copy between two arrays that are in memory already."""
     target = np.empty_like(source)
     np.copyto(target, source)
     return lambda: np.copyto(target, source)
 
 
 def compress(views: list[memoryview]) -> list[bytes]:
-    """Each frame at zstd's level 1 as the library sets it, with the checksum that the shards carry."""
+    """Compress each frame with zstd level 1 and a checksum, as in the shards."""
     compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     return [compressor.compress(view) for view in views]
 
 
 def write(folder: Path, pieces: list[bytes]) -> None:
-    """To the page cache, not synced."""
+    """Write to the page cache, without sync."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bare"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -67,7 +67,7 @@ def write(folder: Path, pieces: list[bytes]) -> None:
 
 
 def send(url: str, pieces: list[bytes]) -> None:
-    """One PUT over a plain socket, as the kernel takes it."""
+    """Send one PUT over a plain socket."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port)) as connection:
         length = sum(map(len, pieces))
@@ -78,7 +78,7 @@ def send(url: str, pieces: list[bytes]) -> None:
 
 
 def fps_on_two(views: list[memoryview], times: int) -> float:
-    """Frames a second that zstd alone makes on two threads, each with a compressor of its own."""
+    """Return the frames per second of zstd alone on two threads, each with its own compressor."""
     local = threading.local()
 
     def one(view: memoryview) -> int:
@@ -94,7 +94,7 @@ def fps_on_two(views: list[memoryview], times: int) -> float:
 
 
 def encoder_fps(source: np.ndarray, times: int) -> float:
-    """Frames a second that our encoder makes on two threads where nobody copies, spools or sends."""
+    """Return the frames per second of our encoder alone on two threads."""
     half, passes = len(source) // 2, 4 * times
     warm = threading.Barrier(3)
 

@@ -11,17 +11,17 @@ import time
 from benchmarks.thread_time import ThreadClock
 
 GAP_S = 50e-6
-"""Shorter ones are the timer's interrupt and the interpreter's own."""
+"""Shorter gaps in s are caused by the timer interrupt and the interpreter."""
 
 
 def spin(seconds: float) -> tuple[float, float]:
-    """The longest gap, and all of them together."""
+    """Return the longest gap and the sum of all gaps."""
     clock, longest, total = ThreadClock(), 0.0, 0.0
     before = clock.now()
     over, last = before.wall_s + seconds, before.wall_s
     while last < over:
         now = time.perf_counter()
-        if now - last > GAP_S:  # the queue's clock is read here alone: it takes a system call
+        if now - last > GAP_S:  # the queued time is read only here, because that takes a system call
             after = clock.now()
             gap = max(0.0, now - last - (after.queued_s - before.queued_s))
             longest, total, before, now = max(longest, gap), total + gap, after, after.wall_s

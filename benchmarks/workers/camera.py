@@ -19,29 +19,29 @@ from atomstream.streaming import RHEEDStreamer
 
 def main() -> None:
     job = json.loads(sys.argv[1])
-    said: list[tuple[float, str]] = []
-    logging.getLogger("atomstream").addHandler(Listener(said))
+    messages: list[tuple[float, str]] = []
+    logging.getLogger("atomstream").addHandler(Listener(messages))
     source = np.ascontiguousarray(np.load(job["frames"], mmap_mode="r"))
     bare = copying(source, job["fps"], min(10.0, job["seconds"]))
     settings = {"spool_min_free_bytes": 0, **job.get("settings", {})}
     with RHEEDStreamer(job.get("key", "key"), job["url"], None, job["spool"], **settings) as streamer:
-        answer = capture(streamer, job, source, said)
+        answer = capture(streamer, job, source, messages)
     print(json.dumps({**answer, "bare_s": bare}))
 
 
 class Listener(logging.Handler):
-    """Notes what the user is told, and when."""
+    """Records the log messages for the user, and their times."""
 
-    def __init__(self, said: list[tuple[float, str]]) -> None:
+    def __init__(self, messages: list[tuple[float, str]]) -> None:
         super().__init__(logging.WARNING)
-        self._said = said
+        self._messages = messages
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._said.append((time.perf_counter(), record.getMessage()))
+        self._messages.append((time.perf_counter(), record.getMessage()))
 
 
 def copying(source: np.ndarray, fps: float, seconds: float) -> list[float]:
-    """The bare limit: the same loop, which only copies each frame into a warm buffer."""
+    """Measure the bare limit: the same loop, which only copies each frame to a buffer in memory."""
     target = memoryview(np.zeros_like(source).reshape(-1).data)
     size = source[0].nbytes
 
@@ -53,9 +53,9 @@ def copying(source: np.ndarray, fps: float, seconds: float) -> list[float]:
 
 
 def capture(
-    streamer: RHEEDStreamer, job: dict[str, Any], source: np.ndarray, said: list[Any]
+    streamer: RHEEDStreamer, job: dict[str, Any], source: np.ndarray, messages: list[Any]
 ) -> dict[str, Any]:
-    """``seconds`` of frames, then a drain that is bounded where the job says so."""
+    """Push ``seconds`` of frames, then drain, with a time limit if the job has one."""
     data_id = streamer.initialize(job["fps"], 0.0, job["chunk"])
     process = psutil.Process()
     before, cpu, begun = process.memory_info().rss, time.process_time(), time.perf_counter()
@@ -74,19 +74,19 @@ def capture(
         "wall_s": time.perf_counter() - begun,
         "gb": len(calls) * source[0].nbytes / 1e9,
         "not_uploaded": report["chunks_not_uploaded"] if report else None,
-        "said": [(moment - begun, text) for moment, text in said],
+        "messages": [(moment - begun, text) for moment, text in messages],
     }
 
 
-def paced(source: np.ndarray, fps: float, seconds: float, take: Any) -> tuple[list[float], list[float]]:
-    """Call ``take(k, frame)`` ``fps`` times a second; how long each took, and how late it was begun."""
+def paced(source: np.ndarray, fps: float, seconds: float, process: Any) -> tuple[list[float], list[float]]:
+    """Call ``process(k, frame)`` ``fps`` times per second; return the duration and the delay of each call."""
     calls, late, begun = [], [], time.perf_counter()
     for k in range(max(1, round(seconds * fps))):
         due = begun + k / fps
         time.sleep(max(0.0, due - time.perf_counter()))
         frame = source[k % len(source)]
         start = time.perf_counter()
-        take(k, frame)
+        process(k, frame)
         calls.append(time.perf_counter() - start)
         late.append(start - due)
     return calls, late

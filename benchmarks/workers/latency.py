@@ -17,11 +17,11 @@ import numpy as np
 from atomstream import AsyncRHEEDStreamer
 
 Ages = list[tuple[float, float, float]]
-"""(seconds since the stream's begin, ms since stored, ms since exposed) of each chunk's result."""
+"""(s since the start of the stream, ms since storage, ms since exposure) of each chunk's result."""
 
 
 async def film(streamer: AsyncRHEEDStreamer, data_id: str, job: dict[str, Any], exposed: list[float]) -> None:
-    """Hand frame after frame over, each at its time."""
+    """Push the frames in real time."""
     frames, fps = np.load(job["frames"], mmap_mode="r"), job["fps"]
     frames, begun = np.ascontiguousarray(frames), time.perf_counter()
     for number in range(round(job["seconds"] * fps)):
@@ -34,7 +34,7 @@ async def film(streamer: AsyncRHEEDStreamer, data_id: str, job: dict[str, Any], 
 async def follow(
     streamer: AsyncRHEEDStreamer, data_id: str, chunk: int, exposed: list[float], ages: Ages
 ) -> None:
-    """Note when each chunk's result comes."""
+    """Record when the result of each chunk arrives."""
     async for batch in streamer.results(data_id):
         now, end = time.time(), batch.start + batch.count
         if end % chunk == 0 and batch.stored_unix_ms is not None:
@@ -43,7 +43,7 @@ async def follow(
 
 
 async def one_stream(streamer: AsyncRHEEDStreamer, job: dict[str, Any]) -> Ages:
-    """One stream from its creation to the end of its analysis."""
+    """Run one stream from its creation to the end of its analysis."""
     exposed: list[float] = []
     ages: Ages = []
     data_id = await streamer.initialize(job["fps"], 0.0, job["chunk"], "latency")

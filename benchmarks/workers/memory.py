@@ -27,24 +27,24 @@ def main() -> None:
     pusher.start()
     pusher.join(job["seconds"])
     print(json.dumps({"grown": peak.grown(), "chunk": source.nbytes}), flush=True)
-    os._exit(0)  # what waits for the server would wait on
+    os._exit(0)  # exit without waiting for the server
 
 
 def push(streamer: object, data_id: str, source: np.ndarray, chunks: int) -> None:
-    """Until all are in, or for ever: a full client waits."""
+    """Push all chunks; this blocks while the buffer is full."""
     for k in range(chunks):
         streamer.push(data_id, k, source)  # type: ignore[attr-defined]
 
 
 class Peak:
-    """The most resident memory since it was made, above what there was then."""
+    """Measures the peak of the resident memory above its value at creation."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the high-water mark
         self._base = _status("VmRSS")
 
     def grown(self) -> int:
-        """In bytes."""
+        """Return the peak in bytes."""
         return _status("VmHWM") - self._base
 
 

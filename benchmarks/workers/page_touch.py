@@ -15,7 +15,7 @@ HUGE: int = 2 << 20
 
 
 def touch(nbytes: int) -> list[float]:
-    """Seconds for each 2 MiB of ``nbytes``."""
+    """Return the time in s for each 2 MiB of ``nbytes``."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
     with mmap.mmap(-1, nbytes, **private) as memory:
         if hasattr(mmap, "MADV_HUGEPAGE"):

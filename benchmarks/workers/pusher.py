@@ -22,7 +22,7 @@ def main() -> None:
         "key", job["url"], None, job["spool"], spool_min_free_bytes=0, **job.get("settings", {})
     )
     warm_up = warm_up_chunks(source.nbytes)
-    _stream(streamer, job, source, warm_up)  # sessions, threads and buffers are there from now on
+    _stream(streamer, job, source, warm_up)  # creates sessions, threads and buffers
     result = {"paced": paced, "unpaced": unpaced, "spread": spread}[job["mode"]](streamer, job, source)
     if hasattr(streamer, "close"):
         streamer.close()
@@ -30,12 +30,12 @@ def main() -> None:
 
 
 def warm_up_chunks(nbytes: int) -> int:
-    """As many chunks as touch all buffers that a client fills at most: 640 MB of frames, at least two chunks."""
+    """Return the number of chunks that fills all buffers of a client: 640 MB of frames, at least two chunks."""
     return max(2, round(640e6 / nbytes)) if nbytes > 1e7 else 2
 
 
 def paced(streamer: Any, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
-    """One chunk each period; half a period later the same copy bare, between two warm arrays."""
+    """Push one chunk per period; half a period later do the same copy alone, between two arrays in memory."""
     data_id, target = _open(streamer, job, source), np.empty_like(source)
     np.copyto(target, source)
     period = job["period_s"]
@@ -50,12 +50,12 @@ def paced(streamer: Any, job: dict[str, Any], source: np.ndarray) -> dict[str, A
 
 
 def unpaced(streamer: Any, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
-    """As fast as it goes, until the last chunk is acknowledged."""
+    """Push as fast as possible, until the last chunk is acknowledged."""
     return spread(streamer, {**job, "streams": 1}, source)
 
 
 def spread(streamer: Any, job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
-    """The same in turn over ``streams`` streams of one streamer, ``chunks`` to each."""
+    """Push to ``streams`` streams of one streamer in turn, ``chunks`` to each."""
     data_ids = [_open(streamer, job, source) for _ in range(job["streams"])]
     cpu, begun = time.process_time(), time.perf_counter()
     for k in range(job["chunks"]):

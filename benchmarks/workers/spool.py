@@ -28,7 +28,7 @@ def main() -> None:
 
 
 class Client:
-    """A streamer with one stream, warmed up; without a ``spool`` folder its frames stay in memory alone."""
+    """A streamer with one stream, warmed up; without a ``spool`` folder frames stay in memory only."""
 
     def __init__(self, job: dict[str, Any], spool: str, source: np.ndarray, **settings: Any) -> None:
         self._streamer = RHEEDStreamer("key", job["url"], 0, spool, spool_min_free_bytes=0, **settings)
@@ -37,16 +37,16 @@ class Client:
         self._next = 0
         for _ in range(WARM_UP):
             self.push()
-            self.settle()
+            self.wait_until_stored()
 
     def push(self) -> None:
         self._streamer.push(self._data_id, self._next, self._source)
         self._next += 1
 
-    def settle(self) -> None:
-        """Until the server has all, and the spool has let go of it."""
+    def wait_until_stored(self) -> None:
+        """Wait until the server has all chunks and the spool has deleted them."""
         self._streamer.flush(self._data_id)
-        self._streamer.spool_status()  # its job for the disk comes after all others
+        self._streamer.spool_status()  # this disk job runs after all others
 
     def close(self) -> None:
         self._streamer.close()
@@ -62,12 +62,14 @@ def paired(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
     for k in range(job["chunks"]):
         for name, client in list(clients.items())[
             :: (-1) ** k
-        ]:  # who is first may meet the other's aftermath
+        ]:  # the first one may be disturbed by the end of the other
             cpu = time.process_time()
             figures[f"push_{name}"].append(timed(client.push))
-            client.settle()
+            client.wait_until_stored()
             figures[f"cpu_{name}"].append(time.process_time() - cpu)
-    asking = [cpu_of(clients["spool"].settle) for _ in range(job["chunks"])]  # is no part of the spool's work
+    asking = [
+        cpu_of(clients["spool"].wait_until_stored) for _ in range(job["chunks"])
+    ]  # not a cost of the spool
     figures["cpu_spool"] = [cpu - statistics.median(asking) for cpu in figures["cpu_spool"]]
     for client in clients.values():
         client.close()
@@ -75,19 +77,19 @@ def paired(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
 
 
 def durable(job: dict[str, Any], source: np.ndarray) -> dict[str, Any]:
-    """A push that returns when the chunk is safe, then the same bytes encoded, written and synced bare, in turn."""
+    """Measure durable pushes and, in turn, encode + write + sync of the same bytes alone."""
     client = Client(job, job["spool"], source, durability="disk")
     encoder, pushes, bares = ShardEncoder(), [], []
     for k in range(job["chunks"]):
         pushes.append(timed(client.push))
-        client.settle()  # or its upload would run beside the bare steps
+        client.wait_until_stored()  # or its upload would run during the bare steps
         bares.append(timed(partial(bare, encoder, Path(job["bare"]), k, source)))
     client.close()
     return {"push_s": pushes, "bare_s": bares}
 
 
 def bare(encoder: ShardEncoder, folder: Path, k: int, source: np.ndarray) -> None:
-    """Encode, write, fdatasync; no name, no folder, no checksum of ours."""
+    """Encode, write and fdatasync, without rename, folder sync or checksum."""
     shard = encoder.encode(Chunk("bare", k, source, Timestamp(0.0), FrameMeta()))
     path = folder / f"bare-{k}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -105,7 +107,7 @@ def timed(call: Callable[[], None]) -> float:
 
 
 def cpu_of(call: Callable[[], None]) -> float:
-    """Processor time of the whole process meanwhile, in s."""
+    """Return the CPU time of the whole process in s during the call."""
     begun = time.process_time()
     call()
     return time.process_time() - begun

@@ -24,14 +24,14 @@ TICK_S: Final = 0.002
 
 
 class Longest:
-    """The longest hold of the loop since the last look."""
+    """Finds the longest callback of the loop since the last reading."""
 
     def __init__(self) -> None:
         self._clock = ThreadClock()
         self._hold = ThreadTime()
 
     def watch(self) -> None:
-        """Time each callback from now on."""
+        """Start to time each callback."""
         plain = asyncio.events.Handle._run
 
         def timed(handle: asyncio.events.Handle) -> None:
@@ -39,17 +39,17 @@ class Longest:
             plain(handle)
             self._hold = max(self._hold, self._clock.now().since(before), key=lambda hold: hold.wall_s)
 
-        # asyncio has no public hook around a callback, and its debug mode, which logs slow ones, slows all of them.
+        # asyncio has no public hook around a callback, and its debug mode, which logs slow ones, slows down all.
         asyncio.events.Handle._run = timed  # type: ignore[method-assign, assignment]
 
     def take(self) -> ThreadTime:
-        """It, and begin anew."""
+        """Return the longest one and start again."""
         hold, self._hold = self._hold, ThreadTime()
         return hold
 
 
 async def stream(job: dict[str, Any], source: np.ndarray, longest: Longest) -> None:
-    """Chunks at the camera's pace; the first, with its sessions and threads, is not timed."""
+    """Push chunks in real time; the first one, which creates sessions and threads, is not timed."""
     async with AsyncRHEEDStreamer("key", job["url"], None, job["spool"], spool_min_free_bytes=0) as streamer:
         data_id = await streamer.initialize(job["fps"], 0.0, len(source))
         await streamer.push(data_id, 0, source)
@@ -62,7 +62,7 @@ async def stream(job: dict[str, Any], source: np.ndarray, longest: Longest) -> N
 
 
 async def tick(seconds: float, source: np.ndarray) -> None:
-    """Nothing but ticks, beside as many compressing threads as there are cores."""
+    """Run only ticks, with one compressing thread per core."""
     over = threading.Event()
     threads = [threading.Thread(target=compress, args=(source, over)) for _ in range(os.cpu_count() or 1)]
     for thread in threads:
@@ -75,7 +75,7 @@ async def tick(seconds: float, source: np.ndarray) -> None:
 
 
 def compress(source: np.ndarray, over: threading.Event) -> None:
-    """Frame after frame until ``over``; the GIL is released while each is made."""
+    """Compress frames until ``over``; the GIL is released meanwhile."""
     compressor = zstandard.ZstdCompressor(level=1)
     while not over.is_set():
         for frame in source:

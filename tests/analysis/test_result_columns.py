@@ -32,7 +32,7 @@ def test_the_lattice_parameter_of_each_frame() -> None:
     for name, last in (("lattice_parameter", value.value), ("lattice_parameter_sigma", value.sigma)):
         assert known.frames[name][-1] == last
         assert np.isnan(unknown.frames[name]).all()
-    told = np.isfinite(known.frames["lattice_spacing"])
-    assert told.sum() > 30
-    assert known.frames["lattice_parameter"][told] == pytest.approx(3.905, rel=2e-3)
+    determined = np.isfinite(known.frames["lattice_spacing"])
+    assert determined.sum() > 30
+    assert known.frames["lattice_parameter"][determined] == pytest.approx(3.905, rel=2e-3)
     assert known.to_xarray()["lattice_parameter"].attrs["units"] == "Å"

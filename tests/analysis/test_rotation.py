@@ -43,23 +43,23 @@ def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
 def test_rate_near_a_harmonic_of_the_rotation(rate: float) -> None:
     """Growth near a harmonic of the rotation has an error below 0.4 % and three sigmas, or a reason."""
     answer = Film(max(14, 7 / rate), rpm=15.0, rate_ml_s=rate, fps=30.0, hum=0.0).analysed()
-    value, told = answer.values["growth_rate_ml_s"], answer.frames["growth_rate_ml_s"]
+    value, determined = answer.values["growth_rate_ml_s"], answer.frames["growth_rate_ml_s"]
     if value.value is None:
         assert "rotation" in value.why
     else:
         assert value.value == pytest.approx(rate, rel=0.004)
-    off = np.abs(told - rate)[np.isfinite(told)]
-    assert (off < 3 * answer.frames["growth_rate_sigma"][np.isfinite(told)]).all()
+    off = np.abs(determined - rate)[np.isfinite(determined)]
+    assert (off < 3 * answer.frames["growth_rate_sigma"][np.isfinite(determined)]).all()
 
 
 def test_fewer_than_two_turns_give_no_rate() -> None:
     """With 1.9 turns there is no rate, because rotation and a wrong rate together would explain the trace."""
     film = Film(20, rate_ml_s=0.1745, **TWO_TURNS)
     answer = film.analysed()
-    told = np.isfinite(answer.frames["growth_rate_ml_s"])
-    off = np.abs(answer.frames["growth_rate_ml_s"][told] - 0.1745)
-    assert told.any()
-    assert (off < 4 * answer.frames["growth_rate_sigma"][told]).all()
+    determined = np.isfinite(answer.frames["growth_rate_ml_s"])
+    off = np.abs(answer.frames["growth_rate_ml_s"][determined] - 0.1745)
+    assert determined.any()
+    assert (off < 4 * answer.frames["growth_rate_sigma"][determined]).all()
     assert answer.values["layers_grown"].value == pytest.approx(0.1745 * 20, abs=0.3)
 
 

@@ -69,8 +69,8 @@ def test_late_timestamps_do_not_change_the_rate(name: str) -> None:
     """With late timestamps the rate stays within 0.3 % at the end and four sigmas at any time."""
     value, rate, sigma = _rates(DISTORTIONS[name](_true()))
     assert value.value == pytest.approx(0.4, rel=0.003)
-    told = np.isfinite(rate)
-    assert (np.abs(rate - 0.4)[told] < 4 * sigma[told] + 0.0008).all()
+    determined = np.isfinite(rate)
+    assert (np.abs(rate - 0.4)[determined] < 4 * sigma[determined] + 0.0008).all()
 
 
 def test_a_pause_of_the_camera_stays_a_pause() -> None:

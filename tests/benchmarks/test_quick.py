@@ -56,13 +56,13 @@ def test_a_goal_that_bare_misses_too_is_marked(bare: list[float], verdict: str) 
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "line"),
     [((5, 1000), (25, 2000), "2.0% of their time"), ((0, 1000), (0, 2000), "nothing is reported")],
 )
 def test_steal_time_is_reported(
-    monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], said: str
+    monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], line: str
 ) -> None:
     """Steal time is a share of the time since the start; without a report of the host nothing is claimed."""
     times = iter([before, after])
     monkeypatch.setattr(machine, "_processor_times", lambda: next(times))
-    assert said in machine.Host().line()
+    assert line in machine.Host().line()

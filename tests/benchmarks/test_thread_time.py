@@ -17,7 +17,7 @@ from benchmarks.workers.busy_loop import spin
 
 # /proc/<pid>/task/<tid>/schedstat and pinning to a core are Linux's; elsewhere the queue is part of the rest.
 QUEUE = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux tells the time in the queue"
+    not sys.platform.startswith("linux"), reason="only Linux reports the time in the run queue"
 )
 
 

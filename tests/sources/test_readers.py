@@ -88,8 +88,8 @@ def test_zarr_times_mark_gaps(tmp_path: Path) -> None:
     source = open_source(tmp_path / "frames.zarr")
     taken = [1, 2, 3, 4, 7, 8, 9, 10]
     np.testing.assert_array_equal(read(source, 3), FRAMES[taken])
-    told = np.concatenate([chunk.times_s for chunk in source.chunks(3) if chunk.times_s is not None])
-    np.testing.assert_allclose(told, (np.array(taken) - 1) / 50)
+    times = np.concatenate([chunk.times_s for chunk in source.chunks(3) if chunk.times_s is not None])
+    np.testing.assert_allclose(times, (np.array(taken) - 1) / 50)
 
 
 def test_zarr_without_frames(tmp_path: Path) -> None:
