@@ -1,4 +1,4 @@
-"""What ``results`` yields: per-frame columns and the values as they stand, each with its uncertainty or a reason."""
+"""Batches of live results: values per frame, and scalars with their uncertainty or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -15,21 +15,34 @@ Column = npt.NDArray[np.floating[Any]]
 
 TIME: Final = "time_seconds"
 
-_TOLD: Final = ("growth_rate_ml_s", "oscillations_counted", "lattice_spacing", "spottiness")
+_REPR_VALUES: Final = ("growth_rate_ml_s", "oscillations_counted", "lattice_spacing", "spottiness")
 
-
-NOT_TOLD: Final = Measurement(None, why="this server does not tell it")
+NOT_REPORTED: Final = Measurement(None, why="this server does not report it")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ResultBatch:
-    """Results of the frames ``start`` .. ``start + count - 1``; ``count`` may be 0: then only values are new.
+    """Results of the frames ``start`` to ``start + count - 1``. ``count`` may be 0: then only the scalars are new.
 
-    ``columns`` maps names to (count,) arrays, NaN where undetermined; ``time_seconds`` among them counts from the
-    stream's first frame. ``values`` are the scalars as they stand at the last frame, ``segments`` and ``views``
-    (of rotating growths) plain dicts. ``lost`` counts the records that were passed over before this one because
-    they were not read in time. ``final`` is set on the last batch of an analysis. ``seq`` numbers batches; 0 where
-    the server has no feed and was polled.
+    Attributes:
+        data_id: the stream.
+        seq: number of the batch; pass it as ``after`` to ``results`` to continue after this batch. 0 if the server has
+            no feed.
+        start: index of the first frame in the stream.
+        count: number of frames.
+        columns: values per frame by name, arrays of shape (count,), NaN if undetermined. ``time_seconds`` is the time
+            since the first frame of the stream in s. ``batch["name"]`` reads one.
+        values: scalars by name, as of the last frame (see :class:`Measurement`). ``batch.value("name")`` reads one.
+        events: marks of the user and events that the analysis found.
+        segments: the segments of the growth, as dictionaries.
+        views: results per azimuth of a rotating growth, as dictionaries.
+        profile: latest intensity profile across the streaks, one value per pixel column; empty in batches that the
+            server had stored before this subscription.
+        stored_unix_ms: when the server had stored the last chunk of the batch (ms since 1970, server clock).
+        made_unix_ms: when the server made the batch.
+        final: True for the last batch of an analysis.
+        lost: number of records of the feed before this one that were lost because they were not read in time.
+        angle_deg: azimuth in degrees, for a server without a feed.
     """
 
     data_id: str
@@ -50,45 +63,45 @@ class ResultBatch:
 
     @property
     def time_s(self) -> Column:
-        """Times of the frames in s from the stream's start, (count,)."""
+        """Times of the frames in s since the start of the stream, shape (count,)."""
         return self[TIME]
 
     def __getitem__(self, name: str) -> Column:
-        """A per-frame column by name, NaN where nothing was determined."""
-        known = self.columns.get(name)
-        return np.full(self.count, np.nan) if known is None else known
+        """Return the values per frame by name, shape (count,); all NaN if there is no such column."""
+        column = self.columns.get(name)
+        return np.full(self.count, np.nan) if column is None else column
 
     def value(self, name: str) -> Measurement:
-        """A scalar by name, "undetermined" with a reason where there is none."""
-        return self.values.get(name, NOT_TOLD)
+        """Return a scalar by name; if there is none, its ``value`` is None and its ``why`` has the reason."""
+        return self.values.get(name, NOT_REPORTED)
 
     @property
     def growth_rate_ml_s(self) -> float | None:
-        """Growth rate in layers a second, None where undetermined (``value("growth_rate_ml_s").why`` says why)."""
+        """Growth rate in layers per second; None if undetermined (the reason is ``value("growth_rate_ml_s").why``)."""
         return self.value("growth_rate_ml_s").value
 
     @property
     def growth_rate_sigma(self) -> float | None:
-        """Its standard uncertainty in layers a second."""
+        """Standard uncertainty of the growth rate in layers per second; None if undetermined."""
         return self.value("growth_rate_ml_s").sigma
 
     @property
     def oscillations_counted(self) -> float | None:
-        """Oscillations since growth, or its present segment, began."""
+        """Oscillations since the start of the growth or of its present segment; None if undetermined."""
         return self.value("oscillations_counted").value
 
     @property
     def layers_grown(self) -> float | None:
-        """Layers since then, where each oscillation is one layer."""
+        """Layers grown since the same start, one per oscillation; None if undetermined."""
         return self.value("layers_grown").value
 
     @property
     def lattice_spacing(self) -> float | None:
-        """Spacing of the streaks in px."""
+        """Spacing of the streaks in pixels; None if undetermined."""
         return self.value("lattice_spacing").value
 
     def to_pandas(self) -> Any:
-        """The per-frame columns as a pandas DataFrame indexed by time (s)."""
+        """Return the values per frame as a pandas DataFrame; its index is the time in s. Needs pandas."""
         import pandas
 
         columns = {name: values for name, values in self.columns.items() if name != TIME}
@@ -99,17 +112,19 @@ class ResultBatch:
             span = f"frames {self.start}-{self.start + self.count - 1}, to {float(self.time_s[-1]):.2f} s"
         else:
             span = f"after frame {self.start - 1}"
-        told = [f"{name}={self.values[name]}" for name in _TOLD if name in self.values]
-        told += [f"{event.kind} at {event.time_s:.2f} s" for event in self.events if event.time_s is not None]
-        told += ["final"] * self.final + [f"{self.lost} records lost before"] * bool(self.lost)
-        return f"<ResultBatch {self.seq}: {span}; {'; '.join(told)}>"
+        parts = [f"{name}={self.values[name]}" for name in _REPR_VALUES if name in self.values]
+        parts += [
+            f"{event.kind} at {event.time_s:.2f} s" for event in self.events if event.time_s is not None
+        ]
+        parts += ["final"] * self.final + [f"{self.lost} records lost before"] * bool(self.lost)
+        return f"<ResultBatch {self.seq}: {span}; {'; '.join(parts)}>"
 
 
 def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> ResultBatch:
-    """The batch of a feed's message.
+    """Convert a message of the feed to a batch; ``lost`` records were lost before it.
 
     Raises:
-        KeyError, ValueError, TypeError: it is none.
+        KeyError, ValueError, TypeError: the message is malformed.
     """
     return ResultBatch(
         data_id=data_id,
@@ -134,7 +149,7 @@ def _column(name: str, raw: bytes) -> Column:
 
 
 def without_first(batch: ResultBatch, count: int) -> ResultBatch:
-    """The batch without its first ``count`` frames."""
+    """Return a copy of the batch without its first ``count`` frames."""
     from dataclasses import replace
 
     columns = {name: values[count:] for name, values in batch.columns.items()}

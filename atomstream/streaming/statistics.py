@@ -1,4 +1,4 @@
-"""``stats()``: how a streamer stands, in numbers a program or a person can read."""
+"""Statistics of a streamer, and the forecast of when its memory or disk will be full."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from atomstream.spool import JournalState, Spool, SpoolStatus, count_chunks
 
 
 class StreamStats(TypedDict):
-    """One stream: chunks by state, the watermark (largest k with 0..k settled, -1 at first), and why it stands.
+    """Statistics of one stream.
 
-    ``frames_gathering`` counts frames in ``push_frame``'s buffer, ``frame_gaps`` gaps in its ids or times.
+    ``chunks_*`` count chunks by state; accepted is their sum, failed ones are in quarantine. ``watermark`` is the
+    largest k such that chunks 0..k are all resolved (not pending), -1 before the first. ``next_index`` is the next free
+    chunk index. ``frames_gathering`` counts the frames that ``push_frame`` has gathered for the next chunk,
+    ``frame_gaps`` the gaps in their ids or times. ``standing_still`` is the reason why uploads are paused, or empty.
     """
 
     chunks_accepted: int
@@ -37,9 +40,11 @@ class StreamStats(TypedDict):
 
 
 class StreamerStats(TypedDict):
-    """The whole streamer. Rates are means of the last 10 s; bytes are encoded unless ``raw`` is in the name.
+    """Statistics of a streamer, summed over its streams; ``streams`` has those of each stream by ``data_id``.
 
-    ``buffer_full_in_s`` is when memory is full at the present rates; None where the backlog does not grow.
+    Bytes are those of encoded frames, except ``raw_bytes_encoded``. Rates (``*_per_s``) are means of the last 10 s:
+    ``in`` is encoded, ``out`` is stored by the server. ``buffer_full_in_s`` is the time until the memory limit is
+    reached at these rates; None if the backlog does not grow.
     """
 
     frames_encoded: int
@@ -61,7 +66,7 @@ class StreamerStats(TypedDict):
 
 
 def no_spool_status(folder: Path) -> SpoolStatus:
-    """The status where no spool could be opened: nothing is on disk, and nothing can be."""
+    """Return the status if no spool could be opened: it is empty, and it has no room."""
     return {
         "dir": str(folder),
         "bytes": 0,
@@ -74,9 +79,9 @@ def no_spool_status(folder: Path) -> SpoolStatus:
 
 
 def stats_of(settings: ClientSettings, pipeline: Pipeline | None) -> StreamerStats:
-    """The stats of ``pipeline``; zeros before the first stream."""
+    """Return the statistics of ``pipeline``; all are zero if it is None."""
     if pipeline is None:
-        return _nothing_yet(settings)
+        return _no_stats(settings)
     now = pipeline.statistics()
     return StreamerStats(
         frames_encoded=now.frames_encoded,
@@ -116,7 +121,7 @@ def _stream_stats(pipeline: Pipeline, stream: StreamState) -> StreamStats:
     )
 
 
-def _nothing_yet(settings: ClientSettings) -> StreamerStats:
+def _no_stats(settings: ClientSettings) -> StreamerStats:
     return StreamerStats(
         frames_encoded=0,
         frames_stored=0,
@@ -137,17 +142,16 @@ def _nothing_yet(settings: ClientSettings) -> StreamerStats:
     )
 
 
-# Says long before it happens that memory or disk will be full: what the uplink carries, how the backlog grows.
+# -- forecast -------------------------------------------------------------------------------------------------
 
 log = logging.getLogger("atomstream.forecast")
 
-LOOK_S: Final = 2.0
-
-REPEAT_S: Final = 30.0
-
+CHECK_INTERVAL_S: Final = 2.0
+WARN_INTERVAL_S: Final = 30.0
 HORIZON_S: Final = 86_400.0
+"""Later events than that are not forecast."""
 
-_THEN: Final[dict[OnFull, str]] = {
+_CONSEQUENCES: Final[dict[OnFull, str]] = {
     "wait": "push waits for room (on_full='wait')",
     "drop_newest": "new chunks are dropped, each one counted (on_full='drop_newest')",
     "drop_oldest": "the oldest chunks are dropped, each one counted (on_full='drop_oldest')",
@@ -156,19 +160,19 @@ _THEN: Final[dict[OnFull, str]] = {
 
 
 async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
-    """Look each two seconds, for as long as the streamer lives; warn at most each thirty."""
+    """Check every 2 s whether memory or disk will be full, until cancelled; logs at most one warning per 30 s."""
     while True:
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(CHECK_INTERVAL_S)
         if not pipeline.uplink_lags():
             continue
-        room = await _room(pipeline, spool)
-        sentence = forecast(pipeline.statistics().rates, room, pipeline.settings.on_full)
-        if sentence:
-            log.warning("%s", sentence)
-            await asyncio.sleep(REPEAT_S)
+        free = await _free_space(pipeline, spool)
+        message = forecast(pipeline.statistics().rates, free, pipeline.settings.on_full)
+        if message:
+            log.warning("%s", message)
+            await asyncio.sleep(WARN_INTERVAL_S)
 
 
-async def _room(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
+async def _free_space(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
     memory = pipeline.statistics().memory_free
     if spool is None or pipeline.unwritten_chunks:
         return FreeSpace(memory, None)
@@ -180,33 +184,33 @@ async def _room(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
 
 @dataclass(frozen=True, slots=True)
 class FreeSpace:
-    """Bytes that still fit in memory, and on disk (None: the disk takes nothing)."""
+    """Free bytes in memory and on disk; ``disk`` is None if the disk can't be used."""
 
     memory: int
     disk: int | None
 
 
-def forecast(rates: Rates, room: FreeSpace, on_full: OnFull = "wait") -> str:
-    """What happens and what can be done, where memory or disk will be full within the day; else empty."""
-    place = "memory" if room.disk is None else "the disk"
-    left_s = rates.full_in_s(room.memory if room.disk is None else room.disk)
+def forecast(rates: Rates, free: FreeSpace, on_full: OnFull = "wait") -> str:
+    """Return when memory or disk will be full, what happens then and what helps; "" if that is over a day away."""
+    place = "memory" if free.disk is None else "the disk"
+    left_s = rates.full_in_s(free.memory if free.disk is None else free.disk)
     if left_s is None or left_s > HORIZON_S:
         return ""
     growth = (rates.bytes_in_s - rates.bytes_out_s) / 1e6
     return (
         f"The uplink carries {rates.frames_out_s:.0f} of {rates.frames_in_s:.0f} frames a second; the backlog "
-        f"grows {growth:.1f} MB/s; {place} is full in {_span(left_s)}. Nothing is lost until then, and what waits "
-        f"goes out when frames pause; after it {_THEN[on_full]}. {_advice(rates)}"
+        f"grows {growth:.1f} MB/s; {place} is full in {_span(left_s)}. Nothing is lost until then, and the backlog is "
+        f"uploaded when frames pause; after that {_CONSEQUENCES[on_full]}. {_advice(rates)}"
     )
 
 
 def _advice(rates: Rates) -> str:
     share = rates.frames_out_s / rates.frames_in_s
     if share < 0.01:
-        return "See whether the server and the way to it are well."
+        return "Check the server and the network connection to it."
     return (
         f"To keep up now: at most {rates.frames_out_s:.0f} frames a second, or a region or binning that leaves "
-        f"{100 * share:.0f} % of the pixels; shards are made as small as zstd can by itself."
+        f"{100 * share:.0f} % of the pixels. Compression is already as strong as zstd allows."
     )
 
 

@@ -1,4 +1,7 @@
-"""Following a stream's results: over the feed, through breaks of every kind, or by polling where there is none."""
+"""Subscription to the results of a stream: over the server's feed, or by polling if the server has no feed.
+
+It continues after network failures and restarts of the server, without a lost or a repeated batch.
+"""
 
 from __future__ import annotations
 
@@ -21,35 +24,47 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("atomstream")
 
+LATEST_ONLY: Final = -1
+"""Feed position of a subscription that wants only the latest batch."""
+
 POLL_S: Final = 2.0
-
 POLL_POINTS: Final = 1000
+"""Points of the time series per request; only the first request gets all points."""
 
-LONGEST_PAUSE_S: Final = 5.0
-"""Between attempts: a control loop waits at the other end."""
+MAX_PAUSE_S: Final = 5.0
+"""Longest pause between two attempts. It is short because a control loop may wait for the results."""
 
-_OVER: Final = frozenset({"success", "error", "stream_error"})
+_ENDED: Final = frozenset({"success", "error", "stream_error"})
+"""Values of ``pipeline_status`` after which a polled stream gets no new points."""
 
-_PLACE: Final = frozenset({"frame_number", "time_seconds", "relative_time_seconds", "unix_timestamp_ms"})
+_POSITION_NAMES: Final = frozenset(
+    {"frame_number", "time_seconds", "relative_time_seconds", "unix_timestamp_ms"}
+)
+"""Entries of a polled point that are its position in time, not results."""
 
-_LACKS: Final = {
-    "late": "they came after their gap was passed. They are stored; their frames' own values are filled in, rates "
-    "and other fits have them once the stream has ended (finalize it) and is analysed again, by itself.",
-    "unreadable": "their files on the server are damaged, so look after its disk. All other results stand; where the "
-    "files can be put back, have the finished stream analysed again (docs/live_api.md).",
+_MISSING_REASONS: Final = {
+    "late": "they arrived after the analysis had gone on without them. They are stored, and the values of their single "
+    "frames are filled in. Rates and other fits include them when the stream has ended (finalize it) and is analysed "
+    "again; the server does that itself.",
+    "unreadable": "their files on the server are damaged. Check the disk of the server. All other results are valid. "
+    "If the files can be restored, have the finished stream analysed again (docs/live_api.md).",
 }
 
-_LATE_AGAIN: Final = (
-    "they came after the end. They are stored, and the stream is being analysed again with them."
+_LATE_AFTER_END: Final = (
+    "they arrived after the end of the stream. They are stored. The stream is being analysed again with them."
 )
 
-_LACK_UNKNOWN: Final = "the server's page of the stream says why."
+_REASON_UNKNOWN: Final = "the server's page of the stream has the reason."
 
 Sleep = Callable[[float], Awaitable[None]]
 
 
 class ResultSubscription:
-    """One reader's place in one stream's results. ``announced`` None: it is not known whose server it is."""
+    """Reads the batches of one stream in order, and keeps its position among them.
+
+    ``after`` is the ``seq`` of the last batch that the caller has. ``announced`` says whether the server is an
+    atomstream server, which has a feed. None: not known; then the feed is tried first.
+    """
 
     def __init__(
         self,
@@ -61,108 +76,115 @@ class ResultSubscription:
     ) -> None:
         self._api = api
         self._data_id = data_id
-        self._place = after
+        self._position = after
         self._announced = announced
         self._sleep = sleep
         self._next_frame = 0
-        self._went_back = False
+        self._server_went_back = False
         self._lost = 0
         self._failures = 0
-        self._told_lacks: set[str] = set()
+        self._reported_reasons: set[str] = set()
 
     async def batches(self) -> AsyncGenerator[ResultBatch, None]:
-        """Every batch once and in order, from the place on, until the analysis has ended.
+        """Yield every batch after the position once and in order, until the analysis of the stream has ended.
 
         Raises:
-            NotFoundError: there is no such stream. AuthenticationError, RejectedError: as the server says.
+            NotFoundError: the server has no such stream.
+            AuthenticationError, RejectedError: the server refuses the request.
         """
         if self._announced is not False:
             try:
-                async with aclosing(self._over_feed()) as batches:
+                async with aclosing(self._from_feed()) as batches:
                     async for batch in batches:
                         yield batch
                 return
             except RejectedError:
                 if self._announced:
                     raise
-        async with aclosing(self._by_polling()) as batches:
+        async with aclosing(self._from_polling()) as batches:
             async for batch in batches:
                 yield batch
 
-    async def _over_feed(self) -> AsyncGenerator[ResultBatch, None]:
+    async def _from_feed(self) -> AsyncGenerator[ResultBatch, None]:
         while True:
             try:
-                async with aclosing(self._api.feed(self._data_id, self._place)) as messages:
+                async with aclosing(self._api.feed(self._data_id, self._position)) as messages:
                     async for message in messages:
                         self._failures, self._announced = 0, True
                         if message["type"] == "end":
                             return
-                        batch = self._take(message)
+                        batch = self._apply(message)
                         if batch is not None:
                             yield batch
             except ServiceError as error:
                 await self._pause(error)
             else:
-                await self._sleep(delay_s(0))  # the server stops: it comes back, or refuses the connection
+                await self._sleep(
+                    delay_s(0)
+                )  # the server is stopping; the next attempts fail until it is back
 
     async def _pause(self, error: ServiceError) -> None:
-        """Wait for the next attempt, or raise what another one would not change."""
+        """Wait before the next attempt; raise ``error`` if a retry can't help."""
         if not error.retriable:
             raise error
         if self._failures == 0:
-            log.warning("The results of stream %s pause: %s", self._data_id, error)
+            log.warning("The results of stream %s are interrupted: %s", self._data_id, error)
         wait_s = delay_s(self._failures, error.retry_after_s)
         self._failures += 1
-        await self._sleep(min(wait_s, LONGEST_PAUSE_S))
+        await self._sleep(min(wait_s, MAX_PAUSE_S))
 
-    def _take(self, message: Message) -> ResultBatch | None:
-        """The batch in a message, None where it has none, or none that is new."""
+    def _apply(self, message: Message) -> ResultBatch | None:
+        """Update the position from a message of the feed. Returns its batch; None if there is none or no new one."""
         match message["type"]:
             case "hello":
-                # After a power cut the server may have lost its last records, and number their frames anew.
-                self._went_back = message["seq"] < self._place
-                self._place = min(self._place, message["seq"])
+                # After a power failure the server may have lost its last records. It analyses their frames again, and
+                # its new batches may begin at other frames.
+                self._server_went_back = message["seq"] < self._position
+                self._position = min(self._position, message["seq"])
             case "lost":
                 self._lost += message["count"]
-                self._place = message["last"]
+                self._position = message["last"]
             case "missing":
-                self._tell_lacks(message)
+                self._warn_about_missing(message)
             case "event" | "regions":
-                self._place = message["seq"]
+                self._position = message["seq"]
             case "batch":
-                self._place = message["seq"]
-                return self._fresh(from_message(self._data_id, message, self._lost))
+                self._position = message["seq"]
+                return self._new_frames_of(from_message(self._data_id, message, self._lost))
         return None
 
-    def _tell_lacks(self, message: Message) -> None:
-        """Warn of chunks that the results lack: once a kind, for a stream with one hole tends to have more."""
-        again = bool(message.get("reanalysis"))
-        for lack in message.get("missing") or ():
-            kind = str(lack.get("why"))
-            if kind in self._told_lacks:
+    def _warn_about_missing(self, message: Message) -> None:
+        """Log which chunks the results lack, once per reason: a stream with one missing chunk often has more."""
+        reanalysis = bool(message.get("reanalysis"))
+        for missing in message.get("missing") or ():
+            kind = str(missing.get("why"))
+            if kind in self._reported_reasons:
                 continue
-            self._told_lacks.add(kind)
-            said = _LACKS.get(kind, _LACK_UNKNOWN) if not (again and kind == "late") else _LATE_AGAIN
-            log.warning("The results of stream %s lack chunks %s: " + said, self._data_id, lack.get("chunks"))
+            self._reported_reasons.add(kind)
+            reason = _MISSING_REASONS.get(kind, _REASON_UNKNOWN)
+            if reanalysis and kind == "late":
+                reason = _LATE_AFTER_END
+            log.warning(
+                "The results of stream %s lack chunks %s: %s", self._data_id, missing.get("chunks"), reason
+            )
 
-    def _fresh(self, batch: ResultBatch) -> ResultBatch | None:
+    def _new_frames_of(self, batch: ResultBatch) -> ResultBatch | None:
+        """Return the batch without the frames that an earlier batch had; None if it then has nothing new."""
         self._lost = 0
-        known = self._next_frame - batch.start if batch.count and self._went_back else 0
+        repeated = self._next_frame - batch.start if batch.count and self._server_went_back else 0
         self._next_frame = max(self._next_frame, batch.start + batch.count)
-        if known <= 0:
+        if repeated <= 0:
             return batch
-        return (
-            None
-            if known >= batch.count and not batch.final
-            else without_first(batch, min(known, batch.count))
-        )
+        if repeated >= batch.count and not batch.final:
+            return None
+        return without_first(batch, min(repeated, batch.count))
 
-    # -- where there is no feed --------------------------------------------------------------------------
+    # -- polling, for a server without a feed -------------------------------------------------------------
 
-    async def _by_polling(self) -> AsyncGenerator[ResultBatch, None]:
-        seen: dict[float, int] = {}
+    async def _from_polling(self) -> AsyncGenerator[ResultBatch, None]:
+        last_frames: dict[float, int] = {}
         points: int | None = None
-        over = False
+        ended = False
         while True:
             try:
                 series = await self._api.series(self._data_id, points)
@@ -172,46 +194,48 @@ class ResultSubscription:
             except ServiceError as error:
                 await self._pause(error)
                 continue
-            fresh = [batch for entry in series if (batch := self._polled(entry, seen)) is not None]
-            for batch in fresh:
+            batches = [
+                batch for entry in series if (batch := self._new_points(entry, last_frames)) is not None
+            ]
+            for batch in batches:
                 yield batch
-            if over and not fresh:
+            if ended and not batches:
                 return
             points = POLL_POINTS
-            over = await self._is_over()
+            ended = await self._has_ended()
             await self._sleep(POLL_S)
 
-    async def _is_over(self) -> bool:
+    async def _has_ended(self) -> bool:
         try:
-            return await self._api.status(self._data_id) in _OVER
+            return await self._api.status(self._data_id) in _ENDED
         except ServiceError as error:
             await self._pause(error)
             return False
 
-    def _polled(self, entry: Message, seen: dict[float, int]) -> ResultBatch | None:
-        """What is new in one azimuth's series."""
+    def _new_points(self, entry: Message, last_frames: dict[float, int]) -> ResultBatch | None:
+        """Return the new points of the series of one azimuth; updates its last frame in ``last_frames``."""
         angle = float(entry.get("angle") or 0.0)
-        known = seen.get(angle, -1)
-        fresh = [point for point in entry["series"] if int(point.get("frame_number") or 0) > known]
-        if not fresh:
+        previous = last_frames.get(angle, -1)
+        points = [point for point in entry["series"] if int(point.get("frame_number") or 0) > previous]
+        if not points:
             return None
-        first, last = (int(fresh[place].get("frame_number") or 0) for place in (0, -1))
-        seen[angle] = last
+        first, last = (int(points[index].get("frame_number") or 0) for index in (0, -1))
+        last_frames[angle] = last
         return ResultBatch(
             data_id=self._data_id,
             seq=0,
             start=first,
-            count=len(fresh),
-            columns=_columns(fresh),
+            count=len(points),
+            columns=_columns(points),
             values={
-                name: _polled_value(fresh[-1], name) for name in fresh[-1] if _is_number(fresh[-1], name)
+                name: _polled_value(points[-1], name) for name in points[-1] if _is_number(points[-1], name)
             },
             angle_deg=angle,
         )
 
 
 def _columns(points: list[Message]) -> dict[str, Any]:
-    names = [name for name in points[-1] if name not in _PLACE and name != "low_level_features"]
+    names = [name for name in points[-1] if name not in _POSITION_NAMES and name != "low_level_features"]
     columns = {name: np.array([_float(point.get(name)) for point in points]) for name in names}
     times = [_float(point.get("relative_time_seconds", point.get("time_seconds"))) for point in points]
     return {TIME: np.array(times), **columns}
@@ -222,7 +246,7 @@ def _float(value: Any) -> float:
 
 
 def _is_number(point: Message, name: str) -> bool:
-    return name not in _PLACE and (point[name] is None or isinstance(point[name], (int, float)))
+    return name not in _POSITION_NAMES and (point[name] is None or isinstance(point[name], (int, float)))
 
 
 def _polled_value(point: Message, name: str) -> Measurement:
@@ -230,28 +254,22 @@ def _polled_value(point: Message, name: str) -> Measurement:
     return Measurement(None, why="the server has no value") if value is None else Measurement(float(value))
 
 
-# The newest result of a stream, kept up to date in the background.
-
-LATEST_ONLY = -1
-"""Feed position of a subscription that wants only the latest batch."""
-
-
 class LatestResult:
-    """Follows one stream; ``batch`` is the newest, None before the first."""
+    """Keeps the latest batch of one subscription in ``batch``; it is None before the first."""
 
-    def __init__(self, follower: ResultSubscription, data_id: str) -> None:
+    def __init__(self, subscription: ResultSubscription, data_id: str) -> None:
         self.batch: ResultBatch | None = None
         self.running = True
-        self._follower = follower
+        self._subscription = subscription
         self._data_id = data_id
 
     async def run(self) -> None:
-        """Follow until the analysis ends."""
+        """Read batches until the analysis of the stream ends. An error is logged, and ends it."""
         try:
-            async with aclosing(self._follower.batches()) as batches:
+            async with aclosing(self._subscription.batches()) as batches:
                 async for batch in batches:
                     self.batch = batch
         except AtomstreamError as error:
-            log.warning("The newest result of stream %s is no longer followed: %s", self._data_id, error)
+            log.warning("The latest result of stream %s is not updated any more: %s", self._data_id, error)
         finally:
             self.running = False

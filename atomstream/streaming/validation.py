@@ -1,4 +1,7 @@
-"""What a caller may push, checked before anything is held: a clear error, and nothing is lost (P1, P2)."""
+"""Validation of what a caller pushes, and iteration over what ``run`` gets.
+
+Everything is checked before it is copied, so an error leaves the stream unchanged. No pixel is converted silently.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +26,17 @@ from atomstream.config import (
 from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
-_EARLIEST_MS = 0.0
-
-_LATEST_MS = 4_102_444_800_000.0  # the year 2100: beyond it somebody passed microseconds
+_MIN_TIME_MS: Final = 0.0
+_MAX_TIME_MS: Final = 4_102_444_800_000.0
+"""The year 2100. A larger value is a time in microseconds or nanoseconds."""
 
 
 def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
-    """``frames`` as (N, H, W), not copied.
+    """Return the frames with shape (N, H, W), without a copy.
 
     Raises:
-        TypeError: not an array, or of a dtype that this stream's server does not take.
-        ValueError: not (N, H, W) or (H, W), empty, or more frames than ``chunk_size``.
+        TypeError: it is not an array, or the server of this stream does not accept its dtype.
+        ValueError: the shape is not (N, H, W) or (H, W), it is empty, or there are more than ``chunk_size`` frames.
     """
     array = _check_array(frames, spec)
     if array.ndim == 2:
@@ -48,7 +51,7 @@ def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
 
 
 def check_item(frames: Any, spec: StreamSpec) -> Frames:
-    """As :func:`check_chunk`, of any number of frames; a single one keeps its shape (H, W)."""
+    """As :func:`check_chunk`, for any number of frames. A single frame keeps its shape (H, W)."""
     array = _check_array(frames, spec)
     if array.ndim == 3:
         _check_size(min(len(array), spec.chunk_size), array[0])
@@ -56,13 +59,13 @@ def check_item(frames: Any, spec: StreamSpec) -> Frames:
 
 
 def check_frame(frame: Any, spec: StreamSpec) -> Frames:
-    """One frame of shape (H, W).
+    """Return one frame of shape (H, W), without a copy.
 
     Raises:
         TypeError, ValueError: as :func:`check_chunk`.
     """
     if type(frame) is np.ndarray and frame.ndim == 2 and frame.dtype == np.uint8 and frame.size:
-        array: Frames = frame  # the 120 times a second path
+        array: Frames = frame  # the usual case, without further checks: it runs for every frame
     else:
         array = _check_array(frame, spec)
     if array.ndim != 2:
@@ -76,7 +79,7 @@ def _check_size(n_frames: int, frame: Frames) -> None:
         height, width = frame.shape
         raise ValueError(
             f"A chunk of {n_frames} frames of {height}x{width} {frame.dtype} has {n_frames * frame.nbytes / 1e6:.0f} "
-            f"MB, but a server takes {MAX_SHARD_BYTES / 1e6:.0f} MB at most. Initialize the stream with a smaller "
+            f"MB, but a server accepts at most {MAX_SHARD_BYTES / 1e6:.0f} MB. Initialize the stream with a smaller "
             "chunk_size."
         )
 
@@ -90,60 +93,62 @@ def _check_array(frames: Any, spec: StreamSpec) -> Frames:
         )
     if array.dtype.itemsize == 2 and not spec.announced:
         raise TypeError(
-            "Frames must be uint8 for this server, not uint16 (only an atomstream server takes 16 bit): convert "
+            "Frames must be uint8 for this server, not uint16 (only an atomstream server accepts 16 bits): convert "
             "them with atomstream.sources.to_uint8(frames, low, high), which scales low..high to 0..255."
         )
     if array.ndim not in (2, 3):
         raise ValueError(
             f"Frames must have shape (N, H, W) or (H, W), not {array.shape}"
-            + (": colour frames must be made gray first." if array.ndim == 4 else ".")
+            + (": convert colour frames to grayscale first." if array.ndim == 4 else ".")
         )
     if array.size == 0:
-        raise ValueError(f"Frames of shape {array.shape} hold no pixel; N, H and W must be at least 1.")
+        raise ValueError(f"Frames of shape {array.shape} have no pixels; N, H and W must be at least 1.")
     return array
 
 
 def _as_array(frames: Any) -> npt.NDArray[Any]:
     if _is_masked(frames):
         raise TypeError(
-            "Frames are a masked array: fill it first (frames.filled(0)), for masks are not sent."
+            "Frames are a masked array: fill it first (frames.filled(0)), because masks are not sent."
         )
     if isinstance(frames, np.ndarray):
         return np.asarray(frames)
     if hasattr(frames, "__array__") or hasattr(frames, "__array_interface__"):
         return np.asarray(frames)
-    hint = ": np.stack(frames) makes one of a list of frames" if isinstance(frames, (list, tuple)) else ""
+    hint = (
+        ": np.stack(frames) makes an array of a list of frames" if isinstance(frames, (list, tuple)) else ""
+    )
     raise TypeError(f"Frames must be a numpy array of uint8, not {type(frames).__name__}{hint}.")
 
 
 def _is_masked(frames: Any) -> bool:
-    # numpy loads that part of itself when it is named: 13 to 20 ms of a first push, for what nobody can have without.
+    # numpy imports numpy.ma at its first use, which takes 13 to 20 ms. Until then there can be no masked array.
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(frames, masked.MaskedArray)
 
 
 def check_index(chunk_idx: Any, next_index: int) -> int:
-    """A chunk index: a whole number from 0, not absurdly far beyond the stream's next one.
+    """Return the chunk index, an integer from 0 to ``MAX_INDEX_JUMP`` above the stream's next one.
 
     Raises:
-        TypeError, ValueError: it is not.
+        TypeError: it is not an integer. ConfigError (a ValueError): it is out of range.
     """
     index = integer_in_range("chunk_idx", chunk_idx, 0, MAX_CHUNK_INDEX)
     if index > next_index + MAX_INDEX_JUMP:
         raise ConfigError(
-            f"chunk_idx={index} is over {MAX_INDEX_JUMP} chunks beyond the stream's next one ({next_index}), "
-            "which would leave that many holes in the growth. Is it a frame's number? Nothing was taken."
+            f"chunk_idx={index} is more than {MAX_INDEX_JUMP} above the stream's next index ({next_index}): "
+            "so many chunks would be missing. Is it the number of a frame? Nothing was pushed."
         )
     return index
 
 
 def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | None:
-    """A capture time in UTC milliseconds, or None.
+    """Return a capture time in milliseconds since 1970 (UTC), or None.
 
     Raises:
-        TypeError, ValueError: not a number, or no time that a camera can have.
+        TypeError: it is not a number. ConfigError (a ValueError): it is not between 1970 and 2100.
     """
-    return None if value is None else number_in_range(name, value, _EARLIEST_MS, _LATEST_MS)
+    return None if value is None else number_in_range(name, value, _MIN_TIME_MS, _MAX_TIME_MS)
 
 
 def check_meta(
@@ -152,10 +157,10 @@ def check_meta(
     frame_ids: Sequence[int] | None,
     angles_deg: Sequence[float] | None,
 ) -> FrameMeta:
-    """Per-frame data of a chunk, each None or of N entries.
+    """Return the data per frame of a chunk: times in UTC ms, ids, angles in degrees; each None or N values.
 
     Raises:
-        TypeError, ValueError: another length, or entries that are not finite numbers.
+        TypeError, ValueError: the number of values is not N, or a value is not a finite number.
     """
     return FrameMeta(
         times_ms=_column("frame_times_ms", frame_times_ms, n_frames, _time),
@@ -165,40 +170,39 @@ def check_meta(
 
 
 def check_frame_id(value: Any) -> int:
-    """A camera's frame counter, within 64 bits."""
+    """Return the camera's counter of a frame, a signed integer of 64 bits."""
     return integer_in_range("frame_id", value, -(2**63), 2**63 - 1)
 
 
 def check_angle(value: Any) -> float:
-    """An angle in degrees, finite."""
+    """Return an angle in degrees, -1e9 to 1e9."""
     return number_in_range("angle_deg", value, -1e9, 1e9)
 
 
 def _time(value: Any) -> float:
-    return number_in_range("frame_times_ms", value, _EARLIEST_MS, _LATEST_MS)
+    return number_in_range("frame_times_ms", value, _MIN_TIME_MS, _MAX_TIME_MS)
 
 
 def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
     if values is None:
         return None
     if not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-        raise TypeError(f"{name} must be a list with an entry for each frame, not {values!r}.")
+        raise TypeError(f"{name} must be a list with one value per frame, not {values!r}.")
     items = values.tolist() if isinstance(values, np.ndarray) else list(values)
     if len(items) != n_frames:
-        raise ValueError(f"{name} has {len(items)} entries for {n_frames} frames; it wants one for each.")
+        raise ValueError(f"{name} has {len(items)} values for {n_frames} frames; it must have one per frame.")
     return tuple(check(item) for item in items)
 
 
-# What ``run`` reads from: any iterable as an async one, and large items cut to chunks.
-
 _END: Final = object()
+"""Marks the end of an iterator; StopIteration can't pass through a future."""
 
 
 async def iterate(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any, None]:
-    """The items of ``source``; a sync one is iterated in one thread of its own, for it may sleep.
+    """Yield the items of ``source``. A synchronous iterable runs in its own thread, because it may sleep.
 
     Raises:
-        TypeError: not iterable. Else what ``source`` raises.
+        TypeError: ``source`` is not iterable. Errors that ``source`` raises are raised unchanged.
     """
     if isinstance(source, AsyncIterable):
         async for item in source:
@@ -206,13 +210,15 @@ async def iterate(source: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[
         return
     if not isinstance(source, Iterable):
         raise TypeError(f"run() takes an iterable of frames, not {type(source).__name__}.")
-    async with aclosing(_in_thread(iter(source))) as items:  # else its thread lives until it is collected
+    async with aclosing(
+        _iterate_in_thread(iter(source))
+    ) as items:  # otherwise its thread runs until garbage collection
         async for item in items:
             yield item
 
 
-async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
-    # One thread for all items: camera handles and database cursors often belong to the thread of first use.
+async def _iterate_in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
+    # One thread for all items: the handle of a camera often works only in the thread that used it first.
     loop = asyncio.get_running_loop()
     executor = ThreadPoolExecutor(1, thread_name_prefix="atomstream-run")
     try:
@@ -222,8 +228,8 @@ async def _in_thread(iterator: Iterator[Any]) -> AsyncGenerator[Any, None]:
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def split(array: Frames, stamp: Timestamp, spec: StreamSpec) -> Iterator[tuple[Frames, Timestamp]]:
-    """Cut (N, H, W) into chunks of at most ``chunk_size``, each with the stamp of its first frame."""
+def split(array: Frames, timestamp: Timestamp, spec: StreamSpec) -> Iterator[tuple[Frames, Timestamp]]:
+    """Split (N, H, W) into chunks of at most ``chunk_size`` frames, each with the capture time of its first frame."""
     for start in range(0, len(array), spec.chunk_size):
-        later = replace(stamp, start_ms=stamp.start_ms + 1000.0 * start / spec.fps)
-        yield array[start : start + spec.chunk_size], later
+        chunk_timestamp = replace(timestamp, start_ms=timestamp.start_ms + 1000.0 * start / spec.fps)
+        yield array[start : start + spec.chunk_size], chunk_timestamp

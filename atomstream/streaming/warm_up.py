@@ -20,8 +20,8 @@ from atomstream.system import tuning
 def warm_up_process() -> None:
     """Import what is needed later, and collect garbage; only at the first call in a process.
 
-    A second streamer may be made while the first one captures. There is no collection if the application has disabled
-    the garbage collector.
+    A second streamer may be made while the first one captures. There is no collection if the application or
+    ``system/tuning`` has disabled it.
     """
     load_locks()
     if gc.isenabled() and tuning.enabled("gc"):

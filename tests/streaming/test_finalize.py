@@ -132,7 +132,7 @@ async def test_a_refused_end_is_said_once(service: Hosted, streamer: AsyncRHEEDS
 async def test_a_mistyped_index_is_refused(streamer: AsyncRHEEDStreamer) -> None:
     """An index far beyond the next one is an error that uses no index, not a report of ten million holes."""
     data_id = await begin(streamer, 0)
-    with pytest.raises(ConfigError, match="beyond the stream's next one"):
+    with pytest.raises(ConfigError, match="above the stream's next index"):
         await streamer.push(data_id, 10_000_000, noise(1))
     assert (await streamer.finalize(data_id))["lost"] == []
 

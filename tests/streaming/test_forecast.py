@@ -31,7 +31,7 @@ def test_without_a_disk_it_is_memory_that_fills() -> None:
     """Where the spool takes nothing the time left is memory's, and a dead line is told as one."""
     said = forecast(Rates(120.0, 20e6, 0.0, 0.0), FreeSpace(GB, None))
     assert "memory is full in 50 s" in said
-    assert "whether the server and the way to it are well" in said
+    assert "Check the server and the network connection" in said
 
 
 @pytest.mark.parametrize("rates", [Rates(120.0, 20e6, 120.0, 20e6), Rates(0.0, 0.0, 0.0, 0.0)])

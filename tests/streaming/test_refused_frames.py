@@ -38,9 +38,9 @@ WRONG_SHAPE: dict[str, tuple[Any, str]] = {
     "colour": (np.zeros((2, 4, 4, 3), np.uint8), r"\(N, H, W\) or \(H, W\), not \(2, 4, 4, 3\).*colour"),
     "a row": (np.zeros(16, np.uint8), r"\(N, H, W\) or \(H, W\), not \(16,\)"),
     "a scalar": (np.uint8(3), r"\(N, H, W\) or \(H, W\), not \(\)"),
-    "no frames": (np.zeros((0, 4, 4), np.uint8), r"\(0, 4, 4\) hold no pixel"),
-    "no rows": (np.zeros((2, 0, 4), np.uint8), r"\(2, 0, 4\) hold no pixel"),
-    "no columns": (np.zeros((4, 0), np.uint8), r"\(4, 0\) hold no pixel"),
+    "no frames": (np.zeros((0, 4, 4), np.uint8), r"\(0, 4, 4\) have no pixels"),
+    "no rows": (np.zeros((2, 0, 4), np.uint8), r"\(2, 0, 4\) have no pixels"),
+    "no columns": (np.zeros((4, 0), np.uint8), r"\(4, 0\) have no pixels"),
 }
 REFUSED = {
     **{name: (TypeError, *what) for name, what in WRONG_KIND.items()},
@@ -168,9 +168,9 @@ async def test_capture_times_are_milliseconds(opened: tuple[AsyncRHEEDStreamer, 
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"frame_times_ms": [1.0]}, "frame_times_ms has 1 entries for 4 frames"),
+        ({"frame_times_ms": [1.0]}, "frame_times_ms has 1 values for 4 frames"),
         ({"frame_times_ms": [1.0, 2.0, float("nan"), 4.0]}, "frame_times_ms"),
-        ({"frame_ids": [1, 2, 3]}, "frame_ids has 3 entries for 4 frames"),
+        ({"frame_ids": [1, 2, 3]}, "frame_ids has 3 values for 4 frames"),
         ({"frame_ids": [1, 2, 3, 4.5]}, "frame_id"),
         ({"frame_ids": [1, 2, 3, 2**64]}, "frame_id"),
         ({"angles_deg": [0.0, 1.0, 2.0, float("inf")]}, "angle_deg"),

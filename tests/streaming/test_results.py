@@ -212,7 +212,7 @@ async def test_late_results_are_told(
                 await streamer.finalize(data_id)
     said = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
     assert len(said) == 1
-    assert f"stream {data_id} lack chunks 1: they came after" in said[0]
+    assert f"stream {data_id} lack chunks 1: they arrived after" in said[0]
 
 
 class Hosted:
