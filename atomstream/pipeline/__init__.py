@@ -1,1 +1,1 @@
-"""The path of a chunk: gate -> encoder -> (spool) -> uploader, and the ledger of what became of it."""
+"""The path of a chunk from ``push`` to the server: admission, encoder, spool writer, uploader, and the ledger."""

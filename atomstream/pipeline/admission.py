@@ -1,7 +1,8 @@
-"""How a pushed chunk enters the pipeline: reserve memory (or do what ``on_full`` says), copy the frames, accept.
+"""Admission of pushed chunks: reserve memory (or apply ``on_full``), copy the frames, accept.
 
 Before its acceptance a chunk leaves no trace; from then on the ledger lists it. Acceptance happens in the copying
-thread right after the copy. So a cancelled ``push`` has either used no index or delivered a whole chunk.
+thread right after the copy. So a cancelled ``push`` has either used no index or delivered a whole chunk. See
+docs/decisions/0006-push-copies.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.shard import ShardEncoder
 
-log = logging.getLogger("atomstream.intake")
+log = logging.getLogger("atomstream.admission")
 
 T = TypeVar("T")
 
@@ -167,7 +168,7 @@ class Admission:
     # -- memory -------------------------------------------------------------------------------------------
 
     async def acquire(self, stream: StreamState, nbytes: int, *, filling: bool = False) -> Permit | None:
-        """A permit for ``nbytes``; None if ``on_full`` says that this chunk is to be dropped.
+        """A permit for ``nbytes``; None if this chunk is to be dropped (by ``on_full``).
 
         Raises:
             BufferFullError: no memory, by ``on_full`` or ``full_timeout_s``.

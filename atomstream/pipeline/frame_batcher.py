@@ -3,7 +3,7 @@
 A lock protects the buffer, so the callback thread of a camera can add frames without the event loop. Other threads are
 involved once per chunk, when the full buffer goes to the encoder. A single frame is copied through a memoryview, which
 keeps the GIL. numpy's own copy would release the GIL, and getting it back took 5 ms while another thread was busy
-(measured).
+(measured; docs/decisions/0006-push-copies.md).
 """
 
 from __future__ import annotations

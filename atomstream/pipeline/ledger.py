@@ -2,7 +2,7 @@
 
 An accepted index is in exactly one state: first pending, then one of stored, quarantined, dropped or purged. A chunk
 that is no longer pending is called resolved. The counts are kept up to date with each change, so they always add up.
-The watermark never decreases.
+The watermark never decreases. See docs/decisions/0001-ledger-is-the-state.md.
 """
 
 from __future__ import annotations

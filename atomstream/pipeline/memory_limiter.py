@@ -5,7 +5,7 @@ its bytes were evicted to disk). No later stage waits for memory, so an accepted
 needs no further permit, an upload reads memory that is already reserved, and a confirmation only releases. Therefore
 no limit, however small, can lead to a deadlock.
 
-Three rules decide whether a chunk may enter:
+Three rules decide whether a chunk may enter (docs/decisions/0003-memory-budget.md, 0004-fairness.md):
 
 * All permits together stay within ``limit``.
 * One stream holds at most its share, ``limit`` divided by the number of active streams. So no stream starves another.

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -32,7 +31,7 @@ from atomstream.pipeline.encoder import EncodeJob, Encoder
 from atomstream.pipeline.frame_batcher import Frame, FrameBatcher
 from atomstream.pipeline.ledger import Ledger
 from atomstream.pipeline.memory_limiter import MemoryLimiter
-from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, Rates, ThroughputMeter
+from atomstream.pipeline.rate_meter import NOTABLE_BACKLOG, PipelineStatistics, ThroughputMeter
 from atomstream.pipeline.spool_writer import DiskExecutor, SpoolWriter
 from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import MemoryPayload, Upload, UploadTransport
@@ -44,29 +43,6 @@ from atomstream.system.scheduling import wait_for_threads
 log = logging.getLogger("atomstream.pipeline")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineStatistics:
-    """Totals since the start, rates of the last ten seconds, and what is held now. Sizes are bytes."""
-
-    frames_encoded: int
-    frames_stored: int
-    raw_bytes_encoded: int
-    bytes_encoded: int
-    bytes_stored: int
-    rates: Rates
-    memory_used: int
-    memory_limit: int
-    pushes_waiting: int
-    encode_backlog: int
-    uploads_in_flight: int
-    upload_backlog: int
-
-    @property
-    def memory_free(self) -> int:
-        """Bytes that pushes may still take; 0 while a single chunk above the limit is in memory."""
-        return max(0, self.memory_limit - self.memory_used)
 
 
 class Pipeline:
@@ -213,7 +189,7 @@ class Pipeline:
         return self._admission.start_push(stream, request)
 
     async def push_frame(self, stream: StreamState, frame: Frame) -> None:
-        """Add one frame to the chunk that is being gathered. Waits for memory, or does what ``on_full`` says."""
+        """Add one frame to the chunk that is being gathered. Waits for memory, or applies ``on_full``."""
         batcher = self._batchers[stream.spec.data_id]
         while not batcher.try_add(frame):
             permit = await self._admission.acquire(stream, batcher.nbytes_needed(frame.frame), filling=True)

@@ -1,4 +1,4 @@
-"""The rates at which frames come in and are sent, and the forecast when memory will be full.
+"""Numbers of a pipeline: totals, the rates at which frames come in and are sent, and when memory will be full.
 
 The outgoing rate counts bytes as they are sent, not confirmed chunks. On a slow connection several large chunks share
 the bandwidth, and none of them would be confirmed in the first half minute. No I/O; the clock is injected.
@@ -45,6 +45,29 @@ class Rates:
     def full_in_s(self, room: int) -> float | None:
         """Seconds until ``room`` more encoded bytes have accumulated; None if the backlog does not grow."""
         return room / (self.bytes_in_s - self.bytes_out_s) if self.backlog_grows else None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatistics:
+    """Totals since the start, rates of the last ten seconds, and what is held now. Sizes are bytes."""
+
+    frames_encoded: int
+    frames_stored: int
+    raw_bytes_encoded: int
+    bytes_encoded: int
+    bytes_stored: int
+    rates: Rates
+    memory_used: int
+    memory_limit: int
+    pushes_waiting: int
+    encode_backlog: int
+    uploads_in_flight: int
+    upload_backlog: int
+
+    @property
+    def memory_free(self) -> int:
+        """Bytes that pushes may still take; 0 while a single chunk above the limit is in memory."""
+        return max(0, self.memory_limit - self.memory_used)
 
 
 class ThroughputMeter:

@@ -1,4 +1,4 @@
-"""Writes chunks to disk while they wait for the server: the stage beside the uploader.
+"""Writes chunks to disk while they wait for the server: the stage parallel to the uploader.
 
 The order of the steps matters. A record is complete and synced before its chunk counts as durable. The end of a chunk
 is in the journal before its record is removed. If the disk fails, the stream continues from memory with a warning,
@@ -159,7 +159,8 @@ def _describe(spool: StreamSpool, shard: Shard) -> None:
 class DiskExecutor:
     """One thread that does all disk work in the order of submission. So journal entries are in order, too.
 
-    A daemon thread of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits. Jobs never wait for
+    A daemon thread of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits
+    (docs/decisions/0007-interpreter-exit.md). Jobs never wait for
     the network or for memory, so this stage can always continue. ``on_error(error)`` is called in the disk thread with
     an unexpected error of a job.
     """

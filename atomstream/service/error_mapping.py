@@ -91,7 +91,7 @@ def from_reply(context: RequestContext, status: int, headers: Mapping[str, str],
     if status == 407:
         # This is the answer of the proxy: the request has not reached the server.
         return ConnectionFailedError(
-            f"{sentence} The proxy wants a login: set it in HTTPS_PROXY, or name the server in NO_PROXY.",
+            f"{sentence} The proxy requires a login: set it in HTTPS_PROXY, or name the server in NO_PROXY.",
             never_sent=True,
             **facts,
         )

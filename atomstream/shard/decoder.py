@@ -113,10 +113,10 @@ def _decode_frame(decompressor: zstandard.ZstdDecompressor, piece: memoryview, s
         # The decompressor allocates the declared size whatever limit it is given, so check that size first.
         declared = zstandard.get_frame_parameters(piece).content_size
         if declared not in (size, zstandard.CONTENTSIZE_UNKNOWN):
-            raise ShardError(f"Frame {k} of the shard declares {declared} bytes; its shape wants {size}.")
+            raise ShardError(f"Frame {k} of the shard declares {declared} bytes; its shape needs {size}.")
         raw = decompressor.decompress(piece, max_output_size=size, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise ShardError(f"Frame {k} of the shard can't be decoded: {error}.") from None
     if len(raw) != size:
-        raise ShardError(f"Frame {k} of the shard has {len(raw)} bytes; its shape wants {size}.")
+        raise ShardError(f"Frame {k} of the shard has {len(raw)} bytes; its shape needs {size}.")
     return raw

@@ -23,7 +23,7 @@ class ShardEncoder:
     """Encodes chunks as shards. It holds zstd contexts: use one encoder per thread.
 
     ``level`` is a zstd level (see :mod:`atomstream.shard.zstd`). Each compressed frame ends with a checksum of its
-    content; the digest of the shard is made from these N checksums.
+    content; the digest of the shard is made from these N checksums (docs/decisions/0002-equality-of-chunks.md).
     """
 
     def __init__(self, level: int = 1) -> None:
