@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from atomstream.spool import JournalEntry, StreamSpool
-from tests.spool.power_cut import LoggingDisk, Replay
 from tests.spool.spool_helpers import DATA_ID, ENDPOINT, delivered, new_spool, payload, reopened, shard, spec
+from tests.system.power_cut import RecordingFileSystem, Replay
 
 STATES = {
     "put": "pending",
@@ -23,43 +23,43 @@ STATES = {
 }
 
 
-def life(root: Path, disk: LoggingDisk) -> None:
+def life(root: Path, disk: RecordingFileSystem) -> None:
     """Two processes' lives on one stream, each step told to the log before and after it."""
-    stream = _told(disk, "claim", -1, lambda: new_spool(root, disk).create_stream(ENDPOINT, spec()))
+    stream = _step(disk, "claim", -1, lambda: new_spool(root, disk).create_stream(ENDPOINT, spec()))
     for index in (0, 1, 2, 3, 5):
         stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
-        _told(disk, "put", index, lambda i=index: stream.put(shard(i)))
-    _told(disk, "forget", 0, lambda: stream.mark_stored(0))
+        _step(disk, "put", index, lambda i=index: stream.put(shard(i)))
+    _step(disk, "forget", 0, lambda: stream.mark_stored(0))
     stream.journal.append(JournalEntry("accepted", 6, shard(6).info.digest))
-    _told(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
-    _told(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
+    _step(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
+    _step(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
     # A process killed between writing "stored" and syncing it: the next one must sync before it removes.
-    disk.told("forget begins", 5)
+    disk.note("forget begins", 5)
     stream.journal.append(JournalEntry("stored", 5))
     stream.close()
     again = reopened(root, disk)
-    _told(disk, "drop", 2, lambda: again.discard(2, "dropped", "no room"))
-    _told(disk, "requeue", 1, lambda: again.requeue(1))
-    _told(disk, "put", 4, lambda: again.put(shard(4)))
+    _step(disk, "drop", 2, lambda: again.discard(2, "dropped", "no room"))
+    _step(disk, "requeue", 1, lambda: again.requeue(1))
+    _step(disk, "put", 4, lambda: again.put(shard(4)))
     again.journal.append_durable(JournalEntry("finalizing"))
     for index in (1, 3, 4, 6):
-        _told(disk, "forget", index, lambda i=index: again.mark_stored(i))
+        _step(disk, "forget", index, lambda i=index: again.mark_stored(i))
     again.journal.append_durable(JournalEntry("ended"))
-    disk.told("removal begins", -1)
+    disk.note("removal begins", -1)
     again.remove_if_ended()
 
 
-def _told(disk: LoggingDisk, what: str, index: int, act: Callable[[], Any]) -> Any:
-    disk.told(f"{what} begins", index)
+def _step(disk: RecordingFileSystem, what: str, index: int, act: Callable[[], Any]) -> Any:
+    disk.note(f"{what} begins", index)
     result = act()
-    disk.told(what, index)
+    disk.note(what, index)
     return result
 
 
-def allowed(told: list[tuple[str, int]]) -> dict[int, set[str]]:
+def allowed(notes: list[tuple[str, int]]) -> dict[int, set[str]]:
     """Which states each chunk may be in after a cut at this moment."""
     states: dict[int, set[str]] = {index: {"none"} for index in range(7)}
-    for what, index in told:
+    for what, index in notes:
         verb = what.removesuffix(" begins")
         if verb not in STATES:
             continue
@@ -67,16 +67,16 @@ def allowed(told: list[tuple[str, int]]) -> dict[int, set[str]]:
     return states
 
 
-def check(root: Path, told: list[tuple[str, int]], context: object) -> None:
-    if ("claim", -1) not in told:
+def check(root: Path, notes: list[tuple[str, int]], context: object) -> None:
+    if ("claim", -1) not in notes:
         return
-    if ("removal begins", -1) in told and not new_spool(root).recoverable(ENDPOINT):
+    if ("removal begins", -1) in notes and not new_spool(root).recoverable(ENDPOINT):
         return  # all was done, and the folder may be gone
     stream = reopened(root)
-    if ("removal begins", -1) in told and not (stream.folder / "stream.json").exists():
+    if ("removal begins", -1) in notes and not (stream.folder / "stream.json").exists():
         assert stream.pending() == [], context  # a new journal was begun in place of the one that went
     else:
-        _check_stream(stream, allowed(told), context)
+        _check_stream(stream, allowed(notes), context)
     stream.close()
 
 
@@ -94,7 +94,7 @@ def _check_stream(stream: StreamSpool, states: dict[int, set[str]], context: obj
 
 
 def play(tmp_path: Path, worlds: list[float], seed: int) -> int:
-    disk = LoggingDisk()
+    disk = RecordingFileSystem()
     root = tmp_path / "spool"
     life(root, disk)
     draw = random.Random(seed)
@@ -104,7 +104,7 @@ def play(tmp_path: Path, worlds: list[float], seed: int) -> int:
         for keep in worlds:
             world = tmp_path / "world"
             replay.leave(world_root(world), keep, draw)
-            check(world / "spool", replay.told, (moment, entry[:2], keep, seed))
+            check(world / "spool", replay.notes, (moment, entry[:2], keep, seed))
             shutil.rmtree(world)
             tried += 1
     return tried
@@ -133,15 +133,15 @@ def test_many_power_cuts(tmp_path: Path, seed: int) -> None:
 def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
     """The oracle is not blind: a disk that skips its syncs is caught."""
 
-    class Careless(LoggingDisk):
+    class Careless(RecordingFileSystem):
         def sync(self, fd: int) -> None:
             """Only pretend."""
 
     disk = Careless()
-    stream = _told(
+    stream = _step(
         disk, "claim", -1, lambda: new_spool(tmp_path / "spool", disk).create_stream(ENDPOINT, spec())
     )
-    _told(disk, "put", 0, lambda: stream.put(shard(0)))
+    _step(disk, "put", 0, lambda: stream.put(shard(0)))
     stream.close()
     replay = Replay(tmp_path)
     for entry in disk.log:

@@ -20,6 +20,7 @@ import pytest
 from tests.paths import REPO
 from tests.streaming.hosted import KEY, Hosted, held
 from tests.streaming.stream_helpers import make_async, noise
+from tests.system.tuning_marks import needs
 
 CHILD = Path(__file__).parent / "facade_child.py"
 SLACK_S = 2.0
@@ -153,6 +154,7 @@ async def test_a_forked_child_is_told_and_its_parent_goes_on(service: Hosted, tm
         np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
 
 
+@needs("gc")
 async def test_garbage_is_walked_over_before_the_capture(service: Hosted, tmp_path: Path) -> None:
     """No full collection of garbage, which takes longer than a frame period, falls into a stream's first minutes."""
     async with script("capture", service, tmp_path / "spool") as child:

@@ -35,7 +35,8 @@ class Column:
         self._file_system = files.file_system
         self.dtype = dtype.newbyteorder("<")
         self.fill = fill
-        self._unnamed: set[Path] = set()
+        self._named: set[Path] = set()
+        """Files whose names this process has synced; an earlier process may have made a file and died before that."""
 
     def write(self, pieces: Iterable[tuple[int, Values]]) -> None:
         """Put each (start, values) in its place, and have all on the disk.
@@ -91,7 +92,7 @@ class Column:
         finally:
             self._file_system.close(handle)
         self._file_system.rename(temporary, path)
-        self._unnamed.add(path)
+        self._named.discard(path)
 
     def sync(self, paths: Iterable[Path]) -> None:
         """Have these files, and the names of those that are new, on the disk.
@@ -101,9 +102,9 @@ class Column:
         """
         for path in paths:
             self._file_system.sync_file(path)
-            if path in self._unnamed:
+            if path not in self._named:
                 self._file_system.sync_folders(path.parent, self._folder.parent)
-                self._unnamed.discard(path)
+                self._named.add(path)
 
     def read(self, start: int, stop: int) -> Values:
         """The values ``start`` .. ``stop``, the fill value where nothing was written; reads those bytes alone.

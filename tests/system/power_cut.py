@@ -1,7 +1,8 @@
-"""A disk that keeps a log of what was asked of it, and the worlds that a power cut may leave behind.
+"""Simulated power cuts: a file system that records every call, and the files that a cut may leave behind.
 
 The model is what POSIX promises and no more: a file's bytes are safe once it was synced, a folder's entries
 once the folder was. Of everything since then any part may be there or not, in any order; a write may be torn.
+The spool's tests and the archive's use it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from atomstream.system.files import FileSystem
 
 @dataclass
 class Inode:
-    """A file: its changes since ever, and how many of them are safe."""
+    """A file: all changes of its content, and how many of them are safe."""
 
     changes: list[tuple[str, int, bytes]] = field(default_factory=list)
     safe: int = 0
@@ -26,15 +27,15 @@ class Inode:
 
 @dataclass
 class Name:
-    """One change of folders: these names get these inodes (None: gone), all together."""
+    """One change of a folder: these names now mean these inodes (None: no file)."""
 
     folder: Path
     entries: dict[Path, Inode | str | None]
     safe: bool = False
 
 
-class LoggingDisk(FileSystem):
-    """The real disk, with a log from which every moment can be played again."""
+class RecordingFileSystem(FileSystem):
+    """The real file system; its log of all calls can be replayed up to any moment. For one thread at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +80,10 @@ class LoggingDisk(FileSystem):
         self.log.append(("write", inode, (position, data)))
         self._files[fd] = (inode, position + len(data))
 
+    def write_at(self, fd: int, position: int, data: bytes) -> None:
+        super().write_at(fd, position, data)
+        self.log.append(("write", self._files[fd][0], (position, data)))
+
     def sync(self, fd: int) -> None:
         super().sync(fd)
         self.log.append(("sync", self._files[fd][0], None))
@@ -111,27 +116,27 @@ class LoggingDisk(FileSystem):
         super().sync_folder(path)
         self.log.append(("sync_folder", path, None))
 
-    def told(self, what: str, index: int) -> None:
-        """Note in the log that a step began or was acknowledged."""
-        self.log.append(("told", what, index))
+    def note(self, what: str, index: int) -> None:
+        """Put into the log that a step of the test began or was acknowledged."""
+        self.log.append(("note", what, index))
 
 
 class Replay:
-    """The log played up to some moment, and what a power cut then leaves."""
+    """The log replayed up to some moment, and what a power cut at that moment leaves."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._inodes: dict[int, Inode] = defaultdict(Inode)
         self._names: list[Name] = []
         self._now: dict[Path, Inode | str] = {}
-        self.told: list[tuple[str, int]] = []
+        self.notes: list[tuple[str, int]] = []
 
     def step(self, kind: str, a: object, b: object) -> None:
-        """Play one entry of the log."""
+        """Replay one entry of the log."""
         getattr(self, f"_{kind}")(a, b)
 
-    def _told(self, what: str, index: int) -> None:
-        self.told.append((what, index))
+    def _note(self, what: str, index: int) -> None:
+        self.notes.append((what, index))
 
     def _change(self, folder: Path, entries: dict[Path, Inode | str | None]) -> None:
         self._names.append(Name(folder, entries))
@@ -151,7 +156,12 @@ class Replay:
         self._change(path.parent, {path: None})
 
     def _rename(self, source: Path, target: Path) -> None:
-        self._change(target.parent, {source: None, target: self._now[source]})
+        inode = self._now[source]
+        if source.parent == target.parent:
+            self._change(target.parent, {source: None, target: inode})
+        else:  # two folders, which a cut may keep or lose each by itself
+            self._change(target.parent, {target: inode})
+            self._change(source.parent, {source: None})
 
     def _write(self, number: int, what: tuple[int, bytes]) -> None:
         self._inodes[number].changes.append(("write", *what))
