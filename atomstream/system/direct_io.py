@@ -1,8 +1,8 @@
-"""Large records go to the disk past the page cache, where the system lets them.
+"""Direct I/O (O_DIRECT, Linux): large records are written to the disk without going through the page cache.
 
-Copying 32 MB into fresh pages of the cache, and throwing those out when the record goes, takes twice the processor time
-of a copy into one small window that the disk reads itself [measured, ext4]; and a backlog of hours does not drive
-everything else out of the machine's cache.
+Measured on ext4: copying 32 MB into the page cache, and freeing those pages when the record is removed, takes twice
+the processor time of copying it through one small window. Also a backlog of hours does not evict everything else from
+the cache.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 WINDOW_BYTES: Final = STEP_BYTES
 ALIGNMENT: Final = 4096
-"""Of memory, length and position: the largest that disks ask for."""
+"""Of memory address, length and position, in bytes: the largest that disks require."""
 
 Window = npt.NDArray[np.uint8]
 
 
 class DirectWriter:
-    """One window of memory, made at the first large write; whoever comes meanwhile writes as usual."""
+    """Writes through one aligned window of memory, made at first use. A second thread meanwhile uses the page cache."""
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
         self._window: Window | None = None
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> int:
-        """Write as much of ``pieces`` as goes this way, from the file's position on; the bytes written.
+        """Write the start of ``pieces`` at the file's position; returns the number of bytes written.
 
-        Less than all where the system refuses, at a short write, and for the unaligned end: the usual way goes on
-        from there, and hears what is wrong. 0 for small ones, where there is nothing to win.
+        The caller writes the rest through the page cache, and gets its errors there: the unaligned end, what follows
+        a short write or an error, everything if the file system has no O_DIRECT, and small pieces, where it gains
+        nothing.
         """
         if not tuning.enabled("direct_io"):
             return 0
@@ -75,7 +76,7 @@ def _aligned(nbytes: int) -> Window:
 
 
 def _fill(window: Window, pieces: Sequence[Piece]) -> Iterator[int]:
-    """Copy the pieces' bytes into the window, again and again; how many are in it each time it is full, and last."""
+    """Copy the pieces into the window; yields the number of bytes in it when it is full, and at the end."""
     at = 0
     for piece in pieces:
         left = np.frombuffer(piece, dtype=np.uint8)
@@ -100,11 +101,11 @@ def _bypass_cache(fd: int) -> Iterator[bool]:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     try:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
-    except OSError:  # this file system has no such way
+    except OSError:  # this file system has no O_DIRECT
         yield False
         return
     try:
         yield True
     finally:
-        with suppress(OSError):  # a write that still minds says so itself
+        with suppress(OSError):  # then the next write will show the error
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)

@@ -1,9 +1,9 @@
-"""The pages under buffers: the faults of a fresh one and the freeing of an old one, where nobody waits for them.
+"""Memory pages of large buffers: page faults and freeing happen in other threads than the capture thread.
 
-Clearing one huge page holds whoever touches it first for 0.2 ms, on a virtual machine for 7 ms: each seventh
-frame of a fresh ``push_frame`` buffer felt that [measured]. Writing to pages beforehand would race with frames
-that are copied meanwhile; Linux can fault pages in without changing them, so there it is done while they fill.
-Elsewhere pages are small, and a frame's own faults cost it some 0.05 ms.
+Measured: the first touch of a huge page takes 0.2 ms, on a virtual machine 7 ms, because the kernel clears it. That
+delayed every seventh frame of a new ``push_frame`` buffer. Linux can populate pages without changing their content
+(MADV_POPULATE_WRITE), so a thread does it while frames are already copied into the buffer. On other systems pages are
+small; there the faults cost a frame about 0.05 ms.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ import numpy.typing as npt
 from atomstream.system import tuning
 from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
-_PAGE: Final = 4096
-_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE of Linux 5.14; an older kernel refuses it, harmlessly
+_PAGE_BYTES: Final = 4096
+_POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, from Linux 5.14 on; an older kernel returns an error
 _DONTNEED: Final = 4
-_NOTABLE: Final = 8 << 20
-"""A smaller buffer is freed in less than a millisecond."""
+_FREE_ASYNC_FROM: Final = 8 << 20
+"""Bytes; a smaller buffer is freed in less than a millisecond."""
 MAPPED_BYTES: Final = 128 << 10
-"""Smaller memory is the C library's: a system has 65530 maps for a process (Linux)."""
-_HUGE: Final = 4 << 20
-"""From here on numpy asks for huge pages, too."""
+"""Smaller buffers come from the C library: Linux allows a process 65530 memory maps."""
+_HUGE_PAGES_FROM: Final = 4 << 20
+"""Bytes; numpy uses the same limit."""
 
-_doomed: deque[npt.NDArray[np.uint8]] = deque()
-_sweeping = _thread.allocate_lock()
+_pending_free: deque[npt.NDArray[np.uint8]] = deque()
+_free_lock = _thread.allocate_lock()
 
 
 def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
-    """Memory whose pages come as they are written, and go back to the system with the last view of it.
+    """A new buffer of its own memory map: its pages return to the system with the last view of it.
 
-    The C library keeps what is freed, and hands it out again with all its pages, needed or not, however large (up
-    to 32 MB in glibc, once as much was freed): beside a slow disk a client held 126 MB, and 84 so [measured].
+    The C library (glibc) keeps freed blocks of up to 32 MB with all their pages. Measured with a slow disk: a client
+    held 126 MB with them, and 84 MB with memory maps.
     """
     if sys.platform != "win32" and nbytes >= MAPPED_BYTES and tuning.enabled("mmap"):
-        with suppress(OSError):  # too many maps: the C library may have some room yet
+        with suppress(OSError):  # too many maps: the C library may have memory left
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            if nbytes >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            if nbytes >= _HUGE_PAGES_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
                 with suppress(OSError):  # a kernel without huge pages
                     memory.madvise(mmap.MADV_HUGEPAGE)
             return np.frombuffer(memory, dtype=np.uint8)
@@ -55,9 +55,9 @@ def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
 
 
 def populate(buffer: npt.NDArray[np.uint8]) -> bool:
-    """Fault all of ``buffer`` in and leave its bytes as they are; False where the system can't.
+    """Make all pages of ``buffer`` resident without changing its bytes; False where the system can't.
 
-    Releases the GIL. Others may write to the buffer meanwhile.
+    Releases the GIL. Other threads may write to the buffer meanwhile.
     """
     if not tuning.enabled("prefault"):
         return False
@@ -65,7 +65,7 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
     coop, at = CoopYield(), start
     while at < end:
         coop.yield_if_due()
-        # Up to a huge page's end, which is cleared at one go.
+        # Up to the end of a huge page, which the kernel clears in one step.
         upto = min(end, (at // STEP_BYTES + 1) * STEP_BYTES)
         if not _advise(at, upto, _POPULATE_WRITE):
             return False
@@ -74,55 +74,55 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
 
 
 def discard(buffer: npt.NDArray[np.uint8]) -> bool:
-    """Give the pages of ``buffer``, whose bytes are lost, back to the system; False where that can't be.
+    """Return the pages of ``buffer`` to the system, which erases its bytes; False where the system can't.
 
-    Releases the GIL, which to free a large array does not.
+    Releases the GIL; freeing a large array does not.
     """
     return tuning.enabled("discard") and _advise(*_pages(buffer), _DONTNEED)
 
 
 def free_async(buffer: npt.NDArray[np.uint8]) -> None:
-    """Have the pages of ``buffer`` given back by a thread: 250 MB hold whoever drops the last name for 10 to 24 ms.
+    """Return the pages of ``buffer`` to the system in a thread. (Measured: freeing 250 MB takes 10 to 24 ms.)
 
-    Never waits, not even for that thread to begin, for a finalizer may call this anywhere.
+    Never waits, not even for the thread to start: a finalizer may call this at any point of any thread.
     """
-    if buffer.nbytes < _NOTABLE or not tuning.enabled("discard") or _madvise() is None:
+    if buffer.nbytes < _FREE_ASYNC_FROM or not tuning.enabled("discard") or _madvise() is None:
         return
-    _doomed.append(buffer)
-    if _sweeping.acquire(blocking=False):
+    _pending_free.append(buffer)
+    if _free_lock.acquire(blocking=False):
         try:
-            _thread.start_new_thread(_sweep, ())
-        except RuntimeError:  # no thread to be had: then who drops it frees it
-            _doomed.clear()
-            _sweeping.release()
+            _thread.start_new_thread(_free_loop, ())
+        except RuntimeError:  # no thread can be started: the caller frees the buffer by dropping it
+            _pending_free.clear()
+            _free_lock.release()
 
 
-def _sweep() -> None:
-    # One thread at a time: to start another waits in the system for what the first one does to the same memory.
+def _free_loop() -> None:
+    # One thread at a time: starting a second one would wait in the kernel for the first one's madvise.
     while True:
-        while _doomed:
-            discard(_doomed.popleft())
-        _sweeping.release()
-        # Whoever came meanwhile found the sweep going on.
-        if not _doomed or not _sweeping.acquire(blocking=False):
+        while _pending_free:
+            discard(_pending_free.popleft())
+        _free_lock.release()
+        # A buffer added just before the release found the lock taken.
+        if not _pending_free or not _free_lock.acquire(blocking=False):
             return
 
 
-def _forked() -> None:
-    # The thread that swept stayed in the parent: what it held back would never be freed here.
-    _doomed.clear()
-    if _sweeping.locked():
-        _sweeping.release()
+def _reset_after_fork() -> None:
+    # The freeing thread exists in the parent only: its buffers would never be freed here.
+    _pending_free.clear()
+    if _free_lock.locked():
+        _free_lock.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _pages(buffer: npt.NDArray[np.uint8]) -> tuple[int, int]:
-    """Where the first whole page of ``buffer`` begins, and where the last one ends."""
+    """Addresses of the start of the first whole page of ``buffer`` and of the end of the last one."""
     start = buffer.ctypes.data
-    return -(-start // _PAGE) * _PAGE, (start + buffer.nbytes) // _PAGE * _PAGE
+    return -(-start // _PAGE_BYTES) * _PAGE_BYTES, (start + buffer.nbytes) // _PAGE_BYTES * _PAGE_BYTES
 
 
 def _advise(start: int, end: int, advice: int) -> bool:

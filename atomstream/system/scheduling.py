@@ -1,8 +1,9 @@
-"""Threads that work for long without the GIL leave their core in between, to whoever waits for just that core.
+"""CPU scheduling hints for threads that compute for long, and waiting for threads at interpreter exit.
 
-Linux lets a thread keep its core until the next tick of the timer, 4 ms later on many machines, though another one
-woke up there, and even with other cores idle. An event loop that had handed the GIL to such a thread, and a camera's
-thread, waited for that long [measured: an application's loop was held 4 to 6 ms, and 2 to 3 ms with yields].
+Linux lets a running thread keep its core until the next timer tick, 4 ms later on many machines, even if another
+thread has become ready on that core and other cores are idle. So a thread that works without the GIL for longer than
+a millisecond calls ``sched_yield`` in between. Measured: an application's event loop was blocked for 4 to 6 ms
+without, and for 2 to 3 ms with these calls.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from atomstream.records import Piece
 from atomstream.system import tuning
 
 STEP_BYTES: Final = 2 << 20
-"""What a thread may copy or write at once: half a millisecond."""
+"""Bytes that a thread copies or writes between two yields: about half a millisecond."""
 
 YIELD_INTERVAL_S: Final = 0.001
-"""Between two yields: where somebody computes on that core, a yield may take until the tick itself."""
+"""Least time between two yields: if another thread computes on that core, a yield may take a whole timer tick."""
 
 
 def yield_core() -> None:
-    """Let whoever waits for the calling thread's core run first; where nobody does, at once back.
+    """Let other threads that are ready on this core run first; returns at once if there are none.
 
     Releases the GIL, from Python 3.11.1 on.
     """
-    if hasattr(os, "sched_yield") and tuning.enabled("yield"):  # Windows runs who wakes up at once
+    if hasattr(os, "sched_yield") and tuning.enabled(
+        "yield"
+    ):  # Windows runs a thread that becomes ready at once
         os.sched_yield()
 
 
@@ -43,24 +46,23 @@ class CoopYield:
         self._since = time.perf_counter()
 
     def yield_if_due(self) -> None:
-        """Before a step: yield, where the work has gone on for long enough; a short one never does."""
+        """Call it before each step; yields if ``YIELD_INTERVAL_S`` has passed, so short work never does."""
         if time.perf_counter() - self._since >= YIELD_INTERVAL_S:
             yield_core()
             self._since = time.perf_counter()
 
 
-# The end of the interpreter, where executors refuse new work and no thread can be started any more.
-
 WAIT_S: Final = 5.0
+"""Default limit of :func:`wait_for_threads`, in seconds."""
 
-LOOK_S: Final = 0.002
+POLL_INTERVAL_S: Final = 0.002
 
 
 def interpreter_is_exiting() -> bool:
-    """Whether executors refuse work because the interpreter is on its way out.
+    """True once executors refuse work because the interpreter is shutting down.
 
-    Between that moment and the exit hooks the loop of the blocking facade still runs: a look-up of a name or a
-    read from disk fails there, and says nothing about the chunk or the server.
+    The event loop of the blocking facade still runs for a moment after that. A name look-up or a disk read that fails
+    then says nothing about the chunk or the server.
     """
     with ThreadPoolExecutor(1) as probe:
         try:
@@ -71,21 +73,21 @@ def interpreter_is_exiting() -> bool:
 
 
 async def wait_for_threads(threads: Iterable[threading.Thread], wait_s: float = WAIT_S) -> None:
-    """Wait until these have ended, at most ``wait_s`` seconds, without the thread that ``to_thread`` takes."""
+    """Wait until the threads have ended, at most ``wait_s`` seconds.
+
+    It polls, because ``asyncio.to_thread`` can't start a thread at interpreter exit.
+    """
     deadline = time.monotonic() + wait_s
     for thread in threads:
-        while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110  (a thread rings no event)
-            await asyncio.sleep(LOOK_S)
-
-
-# What the system is told of threads that compute for long.
+        while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end sets no event
+            await asyncio.sleep(POLL_INTERVAL_S)
 
 
 def use_batch_policy() -> None:
-    """Say that the calling thread computes: on waking up it need not interrupt whoever runs.
+    """Schedule the calling thread as SCHED_BATCH (Linux): when it becomes ready it does not preempt others.
 
-    With as many encoders as cores an application's loop was interrupted by each slice of a chunk, for 5 to 10 ms
-    (Linux; 3 to 7 ms so, measured with 1024x1024). A policy that somebody chose for the process is left alone.
+    Measured with 1024x1024 frames and as many encoders as cores: each slice of a chunk delayed an application's event
+    loop by 5 to 10 ms, and by 3 to 7 ms with this policy. A policy that the user chose for the process is kept.
     """
     if sys.platform == "linux" and tuning.enabled("batch"):
         with suppress(OSError):  # a sandbox may refuse it
@@ -94,12 +96,11 @@ def use_batch_policy() -> None:
 
 
 class CoreAffinity:
-    """The core of the calling thread, the ``number``-th (from 0) of ``threads``, where there are as many cores.
+    """Pins the calling thread, number ``number`` (from 0) of ``threads``, to one core while it is busy (Linux).
 
-    Kept while there is no end of work: the rest of a pipeline wakes and sleeps a thousand times a second, and a
-    busy machine's scheduler leaves two encoders on one core for milliseconds while the other idles: 3 per cent of
-    all time (Linux, two cores). Not for a chunk now and then: an encoder that holds the GIL while another program has
-    its core would keep the camera's thread waiting. Where there are more cores than encoders, nothing is kept.
+    Measured on two cores: the scheduler left two busy encoders on one core for milliseconds while the other core was
+    idle, 3 per cent of all time. A thread with little to do is not pinned: if another program had its core, it
+    would hold the GIL for longer. Nothing is pinned unless the process may use exactly ``threads`` cores.
     """
 
     def __init__(self, number: int, threads: int, patience: int) -> None:
@@ -115,24 +116,24 @@ class CoreAffinity:
                 self._mine = {cores[number % len(cores)]}
 
     def pin_if_busy(self) -> None:
-        """Another turn of work: after more than ``patience`` of them without a rest, run on this core alone."""
+        """Call it before each piece of work; the thread is pinned after more than ``patience`` of them in a row."""
         self._turns += 1
         self._change(self._turns > self._patience)
 
     def unpin(self) -> None:
-        """There is nothing to do just now: run anywhere again."""
+        """Call it when there is no work: the thread may run on all cores again."""
         self._turns = 0
         self._change(False)
 
     def _change(self, keep: bool) -> None:
         if self._usable and keep != self._kept and sys.platform == "linux":
             self._kept = keep
-            with suppress(OSError):  # somebody took cores away from the process meanwhile
+            with suppress(OSError):  # the process has lost cores meanwhile
                 os.sched_setaffinity(0, self._mine if keep else self._usable)
 
 
 def split_piece(piece: Piece, nbytes: int) -> Iterator[Piece]:
-    """The piece itself, or views of its parts of at most ``nbytes``."""
+    """The piece itself, or views of at most ``nbytes`` each."""
     if len(piece) <= nbytes:
         yield piece
         return

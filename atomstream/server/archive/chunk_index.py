@@ -1,7 +1,7 @@
-"""What is stored of a stream: chunks, geometry and origin, and the group's columns and documents after them.
+"""The index of a stream's stored chunks, and the timestamp columns and metadata documents derived from them.
 
-Everything here is derived from the shards, so a crash may leave it behind them but never ahead, and
-:meth:`ChunkIndex.recover` makes it good.
+All of it follows from the shard files. So a crash may leave it behind them but never ahead, and
+:meth:`ChunkIndex.recover` brings it up to date.
 """
 
 from __future__ import annotations
@@ -29,12 +29,6 @@ from atomstream.server.archive.timestamp_columns import (
 )
 from atomstream.server.archive.zarr_group import FRAMES, ZarrGroup
 
-# Group commit: callers that arrive while a write is under way share the next one.
-#
-# A 200 promises that the chunk is readable, so each commit has to wait until the metadata covers it; waiting
-# for a clock instead would delay answers, and writing once for each would not keep up with a slow disk. So
-# nobody waits for longer than the write under way plus one, and the rate of writes follows the disk's.
-
 T = TypeVar("T")
 
 
@@ -46,7 +40,12 @@ class _Batch(Generic[T]):
 
 
 class GroupCommit(Generic[T]):
-    """Calls ``write(items)`` from one thread at a time, each item in exactly one call."""
+    """Group commit: callers that arrive during a write share the next one.
+
+    Calls ``write(items)`` from one thread at a time, each item in exactly one call. A reply 200 means that the chunk
+    is readable, so each commit waits for a write of the metadata that covers it. One write for each commit would be
+    too many for a slow disk, and a timer would delay replies. This way a caller waits for at most two writes.
+    """
 
     def __init__(self, write: Callable[[list[T]], None]) -> None:
         self._write = write
@@ -55,7 +54,7 @@ class GroupCommit(Generic[T]):
         self._busy = False
 
     def submit(self, item: T) -> None:
-        """Return once a ``write`` that was given ``item`` has ended; raise what it raised."""
+        """Return after a ``write`` that got ``item``; raises what that raised."""
         with self._state:
             batch = self._gathering
             batch.items.append(item)
@@ -64,7 +63,7 @@ class GroupCommit(Generic[T]):
             if not batch.done:
                 self._busy = True
                 self._gathering = _Batch()
-        if not batch.done:  # nobody else can write it now
+        if not batch.done:  # no other thread can write this batch now
             self._lead(batch)
         if batch.error is not None:
             raise batch.error
@@ -72,7 +71,7 @@ class GroupCommit(Generic[T]):
     def _lead(self, batch: _Batch[T]) -> None:
         try:
             self._write(batch.items)
-        except BaseException as error:  # its followers must hear of it, whatever it is
+        except BaseException as error:  # every caller of the batch raises it
             batch.error = error
         with self._state:
             batch.done = True
@@ -85,16 +84,16 @@ log = logging.getLogger(__name__)
 Stamps: TypeAlias = Mapping[int, ChunkTimes | None]
 
 SYNC_PERIOD_S: Final = 0.5
-"""Columns are synced, and their own documents written, so often and not with each of ten chunks a second: after a
-power cut the stamps of so much are read from the shards again."""
+"""Least time between two syncs of the columns and writes of their own documents; chunks may arrive ten times a
+second. After a power cut, the timestamps of what was not synced are read from the shards again."""
 
 _HEALED_AT_ONCE: Final = 512
 
 
 class ChunkIndex:
-    """Knows which chunks are stored, and records more; thread-safe.
+    """Knows which chunks are stored, and adds new ones; thread-safe.
 
-    ``attributes()`` gives the group's attributes whenever its documents are written; it is called with
+    ``attributes()`` returns the group's attributes; it is called for each write of the documents, with the lock
     ``writing`` held.
     """
 
@@ -103,8 +102,8 @@ class ChunkIndex:
         self.geometry: Geometry | None = None
         self.origin_ms: float | None = None
         self.writing = threading.RLock()
-        """Held over disk writes of columns and documents; always taken before ``_state``."""
-        # _state is held for moments only: who asks how the stream stands never waits for a disk.
+        """The lock for disk writes of columns and documents; always acquired before ``_state``."""
+        # _state is never held during a disk write, so reading the stream's status does not wait for the disk.
         self._state = threading.Lock()
         self._attributes = attributes
         # Ten hours of short chunks are 360 000 chunks: so their indices are kept as ranges, and a size only of those
@@ -114,19 +113,17 @@ class ChunkIndex:
         self._unsynced: set[int] = set()
         self._touched: defaultdict[str, set[Path]] = defaultdict(set)
         self._synced_at = -math.inf
-        # The promise of a 200 comes before the wish to write metadata rarely: each commit waits for a
-        # write of the documents that covers it, and those that come together share one.
         self._recorder: GroupCommit[tuple[int, ChunkTimes]] = GroupCommit(self._record)
 
     def place(self, index: int) -> Path:
-        """The file of a chunk's shard."""
+        """Path of a chunk's shard file, whether or not it exists."""
         return self.group.shards / str(index) / "0" / "0"
 
     def claim(self, geometry: Geometry) -> bool:
-        """Make ``geometry`` the stream's where it has none yet; False where it has another one.
+        """Set the stream's geometry if it has none yet; False if it has a different one.
 
         Raises:
-            OSError: the disk's.
+            OSError: from the disk.
         """
         with self.writing:
             if self.geometry is None:
@@ -135,10 +132,10 @@ class ChunkIndex:
             return self.geometry == geometry
 
     def record(self, index: int, stamps: ChunkTimes) -> None:
-        """Return once the chunk's stamps are in the columns and the documents cover it.
+        """Return after the chunk's timestamps are in the columns and the documents cover it.
 
         Raises:
-            OSError: the disk's; recording again is harmless.
+            OSError: from the disk; calling it again is harmless.
         """
         self._recorder.submit((index, stamps))
 
@@ -148,10 +145,10 @@ class ChunkIndex:
             self.group.publish(self._attributes())
 
     def sync(self) -> None:
-        """Have the columns on the disk, and their own documents at their present length.
+        """Make the columns durable, and write their own documents with the present length.
 
         Raises:
-            OSError: the disk's; syncing again is harmless.
+            OSError: from the disk; calling it again is harmless.
         """
         with self.writing:
             if not self._touched:
@@ -187,7 +184,7 @@ class ChunkIndex:
             return {index: self._size(index) for index in self._stored}
 
     def size(self, index: int) -> int:
-        """Frames stored of one chunk, 0 where it is missing."""
+        """Number of frames of one chunk, 0 if it is missing."""
         with self._state:
             return self._size(index)
 
@@ -197,12 +194,12 @@ class ChunkIndex:
         return self._partial.get(index, self.geometry.chunk_size)
 
     def n_frames(self) -> int:
-        """The largest k * chunk_size + N_k."""
+        """Length of ``frames``: the largest k * chunk_size + N_k."""
         with self._state:
             return self._n_frames()
 
     def missing_ranges(self) -> list[tuple[int, int]]:
-        """(first, last) of each run of missing indices below the highest stored one."""
+        """(first, last) of each range of missing indices below the highest stored one."""
         return self.missing().ranges()
 
     def missing(self) -> IndexSet:
@@ -216,17 +213,17 @@ class ChunkIndex:
             return indices - self._stored
 
     def recover(self) -> None:
-        """Take up what is on the disk: trust the columns where they are whole, else read the shards again.
+        """Read the state from the disk at opening, and repair columns and documents from the shards.
 
-        Only shards whose columns were not synced are read, a handful after a crash.
+        Only the shards whose columns were not synced are read: a few after a crash.
 
         Raises:
-            StreamError: the metadata of ``frames`` is lost. OSError: the disk's.
+            StreamError: the metadata of ``frames`` is lost. OSError: from the disk.
         """
         with self.writing:
             self.group.load()
             found = set(_indices_in(self.group.shards))
-            if not found:  # documents without any shard fix nothing
+            if not found:  # without any shard the geometry is still free
                 self.group.documents.pop(FRAMES, None)
             self.geometry = self.group.geometry()
             if found and self.geometry is None:
@@ -253,18 +250,18 @@ class ChunkIndex:
             self._remember({index: stamps.dims[0] for index, stamps in batch.items()})
 
     def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
-        """Of each shard that can be read; others are left where they are, and count as missing."""
+        """Timestamps of each shard that can be read; other shards stay where they are and count as missing."""
         assert self.geometry is not None or not indices
         for index in indices:
             try:
                 yield index, self.read_stamps(index)
             except FileNotFoundError:
-                continue  # a crash came between the folder and the rename
+                continue  # a crash between making the folder and the rename
             except ShardError as error:
                 log.warning("stream %s: chunk %d counts as missing: %s", self._name, index, error)
 
     def read_stamps(self, index: int) -> ChunkTimes:
-        """Stamps and per-frame data of a stored chunk, from its file.
+        """Timestamps and per-frame data of a stored chunk, read from its file.
 
         Raises:
             ShardError: the file is damaged. FileNotFoundError: there is none.
@@ -277,10 +274,10 @@ class ChunkIndex:
         return self.group.folder.parent.name
 
     def _record(self, entries: list[tuple[int, ChunkTimes]]) -> None:
-        """Columns, then what we know, then the documents: one call at a time, for all commits that wait."""
+        """Write columns, then the index, then the documents; one call at a time, for all waiting commits."""
         self._write_columns(dict(entries))
         if any(index in self._stored and index not in self._unsynced for index, _ in entries):
-            self._synced_at = -math.inf  # stored anew: what is noted as synced may have changed
+            self._synced_at = -math.inf  # stored again: the note that it is synced no longer holds
         self._unsynced.update(index for index, _ in entries)
         self._remember({index: stamps.dims[0] for index, stamps in entries})
         self.publish()
@@ -296,8 +293,8 @@ class ChunkIndex:
                 self._touched[name].update(paths)
 
     def _extrapolated_origin(self, chunks: Stamps) -> float:
-        # Where frame 0 was or should have been captured, by the lowest chunk of the first that came. It stays:
-        # were it moved when chunk 0 arrives late, every time written so far would have to be.
+        # The time of frame 0, computed from the lowest chunk of the first commit. It never changes: else all times
+        # written so far would have to change when chunk 0 arrives late.
         assert self.geometry is not None
         index, stamps = min((index, stamps) for index, stamps in chunks.items() if stamps is not None)
         return stamps.start_unix_ms - index * self.geometry.chunk_size * 1000.0 / stamps.fps

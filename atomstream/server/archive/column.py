@@ -1,10 +1,10 @@
-"""One-dimensional arrays that grow beside the frames: a value for each frame, chunk or result.
+"""One-dimensional growing arrays: one value for each frame, chunk or result.
 
-They are plain Zarr v3 arrays of uncompressed files of equal size, written in place: appending touches a few
-bytes of the tail's file, however long the stream, and an index far ahead costs one file. zarr-python rewrites
-the whole tail chunk for that (2.4 ms an array and 1.3 ms for its new length, against 0.05 ms here), and in
-place is also what Windows allows while a reader has the file open. A value is at most 8 aligned bytes, so a
-reader sees the old or the new one.
+Each is a Zarr v3 array of uncompressed files of equal size, written in place. So an append changes a few bytes of the
+last file, however long the stream is, and a value far ahead costs one file. Measured: 0.05 ms an append;
+zarr-python rewrites the whole last chunk, which takes 2.4 ms and 1.3 ms more for the new length. Windows allows
+writing in place while a reader has the file open. A value has at most 8 aligned bytes, so a reader sees either the old
+or the new one.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class Column:
         """Files whose names this process has synced; an earlier process may have made a file and died before that."""
 
     def write(self, pieces: Iterable[tuple[int, Values]]) -> None:
-        """Put each (start, values) in its place, and have all on the disk.
+        """Write each (start, values), durably.
 
         Raises:
-            OSError: the disk's; some may then be written, and writing them again is harmless.
+            OSError: from the disk; a part may be written, and writing all again is harmless.
         """
         self.sync(self.put(pieces))
 
     def put(self, pieces: Iterable[tuple[int, Values]]) -> list[Path]:
-        """Put each (start, values) in its place, for all readers from now on, but not yet through a power cut.
+        """Write each (start, values); readers see it at once, but it may not survive a power cut yet.
 
-        Returns the files touched, which :meth:`sync` makes last.
+        Returns the changed files, to be passed to :meth:`sync`.
 
         Raises:
-            OSError: the disk's; some may then be written, and writing them again is harmless.
+            OSError: from the disk; a part may be written, and writing all again is harmless.
         """
         by_file: dict[int, list[tuple[int, bytes]]] = {}
         for start, values in pieces:
@@ -63,7 +63,7 @@ class Column:
 
     def _put_file(self, number: int, writes: list[tuple[int, bytes]]) -> Path:
         path = self._folder / "c" / str(number)
-        # By descriptor: dozens of columns are written for each batch of results, and file objects cost half of it.
+        # A descriptor, not a file object: each batch of results writes dozens of columns, in half of the time.
         handle = self._open_whole(path)
         try:
             for offset, encoded in writes:
@@ -83,7 +83,7 @@ class Column:
         raise OSError(f"{path} can't be made in its full length.")
 
     def _make_file(self, path: Path) -> None:
-        # Whole and full of the fill value from its first moment: readers refuse a short uncompressed chunk.
+        # Of full size and filled before it gets its name: readers refuse an uncompressed chunk that is too short.
         self._file_system.make_folder(path.parent, durable=False)
         temporary = self._files.temporary_path()
         handle = self._file_system.create(temporary)
@@ -95,10 +95,10 @@ class Column:
         self._named.discard(path)
 
     def sync(self, paths: Iterable[Path]) -> None:
-        """Have these files, and the names of those that are new, on the disk.
+        """Make these files and their names durable.
 
         Raises:
-            OSError: the disk's; syncing again is harmless.
+            OSError: from the disk; calling it again is harmless.
         """
         for path in paths:
             self._file_system.sync_file(path)
@@ -107,10 +107,10 @@ class Column:
                 self._named.add(path)
 
     def read(self, start: int, stop: int) -> Values:
-        """The values ``start`` .. ``stop``, the fill value where nothing was written; reads those bytes alone.
+        """The values ``start`` .. ``stop``, the fill value where nothing was written. Reads only those bytes.
 
         Raises:
-            OSError: the disk's.
+            OSError: from the disk.
         """
         out: Values = np.full(max(0, stop - start), self.fill, dtype=self.dtype)
         done = 0
@@ -132,7 +132,7 @@ class Column:
         return np.frombuffer(raw[: len(raw) // self.dtype.itemsize * self.dtype.itemsize], dtype=self.dtype)
 
     def stored(self) -> Iterator[tuple[int, Values]]:
-        """(start, values) of each file there is; one of a wrong size (a foreign hand) is passed over."""
+        """(start, values) of each existing file; a file of a wrong size is skipped."""
         folder = self._folder / "c"
         for path in folder.iterdir() if folder.is_dir() else ():
             raw = path.read_bytes() if path.name.isdecimal() else b""
@@ -141,7 +141,7 @@ class Column:
 
 
 def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:
-    """(file, offset in it, values) of each file that ``values`` from ``start`` on fall into."""
+    """(file number, offset in it, values) for each file that ``values`` from ``start`` on belong to."""
     done = 0
     while done < len(values):
         number, offset = divmod(start + done, COLUMN_CHUNK)

@@ -1,8 +1,8 @@
-"""Reading the arrays beside the frames: any stretch of a growth of hours, at a screen's resolution, at once.
+"""Downsampled reading of columns: any time range of a growth of hours, at a screen's resolution.
 
-A column is a plain Zarr v3 array: little-endian files of ``COLUMN_CHUNK`` values (see
-:mod:`atomstream.server.archive.column`). A file that lies before the growing end is summed up once, in
-buckets of ``FINE`` values, and read again only when it changed.
+A column is a Zarr v3 array: little-endian files of ``COLUMN_CHUNK`` values (see
+:mod:`atomstream.server.archive.column`). Each file is reduced once to buckets of ``FINE`` values, which are cached
+until the file changes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ import numpy.typing as npt
 
 from atomstream.server.archive.column import COLUMN_CHUNK
 
-# Long traces for a screen: lowest, highest and mean value of each bucket, holes left out.
-
 F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MinMaxBuckets:
-    """Per bucket, each (B,): lowest, highest and summed finite value, and how many; NaN where there is none."""
+    """Minimum, maximum, sum and number of the finite values of each bucket, each (B,); NaN for an empty one."""
 
     low: F64
     high: F64
@@ -43,10 +41,10 @@ class MinMaxBuckets:
 
 
 def bucketed(values: F64, size: int) -> MinMaxBuckets:
-    """Cut ``values`` (N,) into buckets of ``size``; the last may hold fewer. B = ceil(N / size)."""
+    """Group ``values`` (N,) into buckets of ``size``; the last one may have fewer. B = ceil(N / size)."""
     table = _padded(values, size, np.nan)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NaN alone: then NaN is the answer
+        warnings.simplefilter("ignore", RuntimeWarning)  # an empty bucket: the result is NaN
         low, high = np.fmin.reduce(table, axis=1), np.fmax.reduce(table, axis=1)
     finite = ~np.isnan(table)
     total = np.where(finite, table, 0.0).sum(axis=1)
@@ -54,7 +52,7 @@ def bucketed(values: F64, size: int) -> MinMaxBuckets:
 
 
 def merged(buckets: MinMaxBuckets, size: int) -> MinMaxBuckets:
-    """Buckets of ``size`` buckets each: what :func:`bucketed` gives with that many times the size."""
+    """Join each ``size`` buckets into one: the same as :func:`bucketed` with ``size`` times the bucket size."""
     return MinMaxBuckets(
         low=np.fmin.reduce(_padded(buckets.low, size, np.nan), axis=1),
         high=np.fmax.reduce(_padded(buckets.high, size, np.nan), axis=1),
@@ -64,7 +62,7 @@ def merged(buckets: MinMaxBuckets, size: int) -> MinMaxBuckets:
 
 
 def joined(parts: list[MinMaxBuckets]) -> MinMaxBuckets:
-    """Buckets one after the other."""
+    """Concatenate buckets."""
     if not parts:
         none = np.empty(0)
         return MinMaxBuckets(none, none, none, none)
@@ -84,16 +82,17 @@ def _padded(values: F64, size: int, fill: float) -> F64:
 
 
 FINE = 64
-"""Values in a bucket of the kept sums; a stretch that asks for finer ones is short, and is read."""
+"""Values in a cached bucket. A range that needs smaller buckets is short, and its values are read."""
 
 KEPT_FILES = 8192
-"""Sums kept at most: 8 kB each, 10 h of 30 columns."""
+"""Most files whose buckets are cached: 8 kB each, 10 h of 30 columns."""
 
 SETTLED_NS = 1_000_000_000
+"""Nanoseconds since a file's last change; before that its buckets are not cached."""
 
 
 class ColumnReader:
-    """Reads columns of any stream; safe from several threads. Missing columns and files are NaN."""
+    """Reads columns of any stream; thread-safe. Values of missing columns and files are NaN."""
 
     def __init__(self) -> None:
         self._sums: OrderedDict[tuple[str, int], tuple[int, MinMaxBuckets]] = OrderedDict()
@@ -114,9 +113,9 @@ class ColumnReader:
         return out
 
     def buckets(self, column: Path, start: int, stop: int, size: int) -> MinMaxBuckets:
-        """The stretch in buckets of ``size`` values.
+        """The values ``start`` .. ``stop`` in buckets of ``size`` values.
 
-        From ``FINE`` on, ``start`` and ``size`` must be multiples of ``FINE`` (:func:`fitting` makes them so).
+        If ``size`` is at least ``FINE``, then ``start`` and ``size`` must be multiples of it (see :func:`fitting`).
         """
         if size < FINE:
             return bucketed(self.values(column, start, stop), size)
@@ -151,7 +150,7 @@ class ColumnReader:
         return sums
 
     def _keep(self, key: tuple[str, int], changed: int, sums: MinMaxBuckets) -> None:
-        # A file's clock ticks in milliseconds: what changed just now may change again within the same tick.
+        # Modification times have a resolution of milliseconds: a second change may get the same time.
         if time.time_ns() - changed < SETTLED_NS:
             return
         with self._lock:
@@ -168,10 +167,10 @@ def _changed(column: Path, number: int) -> int:
 
 
 def fitting(start: int, stop: int, points: int) -> tuple[int, int]:
-    """The bucket size, and the start moved to its grid, that cut ``start`` .. ``stop`` into at most ``points``.
+    """The bucket size and the start that divide ``start`` .. ``stop`` into at most ``points`` buckets.
 
-    On a grid of its own size a bucket keeps its place while the stretch moves on: a chart that follows does
-    not flicker.
+    The start is a multiple of the size, so a bucket covers the same values while the range moves: a live chart
+    does not flicker.
     """
     size = max(1, -(-(stop - start) // max(1, points - 1)))
     if size >= FINE:
@@ -180,7 +179,7 @@ def fitting(start: int, stop: int, points: int) -> tuple[int, int]:
 
 
 def column_dtype(column: Path) -> np.dtype[Any] | None:
-    """What a column's values are, None where there is no such column."""
+    """The dtype of a column, None if it does not exist."""
     try:
         dtype: np.dtype[Any] = np.dtype(_document(column)["data_type"]).newbyteorder("<")
     except (KeyError, TypeError):
@@ -189,13 +188,13 @@ def column_dtype(column: Path) -> np.dtype[Any] | None:
 
 
 def column_dimension(column: Path) -> str | None:
-    """The one dimension of a column, None for what is none (``frames``, or nothing)."""
+    """The dimension of a one-dimensional array, None for any other or a missing one."""
     names = _document(column).get("dimension_names")
     return str(names[0]) if isinstance(names, list) and len(names) == 1 else None
 
 
 def column_attributes(column: Path) -> dict[str, Any]:
-    """What a column says of itself; empty where it says nothing."""
+    """The attributes of a column; empty if it has none."""
     attributes = _document(column).get("attributes")
     return attributes if isinstance(attributes, dict) else {}
 

@@ -1,4 +1,4 @@
-"""What a stream's own folder says of it (``stream.json``): enough to rebuild its line in the catalogue."""
+"""The description of a stream in its folder (``stream.json``); the catalogue can be rebuilt from it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ STATUSES: tuple[str, ...] = get_args(Status)
 
 
 class NamedId(msgspec.Struct, frozen=True):
-    """A sample, tag or project by id; its name too, for whoever reads the file without the catalogue."""
+    """Id and name of a sample, tag or project. The name is for people who read the file without the catalogue."""
 
     id: str
     name: str
 
 
 class StreamMetadata(msgspec.Struct, frozen=True):
-    """One stream: ``fps`` in frames a second, rotations a minute, moments in ISO 8601 UTC."""
+    """Metadata of one stream; ``fps`` is in frames per second, times are ISO 8601 UTC."""
 
     data_id: str
     name: str
@@ -44,11 +44,11 @@ class StreamMetadata(msgspec.Struct, frozen=True):
     sample: NamedId | None = None
     tags: tuple[NamedId, ...] = ()
     geometry: Geometry | None = None
-    """Set with the first stored chunk; until then nothing about the frames' shape is fixed."""
+    """Set by the first stored chunk; None before that."""
 
 
 def read_about(about: dict[str, Any]) -> StreamMetadata:
-    """The :class:`StreamMetadata` in an archive's ``about``; raises msgspec.ValidationError where it is none."""
+    """The :class:`StreamMetadata` in an archive's ``about``; raises msgspec.ValidationError for other content."""
     return msgspec.convert(about, StreamMetadata)
 
 
@@ -58,16 +58,14 @@ def write_about(about: StreamMetadata) -> dict[str, Any]:
     return plain
 
 
-# A stream's ``stream.json``: read with a clear error, and shown as attributes of the Zarr group.
-
 ABOUT: Final = "stream.json"
 
 
 def read_about_file(folder: Path) -> dict[str, Any]:
-    """The description in ``folder``.
+    """Read ``stream.json`` in ``folder``.
 
     Raises:
-        StreamError: it is missing or damaged. OSError: the disk's.
+        StreamError: it is missing or damaged. OSError: from the disk.
     """
     try:
         about = json.loads((folder / ABOUT).read_bytes())
@@ -81,7 +79,7 @@ def read_about_file(folder: Path) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A thing with a name by its name: attributes are for people, and netCDF takes no nested ones."""
+    """The value as a Zarr attribute: named things by their name, because netCDF allows no nested attributes."""
     if isinstance(value, dict):
         return value.get("name")
     return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value

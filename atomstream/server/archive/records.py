@@ -1,4 +1,4 @@
-"""What the archive takes and gives: the ticket of an upload, what was committed, a chunk's stamps."""
+"""Records of the archive: the claims of an upload, the result of a commit, a chunk's times, the geometry."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from atomstream.shard import Dims, DtypeName, frame_nbytes
 
 @dataclass(frozen=True, slots=True)
 class UploadClaims:
-    """What came with the request for an upload URL, and travelled signed inside the URL.
+    """What the client stated about a chunk in its request for an upload URL; the URL carries it, signed.
 
-    ``dims`` is (N, H, W) of this chunk; stamps are UTC milliseconds with the clock's offset already added.
+    ``dims`` is (N, H, W) of this chunk; times are UTC milliseconds, with the clock offset already added.
     """
 
     data_id: str
@@ -33,10 +33,10 @@ class UploadClaims:
     clock_uncertainty_ms: float | None = None
 
     def check(self) -> None:
-        """Refuse what no stream can mean, before a byte of the body is looked at.
+        """Check the ranges of all values, before the body is read.
 
         Raises:
-            ShardError: which value is out of range, and what is allowed.
+            ShardError: names the value that is out of range, and what is allowed.
         """
         n, height, width = self.dims
         self._within("index", self.index, 0, config.MAX_CHUNK_INDEX)
@@ -54,7 +54,7 @@ class UploadClaims:
                 raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")
 
     def stamps(self, meta: FrameMeta) -> ChunkTimes:
-        """What is kept of the chunk beside its pixels; ``meta`` came inside its body."""
+        """The chunk's times as stored in the archive; ``meta`` is the per-frame data from its body."""
         offset, doubt = (
             None if value is None else float(value)
             for value in (self.clock_offset_ms, self.clock_uncertainty_ms)
@@ -63,13 +63,13 @@ class UploadClaims:
         return ChunkTimes(self.dims, *times, offset, doubt, meta)
 
     def _within(self, what: str, value: float, low: float, high: float) -> None:
-        if not low <= value <= high:  # NaN is within nothing
+        if not low <= value <= high:  # False for NaN
             raise ShardError(f"Chunk {self.index}: its {what} is {value}; allowed is {low:g} .. {high:g}.")
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkTimes:
-    """What is known of a stored chunk beside its pixels; ``dims`` is (N, H, W), times are UTC milliseconds."""
+    """Times and per-frame data of a stored chunk; ``dims`` is (N, H, W), times are UTC milliseconds."""
 
     dims: Dims
     fps: float
@@ -80,7 +80,7 @@ class ChunkTimes:
     meta: FrameMeta = field(default_factory=FrameMeta)
 
     def times_unix_ms(self) -> npt.NDArray[np.float64]:
-        """When each of the N frames was captured: as the client said, else nominal from ``start_unix_ms``."""
+        """Capture time of each of the N frames: as sent by the client, else from ``start_unix_ms`` and ``fps``."""
         if self.meta.times_ms is not None:
             return np.asarray(self.meta.times_ms, dtype=np.float64)
         elapsed_ms = np.arange(self.dims[0], dtype=np.float64) * (1000.0 / self.fps)
@@ -89,10 +89,10 @@ class ChunkTimes:
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """A chunk that is on disk and readable; ``repeated`` where an equal one already was.
+    """A chunk that is durable and readable; ``repeated`` if an equal one was stored before.
 
-    ``nbytes`` and ``crc32c`` are those of the body received; ``stamps`` are those stored, the first ones
-    for a repeat.
+    ``nbytes`` and ``crc32c`` are those of the received body; ``stamps`` are the stored ones, for a repeat those of
+    the first upload.
     """
 
     index: int
@@ -105,7 +105,7 @@ class CommitResult:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """What all chunks of a stream have in common, fixed by the first one stored."""
+    """Chunk size, frame shape and dtype of a stream, set by its first stored chunk."""
 
     chunk_size: int
     height: int
@@ -114,7 +114,7 @@ class Geometry:
 
     @classmethod
     def of(cls, ticket: UploadClaims) -> Geometry:
-        """The geometry that a ticket claims."""
+        """The geometry in an upload's claims."""
         return cls(ticket.chunk_size, ticket.dims[1], ticket.dims[2], ticket.dtype)
 
     def __str__(self) -> str:

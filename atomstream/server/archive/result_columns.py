@@ -1,7 +1,7 @@
-"""Arrays of results, one value a frame, beside the frames they were made from.
+"""Arrays of analysis results in the stream's Zarr group, one value per frame.
 
-There are dozens of them, written ten times a second. So a write reaches every reader at once but not the
-disk's platter: that is :meth:`ResultArrays.sync`'s, as often as its caller can promise to make the rest again.
+Dozens of them are written ten times a second. So a write is visible to readers at once, but only
+:meth:`ResultArrays.sync` makes it durable; after a power cut the analysis repeats what was not synced.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ F32: TypeAlias = npt.NDArray[np.float32]
 
 
 class ResultArrays:
-    """The results of one stream, float32 along ``time``, NaN where there are none. Readers may be many, in
-    any thread; writers take turns by themselves.
-    """
+    """The results of one stream: float32 along ``time``, NaN where undetermined. Thread-safe."""
 
     def __init__(self, index: ChunkIndex) -> None:
         self._index = index
@@ -34,10 +32,10 @@ class ResultArrays:
     def write(
         self, start: int, columns: Mapping[str, npt.NDArray[np.floating]], units: Mapping[str, str]
     ) -> None:
-        """Put ``columns`` (each (n,)) at frame ``start``. An array is made at its first number that is not NaN.
+        """Write ``columns`` (each (n,)) from frame ``start`` on. An array is created with its first finite number.
 
         Raises:
-            OSError: the disk's; writing again is harmless.
+            OSError: from the disk; writing again is harmless.
         """
         with self._turn:
             known = self._index.group.results()
@@ -58,26 +56,28 @@ class ResultArrays:
             }
             self._index.publish()
         for name in made:
-            with self._index.writing:  # for one at a time: a chunk's commit need not wait for them all
+            with (
+                self._index.writing
+            ):  # one at a time, so that a commit of a chunk does not wait for all of them
                 self._index.group.write_document(name)
         return made
 
     def sync(self) -> None:
-        """Have all that was written on the disk, and each array's own document at its present length.
+        """Make all writes durable, and write each array's own document with its present length.
 
         Raises:
-            OSError: the disk's; syncing again is harmless.
+            OSError: from the disk; calling it again is harmless.
         """
         columns = self._index.group.results()
         for name in tuple(self._unsynced):
-            with self._turn:  # for one column at a time: a batch of results need not wait for them all
+            with self._turn:  # one column at a time, so that a batch of results does not wait for all of them
                 columns[name].sync(self._unsynced[name])
                 del self._unsynced[name]
             with self._index.writing:
                 self._index.group.write_document(name)
 
     def names(self) -> dict[str, str]:
-        """The unit of each array there is, by name."""
+        """The unit of each existing array, by name."""
         with self._index.writing:
             group = self._index.group
             return {
@@ -85,10 +85,10 @@ class ResultArrays:
             }
 
     def read(self, names: Iterable[str], start: int, stop: int) -> dict[str, F32]:
-        """Frames ``start`` .. ``stop`` of the arrays ``names``; unknown ones are left out.
+        """Frames ``start`` .. ``stop`` of the arrays ``names``; unknown names are left out.
 
         Raises:
-            OSError: the disk's.
+            OSError: from the disk.
         """
         known = self._index.group.results()
         return {
@@ -98,7 +98,7 @@ class ResultArrays:
         }
 
     def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:
-        """Capture times of frames ``start`` .. ``stop`` in s from the stream's start; NaN where no frame is."""
+        """Capture times of frames ``start`` .. ``stop`` in seconds since the stream's start; NaN for missing frames."""
         group = self._index.group
         if not group.has("time"):
             return np.full(max(0, stop - start), np.nan)

@@ -1,9 +1,9 @@
-"""Shards as the archive stores them, and how two are compared.
+"""Stored shard files: reading, sealing and comparing them.
 
-A stored shard is the body received, then a trailer with the chunk's stamps, then the index padded to
-``chunk_size`` entries. The trailer is a zstd skippable frame that every Zarr reader passes over. It stands
-inside the file, not beside it, so that pixels, frame count and stamps become durable in one rename: no
-crash can come between them, and everything else in the group can be made again from these files.
+A stored shard is the received body, then a trailer with the chunk's timestamps, then the index padded to
+``chunk_size`` entries. The trailer is a zstd skippable frame, which every Zarr reader skips. Because it is inside the
+file, one rename makes pixels, frame count and timestamps durable together, and everything else in the group can be
+rebuilt from these files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _WINDOW: Final = 1 << 20
 
 
 class Trailer(NamedTuple):
-    """What the archive adds to a shard: stamps, and the length and CRC-32C of the body received."""
+    """What the archive adds to a shard: timestamps, and the length and CRC-32C of the received body."""
 
     stamps: ChunkTimes
     nbytes: int
@@ -44,10 +44,10 @@ class Trailer(NamedTuple):
 
 
 class ShardFile:
-    """A checked shard in a file, read window by window.
+    """A checked shard file, read in windows.
 
-    It is not mapped: in a map a disk's I/O error is a SIGBUS that ends the whole server. ``slots`` is the
-    stream's ``chunk_size`` for a stored shard, None for a body as received.
+    The file is not memory-mapped: with a map, an I/O error of the disk would end the server process (SIGBUS).
+    ``slots`` is the stream's ``chunk_size`` for a stored shard, None for a received body.
 
     Raises:
         ShardError: index or per-frame data are malformed.
@@ -71,12 +71,12 @@ class ShardFile:
         self._file.close()
 
     def fetch(self, offset: int, nbytes: int) -> bytes:
-        """Those bytes of the file, fewer where it ends."""
+        """Bytes of the file from ``offset`` on; fewer than ``nbytes`` at its end."""
         self._file.seek(offset)
         return self._file.read(nbytes)
 
     def frames(self, only: range | None = None) -> Iterator[tuple[int, Frame]]:
-        """(k, read-only (H, W)) of each frame or of those in ``only``, the absent ones black.
+        """(k, read-only (H, W)) of each frame, or of those in ``only``; frames without data are black.
 
         Raises:
             ShardError: a frame is damaged.
@@ -96,7 +96,7 @@ class ShardFile:
 
 
 def seal(body: Path, ticket: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
-    """Turn a checked body into a stored shard, in place, and sync it."""
+    """Turn a checked body into a stored shard, in place, durably."""
     n, slots = ticket.dims[0], ticket.chunk_size
     with body.open("rb") as file:
         nbytes = file.seek(0, os.SEEK_END)
@@ -130,9 +130,9 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
 
 
 def compare(stored: Path, new: ShardFile, slots: int) -> Verdict:
-    """Whether the shard at ``stored`` holds the frames of ``new``: bytes first, then pixels.
+    """Whether the shard at ``stored`` has the same frames as ``new``: compares bytes first, then pixels.
 
-    ``"damaged"`` where the stored one can't be read any more, so that an upload may heal it.
+    ``"damaged"`` if the stored one can't be read, so that the new upload may replace it.
 
     Raises:
         ShardError: ``new`` is damaged.

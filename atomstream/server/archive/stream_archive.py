@@ -1,19 +1,19 @@
-"""One stream's files: shards that arrive at any time, in a Zarr group that is readable all the while.
+"""The archive of one stream: shards arrive in any order, in a Zarr group that is readable at any time.
 
 Under ``DIR/streams/<data_id>/``::
 
-    stream.json          what the stream is (its ``about``); with the shards, the truth
+    stream.json          the description of the stream; everything else follows from it and the shards
     frames.zarr/         a Zarr v3 group: frames (time, y, x), time, chunk_start_unix_ms, chunk_frames, ...
-    incoming/            bodies being received and documents being written
+    incoming/            temporary files: bodies being received and documents being written
 
-A commit goes: check and decode, seal and fsync the temporary file, rename, fsync the folders, columns, shape.
-Only then it returns, so a 200 means durable and readable. A repeat runs every step again, which heals what
-a crash left between two of them. :meth:`StreamArchive.open` does the same for what was never repeated:
-columns and documents are derived from the shards, and are made again where they lag. So columns are synced
-at most twice a second; which chunks that covers is noted beside them.
+The steps of a commit: check and decode the body, seal and fsync the temporary file, rename it, fsync the folders, write
+the columns, write the new shape. The commit returns after all of them, so a reply 200 means durable and readable. A
+repeated upload runs every step again, which completes a commit that a crash interrupted. :meth:`StreamArchive.open`
+does the same without an upload: columns and documents are rebuilt from the shards where they are behind. Therefore
+columns are synced at most twice a second; an attribute of the group lists the chunks whose columns are durable.
 
-For the server: one :class:`StreamArchive` a stream, in one process (a lock on DIR is the caller's), shared by
-all worker threads. Every method blocks. ``OSError`` is the disk's, and the same request may be tried again.
+The server has one :class:`StreamArchive` for each stream, shared by all worker threads of one process; the caller
+locks DIR. Every method blocks. ``OSError`` comes from the disk, and the same request may be repeated.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ __all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims", "iter_
 log = logging.getLogger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
 COSMETIC_PERIOD_S: Final = 0.5
-"""Changes of attributes alone reach the group's documents at most twice a second."""
+"""Least time between two writes of the group's documents for changed attributes alone."""
 _STRIPES: Final = 64
 _STREAM_DIMENSIONS: Final = ("time", "chunk")
 _VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class StreamArchive:
-    """The archive of one stream; see the module's text. Made by :meth:`create` or :meth:`open`."""
+    """The archive of one stream, see the module's docstring; made by :meth:`create` or :meth:`open`."""
 
     def __init__(self, folder: Path, about: dict[str, Any], file_system: FileSystem = LOCAL) -> None:
         self.folder = folder
@@ -72,10 +72,10 @@ class StreamArchive:
 
     @classmethod
     def create(cls, folder: Path, about: Mapping[str, Any], file_system: FileSystem = LOCAL) -> StreamArchive:
-        """Begin the archive of a new stream; ``about`` must be JSON-able and is what ``reindex`` goes by.
+        """Create the archive of a new stream; ``about`` is its description, for ``stream.json``.
 
         Raises:
-            FileExistsError: there is one already. TypeError, ValueError: ``about`` is not JSON.
+            FileExistsError: the folder has a stream already. TypeError, ValueError: ``about`` is not JSON.
         """
         if (folder / ABOUT).exists():
             raise FileExistsError(f"{folder} holds a stream already.")
@@ -83,16 +83,16 @@ class StreamArchive:
         archive = cls(folder, dict(about), file_system)
         file_system.make_folder(archive._index.group.folder, durable=False)
         archive.flush_metadata()
-        archive._write_about()  # last: a folder with it is a stream, one without is what a crash left
+        archive._write_about()  # last: a folder without it is the remains of a crash
         file_system.sync_folder(folder.parent)
         return archive
 
     @classmethod
     def open(cls, folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:
-        """Open an archive, and make good what a crash left undone: nothing that was answered is lost.
+        """Open an archive and complete what a crash interrupted; every chunk that was answered with 200 is there.
 
         Raises:
-            StreamError: ``stream.json`` is missing or damaged. OSError: the disk's.
+            StreamError: ``stream.json`` is missing or damaged. OSError: from the disk.
         """
         archive = cls(folder, read_about(folder), file_system)
         archive.files.remove_leftovers()
@@ -101,16 +101,16 @@ class StreamArchive:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the stream is; a copy. ``lost`` has the indices given up and not stored, as ``"3-5,9"``."""
+        """A copy of the description; its ``lost`` (``"3-5,9"``) lists missing chunks that the client gave up."""
         return {**self._about, "lost": str(self._index.not_stored(self._lost))}
 
     def update_about(self, **changes: Any) -> None:
-        """Change the description, durably; the group's attributes follow at most twice a second.
+        """Change the description, durably; the group's attributes are updated at most twice a second.
 
         (At the latest with the next commit or :meth:`flush_metadata`.)
 
         Raises:
-            TypeError, ValueError: not JSON. OSError: the disk's.
+            TypeError, ValueError: not JSON. OSError: from the disk.
         """
         json.dumps(changes, allow_nan=False)
         with self._index.writing:
@@ -121,29 +121,29 @@ class StreamArchive:
             self._index.sync_if_due()
 
     def incoming(self) -> Path:
-        """A fresh file name, on the archive's file system, for a body being received; removed if left over."""
+        """A new file name, on the archive's file system, for a body; the next :meth:`open` removes a leftover file."""
         return self.files.temporary_path()
 
     def commit(
         self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None = None
     ) -> CommitResult:
-        """Store the shard in the file ``body`` (from :meth:`incoming`), which is consumed in every case.
+        """Store the shard in the file ``body`` (from :meth:`incoming`); the file is removed in every case.
 
-        ``crc32c`` is the body's, as received. ``observe(index, k, frame)`` sees each decoded frame (H, W),
-        read-only, in order, black ones too; not those of an equal repeat. After an error it may see them
-        again; what it raises ends the commit, with nothing stored.
+        ``crc32c`` is that of the received body. ``observe(index, k, frame)`` is called with each decoded frame
+        (H, W), read-only, in order, black ones too; not for an equal repeat. After an error it may be called
+        again for the same frames. An exception from it ends the commit, and nothing is stored.
 
         Raises:
             ShardError: the bytes are no valid shard of the ticket's shape (400).
             ConflictError: other frames are stored under the index, or the geometry differs (409).
-            OSError: the disk's: the same upload may be tried again.
+            OSError: from the disk; the same upload may be repeated.
         """
         try:
             ticket.check()
             nbytes = body.stat().st_size
             place = self._index.place(ticket.index)
             with self._stripes[ticket.index % _STRIPES]:
-                fresh = self._settle(ticket, body, crc32c, observe)
+                fresh = self._store(ticket, body, crc32c, observe)
                 if fresh is None:
                     self._file_system.sync_file(place)
                 self._file_system.sync_folders(place.parent, self._index.group.shards)
@@ -155,16 +155,16 @@ class StreamArchive:
 
     @property
     def origin_unix_ms(self) -> float | None:
-        """UTC milliseconds that the seconds of ``time`` count from; None before the first chunk."""
+        """The zero of ``time`` in UTC milliseconds; None before the first chunk."""
         return self._index.origin_ms
 
     @property
     def geometry(self) -> Geometry | None:
-        """What all chunks have in common; None before the first chunk."""
+        """Chunk size, frame shape and dtype; None before the first chunk."""
         return self._index.geometry
 
     def shard_file(self, index: int) -> Path:
-        """Where the shard of a chunk is or would be."""
+        """Path of a chunk's shard file, whether or not it exists."""
         return self._index.place(index)
 
     def stored(self) -> IndexSet:
@@ -184,7 +184,7 @@ class StreamArchive:
         return self._index.n_frames()
 
     def missing_ranges(self) -> list[tuple[int, int]]:
-        """(first, last) of each run of missing indices below the highest stored one."""
+        """(first, last) of each range of missing indices below the highest stored one."""
         return self._index.missing_ranges()
 
     def missing(self) -> IndexSet:
@@ -192,15 +192,15 @@ class StreamArchive:
         return self._index.missing()
 
     def stamps(self, index: int) -> ChunkTimes | None:
-        """Stamps and per-frame data of a stored chunk, None where it is missing.
+        """Times and per-frame data of a stored chunk, None if it is missing.
 
         Raises:
-            ShardError: the stored shard is damaged. OSError: the disk's.
+            ShardError: the stored shard is damaged. OSError: from the disk.
         """
         return self._index.read_stamps(index) if self._index.size(index) else None
 
     def mark_lost(self, indices: IndexSet) -> None:
-        """List indices that the client gave up; one that arrives all the same leaves the list by itself.
+        """Add chunk indices that the client gave up; one that arrives later is no longer listed.
 
         Raises:
             RejectedError: an index out of range, or too many of them.
@@ -213,11 +213,11 @@ class StreamArchive:
             self.update_about(lost=str(lost))
 
     def flush_metadata(self) -> None:
-        """Write documents and attributes now, whatever the throttle says."""
+        """Write documents and attributes now, without waiting for the time limit."""
         self._index.publish()
 
     def finish(self) -> None:
-        """:meth:`flush_metadata`, with columns and the documents' names synced too. Late chunks may still come."""
+        """Make all documents and columns durable. Late chunks may still be committed afterwards."""
         with self._index.writing:
             self.flush_metadata()
             self._index.sync()
@@ -227,7 +227,7 @@ class StreamArchive:
         """Decoded frames ``start`` .. ``stop`` (a slice's rules), shape (n, H, W); missing ones are black.
 
         Raises:
-            ShardError: a stored shard is damaged. OSError: the disk's.
+            ShardError: a stored shard is damaged. OSError: from the disk.
         """
         geometry = self._index.geometry
         if geometry is None:
@@ -251,13 +251,13 @@ class StreamArchive:
         dimension: str = "time",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write results (1-D numbers) at ``start`` into an array beside the frames, made at its first use.
+        """Write results (1-D numbers) at ``start`` into an array of the group, created at its first use.
 
-        Along ``time`` and ``chunk`` the array is as long as the stream; along any other dimension as far as
-        was written, which readers see at most half a second later. What was never written is NaN (0 for integers).
+        Along ``time`` and ``chunk`` the array is as long as the stream. Along any other dimension it ends where
+        values end, which readers see at most half a second later. The fill value is NaN, 0 for integers.
 
         Raises:
-            ValueError: a name that is taken or unfit, or values that are not numbers in one dimension.
+            ValueError: an invalid or reserved name, or values that are not one-dimensional numbers.
         """
         _check_values(name, dimension, start, values)
         with self._index.writing:
@@ -269,10 +269,10 @@ class StreamArchive:
                 group.lengths[dimension] = max(group.lengths[dimension], start + len(values))
             self.flush_metadata() if fresh else self._publish_soon()
 
-    def _settle(
+    def _store(
         self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None
     ) -> ChunkTimes | None:
-        """Have the chunk in its place, and return its stamps; None where an equal one was there already."""
+        """Store the chunk and return its times; None if an equal one was stored already."""
         place, known = self._index.place(ticket.index), self._index.geometry
         if known not in (None, Geometry.of(ticket)):
             raise self._other_geometry(ticket)
@@ -326,9 +326,9 @@ class StreamArchive:
 
 
 def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:
-    """Open one archive after the other. Folders that hold no stream are passed over, and nothing is removed.
+    """Open all archives, one after the other. Folders without a stream are skipped; nothing is removed.
 
-    One that can't be opened is logged as a warning and passed over too.
+    An archive that can't be opened is skipped with a warning in the log.
     """
     for folder in sorted(streams_dir.iterdir()) if streams_dir.is_dir() else ():
         if not (folder / ABOUT).is_file():

@@ -1,4 +1,4 @@
-"""The arrays beside ``frames`` that say when each frame was captured, and which frames there are."""
+"""The timestamp columns of a stream: when each frame was captured, and which chunks are stored."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup
 
 ORIGIN: Final = "start_unix_ms"
-"""The attribute of ``time`` that holds the UTC milliseconds its seconds count from."""
+"""The attribute of ``time`` with its zero, in UTC milliseconds."""
 COUNTS: Final = "chunk_frames"
 SYNCED: Final = "synced_chunks"
-"""The attribute of ``chunk_frames`` that lists the chunks, as ``"0-5,9"``, whose stamps were synced to the disk."""
+"""The attribute of ``chunk_frames`` with the chunks whose timestamps are durable, as ``"0-5,9"``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +61,13 @@ _ALWAYS: Final = ("time", "chunk_start_unix_ms", COUNTS)
 def write_stamps(
     group: ZarrGroup, chunk_size: int, origin_ms: float, chunks: Mapping[int, ChunkTimes | None]
 ) -> dict[str, list[Path]]:
-    """Write the stamps of ``chunks`` into the columns; None for a chunk that is no longer there.
+    """Write the timestamps of ``chunks`` into the columns; None clears those of a chunk that has disappeared.
 
-    Every reader sees them at once; returns the files of each column that :func:`sync_stamps` has to make last.
-    Optional columns (ids, angles, clock) come into being with the first chunk that has them.
+    Readers see them at once. Returns the changed files of each column, to be passed to :func:`sync_stamps`.
+    Optional columns (ids, angles, clock) are created with the first chunk that has them.
 
     Raises:
-        OSError: the disk's; writing again is harmless.
+        OSError: from the disk; writing again is harmless.
     """
     touched: dict[str, list[Path]] = {}
     for spec in _SPECS:
@@ -88,10 +88,10 @@ def write_stamps(
 
 
 def sync_stamps(group: ZarrGroup, touched: Mapping[str, Iterable[Path]], stored: str) -> None:
-    """Have the files ``touched`` by :func:`write_stamps` on the disk, and note that they hold the chunks ``stored``.
+    """Make the files ``touched`` by :func:`write_stamps` durable, and note that they hold the chunks ``stored``.
 
     Raises:
-        OSError: the disk's; syncing again is harmless.
+        OSError: from the disk; calling it again is harmless.
     """
     for name, paths in touched.items():
         group.sync_files(name, paths)
@@ -101,7 +101,7 @@ def sync_stamps(group: ZarrGroup, touched: Mapping[str, Iterable[Path]], stored:
 
 
 def _padded(values: Sequence[Any] | Values | None, width: int, spec: _Spec) -> Values:
-    # To the chunk's full width, so that a chunk stored anew leaves nothing of the one before.
+    # To the chunk's full width, so that a chunk that is stored again leaves no value of the previous one.
     full: Values = np.full(width, spec.fill, dtype=spec.dtype)
     if values is not None:
         full[: len(values)] = values
@@ -109,7 +109,7 @@ def _padded(values: Sequence[Any] | Values | None, width: int, spec: _Spec) -> V
 
 
 def recorded_origin(group: ZarrGroup) -> float | None:
-    """The origin of ``time``, None where it, or a column that must be there, is missing."""
+    """The zero of ``time`` in UTC ms; None if it, or a required column, is missing."""
     if not all(group.has(name) for name in _ALWAYS):
         return None
     origin = group.documents["time"].get("attributes", {}).get(ORIGIN)
@@ -117,9 +117,9 @@ def recorded_origin(group: ZarrGroup) -> float | None:
 
 
 def recorded_chunks(group: ZarrGroup) -> tuple[dict[int, int], set[int]]:
-    """Index -> number of frames, as the column ``chunk_frames`` has it; and of these the indices that were synced.
+    """Number of frames by chunk index, from the column ``chunk_frames``; and the indices whose columns are durable.
 
-    Of the others a power cut may have kept one column and not the next.
+    For the other chunks a power cut may have kept one column and lost the next.
     """
     found: dict[int, int] = {}
     for start, values in group.stored(COUNTS):

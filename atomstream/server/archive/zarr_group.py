@@ -1,9 +1,9 @@
-"""The Zarr v3 group ``frames.zarr``: its metadata documents and the arrays beside ``frames``.
+"""The Zarr v3 group ``frames.zarr``: its metadata documents (``zarr.json``) and its one-dimensional arrays.
 
-zarr-python makes each array's document once; from then on only ``shape`` and attributes move. Each document
-is replaced atomically, arrays first and the group's, which holds the consolidated copy of all, last: so
-whoever opens the group sees one moment, in which all arrays along ``time`` have one length. (xarray refuses
-a group whose lengths differ.)
+zarr-python creates each array's document once; after that only ``shape`` and attributes change. Each document is
+replaced atomically. The group's document, with the consolidated copy of all others, is written last: so a reader that
+opens the group sees one consistent state, with one length of all arrays along ``time``. (xarray refuses a group
+whose lengths differ.)
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ FRAMES: Final = "frames"
 DOCUMENT: Final = "zarr.json"
 COLUMN_DTYPES: Final = ("float64", "float32", "int64", "int32")
 RESULT: Final = {"source": "analysis"}
-"""Attributes that tell an array of results, of which there are dozens, from the archive's own."""
+"""Attributes that mark an array of analysis results, as opposed to the archive's own arrays."""
 
 
 class ZarrGroup:
-    """Documents and columns of one group. Not thread-safe: the archive lets one thread write at a time.
+    """Documents and columns of one group. Not thread-safe: the archive serialises the writers.
 
-    ``lengths`` are the present lengths of the dimensions; :meth:`publish` makes all arrays follow. Of the arrays of
-    results and of those in ``later`` only the group's document does at once; their own follow with
+    ``lengths`` are the present lengths of the dimensions; :meth:`publish` writes them into the documents. For arrays
+    of results and those in ``later`` it writes only the group's document; their own documents are written by
     :meth:`write_document` or :meth:`sync`.
     """
 
@@ -41,19 +41,19 @@ class ZarrGroup:
         self.folder = folder
         self._later = later
         self.shards = folder / FRAMES / "c"
-        """Where the shard of chunk k is ``k/0/0``."""
+        """The folder of the shards; that of chunk k is ``k/0/0``."""
         self._files = files
         self.documents: dict[str, Document] = {}
         self.lengths: dict[str, int] = {}
         self._columns: dict[str, Column] = {}
         self._on_disk: dict[str, bytes] = {}
         self.published_at = -1e9
-        """When documents were last written, on the monotonic clock in seconds."""
+        """Time of the last write of the documents, in seconds of the monotonic clock."""
 
     def load(self) -> None:
-        """Read the documents of all arrays there are, foreign ones included.
+        """Read the documents of all arrays, those of other programs included.
 
-        Where an array's own can't be read, the group's copy of it stands in, if there is one.
+        For an array whose own document can't be read, the copy in the group's document is used, if there is one.
         """
         top = self.folder / DOCUMENT
         self._on_disk[""] = top.read_bytes() if top.exists() else b""
@@ -75,7 +75,7 @@ class ZarrGroup:
             )
 
     def geometry(self) -> Geometry | None:
-        """What the document of ``frames`` says, None where there is none yet."""
+        """The geometry in the document of ``frames``, None before the first chunk."""
         document = self.documents.get(FRAMES)
         if document is None:
             return None
@@ -83,10 +83,10 @@ class ZarrGroup:
         return Geometry(chunk, height, width, cast(DtypeName, document["data_type"]))
 
     def add_frames(self, geometry: Geometry) -> None:
-        """Make the array ``frames``, still empty, durably: it comes before the first shard.
+        """Create the empty array ``frames``, durably, before the first shard is stored.
 
         Raises:
-            OSError: the disk's.
+            OSError: from the disk.
         """
         shard = (geometry.chunk_size, geometry.height, geometry.width)
         document = _make_document(
@@ -100,7 +100,7 @@ class ZarrGroup:
     def column(
         self, name: str, dimension: str, dtype: str, fill: float, attributes: Mapping[str, Any] | None = None
     ) -> Column:
-        """The column of that name, made if need be; it becomes visible with the next :meth:`publish`."""
+        """The column of that name; a new one becomes visible with the next :meth:`publish`."""
         if name not in self._columns:
             document = _make_document(
                 (0,), np.dtype(dtype), (COLUMN_CHUNK,), None, fill, (dimension,), attributes
@@ -111,33 +111,33 @@ class ZarrGroup:
         return self._columns[name]
 
     def has(self, name: str) -> bool:
-        """Whether there is a column of that name."""
+        """Whether a column of that name exists."""
         return name in self._columns
 
     def is_result(self, name: str) -> bool:
-        """Whether the array of that name holds results of the analysis."""
+        """Whether the array of that name holds analysis results."""
         return bool(RESULT.items() <= self.documents[name].get("attributes", {}).items())
 
     def _is_later(self, name: str) -> bool:
         return name in self._later or self.is_result(name)
 
     def results(self) -> dict[str, Column]:
-        """The columns of results, by name."""
-        # Copied first, for another thread may be making a column.
+        """The columns of analysis results, by name."""
+        # A copy, because another thread may be adding a column.
         return {name: column for name, column in tuple(self._columns.items()) if self.is_result(name)}
 
     def stored(self, name: str) -> Iterator[tuple[int, Values]]:
-        """(start, values) of what an existing column holds."""
+        """(start, values) of each file of an existing column."""
         return self._columns[name].stored()
 
     def publish(self, attributes: Mapping[str, Any]) -> None:
-        """Have every array's length and the group's attributes on the disk; unchanged documents are not touched.
+        """Write the arrays' lengths and the group's attributes into the documents that changed.
 
-        The arrays beside ``frames`` have their new length in the group's document alone, which readers go by:
-        to replace dozens of files for each chunk would hold its answer up.
+        Arrays other than ``frames`` get their new length in the group's document only, which readers use: replacing
+        dozens of files for each chunk would delay its reply.
 
         Raises:
-            OSError: the disk's; publishing again is harmless.
+            OSError: from the disk; calling it again is harmless.
         """
         for name in self.documents:
             self._resize(name)
@@ -148,16 +148,16 @@ class ZarrGroup:
         self.published_at = time.monotonic()
 
     def sync_files(self, name: str, paths: Iterable[Path]) -> None:
-        """Have these files of an existing column on the disk."""
+        """Make these files of an existing column durable."""
         self._columns[name].sync(paths)
 
     def write_document(self, name: str) -> None:
-        """Have an array's own document on the disk as it is now."""
+        """Write an array's own document."""
         self._resize(name)
         self._write(name, self.documents[name])
 
     def sync(self) -> None:
-        """Have the documents that follow later, and all documents' renames, on the disk as well."""
+        """Write the documents that :meth:`publish` leaves out, and make all documents durable."""
         for name in filter(self._is_later, self.documents):
             self.write_document(name)
         for name in ("", *self.documents):
@@ -171,7 +171,7 @@ class ZarrGroup:
             self.documents[name]["shape"] = [self.lengths[dimension]]
 
     def _group_document(self, attributes: Mapping[str, Any]) -> Document:
-        # Inline consolidated metadata is zarr-python's convention; readers that don't know it may ignore it.
+        # Inline consolidated metadata is a convention of zarr-python; other readers may ignore it.
         arrays = dict(sorted(self.documents.items()))
         consolidated = {"kind": "inline", "must_understand": False, "metadata": arrays}
         return {
@@ -200,7 +200,7 @@ def _make_document(
     dimensions: tuple[str, ...],
     attributes: Mapping[str, Any] | None = None,
 ) -> Document:
-    # Lazily, for it takes 0.3 s, and only a stream's first chunk needs it.
+    # Imported here: it takes 0.3 s, and only the first chunk of a stream needs it.
     from zarr import create_array
     from zarr.codecs import ZstdCodec
     from zarr.storage import MemoryStore
