@@ -1,4 +1,4 @@
-"""Whoever works for long without the GIL leaves the core in between, and the GIL too."""
+"""Long work without the GIL yields the core, and the GIL, in between."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANY = 1_000_000
 
 @pytest.fixture
 def never_switched() -> Iterator[None]:
-    """The interpreter takes the GIL from nobody who does not let it go."""
+    """Let the interpreter never take the GIL from a thread that does not release it."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1000.0)
     yield
@@ -28,8 +28,8 @@ def never_switched() -> Iterator[None]:
 @pytest.mark.skipif(sys.version_info < (3, 11, 1), reason="there the call holds the GIL")
 @needs("yield")
 @pytest.mark.usefixtures("never_switched")
-def test_a_yield_lets_go_of_the_gil() -> None:
-    """Another Python thread comes to run while one yields again and again, though it never waits."""
+def test_a_yield_releases_the_gil() -> None:
+    """Another Python thread runs while one thread only yields and never waits."""
     go, came = threading.Event(), threading.Event()
     other = threading.Thread(target=lambda: go.wait(20) and came.set())
     other.start()
@@ -38,13 +38,13 @@ def test_a_yield_lets_go_of_the_gil() -> None:
         yield_core()
         if came.is_set():
             break
-    told = came.is_set()
+    ran = came.is_set()
     other.join()
-    assert told
+    assert ran
 
 
 def test_short_work_never_yields(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A yield may take until the next tick: it is for work of more than a millisecond, and then once a millisecond."""
+    """Work of less than a millisecond never yields; longer work does once a millisecond."""
     now, yields = [5.0], list[float]()
     monkeypatch.setattr(yielding.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(yielding, "yield_core", lambda: yields.append(now[0]))

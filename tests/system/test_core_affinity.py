@@ -1,4 +1,4 @@
-"""Encoder threads tell the system that they compute, and where; nobody else's scheduling is touched."""
+"""Scheduling policy and core affinity of encoder threads; other threads keep theirs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.system.tuning_marks import needs
 
 
 def policy() -> str:
-    """Of the calling thread; Linux alone has more than one."""
+    """The scheduling policy of the calling thread; only Linux has several."""
     if sys.platform != "linux":
         return "the only one"
     names = {os.SCHED_OTHER: "other", os.SCHED_BATCH: "batch", os.SCHED_IDLE: "idle"}
@@ -22,13 +22,13 @@ def policy() -> str:
 
 
 def be_idle() -> None:
-    """As under ``chrt --idle``."""
+    """Set the policy of ``chrt --idle``."""
     if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def policies(*calls: Callable[[], None]) -> list[str]:
-    """The policy of a thread of its own after each of the calls."""
+    """The policy of a new thread after each of the calls."""
     seen: list[str] = []
 
     def work() -> None:
@@ -43,25 +43,25 @@ def policies(*calls: Callable[[], None]) -> list[str]:
 
 
 def on_linux(name: str) -> str:
-    """The policy expected there."""
+    """The expected policy: ``name`` on Linux."""
     return name if sys.platform == "linux" else "the only one"
 
 
 @needs("batch")
 def test_a_computing_thread_is_a_batch_thread() -> None:
-    """That thread is scheduled as a batch, and the one that started it as before."""
+    """The calling thread gets SCHED_BATCH; the thread that started it keeps its policy."""
     before = policy()
     assert policies(use_batch_policy) == [on_linux("batch")]
     assert policy() == before
 
 
 def test_a_chosen_policy_stays() -> None:
-    """Who runs a process as idle, or in real time, keeps that."""
+    """A process that the user runs as idle or real-time keeps that policy."""
     assert policies(be_idle, use_batch_policy) == 2 * [on_linux("idle")]
 
 
 def cores_of_threads(threads: int, usable: set[int]) -> list[tuple[set[int], set[int]]]:
-    """Where each of ``threads`` may run in the midst of much work, and after a rest, of a process on ``usable``."""
+    """The cores of each of ``threads``: while it is busy, and after it was idle, in a process with ``usable`` cores."""
     seen: list[tuple[set[int], set[int]]] = []
 
     def work(number: int) -> None:
@@ -86,8 +86,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a th
 
 @linux
 @needs("affinity")
-def test_as_many_encoders_as_cores_keep_to_one_each() -> None:
-    """Each of them has a core of its own, among those that the process may use, until it has a rest."""
+def test_as_many_busy_threads_as_cores_are_pinned_to_one_each() -> None:
+    """Each busy thread is pinned to a different core of the process; an idle one to none."""
     usable = os.sched_getaffinity(0)
     seen = cores_of_threads(len(usable), usable)
     assert sorted(len(kept) for kept, _ in seen) == [1] * len(usable)
@@ -97,8 +97,8 @@ def test_as_many_encoders_as_cores_keep_to_one_each() -> None:
 
 
 @linux
-def test_other_numbers_of_encoders_go_where_there_is_room() -> None:
-    """With fewer or more encoders than cores the system places them."""
+def test_other_numbers_of_threads_are_not_pinned() -> None:
+    """With fewer or more threads than cores the system places them."""
     usable = os.sched_getaffinity(0)
     for threads in {1, len(usable) + 1} - {len(usable)}:
         assert cores_of_threads(threads, usable) == [(usable, usable)] * threads

@@ -1,4 +1,4 @@
-"""Large records past the page cache: the same bytes, whatever the system thinks of it."""
+"""Direct I/O writes the same bytes as a normal write, whatever the file system supports."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def content(tmp_path: Path) -> bytes:
     ],
 )
 def test_every_byte_is_written(tmp_path: Path, fd: int, pieces: list[bytes]) -> None:
-    """Pieces of any length, cut anywhere by the window, are in the file one after the other."""
+    """Pieces of any length are in the file one after the other, wherever the window splits them."""
     FileSystem().write(fd, pieces)
     assert content(tmp_path) == b"".join(pieces)
 
 
 def test_views_and_what_follows(tmp_path: Path, fd: int) -> None:
-    """Views of foreign memory are written too, and what is written later comes after them."""
+    """Views of numpy memory are written too, and a later write continues after them."""
     disk = FileSystem()
     disk.write(fd, [memoryview(np.frombuffer(piece, dtype=np.uint8)) for piece in LARGE])
     disk.write(fd, LARGE)
@@ -66,7 +66,7 @@ def test_views_and_what_follows(tmp_path: Path, fd: int) -> None:
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, call: int, answer: Callable[[int], int]) -> None:
-    """Let the ``call``-th write of whole pages get ``answer(its bytes)``."""
+    """Let the ``call``-th write of whole pages write ``answer(its bytes)`` bytes only."""
     real, calls = os.writev, [0]
 
     def writev(fd: int, views: list[memoryview]) -> int:
@@ -87,17 +87,17 @@ def fails(_: int) -> int:
 @needs("direct_io")
 @pytest.mark.parametrize("call", [1, 2])
 @pytest.mark.parametrize("answer", [fails, lambda n: n // 2, lambda n: ALIGNMENT])
-def test_the_usual_way_goes_on(
+def test_the_page_cache_takes_the_rest(
     tmp_path: Path, fd: int, monkeypatch: pytest.MonkeyPatch, call: int, answer: Callable[[int], int]
 ) -> None:
-    """Where a direct write is refused or cut short, the rest goes through the cache, nothing twice."""
+    """If a direct write fails or is short, the rest is written through the page cache, and nothing twice."""
     refusing(monkeypatch, call, answer)
     FileSystem().write(fd, LARGE)
     assert content(tmp_path) == b"".join(LARGE)
 
 
 def test_a_file_system_without_it(tmp_path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file system refuses the flag, the record is written all the same."""
+    """If the file system refuses O_DIRECT, everything is written through the page cache."""
     import fcntl
 
     real = fcntl.fcntl
@@ -113,8 +113,8 @@ def test_a_file_system_without_it(tmp_path: Path, fd: int, monkeypatch: pytest.M
     assert content(tmp_path) == b"".join(LARGE)
 
 
-def test_the_file_is_as_before_afterwards(fd: int) -> None:
-    """The descriptor's flags are what they were: later writes need not be whole pages."""
+def test_the_descriptor_keeps_its_flags(fd: int) -> None:
+    """O_DIRECT is removed again: later writes need not be whole pages."""
     import fcntl
 
     before = fcntl.fcntl(fd, fcntl.F_GETFL)
@@ -123,10 +123,8 @@ def test_the_file_is_as_before_afterwards(fd: int) -> None:
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-def test_a_long_write_leaves_the_core_in_between(
-    fd: int, monkeypatch: pytest.MonkeyPatch, aligned: bool
-) -> None:
-    """Between each 2 MiB, past the cache or through it, whoever waits for this core may have it."""
+def test_a_long_write_yields_the_core(fd: int, monkeypatch: pytest.MonkeyPatch, aligned: bool) -> None:
+    """After each 2 MiB the thread yields its core, with and without the page cache."""
     steps: list[int] = []
     real = os.writev
 

@@ -1,4 +1,4 @@
-"""What a disk is asked before a record is written: its room, where the system can tell."""
+"""Space for a record is reserved before it is written, where the file system can do that."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from atomstream.system.scheduling import STEP_BYTES
 from tests.spool.spool_helpers import delivered, new_stream, payload, shard
 
 LARGE = 400
-"""A side of frames whose record is large enough to have its room reserved."""
-pytestmark = pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+"""Side of frames whose record is large enough for a reservation, in pixels."""
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "posix_fallocate"), reason="this system has no posix_fallocate"
+)
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> list[int]:
-    """Let each reservation fail with ``code``; the sizes that were asked for."""
+    """Let each reservation fail with ``code``; returns the list of requested sizes."""
     asked: list[int] = []
 
     def posix_fallocate(fd: int, offset: int, nbytes: int) -> None:
@@ -32,8 +34,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> list[int]:
     return asked
 
 
-def test_a_record_takes_just_what_it_says(tmp_path: Path) -> None:
-    """Reserved room is no longer than the record: its file is read back whole."""
+def test_a_reserved_record_has_its_exact_size(tmp_path: Path) -> None:
+    """The reservation does not make the file longer than the record."""
     stream = new_stream(tmp_path)
     chunk = stream.put(shard(0, side=LARGE))
     assert chunk is not None
@@ -43,10 +45,10 @@ def test_a_record_takes_just_what_it_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
-def test_a_file_system_that_reserves_nothing(
+def test_a_file_system_without_reservations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """Where the file system can't reserve room the record is written all the same."""
+    """If the file system can't reserve space, the record is written anyway."""
     asked = refuse(monkeypatch, code)
     stream = new_stream(tmp_path)
     chunk = stream.put(shard(0, side=LARGE))
@@ -57,7 +59,7 @@ def test_a_file_system_that_reserves_nothing(
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.ENOSPC, SpoolFullError), (errno.EIO, SpoolError)])
-def test_no_room_is_told_before_anything_is_written(
+def test_a_full_disk_is_noticed_before_any_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[SpoolError]
 ) -> None:
     """A full disk refuses the record, leaves no half-written file, and counts no bytes for it."""
@@ -80,7 +82,7 @@ def steps_of(nbytes: int) -> list[tuple[int, int]]:
 def test_a_large_file_is_reserved_in_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int | None
 ) -> None:
-    """Room is asked for 2 MiB at a time, and the core left in between; what is full in the middle says so at once."""
+    """Space is reserved 2 MiB at a time, with yields in between; a full disk ends it at once."""
     asked: list[tuple[int, int]] = []
     yields: list[int] = []
 

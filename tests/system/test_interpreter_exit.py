@@ -1,4 +1,4 @@
-"""Knowing the end of the interpreter, and waiting for threads without one."""
+"""Detecting interpreter exit, and waiting for threads without starting one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ print("before", interpreter_is_exiting())
 """
 
 
-def test_the_end_is_known() -> None:
-    """Executors refuse work in exit hooks, and that is told from any other moment."""
+def test_interpreter_exit_is_detected() -> None:
+    """True in exit hooks, where executors refuse work; False before."""
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["before", "False", "exit", "True"]
     assert not interpreter_is_exiting()
 
 
-async def test_threads_are_waited_for_and_no_longer() -> None:
-    """wait_for_threads() returns once the threads have, or when its time is up."""
+async def test_the_wait_for_threads_is_bounded() -> None:
+    """It returns when the threads have ended or the time limit is over."""
     go_on = threading.Event()
     thread = threading.Thread(target=go_on.wait)
     thread.start()

@@ -38,7 +38,7 @@ assert direct_io.DirectWriter().write(0, [buffer.data]) == 0
 files = record_store.RecycledFiles(None, None, None)
 files.add(None)
 assert files.pop() is None
-warm_up.get_ready()
+warm_up.warm_up_process()
 print("plain")
 """
 
@@ -69,7 +69,7 @@ def test_an_unknown_name_is_reported(
     assert "afinity" in caplog.text
 
 
-def test_nothing_of_it_is_used_when_off() -> None:
+def test_no_optimisation_is_used_when_off() -> None:
     """With ATOMSTREAM_PLAIN_OS=1 no optimisation makes its system call."""
     environment = {**os.environ, "ATOMSTREAM_PLAIN_OS": "1"}
     done = subprocess.run(
