@@ -42,7 +42,7 @@ class ClientSettings:
     """All that a streamer can be told, checked once.
 
     Memory held for frames, raw and encoded, stays below ``buffer_bytes`` plus one chunk; the process above
-    its baseline below that plus ``upload_concurrency`` * 2 MiB plus the encoders' contexts (README).
+    its baseline below that plus ``upload_concurrency`` * 2 MiB plus the encoders' contexts (docs/promises.md).
     """
 
     api_key: str
@@ -81,7 +81,7 @@ class ClientSettings:
 
 
 def default_buffer_bytes() -> int:
-    """512 MiB or a quarter of this machine's memory, the smaller (DECISIONS, "Memory")."""
+    """512 MiB or a quarter of this machine's memory, whichever is smaller (docs/decisions/0003-memory-budget.md)."""
     return min(512 * MIB, _physical_memory() // 4)
 
 

@@ -103,3 +103,10 @@ def test_the_path_has_all_its_steps() -> None:
     page = (DOCS / "path_of_a_chunk.md").read_text(encoding="utf-8")
     numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)]
     assert numbers == list(range(1, len(STEPS) + 1))
+
+
+def test_no_comment_points_outside_the_repository() -> None:
+    """Code and documents cite pages of this repository only."""
+    outside = re.compile(r"\bDECISIONS,|\b(?:DECISIONS|PROMISES|DESIGN|PROTOCOL)\.md\b|\.\./shared\b|/work/")
+    own = Path(__file__).relative_to(REPO)
+    assert [file for file, text in texts() if file != own and outside.search(text)] == []

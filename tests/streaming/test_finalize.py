@@ -104,7 +104,7 @@ async def test_a_busy_end_is_tried_again(service: Hosted, streamer: AsyncRHEEDSt
 
 
 async def test_a_refused_repeat_of_the_end_is_an_end(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """A 4xx to a repeated /end means that the first one had arrived (DECISIONS, State)."""
+    """A 4xx to a repeated /end means that the first one had arrived (docs/decisions/0001-ledger-is-the-state.md)."""
     service.faults["end"].extend([answers(500), answers(404)])
     assert (await streamer.finalize(await begin(streamer, 0)))["closed"]
 
