@@ -49,7 +49,7 @@ SETTLING_PERIOD_S: Final = 2.0
 
 PERIOD_S: Final = 300.0
 
-LOOK_S: Final = 10.0
+CHECK_INTERVAL_S: Final = 10.0
 """Interval in seconds at which the host's clock is checked for jumps. After a sleep of the host the exchanges are
 worthless."""
 
@@ -187,8 +187,8 @@ class ReferenceClock:
     async def _wait_for_period(self) -> None:
         """Wait five minutes, or less if the host's clock jumps relative to the monotonic one."""
         before = self._host_offset_ms()
-        for _ in range(round(PERIOD_S / LOOK_S)):
-            await self._sleep(LOOK_S)
+        for _ in range(round(PERIOD_S / CHECK_INTERVAL_S)):
+            await self._sleep(CHECK_INTERVAL_S)
             jump = self._host_offset_ms() - before
             if abs(jump) > JUMP_MS:
                 _log.info("This host's clock jumped by %.1f s; measuring reference time again.", jump / 1e3)

@@ -27,12 +27,16 @@ TOLERANCE: Final = 0.01
 _DRIFT: Final = 0.02
 """The candidates are compared again once the compression ratio has changed by this share."""
 
-_SMALL_TABLE, _TABLE = 6, 10  # log2 of the number of hash table entries
+_SMALL_TABLE, _TABLE = 6, 10
+"""log2 of the number of hash table entries."""
+
 _WINDOW_LOG: Final = 15
+
 _MIN_MATCH: Final = 7
-_STRIDE: Final = (
-    1 << 17
-)  # the largest target length of zstd; no block is longer, so no second position is searched
+
+_STRIDE: Final = 1 << 17
+"""The largest target length of zstd. No block is longer, so no second position is searched."""
+
 _LITERALS_MODE: Final = 1002  # ZSTD_c_literalCompressionMode of zstd.h
 _LITERALS_CODED: Final = 1  # ZSTD_ps_enable: by default such a long stride turns Huffman coding off
 
