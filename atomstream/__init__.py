@@ -1,8 +1,7 @@
-"""atomstream: live RHEED frames from the camera to the place of analysis, and results while the film grows.
+"""atomstream streams live RHEED frames from a camera to a server that analyses them while the film grows.
 
-The front doors are :class:`RHEEDStreamer` (plain scripts, notebooks, threads) and
-:class:`AsyncRHEEDStreamer` (asyncio instrument-control applications). They load on first use, so that
-``import atomstream`` costs next to nothing.
+:class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications. Both
+are imported at their first use, so ``import atomstream`` imports no other library.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ __all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the front doors lazily (PEP 562): the import budget is 0.4 s."""
+    """Import the streamers at their first use (PEP 562); their import may take 0.4 s."""
     if name in {"AsyncRHEEDStreamer", "RHEEDStreamer"}:
         from atomstream import streaming
 

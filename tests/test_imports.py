@@ -17,7 +17,7 @@ def loaded_after(statement: str, names: list[str]) -> list[str]:
 
 
 def test_the_package_alone_loads_nothing() -> None:
-    """``import atomstream`` loads no library at all: the front doors come on first use."""
+    """``import atomstream`` imports no other library; the streamers are imported at their first use."""
     assert loaded_after("import atomstream", ["numpy", "aiohttp", "anyio", "zstandard", *HEAVY]) == []
 
 
@@ -28,7 +28,7 @@ def test_the_client_loads_nothing_that_only_others_need() -> None:
 
 
 def test_the_http_library_comes_with_a_streamer() -> None:
-    """aiohttp is half of what an import would cost: it is loaded where a streamer is made, not before."""
+    """aiohttp is half of the import time: it is imported when the first streamer is made, not before."""
     assert loaded_after("from atomstream import RHEEDStreamer", ["aiohttp"]) == []
     made = "from atomstream import AsyncRHEEDStreamer as S; S('key', 'http://127.0.0.1:9')"
     assert loaded_after(made, ["aiohttp"]) == ["aiohttp"]

@@ -1,4 +1,4 @@
-"""What the async streamer's tests are given: a small server, a streamer to it, and a place without a disk."""
+"""Fixtures of the streamers' tests: a small server, a streamer to it, and a path at which no folder can be made."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.streaming.stream_helpers import hurry, make_async
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries that would wait for seconds wait for milliseconds."""
+    """Shorten the delays between attempts from seconds to milliseconds."""
     hurry(monkeypatch)
 
 
 @pytest.fixture
 async def service() -> AsyncIterator[Hosted]:
-    """A server that speaks the hosted service's protocol and answers as it is told."""
+    """A server with the hosted service's protocol; a test can script its replies."""
     async with hosted() as made:
         yield made
 
@@ -34,6 +34,6 @@ async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
 
 @pytest.fixture
 def no_disk(tmp_path: Path) -> Path:
-    """Where no folder can be made: streams are kept in memory only."""
+    """A path at which no folder can be made, so that streams are kept in memory only."""
     (tmp_path / "file").touch()
     return tmp_path / "file" / "spool"

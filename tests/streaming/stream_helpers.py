@@ -1,4 +1,4 @@
-"""What the streamers' tests share: frames, streamers made short, and archives read by a foreign reader."""
+"""Helpers of the streamers' tests: frames, streamers, and archives read with zarr-python."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from atomstream.records import StreamReport
 
 CHUNK = 4
 FPS = 2.0
-"""With chunks of four frames this is 2 s a chunk, so that ``initialize`` has nothing to warn of."""
+"""A chunk of four frames is then 2 s long, so that ``initialize`` gives no warning."""
 
 
 def noise(seed: int, n: int = CHUNK, shape: tuple[int, int] = (16, 20)) -> npt.NDArray[np.uint8]:
-    """Frames (n, H, W) that no two seeds share."""
+    """Frames (n, H, W), different for each seed."""
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
 
 
@@ -37,7 +37,7 @@ def assert_arrived(server: Any, data_id: str, seeds: list[int], shape: tuple[int
 
 
 def assert_sums(report: StreamReport) -> None:
-    """The counts of a report add up (promise P9)."""
+    """The counts of a report are consistent (P9: each chunk is in exactly one state)."""
     missing = sum(
         report[key] for key in ("chunks_failed", "chunks_dropped", "chunks_purged", "chunks_pending")
     )  # type: ignore[literal-required]
@@ -46,7 +46,7 @@ def assert_sums(report: StreamReport) -> None:
 
 
 def make_async(url: str, key: str, **settings: Any) -> AsyncRHEEDStreamer:
-    """A small streamer that does not ask for the time."""
+    """A streamer without clock synchronisation."""
     settings.setdefault("clock_sync", False)
     settings.setdefault("spool_min_free_bytes", 0)
     return AsyncRHEEDStreamer(key, url, **settings)
@@ -61,7 +61,7 @@ async def begin(streamer: AsyncRHEEDStreamer, *indices: int) -> str:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop go on until ``condition()`` holds; the test's timeout bounds it."""
+    """Wait until ``condition()`` holds; the limit is the timeout of the test."""
     while not condition():
         await asyncio.sleep(0.005)
 
@@ -72,6 +72,6 @@ async def stream_stats(streamer: AsyncRHEEDStreamer, data_id: str) -> Any:
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Delays between attempts of milliseconds; their policy has tests of its own."""
+    """Shorten the delays between attempts to milliseconds. Other tests check the delays."""
     monkeypatch.setattr(retry, "BASE_S", 0.01)
     monkeypatch.setattr(retry, "CEILING_S", 0.1)

@@ -36,13 +36,13 @@ async def in_task(verb: Callable[[], Any]) -> Any:
 
 
 async def waits(streamer: AsyncRHEEDStreamer) -> None:
-    """Until a push stands at the gate."""
+    """Wait until a push waits for memory."""
     while not (await streamer.stats())["pushes_waiting"]:
         await asyncio.sleep(0.005)
 
 
 async def test_each_verb_in_a_task_of_its_own(serve: Serve) -> None:
-    """Entered in one task, used in others, left in yet another: as fixtures and frameworks do it."""
+    """The streamer may be entered in one task, used in others and left in another, as fixtures and frameworks do."""
     server = await serve()
     streamer = make_async(server.url, server.api_key)
     assert await in_task(streamer.__aenter__) is streamer
@@ -55,7 +55,7 @@ async def test_each_verb_in_a_task_of_its_own(serve: Serve) -> None:
 
 
 async def test_an_error_leaves_the_context_as_it_is(service: Hosted) -> None:
-    """What is raised inside the context comes out itself, not in a group, and the streamer is closed."""
+    """An exception inside the context is raised unchanged, not in a group, and the streamer is closed."""
     streamer = make_async(service.url, KEY)
 
     async def application() -> None:
@@ -70,7 +70,7 @@ async def test_an_error_leaves_the_context_as_it_is(service: Hosted) -> None:
 
 
 async def test_many_tasks_push_at_once(serve: Serve) -> None:
-    """Forty pushes of three streams under way at once, with room for three chunks: all arrive."""
+    """Forty simultaneous pushes to three streams, with room for three chunks: all chunks arrive."""
     server = await serve()
     async with make_async(server.url, server.api_key, buffer_bytes=9_000) as streamer:
         streams = [await begin(streamer) for _ in range(3)]
@@ -83,7 +83,7 @@ async def test_many_tasks_push_at_once(serve: Serve) -> None:
 
 
 def test_another_loop_is_told(serve_in_thread: Callable[..., ThreadedServer]) -> None:
-    """A streamer that is carried to another event loop says so in every verb, and its first loop may go on."""
+    """Each method called from another event loop raises an error; the streamer still works in its own loop."""
     server = serve_in_thread()
     first = asyncio.new_event_loop()
     streamer = make_async(server.url, server.api_key)
@@ -126,7 +126,7 @@ async def test_run_takes_async_iterables(serve: Serve) -> None:
 
 
 async def test_a_sync_iterable_may_block(service: Hosted) -> None:
-    """A sync generator runs off the loop, in one thread of its own; the loop goes on meanwhile."""
+    """A synchronous generator runs in its own thread, so it does not block the event loop."""
     may_go, threads = threading.Event(), []
 
     def camera() -> Iterator[Any]:
@@ -150,7 +150,7 @@ async def test_a_sync_iterable_may_block(service: Hosted) -> None:
 
 
 async def test_a_failed_run_leaves_no_thread(service: Hosted) -> None:
-    """Where a frame is refused run ends with the error, and the iterating thread ends with it, at once."""
+    """If a frame is refused, run raises the error, and the iterating thread ends at once."""
     async with make_async(service.url, KEY) as streamer:
         data_id = await begin(streamer)
         with pytest.raises(ValueError, match="got 3x3") as caught:  # which holds the traceback while we look
@@ -163,7 +163,7 @@ async def test_a_failed_run_leaves_no_thread(service: Hosted) -> None:
 
 
 async def test_close_with_nonsense_closes_nothing(service: Hosted) -> None:
-    """close() with a timeout that can't be meant is refused, and may be called again."""
+    """close() with an invalid timeout raises an error and closes nothing; it can be called again."""
     streamer = make_async(service.url, KEY)
     data_id = await begin(streamer, 0)
     with pytest.raises(ConfigError, match="drain_timeout_s"):
@@ -173,7 +173,7 @@ async def test_close_with_nonsense_closes_nothing(service: Hosted) -> None:
 
 
 async def test_cancelling_a_push_that_waits(service: Hosted, no_disk: Path) -> None:
-    """A push cancelled before its acceptance uses no index, and the next one takes its place (P21)."""
+    """A push that is cancelled before its acceptance uses no index; the next push gets it (P21)."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer, 0)
@@ -190,7 +190,7 @@ async def test_cancelling_a_push_that_waits(service: Hosted, no_disk: Path) -> N
 
 
 async def test_cancelling_a_run(service: Hosted, no_disk: Path) -> None:
-    """run cancelled at any moment loses nothing that it took, and another run goes on after it (P21)."""
+    """A cancelled run loses no accepted frames, and another run continues after it (P21)."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer)
@@ -208,7 +208,7 @@ async def test_cancelling_a_run(service: Hosted, no_disk: Path) -> None:
 
 
 async def test_single_frames_and_chunks_of_one_stream_share_the_room(service: Hosted, no_disk: Path) -> None:
-    """push on a stream whose push_frame buffer holds all the room does not wait for ever: the buffer goes."""
+    """If the push_frame buffer of a stream uses all memory, push sends this buffer instead of waiting forever."""
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer)
         await streamer.push_frame(data_id, noise(0)[0])
@@ -219,7 +219,7 @@ async def test_single_frames_and_chunks_of_one_stream_share_the_room(service: Ho
 
 
 async def test_streams_that_gather_frames_do_not_block_each_other(service: Hosted, no_disk: Path) -> None:
-    """Half-filled push_frame buffers of other streams, whose cameras pause, leave room for one chunk."""
+    """Half-filled push_frame buffers of other streams with paused cameras leave room for one chunk."""
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         paused = [await begin(streamer) for _ in range(3)]
         for data_id in paused:
@@ -235,7 +235,7 @@ async def test_streams_that_gather_frames_do_not_block_each_other(service: Hoste
 async def test_frames_that_find_no_room_are_dropped_by_policy(
     service: Hosted, no_disk: Path, on_full: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a dropping policy push and push_frame never wait; each drop is counted, logged and reported (P8)."""
+    """With a drop policy push and push_frame never wait; each drop is counted, logged and reported (P8)."""
     service.verdict = lambda kind, data_id, index: answers(503)
     settings = {"buffer_bytes": 8_000, "spool_dir": no_disk, "on_full": on_full}
     async with make_async(service.url, KEY, **settings) as streamer:
@@ -255,7 +255,7 @@ async def test_frames_that_find_no_room_are_dropped_by_policy(
 
 
 async def test_no_room_can_be_an_error(service: Hosted, no_disk: Path) -> None:
-    """on_full='raise' and full_timeout_s raise BufferFullError, which used no index and lost nothing (P8)."""
+    """on_full='raise' and full_timeout_s raise BufferFullError; no index is used and nothing is lost (P8)."""
     for policy in ({"on_full": "raise"}, {"full_timeout_s": 0.05}):
         service.verdict = lambda kind, data_id, index: answers(503)
         async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk, **policy) as streamer:
@@ -273,7 +273,7 @@ async def test_no_room_can_be_an_error(service: Hosted, no_disk: Path) -> None:
 async def test_a_time_server_that_fails_is_no_failure(
     service: Hosted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without reference time stamps go uncorrected, without clock values, and that is said once."""
+    """Without reference time, chunks have uncorrected times and no clock values; one warning reports it."""
     streamer = make_async(service.url, KEY, clock_sync=True)
     monkeypatch.setattr(Hosted, "_route", _no_time(Hosted._route))
     async with streamer:

@@ -1,4 +1,4 @@
-"""The facade for scripts, threads and notebooks: the same verbs, blocking (P21, P22)."""
+"""The blocking streamer for scripts, threads and notebooks (P21, P22)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_script_that_pushes(server: ThreadedServer, streamer: RHEEDStreamer) -
 
 
 def test_a_push_needs_no_loop(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """While the streamer's own loop is busy with other things, chunks that find room are taken."""
+    """While the streamer's event loop is busy, chunks are accepted if there is memory for them."""
     data_id = begin(streamer)
     reached, go_on = threading.Event(), threading.Event()
 
@@ -127,7 +127,7 @@ def test_a_second_run_goes_on(server: ThreadedServer, streamer: RHEEDStreamer) -
 
 
 def test_a_generator_that_raises(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """What the generator raises comes out of run as it is; what it gave before is delivered."""
+    """run raises the generator's error unchanged; frames from before the error are delivered."""
     data_id = begin(streamer)
 
     def broken() -> Iterator[Any]:
@@ -143,13 +143,13 @@ def test_a_generator_that_raises(server: ThreadedServer, streamer: RHEEDStreamer
 
 @pytest.mark.parametrize("wrong", [7, None, noise])
 def test_run_wants_an_iterable(streamer: RHEEDStreamer, wrong: Any) -> None:
-    """What can't be iterated is a TypeError that says so."""
+    """run of something that is not iterable raises TypeError."""
     with pytest.raises(TypeError, match="run\\(\\) takes an iterable of frames"):
         streamer.run(begin(streamer), wrong)
 
 
 def test_an_async_iterable_needs_the_async_streamer(streamer: RHEEDStreamer) -> None:
-    """The facade iterates on the caller's thread: an async iterable is a TypeError."""
+    """The blocking run iterates in the calling thread: an asynchronous iterable raises TypeError."""
 
     async def frames() -> AsyncIterator[Any]:
         yield noise(0)
@@ -160,7 +160,7 @@ def test_an_async_iterable_needs_the_async_streamer(streamer: RHEEDStreamer) -> 
 
 @pytest.mark.parametrize("items", [[], [noise(0)]])
 def test_run_on_no_stream_is_an_error_at_once(streamer: RHEEDStreamer, items: list[Any]) -> None:
-    """A wrong data_id is told before a single frame was taken from the camera."""
+    """A wrong data_id raises an error before the first frame is taken from the camera."""
     begin(streamer)
     taken = []
 
@@ -199,7 +199,7 @@ def test_many_threads_push_to_many_streams(server: ThreadedServer, streamer: RHE
 
 
 def test_threads_that_push_one_index(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """Of several threads that push one index with other frames one wins, the others are told (P5)."""
+    """If several threads push different frames with one index, one succeeds and the others get an error (P5)."""
     data_id = begin(streamer)
 
     def push(seed: int) -> int | None:
@@ -217,7 +217,7 @@ def test_threads_that_push_one_index(server: ThreadedServer, streamer: RHEEDStre
 
 
 def test_frames_from_a_cameras_callback(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """push_frame from a foreign thread, ids and angles with it: they end up beside the frames."""
+    """push_frame works in a thread of the camera; its ids and angles are stored with the frames."""
     data_id = begin(streamer)
     frames = noise(3, n=3 * CHUNK)
 
@@ -249,7 +249,7 @@ def test_a_lost_frame_ends_a_chunk_early(server: ThreadedServer, streamer: RHEED
 
 
 def test_inside_a_running_loop(server: ThreadedServer) -> None:
-    """As in a notebook, whose cells run inside a loop: the facade's verbs work and the loop goes on after."""
+    """The blocking methods work inside a running event loop, as in a notebook, and the loop continues after them."""
 
     async def cell() -> str:
         with RHEEDStreamer(server.api_key, server.url, spool_min_free_bytes=0) as streamer:
@@ -268,7 +268,7 @@ def test_inside_a_running_loop(server: ThreadedServer) -> None:
 def test_a_failure_in_the_background_reaches_the_caller(
     streamer: RHEEDStreamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What breaks behind push is raised, itself, by the next verb, and not only logged (P22)."""
+    """An error in a background thread is raised unchanged by the next call, not only logged (P22)."""
 
     def no_memory(*args: object, **rest: object) -> None:
         raise MemoryError("none left")
@@ -285,7 +285,7 @@ def test_a_failure_in_the_background_reaches_the_caller(
 def test_a_stage_that_dies_reaches_the_caller(
     streamer: RHEEDStreamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong between the encoder and the uploader ends the wait for it with that error (P22)."""
+    """An error between encoder and uploader ends a wait with that error (P22)."""
 
     def wrong(*args: object, **rest: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
@@ -298,7 +298,7 @@ def test_a_stage_that_dies_reaches_the_caller(
 
 
 def test_closing_twice_and_using_it_after(server: ThreadedServer) -> None:
-    """close() again is harmless, from another thread too; verbs say that it is closed."""
+    """close() may be called several times and from several threads; all other methods then raise ClosedError."""
     streamer = RHEEDStreamer(server.api_key, server.url, spool_min_free_bytes=0)
     data_id = begin(streamer)
     with ThreadPoolExecutor(4) as pool:
@@ -333,7 +333,7 @@ def test_closing_ends_a_push_that_waits(server: ThreadedServer, tmp_path: Any) -
 
 
 def test_a_wrong_server_is_one_clear_sentence(tmp_path: Any) -> None:
-    """Nothing listens, or the key or endpoint can't be meant: said at once, with what to do."""
+    """No server, an invalid key or an invalid endpoint raises an error at once, which says what to do."""
     with pytest.raises(ConfigError, match="API key"):
         RHEEDStreamer()
     with pytest.raises(ConfigError, match="endpoint"):
@@ -362,7 +362,7 @@ def test_a_wrong_server_is_one_clear_sentence(tmp_path: Any) -> None:
         ({"buffer_byte": 1}, "buffer_byte"),
     ],
 )
-def test_settings_that_can_not_be_meant(wrong: dict[str, Any], sentence: str) -> None:
-    """A setting out of range, of the wrong kind or misspelt is refused by name; nothing is left running."""
+def test_invalid_settings(wrong: dict[str, Any], sentence: str) -> None:
+    """A setting out of range, of the wrong type or misspelt raises an error with its name."""
     with pytest.raises((ConfigError, TypeError), match=sentence):
         RHEEDStreamer("k", "http://127.0.0.1:9", **wrong)

@@ -1,4 +1,4 @@
-"""close keeps or delivers what was pushed, ends nobody's stream, and leaves nobody waiting (P20, P21)."""
+"""close() keeps or delivers what was pushed, does not end streams, and ends all waiting calls (P20, P21)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_close_without_disk_drains(service: Hosted, no_disk: Path) -> None
 
 
 async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
-    """close() twice does nothing; each verb says afterwards that it is closed."""
+    """A second close() does nothing; all other methods then raise ClosedError."""
     data_id = await begin(streamer, 0)
     await streamer.close()
     await streamer.close()

@@ -1,4 +1,4 @@
-"""That memory or disk will be full is said long before, with what can be done (P8)."""
+"""The forecast of when memory or disk will be full, with what can be done (P8)."""
 
 from __future__ import annotations
 
@@ -18,25 +18,27 @@ from tests.live_server import ThreadedServer
 GB = 10**9
 
 
-def test_a_lagging_uplink_is_told_with_its_figures() -> None:
-    """The sentence has the rates, the growth, when it ends, what happens then, and what would keep up."""
-    said = forecast(Rates(120.0, 20e6, 38.0, 6e6), FreeSpace(GB, 151 * GB), "drop_oldest")
-    assert "carries 38 of 120 frames a second; the backlog grows 14.0 MB/s; the disk is full in 3.0 h" in said
-    assert "on_full='drop_oldest'" in said
-    assert "at most 38 frames a second" in said
-    assert "32 % of the pixels" in said
+def test_the_forecast_of_a_slow_uplink_has_its_numbers() -> None:
+    """The message has the rates, the growth, the time left, what happens then, and what would be fast enough."""
+    message = forecast(Rates(120.0, 20e6, 38.0, 6e6), FreeSpace(GB, 151 * GB), "drop_oldest")
+    assert (
+        "carries 38 of 120 frames a second; the backlog grows 14.0 MB/s; the disk is full in 3.0 h" in message
+    )
+    assert "on_full='drop_oldest'" in message
+    assert "at most 38 frames a second" in message
+    assert "32 % of the pixels" in message
 
 
 def test_without_a_disk_it_is_memory_that_fills() -> None:
-    """Where the spool takes nothing the time left is memory's, and a dead line is told as one."""
-    said = forecast(Rates(120.0, 20e6, 0.0, 0.0), FreeSpace(GB, None))
-    assert "memory is full in 50 s" in said
-    assert "Check the server and the network connection" in said
+    """Without a usable disk the time left is that of the memory; a dead connection is named."""
+    message = forecast(Rates(120.0, 20e6, 0.0, 0.0), FreeSpace(GB, None))
+    assert "memory is full in 50 s" in message
+    assert "Check the server and the network connection" in message
 
 
 @pytest.mark.parametrize("rates", [Rates(120.0, 20e6, 120.0, 20e6), Rates(0.0, 0.0, 0.0, 0.0)])
-def test_an_uplink_that_keeps_up_is_not_told(rates: Rates) -> None:
-    """Nothing is said where nothing piles up, nor where it would take longer than a day."""
+def test_a_fast_uplink_gives_no_forecast(rates: Rates) -> None:
+    """There is no message if no backlog grows, or if it would take longer than a day."""
     assert forecast(rates, FreeSpace(GB, GB)) == ""
     assert forecast(Rates(120.0, 20e6, 60.0, 10e6), FreeSpace(0, 10**15)) == ""
 

@@ -1,4 +1,4 @@
-"""Results back with the client: every batch once, through restarts; by polling where there is no feed; events."""
+"""Results at the client: every batch once, also across restarts; polling for a server without a feed; marks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNKNOWN = "9b2d6a5e-0000-4000-8000-000000000000"
 
 @pytest.fixture(scope="module")
 def frames() -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Eight seconds of a growth."""
+    """Eight seconds of a simulated growth."""
     return np.asarray(Simulator(GrowthSpec(240, 320, FPS, 3, rate_ml_s=RATE)).frames(0, 240))
 
 
@@ -38,7 +38,7 @@ def streamer_for(server: Any, tmp_path: Path, **settings: Any) -> AsyncRHEEDStre
 async def push_all(
     streamer: AsyncRHEEDStreamer, data_id: str, frames: Any, first: int = 0, last: int = 4
 ) -> None:
-    """Chunks ``first`` .. ``last - 1``, stamped as filmed."""
+    """Chunks ``first`` .. ``last - 1``, with their capture times."""
     for index in range(first, last):
         await streamer.push(
             data_id, index, frames[index * CHUNK :][:CHUNK], 1.7e12 + 1000.0 * index * CHUNK / FPS
@@ -46,12 +46,12 @@ async def push_all(
 
 
 def covered(batches: list[ResultBatch]) -> list[int]:
-    """The frames that batches hold."""
+    """Indices of the frames in the batches."""
     return [frame for batch in batches for frame in range(batch.start, batch.start + batch.count)]
 
 
 async def test_results_until_the_analysis_has_ended(serve: Serve, tmp_path: Path, frames: Any) -> None:
-    """results() yields every frame once, tells rate and sigma, and ends by itself after finalize."""
+    """results() yields every frame once, with rate and sigma, and ends after finalize."""
     async with streamer_for(await serve(), tmp_path) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
         await push_all(streamer, data_id, frames)
@@ -71,7 +71,7 @@ async def test_results_until_the_analysis_has_ended(serve: Serve, tmp_path: Path
 
 @pytest.mark.slow
 async def test_results_go_through_a_restart(serve: Serve, tmp_path: Path, frames: Any) -> None:
-    """A server that is away in the middle: the same iteration goes on, nothing doubled or lost."""
+    """If the server restarts, the iteration continues; no frame is repeated or lost."""
     server: LiveServer = await serve()
     async with streamer_for(server, tmp_path) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
@@ -98,7 +98,7 @@ async def _restart_and_end(
 
 
 def test_blocking_twin(serve_in_thread: Callable[..., ThreadedServer], tmp_path: Path, frames: Any) -> None:
-    """The blocking streamer iterates the same results, may leave early, and tells the newest."""
+    """The blocking streamer yields the same results, an iteration can be stopped early, and latest() works."""
     server = serve_in_thread()
     with RHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path / "spool") as streamer:
         data_id = streamer.initialize(FPS, 0.0, CHUNK)
@@ -114,7 +114,7 @@ def test_blocking_twin(serve_in_thread: Callable[..., ThreadedServer], tmp_path:
         rest = list(streamer.results(data_id, after=batch.seq))
         assert covered(rest) == list(range(batch.start + batch.count, 120))
         deadline = time.monotonic() + 20.0
-        # The first that it tells need not be the newest: it begins with one and catches up.
+        # The first batch of latest() may be an older one; later ones follow.
         while (newest := streamer.latest(data_id)) is None or newest.seq < rest[-1].seq:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -134,7 +134,7 @@ async def test_unknown_stream(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_marks_are_checked_before_they_are_sent(serve: Serve, tmp_path: Path) -> None:
-    """A kind, label or rpm that can't be meant is refused by the client, with a sentence."""
+    """An invalid kind, label or rpm raises an error before anything is sent."""
     async with streamer_for(await serve(), tmp_path) as streamer:
         for wrong in ({"kind": "Two words"}, {"label": "x" * 201}, {"time_ms_utc": -1e20}):
             with pytest.raises(ConfigError):
@@ -146,7 +146,7 @@ async def test_marks_are_checked_before_they_are_sent(serve: Serve, tmp_path: Pa
 
 
 async def test_calibrated_from_python(serve: Serve, tmp_path: Path, frames: Any) -> None:
-    """calibrate() before the first chunk: all rates are in nm/s too; wrong values are refused, and change nothing."""
+    """calibrate() before the first chunk gives all rates in nm/s too; invalid values raise errors."""
     async with streamer_for(await serve(), tmp_path) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
         await streamer.calibrate(data_id, layer_thickness_nm=0.3905, layer_unit="unit cell")
@@ -163,14 +163,14 @@ async def test_calibrated_from_python(serve: Serve, tmp_path: Path, frames: Any)
     assert not any("calibration" in batch.value("growth_rate_nm_s").why for batch in batches)
 
 
-async def test_lacking_results_are_told_once(
+async def test_missing_results_are_warned_about_once(
     serve: Serve, tmp_path: Path, frames: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What results lack is one warning a kind: which chunks, why, and what to do; nothing about whole streams."""
+    """Missing chunks give one warning per reason, with the chunks, the reason and what to do."""
     server: LiveServer = await serve(analysis_shared_bytes=0)  # so that the shard itself has to be read
     async with streamer_for(server, tmp_path) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-        for index in (1, 3):  # they wait behind the missing chunk 0, and are damaged before their turn
+        for index in (1, 3):  # not analysed before the missing chunk 0, and damaged until then
             await push_all(streamer, data_id, frames, index, index + 1)
             await streamer.flush(data_id)
             damage(server, data_id, index)
@@ -186,16 +186,16 @@ async def test_lacking_results_are_told_once(
         assert covered([batch async for batch in streamer.results(whole)]) == list(range(240))
         assert "lack" not in caplog.text
         assert covered([batch async for batch in streamer.results(data_id)])
-    said = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
-    assert len(said) == 1
-    assert f"stream {data_id} lack chunks 1, 3" in said[0].replace("1,3", "1, 3")
-    assert "analysed again" in said[0]
+    messages = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
+    assert len(messages) == 1
+    assert f"stream {data_id} lack chunks 1, 3" in messages[0].replace("1,3", "1, 3")
+    assert "analysed again" in messages[0]
 
 
-async def test_late_results_are_told(
+async def test_late_chunks_are_warned_about(
     serve: Serve, tmp_path: Path, frames: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A chunk that came after its gap was passed is told to who follows, while the stream goes on."""
+    """A chunk that arrives after the analysis has gone on without it gives a warning while the stream runs."""
     server: LiveServer = await serve(gap_wait_s=0.05)
     async with streamer_for(server, tmp_path) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
@@ -210,13 +210,13 @@ async def test_late_results_are_told(
                 await streamer.flush(data_id)
                 await push_all(streamer, data_id, frames, 3, 4)
                 await streamer.finalize(data_id)
-    said = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
-    assert len(said) == 1
-    assert f"stream {data_id} lack chunks 1: they arrived after" in said[0]
+    messages = [record.getMessage() for record in caplog.records if "lack" in record.getMessage()]
+    assert len(messages) == 1
+    assert f"stream {data_id} lack chunks 1: they arrived after" in messages[0]
 
 
 class Hosted:
-    """A server without feed and announcement, such as the hosted service, that knows one growing series."""
+    """A server without feed and announcement, like the hosted service, with one time series that grows."""
 
     def __init__(self) -> None:
         self.points = 3
@@ -255,7 +255,7 @@ class Hosted:
 
 
 class HostedServer:
-    """It, running."""
+    """Address and key of a running :class:`Hosted`."""
 
     def __init__(self, url: str, hosted: Hosted) -> None:
         self.url = url
@@ -265,7 +265,7 @@ class HostedServer:
 
 @pytest.fixture
 async def hosted() -> AsyncIterator[HostedServer]:
-    """A server of the hosted kind on loopback."""
+    """A running :class:`Hosted` on the loopback interface."""
     made = Hosted()
     runner = web.AppRunner(made.app())
     await runner.setup()
@@ -284,7 +284,7 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick_polls")
 @pytest.mark.parametrize("own", [True, False])
 async def test_polling_where_there_is_no_feed(hosted: HostedServer, tmp_path: Path, own: bool) -> None:
-    """Towards a server without a feed the series is polled: each point once, until the stream is done."""
+    """For a server without a feed the series is polled: each point once, until the stream has ended."""
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         if own:
             assert await streamer.initialize(FPS, 0.0, CHUNK) == UNKNOWN
@@ -300,7 +300,7 @@ async def test_polling_where_there_is_no_feed(hosted: HostedServer, tmp_path: Pa
 
 
 async def test_no_events_without_announcement(hosted: HostedServer, tmp_path: Path) -> None:
-    """Towards a server that did not announce itself, mark and set_rotation say so, and nothing is sent."""
+    """For a server that did not announce itself, mark, set_rotation and calibrate raise an error and send nothing."""
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         with warnings.catch_warnings():
             data_id = await streamer.initialize(FPS, 0.0, CHUNK)

@@ -40,13 +40,13 @@ async def begin(made: AsyncRHEEDStreamer) -> str:
 
 
 async def on_disk(made: AsyncRHEEDStreamer, data_id: str) -> None:
-    """Until nothing of the stream would be lost with this process."""
+    """Wait until all chunks of the stream are on disk or delivered."""
     while (await made.stats())["streams"][data_id]["chunks_in_memory_only"]:
         await asyncio.sleep(0.01)
 
 
 async def empty(made: AsyncRHEEDStreamer) -> None:
-    """Until the spool has delivered everything."""
+    """Wait until everything in the spool is delivered."""
     while (await made.spool_status())["chunks_pending"]:
         await asyncio.sleep(0.01)
 
@@ -66,7 +66,7 @@ async def test_a_finalized_stream_leaves_nothing(serve: Serve, tmp_path: Path) -
 async def test_the_next_streamer_delivers_what_an_earlier_one_left(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Closed in an outage, a streamer leaves its chunks on disk; the next one delivers them, and says so."""
+    """A streamer closed during an outage leaves its chunks on disk; the next one delivers them and logs it."""
     server = await serve()
     async with streamer(server, tmp_path) as made:
         data_id = await begin(made)
@@ -84,7 +84,7 @@ async def test_the_next_streamer_delivers_what_an_earlier_one_left(
 
 
 async def test_a_stream_that_was_being_finalized_is_ended(serve: Serve, tmp_path: Path) -> None:
-    """Finalize is sticky over processes: the next streamer drains and ends the stream (P20)."""
+    """If a process ends during finalize, the next streamer delivers the chunks and ends the stream (P20)."""
     server = await serve()
     async with streamer(server, tmp_path) as made:
         data_id = await begin(made)
@@ -102,7 +102,7 @@ async def test_a_stream_that_was_being_finalized_is_ended(serve: Serve, tmp_path
 
 
 async def test_a_stream_goes_on_after_a_restart(serve: Serve, tmp_path: Path) -> None:
-    """resume gives back the next index, knows earlier contents, and the stream is whole at the end."""
+    """resume returns the next index and knows the earlier chunks; the stream is complete at the end."""
     server = await serve()
     async with streamer(server, tmp_path) as made:
         data_id = await begin(made)
@@ -123,7 +123,7 @@ async def test_a_stream_goes_on_after_a_restart(serve: Serve, tmp_path: Path) ->
 
 
 async def test_only_what_is_there_can_be_resumed(serve: Serve, tmp_path: Path) -> None:
-    """An unknown stream, and one that was finalized, are typed errors."""
+    """To resume an unknown or a finalized stream raises its own type of error."""
     server = await serve()
     async with streamer(server, tmp_path) as made:
         data_id = await begin(made)
@@ -140,7 +140,7 @@ async def test_only_what_is_there_can_be_resumed(serve: Serve, tmp_path: Path) -
 
 
 async def test_one_streamer_owns_a_stream(serve: Serve, tmp_path: Path) -> None:
-    """A second streamer on the same spool leaves a held stream alone and can't resume it (P14)."""
+    """A second streamer on the same spool does not touch an open stream and can't resume it (P14)."""
     server = await serve()
     async with streamer(server, tmp_path) as first, streamer(server, tmp_path) as second:
         data_id = await begin(first)
@@ -152,7 +152,7 @@ async def test_one_streamer_owns_a_stream(serve: Serve, tmp_path: Path) -> None:
 
 
 async def test_disk_durability_returns_when_it_is_on_disk(serve: Serve, tmp_path: Path) -> None:
-    """With durability="disk" and the server gone, push returns with the record synced (P10)."""
+    """With durability="disk" and no server, push returns when the record is synced to disk (P10)."""
     server = await serve()
     async with streamer(server, tmp_path, durability="disk") as made:
         data_id = await begin(made)
@@ -164,7 +164,7 @@ async def test_disk_durability_returns_when_it_is_on_disk(serve: Serve, tmp_path
 
 
 async def test_an_outage_fills_the_disk_not_the_memory(serve: Serve, tmp_path: Path) -> None:
-    """With the server gone, push goes on far beyond buffer_bytes, and all of it arrives later (P7)."""
+    """Without the server, push accepts far more than buffer_bytes, and all of it arrives later (P7)."""
     server = await serve()
     async with streamer(server, tmp_path, buffer_bytes=20_000) as made:
         data_id = await begin(made)
@@ -182,7 +182,7 @@ async def test_an_outage_fills_the_disk_not_the_memory(serve: Serve, tmp_path: P
 async def test_a_spool_that_can_not_be_made_is_no_end(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the spool's folder can't be made, the stream goes on from memory with a warning (P13)."""
+    """If the spool folder can't be made, the stream continues in memory, with a warning (P13)."""
     server = await serve()
     (tmp_path / "file").write_text("not a folder")
     async with streamer(server, tmp_path / "file" / "spool") as made:
@@ -195,7 +195,7 @@ async def test_a_spool_that_can_not_be_made_is_no_end(
 
 
 async def test_a_full_spool_makes_push_wait(serve: Serve, tmp_path: Path) -> None:
-    """With disk and memory full push waits; nothing is dropped, and all arrives when the server is back."""
+    """With disk and memory full, push waits; nothing is dropped, and all arrives when the server is back."""
     server = await serve()
     async with streamer(server, tmp_path, buffer_bytes=30_000, spool_max_bytes=5_000) as made:
         data_id = await begin(made)

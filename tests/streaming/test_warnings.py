@@ -1,4 +1,4 @@
-"""What a streamer tells: stats, the clock, stamps in the archive, warnings at the caller's line (P6)."""
+"""stats(), the clock, capture times in the archive, and warnings at the caller's line (P6)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begin(streamer: RHEEDStreamer) -> str:
     return streamer.initialize(fps=FPS, rotations_per_min=0.0, chunk_size=CHUNK)
 
 
-def test_losses_are_warned_of_at_the_callers_line(streamer: RHEEDStreamer) -> None:
+def test_the_warning_about_losses_names_the_callers_line(streamer: RHEEDStreamer) -> None:
     """The one RuntimeWarning of finalize points to the script, not into the library."""
     data_id = begin(streamer)
     streamer.push(data_id, 1, noise(1))
@@ -43,15 +43,15 @@ def test_losses_are_warned_of_at_the_callers_line(streamer: RHEEDStreamer) -> No
         streamer.finalize(data_id)
 
 
-def test_short_chunks_are_warned_of_at_the_callers_line(streamer: RHEEDStreamer) -> None:
+def test_the_warning_about_short_chunks_names_the_callers_line(streamer: RHEEDStreamer) -> None:
     """The warning of a short chunk points to the script, not into the library."""
     with pytest.warns(UserWarning, match="chunk_size=4 is 0.4 s") as warned:
         streamer.initialize(10.0, 0.0, CHUNK)
     assert [one.filename for one in warned] == [__file__]
 
 
-def test_stats_tell_how_it_stands(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """Counts, the watermark, what is gathering and what memory is held are in stats()."""
+def test_stats_count_chunks_frames_and_memory(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
+    """stats() has the counts, the watermark, the gathered frames and the memory in use."""
     assert streamer.stats()["streams"] == {}
     data_id = begin(streamer)
     streamer.push(data_id, 0, noise(0))
@@ -73,7 +73,7 @@ def test_stats_tell_how_it_stands(server: ThreadedServer, streamer: RHEEDStreame
 
 
 def test_the_clock_is_measured(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """clock_status() tells offset and uncertainty in ms; on one machine they are small."""
+    """clock_status() returns offset and uncertainty in ms; on one computer they are small."""
     assert streamer.clock_status() is None
     begin(streamer)
     status = streamer.clock_status()
@@ -84,7 +84,7 @@ def test_the_clock_is_measured(server: ThreadedServer, streamer: RHEEDStreamer) 
 
 
 def test_taken_stamps_are_host_time_plus_offset(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """A chunk without a time is taken to have just been captured, in the server's time; both are recorded (P6)."""
+    """A chunk without a time gets the present time of the server; offset and uncertainty are recorded too (P6)."""
     data_id = begin(streamer)
     before_ms = time.time() * 1e3
     streamer.push(data_id, 0, noise(0))
@@ -100,7 +100,7 @@ def test_taken_stamps_are_host_time_plus_offset(server: ThreadedServer, streamer
 
 
 def test_per_frame_times_reach_the_archive(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """frame_times_ms, frame_ids and angles_deg of push are in the archive, and the first time is the stamp."""
+    """frame_times_ms, frame_ids and angles_deg are stored; the first time is the capture time of the chunk."""
     data_id = begin(streamer)
     times = [START_MS + 100.0 * k for k in range(CHUNK)]
     meta = {
