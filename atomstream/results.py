@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
@@ -303,11 +303,22 @@ def from_view(view: View) -> Plain:
     }
 
 
+def _check_types(plain: Mapping[str, Any], numbers: Iterable[str], texts: Iterable[str]) -> None:
+    for name in numbers:
+        if plain[name] is not None and not isinstance(plain[name], (int, float)):
+            raise TypeError(f"{name} must be a number or None, not {type(plain[name]).__name__}")
+    for name in texts:
+        if not isinstance(plain[name], str):
+            raise TypeError(f"{name} must be a str, not {type(plain[name]).__name__}")
+
+
 def measurement_from(plain: Mapping[str, Any]) -> Measurement:
-    """Measurement of a received map. Raises KeyError where the map is another."""
+    """Measurement of a received map. Raises KeyError or TypeError where the map is not one."""
+    _check_types(plain, ("value", "sigma"), ("unit", "why", "note"))
     return Measurement(plain["value"], plain["sigma"], plain["unit"], plain["why"], plain["note"])
 
 
 def event_from(plain: Mapping[str, Any]) -> Event:
-    """Event of a received map. Raises KeyError where the map is another."""
+    """Event of a received map. Raises KeyError or TypeError where the map is not one."""
+    _check_types(plain, ("time_s", "value", "time_ms_utc"), ("kind", "label", "id", "by"))
     return Event(**{one.name: plain[one.name] for one in fields(Event)})

@@ -6,14 +6,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
-import msgpack
 
 from atomstream import protocol
 from atomstream.errors import ServerBusyError
 from atomstream.protocol import MSGPACK_SUBPROTOCOL, SILENCE_S
 from atomstream.records import Json
 from atomstream.service import payloads
-from atomstream.service.transport import Call, Transport
+from atomstream.service.reply_limits import unpack
+from atomstream.service.transport import Call, Transport, close_socket
 
 Message = dict[str, Any]
 
@@ -41,7 +41,7 @@ class ResultsApi:
                     return
                 yield _read(call, message)
         finally:
-            await socket.close()
+            await close_socket(socket)
 
     async def series(self, data_id: str, last_n: int | None) -> list[Message]:
         """``series_by_angle`` of the protocol: the newest ``last_n`` points, or all."""
@@ -71,8 +71,8 @@ class ResultsApi:
 
 def _read(call: Call, message: aiohttp.WSMessage) -> Message:
     try:
-        return _object(msgpack.unpackb(message.data))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        return _object(unpack(message.data))
+    except (ValueError, TypeError) as error:  # a text message is a TypeError
         raise ServerBusyError(
             f"Could not {call.what}: a message of the feed can't be read ({error})."
         ) from None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from atomstream.protocol import API_KEY_HEADER
 from atomstream.records import Json
 from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
+from atomstream.service.reply_limits import parse_json
 from atomstream.service.upload_body import UploadBody
 from atomstream.version import __version__
 
@@ -40,6 +40,12 @@ ERROR_BODY_BYTES: Final = 64 << 10
 """At most this much of an error body is read."""
 
 REPLY_BODY_BYTES: Final = 16 << 20
+
+MAX_CONTROL_FRAMES: Final = 100
+"""Most pings and pongs of a feed between two messages; a server pings every 20 s and sends a message every 5 s."""
+
+CLOSE_S: Final = 2.0
+"""Longest closing handshake of a WebSocket."""
 """Larger replies and messages are rejected."""
 
 _STORED: Final = frozenset({200, 201, 204})
@@ -83,11 +89,9 @@ class Reply:
         why = "it is too large"
         if len(self.body) <= REPLY_BODY_BYTES:
             try:
-                return read(json.loads(self.body))
-            except RecursionError:
-                why = "it is nested too deeply"
+                return read(parse_json(self.body))
             except ValueError as error:
-                why = "it is not JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+                why = str(error)
         raise error_mapping.invalid_reply(self.context, self.status, why)
 
 
@@ -156,6 +160,7 @@ class Transport:
                     protocols=(protocol,),
                     headers=self._headers(call),
                     proxy=proxy,
+                    autoping=False,  # receive() answers pings, and limits their number
                     max_msg_size=REPLY_BODY_BYTES,
                 )
         except aiohttp.WSServerHandshakeError as error:
@@ -174,9 +179,12 @@ class Transport:
         """
         context = RequestContext(call.what, self.endpoint, (self._api_key,))
         try:
-            message = await socket.receive(timeout=silence_s)
-        except TimeoutError as error:
+            async with asyncio.timeout(silence_s):
+                message = await _next_message(socket)
+        except (TimeoutError, ConnectionError) as error:
             raise error_mapping.from_exception(context, error) from None
+        if message is None:
+            raise error_mapping.invalid_reply(context, 101, "it sends control frames without end")
         if message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
             return message
         if (
@@ -252,9 +260,11 @@ class Transport:
         if self._closed:
             raise ClosedError("This connection to the server was closed; make a new streamer.")
         if name not in self._sessions:
+            is_sockets = name == "sockets"
             self._sessions[name] = aiohttp.ClientSession(
                 # Feeds stay open for hours, so the number of WebSockets is not limited.
-                connector=aiohttp.TCPConnector(limit=0 if name == "sockets" else self._connections),
+                connector=aiohttp.TCPConnector(limit=0 if is_sockets else self._connections),
+                trace_configs=[_refusing_redirects()] if is_sockets else None,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": f"atomstream/{__version__}"},
             )
@@ -267,6 +277,39 @@ class Transport:
         self._sessions.clear()
         for session in sessions:
             await session.close()
+
+
+async def close_socket(socket: aiohttp.ClientWebSocketResponse) -> None:
+    """Close a WebSocket: with a closing handshake if the server takes part, without it after ``CLOSE_S``."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_S):
+            await socket.close()
+
+
+async def _next_message(socket: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMessage | None:
+    """The next message that is not a ping or pong; None after ``MAX_CONTROL_FRAMES`` of those."""
+    for _ in range(MAX_CONTROL_FRAMES):
+        message = await socket.receive()
+        if message.type is aiohttp.WSMsgType.PING:
+            await socket.pong(message.data)
+        elif message.type is not aiohttp.WSMsgType.PONG:
+            return message
+    return None
+
+
+def _refusing_redirects() -> aiohttp.TraceConfig:
+    """Makes a redirected handshake fail: ``ws_connect`` has no argument for it, and would send the key along."""
+
+    async def refuse(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+        reply = params.response
+        reply.close()
+        raise aiohttp.WSServerHandshakeError(
+            reply.request_info, (), status=reply.status, message="redirected", headers=reply.headers
+        )
+
+    config = aiohttp.TraceConfig()
+    config.on_request_redirect.append(refuse)
+    return config
 
 
 def _postpone(timeout: asyncio.Timeout, limit_s: float) -> None:

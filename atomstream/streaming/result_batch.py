@@ -124,14 +124,19 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
     """Convert a message of the feed to a batch; ``lost`` records were lost before it.
 
     Raises:
-        KeyError, ValueError, TypeError: the message is malformed.
+        KeyError, ValueError, TypeError, AttributeError: the message is malformed.
     """
+    start, count = int(message["start"]), int(message["count"])
+    columns = {str(name): _column(name, raw) for name, raw in message["columns"].items()}
+    lengths = {len(values) for values in columns.values()} - {count}
+    if lengths or not 0 <= start <= start + count < 1 << 53 or (count and TIME not in columns):
+        raise ValueError(f"a batch of {count} frames from {start} has columns of {sorted(lengths)}")
     return ResultBatch(
         data_id=data_id,
         seq=int(message["seq"]),
-        start=int(message["start"]),
-        count=int(message["count"]),
-        columns={name: _column(name, raw) for name, raw in message["columns"].items()},
+        start=start,
+        count=count,
+        columns=columns,
         values={name: measurement_from(value) for name, value in message["values"].items()},
         events=tuple(event_from(event) for event in message["events"]),
         segments=tuple(message["segments"]),

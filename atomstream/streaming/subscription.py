@@ -10,11 +10,11 @@ import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import numpy as np
 
-from atomstream.errors import AtomstreamError, NotFoundError, RejectedError, ServiceError
+from atomstream.errors import AtomstreamError, NotFoundError, RejectedError, ServerBusyError, ServiceError
 from atomstream.results import Measurement
 from atomstream.retry import delay_s
 from atomstream.streaming.result_batch import TIME, ResultBatch, from_message, without_first
@@ -55,6 +55,8 @@ _LATE_AFTER_END: Final = (
 )
 
 _REASON_UNKNOWN: Final = "the server's page of the stream has the reason."
+
+P = ParamSpec("P")
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -110,10 +112,12 @@ class ResultSubscription:
             try:
                 async with aclosing(self._api.feed(self._data_id, self._position)) as messages:
                     async for message in messages:
-                        self._failures, self._announced = 0, True
-                        if message["type"] == "end":
+                        self._announced = True
+                        if message.get("type") == "end":
                             return
-                        batch = self._apply(message)
+                        batch = self._checked(self._apply, message)
+                        if message["type"] != "hello":  # each attempt begins with one
+                            self._failures = 0
                         if batch is not None:
                             yield batch
             except ServiceError as error:
@@ -122,6 +126,18 @@ class ResultSubscription:
                 await self._sleep(
                     delay_s(0)
                 )  # the server is stopping; the next attempts fail until it is back
+
+    def _checked(
+        self, read: Callable[P, ResultBatch | None], *args: P.args, **kwargs: P.kwargs
+    ) -> ResultBatch | None:
+        """Return what ``read`` returns. A malformed message raises ServerBusyError."""
+        try:
+            return read(*args, **kwargs)
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise ServerBusyError(
+                f"Could not follow the results of stream {self._data_id}: the server sent a malformed "
+                f"message ({type(error).__name__}: {str(error)[:100]}). Nothing of it was used."
+            ) from None
 
     async def _pause(self, error: ServiceError) -> None:
         """Wait before the next attempt; raise ``error`` if a retry can't help."""
@@ -139,18 +155,20 @@ class ResultSubscription:
             case "hello":
                 # After a power failure the server may have lost its last records. It analyses their frames again, and
                 # its new batches may begin at other frames.
-                self._server_went_back = message["seq"] < self._position
-                self._position = min(self._position, message["seq"])
+                newest = _number(message["seq"])
+                self._server_went_back = newest < self._position
+                self._position = min(self._position, newest)
             case "lost":
-                self._lost += message["count"]
-                self._position = message["last"]
+                self._lost += _number(message["count"])
+                self._position = _number(message["last"])
             case "missing":
                 self._warn_about_missing(message)
             case "event" | "regions":
-                self._position = message["seq"]
+                self._position = _number(message["seq"])
             case "batch":
-                self._position = message["seq"]
-                return self._new_frames_of(from_message(self._data_id, message, self._lost))
+                batch = from_message(self._data_id, message, self._lost)
+                self._position = _number(message["seq"])
+                return self._new_frames_of(batch)
         return None
 
     def _warn_about_missing(self, message: Message) -> None:
@@ -194,9 +212,12 @@ class ResultSubscription:
             except ServiceError as error:
                 await self._pause(error)
                 continue
-            batches = [
-                batch for entry in series if (batch := self._new_points(entry, last_frames)) is not None
-            ]
+            try:
+                new_points = [self._checked(self._new_points, entry, last_frames) for entry in series]
+            except ServiceError as error:
+                await self._pause(error)
+                continue
+            batches = [batch for batch in new_points if batch is not None]
             for batch in batches:
                 yield batch
             if ended and not batches:
@@ -239,6 +260,15 @@ def _columns(points: list[Message]) -> dict[str, Any]:
     columns = {name: np.array([_float(point.get(name)) for point in points]) for name in names}
     times = [_float(point.get("relative_time_seconds", point.get("time_seconds"))) for point in points]
     return {TIME: np.array(times), **columns}
+
+
+def _number(value: Any) -> int:
+    """A record number or a count, as it was received; raises TypeError or ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"a number was expected, not {type(value).__name__}")
+    if not 0 <= value < 1 << 53:
+        raise ValueError(f"a number from 0 to 2^53 was expected, not {value}")
+    return value
 
 
 def _float(value: Any) -> float:
