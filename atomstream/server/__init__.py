@@ -1,8 +1,8 @@
 """The server: catalogue, ingest and storage for live RHEED streams, on any lab PC.
 
-``async with running_server(ServerSettings(data_dir=...)) as server`` runs one in the loop at hand,
-:func:`run_server` one until a signal, :func:`reindex` rebuilds a catalogue. Needs the extra ``[server]``. They load
-on first use: a worker process, which a first result waits for, needs neither database nor HTTP.
+``async with running_server(ServerSettings(data_dir=...)) as server`` runs a server in the present event loop,
+:func:`run_server` runs one until a signal, :func:`reindex` rebuilds a catalogue. Needs the extra ``[server]``. The
+names are imported on first use: a worker process needs neither database nor HTTP, and starts faster without them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = [
     "run_server",
     "running_server",
 ]
-_HOMES: Final = {
+_MODULES: Final = {
     "ReindexReport": "catalogue.reindex",
     "RunningServer": "runner",
     "ServerSettings": "settings",
@@ -37,8 +37,8 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

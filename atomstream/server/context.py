@@ -1,4 +1,4 @@
-"""The parts of one running server, as its request handlers see them."""
+"""The parts of one running server, for its request handlers."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from atomstream.server.streams.signals import ServerSignals
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Everything that a request may need; made once at the start, in :mod:`atomstream.server.runner`."""
+    """All parts that a request handler may need. Made once at the start by :mod:`atomstream.server.runner`."""
 
     settings: ServerSettings
     catalogue: Catalogue
-    entries: StreamsTable
+    streams_table: StreamsTable
     streams: StreamRegistry
     lifecycle: Lifecycle
     ingest: Ingest
     signer: UrlSigner
-    events: ServerSignals
-    live: ResultsManager
+    signals: ServerSignals
+    results: ResultsManager
 
 
-CONTEXT = web.AppKey("house", ServerContext)
+CONTEXT = web.AppKey("context", ServerContext)
 
 
 def context_of(request: web.Request) -> ServerContext:
-    """The server that got ``request``."""
+    """The context of the server that received ``request``."""
     return request.app[CONTEXT]
 
 
 async def results_of(request: web.Request) -> StreamResults:
-    """The results of the stream that the path names; raises RefusedError 404."""
-    return await context_of(request).live.desk(request.match_info["data_id"])
+    """The results of the stream in the request's path; raises HttpError 404 if there is no such stream."""
+    return await context_of(request).results.desk(request.match_info["data_id"])

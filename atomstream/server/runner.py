@@ -1,4 +1,4 @@
-"""A server's life: owning its folder, listening, and a clean end."""
+"""Runs a server: locks its data folder, opens its parts, listens, and stops in order."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.files import load_or_make_secret
 
-# Ctrl-C and SIGTERM as an event, on Windows too.
+# Ctrl-C and SIGTERM as an asyncio event, on all systems.
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
 
 
 @contextmanager
 def set_at_signals(event: asyncio.Event) -> Iterator[None]:
-    """Set ``event`` at the first signal that asks this process to end; the handlers before come back after.
+    """Set ``event`` at the first signal that asks this process to end. The earlier handlers are restored at the end.
 
-    Does nothing outside the main thread, where Python takes no signals.
+    Does nothing outside the main thread, because Python delivers signals only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,7 +51,7 @@ def set_at_signals(event: asyncio.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def note(_number: int, _frame: FrameType | None) -> None:
-        # Not loop.add_signal_handler: Windows' loop has none. The loop itself is woken by Python's wakeup pipe.
+        # loop.add_signal_handler does not exist on Windows. Python's wakeup file descriptor wakes the loop.
         loop.call_soon_threadsafe(event.set)
 
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
@@ -68,16 +68,16 @@ log = logging.getLogger("atomstream.server")
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that answers at ``url``.
+    """A server that listens at ``url``.
 
-    ``api_key`` is the key it was given, or the one made at this start, to be shown once; None where the keys
-    were made at an earlier start: of those only hashes are kept.
+    ``api_key`` is the key from the settings, or the key created at this start, which should be shown once. It is
+    None if the keys were created at an earlier start, because only their hashes are stored.
     """
 
     url: str
     api_key: str | None
     settings: ServerSettings
-    house: ServerContext
+    context: ServerContext
 
 
 @asynccontextmanager
@@ -85,61 +85,61 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     """Run a server in this loop for as long as the block lasts.
 
     Raises:
-        ConfigError: the folder is another server's or unusable, or the address can't be listened on.
+        ConfigError: the folder is used by another server or unusable, or the address can't be listened on.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         new_key = None if settings.api_key else ensure_key(settings.data_dir)
-        house = await _furnish(settings, stack)
-        app = build_app(house, KeyRing.load(settings.data_dir, settings.api_key))
-        url = await _listen(app, house, stack)
-        await _start_watch(house, stack)
-        yield RunningServer(url, settings.api_key or new_key, settings, house)
+        context = await _make_context(settings, stack)
+        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key))
+        url = await _listen(app, context, stack)
+        await _start_timeouts(context, stack)
+        yield RunningServer(url, settings.api_key or new_key, settings, context)
 
 
 async def run_server(
     settings: ServerSettings, on_ready: Callable[[RunningServer], None] | None = None
 ) -> None:
-    """Run a server until SIGINT or SIGTERM (Ctrl-C on Windows); ``on_ready`` is told once it listens."""
+    """Run a server until SIGINT or SIGTERM (Ctrl-C on Windows); ``on_ready`` is called once it listens."""
     stop = asyncio.Event()
     with set_at_signals(stop):
         async with running_server(settings) as server:
             if on_ready is not None:
                 on_ready(server)
             await stop.wait()
-            log.info("stopping: running uploads that are whole are still stored")
+            log.info("stopping: uploads that have been received completely are still stored")
 
 
-async def _furnish(settings: ServerSettings, stack: AsyncExitStack) -> ServerContext:
+async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> ServerContext:
     database = await Database.open(settings.data_dir)
     stack.push_async_callback(database.close)
     await catch_up(database, settings.data_dir)
-    entries, events = StreamsTable(database), ServerSignals()
-    streams = StreamRegistry(settings.streams_dir, entries)
+    streams_table, signals = StreamsTable(database), ServerSignals()
+    streams = StreamRegistry(settings.streams_dir, streams_table)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
-    live = ResultsManager(settings, streams, events)
-    stack.push_async_callback(live.close)
+    results = ResultsManager(settings, streams, signals)
+    stack.push_async_callback(results.close)
     return ServerContext(
         settings=settings,
         catalogue=Catalogue(database, NamesLog(settings.data_dir)),
-        entries=entries,
+        streams_table=streams_table,
         streams=streams,
-        lifecycle=Lifecycle(settings, streams, entries, events),
+        lifecycle=Lifecycle(settings, streams, streams_table, signals),
         ingest=ingest,
         signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
-        events=events,
-        live=live,
+        signals=signals,
+        results=results,
     )
 
 
-async def _listen(app: web.Application, house: ServerContext, stack: AsyncExitStack) -> str:
-    settings = house.settings
+async def _listen(app: web.Application, context: ServerContext, stack: AsyncExitStack) -> str:
+    settings = context.settings
     runner = web.AppRunner(
         app,
         access_log_class=AccessLogger,
         access_log=logging.getLogger("atomstream.server.http.responses"),
-        # Also the time that a half-sent request head may take: it is closed with the idle ones.
+        # This also limits the time for a request's headers: a connection in the middle of them counts as idle.
         keepalive_timeout=settings.idle_timeout_s,
         lingering_time=settings.linger_s,
         shutdown_timeout=settings.shutdown_s,
@@ -156,20 +156,20 @@ async def _listen(app: web.Application, house: ServerContext, stack: AsyncExitSt
     except OSError as error:
         raise ConfigError(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "
-            "Is another server running there? Port 0 takes a free one."
+            "Is another server running there? Port 0 selects a free port."
         ) from None
     stack.push_async_callback(_stop_listening, server)
     return _local_url(settings.host, server.sockets[0].getsockname()[1])
 
 
 async def _stop_listening(server: asyncio.Server) -> None:
-    """Stop accepting, then close, so that what was accepted last is still attached to the server.
+    """Stop accepting connections, then close the server, so that no accepted socket stays open.
 
-    asyncio makes a connection's transport one turn of the loop after it was accepted; a server closed in
-    between refuses it, and the socket would stay open, owned by nobody. Two turns later its handler waits
-    for a request, and is ended as an idle one instead of being waited for.
+    asyncio creates a connection's transport one iteration of the loop after accepting it. If the server is closed in
+    between, that fails, and the socket is never closed. After two more iterations the handler waits for a request,
+    and aiohttp closes it as an idle connection.
     """
-    with suppress(NotImplementedError):  # the proactor loop of Windows has no readers
+    with suppress(NotImplementedError):  # the proactor loop on Windows has no readers
         for listener in server.sockets:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         for _ in range(3):
@@ -179,11 +179,11 @@ async def _stop_listening(server: asyncio.Server) -> None:
 
 async def _stop_receiving(app: web.Application) -> None:
     app[CONTEXT].ingest.stop_receiving()
-    app[CONTEXT].live.hang_up()
+    app[CONTEXT].results.hang_up()
 
 
 def _local_url(host: str, port: int) -> str:
-    """An address that works on this machine: a wildcard address is listened on, but not called."""
+    """A URL that works on this machine. A wildcard address can be listened on, but not connected to."""
     with suppress(ValueError):
         address = ip_address(host)
         if address.is_unspecified:
@@ -191,14 +191,14 @@ def _local_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _start_watch(house: ServerContext, stack: AsyncExitStack) -> None:
-    await house.lifecycle.resume()
-    await house.live.resume()
-    watch = asyncio.create_task(house.lifecycle.watch(), name="atomstream silence watch")
-    stack.push_async_callback(_end_watch, watch)
+async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None:
+    await context.lifecycle.resume()
+    await context.results.resume()
+    watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
+    stack.push_async_callback(_cancel_timeouts, watch)
 
 
-async def _end_watch(watch: asyncio.Task[None]) -> None:
+async def _cancel_timeouts(watch: asyncio.Task[None]) -> None:
     watch.cancel()
     with suppress(asyncio.CancelledError):
         await watch

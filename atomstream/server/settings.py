@@ -1,4 +1,4 @@
-"""What a server can be told, checked once, and where things lie under its data folder."""
+"""The settings of a server, checked once, and the folders in its data folder."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from atomstream.config import integer_in_range, normalise_endpoint, number_in_ra
 from atomstream.errors import ConfigError
 
 MAX_JSON_BYTES = 1 << 20
-"""Longest JSON body read; the longest one of the protocol has a few hundred bytes."""
+"""Longest JSON body that is read. The longest body of the protocol has a few hundred bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where to listen, where to store, whom to believe, and how long to wait (in s).
+    """Address, data folder, keys and time limits (in s) of a server.
 
-    ``port`` 0 takes a free one. ``api_key`` None means the keys kept in ``data_dir``, of which the first start
-    makes one. ``public_url`` is the server's address as clients see it, where a proxy stands before it.
-    ``allowed_hosts`` are further names that a request's Host may carry.
+    ``port`` 0 selects a free port. With ``api_key`` None, the keys stored in ``data_dir`` are valid; the first start
+    creates one. ``public_url`` is the server's address for clients if a proxy is in front of it.
+    ``allowed_hosts`` are additional names that are accepted in a request's Host header.
 
-    A stream without a chunk for ``silence_s`` is told as interrupted, for ``abandon_s`` as failed; either comes
-    back when data comes. An upload URL is good for ``url_ttl_s``. A connection may rest for ``idle_timeout_s``
-    between requests and for a request's head; an upload for ``body_idle_s``, and must keep up
-    ``body_min_rate`` bytes a second on the whole. Of a refused upload ``linger_s`` are still read, so that the
-    client sees why. ``shutdown_s`` is what running requests get at the end. ``decode_threads`` 0 means one for
-    each core, at most two.
+    A stream without a chunk for ``silence_s`` has the status interrupted, after ``abandon_s`` the status failed; new
+    data makes it active again. An upload URL is valid for ``url_ttl_s``. A connection may be idle for
+    ``idle_timeout_s`` between requests and while it sends a request's headers. An upload may pause for
+    ``body_idle_s``, and must reach ``body_min_rate`` bytes/s on average. After an upload is refused, its body is read
+    for ``linger_s`` more, so that the client can receive the reply. Running requests have ``shutdown_s`` to finish
+    when the server stops. ``decode_threads`` 0 means one thread per core, at most two.
 
-    ``analysis_workers`` are processes that analyse (0: one for each core, at most two), ``analysis_shared_bytes``
-    the memory in which decoded frames are handed to them. A missing chunk is waited for ``gap_wait_s`` in the
-    analysis once a later one is there. A feed's reader may be ``feed_behind`` records behind.
+    ``analysis_workers`` is the number of analysis processes (0: one per core, at most two), ``analysis_shared_bytes``
+    the shared memory for the decoded frames that they receive. The analysis waits ``gap_wait_s`` for a missing chunk
+    once a later one has arrived. A subscriber of a feed may be ``feed_behind`` records behind.
     """
 
     data_dir: Path
@@ -74,11 +74,11 @@ class ServerSettings:
             integer_in_range(name, getattr(self, name), 1, 1 << 30)
         integer_in_range("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
         if not self.host:
-            raise ConfigError("host is empty: give an address to listen on, such as 127.0.0.1.")
+            raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:
             set_field(self, "public_url", normalise_endpoint(self.public_url))
 
     @property
     def streams_dir(self) -> Path:
-        """One folder for each stream: its archive and all that is known of it."""
+        """Contains one folder per stream, with its archive and description."""
         return self.data_dir / "streams"

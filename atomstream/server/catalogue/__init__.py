@@ -1,1 +1,1 @@
-"""Names and streams in a database that can be rebuilt from the files."""
+"""The catalogue: names and streams in an SQLite database that can be rebuilt from the files."""

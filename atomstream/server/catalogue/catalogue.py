@@ -1,4 +1,4 @@
-"""Samples, tags and projects: created once each, found again by name or id."""
+"""Samples, tags and projects: unique by name, looked up by name or id."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from atomstream.server.catalogue.names_log import (
 )
 
 OWNER = "atomstream"
-"""Who owns all there is: a server of one's own has no accounts."""
+"""Owner in all listings: this server has no user accounts."""
 Named = TypeVar("Named", Sample, Tag, Project)
 
 
 class NameTakenError(Exception):
-    """What is there already under that name (or id): ``existing_id``."""
+    """The name or id is already used, by ``existing_id``."""
 
     def __init__(self, existing_id: str) -> None:
         super().__init__(f"taken by {existing_id}")
@@ -36,65 +36,65 @@ class NameTakenError(Exception):
 
 
 class Catalogue:
-    """Names and their ids. A new one is in the journal, on disk, before it is in the tables."""
+    """Names and their ids. A new one is in the names log, on disk, before it is in the tables."""
 
-    def __init__(self, database: Database, journal: NamesLog) -> None:
+    def __init__(self, database: Database, names_log: NamesLog) -> None:
         self._db = database
-        self._journal = journal
+        self._names_log = names_log
 
     async def add_sample(self, name: str) -> str:
-        """Create a sample and return its id; raises NameTakenError, also to the loser of a race."""
-        line = SampleCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
-        await self._add(sample_row(line), line)
-        return line.id
+        """Create a sample and return its id; raises NameTakenError, also if another request was faster."""
+        record = SampleCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
+        await self._add(sample_row(record), record)
+        return record.id
 
     async def add_tag(self, name: str) -> str:
         """Create a tag and return its id; raises NameTakenError."""
-        line = TagCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
-        await self._add(tag_row(line), line)
-        return line.id
+        record = TagCreated(id=str(uuid.uuid4()), name=name, made=iso_now())
+        await self._add(tag_row(record), record)
+        return record.id
 
     async def add_project(self, name: str, project_id: str | None = None) -> str:
-        """Create a project (under an id of one's own, where given) and return its id; raises NameTakenError."""
-        line = ProjectCreated(id=project_id or str(uuid.uuid4()), name=name, made=iso_now())
-        await self._add(project_row(line), line)
-        return line.id
+        """Create a project, with ``project_id`` if given, and return its id; raises NameTakenError."""
+        record = ProjectCreated(id=project_id or str(uuid.uuid4()), name=name, made=iso_now())
+        await self._add(project_row(record), record)
+        return record.id
 
-    async def _add(self, row: Named, line: NameRecord) -> None:
+    async def _add(self, row: Named, record: NameRecord) -> None:
         kind = type(row)
         row_id, key = row.id, row.name_key
         try:
             async with self._db.writing() as session:
                 session.add(row)
-                # The unique index decides a race here, before the journal says that the row exists.
+                # If two requests race, the unique index fails here, before the names log has the record.
                 await session.flush()
-                await asyncio.to_thread(self._journal.append, line)
+                await asyncio.to_thread(self._names_log.append, record)
         except IntegrityError:
             async with self._db.reading() as session:
                 found = select(kind.id).where((kind.name_key == key) | (kind.id == row_id))
                 raise NameTakenError((await session.scalars(found)).first() or row_id) from None
 
     async def track(self, project_id: str, sample_id: str, *, active: bool) -> None:
-        """Put a sample into a project; an active one takes the place of the one before it."""
-        line = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=iso_now())
+        """Put a sample into a project. An active one replaces the project's active sample."""
+        record = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=iso_now())
         async with self._db.writing() as session:
-            await put_tracking(session, line)
-            await asyncio.to_thread(self._journal.append, line)
+            await put_tracking(session, record)
+            await asyncio.to_thread(self._names_log.append, record)
 
     async def find(self, kind: type[Named], ids: Sequence[str]) -> dict[str, Named]:
-        """Those rows of ``ids`` that exist, by id."""
+        """The rows of those ``ids`` that exist, by id."""
         async with self._db.reading() as session:
             rows = await session.scalars(select(kind).where(kind.id.in_(ids)))
             return {row.id: row for row in rows}
 
     async def tags(self) -> list[dict[str, Any]]:
-        """All tags, as the protocol lists them."""
+        """All tags, in the protocol's form, by name."""
         async with self._db.reading() as session:
             rows = await session.scalars(select(Tag).order_by(Tag.name_key))
             return [{"id": tag.id, "name": tag.name} for tag in rows]
 
     async def samples(self) -> list[dict[str, Any]]:
-        """All samples, as the protocol lists them."""
+        """All samples, in the protocol's form, oldest first."""
         async with self._db.reading() as session:
             counts = await _streams_by_sample(session)
             projects = await _projects_by_sample(session)
@@ -102,7 +102,7 @@ class Catalogue:
             return [_sample_entry(row, counts, projects) for row in rows]
 
     async def projects(self) -> list[dict[str, Any]]:
-        """All projects, as the protocol lists them."""
+        """All projects, in the protocol's form, oldest first."""
         count = select(func.count()).where(Tracking.project_id == Project.id).scalar_subquery()
         active = select(Tracking.sample_id).where(Tracking.project_id == Project.id, Tracking.active)
         query = select(Project, count, active.limit(1).scalar_subquery()).order_by(Project.made)
@@ -120,35 +120,37 @@ class Catalogue:
             ]
 
 
-def sample_row(line: SampleCreated) -> Sample:
-    """The row of a journal line."""
-    return Sample(id=line.id, name=line.name, name_key=normalized_name(line.name), made=line.made)
+def sample_row(record: SampleCreated) -> Sample:
+    """The table row of a record of the names log."""
+    return Sample(id=record.id, name=record.name, name_key=normalized_name(record.name), made=record.made)
 
 
-def tag_row(line: TagCreated) -> Tag:
-    """The row of a journal line."""
-    return Tag(id=line.id, name=line.name, name_key=normalized_name(line.name), made=line.made)
+def tag_row(record: TagCreated) -> Tag:
+    """The table row of a record of the names log."""
+    return Tag(id=record.id, name=record.name, name_key=normalized_name(record.name), made=record.made)
 
 
-def project_row(line: ProjectCreated) -> Project:
-    """The row of a journal line."""
+def project_row(record: ProjectCreated) -> Project:
+    """The table row of a record of the names log."""
     return Project(
-        id=line.id,
-        name=line.name,
-        name_key=normalized_name(line.name),
-        made=line.made,
-        last_updated=line.made,
+        id=record.id,
+        name=record.name,
+        name_key=normalized_name(record.name),
+        made=record.made,
+        last_updated=record.made,
     )
 
 
-async def put_tracking(session: AsyncSession, line: SampleTracked) -> None:
-    """Do what a journal line of tracking says."""
-    if line.active:
+async def put_tracking(session: AsyncSession, record: SampleTracked) -> None:
+    """Apply a record of the names log that puts a sample into a project."""
+    if record.active:
         await session.execute(
-            update(Tracking).where(Tracking.project_id == line.project_id).values(active=False)
+            update(Tracking).where(Tracking.project_id == record.project_id).values(active=False)
         )
-    await session.merge(Tracking(project_id=line.project_id, sample_id=line.sample_id, active=line.active))
-    touched = update(Project).where(Project.id == line.project_id).values(last_updated=line.made)
+    await session.merge(
+        Tracking(project_id=record.project_id, sample_id=record.sample_id, active=record.active)
+    )
+    touched = update(Project).where(Project.id == record.project_id).values(last_updated=record.made)
     await session.execute(touched)
 
 

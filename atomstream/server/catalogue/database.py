@@ -1,4 +1,4 @@
-"""The catalogue's SQLite file: opening it, and one writer at a time."""
+"""The catalogue's SQLite file: its tables, opening it, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sqlalchemy import ForeignKey, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-# The catalogue's tables. All of them can be rebuilt from the files, so none holds anything of its own.
+# The catalogue's tables. All of them can be rebuilt from the files.
 #
-# Moments are ISO 8601 in UTC with microseconds, so that text order is time order.
+# Times are ISO 8601 in UTC with microseconds, so that their order as text is their order in time.
 
 SCHEMA_VERSION = 2
 """Kept in SQLite's user_version; a catalogue of another version is removed and rebuilt from the files."""
 
 
 def iso_now(at: datetime | None = None) -> str:
-    """``at`` (now) as the catalogue writes it."""
+    """``at``, or the present time, as the tables contain it: ISO 8601, UTC, microseconds."""
     return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
@@ -33,7 +33,7 @@ class Base(DeclarativeBase):
 
 
 class Sample(Base):
-    """A physical sample; ``name_key`` is what makes two names the same."""
+    """A physical sample. ``name_key`` is its :func:`~atomstream.protocol.normalized_name`."""
 
     __tablename__ = "samples"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Sample(Base):
 
 
 class Tag(Base):
-    """A word that streams are found by."""
+    """A tag, by which streams are searched."""
 
     __tablename__ = "tags"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -55,7 +55,7 @@ class Tag(Base):
 
 
 class Project(Base):
-    """A set of samples under one aim."""
+    """A project: a set of samples."""
 
     __tablename__ = "projects"
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -66,7 +66,7 @@ class Project(Base):
 
 
 class Tracking(Base):
-    """A sample in a project; at most one of a project's is active."""
+    """A sample in a project. At most one sample of a project is active."""
 
     __tablename__ = "tracking"
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
@@ -75,7 +75,7 @@ class Tracking(Base):
 
 
 class Stream(Base):
-    """One stream, as its archive's ``about`` tells it; ``n_frames`` is the archive's length."""
+    """One stream, from the description in its archive. ``n_frames`` is the archive's length in frames."""
 
     __tablename__ = "streams"
     data_id: Mapped[str] = mapped_column(primary_key=True)
@@ -106,18 +106,18 @@ CATALOGUE_FILE = "catalogue.sqlite"
 
 
 class Database:
-    """Sessions on the catalogue. ``fresh`` says that its tables are new and empty: they want filling."""
+    """Sessions on the catalogue. ``is_new`` is True if its tables were just created and are empty."""
 
-    def __init__(self, engine: AsyncEngine, *, fresh: bool) -> None:
+    def __init__(self, engine: AsyncEngine, *, is_new: bool) -> None:
         self._engine = engine
         self._writer = asyncio.Lock()
-        self.fresh = fresh
+        self.is_new = is_new
 
     @classmethod
     async def open(cls, data_dir: Path) -> Database:
-        """Open the catalogue of ``data_dir``; one that is missing, damaged or of another version starts anew.
+        """Open the catalogue of ``data_dir``. If it is missing, damaged or of another version, an empty one is created.
 
-        Nothing is lost by that: the catalogue is a cache of the files.
+        Nothing is lost: the catalogue can be rebuilt from the files.
         """
         path = data_dir / CATALOGUE_FILE
         usable = await asyncio.to_thread(_is_usable, path)
@@ -125,7 +125,7 @@ class Database:
             await asyncio.to_thread(_discard, path)
         engine = create_async_engine(f"sqlite+aiosqlite:///{path.as_posix()}")
         event.listen(engine.sync_engine, "connect", _configure)
-        database = cls(engine, fresh=not usable)
+        database = cls(engine, is_new=not usable)
         if not usable:
             await database._create_tables()
         return database
@@ -137,15 +137,15 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
-        """A session that changes nothing."""
+        """A session for reading."""
         async with AsyncSession(self._engine) as session:
             yield session
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
-        """A session whose changes are committed at its end, or undone at an error.
+        """A session whose changes are committed at the end, or rolled back after an exception.
 
-        SQLite has one writer; waiting for it here rather than in SQLite's busy handler keeps threads free.
+        SQLite allows one writer. Waiting here, and not in SQLite's busy handler, blocks no thread.
         """
         async with (
             self._writer,
@@ -155,13 +155,13 @@ class Database:
             yield session
 
     async def clear(self) -> None:
-        """Empty all tables, children before parents."""
+        """Delete all rows, those with foreign keys first."""
         async with self.writing() as session:
             for table in reversed(Base.metadata.sorted_tables):
                 await session.execute(table.delete())
 
     async def close(self) -> None:
-        """Close all connections; their threads end."""
+        """Close all connections and end their threads."""
         await self._engine.dispose()
 
 
@@ -180,7 +180,7 @@ def _is_usable(path: Path) -> bool:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
-        log.warning("the catalogue %s is damaged (%s); it is rebuilt from the files", path, error)
+        log.warning("The catalogue %s is damaged (%s); it is rebuilt from the files.", path, error)
         return False
     finally:
         connection.close()

@@ -1,7 +1,7 @@
-"""The journal of what no stream's folder can tell: samples, tags and projects, and what tracks what.
+"""The names log: an append-only file of JSON lines with the creation of samples, tags and projects.
 
-An append-only file of JSON lines, ``names.jsonl``. With the streams' own files it is the whole truth; the
-catalogue is made from both. A line is on disk before the request that caused it is answered.
+``names.jsonl`` has what is not in the streams' folders. The catalogue is built from both. A record is on disk before
+the request that caused it is answered.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ProjectCreated(msgspec.Struct, frozen=True, tag="project"):
 
 
 class SampleTracked(msgspec.Struct, frozen=True, tag="tracking"):
-    """A sample was put into a project; an ``active`` one takes the place of the one before it."""
+    """A sample was put into a project. An ``active`` one replaces the project's active sample."""
 
     project_id: str
     sample_id: str
@@ -57,14 +57,14 @@ NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTrac
 
 
 class NamesLog:
-    """Appends to and reads ``names.jsonl``; blocking, one writer (the owner of the data folder)."""
+    """Appends to and reads ``names.jsonl``. Blocks; one writer, the process that owns the data folder."""
 
     def __init__(self, data_dir: Path, file_system: FileSystem = LOCAL) -> None:
         self._path = data_dir / JOURNAL_FILE
         self._file_system = file_system
 
     def append(self, line: NameRecord) -> None:
-        """Write ``line`` and wait for the disk."""
+        """Write a record and wait until it is on disk; raises OSError."""
         new = not self._path.exists()
         fd = self._file_system.create(self._path) if new else self._file_system.open_existing(self._path)
         try:
@@ -77,7 +77,7 @@ class NamesLog:
             self._file_system.sync_folder(self._path.parent)
 
     def _mend(self, size: int) -> bytes:
-        # A line torn by a crash has no end: without one of its own the next line would be lost with it.
+        # A crash may leave a line without its end. Without a line break the next record would be lost with it.
         if size == 0:
             return b""
         with self._path.open("rb") as file:
@@ -85,7 +85,7 @@ class NamesLog:
             return b"" if file.read(1) == b"\n" else b"\n"
 
     def lines(self) -> Iterator[NameRecord]:
-        """All lines, oldest first; one torn by a crash was never answered for, and is passed over."""
+        """All records, oldest first. A line that a crash left incomplete is skipped: its request was never answered."""
         try:
             rows = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -97,4 +97,4 @@ class NamesLog:
             try:
                 yield decoder.decode(row)
             except (msgspec.MsgspecError, UnicodeError):
-                log.warning("line %d of %s can't be read and is passed over", number, self._path)
+                log.warning("line %d of %s can't be read and is skipped", number, self._path)

@@ -1,4 +1,4 @@
-"""Making the catalogue from the files: all of it, or what a crash left different between the two."""
+"""Building the catalogue from the files: completely, or only what differs after a crash."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from atomstream.server.catalogue.names_log import (
 from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
 from atomstream.server.data_dir import own_data_dir
 
-# Samples, tags and projects as the files tell them: the journal first, then what streams remember.
+# Samples, tags and projects: first from the names log, then from the streams' descriptions.
 
 Made: TypeAlias = SampleCreated | TagCreated | ProjectCreated
 
 
 class NameIndex:
-    """Collects names by id, and puts those into the tables that lack there."""
+    """Collects names by id, and adds the missing ones to the tables."""
 
     def __init__(self) -> None:
         self._made: dict[type[Made], dict[str, Made]] = {
@@ -49,7 +49,7 @@ class NameIndex:
 
     @classmethod
     def read(cls, data_dir: Path) -> NameIndex:
-        """What the journal of ``data_dir`` says; blocking."""
+        """The names in the names log of ``data_dir``. Blocks."""
         names = cls()
         for line in NamesLog(data_dir).lines():
             names._add(line)
@@ -57,14 +57,14 @@ class NameIndex:
 
     def _add(self, line: NameRecord) -> None:
         if isinstance(line, SampleTracked):
-            # Kept in the order of the last word on each, for the last active one of a project counts.
+            # In the order of the last record of each pair: the last active sample of a project counts.
             self._tracked.pop((line.project_id, line.sample_id), None)
             self._tracked[line.project_id, line.sample_id] = line
         else:
             self._add_named(line)
 
-    def learn(self, about: StreamMetadata) -> None:
-        """Take from a stream what the journal lacks (it was lost, or the folder came from elsewhere)."""
+    def add_stream(self, about: StreamMetadata) -> None:
+        """Add names of a stream that the names log does not have: it was lost, or the folder was copied here."""
         if about.sample:
             self._add_named(SampleCreated(about.sample.id, about.sample.name, about.made))
         if about.project:
@@ -85,7 +85,7 @@ class NameIndex:
         records[record.id] = record
 
     async def put(self, session: AsyncSession) -> None:
-        """Add to the tables what they lack."""
+        """Add the names that are missing in the tables."""
         samples = set(await session.scalars(select(Sample.id)))
         tags = set(await session.scalars(select(Tag.id)))
         projects = set(await session.scalars(select(Project.id)))
@@ -103,7 +103,7 @@ class NameIndex:
 
 log = logging.getLogger("atomstream.server")
 
-UNSETTLED = ("stream_active", "stream_interrupted", "stream_finalizing")
+UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
 
 Found: TypeAlias = tuple[StreamMetadata, int]
 """A stream and its archive's length in frames."""
@@ -111,7 +111,7 @@ Found: TypeAlias = tuple[StreamMetadata, int]
 
 @dataclass(frozen=True, slots=True)
 class ReindexReport:
-    """How much the catalogue holds after it was made from the files."""
+    """The number of rows in the catalogue after it was rebuilt."""
 
     streams: int
     samples: int
@@ -120,10 +120,10 @@ class ReindexReport:
 
 
 async def reindex(data_dir: Path) -> ReindexReport:
-    """Rebuild the catalogue of ``data_dir`` from its files; no server may run on it meanwhile.
+    """Rebuild the catalogue of ``data_dir`` from its files. No server may use the folder at the same time.
 
     Raises:
-        ConfigError: a server runs on it, or it is no data folder.
+        ConfigError: a server uses the folder, or it is not a data folder.
     """
     with own_data_dir(data_dir, must_exist=True):
         database = await Database.open(data_dir)
@@ -136,25 +136,25 @@ async def reindex(data_dir: Path) -> ReindexReport:
 
 
 async def catch_up(database: Database, data_dir: Path) -> None:
-    """Bring the tables to what the files say, looking only at streams that may differ.
+    """Update the tables from the files, reading only streams that may differ.
 
-    Those are the ones not in the tables, and the ones that were not settled when the server stopped: only
-    these can have changed after their last line was written.
+    These are the streams that are not in the tables, and those that were not finished when the server stopped: only
+    they can have changed after their row was written.
     """
     entries, streams_dir = StreamsTable(database), data_dir / "streams"
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
-    known = await entries.all_ids()
-    changed = (on_disk - known) | (on_disk & set(await entries.with_status(*UNSETTLED)))
+    listed = await entries.all_ids()
+    changed = (on_disk - listed) | (on_disk & set(await entries.with_status(*UNFINISHED)))
     found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, sorted(changed))))
     names = await asyncio.to_thread(NameIndex.read, data_dir)
     async with database.writing() as session:
         await _fill(session, names, found)
-    await entries.remove(sorted(known - on_disk))
+    await entries.remove(sorted(listed - on_disk))
 
 
 async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found]) -> None:
     for about, _ in found:
-        names.learn(about)
+        names.add_stream(about)
     await names.put(session)
     for about, n_frames in found:
         await put_stream(session, about, n_frames)
@@ -170,7 +170,7 @@ def _read_streams(streams_dir: Path, data_ids: Iterable[str]) -> Iterator[Found]
             archive = StreamArchive.open(streams_dir / data_id)
             yield read_about(archive.about), archive.n_frames()
         except (AtomstreamError, OSError, msgspec.MsgspecError) as error:
-            # One damaged folder must not take the others off the list.
+            # One damaged folder must not keep the others out of the catalogue.
             log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
 
 

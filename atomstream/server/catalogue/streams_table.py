@@ -1,4 +1,4 @@
-"""The catalogue's lines about streams: written from their files, searched as the protocol asks."""
+"""The table of streams: one row per stream, written from its files, searched with the protocol's filters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from atomstream.server.catalogue.database import Database, Project, Sample, Stre
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
 TAGS_AT_ONCE = 500
-"""Streams whose tags one statement asks for: a list of ids has a limit in SQLite."""
+"""Most streams in one query for tags: SQLite limits the number of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class EntryFilter:
-    """Which streams are asked for; an empty field asks nothing. Lengths in s, moments as the tables have them."""
+    """Which streams to list. An empty field is no condition. Lengths in s, times as in the tables."""
 
     keywords: tuple[str, ...] = ()
     data_ids: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class EntryFilter:
     updated: tuple[str | None, str | None] = (None, None)
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as SQL; all values are bound, none is part of a statement."""
+        """The filter as SQL conditions. All values are bound parameters."""
         found: list[ColumnElement[bool]] = [_mentions(normalized_name(word)) for word in self.keywords]
         for column, values in (
             (Stream.data_id, self.data_ids),
@@ -70,7 +70,7 @@ def _within(column: Any, bounds: tuple[Any, Any]) -> list[ColumnElement[bool]]:
 
 
 class StreamsTable:
-    """Reads and writes the lines of streams."""
+    """Reads and writes the rows of streams."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -78,16 +78,18 @@ class StreamsTable:
         self._grown_at = -math.inf
 
     async def put(self, about: StreamMetadata) -> None:
-        """Write the line of one stream, new or changed, from what its files say."""
-        await self._write_grown()  # before the status may become one in which a start looks at no length
+        """Write the row of a new or changed stream."""
+        await (
+            self._write_grown()
+        )  # before the status may become one whose length a restart does not read again
         async with self._db.writing() as session:
             await put_stream(session, about)
 
     async def note_chunk(self, data_id: str, n_frames: int) -> None:
-        """A chunk was stored, and the archive reaches to ``n_frames``.
+        """A chunk was stored, and the archive now has at least ``n_frames`` frames.
 
-        Written at most twice a second, and before anybody reads it: forty statements a second would cost the loop
-        more than the chunks. What a killed server had not written, its next start finds in the files.
+        Lengths are written at most twice a second, and before each search: 40 statements/s would take more time of
+        the event loop than the chunks. After a crash the next start reads the lengths from the files.
         """
         before, _ = self._grown.get(data_id, (0, ""))
         self._grown[data_id] = (max(before, n_frames), iso_now())
@@ -110,29 +112,29 @@ class StreamsTable:
             raise
 
     async def known(self, data_ids: Sequence[str]) -> set[str]:
-        """Those of ``data_ids`` that are streams."""
+        """The ``data_ids`` that are in the table."""
         async with self._db.reading() as session:
             return set(await session.scalars(select(Stream.data_id).where(Stream.data_id.in_(data_ids))))
 
     async def with_status(self, *statuses: str) -> list[str]:
-        """The streams in one of these statuses."""
+        """The ids of streams with one of these statuses."""
         async with self._db.reading() as session:
             query = select(Stream.data_id).where(Stream.status.in_(statuses))
             return list(await session.scalars(query))
 
     async def all_ids(self) -> set[str]:
-        """All streams of the catalogue."""
+        """The ids of all streams in the table."""
         async with self._db.reading() as session:
             return set(await session.scalars(select(Stream.data_id)))
 
     async def remove(self, data_ids: Sequence[str]) -> None:
-        """Forget lines whose streams' files are gone."""
+        """Delete the rows of streams whose files were removed."""
         async with self._db.writing() as session:
             await session.execute(delete(StreamTag).where(StreamTag.data_id.in_(data_ids)))
             await session.execute(delete(Stream).where(Stream.data_id.in_(data_ids)))
 
     async def search(self, wanted: EntryFilter) -> list[dict[str, Any]]:
-        """The streams that ``wanted`` describes, newest first, as the protocol lists them."""
+        """The streams that match ``wanted``, newest first, in the protocol's form."""
         await self._write_grown()
         async with self._db.reading() as session:
             rows = (await session.execute(_entry_query(wanted))).all()
@@ -157,7 +159,7 @@ def _entry_query(wanted: EntryFilter) -> Select[Stream, str, str]:
 
 
 async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int | None = None) -> None:
-    """Write one stream's line; ``n_frames`` None leaves the length that is known."""
+    """Write the row of a stream. With ``n_frames`` None its length stays unchanged."""
     row = Stream(
         data_id=about.data_id,
         name=about.name,

@@ -37,6 +37,6 @@ def install(app: web.Application, context: ServerContext, keys: KeyRing) -> None
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
     app[images.SOCKETS] = images.OpenSockets()
-    context.events.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
-    context.events.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
+    context.signals.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
+    context.signals.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
     app.on_shutdown.append(images.close_sockets)

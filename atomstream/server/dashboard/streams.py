@@ -147,7 +147,7 @@ async def stream_info(request: web.Request) -> web.Response:
             **_description(about),
             **stored,
             "throughput": arrivals.throughput(data_id),
-            "views_why": views_why(await context.live.desk(data_id)),
+            "views_why": views_why(await context.results.desk(data_id)),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], arrivals.bytes_per_s()),
             "server_unix_ms": time.time() * 1000.0,
         }

@@ -1,4 +1,4 @@
-"""Who may talk to the server: API keys, kept hashed, compared in constant time, never logged."""
+"""API keys: stored as hashes, compared in constant time, never logged; and the middleware that checks them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ KEYS_FILE = "keys.json"
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """What is kept of a key: its hash (hex SHA-256) and when it was made."""
+    """A key as it is stored: its hash (hexadecimal SHA-256) and the time of its creation (ISO 8601)."""
 
     sha256: str
     made: str
 
 
 def fingerprint(key: str) -> bytes:
-    """What a key is known by.
+    """The SHA-256 of a key, by which keys are stored and compared.
 
-    A plain SHA-256 is enough where a password would need a slow hash: our keys hold 256 random bits, so that
-    nobody finds one by trying; a slow hash would only slow each request down.
+    A password would need a slow hash. The keys have 256 random bits, so they can't be found by trying, and a slow
+    hash would only slow down each request.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
@@ -63,25 +63,25 @@ def _read_keys(data_dir: Path) -> list[StoredKey]:
 
 
 class KeyRing:
-    """The keys that open this server: those of its folder, or the one it was given."""
+    """The valid keys of a server: those stored in its data folder, or the one from its settings."""
 
     def __init__(self, fingerprints: list[bytes]) -> None:
         self._fingerprints = fingerprints
 
     @classmethod
     def load(cls, data_dir: Path, fixed: str | None) -> KeyRing:
-        """``fixed`` alone where given, else what ``data_dir`` keeps."""
+        """Only ``fixed`` if it is given; otherwise the keys stored in ``data_dir``."""
         if fixed:
             return cls([fingerprint(fixed)])
         return cls([bytes.fromhex(key.sha256) for key in _read_keys(data_dir)])
 
     def opens(self, presented: str) -> bool:
-        """Whether ``presented`` is one of the keys; takes the same time wherever they differ."""
+        """True if ``presented`` is a valid key. The time does not depend on where two keys differ."""
         return self.knows(fingerprint(presented))
 
     def knows(self, mark: bytes) -> bool:
-        """The same of a key of which only the :func:`fingerprint` is at hand."""
-        # Summed, for `any` would stop at the first match and tell by its time which key it was.
+        """The same for the :func:`fingerprint` of a key."""
+        # A sum, because `any` stops at the first match, and its duration would reveal which key matched.
         return sum(hmac.compare_digest(mark, known) for known in self._fingerprints) > 0
 
 

@@ -1,7 +1,7 @@
-"""The guard at the door against a browser that was talked into calling us.
+"""Host and Origin check: protection against cross-site requests and DNS rebinding.
 
-A page of some other site can make the lab's browser send requests here, and by DNS rebinding even under a
-name of its own. So a request's Host must be a name of ours, and its Origin, where it has one, the same.
+A page of another site can make a browser in the lab send requests to this server, and with DNS rebinding even under
+that site's name. So a request's Host must be a name of this server, and its Origin, if present, must be the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from atomstream.server.settings import ServerSettings
 
 
 class HostGuard:
-    """Knows the names of this server.
+    """The names of this server: its bind address, the loopback names, and the configured ones.
 
-    Names: the one it is bound to, loopback's, those configured. Bound to all addresses, also the machine's
-    own name and any literal address: rebinding needs a name of the attacker's, which an address is not.
+    If it is bound to all addresses, also the machine's name and any IP address. That is safe: DNS rebinding needs a
+    name that the attacker controls.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -34,7 +34,7 @@ class HostGuard:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
     def knows(self, host: str) -> bool:
-        """Whether the Host header ``host`` (with or without a port) names this server."""
+        """True if the Host header ``host`` (with or without a port) names this server."""
         name = _bare_name(host)
         if name is None:
             return False
@@ -45,7 +45,7 @@ class HostGuard:
 
 
 def guard_origin(guard: HostGuard) -> Any:
-    """A middleware that refuses foreign Host and Origin headers, before anything else is looked at."""
+    """A middleware that refuses unknown Host and Origin headers with 403 before anything else is checked."""
 
     @web.middleware
     async def check_origin(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -53,19 +53,19 @@ def guard_origin(guard: HostGuard) -> Any:
         if not guard.knows(host):
             raise HttpError(
                 403,
-                "The Host header names another server. If clients know this one by that name, start it "
-                "with that name among its allowed hosts.",
+                "The Host header names another server. If clients use that name for this server, add it to the "
+                "allowed hosts when starting it.",
             )
         origin = request.headers.get("Origin")
         if origin is not None and not _same_origin(origin, host):
-            raise HttpError(403, "Requests from pages of other sites are not taken (Origin).")
+            raise HttpError(403, "Requests from pages of other sites are not accepted (Origin).")
         return await handler(request)
 
     return check_origin
 
 
 def _same_origin(origin: str, host: str) -> bool:
-    # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.
+    # The scheme is not compared: behind a proxy that terminates TLS the page is https and this server http.
     try:
         return urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""Reading JSON bodies: bounded in bytes, time and depth, into msgspec structs."""
+"""Reading requests: JSON bodies with limits of size, time and depth, names, ids and query parameters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from atomstream.server.settings import MAX_JSON_BYTES
 T = TypeVar("T")
 
 JSON_DEADLINE_S = 15.0
-"""For the whole of a JSON body: aiohttp itself would wait for the rest of one for ever."""
+"""Time limit for a whole JSON body in s. aiohttp itself has none."""
 
 
 async def read_json(request: web.Request, kind: type[T], *, strings: bool = False) -> T:
-    """The body of ``request`` as ``kind``; ``strings`` takes numbers written as strings.
+    """The JSON body of ``request`` as ``kind``. With ``strings``, numbers may be written as strings.
 
     Raises:
-        RefusedError: 400 not of that form, 408 too slow, 413 too long, 415 compressed.
+        HttpError: 400 invalid, 408 too slow, 413 too long, 415 compressed.
     """
     data = await read_bounded(request)
     try:
@@ -30,11 +30,11 @@ async def read_json(request: web.Request, kind: type[T], *, strings: bool = Fals
     except RecursionError:
         raise HttpError(400, "The JSON body is nested too deeply.") from None
     except (msgspec.MsgspecError, UnicodeError, ValueError) as error:
-        raise HttpError(400, f"The JSON body can't be taken: {error}.") from None
+        raise HttpError(400, f"The JSON body is not valid: {error}.") from None
 
 
 async def read_bounded(request: web.Request) -> bytes:
-    """At most ``MAX_JSON_BYTES`` of body, within ``JSON_DEADLINE_S``."""
+    """The body of ``request``, at most ``MAX_JSON_BYTES``, within ``JSON_DEADLINE_S``; raises HttpError otherwise."""
     refuse_encoded(request)
     if (request.content_length or 0) > MAX_JSON_BYTES:
         raise HttpError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
@@ -57,47 +57,49 @@ async def _read_limited(request: web.Request) -> bytes:
 
 
 def refuse_encoded(request: web.Request) -> None:
-    """Bodies are taken as they are: a compressed one could unfold to any size.
+    """Refuse a compressed body, because it could expand to any size.
 
     Raises:
-        RefusedError: 415 where the request names a Content-Encoding.
+        HttpError: 415 if the request has a Content-Encoding.
     """
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise HttpError(415, "Compressed bodies (Content-Encoding) are not taken; send it as it is.")
+        raise HttpError(
+            415, "Compressed bodies (Content-Encoding) are not accepted; send the body uncompressed."
+        )
 
 
-# Names that people give to samples, tags and projects: what is taken, and when two are the same.
+# Names of samples, tags, projects and streams.
 
 MAX_NAME = 256
 
 
 def checked_name(name: str, what: str) -> str:
-    """``name`` without its outer blanks.
+    """``name`` without outer blanks.
 
     Raises:
-        RefusedError: 400 where nothing remains, or over ``MAX_NAME`` characters.
+        HttpError: 400 if it is empty or longer than ``MAX_NAME`` characters.
     """
     bare = name.strip()
     if not bare:
         raise HttpError(400, f"The {what}'s name is empty.")
     if len(bare) > MAX_NAME:
-        raise HttpError(400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are taken.")
+        raise HttpError(400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are allowed.")
     return bare
 
 
-# Ids in request bodies: UUIDs, told apart from any other text before they are looked up.
+# Ids in request bodies: UUIDs, checked before they are looked up.
 
 UuidText: TypeAlias = Annotated[
     str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)
 ]
-"""A UUID as text. Kept as text, and compared in lower case, for that is what the tables hold."""
+"""A UUID as text. The tables contain lower-case text, so it is compared in lower case."""
 
 
 def number(text: str | None, name: str, low: float, high: float) -> float | None:
-    """The number of a query's parameter, None where it is not given.
+    """The number in a query parameter, from ``low`` to ``high``; None if the parameter is missing or empty.
 
     Raises:
-        RefusedError: 400, not a number or out of range.
+        HttpError: 400 if it is not a number or out of range.
     """
     if not text:
         return None
@@ -106,5 +108,5 @@ def number(text: str | None, name: str, low: float, high: float) -> float | None
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:64]!r} is none.")
+        raise HttpError(400, f"{name} must be a number from {low:g} to {high:g}; {text[:64]!r} is not one.")
     return value

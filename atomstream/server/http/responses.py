@@ -1,4 +1,4 @@
-"""How the server says no: JSON bodies ``{"detail": ...}`` in sentences, and nothing of its insides."""
+"""Replies: JSON, errors as ``{"detail": ...}`` with a sentence and no internal details, and the access log."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("atomstream.server")
 
 
 class HttpError(Exception):
-    """A request that is not done, and why: ``detail`` goes to the client as it is."""
+    """Ends a request with an error status. ``detail`` is sent to the client unchanged."""
 
     def __init__(self, status: int, detail: Any, *, headers: dict[str, str] | None = None) -> None:
         super().__init__(f"{status}: {detail}")
@@ -28,7 +28,7 @@ class HttpError(Exception):
 
 
 def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """``value`` as JSON, not to be cached or guessed at by a browser."""
+    """``value`` as a JSON reply that browsers neither cache nor interpret as another type."""
     safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", **(headers or {})}
     return web.Response(
         body=msgspec.json.encode(value), status=status, headers=safe, content_type="application/json"
@@ -36,17 +36,17 @@ def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None 
 
 
 def refuse(status: int, detail: Any, headers: dict[str, str] | None = None) -> web.Response:
-    """The reply of a request that is not done."""
+    """An error reply."""
     return json_reply({"detail": detail}, status=status, headers=headers)
 
 
 @web.middleware
 async def errors_to_replies(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what handlers raise into replies; the outermost middleware, and the only error mapping."""
+    """Convert exceptions of handlers to replies: the outermost middleware, and the only place that does it."""
     try:
         return await handler(request)
-    except HttpError as no:
-        return refuse(no.status, no.detail, no.headers)
+    except HttpError as error:
+        return refuse(error.status, error.detail, error.headers)
     except ShardError as error:
         return refuse(400, str(error))
     except RejectedError as error:
@@ -59,23 +59,27 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
 
 def _from_aiohttp(error: web.HTTPException) -> web.Response:
     details = {
-        404: "There is nothing at this path; paths are exactly as the protocol has them, without redirects.",
-        405: "This path does not take that method.",
+        404: "There is nothing at this path. Paths must be exactly those of the protocol; there are no redirects.",
+        405: "This path does not support that method.",
     }
     kept = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     return refuse(error.status, details.get(error.status, f"{error.reason}."), kept)
 
 
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
-    # The reply names a log line, not the cause: paths and SQL are nobody's business over the network.
+    # The reply names a log line, not the cause: file paths and SQL must not leave the server.
     reference = secrets.token_hex(4)
     log.error("request %s %s failed, reference %s", request.method, request.path, reference, exc_info=error)
     if isinstance(error, OSError):
         return refuse(
             507 if error.errno in _NO_SPACE else 500,
-            f"The server's disk failed at this request; nothing was stored. Its log has reference {reference}.",
+            f"The server's disk failed during this request; nothing was stored. "
+            f"The cause is in the server's log, reference {reference}.",
         )
-    return refuse(500, f"The server failed at this request; its log has the cause at reference {reference}.")
+    return refuse(
+        500,
+        f"The server failed during this request. The cause is in the server's log, reference {reference}.",
+    )
 
 
 def _no_space_numbers() -> frozenset[int]:
@@ -87,14 +91,14 @@ def _no_space_numbers() -> frozenset[int]:
 _NO_SPACE = _no_space_numbers()
 
 
-# The access log: method, path, status, time. No query (upload URLs carry their permission there), no header.
+# The access log: method, path, status, time. No query, because that of an upload URL is a secret, and no headers.
 
 
 class AccessLogger(AbstractAccessLogger):
-    """One line for each request, at INFO; refused ones too."""
+    """Writes one line at level INFO per request, also for refused ones."""
 
     def log(self, request: BaseRequest, response: StreamResponse, time: float) -> None:
-        """Write the line; ``time`` in s. ``%r`` keeps a path's line breaks from making lines of their own."""
+        """Write the line; ``time`` in s. ``%r`` escapes line breaks in the path."""
         self.logger.info(
             "%s %s %r -> %d in %.0f ms",
             request.remote,

@@ -1,8 +1,8 @@
-"""Upload URLs: short-lived permissions to PUT one chunk, signed by this server and checked by it alone.
+"""Signed upload URLs: short-lived permissions to PUT one chunk.
 
-The ticket (which stream, which chunk, its shape, its stamps, until when) travels inside the URL; the HMAC
-covers the method, the path and the whole ticket, so none of it can be changed on the way, and nothing has to
-be remembered between the two requests: a URL stays good over a restart.
+The claims (stream, chunk, shape, capture times, expiry) are in the URL's query. An HMAC covers method, path and
+claims, so a client can't change them. The server stores nothing between the two requests, so a URL stays valid after
+a restart.
 """
 
 from __future__ import annotations
@@ -25,49 +25,49 @@ SECRET_FILE = "signing.key"
 
 
 class Permit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a signed URL permits: to PUT the chunk of ``ticket`` until ``expires``, in s since the epoch."""
+    """The content of a signed URL: ``ticket`` may be uploaded until ``expires``, in s since the epoch."""
 
     ticket: UploadClaims
     expires: float
 
 
 class UrlSigner:
-    """Makes and checks upload URLs under one secret; ``now`` is the wall clock, in s."""
+    """Signs and checks upload URLs with one secret. ``now`` is the wall clock in s."""
 
     def __init__(self, secret: bytes, now: Callable[[], float] = time.time) -> None:
         self._secret = secret
         self._now = now
 
     def sign(self, ticket: UploadClaims, ttl_s: float) -> str:
-        """Path and query of a URL that permits ``ticket``'s upload for ``ttl_s`` from now."""
+        """Path and query of a URL that permits the upload of ``ticket`` for ``ttl_s`` seconds from now."""
         permit = Permit(ticket=ticket, expires=self._now() + ttl_s)
         packed = base64.urlsafe_b64encode(msgspec.json.encode(permit)).decode()
         path = upload_path(ticket)
-        return f"{path}?{urlencode({'ticket': packed, 'signature': self._mark('PUT', path, packed)})}"
+        return f"{path}?{urlencode({'ticket': packed, 'signature': self._signature('PUT', path, packed)})}"
 
     def check(self, request: web.Request) -> UploadClaims:
-        """The ticket of a PUT's URL.
+        """The claims in the URL of a PUT request.
 
         Raises:
-            RefusedError: 403, not ours, changed on the way, or expired; a fresh URL helps.
+            HttpError: 403 if the signature is wrong or the URL has expired. A new URL helps.
         """
         packed = request.query.get("ticket", "")
-        given = request.query.get("signature", "")
-        mark = self._mark(request.method, request.path, packed)
-        if not hmac.compare_digest(mark.encode(), given.encode("utf-8", "surrogateescape")):
-            raise HttpError(403, "The signature of this upload URL is wrong; ask for a fresh URL.")
+        presented = request.query.get("signature", "")
+        signature = self._signature(request.method, request.path, packed)
+        if not hmac.compare_digest(signature.encode(), presented.encode("utf-8", "surrogateescape")):
+            raise HttpError(403, "The signature of this upload URL is wrong; request a new URL.")
         permit = _unpack(packed)
         if self._now() > permit.expires:
-            raise HttpError(403, "This upload URL has expired; ask for a fresh one.")
+            raise HttpError(403, "This upload URL has expired; request a new one.")
         return permit.ticket
 
-    def _mark(self, method: str, path: str, packed: str) -> str:
+    def _signature(self, method: str, path: str, packed: str) -> str:
         message = "\n".join((method, path, packed)).encode("utf-8", "surrogateescape")
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()
 
 
 def upload_path(ticket: UploadClaims) -> str:
-    """Where the chunk is PUT; stream and index stand in it for whoever reads the access log."""
+    """The path of a chunk's upload. It contains stream and index, so that they are in the access log."""
     return f"/upload/{ticket.data_id}/{ticket.index}"
 
 
@@ -75,7 +75,7 @@ def _unpack(packed: str) -> Permit:
     try:
         return msgspec.json.decode(base64.urlsafe_b64decode(packed), type=Permit)
     except (msgspec.MsgspecError, binascii.Error, ValueError):
-        # Only after a change of version: the signature was right.
+        # The signature is right, so another version of the server made the URL.
         raise HttpError(
-            403, "This upload URL is of another version of the server; ask for a fresh one."
+            403, "This upload URL was made by another version of the server; request a new one."
         ) from None

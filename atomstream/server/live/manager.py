@@ -68,7 +68,7 @@ class ResultsManager:
             log.exception("a worker for the analysis can't be started")
 
     async def desk(self, data_id: str) -> StreamResults:
-        """The results of a stream; raises RefusedError 404 where there is none."""
+        """The results of a stream; raises HttpError 404 where there is none."""
         known = self._desks.get(data_id)
         if known is not None:
             return known

@@ -1,1 +1,1 @@
-"""The server's requests, one file for each thing that they are about."""
+"""Request handlers, one module per subject. Each handler has its method, path and right beside it."""

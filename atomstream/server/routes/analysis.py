@@ -1,4 +1,4 @@
-"""Requests for results: how the analysis stands, the hosted service's series and azimuths, the waterfall."""
+"""Requests for results: status of the analysis, time series and azimuths in the protocol's form, the waterfall."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_LAST_N = 10_000_000
 
 
 class AzimuthChange(msgspec.Struct, frozen=True):
-    """The body that changes a view: what is left out stays."""
+    """The body that changes a view. Fields that are left out stay unchanged."""
 
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     label: Annotated[str, msgspec.Meta(max_length=256)] | msgspec.UnsetType | None = msgspec.UNSET
@@ -42,28 +42,28 @@ class AzimuthChange(msgspec.Struct, frozen=True):
 @access(Access.BROWSER)
 async def timeseries(request: web.Request) -> web.Response:
     """``GET /rheed/timeseries/{data_id}/``."""
-    desk, query = await results_of(request), read_query(request)
-    about, labels = desk.about, desk.inputs.labels()
+    results, query = await results_of(request), read_query(request)
+    about, labels = results.about, results.inputs.labels()
 
-    def made() -> bytes:
-        series = series_by_angle(desk.store, query, about.rotations_per_min, about.azimuth_label, labels)
+    def encoded() -> bytes:
+        series = series_by_angle(results.store, query, about.rotations_per_min, about.azimuth_label, labels)
         return msgspec.json.encode({"series_by_angle": series})
 
-    return json_body(await asyncio.to_thread(made))
+    return json_body(await asyncio.to_thread(encoded))
 
 
 def json_body(body: bytes) -> web.Response:
-    """A reply of JSON that is encoded already."""
+    """A reply whose JSON is already encoded."""
     reply = json_reply(None)
     reply.body = body
     return reply
 
 
 def read_query(request: web.Request) -> SeriesQuery:
-    """What a query string asks for; raises RefusedError 400 for numbers that are none."""
+    """The query parameters of a time series; raises HttpError 400 for invalid numbers."""
     query = request.query
     last_n = number(query.get("last_n"), "last_n", 1, MAX_LAST_N)
-    names = [name for given in query.getall("property_names", ()) for name in given.split(",") if name]
+    names = [name for value in query.getall("property_names", ()) for name in value.split(",") if name]
     return SeriesQuery(
         last_n=None if last_n is None else int(last_n),
         elapsed_s=number(query.get("elapsed_seconds"), "elapsed_seconds", 0.0, 1e9),
@@ -76,15 +76,15 @@ def read_query(request: web.Request) -> SeriesQuery:
 @access(Access.BROWSER)
 async def list_azimuths(request: web.Request) -> web.Response:
     """``GET /rheed/{data_id}/azimuths``."""
-    desk = await results_of(request)
-    about = desk.about
+    results = await results_of(request)
+    about = results.about
     views = await asyncio.to_thread(
         azimuths,
-        desk.store,
+        results.store,
         about.data_id,
         about.rotations_per_min,
         about.azimuth_label,
-        desk.inputs.labels(),
+        results.inputs.labels(),
     )
     return json_reply(views)
 
@@ -92,29 +92,33 @@ async def list_azimuths(request: web.Request) -> web.Response:
 @routes.patch(AZIMUTH_PATH)
 @access(Access.BROWSER)
 async def change_azimuth(request: web.Request) -> web.Response:
-    """``PATCH /rheed/{data_id}/azimuths/{view_id}``: its label, and whether it is listed among the series."""
-    desk, wanted = await results_of(request), await read_json(request, AzimuthChange)
-    view_id, about = request.match_info["view_id"], desk.about
+    """``PATCH /rheed/{data_id}/azimuths/{view_id}``: change its label, or whether the time series contain it."""
+    results, wanted = await results_of(request), await read_json(request, AzimuthChange)
+    view_id, about = request.match_info["view_id"], results.about
 
     def views() -> dict[str, Any]:
         listed = azimuths(
-            desk.store, about.data_id, about.rotations_per_min, about.azimuth_label, desk.inputs.labels()
+            results.store,
+            about.data_id,
+            about.rotations_per_min,
+            about.azimuth_label,
+            results.inputs.labels(),
         )
         return {view["view_id"]: view for view in listed}
 
     if view_id not in await asyncio.to_thread(views):
         raise HttpError(404, f"Stream {about.data_id} has no view {view_id[:64]!r}.")
-    said = {
+    changes = {
         name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET
     }
-    await desk.say({"what": "azimuth", "view_id": view_id, "said": said})
+    await results.say({"what": "azimuth", "view_id": view_id, "said": changes})
     return json_reply((await asyncio.to_thread(views))[view_id])
 
 
 @routes.get(ANALYSIS_PATH)
 @access(Access.BROWSER)
 async def analysis(request: web.Request) -> web.Response:
-    """``GET /rheed/stream/{data_id}/analysis``: how it stands."""
+    """``GET /rheed/stream/{data_id}/analysis``: status of the analysis."""
     return json_reply(await analysis_status(await results_of(request)))
 
 
@@ -122,25 +126,30 @@ async def analysis(request: web.Request) -> web.Response:
 @access(Access.BROWSER)
 async def reanalyse(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/reanalyse``: analyse a finished stream again."""
-    desk = await results_of(request)
-    if not desk.archive.stored():
-        return refuse(409, "Nothing of this stream is stored yet: there is nothing to analyse.")
-    if not desk.reanalyse():
-        return refuse(409, "This stream is being analysed; ask again when that has ended.")
-    return json_reply(await analysis_status(desk), status=202)
+    results = await results_of(request)
+    if not results.archive.stored():
+        return refuse(409, "No chunk of this stream is stored yet, so there is nothing to analyse.")
+    if not results.reanalyse():
+        return refuse(409, "This stream is being analysed; try again when the analysis has ended.")
+    return json_reply(await analysis_status(results), status=202)
 
 
-async def analysis_status(desk: StreamResults) -> dict[str, Any]:
-    """All that ``GET .../analysis`` tells."""
-    store, about, archive, origin = desk.store, desk.about, desk.archive, desk.archive.origin_unix_ms
+async def analysis_status(results: StreamResults) -> dict[str, Any]:
+    """The reply to ``GET .../analysis``."""
+    store, about, archive, origin = (
+        results.store,
+        results.about,
+        results.archive,
+        results.archive.origin_unix_ms,
+    )
     geometry = archive.geometry
     columns = await asyncio.to_thread(archive.results.names)
-    events = [*store.events, *desk.inputs.events(origin)]
+    events = [*store.events, *results.inputs.events(origin)]
     return {
         "data_id": about.data_id,
-        "status": desk.status,
+        "status": results.status,
         "why": "" if archive.stored() else "no chunk is stored yet",
-        "seq": desk.feed.seq,
+        "seq": results.feed.seq,
         "origin_unix_ms": origin,
         "fps": about.fps,
         "rpm": about.rotations_per_min,
@@ -150,32 +159,32 @@ async def analysis_status(desk: StreamResults) -> dict[str, Any]:
         "dtype": geometry.dtype if geometry else None,
         "frames_stored": archive.n_frames(),
         "frames_analysed": store.analysed,
-        "backlog_chunks": desk.backlog,
-        "progress": desk.feed.progress,
-        "reanalysis": desk.reanalysis_pending,
-        "missing": missing_chunks(desk),
+        "backlog_chunks": results.backlog,
+        "progress": results.feed.progress,
+        "reanalysis": results.reanalysis_pending,
+        "missing": missing_chunks(results),
         "newest_unix_ms": store.made_unix_ms,
         **store.newest,
-        "views_why": views_why(desk),
+        "views_why": views_why(results),
         "events": sorted(events, key=lambda event: event["time_ms_utc"] or 0.0),
         "columns": {name: unit_of(name) for name in columns},
-        "regions": desk.inputs.last("regions", []),
-        "calibration": desk.inputs.last("calibration", {}),
+        "regions": results.inputs.last("regions", []),
+        "calibration": results.inputs.last("calibration", {}),
     }
 
 
-def views_why(desk: StreamResults) -> str:
-    """Why a turning sample has no views, empty where it has or does not turn."""
-    store, about = desk.store, desk.about
+def views_why(results: StreamResults) -> str:
+    """The reason why a rotating sample has no views; empty if it has some or does not rotate."""
+    store, about = results.store, results.about
     refined = store.newest["values"].get("rotation_rpm", {}).get("value")
     rpm = about.rotations_per_min if refined is None else refined
     return why_no_views(about.fps, rpm, store.analysed, len(store.newest["views"]))
 
 
-def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
+def missing_chunks(results: StreamResults) -> list[dict[str, Any]]:
     """Stored chunks that are missing in the results, by reason: ``[{"why", "chunks": "3-4, 7", "count"}]``."""
     why: dict[str, IndexSet] = {}
-    for index, reason in sorted(desk.missing.items()):
+    for index, reason in sorted(results.missing.items()):
         why.setdefault(reason, IndexSet()).add(index)
     return [{"why": reason, "chunks": str(indices), "count": len(indices)} for reason, indices in why.items()]
 
@@ -183,12 +192,12 @@ def missing_chunks(desk: StreamResults) -> list[dict[str, Any]]:
 @routes.get(PROFILES_PATH)
 @access(Access.BROWSER)
 async def profiles(request: web.Request) -> web.Response:
-    """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line."""
-    desk, line = await results_of(request), request.query.get("line", "streaks")
-    waterfall = desk.store.waterfalls.get(line)
+    """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line, as float32 rows."""
+    results, line = await results_of(request), request.query.get("line", "streaks")
+    waterfall = results.store.waterfalls.get(line)
     rows = await asyncio.to_thread(waterfall.rows) if waterfall is not None else None
     if waterfall is None or rows is None or not len(rows):
-        raise HttpError(404, f"There is no profile of a line {line[:64]!r} (yet).")
+        raise HttpError(404, f"There is no profile of a line {line[:64]!r} yet.")
     headers = {
         "Atomstream-Rows": str(rows.shape[0]),
         "Atomstream-Columns": str(rows.shape[1]),

@@ -1,4 +1,4 @@
-"""Requests in which a user says something of a stream: events and regions."""
+"""Requests about the user's annotations of a stream: events, regions and the calibration."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UnixMs = Annotated[float, msgspec.Meta(ge=0.0, le=253402300799999.0)]
 
 
 class NewEvent(msgspec.Struct, frozen=True):
-    """The body that marks an event."""
+    """The body that adds an event; ``time_ms_utc`` None means now. With an ``id`` a repeat has no effect."""
 
     label: Annotated[str, msgspec.Meta(max_length=200)] = ""
     kind: Kind = "note"
@@ -61,7 +61,7 @@ class LineBody(msgspec.Struct, frozen=True, tag_field="type", tag="line"):
 
 
 class RegionsBody(msgspec.Struct, frozen=True):
-    """The body that replaces the regions."""
+    """The body that replaces all regions."""
 
     regions: Annotated[list[BoxBody | LineBody], msgspec.Meta(max_length=MAX_REGIONS)]
 
@@ -69,9 +69,9 @@ class RegionsBody(msgspec.Struct, frozen=True):
 @routes.get(EVENTS_PATH)
 @access(Access.BROWSER)
 async def list_events(request: web.Request) -> web.Response:
-    """``GET /rheed/stream/{data_id}/events``: the user's and the analysis', by time."""
-    desk = await results_of(request)
-    events = [*desk.store.events, *desk.inputs.events(desk.archive.origin_unix_ms)]
+    """``GET /rheed/stream/{data_id}/events``: those of the user and of the analysis, by time."""
+    results = await results_of(request)
+    events = [*results.store.events, *results.inputs.events(results.archive.origin_unix_ms)]
     return json_reply(sorted(events, key=lambda event: event["time_ms_utc"] or 0.0))
 
 
@@ -79,12 +79,12 @@ async def list_events(request: web.Request) -> web.Response:
 @access(Access.BROWSER)
 async def mark_event(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/events``."""
-    desk, wanted = await results_of(request), await read_json(request, NewEvent)
+    results, wanted = await results_of(request), await read_json(request, NewEvent)
     if wanted.kind == "rotation" and not (wanted.value is not None and 0.0 <= wanted.value <= MAX_RPM):
-        raise HttpError(400, f"A change of rotation has its rpm as `value`, from 0 to {MAX_RPM:g}.")
+        raise HttpError(400, f"An event of kind rotation needs the rpm as `value`, from 0 to {MAX_RPM:g}.")
     if wanted.value is not None and not math.isfinite(wanted.value):
         raise HttpError(400, "The value of an event must be a finite number.")
-    event = await desk.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
+    event = await results.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
     return json_reply(event)
 
 
@@ -95,15 +95,15 @@ async def get_regions(request: web.Request) -> web.Response:
     return _regions_reply(await results_of(request))
 
 
-def _regions_reply(desk: StreamResults) -> web.Response:
-    regions = desk.inputs.last("regions", [])
+def _regions_reply(results: StreamResults) -> web.Response:
+    regions = results.inputs.last("regions", [])
     boxes = [region["name"] for region in regions if region["type"] == "box"]
     return json_reply(
         {
             "regions": regions,
-            "detected_regions": desk.detected_regions,
+            "detected_regions": results.detected_regions,
             "columns": {name: column_name(f"region:{name}") for name in boxes},
-            "progress": desk.feed.progress,
+            "progress": results.feed.progress,
         }
     )
 
@@ -111,21 +111,21 @@ def _regions_reply(desk: StreamResults) -> web.Response:
 @routes.put(REGIONS_PATH)
 @access(Access.BROWSER)
 async def put_regions(request: web.Request) -> web.Response:
-    """``PUT /rheed/stream/{data_id}/regions``: replaces them all."""
-    desk, wanted = await results_of(request), await read_json(request, RegionsBody)
+    """``PUT /rheed/stream/{data_id}/regions``: replace all regions."""
+    results, wanted = await results_of(request), await read_json(request, RegionsBody)
     plain: list[dict[str, Any]] = [msgspec.to_builtins(region) for region in wanted.regions]
     try:
-        await desk.set_regions(plain)
+        await results.set_regions(plain)
     except ConfigError as error:
         raise HttpError(400, f"{error}. Nothing was changed.") from None
-    return _regions_reply(desk)
+    return _regions_reply(results)
 
 
-# The calibration of a stream: given when it is created, or set later.
+# The calibration of a stream, set when the stream is created or later.
 
 
 class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The body that sets the calibration; what is left out is not known."""
+    """The body that replaces the calibration. A field that is left out is unknown."""
 
     beam_energy: float | None = None
     screen_sample_distance: float | None = None
@@ -138,7 +138,7 @@ class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
 
 def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
-    """What was given, as plain values; raises RefusedError 400 for what can't be meant."""
+    """The given fields as a dict; raises HttpError 400 for values outside of the limits."""
     plain: dict[str, Any] = msgspec.to_builtins(wanted)
     _check_ranges(plain)
     try:
@@ -158,10 +158,10 @@ async def get_calibration(request: web.Request) -> web.Response:
 @routes.put(CALIBRATION_PATH)
 @access(Access.BROWSER)
 async def put_calibration(request: web.Request) -> web.Response:
-    """``PUT /rheed/stream/{data_id}/calibration``: from now on; a finished stream is analysed again with it."""
-    desk, wanted = await results_of(request), await read_json(request, CalibrationBody)
+    """``PUT /rheed/stream/{data_id}/calibration``: valid from now on. A finished stream is analysed again with it."""
+    results, wanted = await results_of(request), await read_json(request, CalibrationBody)
     plain = checked_calibration(wanted)
-    await desk.calibrate(plain)
+    await results.calibrate(plain)
     return json_reply(plain)
 
 

@@ -1,4 +1,4 @@
-"""Requests about samples, tags and projects."""
+"""Requests about samples, tags and projects, and searches for streams."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NewName(msgspec.Struct, frozen=True):
 
 
 class NewProject(msgspec.Struct, frozen=True):
-    """The body that creates a project; ``id`` lets a lab keep the id that it has elsewhere."""
+    """The body that creates a project; With ``id`` a lab can use the id of another system."""
 
     name: str
     id: UuidText | None = None
@@ -60,7 +60,7 @@ async def list_samples(request: web.Request) -> web.Response:
 @routes.post(SAMPLES_PATH)
 @access(Access.KEY)
 async def create_sample(request: web.Request) -> web.Response:
-    """``POST /physical_samples/``; 409 with the existing one's id where the name is taken."""
+    """``POST /physical_samples/``; 409 with the id of the existing sample if the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "sample")
     try:
         return json_reply({"id": await context_of(request).catalogue.add_sample(name)})
@@ -78,12 +78,12 @@ async def list_tags(request: web.Request) -> web.Response:
 @routes.post(TAGS_PATH)
 @access(Access.KEY)
 async def create_tag(request: web.Request) -> web.Response:
-    """``POST /tags/``; 400 where the name is taken."""
+    """``POST /tags/``; 400 if the name is taken."""
     name = checked_name((await read_json(request, NewName)).name, "tag")
     try:
         return json_reply({"id": await context_of(request).catalogue.add_tag(name)})
     except NameTakenError:
-        raise HttpError(400, f"There is a tag named {name!r} already; GET /tags/ has its id.") from None
+        raise HttpError(400, f"There is already a tag named {name!r}; GET /tags/ lists its id.") from None
 
 
 @routes.get(PROJECTS_PATH)
@@ -96,7 +96,7 @@ async def list_projects(request: web.Request) -> web.Response:
 @routes.post(PROJECTS_PATH)
 @access(Access.KEY)
 async def create_project(request: web.Request) -> web.Response:
-    """``POST /projects/``; 409 with the existing one's id where name or id are taken."""
+    """``POST /projects/``; 409 with the id of the existing project if the name or the id is taken."""
     wanted = await read_json(request, NewProject)
     try:
         added = await context_of(request).catalogue.add_project(
@@ -122,7 +122,7 @@ async def track_sample(request: web.Request) -> web.Response:
     return json_reply({"project_id": project_id, "physical_sample_id": wanted.physical_sample_id})
 
 
-# Requests that look for streams.
+# Searches for streams.
 
 Query = MultiMapping[str]
 
@@ -131,14 +131,14 @@ Query = MultiMapping[str]
 @access(Access.BROWSER)
 async def list_entries(request: web.Request) -> web.Response:
     """``GET /data_entries/`` with any of the protocol's filters."""
-    return json_reply(await context_of(request).entries.search(read_filter(request.query)))
+    return json_reply(await context_of(request).streams_table.search(read_filter(request.query)))
 
 
 def read_filter(query: Query) -> EntryFilter:
-    """The filter that a query string means; parameters of the hosted service that mean nothing here are passed over.
+    """The filter in a query string. Parameters of the hosted service without a meaning here are ignored.
 
     Raises:
-        RefusedError: 400, a number or moment that is none.
+        HttpError: 400 for an invalid number or time.
     """
     return EntryFilter(
         keywords=_texts(query, "keywords"),
@@ -148,8 +148,8 @@ def read_filter(query: Query) -> EntryFilter:
         data_types=_texts(query, "data_type"),
         statuses=tuple(status for status in _texts(query, "status") if status != "all"),
         growth_length=(_number(query, "growth_length_min"), _number(query, "growth_length_max")),
-        uploaded=(_moment(query, "upload_datetime_min"), _moment(query, "upload_datetime_max")),
-        updated=(_moment(query, "last_updated_min"), _moment(query, "last_updated_max")),
+        uploaded=(_time(query, "upload_datetime_min"), _time(query, "upload_datetime_max")),
+        updated=(_time(query, "last_updated_min"), _time(query, "last_updated_max")),
     )
 
 
@@ -170,11 +170,11 @@ def _number(query: Query, name: str) -> float | None:
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise HttpError(400, f"{name} must be a number of seconds; {text[:64]!r} is none.")
+        raise HttpError(400, f"{name} must be a number of seconds; {text[:64]!r} is not one.")
     return number
 
 
-def _moment(query: Query, name: str) -> str | None:
+def _time(query: Query, name: str) -> str | None:
     text = query.get(name, "")
     if not text:
         return None
@@ -182,15 +182,15 @@ def _moment(query: Query, name: str) -> str | None:
         at = datetime.fromisoformat(text)
         return iso_now(at if at.tzinfo else at.replace(tzinfo=UTC))
     except (ValueError, OverflowError):
-        raise HttpError(400, f"{name} must be a moment in ISO 8601; {text[:64]!r} is none.") from None
+        raise HttpError(400, f"{name} must be a time in ISO 8601; {text[:64]!r} is not one.") from None
 
 
 @routes.get(SINGLE_FRAMES_PATH)
 @access(Access.KEY)
 async def single_frames(request: web.Request) -> web.Response:
-    """``GET /data_entries/video_single_frames/{data_id}``: streams have no single frames taken out."""
+    """``GET /data_entries/video_single_frames/{data_id}``: always empty, because streams have no extracted frames."""
     data_id = checked_id(request.match_info["data_id"])
-    if not await context_of(request).entries.known([data_id]):
+    if not await context_of(request).streams_table.known([data_id]):
         raise unknown_stream(data_id)
     return json_reply({"frames": []})
 
@@ -198,5 +198,5 @@ async def single_frames(request: web.Request) -> web.Response:
 @routes.get(IMAGE_PATH)
 @access(Access.KEY)
 async def no_image(request: web.Request) -> web.Response:
-    """``GET /rheed/images/{data_id}/frames/{n}``: there are none, see :func:`single_frames`."""
+    """``GET /rheed/images/{data_id}/frames/{n}``: always 404, see :func:`single_frames`."""
     raise HttpError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

@@ -1,7 +1,7 @@
-"""``GET /rheed/stream/{data_id}/feed``: a WebSocket on which results come as they are made.
+"""``GET /rheed/stream/{data_id}/feed``: a WebSocket that sends results as soon as they are computed.
 
-A reader has a place in the stream's numbered records and nothing else of its own: one that is slow holds no memory
-here, it only falls behind, and is moved on when it is too far.
+A subscriber has only a position in the stream's numbered records. A slow one uses no memory in the server: it falls
+behind, and records are skipped for it when it is too far behind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any, Final
 
 from aiohttp import WSMsgType, web
 
-from atomstream.protocol import FEED_PATH
+from atomstream.protocol import (
+    ANNOUNCED,
+    ANNOUNCEMENT,
+    FEED_PATH,
+    HEARTBEAT_S,
+    JSON_SUBPROTOCOL,
+    MSGPACK_SUBPROTOCOL,
+)
 from atomstream.server.context import context_of, results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number
@@ -22,79 +29,85 @@ from atomstream.server.routes.analysis import missing_chunks
 
 routes = web.RouteTableDef()
 
-PROTOCOLS: Final = {"atomstream.msgpack": "msgpack", "atomstream.json": "json"}
-HEARTBEAT_S: Final = 5.0
+PROTOCOLS: Final = {MSGPACK_SUBPROTOCOL: "msgpack", JSON_SUBPROTOCOL: "json"}
 PING_S: Final = 20.0
 ENDED, STOPPING = 1000, 1001
 
 
 class FeedSubscriber:
-    """One reader of one stream's feed, from the record after ``after`` on."""
+    """One subscriber of a stream's feed."""
 
     def __init__(
-        self, socket: web.WebSocketResponse, desk: StreamResults, columns: frozenset[str] | None, behind: int
+        self,
+        socket: web.WebSocketResponse,
+        results: StreamResults,
+        columns: frozenset[str] | None,
+        behind: int,
     ) -> None:
         self._socket = socket
-        self._desk = desk
+        self._results = results
         self._columns = columns
         self._kind = PROTOCOLS.get(socket.ws_protocol or "", "msgpack")
         self._behind = behind
         self._progress: float | None = None
-        self._standing: dict[str, Any] = {"reanalysis": False, "missing": []}
+        self._status: dict[str, Any] = {"reanalysis": False, "missing": []}
 
     async def run(self, after: int) -> int:
-        """Send what there is and what comes; returns the code to close with."""
-        desk, place = self._desk, min(after, self._desk.feed.seq)
+        """Send the records after ``after`` and all new ones. Returns the WebSocket close code.
+
+        A negative ``after`` counts from the newest record.
+        """
+        results, position = self._results, min(after, self._results.feed.seq)
         if after < 0:
-            place = max(0, desk.feed.seq + after)
-        allowed = desk.feed.seq - place + self._behind
+            position = max(0, results.feed.seq + after)
+        allowed = results.feed.seq - position + self._behind
         await self._send(self._hello())
-        while not desk.feed.closed:
-            bell = desk.feed.bell
-            lag = desk.feed.seq - place
-            # Whoever resumes from far back may be as far behind as that, and less so as it catches up.
+        while not results.feed.closed:
+            changed = results.feed.bell
+            lag = results.feed.seq - position
+            # A subscriber that resumes far back may be that far behind; the limit falls as it catches up.
             allowed = max(self._behind, min(allowed, lag + self._behind))
             if lag > allowed:
-                place = await self._move_on(place, lag - self._behind)
+                position = await self._skip(position, lag - self._behind)
             elif lag:
-                place += 1
-                await self._send_record(place)
-            elif desk.is_over:
+                position += 1
+                await self._send_record(position)
+            elif results.is_over:
                 await self._send_missing()
-                return await self._say_end()
+                return await self._send_end()
             else:
-                await self._wait(bell)
+                await self._wait(changed)
         return STOPPING
 
     def _hello(self) -> dict[str, Any]:
-        desk, geometry = self._desk, self._desk.archive.geometry
+        results, geometry = self._results, self._results.archive.geometry
         return {
             "type": "hello",
-            "data_id": desk.about.data_id,
-            "seq": desk.feed.seq,
-            "status": desk.status,
-            "origin_unix_ms": desk.archive.origin_unix_ms,
-            "fps": desk.about.fps,
-            "rpm": desk.about.rotations_per_min,
+            "data_id": results.about.data_id,
+            "seq": results.feed.seq,
+            "status": results.status,
+            "origin_unix_ms": results.archive.origin_unix_ms,
+            "fps": results.about.fps,
+            "rpm": results.about.rotations_per_min,
             "chunk_size": geometry.chunk_size if geometry else None,
         }
 
-    async def _move_on(self, place: int, count: int) -> int:
-        await self._send({"type": "lost", "count": count, "first": place + 1, "last": place + count})
-        return place + count
+    async def _skip(self, position: int, count: int) -> int:
+        await self._send({"type": "lost", "count": count, "first": position + 1, "last": position + count})
+        return position + count
 
     async def _send_record(self, seq: int) -> None:
-        message = await self._desk.message(seq, self._columns)
+        message = await self._results.message(seq, self._columns)
         if message.plain["type"] != "end":
             await self._send_bytes(message.encoded(self._kind, self._columns))
 
-    async def _say_end(self) -> int:
-        # Not where its record stands: an analysis may have been made again since, and then more comes.
-        await self._send({"type": "end", "seq": self._desk.feed.seq})
+    async def _send_end(self) -> int:
+        # Not at the position of its record: a later analysis may have added more records.
+        await self._send({"type": "end", "seq": self._results.feed.seq})
         return ENDED
 
-    async def _wait(self, bell: asyncio.Event) -> None:
-        progress = self._desk.feed.progress
+    async def _wait(self, changed: asyncio.Event) -> None:
+        progress = self._results.feed.progress
         if progress != self._progress:
             self._progress = progress
             await self._send({"type": "progress", "fraction": progress})
@@ -103,18 +116,18 @@ class FeedSubscriber:
             return
         try:
             async with asyncio.timeout(HEARTBEAT_S):
-                await bell.wait()
+                await changed.wait()
         except TimeoutError:
             await self._send(
-                {"type": "heartbeat", "seq": self._desk.feed.seq, "unix_ms": 1000.0 * time.time()}
+                {"type": "heartbeat", "seq": self._results.feed.seq, "unix_ms": 1000.0 * time.time()}
             )
 
     async def _send_missing(self) -> bool:
         """Send which stored chunks are missing in the results, if that has changed."""
-        standing = {"reanalysis": self._desk.reanalysis_pending, "missing": missing_chunks(self._desk)}
-        if standing == self._standing:
+        standing = {"reanalysis": self._results.reanalysis_pending, "missing": missing_chunks(self._results)}
+        if standing == self._status:
             return False
-        self._standing = standing
+        self._status = standing
         await self._send({"type": "missing", **standing})
         return True
 
@@ -131,38 +144,38 @@ class FeedSubscriber:
 @routes.get(FEED_PATH)
 @access(Access.BROWSER)
 async def feed(request: web.Request) -> web.WebSocketResponse:
-    """The handler; a stream that is not known is refused with 404 before the handshake."""
-    desk = await results_of(request)
+    """The handler of the path above. An unknown stream is refused with 404 before the handshake."""
+    results = await results_of(request)
     after = number(request.query.get("after"), "after", -1, 1 << 53) or 0
     names = request.query.get("columns", "")
     columns = frozenset(filter(None, names.split(","))) if names and names != "all" else None
     if columns is not None and columns != {"none"}:
         columns |= {"time_seconds"}
     socket = web.WebSocketResponse(protocols=tuple(PROTOCOLS), heartbeat=PING_S, max_msg_size=1 << 16)
-    socket.headers["Atomstream"] = "1"
+    socket.headers[ANNOUNCEMENT] = ANNOUNCED
     await socket.prepare(request)
-    desk.readers += 1
+    results.readers += 1
     try:
         await _serve(
             socket,
-            FeedSubscriber(socket, desk, columns, context_of(request).settings.feed_behind),
+            FeedSubscriber(socket, results, columns, context_of(request).settings.feed_behind),
             int(after),
         )
     finally:
-        desk.readers -= 1
+        results.readers -= 1
     return socket
 
 
-async def _serve(socket: web.WebSocketResponse, reader: FeedSubscriber, after: int) -> None:
-    """Send until the end or until the other side goes, whose messages mean nothing here but are read."""
-    sending = asyncio.create_task(reader.run(after))
-    hearing = asyncio.create_task(_until_closed(socket))
+async def _serve(socket: web.WebSocketResponse, subscriber: FeedSubscriber, after: int) -> None:
+    """Send until the end or until the client closes. Messages of the client are read and ignored."""
+    sending = asyncio.create_task(subscriber.run(after))
+    receiving = asyncio.create_task(_until_closed(socket))
     try:
-        await asyncio.wait([sending, hearing], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([sending, receiving], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        hearing.cancel()
+        receiving.cancel()
         sending.cancel()
-        await asyncio.wait([sending, hearing])
+        await asyncio.wait([sending, receiving])
     code = STOPPING
     if not sending.cancelled() and sending.exception() is None:
         code = sending.result()

@@ -1,4 +1,4 @@
-"""What needs no key: reference time and a sign of life."""
+"""Requests that need no key: reference time and health."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ routes = web.RouteTableDef()
 @routes.get(TIME_PATH)
 @access(Access.PUBLIC)
 async def reference_time(_request: web.Request) -> web.Response:
-    """``GET /gateway/time``: when the request was received and when the reply left, UTC ms."""
+    """``GET /gateway/time``: times at which the request was received and the reply sent, in UTC ms."""
     received = time.time_ns()
     return json_reply({"receivedAtUnixMs": received / 1e6, "transmittedAtUnixMs": time.time_ns() / 1e6})
 
@@ -24,5 +24,5 @@ async def reference_time(_request: web.Request) -> web.Response:
 @routes.get(HEALTH_PATH)
 @access(Access.PUBLIC)
 async def health(_request: web.Request) -> web.Response:
-    """``GET /health``: the server answers."""
+    """``GET /health``: for monitoring; always ``ok`` while the server runs."""
     return json_reply({"status": "ok"})

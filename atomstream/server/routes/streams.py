@@ -1,4 +1,4 @@
-"""Requests about a stream as a whole: its creation, what it is linked to, its end."""
+"""Requests about a whole stream: creation, links to samples and tags, stored chunks, end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NewStream(msgspec.Struct, frozen=True):
     project_id: UuidText | None = None
     azimuth_label: Annotated[str, msgspec.Meta(max_length=256)] | None = None
     calibration: CalibrationBody | None = None
-    """Of our own: with it in its metadata a stream is analysed in nm/s and Å from the first chunk on."""
+    """An extension of this server: the analysis uses it from the first chunk on, for results in nm/s and Å."""
 
 
 class SampleLink(msgspec.Struct, frozen=True):
@@ -67,12 +67,12 @@ class TagLink(msgspec.Struct, frozen=True):
 @routes.post(STREAMS_PATH)
 @access(Access.KEY)
 async def create_stream(request: web.Request) -> web.Response:
-    """``POST /rheed/stream/``: a new stream; the reply is its ``data_id`` as a bare JSON string."""
+    """``POST /rheed/stream/``: create a stream. The reply is its ``data_id`` as a JSON string."""
     wanted = await read_json(request, NewStream)
     name = checked_name(wanted.data_item_name, "stream")
     calibration = checked_calibration(wanted.calibration) if wanted.calibration else None
-    house = context_of(request)
-    projects = await named_ids(house, Project, [wanted.project_id] if wanted.project_id else [], "project")
+    context = context_of(request)
+    projects = await named_ids(context, Project, [wanted.project_id] if wanted.project_id else [], "project")
     now = iso_now()
     about = StreamMetadata(
         data_id=str(uuid.uuid4()),
@@ -85,10 +85,10 @@ async def create_stream(request: web.Request) -> web.Response:
         made=now,
         last_updated=now,
     )
-    await house.streams.create(about)
-    await house.lifecycle.begin(about.data_id)
+    await context.streams.create(about)
+    await context.lifecycle.begin(about.data_id)
     if calibration is not None:
-        await (await house.live.desk(about.data_id)).calibrate(calibration)
+        await (await context.results.desk(about.data_id)).calibrate(calibration)
     return json_reply(about.data_id, headers={ANNOUNCEMENT: ANNOUNCED})
 
 
@@ -96,46 +96,46 @@ async def create_stream(request: web.Request) -> web.Response:
 @access(Access.KEY)
 async def link_sample(request: web.Request) -> web.Response:
     """``POST /data_entries/physical_sample``."""
-    house, wanted = context_of(request), await read_json(request, SampleLink)
-    (sample,) = await named_ids(house, Sample, [wanted.physical_sample_id], "physical sample")
-    for data_id in await known_streams(house, wanted.data_ids):
-        await house.streams.change(data_id, sample=sample)
+    context, wanted = context_of(request), await read_json(request, SampleLink)
+    (sample,) = await named_ids(context, Sample, [wanted.physical_sample_id], "physical sample")
+    for data_id in await known_streams(context, wanted.data_ids):
+        await context.streams.change(data_id, sample=sample)
     return json_reply({"data_ids": wanted.data_ids, "physical_sample_id": sample.id})
 
 
 @routes.post(TAG_LINKS_PATH)
 @access(Access.KEY)
 async def link_tags(request: web.Request) -> web.Response:
-    """``POST /tags/data-items/``: adds to the tags that are there."""
-    house, wanted = context_of(request), await read_json(request, TagLink)
-    tags = await named_ids(house, Tag, wanted.tag_ids, "tag")
-    for data_id in await known_streams(house, wanted.data_ids):
-        await house.streams.revise(data_id, lambda about: add_tags(about, tags))
+    """``POST /tags/data-items/``: add tags; existing tags stay."""
+    context, wanted = context_of(request), await read_json(request, TagLink)
+    tags = await named_ids(context, Tag, wanted.tag_ids, "tag")
+    for data_id in await known_streams(context, wanted.data_ids):
+        await context.streams.revise(data_id, lambda about: add_tags(about, tags))
     return json_reply({"data_ids": wanted.data_ids, "tag_ids": wanted.tag_ids})
 
 
 def add_tags(about: StreamMetadata, tags: Iterable[NamedId]) -> StreamMetadata:
-    """``about`` with ``tags`` among its tags, each once."""
+    """``about`` with ``tags`` added, each once."""
     by_id = {tag.id: tag for tag in (*about.tags, *tags)}
     return msgspec.structs.replace(about, tags=tuple(by_id.values()))
 
 
-async def named_ids(house: ServerContext, kind: type[Named], ids: list[str], what: str) -> list[NamedId]:
-    """``ids`` with their names, all of them; raises RefusedError 404 at the first that is unknown."""
+async def named_ids(context: ServerContext, kind: type[Named], ids: list[str], what: str) -> list[NamedId]:
+    """All ``ids`` with their names; raises HttpError 404 for the first unknown one."""
     wanted = [one.lower() for one in ids]
-    rows = await house.catalogue.find(kind, wanted)
+    rows = await context.catalogue.find(kind, wanted)
     for one in wanted:
         if one not in rows:
             raise HttpError(404, f"No {what} {one!r} is known here; nothing was changed.")
     return [NamedId(id=one, name=rows[one].name) for one in wanted]
 
 
-async def known_streams(house: ServerContext, data_ids: list[str]) -> list[str]:
-    """``data_ids`` in lower case, where all of them are streams; raises RefusedError 404 before any is changed."""
+async def known_streams(context: ServerContext, data_ids: list[str]) -> list[str]:
+    """``data_ids`` in lower case; raises HttpError 404 if one of them is not a stream."""
     wanted = [one.lower() for one in data_ids]
-    known = await house.entries.known(wanted)
+    existing = await context.streams_table.known(wanted)
     for one in wanted:
-        if one not in known:
+        if one not in existing:
             raise unknown_stream(one)
     return wanted
 
@@ -143,7 +143,7 @@ async def known_streams(house: ServerContext, data_ids: list[str]) -> list[str]:
 @routes.post(END_PATH)
 @access(Access.KEY)
 async def end_stream(request: web.Request) -> web.Response:
-    """``POST /rheed/stream/{data_id}/end``: no more comes; indices given up are in ``Atomstream-Lost``."""
+    """``POST /rheed/stream/{data_id}/end``: end the stream; ``Atomstream-Lost`` lists the lost chunks."""
     data_id = checked_id(request.match_info["data_id"])
     await read_bounded(request)
     lost = parse_lost(request.headers.get(LOST_HEADER, ""))
@@ -154,9 +154,9 @@ async def end_stream(request: web.Request) -> web.Response:
 @routes.get(CHUNKS_PATH)
 @access(Access.KEY)
 async def stored_chunks(request: web.Request) -> web.Response:
-    """``GET /rheed/stream/{data_id}/chunks``: the indices stored, ``{"stored": "0-5,9"}``.
+    """``GET /rheed/stream/{data_id}/chunks``: the stored indices, ``{"stored": "0-5,9"}``.
 
-    For a client that was killed between our answer and its journal.
+    For a client that was killed after an upload was answered and before its journal noted it.
     """
     archive = await context_of(request).streams.archive(checked_id(request.match_info["data_id"]))
     return json_reply({"stored": str(archive.stored())})
@@ -166,7 +166,7 @@ def parse_lost(text: str) -> IndexSet:
     """The indices in ``"3-5,9"``.
 
     Raises:
-        HttpError: 400, not of that form, out of range, or more than ``MAX_LOST``.
+        HttpError: 400 if it is not of that form, out of range, or has more than ``MAX_LOST`` indices.
     """
     try:
         return IndexSet.parse(text, max_index=MAX_CHUNK_INDEX, max_count=MAX_LOST)

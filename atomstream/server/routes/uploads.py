@@ -1,4 +1,4 @@
-"""The way of a chunk into the server: a signed URL is asked for, then the shard is PUT to it."""
+"""Upload of a chunk: the client requests a signed URL, then it PUTs the shard to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS
 from atomstream.errors import ConflictError
-from atomstream.protocol import UPLOAD_PATH, UPLOAD_URLS_PATH
+from atomstream.protocol import CRC_HEADER, UPLOAD_PATH, UPLOAD_URLS_PATH
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of
@@ -33,7 +33,7 @@ _DIMS = re.compile(r"([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})")
 
 
 class UploadRequest(msgspec.Struct, frozen=True):
-    """The body that asks for a URL. On the wire all of it is strings; they are read as what they mean."""
+    """The body of a request for an upload URL. All its values are strings, which are converted here."""
 
     data_id: str
     chunk_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHUNK_SIZE)]
@@ -55,19 +55,19 @@ class UploadRequest(msgspec.Struct, frozen=True):
 async def upload_url(request: web.Request) -> web.Response:
     """``POST /data_entries/raw_data/staged/upload_urls/``: a short-lived URL for one chunk."""
     index = chunk_index(request)
-    house, wanted = context_of(request), await read_json(request, UploadRequest, strings=True)
-    about = await house.streams.about(checked_id(wanted.data_id))
+    context, wanted = context_of(request), await read_json(request, UploadRequest, strings=True)
+    about = await context.streams.about(checked_id(wanted.data_id))
     ticket = make_ticket(index, wanted, about)
     check_geometry(ticket, about)
-    url = base_url(house, request) + house.signer.sign(ticket, house.settings.url_ttl_s)
+    url = base_url(context, request) + context.signer.sign(ticket, context.settings.url_ttl_s)
     return json_reply([{"upload_id": str(uuid.uuid4()), "url": url, "part": 0}])
 
 
 def chunk_index(request: web.Request) -> int:
-    """The chunk that ``original_filename`` names; any other file is refused, wherever it may lie.
+    """The index in ``original_filename``; any other file name is refused.
 
     Raises:
-        RefusedError: 400.
+        HttpError: 400.
     """
     match = _CHUNK_FILE.fullmatch(request.query.get("original_filename", ""))
     index = int(match[1]) if match else -1
@@ -77,12 +77,12 @@ def chunk_index(request: web.Request) -> int:
             f"original_filename must be frames.zarr/frames/c/K/0/0 with a chunk index K of 0 .. {MAX_CHUNK_INDEX}.",
         )
     if request.query.get("num_parts", "1") != "1" or request.query.get("staging_type", "stream") != "stream":
-        raise HttpError(400, "Only num_parts=1 and staging_type=stream are taken here.")
+        raise HttpError(400, "Only num_parts=1 and staging_type=stream are supported.")
     return index
 
 
 def make_ticket(index: int, wanted: UploadRequest, about: StreamMetadata) -> UploadClaims:
-    """What the URL will permit; raises RefusedError 400 or ShardError where no stream can mean it."""
+    """The claims for the URL; raises HttpError 400 or ShardError for impossible values."""
     match = _DIMS.fullmatch(wanted.dims)
     if match is None:
         raise HttpError(400, f"dims must be 'N,H,W' in whole numbers; {wanted.dims[:64]!r} is not.")
@@ -103,9 +103,9 @@ def make_ticket(index: int, wanted: UploadRequest, about: StreamMetadata) -> Upl
 
 
 def check_geometry(ticket: UploadClaims, about: StreamMetadata) -> None:
-    """Say at the first request, not after 41 MB, that a stream's shape can't change; raises ConflictError.
+    """Refuse a changed frame shape before the upload of its (up to 41 MB); raises ConflictError.
 
-    It is the archive that decides, at the commit: here a shape not yet written down passes.
+    A shape that is not yet in the metadata passes here; the archive checks it again at the commit.
     """
     claimed = Geometry.of(ticket)
     if about.geometry not in (None, claimed):
@@ -116,35 +116,35 @@ def check_geometry(ticket: UploadClaims, about: StreamMetadata) -> None:
         )
 
 
-def base_url(house: ServerContext, request: web.Request) -> str:
-    """The server's address as this client knows it (the Host was checked against our names)."""
-    return house.settings.public_url or f"{request.scheme}://{request.host}"
+def base_url(context: ServerContext, request: web.Request) -> str:
+    """The server's address for this client. The Host header was checked before."""
+    return context.settings.public_url or f"{request.scheme}://{request.host}"
 
 
 @routes.put(UPLOAD_PATH)
 @access(Access.PUBLIC)
 async def put_chunk(request: web.Request) -> web.Response:
-    """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable; the signature is the key."""
-    house = context_of(request)
-    ticket = house.signer.check(request)
-    archive = await house.streams.archive(ticket.data_id)
-    house.lifecycle.touch(ticket.data_id)
-    with house.live.tap(ticket) as tap:
-        committed = await house.ingest.receive(request, ticket, archive, tap.observe)
-        await note_stored(house, ChunkStored(ticket, committed, tap))
+    """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable. The URL is signed."""
+    context = context_of(request)
+    ticket = context.signer.check(request)
+    archive = await context.streams.archive(ticket.data_id)
+    context.lifecycle.touch(ticket.data_id)
+    with context.results.tap(ticket) as tap:
+        committed = await context.ingest.receive(request, ticket, archive, tap.observe)
+        await note_stored(context, ChunkStored(ticket, committed, tap))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
-    return json_reply(
-        {"index": committed.index, "nbytes": committed.nbytes}, headers={"x-amz-checksum-crc32c": crc}
-    )
+    return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})
 
 
-async def note_stored(house: ServerContext, stored: ChunkStored) -> None:
-    """Tell catalogue, lifecycle and listeners; whatever fails there, the chunk is stored and is answered for."""
+async def note_stored(context: ServerContext, stored: ChunkStored) -> None:
+    """Update catalogue, status and listeners. If that fails, the upload still succeeds, because the chunk is stored."""
     ticket = stored.ticket
     try:
         reaches = ticket.index * ticket.chunk_size + stored.committed.n_frames
-        await house.entries.note_chunk(ticket.data_id, reaches)
-        await house.lifecycle.data_came(ticket.data_id, Geometry.of(ticket))
+        await context.streams_table.note_chunk(ticket.data_id, reaches)
+        await context.lifecycle.data_came(ticket.data_id, Geometry.of(ticket))
     except Exception:
-        log.exception("chunk %d of %s is stored, but its note failed", ticket.index, ticket.data_id)
-    await house.events.chunk_stored.send(stored)
+        log.exception(
+            "chunk %d of %s is stored, but updating the catalogue failed", ticket.index, ticket.data_id
+        )
+    await context.signals.chunk_stored.send(stored)

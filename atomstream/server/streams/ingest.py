@@ -1,4 +1,4 @@
-"""The body of a chunk: from the socket to a file in pieces, then checked and committed to the archive."""
+"""Receives the body of an upload into a file, then checks it and commits it to the archive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.shard import encoded_bound, frame_nbytes
 
-# Running blocking work in threads so that a cancelled waiter never leaves it half overlapped.
+# Blocking work in threads, with safe cancellation.
 
 P = ParamSpec("P")
 
@@ -29,10 +29,10 @@ T = TypeVar("T")
 async def run_in(
     pool: ThreadPoolExecutor | None, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """``call(...)`` in a thread of ``pool`` (None: the loop's own).
+    """Run ``call(...)`` in a thread of ``pool`` (None: the event loop's default pool).
 
-    A thread can't be cancelled: where the waiting task is, this first waits for the call to end, so that
-    nothing closes a file under a write or removes one under a commit.
+    A thread can't be cancelled. If the waiting task is cancelled, this waits for the call to end first, so that no
+    file is closed during a write or removed during a commit.
     """
     future = asyncio.get_running_loop().run_in_executor(pool, lambda: call(*args, **kwargs))
     try:
@@ -43,13 +43,14 @@ async def run_in(
 
 
 WRITE_BYTES = 1 << 20
-"""How much is gathered before it goes to the disk: what an upload holds in memory, and a socket buffer more."""
+"""Bytes gathered before they are written: an upload holds this and one socket buffer in memory."""
 
 
 class Ingest:
-    """Takes bodies, ``max_uploads`` at once, and commits them in threads of its own.
+    """Receives up to ``max_uploads`` bodies at the same time, and commits them in threads.
 
-    Two pools: writing waits for the disk, decoding for the processor, and neither waits for the other.
+    There are two pools, so that writing (limited by the disk) and decoding (limited by the CPU) do not block each
+    other.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -57,7 +58,7 @@ class Ingest:
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-write")
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
         self._receiving: set[asyncio.Timeout] = set()
-        self._taken = 0
+        self._active = 0
         self._stopping = False
 
     async def receive(
@@ -67,26 +68,26 @@ class Ingest:
         archive: StreamArchive,
         observe: Observe | None = None,
     ) -> CommitResult:
-        """Receive the body of ``request`` and commit it; what is refused or torn leaves no file behind.
+        """Receive the body of ``request`` and commit it. A refused or incomplete body leaves no file.
 
-        ``observe`` sees the frames as they are decoded (see :meth:`StreamArchive.commit`).
+        ``observe`` is called with each decoded frame (see :meth:`StreamArchive.commit`).
 
         Raises:
-            RefusedError: 4xx about the request, 503 at ``max_uploads`` or when stopping.
-            ShardError, ConflictError: about what the body holds.
+            HttpError: 4xx about the request, 503 at ``max_uploads`` or when stopping.
+            ShardError, ConflictError: about the content of the body.
         """
         length = checked_length(request, ticket)
-        if self._stopping or self._taken >= self._settings.max_uploads:
+        if self._stopping or self._active >= self._settings.max_uploads:
             raise HttpError(
-                503, "The server takes no more uploads at the moment.", headers={"Retry-After": "1"}
+                503, "The server accepts no more uploads at the moment.", headers={"Retry-After": "1"}
             )
-        self._taken += 1
+        self._active += 1
         try:
-            return await self._take(request, ticket, archive, length, observe)
+            return await self._receive(request, ticket, archive, length, observe)
         finally:
-            self._taken -= 1
+            self._active -= 1
 
-    async def _take(
+    async def _receive(
         self,
         request: web.Request,
         ticket: UploadClaims,
@@ -113,7 +114,7 @@ class Ingest:
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:
-        """Bound the time of a whole body by its length: resting alone would let one byte a second pass."""
+        """Limit the time of a whole body by its length; the idle limit alone would allow one byte per second."""
         timeout = asyncio.timeout(self._settings.body_idle_s + length / self._settings.body_min_rate)
         try:
             async with timeout:
@@ -134,7 +135,7 @@ class Ingest:
         return HttpError(408, "The body came too slowly; nothing of it was stored. Send it again.")
 
     def stop_receiving(self) -> None:
-        """Refuse new bodies and those half received; what was received whole is still committed."""
+        """Refuse new bodies and incomplete ones. Bodies that were received completely are still committed."""
         self._stopping = True
         now = asyncio.get_running_loop().time()
         for timeout in self._receiving:
@@ -151,12 +152,12 @@ def checked_length(request: web.Request, ticket: UploadClaims) -> int:
     """The Content-Length of an upload, before a byte of it is read.
 
     Raises:
-        RefusedError: 411 none (chunked), 413 more than frames of that shape can need, 415 compressed.
+        HttpError: 411 none (chunked), 413 more than frames of that shape can need, 415 compressed.
     """
     refuse_encoded(request)
     length = request.content_length
     if length is None or "Transfer-Encoding" in request.headers:
-        raise HttpError(411, "An upload needs its Content-Length; chunked encoding is not taken.")
+        raise HttpError(411, "An upload needs a Content-Length; chunked encoding is not accepted.")
     bound = encoded_bound(ticket.dims[0], frame_nbytes(ticket.dims, ticket.dtype))
     if length > bound:
         raise HttpError(
@@ -166,7 +167,7 @@ def checked_length(request: web.Request, ticket: UploadClaims) -> int:
 
 
 async def _batches(content: StreamReader, idle_s: float) -> AsyncIterator[list[bytes]]:
-    """The body as it comes, in lists of pieces of about ``WRITE_BYTES``; raises TimeoutError at a rest."""
+    """The body in lists of pieces of about ``WRITE_BYTES``; raises TimeoutError after ``idle_s`` without data."""
     pieces: list[bytes] = []
     gathered = 0
     while True:
@@ -182,8 +183,10 @@ async def _batches(content: StreamReader, idle_s: float) -> AsyncIterator[list[b
 
 
 class _Body:
-    """A body on its way into ``archive``. Opened with its first bytes and closed with its commit: for a small chunk
-    each way into a thread and back costs more than what is done there. Every method blocks.
+    """A body that is being received for ``archive``. Every method blocks.
+
+    The file is opened with the first bytes and closed by the commit: for a small chunk each call in a thread costs
+    more than its work.
     """
 
     def __init__(self, archive: StreamArchive) -> None:
@@ -202,14 +205,14 @@ class _Body:
             self._file.write(piece)
 
     def commit(self, ticket: UploadClaims, observe: Observe | None) -> CommitResult:
-        """Commit what was written, at least once; raises as :meth:`StreamArchive.commit`, which consumes the file."""
+        """Commit the file; raises as :meth:`StreamArchive.commit`, which removes it in every case."""
         assert self._file is not None
         assert self._path is not None
         self._file.close()
         return self._archive.commit(ticket, self._path, self._crc32c, observe)
 
     def discard(self) -> None:
-        """Leave nothing behind; after a commit there is nothing."""
+        """Remove the file, if it was not committed."""
         if self._file is not None:
             self._file.close()
         if self._path is not None:

@@ -1,4 +1,4 @@
-"""The streams of one server: each change goes to the stream's own files first, then to the catalogue."""
+"""The streams of a server: each change is written to the stream's files first, then to the catalogue."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from atomstream.server.http.responses import HttpError
 
 
 class StreamRegistry:
-    """Opens archives once each, and keeps what is said of a stream the same in its files and the catalogue.
+    """Opens each archive once, and keeps a stream's metadata equal in its files and the catalogue.
 
-    One :class:`StreamArchive` object for each stream: its locks hold only among users of the same object.
+    There is one :class:`StreamArchive` object per stream, because its locks protect only users of the same object.
     """
 
     def __init__(self, streams_dir: Path, entries: StreamsTable) -> None:
@@ -31,17 +31,17 @@ class StreamRegistry:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def create(self, about: StreamMetadata) -> None:
-        """Make a new stream's folder, then its line."""
+        """Create the folder of a new stream, then its row in the catalogue."""
         folder = self._dir / about.data_id
         archive = await asyncio.to_thread(StreamArchive.create, folder, write_about(about))
         self._open[about.data_id] = archive
         await self._entries.put(about)
 
     async def archive(self, data_id: str) -> StreamArchive:
-        """The archive of a stream; raises RefusedError 404 where there is none."""
-        known = self._open.get(data_id)
-        if known is not None:
-            return known
+        """The archive of a stream; raises HttpError 404 if there is no such stream."""
+        archive = self._open.get(data_id)
+        if archive is not None:
+            return archive
         folder = self._dir / checked_id(data_id)
         async with self._locks[data_id]:
             if data_id not in self._open:
@@ -55,17 +55,17 @@ class StreamRegistry:
         return await asyncio.to_thread(StreamArchive.open, folder)
 
     async def about(self, data_id: str) -> StreamMetadata:
-        """What is said of a stream; raises RefusedError 404."""
+        """The metadata of a stream; raises HttpError 404."""
         return read_about((await self.archive(data_id)).about)
 
     async def change(self, data_id: str, **fields: Any) -> StreamMetadata:
-        """Change what is said of a stream (fields of :class:`StreamMetadata`), on disk and in the catalogue."""
+        """Change fields of a stream's :class:`StreamMetadata`, on disk and in the catalogue."""
         return await self.revise(data_id, lambda about: msgspec.structs.replace(about, **fields))
 
     async def revise(
         self, data_id: str, revision: Callable[[StreamMetadata], StreamMetadata]
     ) -> StreamMetadata:
-        """The same where the new depends on the old; revisions of one stream do not overlap."""
+        """Replace a stream's metadata by ``revision(metadata)``. Revisions of one stream do not overlap."""
         archive = await self.archive(data_id)
         async with self._locks[data_id]:
             old = read_about(archive.about)
@@ -79,10 +79,10 @@ class StreamRegistry:
 
 
 def checked_id(data_id: str) -> str:
-    """``data_id`` where it is a UUID in its one canonical spelling; so it is never a path of any other kind.
+    """``data_id``, if it is a UUID in canonical form; so it can't be a path to another folder.
 
     Raises:
-        RefusedError: 404, for no stream has such an id.
+        HttpError: 404, because no stream has such an id.
     """
     try:
         canonical = str(uuid.UUID(data_id)) == data_id
@@ -94,5 +94,5 @@ def checked_id(data_id: str) -> str:
 
 
 def unknown_stream(data_id: str) -> HttpError:
-    """The 404 of a stream that is not here."""
+    """The error for a stream that this server does not have."""
     return HttpError(404, f"No stream {data_id[:64]!r} is known here.")

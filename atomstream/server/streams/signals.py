@@ -1,4 +1,4 @@
-"""What happens to streams, for whoever in this process wants to know: live analysis, feeds, dashboards."""
+"""Signals about streams within the server process, for the live analysis, feeds and the dashboard."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ T = TypeVar("T")
 
 
 class Signal(Generic[T]):
-    """Calls its listeners, one after the other, with each value.
+    """Calls its listeners with each value, one after the other.
 
-    Listeners run in the loop, before the request that caused the event is answered: they note and return.
+    Listeners run in the event loop before the request that caused the signal is answered, so they must be short.
     """
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[T], Awaitable[None]]] = []
 
     def subscribe(self, listener: Callable[[T], Awaitable[None]]) -> Callable[[], None]:
-        """Have ``listener`` called from now on; returns what ends that."""
+        """Call ``listener`` from now on. Returns a function that ends the subscription."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     async def send(self, value: T) -> None:
-        """Tell all listeners; one that fails is logged, for what it was told of has happened nevertheless."""
+        """Call all listeners. An exception of a listener is logged and does not reach the sender."""
         for listener in tuple(self._listeners):
             try:
                 await listener(value)
@@ -51,7 +51,7 @@ class ChunkStored:
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """A stream went into another status."""
+    """The status of a stream changed."""
 
     data_id: str
     status: Status

@@ -286,7 +286,7 @@ async def test_expired_url_is_403(serve: Serve) -> None:
         url, body, _ = await _upload(client)
         status, reply, _ = await client.put(url, body)
     assert status == 403
-    assert "fresh" in reply["detail"]
+    assert "new" in reply["detail"]
 
 
 async def test_url_of_another_server_is_403(serve: Serve) -> None:
