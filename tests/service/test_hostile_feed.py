@@ -89,9 +89,9 @@ async def test_no_redirect_gets_the_key(status: int) -> None:
         server.on(FEED, lambda _request, _body: web.Response(status=status, headers=elsewhere))
         with pytest.raises(RejectedError, match="redirects are not followed") as caught:
             await read_feed(api)
-        assert server.asked[0].headers["x-api-key"]
+        assert server.requests[0].headers["x-api-key"]
     assert caught.value.status == status
-    assert other.asked == []
+    assert other.requests == []
 
 
 async def test_pings_without_end_are_an_error() -> None:
