@@ -34,9 +34,10 @@ from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.files import load_or_make_secret
 
-# Ctrl-C and SIGTERM as an asyncio event, on all systems.
+log = logging.getLogger("atomstream.server")
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+_STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""Signals that stop the server, where the system has them; SIGBREAK is Ctrl-Break on Windows."""
 
 
 @contextmanager
@@ -54,16 +55,13 @@ def set_at_signals(event: asyncio.Event) -> Iterator[None]:
         # loop.add_signal_handler does not exist on Windows. Python's wakeup file descriptor wakes the loop.
         loop.call_soon_threadsafe(event.set)
 
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in _STOP_SIGNALS if hasattr(signal, name)]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-log = logging.getLogger("atomstream.server")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,10 @@ from sqlalchemy import ForeignKey, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+log = logging.getLogger("atomstream.server")
+
+CATALOGUE_FILE = "catalogue.sqlite"
+
 # The catalogue's tables. All of them can be rebuilt from the files.
 #
 # Times are ISO 8601 in UTC with microseconds, so that their order as text is their order in time.
@@ -98,11 +102,6 @@ class StreamTag(Base):
     __tablename__ = "stream_tags"
     data_id: Mapped[str] = mapped_column(ForeignKey("streams.data_id"), primary_key=True)
     tag_id: Mapped[str] = mapped_column(ForeignKey("tags.id"), primary_key=True)
-
-
-log = logging.getLogger("atomstream.server")
-
-CATALOGUE_FILE = "catalogue.sqlite"
 
 
 class Database:

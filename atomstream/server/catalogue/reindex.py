@@ -30,6 +30,13 @@ from atomstream.server.catalogue.names_log import (
 from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
 from atomstream.server.data_dir import own_data_dir
 
+log = logging.getLogger("atomstream.server")
+
+UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
+
+Found: TypeAlias = tuple[StreamMetadata, int]
+"""A stream and its archive's length in frames."""
+
 # Samples, tags and projects: first from the names log, then from the streams' descriptions.
 
 Made: TypeAlias = SampleCreated | TagCreated | ProjectCreated
@@ -99,14 +106,6 @@ class NameIndex:
         await session.flush()
         for tracking in self._tracked.values():
             await put_tracking(session, tracking)
-
-
-log = logging.getLogger("atomstream.server")
-
-UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
-
-Found: TypeAlias = tuple[StreamMetadata, int]
-"""A stream and its archive's length in frames."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,14 @@ from atomstream.server.settings import MAX_JSON_BYTES
 
 T = TypeVar("T")
 
+UuidText: TypeAlias = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)
+]
+"""A UUID as text. The tables contain lower-case text, so it is compared in lower case."""
+
+MAX_NAME = 256
+"""Longest name of a sample, tag, project or stream, in characters."""
+
 JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
 
@@ -68,11 +76,6 @@ def refuse_encoded(request: web.Request) -> None:
         )
 
 
-# Names of samples, tags, projects and streams.
-
-MAX_NAME = 256
-
-
 def checked_name(name: str, what: str) -> str:
     """``name`` without outer blanks.
 
@@ -85,14 +88,6 @@ def checked_name(name: str, what: str) -> str:
     if len(bare) > MAX_NAME:
         raise HttpError(400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are allowed.")
     return bare
-
-
-# Ids in request bodies: UUIDs, checked before they are looked up.
-
-UuidText: TypeAlias = Annotated[
-    str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)
-]
-"""A UUID as text. The tables contain lower-case text, so it is compared in lower case."""
 
 
 def number(text: str | None, name: str, low: float, high: float) -> float | None:

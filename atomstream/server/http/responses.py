@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import secrets
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -15,6 +16,9 @@ from aiohttp.web import BaseRequest, StreamResponse
 from atomstream.errors import RejectedError, ShardError
 
 log = logging.getLogger("atomstream.server")
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Error numbers of a full disk or quota; Windows has no EDQUOT."""
 
 
 class HttpError(Exception):
@@ -80,15 +84,6 @@ def _unexpected(request: web.Request, error: Exception) -> web.Response:
         500,
         f"The server failed during this request. The cause is in the server's log, reference {reference}.",
     )
-
-
-def _no_space_numbers() -> frozenset[int]:
-    import errno
-
-    return frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
-
-
-_NO_SPACE = _no_space_numbers()
 
 
 # The access log: method, path, status, time. No query, because that of an upload URL is a secret, and no headers.

@@ -19,7 +19,8 @@ from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.shard import encoded_bound, frame_nbytes
 
-# Blocking work in threads, with safe cancellation.
+WRITE_BYTES = 1 << 20
+"""Bytes gathered before they are written: an upload holds this and one socket buffer in memory."""
 
 P = ParamSpec("P")
 
@@ -40,10 +41,6 @@ async def run_in(
     except asyncio.CancelledError:
         await asyncio.wait([future])
         raise
-
-
-WRITE_BYTES = 1 << 20
-"""Bytes gathered before they are written: an upload holds this and one socket buffer in memory."""
 
 
 class Ingest:
