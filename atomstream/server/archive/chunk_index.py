@@ -49,17 +49,17 @@ class GroupCommit(Generic[T]):
 
     def __init__(self, write: Callable[[list[T]], None]) -> None:
         self._write = write
-        self._state = threading.Condition()
+        self._state_lock = threading.Condition()
         self._gathering: _Batch[T] = _Batch()
         self._busy = False
 
     def submit(self, item: T) -> None:
         """Return after a ``write`` that got ``item``; raises what that raised."""
-        with self._state:
+        with self._state_lock:
             batch = self._gathering
             batch.items.append(item)
             while self._busy and not batch.done:
-                self._state.wait(0.2)  # in slices: Windows locks ignore Ctrl-C otherwise
+                self._state_lock.wait(0.2)  # in slices: Windows locks ignore Ctrl-C otherwise
             if not batch.done:
                 self._busy = True
                 self._gathering = _Batch()
@@ -73,10 +73,10 @@ class GroupCommit(Generic[T]):
             self._write(batch.items)
         except BaseException as error:  # every caller of the batch raises it
             batch.error = error
-        with self._state:
+        with self._state_lock:
             batch.done = True
             self._busy = False
-            self._state.notify_all()
+            self._state_lock.notify_all()
 
 
 log = logging.getLogger(__name__)
@@ -102,9 +102,9 @@ class ChunkIndex:
         self.geometry: Geometry | None = None
         self.origin_ms: float | None = None
         self.writing = threading.RLock()
-        """The lock for disk writes of columns and documents; always acquired before ``_state``."""
-        # _state is never held during a disk write, so reading the stream's status does not wait for the disk.
-        self._state = threading.Lock()
+        """The lock for disk writes of columns and documents; always acquired before ``_state_lock``."""
+        # _state_lock is never held during a disk write, so reading the stream's status does not wait for the disk.
+        self._state_lock = threading.Lock()
         self._attributes = attributes
         # Ten hours of short chunks are 360 000 chunks: so their indices are kept as ranges, and a size only of those
         # that are not full.
@@ -115,11 +115,11 @@ class ChunkIndex:
         self._synced_at = -math.inf
         self._recorder: GroupCommit[tuple[int, ChunkTimes]] = GroupCommit(self._record)
 
-    def place(self, index: int) -> Path:
+    def shard_path(self, index: int) -> Path:
         """Path of a chunk's shard file, whether or not it exists."""
         return self.group.shards / str(index) / "0" / "0"
 
-    def claim(self, geometry: Geometry) -> bool:
+    def set_geometry(self, geometry: Geometry) -> bool:
         """Set the stream's geometry if it has none yet; False if it has a different one.
 
         Raises:
@@ -131,7 +131,7 @@ class ChunkIndex:
                 self.geometry = geometry
             return self.geometry == geometry
 
-    def record(self, index: int, stamps: ChunkTimes) -> None:
+    def add(self, index: int, stamps: ChunkTimes) -> None:
         """Return after the chunk's timestamps are in the columns and the documents cover it.
 
         Raises:
@@ -153,7 +153,7 @@ class ChunkIndex:
         with self.writing:
             if not self._touched:
                 return
-            with self._state:
+            with self._state_lock:
                 covered, stored = set(self._unsynced), str(self._stored)
             sync_stamps(self.group, self._touched, stored)
             self._touched.clear()
@@ -167,12 +167,12 @@ class ChunkIndex:
 
     def stored(self) -> IndexSet:
         """The indices of the chunks stored; a copy."""
-        with self._state:
+        with self._state_lock:
             return self._stored.copy()
 
     def frames_stored(self) -> int:
         """Frames of all stored chunks together."""
-        with self._state:
+        with self._state_lock:
             if self.geometry is None:
                 return 0
             size = self.geometry.chunk_size
@@ -180,12 +180,12 @@ class ChunkIndex:
 
     def chunks(self) -> dict[int, int]:
         """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
-        with self._state:
+        with self._state_lock:
             return {index: self._size(index) for index in self._stored}
 
     def size(self, index: int) -> int:
         """Number of frames of one chunk, 0 if it is missing."""
-        with self._state:
+        with self._state_lock:
             return self._size(index)
 
     def _size(self, index: int) -> int:
@@ -195,7 +195,7 @@ class ChunkIndex:
 
     def n_frames(self) -> int:
         """Length of ``frames``: the largest k * chunk_size + N_k."""
-        with self._state:
+        with self._state_lock:
             return self._n_frames()
 
     def missing_ranges(self) -> list[tuple[int, int]]:
@@ -204,12 +204,12 @@ class ChunkIndex:
 
     def missing(self) -> IndexSet:
         """The missing indices below the highest stored one."""
-        with self._state:
+        with self._state_lock:
             return self._stored.gaps()
 
     def not_stored(self, indices: IndexSet) -> IndexSet:
         """Those of ``indices`` that are not stored."""
-        with self._state:
+        with self._state_lock:
             return indices - self._stored
 
     def recover(self) -> None:
@@ -232,22 +232,22 @@ class ChunkIndex:
                     "restore frames/zarr.json from a copy. Nothing was changed.",
                     data_id=self._name,
                 )
-            self._take_up(found)
+            self._load_chunks(found)
             self.publish()
             self.sync()
 
-    def _take_up(self, found: set[int]) -> None:
+    def _load_chunks(self, found: set[int]) -> None:
         self.origin_ms = recorded_origin(self.group)
         counted, synced = recorded_chunks(self.group) if self.origin_ms is not None else ({}, set())
-        self._remember({index: counted[index] for index in found & synced})
+        self._add_sizes({index: counted[index] for index in found & synced})
         if vanished := counted.keys() - found:
             self._write_columns(dict.fromkeys(vanished))
         unread = self._read_stamps(sorted(found - synced))
         while batch := dict(islice(unread, _HEALED_AT_ONCE)):
-            log.info("stream %s: taking up %d chunks from their files", self._name, len(batch))
+            log.info("stream %s: reading the times of %d chunks from their shards", self._name, len(batch))
             self._write_columns(batch)
             self._unsynced.update(batch)
-            self._remember({index: stamps.dims[0] for index, stamps in batch.items()})
+            self._add_sizes({index: stamps.dims[0] for index, stamps in batch.items()})
 
     def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
         """Timestamps of each shard that can be read; other shards stay where they are and count as missing."""
@@ -267,7 +267,7 @@ class ChunkIndex:
             ShardError: the file is damaged. FileNotFoundError: there is none.
         """
         assert self.geometry is not None
-        return read_trailer(self.place(index), self.geometry.dtype, self.geometry.chunk_size).stamps
+        return read_trailer(self.shard_path(index), self.geometry.dtype, self.geometry.chunk_size).stamps
 
     @property
     def _name(self) -> str:
@@ -279,7 +279,7 @@ class ChunkIndex:
         if any(index in self._stored and index not in self._unsynced for index, _ in entries):
             self._synced_at = -math.inf  # stored again: the note that it is synced no longer holds
         self._unsynced.update(index for index, _ in entries)
-        self._remember({index: stamps.dims[0] for index, stamps in entries})
+        self._add_sizes({index: stamps.dims[0] for index, stamps in entries})
         self.publish()
         self.sync_if_due()
 
@@ -299,8 +299,8 @@ class ChunkIndex:
         index, stamps = min((index, stamps) for index, stamps in chunks.items() if stamps is not None)
         return stamps.start_unix_ms - index * self.geometry.chunk_size * 1000.0 / stamps.fps
 
-    def _remember(self, sizes: Mapping[int, int]) -> None:
-        with self._state:
+    def _add_sizes(self, sizes: Mapping[int, int]) -> None:
+        with self._state_lock:
             for index, size in sizes.items():
                 self._stored.add(index)
                 self._partial.pop(index, None)

@@ -138,10 +138,10 @@ class ColumnReader:
     def _file_sums(self, column: Path, number: int, dtype: np.dtype[Any] | None) -> MinMaxBuckets:
         changed, key = _changed(column, number), (str(column), number)
         with self._lock:
-            known = self._sums.get(key)
-            if known is not None and known[0] == changed:
+            cached = self._sums.get(key)
+            if cached is not None and cached[0] == changed:
                 self._sums.move_to_end(key)
-                return known[1]
+                return cached[1]
         values = None if dtype is None else _read(column, number, dtype, 0, COLUMN_CHUNK)
         if values is None:
             return bucketed(np.full(COLUMN_CHUNK, np.nan), FINE)

@@ -55,12 +55,12 @@ class UploadClaims:
 
     def stamps(self, meta: FrameMeta) -> ChunkTimes:
         """The chunk's times as stored in the archive; ``meta`` is the per-frame data from its body."""
-        offset, doubt = (
+        offset, uncertainty = (
             None if value is None else float(value)
             for value in (self.clock_offset_ms, self.clock_uncertainty_ms)
         )
         times = float(self.fps), float(self.start_unix_ms), float(self.end_unix_ms)
-        return ChunkTimes(self.dims, *times, offset, doubt, meta)
+        return ChunkTimes(self.dims, *times, offset, uncertainty, meta)
 
     def _within(self, what: str, value: float, low: float, high: float) -> None:
         if not low <= value <= high:  # False for NaN
@@ -113,9 +113,9 @@ class Geometry:
     dtype: DtypeName
 
     @classmethod
-    def of(cls, ticket: UploadClaims) -> Geometry:
+    def of(cls, claims: UploadClaims) -> Geometry:
         """The geometry in an upload's claims."""
-        return cls(ticket.chunk_size, ticket.dims[1], ticket.dims[2], ticket.dtype)
+        return cls(claims.chunk_size, claims.dims[1], claims.dims[2], claims.dtype)
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {self.dtype} in chunks of {self.chunk_size} frames"

@@ -26,7 +26,7 @@ class ResultArrays:
 
     def __init__(self, index: ChunkIndex) -> None:
         self._index = index
-        self._turn = threading.Lock()
+        self._write_lock = threading.Lock()
         self._unsynced: dict[str, set[Path]] = {}
 
     def write(
@@ -37,13 +37,13 @@ class ResultArrays:
         Raises:
             OSError: from the disk; writing again is harmless.
         """
-        with self._turn:
-            known = self._index.group.results()
-            fresh = [name for name in columns if name not in known and np.isfinite(columns[name]).any()]
-            if fresh:
-                known |= self._make(fresh, units)
-            for name in columns.keys() & known.keys():
-                touched = known[name].put([(start, columns[name])])
+        with self._write_lock:
+            existing = self._index.group.results()
+            new = [name for name in columns if name not in existing and np.isfinite(columns[name]).any()]
+            if new:
+                existing |= self._make(new, units)
+            for name in columns.keys() & existing.keys():
+                touched = existing[name].put([(start, columns[name])])
                 self._unsynced.setdefault(name, set()).update(touched)
 
     def _make(self, names: Iterable[str], units: Mapping[str, str]) -> dict[str, Column]:
@@ -70,7 +70,9 @@ class ResultArrays:
         """
         columns = self._index.group.results()
         for name in tuple(self._unsynced):
-            with self._turn:  # one column at a time, so that a batch of results does not wait for all of them
+            with (
+                self._write_lock
+            ):  # one column at a time, so that a batch of results does not wait for all of them
                 columns[name].sync(self._unsynced[name])
                 del self._unsynced[name]
             with self._index.writing:
@@ -90,11 +92,11 @@ class ResultArrays:
         Raises:
             OSError: from the disk.
         """
-        known = self._index.group.results()
+        existing = self._index.group.results()
         return {
-            name: known[name].read(start, stop).astype(np.float32, copy=False)
+            name: existing[name].read(start, stop).astype(np.float32, copy=False)
             for name in names
-            if name in known
+            if name in existing
         }
 
     def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:

@@ -27,7 +27,7 @@ from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_fr
 from atomstream.system.files import LOCAL, FileSystem
 
 Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-Verdict: TypeAlias = Literal["equal", "different", "damaged"]
+Comparison: TypeAlias = Literal["equal", "different", "damaged"]
 
 _TRAILER: Final = struct.Struct("<II4s4I5dQI")
 _MAGIC: Final = 0x184D2A5B  # the skippable magic after the one of per-frame data (RFC 8878, 3.1.2)
@@ -95,15 +95,15 @@ class ShardFile:
             yield absent, black
 
 
-def seal(body: Path, ticket: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
-    """Turn a checked body into a stored shard, in place, durably."""
-    n, slots = ticket.dims[0], ticket.chunk_size
+def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
+    """Turn a checked body into a stored shard, in position, durably."""
+    n, slots = claims.dims[0], claims.chunk_size
     with body.open("rb") as file:
         nbytes = file.seek(0, os.SEEK_END)
         content = nbytes - index_nbytes(n)
         file.seek(content)
         index = np.frombuffer(file.read(n * 16), dtype="<u8").reshape(n, 2)
-    end = _pack_trailer(ticket, nbytes, crc32c) + pack_index(pad_index(index, slots))
+    end = _pack_trailer(claims, nbytes, crc32c) + pack_index(pad_index(index, slots))
     fd = file_system.open_existing(body)
     try:
         file_system.write_at(fd, content, end)
@@ -120,16 +120,16 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
         ShardError: there is none, or it is damaged.
     """
     with path.open("rb") as file:
-        place = file.seek(0, os.SEEK_END) - index_nbytes(slots) - _trailer_nbytes()
-        if place < 0:
+        position = file.seek(0, os.SEEK_END) - index_nbytes(slots) - _trailer_nbytes()
+        if position < 0:
             raise ShardError(f"{path} is too short to be a stored shard.")
-        file.seek(place)
+        file.seek(position)
         trailer = _unpack_trailer(file.read(_trailer_nbytes()), path)
     with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
         return trailer._replace(stamps=dataclasses.replace(trailer.stamps, meta=shard.layout.meta))
 
 
-def compare(stored: Path, new: ShardFile, slots: int) -> Verdict:
+def compare(stored: Path, new: ShardFile, slots: int) -> Comparison:
     """Whether the shard at ``stored`` has the same frames as ``new``: compares bytes first, then pixels.
 
     ``"damaged"`` if the stored one can't be read, so that the new upload may replace it.
@@ -156,11 +156,11 @@ def _same_bytes(old: ShardFile, new: ShardFile) -> bool:
     return all(old.fetch(start, n) == new.fetch(start, n) for start, n in zip(windows, sizes, strict=True))
 
 
-def _compare_frames(old: ShardFile, new: ShardFile) -> Verdict:
-    known = old.frames()
+def _compare_frames(old: ShardFile, new: ShardFile) -> Comparison:
+    stored = old.frames()
     for _, frame in new.frames():
         try:
-            _, before = next(known)
+            _, before = next(stored)
         except ShardError:
             return "damaged"
         if not np.array_equal(before, frame):
@@ -172,15 +172,15 @@ def _trailer_nbytes() -> int:
     return _TRAILER.size + 4
 
 
-def _pack_trailer(ticket: UploadClaims, nbytes: int, crc32c: int) -> bytes:
-    times = (ticket.fps, ticket.start_unix_ms, ticket.end_unix_ms)
-    clock = (ticket.clock_offset_ms, ticket.clock_uncertainty_ms)
+def _pack_trailer(claims: UploadClaims, nbytes: int, crc32c: int) -> bytes:
+    times = (claims.fps, claims.start_unix_ms, claims.end_unix_ms)
+    clock = (claims.clock_offset_ms, claims.clock_uncertainty_ms)
     packed = _TRAILER.pack(
         _MAGIC,
         _trailer_nbytes() - 8,
         _TAG,
-        *ticket.dims,
-        ticket.chunk_size,
+        *claims.dims,
+        claims.chunk_size,
         *times,
         *(math.nan if value is None else value for value in clock),
         nbytes,
@@ -193,8 +193,10 @@ def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
     packed, check = raw[: _TRAILER.size], raw[_TRAILER.size :]
     if len(check) != 4 or struct.unpack("<I", check)[0] != google_crc32c.value(packed):
         raise ShardError(f"{path} has no whole trailer: it is damaged, or not ours.")
-    _, _, tag, n, height, width, _, fps, start, end, offset, doubt, nbytes, crc = _TRAILER.unpack(packed)
+    _, _, tag, n, height, width, _, fps, start, end, offset, uncertainty, nbytes, crc = _TRAILER.unpack(
+        packed
+    )
     if tag != _TAG:
         raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
-    offset, doubt = (None if math.isnan(value) else value for value in (offset, doubt))
-    return Trailer(ChunkTimes((n, height, width), fps, start, end, offset, doubt), nbytes, crc)
+    offset, uncertainty = (None if math.isnan(value) else value for value in (offset, uncertainty))
+    return Trailer(ChunkTimes((n, height, width), fps, start, end, offset, uncertainty), nbytes, crc)

@@ -125,7 +125,7 @@ class StreamArchive:
         return self.files.temporary_path()
 
     def commit(
-        self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None = None
+        self, claims: UploadClaims, body: Path, crc32c: int, observe: Observe | None = None
     ) -> CommitResult:
         """Store the shard in the file ``body`` (from :meth:`incoming`); the file is removed in every case.
 
@@ -134,24 +134,24 @@ class StreamArchive:
         again for the same frames. An exception from it ends the commit, and nothing is stored.
 
         Raises:
-            ShardError: the bytes are no valid shard of the ticket's shape (400).
+            ShardError: the bytes are no valid shard of the claims's shape (400).
             ConflictError: other frames are stored under the index, or the geometry differs (409).
             OSError: from the disk; the same upload may be repeated.
         """
         try:
-            ticket.check()
+            claims.check()
             nbytes = body.stat().st_size
-            place = self._index.place(ticket.index)
-            with self._stripes[ticket.index % _STRIPES]:
-                fresh = self._store(ticket, body, crc32c, observe)
-                if fresh is None:
-                    self._file_system.sync_file(place)
-                self._file_system.sync_folders(place.parent, self._index.group.shards)
-                stamps = fresh or self._index.read_stamps(ticket.index)
-            self._index.record(ticket.index, stamps)
+            path = self._index.shard_path(claims.index)
+            with self._stripes[claims.index % _STRIPES]:
+                new = self._store(claims, body, crc32c, observe)
+                if new is None:
+                    self._file_system.sync_file(path)
+                self._file_system.sync_folders(path.parent, self._index.group.shards)
+                stamps = new or self._index.read_stamps(claims.index)
+            self._index.add(claims.index, stamps)
         finally:
             self._file_system.unlink(body)
-        return CommitResult(ticket.index, ticket.dims[0], nbytes, crc32c, fresh is None, stamps)
+        return CommitResult(claims.index, claims.dims[0], nbytes, crc32c, new is None, stamps)
 
     @property
     def origin_unix_ms(self) -> float | None:
@@ -165,7 +165,7 @@ class StreamArchive:
 
     def shard_file(self, index: int) -> Path:
         """Path of a chunk's shard file, whether or not it exists."""
-        return self._index.place(index)
+        return self._index.shard_path(index)
 
     def stored(self) -> IndexSet:
         """The indices of the chunks stored; a copy, which costs what its ranges cost."""
@@ -262,48 +262,48 @@ class StreamArchive:
         _check_values(name, dimension, start, values)
         with self._index.writing:
             group = self._index.group
-            fresh = not group.has(name)
+            new = not group.has(name)
             fill = np.nan if values.dtype.kind == "f" else 0
             group.column(name, dimension, values.dtype.name, fill, attributes).write([(start, values)])
             if dimension not in _STREAM_DIMENSIONS:
                 group.lengths[dimension] = max(group.lengths[dimension], start + len(values))
-            self.flush_metadata() if fresh else self._publish_soon()
+            self.flush_metadata() if new else self._publish_soon()
 
     def _store(
-        self, ticket: UploadClaims, body: Path, crc32c: int, observe: Observe | None
+        self, claims: UploadClaims, body: Path, crc32c: int, observe: Observe | None
     ) -> ChunkTimes | None:
         """Store the chunk and return its times; None if an equal one was stored already."""
-        place, known = self._index.place(ticket.index), self._index.geometry
-        if known not in (None, Geometry.of(ticket)):
-            raise self._other_geometry(ticket)
-        with ShardFile(body, ticket.dims, ticket.dtype) as shard:
-            verdict = compare(place, shard, ticket.chunk_size) if place.exists() else "damaged"
-            if verdict == "different":
-                raise self._conflict(ticket, "is stored already, with other frames")
-            if verdict == "equal":
+        path, geometry = self._index.shard_path(claims.index), self._index.geometry
+        if geometry not in (None, Geometry.of(claims)):
+            raise self._other_geometry(claims)
+        with ShardFile(body, claims.dims, claims.dtype) as shard:
+            comparison = compare(path, shard, claims.chunk_size) if path.exists() else "damaged"
+            if comparison == "different":
+                raise self._conflict(claims, "is stored already, with other frames")
+            if comparison == "equal":
                 return None
             for k, frame in shard.frames():
                 if observe is not None:
-                    observe(ticket.index, k, frame)
-        seal(body, ticket, crc32c, self._file_system)
-        if not self._index.claim(Geometry.of(ticket)):
-            raise self._other_geometry(ticket)
-        self._file_system.make_folder(place.parent, durable=False)
-        self._file_system.rename(body, place)
-        return ticket.stamps(shard.layout.meta)
+                    observe(claims.index, k, frame)
+        seal(body, claims, crc32c, self._file_system)
+        if not self._index.set_geometry(Geometry.of(claims)):
+            raise self._other_geometry(claims)
+        self._file_system.make_folder(path.parent, durable=False)
+        self._file_system.rename(body, path)
+        return claims.stamps(shard.layout.meta)
 
-    def _other_geometry(self, ticket: UploadClaims) -> ConflictError:
-        return self._conflict(ticket, f"is {Geometry.of(ticket)}, but the stream is {self._index.geometry}")
+    def _other_geometry(self, claims: UploadClaims) -> ConflictError:
+        return self._conflict(claims, f"is {Geometry.of(claims)}, but the stream is {self._index.geometry}")
 
-    def _conflict(self, ticket: UploadClaims, what: str) -> ConflictError:
-        stream = f"Chunk {ticket.index} of stream {self.folder.name}"
+    def _conflict(self, claims: UploadClaims, what: str) -> ConflictError:
+        stream = f"Chunk {claims.index} of stream {self.folder.name}"
         return ConflictError(f"{stream} {what}. What is stored is kept as it is.", status=409)
 
     def _chunk_frames(self, index: int, geometry: Geometry, wanted: range) -> Iterator[tuple[int, Frame]]:
         if not wanted:
             return
         dims = (self._index.size(index), geometry.height, geometry.width)
-        with ShardFile(self._index.place(index), dims, geometry.dtype, geometry.chunk_size) as shard:
+        with ShardFile(self._index.shard_path(index), dims, geometry.dtype, geometry.chunk_size) as shard:
             yield from shard.frames(wanted)
 
     def _attributes(self) -> dict[str, Any]:

@@ -185,9 +185,9 @@ class ZarrGroup:
         raw = json.dumps(document, allow_nan=False).encode()
         if self._on_disk.get(name) == raw:
             return
-        place = self.folder / name / DOCUMENT
-        self._files.file_system.make_folder(place.parent, durable=False)
-        self._files.write_atomic(place, raw)
+        path = self.folder / name / DOCUMENT
+        self._files.file_system.make_folder(path.parent, durable=False)
+        self._files.write_atomic(path, raw)
         self._on_disk[name] = raw
 
 

@@ -31,8 +31,8 @@ def body_of(frames: Frames, meta: FrameMeta = FrameMeta(), level: int = 1) -> by
     return b"".join(ShardEncoder(level).encode(Chunk("one", 0, frames, Timestamp(0.0), meta)).pieces)
 
 
-def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> UploadClaims:
-    """The ticket that comes with those frames."""
+def claims_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> UploadClaims:
+    """The claims that comes with those frames."""
     start = START_MS + index * chunk_size * 1000 / FPS
     fields: dict[str, Any] = {
         "data_id": "one",
@@ -48,18 +48,18 @@ def ticket_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -
 
 
 def commit_body(
-    archive: StreamArchive, ticket: UploadClaims, body: bytes, observe: Callable[..., None] | None = None
+    archive: StreamArchive, claims: UploadClaims, body: bytes, observe: Callable[..., None] | None = None
 ) -> CommitResult:
     """Receive ``body`` as the server does, and commit it."""
     part = archive.incoming()
     part.write_bytes(body)
-    return archive.commit(ticket, part, google_crc32c.value(body), observe)
+    return archive.commit(claims, part, google_crc32c.value(body), observe)
 
 
 def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **changes: Any) -> CommitResult:
     """Commit the frames given, or those that belong to ``index``."""
     given = frames_of(index) if frames is None else frames
-    return commit_body(archive, ticket_of(index, given, **changes), body_of(given))
+    return commit_body(archive, claims_of(index, given, **changes), body_of(given))
 
 
 def new_archive(folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:

@@ -20,10 +20,10 @@ from tests.server.archive.archive_helpers import (
     ABOUT,
     START_MS,
     body_of,
+    claims_of,
     commit_body,
     frames_of,
     read_zarr,
-    ticket_of,
 )
 from tests.system.power_cut import RecordingFileSystem, Replay
 
@@ -57,7 +57,7 @@ def commit(archive: StreamArchive, disk: RecordingFileSystem, index: int) -> Non
     fd = disk.create(upload)
     disk.write(fd, [body(index)])
     disk.close(fd)
-    archive.commit(ticket_of(index, frames_of(index)), upload, google_crc32c.value(body(index)))
+    archive.commit(claims_of(index, frames_of(index)), upload, google_crc32c.value(body(index)))
     disk.note("commit", index)
 
 
@@ -93,7 +93,7 @@ def check(folder: Path, notes: list[tuple[str, int]], context: object) -> None:
         assert archive.about["status"] == "success", context
     check_readers(archive, set(chunks), context)
     for index in sorted(begun):
-        done = commit_body(archive, ticket_of(index, frames_of(index)), body(index))
+        done = commit_body(archive, claims_of(index, frames_of(index)), body(index))
         assert done.repeated or index not in acknowledged, (index, context)
     archive.finish()
     check_readers(archive, begun, context)

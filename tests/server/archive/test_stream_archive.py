@@ -29,12 +29,12 @@ from tests.server.archive.archive_helpers import (
     FPS,
     START_MS,
     body_of,
+    claims_of,
     commit,
     commit_body,
     frames_of,
     new_archive,
     read_zarr,
-    ticket_of,
 )
 
 
@@ -112,7 +112,7 @@ def test_shards_without_inner_chunks_are_black(tmp_path: Path) -> None:
     archive, frames = new_archive(tmp_path), np.zeros((3, 5, 6), np.uint8)
     seen: list[Any] = []
     body = pack_index(np.full((3, 2), ABSENT, dtype=np.uint64))
-    commit_body(archive, ticket_of(0, frames), body, lambda i, k, frame: seen.append((i, k, frame.max())))
+    commit_body(archive, claims_of(0, frames), body, lambda i, k, frame: seen.append((i, k, frame.max())))
     assert seen == [(0, 0, 0), (0, 1, 0), (0, 2, 0)]
     np.testing.assert_array_equal(read_zarr(archive.folder), frames)
 
@@ -126,8 +126,8 @@ def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
     times = tuple(START_MS + t for t in (40.0, 51.0, 90.0))
     meta = FrameMeta(times_ms=times, ids=(7, 8, 11), angles_deg=(0.5, 1.0, 359.5))
     frames = frames_of(1, 3)
-    ticket = ticket_of(1, frames, clock_offset_ms=-12.0, clock_uncertainty_ms=0.5)
-    done = commit_body(archive, ticket, body_of(frames, meta))
+    claims = claims_of(1, frames, clock_offset_ms=-12.0, clock_uncertainty_ms=0.5)
+    done = commit_body(archive, claims, body_of(frames, meta))
     assert done.stamps.meta == meta
     assert archive.stamps(1) == done.stamps
     np.testing.assert_array_equal(done.stamps.times_unix_ms(), times)
@@ -156,7 +156,7 @@ def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
     before = stored.read_bytes()
     seen: list[int] = []
     for level in (1, 9):
-        late = ticket_of(0, frames, start_unix_ms=START_MS + 5)
+        late = claims_of(0, frames, start_unix_ms=START_MS + 5)
         done = commit_body(archive, late, body_of(frames, level=level), lambda *_: seen.append(1))
         assert done.repeated
         assert done.stamps == first.stamps
@@ -196,7 +196,7 @@ def test_a_refused_shard_fixes_nothing(tmp_path: Path) -> None:
     """Garbage first leaves no file and no geometry: the stream then takes another shape."""
     archive = new_archive(tmp_path)
     with pytest.raises(ShardError):
-        commit_body(archive, ticket_of(0, frames_of(0, shape=(9, 9))), b"garbage" * 30)
+        commit_body(archive, claims_of(0, frames_of(0, shape=(9, 9))), b"garbage" * 30)
     assert list((archive.folder / "incoming").iterdir()) == []
     assert not commit(archive, 0).repeated
 
@@ -222,7 +222,7 @@ def test_absurd_tickets_are_refused(tmp_path: Path, changes: dict[str, Any]) -> 
     """P24: more frames than chunk_size, indices and sizes out of range, and stamps that are no numbers are 400."""
     archive, frames = new_archive(tmp_path), frames_of(0)
     with pytest.raises(ShardError, match="Chunk"):
-        commit_body(archive, dataclasses.replace(ticket_of(0, frames), **changes), body_of(frames))
+        commit_body(archive, dataclasses.replace(claims_of(0, frames), **changes), body_of(frames))
     assert archive.chunks() == {}
 
 
@@ -274,9 +274,9 @@ def test_two_first_chunks_of_two_shapes(tmp_path: Path) -> None:
 
     def one(shape: tuple[int, int]) -> bool:
         frames = frames_of(shape[0], 1, shape)
-        ticket = ticket_of(shape[0], frames)
+        claims = claims_of(shape[0], frames)
         try:
-            commit_body(archive, ticket, body_of(frames), lambda *_: both.wait(10))
+            commit_body(archive, claims, body_of(frames), lambda *_: both.wait(10))
         except ConflictError:
             return False
         return True
@@ -406,7 +406,7 @@ def test_the_peers_recorded_stream_is_archived(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     for index, frames in enumerate(chunks):
         body = (wire / "shards" / f"stream0-c{index}.shard").read_bytes()
-        commit_body(archive, ticket_of(index, frames, chunk_size=240), body)
+        commit_body(archive, claims_of(index, frames, chunk_size=240), body)
     stored = read_zarr(archive.folder)
     assert len(stored) == 481
     for index, frames in enumerate(chunks):
