@@ -1,4 +1,4 @@
-"""Run as a script: commits that die. ``archive_crash.py FOLDER steps|stream``.
+"""A script whose process is killed during commits: ``archive_crash.py FOLDER steps|stream``.
 
 ``steps``: for n = 1, 2, .. a forked child commits two chunks and is killed by SIGKILL at its n-th fsync or
 rename, before it in one run and after it in another; the last child finishes. Prints ``folder answered...``.
@@ -23,8 +23,8 @@ from atomstream.system.files import FileSystem
 from tests.server.archive.archive_helpers import commit, new_archive
 
 
-def say(text: str) -> None:
-    """Tell the parent, at once."""
+def report(text: str) -> None:
+    """Print a line to the parent process, unbuffered."""
     os.write(1, f"{text}\n".encode())
 
 
@@ -61,11 +61,11 @@ def one_life(folder: Path, n: int, *, after: bool) -> None:
     file_system.left = n
     for index in range(2):
         commit(archive, index)
-        say(f"{folder} {index}")
+        report(f"{folder} {index}")
 
 
 def steps(folder: Path) -> None:
-    """Every step of two commits, one life each."""
+    """Two commits, in one child process for each step at which it is killed."""
     for n, after in ((n, after) for n in itertools.count(1) for after in (False, True)):
         place = folder / f"{n}{'after' if after else 'before'}"
         child = os.fork()
@@ -73,7 +73,7 @@ def steps(folder: Path) -> None:
             one_life(place, n, after=after)
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        say(f"{place} died" if status else f"{place} lived")
+        report(f"{place} died" if status else f"{place} lived")
         if status not in (0, signal.SIGKILL):
             sys.exit(f"a child ended with {status}")
         if status == 0:
@@ -81,13 +81,13 @@ def steps(folder: Path) -> None:
 
 
 def stream(folder: Path) -> None:
-    """Commit for ever, from four threads that share the indices."""
+    """Commit without end, from four threads that share the indices."""
     archive, indices = new_archive(folder), itertools.count()
 
     def work() -> None:
         for index in indices:
             commit(archive, index)
-            say(str(index))
+            report(str(index))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

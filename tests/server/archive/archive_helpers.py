@@ -1,4 +1,4 @@
-"""What the archive's tests share: chunks with known frames, tickets, and commits of them."""
+"""Helpers of the archive's tests: chunks with known frames, their upload claims, and commits of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ABOUT = {"data_id": "one", "name": "Growth 001", "fps": FPS, "rpm": 0.0, "status
 
 
 def frames_of(index: int, n: int = 4, shape: tuple[int, int] = (5, 6), dtype: Any = np.uint8) -> Frames:
-    """Frames that only this index has, none of them black."""
+    """Frames that are different for each index, none of them black."""
     rng = np.random.default_rng(index + 1)
     return rng.integers(1, np.iinfo(dtype).max, (n, *shape)).astype(dtype)
 
@@ -32,7 +32,7 @@ def body_of(frames: Frames, meta: FrameMeta = FrameMeta(), level: int = 1) -> by
 
 
 def claims_of(index: int, frames: Frames, chunk_size: int = 4, **changes: Any) -> UploadClaims:
-    """The claims that comes with those frames."""
+    """The upload claims for those frames."""
     start = START_MS + index * chunk_size * 1000 / FPS
     fields: dict[str, Any] = {
         "data_id": "one",

@@ -1,4 +1,4 @@
-"""Run as a script: reads a growing archive without rest until its status is ``success``, and says how often.
+"""A script that reads a growing archive again and again until its status is ``success``; prints the number of reads.
 
 ``archive_reader.py GROUP zarr|xarray|tensorstore`` fails at the first read that errs or differs.
 """

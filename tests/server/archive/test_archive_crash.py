@@ -1,4 +1,4 @@
-"""P23: SIGKILL at any moment loses nothing that was answered."""
+"""SIGKILL at any moment loses no chunk that was answered with 200."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _assert_readable(folder: Path, answered: list[int]) -> None:
 
 
 def _assert_whole(archive: StreamArchive) -> None:
-    """What the archive says, what its files hold and what readers see is the same."""
+    """The archive's index, its files and what zarr-python and xarray read agree."""
     chunks = archive.chunks()
     frames, counts = read_zarr(archive.folder), read_zarr(archive.folder, "chunk_frames")
     assert len(frames) == archive.n_frames() == 4 * len(counts)
@@ -59,7 +59,7 @@ def _assert_whole(archive: StreamArchive) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_death_at_every_step(tmp_path: Path) -> None:
+def test_kill_at_every_step(tmp_path: Path) -> None:
     """Killed before and after each fsync and rename of two commits, the stream keeps all that was answered."""
     answered: dict[str, list[int]] = defaultdict(list)
     ends: dict[str, str] = {}
@@ -88,7 +88,7 @@ def test_death_at_every_step(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(6))
-def test_death_in_the_midst(tmp_path: Path, seed: int) -> None:
+def test_kill_during_parallel_commits(tmp_path: Path, seed: int) -> None:
     """Killed at any moment with four commits under way, all that was answered reads equal, before and after opening."""
     answered: list[int] = []
     with _script(tmp_path, "stream") as process:

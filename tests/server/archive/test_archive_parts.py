@@ -1,4 +1,4 @@
-"""The archive's small parts: gaps, group commit, columns, files that are whole or not there."""
+"""Parts of the archive: group commit, columns, atomic writes, repair at opening."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from atomstream.system.files import FileSystem
 from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
 
 
-def test_those_who_wait_share_one_write() -> None:
+def test_waiting_callers_share_one_write() -> None:
     """All that arrive during a write go into the next one, and return once it ended."""
     batches: list[list[int]] = []
     begun, go_on = threading.Event(), threading.Event()
@@ -51,7 +51,7 @@ def test_those_who_wait_share_one_write() -> None:
     assert len(batches) == 2
 
 
-def test_a_failed_write_fails_those_it_was_for() -> None:
+def test_a_failed_write_raises_in_each_of_its_callers() -> None:
     """An error reaches each caller of that batch, and the next batch is written all the same."""
     fails = [True]
 
@@ -169,7 +169,7 @@ def test_a_repeated_commit_succeeds_after_any_disk_error(tmp_path: Path) -> None
     pytest.fail("a commit has more steps than this test tries")
 
 
-def test_lost_documents_are_made_again(tmp_path: Path) -> None:
+def test_lost_documents_are_rebuilt(tmp_path: Path) -> None:
     """Metadata and columns that somebody removed are derived from the shards at the next opening."""
     archive = new_archive(tmp_path)
     for index in range(3):
@@ -193,7 +193,7 @@ def test_lost_documents_are_made_again(tmp_path: Path) -> None:
 
 
 def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk that one column counts and another, not yet synced, lost is taken up from its shard; no other is read."""
+    """A chunk whose columns were not synced is read from its shard again; no other shard is read."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     monkeypatch.setattr(archive_index, "SYNC_PERIOD_S", 1e9)
@@ -222,8 +222,8 @@ def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pyte
     assert read == [1, 2]
 
 
-def test_a_chunk_stored_anew_is_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a damaged shard is replaced, its new stamps are on the disk before the answer, whatever the period."""
+def test_a_replaced_chunk_is_synced_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a damaged shard is replaced, its new times are durable before the commit returns, whatever the period."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     archive = StreamArchive.open(archive.folder)
@@ -238,8 +238,8 @@ def test_a_chunk_stored_anew_is_synced_at_once(tmp_path: Path, monkeypatch: pyte
     assert {path.parent.parent.name for path in synced} == {"time", "chunk_start_unix_ms", "chunk_frames"}
 
 
-def test_a_stream_without_its_geometry_is_not_touched(tmp_path: Path) -> None:
-    """Where nothing says what the frames are any more, opening says what to do and changes nothing."""
+def test_a_stream_without_its_geometry_is_not_changed(tmp_path: Path) -> None:
+    """If all documents with the frame shape are lost, opening raises an error with the remedy and changes nothing."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     for gone in ("zarr.json", "frames/zarr.json"):
@@ -247,6 +247,25 @@ def test_a_stream_without_its_geometry_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="restore"):
         StreamArchive.open(archive.folder)
     assert (archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0").exists()
+
+
+def test_the_name_of_a_file_of_an_earlier_process_is_synced(tmp_path: Path) -> None:
+    """A column file that a killed process created without a sync gets a durable name with the next sync."""
+
+    class Folders(FileSystem):
+        def sync_folder(self, path: Path) -> None:
+            synced.append(path)
+
+    synced: list[Path] = []
+    column = tmp_path / "frames.zarr" / "x"
+    for _ in range(2):  # two processes
+        files_of_process = ArchiveFiles(tmp_path / "parts", Folders())
+        written = Column(column, files_of_process, np.dtype("int32"), -1)
+        touched = written.put([(0, np.arange(3, dtype=np.int32))])
+    written.sync(touched)
+    assert synced == [column / "c", column, column.parent]
+    written.sync(touched)
+    assert len(synced) == 3
 
 
 def test_a_removed_shard_is_a_hole(tmp_path: Path) -> None:

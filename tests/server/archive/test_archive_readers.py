@@ -1,4 +1,4 @@
-"""P23: whoever reads while the stream runs sees whole chunks only, and never an error."""
+"""A reader of a running stream sees whole chunks only, and never an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("reader", ["zarr", "xarray", "tensorstore"])
 def test_readers_in_another_process(tmp_path: Path, reader: str) -> None:
-    """Reads beside 60 commits: no error, no frame that differs, no array that shrinks."""
+    """Reads during 60 commits: no error, no wrong frame, and no array gets shorter."""
     archive = new_archive(tmp_path)
     process = subprocess.Popen(
         [sys.executable, str(HERE / "archive_reader.py"), str(archive.folder / "frames.zarr"), reader],

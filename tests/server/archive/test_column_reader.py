@@ -1,4 +1,4 @@
-"""Reading arrays beside the frames: any stretch, any resolution, while they grow, for what a screen needs."""
+"""Downsampled reading of columns: any range and resolution, while they grow."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def column(archive: StreamArchive) -> Path:
 
 
 @pytest.mark.parametrize("span", [(0, N), (5, 6), (COLUMN_CHUNK - 3, COLUMN_CHUNK + 3), (N - 10, N), (7, 7)])
-def test_any_stretch(archive: StreamArchive, span: tuple[int, int]) -> None:
+def test_any_range(archive: StreamArchive, span: tuple[int, int]) -> None:
     """Values come back as they were written, across the borders of files."""
     np.testing.assert_array_equal(ColumnReader().values(column(archive), *span), values()[slice(*span)])
 
 
-def test_beyond_the_end_is_nothing(archive: StreamArchive) -> None:
+def test_values_beyond_the_end_are_nan(archive: StreamArchive) -> None:
     """What was never written is NaN, and so is an array that does not exist."""
     got = ColumnReader().values(column(archive), N - 1, N + 2)
     assert np.isnan(got).tolist() == [False, True, True]
@@ -48,8 +48,8 @@ def test_beyond_the_end_is_nothing(archive: StreamArchive) -> None:
 
 @pytest.mark.parametrize("points", [2, 100, 1000, 4000])
 @pytest.mark.parametrize("span", [(0, N), (FINE, N - 5), (1000, 1010)])
-def test_buckets_are_true(archive: StreamArchive, span: tuple[int, int], points: int) -> None:
-    """From kept sums or from the values themselves, a bucket says the same; and there are not more than asked."""
+def test_buckets_match_the_values(archive: StreamArchive, span: tuple[int, int], points: int) -> None:
+    """Cached buckets equal buckets of the values; there are at most as many as requested."""
     size, start = fitting(*span, points)
     reader = ColumnReader()
     for _ in range(2):  # the second time out of what was kept
@@ -60,8 +60,8 @@ def test_buckets_are_true(archive: StreamArchive, span: tuple[int, int], points:
         assert len(got.mean) <= points
 
 
-def test_what_is_kept_follows_the_file(archive: StreamArchive) -> None:
-    """A value written into a file long at rest is seen at once."""
+def test_the_cache_follows_the_file(archive: StreamArchive) -> None:
+    """A value written into a cached file is seen at once."""
     reader = ColumnReader()
     for number in range(3):
         os.utime(column(archive) / "c" / str(number), (1e9, 1e9))
@@ -70,16 +70,16 @@ def test_what_is_kept_follows_the_file(archive: StreamArchive) -> None:
     assert np.nanmax(reader.buckets(column(archive), 0, N, FINE).high) == 99.0
 
 
-def test_buckets_keep_their_place() -> None:
-    """While a stretch moves on, buckets stay on one grid: a chart that follows does not flicker."""
+def test_buckets_stay_on_one_grid() -> None:
+    """While the range moves, buckets cover the same values, so a live chart does not flicker."""
     sizes = {fitting(start, start + 50_000, 500)[0] for start in range(0, 300, 7)}
     assert len(sizes) == 1
     (size,) = sizes
     assert all(fitting(start, start + 50_000, 500)[1] % size == 0 for start in range(0, 3000, 7))
 
 
-def test_what_is_no_column(archive: StreamArchive) -> None:
-    """Dimensions are told from the array's document; damaged ones are no arrays."""
+def test_other_arrays_and_damaged_documents(archive: StreamArchive) -> None:
+    """The dimension comes from the array's document; an array with a damaged one does not exist."""
     assert column_dimension(column(archive)) == "own"
     (column(archive) / "zarr.json").write_bytes(b"[1, 2")
     assert column_dimension(column(archive)) is None

@@ -1,4 +1,4 @@
-"""Long traces in few points: nothing that was high or low is lost, and holes stay holes."""
+"""Buckets of long traces keep all extremes and all gaps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def noisy(n: int, seed: int = 3) -> np.ndarray:
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 1000])
 @pytest.mark.parametrize("size", [1, 7, 64])
 def test_extremes_are_kept(n: int, size: int) -> None:
-    """Each bucket has the lowest, highest and mean value of its own stretch."""
+    """Each bucket has the minimum, maximum and mean of its own values."""
     values = noisy(n)
     got = bucketed(values, size)
     for k in range(-(-n // size)):
@@ -34,7 +34,7 @@ def test_extremes_are_kept(n: int, size: int) -> None:
 
 @pytest.mark.parametrize("times", [1, 3, 16])
 def test_merging_is_bucketing(times: int) -> None:
-    """Sums of sums are the same as sums of the values: what is kept may stand for what was read."""
+    """Merged buckets equal buckets of the values, so cached ones can be used."""
     values = noisy(1000)
     fine, coarse = merged(bucketed(values, 8), times), bucketed(values, 8 * times)
     for name in ("low", "high", "mean"):
@@ -42,7 +42,7 @@ def test_merging_is_bucketing(times: int) -> None:
 
 
 def test_joining() -> None:
-    """Parts one after the other are the whole; no parts are nothing."""
+    """Joined parts equal the whole; no parts give no buckets."""
     values = noisy(640)
     parts = joined([bucketed(values[:320], 64), bucketed(values[320:], 64)])
     np.testing.assert_array_equal(parts.low, bucketed(values, 64).low)

@@ -1,4 +1,4 @@
-"""Arrays of results: cheap to write, right for every reader, and lasting once synced."""
+"""Arrays of results: visible at once, durable after a sync."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_kept_over_a_reopening(archive: StreamArchive) -> None:
     assert own["shape"] == [len(values)]
 
 
-def test_a_file_cut_by_a_power_cut_is_made_again(archive: StreamArchive) -> None:
+def test_a_file_shortened_by_a_power_cut_is_replaced(archive: StreamArchive) -> None:
     """A result file that a power cut left short is whole after the next write: readers refuse a short one."""
     archive.results.write(0, {"spacing": np.ones(2)}, {})
     (archive.folder / "frames.zarr/spacing/c/0").write_bytes(b"\0" * 5)

@@ -1,4 +1,4 @@
-"""The archive: what is committed is readable by every Zarr reader, once, as it was; the rest is refused."""
+"""The archive: every committed chunk is readable by all Zarr readers, once and unchanged; other data is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _open_frames(archive: StreamArchive) -> xr.Dataset:
     st.integers(0, 3),
 )
 def test_any_frames_are_read_equal(frames: Any, index: int, room: int) -> None:
-    """P1, P23: whatever the shape, dtype and place of a chunk, zarr-python and `frames` read it equal."""
+    """Whatever the shape, dtype and index of a chunk, zarr-python and `frames` read it equal."""
     with tempfile.TemporaryDirectory() as folder:
         archive = new_archive(Path(folder))
         chunk_size = len(frames) + room
@@ -87,7 +87,7 @@ def test_all_readers_agree(tmp_path: Path, dtype: Any) -> None:
         np.testing.assert_array_equal(dataset["frames"], expected)
 
 
-def test_holes_are_told_from_black(tmp_path: Path) -> None:
+def test_missing_frames_differ_from_black_ones(tmp_path: Path) -> None:
     """A black frame has a time and is counted; a missing one is NaN, uncounted and listed."""
     archive = new_archive(tmp_path)
     commit(archive, 0, np.zeros((4, 5, 6), np.uint8))
@@ -108,7 +108,7 @@ def test_holes_are_told_from_black(tmp_path: Path) -> None:
 
 
 def test_shards_without_inner_chunks_are_black(tmp_path: Path) -> None:
-    """P3: a shard that leaves its black frames out is stored, observed and read as black."""
+    """A shard that leaves its black frames out is stored, observed and read as black."""
     archive, frames = new_archive(tmp_path), np.zeros((3, 5, 6), np.uint8)
     seen: list[Any] = []
     body = pack_index(np.full((3, 2), ABSENT, dtype=np.uint64))
@@ -139,7 +139,7 @@ def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset["chunk_clock_uncertainty_ms"], [np.nan, 0.5])
 
 
-def test_times_count_from_frame_zero_whoever_came_first(tmp_path: Path) -> None:
+def test_times_count_from_frame_zero_in_any_order(tmp_path: Path) -> None:
     """Where chunk 2 arrives before chunk 0, times still count from the start of frame 0."""
     archive = new_archive(tmp_path)
     for index in (2, 0, 1):
@@ -149,7 +149,7 @@ def test_times_count_from_frame_zero_whoever_came_first(tmp_path: Path) -> None:
 
 
 def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
-    """P23: the same frames again, at any level and with other stamps, are a repeat; the first stamps stay."""
+    """The same frames again, at any level and with other stamps, are a repeat; the first stamps stay."""
     archive, frames = new_archive(tmp_path), frames_of(0)
     first = commit(archive, 0)
     stored = archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0"
@@ -166,7 +166,7 @@ def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [frames_of(9), frames_of(0)[:3], frames_of(0) // 2])
 def test_other_frames_conflict(tmp_path: Path, other: Any) -> None:
-    """P23: other frames under a stored index are a conflict, and what is stored stays."""
+    """Other frames under a stored index are a conflict, and what is stored stays."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     with pytest.raises(ConflictError, match="other frames"):
@@ -218,15 +218,15 @@ def test_a_refused_shard_fixes_nothing(tmp_path: Path) -> None:
         {"clock_offset_ms": float("nan")},
     ],
 )
-def test_absurd_tickets_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """P24: more frames than chunk_size, indices and sizes out of range, and stamps that are no numbers are 400."""
+def test_claims_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """More frames than chunk_size, indices and sizes out of range, and stamps that are no numbers are 400."""
     archive, frames = new_archive(tmp_path), frames_of(0)
     with pytest.raises(ShardError, match="Chunk"):
         commit_body(archive, dataclasses.replace(claims_of(0, frames), **changes), body_of(frames))
     assert archive.chunks() == {}
 
 
-def test_an_absurd_jump_costs_nothing(tmp_path: Path) -> None:
+def test_a_large_jump_of_the_index_is_cheap(tmp_path: Path) -> None:
     """The highest index takes a few files, no list of what is missing, and reads back."""
     archive, last = new_archive(tmp_path), 10_000_000
     commit(archive, 0)
@@ -239,8 +239,8 @@ def test_an_absurd_jump_costs_nothing(tmp_path: Path) -> None:
     assert StreamArchive.open(archive.folder).n_frames() == last * 4 + 2
 
 
-def test_a_damaged_shard_is_healed_by_its_repeat(tmp_path: Path) -> None:
-    """What the disk spoilt is replaced by the next upload of that chunk instead of conflicting with it."""
+def test_a_damaged_shard_is_replaced_by_its_repeat(tmp_path: Path) -> None:
+    """The next upload of a damaged chunk replaces it instead of conflicting with it."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     stored = archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0"
@@ -302,14 +302,14 @@ def test_about_is_durable_and_lists_the_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("indices", [[(10_000_001, 10_000_001)], [(0, 100_000)]])
 def test_lost_indices_are_bounded(tmp_path: Path, indices: Any) -> None:
-    """P24: absurd lists of lost indices are refused."""
+    """Absurd lists of lost indices are refused."""
     archive = new_archive(tmp_path)
     with pytest.raises(RejectedError):
         archive.mark_lost(IndexSet.from_ranges(indices))
     assert archive.about["lost"] == ""
 
 
-def test_results_stand_beside_the_frames(tmp_path: Path) -> None:
+def test_results_have_the_length_of_their_dimension(tmp_path: Path) -> None:
     """Results along time follow the stream's length, those along their own dimension what was written."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
@@ -327,8 +327,8 @@ def test_results_stand_beside_the_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["time", "frames", "../x", "a/b", "Ünit", ""])
-def test_results_have_fit_names(tmp_path: Path, name: str) -> None:
-    """P24: an array of results never takes a name of the archive's own, nor a path."""
+def test_invalid_names_of_results_are_refused(tmp_path: Path, name: str) -> None:
+    """An array of results never takes a name of the archive's own, nor a path."""
     with pytest.raises(ValueError, match="can't name"):
         new_archive(tmp_path).write_values(name, 0, np.zeros(2))
 
@@ -351,8 +351,8 @@ def test_an_empty_stream_is_a_group(tmp_path: Path) -> None:
         new_archive(tmp_path)
 
 
-def test_foreign_folders_are_passed_over(tmp_path: Path) -> None:
-    """P12: reindex opens the streams, leaves what is not one as it is, and names what is damaged."""
+def test_other_folders_are_skipped(tmp_path: Path) -> None:
+    """Reindex opens the streams, leaves what is not one as it is, and names what is damaged."""
     for name in ("a", "b"):
         StreamArchive.create(tmp_path / name, {"data_id": name})
     (tmp_path / "photos").mkdir()
@@ -370,7 +370,7 @@ def test_foreign_folders_are_passed_over(tmp_path: Path) -> None:
     assert list(iter_archives(tmp_path / "nowhere")) == []
 
 
-def test_foreign_arrays_stay_in_the_group(tmp_path: Path) -> None:
+def test_arrays_of_other_programs_stay_in_the_group(tmp_path: Path) -> None:
     """An array that a user adds by zarr-python is kept, and listed with ours after the next opening."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
@@ -398,7 +398,7 @@ def test_metadata_are_plain_json_of_the_spec(tmp_path: Path) -> None:
     assert sharding["configuration"]["index_location"] == "end"
 
 
-def test_the_peers_recorded_stream_is_archived(tmp_path: Path) -> None:
+def test_a_recorded_stream_of_the_hosted_client_is_archived(tmp_path: Path) -> None:
     """What the hosted service's own client sent, short chunks included, reads as one array of its frames."""
     wire = WIRE
     pushed = np.load(wire / "frames.npz")
