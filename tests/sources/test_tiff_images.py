@@ -103,7 +103,7 @@ def test_grey_saved_as_rgb_is_grey(tmp_path: Path) -> None:
     write_image(tmp_path / "b.png", rgb, source="rgb24")
     write_image(tmp_path / "c.png", np.repeat(DEEP[0][..., None], 3, axis=2), source="rgb48be")
     for name in ("b.png", "c.png"):
-        with pytest.raises(ConfigError, match=f"{name} is a colour picture"):
+        with pytest.raises(ConfigError, match=f"{name} is a colour image"):
             open_source(tmp_path / name)
 
 
