@@ -1,7 +1,7 @@
 """The end of a stream: wait for the uploads, end it on the server, and report what arrived.
 
 From the first call of ``finalize`` the stream accepts no frames. One task per stream waits for the uploads and sends
-``/end``. It goes on when callers stop waiting for it.
+``/end``. It continues when callers stop waiting for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A stream is made on the server: all checked first, then found, created, linked."""
+"""Registration of a stream: arguments are checked, sample and tags found or created, the stream created and linked."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ async def test_existing_names_are_found(api: ServiceApi, service: Service) -> No
 
 
 async def test_missing_names_are_created_once(api: ServiceApi, service: Service) -> None:
-    """What does not exist is created without outer blanks, and a tag given twice is one tag."""
+    """A missing sample or tag is created without outer blanks; a tag that is passed twice is one tag."""
     result = await registered(api, service, physical_sample=" Wafer ", tags=["a", "B", "A ", "b"])
     assert list(service.samples.values()) == ["Wafer"]
     assert list(service.tags.values()) == ["a", "B"]
@@ -250,7 +250,7 @@ async def test_missing_names_are_created_once(api: ServiceApi, service: Service)
 
 
 async def test_uuids_are_found_by_id(api: ServiceApi, service: Service) -> None:
-    """A UUID, as text in any case or as a UUID, names what has it."""
+    """A UUID, as a text in upper or lower case or as a UUID object, selects the item with this id."""
     sample, tag = uuid.uuid4(), uuid.uuid4()
     service.samples, service.tags = {str(sample): "x"}, {str(tag): "y"}
     result = await registered(api, service, physical_sample=str(sample).upper(), tags=[tag])
@@ -259,7 +259,7 @@ async def test_uuids_are_found_by_id(api: ServiceApi, service: Service) -> None:
 
 @pytest.mark.parametrize("which", ["physical_sample", "tags"])
 async def test_unknown_uuid_creates_nothing(api: ServiceApi, service: Service, which: str) -> None:
-    """A UUID that names nothing is a clear error, and neither sample, tag nor stream is created."""
+    """An unknown UUID raises an error; no sample, tag or stream is created."""
     unknown = str(uuid.uuid4())
     wanted: dict[str, Any] = {"physical_sample": "new", "tags": ["new", unknown]}
     if which == "physical_sample":
@@ -270,7 +270,7 @@ async def test_unknown_uuid_creates_nothing(api: ServiceApi, service: Service, w
 
 
 async def test_exact_spelling_wins() -> None:
-    """Of two that differ in case only, the one spelled the same is meant, else the first."""
+    """Of two names that differ only in case, the equal spelling is chosen, else the first."""
     known = [NamedItem("1", "wafer"), NamedItem("2", "Wafer")]
     assert [match(name, known) for name in ("Wafer", "wafer", "WAFER", "other")] == ["2", "1", "1", None]
 
@@ -283,7 +283,7 @@ def test_folding_is_stable(name: str) -> None:
 
 
 async def test_race_for_a_sample_ends_with_one(api: ServiceApi, service: Service) -> None:
-    """Where another computer creates the sample between our look and our creation, its sample is used."""
+    """If another computer creates the sample between look-up and creation, its sample is used."""
     service.samples = {"theirs": "wafer"}
     service.recorder.on_json("GET /physical_samples/", [])
     assert (await registered(api, service, physical_sample="Wafer")).sample_id == "theirs"
@@ -291,7 +291,7 @@ async def test_race_for_a_sample_ends_with_one(api: ServiceApi, service: Service
 
 
 async def test_race_without_a_detail_looks_again(api: ServiceApi, service: Service) -> None:
-    """Samples and tags that are said to be taken, without by whom, are looked up again."""
+    """If the server reports that a name exists, without its id, the name is looked up again."""
     service.samples, service.tags = {"s": "wafer"}, {"t": "night"}
     listings = {route: service.recorder.answers[route] for route in ("GET /physical_samples/", "GET /tags/")}
     for route, listing in listings.items():
@@ -311,7 +311,7 @@ async def test_refused_tag_that_is_not_taken_is_an_error(api: ServiceApi, servic
 
 
 async def test_lost_answers_of_creations_end_with_one(api: ServiceApi, service: Service) -> None:
-    """A sample and a tag whose creation's answer was lost are asked for again and exist once."""
+    """If the reply to the creation of a sample or tag is lost, the request is repeated, and the item exists once."""
     service.breaks_after("POST /physical_samples/")
     service.breaks_after("POST /tags/")
     result = await registered(api, service, physical_sample="Wafer", tags=["night"])
@@ -327,7 +327,7 @@ async def test_lost_answer_of_the_stream_is_not_repeated(api: ServiceApi, servic
 
 
 async def test_unreached_server_is_tried_a_few_times(service: Service) -> None:
-    """Where nothing listens the creation is tried four times, for it was certainly not received."""
+    """Without a server the creation is tried four times, because it was certainly not received."""
     tried = []
 
     class Counting(ServiceApi):
@@ -349,7 +349,7 @@ async def test_unreached_server_is_tried_a_few_times(service: Service) -> None:
 
 @pytest.mark.parametrize("route", ["GET /physical_samples/", "POST /physical_samples/", *LINKS.values()])
 async def test_passing_faults_are_passed_over(api: ServiceApi, service: Service, route: str) -> None:
-    """Three failures of any repeatable call go unseen, and all is linked in the end."""
+    """Three failures of a repeatable request are retried, and everything is linked in the end."""
     service.fails(route, ATTEMPTS - 1)
     result = await registered(api, service, physical_sample="w", tags=["t"], project_id=PROJECT)
     assert [len(service.bodies(link)) >= 1 for link in LINKS.values()] == [True] * 3
@@ -357,7 +357,7 @@ async def test_passing_faults_are_passed_over(api: ServiceApi, service: Service,
 
 
 async def test_long_wish_to_wait_is_not_waited_for(api: ServiceApi, service: Service) -> None:
-    """A server that wants to be left alone for minutes makes an error now, not a silent wait."""
+    """A Retry-After of minutes raises an error at once, instead of a silent wait."""
     service.fails("GET /tags/", 1, 503, **{"Retry-After": "120"})
     with pytest.raises(ServerBusyError):
         await registered(api, service, tags=["t"])
@@ -365,7 +365,7 @@ async def test_long_wish_to_wait_is_not_waited_for(api: ServiceApi, service: Ser
 
 
 async def test_wrong_key_is_said_at_once(api: ServiceApi, service: Service) -> None:
-    """A key that the server does not take is one clear sentence after one request."""
+    """A refused key raises an error after one request."""
     service.recorder.on_json("POST /rheed/stream/", {"detail": "Invalid API key"}, status=401)
     with pytest.raises(AuthenticationError, match=r"HTTP 401 \(Invalid API key\). Check the API key"):
         await registered(api, service)
@@ -374,7 +374,7 @@ async def test_wrong_key_is_said_at_once(api: ServiceApi, service: Service) -> N
 
 @pytest.mark.parametrize("which", list(LINKS))
 async def test_failed_link_ends_the_stream(api: ServiceApi, service: Service, which: str) -> None:
-    """Where a link is refused the new stream is ended, and the error names it and the reason."""
+    """If linking is refused, the new stream is ended; the error has its data_id and the reason."""
     service.fails(LINKS[which], 100, 422)
     with pytest.raises(LinkError, match="it has been ended") as caught:
         await registered(api, service, physical_sample="w", tags=["t"], project_id=PROJECT)
@@ -386,7 +386,7 @@ async def test_failed_link_ends_the_stream(api: ServiceApi, service: Service, wh
 
 
 async def test_stream_that_can_not_be_ended_either(api: ServiceApi, service: Service) -> None:
-    """Where even the end fails the error says both, still names the stream, and no pause is endless."""
+    """If ending the stream fails too, the error has both reasons and the data_id, and the retries are limited."""
     service.fails(LINKS["tags"], 100, 422)
     new_stream: Callable[..., Any] = service.recorder.answers["POST /rheed/stream/"]
 
