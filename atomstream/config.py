@@ -1,7 +1,7 @@
-"""Frozen settings with their defaults and limits, and the only reader of the environment.
+"""The client's settings with their defaults and ranges. Only this module reads the environment.
 
-Environment: ``ATOMSTREAM_API_KEY`` (both ends), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
-``ATOMSTREAM_SKIP_CLOCK_SYNC`` (also honoured under the peer's name ``ATOMSCALE_SKIP_CLOCK_SYNC``),
+Environment variables: ``ATOMSTREAM_API_KEY`` (client and server), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
+``ATOMSTREAM_SKIP_CLOCK_SYNC`` or ``ATOMSCALE_SKIP_CLOCK_SYNC``,
 ``ATOMSTREAM_PLAIN_OS`` (:mod:`atomstream.system.tuning`).
 """
 
@@ -19,19 +19,26 @@ from atomstream.errors import ConfigError
 
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
 SERVER_KEY_PREFIX = "atst_"
-"""Keys that an atomstream server makes begin so; the client then never guesses an endpoint."""
+"""API keys of an atomstream server begin with this; with such a key the endpoint must be given."""
 
 MIB = 1 << 20
-MAX_CHUNK_INDEX = 10_000_000
-"""Over 200 days of 2 s chunks: larger indices are a mistake, and would make the archive's shape absurd."""
-MAX_INDEX_JUMP = 100_000
-"""Chunks that may be left out at once: days of 2 s chunks; each becomes a line of the report."""
-MAX_CHUNK_SIZE = 100_000
+
+MIN_FPS = 1e-3
 MAX_FPS = 100_000.0
 MAX_RPM = 10_000.0
-SPOOL_MIN_FREE_BYTES = 512 * MIB
+"""Rotations of the substrate per minute."""
+MAX_CHUNK_SIZE = 100_000
+"""Frames in a chunk."""
+MAX_CHUNK_INDEX = 10_000_000
+"""More than 200 days of 2 s chunks. A larger index is a mistake, and the archive's array would be huge."""
+MAX_INDEX_JUMP = 100_000
+"""Chunks that may be left out at once, more than two days of 2 s chunks. Each is a line of the report."""
 MAX_SHARD_BYTES = 1 << 30
-"""Largest encoded chunk that the server takes; a client refuses a larger raw chunk before that."""
+"""Size of a chunk in bytes, raw or encoded."""
+MAX_TIME_MS = 4_102_444_800_000.0
+"""The year 2100 in UTC milliseconds. A later capture time was probably given in microseconds."""
+
+SPOOL_MIN_FREE_BYTES = 512 * MIB
 
 OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "raise"]
 Durability: TypeAlias = Literal["memory", "disk"]
@@ -39,28 +46,41 @@ Durability: TypeAlias = Literal["memory", "disk"]
 
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
-    """All that a streamer can be told, checked once.
+    """The settings of a streamer; an invalid one raises ConfigError or TypeError.
 
-    Memory held for frames, raw and encoded, stays below ``buffer_bytes`` plus one chunk; the process above
-    its baseline below that plus ``upload_concurrency`` * 2 MiB plus the encoders' contexts (docs/promises.md).
+    Memory of frames, raw and encoded, stays below ``buffer_bytes`` plus one chunk. The process uses at most
+    ``upload_concurrency`` * 2 MiB and the encoders' zstd contexts more than that (docs/promises.md).
     """
 
     api_key: str
     endpoint: str
     buffer_bytes: int = 512 * MIB
+    """Memory for frames, 1 byte to 1 PiB."""
     on_full: OnFull = "wait"
+    """What ``push`` does when that memory is used up."""
     full_timeout_s: float | None = None
+    """Longest wait for memory in seconds, from 0; None: no limit."""
     durability: Durability = "memory"
+    """``push`` returns when the frames are copied ("memory"), or on disk or stored by the server ("disk")."""
     compression_level: int = 1
+    """zstd's level, -50 to 22."""
     encoder_threads: int = 2
+    """1 to 256."""
     upload_concurrency: int = 4
+    """Number of uploads at the same time, 1 to 256."""
     request_timeout_s: float = 30.0
+    """Time limit of a request except uploads, 0.001 to 1e9 s."""
     upload_timeout_s: float = 300.0
+    """Time limit of an upload, 0.001 to 1e9 s."""
     clock_sync: bool = True
+    """Measure the offset of the server's clock and correct capture times with it."""
     spool_dir: Path = Path("spool")
     spool_max_bytes: int | None = None
+    """Disk space for records, from 1 byte; None: 20 GB or 10 % of the free space, whichever is smaller."""
     spool_min_free_bytes: int = SPOOL_MIN_FREE_BYTES
+    """Disk space that the spool leaves free, from 0 bytes."""
     spool_retention_s: float | None = None
+    """Age at which records are purged, 0.001 to 1e9 s; None: never."""
 
     def __post_init__(self) -> None:
         _one_of("on_full", self.on_full, get_args(OnFull))
@@ -81,70 +101,73 @@ class ClientSettings:
 
 
 def default_buffer_bytes() -> int:
-    """512 MiB or a quarter of this machine's memory, whichever is smaller (docs/decisions/0003-memory-budget.md)."""
+    """512 MiB or a quarter of this computer's memory, whichever is smaller (docs/decisions/0003-memory-budget.md)."""
     return min(512 * MIB, _physical_memory() // 4)
 
 
 def default_encoder_threads() -> int:
-    """One compressor for each core that this process may use, at most 4."""
+    """One encoder thread for each usable core, at most 4."""
     return max(1, min(4, usable_cores()))
 
 
 def usable_cores() -> int:
-    """Cores this process may run on (a container's affinity counts, where the system tells it)."""
+    """Number of cores that this process may run on. The CPU affinity counts on Linux."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def resolve_api_key(given: str | None) -> str:
-    """The key to use: as given, else ``$ATOMSTREAM_API_KEY``.
+def resolve_api_key(explicit: str | None) -> str:
+    """The API key: ``explicit``, else ``$ATOMSTREAM_API_KEY``.
 
     Raises:
-        ConfigError: no key was found, or it holds characters that an HTTP header can't carry.
+        ConfigError: there is no key, or it has characters that are not allowed in an HTTP header.
     """
-    key = (given or os.environ.get("ATOMSTREAM_API_KEY") or "").strip()
+    key = (explicit or os.environ.get("ATOMSTREAM_API_KEY") or "").strip()
     if not key:
         raise ConfigError(
             "No API key: pass api_key='...' or set ATOMSTREAM_API_KEY. "
             "(An atomstream server prints one at its first start.)"
         )
     if not key.isascii() or not key.isprintable():
-        raise ConfigError("The API key holds characters that no key has; copy it again, without quotes.")
+        raise ConfigError(
+            "The API key has characters that are not allowed in a key; copy it again, without quotes."
+        )
     return key
 
 
-def resolve_endpoint(given: str | None, api_key: str) -> str:
-    """The endpoint to use: as given, else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
+def resolve_endpoint(explicit: str | None, api_key: str) -> str:
+    """The endpoint: ``explicit``, else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
 
-    A key of one's own server with no endpoint is refused: nothing of a lab leaves the building by mistake.
+    With a key of an atomstream server the endpoint must be given, so that no data is sent to the hosted service
+    by mistake.
 
     Raises:
-        ConfigError: not an http(s) URL, or none given for a key that one's own server made.
+        ConfigError: not an http(s) URL, or no endpoint for a key of an atomstream server.
     """
-    endpoint = explicit_endpoint(given)
+    endpoint = explicit_endpoint(explicit)
     if endpoint is not None:
         return endpoint
     if api_key.startswith(SERVER_KEY_PREFIX):
         raise ConfigError(
-            "This API key belongs to an atomstream server of your own, but no endpoint was given: pass "
+            "This API key belongs to an atomstream server, but no endpoint was given: pass "
             "endpoint='http://HOST:8765' or set ATOMSTREAM_ENDPOINT. (Nothing was sent anywhere.)"
         )
     return HOSTED_ENDPOINT
 
 
-def explicit_endpoint(given: str | None) -> str | None:
-    """The endpoint as given, else ``$ATOMSTREAM_ENDPOINT``, in its one spelling; None where neither names one.
+def explicit_endpoint(explicit: str | None) -> str | None:
+    """The endpoint ``explicit``, else ``$ATOMSTREAM_ENDPOINT``, normalised; None if neither is set.
 
     Raises:
         ConfigError: not an http(s) URL.
     """
-    endpoint = given or os.environ.get("ATOMSTREAM_ENDPOINT")
+    endpoint = explicit or os.environ.get("ATOMSTREAM_ENDPOINT")
     return normalise_endpoint(endpoint) if endpoint else None
 
 
 def normalise_endpoint(url: str) -> str:
-    """One spelling for each endpoint: lower-case scheme and host, no default port, no trailing slash.
+    """Normalise an endpoint: lower-case scheme and host, no default port, no trailing slash.
 
     Raises:
         ConfigError: not an absolute http(s) URL, or one with a query, fragment or user info.
@@ -159,34 +182,34 @@ def normalise_endpoint(url: str) -> str:
     if scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"The endpoint {url!r} is not an http(s) URL, such as http://127.0.0.1:8765.")
     if parts.query or parts.fragment or parts.username or parts.password:
-        raise ConfigError(f"The endpoint {url!r} must be scheme, host, port and path only.")
+        raise ConfigError(f"The endpoint {url!r} must have scheme, host, port and path only.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default = {"http": 80, "https": 443}[scheme]
     netloc = host if port in (None, default) else f"{host}:{port}"
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
 
 
-def resolve_spool_dir(given: str | os.PathLike[str] | None) -> Path:
-    """Where the spool lies: as given, else ``$ATOMSTREAM_SPOOL_DIR``, else the user's state folder."""
-    chosen = given or os.environ.get("ATOMSTREAM_SPOOL_DIR")
+def resolve_spool_dir(explicit: str | os.PathLike[str] | None) -> Path:
+    """The spool folder: ``explicit``, else ``$ATOMSTREAM_SPOOL_DIR``, else one in the user's state folder."""
+    chosen = explicit or os.environ.get("ATOMSTREAM_SPOOL_DIR")
     if chosen:
         return Path(chosen).expanduser().absolute()
-    from platformdirs import user_state_path  # lazily: only streamers with a default spool need it
+    from platformdirs import user_state_path  # only streamers with the default folder need this import
 
     return user_state_path("atomstream", appauthor=False) / "spool"
 
 
 def clock_sync_enabled() -> bool:
-    """False where the environment asks to skip the measurement of reference time."""
+    """False if the environment disables the measurement of the reference clock."""
     names = ("ATOMSTREAM_SKIP_CLOCK_SYNC", "ATOMSCALE_SKIP_CLOCK_SYNC")
     return all(os.environ.get(name, "").strip().lower() in {"", "0", "false", "no"} for name in names)
 
 
 def plain_os(known: frozenset[str]) -> frozenset[str]:
-    """Which of the ``known`` operating-system optimisations ``$ATOMSTREAM_PLAIN_OS`` turns off.
+    """Those of the ``known`` operating-system optimisations that ``$ATOMSTREAM_PLAIN_OS`` turns off.
 
-    ``1`` (or ``true``, ``yes``, ``all``) means all of them, ``0`` or nothing none; else it is a list such as
-    ``affinity,yield``. Unknown names have no effect but a warning in the log.
+    ``1`` (or ``true``, ``yes``, ``all``) means all of them, ``0`` or an empty value none. Otherwise it is a list
+    such as ``affinity,yield``. An unknown name only causes a warning in the log.
     """
     value = os.environ.get("ATOMSTREAM_PLAIN_OS", "").strip().lower()
     if value in {"1", "true", "yes", "all"}:
@@ -202,29 +225,30 @@ def plain_os(known: frozenset[str]) -> frozenset[str]:
 
 
 def environment_api_key() -> str | None:
-    """The key that ``atomstream serve`` takes from ``$ATOMSTREAM_API_KEY``, if any."""
+    """The value of ``$ATOMSTREAM_API_KEY``, or None; ``atomstream serve`` uses it as its key."""
     return (os.environ.get("ATOMSTREAM_API_KEY") or "").strip() or None
 
 
-def number_in_range(name: str, value: float, low: float, high: float) -> float:
-    """``value`` as a float in [low, high].
+def number_in_range(name: str, value: float, low: float, high: float, unit: str = "") -> float:
+    """Return ``value`` as a float if it is in [low, high].
 
     Raises:
-        TypeError: not a number. ConfigError: not finite or out of range.
+        TypeError: not a number. ConfigError: not a number in that range.
     """
     if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}.")
     number = float(value)
     if math.isnan(number) or not low <= number <= high:
-        raise ConfigError(f"{name}={value!r} is out of range: it must lie in {low:g} .. {high:g}.")
+        allowed = f"{low:g} .. {high:g} {unit}".rstrip()
+        raise ConfigError(f"{name}={value!r} is out of range: it must lie in {allowed}.")
     return number
 
 
 def integer_in_range(name: str, value: int, low: int, high: int) -> int:
-    """``value`` as an int in [low, high]; numpy integers are taken, floats and bools are not.
+    """Return ``value`` as an int if it is in [low, high]; numpy integers are allowed, floats and bools are not.
 
     Raises:
-        TypeError: not a whole number. ConfigError: out of range.
+        TypeError: not an integer. ConfigError: out of range.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be a whole number, not {type(value).__name__} ({value!r}).")

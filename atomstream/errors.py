@@ -1,34 +1,34 @@
-"""Everything atomstream raises, as one tree.
+"""All exceptions that atomstream raises, as one tree.
 
 ::
 
     AtomstreamError
-    ├── ConfigError (ValueError)              a setting that can't be meant
-    ├── ServiceError                          the server, or the way to it
-    │   ├── ConnectionFailedError   retry     not reached, reset, timed out
-    │   ├── ServerBusyError         retry     408, 425, 429, 5xx; a garbled 2xx
-    │   ├── UrlExpiredError         retry     an upload URL's 403: ask for a fresh one
-    │   ├── AuthenticationError     (paused)  401/403 on the API: the key is wrong or lacks a right
+    ├── ConfigError (ValueError)              an invalid setting or argument
+    ├── ServiceError                          a request to the server failed
+    │   ├── ConnectionFailedError   retry     not connected, connection lost, or timed out
+    │   ├── ServerBusyError         retry     408, 425, 429, 5xx; or a 2xx with an invalid body
+    │   ├── UrlExpiredError         retry     403 for an upload URL: a new URL is needed
+    │   ├── AuthenticationError     (paused)  401/403 of the API: the key is wrong or has too few rights
     │   ├── RejectedError           no        any other 4xx
     │   │   ├── NotFoundError       no        404/410
     │   │   └── ConflictError       no        409
     │   └── ChecksumMismatchError   retry     the server received other bytes than were sent
-    ├── LinkError                             the stream was created, but a sample, tag or project not linked
-    ├── StreamError                           one stream's own
-    │   ├── UnknownStreamError (KeyError)     no such data_id here
+    ├── LinkError                             the stream was created, but not linked to its sample, tags or project
+    ├── StreamError                           an error of one stream
+    │   ├── UnknownStreamError (KeyError)     this streamer has no such data_id
     │   ├── StreamFinalizedError              a push after finalize
-    │   ├── StreamGoneError                   the server no longer knows the stream (404/410)
-    │   ├── ChunkConflictError (ValueError)   an index pushed again with other frames
-    │   ├── BufferFullError                   no room, and the policy says raise (or full_timeout_s ran out)
-    │   ├── DrainTimeoutError (TimeoutError)  finalize or flush ran out of time; carries the report
-    │   └── SpoolLockedError                  another process owns this stream's spool
+    │   ├── StreamGoneError                   the server does not know the stream any more (404/410)
+    │   ├── ChunkConflictError (ValueError)   an index was pushed again with other frames
+    │   ├── BufferFullError                   no memory left, with on_full="raise" or after full_timeout_s
+    │   ├── DrainTimeoutError (TimeoutError)  finalize or flush timed out; it has the report
+    │   └── SpoolLockedError                  another process holds this stream's spool
     ├── ShardError (ValueError)               bytes that are not a valid shard
-    ├── SpoolError                            the disk under the spool failed
-    │   ├── SpoolFullError                    no room in it, by its bound or on its disk
-    │   └── RecordCorruptError                a record whose bytes are not the ones that were written
-    └── ClosedError                           the streamer is closed, broken, or was forked
+    ├── SpoolError                            the disk of the spool failed
+    │   ├── SpoolFullError                    no space, by the spool's limits or on the disk
+    │   └── RecordCorruptError                a damaged record
+    └── ClosedError                           the streamer is closed or failed, or the process is a fork
 
-``retriable`` says whether trying the same thing again can help; policy asks the error, nobody else decides.
+``retriable`` is True if the same request may succeed later.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ from typing import Any, ClassVar
 
 
 class AtomstreamError(Exception):
-    """Base of all errors raised on purpose by atomstream."""
+    """Base class of all exceptions of atomstream."""
 
     retriable: ClassVar[bool] = False
 
 
 class ConfigError(AtomstreamError, ValueError):
-    """A setting or argument that can't be meant; the sentence says what is allowed."""
+    """An invalid setting or argument; the message says what is allowed."""
 
 
 class ServiceError(AtomstreamError):
-    """The server refused or could not be reached.
+    """A request to the server failed.
 
-    ``status`` is the HTTP status (None where there was no answer), ``retry_after_s`` the server's own wish in
-    seconds, ``detail`` what it said.
+    ``status`` is the HTTP status (None without a response), ``retry_after_s`` the delay in seconds that the server
+    asked for, and ``detail`` the error from the response body.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class ServiceError(AtomstreamError):
 
 
 class ConnectionFailedError(ServiceError):
-    """The server was not reached, or the connection broke.
+    """The server could not be reached, or the connection was lost.
 
-    ``never_sent`` is True only where the request certainly did not reach the server (no connection was
-    made): then even a request that creates something may be repeated.
+    ``never_sent`` is True only if the request certainly did not reach the server, because no connection was
+    made. Then even a request that creates something may be repeated.
     """
 
     retriable = True
@@ -83,41 +83,41 @@ class ConnectionFailedError(ServiceError):
 
 
 class ServerBusyError(ServiceError):
-    """The server answered that it can't now (408, 425, 429, 5xx), or answered garbage."""
+    """The server can't handle the request now (408, 425, 429, 5xx), or its response is invalid."""
 
     retriable = True
 
 
 class UrlExpiredError(ServiceError):
-    """The signed upload URL is no longer valid: ask for a fresh one."""
+    """The signed upload URL has expired; the next attempt requests a new one."""
 
     retriable = True
 
 
 class ChecksumMismatchError(ServiceError):
-    """The server's checksum of the body differs from ours: the upload is repeated."""
+    """The server's checksum of the body differs from the sent one; the upload is repeated."""
 
     retriable = True
 
 
 class AuthenticationError(ServiceError):
-    """The API key is missing, wrong, or lacks the right (401/403). Nothing is given up: streams pause."""
+    """The API key is missing, wrong, or has too few rights (401/403). Streams pause and keep all chunks."""
 
 
 class RejectedError(ServiceError):
-    """The server will never take this request as it is (a 4xx)."""
+    """The server refuses this request permanently (a 4xx)."""
 
 
 class NotFoundError(RejectedError):
-    """404 or 410: what the request names is not there."""
+    """404 or 410: the object of the request does not exist."""
 
 
 class ConflictError(RejectedError):
-    """409: what is there already differs."""
+    """409: the existing object differs from the one in the request."""
 
 
 class LinkError(AtomstreamError):
-    """The stream was created, but linking it failed; it has been ended. ``data_id`` names it."""
+    """The stream ``data_id`` was created, but linking it failed. The stream was ended."""
 
     def __init__(self, message: str, *, data_id: str) -> None:
         super().__init__(message)
@@ -125,7 +125,7 @@ class LinkError(AtomstreamError):
 
 
 class StreamError(AtomstreamError):
-    """Something about one stream; ``data_id`` names it and ``index`` the chunk, where one is meant."""
+    """An error of the stream ``data_id``; ``index`` is the chunk's index, or None."""
 
     def __init__(self, message: str, *, data_id: str = "", index: int | None = None) -> None:
         super().__init__(message)
@@ -134,30 +134,30 @@ class StreamError(AtomstreamError):
 
 
 class UnknownStreamError(StreamError, KeyError):
-    """This streamer did not initialize (or resume) that ``data_id``."""
+    """This streamer has not initialized or resumed that ``data_id``."""
 
-    def __str__(self) -> str:  # KeyError would print the sentence in quotes
+    def __str__(self) -> str:  # KeyError would print the message in quotes
         return str(self.args[0])
 
 
 class StreamFinalizedError(StreamError):
-    """Frames after ``finalize``: the stream takes no more."""
+    """Frames were pushed after ``finalize``; they are refused."""
 
 
 class StreamGoneError(StreamError):
-    """The server no longer knows the stream; what was not uploaded is kept and reported."""
+    """The server does not know the stream any more. Chunks that were not uploaded are kept and reported."""
 
 
 class ChunkConflictError(StreamError, ValueError):
-    """A chunk index belongs to one content, and this content differs from the one pushed first."""
+    """A chunk index was pushed again with frames that differ from the first ones."""
 
 
 class BufferFullError(StreamError):
-    """No room for the chunk; it used no index and nothing that was accepted is affected."""
+    """No memory left for the chunk. It used no index, and accepted chunks are not affected."""
 
 
 class DrainTimeoutError(StreamError, TimeoutError):
-    """Time ran out before everything was delivered; nothing was discarded. ``report`` has the counts."""
+    """The time limit passed before all chunks were delivered. Nothing was discarded; ``report`` has the counts."""
 
     def __init__(self, message: str, *, data_id: str = "", report: Mapping[str, Any] | None = None) -> None:
         super().__init__(message, data_id=data_id)
@@ -165,27 +165,27 @@ class DrainTimeoutError(StreamError, TimeoutError):
 
 
 class SpoolLockedError(StreamError):
-    """Another process owns this stream's spool folder."""
+    """Another process (or another streamer of this process) holds this stream's spool folder."""
 
 
 class ShardError(AtomstreamError, ValueError):
-    """Bytes that are not a valid shard: what is wrong, and where."""
+    """Bytes that are not a valid shard; the message says what is wrong and where."""
 
 
 class SpoolError(AtomstreamError):
-    """The disk under the spool failed; the stream goes on from memory."""
+    """The disk of the spool failed; the stream continues from memory."""
 
 
 class SpoolFullError(SpoolError):
-    """No room for the record: the spool's bound, the free space it must leave, or the disk itself.
+    """No space for a record: the spool's limit, the free space that it must leave, or the disk itself.
 
-    Nothing that was written before is affected; room comes back as uploads are confirmed.
+    Data written earlier is not affected. Space is freed when uploads are confirmed.
     """
 
 
 class RecordCorruptError(SpoolError):
-    """A record's bytes are not the ones that were written: it is quarantined, and costs only itself."""
+    """A record is damaged. It is moved into quarantine; other records are not affected."""
 
 
 class ClosedError(AtomstreamError):
-    """The streamer was closed, its background work broke, or this process is a fork of its owner."""
+    """The streamer is closed, its background work failed, or this process is a fork of its owner."""

@@ -74,6 +74,17 @@ def path(template: str, **parts: str | int) -> str:
 
 # Limits.
 
+MAX_NAME_CHARS: Final = 256
+"""Length of the name of a stream, sample, tag, project or azimuth."""
+
+MAX_LABEL_CHARS: Final = 200
+"""Length of an event's label."""
+
+EVENT_KIND_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"
+
+MAX_LAYER_UNIT_CHARS: Final = 32
+"""Length of a calibration's ``layer_unit``."""
+
 MAX_LOST: Final = 100_000
 """Most lost indices of a stream that a server lists."""
 

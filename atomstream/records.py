@@ -1,7 +1,7 @@
-"""What travels through atomstream: plain, frozen values with no behaviour of their own.
+"""The data types of the client: frozen dataclasses without methods that change them.
 
-A camera's arrays become a :class:`Chunk`; the encoder turns it into a :class:`Shard`; the server answers
-with a :class:`Receipt`; what could not be delivered is a :class:`Loss`. Each has one owner at a time.
+A camera's frames are a :class:`Chunk`, which is encoded as a :class:`Shard`. The server confirms it with a
+:class:`Receipt`. A chunk that could not be delivered is a :class:`Loss`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ Frames: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """Frames of shape (N, H, W)."""
 
 Piece: TypeAlias = bytes | memoryview
-"""A contiguous part of a shard; shards travel as pieces so that nothing joins 40 MB."""
+"""A contiguous part of a shard. Shards are lists of pieces, so that 40 MB need not be copied to join them."""
 
 ChunkState: TypeAlias = Literal["pending", "stored", "quarantined", "dropped", "purged"]
-"""What became of an accepted chunk; each is in exactly one state (promise P9)."""
+"""State of an accepted chunk; each chunk is in exactly one state."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """What a stream is, fixed when it is created.
+    """The parameters of a stream, which are set when it is created.
 
-    ``fps`` is in frames a second, ``rpm`` in rotations a minute (0: stationary), ``chunk_size`` in frames.
+    ``fps`` is in frames per second, ``rpm`` in rotations per minute (0: stationary), ``chunk_size`` in frames.
     """
 
     data_id: str
@@ -35,20 +35,20 @@ class StreamSpec:
     chunk_size: int
     name: str = ""
     announced: bool = False
-    """Whether the server said ``Atomstream: 1``: only then frame times, uint16 and losses are sent."""
+    """True for an atomstream server (it sends ``Atomstream: 1``). Others get no frame times, uint16 or losses."""
 
     @property
     def is_rotating(self) -> bool:
-        """Whether the substrate rotates, which decides how the stream is classified."""
+        """True if the substrate rotates; the upload states it."""
         return self.rpm != 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:
-    """When a chunk's first frame was captured, in reference UTC milliseconds.
+    """Capture time of a chunk's first frame, in UTC milliseconds of the reference clock.
 
-    ``clock_offset_ms`` is None for a stamp that the caller gave (it is sent as given) and where no
-    reference clock was measured; else it has already been added to ``start_ms``.
+    ``clock_offset_ms`` was added to ``start_ms``. It is None if the caller gave the time, which is sent unchanged,
+    or if the reference clock was not measured.
     """
 
     start_ms: float
@@ -58,9 +58,9 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class FrameMeta:
-    """What is known of each single frame of a chunk; every field is None or has N entries.
+    """Data of the single frames of a chunk; each field is None or has N entries.
 
-    ``times_ms`` are UTC milliseconds, ``ids`` the camera's counter, ``angles_deg`` the manipulator's angle.
+    ``times_ms`` are UTC milliseconds, ``ids`` the camera's frame counter, ``angles_deg`` the substrate's angle.
     """
 
     times_ms: tuple[float, ...] | None = None
@@ -124,7 +124,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The server's word that a chunk is stored; ``crc32c`` is its checksum of the body, where it gave one."""
+    """Confirmation that the server stored a chunk; ``crc32c`` is the server's checksum of the body, or None."""
 
     data_id: str
     index: int
@@ -134,14 +134,14 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A chunk index that will not be delivered, and why."""
+    """A chunk index that will not be delivered, and the reason."""
 
     index: int
     reason: str
 
 
 class StreamReport(TypedDict):
-    """What :meth:`finalize` returns: the truth about what arrived.
+    """The result of :meth:`finalize`: the number of chunks in each state.
 
     ``chunks_spooled`` counts every accepted chunk; it equals ``chunks_uploaded + chunks_not_uploaded``, and
     ``chunks_not_uploaded`` equals ``chunks_failed + chunks_dropped + chunks_purged + chunks_pending``.
@@ -160,7 +160,7 @@ class StreamReport(TypedDict):
 
 
 class ClockStatus(TypedDict):
-    """How this host's clock stands to the server's: add ``offset_ms`` to host UTC to get reference UTC."""
+    """Offset of the server's clock from this computer's: reference UTC = host UTC + ``offset_ms``."""
 
     offset_ms: float
     uncertainty_ms: float

@@ -1,7 +1,6 @@
-"""When to try again: full jitter under an exponential ceiling, never under the server's own wish.
+"""Retry delays: exponential backoff with full jitter, at least the server's ``Retry-After``.
 
-Pure but for :func:`retrying`, which drives one call. What may be repeated at all, the error knows
-(``retriable``); how long to wait, this file (promise P15).
+The error's ``retriable`` says whether a request may be repeated; this module computes the delay.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ _LARGEST_EXPONENT: Final = 16
 
 
 def ceiling_s(attempt: int) -> float:
-    """The longest delay after failed attempt number ``attempt`` (0 is the first): min(30, 0.5 * 2^n)."""
+    """Longest delay in seconds after failed attempt number ``attempt`` (0 is the first): min(30, 0.5 * 2^n)."""
     return float(min(CEILING_S, BASE_S * 2 ** min(attempt, _LARGEST_EXPONENT)))
 
 
 def delay_s(
     attempt: int, retry_after_s: float | None = None, draw: Callable[[], float] = random.random
 ) -> float:
-    """Seconds to wait before the next attempt: uniform in (0, ceiling), never under ``retry_after_s``."""
+    """Delay in seconds before the next attempt: uniform in (0, ceiling), but at least ``retry_after_s``."""
     return max(draw() * ceiling_s(attempt), retry_after_s or 0.0)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same request, sent again, may succeed."""
+    """True if the same request may succeed later."""
     return isinstance(error, ServiceError) and error.retriable
 
 
 def certainly_not_received(error: BaseException) -> bool:
-    """Whether a request that creates something may be repeated after ``error``."""
+    """True if the request did not reach the server, so even one that creates something may be repeated."""
     return bool(getattr(error, "never_sent", False))
 
 
@@ -50,7 +49,7 @@ async def retrying(
     may_repeat: Callable[[BaseException], bool] = is_transient,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> T:
-    """Await ``call()`` up to ``attempts`` times; the last error is raised as it is."""
+    """Await ``call()`` up to ``attempts`` times; raises the error of the last attempt."""
     for attempt in range(attempts - 1):
         try:
             return await call()

@@ -73,5 +73,7 @@ def test_the_analysis_has_the_limits_of_the_server() -> None:
     """An incidence angle that the server accepts is accepted by the analysis, and no other."""
     _, high, _ = CALIBRATION_LIMITS["incidence_deg"]
     assert Calibration(incidence_deg=high).incidence_deg == high
-    with pytest.raises(ConfigError, match="incidence_deg must lie in 0-15 degrees"):
+    with pytest.raises(
+        ConfigError, match=r"incidence_deg=15\.1 is out of range: it must lie in 0 \.\. 15 degrees"
+    ):
         Calibration(incidence_deg=high + 0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from atomstream.errors import ConfigError
+from atomstream.arguments import check_calibration
 from atomstream.protocol import CALIBRATION_LIMITS
 
 TWO_PI = 2.0 * math.pi
@@ -42,21 +42,7 @@ class Calibration:
     reference_spacing_px: float | None = None
 
     def __post_init__(self) -> None:
-        for name in (
-            "beam_energy",
-            "screen_sample_distance",
-            "px_per_mm",
-            "layer_thickness_nm",
-            "reference_spacing_px",
-        ):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"calibration: {name} must be a positive number, not {value!r}")
-        low, high, _ = CALIBRATION_LIMITS["incidence_deg"]
-        if not low <= self.incidence_deg <= high:
-            raise ConfigError(
-                f"calibration: incidence_deg must lie in {low:g}-{high:g} degrees, not {self.incidence_deg!r}"
-            )
+        check_calibration({name: getattr(self, name) for name in CALIBRATION_LIMITS})
 
     @property
     def camera_length_px(self) -> float | None:

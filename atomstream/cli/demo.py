@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atomstream.cli.exit_codes import require_server
+from atomstream.config import MAX_RPM
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ DEFAULT_DATA: Final = Path("atomstream-demo")
     "--rpm",
     default=0.0,
     show_default=True,
-    type=click.FloatRange(0.0, 1000.0),
+    type=click.FloatRange(0.0, MAX_RPM),
     help="Rotation in 1/min; 0: none.",
 )
 @click.option(

@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from atomstream.arguments import check_calibration
+from atomstream.errors import ConfigError
 from atomstream.protocol import CALIBRATION_LIMITS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,8 +73,7 @@ def pop_calibration(options: dict[str, Any]) -> dict[str, Any]:
     """
     names = [name for _, name, *_ in CALIBRATION_OPTIONS] + ["layer_unit"]
     given = {name: value for name in names if (value := options.pop(name, None)) is not None}
-    if not 0 < len(given.get("layer_unit", "monolayer").strip()) <= 32:
-        raise click.BadParameter(
-            "must have 1 to 32 characters, for example 'unit cell'.", param_hint="--layer-unit"
-        )
-    return given
+    try:
+        return check_calibration(given)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--layer-unit") from None

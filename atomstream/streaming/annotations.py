@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from atomstream.arguments import check_calibration, check_event
 from atomstream.config import MAX_RPM, number_in_range
-from atomstream.errors import ConfigError, StreamError
+from atomstream.errors import StreamError
 from atomstream.records import Json
 from atomstream.results import Event, event_from
 from atomstream.retry import retrying
@@ -16,13 +16,6 @@ if TYPE_CHECKING:  # it imports aiohttp
     from atomstream.service.results_api import ResultsApi
 
 ATTEMPTS: Final = 4
-
-MAX_LABEL: Final = 200
-MAX_LAYER_UNIT: Final = 32
-MAX_CALIBRATION: Final = 1e6
-"""Limit of every number of the calibration. The server has a narrower range for each of them."""
-
-_KIND: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
 def new_mark(label: str, kind: str, time_ms_utc: float, value: float | None = None) -> dict[str, Json]:
@@ -34,9 +27,9 @@ def new_mark(label: str, kind: str, time_ms_utc: float, value: float | None = No
         TypeError: an argument of the wrong type. ConfigError: an invalid argument.
     """
     return {
-        "label": _checked_label(label),
-        "kind": _checked_kind(kind),
-        "value": value,
+        "label": label,
+        "kind": kind,
+        "value": check_event(kind, label, value),
         "time_ms_utc": time_ms_utc,
         "id": str(uuid.uuid4()),
     }
@@ -63,25 +56,6 @@ def check_rpm(rpm: float) -> float:
     return number_in_range("rpm", rpm, 0.0, MAX_RPM)
 
 
-def _checked_label(label: str) -> str:
-    if not isinstance(label, str):
-        raise TypeError(f"label must be a string, not {type(label).__name__}.")
-    if len(label) > MAX_LABEL:
-        raise ConfigError(f"label has {len(label)} characters; at most {MAX_LABEL} are kept.")
-    return label
-
-
-def _checked_kind(kind: str) -> str:
-    if not isinstance(kind, str):
-        raise TypeError(f"kind must be a string, not {type(kind).__name__}.")
-    if not _KIND.fullmatch(kind):
-        raise ConfigError(
-            f"kind={kind!r} is invalid: it must be one word of a-z, 0-9 and _, such as 'shutter', 'laser', 'growth', "
-            "'pause' (which begin a segment) or 'note'."
-        )
-    return kind
-
-
 async def send_calibration(
     api: ResultsApi, data_id: str, values: dict[str, float | str | None], announced: bool | None
 ) -> None:
@@ -92,7 +66,7 @@ async def send_calibration(
         StreamError: ``announced`` is False, so the server stores no calibration; nothing was sent.
         ServiceError: the server refused it or was not reached.
     """
-    body = {name: _checked_value(name, value) for name, value in values.items() if value is not None}
+    body = check_calibration(values)
     if announced is False:
         raise StreamError(
             f"Stream {data_id} is on a server that takes no calibration (it did not announce itself as an "
@@ -101,15 +75,3 @@ async def send_calibration(
         )
     # A repeated request is harmless: each one replaces the complete calibration.
     await retrying(lambda: api.calibrate(data_id, body), attempts=ATTEMPTS)
-
-
-def _checked_value(name: str, value: float | str) -> Json:
-    if name != "layer_unit":
-        return number_in_range(name, value, 0.0, MAX_CALIBRATION)  # type: ignore[arg-type]  # number_in_range refuses a str
-    if not isinstance(value, str):
-        raise TypeError(f"layer_unit must be a string, not {type(value).__name__}.")
-    if not 0 < len(value) <= MAX_LAYER_UNIT:
-        raise ConfigError(
-            f"layer_unit={value!r} must have 1 to {MAX_LAYER_UNIT} characters, as 'unit cell' has."
-        )
-    return value

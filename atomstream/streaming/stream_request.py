@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, integer_in_range, number_in_range
+from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS, integer_in_range, number_in_range
 from atomstream.errors import ConfigError
-
-MIN_FPS: Final = 1e-3
+from atomstream.protocol import MAX_NAME_CHARS
 
 HOSTED_CHUNK_S: Final = 2.0
 """Shortest chunk that the hosted service accepts, in seconds of frames."""
@@ -101,6 +100,10 @@ def _text(name: str, value: str | UUID) -> str:
         raise TypeError(f"{name} must be a str, not {type(value).__name__} ({value!r}).")
     if not value.strip():
         raise ConfigError(f"{name} is empty: leave it out, or pass a text.")
+    if len(value.strip()) > MAX_NAME_CHARS:
+        raise ConfigError(
+            f"{name} has {len(value.strip())} characters; at most {MAX_NAME_CHARS} are allowed."
+        )
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -20,6 +20,7 @@ from atomstream.config import (
     MAX_CHUNK_INDEX,
     MAX_INDEX_JUMP,
     MAX_SHARD_BYTES,
+    MAX_TIME_MS,
     integer_in_range,
     number_in_range,
 )
@@ -27,8 +28,6 @@ from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
 _MIN_TIME_MS: Final = 0.0
-_MAX_TIME_MS: Final = 4_102_444_800_000.0
-"""The year 2100. A larger value is a time in microseconds or nanoseconds."""
 
 
 def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
@@ -148,7 +147,7 @@ def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | 
     Raises:
         TypeError: it is not a number. ConfigError (a ValueError): it is not between 1970 and 2100.
     """
-    return None if value is None else number_in_range(name, value, _MIN_TIME_MS, _MAX_TIME_MS)
+    return None if value is None else number_in_range(name, value, _MIN_TIME_MS, MAX_TIME_MS)
 
 
 def check_meta(
@@ -180,7 +179,7 @@ def check_angle(value: Any) -> float:
 
 
 def _time(value: Any) -> float:
-    return number_in_range("frame_times_ms", value, _MIN_TIME_MS, _MAX_TIME_MS)
+    return number_in_range("frame_times_ms", value, _MIN_TIME_MS, MAX_TIME_MS)
 
 
 def _column(name: str, values: Any, n_frames: int, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:

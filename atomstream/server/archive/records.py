@@ -48,7 +48,7 @@ class UploadClaims:
             raise ShardError(f"Chunk {self.index}: frames of {self.dtype!r}; allowed are uint8 and uint16.")
         raw = n * frame_nbytes(self.dims, self.dtype)
         self._within("size in bytes when decoded", raw, 1, config.MAX_SHARD_BYTES)
-        self._within("fps", self.fps, 1e-6, config.MAX_FPS)
+        self._within("fps", self.fps, config.MIN_FPS, config.MAX_FPS)
         for name in ("start_unix_ms", "end_unix_ms", "clock_offset_ms", "clock_uncertainty_ms"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")

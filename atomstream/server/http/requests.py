@@ -9,6 +9,7 @@ from typing import Annotated, TypeAlias, TypeVar
 import msgspec
 from aiohttp import web
 
+from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import MAX_JSON_BYTES
 
@@ -18,9 +19,6 @@ UuidText: TypeAlias = Annotated[
     str, msgspec.Meta(pattern="^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$", max_length=36)
 ]
 """A UUID as text. The tables contain lower-case text, so it is compared in lower case."""
-
-MAX_NAME = 256
-"""Longest name of a sample, tag, project or stream, in characters."""
 
 JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
@@ -80,13 +78,15 @@ def checked_name(name: str, what: str) -> str:
     """``name`` without outer blanks.
 
     Raises:
-        HttpError: 400 if it is empty or longer than ``MAX_NAME`` characters.
+        HttpError: 400 if it is empty or longer than ``MAX_NAME_CHARS`` characters.
     """
     bare = name.strip()
     if not bare:
         raise HttpError(400, f"The {what}'s name is empty.")
-    if len(bare) > MAX_NAME:
-        raise HttpError(400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME} are allowed.")
+    if len(bare) > MAX_NAME_CHARS:
+        raise HttpError(
+            400, f"The {what}'s name has {len(bare)} characters; at most {MAX_NAME_CHARS} are allowed."
+        )
     return bare
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
 
-from atomstream.analysis import Calibration
-from atomstream.config import MAX_RPM
+from atomstream.arguments import check_calibration, check_event
+from atomstream.config import MAX_TIME_MS
 from atomstream.errors import ConfigError
-from atomstream.protocol import CALIBRATION_LIMITS, CALIBRATION_PATH, EVENTS_PATH, REGIONS_PATH
+from atomstream.protocol import (
+    CALIBRATION_PATH,
+    EVENT_KIND_PATTERN,
+    EVENTS_PATH,
+    MAX_LABEL_CHARS,
+    REGIONS_PATH,
+)
 from atomstream.results import column_name
 from atomstream.server.context import results_of
 from atomstream.server.http.access import Access, access
@@ -23,15 +28,15 @@ routes = web.RouteTableDef()
 
 MAX_REGIONS = 64
 
-Kind = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Kind = Annotated[str, msgspec.Meta(pattern=f"^{EVENT_KIND_PATTERN}$")]
 
-UnixMs = Annotated[float, msgspec.Meta(ge=0.0, le=253402300799999.0)]
+UnixMs = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_TIME_MS)]
 
 
 class NewEvent(msgspec.Struct, frozen=True):
     """The body that adds an event; ``time_ms_utc`` None means now. With an ``id`` a repeat has no effect."""
 
-    label: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    label: Annotated[str, msgspec.Meta(max_length=MAX_LABEL_CHARS)] = ""
     kind: Kind = "note"
     time_ms_utc: UnixMs | None = None
     value: float | None = None
@@ -80,10 +85,10 @@ async def list_events(request: web.Request) -> web.Response:
 async def mark_event(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/events``."""
     results, wanted = await results_of(request), await read_json(request, NewEvent)
-    if wanted.kind == "rotation" and not (wanted.value is not None and 0.0 <= wanted.value <= MAX_RPM):
-        raise HttpError(400, f"An event of kind rotation needs the rpm as `value`, from 0 to {MAX_RPM:g}.")
-    if wanted.value is not None and not math.isfinite(wanted.value):
-        raise HttpError(400, "The value of an event must be a finite number.")
+    try:
+        check_event(wanted.kind, wanted.label, wanted.value)
+    except ConfigError as error:
+        raise HttpError(400, f"{error} Nothing was changed.") from None
     event = await results.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
     return json_reply(event)
 
@@ -132,7 +137,7 @@ class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     px_per_mm: float | None = None
     incidence_deg: float = 0.0
     layer_thickness_nm: float | None = None
-    layer_unit: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "monolayer"
+    layer_unit: str = "monolayer"
     miller_n: float = 1.0
     reference_spacing_px: float | None = None
 
@@ -140,11 +145,10 @@ class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
     """The given fields as a dict; raises HttpError 400 for values outside of the limits."""
     plain: dict[str, Any] = msgspec.to_builtins(wanted)
-    _check_ranges(plain)
     try:
-        Calibration(**plain)
+        check_calibration(plain)
     except ConfigError as error:
-        raise HttpError(400, f"{error}. Nothing was changed.") from None
+        raise HttpError(400, f"calibration: {error} Nothing was changed.") from None
     return plain
 
 
@@ -163,14 +167,3 @@ async def put_calibration(request: web.Request) -> web.Response:
     plain = checked_calibration(wanted)
     await results.calibrate(plain)
     return json_reply(plain)
-
-
-def _check_ranges(calibration: dict[str, Any]) -> None:
-    for name, (low, high, unit) in CALIBRATION_LIMITS.items():
-        value = calibration.get(name)
-        if value is not None and not low <= value <= high:
-            raise HttpError(
-                400,
-                f"calibration: {name} must lie from {low:g} to {high:g} {unit}".rstrip()
-                + f", not {value:g}. Nothing was changed.",
-            )

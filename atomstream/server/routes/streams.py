@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM
+from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MIN_FPS
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import (
     ANNOUNCED,
@@ -18,6 +18,7 @@ from atomstream.protocol import (
     END_PATH,
     LOST_HEADER,
     MAX_LOST,
+    MAX_NAME_CHARS,
     SAMPLE_LINKS_PATH,
     STREAMS_PATH,
     TAG_LINKS_PATH,
@@ -42,10 +43,10 @@ class NewStream(msgspec.Struct, frozen=True):
 
     data_item_name: str
     rotations_per_min: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_RPM)]
-    fps_capture_rate: Annotated[float, msgspec.Meta(gt=0.0, le=MAX_FPS)]
+    fps_capture_rate: Annotated[float, msgspec.Meta(ge=MIN_FPS, le=MAX_FPS)]
     rotational_period: Annotated[float, msgspec.Meta(gt=0.0, le=1e12)] | None = None
     project_id: UuidText | None = None
-    azimuth_label: Annotated[str, msgspec.Meta(max_length=256)] | None = None
+    azimuth_label: Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARS)] | None = None
     calibration: CalibrationBody | None = None
     """An extension of this server: the analysis uses it from the first chunk on, for results in nm/s and Å."""
 

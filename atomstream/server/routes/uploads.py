@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS
+from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS, MIN_FPS
 from atomstream.errors import ConflictError
 from atomstream.protocol import CRC_HEADER, UPLOAD_PATH, UPLOAD_URLS_PATH
 from atomstream.server.archive.metadata import StreamMetadata
@@ -27,7 +27,7 @@ routes = web.RouteTableDef()
 
 log = logging.getLogger("atomstream.server")
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
-Rate = Annotated[float, msgspec.Meta(gt=0.0, le=MAX_FPS)]
+Rate = Annotated[float, msgspec.Meta(ge=MIN_FPS, le=MAX_FPS)]
 _CHUNK_FILE = re.compile(r"frames\.zarr/frames/c/(0|[1-9][0-9]{0,8})/0/0")
 _DIMS = re.compile(r"([0-9]{1,9}),([0-9]{1,9}),([0-9]{1,9})")
 

@@ -1,0 +1,68 @@
+"""Checks of arguments that the client, the command line and the server share, so all accept the same values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from atomstream.config import MAX_RPM, number_in_range
+from atomstream.errors import ConfigError
+from atomstream.protocol import (
+    CALIBRATION_LIMITS,
+    EVENT_KIND_PATTERN,
+    MAX_LABEL_CHARS,
+    MAX_LAYER_UNIT_CHARS,
+)
+from atomstream.records import Json
+
+
+def check_event(kind: Any, label: Any, value: Any) -> float | None:
+    """Check an event of a stream; returns its value as a float, or None.
+
+    Raises:
+        TypeError: a wrong type. ConfigError: a value that is not allowed.
+    """
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be a string, not {type(kind).__name__}.")
+    if not re.fullmatch(EVENT_KIND_PATTERN, kind):
+        raise ConfigError(
+            f"kind={kind!r} is not allowed: it must be one word of a-z, 0-9 and _, at most 32 characters, such as "
+            "'shutter', 'laser', 'growth', 'pause' (which begin a segment) or 'note'."
+        )
+    if not isinstance(label, str):
+        raise TypeError(f"label must be a string, not {type(label).__name__}.")
+    if len(label) > MAX_LABEL_CHARS:
+        raise ConfigError(f"label has {len(label)} characters; at most {MAX_LABEL_CHARS} are allowed.")
+    if kind == "rotation":
+        if value is None:
+            raise ConfigError("A change of rotation needs its rotations per minute as value.")
+        return number_in_range("value", value, 0.0, MAX_RPM, "rpm")
+    if value is None:
+        return None
+    number = number_in_range("value", value, -math.inf, math.inf)
+    if math.isinf(number):
+        raise ConfigError(f"value={value!r} is not a finite number.")
+    return number
+
+
+def check_calibration(values: Mapping[str, Any]) -> dict[str, Json]:
+    """Check a stream's calibration; returns the values that are not None, numbers as floats.
+
+    Raises:
+        TypeError: a wrong type. ConfigError: a value that is not allowed.
+    """
+    return {name: _calibration_value(name, value) for name, value in values.items() if value is not None}
+
+
+def _calibration_value(name: str, value: Any) -> Json:
+    if name != "layer_unit":
+        return number_in_range(name, value, *CALIBRATION_LIMITS[name])
+    if not isinstance(value, str):
+        raise TypeError(f"layer_unit must be a string, not {type(value).__name__}.")
+    if not 0 < len(value.strip()) <= MAX_LAYER_UNIT_CHARS:
+        raise ConfigError(
+            f"layer_unit={value!r} must have 1 to {MAX_LAYER_UNIT_CHARS} characters, for example 'unit cell'."
+        )
+    return value
