@@ -1,4 +1,4 @@
-"""What the spool's tests share: small real shards, a disk that fails on demand, and the oracle."""
+"""Helpers of the spool's tests: small real shards, and a file system with injected faults."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def payload(of: Shard) -> bytes:
 
 
 def delivered(stream: StreamSpool, index: int) -> bytes:
-    """What an uploader would send."""
+    """The bytes that an uploader would send."""
     return b"".join(stream.read_windows(index, window=37))
 
 
 def new_spool(root: Path, disk: FileSystem | None = None, **options: Any) -> Spool:
-    """A spool that leaves no space free, for test disks may be small."""
+    """A spool with ``min_free_bytes`` 0, because the disk of the tests may be small."""
     return Spool(root, **{"max_bytes": 1 << 30, "min_free_bytes": 0, **options}, disk=disk)
 
 
@@ -54,14 +54,14 @@ def new_stream(root: Path, disk: FileSystem | None = None, **options: Any) -> St
 
 
 def reopened(root: Path, disk: FileSystem | None = None) -> StreamSpool:
-    """The stream as the next process finds it."""
+    """The stream, opened as the next process would."""
     return new_spool(root, disk).open_stream(ENDPOINT, DATA_ID)
 
 
 class FaultyDisk(FileSystem):
-    """A real disk whose calls number ``first`` to ``last`` (from 0) fail with ``code``.
+    """A real file system whose calls number ``first`` to ``last`` (from 0) fail with ``code``.
 
-    ``late`` ones fail after having done their work (a write: half of it), as a lost reply would look.
+    With ``late`` a call fails after its work is done (a write: half of it).
     """
 
     def __init__(self, first: int = -1, last: int | None = None, code: int = errno.EIO, late: bool = False):
@@ -73,7 +73,7 @@ class FaultyDisk(FileSystem):
         self.calls: list[str] = []
 
     def heal(self) -> None:
-        """Let no further call fail."""
+        """No further call fails."""
         self.first = self.last = -1
 
     def _do(self, name: str, work: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""A process of its own that works on a spool and tells each acknowledged step on stdout, unbuffered."""
+"""A separate process that uses a spool and prints each acknowledged step to stdout, unbuffered."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.spool.spool_helpers import DATA_ID, ENDPOINT, new_spool, shard, spec
 
 
 def tell(*words: object) -> None:
-    """One line, in one write: it is out before anything else happens."""
+    """Print one line with one system call, before anything else happens."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
 def stream_of(spool: Spool, data_id: str = DATA_ID) -> StreamSpool:
-    """The stream, continued if it is there."""
+    """The stream, opened if it exists, else created."""
     if spool.folder_of(ENDPOINT, data_id).exists():
         return spool.open_stream(ENDPOINT, data_id)
     return spool.create_stream(ENDPOINT, spec(data_id))
 
 
 def churn(root: Path) -> None:
-    """Put, forget and quarantine for ever."""
+    """Write, resolve and quarantine chunks until killed."""
     stream = stream_of(new_spool(root))
     start = max(stream.journal_state.next_index(), max(stream.pending(), default=-1) + 1)
     tell("open")
@@ -47,7 +47,7 @@ def hold(root: Path) -> None:
 
 
 def fork_and_hold(root: Path) -> None:
-    """Hold the stream and fork a child, which tries to use it and lives on."""
+    """Hold the stream and fork a child, which tries to use it and continues to run."""
     stream = stream_of(new_spool(root))
     stream.put(shard(0))
     if os.fork():
@@ -64,7 +64,7 @@ def fork_and_hold(root: Path) -> None:
 
 
 def fill(root: Path, data_id: str, max_bytes: str) -> None:
-    """Fill the spool up to its bound."""
+    """Fill the spool up to its limit."""
     stream = stream_of(new_spool(root, max_bytes=int(max_bytes)), data_id)
     tell("open")
     sys.stdin.readline()
@@ -78,7 +78,7 @@ def fill(root: Path, data_id: str, max_bytes: str) -> None:
 
 
 def few(root: Path) -> None:
-    """Ten chunks, three of them forgotten; each step told, whether it worked or not."""
+    """Write ten chunks and mark three as stored; print each step, whether it worked or not."""
     stream = stream_of(new_spool(root))
     for index in range(10):
         _attempt("put", index, lambda i=index: stream.put(shard(i)))
@@ -88,7 +88,7 @@ def few(root: Path) -> None:
 
 
 def tiny_disk(root: Path) -> None:
-    """Fill a disk of its own to the brim, then have everything confirmed."""
+    """Fill a separate disk completely, then mark all chunks as stored."""
     stream = stream_of(new_spool(root))
     index = 0
     try:

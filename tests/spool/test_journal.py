@@ -1,4 +1,4 @@
-"""The journal: whole entries, in order, whatever was torn, damaged or refused."""
+"""The journal returns complete entries in order after torn writes, damage and disk errors."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def filled(path: Path, disk: FileSystem = DISK) -> Journal:
     return journal
 
 
-def test_replays_what_was_appended(tmp_path: Path) -> None:
-    """All entries come back, in order, with all that they said."""
+def test_entries_are_read_back(tmp_path: Path) -> None:
+    """All entries are read back in order, with all their fields."""
     filled(tmp_path / "j").close()
     found = read_journal(DISK, tmp_path / "j")
     assert found.entries == [FIRST, *ENTRIES]
@@ -47,7 +47,7 @@ def test_replays_what_was_appended(tmp_path: Path) -> None:
 
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:
-    """A journal cut off anywhere keeps every whole entry, and takes new ones."""
+    """A journal truncated at any byte keeps every complete entry, and accepts new ones."""
     path = tmp_path / "j"
     filled(path).close()
     whole = path.read_bytes()
@@ -62,8 +62,8 @@ def test_torn_at_every_byte(tmp_path: Path) -> None:
         assert read_journal(DISK, path).entries == [*found.entries, JournalEntry("accepted", 99)]
 
 
-def test_a_tail_of_zeros_is_torn(tmp_path: Path) -> None:
-    """A power cut may leave zeros after the last entry: they are no entries."""
+def test_zeros_at_the_end_are_ignored(tmp_path: Path) -> None:
+    """Zeros after the last entry, which a power cut may leave, are ignored."""
     path = tmp_path / "j"
     filled(path).close()
     with path.open("ab") as file:
@@ -75,7 +75,7 @@ def test_a_tail_of_zeros_is_torn(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
-    """Damage in the middle costs the entry it hit, and no other."""
+    """Damage in the middle loses the damaged entry only."""
     whole = HEADER + b"".join(map(pack_entry, ENTRIES))
     for at in range(len(HEADER), len(whole)):
         damaged = bytearray(whole)
@@ -87,8 +87,8 @@ def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(min_size=1, max_size=200), st.integers(0, 400))
-def test_garbage_anywhere_hides_no_later_entry(garbage: bytes, at: int) -> None:
-    """Bytes thrown in between leave all whole entries after them readable."""
+def test_entries_after_garbage_are_read(garbage: bytes, at: int) -> None:
+    """Entries after inserted garbage bytes are still read."""
     frames = list(map(pack_entry, ENTRIES))
     whole = HEADER + b"".join(frames)
     at = min(at, len(whole))
@@ -100,8 +100,8 @@ def test_garbage_anywhere_hides_no_later_entry(garbage: bytes, at: int) -> None:
     assert [entry for entry in kept if entry in untouched] == untouched
 
 
-def test_kinds_of_a_newer_format_are_passed_over() -> None:
-    """An entry of an unknown kind hides none of the others."""
+def test_unknown_kinds_are_skipped() -> None:
+    """An entry of an unknown kind is skipped; all others are read."""
     known = pack_entry(ENTRIES[0])
     unknown = pack_entry(JournalEntry("accepted", 5)).replace(b"\x93\x01\x05", b"\x93\x63\x05")
     raw = bytearray(unknown)
@@ -112,8 +112,8 @@ def test_kinds_of_a_newer_format_are_passed_over() -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_each_call_may_fail(tmp_path: Path, code: int, late: bool) -> None:
-    """With any one disk call failing, acknowledged entries stay, and what follows is written."""
+def test_one_failing_call_loses_no_entry(tmp_path: Path, code: int, late: bool) -> None:
+    """If any one disk call fails, acknowledged entries stay and later entries are written."""
     clean = FaultyDisk()
     _fill_with_retries(tmp_path / "clean", clean)
     for number in range(len(clean.calls)):
@@ -121,7 +121,7 @@ def test_each_call_may_fail(tmp_path: Path, code: int, late: bool) -> None:
         disk = FaultyDisk(number, code=code, late=late)
         told = _fill_with_retries(path, disk)
         kept = [entry for entry in read_journal(DISK, path).entries if entry.kind == "accepted"]
-        # What was refused and repeated may stand twice; nothing that was acknowledged may be missing.
+        # An entry that failed and was repeated may exist twice; no acknowledged entry may be missing.
         assert list(dict.fromkeys(entry.index for entry in kept)) == told, disk.calls[number]
 
 
@@ -145,13 +145,13 @@ def _fill_with_retries(path: Path, disk: FileSystem) -> list[int]:
     return list(range(6))
 
 
-def test_a_failed_fsync_is_answered_by_a_fresh_file(tmp_path: Path) -> None:
-    """After a failed fsync the journal goes on in a new inode that was synced whole."""
+def test_the_journal_is_rewritten_after_a_failed_fsync(tmp_path: Path) -> None:
+    """After a failed fsync the journal is rewritten as a new, synced file."""
     disk = FaultyDisk()
     path = tmp_path / "j"
     journal = filled(path, disk)
     before = path.stat().st_ino
-    holder = path.open("rb")  # keeps the inode from being used again
+    holder = path.open("rb")  # so that the inode number is not reused
     disk.first = disk.last = len(disk.calls) + 1
     with pytest.raises(SpoolError):
         journal.append_durable(JournalEntry("stored", 7))
@@ -163,8 +163,8 @@ def test_a_failed_fsync_is_answered_by_a_fresh_file(tmp_path: Path) -> None:
     assert read_journal(DISK, path).entries == [FIRST, *ENTRIES, JournalEntry("stored", 8)]
 
 
-def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
-    """ENOSPC is SpoolFullError; EIO is another SpoolError."""
+def test_a_full_disk_has_its_own_error(tmp_path: Path) -> None:
+    """ENOSPC raises SpoolFullError; EIO raises another SpoolError."""
     disk = FaultyDisk()
     journal = filled(tmp_path / "j", disk)
     disk.first = disk.last = len(disk.calls)
@@ -179,7 +179,7 @@ def test_a_full_disk_is_told_from_a_failed_one(tmp_path: Path) -> None:
     journal.close()
 
 
-def test_closed_is_closed(tmp_path: Path) -> None:
+def test_a_closed_journal_refuses_entries(tmp_path: Path) -> None:
     """A closed journal refuses entries."""
     journal = filled(tmp_path / "j")
     journal.close()
@@ -187,8 +187,8 @@ def test_closed_is_closed(tmp_path: Path) -> None:
         journal.append(JournalEntry("ended"))
 
 
-def test_history_counts_each_chunk_once() -> None:
-    """Each accepted chunk ends in exactly one state, and the reasons and wishes are kept."""
+def test_each_chunk_has_one_state() -> None:
+    """Each accepted chunk is in exactly one state; reasons and the options of finalize are kept."""
     history = JournalState.from_entries([FIRST, *ENTRIES])
     assert history.states == {0: "stored", 1: "dropped"}
     assert history.reasons == {1: "µ-overflow"}
@@ -205,8 +205,8 @@ def test_history_counts_each_chunk_once() -> None:
     assert not history.ended
 
 
-def test_a_late_accepted_settles_nothing() -> None:
-    """An ``accepted`` that comes after the end of a chunk does not bring it back."""
+def test_a_late_accepted_entry_changes_nothing() -> None:
+    """An ``accepted`` entry after a chunk was resolved does not make it pending again."""
     history = JournalState.from_entries([JournalEntry("stored", 4), JournalEntry("accepted", 4, b"d" * 16)])
     assert history.states == {4: "stored"}
     assert history.digests == {4: b"d" * 16}

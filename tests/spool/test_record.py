@@ -1,4 +1,4 @@
-"""One record: what is read is what was written, or it is refused."""
+"""Records: the bytes that are read are those that were written, or an error is raised."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def plain(pieces: list[bytes]) -> Shard:
     return Shard(info, tuple(pieces))
 
 
-def test_reads_back_what_was_written(tmp_path: Path) -> None:
-    """The head and the bytes of a record are those of its shard."""
+def test_a_record_is_read_back(tmp_path: Path) -> None:
+    """The header and the bytes of a record are those of its shard."""
     of = shard(3)
     header = written(tmp_path / "r", of)
     assert read_header(DISK, tmp_path / "r") == verify(DISK, tmp_path / "r") == header
@@ -60,8 +60,8 @@ def test_reads_back_what_was_written(tmp_path: Path) -> None:
     assert not (tmp_path / "r.tmp").exists()
 
 
-def test_checksum_is_that_of_the_whole_body(tmp_path: Path) -> None:
-    """The head's CRC-32C is the joined payload's, so it can be compared with the server's."""
+def test_the_checksum_covers_the_whole_payload(tmp_path: Path) -> None:
+    """The header's CRC-32C is that of the whole payload, so it can be compared with the server's."""
     assert RecordHeader.of(shard(1)).info.crc32c == google_crc32c.value(payload(shard(1)))
 
 
@@ -70,7 +70,7 @@ def test_checksum_is_that_of_the_whole_body(tmp_path: Path) -> None:
 def test_any_pieces_and_any_window(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes], window: int
 ) -> None:
-    """However the shard is cut into pieces and the reader into windows, the bytes are the same."""
+    """The bytes are the same for any division into pieces and any window size."""
     path = tmp_path_factory.mktemp("r") / "r"
     written(path, plain(pieces))
     windows = list(read_windows(DISK, path, window))
@@ -78,8 +78,8 @@ def test_any_pieces_and_any_window(
     assert all(0 < len(piece) <= window for piece in windows)
 
 
-def test_more_pieces_than_one_system_call_takes(tmp_path: Path) -> None:
-    """Thousands of pieces are written whole."""
+def test_more_pieces_than_one_system_call_accepts(tmp_path: Path) -> None:
+    """Thousands of pieces are written completely."""
     pieces = [bytes([k % 251]) * (k % 7) for k in range(5000)]
     written(tmp_path / "r", plain(pieces))
     assert b"".join(read_windows(DISK, tmp_path / "r")) == b"".join(pieces)
@@ -93,7 +93,7 @@ def test_memoryviews_are_pieces_too(tmp_path: Path) -> None:
 
 
 def test_torn_at_every_byte(tmp_path: Path) -> None:
-    """A record cut off at any byte is refused, and never read to its end."""
+    """A record truncated at any byte is refused, and its last window is never returned."""
     path = tmp_path / "r"
     written(path, shard(0))
     whole = path.read_bytes()
@@ -106,7 +106,7 @@ def test_torn_at_every_byte(tmp_path: Path) -> None:
 
 
 def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
-    """One flipped bit anywhere is refused before the last window is handed out."""
+    """A record with one flipped bit is refused before its last window is returned."""
     path = tmp_path / "r"
     written(path, shard(0))
     whole = path.read_bytes()
@@ -120,8 +120,8 @@ def test_a_flipped_bit_at_every_byte(tmp_path: Path) -> None:
         assert sum(map(len, handed_out)) < shard(0).info.nbytes
 
 
-def test_longer_than_it_says(tmp_path: Path) -> None:
-    """Bytes after the payload are damage too."""
+def test_a_longer_file_is_refused(tmp_path: Path) -> None:
+    """Bytes after the payload count as damage."""
     written(tmp_path / "r", shard(0))
     with (tmp_path / "r").open("ab") as file:
         file.write(b"x")
@@ -129,8 +129,8 @@ def test_longer_than_it_says(tmp_path: Path) -> None:
         read_header(DISK, tmp_path / "r")
 
 
-def test_newer_format_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A record of a newer atomstream is left alone: it is refused, but not as damaged."""
+def test_a_newer_format_does_not_count_as_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record of a newer format version is refused, but not reported as damaged."""
     with monkeypatch.context() as newer:
         newer.setattr(record_file, "VERSION", 2)
         written(tmp_path / "r", shard(0))
@@ -140,7 +140,7 @@ def test_newer_format_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    """What the disk can't read is a SpoolError, not damage."""
+    """A file that the disk can't read raises SpoolError, not RecordCorruptError."""
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(SpoolError) as caught:
             read_header(DISK, path)
@@ -150,7 +150,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_garbage_is_refused(tmp_path_factory: pytest.TempPathFactory, garbage: bytes) -> None:
-    """Whatever bytes stand there, the answer is a typed error."""
+    """Any garbage bytes raise RecordCorruptError."""
     path = tmp_path_factory.mktemp("r") / "r"
     path.write_bytes(garbage)
     with pytest.raises(RecordCorruptError):
@@ -158,16 +158,16 @@ def test_garbage_is_refused(tmp_path_factory: pytest.TempPathFactory, garbage: b
 
 
 @pytest.mark.parametrize("body", [b"\x80", b"\xc1", b"\x93\x01\x02\x03", b"\x81\xa1k\x01", b"\xc0"])
-def test_header_that_checks_but_makes_no_sense(tmp_path: Path, body: bytes) -> None:
-    """A header with a right checksum but wrong fields is refused, not crashed over."""
+def test_a_header_with_wrong_fields_is_refused(tmp_path: Path, body: bytes) -> None:
+    """A header with a correct checksum but wrong fields raises RecordCorruptError."""
     start = record_file._FIXED.pack(record_file.MAGIC, record_file.VERSION, 0, len(body)) + body
     (tmp_path / "r").write_bytes(start + google_crc32c.value(start).to_bytes(4, "little"))
     with pytest.raises(RecordCorruptError, match="can't be read"):
         read_header(DISK, tmp_path / "r")
 
 
-def test_windows_hold_one_window_at_a_time(tmp_path: Path) -> None:
-    """A large record is read in windows of the asked size, the remainder last."""
+def test_a_record_is_read_in_windows(tmp_path: Path) -> None:
+    """A large record is read in windows of the requested size; the last one is the remainder."""
     body = bytes(3_000_001)
     written(tmp_path / "r", plain([body]))
     sizes = [len(window) for window in read_windows(DISK, tmp_path / "r", 1 << 20)]
@@ -175,8 +175,8 @@ def test_windows_hold_one_window_at_a_time(tmp_path: Path) -> None:
     assert all(a >= b for a, b in pairwise(sizes))
 
 
-def test_head_is_small() -> None:
-    """A header stays small beside even a tiny chunk."""
+def test_the_header_is_small() -> None:
+    """A header has less than 300 bytes."""
     info = dataclasses.replace(shard(0).info, data_id="x" * 36)
     assert len(pack_header(RecordHeader(info, WriteTime.now()))) < 300
 

@@ -1,4 +1,4 @@
-"""Files of delivered records are written over, and nobody can tell from what is read, counted or left."""
+"""Recycled files: overwriting the files of stored records changes neither data, nor usage, nor leftovers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def refused(step: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize(("before", "after"), SIDES)
-def test_a_record_is_written_over_a_stored_one(tmp_path: Path, before: int, after: int) -> None:
-    """The next record takes the file of a stored one, is as long as it says, and comes back as it was."""
+def test_a_record_overwrites_a_stored_one(tmp_path: Path, before: int, after: int) -> None:
+    """The next record overwrites the file of a stored one, and has the right length and content."""
     stream = new_stream(tmp_path)
     first = stream.put(shard(0, side=before))
     assert first is not None
@@ -63,8 +63,8 @@ def test_a_record_is_written_over_a_stored_one(tmp_path: Path, before: int, afte
     stream.close()
 
 
-def test_spare_files_are_counted_and_go_with_the_stream(tmp_path: Path) -> None:
-    """However many chunks are delivered at once, few files are kept, all are counted, and close() removes them."""
+def test_recycled_files_are_counted_and_removed(tmp_path: Path) -> None:
+    """At most two files are kept, they count as used space, and close() removes them."""
     stream = new_stream(tmp_path)
     for index in range(6):
         stream.put(shard(index))
@@ -77,8 +77,8 @@ def test_spare_files_are_counted_and_go_with_the_stream(tmp_path: Path) -> None:
     assert usage_of(stream.folder) == stream.pending_bytes() > 0
 
 
-def test_a_scarce_room_keeps_none(tmp_path: Path) -> None:
-    """Where the spool is more than half full, a stored record's room is everybody's at once."""
+def test_no_files_are_kept_if_space_is_short(tmp_path: Path) -> None:
+    """If the spool is more than half full, no files are kept."""
     stream = new_stream(tmp_path)
     record = stream.put(shard(0))
     assert record is not None
@@ -95,8 +95,8 @@ def test_a_scarce_room_keeps_none(tmp_path: Path) -> None:
     small.close()
 
 
-def test_a_spare_file_goes_where_it_is_in_the_way(tmp_path: Path) -> None:
-    """A record larger than the whole bound enters alone, although its own stream had kept a file."""
+def test_recycled_files_are_removed_for_a_large_record(tmp_path: Path) -> None:
+    """A record larger than the limit is written into a spool that only contains a recycled file."""
     spool = new_spool(tmp_path, max_bytes=1 << 20)
     stream = spool.create_stream(ENDPOINT, spec())
     stream.put(shard(0))
@@ -110,8 +110,8 @@ def test_a_spare_file_goes_where_it_is_in_the_way(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_an_idle_stream_gives_way(tmp_path: Path) -> None:
-    """What one stream keeps for speed never makes another one wait for room."""
+def test_recycled_files_of_another_stream_are_removed(tmp_path: Path) -> None:
+    """Recycled files of one stream are removed before another stream's record is refused."""
     spool = new_spool(tmp_path, max_bytes=1 << 20)
     idle, busy = spool.create_stream(ENDPOINT, spec("idle")), spool.create_stream(ENDPOINT, spec("busy"))
     idle.put(shard(0, data_id="idle"))
@@ -124,8 +124,8 @@ def test_an_idle_stream_gives_way(tmp_path: Path) -> None:
     busy.close()
 
 
-def test_a_file_that_can_neither_be_written_nor_removed_stays_counted(tmp_path: Path) -> None:
-    """Where writing over a file fails, and removing it too, its bytes are still counted."""
+def test_a_file_that_can_not_be_removed_stays_counted(tmp_path: Path) -> None:
+    """If overwriting a file fails and removing it fails too, its bytes still count as used."""
     disk = FaultyDisk()
     stream = new_stream(tmp_path, disk)
     stream.put(shard(0))
@@ -137,8 +137,8 @@ def test_a_file_that_can_neither_be_written_nor_removed_stays_counted(tmp_path: 
     stream.close()
 
 
-def test_what_somebody_may_be_sending_is_left_alone(tmp_path: Path) -> None:
-    """A chunk given up while it is read from disk is read to its end, whatever is written meanwhile."""
+def test_a_record_that_is_read_is_not_overwritten(tmp_path: Path) -> None:
+    """A chunk that is dropped while it is read can still be read to its end."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.put(shard(1))
@@ -154,7 +154,7 @@ def test_what_somebody_may_be_sending_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("number", range(14))
 def test_a_disk_that_fails_at_any_step(tmp_path: Path, number: int, late: bool) -> None:
-    """Whichever call fails while a file is kept or written over, all that was acknowledged is there, and counted."""
+    """If any call fails while a file is recycled, all acknowledged data exists and the usage is right."""
     disk = FaultyDisk(late=late)
     stream = new_stream(tmp_path, disk)
     stream.put(shard(0, side=9))
@@ -172,8 +172,8 @@ def test_a_disk_that_fails_at_any_step(tmp_path: Path, number: int, late: bool) 
     again.close()
 
 
-def test_a_process_that_dies_leaves_no_room_taken(tmp_path: Path) -> None:
-    """Spare files left behind are removed, and no longer counted, once the stream is opened again."""
+def test_recycled_files_of_a_dead_process_are_removed(tmp_path: Path) -> None:
+    """Recycled files of a dead process are removed when the stream is opened again."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.put(shard(1))
@@ -182,7 +182,7 @@ def test_a_process_that_dies_leaves_no_room_taken(tmp_path: Path) -> None:
     stream.close()
     spare.write_bytes(os.urandom(5000))
     assert new_spool(tmp_path).status()["bytes"] == record_bytes(stream.folder)
-    assert not spares(stream)  # whoever starts removes it, whatever stream it comes for
+    assert not spares(stream)  # every new Spool removes it, whichever stream it then opens
     spare.write_bytes(os.urandom(5000))
     again = reopened(tmp_path)
     assert not spares(again)

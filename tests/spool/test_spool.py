@@ -1,4 +1,4 @@
-"""The spool as a whole: names, bounds, ages, and what it says of itself."""
+"""The spool as a whole: folder names, limits, ages and status."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ RECORD = max(record_nbytes(RecordHeader.of(shard(index))) for index in range(12)
 """The size of one of the kit's records, within a few bytes."""
 
 
-# --- names ------------------------------------------------------------------------------------------------
+# Folder names.
 
 
 @settings(max_examples=300)
 @given(st.text(max_size=80))
-def test_hostile_ids_make_harmless_names(data_id: str) -> None:
-    """Whatever the id, its folder is a plain name on every system: no dots, separators or device names."""
+def test_hostile_ids_have_safe_folder_names(data_id: str) -> None:
+    """For any id the folder name is valid on every system: no dots, separators or device names."""
     name = stream_folder(data_id)
     assert name.removeprefix("~").replace("-", "").replace("_", "").isalnum()
     assert name.isascii()
@@ -52,15 +52,15 @@ def test_hostile_ids_make_harmless_names(data_id: str) -> None:
 
 @settings(max_examples=300)
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_ids_do_not_meet(one: str, other: str) -> None:
-    """Different ids have different folders, also where names ignore case."""
+def test_each_id_has_its_own_folder(one: str, other: str) -> None:
+    """Different ids have different folders, also on file systems that ignore case."""
     assert (stream_folder(one) == stream_folder(other)) == (one == other)
     assert stream_folder("ABC") != stream_folder("abc")
 
 
 @pytest.mark.parametrize("data_id", ["../../etc", "", "a/b", "CON", "nul", "\x00", "𝔤", "x" * 300, "\ud800"])
 def test_hostile_ids_work(tmp_path: Path, data_id: str) -> None:
-    """A stream with a hostile id is an ordinary stream, inside the spool."""
+    """A stream with a hostile id works, and its folder is inside the spool."""
     stream = new_spool(tmp_path / "spool").create_stream(ENDPOINT, spec(data_id))
     stream.put(shard(0, data_id=data_id))
     stream.close()
@@ -72,7 +72,7 @@ def test_hostile_ids_work(tmp_path: Path, data_id: str) -> None:
 
 
 def test_endpoints_compare_normalised(tmp_path: Path) -> None:
-    """Spellings of one endpoint share their streams; another endpoint's are not mixed in."""
+    """Equivalent spellings of an endpoint have the same streams; another endpoint has others."""
     assert endpoint_folder("HTTP://Host:80/") == endpoint_folder("http://host")
     spool = new_spool(tmp_path)
     spool.create_stream("HTTP://Host:80/", spec()).close()
@@ -84,11 +84,11 @@ def test_endpoints_compare_normalised(tmp_path: Path) -> None:
     assert len(spool.streams()) == 2
 
 
-# --- bounds -----------------------------------------------------------------------------------------------
+# Limits.
 
 
 def test_full_and_free_again(tmp_path: Path) -> None:
-    """At its bound the spool refuses a record as full, and takes it once another went."""
+    """At its limit the spool refuses a record, and accepts it after another one was removed."""
     stream = new_stream(tmp_path, max_bytes=3 * RECORD)
     for index in range(3):
         stream.put(shard(index))
@@ -101,7 +101,7 @@ def test_full_and_free_again(tmp_path: Path) -> None:
 
 
 def test_quarantined_and_other_streams_count(tmp_path: Path) -> None:
-    """The bound is over all streams of the root, quarantined records included, also after a restart."""
+    """The limit covers all streams of the root, quarantined records included, also after a restart."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.quarantine(0, "422")
@@ -113,8 +113,8 @@ def test_quarantined_and_other_streams_count(tmp_path: Path) -> None:
     other.close()
 
 
-def test_one_record_over_the_bound_enters_alone(tmp_path: Path) -> None:
-    """A record larger than the bound is taken when the spool is empty, and none beside it."""
+def test_one_record_over_the_limit_is_accepted_alone(tmp_path: Path) -> None:
+    """A record larger than the limit is accepted if the spool is empty, and then no other one."""
     stream = new_stream(tmp_path, max_bytes=10)
     assert stream.put(shard(0)) is not None
     with pytest.raises(SpoolFullError):
@@ -122,7 +122,7 @@ def test_one_record_over_the_bound_enters_alone(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_free_space_is_left(tmp_path: Path) -> None:
+def test_min_free_bytes_are_left_free(tmp_path: Path) -> None:
     """spool_min_free_bytes are left free on the disk."""
 
     class NearlyFull(FileSystem):
@@ -135,8 +135,8 @@ def test_free_space_is_left(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_the_count_survives_everything(tmp_path: Path) -> None:
-    """After puts, refusals and ends the number equals the files; torn, lost or absurd numbers are recounted."""
+def test_the_usage_always_equals_the_files(tmp_path: Path) -> None:
+    """The usage always equals the size of the files; a torn, missing or wrong number is computed again."""
     disk = FaultyDisk()
     stream = new_stream(tmp_path, disk)
     for index in range(12):
@@ -159,8 +159,8 @@ def test_the_count_survives_everything(tmp_path: Path) -> None:
     assert new_spool(tmp_path).status()["bytes"] == stream.pending_bytes()
 
 
-def test_threads_and_streams_share_the_bound(tmp_path: Path) -> None:
-    """Many threads on several streams of one process stay under the bound together."""
+def test_threads_and_streams_share_the_limit(tmp_path: Path) -> None:
+    """Many threads with several streams of one process stay below the limit together."""
     spool = new_spool(tmp_path, max_bytes=20 * RECORD)
     streams = [spool.create_stream(ENDPOINT, spec(f"s{k}")) for k in range(3)]
 
@@ -182,8 +182,8 @@ def test_threads_and_streams_share_the_bound(tmp_path: Path) -> None:
         stream.close()
 
 
-def test_default_bound(tmp_path: Path) -> None:
-    """Without a bound given it is 20 GB or a tenth of the free disk, the smaller, our own records apart."""
+def test_the_default_limit(tmp_path: Path) -> None:
+    """The default limit is 20 GB or 10 % of the free space, not counting the spool's own records."""
 
     class Sized(FileSystem):
         def __init__(self, free: int) -> None:
@@ -197,7 +197,7 @@ def test_default_bound(tmp_path: Path) -> None:
 
 
 def test_a_root_that_can_not_be_made(tmp_path: Path) -> None:
-    """A root that is a file, or that can't be written, is a SpoolError that names it."""
+    """A root that is a file, or that can't be written, raises SpoolError with its path."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(SpoolError, match="spool_dir"):
         new_spool(tmp_path / "file" / "spool")
@@ -205,11 +205,11 @@ def test_a_root_that_can_not_be_made(tmp_path: Path) -> None:
         new_spool(tmp_path / "file")
 
 
-# --- ages -------------------------------------------------------------------------------------------------
+# Ages.
 
 
-def test_certain_ages() -> None:
-    """An age is a lower bound: over restarts the new uptime at most, for other machines nothing."""
+def test_the_age_is_a_lower_bound() -> None:
+    """The age is a lower bound: after a restart at most the new uptime, for another host 0."""
     written = WriteTime("lab-pc", 1000.0)
     assert written.min_age_s(WriteTime("lab-pc", 1600.0)) == 600.0
     assert written.min_age_s(WriteTime("lab-pc", 20.0)) == 20.0
@@ -218,8 +218,8 @@ def test_certain_ages() -> None:
 
 
 @given(st.floats(0, 1e7), st.lists(st.floats(0, 1e7), max_size=3))
-def test_ages_never_say_too_much(first: float, restarts: list[float]) -> None:
-    """However often the machine restarted, the age is at most the time that really went by."""
+def test_the_age_is_never_too_high(first: float, restarts: list[float]) -> None:
+    """For any number of restarts the age is at most the elapsed time."""
     truth, uptime = 0.0, first
     for run in restarts:
         truth, uptime = truth + run, run
@@ -228,7 +228,7 @@ def test_ages_never_say_too_much(first: float, restarts: list[float]) -> None:
 
 
 def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what is certainly older than asked is purged, with its reason; a step of the wall clock does nothing."""
+    """Only records that are certainly older are purged, with a reason; a step of the wall clock has no effect."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     monkeypatch.setattr("time.time", lambda: 4e9)
@@ -247,11 +247,11 @@ def test_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again.close()
 
 
-# --- status -----------------------------------------------------------------------------------------------
+# Status.
 
 
 def test_status(tmp_path: Path) -> None:
-    """The status has the agreed keys, and its counts sum."""
+    """The status has the documented keys, and its counts add up."""
     spool = new_spool(tmp_path, max_bytes=123_456, min_free_bytes=7)
     stream = spool.create_stream(ENDPOINT, spec())
     for index in range(6):
@@ -280,7 +280,7 @@ def test_status(tmp_path: Path) -> None:
     assert (one["locked"], one["finalizing"]) == (False, True)
 
 
-def test_status_of_nothing(tmp_path: Path) -> None:
-    """An empty spool says so."""
+def test_the_status_of_an_empty_spool(tmp_path: Path) -> None:
+    """The status of an empty spool has no streams and no bytes."""
     status = new_spool(tmp_path / "new").status()
     assert (status["bytes"], status["chunks_spooled"], status["streams"]) == (0, 0, [])

@@ -1,4 +1,4 @@
-"""Damaged, removed, renamed and foreign files in the spool: damage costs itself, foreign files nothing."""
+"""Damaged, removed, renamed and foreign files in the spool: only damaged records are lost, foreign files stay."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.spool.spool_helpers import (
 )
 
 
-def test_description_and_its_second_copy(tmp_path: Path) -> None:
-    """A changed description is kept, and a damaged stream.json is mended from the journal."""
+def test_the_manifest_is_restored_from_the_journal(tmp_path: Path) -> None:
+    """A changed manifest is kept, and a damaged stream.json is restored from the journal."""
     stream = new_stream(tmp_path)
     manifest = StreamManifest(ENDPOINT, replace(spec(), rpm=0.0), Geometry(480, 640, "uint16"))
     stream.update_manifest(manifest)
@@ -46,8 +46,8 @@ def test_description_and_its_second_copy(tmp_path: Path) -> None:
         assert json.loads((stream.folder / "stream.json").read_text())["geometry"]["height"] == 480
 
 
-def test_nothing_tells_what_it_is(tmp_path: Path) -> None:
-    """Without description and journal a folder is reported, and its records are were not changed."""
+def test_a_folder_without_manifest_is_reported(tmp_path: Path) -> None:
+    """A folder without manifest and journal is reported, and its records are not changed."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.close()
@@ -63,8 +63,8 @@ def test_nothing_tells_what_it_is(tmp_path: Path) -> None:
     assert (stream.folder / "chunk-00000000.rec").exists()
 
 
-def test_lost_journal(tmp_path: Path) -> None:
-    """Where somebody removed the journal, the records still tell what is to be delivered."""
+def test_a_removed_journal(tmp_path: Path) -> None:
+    """If the journal was removed, the records are still delivered."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.put(shard(7))
@@ -77,10 +77,8 @@ def test_lost_journal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", [3, 20, 100, -1])
-def test_a_damaged_record_costs_only_itself(
-    tmp_path: Path, at: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A flipped bit in magic, header or payload: that chunk is quarantined under its name, the others go."""
+def test_only_the_damaged_record_is_lost(tmp_path: Path, at: int, caplog: pytest.LogCaptureFixture) -> None:
+    """A flipped bit in magic, header or payload: that chunk is quarantined, the others are delivered."""
     stream = new_stream(tmp_path)
     for index in range(3):
         stream.put(shard(index))
@@ -116,7 +114,7 @@ def test_a_record_under_a_wrong_name(tmp_path: Path) -> None:
 
 
 def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
-    """Files and folders that are not ours stay, wherever they lie, and count for nothing."""
+    """Files and folders of other programs are neither removed nor counted, wherever they are."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     foreign = [
@@ -146,7 +144,7 @@ def test_foreign_files_are_never_touched(tmp_path: Path) -> None:
 
 
 def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
-    """A link where a record or a stream's folder could be is not ours."""
+    """A symbolic link with the name of a record or a stream's folder is ignored."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "chunk-00000009.rec").write_bytes(b"mine")
@@ -163,8 +161,8 @@ def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     assert (outside / "chunk-00000009.rec").read_bytes() == b"mine"
 
 
-def test_half_written_files_go(tmp_path: Path) -> None:
-    """What a process left half-written under our temporary names is removed at the next opening."""
+def test_partial_files_are_removed(tmp_path: Path) -> None:
+    """Partially written temporary files are removed when the stream is opened again."""
     stream = new_stream(tmp_path)
     stream.close()
     for name in ("chunk-00000004.rec.tmp", "journal.tmp", "stream.json.tmp"):

@@ -1,4 +1,4 @@
-"""A fault at every single disk call: nothing acknowledged is lost, and the next start is right (promise P13)."""
+"""A fault at every single disk call: no acknowledged data is lost, and the next start works (P13)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.spool.spool_helpers import (
 
 
 class Told:
-    """What a scenario was told: which of its steps were acknowledged."""
+    """The steps of a scenario that were acknowledged."""
 
     def __init__(self) -> None:
         self.done: dict[int, str] = {}
@@ -41,7 +41,7 @@ class Told:
 
 
 def life(stream: StreamSpool, told: Told) -> None:
-    """A bit of everything; each step goes on whether or not the one before worked."""
+    """A scenario with every kind of step; each one runs whether or not the previous one worked."""
     for index in range(4):
         with told.step(index, "pending"):
             stream.put(shard(index))
@@ -64,7 +64,7 @@ def _ends(stream: StreamSpool) -> list[tuple[int, str, Callable[[], None]]]:
 
 
 def check(stream: StreamSpool, told: Told, context: object) -> None:
-    """All that was acknowledged holds; what was refused either happened or did not; nothing is garbled."""
+    """Every acknowledged step took effect; a refused one took effect completely or not at all."""
     for index in range(5):
         allowed = told.maybe.get(index, {told.done.get(index, "none")})
         state = stream.journal_state.states.get(index, "none")
@@ -97,7 +97,7 @@ FAULTS = [(code, late) for code in (errno.EIO, errno.ENOSPC, errno.EROFS) for la
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
 def test_one_failing_call(tmp_path: Path, code: int, late: bool) -> None:
-    """Whichever disk call fails, and however, nothing acknowledged is lost and the next start is right."""
+    """If any one disk call fails, no acknowledged data is lost and the next start works."""
     clean = FaultyDisk()
     assert len(attempt(tmp_path / "clean", clean).done) == 5
     for number in range(len(clean.calls)):
@@ -112,7 +112,7 @@ def test_one_failing_call(tmp_path: Path, code: int, late: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
 def test_a_disk_that_dies(tmp_path: Path, code: int, late: bool) -> None:
-    """From any call on everything fails; once the disk is back, all that was acknowledged is there."""
+    """If all calls fail from some moment on, all acknowledged data exists when the disk works again."""
     clean = FaultyDisk()
     attempt(tmp_path / "clean", clean)
     for number in range(len(clean.calls)):
@@ -127,7 +127,7 @@ def test_a_disk_that_dies(tmp_path: Path, code: int, late: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
 def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
-    """An opening that fails, or that a fault accompanies, changes nothing of what is there."""
+    """A fault while the stream is opened does not change its data."""
     told = Told()
     stream = new_stream(tmp_path)
     life(stream, told)
@@ -150,8 +150,8 @@ def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
     pytest.fail("the faults never got past the opening")
 
 
-def test_a_full_disk_drains(tmp_path: Path) -> None:
-    """With not a byte left for the journal, confirmed records go all the same, and stay gone."""
+def test_records_are_removed_on_a_full_disk(tmp_path: Path) -> None:
+    """On a disk too full for a journal entry, stored records are removed nevertheless, and stay removed."""
     disk = FaultyDisk(code=errno.ENOSPC)
     stream = new_stream(tmp_path, disk)
     for index in range(3):
@@ -179,8 +179,8 @@ def _refuse() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_the_words_of_a_fault(tmp_path: Path) -> None:
-    """A fault's sentence names the chunk, the file and the reason, and says what is safe and what to do."""
+def test_the_error_message_of_a_fault(tmp_path: Path) -> None:
+    """The error message names the chunk, the file and the reason, and says what is safe and what to do."""
     disk = FaultyDisk(code=errno.ENOSPC)
     stream = new_stream(tmp_path, disk)
     disk.first = disk.last = len(disk.calls) + 2

@@ -1,4 +1,4 @@
-"""A state machine: the stream's folder against a dict, where each step may fail and each process may die."""
+"""A state machine test: the stream's folder is compared with a dict; each step may fail, each process may die."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAULT = st.none() | st.tuples(
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """``now`` is what the open stream must say; ``later`` what a new process may find."""
+    """``now`` is the state of the open stream; ``later`` has the allowed states for a new process."""
 
     stream: StreamSpool
 
@@ -53,7 +53,7 @@ class SpoolMachine(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
     def attempt(self, index: int, state: str, fault: object, act: Callable[[], object]) -> bool:
-        """Do one step, perhaps with a fault; note what may have come of it."""
+        """Do one step, with or without a fault, and record its possible results."""
         before = self.now.get(index, "none")
         if isinstance(fault, tuple):
             first, more, self.disk.code, self.disk.late = fault
@@ -110,7 +110,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "root"))
     @rule(fault=FAULT)
     def die_and_go_on(self, fault: object) -> None:
-        """A new process takes over; its opening may fail at first."""
+        """A new process opens the stream; the first attempt may fail."""
         self.stream.close()
         if isinstance(fault, tuple):
             first, more, code, late = fault

@@ -1,4 +1,4 @@
-"""Real processes on one spool: killed, forked, competing; and real faults from the kernel."""
+"""Real processes on one spool: killed, forked and competing; and faults injected into system calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def command(work: str, root: Path, *arguments: object) -> list[str]:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start a worker; those left at the end are killed."""
+    """Start a worker; running ones are killed at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def begin(*words: object, before: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -52,7 +52,7 @@ def start() -> Iterator[Start]:
 
 
 def told(lines: Sequence[str], states: dict[int, str]) -> None:
-    """Add what a worker acknowledged to the last known state of each chunk."""
+    """Update the last known state of each chunk with the steps that a worker acknowledged."""
     for line in lines:
         word, *rest = line.split()
         if word in STATES:
@@ -60,7 +60,7 @@ def told(lines: Sequence[str], states: dict[int, str]) -> None:
 
 
 def check(root: Path, states: dict[int, str]) -> None:
-    """Everything acknowledged is in its state, or one step further; all that is pending is equal."""
+    """Every chunk is in its acknowledged state or one step further; pending chunks have the right content."""
     stream = reopened(root)
     further = {"pending": {"pending", "stored", "quarantined"}}
     for index, state in states.items():
@@ -95,7 +95,7 @@ def kill_again_and_again(root: Path, start: Start, times: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_killed_at_random_points(tmp_path: Path, start: Start) -> None:
-    """SIGKILL, 20 times: nothing acknowledged is lost, and each time the next process goes on."""
+    """SIGKILL, 20 times: no acknowledged data is lost, and the next process continues."""
     kill_again_and_again(tmp_path, start, 20)
 
 
@@ -106,8 +106,8 @@ def test_killed_at_many_random_points(tmp_path: Path, start: Start) -> None:
     kill_again_and_again(tmp_path, start, 200)
 
 
-def test_lock_is_released_by_death(tmp_path: Path, start: Start) -> None:
-    """A second process gets SpoolLockedError, until the first is dead."""
+def test_the_lock_is_released_when_its_owner_dies(tmp_path: Path, start: Start) -> None:
+    """A second process gets SpoolLockedError until the first one is dead."""
     process = start("hold", tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held True\n"
@@ -123,7 +123,7 @@ def test_lock_is_released_by_death(tmp_path: Path, start: Start) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_holds_nothing(tmp_path: Path, start: Start) -> None:
-    """A fork gets a clear error, can't let go of its parent's lock, and does not keep it after it."""
+    """A forked child gets ClosedError, can't release its parent's lock, and does not keep it when the parent dies."""
     process = start("fork_and_hold", tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "ClosedError\n"
@@ -142,8 +142,8 @@ def test_a_forked_child_holds_nothing(tmp_path: Path, start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_bounds_hold_over_all_processes(tmp_path: Path, start: Start) -> None:
-    """Processes that fill one spool at the same time stay under its one bound together."""
+def test_all_processes_share_the_limit(tmp_path: Path, start: Start) -> None:
+    """Processes that fill one spool at the same time stay below its limit together."""
     limit = 60 * 1024
     workers = [start("fill", tmp_path, f"stream-{k}", limit) for k in range(4)]
     for worker in workers:
@@ -169,7 +169,7 @@ def _strace_works() -> bool:
 
 @pytest.fixture(scope="module")
 def strace() -> None:
-    """Skip where system calls can't be traced."""
+    """Skip the test if system calls can't be traced."""
     if sys.platform != "linux" or not _strace_works():
         pytest.skip("strace is not here, or ptrace is not allowed")
 
@@ -196,7 +196,7 @@ KERNEL_KILLS = [
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault", KERNEL_FAULTS)
 def test_faults_from_the_kernel(tmp_path: Path, start: Start, fault: str) -> None:
-    """A failing fsync, rename or write in the kernel: refused, told, and nothing acknowledged is lost."""
+    """A failing fsync, rename or write system call is reported, and no acknowledged data is lost."""
     lines = under_strace(start, tmp_path, fault)
     assert any(line.startswith("refused") for line in lines)
     states: dict[int, str] = {}
@@ -208,7 +208,7 @@ def test_faults_from_the_kernel(tmp_path: Path, start: Start, fault: str) -> Non
 @pytest.mark.usefixtures("strace")
 @pytest.mark.parametrize("fault", KERNEL_KILLS)
 def test_killed_at_a_system_call(tmp_path: Path, start: Start, fault: str) -> None:
-    """SIGKILL at the n-th rename, fdatasync or unlink: nothing acknowledged is lost."""
+    """SIGKILL at the n-th rename, fdatasync or unlink: no acknowledged data is lost."""
     lines = under_strace(start, tmp_path, fault)
     assert len(lines) < 13, "the process was not killed"
     states: dict[int, str] = {}
@@ -216,8 +216,8 @@ def test_killed_at_a_system_call(tmp_path: Path, start: Start, fault: str) -> No
     check(tmp_path, states)
 
 
-def test_a_disk_filled_to_the_brim(tmp_path: Path, start: Start) -> None:
-    """On a disk without one free byte the spool still drains, and knows afterwards what was stored."""
+def test_a_completely_full_disk(tmp_path: Path, start: Start) -> None:
+    """On a completely full disk records are still removed, and the stored chunks are known afterwards."""
     if not shutil.which("unshare"):
         pytest.skip("unshare is not here")
     script = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
@@ -233,6 +233,6 @@ def test_a_disk_filled_to_the_brim(tmp_path: Path, start: Start) -> None:
     assert (brim, stored) == ("brim", f"stored {count} {count} []")
 
 
-def test_ids_match_the_kit() -> None:
-    """The workers and the tests speak of the same stream."""
+def test_workers_use_the_same_data_id() -> None:
+    """The workers and the tests use the same data_id."""
     assert shard(0).info.data_id == DATA_ID

@@ -1,4 +1,4 @@
-"""One stream's folder in good weather."""
+"""One stream's folder without faults."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.spool.spool_helpers import (
 )
 
 
-def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
-    """What was put is pending, with its head and its bytes, now and after a restart."""
+def test_a_chunk_is_read_back(tmp_path: Path) -> None:
+    """A written chunk is pending, with its header and its bytes, before and after a restart."""
     stream = new_stream(tmp_path)
     put = stream.put(shard(3))
     assert put is not None
@@ -41,8 +41,8 @@ def test_a_chunk_comes_back_as_it_was(tmp_path: Path) -> None:
     again.close()
 
 
-def test_every_way_a_chunk_can_end(tmp_path: Path) -> None:
-    """Stored, dropped, purged, quarantined: each is in the journal, and only what is done is gone."""
+def test_each_final_state(tmp_path: Path) -> None:
+    """Stored, dropped, purged and quarantined chunks are in the journal, and have no pending record."""
     stream = new_stream(tmp_path)
     for index in range(5):
         stream.put(shard(index))
@@ -66,7 +66,7 @@ def test_every_way_a_chunk_can_end(tmp_path: Path) -> None:
 
 
 def test_put_twice(tmp_path: Path) -> None:
-    """The same chunk again is nothing new; another content under its index is a conflict."""
+    """Writing the same chunk again does nothing; other frames with its index are a conflict."""
     stream = new_stream(tmp_path)
     assert stream.put(shard(0)) == stream.put(shard(0))
     with pytest.raises(ChunkConflictError, match="other frames"):
@@ -75,8 +75,8 @@ def test_put_twice(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_put_after_the_end_of_a_chunk(tmp_path: Path) -> None:
-    """A chunk that was settled meanwhile is not written any more."""
+def test_a_resolved_chunk_is_not_written(tmp_path: Path) -> None:
+    """A chunk that was resolved meanwhile is not written."""
     stream = new_stream(tmp_path)
     stream.mark_stored(0)
     assert stream.put(shard(0)) is None
@@ -88,7 +88,7 @@ def test_put_after_the_end_of_a_chunk(tmp_path: Path) -> None:
 
 
 def test_upload_from_memory_overtakes_the_disk(tmp_path: Path) -> None:
-    """A chunk confirmed while its record is being written leaves no record behind."""
+    """A chunk that is confirmed while its record is being written leaves no record."""
     reached, go_on = threading.Event(), threading.Event()
 
     class SlowDisk(FileSystem):
@@ -113,7 +113,7 @@ def test_upload_from_memory_overtakes_the_disk(tmp_path: Path) -> None:
 
 
 def test_many_threads(tmp_path: Path) -> None:
-    """Encoders and uploaders may all work at once."""
+    """Many threads may write and resolve chunks at the same time."""
     stream = new_stream(tmp_path)
 
     def work(start: int) -> None:
@@ -135,8 +135,8 @@ def test_many_threads(tmp_path: Path) -> None:
     again.close()
 
 
-def test_accepted_but_never_written(tmp_path: Path) -> None:
-    """Chunks that were in memory only when their process died are listed, for they are lost."""
+def test_chunks_that_were_never_written_are_missing(tmp_path: Path) -> None:
+    """Chunks that were only in the memory of a dead process are listed as missing."""
     stream = new_stream(tmp_path)
     for index in range(3):
         stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
@@ -147,8 +147,8 @@ def test_accepted_but_never_written(tmp_path: Path) -> None:
     again.close()
 
 
-def test_removed_only_when_done(tmp_path: Path) -> None:
-    """The folder goes when the stream was ended and nothing of it is left, and not before."""
+def test_the_folder_is_removed_after_the_end(tmp_path: Path) -> None:
+    """The folder is removed when the stream was ended and has no records, not earlier."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.journal.append_durable(JournalEntry("finalizing"))
@@ -165,7 +165,7 @@ def test_removed_only_when_done(tmp_path: Path) -> None:
 
 
 def test_not_removed_while_quarantined_or_open(tmp_path: Path) -> None:
-    """A quarantined record, or a stream that was not ended, keeps the folder."""
+    """The folder stays if there is a quarantined record or the stream was not ended."""
     stream = new_stream(tmp_path)
     assert not stream.remove_if_ended()
     stream.put(shard(0))
@@ -175,8 +175,8 @@ def test_not_removed_while_quarantined_or_open(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_claimed_twice(tmp_path: Path) -> None:
-    """A stream has one holder; a second gets SpoolLockedError, and later finds it there."""
+def test_a_stream_has_one_owner(tmp_path: Path) -> None:
+    """A stream has one owner; a second one gets SpoolLockedError, and can open it later."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     other = new_spool(tmp_path)
@@ -196,7 +196,7 @@ def test_claimed_twice(tmp_path: Path) -> None:
     other.open_stream(ENDPOINT, DATA_ID).close()
 
 
-def test_another_streams_chunk(tmp_path: Path) -> None:
+def test_a_chunk_of_another_stream_is_refused(tmp_path: Path) -> None:
     """A chunk of another stream is refused."""
     stream = new_stream(tmp_path)
     with pytest.raises(ValueError, match="in the spool of"):
@@ -204,8 +204,8 @@ def test_another_streams_chunk(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_what_was_stored_is_still_known(tmp_path: Path) -> None:
-    """The next process knows the content of settled chunks, written to disk before that or not (P5)."""
+def test_digests_of_resolved_chunks_are_kept(tmp_path: Path) -> None:
+    """The next process knows the digests of resolved chunks, whether or not they were written to disk (P5)."""
     stream = new_stream(tmp_path)
     stream.put(shard(0))
     stream.mark_stored(0)

@@ -1,4 +1,4 @@
-"""The check of what an earlier process left, record by record (P11)."""
+"""Verification of the records of an earlier process (P11)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.spool.spool_helpers import FaultyDisk, delivered, new_stream, payload
 
 
 def left_behind(root: Path, count: int = 3) -> Path:
-    """A stream's folder with ``count`` records, as a dead process leaves it."""
+    """A stream's folder with ``count`` records of a dead process."""
     stream = new_stream(root)
     for index in range(count):
         stream.put(shard(index))
@@ -31,10 +31,8 @@ def findings(stream: StreamSpool) -> list[VerifyResult]:
     return [finding for finding in verify_records(stream) if finding is not None]
 
 
-def test_a_damaged_payload_is_put_aside_with_its_reason(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A flipped bit in a payload: quarantined under its name, journalled, logged; its neighbours are whole."""
+def test_a_damaged_payload_is_quarantined(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A record with a flipped bit is in quarantine, in the journal and in the log; the others are valid."""
     path = left_behind(tmp_path) / "chunk-00000001.rec"
     flip(path, -1)
     stream = reopened(tmp_path)
@@ -57,7 +55,7 @@ def test_a_damaged_payload_is_put_aside_with_its_reason(
 
 
 def test_large_records_are_read_in_windows(tmp_path: Path) -> None:
-    """Between any two windows of a large record somebody else may have the disk."""
+    """The caller gets control after each window of a large record."""
     stream = new_stream(tmp_path)
     chunk = stream.put(shard(0, side=900))
     assert chunk is not None
@@ -67,8 +65,8 @@ def test_large_records_are_read_in_windows(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_what_is_settled_meanwhile_is_passed_over(tmp_path: Path) -> None:
-    """A record that was purged while the check was under way is neither found whole nor damaged."""
+def test_records_resolved_meanwhile_are_skipped(tmp_path: Path) -> None:
+    """A record that was purged during the verification has no result."""
     left_behind(tmp_path)
     stream = reopened(tmp_path)
     steps = verify_records(stream)
@@ -80,8 +78,8 @@ def test_what_is_settled_meanwhile_is_passed_over(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_a_record_that_can_not_be_read_is_put_aside(tmp_path: Path) -> None:
-    """A bad sector costs its record alone, and the record stays for another try."""
+def test_an_unreadable_record_is_quarantined(tmp_path: Path) -> None:
+    """A record that can't be read is moved into quarantine, where it can be tried again; the others are valid."""
     left_behind(tmp_path)
     disk = FaultyDisk()
     stream = reopened(tmp_path, disk)
@@ -95,8 +93,8 @@ def test_a_record_that_can_not_be_read_is_put_aside(tmp_path: Path) -> None:
     stream.close()
 
 
-def test_a_disk_that_is_gone_condemns_no_record(tmp_path: Path) -> None:
-    """Where the disk takes no journal entry either, records stay pending, and are checked once it is back."""
+def test_records_stay_pending_while_the_disk_fails(tmp_path: Path) -> None:
+    """If no journal entry can be written either, records stay pending and are verified when the disk works again."""
     left_behind(tmp_path, count=1)
     disk = FaultyDisk()
     stream = reopened(tmp_path, disk)
