@@ -1,4 +1,4 @@
-"""Rows of the campaign: the files of a dead client's spool, torn or with a bit flipped (P11, P12)."""
+"""Rows of the fault campaign: damaged files in the spool of a dead client (P11, P12)."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ Damage = Callable[[Path, int], None]
 
 
 def flip(path: Path, at: int) -> None:
-    """Turn one bit of byte ``at``, which one depends on where it is."""
+    """Flip one bit of byte ``at``; which bit depends on ``at``."""
     data = bytearray(path.read_bytes())
     data[at] ^= 1 << (at * 5 % 8)
     path.write_bytes(bytes(data))
 
 
 def tear(path: Path, at: int) -> None:
-    """Leave the first ``at`` bytes."""
+    """Truncate the file to ``at`` bytes."""
     os.truncate(path, at)
 
 
 def damaged_records(rig: Rig, step: int, damage: Damage, what: str) -> Tally:
-    """Damage record 2k at byte k * step, for every byte of a small record; the odd ones are left alone.
+    """Damage record 2k at byte k * step, for every byte of a small record; records with odd indices stay intact.
 
-    A damaged chunk is kept aside and reported; it costs only itself.
+    A damaged chunk is quarantined and reported; the others are delivered.
     """
     tally = Tally(f"spool: a record {what}")
     film, spool = Film(height=8, width=8, n=1), rig.new_spool()
@@ -60,7 +60,7 @@ def _judge_aside(
 def damaged_files(rig: Rig, name: str, places: Sequence[float], draw: Random) -> Tally:
     """Damage a small file (journal, stream.json, usage) at these parts of its length, a stream each time.
 
-    No chunk is lost by it, for the records and the file's second copy tell the same.
+    No chunk is lost, because the records and the file's second copy have the same information.
     """
     tally = Tally(f"spool: {name} torn or a bit flipped")
     film = Film(height=8, width=8, n=1)
@@ -77,7 +77,7 @@ def damaged_files(rig: Rig, name: str, places: Sequence[float], draw: Random) ->
 
 
 def foreign_files(rig: Rig, tries: int) -> Tally:
-    """Files and folders of others among ours: not read, not counted, not removed, whatever they are called."""
+    """Files and folders of other programs in the spool are not read, counted or removed, whatever their names."""
     tally = Tally("spool: other people's files in it")
     film = Film(height=8, width=8, n=1)
     for _ in range(tries):
@@ -105,5 +105,5 @@ def _strangers(spool: Path) -> Iterable[Path]:
 
 
 def _left_behind(rig: Rig, film: Film, spool: Path, count: int) -> Told:
-    """A client's spool with ``count`` records in it: its server hung, and then it was gone itself."""
+    """The spool of a client that was killed while its server did not respond; it has ``count`` records."""
     return rig.leave(film, spool, count)

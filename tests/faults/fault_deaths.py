@@ -1,4 +1,4 @@
-"""Rows of the campaign: processes that die, by SIGKILL at any moment or at a system call (P10, P19)."""
+"""Rows of the fault campaign: processes killed by SIGKILL, at random moments or at a system call (P10, P19)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIVED_ENOUGH = 3
 
 
 def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
-    """SIGKILL at random points: with and without a server that answers, durable and not, one life or two."""
+    """SIGKILL at random moments, with and without a responding server, for both durabilities, once or twice."""
     tally = Tally("client: SIGKILL at a random point")
     for k in range(tries):
         film, spool = Film(draw.randrange(2**31)), rig.new_spool()
@@ -46,16 +46,16 @@ def _one_life(
         pusher.say()
     for _ in range(draw.randrange(0, 60)):
         pusher.read("")
-    time.sleep(draw.random() * 0.01)  # not to keep step: the fault's own moment
+    time.sleep(draw.random() * 0.01)  # a random moment for the fault
     told = pusher.kill()
     rig.server.go_on()
     return told
 
 
 def killed_at_calls(rig: Rig, moments: Sequence[tuple[str, int]]) -> Tally:
-    """SIGKILL at the n-th of a system call, such as the third rename: durable pushes, a server that answers.
+    """SIGKILL at the n-th system call of a kind, such as the third rename, with durable pushes and a server.
 
-    A client that makes fewer of a call lives; once three have, no later moment of that call is tried.
+    A client that makes fewer calls survives; after three such clients no later moment of that call is tried.
     """
     tally = Tally("client: SIGKILL at its n-th " + ", ".join(sorted({call for call, _ in moments})))
     lived: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def killed_at_calls(rig: Rig, moments: Sequence[tuple[str, int]]) -> Tally:
 
 
 def killed_server(rig: Rig, tries: int, draw: Random) -> Tally:
-    """SIGKILL of the server while it ingests, and a new one on its folder: nothing that it answered is lost."""
+    """SIGKILL of the server while it stores chunks, then a restart: no confirmed chunk is lost."""
     tally = Tally("server: SIGKILL while it ingests, restarted")
     for _ in range(tries):
         film = Film(draw.randrange(2**31))
@@ -87,7 +87,7 @@ def killed_server(rig: Rig, tries: int, draw: Random) -> Tally:
 
 
 def finished(rig: Rig, pusher: Pusher, film: Film, tally: Tally) -> None:
-    """Judge a pusher that went on to its end: all that it pushed is there, and its report says so."""
+    """Check a pusher that finished: the server has all its chunks, and its report says so."""
     told = pusher.ended()
     if pusher.process.returncode:
         tally.blame("lost", f"the client failed: {pusher.errors[-500:]}")
@@ -99,14 +99,14 @@ def finished(rig: Rig, pusher: Pusher, film: Film, tally: Tally) -> None:
 
 
 def after_death(rig: Rig, spool: Path, told: Told, film: Film, tally: Tally, *, durable: bool) -> None:
-    """Heal what a dead client left, and judge.
+    """Deliver the chunks of a dead client, and check the result.
 
-    Owed is what was acknowledged as durable, else what had reached the disk or the server when it died.
+    Required are chunks acknowledged as durable; else those on disk or on the server when it died.
     """
     if not told.data_id or not list(spool.rglob("stream.json")):
         tally.tries += 1
         if durable and told.indices("accepted"):
-            _all_there(rig, told, film, tally)  # finalized before it died: its folder is gone
+            _all_there(rig, told, film, tally)  # finalized before it died, so its folder was removed
         return
     durable = durable and rig.syncs
     owed = (
@@ -127,7 +127,7 @@ def _all_there(rig: Rig, told: Told, film: Film, tally: Tally) -> None:
 
 
 def check_report(report: StreamReport, told: Told, found: Found, tally: Tally) -> None:
-    """The counts sum, what is said to be stored is there, and what is missing is said to be."""
+    """The counts add up, chunks reported as stored exist, and missing chunks are reported."""
     if report["chunks_spooled"] != report["chunks_uploaded"] + report["chunks_not_uploaded"]:
         tally.blame("lost", f"the counts do not sum: {report}")
     if report["chunks_uploaded"] > len(found.chunks):

@@ -1,4 +1,4 @@
-"""Rows of the campaign: disks that fail, are full or can't be written (P7, P13)."""
+"""Rows of the fault campaign: disks that fail, are full or read-only (P7, P13)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAILURES = (
 
 
 def failing_disk(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
-    """A call of the spool fails at these times: the stream goes on from memory, and all arrives."""
+    """A system call of the spool fails at these times: the stream continues from memory, and all chunks arrive."""
     tally = Tally("disk: EIO, ENOSPC, read-only, failed fsync; the client goes on")
     for k, (call, code, when) in enumerate(moments):
         film, before = Film(k), injected(f"{call}:error={code}:when={when}")
@@ -36,7 +36,7 @@ def failing_disk(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
 
 
 def failing_disk_then_death(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
-    """The same with a server that hangs, and the client killed: what was acknowledged as durable is there."""
+    """The same with a server that does not respond, and the client is killed: durable chunks exist."""
     tally = Tally("disk: EIO, ENOSPC, failed fsync, then SIGKILL; pushed as durable")
     for k, (call, code, when) in enumerate(moments):
         film, spool = Film(k), rig.new_spool()
@@ -55,7 +55,7 @@ def failing_disk_then_death(rig: Rig, moments: Sequence[tuple[str, str, str]]) -
 
 
 def full_disk(rig: Rig, tries: int) -> Tally:
-    """A disk of one megabyte and a server that hangs: memory takes what the disk does not; all arrives."""
+    """A disk of 1 MB and a server that does not respond: the rest stays in memory, and all chunks arrive."""
     tally = Tally("disk: full (1 MB tmpfs) in an outage; the client goes on")
     for k in range(tries):
         film, spool = Film(k, height=64, width=80), rig.new_spool()
@@ -73,7 +73,7 @@ def full_disk(rig: Rig, tries: int) -> Tally:
 
 
 def full_disk_then_death(rig: Rig, tries: int) -> Tally:
-    """The same, pushed as durable and killed when the disk takes no more; the next process has it all."""
+    """The same with durable pushes; the client is killed when the disk is full, and the next process delivers them."""
     tally = Tally("disk: full in an outage, then SIGKILL; pushed as durable")
     for k in range(tries):
         film, spool, side = Film(k, height=64, width=80), rig.new_spool(), rig.folder / f"next-{k}"
@@ -93,7 +93,7 @@ def full_disk_then_death(rig: Rig, tries: int) -> Tally:
 
 
 def _then(before: list[str], then: list[str]) -> list[str]:
-    """Run another command in the same namespace once the first has ended."""
+    """Run another command in the same namespace after the first one has ended."""
     *head, script, folder = before
     return [*head, script.replace('exec "$@"', f'{{ "$@"; {shlex.join(then)}; }}'), folder]
 
@@ -108,7 +108,7 @@ def _killed_when_full(rig: Rig, pusher: Pusher) -> Told:
 
 
 def read_only_disk(rig: Rig, tries: int) -> Tally:
-    """A spool on a disk that is mounted read-only: frames are kept in memory only, and all arrive."""
+    """A spool on a read-only disk: frames are kept in memory only, and all chunks arrive."""
     tally = Tally("disk: read-only from the start")
     for k in range(tries):
         film, spool = Film(k), rig.new_spool()
@@ -118,7 +118,7 @@ def read_only_disk(rig: Rig, tries: int) -> Tally:
 
 
 def no_folder(rig: Rig, tries: int) -> Tally:
-    """A spool folder that can't be made, for a file is in the way."""
+    """A spool folder that can't be created because a file has its name."""
     tally = Tally("disk: the spool's folder can't be made")
     for k in range(tries):
         film, spool = Film(k), rig.new_spool()

@@ -1,4 +1,4 @@
-"""What every fault is judged by: frames that can be made again, and the count of what came of them."""
+"""The checks of every fault: reproducible frames, and the number of lost, corrupted and duplicated chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FPS = 120.0
 
 @dataclass(frozen=True)
 class Film:
-    """A stream's frames, each chunk made from the seed and its index: no two chunks are alike."""
+    """A stream's frames; each chunk is made from the seed and its index, so all chunks differ."""
 
     seed: int = 0
     n: int = 4
@@ -31,33 +31,33 @@ class Film:
 
 @dataclass
 class Told:
-    """What a pusher wrote into its side file before and after each step; survives the pusher."""
+    """The lines that a pusher wrote to its side file before and after each step."""
 
     lines: list[list[str]] = field(default_factory=list)
 
     @classmethod
     def read(cls, side: Path) -> Told:
-        """All whole lines of a side file."""
+        """All complete lines of a side file."""
         text = side.read_text() if side.exists() else ""
         return cls([line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")])
 
     def indices(self, word: str) -> set[int]:
-        """The chunks that were told with this word."""
+        """The chunk indices of the lines with this word."""
         return {int(line[1]) for line in self.lines if line[0] == word}
 
     def words(self, word: str) -> list[str]:
-        """What was told with this word, in order."""
+        """The arguments of the lines with this word, in order."""
         return [" ".join(line[1:]) for line in self.lines if line[0] == word]
 
     @property
     def data_id(self) -> str:
-        """The stream; empty where the pusher died before it had one."""
+        """The stream's id; empty if the pusher died before it had one."""
         return next(iter(self.words("stream")), "")
 
 
 @dataclass
 class Tally:
-    """One row of the campaign's table. ``aside`` counts damaged chunks that were reported and kept aside."""
+    """One row of the campaign's table. ``aside`` counts damaged chunks that were reported and quarantined."""
 
     fault: str
     tries: int = 0
@@ -71,11 +71,11 @@ class Tally:
 
     @property
     def clean(self) -> bool:
-        """Nothing lost, corrupted or duplicated, in tries that tried something."""
+        """True if there was at least one try, and no chunk was lost, corrupted or duplicated."""
         return self.tries > 0 and self.chunks > 0 and not (self.lost or self.corrupted or self.duplicated)
 
     def judge(self, found: Found, must: Iterable[int], offered: Iterable[int], film: Film) -> None:
-        """Hold what the server has against what it must have; ``offered`` is what it may have."""
+        """Compare the server's chunks with those it must have (``offered``: those it may have)."""
         owed = set(must)
         wrong = {k for k in found.chunks if k in set(offered) and not found.equals(k, film)}
         strangers = set(found.chunks) - set(offered)
@@ -87,7 +87,7 @@ class Tally:
         self._count("duplicated", strangers)
 
     def blame(self, what: str, note: str) -> None:
-        """Count one more of ``what`` (lost, corrupted, duplicated) for a reason in words."""
+        """Count one more chunk as ``what`` (lost, corrupted, duplicated), with a reason."""
         setattr(self, what, getattr(self, what) + 1)
         self.notes.append(f"{what}: {note}")
 
@@ -98,7 +98,7 @@ class Tally:
 
 
 class Found:
-    """One stream as it lies in the server's folder."""
+    """One stream in the server's folder."""
 
     def __init__(self, folder: Path) -> None:
         from atomstream.server.archive.stream_archive import StreamArchive
@@ -108,11 +108,11 @@ class Found:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the archive says of the stream."""
+        """The stream's metadata in the archive."""
         return self._archive.about if self._archive else {}
 
     def equals(self, index: int, film: Film) -> bool:
-        """Whether chunk ``index`` is what the film has, byte for byte."""
+        """True if chunk ``index`` equals the film's, byte by byte."""
         if self._archive is None or self.chunks.get(index) != film.n:
             return False
         start = index * film.n

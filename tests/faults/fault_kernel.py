@@ -1,4 +1,4 @@
-"""What the system lets us do to a process: trace and fault its calls, give it a small disk, step its clock."""
+"""System tools for faults: inject errors into system calls, mount a small disk, change a process's clock."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ NO_COMPILER = "no C compiler here for the clock's shim, or this is not Linux"
 
 @functools.cache
 def can_trace() -> bool:
-    """Whether system calls can be traced and made to fail."""
+    """True if errors can be injected into system calls."""
     return sys.platform == "linux" and _works("strace", "-f", "-o", os.devnull, "true")
 
 
 @functools.cache
 def can_mount() -> bool:
-    """Whether a process can get a disk of its own."""
+    """True if a process can get a separate tmpfs."""
     return sys.platform == "linux" and _works("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/mnt")
 
 
 @functools.cache
 def can_step_clocks() -> bool:
-    """Whether a process can be given a wall clock of its own."""
+    """True if a process can get a separate wall clock."""
     return sys.platform == "linux" and shutil.which("cc") is not None
 
 
 def injected(fault: str) -> list[str]:
-    """The command before a command that makes a fault in its system calls, such as ``rename:error=EIO:when=3``."""
+    """The command prefix that injects a fault into system calls, such as ``rename:error=EIO:when=3``."""
     return ["strace", "-f", "-o", os.devnull, "-e", "trace=" + fault.split(":")[0], "-e", f"inject={fault}"]
 
 
 def on_a_disk_of(size: str, folder: Path, more: str = "true") -> list[str]:
-    """The command before a command that gives it a tmpfs of ``size`` at ``folder``; ``more`` is done with it."""
+    """The command prefix that mounts a tmpfs of ``size`` at ``folder``; ``more`` is run on it."""
     folder.mkdir(parents=True, exist_ok=True)
     script = f'mount -t tmpfs -o size={size} none "$0" && cd / && {more} && exec "$@"'
     return ["unshare", "-Urm", "sh", "-c", script, str(folder)]
 
 
 class SteppedClock:
-    """A wall clock for another process, stepped from here; its monotonic clock is left alone."""
+    """A wall clock for another process, which the test can change. The monotonic clock is not changed."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "clock-offset"
@@ -61,16 +61,16 @@ class SteppedClock:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to live by this clock."""
+        """The environment variables that make a process use this clock."""
         return {"LD_PRELOAD": str(self._library), "FAULT_CLOCK": str(self._file)}
 
     def step_to(self, offset_s: float) -> None:
-        """From now on it goes ``offset_s`` seconds before (below zero: behind) the true one."""
+        """Set the offset from the true clock to ``offset_s`` seconds."""
         new = self._file.with_suffix(".new")
         if not self._file.exists():
             new.write_bytes(bytes(8))
             new.replace(self._file)
-        with self._file.open("r+b") as file:  # in place: the process has it mapped
+        with self._file.open("r+b") as file:  # in place, because the process has mapped the file
             file.write(struct.pack("<q", int(offset_s * 1e9)))
 
     @staticmethod

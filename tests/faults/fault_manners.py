@@ -1,4 +1,4 @@
-"""Rows of the campaign: signals, exits, forks, and processes that share a spool (P5, P14, P20, P22)."""
+"""Rows of the fault campaign: signals, exits, forks, and processes that share a spool (P5, P14, P20, P22)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tests.faults.fault_rig import Rig
 
 
 def signalled(rig: Rig, number: signal.Signals, tries: int, draw: Random) -> Tally:
-    """A signal while it pushes into an outage; SIGINT ends it as Ctrl-C does, SIGTERM at once.
+    """A signal while chunks are pushed during an outage: SIGINT as by Ctrl-C, or SIGTERM.
 
-    After Ctrl-C all that was accepted is on disk; after SIGTERM, which is death, what was durable.
+    After SIGINT all accepted chunks are on disk; after SIGTERM the durable ones.
     """
     tally = Tally(f"client: {number.name} while it pushes in an outage")
     interrupt = number == signal.SIGINT
@@ -36,9 +36,9 @@ def signalled(rig: Rig, number: signal.Signals, tries: int, draw: Random) -> Tal
 
 
 def exit_without_close(rig: Rig, tries: int) -> Tally:
-    """A script that ends without close(), in an outage and as the server comes back: all is on disk or there.
+    """A script that ends without close(), during an outage and when the server returns: no chunk is lost.
 
-    The buffer is small, so that most chunks are read back from disk while the interpreter goes.
+    The buffer is small, so most chunks are read back from disk while the interpreter exits.
     """
     tally = Tally("client: the interpreter exits without close()")
     for k in range(tries):
@@ -62,7 +62,7 @@ def exit_without_close(rig: Rig, tries: int) -> Tally:
 
 
 def forked(rig: Rig, tries: int) -> Tally:
-    """A script that forks while chunks are on their way: the child is refused, the parent goes on."""
+    """A script that forks during uploads: calls in the child fail, the parent continues."""
     tally = Tally("client: fork in the middle of a stream")
     for k in range(tries):
         film = Film(k)
@@ -75,7 +75,7 @@ def forked(rig: Rig, tries: int) -> Tally:
 
 
 def shared_spool(rig: Rig, processes: int) -> Tally:
-    """Processes on one spool, a stream each, one of them killed: the others go on, and all arrives."""
+    """Processes with one stream each share a spool, and one is killed: the others continue, and all chunks arrive."""
     tally = Tally("two and more processes on one spool, one killed")
     spool, films = rig.new_spool(), [Film(k) for k in range(processes)]
     first = rig.push(films[0], spool, count=60, pause_at=30, end="hold", settings={"durability": "disk"})
@@ -89,7 +89,7 @@ def shared_spool(rig: Rig, processes: int) -> Tally:
 
 
 def contested_stream(rig: Rig, tries: int) -> Tally:
-    """A second process that wants a stream which the first still holds: refused; the first finishes it."""
+    """A second process opens a stream that the first one holds: it is refused, and the first one finishes."""
     tally = Tally("two processes want one stream")
     for k in range(tries):
         film, spool = Film(k), rig.new_spool()
@@ -106,7 +106,7 @@ def contested_stream(rig: Rig, tries: int) -> Tally:
 
 
 def pushed_twice(rig: Rig, tries: int) -> Tally:
-    """Each chunk pushed twice, and all of them again by the next process: each is stored once."""
+    """Each chunk is pushed twice, and again by the next process: each one is stored once."""
     tally = Tally("client: the same chunks pushed again, after a crash too")
     for k in range(tries):
         film, spool = Film(k), rig.new_spool()

@@ -1,4 +1,4 @@
-"""Rows of the campaign: the server gone for minutes, and clocks that step (P6, P7, P15, P17)."""
+"""Rows of the fault campaign: a server that stops for minutes, and changes of the clock (P6, P7, P15, P17)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STEPS_S = (3600.0, -3600.0, YEAR_S, -YEAR_S, 0.0)
 
 
 def outage(rig: Rig, seconds: float, buffer_bytes: int) -> Tally:
-    """The server gone while ``seconds`` of 120 fps are pushed as fast as they go, and a second stream beside.
+    """The server is stopped while ``seconds`` of frames at 120 fps are pushed without pacing, with a second stream.
 
-    No push waits, memory stays in its bound, the backlog arrives oldest first, and the second stream's live
-    chunks do not wait for its end.
+    No push waits, memory stays below its limit, the backlog is uploaded oldest first, and the second stream's new
+    chunks do not wait for the end of the backlog.
     """
     tally = Tally(f"server: gone for {seconds / 60:g} min of {FPS:g} fps, two streams")
     asyncio.run(_outage(rig, int(seconds * FPS), buffer_bytes, tally))
@@ -68,16 +68,16 @@ async def _push_all(
 
 
 def _in_order(folder: Path) -> bool:
-    """Whether the shards were written in the order of their indices: one upload at a time."""
+    """True if the shards were written in the order of their indices (with one upload at a time)."""
     shards = sorted(folder.glob("frames.zarr/frames/c/*/0/0"), key=lambda path: int(path.parts[-3]))
     times = [path.stat().st_mtime_ns for path in shards]
     return len(times) > 1 and times == sorted(times)
 
 
 def stepping_clock(rig: Rig, tries: int) -> Tally:
-    """The client's wall clock steps by an hour and by years, both ways, while it holds undelivered chunks.
+    """The client's wall clock changes by an hour and by years, in both directions, while chunks are pending.
 
-    Chunks are given up by age after a day here, and none of them is a day old.
+    The retention time is one day here, and no chunk is one day old.
     """
     tally = Tally("clock: the host's steps by hours and years, both ways")
     for k in range(tries):
@@ -100,7 +100,7 @@ def stepping_clock(rig: Rig, tries: int) -> Tally:
 
 
 def clock_between_processes(rig: Rig, tries: int) -> Tally:
-    """The wall clock is years off when the next process starts: nothing is too old, nothing is too new."""
+    """The wall clock is wrong by years when the next process starts: no chunk expires."""
     tally = Tally("clock: years off at the next start")
     for k in range(tries):
         folder = rig.new_spool()

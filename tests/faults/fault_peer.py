@@ -1,4 +1,4 @@
-"""The same rig for the hosted service's own client: a black box that meets the faults which it can meet."""
+"""The same rig for the hosted service's own client, for the faults that apply to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.faults.fault_table import ROWS, SEED, Row
 
 
 class PeerRig(Rig):
-    """Pushers are the peer's; what it calls its records is seen from their names alone."""
+    """A rig whose pushers are the peer's client; its records are known by their file names only."""
 
     records = "*.zarr"
     syncs = False
@@ -32,7 +32,7 @@ class PeerRig(Rig):
         self._python = python
 
     def new_spool(self) -> Path:
-        """An empty folder, there already: it removes what it does not know."""
+        """An empty folder that exists, because the client removes unknown files."""
         spool = super().new_spool()
         spool.mkdir()
         return spool
@@ -44,7 +44,7 @@ class PeerRig(Rig):
         return [str(self._python), str(HERE / "fault_peer_program.py"), text]
 
     def leave(self, film: Film, spool: Path, count: int) -> Told:
-        """A spool with ``count`` records in it: the server hung, and then the client was killed."""
+        """A spool with ``count`` records of a client that was killed while the server did not respond."""
         pusher = self.push(film, spool, count=count, pause_at=0, end="hold", env=self.environment)
         pusher.read("paused")
         self.server.pause()
@@ -55,23 +55,23 @@ class PeerRig(Rig):
         return told
 
     def heal(self, spool: Path, data_id: str) -> StreamReport | None:
-        """The next process on the spool, until nothing is pending; it has no report of an earlier stream."""
+        """Run the next process with this spool until no chunk is pending; there is no report."""
         self.push(Film(), spool, end="drain", env=self.environment).ended()
         return None
 
     @staticmethod
     def index_of(record: Path) -> int:
-        """The chunk's index, by the record's name."""
+        """The chunk's index, from the record's name."""
         match = re.search(r"-c(\d+)$", record.stem)
         return int(match[1]) if match else -1
 
     def kept_aside(self, record: Path, said: bool) -> bool:
-        """Whether the damaged record is still there; there is no report of it that we could read."""
+        """True if the damaged record still exists; the client has no readable report of it."""
         return record.exists()
 
     @property
     def environment(self) -> dict[str, str]:
-        """So that it does not wait for its clock."""
+        """The environment, with the clock measurement disabled."""
         return {"ATOMSCALE_SKIP_CLOCK_SYNC": "1"}
 
 
@@ -84,7 +84,7 @@ def _all(count: int) -> list[float]:
 
 
 def rows(tries: int) -> list[tuple[Row, Callable[[Rig], Tally]]]:
-    """The rows of the table that the peer can meet, each with its way to run it."""
+    """The rows of the table that apply to the peer's client, each with a function that runs it."""
     named = {row.name: row for row in ROWS}
     step = max(1, 120 // tries)
     ways: dict[str, Callable[[Rig], Tally]] = {

@@ -1,6 +1,6 @@
-"""The hosted service's own client under the same orders as fault_pusher.py, run by its own Python.
+"""The hosted service's own client with the same orders as fault_pusher.py, run by its own Python.
 
-A user's script after its public guide. The spool folder is always an empty one of its own. Never imported.
+It follows the client's public guide. Its spool folder is always separate and empty. Never imported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def push_all(streamer: RHEEDStreamer, data_id: str, orders: dict, side: int) -> 
 
 
 def drain(streamer: RHEEDStreamer, side: int, patience_s: float = 8.0) -> None:
-    """Wait until the spool says that nothing is pending."""
+    """Wait until no chunk is pending in the spool."""
     deadline = time.monotonic() + patience_s
     while streamer.spool_status()["chunks_pending"] and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -53,12 +53,14 @@ def main() -> None:
         spool_max_bytes=orders.get("settings", {}).get("spool_max_bytes"), spool_min_free_bytes=0,
     )  # fmt: skip
     if orders.get("end") == "drain":
-        # It takes up what an earlier process left once it has a stream of its own.
+        # It delivers the chunks of an earlier process only after it has created a stream.
         streamer.initialize(fps=2.0, rotations_per_min=0.0, chunk_size=4)
         drain(streamer, side)
         return
     n = orders["film"]["n"]
-    data_id = streamer.initialize(fps=n / 2, rotations_per_min=0.0, chunk_size=n)  # it wants 2 s in a chunk
+    data_id = streamer.initialize(
+        fps=n / 2, rotations_per_min=0.0, chunk_size=n
+    )  # at least 2 s per chunk
     tell(side, "stream", data_id)
     push_all(streamer, data_id, orders, side)
     if orders["end"] == "finalize":

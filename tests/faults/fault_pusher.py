@@ -1,7 +1,7 @@
-"""A client in a process of its own: pushes a film and tells each step, before and after, into a side file.
+"""A client in a separate process: pushes a film and writes each step, before and after it, to a side file.
 
-``fault_pusher.py JSON``; see :class:`Orders`. Lines go to the side file, which outlives any death, and to stdout,
-by which the parent keeps step. What follows the pushes is the last order's word: see ``ENDS``.
+``fault_pusher.py JSON``; see :class:`Orders`. Lines are written to the side file, which survives a kill, and to
+stdout, by which the parent synchronises. After the pushes it does what ``end`` says: see ``ENDS``.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ class Orders:
 
 
 class Teller:
-    """Writes a line so that it is out before anything else happens."""
+    """Writes lines unbuffered, before anything else happens."""
 
     def __init__(self, side: str) -> None:
         self._fd = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
     def tell(self, *words: object) -> None:
-        """One line, in one write."""
+        """Write one line with one system call."""
         line = (" ".join(map(str, words)) + "\n").encode()
         os.write(self._fd, line)
         os.write(1, line)
@@ -78,7 +78,7 @@ def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, teller: Tell
 
 
 def fork(streamer: RHEEDStreamer, data_id: str, film: Film, teller: Teller) -> None:
-    """A child that tries to use its parent's streamer, and leaves as children of a script do."""
+    """Fork a child that tries to use its parent's streamer, and exits."""
     child = os.fork()
     if child:
         teller.tell("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
@@ -100,11 +100,11 @@ def end_finalize(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
 
 
 def end_exit(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
-    """Leave as a script does that knows no close()."""
+    """Exit without close()."""
 
 
 def end_hold(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
-    """Be there until somebody ends this process."""
+    """Wait until this process is killed."""
     teller.tell("held", 0)
     while True:
         time.sleep(0.1)
@@ -126,7 +126,7 @@ ENDS: dict[str, Callable[[RHEEDStreamer, str, Teller], None]] = {
 
 
 def main() -> None:
-    # A shell's background job is started with Ctrl-C ignored; the one here must be felt all the same.
+    # A background job of a shell is started with SIGINT ignored, but this test needs it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     orders = Orders(**json.loads(sys.argv[1]))
     teller = Teller(orders.side)

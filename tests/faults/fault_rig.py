@@ -1,4 +1,4 @@
-"""Real parts for the campaign: a server process, client processes, and the healing after each fault."""
+"""Processes for the fault campaign: a server, clients, and the recovery after each fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PATIENCE_S = 60.0
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A clean one, from which the package and this folder can be imported."""
+    """A clean environment in which the package and this folder can be imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ATOMS")}
     return {
         **kept,
@@ -39,7 +39,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class ServerProcess:
-    """``atomstream serve`` in a process of its own, on one folder and port for life."""
+    """``atomstream serve`` in a separate process, always with the same folder and port."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -48,7 +48,7 @@ class ServerProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        """Returns once it listens."""
+        """Start it and wait until it listens."""
         words = ["serve", "--data", str(self.data), "--port", str(self._port), "--api-key", KEY]
         log = (self.data.parent / "server.log").open("a")
         with log:
@@ -64,22 +64,22 @@ class ServerProcess:
         self._port = urlsplit(self.url).port or 0
 
     def kill(self) -> None:
-        """SIGKILL, wherever it is."""
+        """Send SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
             self._process = None
 
     def pause(self) -> None:
-        """It stops answering, and the system goes on taking connections for it: a server that hangs."""
+        """Stop it with SIGSTOP: the system still accepts connections, but it does not respond."""
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """It answers again."""
+        """Continue it with SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def found(self, data_id: str) -> Found:
-        """What it has of a stream."""
+        """The stream as stored by the server."""
         return Found(self.data / "streams" / data_id)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -88,7 +88,7 @@ class ServerProcess:
 
 
 class Pusher:
-    """One client process; its side file tells what it did."""
+    """One client process; its side file has the steps that it did."""
 
     def __init__(self, side: Path, command: Sequence[str], **more: str) -> None:
         self._side = side
@@ -103,39 +103,39 @@ class Pusher:
         self.errors = ""
 
     def read(self, word: str) -> str:
-        """Lines of stdout up to one that begins with ``word``; that line. Empty where it ended before."""
+        """Read stdout up to a line that begins with ``word`` and return it; empty if the process ended before."""
         while (line := _line(self.process.stdout)) and not line.startswith(word):
             pass
         return line
 
     def say(self) -> None:
-        """The line that a paused pusher waits for."""
+        """Send the line that a paused pusher waits for."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
     def kill(self) -> Told:
-        """SIGKILL; what it told until then."""
+        """Send SIGKILL; returns the steps that it wrote until then."""
         self.process.kill()
         return self.ended()
 
     def kill_traced(self) -> Told:
-        """SIGKILL where it runs under a tracer: the process itself, by the id that it told."""
+        """Send SIGKILL to the process itself, by the id that it wrote, if it runs under a tracer."""
         os.kill(self.told_pid(), signal.SIGKILL)
         return self.ended()
 
     def told_pid(self) -> int:
-        """Its process id, below whatever command it was started by."""
+        """Its own process id, not that of the command prefix."""
         return int(Told.read(self._side).words("pid")[0])
 
     def ended(self) -> Told:
-        """Wait for its end; what it told."""
+        """Wait for its end; returns the steps that it wrote."""
         self.errors = self.process.communicate(timeout=PATIENCE_S)[1]
         return Told.read(self._side)
 
 
 class Rig:
-    """A server, a folder for spools, and all the processes that were started: ended with it."""
+    """A server, a folder for spools, and the started processes, which are stopped at its end."""
 
     records = "chunk-*.rec"
     syncs = True
@@ -163,19 +163,19 @@ class Rig:
 
     @staticmethod
     def index_of(record: Path) -> int:
-        """The chunk's index, by the record's name."""
+        """The chunk's index, from the record's name."""
         return int(record.stem.removeprefix("chunk-"))
 
     def on_disk(self, spool: Path) -> set[int]:
-        """The chunks whose records have their name."""
+        """The indices of the chunks with a complete record."""
         return {self.index_of(path) for path in spool.rglob(self.records)}
 
     def kept_aside(self, record: Path, said: bool) -> bool:
-        """Whether a damaged record is still there for a person to look at, and the report named its chunk."""
+        """True if the damaged record still exists and the report names its chunk."""
         return said and (record.parent / "quarantine" / record.name).exists()
 
     def new_spool(self) -> Path:
-        """A folder that no try used before."""
+        """A new folder."""
         self._count += 1
         return self.folder / f"spool-{self._count}"
 
@@ -183,7 +183,7 @@ class Rig:
         self, film: Film, spool: Path, *, before: Sequence[str] = (), env: dict[str, str] | None = None,
         **orders: Any,
     ) -> Pusher:  # fmt: skip
-        """Start a pusher (see :class:`fault_pusher.Orders`), under the command ``before`` if given."""
+        """Start a pusher (see :class:`fault_pusher.Orders`), with the command prefix ``before`` if given."""
         self._count += 1
         side = self.folder / f"side-{self._count}"
         command = [*before, *self.command(film, spool, side, **orders)]
@@ -201,7 +201,7 @@ class Rig:
         return self.command(film, spool, side, data_id="", count=0, end="finalize")
 
     def leave(self, film: Film, spool: Path, count: int) -> Told:
-        """A spool with ``count`` records in it: the server hung, and then the client was gone."""
+        """A spool with ``count`` records of a client that was killed while the server did not respond."""
         told = Told()
         with RHEEDStreamer(
             KEY, self.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
@@ -218,7 +218,7 @@ class Rig:
         return told
 
     def heal(self, spool: Path, data_id: str) -> StreamReport | None:
-        """The next streamer on the spool delivers what is there and ends the stream; its report.
+        """Deliver the chunks of the spool with a new streamer and end the stream; returns its report.
 
         None where an earlier process had begun to end it: then this one only sees it through; or had ended it,
         and died before its folder was gone: then nothing of it may be left.
@@ -236,7 +236,7 @@ class Rig:
                     raise
                 return None
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # what is missing is judged by the caller
+                warnings.simplefilter("ignore", RuntimeWarning)  # the caller checks for missing chunks
                 return streamer.finalize(data_id, PATIENCE_S)
 
 

@@ -1,4 +1,4 @@
-"""The campaign's rows, in order, each with what it tries in CI and in full."""
+"""The rows of the fault campaign, each with its quick and its full version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 20_261_122
 
 @dataclass(frozen=True)
 class Row:
-    """One fault: ``quick`` for CI, ``full`` for the campaign; ``why_not`` says what this machine lacks, if so."""
+    """One fault: ``quick`` for CI, ``full`` for the campaign; ``why_not`` says why it can't run on this computer."""
 
     name: str
     quick: Callable[[Rig], Tally]
@@ -202,5 +202,5 @@ ROWS = (
 
 
 def _places(count: int) -> list[float]:
-    """Evenly over a file, its first byte and its last one included."""
+    """Positions distributed evenly over a file, with its first and last byte."""
     return [k / max(1, count - 1) for k in range(count)]

@@ -1,7 +1,7 @@
-"""The fault campaign: real processes, disks and sockets; after healing and a restart nothing is missing.
+"""The fault campaign with real processes, disks and sockets: after recovery no chunk is missing.
 
-Each row heals what its fault left and holds the server against what had been accepted (or acknowledged as
-durable, where the process died), byte for byte; see fault_table.py. ``python -m benchmarks.campaign`` prints them.
+Each row recovers from its fault and compares the server's chunks with the accepted ones (or with the durable ones,
+if the process died), byte by byte; see fault_table.py. ``python -m benchmarks.campaign`` prints the table.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def needed(row: Row) -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", NAMED)
 def test_fault(rig: Rig, name: str) -> None:
-    """Whatever the fault, all that was promised arrives, equal and once (P5-P22)."""
+    """After each fault all required chunks arrive, unchanged and once (P5 to P22)."""
     needed(NAMED[name])
     passes(NAMED[name], NAMED[name].quick(rig))
 
@@ -46,13 +46,13 @@ def test_fault(rig: Rig, name: str) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("name", NAMED)
 def test_fault_in_full(rig: Rig, name: str) -> None:
-    """The same, with the full number of tries: 200 kills, each system call, each byte of a record."""
+    """The same with the full number of tries: 200 kills, each system call, each byte of a record."""
     needed(NAMED[name])
     passes(NAMED[name], NAMED[name].full(rig))
 
 
-def test_the_oracle_sees_what_is_missing(rig: Rig, tmp_path: Path) -> None:
-    """The judge is not blind: an owed chunk that is not there, another content and a stranger are counted."""
+def test_the_check_detects_missing_chunks(rig: Rig, tmp_path: Path) -> None:
+    """The check detects a missing chunk, a chunk with other content, and an unknown chunk."""
     film = Film(7)
     told = rig.leave(film, tmp_path / "spool", 3)
     rig.heal(tmp_path / "spool", told.data_id)
@@ -65,8 +65,8 @@ def test_the_oracle_sees_what_is_missing(rig: Rig, tmp_path: Path) -> None:
     assert (tally.lost, tally.corrupted, tally.duplicated) == (1, 3, 1)
 
 
-def test_the_oracle_reads_whole_lines_only(tmp_path: Path) -> None:
-    """A line that a kill cut short says nothing."""
+def test_incomplete_lines_are_ignored(tmp_path: Path) -> None:
+    """An incomplete line, cut off by a kill, is ignored."""
     side = tmp_path / "side"
     side.write_text("accepted 1\naccepted 12")
     assert Told.read(side).indices("accepted") == {1}

@@ -1,4 +1,4 @@
-"""The campaign's command: one table, and an exit code that tells."""
+"""The campaign's command: a table, and an exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.paths import REPO
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_table_is_printed() -> None:
-    """``python -m benchmarks.campaign --quick ROW`` prints its head, the row and the sum, and ends with 0."""
+    """``python -m benchmarks.campaign --quick ROW`` prints the header, the row and the sum, and exits with 0."""
     command = [sys.executable, "-m", "benchmarks.campaign", "--quick", "no_folder"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=110)
     assert done.returncode == 0, done.stderr[-2000:]

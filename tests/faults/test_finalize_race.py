@@ -1,4 +1,4 @@
-"""finalize() whose time runs out just as the server has acknowledged the end (P20)."""
+"""finalize() that times out when the server has just confirmed the end (P20)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.live_server import Serve
 FILM = Film(3, height=4, width=5)
 
 
-async def test_what_is_closed_is_not_told_as_open(
+async def test_a_confirmed_end_is_reported(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the server has acknowledged the end, finalize returns its report, however short its time was."""
+    """If the server has confirmed the end, finalize returns its report, however short its time limit is."""
     server, reached, go_on, ended = await serve(), threading.Event(), threading.Event(), finalizer._record_end
 
     def slow(spool: StreamSpool) -> object:
@@ -40,7 +40,7 @@ async def test_what_is_closed_is_not_told_as_open(
         patient = asyncio.create_task(made.finalize(data_id, 60.0))
         await asyncio.to_thread(reached.wait)
         hasty = asyncio.create_task(made.finalize(data_id, 0.0))
-        for _ in range(20):  # its time runs out in the loop's next turn
+        for _ in range(20):  # its time limit passes in the next iteration of the loop
             await asyncio.sleep(0)
         go_on.set()
         assert (await hasty)["closed"]

@@ -1,4 +1,4 @@
-"""Damaged records of a dead client, told as soon as the next one is there, whatever the server does (P11)."""
+"""Damaged records of a dead client are reported when the next client starts, with or without a server (P11)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def streamer(server: LiveServer, spool: Path) -> AsyncRHEEDStreamer:
 
 
 async def left_behind(server: LiveServer, spool: Path) -> str:
-    """A stream with all its chunks on disk, and the server stopped."""
+    """A stream with all its chunks on disk and a stopped server."""
     async with streamer(server, spool) as made:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
@@ -42,15 +42,15 @@ async def left_behind(server: LiveServer, spool: Path) -> str:
 
 
 async def until_failed(made: AsyncRHEEDStreamer, count: int) -> None:
-    """Until the spool tells ``count`` chunks in quarantine; the test's timeout bounds it."""
+    """Wait until ``count`` chunks are in quarantine; the test's timeout limits it."""
     while (await made.spool_status())["chunks_failed"] < count:
         await asyncio.sleep(0.01)
 
 
-async def test_a_flipped_bit_is_told_while_the_server_is_away(
+async def test_a_flipped_bit_is_reported_during_an_outage(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A payload's flipped bit is quarantined, logged and counted in an outage; its neighbours arrive after it."""
+    """A record with a flipped bit is quarantined, logged and counted during an outage; the others arrive after it."""
     server = await serve()
     data_id = await left_behind(server, tmp_path)
     (record,) = tmp_path.rglob("chunk-00000002.rec")
@@ -75,10 +75,10 @@ async def test_a_flipped_bit_is_told_while_the_server_is_away(
         np.testing.assert_array_equal(archive.frames(at, at + FILM.n), FILM.chunk(index))
 
 
-async def test_what_is_in_quarantine_is_not_called_delivered(
+async def test_quarantined_chunks_are_not_reported_as_delivered(
     serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log's last word on what an earlier process left tells how many chunks are in quarantine."""
+    """The last log message about the chunks of an earlier process has the number in quarantine."""
     server = await serve()
     await left_behind(server, tmp_path)
     (record,) = tmp_path.rglob("chunk-00000001.rec")
@@ -90,10 +90,10 @@ async def test_what_is_in_quarantine_is_not_called_delivered(
     assert "delivered but for 1 chunk in quarantine" in caplog.text
 
 
-async def test_a_close_in_the_middle_of_the_check_loses_nothing(
+async def test_a_close_during_the_verification_loses_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A streamer that is closed before it has checked all does not wait, and leaves the rest for the next one."""
+    """A streamer that is closed during the verification does not wait, and the next one verifies the rest."""
     server = await serve()
     data_id = await left_behind(server, tmp_path)
     await server.start()
@@ -111,7 +111,7 @@ async def test_a_close_in_the_middle_of_the_check_loses_nothing(
 
 
 def first_then_never(spool: StreamSpool) -> Iterator[VerifyResult | None]:
-    """The check as it is up to its first finding; then a record that has no end."""
+    """The verification up to its first result, then a record without an end."""
     for finding in verify_records(spool):
         yield finding
         if finding is not None:

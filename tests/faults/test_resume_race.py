@@ -1,4 +1,4 @@
-"""A stream that is resumed just as the last of what an earlier process left is delivered."""
+"""A stream is resumed when the last chunk of an earlier process has just been delivered."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def streamer(server: LiveServer, spool: Path, *, clock_sync: bool) -> AsyncRHEED
 
 
 @pytest.mark.slow
-async def test_a_resumed_stream_is_not_let_go(
+async def test_a_resumed_stream_is_not_released(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """resume() that takes its time over the clock gets a stream that takes frames (P10)."""
+    """A resume() that is slow because of the clock measurement returns a stream that accepts frames (P10)."""
     server = await serve()
     async with streamer(server, tmp_path, clock_sync=False) as first:
         with warnings.catch_warnings():
@@ -40,7 +40,7 @@ async def test_a_resumed_stream_is_not_let_go(
         async def slow_start(_: ReferenceClock) -> None:
             while (await later.spool_status())["chunks_pending"]:
                 await asyncio.sleep(0.01)
-            for _ in range(100):  # whoever waits for that moment has had his turn
+            for _ in range(100):  # all tasks that wait for that moment have run
                 await asyncio.sleep(0)
 
         monkeypatch.setattr(ReferenceClock, "start", slow_start)

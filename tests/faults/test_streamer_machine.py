@@ -1,6 +1,6 @@
-"""The whole streamer against a dict, in which every step may fail: server up or down, restarts, conflicts.
+"""A state machine test of the whole streamer against a dict: outages, restarts, conflicts, failing steps.
 
-A step of hypothesis is a coroutine on one loop; servers and streamers are real ones.
+Each step of hypothesis is a coroutine on one event loop; servers and streamers are real.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INDICES = st.integers(0, 12)
 
 
 class StreamerMachine(RuleBasedStateMachine):
-    """``model`` has the film that each accepted index was pushed from."""
+    """``model`` maps each accepted index to the film from which it was pushed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class StreamerMachine(RuleBasedStateMachine):
 
     @rule(index=INDICES)
     def push(self, index: int) -> None:
-        """A chunk, perhaps one that was pushed before: taken once, or refused by type."""
+        """Push a chunk, perhaps again: it is accepted once, or refused with the right error."""
         self._push(index, self.model.get(index, FILM))
 
     @rule(index=INDICES)
     def push_other_frames(self, index: int) -> None:
-        """Other frames under an index that is taken are a conflict, and change nothing."""
+        """Other frames with a used index are a conflict and change nothing."""
         self._push(index, OTHER)
 
     def _push(self, index: int, film: Film) -> None:
@@ -90,7 +90,7 @@ class StreamerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.finalizing)
     @rule()
     def run_one(self) -> None:
-        """run() goes on from the next index."""
+        """run() continues with the next index."""
         index = max(self.model, default=-1) + 1
         self.run(self.alive.run(self.data_id, [FILM.chunk(index)]))
         self.model[index] = FILM
@@ -110,14 +110,14 @@ class StreamerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.finalizing)
     @rule()
     def restart_client(self) -> None:
-        """A new streamer on the spool knows the next index, and all that was accepted."""
+        """A new streamer with the spool knows the next index and all accepted chunks."""
         self.run(self.alive.close())
         self.streamer = self.make()
         assert self.run(self.alive.resume(self.data_id)) == max(self.model, default=-1) + 1
 
     @rule()
     def finalize_in_no_time(self) -> None:
-        """Sticky: nothing more is taken; it is never said to be done while a chunk is missing."""
+        """After finalize no frames are accepted; it never reports success while a chunk is missing."""
         try:
             report = self.run(self._quiet_finalize(0.0))
         except DrainTimeoutError as error:
@@ -134,7 +134,7 @@ class StreamerMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_sum(self) -> None:
-        """Each accepted chunk is in exactly one state, and what the server has is equal."""
+        """Each accepted chunk is in exactly one state, and the server's chunks are equal."""
         if self.streamer is None:
             return
         stats = self.run(self.alive.stats())["streams"][self.data_id]
@@ -142,7 +142,7 @@ class StreamerMachine(RuleBasedStateMachine):
         assert stats["chunks_accepted"] == stats["chunks_stored"] + stats["chunks_pending"]
 
     def teardown(self) -> None:
-        """Healed and finalized, the server has exactly what was accepted."""
+        """After recovery and finalize the server has exactly the accepted chunks."""
         try:
             if self.streamer is not None:
                 self._finish()
@@ -171,8 +171,8 @@ RELAXED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_streamer_is_a_dict_that_fails() -> None:
-    """Whatever order of pushes, repeats, conflicts, outages, restarts and finalize: the server has the model."""
+def test_the_streamer_equals_the_model() -> None:
+    """After any order of pushes, repeats, conflicts, outages, restarts and finalize the server equals the model."""
     _try(
         settings(
             max_examples=8,
@@ -186,15 +186,15 @@ def test_the_streamer_is_a_dict_that_fails() -> None:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
-def test_the_streamer_is_a_dict_that_fails_often() -> None:
-    """The same, 300 times and longer."""
+def test_the_streamer_equals_the_model_in_many_examples() -> None:
+    """The same with 300 longer examples."""
     _try(
         settings(
             max_examples=300,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=RELAXED,
-            phases=[Phase.generate],  # a race that is met once is not met again while it is shrunk
+            phases=[Phase.generate],  # a race condition can't be reproduced while the example is shrunk
         )
     )
 
@@ -206,5 +206,5 @@ def _try(how: settings) -> None:
 
 
 def test_films_differ() -> None:
-    """The machine's two films are two contents under every index."""
+    """The two films have different frames for every index."""
     assert not any(np.array_equal(FILM.chunk(k), OTHER.chunk(k)) for k in range(13))

@@ -1,4 +1,4 @@
-"""Records that the disk can't read back while the stream that wrote them goes on (P13)."""
+"""Records that the disk can't read while their stream continues (P13)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COUNT = 20
 async def reported(
     server: LiveServer, spool: Path, monkeypatch: pytest.MonkeyPatch, record: str, failures: int
 ) -> StreamReport:
-    """A stream's report whose chunks were read back from a disk that fails to open ``record`` so often."""
+    """The report of a stream whose disk fails to open ``record`` a number of times."""
     left, open_read = [failures], FileSystem.open_read
 
     def failing(disk: FileSystem, path: Path) -> io.FileIO:
@@ -46,18 +46,18 @@ async def reported(
         return await made.finalize(data_id, 60.0)
 
 
-async def test_a_read_that_fails_is_tried_again(
+async def test_a_failed_read_is_repeated(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Some EIO on a record that waits for its upload: the stream goes on, and all of it arrives."""
+    """A few EIO errors for a record: the stream continues, and all chunks arrive."""
     report = await reported(await serve(), tmp_path, monkeypatch, "chunk-00000003.rec", 3)
     assert (report["chunks_uploaded"], report["lost"]) == (COUNT, [])
 
 
-async def test_a_record_that_stays_unreadable_costs_only_itself(
+async def test_only_the_unreadable_record_is_lost(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """EIO for ever on one record: it is put into quarantine and reported, and the others arrive."""
+    """A permanent EIO for one record: it is quarantined and reported, and the others arrive."""
     with pytest.warns(RuntimeWarning, match="3"):
         report = await reported(await serve(), tmp_path, monkeypatch, "chunk-00000003.rec", 10**6)
     assert (report["chunks_uploaded"], report["chunks_failed"]) == (COUNT - 1, 1)

@@ -1,4 +1,4 @@
-"""The page "What happens when ..." against the tests: each row names one that exists."""
+"""The page "What happens when ..." names an existing test in each row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINK = re.compile(r"`(tests/[\w/]+\.py)::(\w+)(?:\[(\w+)\])?`")
 
 
 def rows() -> list[str]:
-    """The page's table rows, heads and rules left out."""
+    """The page's table rows, without headers and rules."""
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
     return [line for line in lines if not line.startswith("| when |")]
 
@@ -29,13 +29,13 @@ def functions_of(file: Path) -> set[str]:
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[1].strip()[:50])
 def test_each_row_names_a_test_that_exists(row: str) -> None:
-    """A row links exactly one test; file, function and parameter are there."""
+    """A row names exactly one test; its file, function and parameter exist."""
     [(file, name, parameter)] = LINK.findall(row)
     assert name in functions_of(REPO / file)
     assert not parameter or parameter in {fault.name for fault in ROWS}
 
 
 def test_each_row_of_the_campaign_is_on_the_page() -> None:
-    """No fault of the campaign is left untold."""
+    """Every fault of the campaign is on the page."""
     told = {parameter for _, _, parameter in LINK.findall(PAGE.read_text()) if parameter}
     assert told == {row.name for row in ROWS}
