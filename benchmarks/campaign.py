@@ -91,7 +91,7 @@ def power_cuts(seeds: int) -> Tally:
             try:
                 tally.tries += play(Path(folder), [0.0, 1.0, 0.5], seed)
             except AssertionError as error:
-                tally.blame("lost", repr(error))
+                tally.count_failure("lost", repr(error))
     tally.chunks = tally.stored = 6 * tally.tries
     return tally
 
@@ -115,7 +115,7 @@ def _show(name: str, who: str, tally: Tally | str) -> bool:
         tally.tries,
         tally.chunks,
         tally.stored,
-        tally.aside,
+        tally.quarantined,
         tally.lost,
         tally.corrupted,
         tally.duplicated,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 
-from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_helpers import Film, StepLog, Tally
 from tests.faults.fault_rig import Rig
 
 Damage = Callable[[Path, int], None]
@@ -35,26 +35,26 @@ def damaged_records(rig: Rig, step: int, damage: Damage, what: str) -> Tally:
     _left_behind(rig, film, spool, count=1)
     size = len(next(spool.rglob(rig.records)).read_bytes())
     spool = rig.new_spool()
-    told = _left_behind(rig, film, spool, count=2 * len(range(0, size, step)))
+    steps = _left_behind(rig, film, spool, count=2 * len(range(0, size, step)))
     damaged = {}
     for k, path in enumerate(sorted(spool.rglob(rig.records), key=rig.index_of)[::2]):
         damage(path, k * step)
         damaged[2 * k] = path
-    _judge_aside(rig, film, spool, told, damaged, tally)
+    _check_quarantined(rig, film, spool, steps, damaged, tally)
     tally.tries = len(damaged)
     return tally
 
 
-def _judge_aside(
-    rig: Rig, film: Film, spool: Path, told: Told, damaged: dict[int, Path], tally: Tally
+def _check_quarantined(
+    rig: Rig, film: Film, spool: Path, steps: StepLog, damaged: dict[int, Path], tally: Tally
 ) -> None:
-    report = rig.heal(spool, told.data_id)
+    report = rig.recover(spool, steps.data_id)
     reported = {index for index, _ in report["lost"]} if report else set()
-    found = rig.server.found(told.data_id)
-    missing = damaged.keys() - found.chunks.keys()
-    aside = {k for k in missing if rig.kept_aside(damaged[k], said=k in reported)}
-    tally.aside += len(aside)
-    tally.judge(found, told.indices("accepted") - aside, told.indices("pushing"), film)
+    stored_stream = rig.server.stored_stream(steps.data_id)
+    missing = damaged.keys() - stored_stream.chunks.keys()
+    quarantined = {k for k in missing if rig.is_quarantined(damaged[k], reported=k in reported)}
+    tally.quarantined += len(quarantined)
+    tally.check_stream(stored_stream, steps.indices("accepted") - quarantined, steps.indices("pushing"), film)
 
 
 def damaged_files(rig: Rig, name: str, places: Sequence[float], draw: Random) -> Tally:
@@ -66,13 +66,13 @@ def damaged_files(rig: Rig, name: str, places: Sequence[float], draw: Random) ->
     film = Film(height=8, width=8, n=1)
     for place in places:
         spool = rig.new_spool()
-        told = _left_behind(rig, film, spool, count=3)
+        steps = _left_behind(rig, film, spool, count=3)
         path = next(spool.rglob(name))
         size = path.stat().st_size
         draw.choice([flip, tear])(path, min(size - 1, int(place * size)))
-        rig.heal(spool, told.data_id)
-        found = rig.server.found(told.data_id)
-        tally.judge(found, told.indices("accepted"), told.indices("pushing"), film)
+        rig.recover(spool, steps.data_id)
+        stored_stream = rig.server.stored_stream(steps.data_id)
+        tally.check_stream(stored_stream, steps.indices("accepted"), steps.indices("pushing"), film)
     return tally
 
 
@@ -82,14 +82,14 @@ def foreign_files(rig: Rig, tries: int) -> Tally:
     film = Film(height=8, width=8, n=1)
     for _ in range(tries):
         spool = rig.new_spool()
-        told = _left_behind(rig, film, spool, count=3)
+        steps = _left_behind(rig, film, spool, count=3)
         strangers = list(_strangers(spool))
-        rig.heal(spool, told.data_id)
+        rig.recover(spool, steps.data_id)
         gone = [path for path in strangers if not path.exists() or path.read_text() != "not yours"]
         if gone:
-            tally.blame("lost", f"foreign files were touched: {gone}")
-        found = rig.server.found(told.data_id)
-        tally.judge(found, told.indices("accepted"), told.indices("pushing"), film)
+            tally.count_failure("lost", f"foreign files were changed: {gone}")
+        stored_stream = rig.server.stored_stream(steps.data_id)
+        tally.check_stream(stored_stream, steps.indices("accepted"), steps.indices("pushing"), film)
     return tally
 
 
@@ -104,6 +104,6 @@ def _strangers(spool: Path) -> Iterable[Path]:
         yield path
 
 
-def _left_behind(rig: Rig, film: Film, spool: Path, count: int) -> Told:
+def _left_behind(rig: Rig, film: Film, spool: Path, count: int) -> StepLog:
     """The spool of a client that was killed while its server did not respond; it has ``count`` records."""
     return rig.leave(film, spool, count)

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from atomstream.records import StreamReport
-from tests.faults.fault_helpers import Film, Found, Tally, Told
+from tests.faults.fault_helpers import Film, StepLog, StoredStream, Tally
 from tests.faults.fault_kernel import injected
 from tests.faults.fault_rig import Pusher, Rig
 
@@ -24,17 +24,17 @@ def killed_client(rig: Rig, tries: int, draw: Random) -> Tally:
     for k in range(tries):
         film, spool = Film(draw.randrange(2**31)), rig.new_spool()
         durable, hung = bool(k % 2), bool(k // 2 % 2)
-        told = _one_life(rig, film, spool, draw, durable, hung)
-        for _ in range(k // 4 % 2 if told.data_id and rig.syncs else 0):
-            rig_told = _one_life(rig, film, spool, draw, durable, hung, told.data_id)
-            told.lines += rig_told.lines
-        after_death(rig, spool, told, film, tally, durable=durable)
+        steps = _one_life(rig, film, spool, draw, durable, hung)
+        for _ in range(k // 4 % 2 if steps.data_id and rig.syncs else 0):
+            rig_told = _one_life(rig, film, spool, draw, durable, hung, steps.data_id)
+            steps.lines += rig_told.lines
+        after_death(rig, spool, steps, film, tally, durable=durable)
     return tally
 
 
 def _one_life(
     rig: Rig, film: Film, spool: Path, draw: Random, durable: bool, hung: bool, data_id: str | None = None
-) -> Told:
+) -> StepLog:
     settings = {"durability": "disk" if durable else "memory"}
     pusher = rig.push(
         film, spool, data_id=data_id, count=1000, pause_at=0 if hung and data_id is None else None,
@@ -43,13 +43,13 @@ def _one_life(
     if hung and data_id is None:
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
+        pusher.send_line()
     for _ in range(draw.randrange(0, 60)):
         pusher.read("")
     time.sleep(draw.random() * 0.01)  # a random moment for the fault
-    told = pusher.kill()
+    steps = pusher.kill()
     rig.server.go_on()
-    return told
+    return steps
 
 
 def killed_at_calls(rig: Rig, moments: Sequence[tuple[str, int]]) -> Tally:
@@ -88,53 +88,57 @@ def killed_server(rig: Rig, tries: int, draw: Random) -> Tally:
 
 def finished(rig: Rig, pusher: Pusher, film: Film, tally: Tally) -> None:
     """Check a pusher that finished: the server has all its chunks, and its report says so."""
-    told = pusher.ended()
+    steps = pusher.ended()
     if pusher.process.returncode:
-        tally.blame("lost", f"the client failed: {pusher.errors[-500:]}")
-    accepted = told.indices("accepted")
-    tally.judge(rig.server.found(told.data_id), accepted, told.indices("pushing"), film)
-    report = json.loads(next(iter(told.words("report")), "{}"))
+        tally.count_failure("lost", f"the client failed: {pusher.errors[-500:]}")
+    accepted = steps.indices("accepted")
+    tally.check_stream(rig.server.stored_stream(steps.data_id), accepted, steps.indices("pushing"), film)
+    report = json.loads(next(iter(steps.words("report")), "{}"))
     if report.get("chunks_uploaded") != len(accepted) or report["lost"]:
-        tally.blame("lost", f"the report says otherwise: {report} of {len(accepted)}")
+        tally.count_failure("lost", f"the report is wrong: {report} of {len(accepted)}")
 
 
-def after_death(rig: Rig, spool: Path, told: Told, film: Film, tally: Tally, *, durable: bool) -> None:
+def after_death(rig: Rig, spool: Path, steps: StepLog, film: Film, tally: Tally, *, durable: bool) -> None:
     """Deliver the chunks of a dead client, and check the result.
 
     Required are chunks acknowledged as durable; else those on disk or on the server when it died.
     """
-    if not told.data_id or not list(spool.rglob("stream.json")):
+    if not steps.data_id or not list(spool.rglob("stream.json")):
         tally.tries += 1
-        if durable and told.indices("accepted"):
-            _all_there(rig, told, film, tally)  # finalized before it died, so its folder was removed
+        if durable and steps.indices("accepted"):
+            _check_complete(rig, steps, film, tally)  # finalized before it died, so its folder was removed
         return
     durable = durable and rig.syncs
     owed = (
-        told.indices("accepted")
+        steps.indices("accepted")
         if durable
-        else rig.on_disk(spool) | set(rig.server.found(told.data_id).chunks)
+        else rig.on_disk(spool) | set(rig.server.stored_stream(steps.data_id).chunks)
     )
-    report = rig.heal(spool, told.data_id)
-    found = rig.server.found(told.data_id)
-    tally.judge(found, owed, told.indices("pushing"), film)
+    report = rig.recover(spool, steps.data_id)
+    stored_stream = rig.server.stored_stream(steps.data_id)
+    tally.check_stream(stored_stream, owed, steps.indices("pushing"), film)
     if report is not None:
-        check_report(report, told, found, tally)
+        check_report(report, steps, stored_stream, tally)
 
 
-def _all_there(rig: Rig, told: Told, film: Film, tally: Tally) -> None:
+def _check_complete(rig: Rig, steps: StepLog, film: Film, tally: Tally) -> None:
     tally.tries -= 1
-    tally.judge(rig.server.found(told.data_id), told.indices("accepted"), told.indices("pushing"), film)
+    tally.check_stream(
+        rig.server.stored_stream(steps.data_id), steps.indices("accepted"), steps.indices("pushing"), film
+    )
 
 
-def check_report(report: StreamReport, told: Told, found: Found, tally: Tally) -> None:
+def check_report(report: StreamReport, steps: StepLog, stored_stream: StoredStream, tally: Tally) -> None:
     """The counts add up, chunks reported as stored exist, and missing chunks are reported."""
     if report["chunks_spooled"] != report["chunks_uploaded"] + report["chunks_not_uploaded"]:
-        tally.blame("lost", f"the counts do not sum: {report}")
-    if report["chunks_uploaded"] > len(found.chunks):
-        tally.blame("lost", f"said to be stored, and is not: {report}")
+        tally.count_failure("lost", f"the counts do not add up: {report}")
+    if report["chunks_uploaded"] > len(stored_stream.chunks):
+        tally.count_failure("lost", f"reported as stored, but it is not: {report}")
     lost = {index for index, _ in report["lost"]}
     silent = (
-        {k for k in told.indices("accepted") if k < max(found.chunks, default=-1)} - lost - set(found.chunks)
+        {k for k in steps.indices("accepted") if k < max(stored_stream.chunks, default=-1)}
+        - lost
+        - set(stored_stream.chunks)
     )
     if silent:
-        tally.blame("lost", f"missing without a word: {sorted(silent)}")
+        tally.count_failure("lost", f"missing, but not reported: {sorted(silent)}")

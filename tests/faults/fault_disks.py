@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.fault_deaths import after_death, finished
-from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_helpers import Film, StepLog, Tally
 from tests.faults.fault_kernel import injected, on_a_disk_of
 from tests.faults.fault_rig import Pusher, Rig
 
@@ -31,7 +31,7 @@ def failing_disk(rig: Rig, moments: Sequence[tuple[str, str, str]]) -> Tally:
         pusher = rig.push(film, rig.new_spool(), before=before, count=20, end="finalize")
         finished(rig, pusher, film, tally)
         if "The spool could not" not in pusher.errors:
-            tally.blame("lost", f"{call} did not fail, or nobody said so")
+            tally.count_failure("lost", f"{call} did not fail, or no error was reported")
     return tally
 
 
@@ -46,11 +46,11 @@ def failing_disk_then_death(rig: Rig, moments: Sequence[tuple[str, str, str]]) -
         )  # fmt: skip
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
+        pusher.send_line()
         pusher.read("held")
-        told = pusher.kill_traced()
+        steps = pusher.kill_traced()
         rig.server.go_on()
-        after_death(rig, spool, told, film, tally, durable=True)
+        after_death(rig, spool, steps, film, tally, durable=True)
     return tally
 
 
@@ -65,7 +65,7 @@ def full_disk(rig: Rig, tries: int) -> Tally:
         )  # fmt: skip
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
+        pusher.send_line()
         pusher.read("accepted 80")
         rig.server.go_on()
         finished(rig, pusher, film, tally)
@@ -79,16 +79,18 @@ def full_disk_then_death(rig: Rig, tries: int) -> Tally:
         film, spool, side = Film(k, height=64, width=80), rig.new_spool(), rig.folder / f"next-{k}"
         before = on_a_disk_of("1m", spool)
         pusher = rig.push(
-            film, spool, before=_then(before, rig.healing_command(film, spool, side)), count=200, pause_at=1,
+            film, spool, before=_then(before, rig.recovery_command(film, spool, side)), count=200, pause_at=1,
             settings={"durability": "disk", "spool_max_bytes": 10**9}, end="hold",
         )  # fmt: skip
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
-        told = _killed_when_full(rig, pusher)
-        tally.judge(rig.server.found(told.data_id), told.indices("accepted"), told.indices("pushing"), film)
-        if not Told.read(side).words("report"):
-            tally.blame("lost", f"the next process failed: {pusher.errors[-500:]}")
+        pusher.send_line()
+        steps = _killed_when_full(rig, pusher)
+        tally.check_stream(
+            rig.server.stored_stream(steps.data_id), steps.indices("accepted"), steps.indices("pushing"), film
+        )
+        if not StepLog.read(side).words("report"):
+            tally.count_failure("lost", f"the next process failed: {pusher.errors[-500:]}")
     return tally
 
 
@@ -98,11 +100,11 @@ def _then(before: list[str], then: list[str]) -> list[str]:
     return [*head, script.replace('exec "$@"', f'{{ "$@"; {shlex.join(then)}; }}'), folder]
 
 
-def _killed_when_full(rig: Rig, pusher: Pusher) -> Told:
+def _killed_when_full(rig: Rig, pusher: Pusher) -> StepLog:
     assert pusher.process.stderr is not None
     while "continues from memory" not in pusher.process.stderr.readline():
         pass
-    os.kill(pusher.told_pid(), signal.SIGKILL)
+    os.kill(pusher.own_pid(), signal.SIGKILL)
     rig.server.go_on()
     return pusher.ended()
 

@@ -30,13 +30,13 @@ class Film:
 
 
 @dataclass
-class Told:
+class StepLog:
     """The lines that a pusher wrote to its side file before and after each step."""
 
     lines: list[list[str]] = field(default_factory=list)
 
     @classmethod
-    def read(cls, side: Path) -> Told:
+    def read(cls, side: Path) -> StepLog:
         """All complete lines of a side file."""
         text = side.read_text() if side.exists() else ""
         return cls([line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")])
@@ -57,13 +57,13 @@ class Told:
 
 @dataclass
 class Tally:
-    """One row of the campaign's table. ``aside`` counts damaged chunks that were reported and quarantined."""
+    """One row of the campaign's table. ``quarantined`` counts damaged chunks that were reported and quarantined."""
 
     fault: str
     tries: int = 0
     chunks: int = 0
     stored: int = 0
-    aside: int = 0
+    quarantined: int = 0
     lost: int = 0
     corrupted: int = 0
     duplicated: int = 0
@@ -74,19 +74,21 @@ class Tally:
         """True if there was at least one try, and no chunk was lost, corrupted or duplicated."""
         return self.tries > 0 and self.chunks > 0 and not (self.lost or self.corrupted or self.duplicated)
 
-    def judge(self, found: Found, must: Iterable[int], offered: Iterable[int], film: Film) -> None:
+    def check_stream(
+        self, stored_stream: StoredStream, must: Iterable[int], offered: Iterable[int], film: Film
+    ) -> None:
         """Compare the server's chunks with those it must have (``offered``: those it may have)."""
         owed = set(must)
-        wrong = {k for k in found.chunks if k in set(offered) and not found.equals(k, film)}
-        strangers = set(found.chunks) - set(offered)
+        wrong = {k for k in stored_stream.chunks if k in set(offered) and not stored_stream.equals(k, film)}
+        strangers = set(stored_stream.chunks) - set(offered)
         self.tries += 1
         self.chunks += len(owed)
-        self.stored += len(owed & set(found.chunks))
-        self._count("lost", owed - set(found.chunks))
+        self.stored += len(owed & set(stored_stream.chunks))
+        self._count("lost", owed - set(stored_stream.chunks))
         self._count("corrupted", wrong)
         self._count("duplicated", strangers)
 
-    def blame(self, what: str, note: str) -> None:
+    def count_failure(self, what: str, note: str) -> None:
         """Count one more chunk as ``what`` (lost, corrupted, duplicated), with a reason."""
         setattr(self, what, getattr(self, what) + 1)
         self.notes.append(f"{what}: {note}")
@@ -97,7 +99,7 @@ class Tally:
             self.notes.append(f"try {self.tries}: {what} {sorted(indices)[:10]}")
 
 
-class Found:
+class StoredStream:
     """One stream in the server's folder."""
 
     def __init__(self, folder: Path) -> None:

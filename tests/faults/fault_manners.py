@@ -25,13 +25,13 @@ def signalled(rig: Rig, number: signal.Signals, tries: int, draw: Random) -> Tal
         )
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
+        pusher.send_line()
         for _ in range(draw.randrange(60)):
             pusher.read("")
         pusher.process.send_signal(number)
-        told = pusher.ended()
+        steps = pusher.ended()
         rig.server.go_on()
-        after_death(rig, spool, told, film, tally, durable=True)
+        after_death(rig, spool, steps, film, tally, durable=True)
     return tally
 
 
@@ -52,12 +52,12 @@ def exit_without_close(rig: Rig, tries: int) -> Tally:
         pusher.read("paused")
         if k % 2:
             rig.server.go_on()
-        pusher.say()
-        told = pusher.ended()
+        pusher.send_line()
+        steps = pusher.ended()
         rig.server.go_on()
         if pusher.process.returncode or "at exit" in pusher.errors or "CRITICAL" in pusher.errors:
-            tally.blame("lost", f"the exit was not clean: {pusher.errors[-500:]}")
-        after_death(rig, spool, told, film, tally, durable=True)
+            tally.count_failure("lost", f"the exit was not clean: {pusher.errors[-500:]}")
+        after_death(rig, spool, steps, film, tally, durable=True)
     return tally
 
 
@@ -67,9 +67,11 @@ def forked(rig: Rig, tries: int) -> Tally:
     for k in range(tries):
         film = Film(k)
         pusher = rig.push(film, rig.new_spool(), count=40, fork_at=10 + k, end="finalize")
-        told = pusher.ended()
-        if told.words("child_got") != ["ClosedError"] or told.words("child_left_with") != ["0"]:
-            tally.blame("lost", f"the child: {told.words('child_got')}, {told.words('child_left_with')}")
+        steps = pusher.ended()
+        if steps.words("child_got") != ["ClosedError"] or steps.words("child_left_with") != ["0"]:
+            tally.count_failure(
+                "lost", f"the child: {steps.words('child_got')}, {steps.words('child_left_with')}"
+            )
         finished(rig, pusher, film, tally)
     return tally
 
@@ -81,10 +83,10 @@ def shared_spool(rig: Rig, processes: int) -> Tally:
     first = rig.push(films[0], spool, count=60, pause_at=30, end="hold", settings={"durability": "disk"})
     first.read("paused")
     others = [rig.push(film, spool, count=60, end="finalize") for film in films[1:]]
-    told = first.kill()
+    steps = first.kill()
     for pusher, film in zip(others, films[1:], strict=True):
         finished(rig, pusher, film, tally)
-    after_death(rig, spool, told, films[0], tally, durable=True)
+    after_death(rig, spool, steps, films[0], tally, durable=True)
     return tally
 
 
@@ -99,8 +101,8 @@ def contested_stream(rig: Rig, tries: int) -> Tally:
         second = rig.push(film, spool, data_id=data_id, count=5)
         second.ended()
         if second.process.returncode == 0 or "SpoolLockedError" not in second.errors:
-            tally.blame("duplicated", "a second process was let in")
-        first.say()
+            tally.count_failure("duplicated", "a second process could open the stream")
+        first.send_line()
         finished(rig, first, film, tally)
     return tally
 
@@ -111,9 +113,9 @@ def pushed_twice(rig: Rig, tries: int) -> Tally:
     for k in range(tries):
         film, spool = Film(k), rig.new_spool()
         settings = {"durability": "disk"}
-        told = rig.push(film, spool, count=20, repeat=True, end="hold", settings=settings)
-        told.read("held")
-        lines = told.kill()
+        steps = rig.push(film, spool, count=20, repeat=True, end="hold", settings=settings)
+        steps.read("held")
+        lines = steps.kill()
         again = rig.push(
             film, spool, data_id=lines.data_id, count=30, from_start=True, repeat=True, end="finalize"
         )

@@ -41,14 +41,14 @@ async def _outage(rig: Rig, n_frames: int, buffer_bytes: int, tally: Tally) -> N
         await _push_all(streamer, live, other, range(5), tally)
         await streamer.flush(live, PATIENCE_S)
         if not (await streamer.stats())["streams"][backlog]["chunks_pending"]:
-            tally.blame("lost", "the live stream waited for the whole backlog of the other")
+            tally.count_failure("lost", "the live stream waited for the whole backlog of the other")
         reports = [await streamer.finalize(data_id, 10 * PATIENCE_S) for data_id in (backlog, live)]
     for data_id, shown, total in ((backlog, film, count), (live, other, 5)):
-        tally.judge(rig.server.found(data_id), range(total), range(total), shown)
+        tally.check_stream(rig.server.stored_stream(data_id), range(total), range(total), shown)
     if [report["chunks_uploaded"] for report in reports] != [count, 5]:
-        tally.blame("lost", f"the reports say otherwise: {reports}")
+        tally.count_failure("lost", f"the reports are wrong: {reports}")
     if not _in_order(rig.server.data / "streams" / backlog):
-        tally.blame("lost", "the backlog did not arrive oldest first")
+        tally.count_failure("lost", "the backlog did not arrive oldest first")
 
 
 async def _begin(streamer: AsyncRHEEDStreamer, film: Film) -> str:
@@ -64,7 +64,9 @@ async def _push_all(
         await streamer.push(data_id, index, film.chunk(index))
         stats = await streamer.stats()
         if stats["buffer_bytes_used"] > stats["buffer_bytes_limit"]:
-            tally.blame("lost", f"memory passed its bound at chunk {index}: {stats['buffer_bytes_used']}")
+            tally.count_failure(
+                "lost", f"memory exceeded its limit at chunk {index}: {stats['buffer_bytes_used']}"
+            )
 
 
 def _in_order(folder: Path) -> bool:
@@ -90,7 +92,7 @@ def stepping_clock(rig: Rig, tries: int) -> Tally:
         )  # fmt: skip
         pusher.read("paused")
         rig.server.pause()
-        pusher.say()
+        pusher.send_line()
         for at, step_s in enumerate(STEPS_S):
             clock.step_to(step_s)
             pusher.read(f"accepted {19 + 10 * at}")
@@ -106,13 +108,15 @@ def clock_between_processes(rig: Rig, tries: int) -> Tally:
         folder = rig.new_spool()
         folder.mkdir(exist_ok=True)
         clock, film = SteppedClock(folder), Film(k)
-        told = rig.leave(film, folder / "spool", 5)
+        steps = rig.leave(film, folder / "spool", 5)
         clock.step_to(STEPS_S[2 + k % 2])
         pusher = rig.push(
-            film, folder / "spool", env=clock.environment, data_id=told.data_id, count=3, end="finalize",
+            film, folder / "spool", env=clock.environment, data_id=steps.data_id, count=3, end="finalize",
             settings={"spool_retention_s": 86_400.0},
         )  # fmt: skip
         later = pusher.ended()
-        later.lines += told.lines
-        tally.judge(rig.server.found(told.data_id), later.indices("accepted"), later.indices("pushing"), film)
+        later.lines += steps.lines
+        tally.check_stream(
+            rig.server.stored_stream(steps.data_id), later.indices("accepted"), later.indices("pushing"), film
+        )
     return tally

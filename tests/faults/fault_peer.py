@@ -16,7 +16,7 @@ from tests.faults import fault_deaths as deaths
 from tests.faults import fault_disks as disks
 from tests.faults import fault_manners as manners
 from tests.faults import fault_outages as outages
-from tests.faults.fault_helpers import Film, Tally, Told
+from tests.faults.fault_helpers import Film, StepLog, Tally
 from tests.faults.fault_rig import HERE, Rig
 from tests.faults.fault_table import ROWS, SEED, Row
 
@@ -39,22 +39,22 @@ class PeerRig(Rig):
 
     def command(self, film: Film, spool: Path, side: Path, **orders: object) -> list[str]:
         """The command of a peer's process."""
-        told = {"url": self.server.url, "key": "atst_campaign", "spool": str(spool), "side": str(side)}
-        text = json.dumps({**told, "film": asdict(film), **orders})
+        steps = {"url": self.server.url, "key": "atst_campaign", "spool": str(spool), "side": str(side)}
+        text = json.dumps({**steps, "film": asdict(film), **orders})
         return [str(self._python), str(HERE / "fault_peer_program.py"), text]
 
-    def leave(self, film: Film, spool: Path, count: int) -> Told:
+    def leave(self, film: Film, spool: Path, count: int) -> StepLog:
         """A spool with ``count`` records of a client that was killed while the server did not respond."""
         pusher = self.push(film, spool, count=count, pause_at=0, end="hold", env=self.environment)
         pusher.read("paused")
         self.server.pause()
-        pusher.say()
+        pusher.send_line()
         pusher.read("held")
-        told = pusher.kill()
+        steps = pusher.kill()
         self.server.go_on()
-        return told
+        return steps
 
-    def heal(self, spool: Path, data_id: str) -> StreamReport | None:
+    def recover(self, spool: Path, data_id: str) -> StreamReport | None:
         """Run the next process with this spool until no chunk is pending; there is no report."""
         self.push(Film(), spool, end="drain", env=self.environment).ended()
         return None
@@ -65,7 +65,7 @@ class PeerRig(Rig):
         match = re.search(r"-c(\d+)$", record.stem)
         return int(match[1]) if match else -1
 
-    def kept_aside(self, record: Path, said: bool) -> bool:
+    def is_quarantined(self, record: Path, reported: bool) -> bool:
         """True if the damaged record still exists; the client has no readable report of it."""
         return record.exists()
 

@@ -14,7 +14,7 @@ import numpy as np
 from atomscale.streaming import RHEEDStreamer
 
 
-def tell(side: int, *words: object) -> None:
+def write_line(side: int, *words: object) -> None:
     line = (" ".join(map(str, words)) + "\n").encode()
     os.write(side, line)
     os.write(1, line)
@@ -28,12 +28,12 @@ def chunk(film: dict, index: int) -> np.ndarray:
 def push_all(streamer: RHEEDStreamer, data_id: str, orders: dict, side: int) -> None:
     for index in range(orders.get("count", 10)):
         if index == orders.get("pause_at"):
-            tell(side, "paused", index)
+            write_line(side, "paused", index)
             sys.stdin.readline()
-        tell(side, "pushing", index)
+        write_line(side, "pushing", index)
         for _ in range(1 + orders.get("repeat", False)):
             streamer.push(data_id, index, chunk(orders["film"], index))
-        tell(side, "accepted", index)
+        write_line(side, "accepted", index)
 
 
 def drain(streamer: RHEEDStreamer, side: int, patience_s: float = 8.0) -> None:
@@ -41,13 +41,13 @@ def drain(streamer: RHEEDStreamer, side: int, patience_s: float = 8.0) -> None:
     deadline = time.monotonic() + patience_s
     while streamer.spool_status()["chunks_pending"] and time.monotonic() < deadline:
         time.sleep(0.05)
-    tell(side, "drained", streamer.spool_status()["chunks_pending"])
+    write_line(side, "drained", streamer.spool_status()["chunks_pending"])
 
 
 def main() -> None:
     orders = json.loads(sys.argv[1])
     side = os.open(orders["side"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    tell(side, "pid", os.getpid())
+    write_line(side, "pid", os.getpid())
     streamer = RHEEDStreamer(
         api_key=orders["key"], endpoint=orders["url"], spool_dir=orders["spool"],
         spool_max_bytes=orders.get("settings", {}).get("spool_max_bytes"), spool_min_free_bytes=0,
@@ -58,15 +58,13 @@ def main() -> None:
         drain(streamer, side)
         return
     n = orders["film"]["n"]
-    data_id = streamer.initialize(
-        fps=n / 2, rotations_per_min=0.0, chunk_size=n
-    )  # at least 2 s per chunk
-    tell(side, "stream", data_id)
+    data_id = streamer.initialize(fps=n / 2, rotations_per_min=0.0, chunk_size=n)  # at least 2 s per chunk
+    write_line(side, "stream", data_id)
     push_all(streamer, data_id, orders, side)
     if orders["end"] == "finalize":
-        tell(side, "report", json.dumps(streamer.finalize(data_id, 60.0)))
+        write_line(side, "report", json.dumps(streamer.finalize(data_id, 60.0)))
     elif orders["end"] == "hold":
-        tell(side, "held", 0)
+        write_line(side, "held", 0)
         while True:
             time.sleep(0.1)
 

@@ -47,76 +47,76 @@ class Orders:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-class Teller:
+class LineWriter:
     """Writes lines unbuffered, before anything else happens."""
 
     def __init__(self, side: str) -> None:
         self._fd = os.open(side, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-    def tell(self, *words: object) -> None:
+    def write_line(self, *words: object) -> None:
         """Write one line with one system call."""
         line = (" ".join(map(str, words)) + "\n").encode()
         os.write(self._fd, line)
         os.write(1, line)
 
 
-def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, teller: Teller) -> None:
+def push_all(streamer: RHEEDStreamer, data_id: str, orders: Orders, teller: LineWriter) -> None:
     film = Film(**orders.film)
     for index in range(orders.first, orders.first + orders.count):
         if index == orders.pause_at:
-            teller.tell("paused", index)
+            teller.write_line("paused", index)
             sys.stdin.readline()
         if index == orders.fork_at:
             fork(streamer, data_id, film, teller)
         if index == orders.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         frames = film.chunk(index)
-        teller.tell("pushing", index)
+        teller.write_line("pushing", index)
         for _ in range(1 + orders.repeat):
             streamer.push(data_id, index, frames)
-        teller.tell("accepted", index)
+        teller.write_line("accepted", index)
 
 
-def fork(streamer: RHEEDStreamer, data_id: str, film: Film, teller: Teller) -> None:
+def fork(streamer: RHEEDStreamer, data_id: str, film: Film, teller: LineWriter) -> None:
     """Fork a child that tries to use its parent's streamer, and exits."""
     child = os.fork()
     if child:
-        teller.tell("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        teller.write_line("child_left_with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         return
     try:
         streamer.push(data_id, 0, film.chunk(0))
     except AtomstreamError as error:
-        teller.tell("child_got", type(error).__name__)
+        teller.write_line("child_got", type(error).__name__)
     sys.exit(0)
 
 
-def end_close(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+def end_close(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
     streamer.close()
 
 
-def end_finalize(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
-    teller.tell("report", json.dumps(streamer.finalize(data_id, 60.0)))
+def end_finalize(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
+    teller.write_line("report", json.dumps(streamer.finalize(data_id, 60.0)))
     streamer.close()
 
 
-def end_exit(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+def end_exit(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
     """Exit without close()."""
 
 
-def end_hold(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+def end_hold(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
     """Wait until this process is killed."""
-    teller.tell("held", 0)
+    teller.write_line("held", 0)
     while True:
         time.sleep(0.1)
 
 
-def end_flush(streamer: RHEEDStreamer, data_id: str, teller: Teller) -> None:
+def end_flush(streamer: RHEEDStreamer, data_id: str, teller: LineWriter) -> None:
     streamer.flush(data_id)
-    teller.tell("flushed", 0)
+    teller.write_line("flushed", 0)
     streamer.close()
 
 
-ENDS: dict[str, Callable[[RHEEDStreamer, str, Teller], None]] = {
+ENDS: dict[str, Callable[[RHEEDStreamer, str, LineWriter], None]] = {
     "close": end_close,
     "finalize": end_finalize,
     "exit": end_exit,
@@ -129,8 +129,8 @@ def main() -> None:
     # A background job of a shell is started with SIGINT ignored, but this test needs it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     orders = Orders(**json.loads(sys.argv[1]))
-    teller = Teller(orders.side)
-    teller.tell("pid", os.getpid())
+    teller = LineWriter(orders.side)
+    teller.write_line("pid", os.getpid())
     warnings.simplefilter("ignore", UserWarning)
     settings = {"spool_min_free_bytes": 0, "clock_sync": False, **orders.settings}
     streamer = RHEEDStreamer(orders.key, orders.url, 1, orders.spool, **settings)
@@ -140,7 +140,7 @@ def main() -> None:
         data_id = orders.data_id or streamer.spool_status()["streams"][0]["data_id"]
         resumed = streamer.resume(data_id)
         orders.first = 0 if orders.from_start else resumed
-    teller.tell("stream", data_id)
+    teller.write_line("stream", data_id)
     push_all(streamer, data_id, orders, teller)
     ENDS[orders.end](streamer, data_id, teller)
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from atomstream import RHEEDStreamer
 from atomstream.errors import StreamFinalizedError, UnknownStreamError
 from atomstream.records import StreamReport
-from tests.faults.fault_helpers import FPS, Film, Found, Told
+from tests.faults.fault_helpers import FPS, Film, StepLog, StoredStream
 from tests.paths import REPO
 
 HERE = Path(__file__).parent
@@ -78,9 +78,9 @@ class ServerProcess:
         """Continue it with SIGCONT."""
         self._signal(signal.SIGCONT)
 
-    def found(self, data_id: str) -> Found:
+    def stored_stream(self, data_id: str) -> StoredStream:
         """The stream as stored by the server."""
-        return Found(self.data / "streams" / data_id)
+        return StoredStream(self.data / "streams" / data_id)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -108,30 +108,30 @@ class Pusher:
             pass
         return line
 
-    def say(self) -> None:
+    def send_line(self) -> None:
         """Send the line that a paused pusher waits for."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
 
-    def kill(self) -> Told:
+    def kill(self) -> StepLog:
         """Send SIGKILL; returns the steps that it wrote until then."""
         self.process.kill()
         return self.ended()
 
-    def kill_traced(self) -> Told:
+    def kill_traced(self) -> StepLog:
         """Send SIGKILL to the process itself, by the id that it wrote, if it runs under a tracer."""
-        os.kill(self.told_pid(), signal.SIGKILL)
+        os.kill(self.own_pid(), signal.SIGKILL)
         return self.ended()
 
-    def told_pid(self) -> int:
+    def own_pid(self) -> int:
         """Its own process id, not that of the command prefix."""
-        return int(Told.read(self._side).words("pid")[0])
+        return int(StepLog.read(self._side).words("pid")[0])
 
-    def ended(self) -> Told:
+    def ended(self) -> StepLog:
         """Wait for its end; returns the steps that it wrote."""
         self.errors = self.process.communicate(timeout=PATIENCE_S)[1]
-        return Told.read(self._side)
+        return StepLog.read(self._side)
 
 
 class Rig:
@@ -170,9 +170,9 @@ class Rig:
         """The indices of the chunks with a complete record."""
         return {self.index_of(path) for path in spool.rglob(self.records)}
 
-    def kept_aside(self, record: Path, said: bool) -> bool:
+    def is_quarantined(self, record: Path, reported: bool) -> bool:
         """True if the damaged record still exists and the report names its chunk."""
-        return said and (record.parent / "quarantine" / record.name).exists()
+        return reported and (record.parent / "quarantine" / record.name).exists()
 
     def new_spool(self) -> Path:
         """A new folder."""
@@ -192,32 +192,32 @@ class Rig:
 
     def command(self, film: Film, spool: Path, side: Path, **orders: Any) -> list[str]:
         """The command of a pusher."""
-        told = {"url": self.server.url, "key": KEY, "spool": str(spool), "side": str(side)}
-        text = json.dumps({**told, "film": asdict(film), **orders})
+        steps = {"url": self.server.url, "key": KEY, "spool": str(spool), "side": str(side)}
+        text = json.dumps({**steps, "film": asdict(film), **orders})
         return [sys.executable, str(HERE / "fault_pusher.py"), text]
 
-    def healing_command(self, film: Film, spool: Path, side: Path) -> list[str]:
+    def recovery_command(self, film: Film, spool: Path, side: Path) -> list[str]:
         """The command of a pusher that resumes the spool's only stream and ends it."""
         return self.command(film, spool, side, data_id="", count=0, end="finalize")
 
-    def leave(self, film: Film, spool: Path, count: int) -> Told:
+    def leave(self, film: Film, spool: Path, count: int) -> StepLog:
         """A spool with ``count`` records of a client that was killed while the server did not respond."""
-        told = Told()
+        steps = StepLog()
         with RHEEDStreamer(
             KEY, self.server.url, None, spool, spool_min_free_bytes=0, clock_sync=False
         ) as streamer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
                 data_id = streamer.initialize(FPS, 0.0, film.n)
-            told.lines.append(["stream", data_id])
+            steps.lines.append(["stream", data_id])
             self.server.pause()
             for index in range(count):
                 streamer.push(data_id, index, film.chunk(index))
-                told.lines += [["pushing", str(index)], ["accepted", str(index)]]
+                steps.lines += [["pushing", str(index)], ["accepted", str(index)]]
         self.server.go_on()
-        return told
+        return steps
 
-    def heal(self, spool: Path, data_id: str) -> StreamReport | None:
+    def recover(self, spool: Path, data_id: str) -> StreamReport | None:
         """Deliver the chunks of the spool with a new streamer and end the stream; returns its report.
 
         None where an earlier process had begun to end it: then this one only sees it through; or had ended it,

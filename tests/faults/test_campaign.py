@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_helpers import Film, Found, Tally, Told
+from tests.faults.fault_helpers import Film, StepLog, StoredStream, Tally
 from tests.faults.fault_rig import Rig
 from tests.faults.fault_table import ROWS, Row
 
@@ -54,14 +54,14 @@ def test_fault_in_full(rig: Rig, name: str) -> None:
 def test_the_check_detects_missing_chunks(rig: Rig, tmp_path: Path) -> None:
     """The check detects a missing chunk, a chunk with other content, and an unknown chunk."""
     film = Film(7)
-    told = rig.leave(film, tmp_path / "spool", 3)
-    rig.heal(tmp_path / "spool", told.data_id)
-    found, tally = rig.server.found(told.data_id), Tally("oracle")
-    tally.judge(found, {0, 1, 2}, {0, 1, 2}, film)
+    steps = rig.leave(film, tmp_path / "spool", 3)
+    rig.recover(tmp_path / "spool", steps.data_id)
+    stored_stream, tally = rig.server.stored_stream(steps.data_id), Tally("oracle")
+    tally.check_stream(stored_stream, {0, 1, 2}, {0, 1, 2}, film)
     assert tally.clean
-    tally.judge(found, {0, 1, 2, 3}, {0, 1, 2, 3}, film)
-    tally.judge(found, {0, 1, 2}, {0, 1, 2}, Film(8))
-    tally.judge(found, {0, 1}, {0, 1}, film)
+    tally.check_stream(stored_stream, {0, 1, 2, 3}, {0, 1, 2, 3}, film)
+    tally.check_stream(stored_stream, {0, 1, 2}, {0, 1, 2}, Film(8))
+    tally.check_stream(stored_stream, {0, 1}, {0, 1}, film)
     assert (tally.lost, tally.corrupted, tally.duplicated) == (1, 3, 1)
 
 
@@ -69,5 +69,5 @@ def test_incomplete_lines_are_ignored(tmp_path: Path) -> None:
     """An incomplete line, cut off by a kill, is ignored."""
     side = tmp_path / "side"
     side.write_text("accepted 1\naccepted 12")
-    assert Told.read(side).indices("accepted") == {1}
-    assert Found(tmp_path / "nothing").chunks == {}
+    assert StepLog.read(side).indices("accepted") == {1}
+    assert StoredStream(tmp_path / "nothing").chunks == {}

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ChunkConflictError, DrainTimeoutError, StreamFinalizedError
-from tests.faults.fault_helpers import FPS, Film, Found
+from tests.faults.fault_helpers import FPS, Film, StoredStream
 from tests.live_server import LiveServer
 
 T = TypeVar("T")
@@ -158,9 +158,9 @@ class StreamerMachine(RuleBasedStateMachine):
         if not self.up:
             self.run(self.server.start())
         report = self.run(self._quiet_finalize(25.0))
-        found = Found(self.server.folder(self.data_id))
-        assert sorted(found.chunks) == sorted(self.model)
-        assert all(found.equals(index, film) for index, film in self.model.items())
+        stored_stream = StoredStream(self.server.folder(self.data_id))
+        assert sorted(stored_stream.chunks) == sorted(self.model)
+        assert all(stored_stream.equals(index, film) for index, film in self.model.items())
         missing = sorted(set(range(max(self.model, default=-1) + 1)) - set(self.model))
         assert [index for index, _ in report["lost"]] == missing
         assert report["chunks_uploaded"] == len(self.model)

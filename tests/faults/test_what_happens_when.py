@@ -37,5 +37,5 @@ def test_each_row_names_a_test_that_exists(row: str) -> None:
 
 def test_each_row_of_the_campaign_is_on_the_page() -> None:
     """Every fault of the campaign is on the page."""
-    told = {parameter for _, _, parameter in LINK.findall(PAGE.read_text()) if parameter}
-    assert told == {row.name for row in ROWS}
+    steps = {parameter for _, _, parameter in LINK.findall(PAGE.read_text()) if parameter}
+    assert steps == {row.name for row in ROWS}
