@@ -72,7 +72,7 @@ class FaultyDisk(FileSystem):
         self.late = late
         self.calls: list[str] = []
 
-    def heal(self) -> None:
+    def recover(self) -> None:
         """No further call fails."""
         self.first = self.last = -1
 

@@ -11,7 +11,7 @@ from atomstream.spool import Spool, StreamSpool
 from tests.spool.spool_helpers import DATA_ID, ENDPOINT, new_spool, shard, spec
 
 
-def tell(*words: object) -> None:
+def print_step(*words: object) -> None:
     """Print one line with one system call, before anything else happens."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
@@ -27,22 +27,22 @@ def churn(root: Path) -> None:
     """Write, resolve and quarantine chunks until killed."""
     stream = stream_of(new_spool(root))
     start = max(stream.journal_state.next_index(), max(stream.pending(), default=-1) + 1)
-    tell("open")
+    print_step("open")
     for index in range(start, start + 100_000):
         if stream.put(shard(index)):
-            tell("put", index)
+            print_step("put", index)
         if index % 3 == 0:
             stream.mark_stored(index)
-            tell("stored", index)
+            print_step("stored", index)
         elif index % 7 == 0:
             stream.quarantine(index, "422")
-            tell("quarantined", index)
+            print_step("quarantined", index)
 
 
 def hold(root: Path) -> None:
     """Hold the stream until killed."""
     stream = stream_of(new_spool(root))
-    tell("held", stream.put(shard(0)) is not None)
+    print_step("held", stream.put(shard(0)) is not None)
     sys.stdin.read()
 
 
@@ -56,9 +56,9 @@ def fork_and_hold(root: Path) -> None:
     try:
         stream.put(shard(1))
     except Exception as error:
-        tell(type(error).__name__)
+        print_step(type(error).__name__)
     stream.close()
-    tell("child", os.getpid())
+    print_step("child", os.getpid())
     os.close(1)
     sys.stdin.read()
 
@@ -66,13 +66,13 @@ def fork_and_hold(root: Path) -> None:
 def fill(root: Path, data_id: str, max_bytes: str) -> None:
     """Fill the spool up to its limit."""
     stream = stream_of(new_spool(root, max_bytes=int(max_bytes)), data_id)
-    tell("open")
+    print_step("open")
     sys.stdin.readline()
     for index in range(10_000):
         try:
             stream.put(shard(index, data_id=data_id))
         except SpoolFullError:
-            tell("full", index)
+            print_step("full", index)
             break
     sys.stdin.readline()
 
@@ -95,23 +95,23 @@ def tiny_disk(root: Path) -> None:
         for index in range(100_000):
             stream.put(shard(index, side=60))
     except SpoolFullError:
-        tell("full", index)
+        print_step("full", index)
     with (root / "ballast").open("wb", buffering=0) as ballast:
         try:
             while ballast.write(bytes(512)):
                 pass
         except OSError:
-            tell("brim")
+            print_step("brim")
         held = stream.pending()
         for index in held:
             stream.mark_stored(index)
     stream.close()
-    again = new_spool(root).open_stream(ENDPOINT, DATA_ID)
-    tell(
+    reopened_stream = new_spool(root).open_stream(ENDPOINT, DATA_ID)
+    print_step(
         "stored",
-        sum(state == "stored" for state in again.journal_state.states.values()),
+        sum(state == "stored" for state in reopened_stream.journal_state.states.values()),
         len(held),
-        again.pending(),
+        reopened_stream.pending(),
     )
 
 
@@ -119,9 +119,9 @@ def _attempt(what: str, index: int, act: object) -> None:
     try:
         act()  # type: ignore[operator]
     except SpoolError:
-        tell("refused", index)
+        print_step("refused", index)
     else:
-        tell(what, index)
+        print_step(what, index)
 
 
 if __name__ == "__main__":

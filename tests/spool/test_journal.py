@@ -119,10 +119,10 @@ def test_one_failing_call_loses_no_entry(tmp_path: Path, code: int, late: bool) 
     for number in range(len(clean.calls)):
         path = tmp_path / f"j{number}"
         disk = FaultyDisk(number, code=code, late=late)
-        told = _fill_with_retries(path, disk)
+        acknowledged = _fill_with_retries(path, disk)
         kept = [entry for entry in read_journal(DISK, path).entries if entry.kind == "accepted"]
         # An entry that failed and was repeated may exist twice; no acknowledged entry may be missing.
-        assert list(dict.fromkeys(entry.index for entry in kept)) == told, disk.calls[number]
+        assert list(dict.fromkeys(entry.index for entry in kept)) == acknowledged, disk.calls[number]
 
 
 def _fill_with_retries(path: Path, disk: FileSystem) -> list[int]:

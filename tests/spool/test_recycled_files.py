@@ -132,7 +132,7 @@ def test_a_file_that_can_not_be_removed_stays_counted(tmp_path: Path) -> None:
     stream.mark_stored(0)
     disk.first, disk.last = len(disk.calls), 10**9
     assert refused(lambda: stream.put(shard(1)))
-    disk.heal()
+    disk.recover()
     assert usage_of(stream.folder) >= record_bytes(stream.folder) > 0
     stream.close()
 
@@ -162,7 +162,7 @@ def test_a_disk_that_fails_at_any_step(tmp_path: Path, number: int, late: bool) 
     disk.first = disk.last = len(disk.calls) + number
     refused(lambda: stream.mark_stored(0))
     acknowledged = [1] if refused(lambda: stream.put(shard(2))) else [1, 2]
-    disk.heal()
+    disk.recover()
     assert [delivered(stream, index) for index in acknowledged] == [payload(shard(i)) for i in acknowledged]
     stream.put(shard(2))
     assert usage_of(stream.folder) >= record_bytes(stream.folder)

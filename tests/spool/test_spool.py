@@ -145,9 +145,9 @@ def test_the_usage_always_equals_the_files(tmp_path: Path) -> None:
         try:
             stream.put(shard(index))
         except SpoolError:
-            disk.heal()
+            disk.recover()
             stream.put(shard(index))
-        disk.heal()
+        disk.recover()
     for index in range(0, 12, 2):
         stream.mark_stored(index)
     assert usage_of(stream.folder) == record_bytes(stream.folder) > 0

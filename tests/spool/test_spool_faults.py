@@ -22,7 +22,7 @@ from tests.spool.spool_helpers import (
 )
 
 
-class Told:
+class StepResults:
     """The steps of a scenario that were acknowledged."""
 
     def __init__(self) -> None:
@@ -40,18 +40,18 @@ class Told:
             self.maybe.pop(index, None)
 
 
-def life(stream: StreamSpool, told: Told) -> None:
+def run_scenario(stream: StreamSpool, results: StepResults) -> None:
     """A scenario with every kind of step; each one runs whether or not the previous one worked."""
     for index in range(4):
-        with told.step(index, "pending"):
+        with results.step(index, "pending"):
             stream.put(shard(index))
     for index, state, act in _ends(stream):
-        with told.step(index, state):
+        with results.step(index, state):
             act()
-    with told.step(4, "pending"):
+    with results.step(4, "pending"):
         stream.put(shard(4))
-    if told.done.get(2) == "quarantined":
-        with told.step(2, "pending"):
+    if results.done.get(2) == "quarantined":
+        with results.step(2, "pending"):
             stream.requeue(2)
 
 
@@ -63,32 +63,32 @@ def _ends(stream: StreamSpool) -> list[tuple[int, str, Callable[[], None]]]:
     ]
 
 
-def check(stream: StreamSpool, told: Told, context: object) -> None:
+def check(stream: StreamSpool, results: StepResults, context: object) -> None:
     """Every acknowledged step took effect; a refused one took effect completely or not at all."""
     for index in range(5):
-        allowed = told.maybe.get(index, {told.done.get(index, "none")})
+        allowed = results.maybe.get(index, {results.done.get(index, "none")})
         state = stream.journal_state.states.get(index, "none")
         assert state in allowed, (index, state, allowed, context)
         assert (index in stream.pending()) == (state == "pending"), (index, context)
         assert (index in stream.quarantined()) <= (state == "quarantined"), (index, context)
     for index in stream.pending():
         assert delivered(stream, index) == payload(shard(index)), (index, context)
-    if told.done.get(2) == "quarantined" and 2 not in told.maybe:
+    if results.done.get(2) == "quarantined" and 2 not in results.maybe:
         assert stream.quarantined() == [2], context
 
 
-def attempt(root: Path, disk: FaultyDisk) -> Told:
-    told = Told()
+def attempt(root: Path, disk: FaultyDisk) -> StepResults:
+    results = StepResults()
     try:
         stream = new_stream(root, disk)
     except SpoolError:
-        return told
-    life(stream, told)
+        return results
+    run_scenario(stream, results)
     try:
         stream.close()
     except SpoolError:
         assert disk.calls[-1] == "close"
-    return told
+    return results
 
 
 FAULTS = [(code, late) for code in (errno.EIO, errno.ENOSPC, errno.EROFS) for late in (False, True)]
@@ -102,11 +102,11 @@ def test_one_failing_call(tmp_path: Path, code: int, late: bool) -> None:
     assert len(attempt(tmp_path / "clean", clean).done) == 5
     for number in range(len(clean.calls)):
         disk = FaultyDisk(number, code=code, late=late)
-        told = attempt(tmp_path / str(number), disk)
-        if told.done or told.maybe:
-            again = reopened(tmp_path / str(number))
-            check(again, told, (number, disk.calls[number]))
-            again.close()
+        results = attempt(tmp_path / str(number), disk)
+        if results.done or results.maybe:
+            reopened_stream = reopened(tmp_path / str(number))
+            check(reopened_stream, results, (number, disk.calls[number]))
+            reopened_stream.close()
 
 
 @pytest.mark.slow
@@ -117,20 +117,20 @@ def test_a_disk_that_dies(tmp_path: Path, code: int, late: bool) -> None:
     attempt(tmp_path / "clean", clean)
     for number in range(len(clean.calls)):
         disk = FaultyDisk(number, 1 << 30, code=code, late=late)
-        told = attempt(tmp_path / str(number), disk)
-        if told.done or told.maybe:
-            again = reopened(tmp_path / str(number))
-            check(again, told, (number, disk.calls[number]))
-            again.close()
+        results = attempt(tmp_path / str(number), disk)
+        if results.done or results.maybe:
+            reopened_stream = reopened(tmp_path / str(number))
+            check(reopened_stream, results, (number, disk.calls[number]))
+            reopened_stream.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
 def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
     """A fault while the stream is opened does not change its data."""
-    told = Told()
+    results = StepResults()
     stream = new_stream(tmp_path)
-    life(stream, told)
+    run_scenario(stream, results)
     stream.close()
     for number in range(200):
         (stream.folder / "stream.json").write_text("damaged")
@@ -139,12 +139,12 @@ def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
         disk = FaultyDisk(number, code=code, late=late)
         with suppress(SpoolError):
             opened = reopened(tmp_path, disk)
-            disk.heal()
-            check(opened, told, number)
+            disk.recover()
+            check(opened, results, number)
             opened.close()
-        healed = reopened(tmp_path)
-        check(healed, told, number)
-        healed.close()
+        reopened_stream = reopened(tmp_path)
+        check(reopened_stream, results, number)
+        reopened_stream.close()
         if len(disk.calls) <= number:
             return
     pytest.fail("the faults never got past the opening")
@@ -169,10 +169,10 @@ def test_records_are_removed_on_a_full_disk(tmp_path: Path) -> None:
     assert new_spool(tmp_path).status()["bytes"] == 0
     disk.write = real  # type: ignore[method-assign]
     stream.close()
-    again = reopened(tmp_path)
-    assert again.journal_state.states == {0: "stored", 1: "purged", 2: "purged"}
-    assert not list(again.folder.glob("chunk-*"))
-    again.close()
+    reopened_stream = reopened(tmp_path)
+    assert reopened_stream.journal_state.states == {0: "stored", 1: "purged", 2: "purged"}
+    assert not list(reopened_stream.folder.glob("chunk-*"))
+    reopened_stream.close()
 
 
 def _refuse() -> None:

@@ -48,7 +48,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
-            self.disk.heal()
+            self.disk.recover()
             self.stream.close()
             shutil.rmtree(self.root)
 
@@ -70,7 +70,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.later[index] = {state}
             return True
         finally:
-            self.disk.heal()
+            self.disk.recover()
 
     @rule(index=INDICES, variant=st.integers(0, 1), fault=FAULT)
     def put(self, index: int, variant: int, fault: object) -> None:

@@ -51,7 +51,7 @@ def start() -> Iterator[Start]:
         process.communicate()
 
 
-def told(lines: Sequence[str], states: dict[int, str]) -> None:
+def update_states(lines: Sequence[str], states: dict[int, str]) -> None:
     """Update the last known state of each chunk with the steps that a worker acknowledged."""
     for line in lines:
         word, *rest = line.split()
@@ -87,7 +87,9 @@ def kill_again_and_again(root: Path, start: Start, times: int) -> None:
         process.kill()
         rest, errors = process.communicate()
         assert process.returncode == -signal.SIGKILL, errors
-        told([*lines, *(line for line in rest.splitlines(keepends=True) if line.endswith("\n"))], states)
+        update_states(
+            [*lines, *(line for line in rest.splitlines(keepends=True) if line.endswith("\n"))], states
+        )
         if new_spool(root).streams(ENDPOINT):
             check(root, states)
 
@@ -200,7 +202,7 @@ def test_faults_from_the_kernel(tmp_path: Path, start: Start, fault: str) -> Non
     lines = under_strace(start, tmp_path, fault)
     assert any(line.startswith("refused") for line in lines)
     states: dict[int, str] = {}
-    told(lines, states)
+    update_states(lines, states)
     check(tmp_path, states)
 
 
@@ -212,7 +214,7 @@ def test_killed_at_a_system_call(tmp_path: Path, start: Start, fault: str) -> No
     lines = under_strace(start, tmp_path, fault)
     assert len(lines) < 13, "the process was not killed"
     states: dict[int, str] = {}
-    told(lines, states)
+    update_states(lines, states)
     check(tmp_path, states)
 
 

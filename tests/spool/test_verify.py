@@ -102,7 +102,7 @@ def test_records_stay_pending_while_the_disk_fails(tmp_path: Path) -> None:
     steps = verify_records(stream)
     assert [next(steps), next(steps)] == [DiskFailed(), DiskFailed()]
     assert stream.pending() == [0]
-    disk.heal()
+    disk.recover()
     assert [type(step) for step in steps if step is not None] == [SpooledChunk]
     stream.close()
     again = reopened(tmp_path)
