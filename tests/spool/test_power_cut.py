@@ -1,4 +1,4 @@
-"""A power cut at any moment: all that was acknowledged is there afterwards (promise P10)."""
+"""Simulated power cuts: all acknowledged changes exist afterwards (P10)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ STATES = {
 
 
 def life(root: Path, disk: RecordingFileSystem) -> None:
-    """Two processes' lives on one stream, each step told to the log before and after it."""
+    """Two processes use one stream one after the other; each step is logged before and after it."""
     stream = _step(disk, "claim", -1, lambda: new_spool(root, disk).create_stream(ENDPOINT, spec()))
     for index in (0, 1, 2, 3, 5):
         stream.journal.append(JournalEntry("accepted", index, shard(index).info.digest))
         _step(disk, "put", index, lambda i=index: stream.put(shard(i)))
     _step(disk, "forget", 0, lambda: stream.mark_stored(0))
     stream.journal.append(JournalEntry("accepted", 6, shard(6).info.digest))
-    _step(disk, "put", 6, lambda: stream.put(shard(6)))  # over the file of the one just stored
+    _step(
+        disk, "put", 6, lambda: stream.put(shard(6))
+    )  # overwrites the file of the record that was just stored
     _step(disk, "set aside", 1, lambda: stream.quarantine(1, "422"))
-    # A process killed between writing "stored" and syncing it: the next one must sync before it removes.
+    # As if killed between writing "stored" and syncing it: the next process must sync before it removes records.
     disk.note("forget begins", 5)
     stream.journal.append(JournalEntry("stored", 5))
     stream.close()
@@ -57,7 +59,7 @@ def _step(disk: RecordingFileSystem, what: str, index: int, act: Callable[[], An
 
 
 def allowed(notes: list[tuple[str, int]]) -> dict[int, set[str]]:
-    """Which states each chunk may be in after a cut at this moment."""
+    """The allowed states of each chunk after a power cut at this moment."""
     states: dict[int, set[str]] = {index: {"none"} for index in range(7)}
     for what, index in notes:
         verb = what.removesuffix(" begins")
@@ -71,10 +73,10 @@ def check(root: Path, notes: list[tuple[str, int]], context: object) -> None:
     if ("claim", -1) not in notes:
         return
     if ("removal begins", -1) in notes and not new_spool(root).recoverable(ENDPOINT):
-        return  # all was done, and the folder may be gone
+        return  # all steps were done, so the folder may not exist
     stream = reopened(root)
     if ("removal begins", -1) in notes and not (stream.folder / "stream.json").exists():
-        assert stream.pending() == [], context  # a new journal was begun in place of the one that went
+        assert stream.pending() == [], context  # a new journal replaced the removed one
     else:
         _check_stream(stream, allowed(notes), context)
     stream.close()
@@ -84,7 +86,7 @@ def _check_stream(stream: StreamSpool, states: dict[int, set[str]], context: obj
     for index, possible in states.items():
         state = stream.journal_state.states.get(index, "none")
         if state == "pending" and index in stream.missing:
-            state = "none"  # accepted into memory, not yet put
+            state = "none"  # accepted into memory, not yet written
         assert state in possible, (index, state, possible, context)
         assert (index in stream.pending()) == (state == "pending"), (index, state, context)
         if state == "quarantined":
@@ -118,7 +120,7 @@ def world_root(world: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_power_cut_at_any_moment(tmp_path: Path) -> None:
-    """After each step, with all, none or some of what was not synced: nothing acknowledged is missing."""
+    """After a cut at each step, with all, none or some unsynced changes kept, nothing acknowledged is missing."""
     assert play(tmp_path, worlds=[0.0, 1.0, 0.5], seed=1) > 300
 
 
@@ -126,16 +128,16 @@ def test_a_power_cut_at_any_moment(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20))
 def test_many_power_cuts(tmp_path: Path, seed: int) -> None:
-    """The same, with many more of the worlds that a cut may leave."""
+    """The same with many more random subsets of unsynced changes."""
     play(tmp_path, worlds=[0.2, 0.5, 0.5, 0.8], seed=seed)
 
 
-def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
-    """The oracle is not blind: a disk that skips its syncs is caught."""
+def test_the_simulation_detects_a_missing_sync(tmp_path: Path) -> None:
+    """The simulation detects a file system that does not sync."""
 
     class Careless(RecordingFileSystem):
         def sync(self, fd: int) -> None:
-            """Only pretend."""
+            """Do nothing."""
 
     disk = Careless()
     stream = _step(
