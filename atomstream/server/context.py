@@ -43,4 +43,4 @@ def context_of(request: web.Request) -> ServerContext:
 
 async def results_of(request: web.Request) -> StreamResults:
     """The results of the stream in the request's path; raises HttpError 404 if there is no such stream."""
-    return await context_of(request).results.desk(request.match_info["data_id"])
+    return await context_of(request).results.of(request.match_info["data_id"])

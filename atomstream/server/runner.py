@@ -177,7 +177,7 @@ async def _stop_listening(server: asyncio.Server) -> None:
 
 async def _stop_receiving(app: web.Application) -> None:
     app[CONTEXT].ingest.stop_receiving()
-    app[CONTEXT].results.hang_up()
+    app[CONTEXT].results.close_feeds()
 
 
 def _local_url(host: str, port: int) -> str:

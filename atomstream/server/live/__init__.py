@@ -1,13 +1,9 @@
-"""Live results: the analysis of streams while they run, and the ways out of the server.
+"""Live results: what happens to a stored chunk until its results reach the readers.
 
-The HTTP side is described in ``docs/live_api.md``. Inside, a chunk goes::
+    ingest -> shared_frames (decoded frames) -> analyzer_client -> worker (a process)
+    worker -> live_analysis -> result_store (columns, profiles) and result_log (numbered records)
+    result_log -> feed (newest messages in memory; each reader has only a position in the log)
 
-    stored -> order (index order; a gap waits) -> worker (a process; frames through shared memory, or the
-    shard's file) -> store (per-frame columns in the Zarr group, a numbered record in ``analysis/results.log``)
-    -> feed (every reader has a place in the log, none holds memory of its own)
-
-What a user says of a stream (marks, regions, calibration, labels) lies in ``analysis/inputs.log``. Both logs
-are the truth for what they hold; the analyser's own state is a shortcut that is made again where it is lost.
+The user's annotations (events, regions, calibration, labels) are in ``analysis/inputs.log``. Both logs are the truth;
+everything in memory is rebuilt from them.
 """
-
-from __future__ import annotations

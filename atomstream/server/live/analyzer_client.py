@@ -1,4 +1,4 @@
-"""One analyser in a worker, as the server sees it: what it is given, in words that a pipe takes."""
+"""Client of one analyzer in a worker process: describes jobs as messages for the pipe."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
 
-Take: TypeAlias = Callable[[Plain], Awaitable[None]]
+OnBatch: TypeAlias = Callable[[Plain], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisResources:
-    """What all streams share: workers, frames in shared memory, threads for the disk, and the wait for a gap (s)."""
+    """Resources of all streams: workers, shared memory, threads for the disk, and the wait for a missing chunk (s)."""
 
     pool: WorkerPool
     frames: SharedFrames
@@ -30,86 +30,86 @@ class AnalysisResources:
 
 @dataclass(frozen=True, slots=True)
 class DecodedChunk:
-    """What the ingest knows of a chunk that it has just stored: its frames, decoded, and its stamps."""
+    """The decoded frames of a chunk that was just stored, and their times. The owner releases ``block``."""
 
     block: SharedBlock
     stamps: ChunkTimes
 
 
 class AnalyzerClient:
-    """An analyser of one stream under a key of its own. One job at a time.
+    """The analyzer of one stream, which a worker knows by ``key``. One job at a time.
 
-    Every method raises WorkerDiedError where the worker died, after which only :meth:`open` helps; and
-    JobFailedError, of kind "analysis" with the same consequence.
+    Every method raises WorkerDiedError if the worker died, and JobFailedError of kind "analysis" if the analysis
+    failed. After both, call :meth:`open` again.
     """
 
-    def __init__(self, key: str, archive: StreamArchive, means: AnalysisResources) -> None:
+    def __init__(self, key: str, archive: StreamArchive, resources: AnalysisResources) -> None:
         self._key = key
         self._archive = archive
-        self._means = means
-        self._worker: WorkerProcess = means.pool.give()
+        self._resources = resources
+        self._worker: WorkerProcess = resources.pool.acquire()
         self._life = -1
 
     async def open(self, about: StreamMetadata, calibration: Plain, state: bytes | None = None) -> None:
-        """Have it begin, or go on from ``state``."""
-        told = {
+        """Start the analyzer, from ``state`` if given."""
+        settings = {
             "fps": about.fps,
             "rpm": about.rotations_per_min,
             "chunk_size": about.geometry.chunk_size if about.geometry else 0,
             "calibration": calibration,
             "state": state,
         }
-        await self._worker.do({"job": "open", "key": self._key, "about": told})
+        await self._worker.do({"job": "open", "key": self._key, "about": settings})
         self._life = self._worker.life
 
-    async def tell(self, words: list[Plain]) -> None:
-        """Pass on what the user said; events wait for their time."""
-        if words:
-            await self._do({"job": "tell", "words": words})
+    async def annotate(self, entries: list[Plain]) -> None:
+        """Send entries of the user. Events take effect at their time."""
+        if entries:
+            await self._do({"job": "annotate", "entries": entries})
 
     async def chunk(
-        self, index: int, given: DecodedChunk | None, take: Take, *, state: bool = False
+        self, index: int, decoded: DecodedChunk | None, on_batch: OnBatch, *, state: bool = False
     ) -> Plain | None:
-        """Analyse a stored chunk; returns a snapshot where ``state`` asks for one.
+        """Analyse a stored chunk; returns a snapshot if ``state`` is set.
 
         Raises:
             JobFailedError: also of kind "shard": the chunk can't be read.
         """
-        job = await self._describe(index, given)
-        return (await self._do({"job": "chunk", "state": state, **job}, take)).get("snapshot")
+        job = await self._describe(index, decoded)
+        return (await self._do({"job": "chunk", "state": state, **job}, on_batch)).get("snapshot")
 
-    async def late(self, index: int, take: Take) -> None:
-        """Measure a chunk whose turn is over; raises as :meth:`chunk`."""
-        await self._do({"job": "late", **await self._describe(index, None)}, take)
+    async def late(self, index: int, on_batch: OnBatch) -> None:
+        """Measure the frames of a late chunk, without fits; raises as :meth:`chunk`."""
+        await self._do({"job": "late", **await self._describe(index, None)}, on_batch)
 
     async def skip(self, next_index: int) -> None:
-        """Pass all frames before chunk ``next_index`` that were not given."""
+        """Skip the frames before chunk ``next_index`` that were not sent."""
         geometry = self._archive.geometry
         if geometry is not None:
             await self._do({"job": "gap", "until": next_index * geometry.chunk_size})
 
-    async def finish(self, take: Take) -> None:
-        """Have it close what is open."""
-        await self._do({"job": "finish"}, take)
+    async def finish(self, on_batch: OnBatch) -> None:
+        """End the analysis: the last fits and segments."""
+        await self._do({"job": "finish"}, on_batch)
 
     async def close(self) -> None:
-        """Let it go."""
-        self._means.pool.give_back(self._worker)
+        """Release the worker."""
+        self._resources.pool.release(self._worker)
         if self._life == self._worker.life:
             await self._worker.do({"job": "close", "key": self._key}, self._life)
 
-    async def _do(self, job: Plain, take: Take | None = None) -> Plain:
-        return await self._worker.do({"key": self._key, **job}, self._life, take)
+    async def _do(self, job: Plain, on_batch: OnBatch | None = None) -> Plain:
+        return await self._worker.do({"key": self._key, **job}, self._life, on_batch)
 
     async def _stamps(self, index: int) -> ChunkTimes | None:
         try:
-            return await run_in(self._means.threads, self._archive.stamps, index)
+            return await run_in(self._resources.threads, self._archive.stamps, index)
         except (ValueError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
-    async def _describe(self, index: int, given: DecodedChunk | None) -> Plain:
-        """What a worker has to know of a chunk."""
-        stamps = given.stamps if given else await self._stamps(index)
+    async def _describe(self, index: int, decoded: DecodedChunk | None) -> Plain:
+        """The job of a chunk."""
+        stamps = decoded.stamps if decoded else await self._stamps(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms
         if geometry is None or stamps is None or origin is None:
             raise JobFailedError("shard", "it is not in the archive")
@@ -120,5 +120,5 @@ class AnalyzerClient:
             "dtype": geometry.dtype,
             "slots": geometry.chunk_size,
             "path": str(self._archive.shard_file(index)),
-            "map": str(given.block.path) if given else None,
+            "map": str(decoded.block.path) if decoded else None,
         }

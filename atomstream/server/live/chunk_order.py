@@ -1,7 +1,7 @@
-"""In which order the chunks of a stream are analysed, and when a missing one is passed; pure.
+"""Order in which the chunks of a stream are analysed, and when a missing chunk is skipped. No input or output.
 
-Chunks come in index order. One that is missing while a later one is there is waited for; then it is passed,
-and where it comes after all it is a late one, whose per-frame values are filled in.
+Chunks are analysed in index order. If a chunk is missing while a later one is stored, the analysis waits for it for
+some seconds and then skips it. If it is stored after that, it is late: only its per-frame values are computed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from atomstream.index_ranges import IndexSet
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """What to do next: analyse chunk ``first``, pass the chunks ``first`` .. ``last``, or fill in ``first``."""
+    """Analyse chunk ``first``, skip the missing chunks ``first`` .. ``last``, or measure the late chunk ``first``."""
 
     kind: Literal["chunk", "gap", "late"]
     first: int
@@ -23,16 +23,16 @@ class NextStep:
 
 
 class ReorderBuffer:
-    """The order of one stream, from chunk ``next_index`` on. Times are monotonic seconds of the caller's.
+    """The order of one stream, from chunk ``next_index`` on. All times are monotonic seconds.
 
-    ``passed`` are the indices below it that were missing when their turn came.
+    ``passed`` are the smaller indices that were skipped.
     """
 
     def __init__(self, gap_wait_s: float, next_index: int = 0, passed: IndexSet | None = None) -> None:
         self.next_index = next_index
         self.passed = IndexSet() if passed is None else passed
         self.ended = False
-        """Set when no more comes: then nothing is waited for."""
+        """Set at the end of the stream: then missing chunks are skipped at once."""
         self._gap_wait_s = gap_wait_s
         self._ahead = IndexSet()
         self._late = IndexSet()
@@ -40,7 +40,7 @@ class ReorderBuffer:
 
     @property
     def backlog(self) -> int:
-        """Chunks that are there and not yet taken."""
+        """Number of stored chunks that are not analysed yet."""
         return len(self._ahead) + len(self._late)
 
     @property
@@ -49,7 +49,7 @@ class ReorderBuffer:
         return self._ahead | self._late
 
     def add(self, index: int) -> None:
-        """A chunk is there; adding it again changes nothing."""
+        """Add a stored chunk. A second call with the same index has no effect."""
         if index >= self.next_index:
             self._ahead.add(index)
         elif index in self.passed:
@@ -65,8 +65,8 @@ class ReorderBuffer:
         ahead.discard_range(0, self.next_index - 1)
         self._ahead |= ahead
 
-    def take(self, now: float) -> NextStep | None:
-        """The next step, None where there is nothing to do until :meth:`due` or the next chunk."""
+    def next_step(self, now: float) -> NextStep | None:
+        """The next step; None if there is nothing to do until :meth:`due` or the next chunk."""
         if self.next_index in self._ahead:
             return self._take_chunk()
         if self._ahead and self._gap_is_over(now):
@@ -94,14 +94,14 @@ class ReorderBuffer:
         return NextStep("gap", first, last)
 
     def skip(self, first: int, last: int) -> None:
-        """Count ``first`` .. ``last`` as missing, whatever is there of them."""
+        """Count ``first`` .. ``last`` as skipped, also those that are stored."""
         self.passed.add_range(first, last)
         self.next_index = max(self.next_index, last + 1)
         self._ahead.discard_range(0, self.next_index - 1)
         self._missed_since = None
 
     def due(self, now: float) -> float | None:
-        """Seconds until a gap has been waited for; None where none is being waited for."""
+        """Seconds until the present gap is skipped; None if there is no gap."""
         if self._missed_since is None or not self._ahead:
             return None
         return max(0.0, self._missed_since + self._gap_wait_s - now)

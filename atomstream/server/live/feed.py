@@ -1,4 +1,4 @@
-"""What readers of a stream follow: the newest messages at hand, and a bell that rings at each new one."""
+"""The newest messages of a stream in memory, and the notification of its readers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ RECENT: Final = 256
 
 
 class Message:
-    """One numbered message. Its two encodings with all columns are made once, for all who read along."""
+    """One numbered message. Its encodings with all columns are made once for all readers."""
 
     def __init__(self, plain: Plain) -> None:
         self.plain = plain
         self._encoded: dict[str, bytes] = {}
 
     def encoded(self, kind: str, columns: frozenset[str] | None) -> bytes:
-        """As ``"msgpack"`` or ``"json"``; only ``columns`` of the per-frame ones where given."""
+        """The message as ``"msgpack"`` or ``"json"``, with only these per-frame ``columns`` if given."""
         if columns is not None or "columns" not in self.plain:
             return encode(kind, only(self.plain, columns))
         if kind not in self._encoded:
@@ -30,7 +30,7 @@ class Message:
 
 
 def only(message: Plain, columns: frozenset[str] | None) -> Plain:
-    """The message with these columns alone."""
+    """The message with only these columns."""
     if columns is None or "columns" not in message:
         return message
     kept = {name: raw for name, raw in message["columns"].items() if name in columns}
@@ -38,12 +38,12 @@ def only(message: Plain, columns: frozenset[str] | None) -> Plain:
 
 
 def encode(kind: str, message: Plain) -> bytes:
-    """A message's bytes, as ``"msgpack"`` or, for browsers, as ``"json"`` with lists in place of packed numbers."""
+    """Encode a message as ``"msgpack"``, or for browsers as ``"json"`` with lists in place of packed numbers."""
     return msgspec.msgpack.encode(message) if kind == "msgpack" else msgspec.json.encode(readable(message))
 
 
 def readable(message: Plain) -> Plain:
-    """The message with lists for bytes; numbers to seven digits, which is what float32 has."""
+    """The message with lists in place of bytes. Numbers have seven digits, the precision of float32."""
     out = dict(message)
     if "columns" in out:
         out["columns"] = {name: _listed(name, raw) for name, raw in out["columns"].items()}
@@ -61,38 +61,37 @@ def _listed(name: str, raw: bytes) -> list[float]:
 
 
 class Feed:
-    """The newest messages of one stream. Belongs to the server's loop."""
+    """The newest messages of one stream. Used in the server's loop."""
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
-        self.progress: float | None = None
         self.closed = False
         self._recent: OrderedDict[int, Message] = OrderedDict()
-        self._bell = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def publish(self, plain: Plain) -> None:
-        """A record was kept: tell all readers."""
+        """Add a recorded message and wake all readers."""
         self.seq = plain["seq"]
         self._recent[self.seq] = Message(plain)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
-        self.ring()
+        self.notify()
 
     def recent(self, seq: int) -> Message | None:
-        """The message of that number, where it is still at hand."""
+        """The message of that number, None if it is not in memory any more."""
         return self._recent.get(seq)
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake all readers."""
-        bell, self._bell = self._bell, asyncio.Event()
-        bell.set()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
     @property
-    def bell(self) -> asyncio.Event:
-        """Set at the next news; take it before looking, so that nothing is missed in between."""
-        return self._bell
+    def changed(self) -> asyncio.Event:
+        """Set at the next change. Get it before you look at the state, so that no change is missed."""
+        return self._changed
 
     def close(self) -> None:
-        """The server stops: readers go."""
+        """End all readers: the server stops."""
         self.closed = True
-        self.ring()
+        self.notify()

@@ -1,4 +1,4 @@
-"""The live analysis of one stream: takes its chunks in order to an analyst, and what comes back to store and feed."""
+"""The live analysis of one stream: sends its chunks in order to an analyzer, its results to the store and the feed."""
 
 from __future__ import annotations
 
@@ -25,46 +25,46 @@ log = logging.getLogger("atomstream.server")
 P = ParamSpec("P")
 T = TypeVar("T")
 SNAPSHOT_S: Final = 10.0
-"""How much analysis is done again after a crash, in s."""
+"""Time between snapshots in s: so much analysis is repeated after a crash."""
 TRIES: Final = 2
-"""How often one chunk may take its worker down before it is passed as missing."""
+"""Crashes of the worker at one chunk before the chunk is left out."""
 AHEAD_S: Final = 1.0
-"""Chunks whose turn is no further off, and the next one, are kept decoded: short ones arrive by the half dozen."""
+"""Chunks that start within so many s of the next one are kept decoded: short ones arrive several at a time."""
 DISK_PAUSE_S: Final = 1.0
 WARM_UP_S: Final = 0.7
 
 
 class LiveAnalysis:
-    """What runs while a stream is analysed. Belongs to the server's loop; :meth:`run` until its end.
+    """Analyses one stream while it is recorded. Used in the server's loop; :meth:`run` returns at the end.
 
-    A crash of the worker, a fault of the analysis or of the disk: all go back to the last snapshot, from where
-    the same results are made again; the store tells which of them were recorded before.
+    After a crash of the worker, an error of the analysis or of the disk, it continues from the last snapshot. The same
+    results are then made again, and the store knows which of them are recorded already.
     """
 
     def __init__(
         self,
         archive: StreamArchive,
         about: StreamMetadata,
-        means: AnalysisResources,
+        resources: AnalysisResources,
         store: ResultStore,
-        inputs: Annotations,
+        annotations: Annotations,
         feed: Feed,
     ) -> None:
         self.about = about
-        self.order = ReorderBuffer(means.gap_wait_s)
+        self.order = ReorderBuffer(resources.gap_wait_s)
         self.missing: dict[int, str] = {}
-        """Chunks that the fits lack, and why: ``"late"`` or ``"unreadable"``."""
+        """Chunks that are missing in the fits, and why: ``"late"`` or ``"unreadable"``."""
         self.done = False
-        """Whether :meth:`run` is over: what comes now is not taken in."""
-        self.analyst = AnalyzerClient(about.data_id, archive, means)
+        """True after :meth:`run`: later chunks are not analysed here."""
+        self.analyzer = AnalyzerClient(about.data_id, archive, resources)
         self._archive = archive
-        self._means = means
+        self._resources = resources
         self._store = store
-        self._inputs = inputs
+        self._annotations = annotations
         self._feed = feed
-        self._told = 0
+        self._sent = 0
         self._wake = asyncio.Event()
-        self._given: dict[int, DecodedChunk] = {}
+        self._decoded: dict[int, DecodedChunk] = {}
         self._stored_ms: dict[int, float] = {}
         self._crashes: Counter[int] = Counter()
         self._snapshot: Plain | None = None
@@ -72,10 +72,10 @@ class LiveAnalysis:
         self._now_chunk = -1
         self._saving: asyncio.Task[None] | None = None
 
-    # -- what it is told ---------------------------------------------------------------------------------
+    # -- input ---------------------------------------------------------------------------------
 
     def wants(self, index: int) -> bool:
-        """Whether that chunk's turn is so near that keeping its frames decoded is worth the memory."""
+        """True if the chunk is analysed so soon that its decoded frames are worth their memory."""
         size = self._archive.geometry.chunk_size if self._archive.geometry else 1
         ahead = max(1, int(AHEAD_S * self.about.fps / size))
         return not self.done and 0 <= index - self.order.next_index <= ahead
@@ -86,43 +86,43 @@ class LiveAnalysis:
             # It was analysed, is being analysed or was passed: its frames are read from the archive if at all. The
             # block of a chunk that a worker reads at this moment must not be replaced or released.
             if decoded is not None:
-                self._means.frames.release(decoded.block)
+                self._resources.frames.release(decoded.block)
         else:
-            self._drop(index)
+            self._release(index)
             if decoded is not None:
-                self._given[index] = decoded
+                self._decoded[index] = decoded
         self._stored_ms[index] = 1000.0 * time.time()
         self.order.add(index)
         self._wake.set()
 
     def end(self) -> None:
-        """No more chunks come."""
+        """Finish after the stored chunks: no more are uploaded."""
         self.order.ended = True
         self._wake.set()
 
-    def news(self) -> None:
-        """The user said something."""
+    def notify(self) -> None:
+        """Send new annotations to the analyzer before the next chunk."""
         self._wake.set()
 
     @property
     def filled_late(self) -> bool:
-        """Whether the fits lack frames that came too late."""
+        """True if frames that came too late are missing in the fits."""
         return "late" in self.missing.values()
 
     @property
     def calibrated_late(self) -> bool:
-        """Whether a calibration was said that the analysis, which was ending, did not hear."""
-        return any(word["what"] == "calibration" for word in self._inputs.words[self._told :])
+        """True if a calibration was set too late for the analysis, which was ending."""
+        return any(entry["what"] == "calibration" for entry in self._annotations.entries[self._sent :])
 
     async def close(self) -> None:
-        """Let the analyser go."""
+        """Release the analyzer."""
         with suppress(WorkerDiedError, JobFailedError):
-            await self.analyst.close()
+            await self.analyzer.close()
 
-    # -- the pump ----------------------------------------------------------------------------------------
+    # -- the main loop ----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Analyse all there is and all that comes, until :meth:`end`."""
+        """Analyse all stored chunks and all that follow, until :meth:`end`."""
         try:
             await self._first_need()
             self._snapshot = await self._disk(self._store.load)
@@ -131,30 +131,32 @@ class LiveAnalysis:
                 pass
         finally:
             self.done = True
-            for index in tuple(self._given):
-                self._drop(index)
+            for index in tuple(self._decoded):
+                self._release(index)
             if self._saving is not None:
                 await asyncio.wait([self._saving])
 
     async def _first_need(self) -> None:
-        # A worker takes a second to start. It is ready when the first chunk comes, which is usually 2 s after the
-        # stream's creation; a stream that is given up at once costs none.
+        # A worker starts in about a second. The first chunk usually comes 2 s after the creation of its stream, so the
+        # worker is ready by then, and a stream that ends at once needs none.
         if not self._archive.stored():
             with suppress(TimeoutError):
                 async with asyncio.timeout(WARM_UP_S):
                     await self._wake.wait()
 
     async def _until_done(self, work: Callable[[], object]) -> bool:
-        """``work`` until it succeeds, from the last snapshot after each failure."""
+        """Repeat ``work`` until it succeeds; after each failure continue from the last snapshot."""
         while True:
             try:
                 return bool(await work())  # type: ignore[misc]
             except (WorkerDiedError, JobFailedError) as error:
                 log.warning(
-                    "stream %s: %s; its analysis goes on from an earlier state", self.about.data_id, error
+                    "stream %s: %s; its analysis continues from an earlier state", self.about.data_id, error
                 )
             except OSError:
-                log.exception("stream %s: results can't be stored; they are made again", self.about.data_id)
+                log.exception(
+                    "stream %s: results could not be stored; they are computed again", self.about.data_id
+                )
                 await asyncio.sleep(DISK_PAUSE_S)
             if work == self._resume:
                 await asyncio.sleep(DISK_PAUSE_S)
@@ -162,30 +164,30 @@ class LiveAnalysis:
                 await self._until_done(self._resume)
 
     async def _resume(self) -> None:
-        """Have the analyst as it was at the last snapshot (None: new), and all later chunks before it."""
+        """Restore the analyzer from the last snapshot (None: a new one), with all later chunks to analyse."""
         known, ended = self._snapshot or {}, self.order.ended
         self.order = ReorderBuffer(
-            self._means.gap_wait_s, known.get("next_index", 0), saved_indices(known.get("passed", ""))
+            self._resources.gap_wait_s, known.get("next_index", 0), saved_indices(known.get("passed", ""))
         )
         self.order.ended = ended
         self.order.add_all(self._archive.stored())
         self.missing = dict(known.get("missing", ()))
-        self._told = int(known.get("told", 0))
+        self._sent = int(known.get("sent", 0))
         self._snapshot_at = asyncio.get_running_loop().time()
-        calibration = self._inputs.last("calibration", {})
-        await self.analyst.open(self.about, calibration, known.get("state"))
-        await self.analyst.tell(known.get("words", []))
+        calibration = self._annotations.calibration
+        await self.analyzer.open(self.about, calibration, known.get("state"))
+        await self.analyzer.annotate(known.get("entries", []))
 
     async def _step(self) -> bool:
         self._wake.clear()
         now = asyncio.get_running_loop().time()
-        step = self.order.take(now)
+        step = self.order.next_step(now)
         if step is not None:
-            await self._tell_news()
-            await self._take(step)
+            await self._send_annotations()
+            await self._analyse(step)
         elif self.order.ended:
-            await self._tell_news()
-            await self.analyst.finish(self._keep_final)
+            await self._send_annotations()
+            await self.analyzer.finish(self._keep_final)
             return True
         else:
             with suppress(TimeoutError):
@@ -193,18 +195,18 @@ class LiveAnalysis:
                     await self._wake.wait()
         return False
 
-    async def _tell_news(self) -> None:
-        """Pass on the user's words; their place in time is known once there is a frame."""
-        origin, count = self._archive.origin_unix_ms, len(self._inputs.words)
-        if origin is not None and count > self._told:
-            await self.analyst.tell(self._inputs.for_analysis(self._told, origin))
-            self._told = count
+    async def _send_annotations(self) -> None:
+        """Send new annotations to the analyzer. Their time in the stream is known once there is a frame."""
+        origin, count = self._archive.origin_unix_ms, len(self._annotations.entries)
+        if origin is not None and count > self._sent:
+            await self.analyzer.annotate(self._annotations.for_analysis(self._sent, origin))
+            self._sent = count
 
-    async def _take(self, step: NextStep) -> None:
+    async def _analyse(self, step: NextStep) -> None:
         if step.kind == "gap":
-            await self.analyst.skip(step.last + 1)
+            await self.analyzer.skip(step.last + 1)
         elif self._crashes[step.first] >= TRIES:
-            await self._pass_over(step.first, f"it ended its worker {TRIES} times")
+            await self._leave_out(step.first, f"its worker crashed {TRIES} times")
         else:
             await self._try_chunk(step)
 
@@ -216,22 +218,22 @@ class LiveAnalysis:
         except JobFailedError as error:
             if error.kind != "shard":
                 raise
-            await self._pass_over(index, str(error))
+            await self._leave_out(index, str(error))
         finally:
-            self._drop(index)
+            self._release(index)
         del self._crashes[index]
         self._stored_ms.pop(index, None)
 
-    async def _pass_over(self, index: int, why: str) -> None:
-        log.error("stream %s: chunk %d is passed over: %s", self.about.data_id, index, why)
-        await self.analyst.skip(index + 1)
+    async def _leave_out(self, index: int, why: str) -> None:
+        log.error("stream %s: chunk %d is left out: %s", self.about.data_id, index, why)
+        await self.analyzer.skip(index + 1)
         self.missing[index] = "unreadable"
-        self._feed.ring()
+        self._feed.notify()
 
     async def _chunk(self, index: int) -> None:
         self._now_chunk = index
         due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
-        snapshot = await self.analyst.chunk(index, self._given.get(index), self._keep, state=due)
+        snapshot = await self.analyzer.chunk(index, self._decoded.get(index), self._keep, state=due)
         if snapshot is not None:
             self._save(snapshot)
 
@@ -240,11 +242,11 @@ class LiveAnalysis:
             **snapshot,
             "next_index": self.order.next_index,
             "passed": str(self.order.passed),
-            "told": self._told,
+            "sent": self._sent,
             "missing": list(self.missing.items()),
         }
         self._snapshot_at = asyncio.get_running_loop().time()
-        # Beside the analysis: to sync dozens of files may take a busy disk longer than a chunk lasts.
+        # In a task of its own: to sync dozens of files may take a busy disk longer than a chunk lasts.
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
 
@@ -252,14 +254,17 @@ class LiveAnalysis:
         try:
             await self._disk(self._store.save, snapshot)
         except OSError:
-            log.exception("stream %s: the analysis' state can't be kept; an older one is", self.about.data_id)
+            log.exception(
+                "stream %s: the state of the analysis could not be saved; an older one is kept",
+                self.about.data_id,
+            )
 
     async def _late(self, index: int) -> None:
-        await self.analyst.late(index, self._keep_columns)
+        await self.analyzer.late(index, self._keep_columns)
         self.missing[index] = "late"
-        self._feed.ring()
+        self._feed.notify()
 
-    # -- what comes back ---------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     async def _keep(self, batch: Plain) -> None:
         facts = {"chunk": self._now_chunk, "stored_unix_ms": self._stored_ms.get(self._now_chunk)}
@@ -269,7 +274,7 @@ class LiveAnalysis:
         await self._publish(batch, chunk=self._now_chunk, stored_unix_ms=None, final=True)
 
     async def _publish(self, batch: Plain, **facts: object) -> None:
-        events = self._inputs.events(self._archive.origin_unix_ms)
+        events = self._annotations.events(self._archive.origin_unix_ms)
         message = await self._disk(lambda: self._store.add_batch(batch, events, **facts))
         if message is not None:
             self._feed.publish(message)
@@ -278,9 +283,9 @@ class LiveAnalysis:
         await self._disk(self._store.write_columns, batch)
 
     async def _disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await run_in(self._means.threads, call, *args, **kwargs)
+        return await run_in(self._resources.threads, call, *args, **kwargs)
 
-    def _drop(self, index: int) -> None:
-        given = self._given.pop(index, None)
-        if given is not None:
-            self._means.frames.release(given.block)
+    def _release(self, index: int) -> None:
+        decoded = self._decoded.pop(index, None)
+        if decoded is not None:
+            self._resources.frames.release(decoded.block)

@@ -1,4 +1,4 @@
-"""The live results of all streams of a server: what happens to streams goes to their desks."""
+"""The results of all streams of a server, and the signals that drive them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from atomstream.shard import frame_nbytes
 
 log = logging.getLogger("atomstream.server")
 WARM_UP_S: Final = 1.5
-"""After a start or a new stream, before a worker is made ready for the next: what lives no longer needs none."""
-KEPT_DESKS: Final = 64
-"""Streams without an analysis under way whose results stay open, for whoever asks next."""
+"""Delay before a spare worker is started, so that a server which stops at once starts none."""
+MAX_IDLE: Final = 64
+"""Number of streams without a running analysis whose results stay open for the next request."""
 
 
 class ResultsManager:
-    """All desks. Belongs to the server's loop."""
+    """The results of all streams. Used in the server's loop."""
 
     def __init__(self, settings: ServerSettings, streams: StreamRegistry, events: ServerSignals) -> None:
         self._streams = streams
@@ -36,8 +36,8 @@ class ResultsManager:
         self._frames = SharedFrames(settings.analysis_shared_bytes)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="atomstream-results")
         self._pool = WorkerPool(settings.analysis_workers)
-        self._means = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
-        self._desks: dict[str, StreamResults] = {}
+        self._resources = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
+        self._open: dict[str, StreamResults] = {}
         self._opening: dict[str, asyncio.Lock] = {}
         self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
@@ -45,15 +45,15 @@ class ResultsManager:
         events.status_changed.subscribe(self._status_changed)
 
     async def resume(self) -> None:
-        """After a start: take up the analyses that had not ended."""
-        for data_id in await asyncio.to_thread(_left_running, self._dir):
+        """After a start of the server: continue the analyses that had not ended."""
+        for data_id in await asyncio.to_thread(_unfinished, self._dir):
             try:
-                desk = await self.desk(data_id)
-            except Exception:  # its folder is damaged: that is no reason to leave the others
-                log.exception("the analysis of stream %s can't be taken up", data_id)
+                results = await self.of(data_id)
+            except Exception:  # its folder is damaged; the others are resumed
+                log.exception("the analysis of stream %s could not be resumed", data_id)
                 continue
-            await desk.take_up()
-            self._end_if_over(desk)
+            await results.resume()
+            self._end_if_over(results)
         self._prepare_worker()
 
     def _prepare_worker(self) -> None:
@@ -64,51 +64,55 @@ class ResultsManager:
         await asyncio.sleep(WARM_UP_S)
         try:
             await self._pool.warm_up()
-        except OSError:  # then the stream that needs it says so
-            log.exception("a worker for the analysis can't be started")
+        except OSError:  # the stream that needs it reports it
+            log.exception("a worker for the analysis could not be started")
 
-    async def desk(self, data_id: str) -> StreamResults:
-        """The results of a stream; raises HttpError 404 where there is none."""
-        known = self._desks.get(data_id)
+    async def of(self, data_id: str) -> StreamResults:
+        """The results of a stream; raises HttpError 404 if there is none."""
+        known = self._open.get(data_id)
         if known is not None:
             return known
         lock = self._opening.setdefault(checked_id(data_id), asyncio.Lock())
         async with lock:
-            if data_id not in self._desks:
+            if data_id not in self._open:
                 archive = await self._streams.archive(data_id)
                 about = await self._streams.about(data_id)
-                self._desks[data_id] = await StreamResults.open(archive, about, self._means)
+                self._open[data_id] = await StreamResults.open(archive, about, self._resources)
         self._opening.pop(data_id, None)
-        await self._forget_some()
-        return self._desks[data_id]
+        await self._close_idle()
+        return self._open[data_id]
 
-    async def _forget_some(self) -> None:
-        idle = [data_id for data_id, desk in self._desks.items() if desk.is_over and desk.readers == 0]
-        for data_id in idle[: max(0, len(idle) - KEPT_DESKS)]:
-            await self._desks.pop(data_id).close()
+    async def _close_idle(self) -> None:
+        idle = [
+            data_id for data_id, results in self._open.items() if results.is_over and results.followers == 0
+        ]
+        for data_id in idle[: max(0, len(idle) - MAX_IDLE)]:
+            await self._open.pop(data_id).close()
 
-    # -- what happens to streams -------------------------------------------------------------------------
+    # -- signals -------------------------------------------------------------------------
 
     async def _created(self, data_id: str) -> None:
-        (await self.desk(data_id)).begin()
+        (await self.of(data_id)).begin()
         self._prepare_worker()
 
     async def _status_changed(self, changed: StatusChanged) -> None:
         if changed.status in ("success", "stream_error"):
-            (await self.desk(changed.data_id)).end()
+            (await self.of(changed.data_id)).end()
 
     async def _chunk_stored(self, stored: ChunkStored) -> None:
         claims = stored.ticket
-        desk = await self.desk(claims.data_id)
+        results = await self.of(claims.data_id)
         if stored.committed.repeated:
             return
         tap = stored.decoded
         block = tap.take() if isinstance(tap, UploadTap) else None
-        desk.stored(claims.index, DecodedChunk(block, stored.committed.stamps) if block is not None else None)
+        results.stored(
+            claims.index, DecodedChunk(block, stored.committed.stamps) if block is not None else None
+        )
 
-    def _end_if_over(self, desk: StreamResults) -> None:
-        if desk.about.status in ("success", "stream_error"):
-            desk.end()
+    def _end_if_over(self, results: StreamResults) -> None:
+        if results.metadata.status in ("success", "stream_error"):
+            results.end()
 
     @contextmanager
     def tap(self, claims: UploadClaims) -> Iterator[UploadTap]:
@@ -120,29 +124,29 @@ class ResultsManager:
             tap.close()
 
     def _block_for(self, claims: UploadClaims) -> SharedBlock | None:
-        desk = self._desks.get(claims.data_id)
-        if desk is None or not desk.wants(claims.index):
+        results = self._open.get(claims.data_id)
+        if results is None or not results.wants(claims.index):
             return None
         return self._frames.acquire(claims.dims[0] * frame_nbytes(claims.dims, claims.dtype))
 
     # -- the end -----------------------------------------------------------------------------------------
 
-    def hang_up(self) -> None:
-        """The server stops: all readers of feeds go."""
-        for desk in self._desks.values():
-            desk.feed.close()
+    def close_feeds(self) -> None:
+        """End all readers of feeds: the server stops."""
+        for results in self._open.values():
+            results.close_feed()
 
     async def close(self) -> None:
-        """Stop all analyses where they are; the next start takes them up."""
+        """Stop all analyses. The next start of the server continues them."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.wait([self._warming])
-        for desk in self._desks.values():
-            await desk.close()
+        for results in self._open.values():
+            await results.close()
         await self._pool.close()
         await self._frames.close()
         await asyncio.to_thread(self._threads.shutdown)
 
 
-def _left_running(streams_dir: Path) -> list[str]:
+def _unfinished(streams_dir: Path) -> list[str]:
     return sorted(path.parents[1].name for path in streams_dir.glob("*/analysis/running"))

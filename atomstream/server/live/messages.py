@@ -1,4 +1,4 @@
-"""The analysis' records as plain values that msgpack and JSON take, and the user's words as the analysis' records."""
+"""Messages between server and worker, and regions as maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atomstream.results import REGION, Plain, column_name
 
 
 def from_region(region: Box | Line) -> Plain:
-    """A region as the API has it."""
+    """Map of a region, as the API has it."""
     if isinstance(region, Box):
         names = ("name", "x", "y", "width", "height", "tracked")
         return {"type": "box", **{name: getattr(region, name) for name in names}}
@@ -24,7 +24,7 @@ def from_region(region: Box | Line) -> Plain:
 
 
 def to_region(plain: Plain) -> Box | Line:
-    """The region that a plain one means; raises ConfigError where none does."""
+    """Region of a map. Raises ConfigError if the map is invalid."""
     fields = {name: value for name, value in plain.items() if name != "type"}
     try:
         return Box(**fields) if plain.get("type") == "box" else Line(**fields)
@@ -33,7 +33,7 @@ def to_region(plain: Plain) -> Box | Line:
 
 
 def check_regions(regions: Iterable[Plain]) -> list[Plain]:
-    """Regions with defaults filled in; raises ConfigError for ones that can't be meant or share a name or column."""
+    """Fill in defaults. Raises ConfigError for invalid regions and for two with the same name or column."""
     made = [to_region(plain) for plain in regions]
     columns = [column_name(f"{REGION}{region.name}") for region in made]
     if len(set(columns)) != len(columns):
@@ -45,19 +45,19 @@ def check_regions(regions: Iterable[Plain]) -> list[Plain]:
     return [from_region(region) for region in made]
 
 
-# How server and worker talk over a pipe: each message its length (uint32 LE), then msgpack.
+# -- framing on the pipe: the length of a message (uint32, little-endian), then msgpack --------------------
 
 _LENGTH: Final = struct.Struct("<I")
 
 
 def pack(message: Plain) -> bytes:
-    """A message's bytes."""
+    """Encode a message with its length."""
     body = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 def read(pipe: BinaryIO) -> Plain | None:
-    """The next message; None at the pipe's end."""
+    """Read the next message; None at the end of the pipe. Blocks."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
@@ -66,7 +66,7 @@ def read(pipe: BinaryIO) -> Plain | None:
 
 
 async def receive(pipe: asyncio.StreamReader) -> Plain:
-    """The same in a loop; raises asyncio.IncompleteReadError at the pipe's end."""
+    """Read the next message. Raises asyncio.IncompleteReadError at the end of the pipe."""
     head = await pipe.readexactly(_LENGTH.size)
     return _decoded(await pipe.readexactly(_LENGTH.unpack(head)[0]))
 

@@ -1,9 +1,11 @@
-"""A stream's frames once more, from the first: after late chunks, when asked for, or for regions set meanwhile."""
+"""Analysing the stored frames of a stream again: after late chunks, on request, or for new regions."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from atomstream.index_ranges import IndexSet
 from atomstream.results import Plain
@@ -17,128 +19,219 @@ from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
 from atomstream.server.streams.ingest import run_in
 
 log = logging.getLogger("atomstream.server")
-TRIES = 3
+TRIES: Final = 3
+DELAY_S: Final = 1.0
+"""After the last of several late chunks, before a finished stream is analysed again."""
 
 
 class Reanalysis:
-    """One such run, chunk by chunk among the live ones. Columns are replaced as it goes; nothing is published.
+    """One re-analysis, chunk by chunk, beside the live analysis. It replaces columns and publishes nothing.
 
-    ``only`` names the columns (and lines' waterfalls) to renew, None all of them. ``tell`` hears of progress (0-1).
+    ``only`` names the columns (and the lines' waterfalls) to replace, None means all. ``report`` receives the progress
+    (0 to 1).
     """
 
     def __init__(
         self,
         archive: StreamArchive,
         about: StreamMetadata,
-        means: AnalysisResources,
+        resources: AnalysisResources,
         store: ResultStore,
-        inputs: Annotations,
-        tell: Callable[[float], None],
+        annotations: Annotations,
+        report: Callable[[float], None],
         only: frozenset[str] | None = None,
     ) -> None:
         self._archive = archive
         self._about = about
-        self._means = means
+        self._resources = resources
         self._store = store
-        self._inputs = inputs
-        self._tell = tell
+        self._annotations = annotations
+        self._report = report
         self._only = only
         self._stopped = False
         self._waterfalls: dict[str, Waterfall] = {}
         self._last: Plain = {}
         self._events: list[Plain] = []
-        self._bad: set[int] = set()
+        self._unreadable: set[int] = set()
         self.indices = IndexSet()
-        """The chunks that it takes in, known once it runs."""
+        """The chunks that are analysed; empty before :meth:`run`."""
 
     @property
     def missing(self) -> dict[int, str]:
-        """The chunks that it could not take in."""
-        return dict.fromkeys(sorted(self._bad), "unreadable")
+        """The chunks that could not be read."""
+        return dict.fromkeys(sorted(self._unreadable), "unreadable")
 
     @property
     def is_whole(self) -> bool:
-        """Whether it renews all results, not those of some regions alone."""
+        """True if all results are replaced, not only those of some regions."""
         return self._only is None
 
     def stop(self) -> None:
-        """Have it end at the next chunk."""
+        """End at the next chunk."""
         self._stopped = True
 
     async def run(self) -> Plain | None:
-        """All chunks that are stored now; the last batch with all events in it, None where it was stopped."""
+        """Analyse all chunks that are stored now. Returns the last batch with all events, None if it was stopped."""
         for _ in range(TRIES):
             try:
                 return await self._run()
             except (WorkerDiedError, JobFailedError) as error:
-                log.warning("stream %s: its second analysis begins anew: %s", self._about.data_id, error)
-        log.error("stream %s can't be analysed again; its results are as they were", self._about.data_id)
+                log.warning("stream %s: its re-analysis starts again: %s", self._about.data_id, error)
+        log.error("stream %s could not be analysed again; its results are unchanged", self._about.data_id)
         return None
 
     async def _run(self) -> Plain | None:
-        analyst = AnalyzerClient(f"{self._about.data_id} again {id(self)}", self._archive, self._means)
+        analyzer = AnalyzerClient(f"{self._about.data_id} again {id(self)}", self._archive, self._resources)
         self._waterfalls, self._events = {}, []
         try:
-            await self._all_chunks(analyst)
+            await self._all_chunks(analyzer)
             if self._stopped:
                 return None
-            await analyst.finish(self._keep)
+            await analyzer.finish(self._keep)
         finally:
-            await _let_go(analyst)
-        self._hang_waterfalls()
+            await _close(analyzer)
+        self._replace_waterfalls()
         return {**self._last, "events": self._events}
 
-    def _hang_waterfalls(self) -> None:
+    def _replace_waterfalls(self) -> None:
         for name, waterfall in self._waterfalls.items():
             if self._only is None or name in self._only:
                 known = self._store.waterfalls.get(name)
-                if known is not None:  # the live analysis has gone on meanwhile
+                if known is not None:  # the live analysis has added rows meanwhile
                     waterfall.follow(known)
                 self._store.waterfalls[name] = waterfall
 
-    async def _all_chunks(self, analyst: AnalyzerClient) -> None:
-        await analyst.open(self._about, self._inputs.last("calibration", {}))
-        await analyst.tell(self._words())
+    async def _all_chunks(self, analyzer: AnalyzerClient) -> None:
+        await analyzer.open(self._about, self._annotations.calibration)
+        await analyzer.annotate(self._entries())
         indices = self.indices = self._archive.stored()
         count = len(indices)
         for done, index in enumerate(indices):
             if self._stopped:
                 return
-            await analyst.skip(index)
-            if index not in self._bad:
-                await self._chunk(analyst, index)
-            self._tell((done + 1) / count)
+            await analyzer.skip(index)
+            if index not in self._unreadable:
+                await self._chunk(analyzer, index)
+            self._report((done + 1) / count)
 
-    def _words(self) -> list[Plain]:
-        # Regions and calibration hold from the start now, as they were said last; events where they were.
+    def _entries(self) -> list[Plain]:
+        # The newest regions and calibration are used from the first frame on; events keep their times.
         origin = self._archive.origin_unix_ms or 0.0
-        said = self._inputs.for_analysis(0, origin)
-        regions = [word for word in said if word["what"] == "regions"][-1:]
-        return [*regions, *(word for word in said if word["what"] == "event")]
+        entries = self._annotations.for_analysis(0, origin)
+        regions = [entry for entry in entries if entry["what"] == "regions"][-1:]
+        return [*regions, *(entry for entry in entries if entry["what"] == "event")]
 
-    async def _chunk(self, analyst: AnalyzerClient, index: int) -> None:
-        self._bad.add(index)  # until it has done no harm
+    async def _chunk(self, analyzer: AnalyzerClient, index: int) -> None:
+        self._unreadable.add(index)  # until it is analysed
         try:
-            await analyst.chunk(index, None, self._keep)
+            await analyzer.chunk(index, None, self._keep)
         except JobFailedError as error:
             if error.kind != "shard":
                 raise
-            log.error("stream %s: chunk %d is passed over: %s", self._about.data_id, index, error)
+            log.error("stream %s: chunk %d is left out: %s", self._about.data_id, index, error)
         else:
-            self._bad.discard(index)
+            self._unreadable.discard(index)
 
     async def _keep(self, batch: Plain) -> None:
         self._last = batch
         self._events += batch["events"]
-        await run_in(self._means.threads, self._write, batch)
+        await run_in(self._resources.threads, self._write, batch)
 
     def _write(self, batch: Plain) -> None:
         self._store.replace_columns(batch, self._only)
         self._store.note_profiles(batch, self._waterfalls)
 
 
-async def _let_go(analyst: AnalyzerClient) -> None:
+async def _close(analyzer: AnalyzerClient) -> None:
     try:
-        await analyst.close()
+        await analyzer.close()
     except (WorkerDiedError, JobFailedError):
-        log.debug("the worker of a second analysis is gone already")
+        log.debug("the worker of a re-analysis has ended already")
+
+
+class ReanalysisScheduler:
+    """Runs the re-analyses of one stream, one at a time. Used in the server's loop.
+
+    ``make`` creates one (``only`` as its argument); ``start`` is called when a scheduled one is due and returns False
+    if it can't start yet; ``changed`` is called when :attr:`progress` or :attr:`pending` changes.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[frozenset[str] | None], Reanalysis],
+        start: Callable[[], bool],
+        changed: Callable[[], None],
+    ) -> None:
+        self.progress: float | None = None
+        """Progress of the one that runs, 0 to 1; None if none runs."""
+        self._make = make
+        self._start = start
+        self._changed = changed
+        self._current: Reanalysis | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def scheduled(self) -> bool:
+        """True between :meth:`schedule` and the start."""
+        return self._timer is not None
+
+    @property
+    def running(self) -> bool:
+        """True if one runs or is reserved, of the whole stream or of some regions."""
+        return self._current is not None
+
+    @property
+    def running_whole(self) -> bool:
+        """True if one of the whole stream runs or is reserved."""
+        return self._current is not None and self._current.is_whole
+
+    @property
+    def pending(self) -> bool:
+        """True if the whole stream is being analysed again, or is scheduled to be."""
+        return self.scheduled or self.running_whole
+
+    def schedule(self) -> None:
+        """Start in ``DELAY_S``. Late chunks come in groups, so each call postpones the start."""
+        if self._timer is not None:
+            self._timer.cancel()
+        else:
+            self._changed()
+        self._timer = asyncio.get_running_loop().call_later(DELAY_S, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        if not self._start():
+            self.schedule()
+
+    def reserve(self) -> None:
+        """Count a whole re-analysis as running from now on, so that a second request finds it."""
+        self._current = self._make(None)
+
+    async def run(self, only: frozenset[str] | None) -> tuple[Reanalysis, Plain | None]:
+        """Run one; returns it with its last batch, None if it failed or was stopped."""
+        reanalysis = self._make(only)
+        running = self._current
+        # Regions wait for a whole re-analysis: if it were stopped, half of the results would be of each.
+        if running is None or reanalysis.is_whole or not running.is_whole:
+            if running is not None:
+                running.stop()
+            self._current = reanalysis
+        async with self._turn:
+            self._current = reanalysis
+            try:
+                return reanalysis, await reanalysis.run()
+            finally:
+                if self._current is reanalysis:
+                    self._current = None
+                    self.report(None)
+
+    def report(self, progress: float | None) -> None:
+        """Set the progress."""
+        self.progress = progress
+        self._changed()
+
+    def cancel(self) -> None:
+        """Forget a scheduled start."""
+        if self._timer is not None:
+            self._timer.cancel()

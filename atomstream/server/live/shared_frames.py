@@ -5,7 +5,7 @@ temporary files where there is none), and a worker maps that file instead of dec
 allocated when the file is made and never while frames are written, so a full disk is an error at one place.
 
 One block belongs to one upload at a time. :class:`UploadTap` owns it while the upload is decoded; the analysis
-receives it only if every frame was written; whoever owns it last returns it with :meth:`SharedFrames.release`.
+receives it only if every frame was written; its last owner returns it with :meth:`SharedFrames.release`.
 Without a block the worker decodes the stored shard, which costs only time.
 """
 

@@ -1,143 +1,324 @@
-"""Everything about one stream's results: the live analysis, analyses again, and what users say."""
+"""All results of one stream: the live analysis, re-analyses, and the annotations of the user."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Collection, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Final, TypeVar
 
-from atomstream.results import Plain, column_name
+from atomstream.index_ranges import IndexSet
+from atomstream.results import Plain, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
-from atomstream.server.live.annotations import Annotations, as_event
+from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
-from atomstream.server.live.messages import check_regions
-from atomstream.server.live.reanalysis import Reanalysis
+from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
 from atomstream.server.live.result_store import REANALYSIS, ResultStore
+from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
+from atomstream.server.live.view_tracks import why_no_views
+from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.streams.ingest import run_in
 
 log = logging.getLogger("atomstream.server")
-SETTLE_S: Final = 1.0
-"""After the last of some late chunks, before a finished stream is analysed again."""
+T = TypeVar("T")
 SPECULAR: Final = ("intensity", "background", "x", "y")
 
 
 class StreamResults:
-    """One stream's results. Belongs to the server's loop; made by :meth:`open`."""
+    """The results of one stream. Used in the server's loop; made by :meth:`open`.
+
+    Raises of all verbs that write: OSError of the disk; then nothing was changed.
+    """
 
     def __init__(
         self,
         archive: StreamArchive,
-        about: StreamMetadata,
-        means: AnalysisResources,
+        metadata: StreamMetadata,
+        resources: AnalysisResources,
         store: ResultStore,
-        inputs: Annotations,
+        annotations: Annotations,
     ) -> None:
-        self.archive = archive
-        self.about = about
-        self.store = store
-        self.inputs = inputs
-        self.feed = Feed(store.seq)
-        self.readers = 0
-        """How many follow the feed right now."""
-        self._means = means
+        self.metadata = metadata
+        self.followers = 0
+        """Number of readers of the feed at present."""
+        self._archive = archive
+        self._resources = resources
+        self._store = store
+        self._annotations = annotations
+        self._feed = Feed(store.log.seq)
         self._live: LiveAnalysis | None = None
-        self._again: Reanalysis | None = None
+        self._late: dict[int, str] = {}  # chunks stored after the end of the analysis
         self._tasks: set[asyncio.Task[None]] = set()
-        self._settling: asyncio.TimerHandle | None = None
-        self._came_after: dict[int, str] = {}
-        self._saying = asyncio.Lock()
-        self._again_turn = asyncio.Lock()
+        self._reanalyses = ReanalysisScheduler(self._make_reanalysis, self.reanalyse, self._feed.notify)
+        self._writer = AnnotationWriter(
+            annotations, lambda: archive.origin_unix_ms, self._publish, self._in_thread, self._notify_live
+        )
 
     @classmethod
     async def open(
-        cls, archive: StreamArchive, about: StreamMetadata, means: AnalysisResources
+        cls, archive: StreamArchive, metadata: StreamMetadata, resources: AnalysisResources
     ) -> StreamResults:
-        """Take up what is on the disk; raises OSError."""
+        """Open what is on disk; raises OSError."""
 
         def files() -> tuple[ResultStore, Annotations]:
-            store = ResultStore(archive, about.fps)
-            return store, Annotations(store.folder / "inputs.log")
+            store = ResultStore(archive, metadata.fps)
+            return store, Annotations(store.folder / "inputs.log", archive.files.file_system)
 
-        return cls(archive, about, means, *await run_in(means.threads, files))
+        return cls(archive, metadata, resources, *await run_in(resources.threads, files))
 
-    # -- the analysis ------------------------------------------------------------------------------------
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await run_in(self._resources.threads, call)
+
+    # -- status ------------------------------------------------------------------------------------------
 
     @property
-    def status(self) -> str:
+    def state(self) -> str:
         """``waiting``, ``running``, ``ended`` or ``none``."""
-        if self._live is not None or (self._again is not None and self._again.is_whole):
-            return "running" if self.store.analysed else "waiting"
-        return "ended" if self.store.ended else "none"
+        if self._live is not None or self._reanalyses.running_whole:
+            return "running" if self._store.log.analysed else "waiting"
+        return "ended" if self._store.log.ended else "none"
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes, as things are."""
-        return not self._tasks and self._settling is None
+        """True if no analysis is running or scheduled."""
+        return not self._tasks and not self._reanalyses.scheduled
 
     @property
-    def detected_regions(self) -> list[Plain]:
-        """The regions that the analysis uses itself, where they were last."""
-        regions: list[Plain] = self.store.newest["detected_regions"]
+    def has_frames(self) -> bool:
+        """True if a chunk of the stream is stored."""
+        return bool(self._archive.stored())
+
+    @property
+    def progress(self) -> float | None:
+        """Progress of a re-analysis, 0 to 1; None if none runs."""
+        return self._reanalyses.progress
+
+    async def status(self) -> Plain:
+        """The report of ``GET .../analysis``."""
+        metadata, archive, records = self.metadata, self._archive, self._store.log
+        geometry = archive.geometry
+        columns = await asyncio.to_thread(archive.results.names)
+        return {
+            "data_id": metadata.data_id,
+            "status": self.state,
+            "why": "" if self.has_frames else "no chunk is stored yet",
+            "seq": self.seq,
+            "origin_unix_ms": archive.origin_unix_ms,
+            "fps": metadata.fps,
+            "rpm": metadata.rotations_per_min,
+            "chunk_size": geometry.chunk_size if geometry else None,
+            "height": geometry.height if geometry else None,
+            "width": geometry.width if geometry else None,
+            "dtype": geometry.dtype if geometry else None,
+            "frames_stored": archive.n_frames(),
+            "frames_analysed": records.analysed,
+            "backlog_chunks": self._live.order.backlog if self._live is not None else 0,
+            "progress": self.progress,
+            **self.missing_report(),
+            "newest_unix_ms": records.made_unix_ms,
+            **records.newest,
+            "views_why": self.why_no_views(),
+            "events": self.events(),
+            "columns": {name: unit_of(name) for name in columns},
+            "regions": self._annotations.regions,
+            "calibration": self._annotations.calibration,
+        }
+
+    def missing_report(self) -> Plain:
+        """``reanalysis``: a re-analysis runs or is scheduled; ``missing``: stored chunks that are not in the results.
+
+        ``missing`` is ``[{"why", "chunks": "3-4,7", "count"}]``.
+        """
+        by_reason: dict[str, IndexSet] = {}
+        for index, reason in sorted(self._missing.items()):
+            by_reason.setdefault(reason, IndexSet()).add(index)
+        missing = [
+            {"why": reason, "chunks": str(indices), "count": len(indices)}
+            for reason, indices in by_reason.items()
+        ]
+        return {"reanalysis": self._reanalyses.pending, "missing": missing}
+
+    @property
+    def _missing(self) -> dict[int, str]:
+        known = self._store.log.missing if self._live is None else self._live.missing
+        return {**known, **self._late}
+
+    def why_no_views(self) -> str:
+        """Why a rotating sample has no views; empty if it has views or does not rotate."""
+        newest, metadata = self._store.log.newest, self.metadata
+        refined = newest["values"].get("rotation_rpm", {}).get("value")
+        rpm = metadata.rotations_per_min if refined is None else refined
+        return why_no_views(metadata.fps, rpm, self._store.log.analysed, len(newest["views"]))
+
+    def events(self) -> list[Plain]:
+        """Events of the user and of the analysis, by time."""
+        events = [*self._store.log.events, *self._user_events()]
+        return sorted(events, key=lambda event: event["time_ms_utc"] or 0.0)
+
+    def _user_events(self) -> list[Plain]:
+        return self._annotations.events(self._archive.origin_unix_ms)
+
+    def regions(self) -> Plain:
+        """The report of ``GET .../regions``."""
+        regions = self._annotations.regions
+        boxes = [region["name"] for region in regions if region["type"] == "box"]
+        return {
+            "regions": regions,
+            "detected_regions": self._detected_regions,
+            "columns": {name: column_name(f"region:{name}") for name in boxes},
+            "progress": self.progress,
+        }
+
+    @property
+    def _detected_regions(self) -> list[Plain]:
+        regions: list[Plain] = self._store.log.newest["detected_regions"]
         return regions
 
-    @property
-    def backlog(self) -> int:
-        """Stored chunks that wait for their analysis."""
-        return self._live.order.backlog if self._live is not None else 0
+    def calibration(self) -> Plain:
+        """The calibration of the stream, empty if there is none."""
+        return self._annotations.calibration
+
+    # -- series ------------------------------------------------------------------------------------------
+
+    async def series(self, query: SeriesQuery) -> list[Plain]:
+        """``series_by_angle`` of the hosted service's protocol."""
+        metadata, labels = self.metadata, self._annotations.labels()
+        return await asyncio.to_thread(
+            series_by_angle, self._store, query, metadata.rotations_per_min, metadata.azimuth_label, labels
+        )
+
+    async def azimuths(self) -> list[Plain]:
+        """The views of the stream, as the hosted service lists them."""
+        metadata, labels = self.metadata, self._annotations.labels()
+        rpm, label = metadata.rotations_per_min, metadata.azimuth_label
+        return await asyncio.to_thread(azimuths, self._store, metadata.data_id, rpm, label, labels)
+
+    def waterfall(self, line: str) -> Waterfall | None:
+        """The profiles of a line over time; None if there are none (yet)."""
+        return self._store.waterfalls.get(line)
+
+    # -- feed --------------------------------------------------------------------------------------------
 
     @property
-    def reanalysis_pending(self) -> bool:
-        """Whether the whole stream is being analysed again, or is about to be."""
-        return self._settling is not None or (self._again is not None and self._again.is_whole)
+    def seq(self) -> int:
+        """Number of the newest message."""
+        return self._feed.seq
 
     @property
-    def missing(self) -> dict[int, str]:
-        """Stored chunks that the results lack, and why: ``"late"`` or ``"unreadable"``."""
-        known = self.store.missing if self._live is None else self._live.missing
-        return {**known, **self._came_after}
+    def closed(self) -> bool:
+        """True if the server stops, so that readers must end."""
+        return self._feed.closed
 
-    async def take_up(self) -> None:
-        """Go on with what an earlier process left."""
-        if await run_in(self._means.threads, self.store.left_running) == REANALYSIS:
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change. Get it before you look at the state, so that no change is missed."""
+        return self._feed.changed
+
+    def hello(self) -> Plain:
+        """The first message of the feed."""
+        metadata, geometry = self.metadata, self._archive.geometry
+        return {
+            "type": "hello",
+            "data_id": metadata.data_id,
+            "seq": self.seq,
+            "status": self.state,
+            "origin_unix_ms": self._archive.origin_unix_ms,
+            "fps": metadata.fps,
+            "rpm": metadata.rotations_per_min,
+            "chunk_size": geometry.chunk_size if geometry else None,
+        }
+
+    async def message(self, seq: int, columns: frozenset[str] | None) -> Message:
+        """The message of that number, from memory or from disk."""
+        recent = self._feed.recent(seq)
+        if recent is not None:
+            return recent
+        return Message(await self._in_thread(lambda: self._store.message(seq, columns)))
+
+    async def _publish(self, record: Plain) -> None:
+        self._feed.publish(await self._in_thread(lambda: self._store.log.add(record)))
+
+    def close_feed(self) -> None:
+        """End all readers: the server stops."""
+        self._feed.close()
+
+    # -- annotations of the user -------------------------------------------------------------------------
+
+    async def mark(
+        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
+    ) -> Plain:
+        """Store an event, send it to readers and to the analysis; returns it. A repeat of its id changes nothing."""
+        return await self._writer.mark(kind, label, time_ms_utc, value, event_id)
+
+    async def set_regions(self, regions: list[Plain]) -> None:
+        """Replace the user's regions. Their traces are computed back to the first frame in the background.
+
+        Raises:
+            ConfigError: invalid regions; nothing was changed.
+        """
+        checked = await self._writer.set_regions(regions, self._detected_regions)
+        if checked and self.has_frames:
+            self._start(self._trace_regions(checked))
+
+    async def _trace_regions(self, regions: list[Plain]) -> None:
+        _, batch = await self._reanalyses.run(_columns_of(regions))
+        # Regions that were changed in the meantime are not published: a page would show what its user has removed.
+        if batch is not None and self._annotations.regions == regions:
+            await self._writer.publish_regions(regions, self._detected_regions, complete=True)
+
+    async def calibrate(self, calibration: Plain) -> None:
+        """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
+        await self._writer.append({"what": "calibration", "calibration": calibration})
+        if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
+            self._schedule()
+
+    async def label_azimuth(self, view_id: str, changes: Plain) -> None:
+        """Change ``label`` or ``enabled`` of an azimuth's view."""
+        await self._writer.append({"what": "azimuth", "view_id": view_id, "said": changes})
+
+    def _notify_live(self) -> None:
+        if self._live is not None:
+            self._live.notify()
+
+    # -- live analysis -----------------------------------------------------------------------------------
+
+    async def resume(self) -> None:
+        """Continue what an earlier process did not finish."""
+        if await self._in_thread(self._store.left_running) == REANALYSIS:
             self.reanalyse()
         else:
             self.begin()
 
     def begin(self) -> None:
-        """Analyse the stream live, from where an earlier process may have left it."""
+        """Start the live analysis, from the last snapshot of an earlier process if there is one."""
         if self._live is None:
             self._live = LiveAnalysis(
-                self.archive, self.about, self._means, self.store, self.inputs, self.feed
+                self._archive, self.metadata, self._resources, self._store, self._annotations, self._feed
             )
             self._start(self._run_live(self._live))
 
     async def _run_live(self, live: LiveAnalysis) -> None:
-        await run_in(self._means.threads, self.store.begin)
+        await self._in_thread(self._store.begin)
         await live.run()
-        self._note_late(live.order.waiting)  # stored in the very moment of its end
+        self._add_late(live.order.waiting)  # stored just as the analysis ended
         missing = live.missing
         if live.filled_late or live.calibrated_late:
-            missing = await self._run_again(missing)
+            missing = await self._run_whole(missing)
         await live.close()
         self._live = None
-        await self._end(missing)
+        await self._finish(missing)
 
-    async def _end(self, missing: dict[int, str]) -> None:
-        await run_in(self._means.threads, self.store.end)
-        await self._tell({"type": "end", "missing": list(missing.items())})
-        if self._settling is not None:  # there is more to do, and a server that dies now has to know
-            await run_in(self._means.threads, self.store.begin, REANALYSIS)
-
-    async def _tell(self, record: Plain) -> None:
-        self.feed.publish(await run_in(self._means.threads, self.store.add, record))
+    async def _finish(self, missing: dict[int, str]) -> None:
+        await self._in_thread(self._store.end)
+        await self._publish({"type": "end", "missing": list(missing.items())})
+        if self._reanalyses.scheduled:  # noted on disk, for the case that the server dies now
+            await self._note_reanalysis()
 
     def wants(self, index: int) -> bool:
-        """Whether decoded frames of that chunk are of use right now."""
+        """True if decoded frames of the chunk are useful at present."""
         return self._live is not None and self._live.wants(index)
 
     def stored(self, index: int, decoded: DecodedChunk | None) -> None:
@@ -146,209 +327,99 @@ class StreamResults:
             self._live.stored(index, decoded)
             return
         if decoded is not None:
-            self._means.frames.release(decoded.block)
-        self._note_late([index])
-
-    def _note_late(self, indices: Collection[int]) -> None:
-        self._came_after.update(dict.fromkeys(indices, "late"))
-        if indices:
-            self._settle()
+            self._resources.frames.release(decoded.block)
+        self._add_late([index])
 
     def end(self) -> None:
-        """No more chunks come."""
+        """Finish the live analysis after the stored chunks: no more are uploaded."""
         if self._live is not None:
             self._live.end()
 
-    def _settle(self) -> None:
-        # Chunks after the end come in bunches, and each would begin it anew.
-        if self._settling is not None:
-            self._settling.cancel()
-        else:
-            self._start(run_in(self._means.threads, self.store.begin, REANALYSIS))
-            self.feed.ring()
-        self._settling = asyncio.get_running_loop().call_later(SETTLE_S, self._settled)
-
-    def _settled(self) -> None:
-        self._settling = None
-        if not self.reanalyse():
-            self._settle()
+    # -- re-analyses -------------------------------------------------------------------------------------
 
     def reanalyse(self) -> bool:
-        """Analyse the stored frames from the first; False where an analysis runs already."""
-        if self._live is not None or self._again is not None:
+        """Analyse the stored frames again from the first; False if an analysis runs already."""
+        if self._live is not None or self._reanalyses.running:
             return False
-        self._again = self._make_again(None)  # from now on, so that a second wish finds one under way
-        self._start(self._again_to_its_end())
+        self._reanalyses.reserve()
+        self._start(self._run_reanalysis())
         return True
 
-    async def _again_to_its_end(self) -> None:
-        await run_in(self._means.threads, self.store.begin, REANALYSIS)
-        await self._end(await self._run_again(self.missing))
+    async def _run_reanalysis(self) -> None:
+        await self._note_reanalysis()
+        await self._finish(await self._run_whole(self._missing))
 
-    async def _run_again(self, missing: dict[int, str]) -> dict[int, str]:
-        """Analyse all again; returns what the results lack after it: where it fails, what they lacked before."""
-        again = self._make_again(None)
-        batch = await self._run_one(again)
+    async def _run_whole(self, missing: dict[int, str]) -> dict[int, str]:
+        """Analyse everything again. Returns the chunks that are missing after it: ``missing`` if it fails."""
+        reanalysis, batch = await self._reanalyses.run(None)
         if batch is None:
             return missing
-        await self._publish_again(batch)
-        for index in tuple(self._came_after):
-            if index in again.indices:
-                del self._came_after[index]
-        return again.missing
-
-    async def _run_one(self, again: Reanalysis) -> Plain | None:
-        running = self._again
-        # Regions wait for a whole analysis: cut short, it would leave half of one and half of another.
-        if running is None or again.is_whole or not running.is_whole:
-            if running is not None:
-                running.stop()
-            self._again = again
-        async with self._again_turn:
-            self._again = again
-            try:
-                return await again.run()
-            finally:
-                if self._again is again:
-                    self._again = None
-                    self._progress(None)
-
-    async def _publish_again(self, batch: Plain) -> None:
-        frames = self.archive.n_frames()
+        frames = self._archive.n_frames()
         final = {**batch, "start": frames, "count": 0, "columns": {}, "fed": frames}
-        events = self.inputs.events(self.archive.origin_unix_ms)
-        message = await run_in(
-            self._means.threads,
-            lambda: self.store.add_batch(
+        events = self._user_events()
+        message = await self._in_thread(
+            lambda: self._store.add_batch(
                 final, events, chunk=None, stored_unix_ms=None, final=True, reanalysis=True
-            ),
+            )
         )
         if message is not None:
-            self.feed.publish(message)
+            self._feed.publish(message)
+        for index in tuple(self._late):
+            if index in reanalysis.indices:
+                del self._late[index]
+        return reanalysis.missing
 
-    def _make_again(self, only: frozenset[str] | None) -> Reanalysis:
+    def _add_late(self, indices: Collection[int]) -> None:
+        self._late.update(dict.fromkeys(indices, "late"))
+        if indices:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._reanalyses.scheduled:
+            self._start(self._note_reanalysis())
+        self._reanalyses.schedule()
+
+    async def _note_reanalysis(self) -> None:
+        await self._in_thread(lambda: self._store.begin(REANALYSIS))
+
+    def _make_reanalysis(self, only: frozenset[str] | None) -> Reanalysis:
         return Reanalysis(
-            self.archive, self.about, self._means, self.store, self.inputs, self._progress, only
+            self._archive,
+            self.metadata,
+            self._resources,
+            self._store,
+            self._annotations,
+            self._reanalyses.report,
+            only,
         )
 
-    def _progress(self, fraction: float | None) -> None:
-        self.feed.progress = fraction
-        self.feed.ring()
-
-    # -- what users say ----------------------------------------------------------------------------------
-
-    async def mark(
-        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
-    ) -> Plain:
-        """Keep an event, tell followers and the analysis; returns it. A repeat of its id changes nothing."""
-        at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
-        async with self._saying:
-            before = len(self.inputs.words)
-            word = await run_in(self._means.threads, self.inputs.event, kind, label, at, value, event_id)
-            event = as_event(word, self.archive.origin_unix_ms)
-            if len(self.inputs.words) > before:
-                await self._tell({"type": "event", "event": event})
-        self._news()
-        return event
-
-    async def set_regions(self, regions: list[Plain]) -> list[Plain]:
-        """Replace the user's regions; their traces are computed back to the first frame in the background.
-
-        Raises:
-            ConfigError: regions that can't be meant; nothing was changed.
-        """
-        checked = check_regions(regions)
-        async with self._saying:
-            await run_in(self._means.threads, self.inputs.say, {"what": "regions", "regions": checked})
-            await self._tell(
-                {
-                    "type": "regions",
-                    "regions": checked,
-                    "detected_regions": self.detected_regions,
-                    "complete": False,
-                }
-            )
-        self._news()
-        self._trace_back(checked)
-        return checked
-
-    async def _tell_regions(self, regions: list[Plain], *, complete: bool) -> None:
-        detected = self.detected_regions
-        await self._tell(
-            {"type": "regions", "regions": regions, "detected_regions": detected, "complete": complete}
-        )
-
-    async def calibrate(self, calibration: Plain) -> None:
-        """Set the calibration: of a running analysis from now on, of an ended one by analysing it again."""
-        await self.say({"what": "calibration", "calibration": calibration})
-        whole_again = self._again is not None and self._again.is_whole
-        if whole_again or (self._live is None and self.store.ended):
-            self._settle()
-
-    async def say(self, word: Plain) -> None:
-        """Keep a word of another kind: an azimuth's label."""
-        async with self._saying:
-            await run_in(self._means.threads, self.inputs.say, word)
-        self._news()
-
-    def _news(self) -> None:
-        if self._live is not None:
-            self._live.news()
-
-    def _trace_back(self, regions: list[Plain]) -> None:
-        if regions and self.archive.stored():
-            self._start(self._run_trace_back(regions))
-
-    async def _run_trace_back(self, regions: list[Plain]) -> None:
-        done = await self._run_one(self._make_again(_renewed_by(regions)))
-        # Regions that were changed meanwhile are not these any more: a page would show what its user has removed.
-        if done is not None and self.inputs.last("regions", []) == regions:
-            await self._tell(
-                {
-                    "type": "regions",
-                    "regions": regions,
-                    "detected_regions": self.detected_regions,
-                    "complete": True,
-                }
-            )
-
-    # -- reading -----------------------------------------------------------------------------------------
-
-    async def message(self, seq: int, columns: frozenset[str] | None) -> Message:
-        """The numbered message, from memory or from the disk."""
-        recent = self.feed.recent(seq)
-        if recent is not None:
-            return recent
-        return Message(await run_in(self._means.threads, self.store.message, seq, columns))
-
-    # -- its tasks ---------------------------------------------------------------------------------------
+    # -- tasks -------------------------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=f"results of {self.about.data_id}")
+        task = asyncio.create_task(work, name=f"results of {self.metadata.data_id}")
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._task_ended)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self.feed.ring()
+        self._feed.notify()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("the analysis of stream %s failed", self.about.data_id, exc_info=error)
+            log.error("the analysis of stream %s failed", self.metadata.data_id, exc_info=error)
 
     async def close(self) -> None:
-        """Stop where it is: the next start of the server takes it up from the last snapshot."""
-        self.feed.close()
-        if self._settling is not None:
-            self._settling.cancel()
+        """Stop all work. The next start of the server continues from the last snapshot."""
+        self._feed.close()
+        self._reanalyses.cancel()
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self.store.close()
-        self.inputs.close()
+        self._store.close()
+        self._annotations.close()
 
 
-def _renewed_by(regions: list[Plain]) -> frozenset[str]:
+def _columns_of(regions: list[Plain]) -> frozenset[str]:
     """The columns and lines that these regions have."""
     names: set[str] = set()
     for region in regions:

@@ -1,4 +1,4 @@
-"""Results as the hosted service's client asks for them: a series of points for each azimuth."""
+"""Results in the hosted service's format: a series of points for each azimuth."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ PROPERTIES: Final = (
     *("reconstruction_intensity", "cluster_id", "cluster_std"),
 )
 MAX_POINTS: Final = 20_000
-"""Points in a reply; a longer stretch is thinned to every n-th frame, as its frame numbers tell."""
+"""Points in a reply. Of a longer range only every n-th frame is returned; the frame numbers show it."""
 _OF_VIEW: Final = {
     "turns": "turns",
     "azimuth_angle": "angle_deg",
     "mirror_symmetry": "confidence",
     "lattice_spacing_sigma": "spacing_sigma_px",
 }
-"""Low-level features of a view, and what they are called in its track."""
+"""Low-level features of a view, and their names in its track."""
 _INTEGERS: Final = frozenset({"spot_count", "cluster_id"})
 
 
 @dataclass(frozen=True, slots=True)
 class SeriesQuery:
-    """What is asked for: the last so many points, the last so many seconds, these properties (empty: all)."""
+    """A request: the last ``last_n`` points, the last ``elapsed_s`` seconds, these properties (empty: all)."""
 
     last_n: int | None = None
     elapsed_s: float | None = None
@@ -46,10 +46,10 @@ def series_by_angle(
 ) -> list[Plain]:
     """``series_by_angle`` of the protocol. Blocks.
 
-    A stream at rest has one series, over frames. A rotating one has a series for each view, with a point a turn;
-    before the first turn is complete, the one over frames.
+    A stream at rest has one series with a point for each frame. A rotating stream has a series for each view with a
+    point for each turn; before the end of the first turn it has the series over frames.
     """
-    if rpm and store.view_points:
+    if rpm and store.log.view_points:
         return _views(store, query, labels)
     series = _frames(store, query)
     own = labels.get(FRAMES_VIEW, {})
@@ -97,7 +97,7 @@ def _frames(store: ResultStore, query: SeriesQuery) -> list[Plain]:
 
 
 def _stretch(store: ResultStore, query: SeriesQuery) -> tuple[int, int]:
-    stop = store.analysed
+    stop = store.log.analysed
     start = 0 if query.last_n is None else max(0, stop - query.last_n)
     if query.elapsed_s is not None and stop:
         frames = math.ceil(query.elapsed_s * store.fps)
@@ -124,10 +124,10 @@ def _place(store: ResultStore, frame: int, time_s: float) -> Plain:
 
 
 def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> list[Plain]:
-    found = []
-    for view_id, points in sorted(store.view_points.items()):
-        said = labels.get(str(view_id), {})
-        if said.get("enabled", True):
+    entries = []
+    for view_id, points in sorted(store.log.view_points.items()):
+        changes = labels.get(str(view_id), {})
+        if changes.get("enabled", True):
             newest = points[-1]["time_s"]
             kept = [
                 point
@@ -136,8 +136,8 @@ def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> 
             ]
             kept = kept[-query.last_n :] if query.last_n else kept
             series = [_view_point(store, point, query) for point in kept]
-            found.append(_entry(points[-1]["angle_deg"], str(view_id), said.get("label"), series))
-    return found
+            entries.append(_entry(points[-1]["angle_deg"], str(view_id), changes.get("label"), series))
+    return entries
 
 
 def _view_point(store: ResultStore, point: Plain, query: SeriesQuery) -> Plain:
@@ -161,26 +161,37 @@ def _view_point(store: ResultStore, point: Plain, query: SeriesQuery) -> Plain:
 def azimuths(
     store: ResultStore, data_id: str, rpm: float, label: str | None, labels: dict[str, Plain]
 ) -> list[Plain]:
-    """The views of ``GET /rheed/{data_id}/azimuths``: of a rotating stream those found, else the one there is."""
-    if not store.analysed:
+    """The views of ``GET /rheed/{data_id}/azimuths``: of a stream at rest there is one."""
+    if not store.log.analysed:
         return []
-    if not (rpm and store.view_points):
-        said = labels.get(FRAMES_VIEW, {})
-        source = "user" if said.get("label", label) else "none"
+    if not (rpm and store.log.view_points):
+        changes = labels.get(FRAMES_VIEW, {})
+        source = "user" if changes.get("label", label) else "none"
         return [
-            _view(store, data_id, FRAMES_VIEW, rpm, (0, store.analysed - 1), said, label, 1.0, source, 0.0)
+            _view(
+                store,
+                data_id,
+                FRAMES_VIEW,
+                rpm,
+                (0, store.log.analysed - 1),
+                changes,
+                label,
+                1.0,
+                source,
+                0.0,
+            )
         ]
     return [
         _view(
             store, data_id, str(view_id), rpm, (points[0]["frame"], points[-1]["frame"]), labels.get(str(view_id), {}),
             None, points[-1]["confidence"], "analysis", points[-1]["angle_deg"],
         )
-        for view_id, points in sorted(store.view_points.items())
+        for view_id, points in sorted(store.log.view_points.items())
     ]  # fmt: skip
 
 
 def _view(
-    store: ResultStore, data_id: str, view_id: str, rpm: float, frames: tuple[int, int], said: Plain,
+    store: ResultStore, data_id: str, view_id: str, rpm: float, frames: tuple[int, int], changes: Plain,
     label: str | None, confidence: float | None, source: str, angle: float | None,
 ) -> Plain:  # fmt: skip
     first, last = frames
@@ -200,7 +211,7 @@ def _view(
         },
         "rpm": rpm,
         "azimuth_source": source,
-        "azimuth_label": said.get("label", label),
+        "azimuth_label": changes.get("label", label),
         "confidence": confidence,
-        "annotation": {"enabled": said.get("enabled", True), "angle_deg": angle},
+        "annotation": {"enabled": changes.get("enabled", True), "angle_deg": angle},
     }

@@ -1,4 +1,4 @@
-"""Views of a turning sample: which is which over all analyses of a stream, and why there are none."""
+"""Views of a rotating sample: their history, their numbers over several analyses, and why there are none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from atomstream.analysis.rotation import MIN_FRAMES_PER_TURN, SAME_VIEW_DEG, ang
 from atomstream.results import Plain
 
 MAX_TURNS: Final = 20_000
-"""Turns of one view that are kept at hand, 1.5 MB: 22 h at 15 rpm. Then every second one goes."""
+"""Turns of one view in memory, 1.5 MB: 22 h at 15 rpm. After that every second turn is removed."""
 _FIELDS: Final = (
     *("frame", "time_s", "angle_deg", "confidence", "spacing_px", "spacing_sigma_px", "specular_intensity"),
     *("oscillation_period", "turns"),
@@ -21,12 +21,12 @@ _WHOLE: Final = frozenset({"frame", "turns"})
 
 
 class ViewTrack:
-    """What was measured of one view, a point a turn, as plain numbers.
+    """The history of one view, a point for each turn, as an array of numbers.
 
-    Ten hours at 15 rpm with six views take 4 MB so, and took 40 MB as maps.
+    Measured: ten hours at 15 rpm with six views take 4 MB in this form, and 40 MB as maps.
 
     A point has ``frame``, ``time_s``, ``angle_deg``, ``confidence``, ``spacing_px``, ``spacing_sigma_px``,
-    ``specular_intensity``, ``oscillation_period`` (s) and ``turns``; None where there is no number.
+    ``specular_intensity``, ``oscillation_period`` (s) and ``turns``; None if there is no number.
     """
 
     def __init__(self, raw: bytes = b"") -> None:
@@ -35,12 +35,12 @@ class ViewTrack:
     def __len__(self) -> int:
         return len(self._numbers) // len(_FIELDS)
 
-    def __getitem__(self, place: int) -> Plain:
-        return _point(self._numbers, range(len(self))[place])
+    def __getitem__(self, index: int) -> Plain:
+        return _point(self._numbers, range(len(self))[index])
 
     def __iter__(self) -> Iterator[Plain]:
-        numbers = self._numbers  # the same ones to the end, whatever is added or thinned meanwhile
-        return (_point(numbers, place) for place in range(len(numbers) // len(_FIELDS)))
+        numbers = self._numbers  # points that are added or removed meanwhile do not matter
+        return (_point(numbers, index) for index in range(len(numbers) // len(_FIELDS)))
 
     @property
     def nbytes(self) -> int:
@@ -48,24 +48,24 @@ class ViewTrack:
         return len(self._numbers) * self._numbers.itemsize
 
     def raw(self) -> bytes:
-        """All points, for a :class:`ViewTrack` to be made of again."""
+        """All points, from which a :class:`ViewTrack` can be made again."""
         return self._numbers.tobytes()
 
     def add(self, view: Plain, **more: float | None) -> None:
-        """Add a view as it is told, with ``frame``, ``time_s`` and ``oscillation_period``; once a turn counts."""
+        """Add a view of a batch, with ``frame``, ``time_s`` and ``oscillation_period``. A turn is added once."""
         if len(self) and self[-1]["turns"] == view["turns"]:
             return
         spacing = view["spacing_px"]
         known = {**view, **more, "spacing_px": spacing["value"], "spacing_sigma_px": spacing["sigma"]}
         row = [float("nan") if known[name] is None else float(known[name]) for name in _FIELDS]
-        self._numbers.extend(array("d", row))  # at once: readers see whole points
-        if len(self) > MAX_TURNS:  # an odd number: the first and the newest stay
+        self._numbers.extend(array("d", row))  # in one call: readers see complete points
+        if len(self) > MAX_TURNS:  # an odd number: the first and the newest point stay
             rows = np.frombuffer(self._numbers.tobytes()).reshape(-1, len(_FIELDS))
             self._numbers = array("d", rows[::2].tobytes())
 
 
-def _point(numbers: array[float], place: int) -> Plain:
-    row = numbers[place * len(_FIELDS) : (place + 1) * len(_FIELDS)]
+def _point(numbers: array[float], index: int) -> Plain:
+    row = numbers[index * len(_FIELDS) : (index + 1) * len(_FIELDS)]
     return {name: _read(name, number) for name, number in zip(_FIELDS, row, strict=True)}
 
 
@@ -76,7 +76,7 @@ def _read(name: str, number: float) -> float | int | None:
 
 
 def why_no_views(fps: float, rpm: float, frames: int, n_views: int) -> str:
-    """The reason, empty where there are views or nothing turns; ``frames`` were analysed so far."""
+    """The reason, empty if there are views or nothing rotates. ``frames`` is the number of analysed frames."""
     if n_views or not rpm:
         return ""
     per_turn, least = 60.0 * fps / abs(rpm), MIN_FRAMES_PER_TURN
@@ -91,22 +91,22 @@ def why_no_views(fps: float, rpm: float, frames: int, n_views: int) -> str:
     return "no azimuth so far shows a pattern that is mirrored about the specular column"
 
 
-def renumbered(views: list[Plain], known: Mapping[int, float], fresh: int) -> list[Plain]:
+def renumbered(views: list[Plain], known: Mapping[int, float], next_number: int) -> list[Plain]:
     """Views of another analysis of the same stream, by the numbers that their azimuths (deg) have in ``known``.
 
-    Another analysis counts its views anew; what people said of one, they said of its azimuth. Others get numbers from
-    ``fresh`` on.
+    Each analysis numbers its views from 0, but labels of the user belong to an azimuth. Views at other azimuths get
+    numbers from ``next_number`` on.
     """
     pairs = sorted(
-        (angle_between_deg(view["angle_deg"], angle), place, number)
-        for place, view in enumerate(views)
+        (angle_between_deg(view["angle_deg"], angle), index, number)
+        for index, view in enumerate(views)
         for number, angle in known.items()
     )
     found: dict[int, int] = {}
-    for apart, place, number in pairs:
-        if apart < SAME_VIEW_DEG and place not in found and number not in found.values():
-            found[place] = number
-    for place in range(len(views)):
-        if place not in found:
-            found[place], fresh = fresh, fresh + 1
-    return [{**view, "view_id": found[place]} for place, view in enumerate(views)]
+    for apart, index, number in pairs:
+        if apart < SAME_VIEW_DEG and index not in found and number not in found.values():
+            found[index] = number
+    for index in range(len(views)):
+        if index not in found:
+            found[index], next_number = next_number, next_number + 1
+    return [{**view, "view_id": found[index]} for index, view in enumerate(views)]

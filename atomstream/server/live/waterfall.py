@@ -20,7 +20,7 @@ F32 = npt.NDArray[np.float32]
 class Waterfall:
     """Profiles (columns,) over time, the mean of each ``step_s`` seconds from ``start_s`` on; NaN where none was.
 
-    A profile of another length begins it anew: the line was moved.
+    A profile of another length clears it: the line was moved.
     """
 
     start_s: float = math.nan

@@ -1,9 +1,9 @@
 """The worker process: ``python -m atomstream.server.live.worker``. It analyses; it stores nothing.
 
-A process of its own, for the fits hold the interpreter for milliseconds at a time, and the server's loop would
-wait for it at each piece of an upload; and because what analyses may die without taking the archive along. It
-gets frames through memory shared with the ingest, already decoded, or decodes the shard's file itself.
-It ends when its input does, so it never outlives its server.
+It is a process because the fits hold the interpreter lock for milliseconds at a time, which would delay the server's
+loop at each piece of an upload, and because a crash of the analysis must not end the server. It receives decoded
+frames through shared memory, or decodes the stored shard itself. It exits when its standard input closes, so it never
+outlives its server.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from atomstream.errors import ShardError
 from atomstream.records import Frames
 from atomstream.results import F64, Batch, Plain, from_batch
 from atomstream.server.archive.shard_file import ShardFile
-from atomstream.server.live import messages as framing
+from atomstream.server.live import messages
 from atomstream.server.live.messages import from_region, to_region
 
-# The analysis of one stream inside a worker: frames and words in, plain results out.
+# -- the analysis of one stream --------------------------------------------------------------------------
 
 SUB_BATCH_S = 0.5
-"""Results come at least so often, in seconds of frames, however long the chunks are: fits are renewed as often."""
+"""Longest time of frames in one batch, in s: long chunks give several batches, with new fits in each."""
 
 LATE_COLUMNS = frozenset(
     {
@@ -42,55 +42,55 @@ LATE_COLUMNS = frozenset(
         "azimuth_angle",
     }
 )
-"""What can be measured on frames that come too late for the fits."""
+"""Columns that can be measured on late frames, without the fits."""
 
 
 class AnalyzerSession:
-    """One stream's analyser. ``about`` has fps, rpm, chunk_size, calibration, and ``state`` where there is one."""
+    """The analyzer of one stream. ``about`` has fps, rpm, chunk_size, calibration and the ``state`` to resume from."""
 
     def __init__(self, about: Plain) -> None:
         self._about = about
-        self._words: list[Plain] = []
+        self._events: list[Plain] = []
         self._step = max(1, round(SUB_BATCH_S * about["fps"]))
         state = about.get("state")
-        self._engine = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._fresh()
+        self._analyzer = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._new_analyzer()
 
-    def _fresh(self) -> Analyzer:
+    def _new_analyzer(self) -> Analyzer:
         about = self._about
         return Analyzer(
             about["fps"], about["rpm"], about["chunk_size"], Calibration(**about.get("calibration") or {})
         )
 
-    def tell(self, words: list[Plain]) -> None:
-        """Take what the user said: events wait for their time, the rest holds from now on."""
-        for word in words:
-            match word["what"]:
+    def annotate(self, entries: list[Plain]) -> None:
+        """Apply entries of the user: events at their time, all others at once."""
+        for entry in entries:
+            match entry["what"]:
                 case "regions":
-                    self._engine.set_regions([to_region(plain) for plain in word["regions"]])
+                    self._analyzer.set_regions([to_region(plain) for plain in entry["regions"]])
                 case "calibration":
-                    self._about["calibration"] = word["calibration"]
-                    self._engine.set_calibration(Calibration(**word["calibration"]))
+                    self._about["calibration"] = entry["calibration"]
+                    self._analyzer.set_calibration(Calibration(**entry["calibration"]))
                 case "event":
-                    self._words.append(word)
-        self._words.sort(key=lambda word: float(word["time_s"]))
+                    self._events.append(entry)
+        self._events.sort(key=lambda event: float(event["time_s"]))
 
     def feed(self, start: int, frames: Frames, times: F64) -> Iterator[Plain]:
         """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields batches as they are done."""
         for first in range(0, len(frames), self._step):
             part = slice(first, first + self._step)
-            self._say_until(float(times[part][-1]))
-            batch = self._engine.feed(start + first, frames[part], times[part])
-            yield self._told(batch)
+            self._apply_events_until(float(times[part][-1]))
+            batch = self._analyzer.feed(start + first, frames[part], times[part])
+            yield self._message(batch)
 
     def gap(self, until: int) -> None:
-        """Pass frames up to index ``until``; the event of it comes with the next batch."""
-        self._engine.gap(until - self._engine.frames_fed)
+        """Skip frames up to index ``until``; the next batch has the event of the gap."""
+        self._analyzer.gap(until - self._analyzer.frames_fed)
 
     def late(self, start: int, frames: Frames, times: F64) -> Iterator[Plain]:
-        """Measure frames whose turn is over: what needs no neighbours in time, with the regions as they are now."""
-        helper = self._fresh()
+        """Measure late frames: only what needs no other frames, with the present regions."""
+        helper = self._new_analyzer()
         helper.set_regions(
-            [box for box in self._engine.regions if isinstance(box, Box) and box.name != "streaks"]
+            [box for box in self._analyzer.regions if isinstance(box, Box) and box.name != "streaks"]
         )
         for batch in (helper.feed(start, frames, times), helper.finish()):
             plain = from_batch(batch)
@@ -99,30 +99,34 @@ class AnalyzerSession:
             yield {"start": plain["start"], "count": plain["count"], "columns": kept}
 
     def finish(self) -> Plain:
-        """Say the last words, close what is open, fit once more."""
-        self._say_until(float("inf"))
-        return self._told(self._engine.finish())
+        """Apply the remaining events and end the analysis; returns the last batch."""
+        self._apply_events_until(float("inf"))
+        return self._message(self._analyzer.finish())
 
-    def _told(self, batch: Batch) -> Plain:
-        return {**from_batch(batch), "fed": self._engine.frames_fed, "detected_regions": self._found()}
+    def _message(self, batch: Batch) -> Plain:
+        return {
+            **from_batch(batch),
+            "fed": self._analyzer.frames_fed,
+            "detected_regions": self._detected_regions(),
+        }
 
-    def _say_until(self, time_s: float) -> None:
-        while self._words and self._words[0]["time_s"] <= time_s:
-            word = self._words.pop(0)
-            if word["kind"] == "rotation":
-                self._engine.set_rotation(word["value"])
+    def _apply_events_until(self, time_s: float) -> None:
+        while self._events and self._events[0]["time_s"] <= time_s:
+            event = self._events.pop(0)
+            if event["kind"] == "rotation":
+                self._analyzer.set_rotation(event["value"])
             else:
-                self._engine.mark(word["label"], word["kind"], word["time_s"])
+                self._analyzer.mark(event["label"], event["kind"], event["time_s"])
 
-    def _found(self) -> list[Plain]:
-        """The analysis' own regions, where they are now."""
+    def _detected_regions(self) -> list[Plain]:
+        """Present position of the regions that the analysis found."""
         return [
-            from_region(region) for region in self._engine.regions if region.name in ("specular", "streaks")
+            from_region(region) for region in self._analyzer.regions if region.name in ("specular", "streaks")
         ]
 
     def state(self) -> Plain:
-        """Everything the analyser knows (``state``), and the ``words`` that still wait for their time."""
-        return {"state": msgspec.msgpack.encode(self._engine.state()), "words": list(self._words)}
+        """State of the analyzer, and the ``entries`` whose time has not come."""
+        return {"state": msgspec.msgpack.encode(self._analyzer.state()), "entries": list(self._events)}
 
 
 Reply = Callable[[Plain], None]
@@ -142,7 +146,7 @@ class Worker:
         except (ShardError, OSError) as error:
             done = {"error": "shard", "text": str(error)}
         except Exception as error:
-            self._sessions.pop(job["key"], None)  # what it knows may be half of something
+            self._sessions.pop(job["key"], None)  # its state may be inconsistent
             done = {
                 "error": "analysis",
                 "text": f"{type(error).__name__}: {error}",
@@ -157,8 +161,8 @@ class Worker:
     def _close(self, job: Plain) -> None:
         self._sessions.pop(job["key"], None)
 
-    def _tell(self, job: Plain) -> None:
-        self._sessions[job["key"]].tell(job["words"])
+    def _annotate(self, job: Plain) -> None:
+        self._sessions[job["key"]].annotate(job["entries"])
 
     def _chunk(self, job: Plain) -> Plain:
         session = self._sessions[job["key"]]
@@ -202,7 +206,7 @@ def frames_of(job: Plain) -> Iterator[Frames]:
         yield frames
     finally:
         del frames
-        with suppress(BufferError):  # somebody still looks at it: then it is closed when that ends
+        with suppress(BufferError):  # an array still refers to it: it is unmapped with the array
             shared.close()
 
 
@@ -212,7 +216,7 @@ def _shared(job: Plain) -> mmap.mmap | None:
     try:
         with open(job["map"], "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:  # somebody has cleaned up there; the archive has the frames as well
+    except FileNotFoundError:  # removed by another program; the archive has the frames too
         return None
 
 
@@ -228,24 +232,24 @@ def decoded(job: Plain) -> Frames:
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Input and output of the protocol; whatever else prints goes to stderr from now on."""
+    """Input and output of the protocol. Other output of the process goes to stderr."""
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     return sys.stdin.buffer, out
 
 
 def main() -> None:
-    """Serve until the input ends."""
+    """Run jobs until standard input closes."""
     source, sink = _own_pipes()
 
     def reply(message: Plain) -> None:
-        view = memoryview(framing.pack(message))
+        view = memoryview(messages.pack(message))
         while view:
             view = view[sink.write(view) or 0 :]
 
     worker = Worker(reply)
     with suppress(BrokenPipeError, KeyboardInterrupt):
-        while (job := framing.read(source)) is not None:
+        while (job := messages.read(source)) is not None:
             worker.do(job)
 
 

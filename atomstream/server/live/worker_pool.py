@@ -1,4 +1,4 @@
-"""The worker processes of one server: started when needed, started again when they die."""
+"""The worker processes of one server. They start on demand, and again after a crash."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from atomstream.results import Plain
-from atomstream.server.live import messages as framing
+from atomstream.server.live import messages
 
-Take: TypeAlias = Callable[[Plain], Awaitable[None]]
+OnBatch: TypeAlias = Callable[[Plain], Awaitable[None]]
 log = logging.getLogger("atomstream.server")
 JOB_S: Final = 120.0
-"""A job that says nothing for so long hangs: its worker is ended, and the job counts as one that crashed it."""
+"""A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""
 STOP_S: Final = 5.0
 ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A worker's environment: the pool has as many workers as there are cores to spare."""
 
 
 class WorkerDiedError(Exception):
-    """The worker ended before its job was done; what it knew of its streams is gone."""
+    """The worker ended before its job was done; the state of its streams is lost."""
 
 
 class JobFailedError(Exception):
@@ -36,17 +36,17 @@ class JobFailedError(Exception):
 
 
 class WorkerProcess:
-    """One worker. ``life`` counts its starts: a stream opened in an earlier life is not open in this one."""
+    """One worker. ``life`` counts its starts: a stream that was opened before a restart is not open after it."""
 
     def __init__(self) -> None:
         self.life = 0
         self.streams = 0
-        """How many streams were given to it."""
+        """Number of streams that use it."""
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
     async def start(self) -> None:
-        """Have it running."""
+        """Start the process if it does not run."""
         async with self._turn:
             await self._start()
 
@@ -61,13 +61,13 @@ class WorkerProcess:
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": _python_path()},
                 limit=1 << 22,
-                start_new_session=True,  # a Ctrl-C is for the server, which ends it in order
+                start_new_session=True,  # Ctrl-C reaches only the server, which ends its workers
             )
             self.life += 1
         return process
 
-    async def do(self, job: Plain, life: int | None = None, take: Take | None = None) -> Plain:
-        """Do ``job`` once its turn comes: each batch goes to ``take``, the last message is returned.
+    async def do(self, job: Plain, life: int | None = None, on_batch: OnBatch | None = None) -> Plain:
+        """Run ``job`` after those before it: each batch goes to ``on_batch``, the last message is returned.
 
         ``life`` is the one that the job's stream was opened in; None for a job that opens one.
 
@@ -77,10 +77,10 @@ class WorkerProcess:
         async with self._turn:
             process = await self._start()
             if life not in (None, self.life):
-                raise WorkerDiedError("the worker was started anew")
+                raise WorkerDiedError("the worker was restarted")
             try:
-                done = await self._talk(process, job, take)
-            except BaseException:  # left in the middle: its rest would be taken for the next job's
+                done = await self._talk(process, job, on_batch)
+            except BaseException:  # else its remaining messages would be taken for those of the next job
                 await self._kill()
                 raise
         if "error" in done:
@@ -88,19 +88,19 @@ class WorkerProcess:
             raise JobFailedError(done["error"], done["text"])
         return done
 
-    async def _talk(self, process: asyncio.subprocess.Process, job: Plain, take: Take | None) -> Plain:
+    async def _talk(self, process: asyncio.subprocess.Process, job: Plain, on_batch: OnBatch | None) -> Plain:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("the worker has pipes")
         try:
-            process.stdin.write(framing.pack(job))
+            process.stdin.write(messages.pack(job))
             await process.stdin.drain()
             while True:
                 async with asyncio.timeout(JOB_S):
-                    message = await framing.receive(process.stdout)
+                    message = await messages.receive(process.stdout)
                 if "done" in message:
                     return message
-                if take is not None:
-                    await take(message["batch"])
+                if on_batch is not None:
+                    await on_batch(message["batch"])
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError, TimeoutError) as error:
             raise WorkerDiedError(f"the worker ended or hangs ({type(error).__name__})") from None
 
@@ -110,12 +110,12 @@ class WorkerProcess:
             await end_process(process)
 
     async def close(self) -> None:
-        """End it."""
+        """Kill the process."""
         await self._kill()
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:
-    """Kill a worker, which holds nothing that must be kept, and wait until it is gone and its pipes are closed."""
+    """Kill a worker, which stores nothing, and wait until it has ended and its pipes are closed."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.kill()
@@ -124,31 +124,31 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
 
 
 def _python_path() -> str:
-    """Where the child finds this very package, wherever it was imported from."""
+    """Python path on which the child finds this package."""
     here = str(Path(__file__).parents[3])
     return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
 
 
 class WorkerPool:
-    """``count`` workers; a stream stays with the one it was given."""
+    """``count`` workers. A stream stays with its worker."""
 
     def __init__(self, count: int) -> None:
         self._workers = [WorkerProcess() for _ in range(count)]
 
-    def give(self) -> WorkerProcess:
-        """The worker with the fewest streams; call :meth:`give_back` when the stream is done."""
+    def acquire(self) -> WorkerProcess:
+        """The worker with the fewest streams; call :meth:`release` when the stream is done."""
         worker = min(self._workers, key=lambda worker: worker.streams)
         worker.streams += 1
         return worker
 
     async def warm_up(self) -> None:
-        """Have one more worker running than have streams, if there may be: a start takes it a second."""
+        """Start one worker more than streams need, if the count permits: a start takes about a second."""
         idle = [worker for worker in self._workers if not worker.streams]
         if idle:
             await idle[0].start()
 
-    def give_back(self, worker: WorkerProcess) -> None:
-        """A stream is done with its worker."""
+    def release(self, worker: WorkerProcess) -> None:
+        """A stream does not use the worker any more."""
         worker.streams -= 1
 
     async def close(self) -> None:

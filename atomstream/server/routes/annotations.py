@@ -17,12 +17,10 @@ from atomstream.protocol import (
     MAX_LABEL_CHARS,
     REGIONS_PATH,
 )
-from atomstream.results import column_name
 from atomstream.server.context import results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, read_json
 from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.server.live.stream_results import StreamResults
 
 routes = web.RouteTableDef()
 
@@ -75,9 +73,7 @@ class RegionsBody(msgspec.Struct, frozen=True):
 @access(Access.BROWSER)
 async def list_events(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/events``: those of the user and of the analysis, by time."""
-    results = await results_of(request)
-    events = [*results.store.events, *results.inputs.events(results.archive.origin_unix_ms)]
-    return json_reply(sorted(events, key=lambda event: event["time_ms_utc"] or 0.0))
+    return json_reply((await results_of(request)).events())
 
 
 @routes.post(EVENTS_PATH)
@@ -97,20 +93,7 @@ async def mark_event(request: web.Request) -> web.Response:
 @access(Access.BROWSER)
 async def get_regions(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/regions``."""
-    return _regions_reply(await results_of(request))
-
-
-def _regions_reply(results: StreamResults) -> web.Response:
-    regions = results.inputs.last("regions", [])
-    boxes = [region["name"] for region in regions if region["type"] == "box"]
-    return json_reply(
-        {
-            "regions": regions,
-            "detected_regions": results.detected_regions,
-            "columns": {name: column_name(f"region:{name}") for name in boxes},
-            "progress": results.feed.progress,
-        }
-    )
+    return json_reply((await results_of(request)).regions())
 
 
 @routes.put(REGIONS_PATH)
@@ -123,7 +106,7 @@ async def put_regions(request: web.Request) -> web.Response:
         await results.set_regions(plain)
     except ConfigError as error:
         raise HttpError(400, f"{error}. Nothing was changed.") from None
-    return _regions_reply(results)
+    return json_reply(results.regions())
 
 
 # The calibration of a stream, set when the stream is created or later.
@@ -156,7 +139,7 @@ def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
 @access(Access.BROWSER)
 async def get_calibration(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/calibration``."""
-    return json_reply((await results_of(request)).inputs.last("calibration", {}))
+    return json_reply((await results_of(request)).calibration())
 
 
 @routes.put(CALIBRATION_PATH)

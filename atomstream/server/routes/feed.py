@@ -25,7 +25,6 @@ from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
 from atomstream.server.live.stream_results import StreamResults
-from atomstream.server.routes.analysis import missing_chunks
 
 routes = web.RouteTableDef()
 
@@ -57,14 +56,14 @@ class FeedSubscriber:
 
         A negative ``after`` counts from the newest record.
         """
-        results, position = self._results, min(after, self._results.feed.seq)
+        results, position = self._results, min(after, self._results.seq)
         if after < 0:
-            position = max(0, results.feed.seq + after)
-        allowed = results.feed.seq - position + self._behind
-        await self._send(self._hello())
-        while not results.feed.closed:
-            changed = results.feed.bell
-            lag = results.feed.seq - position
+            position = max(0, results.seq + after)
+        allowed = results.seq - position + self._behind
+        await self._send(results.hello())
+        while not results.closed:
+            changed = results.changed
+            lag = results.seq - position
             # A subscriber that resumes far back may be that far behind; the limit falls as it catches up.
             allowed = max(self._behind, min(allowed, lag + self._behind))
             if lag > allowed:
@@ -79,19 +78,6 @@ class FeedSubscriber:
                 await self._wait(changed)
         return STOPPING
 
-    def _hello(self) -> dict[str, Any]:
-        results, geometry = self._results, self._results.archive.geometry
-        return {
-            "type": "hello",
-            "data_id": results.about.data_id,
-            "seq": results.feed.seq,
-            "status": results.status,
-            "origin_unix_ms": results.archive.origin_unix_ms,
-            "fps": results.about.fps,
-            "rpm": results.about.rotations_per_min,
-            "chunk_size": geometry.chunk_size if geometry else None,
-        }
-
     async def _skip(self, position: int, count: int) -> int:
         await self._send({"type": "lost", "count": count, "first": position + 1, "last": position + count})
         return position + count
@@ -103,11 +89,11 @@ class FeedSubscriber:
 
     async def _send_end(self) -> int:
         # Not at the position of its record: a later analysis may have added more records.
-        await self._send({"type": "end", "seq": self._results.feed.seq})
+        await self._send({"type": "end", "seq": self._results.seq})
         return ENDED
 
     async def _wait(self, changed: asyncio.Event) -> None:
-        progress = self._results.feed.progress
+        progress = self._results.progress
         if progress != self._progress:
             self._progress = progress
             await self._send({"type": "progress", "fraction": progress})
@@ -118,17 +104,15 @@ class FeedSubscriber:
             async with asyncio.timeout(HEARTBEAT_S):
                 await changed.wait()
         except TimeoutError:
-            await self._send(
-                {"type": "heartbeat", "seq": self._results.feed.seq, "unix_ms": 1000.0 * time.time()}
-            )
+            await self._send({"type": "heartbeat", "seq": self._results.seq, "unix_ms": 1000.0 * time.time()})
 
     async def _send_missing(self) -> bool:
         """Send which stored chunks are missing in the results, if that has changed."""
-        standing = {"reanalysis": self._results.reanalysis_pending, "missing": missing_chunks(self._results)}
-        if standing == self._status:
+        report = self._results.missing_report()
+        if report == self._status:
             return False
-        self._status = standing
-        await self._send({"type": "missing", **standing})
+        self._status = report
+        await self._send({"type": "missing", **report})
         return True
 
     async def _send(self, message: dict[str, Any]) -> None:
@@ -154,7 +138,7 @@ async def feed(request: web.Request) -> web.WebSocketResponse:
     socket = web.WebSocketResponse(protocols=tuple(PROTOCOLS), heartbeat=PING_S, max_msg_size=1 << 16)
     socket.headers[ANNOUNCEMENT] = ANNOUNCED
     await socket.prepare(request)
-    results.readers += 1
+    results.followers += 1
     try:
         await _serve(
             socket,
@@ -162,7 +146,7 @@ async def feed(request: web.Request) -> web.WebSocketResponse:
             int(after),
         )
     finally:
-        results.readers -= 1
+        results.followers -= 1
     return socket
 
 

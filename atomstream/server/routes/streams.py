@@ -89,7 +89,7 @@ async def create_stream(request: web.Request) -> web.Response:
     await context.streams.create(about)
     await context.lifecycle.begin(about.data_id)
     if calibration is not None:
-        await (await context.results.desk(about.data_id)).calibrate(calibration)
+        await (await context.results.of(about.data_id)).calibrate(calibration)
     return json_reply(about.data_id, headers={ANNOUNCEMENT: ANNOUNCED})
 
 

@@ -241,7 +241,7 @@ def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
     for number in range(5):
-        annotations.event("mark", f"mark {number}", 1000.0 * number, None, f"id-{number}")
+        annotations.add_event("mark", f"mark {number}", 1000.0 * number, None, f"id-{number}")
     annotations.close()
     raw = path.read_bytes()
     for at in range(0, len(raw), 3):

@@ -14,7 +14,7 @@ from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 def taken(order: ReorderBuffer, now: float) -> list[NextStep]:
     """All steps there are now."""
     found = []
-    while (step := order.take(now)) is not None:
+    while (step := order.next_step(now)) is not None:
         found.append(step)
     return found
 
@@ -94,12 +94,12 @@ def test_a_stream_of_days_is_taken_up_at_the_cost_of_its_ranges() -> None:
         order.ended = True
         order.add_all(IndexSet.from_ranges([(0, 719_999), (far, far)]))
         assert order.backlog == 360_002
-        assert order.take(0.0) == NextStep("chunk", 360_000, 360_000)
+        assert order.next_step(0.0) == NextStep("chunk", 360_000, 360_000)
         order.add_all(IndexSet.from_ranges([(0, far)]))
         order.skip(360_001, far)
         assert taken(order, 0.0) == [NextStep("late", 7, 7)]
         order.add(far)
-        assert order.take(0.0) == NextStep("late", far, far)
+        assert order.next_step(0.0) == NextStep("late", far, far)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

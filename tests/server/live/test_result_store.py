@@ -13,8 +13,8 @@ import pytest
 
 from atomstream.results import TIME
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.result_log import KEPT, KEY_EACH
-from atomstream.server.live.result_store import CHECKPOINT_BYTES, MAX_EVENTS, REANALYSIS, ResultStore
+from atomstream.server.live.result_log import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultLog
+from atomstream.server.live.result_store import REANALYSIS, ResultStore
 from atomstream.system.record_log import RecordLog
 from tests.live_helpers import FPS, growth, send_chunks
 from tests.live_server import Serve
@@ -73,11 +73,11 @@ def test_every_record_is_told_in_full(archive: StreamArchive) -> None:
     said = [batch(number, dice, 1 + number // 100) for number in range(400)]
     store = ResultStore(archive, FPS)
     for record in said:
-        assert kept(store.add(record)) == kept(record)
+        assert kept(store.log.add(record)) == kept(record)
     for opened in (store, ResultStore(archive, FPS)):
         order = [*range(1, 401), *dice.sample(range(1, 401), 60)]
         assert [kept(opened.message(seq, ())) for seq in order] == [kept(said[seq - 1]) for seq in order]
-        assert opened.newest == kept(said[-1])
+        assert opened.log.newest == kept(said[-1])
         opened.close()
 
 
@@ -86,10 +86,10 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
     dice = random.Random(6)
     store = ResultStore(archive, FPS)
     for number in range(40_000):
-        store.add(batch(number, dice))
+        store.log.add(batch(number, dice))
         if number % 500 == 0:
             store.save({"state": b""})
-    before = {name: getattr(store, name) for name in ("seq", "newest", "fed", "analysed", "events")}
+    before = {name: getattr(store.log, name) for name in ("seq", "newest", "fed", "analysed", "events")}
     store.close()
     read: list[int] = []
     real = RecordLog.read
@@ -100,10 +100,10 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
 
     monkeypatch.setattr(RecordLog, "read", counted)
     again = ResultStore(archive, FPS)
-    assert {name: getattr(again, name) for name in before} == before
+    assert {name: getattr(again.log, name) for name in before} == before
     size = (again.folder / "results.log").stat().st_size
     assert len(read) < 40_000 * 2 * CHECKPOINT_BYTES / size
-    assert again.add(batch(40_000, dice))["seq"] == 40_001
+    assert again.log.add(batch(40_000, dice))["seq"] == 40_001
     again.close()
 
 
@@ -119,16 +119,16 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     monkeypatch.setattr(RecordLog, "append", lambda log, record: real(log, in_old_keys(record)))
     store, dice = ResultStore(archive, FPS), random.Random(3)
     for number in range(3):
-        store.add(batch(number, dice))
-    store.add({**batch(3, dice), "reanalysis": True})
-    store.add({"type": "end", "missing": [(7, "late")]})
-    before = {name: getattr(store, name) for name in ("newest", "fed", "analysed")}
+        store.log.add(batch(number, dice))
+    store.log.add({**batch(3, dice), "reanalysis": True})
+    store.log.add({"type": "end", "missing": [(7, "late")]})
+    before = {name: getattr(store.log, name) for name in ("newest", "fed", "analysed")}
     store.begin("again")
     store.close()
     monkeypatch.undo()
     store = ResultStore(archive, FPS)
-    assert {name: getattr(store, name) for name in before} == before
-    assert store.missing == {7: "late"}
+    assert {name: getattr(store.log, name) for name in before} == before
+    assert store.log.missing == {7: "late"}
     assert store.message(2)["detected_regions"] == batch(1, dice)["detected_regions"]
     assert store.message(4)["reanalysis"] is True
     assert store.left_running() == REANALYSIS
@@ -139,14 +139,14 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     kept["noted"] = in_old_keys({**kept["noted"], "newest": in_old_keys(kept["noted"]["newest"])})
     body = msgspec.msgpack.encode(kept)
     checkpoint.write_bytes(body + google_crc32c.value(body).to_bytes(4, "little"))
-    monkeypatch.setattr(ResultStore, "_note", _not_read)
+    monkeypatch.setattr(ResultLog, "_note", _not_read)
     again = ResultStore(archive, FPS)
-    assert again.newest == before["newest"]
-    assert again.missing == {7: "late"}
+    assert again.log.newest == before["newest"]
+    assert again.log.missing == {7: "late"}
     again.close()
 
 
-def _not_read(_store: ResultStore, record: dict[str, Any]) -> None:
+def _not_read(_log: ResultLog, record: dict[str, Any]) -> None:
     raise AssertionError(f"{record} is read although the checkpoint has it")
 
 
@@ -157,7 +157,7 @@ def test_records_are_small(archive: StreamArchive) -> None:
     sizes = []
     for number in range(10 * KEY_EACH):
         before = (store.folder / "results.log").stat().st_size
-        store.add(batch(number, dice, 30))
+        store.log.add(batch(number, dice, 30))
         sizes.append((store.folder / "results.log").stat().st_size - before)
     store.close()
     assert sum(sizes) < 0.35 * len(sizes) * max(sizes)
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> No
     dice = random.Random(8)
     store = ResultStore(archive, FPS)
     for number in range(50):
-        store.add(batch(number, dice))
+        store.log.add(batch(number, dice))
     store.save({})
     store.close()
     log, checkpoint = store.folder / "results.log", store.folder / "checkpoint"
@@ -183,8 +183,8 @@ def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> No
     else:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
     again = ResultStore(archive, FPS)
-    assert again.seq == whole
-    assert again.fed == 12 * whole
+    assert again.log.seq == whole
+    assert again.log.fed == 12 * whole
     again.close()
 
 
@@ -197,12 +197,12 @@ def test_events_at_hand_have_a_bound(archive: StreamArchive) -> None:
     store, dice = ResultStore(archive, FPS), random.Random(8)
     for number in range(25):
         found = [{"id": f"{number}-{n}", "kind": "exposure", "label": "", "time_s": 1.0} for n in range(500)]
-        store.add({**batch(number, dice), "events": found})
+        store.log.add({**batch(number, dice), "events": found})
     store.save({})
     store.close()
     for opened in (store, ResultStore(archive, FPS)):
-        assert len(opened.events) == MAX_EVENTS
-        assert opened.events[-1]["id"] == "24-499"
+        assert len(opened.log.events) == MAX_EVENTS
+        assert opened.log.events[-1]["id"] == "24-499"
         opened.close()
     reader = RecordLog(archive.folder / "analysis" / "results.log")
     assert sum(len(reader.read(number)["events"]) for number in range(1, 26)) == 12_500
@@ -245,17 +245,17 @@ def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
     """All other records of a log with one flipped bit keep their numbers; the feed is told of the lost one."""
     dice = random.Random(9)
     store = ResultStore(archive, FPS)
-    starts = [store._log.positions["end"]]
+    starts = [store.log._log.positions["end"]]
     for number in range(2 * KEY_EACH):
-        store.add(batch(number, dice))
-        starts.append(store._log.positions["end"])
+        store.log.add(batch(number, dice))
+        starts.append(store.log._log.positions["end"])
     store.close()
     path = store.folder / "results.log"
     raw = bytearray(path.read_bytes())
     raw[starts[9] + 30] ^= 4
     path.write_bytes(raw)
     again = ResultStore(archive, FPS)
-    assert again.seq == 2 * KEY_EACH
+    assert again.log.seq == 2 * KEY_EACH
     assert again.message(10) == {"type": "lost", "count": 1, "first": 10, "last": 10, "seq": 10}
     for number in {*range(2 * KEY_EACH)} - {9}:
         assert again.message(number + 1)["chunk"] == number

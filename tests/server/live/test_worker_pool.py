@@ -22,13 +22,13 @@ async def test_one_more_worker_than_have_streams() -> None:
     try:
         await pool.warm_up()
         (first,) = children() - before
-        taken = pool.give()
+        taken = pool.acquire()
         await taken.start()
         assert children() - before == {first}  # the stream has the worker that was ready
         await pool.warm_up()
         both = children() - before
         assert len(both) == 2
-        pool.give()
+        pool.acquire()
         await pool.warm_up()
         assert children() - before == both
     finally:
@@ -40,7 +40,7 @@ async def test_a_worker_that_died() -> None:
     """A job for a stream that it knew says so; the next start is another life."""
     pool, before = WorkerPool(1), children()
     try:
-        worker = pool.give()
+        worker = pool.acquire()
         await worker.start()
         (process,) = children() - before
         life = worker.life
