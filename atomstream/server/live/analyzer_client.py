@@ -11,6 +11,19 @@ from atomstream.results import Plain, packed
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.messages import (
+    AnnotateJob,
+    AnyJob,
+    ChunkFrames,
+    ChunkJob,
+    CloseJob,
+    DoneReply,
+    FinishJob,
+    GapJob,
+    LateJob,
+    OpenJob,
+    StreamSettings,
+)
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
@@ -52,20 +65,15 @@ class AnalyzerClient:
 
     async def open(self, about: StreamMetadata, calibration: Plain, state: bytes | None = None) -> None:
         """Start the analyzer, from ``state`` if given."""
-        settings = {
-            "fps": about.fps,
-            "rpm": about.rotations_per_min,
-            "chunk_size": about.geometry.chunk_size if about.geometry else 0,
-            "calibration": calibration,
-            "state": state,
-        }
-        await self._worker.do({"job": "open", "key": self._key, "about": settings})
+        chunk_size = about.geometry.chunk_size if about.geometry else 0
+        settings = StreamSettings(about.fps, about.rotations_per_min, chunk_size, calibration, state)
+        await self._worker.do(OpenJob(self._key, settings))
         self._life = self._worker.life
 
     async def annotate(self, entries: list[Plain]) -> None:
         """Send entries of the user. Events take effect at their time."""
         if entries:
-            await self._do({"job": "annotate", "entries": entries})
+            await self._do(AnnotateJob(self._key, entries))
 
     async def chunk(
         self, index: int, decoded: DecodedChunk | None, on_batch: OnBatch, *, state: bool = False
@@ -75,31 +83,31 @@ class AnalyzerClient:
         Raises:
             JobFailedError: also of kind "shard": the chunk can't be read.
         """
-        job = await self._describe(index, decoded)
-        return (await self._do({"job": "chunk", "state": state, **job}, on_batch)).get("snapshot")
+        job = ChunkJob(self._key, await self._frames(index, decoded), state)
+        return (await self._do(job, on_batch)).snapshot
 
     async def late(self, index: int, on_batch: OnBatch) -> None:
         """Measure the frames of a late chunk, without fits; raises as :meth:`chunk`."""
-        await self._do({"job": "late", **await self._describe(index, None)}, on_batch)
+        await self._do(LateJob(self._key, await self._frames(index, None)), on_batch)
 
     async def skip(self, next_index: int) -> None:
         """Skip the frames before chunk ``next_index`` that were not sent."""
         geometry = self._archive.geometry
         if geometry is not None:
-            await self._do({"job": "gap", "until": next_index * geometry.chunk_size})
+            await self._do(GapJob(self._key, next_index * geometry.chunk_size))
 
     async def finish(self, on_batch: OnBatch) -> None:
         """End the analysis: the last fits and segments."""
-        await self._do({"job": "finish"}, on_batch)
+        await self._do(FinishJob(self._key), on_batch)
 
     async def close(self) -> None:
         """Release the worker."""
         self._resources.pool.release(self._worker)
         if self._life == self._worker.life:
-            await self._worker.do({"job": "close", "key": self._key}, self._life)
+            await self._worker.do(CloseJob(self._key), self._life)
 
-    async def _do(self, job: Plain, on_batch: OnBatch | None = None) -> Plain:
-        return await self._worker.do({"key": self._key, **job}, self._life, on_batch)
+    async def _do(self, job: AnyJob, on_batch: OnBatch | None = None) -> DoneReply:
+        return await self._worker.do(job, self._life, on_batch)
 
     async def _stamps(self, index: int) -> ChunkTimes | None:
         try:
@@ -107,18 +115,18 @@ class AnalyzerClient:
         except (ValueError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
-    async def _describe(self, index: int, decoded: DecodedChunk | None) -> Plain:
-        """The job of a chunk."""
+    async def _frames(self, index: int, decoded: DecodedChunk | None) -> ChunkFrames:
+        """Where the frames of a chunk are."""
         stamps = decoded.stamps if decoded else await self._stamps(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms
         if geometry is None or stamps is None or origin is None:
             raise JobFailedError("shard", "it is not in the archive")
-        return {
-            "start": index * geometry.chunk_size,
-            "times": packed((stamps.times_unix_ms() - origin) / 1000.0, "<f8"),
-            "dims": list(stamps.dims),
-            "dtype": geometry.dtype,
-            "slots": geometry.chunk_size,
-            "path": str(self._archive.shard_file(index)),
-            "map": str(decoded.block.path) if decoded else None,
-        }
+        return ChunkFrames(
+            start=index * geometry.chunk_size,
+            times=packed((stamps.times_unix_ms() - origin) / 1000.0, "<f8"),
+            dims=stamps.dims,
+            dtype=geometry.dtype,
+            slots=geometry.chunk_size,
+            path=str(self._archive.shard_file(index)),
+            map=str(decoded.block.path) if decoded else None,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -45,32 +45,124 @@ def check_regions(regions: Iterable[Plain]) -> list[Plain]:
     return [from_region(region) for region in made]
 
 
+# -- jobs for a worker, and its replies --------------------------------------------------------------------
+
+
+class StreamSettings(msgspec.Struct):
+    """Settings of an analyzer. ``state`` is what to continue from, None for a new analyzer."""
+
+    fps: float
+    rpm: float
+    chunk_size: int
+    calibration: Plain
+    state: bytes | None = None
+
+
+class ChunkFrames(msgspec.Struct, frozen=True):
+    """Where the frames of a chunk are: in the shared memory ``map`` if there is one, else in the shard ``path``.
+
+    ``start`` is the index of the first frame, ``times`` are float64 bytes in s, ``slots`` is the chunk size.
+    """
+
+    start: int
+    times: bytes
+    dims: tuple[int, int, int]
+    dtype: Literal["uint8", "uint16"]
+    slots: int
+    path: str
+    map: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, tag_field="job"):
+    """A job for the analyzer that the worker knows by ``key``."""
+
+    key: str
+
+
+class OpenJob(Job, frozen=True, tag="open"):
+    """Start an analyzer."""
+
+    settings: StreamSettings
+
+
+class AnnotateJob(Job, frozen=True, tag="annotate"):
+    """Apply entries of the user."""
+
+    entries: list[Plain]
+
+
+class ChunkJob(Job, frozen=True, tag="chunk"):
+    """Analyse a chunk; with ``state`` the last reply has a snapshot."""
+
+    frames: ChunkFrames
+    state: bool = False
+
+
+class LateJob(Job, frozen=True, tag="late"):
+    """Measure a late chunk."""
+
+    frames: ChunkFrames
+
+
+class GapJob(Job, frozen=True, tag="gap"):
+    """Skip frames up to index ``until``."""
+
+    until: int
+
+
+class FinishJob(Job, frozen=True, tag="finish"):
+    """End the analysis."""
+
+
+class CloseJob(Job, frozen=True, tag="close"):
+    """Forget the analyzer."""
+
+
+class BatchReply(msgspec.Struct, frozen=True, tag_field="reply", tag="batch"):
+    """Results of the job so far; others may follow."""
+
+    batch: Plain
+
+
+class DoneReply(msgspec.Struct, frozen=True, tag_field="reply", tag="done"):
+    """The job is done."""
+
+    snapshot: Plain | None = None
+
+
+class ErrorReply(msgspec.Struct, frozen=True, tag_field="reply", tag="error"):
+    """The job failed: ``shard`` (the chunk can't be read) or ``analysis`` (an error of the program)."""
+
+    kind: Literal["shard", "analysis"]
+    text: str
+    trace: str = ""
+
+
+AnyJob: TypeAlias = OpenJob | AnnotateJob | ChunkJob | LateJob | GapJob | FinishJob | CloseJob
+Reply: TypeAlias = BatchReply | DoneReply | ErrorReply
+_JOBS: Final = msgspec.msgpack.Decoder(AnyJob)
+_REPLIES: Final = msgspec.msgpack.Decoder(Reply)
+
 # -- framing on the pipe: the length of a message (uint32, little-endian), then msgpack --------------------
 
 _LENGTH: Final = struct.Struct("<I")
 
 
-def pack(message: Plain) -> bytes:
+def pack(message: AnyJob | Reply) -> bytes:
     """Encode a message with its length."""
     body = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
-def read(pipe: BinaryIO) -> Plain | None:
-    """Read the next message; None at the end of the pipe. Blocks."""
+def read(pipe: BinaryIO) -> AnyJob | None:
+    """Read the next job; None at the end of the pipe. Blocks."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         return None
-    body = pipe.read(_LENGTH.unpack(head)[0])
-    return _decoded(body)
+    return _JOBS.decode(pipe.read(_LENGTH.unpack(head)[0]))
 
 
-async def receive(pipe: asyncio.StreamReader) -> Plain:
-    """Read the next message. Raises asyncio.IncompleteReadError at the end of the pipe."""
+async def receive(pipe: asyncio.StreamReader) -> Reply:
+    """Read the next reply. Raises asyncio.IncompleteReadError at the end of the pipe."""
     head = await pipe.readexactly(_LENGTH.size)
-    return _decoded(await pipe.readexactly(_LENGTH.unpack(head)[0]))
-
-
-def _decoded(body: bytes) -> Plain:
-    message: Plain = msgspec.msgpack.decode(body)
-    return message
+    return _REPLIES.decode(await pipe.readexactly(_LENGTH.unpack(head)[0]))

@@ -27,7 +27,24 @@ from atomstream.records import Frames
 from atomstream.results import F64, Batch, Plain, from_batch
 from atomstream.server.archive.shard_file import ShardFile
 from atomstream.server.live import messages
-from atomstream.server.live.messages import from_region, to_region
+from atomstream.server.live.messages import (
+    AnnotateJob,
+    AnyJob,
+    BatchReply,
+    ChunkFrames,
+    ChunkJob,
+    CloseJob,
+    DoneReply,
+    ErrorReply,
+    FinishJob,
+    GapJob,
+    LateJob,
+    OpenJob,
+    Reply,
+    StreamSettings,
+    from_region,
+    to_region,
+)
 
 # -- the analysis of one stream --------------------------------------------------------------------------
 
@@ -46,20 +63,18 @@ LATE_COLUMNS = frozenset(
 
 
 class AnalyzerSession:
-    """The analyzer of one stream. ``about`` has fps, rpm, chunk_size, calibration and the ``state`` to resume from."""
+    """The analyzer of one stream."""
 
-    def __init__(self, about: Plain) -> None:
-        self._about = about
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
         self._events: list[Plain] = []
-        self._step = max(1, round(SUB_BATCH_S * about["fps"]))
-        state = about.get("state")
+        self._step = max(1, round(SUB_BATCH_S * settings.fps))
+        state, settings.state = settings.state, None
         self._analyzer = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._new_analyzer()
 
     def _new_analyzer(self) -> Analyzer:
-        about = self._about
-        return Analyzer(
-            about["fps"], about["rpm"], about["chunk_size"], Calibration(**about.get("calibration") or {})
-        )
+        settings = self._settings
+        return Analyzer(settings.fps, settings.rpm, settings.chunk_size, Calibration(**settings.calibration))
 
     def annotate(self, entries: list[Plain]) -> None:
         """Apply entries of the user: events at their time, all others at once."""
@@ -68,7 +83,7 @@ class AnalyzerSession:
                 case "regions":
                     self._analyzer.set_regions([to_region(plain) for plain in entry["regions"]])
                 case "calibration":
-                    self._about["calibration"] = entry["calibration"]
+                    self._settings.calibration = entry["calibration"]
                     self._analyzer.set_calibration(Calibration(**entry["calibration"]))
                 case "event":
                     self._events.append(entry)
@@ -129,79 +144,67 @@ class AnalyzerSession:
         return {"state": msgspec.msgpack.encode(self._analyzer.state()), "entries": list(self._events)}
 
 
-Reply = Callable[[Plain], None]
-
-
 class Worker:
-    """Does jobs for any number of streams, one after the other; ``reply`` sends a message back."""
+    """Runs jobs for any number of streams, one after the other. ``send`` sends a reply to the server."""
 
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
+    def __init__(self, send: Callable[[Reply], None]) -> None:
+        self._send = send
         self._sessions: dict[str, AnalyzerSession] = {}
 
-    def do(self, job: Plain) -> None:
-        """One job: its batches, then one message with ``done`` or ``error``."""
+    def do(self, job: AnyJob) -> None:
+        """Run one job: a reply for each batch, then one that it is done or has failed."""
+        last: Reply
         try:
-            done = getattr(self, f"_{job['job']}")(job)
+            last = DoneReply(self._run(job))
         except (ShardError, OSError) as error:
-            done = {"error": "shard", "text": str(error)}
+            last = ErrorReply("shard", str(error))
         except Exception as error:
-            self._sessions.pop(job["key"], None)  # its state may be inconsistent
-            done = {
-                "error": "analysis",
-                "text": f"{type(error).__name__}: {error}",
-                "trace": traceback.format_exc(),
-            }
-        self._reply({"done": True, **(done or {})})
+            self._sessions.pop(job.key, None)  # its state may be inconsistent
+            last = ErrorReply("analysis", f"{type(error).__name__}: {error}", traceback.format_exc())
+        self._send(last)
 
-    def _open(self, job: Plain) -> Plain:
-        self._sessions[job["key"]] = AnalyzerSession(job["about"])
-        return {}
+    def _run(self, job: AnyJob) -> Plain | None:
+        match job:
+            case OpenJob():
+                self._sessions[job.key] = AnalyzerSession(job.settings)
+            case CloseJob():
+                self._sessions.pop(job.key, None)
+            case AnnotateJob():
+                self._sessions[job.key].annotate(job.entries)
+            case ChunkJob():
+                session = self._sessions[job.key]
+                self._send_batches(session.feed, job.frames)
+                return session.state() if job.state else None
+            case LateJob():
+                self._send_batches(self._sessions[job.key].late, job.frames)
+            case GapJob():
+                self._sessions[job.key].gap(job.until)
+            case FinishJob():
+                self._send(BatchReply(self._sessions[job.key].finish()))
+        return None
 
-    def _close(self, job: Plain) -> None:
-        self._sessions.pop(job["key"], None)
-
-    def _annotate(self, job: Plain) -> None:
-        self._sessions[job["key"]].annotate(job["entries"])
-
-    def _chunk(self, job: Plain) -> Plain:
-        session = self._sessions[job["key"]]
-        with frames_of(job) as frames:
-            for batch in session.feed(job["start"], frames, times_of(job)):
-                self._reply({"batch": batch})
-        return {"snapshot": session.state()} if job["state"] else {}
-
-    def _late(self, job: Plain) -> None:
-        session = self._sessions[job["key"]]
-        with frames_of(job) as frames:
-            for batch in session.late(job["start"], frames, times_of(job)):
-                self._reply({"batch": batch})
-
-    def _gap(self, job: Plain) -> None:
-        self._sessions[job["key"]].gap(job["until"])
-
-    def _finish(self, job: Plain) -> None:
-        self._reply({"batch": self._sessions[job["key"]].finish()})
-
-
-def times_of(job: Plain) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The frames' times in s."""
-    return np.frombuffer(job["times"], dtype="<f8")
+    def _send_batches(
+        self, analyse: Callable[[int, Frames, F64], Iterator[Plain]], chunk: ChunkFrames
+    ) -> None:
+        times = np.frombuffer(chunk.times, dtype="<f8")
+        with frames_of(chunk) as frames:
+            for batch in analyse(chunk.start, frames, times):
+                self._send(BatchReply(batch))
 
 
 @contextmanager
-def frames_of(job: Plain) -> Iterator[Frames]:
-    """The frames (N, H, W) of a job: shared ones where there are, else decoded from the stored shard.
+def frames_of(chunk: ChunkFrames) -> Iterator[Frames]:
+    """The frames (N, H, W) of a chunk: from shared memory if they are there, else decoded from the stored shard.
 
     Raises:
         ShardError, OSError: the shard can't be read.
     """
-    shared = _shared(job)
+    shared = _shared(chunk)
     if shared is None:
-        yield decoded(job)
+        yield decoded(chunk)
         return
-    dtype: np.dtype[Any] = np.dtype(job["dtype"])
-    frames: Frames = np.frombuffer(shared, dtype, count=math.prod(job["dims"])).reshape(job["dims"])
+    dtype: np.dtype[Any] = np.dtype(chunk.dtype)
+    frames: Frames = np.frombuffer(shared, dtype, count=math.prod(chunk.dims)).reshape(chunk.dims)
     try:
         yield frames
     finally:
@@ -210,22 +213,21 @@ def frames_of(job: Plain) -> Iterator[Frames]:
             shared.close()
 
 
-def _shared(job: Plain) -> mmap.mmap | None:
-    if job.get("map") is None:
+def _shared(chunk: ChunkFrames) -> mmap.mmap | None:
+    if chunk.map is None:
         return None
     try:
-        with open(job["map"], "rb") as file:
+        with open(chunk.map, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:  # removed by another program; the archive has the frames too
         return None
 
 
-def decoded(job: Plain) -> Frames:
-    """All frames of the job's stored shard."""
-    dtype: np.dtype[Any] = np.dtype(job["dtype"])
-    frames: Frames = np.zeros(job["dims"], dtype)
-    n, height, width = job["dims"]
-    with ShardFile(Path(job["path"]), (n, height, width), job["dtype"], job["slots"]) as shard:
+def decoded(chunk: ChunkFrames) -> Frames:
+    """All frames of the stored shard."""
+    dtype: np.dtype[Any] = np.dtype(chunk.dtype)
+    frames: Frames = np.zeros(chunk.dims, dtype)
+    with ShardFile(Path(chunk.path), chunk.dims, chunk.dtype, chunk.slots) as shard:
         for k, frame in shard.frames():
             frames[k] = frame
     return frames
@@ -242,12 +244,12 @@ def main() -> None:
     """Run jobs until standard input closes."""
     source, sink = _own_pipes()
 
-    def reply(message: Plain) -> None:
+    def send(message: Reply) -> None:
         view = memoryview(messages.pack(message))
         while view:
             view = view[sink.write(view) or 0 :]
 
-    worker = Worker(reply)
+    worker = Worker(send)
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (job := messages.read(source)) is not None:
             worker.do(job)

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from atomstream.results import Plain
 from atomstream.server.live import messages
+from atomstream.server.live.messages import AnyJob, BatchReply, DoneReply, ErrorReply
 
 OnBatch: TypeAlias = Callable[[Plain], Awaitable[None]]
 log = logging.getLogger("atomstream.server")
@@ -66,7 +67,7 @@ class WorkerProcess:
             self.life += 1
         return process
 
-    async def do(self, job: Plain, life: int | None = None, on_batch: OnBatch | None = None) -> Plain:
+    async def do(self, job: AnyJob, life: int | None = None, on_batch: OnBatch | None = None) -> DoneReply:
         """Run ``job`` after those before it: each batch goes to ``on_batch``, the last message is returned.
 
         ``life`` is the one that the job's stream was opened in; None for a job that opens one.
@@ -83,12 +84,14 @@ class WorkerProcess:
             except BaseException:  # else its remaining messages would be taken for those of the next job
                 await self._kill()
                 raise
-        if "error" in done:
-            log.debug("a job failed: %s", done.get("trace", done["text"]))
-            raise JobFailedError(done["error"], done["text"])
+        if isinstance(done, ErrorReply):
+            log.debug("a job failed: %s", done.trace or done.text)
+            raise JobFailedError(done.kind, done.text)
         return done
 
-    async def _talk(self, process: asyncio.subprocess.Process, job: Plain, on_batch: OnBatch | None) -> Plain:
+    async def _talk(
+        self, process: asyncio.subprocess.Process, job: AnyJob, on_batch: OnBatch | None
+    ) -> DoneReply | ErrorReply:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("the worker has pipes")
         try:
@@ -97,10 +100,10 @@ class WorkerProcess:
             while True:
                 async with asyncio.timeout(JOB_S):
                     message = await messages.receive(process.stdout)
-                if "done" in message:
+                if not isinstance(message, BatchReply):
                     return message
                 if on_batch is not None:
-                    await on_batch(message["batch"])
+                    await on_batch(message.batch)
         except (asyncio.IncompleteReadError, BrokenPipeError, ConnectionResetError, TimeoutError) as error:
             raise WorkerDiedError(f"the worker ended or hangs ({type(error).__name__})") from None
 

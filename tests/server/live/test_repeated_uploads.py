@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
 
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.feed import Feed
+from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
+from atomstream.server.live.worker_pool import WorkerPool
 from atomstream.sources import GrowthSpec
 from tests.live_helpers import batches, batches_until, column, feed, follow, frame_numbers, growth, stamps
 from tests.live_server import Serve
@@ -98,3 +103,21 @@ async def test_a_thousand_repeats_at_once(serve: Serve, monkeypatch: pytest.Monk
         np.testing.assert_array_equal(found[name], values, err_msg=name)
     assert uses.acquired > N_CHUNKS
     assert not uses.held
+
+
+async def test_a_chunk_stored_again_during_its_analysis() -> None:
+    """Its block stays with the worker that reads it; the new one is released, as nothing will read it."""
+    shared = SharedFrames(10_000)
+    unused: Any = None
+    for _ in range(2):
+        while shared.acquire(100) is None:
+            await asyncio.sleep(0)
+    read, new = tuple(shared._in_use)
+    resources = AnalysisResources(WorkerPool(1), shared, unused, 5.0)
+    metadata: Any = type("Metadata", (), {"data_id": "a"})
+    live = LiveAnalysis(unused, metadata, resources, unused, unused, Feed(0))
+    live.stored(0, DecodedChunk(read, unused))
+    assert live.order.next_step(0.0) is not None  # a worker reads the block from now on
+    live.stored(0, DecodedChunk(new, unused))
+    assert shared._in_use == {read}
+    await shared.close()

@@ -8,6 +8,7 @@ import sys
 import psutil
 import pytest
 
+from atomstream.server.live.messages import CloseJob
 from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
 
 
@@ -46,7 +47,7 @@ async def test_a_worker_that_died() -> None:
         life = worker.life
         process.kill()
         with pytest.raises(WorkerDiedError):
-            await worker.do({"job": "close", "key": "a"}, life)
+            await worker.do(CloseJob("a"), life)
         await worker.start()
         assert worker.life == life + 1
     finally:
