@@ -14,7 +14,7 @@ from tests.paths import REPO
 
 # Read here, for each test's environment is cleaned. Empty leaves a rival out: a test installs nothing.
 RIVALS = {name: os.environ.get(name, "") for name in ("ATOMSTREAM_PEER_PYTHON", "ATOMSTREAM_ACQUIRE_PYTHON")}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("benchmarks")]
 
 
 @pytest.mark.parametrize(

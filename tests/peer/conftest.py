@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 REQUIREMENT = "atomscale==0.21.10"
 GIVEN = os.environ.get("ATOMSTREAM_PEER_PYTHON")  # read here, for each test's environment is cleaned
@@ -27,8 +28,9 @@ def peer_python(request: pytest.FixtureRequest) -> Path:
     assert request.config.cache is not None
     venv = request.config.cache.mkdir("peer-venv")
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if not has_client(python):
-        make_venv(venv, python)
+    with FileLock(f"{venv}.lock"):  # tests run in several processes; one of them makes it
+        if not has_client(python):
+            make_venv(venv, python)
     return python
 
 
