@@ -57,7 +57,7 @@ async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, se
     await expect(page.locator("#calibrate-gives")).to_have_text(
         "Gives growth rate in nm/s, lattice parameter in Å."
     )
-    await page.get_by_role("button", name=re.compile("^Take the present")).click()
+    await page.get_by_role("button", name=re.compile("^Use the current")).click()
     await page.get_by_role("button", name="Set", exact=True).click()
     await expect(page.get_by_role("dialog")).to_be_hidden()
     await growth.push(4)
@@ -78,7 +78,7 @@ async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -
     await page.reload()
     await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
     await fill(page)
-    await page.get_by_role("button", name=re.compile("^Take the present")).click()
+    await page.get_by_role("button", name=re.compile("^Use the current")).click()
     await page.get_by_role("button", name="Set", exact=True).click()
     await expect_lengths(page)
 

@@ -33,18 +33,18 @@ async def push_chunk(growth: Growth, index: int) -> None:
 
 async def test_a_late_chunk_is_told(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """While the stream runs the page says what the rate lacks and when it will have it; after the end nothing."""
-    page, told = logged_in, logged_in.locator("#standing-text")
+    page, told = logged_in, logged_in.locator("#missing-text")
     for index in (0, 1, 2, 4, 5):
         await push_chunk(growth, index)
     async with WireClient(server) as client, feed(client, growth.data_id) as socket:
         await batches_until(socket, 6 * CHUNK)  # the gap was passed
     await page.goto(growth.path)
-    await expect(page.locator("#standing")).to_be_hidden()
+    await expect(page.locator("#missing")).to_be_hidden()
     await push_chunk(growth, 3)
-    await expect(told).to_contain_text("lack chunk 3, which came late. When the stream has ended")
+    await expect(told).to_contain_text("do not include chunk 3, which arrived late")
     await growth.streamer.finalize(growth.data_id)
     await expect(page.locator("#status")).to_have_text("Complete")
-    await expect(page.locator("#standing")).to_be_hidden()
+    await expect(page.locator("#missing")).to_be_hidden()
 
 
 async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growth) -> None:
@@ -56,14 +56,14 @@ async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growt
     await expect(button).to_be_hidden()
     await growth.streamer.finalize(growth.data_id)
     await expect(button).to_be_visible()
-    await page.locator("#standing-text").evaluate(
+    await page.locator("#missing-text").evaluate(
         "box => { window.told = []; new MutationObserver(() => told.push(box.textContent))"
         ".observe(box, { childList: true, characterData: true, subtree: true }); }"
     )
     await button.click()
     await expect(button).to_be_hidden()
     await expect(button).to_be_visible()
-    await expect(page.locator("#standing")).to_be_hidden()
+    await expect(page.locator("#missing")).to_be_hidden()
     assert any("being analysed again" in text for text in await page.evaluate("told"))
     await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d+\.\d+"))
 

@@ -1,4 +1,4 @@
-// Requests to the server that this page came from, with the session's cookie.
+// Requests to this page's server, with the session cookie.
 
 export class RequestError extends Error {
   constructor(status, detail) {
@@ -7,7 +7,7 @@ export class RequestError extends Error {
   }
 }
 
-/** JSON of a reply (null where there is none). Without a session it leads to the login page. */
+/** The JSON of a reply (null if it has none). Without a session, the browser goes to the login page. */
 export async function ask(path, { method = "GET", body, signal } = {}) {
   const reply = await request(path, { method, body, signal });
   return reply.status === 204 ? null : reply.json();
@@ -42,7 +42,7 @@ async function detailOf(reply) {
   }
 }
 
-/** To the login page, where the session has really gone: otherwise the two would send each other the browser for ever. */
+/** Goes to the login page if there is really no session: otherwise both pages would redirect to each other. */
 async function goToLogin() {
   if ((await fetch("/session", { cache: "no-store" })).ok) return;
   const here = location.pathname + location.search;

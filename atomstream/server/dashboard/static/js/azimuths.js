@@ -1,11 +1,11 @@
-// Names of azimuths: of the one that a still sample is seen along, or of each view of a turning one.
+// Azimuth labels: one for a stationary sample, one for each view of a rotating sample.
 import { ask } from "./api.js";
-import { byId, el, say } from "./dom.js";
+import { byId, el, setText } from "./dom.js";
 import { fixed, visible } from "./format.js";
-import { tell } from "./marks.js";
+import { notify } from "./notifications.js";
 
 export class Azimuths {
-  /** `changed()` is called when names are known or others. */
+  /** `changed()` is called when labels were loaded or changed. */
   constructor(dataId, changed) {
     this.path = `/rheed/${dataId}/azimuths`;
     this.changed = changed;
@@ -19,18 +19,18 @@ export class Azimuths {
     });
   }
 
-  /** The name of a view by its number, "" where it has none. */
+  /** The label of a view by its number; "" if it has none. */
   nameOf(viewId) {
     return this.views.find(({ view_id: id }) => id === String(viewId))?.azimuth_label ?? "";
   }
 
-  /** The name that the whole picture has, null of a turning sample. */
+  /** The label of a stationary sample; null for a rotating one. */
   get ofAll() {
     const [only] = this.views;
     return only?.view_id === "stationary" ? (only.azimuth_label ?? "") : null;
   }
 
-  /** Asks the server, for another page or a program may have named them. */
+  /** Loads the labels: another page or a program may have changed them. */
   async refresh() {
     this.views = await ask(this.path);
     this.changed();
@@ -40,17 +40,17 @@ export class Azimuths {
     try {
       await this.refresh();
     } catch (error) {
-      tell(`The azimuths are not known: ${error.message}`);
+      notify(`The azimuths could not be loaded: ${error.message}`);
       return;
     }
     byId("azimuth-fields").replaceChildren(...this.views.map(field));
-    say(byId("azimuth-problem"), "");
-    say(byId("azimuth-what"), this.views.length ? "A name such as [110]. It is stored with the stream, and clients read it." : "No azimuth was found yet.");
+    setText(byId("azimuth-problem"), "");
+    setText(byId("azimuth-what"), this.views.length ? "A label such as [110]. It is stored with the stream and sent to clients." : "No azimuth was found yet.");
     byId("azimuth-save").disabled = !this.views.length;
     this.dialog.showModal();
   }
 
-  /** Sets the names that were changed; the first that the server refuses is told, and the dialog stays. */
+  /** Saves changed labels; if the server refuses one, its error is shown and the dialog stays open. */
   async save() {
     try {
       for (const input of byId("azimuth-fields").querySelectorAll("input")) {
@@ -61,14 +61,14 @@ export class Azimuths {
       await this.refresh();
       this.dialog.close();
     } catch (error) {
-      say(byId("azimuth-problem"), error.message);
+      setText(byId("azimuth-problem"), error.message);
     }
   }
 }
 
 function field({ view_id: viewId, azimuth_label: label, annotation: { angle_deg: angle } }) {
   const id = `azimuth-${viewId}`;
-  const title = viewId === "stationary" ? "The sample’s azimuth" : `View ${visible(viewId)} at ${fixed(angle ?? 0, 1)}°`;
+  const title = viewId === "stationary" ? "The sample’s azimuth" : `TimeRange ${visible(viewId)} at ${fixed(angle ?? 0, 1)}°`;
   const input = el("input", { id, name: viewId, maxlength: 256, autocomplete: "off", list: "azimuth-ideas", placeholder: "e.g. [110]" });
   input.value = label ?? "";
   return el("div", { class: "field" }, el("label", { for: id }, title), input);

@@ -1,11 +1,11 @@
-// The charts: intensity, growth rate, and one quantity of choice, over one axis of time.
-import { byId, el, isTyping, say } from "./dom.js";
+// The charts: intensity, growth rate, and a selectable quantity, on one time axis.
+import { byId, el, isTyping, setText } from "./dom.js";
 import { axisTimes, brief, duration, unitText } from "./format.js";
 import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
 export const LEFT = 58;
-// Half of the longest label of the axis, which stands about its tick.
+// Half of the longest tick label, which is centred at its tick.
 export const RIGHT = 36;
 const AXIS = 24;
 const ROOM_OF_A_MARK = 24;
@@ -13,7 +13,7 @@ const LEAST_HEIGHT = 220;
 const MOST_HEIGHT = 620;
 const DOUBLE_MS = 280;
 const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
-// Told in Å from the spacing in px, so that a calibration set late holds for hours that lie back.
+// Computed in Å from the spacing in px, so that a later calibration applies to earlier data.
 const LATTICE = "lattice_parameter";
 const CHOICES = [
   [LATTICE, "Lattice parameter", "Å"],
@@ -39,7 +39,7 @@ export class Charts extends EventTarget {
     this.events = [];
     this.choice = "relative_spacing_change";
     this.regions = [];
-    // Å times px, null without a calibration: the one is inversely proportional to the other.
+    // Å times px: the two are inversely proportional. Null without a calibration.
     this.scale = null;
     this.panels = [
       this.panel("specular", "Specular intensity", "counts", 0.36),
@@ -50,9 +50,9 @@ export class Charts extends EventTarget {
     this.setNames();
     series.addEventListener("data", () => this.draw());
     view.addEventListener("change", () => this.move());
-    // After the chart's own listener, which makes a selection of the drag.
+    // Registered after the chart's own listener, which turns a drag into a selection.
     window.addEventListener("mouseup", () => view.hold(false));
-    // What stands above grows with the first readings.
+    // The parts above grow when the first values arrive.
     const observer = new ResizeObserver(() => this.resize());
     for (const part of document.querySelectorAll("#charts, .rate, .tiles")) observer.observe(part);
     window.addEventListener("resize", () => this.resize());
@@ -87,7 +87,7 @@ export class Charts extends EventTarget {
     select.onchange = () => this.choose(select.value);
   }
 
-  /** What turns the spacing into the lattice parameter, from values of one moment. */
+  /** Sets the factor from spacing to lattice parameter, from values of one time. */
   setLattice({ lattice_parameter: lattice, lattice_spacing: spacing }) {
     if (lattice?.value && spacing?.value) this.scale = lattice.value * spacing.value;
     else if (spacing?.value) this.scale = null;
@@ -95,7 +95,7 @@ export class Charts extends EventTarget {
     return this.scale === null ? "relative_spacing_change" : LATTICE;
   }
 
-  /** Another quantity in the third chart, unless the user chose one already. */
+  /** Selects the quantity of the third chart, unless the user has chosen one. */
   prefer(name) {
     if (!this.chosen && this.choice !== name) this.choose(name, false);
   }
@@ -120,7 +120,7 @@ export class Charts extends EventTarget {
   setRateUnit(unit) {
     if (!unit || this.panels[1].unit === unit) return;
     this.panels[1].unit = unit;
-    say(this.panels[1].unitSpan, unitText(unit));
+    setText(this.panels[1].unitSpan, unitText(unit));
   }
 
   // ---- drawing
@@ -200,7 +200,7 @@ export class Charts extends EventTarget {
       this.move(panel);
       const count = data[1].reduce((sum, value) => sum + (value !== null), 0);
       panel.nothing.hidden = count > 0;
-      if (count === 0) say(panel.nothing, data[0].length ? "Not determined in this stretch" : "No results in this stretch yet");
+      if (count === 0) setText(panel.nothing, data[0].length ? "Not determined in this range" : "No results in this range yet");
       this.describe(panel, data);
     }
   }
@@ -215,14 +215,14 @@ export class Charts extends EventTarget {
     const width = byId("charts").clientWidth;
     if (!width) return;
     this.series.setPoints(width - LEFT - RIGHT);
-    // All before any is set: what stands between is measured.
+    // Measured first, then set: setting one changes the others.
     const heights = this.panels.map(({ share, key }) => this.height(share) + (key === "choice" ? AXIS : 0));
     this.panels.forEach(({ plot }, k) => plot?.setSize({ width, height: heights[k] }));
   }
 
   describe(panel, [t, mean]) {
     const { title, unit } = panel.key === "choice" ? this.choices.get(this.choice) : panel;
-    say(panel.unitSpan, unitText(unit));
+    setText(panel.unitSpan, unitText(unit));
     const known = mean.map((value, k) => [t[k], value]).filter(([, value]) => value !== null);
     const newest = known.at(-1);
     const values = known.map(([, value]) => value);
@@ -231,7 +231,7 @@ export class Charts extends EventTarget {
     panel.newest = newest ? `${brief(newest[1])}` : "";
     const shown = newest ? `from ${brief(low)} to ${brief(high)}, newest ${brief(newest[1])} ${unitText(unit)} at ${duration(newest[0])}` : "nothing to show";
     panel.box.setAttribute("aria-label", `${title} over ${duration(this.view.from)} to ${duration(this.view.to)}: ${shown}`);
-    if (!this.pointing) say(panel.now, panel.newest);
+    if (!this.pointing) setText(panel.now, panel.newest);
   }
 
   tellCursor() {
@@ -239,11 +239,11 @@ export class Charts extends EventTarget {
       const place = panel.plot?.cursor.idx;
       this.pointing = panel.plot && panel.plot.cursor.left >= 0 && place !== null && place !== undefined;
       if (!this.pointing) {
-        say(panel.now, panel.newest ?? "");
+        setText(panel.now, panel.newest ?? "");
         continue;
       }
       const value = panel.plot.data[1][place];
-      say(panel.now, `${duration(panel.plot.data[0][place])}  ${brief(value)}`);
+      setText(panel.now, `${duration(panel.plot.data[0][place])}  ${brief(value)}`);
     }
   }
 
@@ -252,7 +252,7 @@ export class Charts extends EventTarget {
     ctx.save();
     ctx.lineWidth = devicePixelRatio;
     const shown = this.events.filter(({ time_s: at }) => at >= this.view.from && at <= this.view.to);
-    // Hundreds of them would hide what they mark: the less room each has, the fainter it is.
+    // Hundreds of marks would hide the data: the closer they are, the fainter they are drawn.
     ctx.globalAlpha = Math.min(1, Math.max(0.12, bbox.width / devicePixelRatio / Math.max(1, shown.length) / ROOM_OF_A_MARK));
     for (const event of shown) {
       const x = Math.round(plot.valToPos(event.time_s, "x", true)) + 0.5;
@@ -266,10 +266,10 @@ export class Charts extends EventTarget {
     ctx.restore();
   }
 
-  // ---- what the user does
+  // ---- actions of the user
 
   onSelect(plot) {
-    // The charts share one selection and each of them tells of it; the one under the pointer is right to the pixel.
+    // The charts share one selection and each reports it; the one under the pointer is exact.
     const pointed = this.panels.find((panel) => panel.plot.over.matches(":hover"));
     if (plot.select.width < 4 || this.selected || (pointed && pointed.plot !== plot)) return;
     this.selected = true;
@@ -284,7 +284,7 @@ export class Charts extends EventTarget {
     const { plot } = this.panels[0];
     if (this.selected || event.detail !== 1 || !event.target.closest(".u-over")) return;
     const at = plot.posToVal(event.clientX - plot.over.getBoundingClientRect().left, "x");
-    // Not before it is sure that no second click follows.
+    // Delayed until a double click can be excluded.
     this.clicked = setTimeout(() => this.dispatchEvent(new CustomEvent("moment", { detail: at })), DOUBLE_MS);
   }
 
@@ -318,7 +318,7 @@ export class Charts extends EventTarget {
   }
 }
 
-/** The y range: what is shown and a margin, never of no height. */
+/** The y range: the shown values plus a margin, never empty. */
 function rangeOf(plot, low, high) {
   if (low === null || high === null) return [0, 1];
   const margin = 0.08 * (high - low) || 0.02 * Math.abs(high) || 1;

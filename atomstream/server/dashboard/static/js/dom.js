@@ -1,4 +1,4 @@
-// Making elements. Text goes in as text alone: names are strangers' words, and markup in them is just letters.
+// Creating elements. All text is set as text, never as HTML, because names are free text of users.
 
 export function byId(id) {
   return document.getElementById(id);
@@ -23,19 +23,19 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Sets text only where it changed: screen readers repeat what is written again. */
-export function say(element, text) {
+/** Sets the text only if it changed: screen readers read every write aloud. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Hides or shows; what is hidden gives the focus to the page's main part, else the next Tab would begin at the top. */
+/** Hides or shows an element. If it had the focus, the focus moves to the main part of the page. */
 export function setHidden(element, hidden) {
   const held = hidden && element.contains(document.activeElement);
   element.hidden = hidden;
   if (held) byId("main")?.focus({ preventScroll: true });
 }
 
-/** Makes a button open and close what it controls; Escape closes it and gives the focus back. */
+/** Makes a button open and close a drawer; Escape closes it and returns the focus to the button. */
 export function setUpDrawer(button, drawer, opened = () => {}) {
   const show = (open) => {
     drawer.hidden = !open;
@@ -52,7 +52,7 @@ export function setUpDrawer(button, drawer, opened = () => {}) {
   }
 }
 
-/** Whether a key press belongs to what is being typed, or to the browser. */
+/** True if a key press belongs to a text field, a dialog or a shortcut of the browser. */
 export function isTyping(event) {
   const target = event.target;
   return event.ctrlKey || event.metaKey || event.altKey || target.isContentEditable

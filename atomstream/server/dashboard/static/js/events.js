@@ -1,7 +1,7 @@
-// Events: marks of the user and what the analysis saw, in the lane above the charts and in a list.
+// Events: marks of users and events found by the analysis, in the lane above the charts and in a list.
 import { byId, el } from "./dom.js";
 import { brief, duration, visible } from "./format.js";
-import { Listing } from "./listing.js";
+import { KeyedList } from "./keyed_list.js";
 
 const LISTED = 300;
 
@@ -11,12 +11,12 @@ export class Events {
     this.chosen = chosen;
     this.all = new Map();
     this.sorted = [];
-    this.lines = new Listing(byId("events"));
+    this.lines = new KeyedList(byId("events"));
     view.addEventListener("change", () => this.drawLane());
     new ResizeObserver(() => this.drawLane()).observe(byId("lane"));
   }
 
-  /** All there are, anew (after a connection came back). */
+  /** Replaces all events, after a reconnection. */
   reset(events) {
     this.all.clear();
     this.add(events);
@@ -44,21 +44,21 @@ export class Events {
     return el("li", { class: event.by }, time, el("span", { class: "kind" }, kindText(event.kind)), el("span", { class: "label", dir: "auto" }, labelText(event)));
   }
 
-  /** The lane: labels where there is room for them, strokes elsewhere. It repeats the list, so it is not read aloud. */
+  /** The lane shows labels where they fit and strokes elsewhere. Screen readers skip it, because it repeats the list. */
   drawLane() {
     const lane = byId("lane");
     const width = lane.clientWidth;
     const { from, to } = this.view;
     let free = 0;
     const shown = this.sorted.filter(({ time_s: at }) => at !== null && at >= from && at <= to).slice(-LISTED);
-    const places = shown.map((event) => ((event.time_s - from) / (to - from)) * width);
+    const positions = shown.map((event) => ((event.time_s - from) / (to - from)) * width);
     lane.setAttribute("aria-hidden", "true");
     lane.replaceChildren(...shown.map((event, k) => {
-      const bare = places[k] < free || (places[k + 1] ?? width) - places[k] < 34;
-      if (!bare) free = Math.min(places[k + 1] ?? width, places[k] + 224);
+      const bare = positions[k] < free || (positions[k + 1] ?? width) - positions[k] < 34;
+      if (!bare) free = Math.min(positions[k + 1] ?? width, positions[k] + 224);
       const mark = el("span", { class: `${event.by}${bare ? " bare" : ""}`, title: `${duration(event.time_s)} ${kindText(event.kind)} ${labelText(event)}` }, bare ? "" : labelText(event) || kindText(event.kind));
-      mark.style.left = `${places[k]}px`;
-      if (!bare) mark.style.width = `${Math.max(0, free - places[k] - 4)}px`;
+      mark.style.left = `${positions[k]}px`;
+      if (!bare) mark.style.width = `${Math.max(0, free - positions[k] - 4)}px`;
       return mark;
     }));
   }

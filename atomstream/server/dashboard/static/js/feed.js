@@ -1,13 +1,13 @@
-// The feed of results: one WebSocket that comes back by itself, from where it was broken.
+// The result feed: one WebSocket that reconnects and continues after the last message.
 import { ask, socketUrl } from "./api.js";
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 8000;
-// The server says something each 5 s; a connection that is silent for longer is dead, whatever TCP thinks.
+// The server sends a message at least each 5 s. A longer silence means that the connection is dead.
 const SILENCE_MS = 16000;
 
 export class Feed {
-  /** `handlers`: one function for each type of message, `link(up)`, and `renew()` before each connection. */
+  /** `handlers`: one function per message type, `link(up)`, and `renew()` before each connection. */
   constructor(dataId, handlers) {
     this.path = `/rheed/stream/${dataId}/feed`;
     this.handlers = handlers;
@@ -19,7 +19,7 @@ export class Feed {
   async open() {
     clearTimeout(this.retry);
     try {
-      // By HTTP first: it brings the present state, and says why where there is none (a WebSocket only says "no").
+      // HTTP first: it returns the current state, and a readable error (a WebSocket only fails).
       this.seq = await this.handlers.renew();
       this.connect();
     } catch (error) {
@@ -28,28 +28,28 @@ export class Feed {
         this.handlers.gone?.(error);
         return;
       }
-      this.later();
+      this.retryLater();
     }
   }
 
   connect() {
     const socket = new WebSocket(socketUrl(`${this.path}?after=${this.seq}&columns=none`), ["atomstream.json"]);
     this.socket = socket;
-    socket.onopen = () => this.heard();
+    socket.onopen = () => this.restartTimeout();
     socket.onmessage = (event) => {
-      this.heard();
-      this.take(JSON.parse(event.data));
+      this.restartTimeout();
+      this.dispatch(JSON.parse(event.data));
     };
     socket.onclose = (event) => {
       clearTimeout(this.silence);
       if (this.socket !== socket) return;
       this.socket = null;
       if (event.code === 1000 && this.ended) this.watch();
-      else this.later();
+      else this.retryLater();
     };
   }
 
-  take(message) {
+  dispatch(message) {
     if (message.type === "hello") {
       this.wait = FIRST_WAIT_MS;
       this.ended = false;
@@ -60,19 +60,19 @@ export class Feed {
     this.handlers[message.type]?.(message);
   }
 
-  heard() {
+  restartTimeout() {
     clearTimeout(this.silence);
     this.silence = setTimeout(() => this.socket?.close(), SILENCE_MS);
   }
 
-  later() {
+  retryLater() {
     this.handlers.link?.(false);
-    // Spread out, so that all the displays of a lab do not come back in the same instant.
+    // Random delays, so that the displays of a lab do not reconnect at the same time.
     this.retry = setTimeout(() => this.open(), this.wait * (0.75 + Math.random() / 2));
     this.wait = Math.min(LONGEST_WAIT_MS, this.wait * 1.7);
   }
 
-  /** Ended streams may go on (late chunks, another analysis): look now and then. */
+  /** Polls an ended stream: it may continue (late chunks, a reanalysis). */
   watch() {
     this.handlers.link?.(true);
     this.retry = setTimeout(async () => {
@@ -82,7 +82,7 @@ export class Feed {
     }, 5000);
   }
 
-  /** Try again at once: the page came back to the front, or the network did. */
+  /** Reconnects at once, when the page became visible or the network is back. */
   now() {
     if (this.socket === null && !this.ended) this.open();
   }

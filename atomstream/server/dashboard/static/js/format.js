@@ -1,4 +1,4 @@
-// Numbers for people: as many digits as their uncertainty warrants, real units, times of a growth.
+// Formatting of numbers (digits by their uncertainty), units and times.
 
 const MINUS = "\u2212";
 const UNITS = { "1/min": "rpm", "1/s": "/s", "1": "", "counts/px": "counts/px" };
@@ -7,7 +7,7 @@ export function unitText(unit) {
   return UNITS[unit] ?? (unit ?? "").replace(/^monolayers?\b/, "ML");
 }
 
-/** Digits after the point so that `sigma` shows one digit, or two where it begins with 1 (or 2, if not `short`). */
+/** Decimals so that `sigma` has one significant digit, or two if it begins with 1 (or 2, unless `short`). */
 export function decimalsFor(sigma, short = false) {
   if (!(sigma > 0)) return 3;
   const exponent = Math.floor(Math.log10(sigma));
@@ -20,14 +20,14 @@ export function fixed(value, decimals) {
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", MINUS);
 }
 
-/** `{ value: "0.402", sigma: "0.003" }`; without an uncertainty four significant digits. */
+/** `{ value: "0.402", sigma: "0.003" }`; four significant digits if there is no uncertainty. */
 export function withSigma(value, sigma, short = false) {
   if (sigma === null || sigma === undefined || !(sigma > 0)) return { value: brief(value), sigma: "" };
   const decimals = decimalsFor(sigma, short);
   return { value: fixed(value, decimals), sigma: fixed(sigma, decimals) };
 }
 
-/** Four significant digits, thousands apart, powers of ten where a number is very small. */
+/** Four significant digits, thousands separated, exponent for very small numbers. */
 export function brief(value, digits = 4) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
@@ -36,15 +36,15 @@ export function brief(value, digits = 4) {
   return String(Number(value.toPrecision(digits))).replace("-", MINUS);
 }
 
-/** Time of a growth: `4.2 s`, `1:02.5`, `2:03:04`. */
+/** A time span: `0:04.2`, `1:02.5`, `2:03:04`. */
 export function duration(seconds, { tenths = true } = {}) {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
   return clock(seconds, tenths && Math.abs(seconds) < 3599.95 ? 1 : 0);
 }
 
-/** The same with so many digits after the point, hours or not: `2:03:04.25`. */
+/** A time span with the given number of decimals: `2:03:04.25`. */
 export function clock(seconds, decimals) {
-  // In whole units of the last digit: else 59.96 s would be told as 0:60.0.
+  // Rounded to units of the last digit first: otherwise 59.96 s would be shown as 0:60.0.
   const units = Math.round(Math.abs(seconds) * 10 ** decimals);
   const perMinute = 60 * 10 ** decimals;
   const [hours, minutes] = [Math.floor(units / (60 * perMinute)), Math.floor(units / perMinute) % 60];
@@ -52,7 +52,7 @@ export function clock(seconds, decimals) {
   return `${seconds < 0 ? MINUS : ""}${hours ? `${hours}:${String(minutes).padStart(2, "0")}` : minutes}:${rest}`;
 }
 
-/** Times with as many digits as tell the ticks apart, also hours after the start. */
+/** Tick labels with enough decimals to differ from each other. */
 export function axisTimes(at) {
   const step = at.length > 1 ? at[1] - at[0] : 1;
   return at.map((time) => clock(time, Math.min(3, Math.max(0, Math.ceil(-Math.log10(step) - 1e-6)))));
@@ -75,7 +75,7 @@ export function momentText(unixMs) {
   return new Date(unixMs).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
 }
 
-/** A stranger's text with what steers its display made visible: it can't turn the words around it, nor hide. */
+/** Free text with control and direction characters made visible, so that it cannot hide or reorder other text. */
 export function visible(text) {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "\ufffd");
 }

@@ -1,5 +1,5 @@
-// Backlog and clock, one click away; and, once a stream has ended, the report.
-import { byId, el, say } from "./dom.js";
+// Backlog, clock and disk; and the report of an ended stream.
+import { byId, el, setText } from "./dom.js";
 import { ageText, brief, bytesText, duration, momentText, STATUS, visible } from "./format.js";
 
 export class Health {
@@ -8,11 +8,11 @@ export class Health {
     list(byId("health-list"), facts);
     const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
     byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.throughput) ? "" : worst}`;
-    say(byId("health-text"), headline(info, facts.find(({ tone }) => tone === worst)));
+    setText(byId("health-text"), headline(info, facts.find(({ tone }) => tone === worst)));
   }
 }
 
-/** What the button says: the first thing that is not as it should be. */
+/** The label of the button: the first problem, if there is one. */
 function headline(info, trouble) {
   if (trouble) return trouble.brief ?? trouble.name;
   if (info.status === "success") return "Link";
@@ -34,8 +34,8 @@ function healthFacts(info, analysis) {
     const late = live && throughput.late_s > 3 * Math.max(1, chunkS) + 2;
     facts.push({ name: "Stored after exposure", brief: `${ageText(throughput.late_s)} late`, text: `${brief(throughput.late_s, 3)} s`, tone: late ? "warn" : "" });
     if (throughput.late_growth !== null && live) facts.push({ name: "Backlog of the client", brief: "Backlog grows", text: throughput.late_growth > 0.05 && late ? `grows by ${brief(60 * throughput.late_growth, 2)} s a minute` : throughput.late_growth < -0.05 ? "shrinks" : "steady", tone: throughput.late_growth > 0.05 && late ? "bad" : "" });
-    if (throughput.frames_per_s !== null) facts.push({ name: "Frames coming in", text: `${brief(throughput.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
-    if (throughput.bytes_per_s !== null) facts.push({ name: "Data coming in", text: `${bytesText(throughput.bytes_per_s)}/s` });
+    if (throughput.frames_per_s !== null) facts.push({ name: "Frames received", text: `${brief(throughput.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
+    if (throughput.bytes_per_s !== null) facts.push({ name: "Data received", text: `${bytesText(throughput.bytes_per_s)}/s` });
     if (live) facts.push({ name: "Last chunk", brief: `Silent for ${ageText(throughput.silent_s)}`, text: `${ageText(throughput.silent_s)} ago`, tone: throughput.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
     const clock = throughput.clock_offset_ms;
     facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(throughput.clock_uncertainty_ms ?? NaN, 2)} ms` });
@@ -65,9 +65,9 @@ export function showReport(info, analysis) {
 }
 
 function list(element, facts) {
-  const told = JSON.stringify(facts);
-  if (element.dataset.told === told) return;
-  element.dataset.told = told;
+  const content = JSON.stringify(facts);
+  if (element.dataset.content === content) return;
+  element.dataset.content = content;
   element.replaceChildren(...facts.map(({ name, text, tone }) => el("div", {}, el("dt", {}, name), el("dd", { class: `num ${tone ?? ""}`, dir: "auto" }, visible(text)))));
 }
 

@@ -1,12 +1,12 @@
-// The login page: a key opens a session; the key itself stays nowhere.
+// The login page: an API key opens a session. The key is not stored in the browser.
 import { ask } from "./api.js";
-import { byId, say } from "./dom.js";
+import { byId, setText } from "./dom.js";
 
 const form = byId("form");
 const key = byId("key");
 const button = form.querySelector("button");
 
-/** Where to go then: a page of this server, whatever the address bar was made to say. */
+/** The page to open after login: always a page of this server. */
 function destination() {
   const wanted = new URLSearchParams(location.search).get("next") ?? "/";
   try {
@@ -20,7 +20,7 @@ function destination() {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!key.value.trim()) {
-    say(byId("problem"), "Enter a key.");
+    setText(byId("problem"), "Enter a key.");
     key.focus();
     return;
   }
@@ -30,7 +30,7 @@ form.addEventListener("submit", async (event) => {
     key.value = "";
     location.replace(destination());
   } catch (error) {
-    say(byId("problem"), error.message);
+    setText(byId("problem"), error.message);
     key.setAttribute("aria-invalid", "true");
     key.select();
     key.focus();

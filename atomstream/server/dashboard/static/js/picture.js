@@ -1,6 +1,6 @@
-// The live picture: each one is asked for when the last is drawn, so that a slow screen never falls behind.
+// The live image: the next one is requested after the last was drawn, so a slow browser does not fall behind.
 import { askBytes, socketUrl } from "./api.js";
-import { byId, say, setHidden } from "./dom.js";
+import { byId, setText, setHidden } from "./dom.js";
 import { duration } from "./format.js";
 
 const HEADER_BYTES = 32;
@@ -34,7 +34,7 @@ export class Picture extends EventTarget {
       this.asked = false;
       this.live = event.data;
       if (this.frozen === null) this.show(event.data);
-      // With the next frame of the screen: pictures that nobody would see are not sent.
+      // On the next screen refresh: images that are not visible are not requested.
       requestAnimationFrame(() => this.next());
     };
     socket.onclose = () => {
@@ -48,15 +48,15 @@ export class Picture extends EventTarget {
     this.socket.send(JSON.stringify(this.angle === null ? {} : { angle_deg: this.angle }));
   }
 
-  /** Show the turning sample at one azimuth alone; null shows it as it turns. */
+  /** Shows a rotating sample at one azimuth only; null shows all frames. */
   setAngle(angle) {
     this.angle = angle;
-    // A new question takes the place of one that the server has not answered yet.
+    // A new request replaces one that the server has not answered yet.
     this.asked = false;
     this.next();
   }
 
-  /** The picture of a moment of the past; null returns to the newest. */
+  /** Shows the image of an earlier time (s); null returns to the newest. */
   async freeze(time) {
     this.frozen = time;
     setHidden(byId("to-live"), time === null);
@@ -88,7 +88,7 @@ export class Picture extends EventTarget {
     this.count += 1;
     setHidden(byId("stage-empty"), true);
     const past = this.frozen === null ? "" : " (past)";
-    say(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}`);
+    setText(byId("picture-when"), `${Number.isFinite(time) ? duration(time) : "–"} · frame ${frame.toLocaleString("en-GB").replaceAll(",", "\u202f")}${past}`);
     this.canvas.dataset.frame = String(frame);
     this.canvas.dataset.pictures = String(this.count);
   }
@@ -104,7 +104,7 @@ export class Picture extends EventTarget {
   }
 }
 
-/** What each grey level looks like, as the bytes of a pixel; full scale is red: there the camera is blind. */
+/** Colour table of the grey levels (RGBA words); full scale is red, because such pixels may be saturated. */
 function greys(faint) {
   const colours = new Uint32Array(256);
   for (let level = 0; level < 256; level++) {

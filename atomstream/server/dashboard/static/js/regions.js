@@ -1,11 +1,11 @@
-// Regions on the picture: drawn, moved and sized by pointer or keys, and kept by the server.
+// Regions on the image: drawn, moved and resized with pointer or keyboard, and saved on the server.
 import { ask } from "./api.js";
-import { byId, el, say, svg } from "./dom.js";
+import { byId, el, setText, svg } from "./dom.js";
 import { visible } from "./format.js";
-import { boxOf, grab, lineOf, moved, rounded, sized } from "./shapes.js";
+import { boxOf, handles, lineOf, moved, resized, rounded } from "./region_shapes.js";
 
 const SAVE_AFTER_MS = 400;
-const KEEP_WITHIN_MS = 30_000;
+const SAVE_TIMEOUT_MS = 30_000;
 
 export class Regions extends EventTarget {
   constructor(dataId, picture) {
@@ -18,7 +18,7 @@ export class Regions extends EventTarget {
     this.columns = {};
     this.mode = null;
     this.edits = 0;
-    this.kept = Promise.resolve();
+    this.saved = Promise.resolve();
     picture.addEventListener("size", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(byId("stage"));
     for (const kind of ["box", "line"]) byId(`draw-${kind}`).addEventListener("click", (event) => this.choose(kind, event));
@@ -29,19 +29,19 @@ export class Regions extends EventTarget {
     this.overlay.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  /** What the server says; not while something is being dragged or saved. */
+  /** Applies the regions of the server, unless a region is being dragged or saved. */
   set({ regions, detected_regions: found, columns }) {
     if (this.drag || this.saving) return;
     this.columns = columns ?? this.columns;
-    const told = JSON.stringify([regions, found, this.columns]);
-    if (told === this.told) return;
-    this.told = told;
+    const content = JSON.stringify([regions, found, this.columns]);
+    if (content === this.content) return;
+    this.content = content;
     [this.own, this.found] = [regions ?? [], found ?? []];
     this.draw();
     this.dispatchEvent(new Event("change"));
   }
 
-  /** A pointer draws it next; a key has none, so that its region begins in the middle. */
+  /** By pointer: the next drag draws the region. By keyboard: a region is created in the middle of the image. */
   choose(kind, { detail: clicks }) {
     if (clicks > 0) this.setMode(this.mode === kind ? null : kind);
     else this.placeInMiddle(kind);
@@ -68,14 +68,14 @@ export class Regions extends EventTarget {
     byId("draw-box").setAttribute("aria-pressed", String(mode === "box"));
     byId("draw-line").setAttribute("aria-pressed", String(mode === "line"));
     byId("stage").classList.toggle("drawing", mode !== null);
-    say(byId("region-help"), mode ? `Drag over the picture to draw a ${mode}. Escape leaves it.` : "");
+    setText(byId("region-help"), mode ? `Drag over the picture to draw a ${mode}. Escape cancels.` : "");
   }
 
-  /** Where the regions are now: those that the analysis follows move without a word. */
+  /** Loads the current positions: tracked regions move without a message of the feed. */
   async refresh() {
-    const { edits, keptEdit } = this;
+    const { edits, savedEdit } = this;
     const reply = await ask(this.path).catch(() => null);
-    if (reply && edits === this.edits && keptEdit === this.keptEdit) this.set(reply);
+    if (reply && edits === this.edits && savedEdit === this.savedEdit) this.set(reply);
   }
 
   // ---- drawing
@@ -90,7 +90,7 @@ export class Regions extends EventTarget {
     if (focused) this.focus(focused);
   }
 
-  /** Frame pixels in a pixel of the screen: text and handles keep their size. */
+  /** Frame pixels per screen pixel, so that text and handles keep their size. */
   get scale() {
     return this.picture.size.width / Math.max(1, byId("stage").clientWidth);
   }
@@ -107,13 +107,13 @@ export class Regions extends EventTarget {
     const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
     const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
     group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, visible(region.name)));
-    if (own) group.append(...grab(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
+    if (own) group.append(...handles(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
     return group;
   }
 
   // ---- pointer
 
-  place(event) {
+  position(event) {
     const box = this.overlay.getBoundingClientRect();
     const { width, height } = this.picture.size;
     return [((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height];
@@ -122,8 +122,8 @@ export class Regions extends EventTarget {
   begin(event) {
     if (event.button !== 0) return;
     const name = event.target.closest?.("g")?.dataset.name;
-    const at = this.place(event);
-    if (this.mode) this.drag = { fresh: this.mode, from: at, name: this.freeName(this.mode) };
+    const at = this.position(event);
+    if (this.mode) this.drag = { created: this.mode, from: at, name: this.freeName(this.mode) };
     else if (name && event.target.matches(".grab, .handle")) {
       this.adopt(name);
       this.drag = { name, from: at, before: this.find(name), part: event.target.dataset.part ?? null };
@@ -142,12 +142,12 @@ export class Regions extends EventTarget {
   follow(event) {
     const { drag } = this;
     if (!drag) return;
-    const at = this.place(event);
+    const at = this.position(event);
     const by = [at[0] - drag.from[0], at[1] - drag.from[1]];
     drag.far = drag.far || Math.hypot(...by) > 3 * this.scale;
     if (!drag.far) return;
-    if (drag.fresh) this.put((drag.fresh === "box" ? boxOf : lineOf)(drag.name, drag.from, at));
-    else this.put(drag.part ? sized(drag.before, drag.part, by) : moved(drag.before, by));
+    if (drag.created) this.put((drag.created === "box" ? boxOf : lineOf)(drag.name, drag.from, at));
+    else this.put(drag.part ? resized(drag.before, drag.part, by) : moved(drag.before, by));
     this.draw();
   }
 
@@ -155,12 +155,12 @@ export class Regions extends EventTarget {
     const { drag } = this;
     this.drag = null;
     if (!drag?.far) return;
-    if (drag.fresh) this.setMode(null);
+    if (drag.created) this.setMode(null);
     this.save();
     this.focus(drag.name);
   }
 
-  // ---- keys: arrows move, with Shift they size, Delete removes
+  // ---- keys: arrows move, Shift+arrows resize, Delete removes
 
   onKey(event) {
     const name = event.target.closest("g")?.dataset.name;
@@ -172,24 +172,24 @@ export class Regions extends EventTarget {
       event.stopPropagation();
       this.adopt(name);
       const region = this.find(name);
-      this.put(event.shiftKey ? sized(region, "end", by) : moved(region, by));
+      this.put(event.shiftKey ? resized(region, "end", by) : moved(region, by));
     } else if (["Delete", "Backspace"].includes(event.key) && this.find(name)) {
       event.preventDefault();
       this.own = this.own.filter((region) => region.name !== name);
-      say(byId("region-help"), `Region ${name} was removed.`);
+      setText(byId("region-help"), `Region ${name} was removed.`);
       byId("draw-box").focus();
     } else return;
     this.draw();
     this.save();
   }
 
-  // ---- keeping
+  // ---- saving
 
   find(name) {
     return this.own.find((region) => region.name === name);
   }
 
-  /** A region that the analysis found becomes the user's when the user moves it. */
+  /** A detected region becomes a user's region when the user moves it. */
   adopt(name) {
     const found = this.found.find((region) => region.name === name);
     if (!this.find(name) && found) this.own = [...this.own, { ...found, tracked: true }];
@@ -206,27 +206,27 @@ export class Regions extends EventTarget {
     return `${kind}${number}`;
   }
 
-  /** One request at a time: two at once may arrive in the other order. */
+  /** One request at a time: two at once could arrive in the wrong order. */
   save() {
     clearTimeout(this.timer);
     this.edits += 1;
     this.saving = true;
     this.timer = setTimeout(() => {
-      this.kept = this.kept.then(() => this.keep(), () => this.keep());
+      this.saved = this.saved.then(() => this.sendSave(), () => this.sendSave());
     }, SAVE_AFTER_MS);
   }
 
-  async keep() {
+  async sendSave() {
     const edit = this.edits;
-    if (edit === this.keptEdit) return;
-    const signal = AbortSignal.timeout(KEEP_WITHIN_MS); // or one that hangs would hold up all later ones
-    const [kept, error] = await ask(this.path, { method: "PUT", body: { regions: this.own }, signal }).then((reply) => [reply], (failure) => [null, failure]);
-    // What was changed while this was under way stands, and has a request of its own: the reply would undo it.
+    if (edit === this.savedEdit) return;
+    const signal = AbortSignal.timeout(SAVE_TIMEOUT_MS); // a request that hangs must not block later ones
+    const [saved, error] = await ask(this.path, { method: "PUT", body: { regions: this.own }, signal }).then((reply) => [reply], (failure) => [null, failure]);
+    // The user edited again meanwhile: a new request will follow, and this reply would undo the edit.
     if (edit !== this.edits) return;
     this.saving = false;
-    this.keptEdit = kept ? edit : null;
-    if (kept) this.set({ detected_regions: this.found, regions: this.own, ...kept });
-    say(byId("region-help"), kept ? "Kept. Its trace is being computed back to the first frame." : `The regions were not kept: ${error.message}`);
+    this.savedEdit = saved ? edit : null;
+    if (saved) this.set({ detected_regions: this.found, regions: this.own, ...saved });
+    setText(byId("region-help"), saved ? "Saved. Its trace is being computed back to the first frame." : `The regions were not saved: ${error.message}`);
     this.dispatchEvent(new Event("change"));
   }
 }
@@ -235,11 +235,11 @@ function spoken(region, own) {
   const where = region.type === "line"
     ? `line from ${Math.round(region.x0)}, ${Math.round(region.y0)} to ${Math.round(region.x1)}, ${Math.round(region.y1)}`
     : `box at ${Math.round(region.x)}, ${Math.round(region.y)}, ${Math.round(region.width)} by ${Math.round(region.height)} pixels`;
-  const keys = own ? " Arrow keys move it, with Shift they size it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
+  const keys = own ? " Arrow keys move it, Shift and arrow keys resize it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
   return `${visible(region.name)}: ${where}.${keys}`;
 }
 
-/** Names for the choice of the waterfall's line. */
+/** Options of the selection of the waterfall's line. */
 export function lineOptions(own) {
   return [["streaks", "Streaks"], ...own.filter(({ type }) => type === "line").map(({ name }) => [name, visible(name)])].map(([value, text]) => el("option", { value }, text));
 }

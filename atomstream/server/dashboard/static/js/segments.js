@@ -1,13 +1,13 @@
-// The table of segments: each stretch of the growth with its own rate and count.
+// The table of growth segments with their rate and count.
 import { byId, el } from "./dom.js";
 import { brief, duration, unitText, visible, withSigma } from "./format.js";
-import { Listing } from "./listing.js";
+import { KeyedList } from "./keyed_list.js";
 
 export class Segments {
   constructor(chosen) {
     this.chosen = chosen;
     this.all = new Map();
-    this.rows = new Listing(byId("segments"));
+    this.rows = new KeyedList(byId("segments"));
     this.add([]);
   }
 

@@ -1,9 +1,9 @@
-// Keeps the charts' data: asks the server for the stretch shown, in as many points as there are pixels.
+// Data of the charts: requests the shown time range, with about one point per pixel.
 import { ask } from "./api.js";
 
-// While results come in, at most so often; a stretch that lies in the past is asked for once.
+// Shortest time between two requests while results arrive; a past range is requested once.
 const PERIOD_MS = 500;
-// After a request that found no server, or one that was stopping: nothing new may come to ask for it again.
+// Delay after a failed request.
 const RETRY_MS = 1500;
 
 export class Series extends EventTarget {
@@ -15,23 +15,23 @@ export class Series extends EventTarget {
     this.points = 800;
     this.data = { t: [], series: {}, bucket: 1 };
     this.askedAt = 0;
-    view.addEventListener("change", () => this.want());
+    view.addEventListener("change", () => this.requestSoon());
   }
 
   setNames(names) {
     this.names = [...new Set(names)];
-    this.want();
+    this.requestSoon();
   }
 
   setPoints(points) {
     const wanted = Math.min(4000, Math.max(100, Math.round(points)));
     if (Math.abs(wanted - this.points) < 20) return;
     this.points = wanted;
-    this.want();
+    this.requestSoon();
   }
 
-  /** There may be something new. */
-  want() {
+  /** Schedules a request for new data. */
+  requestSoon() {
     this.wanted = true;
     if (this.running || this.timer) return;
     const wait = Math.max(0, this.askedAt + (this.view.follow ? PERIOD_MS : 60) - performance.now());
@@ -51,14 +51,14 @@ export class Series extends EventTarget {
       this.dispatchEvent(new Event("data"));
     } catch (error) {
       this.failed = error.status !== 401;
-      if (error.status === 0 || error.status >= 500) this.again();
+      if (error.status === 0 || error.status >= 500) this.retryLater();
     } finally {
       this.running = false;
-      if (this.wanted) this.want();
+      if (this.wanted) this.requestSoon();
     }
   }
 
-  again() {
+  retryLater() {
     this.wanted = true;
     this.timer = setTimeout(() => this.load(), RETRY_MS);
   }
@@ -76,7 +76,7 @@ export class Series extends EventTarget {
   }
 }
 
-/** The value of one result at a time, null where there was none. */
+/** The value of a result at a time (s); null if there is none. */
 export async function valueAt(dataId, name, time) {
   const query = new URLSearchParams({ name, from: String(Math.max(0, time - 0.5)), to: String(time + 0.5), points: "4000" });
   const { t, series } = await ask(`/dashboard/streams/${dataId}/series?${query}`);

@@ -1,6 +1,6 @@
-// The list of streams: live ones first, then the newest; searched on the server.
+// The list of streams: live ones first, then the newest; the server does the search.
 import { ask, logOut } from "./api.js";
-import { byId, el, isTyping, say, setHidden } from "./dom.js";
+import { byId, el, isTyping, setText, setHidden } from "./dom.js";
 import { duration, momentText, STATUS, visible } from "./format.js";
 import { setUpTheme } from "./theme.js";
 
@@ -21,24 +21,24 @@ async function refresh() {
     setHidden(byId("notice"), true);
   } catch (error) {
     if (error.status === 401) return;
-    say(byId("notice"), `${error.message} Trying again.`);
+    setText(byId("notice"), `${error.message} Trying again.`);
     setHidden(byId("notice"), false);
   }
 }
 
 function show(entries, searched) {
   const rank = (entry) => (ORDER.indexOf(entry.pipeline_status) + ORDER.length + 1) % (ORDER.length + 1);
-  const sorted = entries.map((entry, place) => ({ entry, place })).sort((a, b) => rank(a.entry) - rank(b.entry) || a.place - b.place);
+  const sorted = entries.map((entry, position) => ({ entry, position })).sort((a, b) => rank(a.entry) - rank(b.entry) || a.position - b.position);
   const first = sorted.slice(0, SHOWN).map(({ entry }) => entry);
-  // Only where something changed: the list keeps its focus and its place.
-  const told = JSON.stringify(first);
-  if (told !== shown) draw(first);
-  shown = told;
+  // Redrawn only after a change, so that the list keeps its focus and position.
+  const content = JSON.stringify(first);
+  if (content !== shown) draw(first);
+  shown = content;
   const live = entries.filter((entry) => entry.pipeline_status === "stream_active").length;
   const more = entries.length > SHOWN ? `, the first ${SHOWN} shown: search for others` : "";
-  say(byId("count"), `${entries.length} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
+  setText(byId("count"), `${entries.length} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
   setHidden(byId("empty"), entries.length > 0);
-  say(byId("empty"), searched ? "No stream has these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.");
+  setText(byId("empty"), searched ? "No stream contains these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.");
 }
 
 function draw(entries) {

@@ -1,6 +1,6 @@
-// Runs before the first paint, so that a dark room never sees a white page.
+// Sets the theme before the first paint, so that no white page flashes in a dark room.
 (function () {
   var chosen = null;
-  try { chosen = localStorage.getItem("atomstream-theme"); } catch (_) { /* storage is off: dark it is */ }
+  try { chosen = localStorage.getItem("atomstream-theme"); } catch (_) { /* storage is disabled: dark theme */ }
   if (chosen === "light") document.documentElement.dataset.theme = "light";
 })();

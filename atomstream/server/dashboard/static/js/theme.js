@@ -1,4 +1,4 @@
-// Dark for the room with the microscope off its light, light for the office.
+// Dark theme for the lab, light theme for the office.
 import { byId } from "./dom.js";
 
 export function setUpTheme(changed = () => {}) {
@@ -8,7 +8,7 @@ export function setUpTheme(changed = () => {}) {
     const light = !isLight();
     if (light) document.documentElement.dataset.theme = "light";
     else delete document.documentElement.dataset.theme;
-    try { localStorage.setItem("atomstream-theme", light ? "light" : "dark"); } catch { /* not kept, then */ }
+    try { localStorage.setItem("atomstream-theme", light ? "light" : "dark"); } catch { /* storage is disabled: the choice is not kept */ }
     show();
     changed();
   });
@@ -19,7 +19,7 @@ function isLight() {
   return document.documentElement.dataset.theme === "light";
 }
 
-/** A colour of the present theme: `colour("trace")`. */
+/** A colour of the current theme: `colour("trace")`. */
 export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }

@@ -1,4 +1,4 @@
-// The line profile over time, under the charts and on their axis: rows of the server, and those that came since.
+// Waterfall: the line profile over time, on the axis of the charts. Rows of the server plus those of the feed.
 import { askBytes } from "./api.js";
 import { byId } from "./dom.js";
 import { LEFT, RIGHT } from "./charts.js";
@@ -54,7 +54,7 @@ export class Waterfall {
     this.soon();
   }
 
-  /** A batch came: its newest profile, valid from the batch before up to its last frame. */
+  /** Adds the newest profile of a batch; it covers the time since the batch before. */
   add(time, profile, lines) {
     const values = this.line === "streaks" ? profile : lines?.[this.line];
     if (!values?.length) return;
@@ -71,7 +71,7 @@ export class Waterfall {
     });
   }
 
-  /** The profile at a time; null where there is none. */
+  /** The profile at a time; null if there is none. */
   at(time) {
     const { old, fresh } = this;
     if (old && time >= old.start && time < old.start + old.rows * old.step) {
@@ -87,7 +87,7 @@ export class Waterfall {
     return fresh[low].time - time > 5 ? null : fresh[low].values;
   }
 
-  /** A row of the server's; where results come seldom, some rows got none, and the one before holds on. */
+  /** A row of the server; a row without a result shows the one before. */
   row(number) {
     const { columns, values } = this.old;
     for (let row = number; row >= Math.max(0, number - HELD_ROWS); row--) {
@@ -127,7 +127,7 @@ export class Waterfall {
   }
 }
 
-/** Drawn by the square root, for half orders are weak beside the specular streak. The 2nd and 99.5th percentile of what is shown: a bright pixel does not darken the rest. */
+/** Limits of the colour scale: the 2nd and 99.5th percentile, so that single bright pixels do not darken the rest. Square root, because half orders are weak. */
 function limits(columns) {
   const some = [];
   const step = Math.max(1, Math.floor(columns.length / 60));
@@ -160,7 +160,7 @@ function rgb(hex) {
   return [1, 3, 5].map((at) => Number.parseInt(hex.slice(at, at + 2), 16));
 }
 
-/** Black over blue-green to pale: lightness rises evenly, so that a step in the data is a step to the eye. */
+/** Black over blue-green to pale; lightness rises evenly with the value. */
 const SHADES = Uint32Array.from({ length: 256 }, (_, level) => {
   const at = level / 255;
   const stops = [[6, 9, 14], [18, 52, 78], [28, 116, 117], [110, 176, 120], [240, 236, 190]];

@@ -1,9 +1,10 @@
-// Marks: M sets one at this very moment; with Shift the moment is held while it gets its name.
+// Marks of the user: M sets one at the current time; Shift+M keeps the time while a name is entered.
 import { ask, RequestError } from "./api.js";
-import { byId, isTyping, say, setHidden } from "./dom.js";
+import { byId, isTyping, setText } from "./dom.js";
+import { notify } from "./notifications.js";
 
-export class Marks {
-  /** `now()` gives the server's time in UTC ms, `elapsed(ms)` text for people, `count()` how many marks there are. */
+export class Annotations {
+  /** `now()`: server time in UTC ms; `elapsed(ms)`: time as text; `count()`: number of marks; `added(event)`: callback. */
   constructor(dataId, { now, elapsed, count, added }) {
     this.path = `/rheed/stream/${dataId}/events`;
     Object.assign(this, { now, elapsed, count, added });
@@ -17,7 +18,7 @@ export class Marks {
     byId("mark-form").addEventListener("submit", (event) => {
       if (event.submitter?.value === "cancel") return;
       const label = byId("mark-label").value.trim();
-      this.set(label || this.nextName(), byId("mark-kind").value, this.held);
+      this.set(label || this.nextName(), byId("mark-kind").value, this.heldTime);
     });
   }
 
@@ -26,44 +27,35 @@ export class Marks {
   }
 
   openDialog() {
-    this.held = this.now();
+    this.heldTime = this.now();
     byId("mark-label").value = "";
     byId("mark-label").placeholder = this.nextName();
-    say(byId("mark-time"), this.elapsed(this.held));
+    setText(byId("mark-time"), this.elapsed(this.heldTime));
     byId("mark-dialog").showModal();
   }
 
-  /** One mark. Its id is made here, so that a repeat after a broken answer does not make a second one. */
+  /** Sets one mark. Its id is created here, so that a repeated request does not create a second mark. */
   async set(label = this.nextName(), kind = "note", time = this.now()) {
     const body = { id: newId(), label, kind, time_ms_utc: time, value: null };
     for (let attempt = 0; attempt < 5; attempt++) {
       try {
         this.added(await ask(this.path, { method: "POST", body }));
-        tell(`${label} was set at ${this.elapsed(time)}.`);
+        notify(`${label} was set at ${this.elapsed(time)}.`);
         return;
       } catch (error) {
         if (!(error instanceof RequestError) || (error.status > 0 && error.status < 500)) {
-          tell(`The mark was not set: ${error.message}`);
+          notify(`The mark was not set: ${error.message}`);
           return;
         }
       }
-      tell(`${label} (${this.elapsed(time)}) waits for the server.`);
+      notify(`${label} (${this.elapsed(time)}) will be set as soon as the server answers.`);
       await new Promise((resolve) => setTimeout(resolve, 1000 * 2 ** attempt));
     }
-    tell(`${label} was not set: the server does not answer. Note the time: ${new Date(time).toLocaleTimeString()}.`);
+    notify(`${label} was not set: the server does not answer. Note the time: ${new Date(time).toLocaleTimeString()}.`);
   }
 }
 
-let hiding;
-export function tell(text) {
-  const notice = byId("notice");
-  say(notice, text);
-  setHidden(notice, false);
-  clearTimeout(hiding);
-  hiding = setTimeout(() => setHidden(notice, true), 6000);
-}
-
-/** A UUID; `crypto.randomUUID` is missing on pages that came over plain http from another machine. */
+/** A UUID; `crypto.randomUUID` does not exist on pages loaded over plain HTTP from another machine. */
 function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;

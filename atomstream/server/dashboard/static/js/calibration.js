@@ -1,14 +1,14 @@
-// The calibration: what turns pixels and oscillations into Ångström and nanometres, set by a dialog.
+// The calibration dialog: values that convert pixels to Ångström and oscillations to nanometres.
 import { ask } from "./api.js";
-import { byId, say } from "./dom.js";
+import { byId, setText } from "./dom.js";
 import { brief, fixed, unitText, visible } from "./format.js";
-import { tell } from "./marks.js";
+import { notify } from "./notifications.js";
 
 const GEOMETRY = ["beam_energy", "screen_sample_distance", "px_per_mm"];
 const TITLES = { beam_energy: "beam energy", screen_sample_distance: "distance", px_per_mm: "scale" };
 
 export class Calibration {
-  /** `analysis()` gives the stream's analysis as it stands, null before it is known; `begun()`: another one begins. */
+  /** `analysis()` returns the stream's analysis, null before it was loaded; `begun()`: a reanalysis has started. */
   constructor(dataId, analysis, begun) {
     this.path = `/rheed/stream/${dataId}/calibration`;
     this.analysis = analysis;
@@ -32,32 +32,32 @@ export class Calibration {
     return [...this.form.querySelectorAll("input[data-low]")];
   }
 
-  /** Says in a line what readings are in, and why not in more. */
-  show(known) {
-    const told = describe(known);
-    say(byId("units-note"), told.length ? `Calibrated: ${told.join(" · ")}` : "Relative units: not calibrated for nm/s, Å and strain.");
+  /** Shows in one line which units are calibrated. */
+  show(calibration) {
+    const parts = describe(calibration);
+    setText(byId("units-note"), parts.length ? `Calibrated: ${parts.join(" · ")}` : "Relative units: not calibrated for nm/s, Å and strain.");
   }
 
-  /** Filled with what the server has now, which another page may have set. */
+  /** Fills the dialog with the values of the server, which another page may have changed. */
   async open() {
     let known = this.analysis()?.calibration ?? {};
     try {
       known = await ask(this.path);
       this.show(known);
     } catch (error) {
-      tell(`The present calibration is not known: ${error.message}`);
+      notify(`The calibration could not be loaded: ${error.message}`);
     }
     for (const input of this.numbers) {
       input.value = known[input.name] ?? "";
       complain(input, "");
     }
     this.form.elements.layer_unit.value = known.layer_unit ?? "";
-    say(byId("calibrate-problem"), "");
+    setText(byId("calibrate-problem"), "");
     const ended = this.analysis()?.status === "ended";
-    say(byId("calibrate-what"), ended ? "The whole stream is analysed again with it. What is left empty stays in relative units." : "It holds from the next result on. What is left empty stays in relative units.");
+    setText(byId("calibrate-what"), ended ? "The whole stream is analysed again with these values. Empty fields leave relative units." : "Applies from the next result on. Empty fields leave relative units.");
     const spacing = this.present();
     byId("cal-present").disabled = spacing === null;
-    say(byId("cal-present"), spacing === null ? "No spacing seen yet" : `Take the present ${fixed(spacing, 3)} px`);
+    setText(byId("cal-present"), spacing === null ? "No spacing seen yet" : `Use the current ${fixed(spacing, 3)} px`);
     this.showGives();
     this.dialog.showModal();
   }
@@ -73,7 +73,7 @@ export class Calibration {
     this.showGives();
   }
 
-  /** The number of a field, null where it is empty, undefined (and told at the field) where it can't be meant. */
+  /** The number of a field: null if empty, undefined if invalid (an error is shown at the field). */
   check(input) {
     const text = input.value.trim().replace(",", ".");
     const [low, high] = [Number(input.dataset.low), Number(input.dataset.high)];
@@ -84,13 +84,13 @@ export class Calibration {
     return wrong ? undefined : value;
   }
 
-  /** What these entries are good for, before they are set. */
+  /** Shows which units the entered values allow, before they are saved. */
   showGives() {
     const filled = (name) => this.form.elements[name].value.trim() !== "";
     const missing = GEOMETRY.filter((name) => !filled(name));
     const gives = [filled("layer_thickness_nm") && "growth rate in nm/s", missing.length === 0 && "lattice parameter in Å", filled("reference_spacing_px") && "strain"].filter(Boolean);
     const partly = missing.length > 0 && missing.length < GEOMETRY.length ? ` For Å the ${missing.map((name) => TITLES[name]).join(" and the ")} is missing.` : "";
-    say(byId("calibrate-gives"), (gives.length ? `Gives ${gives.join(", ")}.` : "Gives relative units alone.") + partly);
+    setText(byId("calibrate-gives"), (gives.length ? `Gives ${gives.join(", ")}.` : "Gives relative units only.") + partly);
   }
 
   async save() {
@@ -113,10 +113,10 @@ export class Calibration {
       this.show(kept);
       this.dialog.close();
       const ended = this.analysis()?.status === "ended";
-      tell(ended ? "The calibration is set; the stream is analysed again with it." : "The calibration is set; it holds from the next result on.");
+      notify(ended ? "Calibration saved. The stream is analysed again with it." : "Calibration saved. It applies from the next result on.");
       if (ended) this.begun();
     } catch (error) {
-      say(byId("calibrate-problem"), error.message);
+      setText(byId("calibrate-problem"), error.message);
     }
   }
 }
@@ -124,13 +124,13 @@ export class Calibration {
 function complain(input, text) {
   if (text) input.setAttribute("aria-invalid", "true");
   else input.removeAttribute("aria-invalid");
-  say(byId(`${input.id}-error`), text);
+  setText(byId(`${input.id}-error`), text);
 }
 
 function describe(known) {
-  const told = [];
-  if (known.layer_thickness_nm) told.push(`${brief(known.layer_thickness_nm)} nm a ${visible(unitText(known.layer_unit ?? "monolayer"))}`);
-  if (GEOMETRY.every((name) => known[name])) told.push(`${brief(known.beam_energy)} keV, ${brief(known.screen_sample_distance)} mm, ${brief(known.px_per_mm)} px/mm`);
-  if (known.reference_spacing_px) told.push(`strain against ${brief(known.reference_spacing_px, 5)} px`);
-  return told;
+  const parts = [];
+  if (known.layer_thickness_nm) parts.push(`${brief(known.layer_thickness_nm)} nm a ${visible(unitText(known.layer_unit ?? "monolayer"))}`);
+  if (GEOMETRY.every((name) => known[name])) parts.push(`${brief(known.beam_energy)} keV, ${brief(known.screen_sample_distance)} mm, ${brief(known.px_per_mm)} px/mm`);
+  if (known.reference_spacing_px) parts.push(`strain against ${brief(known.reference_spacing_px, 5)} px`);
+  return parts;
 }

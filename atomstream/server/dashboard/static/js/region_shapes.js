@@ -1,4 +1,4 @@
-// Geometry of regions, in pixels of the frame. Boxes are {x, y, width, height} around their centre.
+// Geometry of regions in frame pixels. Boxes are {x, y, width, height} with x, y at their centre.
 
 const SMALLEST = 3;
 
@@ -15,8 +15,8 @@ export function moved(region, [dx, dy]) {
   return { ...region, x: region.x + dx, y: region.y + dy };
 }
 
-/** `part`: which handle is drawn along; the opposite corner stays. */
-export function sized(region, part, [dx, dy]) {
+/** Resizes: `part` is the handle that moves; the opposite corner stays. */
+export function resized(region, part, [dx, dy]) {
   if (region.type === "line") {
     return part === "start" ? { ...region, x0: region.x0 + dx, y0: region.y0 + dy } : { ...region, x1: region.x1 + dx, y1: region.y1 + dy };
   }
@@ -27,14 +27,14 @@ export function sized(region, part, [dx, dy]) {
   return { ...region, ...boxOf(region.name, [Math.min(x0, right - SMALLEST), Math.min(y0, bottom - SMALLEST)], [Math.max(x1, left + SMALLEST), Math.max(y1, top + SMALLEST)]), tracked: region.tracked };
 }
 
-/** Where the handles of a region are: [x, y, part]. */
-export function grab(region) {
+/** Positions of the handles of a region: [x, y, part]. */
+export function handles(region) {
   if (region.type === "line") return [[region.x0, region.y0, "start"], [region.x1, region.y1, "end"]];
   const [halfWidth, halfHeight] = [region.width / 2, region.height / 2];
   return [[region.x - halfWidth, region.y - halfHeight, "start"], [region.x + halfWidth, region.y + halfHeight, "end"]];
 }
 
-/** Whole pixels, inside the frame, not too small to measure in. */
+/** Rounds to whole pixels, inside the frame, with a minimum size. */
 export function rounded(region, { width, height }) {
   const x = (value) => Math.round(Math.min(Math.max(value, 0), width - 1));
   const y = (value) => Math.round(Math.min(Math.max(value, 0), height - 1));

@@ -1,5 +1,5 @@
-// The growth rate in digits for across the room, and the other readings beside it.
-import { byId, el, say } from "./dom.js";
+// The growth rate in large digits, and the tiles with the other values.
+import { byId, el, setText } from "./dom.js";
 import { ageText, brief, fixed, unitText, withSigma } from "./format.js";
 
 const SPOKEN_EACH_MS = 10000;
@@ -24,7 +24,7 @@ const TILES = [
   ["saturated_fraction", "Saturated", { factor: 100, unit: "%", warnOver: 0.002 }],
 ];
 
-export class Readings {
+export class Values {
   constructor() {
     this.tiles = new Map();
     this.spokenAt = -Infinity;
@@ -41,10 +41,10 @@ export class Readings {
     return parts;
   }
 
-  /** `nameOf(id)` gives the name of a view's azimuth, "" where it has none. */
+  /** `nameOf(id)` returns the label of a view's azimuth; "" if it has none. */
   show(values, { turning, views, nameOf }) {
     this.showRate(values.growth_rate_ml_s, values.growth_rate_nm_s, values.oscillation_period);
-    // Strain is the same number against the user's reference: once is enough.
+    // Strain is the same quantity against the user's reference: show only one of them.
     const strained = values.referenced_strain?.value ?? null;
     const shown = strained === null ? values : { ...values, relative_spacing_change: undefined };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
@@ -53,58 +53,58 @@ export class Readings {
     if (first.length) this.hideOtherViews(new Set(first.map(({ view_id: id }) => `view ${id}`)));
   }
 
-  /** What is no longer among the views would stand there as if it were of this turn. */
+  /** Hides the tiles of views that are no longer reported. */
   hideOtherViews(shown) {
     for (const [name, { box }] of this.tiles) if (name.startsWith("view ")) box.hidden = !shown.has(name);
   }
 
-  /** Of a turning sample what belongs to a view stands with the view, not as a dozen times "undetermined". */
+  /** The spacing of one view of a rotating sample. */
   showView({ view_id: id, angle_deg: angle, spacing_px: spacing, turns }, azimuth) {
     const name = `view ${id}`;
     const parts = this.tiles.get(name) ?? this.tile(name, "");
-    say(parts.title, `Spacing, ${azimuth || `view ${id}`} at ${fixed(angle, 1)}°`);
+    setText(parts.title, `Spacing, ${azimuth || `view ${id}`} at ${fixed(angle, 1)}°`);
     const text = spacing.value === null ? null : withSigma(spacing.value, spacing.sigma);
     this.fill(parts, text, unitText(spacing.unit), spacing.value === null ? spacing.why : `seen in ${turns} turns`);
   }
 
-  /** Of a turning sample without views (yet): why that is. */
+  /** The reason why a rotating sample has no views (yet). */
   showNoViews(why) {
     if (!why && !this.tiles.has("views")) return;
     const parts = this.tiles.get("views") ?? this.tile("views", "Views of the turning sample");
     parts.box.classList.add("wide");
     parts.box.hidden = !why;
     this.fill(parts, null, "", why);
-    say(parts.value, "none");
+    setText(parts.value, "none");
   }
 
-  /** "undetermined" is a result too: it is told with its reason, in the place of the number. */
+  /** Shows the rate, or "undetermined" with the reason. */
   showRate(rate, thickness, period) {
     const none = !rate || rate.value === null;
     byId("rate").classList.toggle("none", none);
     const text = none ? { value: "undetermined", sigma: "" } : withSigma(rate.value, rate.sigma, true);
-    say(byId("rate-value"), text.value);
-    say(byId("rate-sigma"), text.sigma ? `± ${text.sigma}` : "");
-    say(byId("rate-unit"), none ? "" : unitText(rate.unit));
-    say(byId("rate-why"), none ? sentence(rate?.why ?? "no results yet") : rate.note ?? "");
+    setText(byId("rate-value"), text.value);
+    setText(byId("rate-sigma"), text.sigma ? `± ${text.sigma}` : "");
+    setText(byId("rate-unit"), none ? "" : unitText(rate.unit));
+    setText(byId("rate-why"), none ? sentence(rate?.why ?? "no results yet") : rate.note ?? "");
     byId("rate-why").classList.toggle("note", !none);
     const second = thickness?.value ? withSigma(thickness.value, thickness.sigma) : null;
     const perLayer = !none && period?.value ? `one oscillation in ${brief(period.value, 4)} s` : "";
-    say(byId("rate-second"), second ? `${second.value} ± ${second.sigma} nm/s` : perLayer);
+    setText(byId("rate-second"), second ? `${second.value} ± ${second.sigma} nm/s` : perLayer);
     byId("rate-second").classList.toggle("nm", second !== null);
     this.speak(none ? `Growth rate undetermined: ${rate?.why ?? "no results yet"}` : `Growth rate ${text.value} plus or minus ${text.sigma || "unknown"} ${unitText(rate.unit)}`);
   }
 
-  /** Aloud at most every ten seconds; sooner only when it comes or goes. */
+  /** For screen readers: at most every ten seconds, or at once when the rate appears or disappears. */
   speak(text) {
     const kind = text.startsWith("Growth rate undetermined");
     if (performance.now() - this.spokenAt < SPOKEN_EACH_MS && kind === this.spokenKind) return;
     [this.spokenAt, this.spokenKind] = [performance.now(), kind];
-    say(byId("rate-spoken"), text);
+    setText(byId("rate-spoken"), text);
   }
 
   showCounted({ value, sigma, why, since }) {
     const parts = this.tiles.get("counted");
-    say(parts.title, `Oscillations since ${since}`);
+    setText(parts.title, `Oscillations since ${since}`);
     this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? why : "");
   }
 
@@ -117,25 +117,25 @@ export class Readings {
       return;
     }
     const text = withSigma(value.value * factor, value.sigma === null ? null : value.sigma * factor);
-    const told = words ? { value: words(value.value), sigma: "" } : text;
-    this.fill(parts, told, words ? "" : unit ?? unitText(value.unit), words ? `spottiness ${fixed(value.value, 2)}` : value.note ?? "");
+    const shown = words ? { value: words(value.value), sigma: "" } : text;
+    this.fill(parts, shown, words ? "" : unit ?? unitText(value.unit), words ? `spottiness ${fixed(value.value, 2)}` : value.note ?? "");
     parts.box.classList.toggle("warn", warnOver !== undefined && value.value > warnOver);
   }
 
   fill(parts, text, unit, under) {
     parts.box.classList.toggle("none", text === null);
-    say(parts.value, text === null ? "undetermined" : text.value);
-    say(parts.sigma, text?.sigma ? ` ± ${text.sigma}` : "");
-    say(parts.unit, text === null || !unit ? "" : ` ${unit}`);
-    say(parts.under, under ?? "");
+    setText(parts.value, text === null ? "undetermined" : text.value);
+    setText(parts.sigma, text?.sigma ? ` ± ${text.sigma}` : "");
+    setText(parts.unit, text === null || !unit ? "" : ` ${unit}`);
+    setText(parts.under, under ?? "");
     parts.box.title = under ?? "";
   }
 
   showAge(seconds, { ended }) {
     const age = byId("age");
-    if (seconds === null) say(age, "");
-    else if (ended) say(age, `Analysed ${ageText(seconds)} ago`);
-    else say(age, `Newest result ${ageText(seconds)} ago`);
+    if (seconds === null) setText(age, "");
+    else if (ended) setText(age, `Analysed ${ageText(seconds)} ago`);
+    else setText(age, `Newest result ${ageText(seconds)} ago`);
     age.classList.toggle("old", !ended && seconds !== null && seconds > OLD_S);
   }
 }

@@ -1,9 +1,9 @@
-// The stretch of time that the charts show: it follows the newest, or stays where the user put it.
+// The time range of the charts: it follows the newest data or stays where the user set it.
 
 const SHORTEST_S = 0.05;
 const FIRST_S = 10;
 
-export class View extends EventTarget {
+export class TimeRange extends EventTarget {
   constructor() {
     super();
     this.begin = 0;
@@ -15,30 +15,30 @@ export class View extends EventTarget {
     this.to = this.last;
   }
 
-  /** The stream reaches from `begin` to `end` (s). */
+  /** Sets the extent of the stream: `begin` to `end` in s. */
   reach(begin, end) {
     if (begin === this.begin && end === this.end) return;
     this.begin = begin;
     this.end = end;
-    if (this.follow && !this.held) this.settle();
+    if (this.follow && !this.held) this.followEnd();
   }
 
-  /** Stand still while the pointer drags: what comes meanwhile must not move the time under it. */
+  /** Stops following while the pointer drags, so that new data does not move the axis. */
   hold(held) {
     if (this.held === held) return;
     this.held = held;
-    if (!held && this.follow) this.settle();
+    if (!held && this.follow) this.followEnd();
   }
 
-  /** Show the last `seconds` from now on; Infinity for all. */
+  /** Follows the newest data and shows the last `seconds`; Infinity shows all. */
   showLast(seconds) {
     this.last = seconds;
     this.follow = true;
-    this.settle();
+    this.followEnd();
   }
 
-  settle() {
-    // A young stream fills the axis; its first seconds are drawn on ten, so that they do not race.
+  followEnd() {
+    // A short stream fills the axis, which is at least ten seconds long.
     const whole = Math.max(this.end - this.begin, FIRST_S);
     const span = Math.max(SHORTEST_S, Math.min(this.last, whole));
     this.to = Math.max(this.end, this.begin + span);
@@ -46,7 +46,7 @@ export class View extends EventTarget {
     this.changed();
   }
 
-  /** Stay at this stretch. */
+  /** Shows this range and stops following. */
   show(from, to) {
     const span = Math.max(SHORTEST_S, Math.min(to - from, Math.max(this.end - this.begin, 1)));
     this.from = Math.min(Math.max(from, this.begin), Math.max(this.begin, this.end - span));
@@ -58,7 +58,7 @@ export class View extends EventTarget {
   setFollow(follow) {
     if (follow) this.last = Number.isFinite(this.last) && this.to - this.from < this.end - this.begin ? this.to - this.from : this.last;
     this.follow = follow;
-    if (follow) this.settle();
+    if (follow) this.followEnd();
     else this.changed();
   }
 
@@ -67,13 +67,13 @@ export class View extends EventTarget {
     this.show(this.from + step, this.to + step);
   }
 
-  /** Zoom by `factor` (under 1: in) around `at` (s; the newest end while following). */
+  /** Zooms by `factor` (below 1: in) around the time `at` in s (default: the newest end while following). */
   zoom(factor, at = this.follow ? this.to : (this.from + this.to) / 2) {
     if (this.follow && at >= this.to) {
       const longest = Math.max(this.end - this.begin, 1);
       this.last = Math.max(SHORTEST_S, (this.to - this.from) * factor);
       if (this.last >= longest) this.last = Infinity;
-      this.settle();
+      this.followEnd();
     } else {
       this.show(at - (at - this.from) * factor, at + (this.to - at) * factor);
     }
