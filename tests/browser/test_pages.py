@@ -94,7 +94,7 @@ async def test_the_list(logged_in: Any, server: LiveServer) -> None:
         await logged_in.keyboard.type("ended")
         await expect(names).to_have_text(["Ended one"])
         await logged_in.get_by_role("searchbox").fill("nothing like it")
-        await expect(logged_in.get_by_text("No stream has these words")).to_be_visible()
+        await expect(logged_in.get_by_text("No stream contains these words")).to_be_visible()
 
 
 async def test_hostile_names_are_text(logged_in: Any, server: LiveServer) -> None:

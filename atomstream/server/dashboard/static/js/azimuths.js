@@ -68,7 +68,7 @@ export class Azimuths {
 
 function field({ view_id: viewId, azimuth_label: label, annotation: { angle_deg: angle } }) {
   const id = `azimuth-${viewId}`;
-  const title = viewId === "stationary" ? "The sample’s azimuth" : `TimeRange ${visible(viewId)} at ${fixed(angle ?? 0, 1)}°`;
+  const title = viewId === "stationary" ? "The sample’s azimuth" : `View ${visible(viewId)} at ${fixed(angle ?? 0, 1)}°`;
   const input = el("input", { id, name: viewId, maxlength: 256, autocomplete: "off", list: "azimuth-ideas", placeholder: "e.g. [110]" });
   input.value = label ?? "";
   return el("div", { class: "field" }, el("label", { for: id }, title), input);
