@@ -15,10 +15,11 @@ import warnings
 from collections import deque
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from atomstream.streaming import RHEEDStreamer
-from atomstream.streaming.statistics import StreamerStats
+if TYPE_CHECKING:
+    from atomstream.streaming import RHEEDStreamer
+    from atomstream.streaming.statistics import StreamerStats
 
 
 class Console:

@@ -52,8 +52,8 @@ def test_rate_near_a_harmonic_of_the_rotation(rate: float) -> None:
     assert (off < 3 * answer.frames["growth_rate_sigma"][np.isfinite(determined)]).all()
 
 
-def test_fewer_than_two_turns_give_no_rate() -> None:
-    """With 1.9 turns there is no rate, because rotation and a wrong rate together would explain the trace."""
+def test_no_wrong_rate_after_two_turns() -> None:
+    """With 1.9 turns, rotation and a wrong rate together would explain the trace: only a correct rate is reported."""
     film = Film(20, rate_ml_s=0.1745, **TWO_TURNS)
     answer = film.analysed()
     determined = np.isfinite(answer.frames["growth_rate_ml_s"])
