@@ -48,12 +48,9 @@ class ResultsManager:
         """After a start of the server: continue the analyses that had not ended."""
         for data_id in await asyncio.to_thread(_unfinished, self._dir):
             try:
-                results = await self.of(data_id)
+                await self.of(data_id)
             except Exception:  # its folder is damaged; the others are resumed
                 log.exception("the analysis of stream %s could not be resumed", data_id)
-                continue
-            await results.resume()
-            self._end_if_over(results)
         self._prepare_worker()
 
     def _prepare_worker(self) -> None:
@@ -68,7 +65,12 @@ class ResultsManager:
             log.exception("a worker for the analysis could not be started")
 
     async def of(self, data_id: str) -> StreamResults:
-        """The results of a stream; raises HttpError 404 if there is none."""
+        """The results of a stream; raises HttpError 404 if there is none.
+
+        An analysis that an earlier process did not finish is resumed before anyone else gets the results. A request
+        may be faster than :meth:`resume`: without this, a subscriber would receive ``end``, and a new chunk would
+        start a re-analysis.
+        """
         known = self._open.get(data_id)
         if known is not None:
             return known
@@ -77,10 +79,21 @@ class ResultsManager:
             if data_id not in self._open:
                 archive = await self._streams.archive(data_id)
                 about = await self._streams.about(data_id)
-                self._open[data_id] = await StreamResults.open(archive, about, self._resources)
+                results = await StreamResults.open(archive, about, self._resources)
+                await self._resume(results)
+                self._open[data_id] = results
         self._opening.pop(data_id, None)
         await self._close_idle()
         return self._open[data_id]
+
+    async def _resume(self, results: StreamResults) -> None:
+        try:
+            await results.resume()
+        except BaseException:
+            await results.close()
+            raise
+        if results.metadata.status in ("success", "stream_error"):
+            results.end()
 
     async def _close_idle(self) -> None:
         idle = [
@@ -109,10 +122,6 @@ class ResultsManager:
         results.stored(
             claims.index, DecodedChunk(block, stored.committed.stamps) if block is not None else None
         )
-
-    def _end_if_over(self, results: StreamResults) -> None:
-        if results.metadata.status in ("success", "stream_error"):
-            results.end()
 
     @contextmanager
     def tap(self, claims: UploadClaims) -> Iterator[UploadTap]:

@@ -286,10 +286,11 @@ class StreamResults:
     # -- live analysis -----------------------------------------------------------------------------------
 
     async def resume(self) -> None:
-        """Continue what an earlier process did not finish."""
-        if await self._in_thread(self._store.left_running) == REANALYSIS:
+        """Continue what an earlier process did not finish, if there is anything."""
+        left = await self._in_thread(self._store.left_running)
+        if left == REANALYSIS:
             self.reanalyse()
-        else:
+        elif left is not None:
             self.begin()
 
     def begin(self) -> None:

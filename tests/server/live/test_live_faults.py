@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
+from atomstream.server.live.manager import ResultsManager
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -68,6 +69,33 @@ def stored(server: LiveServer, data_id: str, name: str) -> np.ndarray[Any, Any]:
     """A column as it lies in the archive."""
     archive = server.archive(data_id)
     return archive.results.read([name], 0, archive.n_frames())[name]
+
+
+async def test_a_request_before_the_analyses_are_resumed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A started server may answer a subscriber before it has resumed all analyses: the feed does not end early."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        async with feed(client, data_id) as socket:
+            await send_chunks(client, data_id, growth(), [0])
+            await batches_until(socket, CHUNK)
+            await stopped(server, socket)
+        monkeypatch.setattr(ResultsManager, "resume", _not_yet)
+        await server.start()
+        async with feed(client, data_id) as socket:
+            assert (await next_message(socket, "hello"))["status"] == "running"
+            await send_chunks(client, data_id, growth(), [1])
+            await batches_until(socket, 2 * CHUNK)
+        await client.end(data_id)
+        found = await follow(client, data_id)
+    assert frame_numbers(batches(found)) == list(range(2 * CHUNK))
+    assert [message["type"] for message in found].count("missing") == 0
+
+
+async def _not_yet(_manager: ResultsManager) -> None:
+    pass
 
 
 @pytest.mark.slow
