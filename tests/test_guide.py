@@ -34,7 +34,7 @@ runpy.run_path(sys.argv[1], init_globals={"camera": Camera(), "num_chunks": 2})
 
 @pytest.fixture
 def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
-    """A server whose key is the one that the guide writes down."""
+    """A server with the key that the guide uses."""
     return serve_in_thread(api_key="YOUR_API_KEY")
 
 
@@ -65,7 +65,7 @@ def film(n_frames: int) -> np.ndarray:
 
 @pytest.mark.slow
 def test_the_guide_s_push_mode(server: ThreadedServer, tmp_path: Path) -> None:
-    """The guide's push loop, as it is printed, stores the camera's frames under its name and sample."""
+    """The push loop printed in the guide stores the camera's frames with its name and sample."""
     np.save(tmp_path / "film.npy", film(480))
     (tmp_path / "camera.py").write_text(CAMERA)
     done = follow(server, tmp_path, tmp_path / "camera.py", GUIDE / "push_mode.py")
@@ -78,7 +78,7 @@ def test_the_guide_s_push_mode(server: ThreadedServer, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_guide_s_run_mode(server: ThreadedServer, tmp_path: Path) -> None:
-    """The guide's generator that sleeps, as it is printed, stores the recording to its last short chunk."""
+    """The sleeping generator printed in the guide stores the recording, including its last short chunk."""
     np.save(tmp_path / "recorded_frames.npy", film(300))
     done = follow(server, tmp_path, GUIDE / "run_mode.py")
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,7 +86,7 @@ def test_the_guide_s_run_mode(server: ThreadedServer, tmp_path: Path) -> None:
 
 
 def test_the_guide_s_samples_and_projects(server: ThreadedServer, tmp_path: Path) -> None:
-    """By name, by UUID and with a project: the guide's three ways to a sample all link it."""
+    """The guide's three ways to specify a sample (name, UUID, with a project) all link it."""
     sample = ask(server, "/physical_samples/", {"name": "by its UUID"})["id"]
     project = ask(server, "/projects/", {"name": "GaN on Si"})["id"]
     script = tmp_path / "samples.py"
@@ -101,7 +101,7 @@ def test_the_guide_s_samples_and_projects(server: ThreadedServer, tmp_path: Path
 
 
 def test_the_guide_s_uuid_must_exist(server: ThreadedServer, tmp_path: Path) -> None:
-    """The guide's own UUID, which no sample here has, is an error that names it, and creates no stream for it."""
+    """The UUID printed in the guide, which no sample here has, is an error with this UUID, and no stream is created."""
     done = follow(server, tmp_path, GUIDE / "samples.py")
     assert done.returncode == 1
     assert f"no physical sample with the UUID {UUID}" in done.stderr

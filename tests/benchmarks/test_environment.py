@@ -12,8 +12,8 @@ def test_variables_that_change_a_result_are_removed(monkeypatch: pytest.MonkeyPa
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONOPTIMIZE", "ATOMSTREAM_API_KEY", "ATOMSCALE_API_KEY"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HOME", "/home/grower")
-    given = environment()
-    assert {name for name in given if name.startswith("PYTHON")} == {"PYTHONPATH"}
-    assert given["PYTHONPATH"] == str(ROOT)
-    assert not [name for name in given if name.endswith("_API_KEY")]
-    assert given["HOME"] == "/home/grower"
+    variables = environment()
+    assert {name for name in variables if name.startswith("PYTHON")} == {"PYTHONPATH"}
+    assert variables["PYTHONPATH"] == str(ROOT)
+    assert not [name for name in variables if name.endswith("_API_KEY")]
+    assert variables["HOME"] == "/home/grower"

@@ -12,7 +12,7 @@ from benchmarks import machine
 from benchmarks.report import Goal, Row, table
 from tests.paths import REPO
 
-# Read here, for each test's environment is cleaned. Empty leaves a rival out: a test installs nothing.
+# Read here, because the environment of each test is cleaned. Empty omits the other program: a test installs nothing.
 RIVALS = {name: os.environ.get(name, "") for name in ("ATOMSTREAM_PEER_PYTHON", "ATOMSTREAM_ACQUIRE_PYTHON")}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("benchmarks")]
 
@@ -36,7 +36,7 @@ def test_it_runs(name: str) -> None:
     assert done.stdout.strip()
 
 
-def test_a_row_says_whether_its_goal_is_reached() -> None:
+def test_a_row_shows_whether_its_goal_is_reached() -> None:
     """Ratios are computed per run and the median decides; without the other program there is no result."""
     row = Row("push", "ms", {"ours": [10.0, 30.0, 12.0], "bare": [10.0, 10.0, 10.0]}, [Goal(1.5, "bare")])
     assert row.ratios(row.goals[0]) == [1.0, 3.0, 1.2]
@@ -49,7 +49,7 @@ def test_a_row_says_whether_its_goal_is_reached() -> None:
 
 @pytest.mark.parametrize(("bare", "verdict"), [([7.0], "| NO (nor bare) |"), ([2.0], "| NO |")])
 def test_a_goal_that_bare_misses_too_is_marked(bare: list[float], verdict: str) -> None:
-    """If the bare limit misses an absolute goal too, the table says so."""
+    """If the bare limit misses an absolute goal too, the table shows that."""
     row = Row("held", "ms", {"ours": [9.0], "bare": bare}, [Goal(5.0)])
     assert verdict in table([row])
     assert "nor bare" not in table([Row("push", "ms", {"ours": [9.0], "bare": bare}, [Goal(1.1, "bare")])])
@@ -62,7 +62,7 @@ def test_a_goal_that_bare_misses_too_is_marked(bare: list[float], verdict: str) 
 def test_steal_time_is_reported(
     monkeypatch: pytest.MonkeyPatch, before: tuple[int, int], after: tuple[int, int], line: str
 ) -> None:
-    """Steal time is a share of the time since the start; without a report of the host nothing is claimed."""
+    """Steal time is a share of the time since the start; without a report of the host it is unknown."""
     times = iter([before, after])
     monkeypatch.setattr(machine, "_processor_times", lambda: next(times))
     assert line in machine.Host().line()

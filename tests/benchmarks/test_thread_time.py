@@ -67,7 +67,7 @@ def shared_core() -> Iterator[None]:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as busy:
         try:
             assert busy.stdout is not None
-            busy.stdout.readline()  # it is at work from here on
+            busy.stdout.readline()  # it is running from here on
             os.sched_setaffinity(0, {core})
             yield
         finally:

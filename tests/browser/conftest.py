@@ -1,4 +1,4 @@
-"""A real Chromium before a real server, with the simulator's frames coming in through the real client."""
+"""A real Chromium and a real server; the real client sends the simulator's frames."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ EXPECTED = re.compile(
     r"401 \(Unauthorized\)|ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|WebSocket connection to"
     r"|404 \(Not Found\)"
 )
-"""What Chromium logs of replies that the pages deal with."""
+"""Console errors of Chromium about replies that the pages handle."""
 
 
 def find_chromium() -> str | None:
-    """A browser of Chromium's kind on this machine."""
+    """Path of a Chromium or Chrome on this machine."""
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     return next(filter(None, map(shutil.which, names)), None)
 
 
 @pytest.fixture
 async def browser() -> AsyncIterator[Any]:
-    """A Chromium of its own for each test."""
+    """A new Chromium for each test."""
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -50,7 +50,7 @@ async def browser() -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def page(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
-    """An empty page at 1280 x 800. An error in a script, a refused script or a request to elsewhere fails the test."""
+    """An empty page at 1280 x 800. A script error, a blocked script or a request to another host fails the test."""
     context = await browser.new_context(
         viewport={"width": 1280, "height": 800}, base_url=server.url, reduced_motion="reduce"
     )
@@ -58,16 +58,16 @@ async def page(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
     made.set_default_timeout(20_000)
     made.on("pageerror", lambda error: problems.append(f"error: {error}"))
     made.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    made.on("console", lambda said: _note(problems, said))
+    made.on("console", lambda message: _note(problems, message))
     made.on("request", lambda asked: _note_request(problems, asked.url, server.url))
     yield made
     await context.close()
     assert problems == []
 
 
-def _note(problems: list[str], said: Any) -> None:
-    if said.type == "error" and not EXPECTED.search(said.text):
-        problems.append(f"console: {said.text}")
+def _note(problems: list[str], message: Any) -> None:
+    if message.type == "error" and not EXPECTED.search(message.text):
+        problems.append(f"console: {message.text}")
 
 
 def _note_request(problems: list[str], asked: str, own: str) -> None:
@@ -83,14 +83,14 @@ async def server(serve: Serve) -> LiveServer:
 
 @pytest.fixture
 async def growth(server: LiveServer) -> AsyncIterator[Growth]:
-    """A growth that the simulator makes, streamed by the real client."""
+    """A simulated growth, streamed by the real client."""
     async with Growth.begin(server) as made:
         yield made
 
 
 @pytest.fixture
 async def logged_in(page: Any, server: LiveServer) -> Any:
-    """A page that is logged in, at the list of streams."""
+    """A page that is logged in and shows the list of streams."""
     await page.goto("/login")
     await page.get_by_label("API key").fill(server.api_key)
     await page.keyboard.press("Enter")

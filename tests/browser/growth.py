@@ -1,4 +1,4 @@
-"""A growth from the simulator on its way through the real client into a server."""
+"""A simulated growth that the real client streams to a server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPEC: dict[str, Any] = {"fps": FPS, "height": 240, "width": 320, "rate_ml_s": 0.
 
 
 class Growth:
-    """One stream: ``await growth.push(seconds)`` sends that much more, as fast as it goes."""
+    """One stream: ``await growth.push(seconds)`` sends that many more seconds, as fast as possible."""
 
     def __init__(self, streamer: AsyncRHEEDStreamer, data_id: str, spec: GrowthSpec, length_s: float) -> None:
         self.streamer = streamer
@@ -25,7 +25,7 @@ class Growth:
         self.spec = spec
         self.chunks = 0
         self.simulator = Simulator(spec)
-        # Stamped so that the stream reaches up to now when ``length_s`` were pushed.
+        # The timestamps end at the current time when ``length_s`` were pushed.
         self.start_ms = 1000.0 * (time.time() - length_s)
 
     @classmethod
@@ -33,7 +33,7 @@ class Growth:
     async def begin(
         cls, server: LiveServer, name: str = "Growth 001", length_s: float = 20.0, **more: Any
     ) -> AsyncIterator[Growth]:
-        """A new stream. ``more`` are fields of GrowthSpec, or of ``initialize``."""
+        """Create a stream. ``more`` are fields of GrowthSpec, or arguments of ``initialize``."""
         fields = {key: more.pop(key) for key in tuple(more) if key in GrowthSpec.__dataclass_fields__}
         spec = GrowthSpec(**{**SPEC, **fields})
         async with AsyncRHEEDStreamer(server.api_key, server.url, spool_dir=None) as streamer:
@@ -42,7 +42,7 @@ class Growth:
             yield cls(streamer, data_id, spec, length_s)
 
     async def push(self, seconds: float) -> None:
-        """Send the next frames and wait until the server has them."""
+        """Send the next frames and wait until the server has stored them."""
         for _ in range(round(seconds * FPS / CHUNK)):
             frames = self.simulator.frames(self.chunks * CHUNK, CHUNK)
             stamp = self.start_ms + 1000.0 * self.chunks * CHUNK / FPS
@@ -51,12 +51,12 @@ class Growth:
         await self.streamer.flush(self.data_id)
 
     async def show(self, page: Any, seconds: float) -> None:
-        """Send that much more, and open its page; until the page tells a rate."""
+        """Send that many more seconds, open the page of the stream, and wait until it shows a rate."""
         await self.push(seconds)
         await page.goto(self.path)
         await page.wait_for_function("() => /\\d/.test(document.getElementById('rate-value').textContent)")
 
     @property
     def path(self) -> str:
-        """The path of its page."""
+        """Path of its page."""
         return f"/streams/{self.data_id}"

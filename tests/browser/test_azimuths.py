@@ -1,4 +1,4 @@
-"""Azimuths are named on the page, in a real Chromium."""
+"""Azimuth labels are entered on the page, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ expect.set_options(timeout=20_000)
 
 
 async def labels_of(server: LiveServer, growth: Growth) -> dict[str, str | None]:
-    """What clients read, by view."""
+    """The labels that clients read, by view."""
     async with WireClient(server) as client:
         views = (await client.ask("GET", f"/rheed/{growth.data_id}/azimuths"))[1]
     return {view["view_id"]: view["azimuth_label"] for view in views}
 
 
-async def test_the_azimuth_of_a_still_sample(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """By keyboard alone: named, shown after a reload, Escape changes nothing, an empty name takes it away."""
+async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """With the keyboard only: a label is kept over a reload, Escape changes nothing, an empty label removes it."""
     page = logged_in
     await growth.show(page, 8)
     button, entry = page.get_by_role("button", name="Azimuth"), page.get_by_label("The sample’s azimuth")
@@ -50,8 +50,8 @@ async def test_the_azimuth_of_a_still_sample(logged_in: Any, growth: Growth, ser
     assert await labels_of(server, growth) == {"stationary": None}
 
 
-async def test_each_view_of_a_turning_sample(logged_in: Any, server: LiveServer) -> None:
-    """A view's name stands in the list of views and with its spacing, and stays when the growth goes on."""
+async def test_each_view_of_a_rotating_sample(logged_in: Any, server: LiveServer) -> None:
+    """A view's label is shown in the list of views and at its spacing, and stays while the growth continues."""
     async with Growth.begin(server, rpm=15.0, length_s=40.0) as growth:
         page = logged_in
         await growth.push(32)
@@ -70,8 +70,8 @@ async def test_each_view_of_a_turning_sample(logged_in: Any, server: LiveServer)
         assert (await labels_of(server, growth))[str(view_id)] == "[11-20]"
 
 
-async def test_a_server_that_is_away(logged_in: Any, growth: Growth) -> None:
-    """A name that could not be set is told in the dialog, which keeps what was typed."""
+async def test_a_server_that_is_unreachable(logged_in: Any, growth: Growth) -> None:
+    """If a label could not be saved, the dialog shows it and keeps the entered text."""
     page = logged_in
     await growth.show(page, 8)
     await page.get_by_role("button", name="Azimuth").click()

@@ -1,4 +1,4 @@
-"""The calibration dialog in a real Chromium: of a running stream and a finished one, by keyboard, with clear errors."""
+"""The calibration dialog in a real Chromium: running and finished streams, keyboard, clear errors."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ ENTRIES = {
     "Sample to screen mm": "300",
     "Screen scale px/mm": "3,5",
 }
-"""As the simulator films at half the size; one number with a comma, as half of Europe writes it."""
+"""The geometry of the simulator at half size; one number has a decimal comma."""
 
 
 async def calibration_of(server: LiveServer, growth: Growth) -> dict[str, Any]:
-    """What the server keeps."""
+    """The calibration that the server stores."""
     async with WireClient(server) as client:
         known: dict[str, Any] = (await client.ask("GET", f"/rheed/stream/{growth.data_id}/calibration"))[1]
     return known
@@ -39,7 +39,7 @@ async def fill(page: Any) -> None:
 
 
 async def expect_lengths(page: Any) -> None:
-    """nm/s, Å and strain are on the page, right for the simulated crystal."""
+    """Expect nm/s, Å and strain on the page, correct for the simulated crystal."""
     await expect(page.locator("#rate-second")).to_have_text(re.compile(r"^0\.31\d* ± .* nm/s$"))
     lattice = page.locator('.tile[data-name="lattice_parameter"]')
     await expect(lattice.locator(".value")).to_have_text(re.compile(r"^3\.(89|9[0-2])\d*$"))
@@ -48,7 +48,7 @@ async def expect_lengths(page: Any) -> None:
 
 
 async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Relative units are said; once set, the next result is in nm/s, Å and strain; the dialog knows what is set."""
+    """Units are relative; after a calibration the next result has nm/s, Å and strain; the dialog has the values."""
     page = logged_in
     await growth.show(page, 12.0)
     await expect(page.locator("#units-note")).to_contain_text("Relative units")
@@ -70,7 +70,7 @@ async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, se
 
 
 async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -> None:
-    """Of a stream that has ended all results are made again with it, on the page that is open."""
+    """All results of an ended stream are computed again with the calibration, on the open page."""
     page = logged_in
     await growth.show(page, 12.0)
     await growth.streamer.finalize(growth.data_id)
@@ -83,10 +83,10 @@ async def test_a_finished_stream_is_calibrated(logged_in: Any, growth: Growth) -
     await expect_lengths(page)
 
 
-async def test_wrong_entries_are_told_at_their_field(
+async def test_wrong_entries_are_marked_at_their_field(
     logged_in: Any, growth: Growth, server: LiveServer
 ) -> None:
-    """eV for keV and words are refused beside the field, which has the focus; Escape leaves all as it was."""
+    """eV instead of keV, or text, is refused at its field, which gets the focus; Escape changes nothing."""
     page = logged_in
     await growth.show(page, 12.0)
     await page.get_by_role("button", name="Calibrate").press("Enter")
@@ -108,7 +108,7 @@ async def test_wrong_entries_are_told_at_their_field(
 
 
 async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """The third chart shows the relative change; with a calibration Å, of all that was seen before it as well."""
+    """The third chart shows the relative change; with a calibration it shows Å, also for earlier data."""
     page = logged_in
     chart = page.get_by_role("group", name=re.compile(" over "))
     quantity = page.get_by_label("Quantity of the third chart")
@@ -120,10 +120,10 @@ async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, s
     )
     await growth.push(4)
     await expect(quantity).to_have_value("lattice_parameter")
-    told = re.compile(
+    label = re.compile(
         r"^Lattice parameter over 0:00.* from 3\.(89|9[01])\d* to 3\.9[0-2]\d*, newest 3\.9\d* Å"
     )
-    await expect(chart.nth(2)).to_have_attribute("aria-label", told)
+    await expect(chart.nth(2)).to_have_attribute("aria-label", label)
     await quantity.select_option("lattice_spacing")
     await growth.push(2)
-    await expect(quantity).to_have_value("lattice_spacing")  # what was chosen by hand stays
+    await expect(quantity).to_have_value("lattice_spacing")  # the choice of the user stays

@@ -1,4 +1,4 @@
-"""All of the pages without a pointer, in a real Chromium: every stop is seen, and the focus is never lost."""
+"""The pages without a pointer, in a real Chromium: the focus is always visible and never lost."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RING = """() => {
 
 
 async def tab_to(page: Any, selector: str) -> None:
-    """Press Tab until the focus is there, as somebody without a pointer does."""
+    """Press Tab until the element has the focus, as a user without a pointer does."""
     for _ in range(STOPS):
         await page.keyboard.press("Tab")
         if await page.evaluate("wanted => document.activeElement.matches(wanted)", selector):
@@ -39,19 +39,19 @@ async def tab_to(page: Any, selector: str) -> None:
 
 
 async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
-    """Push the beginning of a growth and look at its page once its readings are there."""
+    """Push the beginning of a growth and open its page, until it shows values."""
     await growth.show(page, seconds)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
 
 
 async def regions_of(server: LiveServer, growth: Growth) -> list[dict[str, Any]]:
-    """The user's regions that the server keeps."""
+    """The user's regions that the server stores."""
     async with WireClient(server) as client:
         return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
 
 
 async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: LiveServer) -> None:
-    """Log in, choose a stream, mark, zoom, take the results along and log out: keys are enough."""
+    """Log in, choose a stream, mark, zoom, download the results and log out with keys only."""
     await growth.push(12)
     await page.goto("/login")
     await page.keyboard.type(server.api_key)
@@ -83,8 +83,8 @@ async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: Li
     await expect(page.get_by_label("API key")).to_be_focused()
 
 
-async def test_each_stop_is_seen(logged_in: Any, growth: Growth) -> None:
-    """Tab goes through all of a stream's page; each stop has a ring and lies in the window."""
+async def test_each_focused_element_is_visible(logged_in: Any, growth: Growth) -> None:
+    """Tab visits all controls of a stream's page; each has a focus ring and is inside the window."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator('#overlay g[data-name="specular"]')).to_have_count(1)
@@ -104,19 +104,19 @@ async def test_each_stop_is_seen(logged_in: Any, growth: Growth) -> None:
     assert 20 < len(stops) < STOPS
 
 
-def put_by(reply: Any) -> str:
-    """What a PUT brought; nothing of any other request."""
+def put_body(reply: Any) -> str:
+    """The body of a PUT request; "" for other requests."""
     return (reply.request.post_data or "") if reply.request.method == "PUT" else ""
 
 
-async def test_a_region_is_made_by_keys(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Enter on "+ Box" puts a box into the middle, ready to be moved; Delete takes it away and leads back."""
+async def test_a_region_is_created_by_keys(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """Enter on "+ Box" creates a focused box in the middle; Delete removes it and moves the focus back."""
     page = logged_in
     height, width = growth.spec.height, growth.spec.width
     await at_page(page, growth)
     await tab_to(page, "#draw-box")
-    # A slow machine may send each step by itself: the last one is waited for.
-    async with page.expect_response(lambda reply: f'"height":{height // 5 + 1}' in put_by(reply)) as kept:
+    # A slow machine may send one request per step: wait for the last one.
+    async with page.expect_response(lambda reply: f'"height":{height // 5 + 1}' in put_body(reply)) as kept:
         await page.keyboard.press("Enter")
         await expect(page.locator('#overlay g[data-name="box1"]')).to_be_focused()
         await page.keyboard.press("ArrowRight")
@@ -126,17 +126,17 @@ async def test_a_region_is_made_by_keys(logged_in: Any, growth: Growth, server: 
     assert (box["x"], box["width"]) == (width // 2 + 1, width // 5)
     assert box["height"] == height // 5 + 1
     await expect(page.locator('#overlay g[data-name="box1"]')).to_be_focused()
-    async with page.expect_response(lambda reply: put_by(reply) and "box1" not in put_by(reply)) as removed:
+    async with page.expect_response(
+        lambda reply: put_body(reply) and "box1" not in put_body(reply)
+    ) as removed:
         await page.keyboard.press("Delete")
     await removed.value
     await expect(page.locator("#draw-box")).to_be_focused()
     assert await regions_of(server, growth) == []
 
 
-async def test_what_is_changed_during_a_request_stands(
-    logged_in: Any, growth: Growth, server: LiveServer
-) -> None:
-    """A box that is deleted while its creation is still being kept is gone, and stays so."""
+async def test_a_change_during_a_request_is_kept(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """A box that is deleted while its creation is still being saved stays deleted."""
     page = logged_in
     await at_page(page, growth)
     arrived, go_on = asyncio.Event(), asyncio.Event()
@@ -152,15 +152,17 @@ async def test_what_is_changed_during_a_request_stands(
     await page.keyboard.press("Enter")
     await arrived.wait()
     await page.keyboard.press("Delete")
-    async with page.expect_response(lambda reply: put_by(reply) and "box1" not in put_by(reply)) as removed:
+    async with page.expect_response(
+        lambda reply: put_body(reply) and "box1" not in put_body(reply)
+    ) as removed:
         go_on.set()
     await removed.value
     await expect(page.locator('#overlay g[data-name="box1"]')).to_have_count(0)
     assert await regions_of(server, growth) == []
 
 
-async def test_escape_leaves_drawing(logged_in: Any, growth: Growth) -> None:
-    """Escape ends the drawing of a box wherever the focus is."""
+async def test_escape_cancels_drawing(logged_in: Any, growth: Growth) -> None:
+    """Escape cancels the drawing of a box wherever the focus is."""
     page = logged_in
     await at_page(page, growth)
     await page.get_by_role("button", name="+ Box").click()
@@ -178,7 +180,7 @@ async def test_escape_leaves_drawing(logged_in: Any, growth: Growth) -> None:
         ("#calibrate", "#calibrate-dialog"),
     ],
 )
-async def test_what_opened_it_has_the_focus_again(
+async def test_the_focus_returns_to_the_opening_button(
     logged_in: Any, growth: Growth, opener: str, opened: str
 ) -> None:
     """Enter opens, Escape closes at once, and the focus is where it was before."""
@@ -193,7 +195,7 @@ async def test_what_opened_it_has_the_focus_again(
 
 
 async def test_lists_keep_the_focus_while_they_grow(logged_in: Any, growth: Growth) -> None:
-    """The moment in the list of events and the segment that have the focus keep it when more comes."""
+    """A focused event or segment keeps the focus when new ones arrive."""
     page = logged_in
     await at_page(page, growth)
     await page.keyboard.press("m")
@@ -210,8 +212,8 @@ async def test_lists_keep_the_focus_while_they_grow(logged_in: Any, growth: Grow
         await expect(line).to_be_focused()
 
 
-async def test_the_picture_of_a_moment_and_back(logged_in: Any, growth: Growth) -> None:
-    """Enter on a chart shows the picture of its middle; "Back to live" leaves the focus on the page's main part."""
+async def test_the_image_of_a_past_time_and_back(logged_in: Any, growth: Growth) -> None:
+    """Enter on a chart shows the image at its middle; "Back to live" moves the focus to the main part of the page."""
     page = logged_in
     await at_page(page, growth)
     await tab_to(page, ".chart")

@@ -1,4 +1,4 @@
-"""What a grower looks at fits the screen, and hours of a growth stay legible; in a real Chromium."""
+"""The main values fit on the screen, and hours of a growth stay readable; in a real Chromium."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ CHARTS = "/dashboard/static/js/charts.js"
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
-async def test_all_that_matters_fits(logged_in: Any, growth: Growth, width: int, height: int) -> None:
-    """Rate, picture, charts and waterfall lie in the window, unscrolled; a window made lower changes the charts."""
+async def test_the_main_parts_fit(logged_in: Any, growth: Growth, width: int, height: int) -> None:
+    """Rate, image, charts and waterfall are visible without scrolling; a lower window makes the charts lower."""
     page = logged_in
     await page.set_viewport_size({"width": width, "height": height})
     await growth.push(12)
@@ -39,7 +39,7 @@ async def test_all_that_matters_fits(logged_in: Any, growth: Growth, width: int,
 
 
 async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Marks too close for their names are strokes in the lane; their table scrolls within its own frame."""
+    """Marks too close for their labels are strokes in the lane; their table scrolls inside its own frame."""
     page = logged_in
     await growth.push(2)
     async with WireClient(server) as client:
@@ -53,7 +53,7 @@ async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) ->
             assert status < 300
     await growth.push(10)
     await page.goto(growth.path)
-    await page.wait_for_function("""() => {  // in one step, for the lane is drawn anew while results come
+    await page.wait_for_function("""() => {  // in one step, because the lane is redrawn when results arrive
       const box = document.querySelector("#lane span.bare")?.getBoundingClientRect();
       return box?.height >= 8 && box.width >= 1;
     }""")
@@ -66,19 +66,19 @@ async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) ->
 
 
 async def test_times_of_the_axis(logged_in: Any) -> None:
-    """Hours after the start a time still has its digits, rounds as a whole, and fits beside the last tick."""
+    """Hours after the start, a time label has enough digits, is rounded correctly, and fits next to the last tick."""
     page = logged_in
-    told = f"""async () => (await import("{FORMAT}")).clock"""
+    clock = f"""async () => (await import("{FORMAT}")).clock"""
     for seconds, decimals, wanted in [
         (7384.25, 2, "2:03:04.25"), (7384.25, 0, "2:03:04"), (59.96, 1, "1:00.0"), (3599.7, 0, "1:00:00"),
         (4.2, 1, "0:04.2"), (-1.5, 1, "\u22120:01.5"), (0.125, 3, "0:00.125"),
     ]:  # fmt: skip
-        made = f"([s, d]) => ({told})().then((clock) => clock(s, d))"
+        made = f"([s, d]) => ({clock})().then((clock) => clock(s, d))"
         assert await page.evaluate(made, [seconds, decimals]) == wanted
 
 
 async def test_the_last_label_is_whole(logged_in: Any, growth: Growth) -> None:
-    """Half of the longest label, ten hours on and zoomed to hundredths, fits right of the last tick."""
+    """Half of the longest label, at ten hours and hundredths of a second, fits to the right of the last tick."""
     page = logged_in
     await growth.push(4)
     await page.goto(growth.path)

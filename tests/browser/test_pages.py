@@ -1,4 +1,4 @@
-"""The pages in a real Chromium: the door, the list, strangers' names, keys alone, and what the eye can read."""
+"""The pages in a real Chromium: login, list, hostile names, keyboard, contrast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTILE = [
 
 
 async def test_a_wrong_key_and_a_right_one(page: Any, server: LiveServer) -> None:
-    """A wrong key is refused in words and leaves nothing; a right one leads to where one wanted to go."""
+    """A wrong key shows an error and stores nothing; a right one opens the requested page."""
     await page.goto("/")
     await page.wait_for_url(f"{server.url}/login")
     await expect(page.get_by_label("API key")).to_be_focused()
@@ -47,7 +47,7 @@ async def test_a_wrong_key_and_a_right_one(page: Any, server: LiveServer) -> Non
 
 
 async def test_logging_out(logged_in: Any, server: LiveServer) -> None:
-    """After the log-out the pages lead to the door."""
+    """After the logout, the pages redirect to the login page."""
     await logged_in.get_by_role("button", name="Log out").click()
     await logged_in.wait_for_url(f"{server.url}/login")
     await logged_in.goto("/")
@@ -57,8 +57,8 @@ async def test_logging_out(logged_in: Any, server: LiveServer) -> None:
 @pytest.mark.parametrize(
     "wanted", ["//evil.example/x", "http://evil.example", "javascript:alert(1)", "/\\evil.example"]
 )
-async def test_the_door_leads_nowhere_else(page: Any, server: LiveServer, wanted: str) -> None:
-    """Whatever the address says, who logs in stays on this server."""
+async def test_login_redirects_only_to_this_server(page: Any, server: LiveServer, wanted: str) -> None:
+    """Whatever the address contains, the login opens a page of this server only."""
     from urllib.parse import quote
 
     await page.goto(f"/login?next={quote(wanted, safe='')}")
@@ -67,10 +67,10 @@ async def test_the_door_leads_nowhere_else(page: Any, server: LiveServer, wanted
     await page.wait_for_url(re.compile(f"^{re.escape(server.url)}/(?!login)"))
 
 
-async def test_a_link_to_a_stream_leads_through_the_door(
+async def test_a_link_to_a_stream_leads_through_the_login(
     page: Any, server: LiveServer, growth: Growth
 ) -> None:
-    """Without a session a stream's address leads to the log-in, and from there to the stream."""
+    """Without a session, the address of a stream leads to the login, and from there to the stream."""
     await page.goto(growth.path)
     await page.get_by_label("API key").fill(server.api_key)
     await page.keyboard.press("Enter")
@@ -79,7 +79,7 @@ async def test_a_link_to_a_stream_leads_through_the_door(
 
 
 async def test_the_list(logged_in: Any, server: LiveServer) -> None:
-    """Live streams come first; the search asks the server; what is new appears by itself."""
+    """Live streams are first; the server does the search; new streams appear without a reload."""
     async with WireClient(server) as client:
         ended = await client.create("Ended one")
         await client.send(ended, 0, make_frames(4))
@@ -98,7 +98,7 @@ async def test_the_list(logged_in: Any, server: LiveServer) -> None:
 
 
 async def test_hostile_names_are_text(logged_in: Any, server: LiveServer) -> None:
-    """Markup in names, samples and tags is shown letter by letter, in the list and on the page; nothing of it runs."""
+    """Markup in names, samples and tags is shown as text, in the list and on the page; no script in it runs."""
     page = logged_in
     async with WireClient(server) as client:
         for name in HOSTILE:
@@ -138,7 +138,7 @@ SMUGGLED = """async () => {
 
 
 async def test_the_page_may_not_run_strings(browser: Any, server: LiveServer) -> None:
-    """The policy holds in the browser: no inline script or handler, no markup and no code out of a string."""
+    """The Content-Security-Policy works: no inline script or handler, and no markup or code from a string."""
     context = await browser.new_context()
     page = await context.new_page()
     await page.goto(f"{server.url}/login")
@@ -147,7 +147,7 @@ async def test_the_page_may_not_run_strings(browser: Any, server: LiveServer) ->
 
 
 async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """From the list to a stream and through its controls without a pointer; the focus can always be seen."""
+    """From the list to a stream and through its controls without a pointer; the focus is always visible."""
     page = logged_in
     await growth.push(6)
     await expect(page.locator("#list li")).to_have_count(1)
@@ -187,7 +187,7 @@ async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: Liv
 
 
 async def test_screen_readers_get_a_page(logged_in: Any, growth: Growth) -> None:
-    """Landmarks, headings, names for all controls, and the growth rate told politely."""
+    """Landmarks, headings, names of all controls, and the growth rate in a polite live region."""
     page = logged_in
     await growth.push(12)
     await page.goto(growth.path)
@@ -231,7 +231,7 @@ CONTRASTS = """() => {
 
 
 async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
-    """In the dark and the light theme all text has the contrast of WCAG AA; the choice is kept."""
+    """In the dark and the light theme all text has the contrast of WCAG AA; the choice is stored."""
     page = logged_in
     await growth.push(12)
     for path in ("/", growth.path):
@@ -246,8 +246,8 @@ async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280, 1920])
-async def test_it_fits_its_screen(logged_in: Any, growth: Growth, width: int) -> None:
-    """From a phone to a wall nothing runs out of the page at its side, and the rate is on the first screen."""
+async def test_it_fits_any_screen(logged_in: Any, growth: Growth, width: int) -> None:
+    """From a phone to a wall display nothing overflows at the side, and the rate is on the first screen."""
     page = logged_in
     await growth.push(8)
     await page.set_viewport_size({"width": width, "height": 800})

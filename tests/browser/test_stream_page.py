@@ -1,4 +1,4 @@
-"""One stream's page in a real Chromium: it follows live, zooms, takes marks and regions, and comes back."""
+"""The page of one stream in a real Chromium: live data, zoom, marks, regions, reconnection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"\d+\.\d+")
 
 
 async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
-    """Push the beginning of a growth and look at its page."""
+    """Push the beginning of a growth and open its page."""
     await growth.push(seconds)
     await page.goto(growth.path)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
@@ -28,12 +28,12 @@ async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
 
 
 async def frame_shown(page: Any) -> int:
-    """The number of the frame in the picture."""
+    """The number of the frame in the image."""
     return int(await page.locator("#canvas").get_attribute("data-frame"))
 
 
 async def events_of(server: LiveServer, data_id: str) -> list[dict[str, Any]]:
-    """The user's events that the server keeps."""
+    """The user's events that the server stores."""
     async with WireClient(server) as client:
         _, events = await client.ask("GET", f"/rheed/stream/{data_id}/events")
     return [event for event in events if event["by"] == "user"]
@@ -48,13 +48,13 @@ def seconds(text: str) -> float:
 
 
 async def range_of(page: Any) -> tuple[float, float]:
-    """The stretch of time that the charts show, in s."""
+    """The time range of the charts, in s."""
     first, last = (await page.locator("#range").inner_text()).split("–")
     return seconds(first), seconds(last)
 
 
 async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
-    """Rate, picture, charts and counts are there, true to the simulator, and go on by themselves."""
+    """Rate, image, charts and counts are shown, agree with the simulator, and update without a reload."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#status")).to_have_text("Live")
@@ -77,8 +77,8 @@ async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
     await expect(page.locator("#waterfall")).to_have_attribute("data-columns", re.compile(r"[1-9]\d*"))
 
 
-async def test_undetermined_is_said_with_its_reason(logged_in: Any, server: LiveServer) -> None:
-    """Where there is no signal the page shows the word and why, never a number."""
+async def test_undetermined_is_shown_with_its_reason(logged_in: Any, server: LiveServer) -> None:
+    """Without a signal the page shows "undetermined" and the reason, never a number."""
     async with Growth.begin(server, rate_ml_s=0.0, gain=0.0) as growth:
         await at_page(logged_in, growth, 6.0)
         await expect(logged_in.locator("#rate-value")).to_have_text("undetermined")
@@ -87,7 +87,7 @@ async def test_undetermined_is_said_with_its_reason(logged_in: Any, server: Live
 
 
 async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
-    """At 1280 x 800 the digits are 60 px high and more, those of the error 26: to be read from three metres."""
+    """At 1280 x 800 the digits are at least 60 px high, those of the uncertainty 26: readable from three metres."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
@@ -97,12 +97,12 @@ async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
 
 
 async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
-    """A drag zooms in, on finer data, and holds still while more comes; a double click shows all again."""
+    """A drag zooms in, loads finer data, and the range stays while new data arrive; a double click shows all."""
     page = logged_in
     await at_page(page, growth)
     whole = await range_of(page)
     over = page.locator(".chart .u-over").first
-    # What lies above the charts grows with the first readings, which come after the frames.
+    # The parts above the charts grow with the first values, which arrive after the frames.
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
     await expect(page.locator(".chart").first).to_have_attribute(
         "aria-label", re.compile(r" at 0:1[12]\.\d$")
@@ -127,7 +127,7 @@ async def test_zoom_by_pointer(logged_in: Any, growth: Growth) -> None:
 
 
 async def test_a_drag_holds_the_time_under_the_pointer(logged_in: Any, growth: Growth) -> None:
-    """What comes while the pointer drags does not move the axis: the stretch chosen is the one that was seen."""
+    """Data that arrive during a drag do not move the axis: the selected range is the one that was visible."""
     page, chart = logged_in, logged_in.locator(".chart").first
     await at_page(page, growth)
     await expect(chart).to_have_attribute("aria-label", re.compile(r" at 0:1[12]\.\d$"))
@@ -168,8 +168,10 @@ async def test_zoom_by_keys_and_wheel(logged_in: Any, growth: Growth) -> None:
     assert span(await range_of(page)) < span(whole)
 
 
-async def test_it_comes_back_after_a_restart(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """When the server stops the page says so; when it is back, the page goes on, without a reload or a log-in."""
+async def test_the_page_reconnects_after_a_restart(
+    logged_in: Any, growth: Growth, server: LiveServer
+) -> None:
+    """The page shows that the server stopped; when it is back, the page continues without a reload or login."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("body")).to_have_attribute("data-link", "up")
@@ -187,14 +189,14 @@ async def test_it_comes_back_after_a_restart(logged_in: Any, growth: Growth, ser
     assert await page.evaluate("window.same")
 
 
-async def test_charts_ask_again(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """A request of the charts that was cut off is made again, although no new result comes to ask for it."""
+async def test_charts_repeat_a_failed_request(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """A failed request of the charts is repeated, although no new result triggers it."""
     page = logged_in
     await at_page(page, growth)
     await page.route("**/series?*", lambda route: route.abort("connectionreset"))
     async with page.expect_event("requestfailed"):
         await growth.push(4)
-    # The last result is on the page, so that nothing of it asks for the charts again.
+    # The last result is on the page, so that no result triggers a request of the charts.
     await page.wait_for_function("() => document.getElementById('tiles').textContent.includes('12.8')")
     async with page.expect_event("requestfailed"):
         pass
@@ -203,7 +205,7 @@ async def test_charts_ask_again(logged_in: Any, growth: Growth, server: LiveServ
 
 
 async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """M marks this very moment, kept by the server, shown in list and lane; counting begins there."""
+    """M sets a mark at the current time, stored by the server, shown in list and lane; a new segment begins there."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
@@ -212,12 +214,12 @@ async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer)
     await expect(page.get_by_text("Oscillations since “Mark 1”")).to_be_visible()
     (event,) = await events_of(server, growth.data_id)
     assert (event["label"], event["kind"]) == ("Mark 1", "note")
-    await growth.push(event["time_s"] + 4 - 12)  # until the frames have reached the mark
+    await growth.push(event["time_s"] + 4 - 12)  # until the frames reach the time of the mark
     await expect(page.locator("#lane")).to_contain_text("Mark 1")
 
 
 async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """With Shift the moment is held while it gets name and kind; an m that is typed sets nothing; Escape neither."""
+    """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape."""
     page = logged_in
     await at_page(page, growth)
     await page.keyboard.press("Shift+M")
@@ -233,8 +235,8 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     assert (event["label"], event["kind"]) == ("mmm open", "shutter")
 
 
-async def test_the_picture_of_a_moment(logged_in: Any, growth: Growth) -> None:
-    """A click into a chart shows the frame of that moment, also while more comes; a button leads back to the newest."""
+async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
+    """A click into a chart shows the frame of that time, also while new data arrive; a button returns to the newest."""
     page = logged_in
     await at_page(page, growth)
     box = await page.locator(".chart .u-over").first.bounding_box()
@@ -251,7 +253,7 @@ async def test_the_picture_of_a_moment(logged_in: Any, growth: Growth) -> None:
 
 
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """A box is drawn by pointer, moved by keys, kept by the server and removed by Delete; its trace can be charted."""
+    """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted."""
     page = logged_in
     await at_page(page, growth)
 
@@ -291,8 +293,8 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     assert await kept() == []
 
 
-async def test_the_found_spot_can_be_taken_over(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """The specular box that the analysis found, dragged, becomes the user's."""
+async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """If the user drags the specular box found by the analysis, it becomes the user's region."""
     page = logged_in
     await at_page(page, growth)
     spot = page.locator('#overlay g[data-name="specular"] .grab')
@@ -307,8 +309,8 @@ async def test_the_found_spot_can_be_taken_over(logged_in: Any, growth: Growth, 
     await expect(page.locator('#overlay g.own[data-name="specular"]')).to_have_count(1)
 
 
-async def test_a_turning_sample_stands_still(logged_in: Any, server: LiveServer) -> None:
-    """Under rotation the aligned view shows frames of one azimuth alone."""
+async def test_a_rotating_sample_is_shown_aligned(logged_in: Any, server: LiveServer) -> None:
+    """During rotation the aligned view shows frames of one azimuth only."""
     async with Growth.begin(server, rpm=30.0, length_s=20.0) as growth:
         await at_page(logged_in, growth, 16.0)
         view = logged_in.get_by_label("View of the turning sample")
@@ -325,7 +327,7 @@ async def test_a_turning_sample_stands_still(logged_in: Any, server: LiveServer)
 
 
 async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
-    """When the stream has ended the page says so, shows the report and offers the results with units."""
+    """After the end of the stream the page shows it, with the report and the results with units."""
     page = logged_in
     await at_page(page, growth, 8.0)
     await growth.streamer.finalize(growth.data_id)
@@ -343,8 +345,8 @@ async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
     assert len(lines) == 2 + 160
 
 
-async def test_a_stream_that_is_not_here(logged_in: Any, server: LiveServer) -> None:
-    """A link to a stream that is gone says so, and does not ask on and on."""
+async def test_a_stream_that_does_not_exist(logged_in: Any, server: LiveServer) -> None:
+    """The link to a missing stream shows that it does not exist, and requests are not repeated."""
     await logged_in.goto("/streams/00000000-0000-4000-8000-000000000000")
     await expect(logged_in.get_by_role("heading", level=1)).to_have_text("No such stream")
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/streams/nonsense") as reply:

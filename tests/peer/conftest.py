@@ -1,6 +1,6 @@
-"""The hosted service's own client, run as a black box in a venv of its own.
+"""The hosted service's own client, run as a black box in its own venv.
 
-``ATOMSTREAM_PEER_PYTHON`` names the Python of a venv that has ``atomscale``; without it one is made, once, in
+``ATOMSTREAM_PEER_PYTHON`` is the Python of a venv that has ``atomscale``; without it, a venv is created once in
 pytest's cache folder. The package is GPL-3.0: it is run as a program, and nothing of it is read or copied.
 """
 
@@ -16,26 +16,26 @@ import pytest
 from filelock import FileLock
 
 REQUIREMENT = "atomscale==0.21.10"
-GIVEN = os.environ.get("ATOMSTREAM_PEER_PYTHON")  # read here, for each test's environment is cleaned
+GIVEN = os.environ.get("ATOMSTREAM_PEER_PYTHON")  # read here, because the environment of each test is cleaned
 PeerRun = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
 def peer_python(request: pytest.FixtureRequest) -> Path:
-    """A Python that has the client; skips the test, saying why, where there is none to be had."""
+    """A Python that has the client; skips the test, with the reason, if none can be installed."""
     if GIVEN:
         return Path(GIVEN)
     assert request.config.cache is not None
     venv = request.config.cache.mkdir("peer-venv")
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    with FileLock(f"{venv}.lock"):  # tests run in several processes; one of them makes it
+    with FileLock(f"{venv}.lock"):  # tests run in several processes; only one of them creates it
         if not has_client(python):
             make_venv(venv, python)
     return python
 
 
 def has_client(python: Path) -> bool:
-    """Whether ``python`` exists and has the client."""
+    """True if ``python`` exists and has the client."""
     if not python.exists():
         return False
     found = "import importlib.metadata as m; m.version('atomscale')"
@@ -56,7 +56,7 @@ def make_venv(venv: Path, python: Path) -> None:
 
 @pytest.fixture
 def run_peer(peer_python: Path, tmp_path: Path) -> PeerRun:
-    """Run a program of this folder with these arguments under the client's Python; returns what it printed."""
+    """Run a program of this folder with the client's Python; returns what it printed."""
 
     def run(*arguments: str, script: str = "peer_program.py") -> str:
         environment = {

@@ -1,7 +1,7 @@
-"""What a user of the hosted service's client writes, after its public guide: push mode, run mode, search.
+"""A program of a user of the hosted service's client, after its public guide: push mode, run mode, search.
 
-Runs under the client's own Python, never imported by a test. Frames come from a seed, so that the test makes
-the same ones. Writes one JSON line.
+It runs with the client's own Python and is never imported by a test. Frames are made from a seed, so that the test can
+make the same ones. It writes one JSON line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def frames_of(n_frames: int) -> np.ndarray:
 
 
 def push_mode(streamer: object, n_frames: int) -> str:
-    """The guide's push mode: sample, project, tags, one call a chunk."""
+    """The guide's push mode: sample, project, tags, one call per chunk."""
     data_id = streamer.initialize(
         fps=FPS,
         rotations_per_min=15.0,

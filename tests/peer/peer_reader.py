@@ -1,6 +1,6 @@
-"""What a user of the hosted service's client writes to read results: search, get, series, azimuths, polling.
+"""A program of a user of the hosted service's client that reads results: search, get, series, azimuths, polling.
 
-Runs under the client's own Python, never imported by a test. Writes one JSON line an answer.
+It runs with the client's own Python and is never imported by a test. It writes one JSON line per answer.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 
-def say(ask: str, table: Any, **facts: object) -> None:
-    """One JSON line: rows, columns and last row of a DataFrame."""
+def print_frame(ask: str, table: Any, **facts: object) -> None:
+    """Print one JSON line: rows, columns and last row of a DataFrame."""
     flat = table.reset_index()
     last = {str(name): value for name, value in flat.iloc[-1].to_dict().items()} if len(flat) else {}
     line = {"ask": ask, "rows": len(flat), "columns": sorted(map(str, flat.columns)), "last": last, **facts}
@@ -25,15 +25,15 @@ def main() -> None:
     from atomscale.timeseries.polling import iter_poll
 
     client = Client(api_key=key, endpoint=url)
-    say("search", client.search(keywords=[keyword]))
+    print_frame("search", client.search(keywords=[keyword]))
     (result,) = client.get(data_id)
-    say("get", result.timeseries_data, kind=type(result).__name__, data_id=str(result.data_id))
-    say("series", client.get_rheed_timeseries(data_id, last_n=10, include_low_level_features=True))
+    print_frame("get", result.timeseries_data, kind=type(result).__name__, data_id=str(result.data_id))
+    print_frame("series", client.get_rheed_timeseries(data_id, last_n=10, include_low_level_features=True))
     for table in iter_poll(client, data_id, interval=0.1, last_n=5, max_polls=2):
-        say("poll", table)
-    say("azimuths", client.get_rheed_azimuths(data_id))
+        print_frame("poll", table)
+    print_frame("azimuths", client.get_rheed_azimuths(data_id))
     client.set_rheed_azimuth(data_id, "[110]")
-    say("azimuths set", client.get_rheed_azimuths(data_id))
+    print_frame("azimuths set", client.get_rheed_azimuths(data_id))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 async def test_reads_a_running_stream(serve: Serve, run_peer: Any) -> None:
-    """Every reading call of the client works against a running stream and has our numbers."""
+    """Each reading call of the client works with a running stream and returns our numbers."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("Growth of GaN", fps_capture_rate=FPS)
@@ -26,14 +26,14 @@ async def test_reads_a_running_stream(serve: Serve, run_peer: Any) -> None:
         arguments = (server.url, server.api_key, data_id, "GaN")
         output = await asyncio.to_thread(run_peer, *arguments, script="peer_reader.py")
         _, series = await client.ask("GET", f"/rheed/timeseries/{data_id}/", params={"last_n": "1"})
-    said = [json.loads(line) for line in output.splitlines() if line.startswith('{"ask"')]
-    by_name = {line["ask"]: line for line in said}
+    answers = [json.loads(line) for line in output.splitlines() if line.startswith('{"ask"')]
+    by_name = {line["ask"]: line for line in answers}
     (newest,) = series["series_by_angle"][0]["series"]
     assert by_name["search"]["rows"] == 1
     assert by_name["get"]["data_id"] == data_id
     assert by_name["get"]["rows"] == 3 * CHUNK
     assert by_name["series"]["rows"] == 10
-    assert [line["rows"] for line in said if line["ask"] == "poll"] in ([5], [5, 5])
+    assert [line["rows"] for line in answers if line["ask"] == "poll"] in ([5], [5, 5])
     assert by_name["azimuths"]["rows"] == 1
     assert "[110]" in by_name["azimuths set"]["last"].values()
     for name in ("get", "series", "poll"):

@@ -1,4 +1,4 @@
-"""The routes of the server: their paths, and what each of them asks a request to present."""
+"""The routes of the server: their paths, and the credentials that each of them needs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FOR_PROGRAMS = {
 
 
 def routes_with(right: Access) -> set[str]:
-    """``"GET /path"`` of each route with that right."""
+    """``"GET /path"`` of each route with this right."""
     return {
         f"{route.method} {route.path}"
         for route in ROUTES
@@ -52,13 +52,13 @@ def routes_with(right: Access) -> set[str]:
 
 
 def test_these_routes_are_public() -> None:
-    """A request without a key reaches these handlers and no others; a browser's session does not open the second."""
+    """A request without a key reaches only these handlers; a browser's session does not open the second group."""
     assert routes_with(Access.PUBLIC) == PUBLIC
     assert routes_with(Access.KEY) == FOR_PROGRAMS
 
 
 def test_each_route_declares_its_right_once() -> None:
-    """No route is registered without a right beside it, and none twice."""
+    """Each route is registered with a right, and only once."""
     routes = [route for route in ROUTES if isinstance(route, web.RouteDef)]
     assert len(routes) == len(ROUTES)
     assert [route.path for route in routes if declared_access(route.handler) is None] == []
@@ -66,7 +66,7 @@ def test_each_route_declares_its_right_once() -> None:
 
 
 def test_a_handler_without_a_right_needs_a_key() -> None:
-    """A forgotten declaration closes a route; it does not open it."""
+    """A handler without a declared right needs a key."""
 
     async def forgotten(_request: web.Request) -> web.Response:
         raise AssertionError
@@ -75,14 +75,14 @@ def test_a_handler_without_a_right_needs_a_key() -> None:
 
 
 def test_the_paths_of_the_protocol_are_served() -> None:
-    """Every path that both ends agree on has a route here, to the letter."""
+    """Each path of the protocol has a route with exactly this path."""
     served = {route.path for route in ROUTES if isinstance(route, web.RouteDef)}
     agreed = {value for name, value in vars(protocol).items() if name.endswith("_PATH")}
     assert agreed <= served
 
 
 async def test_without_a_key_only_the_public_ones_answer(serve: Serve) -> None:
-    """Over HTTP too: each route that is not public refuses a request without key and cookie with 401."""
+    """Over HTTP too, each route that is not public refuses a request without key and cookie with 401."""
     server = await serve()
     async with WireClient(server) as client:
         statuses = {}

@@ -1,4 +1,4 @@
-"""A server's life: listening, telling where, ending cleanly."""
+"""Start and stop of a server: it listens, reports its address, and ends cleanly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ print("ended", flush=True)
 """
 
 
-async def test_taken_port_is_told(serve: Serve) -> None:
+async def test_a_used_port_is_an_error(serve: Serve) -> None:
     """A port in use is one clear error, and the folder is free again."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -56,15 +56,15 @@ async def test_taken_port_is_told(serve: Serve) -> None:
     ],
     ids=str,
 )
-def test_impossible_settings_are_errors(tmp_path: Path, bad: dict[str, object]) -> None:
-    """A setting that can't be meant is refused before anything is made."""
+def test_invalid_settings_are_errors(tmp_path: Path, bad: dict[str, object]) -> None:
+    """An invalid setting is refused before anything is created."""
     with pytest.raises(ConfigError):
         ServerSettings(data_dir=tmp_path, **bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0"])
 async def test_url_works_on_this_machine(serve: Serve, host: str) -> None:
-    """Whatever address it listens on, the URL told is one that answers here."""
+    """For any listening address, the reported URL works on this machine."""
     if host == "::1" and not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
     server = await serve(host=host)
@@ -73,7 +73,7 @@ async def test_url_works_on_this_machine(serve: Serve, host: str) -> None:
 
 
 def has_ipv6() -> bool:
-    """Whether ::1 can be bound."""
+    """True if a socket can be bound to ::1."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             return True
@@ -94,12 +94,12 @@ def has_ipv6() -> bool:
     ],
 )
 def test_names_of_a_server(tmp_path: Path, host: str, name: str, known: bool) -> None:
-    """Bound to all addresses any literal address is ours, for rebinding needs a name; else only the bound one."""
+    """Bound to all addresses, a server accepts any literal IP (rebinding needs a name); else only the bound one."""
     assert HostGuard(ServerSettings(data_dir=tmp_path, host=host)).knows(name) is known
 
 
-async def test_stop_lets_whole_uploads_finish(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A shard whose body is in is committed and answered although the server is told to stop meanwhile."""
+async def test_stop_lets_complete_uploads_finish(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard whose body is complete is committed and answered although the server is stopping."""
     began, go_on, commit = threading.Event(), threading.Event(), StreamArchive.commit
 
     def held(*args: Any) -> CommitResult:
@@ -125,7 +125,7 @@ async def test_stop_lets_whole_uploads_finish(serve: Serve, monkeypatch: pytest.
 
 @pytest.mark.parametrize("turns", range(5))
 async def test_no_socket_outlives_the_server(serve: Serve, turns: int) -> None:
-    """A connection accepted in the very moment of the stop is closed, however far asyncio has got with it."""
+    """A connection accepted at the moment of the stop is closed, at any stage in asyncio."""
     server = await serve()
     port = int(server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as client:
@@ -134,11 +134,11 @@ async def test_no_socket_outlives_the_server(serve: Serve, turns: int) -> None:
         await server.stop()
         client.settimeout(20)
         assert await asyncio.to_thread(closed_by_peer, client)
-    gc.collect()  # a socket that nobody closed warns here
+    gc.collect()  # a socket that was not closed warns here
 
 
 def closed_by_peer(client: socket.socket) -> bool:
-    """Whether the other end has closed or reset the connection."""
+    """True if the peer has closed or reset the connection."""
     try:
         return client.recv(1) == b""
     except ConnectionResetError:
@@ -146,7 +146,7 @@ def closed_by_peer(client: socket.socket) -> bool:
 
 
 async def answers(url: str) -> bool:
-    """Whether anybody listens there."""
+    """True if a server listens there."""
     try:
         async with raw_connection(url):
             return True
@@ -156,7 +156,7 @@ async def answers(url: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.skipif(os.name == "nt", reason="Windows ends a child by other means")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM for child processes")
 def test_signals_end_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM and SIGINT end a server with status 0, and its folder can be used at once."""
     program = [sys.executable, "-c", PROGRAM, str(tmp_path)]
@@ -171,7 +171,7 @@ def test_signals_end_it_cleanly(tmp_path: Path, number: signal.Signals) -> None:
 
 @pytest.mark.slow
 async def test_four_large_shards_at_once(tmp_path: Path) -> None:
-    """Four shards of 41 MB at once are stored, and the server's memory grows by less than one of them."""
+    """Four concurrent shards of 41 MB are stored, and the memory of the server grows by less than one of them."""
     frames = np.random.default_rng(0).integers(0, 256, (40, 1024, 1024), dtype=np.uint8)
     body = tmp_path / "shard"
     body.write_bytes(shard_bytes(frames))
@@ -183,7 +183,7 @@ async def test_four_large_shards_at_once(tmp_path: Path) -> None:
         async with WireClient(Address(url, "lab-key")) as client:
             data_id = await client.create()
             targets = [await client.url(data_id, index, frames.shape, 40) for index in range(5)]
-        await put_file(targets[0], body)  # what one upload makes it grow is its base
+        await put_file(targets[0], body)  # the baseline is the memory after one upload
         grown = await peak_growth(psutil.Process(server.pid), [put_file(url, body) for url in targets[1:]])
     finally:
         server.terminate()
@@ -200,7 +200,7 @@ async def put_file(url: str, body: Path) -> None:
 
 
 async def peak_growth(process: psutil.Process, work: list[Coroutine[Any, Any, None]]) -> int:
-    """By how many bytes ``process`` grew at most while ``work`` was done."""
+    """The largest growth of the memory of ``process``, in bytes, during ``work``."""
     base = peak = process.memory_info().rss
     running = asyncio.gather(*work)
     while not running.done():

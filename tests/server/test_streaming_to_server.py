@@ -1,4 +1,4 @@
-"""A stream over the wire: the recorded requests, repeats, disorder, restarts, and the end."""
+"""A stream over HTTP: the recorded requests, repeats, disorder, restarts, and the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def recorded() -> list[dict[str, Any]]:
 
 
 class Replay:
-    """Sends the recorded requests again, with the ids that this server gave in place of the recorded ones."""
+    """Sends the recorded requests again, with the ids of this server instead of the recorded ones."""
 
     def __init__(self, client: WireClient) -> None:
         self._client = client
@@ -32,13 +32,13 @@ class Replay:
         self.statuses: list[int] = []
 
     def translate(self, text: str) -> str:
-        """``text`` with this server's ids."""
+        """``text`` with the ids of this server."""
         for theirs, ours in self._ids.items():
             text = text.replace(theirs, ours)
         return text
 
     async def run(self, requests: list[dict[str, Any]]) -> None:
-        """Send all; each new id of a reply stands for the one that the recording uses later."""
+        """Send all requests; each new id in a reply replaces the recorded one in later requests."""
         later = self._recorded_ids(requests)
         for one in requests:
             if one["method"] == "PUT":
@@ -86,8 +86,8 @@ class Replay:
         }
 
 
-async def test_recorded_traffic_is_taken(serve: Serve) -> None:
-    """The hosted service's client, replayed request by request, streams to us; every pixel is read back."""
+async def test_recorded_traffic_is_accepted(serve: Serve) -> None:
+    """The requests of the hosted service's client, replayed one by one, make a stream; each pixel is read back."""
     server = await serve()
     frames = np.load(WIRE / "frames.npz")
     async with WireClient(server) as client:
@@ -110,7 +110,7 @@ async def test_recorded_traffic_is_taken(serve: Serve) -> None:
 
 
 async def test_creation_announces_the_server(serve: Serve) -> None:
-    """The reply to POST /rheed/stream/ is a bare JSON string and says ``Atomstream: 1``."""
+    """The reply to POST /rheed/stream/ is a bare JSON string with the header ``Atomstream: 1``."""
     server = await serve()
     form = {
         "data_item_name": "x",
@@ -128,7 +128,7 @@ async def test_creation_announces_the_server(serve: Serve) -> None:
 
 
 async def test_put_returns_the_crc_of_the_body(serve: Serve) -> None:
-    """The 200 of a PUT carries ``x-amz-checksum-crc32c`` of the bytes received, as S3 writes it."""
+    """The 200 of a PUT has ``x-amz-checksum-crc32c`` of the received bytes, as S3 sends it."""
     server = await serve()
     frames = make_frames(4)
     async with WireClient(server) as client:
@@ -141,7 +141,7 @@ async def test_put_returns_the_crc_of_the_body(serve: Serve) -> None:
 
 
 async def test_order_and_repeats_do_not_matter(serve: Serve) -> None:
-    """Chunks out of order, twice, and at another compression level give one archive, and 200 each."""
+    """Chunks out of order, twice, and at another compression level make one archive, and each gets 200."""
     server = await serve()
     parts = [make_frames(4, seed=k) for k in range(3)]
     async with WireClient(server) as client:
@@ -152,7 +152,7 @@ async def test_order_and_repeats_do_not_matter(serve: Serve) -> None:
 
 
 async def test_conflicting_chunk_is_409(serve: Serve) -> None:
-    """Other frames under a stored index are refused with 409, and what is stored stays."""
+    """Other frames under a stored index are refused with 409, and the stored ones stay."""
     server = await serve()
     kept = make_frames(4)
     async with WireClient(server) as client:
@@ -165,7 +165,7 @@ async def test_conflicting_chunk_is_409(serve: Serve) -> None:
 
 
 async def test_concurrent_uploads_of_one_index_agree(serve: Serve) -> None:
-    """Of many uploads of one index at once, those of one content are 200, all others 409; that one is stored."""
+    """Of many concurrent uploads of one index, those of one content get 200 and are stored, all others 409."""
     server = await serve()
     contents = [make_frames(4, seed=k) for k in range(3)]
     async with WireClient(server) as client:
@@ -179,7 +179,7 @@ async def test_concurrent_uploads_of_one_index_agree(serve: Serve) -> None:
 
 
 async def test_concurrent_first_chunks_fix_one_geometry(serve: Serve) -> None:
-    """First chunks of two shapes at once: the shape of one is fixed, the other is 409."""
+    """Of concurrent first chunks of two shapes, one shape is fixed, the other gets 409."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -198,7 +198,7 @@ async def test_concurrent_first_chunks_fix_one_geometry(serve: Serve) -> None:
 async def test_changed_geometry_is_409(
     serve: Serve, dims: tuple[int, ...], chunk_size: int, changes: dict[str, str]
 ) -> None:
-    """What the first chunk fixed can't change: the request for a URL is refused with 409, also after a restart."""
+    """A URL for another geometry than that of the first chunk is refused with 409, also after a restart."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -212,7 +212,7 @@ async def test_changed_geometry_is_409(
 
 
 async def test_uint16_frames(serve: Serve) -> None:
-    """16-bit frames, announced by ``dtype``, come back in 16 bit."""
+    """16-bit frames, announced by ``dtype``, are read back in 16 bit."""
     server = await serve()
     frames = make_frames(3).astype(np.uint16) * 257
     async with WireClient(server) as client:
@@ -224,7 +224,7 @@ async def test_uint16_frames(serve: Serve) -> None:
 
 
 async def test_restart_keeps_all(serve: Serve) -> None:
-    """A restart between two chunks loses no chunk, status, name, link or key, and old URLs stay good."""
+    """A restart between two chunks loses no chunk, status, name, link or key, and old URLs stay valid."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create("Wafer growth")
@@ -248,8 +248,8 @@ async def test_restart_keeps_all(serve: Serve) -> None:
         assert (await client.entry(data_id))["growth_length"] == pytest.approx(8 / 120.0)
 
 
-async def test_late_chunks_are_taken_after_the_end(serve: Serve) -> None:
-    """A chunk that comes after the end is stored, and the stream is a success again."""
+async def test_late_chunks_are_accepted_after_the_end(serve: Serve) -> None:
+    """A chunk that arrives after the end is stored, and the stream has the status success again."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -261,7 +261,7 @@ async def test_late_chunks_are_taken_after_the_end(serve: Serve) -> None:
 
 
 async def test_end_is_idempotent(serve: Serve) -> None:
-    """Ending twice answers 200 twice and changes nothing; an unknown stream is 404."""
+    """Two requests to end the stream get 200 each and change nothing; an unknown stream is 404."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -272,7 +272,7 @@ async def test_end_is_idempotent(serve: Serve) -> None:
 
 
 async def test_lost_indices_are_listed(serve: Serve) -> None:
-    """Indices given up, in ``Atomstream-Lost``, stand in the archive until they come after all."""
+    """Indices in ``Atomstream-Lost`` are listed in the archive until they arrive."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()

@@ -1,6 +1,7 @@
-"""A user's script, run as a process of its own by test_processes: ``facade_child.py MODE URL KEY SPOOL``.
+"""A user's script that test_processes runs in its own process:
 
-Talks in lines of JSON; waits for a line on stdin where the test has something to do first.
+``facade_child.py MODE URL KEY SPOOL``. It writes lines of JSON, and waits for a line on stdin where the test must do
+something first.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ def noise(seed: int) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (4, 16, 20), dtype=np.uint8)
 
 
-def say(what: str, **more: Any) -> None:
+def send_line(what: str, **more: Any) -> None:
     print(json.dumps({"what": what, "at_s": time.monotonic(), **more}), flush=True)  # noqa: T201
 
 
-def say_when(condition: Callable[[], bool]) -> None:
-    """Say "blocked" from another thread once the main one is."""
+def send_when_blocked(condition: Callable[[], bool]) -> None:
+    """Write the line "blocked", from another thread, once the main thread is blocked."""
 
     def watch() -> None:
         while not condition():
             time.sleep(0.01)
-        say("blocked")
+        send_line("blocked")
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -47,23 +48,23 @@ def make(**settings: Any) -> RHEEDStreamer:
 
 
 def blocked(call: str) -> None:
-    """Block in ``call`` until Ctrl-C, then go on and deliver."""
+    """Block in ``call`` until Ctrl-C, then continue and deliver."""
     with make(buffer_bytes=1) as streamer:
         data_id = streamer.initialize(2.0, 0.0, 4)
         streamer.push(data_id, 0, noise(0))
         watched = streamer.stats()["streams"][data_id]
-        try:  # the signal may come as soon as the test has read this
-            say("started", data_id=data_id, pending=watched["chunks_pending"])
+        try:  # the test sends the signal after it has read this line
+            send_line("started", data_id=data_id, pending=watched["chunks_pending"])
             if call == "finalize":
-                say_when(lambda: streamer.stats()["streams"][data_id]["finalized"])
+                send_when_blocked(lambda: streamer.stats()["streams"][data_id]["finalized"])
                 streamer.finalize(data_id)
             else:
-                say_when(lambda: streamer.stats()["pushes_waiting"] > 0)
+                send_when_blocked(lambda: streamer.stats()["pushes_waiting"] > 0)
                 CALLS[call](streamer, data_id)
         except KeyboardInterrupt:
-            say("interrupted")
+            send_line("interrupted")
         sys.stdin.readline()
-        say("report", report=streamer.finalize(data_id))
+        send_line("report", report=streamer.finalize(data_id))
 
 
 def push_frames(streamer: RHEEDStreamer, data_id: str) -> None:
@@ -85,52 +86,52 @@ CALLS: dict[str, Callable[[RHEEDStreamer, str], None]] = {
 
 
 def leave_open(count: int) -> None:
-    """End without close and without finalize."""
+    """Exit without close and without finalize."""
     for _ in range(count):
         streamer = make()
         data_id = streamer.initialize(2.0, 0.0, 4)
         for k in range(5):
             streamer.push(data_id, k, noise(k))
         streamer.push_frame(data_id, noise(5)[0])
-        say("started", data_id=data_id)
-    say("end")
+        send_line("started", data_id=data_id)
+    send_line("end")
 
 
 def fork() -> None:
-    """A child that tries to use its parent's streamer, and exits in an ordinary way."""
+    """Fork a child that tries to use its parent's streamer and exits normally."""
     with make() as streamer:
         data_id = streamer.initialize(2.0, 0.0, 4)
         streamer.push(data_id, 0, noise(0))
-        say("started", data_id=data_id)
+        send_line("started", data_id=data_id)
         pid = os.fork()
         if pid == 0:
-            try_everything(streamer, data_id)
-            return  # through __exit__ and the hooks of the interpreter's exit
-        say("forked", status=os.waitpid(pid, 0)[1])
+            try_each_method(streamer, data_id)
+            return  # runs __exit__ and the interpreter's exit hooks
+        send_line("forked", status=os.waitpid(pid, 0)[1])
         streamer.push(data_id, 1, noise(1))
-        say("report", report=streamer.finalize(data_id))
+        send_line("report", report=streamer.finalize(data_id))
 
 
 def capture() -> None:
-    """Tell of the collections of garbage while frames are pushed and the script makes and drops objects of its own."""
+    """Report garbage collections while frames are pushed and the script creates and drops its own objects."""
     walks: list[int] = []
     with make() as streamer:
         data_id = streamer.initialize(2.0, 0.0, 4)
         gc.callbacks.append(
             lambda phase, info: walks.append(info["generation"]) if phase == "start" else None
         )
-        gc.set_threshold(50)  # as many collections as in minutes at the usual 700
+        gc.set_threshold(50)  # as many collections as in some minutes with the default of 700
         for _ in range(50):
             push_frames(streamer, data_id)
             for _ in range(4):
                 objects: list[set[int]] = [set() for _ in range(60)]
                 del objects
-        say("walked", generations=walks)
+        send_line("walked", generations=walks)
         streamer.finalize(data_id)
 
 
 async def stream_async() -> None:
-    """Tell what was imported while a stream ran, from its creation to its end."""
+    """Report which modules were imported while a stream ran, from its creation to its end."""
     _, _, url, key, spool = sys.argv
     chunk, frames = noise(0), noise(1)
     async with AsyncRHEEDStreamer(key, url, spool_dir=spool, spool_min_free_bytes=0) as streamer:
@@ -141,10 +142,10 @@ async def stream_async() -> None:
             await streamer.push_frame(data_id, frame)
         await streamer.flush(data_id)
         await streamer.finalize(data_id)
-        say("imported", modules=sorted(set(sys.modules) - before))
+        send_line("imported", modules=sorted(set(sys.modules) - before))
 
 
-def try_everything(streamer: RHEEDStreamer, data_id: str) -> None:
+def try_each_method(streamer: RHEEDStreamer, data_id: str) -> None:
     for verb in (
         lambda: streamer.push(data_id, 5, noise(5)),
         lambda: streamer.push_frame(data_id, noise(5)[0]),
@@ -157,7 +158,7 @@ def try_everything(streamer: RHEEDStreamer, data_id: str) -> None:
         try:
             verb()
         except AtomstreamError as error:
-            say("refused", kind=type(error).__name__, sentence=str(error))
+            send_line("refused", kind=type(error).__name__, sentence=str(error))
 
 
 if __name__ == "__main__":

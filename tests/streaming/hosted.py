@@ -1,4 +1,4 @@
-"""A service as the hosted one: it does not announce itself, keeps what it is sent, and fails where scripted."""
+"""A fake of the hosted service: it does not announce itself as ours, stores what it receives, and fails as scripted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Fault: TypeAlias = Callable[[web.Request], Any]
 
 
 def held(until: asyncio.Event, status: int = 503) -> Fault:
-    """A fault that answers only once ``until`` is set."""
+    """A fault that waits until ``until`` is set before it answers."""
 
     async def answer(request: web.Request) -> web.Response:
         await until.wait()
@@ -35,18 +35,17 @@ def held(until: asyncio.Event, status: int = 503) -> Fault:
 
 
 def answers(status: int, text: str = "scripted", **headers: str) -> Fault:
-    """A fault that is a plain reply; underscores in header names stand for dashes."""
+    """A fault that is a plain response; underscores in header names stand for dashes."""
     spelled = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda request: web.Response(status=status, text=text, headers=spelled)
 
 
 @dataclass
 class Hosted:
-    """A fault is what answers instead: a callable that makes a reply, at once or awaited.
+    """A fault is a callable that makes the response instead of the service; it may be async.
 
-    ``faults["url" | "put" | "end"]`` are used up one a request; after them all is well.
-
-    ``verdict(kind, data_id, index)`` may answer with a fault for single chunks, for as long as it likes.
+    Each request uses up one of ``faults["url" | "put" | "end"]``; when the list is empty, requests succeed.
+    ``verdict(kind, data_id, index)`` may return a fault for single chunks, any number of times.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -61,11 +60,11 @@ class Hosted:
     url: str = ""
 
     def frames(self, data_id: str, index: int) -> npt.NDArray[np.uint8]:
-        """What was stored last for a chunk, decoded."""
+        """The frames of a chunk's last upload, decoded."""
         return decode_shard(self.bodies[data_id, index][-1], self.dims[data_id, index])
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keep the request, then answer it."""
+        """Record the request, then answer it."""
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.asked.append(

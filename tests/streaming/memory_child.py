@@ -1,4 +1,4 @@
-"""Pushes until push waits, then tells its memory: ``memory_child.py URL KEY SPOOL BUFFER_BYTES SIDE LEVELS``."""
+"""Pushes until push blocks, then reports its memory: ``memory_child.py URL KEY SPOOL BUFFER_BYTES SIDE LEVELS``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def watch(streamer: RHEEDStreamer, base: int, peak: list[int]) -> None:
-    """Say how much memory came on top, once push has waited for half a second and nothing moved."""
+    """Report how much memory was added, once push has been blocked for half a second without progress."""
     still, before = 0, 0
     while still < 50:
         peak[0] = max(peak[0], psutil.Process().memory_info().rss)
@@ -42,8 +42,8 @@ def watch(streamer: RHEEDStreamer, base: int, peak: list[int]) -> None:
         still = still + 1 if stats["pushes_waiting"] and chunks == before else 0
         before = chunks
         time.sleep(0.01)
-    told = {"grown": peak[0] - base, "chunks": before, "used": streamer.stats()["buffer_bytes_used"]}
-    print(json.dumps(told), flush=True)  # noqa: T201
+    result = {"grown": peak[0] - base, "chunks": before, "used": streamer.stats()["buffer_bytes_used"]}
+    print(json.dumps(result), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

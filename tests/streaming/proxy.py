@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks connections as told: resets, half-closes, black holes, refusals, small pieces."""
+"""A TCP proxy that breaks connections as planned: resets, half-closes, black holes, refusals, small pieces."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ RESET_NOW = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of one connection.
+    """How the proxy breaks one connection.
 
-    ``up`` and ``down`` reset it after so many bytes from and to the client; ``half_close`` ends the way to
-    the server after so many bytes, the way back stays; ``piece`` passes on no more bytes than that at a time.
+    ``up`` and ``down`` reset it after that many bytes from and to the client. ``half_close`` closes the direction
+    to the server after that many bytes; the other direction stays open. ``piece`` forwards at most that many bytes
+    at a time.
     """
 
     up: int | None = None
@@ -30,11 +31,11 @@ class Plan:
 
 
 class _CutError(Exception):
-    """This connection is to be reset."""
+    """The connection must be reset."""
 
 
 class Proxy:
-    """Between a client and the server at ``target``; ``plans`` are used up one a connection."""
+    """A proxy between a client and the server at ``target``; each connection uses up one of ``plans``."""
 
     def __init__(self, target: str) -> None:
         self._target = urlsplit(target)
@@ -50,33 +51,33 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"http://127.0.0.1:{self._port}"
 
     async def listen(self) -> None:
-        """Take connections, on the same port as before."""
+        """Accept connections, on the same port as before."""
         self._server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def refuse(self) -> None:
-        """Reset what is open and refuse new connections until :meth:`listen`."""
+        """Reset the open connections and refuse new ones until :meth:`listen`."""
         if self._server is not None:
             self._server.close()
             self._server = None
         await self.cut_all()
 
     async def cut_all(self) -> None:
-        """Reset every open connection."""
+        """Reset all open connections."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def black_hole(self) -> None:
-        """From now on nothing passes, and nothing is closed."""
+        """From now on, forward no bytes and close no connection."""
         self._hole = True
 
     def recover(self) -> None:
-        """New connections work; those that fell into the hole stay there, as behind a forgetful router."""
+        """New connections work; those of the black hole stay blocked, as after a router has lost its table."""
         self._hole = False
         self._frozen |= self._writers
 
@@ -139,7 +140,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def proxied(target: str) -> AsyncIterator[Proxy]:
-    """A listening :class:`Proxy` before ``target``."""
+    """A listening :class:`Proxy` in front of ``target``."""
     proxy = Proxy(target)
     await proxy.listen()
     try:

@@ -1,4 +1,4 @@
-"""Pushes on to a slow disk, then tells the memory that it took: ``slow_disk_child.py URL KEY SPOOL BUFFER_BYTES``."""
+"""Pushes to a slow disk, then reports its memory: ``slow_disk_child.py URL KEY SPOOL BUFFER_BYTES``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atomstream.system.files import FileSystem
 SHAPE = (240, 120, 160)
 CHUNKS = 200
 WRITE_S = 0.02
-"""What each write takes more: encoders are faster than this disk."""
+"""Delay of each write, in s: the encoders are faster than this disk."""
 
 
 def main() -> None:
@@ -28,11 +28,11 @@ def main() -> None:
     write = FileSystem.write
 
     def slow(disk: FileSystem, *arguments: Any) -> None:
-        time.sleep(WRITE_S)  # this is the slow disk, and waits for nothing
+        time.sleep(WRITE_S)  # simulates the slow disk
         write(disk, *arguments)
 
     patch.object(FileSystem, "write", slow).start()
-    # As a camera's: noise about a level, so that shards are half as large as frames.
+    # Like a camera's frames: noise around a level, so that shards have half the size of the frames.
     frames = np.random.default_rng(0).normal(120, 6, SHAPE).astype(np.uint8)
     streamer = RHEEDStreamer(
         key, url, spool_dir=Path(spool), spool_min_free_bytes=0, buffer_bytes=limit, encoder_threads=2,
@@ -44,17 +44,17 @@ def main() -> None:
     threading.Thread(target=watch, args=(streamer, peak, used), daemon=True).start()
     for k in range(CHUNKS):
         streamer.push(data_id, k, frames)
-    told = {"grown": peak[0] - base, "used": used[0]}
-    print(json.dumps(told), flush=True)  # noqa: T201 - its answer to the test
-    os._exit(0)  # what waits for the server would wait on
+    result = {"grown": peak[0] - base, "used": used[0]}
+    print(json.dumps(result), flush=True)  # noqa: T201 - the result for the test
+    os._exit(0)  # chunks that wait for the server would still wait
 
 
 def watch(streamer: RHEEDStreamer, peak: list[int], used: list[int]) -> None:
-    """Keep the most memory that the process held, and the most that the gate counted."""
+    """Record the peak memory of the process and the peak that the memory limiter counted."""
     while True:
         peak[0] = max(peak[0], psutil.Process().memory_info().rss)
         used[0] = max(used[0], streamer.stats()["buffer_bytes_used"])
-        time.sleep(0.005)  # a sample now and then: the process must do its work too
+        time.sleep(0.005)  # samples at intervals, so that the process can do its work
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Any array of the right kind arrives equal; everything else is refused in words, and nothing is sent (P1-P3)."""
+"""Arrays of any memory layout arrive equal; other arrays are refused with a clear error and nothing is sent."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 
 @st.composite
 def frame_arrays(draw: st.DrawFn, dtype: str) -> Array:
-    """Arrays (N, H, W) or (H, W) in every kind of memory layout."""
+    """Arrays (N, H, W) or (H, W) in all memory layouts."""
     shape = draw(array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=CHUNK))
     array = draw(arrays(np.dtype(dtype), shape))
     for name in draw(st.lists(st.sampled_from(sorted(LAYOUTS)), max_size=2)):
@@ -62,7 +62,7 @@ def frame_arrays(draw: st.DrawFn, dtype: str) -> Array:
 
 
 def push_one(streamer: RHEEDStreamer, frames: Array, **more: Any) -> str:
-    """A stream of this one chunk."""
+    """Push one chunk in a new stream."""
     data_id = streamer.initialize(FPS, 0.0, CHUNK)
     streamer.push(data_id, 0, frames, **more)
     assert streamer.finalize(data_id)["chunks_uploaded"] == 1
@@ -71,7 +71,7 @@ def push_one(streamer: RHEEDStreamer, frames: Array, **more: Any) -> str:
 
 @pytest.mark.parametrize("dtype", ["uint8", "<u2", ">u2"])
 def test_any_layout_arrives_equal(server: ThreadedServer, streamer: RHEEDStreamer, dtype: str) -> None:
-    """Whatever the strides, order, byte order and owner of an array, the archive equals it, copied or handed over."""
+    """The archive equals the array for any strides, order, byte order and owner, copied or handed over."""
 
     @EXAMPLES
     @given(frames=frame_arrays(dtype), copy=st.booleans())
@@ -91,8 +91,8 @@ def test_any_layout_arrives_equal(server: ThreadedServer, streamer: RHEEDStreame
     check()
 
 
-def test_each_layout_through_every_door(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """push, run and push_frame store the same frames of the same array, of every layout in turn."""
+def test_each_layout_through_each_push_method(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
+    """push, run and push_frame store the same frames of the same array, for each layout."""
     pushed, ran, framed = (streamer.initialize(FPS, 0.0, CHUNK) for _ in range(3))
     laid_out = [layout(noise(k, shape=(5, 5))) for k, layout in enumerate(LAYOUTS.values())]
     for k, frames in enumerate(laid_out):
@@ -106,7 +106,7 @@ def test_each_layout_through_every_door(server: ThreadedServer, streamer: RHEEDS
 
 
 def test_a_black_chunk_is_data(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """An all-zero chunk is stored and counted like any other (P3)."""
+    """An all-zero chunk is stored and counted like any other chunk."""
     data_id = streamer.initialize(FPS, 0.0, CHUNK)
     for k, frames in enumerate([np.zeros((CHUNK, 16, 20), np.uint8), noise(1)]):
         streamer.push(data_id, k, frames)
@@ -118,19 +118,19 @@ def test_a_black_chunk_is_data(server: ThreadedServer, streamer: RHEEDStreamer) 
 def test_a_memory_map_is_an_array_too(
     server: ThreadedServer, streamer: RHEEDStreamer, tmp_path: Path
 ) -> None:
-    """Recorded frames may be pushed from a .npy file as it lies on disk."""
+    """A memory map of a .npy file of recorded frames may be pushed."""
     np.save(tmp_path / "frames.npy", noise(3))
     data_id = push_one(streamer, np.load(tmp_path / "frames.npy", mmap_mode="r"), copy=False)
     np.testing.assert_array_equal(stored(server, data_id), noise(3))
 
 
 class Camera:
-    """An SDK's own buffer class, which only knows how to become an array."""
+    """The buffer class of a camera SDK, which can only be converted to an array."""
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         return noise(4)
 
 
-def test_what_can_become_an_array_is_one(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
-    """Objects with ``__array__`` are taken by what they become."""
+def test_objects_with_array_method_are_accepted(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
+    """Objects with ``__array__`` are converted and accepted."""
     np.testing.assert_array_equal(stored(server, push_one(streamer, Camera())), noise(4))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The server answers, but not well: what is tried again, what pauses, what is given up (P15-P18)."""
+"""Bad answers of the server: which requests are repeated, which pause the upload, which chunks are given up."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ PASSING: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_what_may_pass_is_tried_again(service: Hosted, streamer: AsyncRHEEDStreamer, name: str) -> None:
-    """A transient answer costs an attempt, never the chunk; each attempt asks for a fresh URL (P15, P18)."""
+async def test_transient_errors_are_retried(service: Hosted, streamer: AsyncRHEEDStreamer, name: str) -> None:
+    """A transient error costs an attempt, never the chunk; each attempt requests a new upload URL."""
     kind, fault = PASSING[name]
     service.faults[kind].extend([fault, fault])
     data_id = await begin(streamer, 0)
@@ -87,7 +87,7 @@ async def test_what_may_pass_is_tried_again(service: Hosted, streamer: AsyncRHEE
 async def test_a_wrong_checksum_does_not_count_as_stored(
     service: Hosted, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """Only an equal checksum, where the server gives one, is the server's word (P18)."""
+    """If the server returns a checksum, a chunk counts as stored only if the checksum is equal."""
     service.faults["put"].append(answers(200, x_amz_checksum_crc32c="AAAAAA=="))
     data_id = await begin(streamer, 0)
     await streamer.flush(data_id)
@@ -95,11 +95,11 @@ async def test_a_wrong_checksum_does_not_count_as_stored(
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-async def test_the_servers_wish_is_kept(service: Hosted, streamer: AsyncRHEEDStreamer, form: str) -> None:
-    """No attempt comes before Retry-After is over, in seconds or as a date."""
-    # A date has whole seconds, so that what is left of two of them is at least one.
-    wish = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
-    headers = {"Retry_After": wish, "Date": formatdate(time.time(), usegmt=True)}
+async def test_retry_after_is_respected(service: Hosted, streamer: AsyncRHEEDStreamer, form: str) -> None:
+    """No attempt is made before Retry-After has passed, given in seconds or as a date."""
+    # A date has whole seconds: at least one of the two seconds is left.
+    retry_after = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
+    headers = {"Retry_After": retry_after, "Date": formatdate(time.time(), usegmt=True)}
     service.faults["put"].append(answers(503, **headers))
     data_id = await begin(streamer, 0)
     await assert_delivered(service, streamer, data_id, 1)
@@ -108,10 +108,10 @@ async def test_the_servers_wish_is_kept(service: Hosted, streamer: AsyncRHEEDStr
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_key_pauses_and_goes_on(
+async def test_a_refused_key_pauses_uploads(
     service: Hosted, streamer: AsyncRHEEDStreamer, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a key that is refused for a while nothing is given up; all is delivered once it works (P16)."""
+    """While the key is refused, no chunk is given up; all are delivered once the key works."""
     refused = answers(status, '{"detail": "no such key"}')
     service.verdict = lambda kind, data_id, index: refused if kind == "url" else None
     data_id = await begin(streamer, *range(5))
@@ -127,10 +127,10 @@ async def test_a_refused_key_pauses_and_goes_on(
 
 @pytest.mark.parametrize("kind", ["url", "put"])
 @pytest.mark.parametrize("status", [400, 409, 413, 422, 501])
-async def test_a_refused_chunk_costs_only_itself(
+async def test_a_refused_chunk_affects_no_other(
     service: Hosted, streamer: AsyncRHEEDStreamer, kind: str, status: int
 ) -> None:
-    """Any other refusal is final for that chunk and for no other one, and is in the report (P16)."""
+    """Any other refusal is final for this chunk only, and is in the report."""
     no = answers(status, '{"detail": "not this one"}')
     service.verdict = lambda asked, data_id, index: no if (asked, index) == (kind, 1) else None
     data_id = await begin(streamer, 0, 1, 2)
@@ -145,10 +145,10 @@ async def test_a_refused_chunk_costs_only_itself(
 
 
 @pytest.mark.parametrize("status", [404, 410])
-async def test_a_stream_that_is_gone_is_one_error(
+async def test_an_unknown_stream_is_one_error(
     service: Hosted, streamer: AsyncRHEEDStreamer, status: int
 ) -> None:
-    """A stream that the server does not know stops with one error, then its report; others go on."""
+    """A stream that the server does not know stops with one error, then its report; other streams continue."""
     other, data_id = await begin(streamer, 0), await begin(streamer)
     gone = answers(status)
     service.verdict = lambda kind, stream, index: gone if (kind, stream) == ("url", data_id) else None
@@ -173,7 +173,7 @@ async def test_a_stream_that_is_gone_is_one_error(
 async def test_redirects_are_never_followed(
     service: Hosted, streamer: AsyncRHEEDStreamer, kind: str, status: int
 ) -> None:
-    """Neither key nor frames follow a redirect; it is a refusal that names where it led (P16)."""
+    """The key and the frames follow no redirect; a redirect is a refusal whose error names its target."""
     async with hosted() as elsewhere:
         service.faults[kind].append(answers(status, Location=elsewhere.url + "/trap"))
         data_id = await begin(streamer, 0)
@@ -183,7 +183,7 @@ async def test_redirects_are_never_followed(
 
 
 async def test_the_key_never_goes_to_the_upload_url(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """The signed URL's server gets the bytes and nothing that identifies the caller (P16)."""
+    """The server of the signed URL receives the bytes and nothing that identifies the caller."""
     service.faults["put"].append(answers(403))
     await assert_delivered(service, streamer, await begin(streamer, 0, 1), 2)
     puts = [one for one in service.asked if one.method == "PUT"]
@@ -193,10 +193,10 @@ async def test_the_key_never_goes_to_the_upload_url(service: Hosted, streamer: A
         assert not {"x-api-key", "authorization", "cookie"} & set(one.headers)
 
 
-async def test_neither_key_nor_signature_is_told(
+async def test_neither_key_nor_signature_is_revealed(
     service: Hosted, streamer: AsyncRHEEDStreamer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server that echoes key and URL gets them into no log, report or error."""
+    """If a server repeats the key and the URL, they still appear in no log, report or error."""
     caplog.set_level("DEBUG")
     echo = lambda request: web.Response(status=422, text=f"{request.url} {KEY}")  # noqa: E731
     service.faults["put"].append(echo)
@@ -205,13 +205,13 @@ async def test_neither_key_nor_signature_is_told(
     with pytest.warns(RuntimeWarning) as warned:
         report = await streamer.finalize(data_id)
     ours = [one.getMessage() for one in caplog.records if one.name.startswith("atomstream")]
-    told = f"{report} {ours} {[str(one.message) for one in warned]}"
-    assert KEY not in told
-    assert "sig=once" not in told
+    texts = f"{report} {ours} {[str(one.message) for one in warned]}"
+    assert KEY not in texts
+    assert "sig=once" not in texts
 
 
 async def test_a_stream_that_fails_does_not_hold_up_another(service: Hosted) -> None:
-    """While one stream's chunks fail again and again, even on one slot another one is delivered (P17)."""
+    """While the chunks of one stream fail repeatedly, another stream is delivered, even with one upload slot."""
     async with make_async(service.url, KEY, upload_concurrency=1) as streamer:
         stuck = await begin(streamer)
         busy = answers(503)
@@ -225,15 +225,15 @@ async def test_a_stream_that_fails_does_not_hold_up_another(service: Hosted) -> 
         await assert_delivered(service, streamer, stuck, 8)
 
 
-async def test_chunks_leave_in_order(service: Hosted) -> None:
-    """Of those that wait the lowest index goes first, whatever came before it in time (P15)."""
+async def test_chunks_are_sent_in_order(service: Hosted) -> None:
+    """Of the waiting chunks, the one with the lowest index is sent first, in whatever order they were pushed."""
     async with make_async(service.url, KEY, upload_concurrency=1) as streamer:
         go_on = asyncio.Event()
         service.faults["url"].append(held(go_on))
         data_id = await begin(streamer)
         for k in (9, 6, 2, 5, 1, 0, 3, 4):
             await streamer.push(data_id, k, noise(k))
-            while (await streamer.stats())["frames_encoded"] < CHUNK:  # the 9 is alone on its way
+            while (await streamer.stats())["frames_encoded"] < CHUNK:  # chunk 9 is the only one being sent
                 await asyncio.sleep(0.005)
         while (await streamer.stats())["upload_backlog"] < 8:
             await asyncio.sleep(0.005)
@@ -243,7 +243,7 @@ async def test_chunks_leave_in_order(service: Hosted) -> None:
 
 
 async def test_a_wrong_stream_is_named(streamer: AsyncRHEEDStreamer) -> None:
-    """A data_id that was never initialized is a typed error before and after the first stream."""
+    """A data_id that was never initialized is a typed error, before and after the first stream."""
     with pytest.raises(UnknownStreamError):
         await streamer.push("nobody", 0, noise(0))
     await begin(streamer)
@@ -253,7 +253,7 @@ async def test_a_wrong_stream_is_named(streamer: AsyncRHEEDStreamer) -> None:
 
 
 async def test_an_unknown_sample_creates_nothing(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """A sample that does not exist ends initialize before anything is made."""
+    """If the sample does not exist, initialize fails before anything is created."""
     with pytest.raises(NotFoundError, match="Nothing was created"):
         await streamer.initialize(FPS, 0.0, CHUNK, physical_sample="a1b2c3d4-e5f6-7890-abcd-ef1234567890")
     assert not any(one.method == "POST" for one in service.asked)

@@ -1,4 +1,4 @@
-"""Between a real client and a real server the network breaks; every accepted chunk arrives, once, equal."""
+"""The network between a real client and a real server fails; each accepted chunk still arrives once and equal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.streaming.stream_helpers import (
 )
 
 SHAPE = (48, 64)
-"""Of noise, so that a chunk has more bytes than its request's head, and than one read of the proxy's."""
+"""Noise, so that a chunk has more bytes than the request headers, and than one read of the proxy."""
 
 
 pytestmark = pytest.mark.usefixtures("hurried")
@@ -56,7 +56,7 @@ async def push_all(streamer: AsyncRHEEDStreamer, data_id: str, seeds: range) -> 
 async def assert_complete(
     streamer: AsyncRHEEDStreamer, server: LiveServer, data_id: str, seeds: list[int]
 ) -> None:
-    """Finalize tells the truth, and the truth is that everything arrived."""
+    """Finalize reports that everything arrived, and the server has it."""
     report = await streamer.finalize(data_id)
     assert_sums(report)
     assert (report["chunks_uploaded"], report["lost"], report["closed"]) == (len(seeds), [], True)
@@ -75,11 +75,11 @@ BREAKS: dict[str, Callable[[int], Plan]] = {
 async def test_connections_that_break_anywhere_lose_nothing(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer, kind: str
 ) -> None:
-    """Broken at any byte of a request or of its answer, a chunk arrives all the same, once, equal."""
+    """If the connection breaks at any byte of a request or its response, the chunk still arrives once and equal."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     breaks = [0, 1, 100, 300, 400, 500, 700, *range(1_000, 15_000, 1_500)]
     for number, k in enumerate(breaks):
-        await proxy.cut_all()  # so that the next requests make connections, which break
+        await proxy.cut_all()  # so that the next requests open new connections, which break
         proxy.plans.extend([BREAKS[kind](k)] * 3)
         await streamer.push(data_id, number, noise(number, shape=SHAPE))
         await streamer.flush(data_id)
@@ -92,7 +92,7 @@ async def test_connections_that_break_anywhere_lose_nothing(
 async def test_a_network_that_always_breaks_somewhere(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer, seed: int
 ) -> None:
-    """With every other connection broken at random, in any way, all chunks of several streams arrive."""
+    """If every second connection breaks at random in any way, all chunks of several streams arrive."""
     draw = random.Random(seed)
     streams = [await streamer.initialize(FPS, 0.0, CHUNK) for _ in range(3)]
     await proxy.cut_all()
@@ -111,7 +111,7 @@ async def test_a_network_that_always_breaks_somewhere(
 async def test_a_slow_network_is_no_failure(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """An uplink that passes a few hundred bytes at a time is waited for, for as long as something moves."""
+    """An uplink that forwards a few hundred bytes at a time is no error as long as bytes move."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await proxy.cut_all()
     proxy.default = Plan(piece=200)
@@ -119,10 +119,8 @@ async def test_a_slow_network_is_no_failure(
     await assert_complete(streamer, server, data_id, [0, 1, 2])
 
 
-async def test_a_black_hole_ends_by_itself(
-    server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
-) -> None:
-    """Where nothing moves and nothing is closed, attempts give up and go again over new connections."""
+async def test_a_black_hole_times_out(server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer) -> None:
+    """If no bytes move and no connection is closed, attempts time out and are repeated over new connections."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await push_all(streamer, data_id, range(1))
     await streamer.flush(data_id)
@@ -138,7 +136,7 @@ async def test_a_black_hole_ends_by_itself(
 async def test_a_server_that_restarts_changes_nothing(
     server: LiveServer, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """A server stopped and started again mid-stream has everything in the end (P19)."""
+    """A server that is stopped and restarted during a stream has all chunks in the end."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     for k in range(12):
         await streamer.push(data_id, k, noise(k, shape=SHAPE))
@@ -149,10 +147,10 @@ async def test_a_server_that_restarts_changes_nothing(
     await assert_complete(streamer, server, data_id, list(range(12)))
 
 
-async def test_an_unreachable_server_is_probed_by_one(
+async def test_an_unreachable_server_gets_one_attempt_at_a_time(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """While connections are refused one attempt at a time knocks, and all goes on when one succeeds."""
+    """While connections are refused, one attempt at a time is made; when one succeeds, all uploads continue."""
     streams = [await streamer.initialize(FPS, 0.0, CHUNK) for _ in range(2)]
     await proxy.refuse()
     for data_id in streams:
@@ -170,10 +168,10 @@ async def test_an_unreachable_server_is_probed_by_one(
         await assert_complete(streamer, server, data_id, list(range(8)))
 
 
-async def test_the_reason_of_an_outage_is_told(
+async def test_the_reason_of_an_outage_is_reported(
     proxy: Proxy, streamer: AsyncRHEEDStreamer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An outage is said once when it begins and once when it ends, and ``stats()`` names it meanwhile."""
+    """An outage is logged once when it begins and once when it ends; meanwhile ``stats()`` contains its reason."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await proxy.refuse()
     await push_all(streamer, data_id, range(6))
@@ -186,10 +184,10 @@ async def test_the_reason_of_an_outage_is_told(
     assert caplog.text.count("The server answers again") == 1
 
 
-async def test_an_end_whose_answer_is_lost_is_an_end(
+async def test_an_end_whose_reply_is_lost_is_repeated(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """/end is repeated where its answer was lost, and the server takes the repeat as the same end."""
+    """/end is repeated if its reply was lost, and the server treats the repeat as the same end."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await push_all(streamer, data_id, range(2))
     await streamer.flush(data_id)
@@ -201,7 +199,7 @@ async def test_an_end_whose_answer_is_lost_is_an_end(
 async def test_disorder_and_repeats_change_nothing(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """Chunks pushed in any order, and again, over a bad network, are stored once at their index (P19)."""
+    """Chunks pushed in any order and repeatedly, over a bad network, are stored once at their index."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await proxy.cut_all()
     proxy.plans.extend([Plan(up=5_000), Plan(down=10), Plan(), Plan(up=200)])
@@ -215,7 +213,7 @@ async def test_disorder_and_repeats_change_nothing(
 async def test_frames_one_by_one_over_a_bad_network(
     server: LiveServer, proxy: Proxy, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """push_frame's chunks arrive as push's do, the last short one too."""
+    """The chunks of push_frame arrive like those of push, including the last short one."""
     data_id = await streamer.initialize(FPS, 0.0, CHUNK)
     await proxy.cut_all()
     proxy.plans.extend([Plan(up=6_000), Plan(down=0)] * 3)

@@ -1,4 +1,4 @@
-"""finalize waits, reports the truth, gives up nothing; flush and close beside it (P5, P9, P20)."""
+"""finalize waits, reports exactly what was stored and gives up no chunk; also flush and close."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from tests.streaming.stream_helpers import (
 pytestmark = pytest.mark.usefixtures("hurried")
 
 
-async def test_finalize_again_says_the_same(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """A second finalize, and ones at the same time, give the same report and end the stream once (P20)."""
+async def test_repeated_finalize_returns_the_same_report(
+    service: Hosted, streamer: AsyncRHEEDStreamer
+) -> None:
+    """Repeated and concurrent calls of finalize return the same report and end the stream once."""
     data_id = await begin(streamer, 0, 1)
     first, second = await asyncio.gather(streamer.finalize(data_id), streamer.finalize(data_id))
     third = await streamer.finalize(data_id)
@@ -38,14 +40,14 @@ async def test_finalize_again_says_the_same(service: Hosted, streamer: AsyncRHEE
 
 
 async def test_an_empty_stream_ends(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """A stream without a frame is ended like any other."""
+    """A stream without frames is ended like any other."""
     report = await streamer.finalize(await begin(streamer))
     assert (report["chunks_spooled"], report["closed"], report["lost"]) == (0, True, [])
     assert len(service.ended) == 1
 
 
-async def test_the_end_goes_after_the_last_chunk(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """/end is not sent before everything is settled."""
+async def test_the_end_is_sent_after_the_last_chunk(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """/end is not sent before each chunk is stored or given up."""
     data_id = await begin(streamer, *range(6))
     await streamer.finalize(data_id)
     kinds = [kind for kind, _, _ in service.attempts]
@@ -53,8 +55,8 @@ async def test_the_end_goes_after_the_last_chunk(service: Hosted, streamer: Asyn
     assert kinds.count("put") == 6
 
 
-async def test_time_runs_out_with_the_report(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """DrainTimeoutError has the counts and the cause; the stream stays ended for pushes and goes on draining."""
+async def test_the_drain_timeout_has_the_report(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """DrainTimeoutError has the counts and the cause; the stream accepts no more pushes and its uploads continue."""
     service.verdict = lambda kind, data_id, index: answers(503) if (kind, index) == ("put", 1) else None
     data_id = await begin(streamer, 0, 1)
     while not (await stream_stats(streamer, data_id))["standing_still"]:
@@ -69,13 +71,13 @@ async def test_time_runs_out_with_the_report(service: Hosted, streamer: AsyncRHE
     with pytest.raises(StreamFinalizedError, match=f"{data_id} was finalized"):
         await streamer.push(data_id, 2, noise(2))
     service.verdict = lambda kind, data_id, index: None
-    await until(lambda: service.ended == [data_id])  # by itself: nobody waits for it
+    await until(lambda: service.ended == [data_id])  # without a caller that waits
     report = await streamer.finalize(data_id)
     assert (report["chunks_uploaded"], report["closed"], report["lost"]) == (2, True, [])
 
 
-async def test_no_time_at_all_is_a_question(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """drain_timeout_s=0 asks how it stands; a later finalize completes."""
+async def test_zero_timeout_returns_at_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """drain_timeout_s=0 only asks for the state; a later finalize completes."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
     with pytest.raises(DrainTimeoutError):
@@ -86,7 +88,7 @@ async def test_no_time_at_all_is_a_question(service: Hosted, streamer: AsyncRHEE
 
 @pytest.mark.parametrize("wrong", [float("nan"), -1.0, "soon"])
 async def test_timeouts_are_numbers(streamer: AsyncRHEEDStreamer, wrong: float) -> None:
-    """A timeout that can't be meant is refused, and the stream is not ended by it."""
+    """An invalid timeout is refused, and the stream is not ended by it."""
     data_id = await begin(streamer)
     for verb in (streamer.finalize, streamer.flush):
         with pytest.raises((ConfigError, TypeError), match="timeout"):
@@ -95,8 +97,8 @@ async def test_timeouts_are_numbers(streamer: AsyncRHEEDStreamer, wrong: float) 
     await streamer.finalize(data_id)
 
 
-async def test_a_busy_end_is_tried_again(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """503 to /end, as the hosted service says while its first analysis runs, only takes time."""
+async def test_a_busy_end_is_retried(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """A 503 to /end, as the hosted service sends during its first analysis, only takes time."""
     service.faults["end"].extend([answers(503)] * 4)
     report = await streamer.finalize(await begin(streamer, 0))
     assert report["closed"]
@@ -109,7 +111,7 @@ async def test_a_refused_repeat_of_the_end_is_an_end(service: Hosted, streamer: 
     assert (await streamer.finalize(await begin(streamer, 0)))["closed"]
 
 
-async def test_a_refused_end_is_said(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_refused_end_is_an_error(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
     """A 4xx to the first /end is an error that names the stream; chunks stay counted as stored."""
     service.faults["end"].append(answers(422, '{"detail": "no such end"}'))
     data_id = await begin(streamer, 0)
@@ -118,8 +120,8 @@ async def test_a_refused_end_is_said(service: Hosted, streamer: AsyncRHEEDStream
     assert (await stream_stats(streamer, data_id))["chunks_stored"] == 1
 
 
-async def test_a_refused_end_is_said_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """After the one error the report can be had: what is stored is stored, the stream is not closed."""
+async def test_a_refused_end_is_reported_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """After this one error, finalize returns the report: the chunks are stored, the stream is not closed."""
     data_id = await begin(streamer, 0)
     service.faults["end"].append(answers(404, '{"detail": "gone"}'))
     with pytest.raises(StreamGoneError):
@@ -130,15 +132,15 @@ async def test_a_refused_end_is_said_once(service: Hosted, streamer: AsyncRHEEDS
 
 
 async def test_a_mistyped_index_is_refused(streamer: AsyncRHEEDStreamer) -> None:
-    """An index far beyond the next one is an error that uses no index, not a report of ten million holes."""
+    """An index far above the next one is an error; the report does not list ten million missing indices."""
     data_id = await begin(streamer, 0)
     with pytest.raises(ConfigError, match="above the stream's next index"):
         await streamer.push(data_id, 10_000_000, noise(1))
     assert (await streamer.finalize(data_id))["lost"] == []
 
 
-async def test_what_was_never_pushed_is_lost(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """Indices left out are named in the report and in one warning, at the caller's line, once (P20)."""
+async def test_indices_never_pushed_are_lost(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """Skipped indices are listed in the report and in one warning, once, at the caller's line."""
     data_id = await begin(streamer, 0, 2, 5)
     with pytest.warns(RuntimeWarning, match=r"3 missing chunk\(s\): 1 \(never pushed\); 3") as warned:
         report = await streamer.finalize(data_id)
@@ -151,8 +153,8 @@ async def test_what_was_never_pushed_is_lost(service: Hosted, streamer: AsyncRHE
         assert await streamer.finalize(data_id) == report
 
 
-async def test_losses_are_told_to_our_server(serve: Serve) -> None:
-    """Our server learns which indices will not come, and the archive says so."""
+async def test_losses_are_sent_to_our_server(serve: Serve) -> None:
+    """Our server receives the indices that will not come, and the archive lists them."""
     server = await serve()
     async with make_async(server.url, server.api_key) as streamer:
         data_id = await begin(streamer, 0, 3)
@@ -165,7 +167,7 @@ async def test_losses_are_told_to_our_server(serve: Serve) -> None:
 
 
 async def test_push_after_finalize_is_a_typed_error(streamer: AsyncRHEEDStreamer) -> None:
-    """Each way of pushing says that the stream was finalized (P5)."""
+    """Each push method raises an error that the stream was finalized."""
     data_id = await begin(streamer, 0)
     await streamer.finalize(data_id)
     for push in (
@@ -180,7 +182,7 @@ async def test_push_after_finalize_is_a_typed_error(streamer: AsyncRHEEDStreamer
 
 
 async def test_a_push_that_waits_when_the_stream_is_finalized(service: Hosted, no_disk: Path) -> None:
-    """A push that waits for room while finalize is called ends with the typed error and uses no index."""
+    """A push that waits for memory while finalize is called raises the typed error and uses no index."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer, 0)
@@ -196,10 +198,10 @@ async def test_a_push_that_waits_when_the_stream_is_finalized(service: Hosted, n
         assert (await finalizing)["chunks_spooled"] == 1
 
 
-async def test_the_last_short_chunk_goes_at_flush_and_at_the_end(
+async def test_the_last_short_chunk_is_sent_at_flush_and_at_the_end(
     service: Hosted, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """flush and finalize send what push_frame has gathered, as a short chunk."""
+    """flush and finalize send the frames collected by push_frame as a short chunk."""
     data_id = await begin(streamer)
     frames = noise(1, n=2 * CHUNK)
     for frame in frames[: CHUNK + 1]:
@@ -213,8 +215,8 @@ async def test_the_last_short_chunk_goes_at_flush_and_at_the_end(
     np.testing.assert_array_equal(np.concatenate(parts), frames)
 
 
-async def test_flush_waits_for_what_was_pushed(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """flush returns once all pushed before it is stored, and the stream goes on."""
+async def test_flush_waits_for_all_pushed_chunks(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """flush returns once all chunks pushed before it are stored; the stream stays open."""
     data_id = await begin(streamer, 0, 1, 2)
     await streamer.flush(data_id)
     assert {index for _, index in service.bodies} == {0, 1, 2}
@@ -222,10 +224,8 @@ async def test_flush_waits_for_what_was_pushed(service: Hosted, streamer: AsyncR
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 4
 
 
-async def test_flush_that_runs_out_of_time_loses_nothing(
-    service: Hosted, streamer: AsyncRHEEDStreamer
-) -> None:
-    """flush's DrainTimeoutError has the report, and a later flush completes."""
+async def test_a_flush_timeout_loses_nothing(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """DrainTimeoutError of flush has the report, and a later flush completes."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
     with pytest.raises(DrainTimeoutError, match=r"flush waited 0\.01 s") as caught:
@@ -237,8 +237,8 @@ async def test_flush_that_runs_out_of_time_loses_nothing(
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
 
 
-async def test_a_cancelled_finalize_goes_on(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
-    """Cancelling the wait cancels neither the uploads nor the end."""
+async def test_a_cancelled_finalize_cancels_no_upload(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+    """Cancelling the wait cancels neither the uploads nor the end of the stream."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
     waiting = asyncio.create_task(streamer.finalize(data_id))
@@ -251,10 +251,10 @@ async def test_a_cancelled_finalize_goes_on(service: Hosted, streamer: AsyncRHEE
     await until(lambda: service.ended == [data_id])
 
 
-async def test_finalize_runs_out_while_the_end_is_not_acknowledged(
+async def test_finalize_timeout_while_the_end_is_not_acknowledged(
     service: Hosted, streamer: AsyncRHEEDStreamer
 ) -> None:
-    """Where all is stored but /end is not acknowledged, finalize says just that."""
+    """If all chunks are stored but /end is not acknowledged, the error of finalize says exactly that."""
     service.verdict = lambda kind, data_id, index: answers(503) if kind == "end" else None
     data_id = await begin(streamer, 0)
     await streamer.flush(data_id)

@@ -1,4 +1,4 @@
-"""The streamers' traffic equals the recording of the hosted service's own client, and so do the shards."""
+"""The requests and shards of our streamers equal a recording of the hosted service's own client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROJECT = "11111111-2222-3333-4444-555555555555"
 
 @pytest.fixture
 async def service() -> AsyncIterator[Hosted]:
-    """The recorded service, after both recorded streams were sent to it by our streamer."""
+    """The recorded service, after our streamer has sent it both recorded streams."""
     async with hosted() as server:
         server.ids = list(STREAMS)
         async with AsyncRHEEDStreamer(KEY, server.url, spool_min_free_bytes=0) as streamer:
@@ -71,11 +71,11 @@ async def _second_stream(streamer: AsyncRHEEDStreamer) -> None:
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
 
 
-def form(one: dict[str, Any]) -> dict[str, Any]:
-    """A request without what may differ: ids made by the server, clock values, levels, the timed name."""
+def normal_form(one: dict[str, Any]) -> dict[str, Any]:
+    """A request without its variable parts: ids made by the server, clock values, levels, the name with a time."""
     headers = {name: value for name, value in one["headers"].items() if name in MATTERING}
     if not headers.get("content-type"):
-        headers.pop("content-type", None)  # an empty one and none are the same to a presigned URL
+        headers.pop("content-type", None)  # for a presigned URL an empty value equals a missing one
     headers.pop("content-length", None)  # compared with the body where there is one
     body = json.loads(one["body"]) if one["body"] and one["body"].startswith("{") else None
     shape = {key: type(value).__name__ for key, value in (body or {}).items() if key not in ASIDE}
@@ -90,23 +90,25 @@ def form(one: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def forms(requests: list[dict[str, Any]]) -> list[str]:
-    """All requests but the clock's, whose number is a matter of timing; sorted, for uploads go in parallel."""
-    return sorted(json.dumps(form(one), sort_keys=True) for one in requests if one["path"] != "/gateway/time")
+def normal_forms(requests: list[dict[str, Any]]) -> list[str]:
+    """All requests except the clock's, whose number depends on timing; sorted, because uploads run in parallel."""
+    return sorted(
+        json.dumps(normal_form(one), sort_keys=True) for one in requests if one["path"] != "/gateway/time"
+    )
 
 
 def sent(service: Hosted) -> list[dict[str, Any]]:
-    """What our client sent, in the recording's form."""
+    """The requests of our client, in the form of the recording."""
     return [{**vars(one), "body": "" if one.method == "PUT" else one.body.decode()} for one in service.asked]
 
 
 async def test_both_streams_equal_the_recording(service: Hosted) -> None:
-    """Path, query, headers that matter, body keys with their order, types and values are the recorded ones."""
-    assert forms(sent(service)) == forms(TRAFFIC)
+    """Path, query, relevant headers and the body's keys with their order, types and values equal the recorded ones."""
+    assert normal_forms(sent(service)) == normal_forms(TRAFFIC)
 
 
 async def test_a_stream_is_made_before_its_chunks_and_ended_after_them(service: Hosted) -> None:
-    """Registration goes out in the recorded order, uploads after it, the end last."""
+    """Registration requests come in the recorded order, uploads after them, the end last."""
     steps = [one.path for one in service.asked if one.path != "/gateway/time"]
     made = [one["path"] for one in TRAFFIC if one["path"] != "/gateway/time"][:9]
     assert steps[:9] == made
@@ -116,7 +118,7 @@ async def test_a_stream_is_made_before_its_chunks_and_ended_after_them(service: 
 
 
 async def test_bodies_have_their_length_and_are_not_chunked(service: Hosted) -> None:
-    """Every request with a body states its length; none is sent in chunks (a presigned URL wants that)."""
+    """Each request with a body has a Content-Length; none is chunked, because a presigned URL refuses that."""
     for one in service.asked:
         assert "transfer-encoding" not in one.headers
         if one.body:
@@ -124,15 +126,15 @@ async def test_bodies_have_their_length_and_are_not_chunked(service: Hosted) -> 
 
 
 async def test_nothing_of_our_own_goes_to_a_foreign_server(service: Hosted) -> None:
-    """No header, key or query of ours alone reaches a server that did not announce itself."""
+    """No header, key or query of our own extensions is sent to a server that did not announce itself as ours."""
     for one in service.asked:
         assert not any(name.startswith("atomstream") for name in one.headers)
         assert b"dtype" not in (b"" if one.method == "PUT" else one.body)
         assert ("x-api-key" in one.headers) == (one.path != "/gateway/time" and one.method != "PUT")
 
 
-async def test_stamps_are_given_ones_as_they_are_and_taken_ones_with_their_clock(service: Hosted) -> None:
-    """A caller's stamp has no clock values; a taken one has them, whole and with one decimal (PROTOCOL, 8)."""
+async def test_only_automatic_timestamps_have_clock_values(service: Hosted) -> None:
+    """The caller's timestamps have no clock values; automatic ones do: an integer and a number with one decimal."""
     for one in [one for one in service.asked if one.path.endswith("/upload_urls/")]:
         body = json.loads(one.body)
         assert all(isinstance(value, str) for value in body.values())
@@ -140,9 +142,9 @@ async def test_stamps_are_given_ones_as_they_are_and_taken_ones_with_their_clock
         start, end = int(body["start_unix_ms_utc"]), int(body["end_unix_ms_utc"])
         assert abs(end - start - 1000 * n_frames / 120.0) <= 1
         index = int(one.query["original_filename"].split("/")[3])
-        given = GIVEN_MS.get((body["data_id"], index))
-        if given is not None:
-            assert start == given
+        explicit = GIVEN_MS.get((body["data_id"], index))
+        if explicit is not None:
+            assert start == explicit
             assert not any(key.startswith("clock_") for key in body)
         else:
             int(body["clock_offset_ms"])
@@ -154,8 +156,8 @@ def _first_recorded_body() -> str:
     return next(str(one["body"]) for one in TRAFFIC if one["path"].endswith("/upload_urls/"))
 
 
-async def test_what_was_sent_decodes_to_the_frames(service: Hosted, tmp_path: Path) -> None:
-    """Our shards read as the frames that were pushed: by our decoder, zarr-python and tensorstore."""
+async def test_our_shards_decode_to_the_frames(service: Hosted, tmp_path: Path) -> None:
+    """Our shards decode to the pushed frames: with our decoder, zarr-python and tensorstore."""
     for name, frames in CHUNKS.items():
         stream, chunk = STREAMS[int(name[6])], int(name[-1])
         [body] = service.bodies[stream, chunk]
@@ -164,20 +166,20 @@ async def test_what_was_sent_decodes_to_the_frames(service: Hosted, tmp_path: Pa
 
 @pytest.mark.parametrize("name", CHUNKS)
 def test_recorded_shards_decode_to_the_frames(name: str, tmp_path: Path) -> None:
-    """The recorded client's shards read as the frames that it was given, by all three."""
+    """The shards of the recorded client decode to its frames with all three readers."""
     assert_reads((WIRE / "shards" / f"{name}.shard").read_bytes(), CHUNKS[name], tmp_path)
 
 
 @pytest.mark.parametrize("level", [-5, 1, 3, 19])
 def test_shards_of_any_level_read_alike(level: int, tmp_path: Path) -> None:
-    """The compression level is no matter of the format."""
+    """Shards of all compression levels decode to the same frames."""
     frames = CHUNKS["stream0-c1"]
     shard = ShardEncoder(level).encode(Chunk("s", 0, frames, Timestamp(0.0)))
     assert_reads(b"".join(shard.pieces), frames, tmp_path)
 
 
 def assert_reads(body: bytes, frames: npt.NDArray[np.uint8], folder: Path) -> None:
-    """``body`` is ``frames`` to our decoder and to two foreign Zarr readers."""
+    """Assert that ``body`` decodes to ``frames`` with our decoder and two other Zarr readers."""
     n, height, width = frames.shape
     np.testing.assert_array_equal(decode_shard(body, (n, height, width)), frames)
     zarr.create_array(

@@ -1,4 +1,4 @@
-"""The facade in scripts of their own: Ctrl-C, the interpreter's exit, forks (P22)."""
+"""The blocking streamer in user scripts: Ctrl-C, exit of the interpreter, forks."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from tests.system.tuning_marks import needs
 
 CHILD = Path(__file__).parent / "facade_child.py"
 SLACK_S = 2.0
-"""What a busy machine may add to a promised time; without the promise it would be minutes, or for ever."""
+"""Added to each documented limit, for a busy machine; without the limit the call would take minutes or not return."""
 
 
 class Script:
-    """A running child script; its lines are JSON."""
+    """A running child script; it prints lines of JSON."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.said: list[dict[str, Any]] = []
+        self.lines: list[dict[str, Any]] = []
 
-    async def says(self, what: str) -> dict[str, Any]:
-        """The next line that is about ``what``."""
+    async def next_line(self, what: str) -> dict[str, Any]:
+        """The next line about ``what``."""
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
-            self.said.append(json.loads(line))
-            if self.said[-1]["what"] == what:
-                return self.said[-1]
-        raise AssertionError(f"ended before it said {what!r}: {self.said}, {await self.errors()}")
+            self.lines.append(json.loads(line))
+            if self.lines[-1]["what"] == what:
+                return self.lines[-1]
+        raise AssertionError(f"it exited before the line {what!r}: {self.lines}, {await self.errors()}")
 
     async def errors(self) -> str:
-        """All that it wrote to stderr; once it has ended."""
+        """All of its stderr, once it has exited."""
         assert self.process.stderr is not None
         return (await self.process.stderr.read()).decode()
 
-    def go_on(self) -> None:
-        """Let it go past its wait for a line."""
+    def resume(self) -> None:
+        """Send the line for which the script waits."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
 
     async def ended(self) -> float:
-        """Its end, on the clock that its lines tell."""
+        """The time of its exit, on the clock of its lines."""
         assert await self.process.wait() == 0, await self.errors()
         return time.monotonic()
 
 
 @asynccontextmanager
 async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Script]:
-    """A child script, killed at the end where it still runs."""
+    """Starts child scripts; kills them at the end if they still run."""
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(CHILD), mode, service.url, KEY, str(spool),
@@ -75,33 +75,33 @@ async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Scrip
         await process.communicate()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C can't be sent to one process alone on Windows")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to a single process")
 @pytest.mark.parametrize("call", ["push", "push_frame", "run", "flush", "finalize"])
-async def test_ctrl_c_comes_through_and_loses_nothing(service: Hosted, no_disk: Path, call: str) -> None:
-    """Ctrl-C ends a blocked call within half a second; what was accepted is delivered afterwards."""
+async def test_ctrl_c_interrupts_and_loses_nothing(service: Hosted, no_disk: Path, call: str) -> None:
+    """Ctrl-C interrupts a blocked call within half a second; accepted chunks are delivered afterwards."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with script(call, service, no_disk) as child:
-        data_id = (await child.says("started"))["data_id"]
-        if call != "flush":  # nothing tells from outside that a flush waits
-            await child.says("blocked")
+        data_id = (await child.next_line("started"))["data_id"]
+        if call != "flush":  # the child cannot detect that a flush waits
+            await child.next_line("blocked")
         sent_s = time.monotonic()
         child.process.send_signal(signal.SIGINT)
-        assert (await child.says("interrupted"))["at_s"] - sent_s < 0.5 + SLACK_S
+        assert (await child.next_line("interrupted"))["at_s"] - sent_s < 0.5 + SLACK_S
         go_on.set()
-        child.go_on()
-        report = (await child.says("report"))["report"]
+        child.resume()
+        report = (await child.next_line("report"))["report"]
         await child.ended()
     assert (report["chunks_spooled"], report["chunks_uploaded"], report["lost"]) == (1, 1, [])
     np.testing.assert_array_equal(service.frames(data_id, 0), noise(0))
 
 
 async def test_an_exit_without_close_leaves_all_in_the_spool(service: Hosted, tmp_path: Path) -> None:
-    """A script that ends without close or finalize, in an outage, exits soon; the next streamer delivers."""
+    """During an outage a script without close or finalize exits soon; the next streamer delivers its chunks."""
     go_on = asyncio.Event()
     service.verdict = lambda kind, data_id, index: None if go_on.is_set() else held(go_on)
     async with script("exit1", service, tmp_path / "spool") as child:
-        data_id = (await child.says("started"))["data_id"]
-        end = await child.says("end")
+        data_id = (await child.next_line("started"))["data_id"]
+        end = await child.next_line("end")
         assert await child.ended() - end["at_s"] < 5.0 + SLACK_S
         errors = await child.errors()
     assert "was closed with 6 chunks in the spool" in errors
@@ -117,11 +117,11 @@ async def test_an_exit_without_close_leaves_all_in_the_spool(service: Hosted, tm
 
 @pytest.mark.slow
 async def test_an_exit_without_disk_or_network_is_bounded(service: Hosted, no_disk: Path) -> None:
-    """Several streamers left open, with neither spool nor server, hold the exit up for 5 s altogether."""
+    """Several open streamers without spool and server delay the exit by at most 5 s in total."""
     never = asyncio.Event()
     service.verdict = lambda kind, data_id, index: held(never)
     async with script("exit3", service, no_disk) as child:
-        end = await child.says("end")
+        end = await child.next_line("end")
         took_s = await child.ended() - end["at_s"]
         never.set()
         assert took_s < 5.0 + SLACK_S
@@ -131,22 +131,22 @@ async def test_an_exit_without_disk_or_network_is_bounded(service: Hosted, no_di
 
 
 async def test_an_exit_delivers_what_it_can(service: Hosted, no_disk: Path) -> None:
-    """With no spool but a server that answers, what was pushed before the exit is delivered in it."""
+    """Without a spool but with a server, chunks pushed before the exit are delivered during the exit."""
     async with script("exit1", service, no_disk) as child:
-        data_id = (await child.says("started"))["data_id"]
+        data_id = (await child.next_line("started"))["data_id"]
         await child.ended()
     assert {index for stream, index in service.bodies if stream == data_id} == set(range(6))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-async def test_a_forked_child_is_told_and_its_parent_goes_on(service: Hosted, tmp_path: Path) -> None:
-    """In a forked child each verb is a ClosedError and its exit harmless; the parent streams on."""
+async def test_a_forked_child_gets_errors_and_its_parent_continues(service: Hosted, tmp_path: Path) -> None:
+    """In a forked child each method raises ClosedError and the exit is harmless; the parent continues to stream."""
     async with script("fork", service, tmp_path / "spool") as child:
-        data_id = (await child.says("started"))["data_id"]
-        assert (await child.says("forked"))["status"] == 0
-        report = (await child.says("report"))["report"]
+        data_id = (await child.next_line("started"))["data_id"]
+        assert (await child.next_line("forked"))["status"] == 0
+        report = (await child.next_line("report"))["report"]
         await child.ended()
-    refused = [one for one in child.said if one["what"] == "refused"]
+    refused = [one for one in child.lines if one["what"] == "refused"]
     assert [one["kind"] for one in refused] == ["ClosedError"] * 7
     assert all("forked" in one["sentence"] for one in refused)
     assert (report["chunks_uploaded"], report["lost"]) == (2, [])
@@ -155,17 +155,17 @@ async def test_a_forked_child_is_told_and_its_parent_goes_on(service: Hosted, tm
 
 
 @needs("gc")
-async def test_garbage_is_walked_over_before_the_capture(service: Hosted, tmp_path: Path) -> None:
-    """No full collection of garbage, which takes longer than a frame period, falls into a stream's first minutes."""
+async def test_garbage_is_collected_before_the_capture(service: Hosted, tmp_path: Path) -> None:
+    """No full garbage collection, which takes longer than a frame period, occurs in the first minutes of a stream."""
     async with script("capture", service, tmp_path / "spool") as child:
-        generations = (await child.says("walked"))["generations"]
+        generations = (await child.next_line("walked"))["generations"]
         await child.ended()
-    assert generations.count(1) > 10  # when the next one looks whether a full collection is due
+    assert generations.count(1) > 10  # after ten of these, Python checks if a full collection is due
     assert 2 not in generations
 
 
 async def test_nothing_is_imported_while_a_stream_runs(service: Hosted, tmp_path: Path) -> None:
-    """All that a stream of an asyncio application needs was imported before it: an import holds the loop."""
+    """Modules that an asyncio stream needs are imported before it starts: an import blocks the event loop."""
     async with script("async", service, tmp_path / "spool") as child:
-        assert (await child.says("imported"))["modules"] == []
+        assert (await child.next_line("imported"))["modules"] == []
         await child.ended()

@@ -1,4 +1,4 @@
-"""A process killed between the server's 200 and its journal: the next one asks, and tells the truth."""
+"""A process is killed between the server's 200 and its journal entry: the next process asks the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.live_server import LiveServer
 from tests.streaming.hosted import KEY, hosted
 
 Serve = Callable[..., Awaitable[LiveServer]]
-Left = tuple[LiveServer, Callable[[], AsyncRHEEDStreamer], str]
+InterruptedStream = tuple[LiveServer, Callable[[], AsyncRHEEDStreamer], str]
 DELIVERED = 3
 
 
@@ -34,12 +34,14 @@ def streamer(key: str, url: str, spool: Path) -> AsyncRHEEDStreamer:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is away is hardly waited for."""
+    """Short timeouts for a server that is unreachable."""
     monkeypatch.setattr("atomstream.streaming.recovery.RESUME_WAIT_S", 0.05)
 
 
-async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Chunks 0-2 have arrived and 3 has not; the journal has accepted them all, and no record is left."""
+async def killed_before_the_journal_entry(
+    key: str, url: str, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Chunks 0-2 have arrived and 3 has not; the journal has accepted all four, and no record is left."""
     with monkeypatch.context() as dying:
         dying.setattr(StreamSpool, "mark_stored", lambda self, index: None)
         async with streamer(key, url, spool) as made:
@@ -48,20 +50,20 @@ async def killed_in_its_last_moment(key: str, url: str, spool: Path, monkeypatch
             for k in range(DELIVERED):
                 await made.push(data_id, k, frames(k))
             await made.flush(data_id)
-    left = Spool(spool, min_free_bytes=0).open_stream(url, data_id)
-    left.journal.append(JournalEntry("accepted", DELIVERED))
-    left.close()
-    for record in left.folder.glob("chunk-*"):
+    interrupted = Spool(spool, min_free_bytes=0).open_stream(url, data_id)
+    interrupted.journal.append(JournalEntry("accepted", DELIVERED))
+    interrupted.close()
+    for record in interrupted.folder.glob("chunk-*"):
         record.unlink()
     return data_id
 
 
-async def test_what_had_arrived_counts_as_stored(
+async def test_arrived_chunks_count_as_stored(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Chunks that the server has are stored, not dropped; the one that it has not is told as lost."""
+    """Chunks that the server has count as stored, not as dropped; the missing one is reported as lost."""
     server = await serve()
-    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    data_id = await killed_before_the_journal_entry(server.api_key, server.url, tmp_path, monkeypatch)
     async with streamer(server.api_key, server.url, tmp_path) as later:
         assert await later.resume(data_id) == DELIVERED + 1
         with pytest.warns(RuntimeWarning, match="1 missing"):
@@ -71,12 +73,12 @@ async def test_what_had_arrived_counts_as_stored(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_nothing_is_settled_while_the_server_is_away(
+async def test_nothing_is_resolved_during_an_outage(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In an outage they stay pending and it is said so, closing does not wait, and a later process asks again."""
+    """During an outage the chunks are reported as pending; close does not wait, and a later process asks again."""
     server = await serve()
-    data_id = await killed_in_its_last_moment(server.api_key, server.url, tmp_path, monkeypatch)
+    data_id = await killed_before_the_journal_entry(server.api_key, server.url, tmp_path, monkeypatch)
     await server.stop()
     async with streamer(server.api_key, server.url, tmp_path) as blind:
         await blind.resume(data_id)
@@ -92,14 +94,14 @@ async def test_nothing_is_settled_while_the_server_is_away(
 
 
 async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
-    """Where the server has no chunk of the stream at all, what was in memory is told as lost, and the stream ends."""
+    """If the server has no chunk of the stream, those that were in memory are reported as lost; the stream ends."""
     server = await serve()
     async with streamer(server.api_key, server.url, tmp_path) as made:
         with pytest.warns(UserWarning, match="chunk_size"):
             data_id = await made.initialize(120.0, 0.0, 4)
-    left = Spool(tmp_path, min_free_bytes=0).open_stream(server.url, data_id)
-    left.journal.append(JournalEntry("accepted", 0))
-    left.close()
+    interrupted = Spool(tmp_path, min_free_bytes=0).open_stream(server.url, data_id)
+    interrupted.journal.append(JournalEntry("accepted", 0))
+    interrupted.close()
     async with streamer(server.api_key, server.url, tmp_path) as later:
         await later.resume(data_id)
         with pytest.warns(RuntimeWarning, match="1 missing"):
@@ -107,10 +109,10 @@ async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
     assert (report["chunks_uploaded"], report["chunks_dropped"]) == (0, 1)
 
 
-async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the server does not announce itself they count as dropped, at once."""
+async def test_a_hosted_service_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the server does not announce itself as ours, the chunks count as dropped at once."""
     async with hosted() as service:
-        data_id = await killed_in_its_last_moment(KEY, service.url, tmp_path, monkeypatch)
+        data_id = await killed_before_the_journal_entry(KEY, service.url, tmp_path, monkeypatch)
         async with streamer(KEY, service.url, tmp_path) as later:
             await later.resume(data_id)
             with pytest.warns(RuntimeWarning, match="4 missing"):
@@ -119,40 +121,40 @@ async def test_a_hosted_service_can_not_tell(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.fixture
-async def left(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
-    """A stream, its server, and how the next streamer is made.
+async def interrupted(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> InterruptedStream:
+    """A stream, its server, and a function that makes the next streamer.
 
-    The disk stood still from chunk 2 on: 3 and 5 were sent from memory, and no entry tells of 2 to 5.
+    The disk hung from chunk 2 on: 3 and 5 were sent from memory, and 2 to 5 have no journal entry.
     """
     server = await serve()
 
-    def made_anew() -> AsyncRHEEDStreamer:
+    def next_streamer() -> AsyncRHEEDStreamer:
         return streamer(server.api_key, server.url, tmp_path)
 
     with monkeypatch.context() as dying:
-        dying.setattr(SpoolWriter, "journal_accepted", told_until(2, SpoolWriter.journal_accepted))
-        dying.setattr(SpoolWriter, "write", told_until(2, SpoolWriter.write))
-        dying.setattr(SpoolWriter, "remove_stored", told_until(2, SpoolWriter.remove_stored))
-        async with made_anew() as made:
+        dying.setattr(SpoolWriter, "journal_accepted", only_below(2, SpoolWriter.journal_accepted))
+        dying.setattr(SpoolWriter, "write", only_below(2, SpoolWriter.write))
+        dying.setattr(SpoolWriter, "remove_stored", only_below(2, SpoolWriter.remove_stored))
+        async with next_streamer() as made:
             with pytest.warns(UserWarning, match="chunk_size"):
                 data_id = await made.initialize(120.0, 0.0, 4)
             for k in (0, 1, 3, 5):
                 await made.push(data_id, k, frames(k))
             await made.flush(data_id)
-    return server, made_anew, data_id
+    return server, next_streamer, data_id
 
 
-def told_until(last: int, verb: Callable[..., None]) -> Callable[..., None]:
-    def told(self: SpoolWriter, stream: StreamState, what: Upload | int, *more: Shard) -> None:
+def only_below(last: int, verb: Callable[..., None]) -> Callable[..., None]:
+    def limited(self: SpoolWriter, stream: StreamState, what: Upload | int, *more: Shard) -> None:
         if (what if isinstance(what, int) else what.index) < last:
             verb(self, stream, what, *more)
 
-    return told
+    return limited
 
 
-async def test_what_the_journal_never_heard_of(left: Left) -> None:
-    """Chunks sent before their entry was written count, their indices are not given again, and gaps are told."""
-    _, next_streamer, data_id = left
+async def test_chunks_unknown_to_the_journal(interrupted: InterruptedStream) -> None:
+    """Chunks sent before their journal entry count as stored, their indices are not reused, and gaps are reported."""
+    _, next_streamer, data_id = interrupted
     async with next_streamer() as later:
         assert await later.resume(data_id) == 6
         await later.push(data_id, 6, frames(6))
@@ -163,9 +165,9 @@ async def test_what_the_journal_never_heard_of(left: Left) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_second_death_changes_nothing(left: Left) -> None:
-    """What was learnt from the server is in the journal, so that the next process knows it without asking."""
-    server, next_streamer, data_id = left
+async def test_a_second_crash_changes_nothing(interrupted: InterruptedStream) -> None:
+    """The server's answer is stored in the journal, so that the next process knows it without asking."""
+    server, next_streamer, data_id = interrupted
     async with next_streamer() as later:
         await later.resume(data_id)
     await server.stop()
@@ -174,9 +176,9 @@ async def test_a_second_death_changes_nothing(left: Left) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_end_waits_for_the_answer(left: Left) -> None:
-    """Finalized while the server is away, a stream ends once it has said what it has: with the whole truth."""
-    server, next_streamer, data_id = left
+async def test_an_end_waits_for_the_answer(interrupted: InterruptedStream) -> None:
+    """A stream finalized during an outage ends once the server has reported which chunks it has."""
+    server, next_streamer, data_id = interrupted
     await server.stop()
     async with next_streamer() as later:
         assert await later.resume(data_id) == 2
@@ -189,9 +191,9 @@ async def test_an_end_waits_for_the_answer(left: Left) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_an_index_given_twice_loses_nothing_in_silence(left: Left) -> None:
-    """Resumed in an outage, other frames under an index that the server has are put aside and told, not passed over."""
-    server, next_streamer, data_id = left
+async def test_an_index_used_twice_is_reported(interrupted: InterruptedStream) -> None:
+    """Other frames pushed in an outage under an index that the server has are quarantined and reported."""
+    server, next_streamer, data_id = interrupted
     await server.stop()
     async with next_streamer() as later:
         assert await later.resume(data_id) == 2

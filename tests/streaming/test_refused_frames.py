@@ -1,4 +1,4 @@
-"""What is no frame, index, time or stream is refused in words, and nothing is sent (P2)."""
+"""Invalid frames, indices, times and streams are refused with a clear error, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ REFUSED = {
 
 @pytest.fixture
 async def opened(service: Hosted) -> AsyncIterator[tuple[AsyncRHEEDStreamer, str]]:
-    """A streamer with one stream, which at the end still takes frames and has lost none."""
+    """A streamer with one stream; at the end, the stream still accepts frames and has lost none."""
     async with make_async(service.url, KEY) as made:
         data_id = await made.initialize(FPS, 0.0, CHUNK)
         yield made, data_id
@@ -62,10 +62,10 @@ async def opened(service: Hosted) -> AsyncIterator[tuple[AsyncRHEEDStreamer, str
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_frame_is_refused_by_every_door(
+async def test_invalid_frames_are_refused_by_each_push_method(
     opened: tuple[AsyncRHEEDStreamer, str], name: str
 ) -> None:
-    """A wrong kind or shape is an error that says what came and what is allowed; nothing is sent."""
+    """A wrong type or shape is an error with the value and what is allowed; nothing is sent."""
     streamer, data_id = opened
     kind, wrong, sentence = REFUSED[name]
     with pytest.raises(kind, match=sentence):
@@ -79,7 +79,7 @@ async def test_what_is_no_frame_is_refused_by_every_door(
 async def test_sixteen_bits_are_refused_by_a_server_that_is_not_ours(
     opened: tuple[AsyncRHEEDStreamer, str],
 ) -> None:
-    """uint16 towards a service that did not announce itself is a TypeError that names to_uint8."""
+    """uint16 for a service that did not announce itself as ours is a TypeError that names to_uint8."""
     streamer, data_id = opened
     wide = noise(0).astype(np.uint16)
     with pytest.raises(TypeError, match=r"uint16.*atomstream\.sources\.to_uint8"):
@@ -90,14 +90,14 @@ async def test_sixteen_bits_are_refused_by_a_server_that_is_not_ours(
 
 
 async def test_more_frames_than_a_chunk_are_refused(opened: tuple[AsyncRHEEDStreamer, str]) -> None:
-    """N above chunk_size is a ValueError that points to run(), which splits by itself."""
+    """More than chunk_size frames are a ValueError that recommends run(), which splits them."""
     streamer, data_id = opened
     with pytest.raises(ValueError, match=r"5 frames are more than the stream's chunk_size of 4.*run\(\)"):
         await streamer.push(data_id, 0, noise(0, CHUNK + 1))
 
 
-async def test_push_frame_takes_one_frame(opened: tuple[AsyncRHEEDStreamer, str]) -> None:
-    """A whole chunk given to push_frame is a ValueError that names push."""
+async def test_push_frame_accepts_one_frame(opened: tuple[AsyncRHEEDStreamer, str]) -> None:
+    """A whole chunk in push_frame is a ValueError that recommends push."""
     streamer, data_id = opened
     with pytest.raises(
         ValueError, match=r"one frame of shape \(H, W\), not \(4, 16, 20\); push takes chunks"
@@ -105,8 +105,8 @@ async def test_push_frame_takes_one_frame(opened: tuple[AsyncRHEEDStreamer, str]
         await streamer.push_frame(data_id, noise(0))
 
 
-async def test_a_chunk_that_no_server_takes_is_refused(opened: tuple[AsyncRHEEDStreamer, str]) -> None:
-    """Frames too large for any upload are refused before they are held, by push, run and push_frame."""
+async def test_a_chunk_that_no_server_accepts_is_refused(opened: tuple[AsyncRHEEDStreamer, str]) -> None:
+    """push, run and push_frame refuse frames that are too large for any upload, before they use memory."""
     streamer, data_id = opened
     side = int((MAX_SHARD_BYTES / CHUNK) ** 0.5) + 1
     huge = np.broadcast_to(np.uint8(0), (CHUNK, side, side))
@@ -119,7 +119,7 @@ async def test_a_chunk_that_no_server_takes_is_refused(opened: tuple[AsyncRHEEDS
 
 
 async def test_another_format_within_a_stream_is_refused(service: Hosted) -> None:
-    """Height and width are fixed by the first chunk; the error says both, and the stream goes on."""
+    """The first chunk fixes height and width; the error has both formats, and the stream continues."""
     async with make_async(service.url, KEY) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
         await streamer.push(data_id, 0, noise(0))
@@ -149,7 +149,7 @@ async def test_another_format_within_a_stream_is_refused(service: Hosted) -> Non
 async def test_indices_are_whole_numbers(
     opened: tuple[AsyncRHEEDStreamer, str], index: Any, kind: type[Exception]
 ) -> None:
-    """A chunk index that can't be one is refused by name."""
+    """An invalid chunk index is refused with its value."""
     streamer, data_id = opened
     with pytest.raises(kind, match="chunk_idx"):
         await streamer.push(data_id, index, noise(0))
@@ -157,7 +157,7 @@ async def test_indices_are_whole_numbers(
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0, 1.7e15, "2026-01-01", True])
 async def test_capture_times_are_milliseconds(opened: tuple[AsyncRHEEDStreamer, str], wrong: Any) -> None:
-    """A capture time that no camera can have (microseconds, text, NaN) is refused by name."""
+    """An impossible capture time (microseconds, text, NaN) is refused with its name."""
     streamer, data_id = opened
     with pytest.raises((ValueError, TypeError), match="capture_start_ms_utc"):
         await streamer.push(data_id, 0, noise(0), wrong)
@@ -166,7 +166,7 @@ async def test_capture_times_are_milliseconds(opened: tuple[AsyncRHEEDStreamer, 
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("arguments", "sentence"),
     [
         ({"frame_times_ms": [1.0]}, "frame_times_ms has 1 values for 4 frames"),
         ({"frame_times_ms": [1.0, 2.0, float("nan"), 4.0]}, "frame_times_ms"),
@@ -178,13 +178,13 @@ async def test_capture_times_are_milliseconds(opened: tuple[AsyncRHEEDStreamer, 
         ({"angles_deg": 5.0}, "angles_deg"),
     ],
 )
-async def test_per_frame_data_has_one_entry_a_frame(
-    opened: tuple[AsyncRHEEDStreamer, str], given: dict[str, Any], sentence: str
+async def test_per_frame_data_has_one_entry_per_frame(
+    opened: tuple[AsyncRHEEDStreamer, str], arguments: dict[str, Any], sentence: str
 ) -> None:
-    """Per-frame times, ids and angles of another length or kind are refused by name."""
+    """Per-frame times, ids and angles of a wrong length or type are refused with their name."""
     streamer, data_id = opened
     with pytest.raises((ValueError, TypeError), match=sentence):
-        await streamer.push(data_id, 0, noise(0), **given)
+        await streamer.push(data_id, 0, noise(0), **arguments)
 
 
 BAD_NUMBERS = [float("nan"), float("inf"), -float("inf"), -1.0, "120", None, True, [120.0]]
@@ -202,25 +202,25 @@ BAD_NUMBERS = [float("nan"), float("inf"), -float("inf"), -1.0, "120", None, Tru
         ("chunk_size", 0),
     ],
 )
-async def test_what_a_stream_can_not_be_is_refused(service: Hosted, name: str, wrong: Any) -> None:
-    """fps, rpm and chunk_size that can't be meant are refused by name, and nothing is asked of the server."""
-    given = {"fps": 120.0, "rotations_per_min": 15.0, "chunk_size": 240, name: wrong}
+async def test_invalid_stream_parameters_are_refused(service: Hosted, name: str, wrong: Any) -> None:
+    """Invalid fps, rpm and chunk_size are refused with their name, and no request is sent."""
+    arguments = {"fps": 120.0, "rotations_per_min": 15.0, "chunk_size": 240, name: wrong}
     async with make_async(service.url, KEY) as streamer:
         with pytest.raises((ValueError, TypeError), match=name):
-            await streamer.initialize(**given)
+            await streamer.initialize(**arguments)
     assert service.asked == []
 
 
 async def test_a_chunk_size_is_whole(service: Hosted) -> None:
-    """240.0 frames are refused, numpy's whole numbers are taken."""
+    """240.0 is refused, whole numbers of numpy are accepted."""
     async with make_async(service.url, KEY) as streamer:
         with pytest.raises(TypeError, match="chunk_size must be a whole number, not float"):
             await streamer.initialize(120.0, 0.0, 240.0)  # type: ignore[arg-type]
         await streamer.initialize(np.float32(120.0), np.int16(0), np.uint16(240))  # type: ignore[arg-type]
 
 
-async def test_short_chunks_are_warned_of(service: Hosted) -> None:
-    """A chunk below 2 s of frames warns, with the size that would do."""
+async def test_short_chunks_cause_a_warning(service: Hosted) -> None:
+    """A chunk shorter than 2 s causes a warning that has a sufficient size."""
     async with make_async(service.url, KEY) as streamer:
         with pytest.warns(UserWarning, match=r"chunk_size=10 is 0\.0833 s.*chunk_size=240"):
             await streamer.initialize(120.0, 0.0, 10)

@@ -1,10 +1,9 @@
-"""A script whose process is killed during commits: ``archive_crash.py FOLDER steps|stream``.
+"""A script whose process is killed during commits:
 
-``steps``: for n = 1, 2, .. a forked child commits two chunks and is killed by SIGKILL at its n-th fsync or
-rename, before it in one run and after it in another; the last child finishes. Prints ``folder answered...``.
-
-``stream``: commits chunks from four threads without end and prints the index of each once it is answered,
-until somebody kills it.
+``archive_crash.py FOLDER steps|stream``. ``steps``: for n = 1, 2, .. a forked child commits two chunks and is killed
+by SIGKILL at its n-th fsync or rename, once before and once after it; the last child finishes. It prints ``folder
+answered...``. ``stream``: four threads commit chunks without end; prints the index of each committed chunk, until the
+process is killed.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def report(text: str) -> None:
 
 
 class KillingFileSystem(FileSystem):
-    """Counts syncs and renames, and kills this process before or after the n-th."""
+    """Counts syncs and renames, and kills this process before or after the n-th one."""
 
     def __init__(self, *, after: bool) -> None:
         super().__init__()
@@ -55,7 +54,7 @@ class KillingFileSystem(FileSystem):
 
 
 def one_life(folder: Path, n: int, *, after: bool) -> None:
-    """Commit chunks 0 and 1, dying at the n-th step."""
+    """Commit chunks 0 and 1; the process is killed at the n-th step."""
     file_system = KillingFileSystem(after=after)
     archive = new_archive(folder, file_system)
     file_system.left = n

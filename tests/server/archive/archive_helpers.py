@@ -57,9 +57,9 @@ def commit_body(
 
 
 def commit(archive: StreamArchive, index: int, frames: Frames | None = None, **changes: Any) -> CommitResult:
-    """Commit the frames given, or those that belong to ``index``."""
-    given = frames_of(index) if frames is None else frames
-    return commit_body(archive, claims_of(index, given, **changes), body_of(given))
+    """Commit the given frames, or those that belong to ``index``."""
+    pixels = frames_of(index) if frames is None else frames
+    return commit_body(archive, claims_of(index, pixels, **changes), body_of(pixels))
 
 
 def new_archive(folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:

@@ -1,6 +1,6 @@
-"""A script that reads a growing archive again and again until its status is ``success``; prints the number of reads.
+"""A script that reads a growing archive repeatedly until its status is ``success``; prints the number of reads.
 
-``archive_reader.py GROUP zarr|xarray|tensorstore`` fails at the first read that errs or differs.
+``archive_reader.py GROUP zarr|xarray|tensorstore`` fails at the first read with an error or a difference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def by_zarr(path: Path) -> tuple[Any, Any]:
 
 
 def by_xarray(path: Path) -> tuple[Any, Any]:
-    """Frames and times as a dataset, which wants one length of all."""
+    """Frames and times as a dataset, for which all arrays must have one length."""
     with xr.open_zarr(path) as dataset:
         if "frames" not in dataset:
             return None, None
@@ -33,10 +33,12 @@ def by_xarray(path: Path) -> tuple[Any, Any]:
 
 
 def by_tensorstore(path: Path) -> tuple[Any, Any]:
-    """Each array alone; times are read last, so they may be the longer."""
+    """Each array separately; times are read last, so they may be longer."""
     import tensorstore
 
-    if not (path / "time" / "zarr.json").exists():  # documents come in this order: frames, empty, then time
+    if not (
+        path / "time" / "zarr.json"
+    ).exists():  # documents are written in this order: frames, empty, then time
         return None, None
 
     def read(name: str) -> Any:

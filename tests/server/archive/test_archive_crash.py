@@ -32,7 +32,7 @@ def _script(folder: Path, what: str) -> subprocess.Popen[str]:
 
 
 def _assert_readable(folder: Path, answered: list[int]) -> None:
-    """Each answered chunk reads equal through the group and alone, in zarr-python."""
+    """Assert that each acknowledged chunk reads equal in zarr-python, through the group and as an array."""
     group = zarr.open_group(folder / "frames.zarr", mode="r")
     alone = zarr.open_array(folder / "frames.zarr" / "frames", mode="r")
     for index in answered:
@@ -43,7 +43,7 @@ def _assert_readable(folder: Path, answered: list[int]) -> None:
 
 
 def _assert_whole(archive: StreamArchive) -> None:
-    """The archive's index, its files and what zarr-python and xarray read agree."""
+    """Assert that the archive's index, its files, zarr-python and xarray agree."""
     chunks = archive.chunks()
     frames, counts = read_zarr(archive.folder), read_zarr(archive.folder, "chunk_frames")
     assert len(frames) == archive.n_frames() == 4 * len(counts)
@@ -60,7 +60,7 @@ def _assert_whole(archive: StreamArchive) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_kill_at_every_step(tmp_path: Path) -> None:
-    """Killed before and after each fsync and rename of two commits, the stream keeps all that was answered."""
+    """Killed before and after each fsync and rename of two commits, the stream keeps all acknowledged chunks."""
     answered: dict[str, list[int]] = defaultdict(list)
     ends: dict[str, str] = {}
     with _script(tmp_path, "steps") as process:
@@ -81,7 +81,7 @@ def test_kill_at_every_step(tmp_path: Path) -> None:
         assert archive.chunks().keys() >= set(answered[place])
         repeats = [commit(archive, index).repeated for index in range(2)]
         assert all(repeats[index] for index in answered[place])
-        archive.finish()  # the columns' own documents, which may be half a second behind the group's
+        archive.finish()  # the documents of the columns, which may be half a second older than the group's
         _assert_whole(archive)
 
 
@@ -89,7 +89,7 @@ def test_kill_at_every_step(tmp_path: Path) -> None:
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("seed", range(6))
 def test_kill_during_parallel_commits(tmp_path: Path, seed: int) -> None:
-    """Killed at any moment with four commits under way, all that was answered reads equal, before and after opening."""
+    """Killed at any time during four parallel commits, all acknowledged chunks read equal, before and after opening."""
     answered: list[int] = []
     with _script(tmp_path, "stream") as process:
         assert process.stdout is not None

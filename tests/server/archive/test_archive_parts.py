@@ -27,7 +27,7 @@ from tests.server.archive.archive_helpers import commit, new_archive, read_zarr
 
 
 def test_waiting_callers_share_one_write() -> None:
-    """All that arrive during a write go into the next one, and return once it ended."""
+    """All callers that arrive during a write share the next one, and return after it."""
     batches: list[list[int]] = []
     begun, go_on = threading.Event(), threading.Event()
 
@@ -41,7 +41,7 @@ def test_waiting_callers_share_one_write() -> None:
         first = pool.submit(group.submit, 0)
         assert begun.wait(20)
         rest = [pool.submit(group.submit, k) for k in range(1, 6)]
-        while len(group._gathering.items) < 5:  # they have arrived, which nothing else shows
+        while len(group._gathering.items) < 5:  # no other signal shows that they have arrived
             threading.Event().wait(0.001)
         go_on.set()
         for future in (first, *rest):
@@ -52,7 +52,7 @@ def test_waiting_callers_share_one_write() -> None:
 
 
 def test_a_failed_write_raises_in_each_of_its_callers() -> None:
-    """An error reaches each caller of that batch, and the next batch is written all the same."""
+    """An error is raised in each caller of that batch, and the next batch is still written."""
     fails = [True]
 
     def write(items: list[int]) -> None:
@@ -66,8 +66,8 @@ def test_a_failed_write_raises_in_each_of_its_callers() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3 * COLUMN_CHUNK), st.integers(1, 40)), min_size=1, max_size=6))
-def test_columns_hold_what_was_written(pieces: list[tuple[int, int]]) -> None:
-    """Pieces at any place, over the edges of files too, are read back; the rest is the fill value."""
+def test_columns_return_the_written_values(pieces: list[tuple[int, int]]) -> None:
+    """Values written at any position, also across files, are read back; the rest is the fill value."""
     import tempfile
 
     expected = np.full(5 * COLUMN_CHUNK, -1, dtype=np.int32)
@@ -85,7 +85,7 @@ def test_columns_hold_what_was_written(pieces: list[tuple[int, int]]) -> None:
 
 
 def test_appending_touches_only_the_tail(tmp_path: Path) -> None:
-    """However long the stream, a commit rewrites none of the files that are full already."""
+    """A commit rewrites none of the full files, however long the stream is."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     far = 3 * COLUMN_CHUNK
@@ -125,7 +125,7 @@ class FailingFileSystem(FileSystem):
 
 
 def test_an_atomic_write_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """If the disk refuses the sync, the target is unchanged and no temporary file is left."""
+    """If the sync fails, the target is unchanged and no temporary file is left."""
     file_system = FailingFileSystem()
     parts, target = ArchiveFiles(tmp_path / "parts", file_system), tmp_path / "zarr.json"
     parts.write_atomic(target, b"before")
@@ -137,7 +137,7 @@ def test_an_atomic_write_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_replace_waits_for_windows_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a reader holds the file, as Windows tells by PermissionError, the rename is tried again."""
+    """If a reader has the file open (a PermissionError on Windows), the rename is repeated."""
     real, held = os.replace, [True, True, True]
 
     def replace(source: Any, target: Any) -> None:
@@ -170,7 +170,7 @@ def test_a_repeated_commit_succeeds_after_any_disk_error(tmp_path: Path) -> None
 
 
 def test_lost_documents_are_rebuilt(tmp_path: Path) -> None:
-    """Metadata and columns that somebody removed are derived from the shards at the next opening."""
+    """Deleted metadata and columns are derived from the shards at the next opening."""
     archive = new_archive(tmp_path)
     for index in range(3):
         commit(archive, index)
@@ -184,15 +184,15 @@ def test_lost_documents_are_rebuilt(tmp_path: Path) -> None:
         "chunk_frames/c/0",
     ):
         (group / gone).unlink()
-    again = StreamArchive.open(archive.folder)
-    assert again.chunks() == dict.fromkeys(range(3), 4)
+    reopened = StreamArchive.open(archive.folder)
+    assert reopened.chunks() == dict.fromkeys(range(3), 4)
     (group / "zarr.json").unlink()
-    again = StreamArchive.open(archive.folder)
+    reopened = StreamArchive.open(archive.folder)
     np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
     assert zarr.open_array(group / "frames", mode="r").shape == (12, 5, 6)
 
 
-def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_power_cut_between_columns_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk whose columns were not synced is read from its shard again; no other shard is read."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
@@ -214,8 +214,8 @@ def test_a_power_cut_between_columns_is_healed(tmp_path: Path, monkeypatch: pyte
         return real(self, index)
 
     monkeypatch.setattr(ChunkIndex, "read_stamps", read_stamps)
-    again = StreamArchive.open(archive.folder)
-    assert again.chunks() == dict.fromkeys(range(3), 4)
+    reopened = StreamArchive.open(archive.folder)
+    assert reopened.chunks() == dict.fromkeys(range(3), 4)
     assert read == [1, 2]
     np.testing.assert_array_equal(read_zarr(archive.folder, "time"), expected)
     StreamArchive.open(archive.folder)
@@ -268,16 +268,16 @@ def test_the_name_of_a_file_of_an_earlier_process_is_synced(tmp_path: Path) -> N
     assert len(synced) == 3
 
 
-def test_a_removed_shard_is_a_hole(tmp_path: Path) -> None:
-    """A chunk whose folder somebody removed counts as missing from the next opening on."""
+def test_a_removed_shard_is_missing(tmp_path: Path) -> None:
+    """A chunk whose folder was deleted counts as missing from the next opening on."""
     import shutil
 
     archive = new_archive(tmp_path)
     for index in range(3):
         commit(archive, index)
     shutil.rmtree(archive.folder / "frames.zarr" / "frames" / "c" / "1")
-    again = StreamArchive.open(archive.folder)
-    assert list(again.missing()) == [1]
+    reopened = StreamArchive.open(archive.folder)
+    assert list(reopened.missing()) == [1]
     np.testing.assert_array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 0, 4])
     assert np.isnan(read_zarr(archive.folder, "time")[4:8]).all()
-    assert not commit(again, 1).repeated
+    assert not commit(reopened, 1).repeated

@@ -1,4 +1,4 @@
-"""Power cuts in the middle of commits: every chunk that was answered for is there afterwards, and reads equal."""
+"""Power cuts during commits: each acknowledged chunk is present afterwards and reads equal."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from tests.server.archive.archive_helpers import (
 from tests.system.power_cut import RecordingFileSystem, Replay
 
 INDICES = (0, 1, 3, 2, 6, 5, 8)
-"""Of the chunks that are committed: out of order, and with holes that stay (4 and 7)."""
+"""Indices of the committed chunks: out of order, and 4 and 7 stay missing."""
 WITH_META = (3, 5)
-"""Of the chunks that have frame times, ids and angles."""
+"""Indices of the chunks that have frame times, ids and angles."""
 
 
 def meta_of(index: int) -> FrameMeta:
-    """Times, ids and angles of a chunk; those of most chunks are not known."""
+    """Times, ids and angles of a chunk; most chunks have none."""
     if index not in WITH_META:
         return FrameMeta()
     first = START_MS + 40 * index
@@ -51,7 +51,7 @@ def body(index: int) -> bytes:
 
 
 def commit(archive: StreamArchive, disk: RecordingFileSystem, index: int) -> None:
-    """Receive a chunk and commit it; both moments are noted in the log."""
+    """Receive a chunk and commit it; the log has the start and the end."""
     disk.note("commit begins", index)
     upload = archive.incoming()
     fd = disk.create(upload)
@@ -62,7 +62,7 @@ def commit(archive: StreamArchive, disk: RecordingFileSystem, index: int) -> Non
 
 
 def life(root: Path, disk: RecordingFileSystem) -> None:
-    """Two server processes with one stream: chunks, a repeat, a change of the description, a second life."""
+    """Two server processes with one stream: chunks, a repeat, a changed description, then the second process."""
     streams = root / "streams"
     disk.make_folder(streams)
     archive = StreamArchive.create(streams / "one", ABOUT, disk)
@@ -72,15 +72,15 @@ def life(root: Path, disk: RecordingFileSystem) -> None:
     archive.update_about(status="success")
     disk.note("status", -1)
     commit(archive, disk, 1)  # a repeat
-    again = StreamArchive.open(archive.folder, disk)
+    reopened = StreamArchive.open(archive.folder, disk)
     for index in INDICES[4:]:
-        commit(again, disk, index)
-    again.finish()
+        commit(reopened, disk, index)
+    reopened.finish()
     disk.note("finish", -1)
 
 
 def check(folder: Path, notes: list[tuple[str, int]], context: object) -> None:
-    """What a cut left has all that was acknowledged, before and after the archive is opened."""
+    """Check that all acknowledged chunks are present after the cut, before and after the archive is opened."""
     if ("create", -1) not in notes:
         return
     acknowledged = {index for what, index in notes if what == "commit"}
@@ -101,7 +101,7 @@ def check(folder: Path, notes: list[tuple[str, int]], context: object) -> None:
 
 
 def check_before(folder: Path) -> None:
-    """A reader that opens the files before the server does sees each frame whole or black."""
+    """Check that a reader that opens the files before the server sees each frame complete or black."""
     try:
         frames = zarr.open_array(folder / "frames.zarr" / "frames", mode="r")
     except FileNotFoundError:
@@ -112,7 +112,7 @@ def check_before(folder: Path) -> None:
 
 
 def check_readers(archive: StreamArchive, chunks: set[int], context: object) -> None:
-    """Frames, times, ids and counts are those of ``chunks``, and the fill value elsewhere."""
+    """Check that frames, times, ids and counts are those of ``chunks``, and the fill value elsewhere."""
     if not chunks:
         return
     group = zarr.open_group(archive.folder / "frames.zarr", mode="r")
@@ -136,14 +136,14 @@ def check_readers(archive: StreamArchive, chunks: set[int], context: object) -> 
 
 
 def check_dataset(archive: StreamArchive) -> None:
-    """xarray, which refuses arrays of different lengths, opens the group."""
+    """Check that xarray, which refuses arrays of different lengths, opens the group."""
     if archive.n_frames():
         with xr.open_zarr(archive.folder / "frames.zarr") as dataset:
             assert dataset.sizes["time"] == archive.n_frames() == len(read_zarr(archive.folder))
 
 
 def play(tmp_path: Path, cuts: int, seed: int) -> None:
-    """Cut the power at ``cuts`` random moments, each with a random share of what was not synced yet."""
+    """Cut the power at ``cuts`` random times, each with a random part of the unsynced data."""
     disk = RecordingFileSystem()
     root = tmp_path / "disk"
     root.mkdir()
@@ -167,7 +167,7 @@ def play(tmp_path: Path, cuts: int, seed: int) -> None:
 def test_a_power_cut_at_random_moments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: float
 ) -> None:
-    """Whatever part of what was not synced survives, every answered chunk reads equal in zarr-python."""
+    """Whatever part of the unsynced data survives, each acknowledged chunk reads equal in zarr-python."""
     monkeypatch.setattr(chunk_index, "SYNC_PERIOD_S", period_s)
     play(tmp_path, cuts=25, seed=11 + int(period_s > 0))
 
@@ -177,13 +177,13 @@ def test_a_power_cut_at_random_moments(
 @pytest.mark.parametrize("period_s", [0.0, 0.02, 1e9])
 @pytest.mark.parametrize("seed", range(20))
 def test_many_power_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, period_s: float) -> None:
-    """The same at every moment."""
+    """The same with a cut at each possible time."""
     monkeypatch.setattr(chunk_index, "SYNC_PERIOD_S", period_s)
     play(tmp_path, cuts=10_000, seed=seed)
 
 
 def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
-    """The test is not blind: a file system that skips the sync of files loses a chunk that was answered."""
+    """The test detects faults: a file system that skips the sync of files loses an acknowledged chunk."""
 
     class Careless(RecordingFileSystem):
         def sync(self, fd: int) -> None:

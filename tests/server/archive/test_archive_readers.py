@@ -1,4 +1,4 @@
-"""A reader of a running stream sees whole chunks only, and never an error."""
+"""A reader of a running stream sees complete chunks only, and never an error."""
 
 from __future__ import annotations
 

@@ -17,30 +17,30 @@ N = 2 * COLUMN_CHUNK + 1000
 
 @pytest.fixture
 def archive(tmp_path: Path) -> StreamArchive:
-    """A stream that has one array of results, three files long."""
+    """A stream with one array of results, three files long."""
     made = StreamArchive.create(tmp_path / "stream", {})
     made.write_values("trace", 0, values(), "own")
     return made
 
 
 def values() -> np.ndarray:
-    """What the array holds."""
+    """The values of the array."""
     return np.sin(np.arange(N) / 50.0) + np.arange(N) / 1e4
 
 
 def column(archive: StreamArchive) -> Path:
-    """Its folder."""
+    """The folder of the array."""
     return archive.folder / "frames.zarr" / "trace"
 
 
 @pytest.mark.parametrize("span", [(0, N), (5, 6), (COLUMN_CHUNK - 3, COLUMN_CHUNK + 3), (N - 10, N), (7, 7)])
 def test_any_range(archive: StreamArchive, span: tuple[int, int]) -> None:
-    """Values come back as they were written, across the borders of files."""
+    """Values are read as they were written, across files."""
     np.testing.assert_array_equal(ColumnReader().values(column(archive), *span), values()[slice(*span)])
 
 
 def test_values_beyond_the_end_are_nan(archive: StreamArchive) -> None:
-    """What was never written is NaN, and so is an array that does not exist."""
+    """Values that were never written, or of an array that does not exist, are NaN."""
     got = ColumnReader().values(column(archive), N - 1, N + 2)
     assert np.isnan(got).tolist() == [False, True, True]
     assert np.isnan(ColumnReader().values(archive.folder / "frames.zarr" / "nothing", 0, 3)).all()
@@ -52,7 +52,7 @@ def test_buckets_match_the_values(archive: StreamArchive, span: tuple[int, int],
     """Cached buckets equal buckets of the values; there are at most as many as requested."""
     size, start = fitting(*span, points)
     reader = ColumnReader()
-    for _ in range(2):  # the second time out of what was kept
+    for _ in range(2):  # the second time from the cache
         got = reader.buckets(column(archive), start, span[1], size)
         want = bucketed(values()[start : -(-span[1] // FINE) * FINE if size >= FINE else span[1]], size)
         np.testing.assert_allclose(got.high, want.high)
@@ -61,7 +61,7 @@ def test_buckets_match_the_values(archive: StreamArchive, span: tuple[int, int],
 
 
 def test_the_cache_follows_the_file(archive: StreamArchive) -> None:
-    """A value written into a cached file is seen at once."""
+    """A value written into a cached file is read at once."""
     reader = ColumnReader()
     for number in range(3):
         os.utime(column(archive) / "c" / str(number), (1e9, 1e9))

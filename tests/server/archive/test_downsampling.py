@@ -9,7 +9,7 @@ from atomstream.server.archive.downsampling import bucketed, joined, merged
 
 
 def noisy(n: int, seed: int = 3) -> np.ndarray:
-    """A trace with holes."""
+    """A noisy trace with gaps."""
     rng = np.random.default_rng(seed)
     values = rng.normal(100.0, 20.0, n)
     values[rng.random(n) < 0.3] = np.nan

@@ -23,7 +23,7 @@ def archive(tmp_path: Path) -> StreamArchive:
 
 
 def test_readers_see_a_write_at_once(archive: StreamArchive) -> None:
-    """An array is there with its first number, as long as the frames, NaN where nothing was written."""
+    """An array exists from its first number on, is as long as the frames, and is NaN where nothing was written."""
     n = archive.n_frames()
     archive.results.write(1, {"rate": np.array([np.nan]), "spacing": np.array([46.25])}, {"spacing": "px"})
     group = zarr.open_group(archive.folder / "frames.zarr", mode="r")
@@ -37,18 +37,18 @@ def test_readers_see_a_write_at_once(archive: StreamArchive) -> None:
 
 
 def test_kept_over_a_reopening(archive: StreamArchive) -> None:
-    """What was synced is there when the archive is opened again, each array's own document included."""
+    """Synced values and the documents of the arrays are still there after the archive is opened again."""
     values = np.arange(archive.n_frames(), dtype=np.float32)
     archive.results.write(0, {"spacing": values}, {})
     archive.results.sync()
-    again = StreamArchive.open(archive.folder)
-    np.testing.assert_array_equal(again.results.read(["spacing"], 0, len(values))["spacing"], values)
+    reopened = StreamArchive.open(archive.folder)
+    np.testing.assert_array_equal(reopened.results.read(["spacing"], 0, len(values))["spacing"], values)
     own = json.loads((archive.folder / "frames.zarr/spacing/zarr.json").read_bytes())
     assert own["shape"] == [len(values)]
 
 
 def test_a_file_shortened_by_a_power_cut_is_replaced(archive: StreamArchive) -> None:
-    """A result file that a power cut left short is whole after the next write: readers refuse a short one."""
+    """A result file that a power cut shortened is complete after the next write: readers refuse a short one."""
     archive.results.write(0, {"spacing": np.ones(2)}, {})
     (archive.folder / "frames.zarr/spacing/c/0").write_bytes(b"\0" * 5)
     archive.results.write(1, {"spacing": np.full(1, 7.0)}, {})

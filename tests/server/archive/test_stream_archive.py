@@ -1,4 +1,4 @@
-"""The archive: every committed chunk is readable by all Zarr readers, once and unchanged; other data is refused."""
+"""The archive: each committed chunk is readable by all Zarr readers, once and unchanged; other data is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _open_frames(archive: StreamArchive) -> xr.Dataset:
     st.integers(0, 3),
 )
 def test_any_frames_are_read_equal(frames: Any, index: int, room: int) -> None:
-    """Whatever the shape, dtype and index of a chunk, zarr-python and `frames` read it equal."""
+    """zarr-python and `frames` read a chunk equal, for any shape, dtype and index."""
     with tempfile.TemporaryDirectory() as folder:
         archive = new_archive(Path(folder))
         chunk_size = len(frames) + room
@@ -66,7 +66,7 @@ def test_any_frames_are_read_equal(frames: Any, index: int, room: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_all_readers_agree(tmp_path: Path, dtype: Any) -> None:
-    """zarr-python, tensorstore and xarray read the same frames, holes and short chunks included."""
+    """zarr-python, tensorstore and xarray read the same frames, including gaps and short chunks."""
     import tensorstore
 
     archive = new_archive(tmp_path)
@@ -88,7 +88,7 @@ def test_all_readers_agree(tmp_path: Path, dtype: Any) -> None:
 
 
 def test_missing_frames_differ_from_black_ones(tmp_path: Path) -> None:
-    """A black frame has a time and is counted; a missing one is NaN, uncounted and listed."""
+    """A black frame has a time and is counted; a missing one is NaN, not counted, and listed."""
     archive = new_archive(tmp_path)
     commit(archive, 0, np.zeros((4, 5, 6), np.uint8))
     commit(archive, 2, frames_of(2, 3))
@@ -108,7 +108,7 @@ def test_missing_frames_differ_from_black_ones(tmp_path: Path) -> None:
 
 
 def test_shards_without_inner_chunks_are_black(tmp_path: Path) -> None:
-    """A shard that leaves its black frames out is stored, observed and read as black."""
+    """A shard that omits its black frames is stored, analysed and read as black."""
     archive, frames = new_archive(tmp_path), np.zeros((3, 5, 6), np.uint8)
     seen: list[Any] = []
     body = pack_index(np.full((3, 2), ABSENT, dtype=np.uint64))
@@ -118,7 +118,7 @@ def test_shards_without_inner_chunks_are_black(tmp_path: Path) -> None:
 
 
 def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
-    """Times, ids, angles and clock values are arrays once a chunk has them, and only then."""
+    """Times, ids, angles and clock values become arrays as soon as one chunk has them."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     with _open_frames(archive) as dataset:
@@ -140,7 +140,7 @@ def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
 
 
 def test_times_count_from_frame_zero_in_any_order(tmp_path: Path) -> None:
-    """Where chunk 2 arrives before chunk 0, times still count from the start of frame 0."""
+    """If chunk 2 arrives before chunk 0, times still count from the start of frame 0."""
     archive = new_archive(tmp_path)
     for index in (2, 0, 1):
         commit(archive, index)
@@ -149,7 +149,7 @@ def test_times_count_from_frame_zero_in_any_order(tmp_path: Path) -> None:
 
 
 def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
-    """The same frames again, at any level and with other stamps, are a repeat; the first stamps stay."""
+    """The same frames at another level and with other timestamps are a repeat; the first timestamps stay."""
     archive, frames = new_archive(tmp_path), frames_of(0)
     first = commit(archive, 0)
     stored = archive.folder / "frames.zarr" / "frames" / "c" / "0" / "0" / "0"
@@ -166,7 +166,7 @@ def test_equal_repeat_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [frames_of(9), frames_of(0)[:3], frames_of(0) // 2])
 def test_other_frames_conflict(tmp_path: Path, other: Any) -> None:
-    """Other frames under a stored index are a conflict, and what is stored stays."""
+    """Other frames under a stored index are a conflict, and the stored frames stay."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     with pytest.raises(ConflictError, match="other frames"):
@@ -184,7 +184,7 @@ def test_other_frames_conflict(tmp_path: Path, other: Any) -> None:
     ],
 )
 def test_geometry_is_fixed_by_the_first_shard(tmp_path: Path, frames: Any, chunk_size: int) -> None:
-    """A changed H, W, dtype or chunk_size is a conflict that says what the stream is."""
+    """A changed H, W, dtype or chunk_size is a conflict whose message has the values of the stream."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     for reopened in (archive, StreamArchive.open(archive.folder)):
@@ -193,7 +193,7 @@ def test_geometry_is_fixed_by_the_first_shard(tmp_path: Path, frames: Any, chunk
 
 
 def test_a_refused_shard_fixes_nothing(tmp_path: Path) -> None:
-    """Garbage first leaves no file and no geometry: the stream then takes another shape."""
+    """An invalid first shard leaves no file and no geometry: the stream then accepts another shape."""
     archive = new_archive(tmp_path)
     with pytest.raises(ShardError):
         commit_body(archive, claims_of(0, frames_of(0, shape=(9, 9))), b"garbage" * 30)
@@ -219,7 +219,7 @@ def test_a_refused_shard_fixes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_claims_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """More frames than chunk_size, indices and sizes out of range, and stamps that are no numbers are 400."""
+    """More frames than chunk_size, indices and sizes out of range, and non-numeric timestamps are 400."""
     archive, frames = new_archive(tmp_path), frames_of(0)
     with pytest.raises(ShardError, match="Chunk"):
         commit_body(archive, dataclasses.replace(claims_of(0, frames), **changes), body_of(frames))
@@ -227,7 +227,7 @@ def test_claims_out_of_range_are_refused(tmp_path: Path, changes: dict[str, Any]
 
 
 def test_a_large_jump_of_the_index_is_cheap(tmp_path: Path) -> None:
-    """The highest index takes a few files, no list of what is missing, and reads back."""
+    """The highest index needs a few files, no list of the missing indices, and is read back."""
     archive, last = new_archive(tmp_path), 10_000_000
     commit(archive, 0)
     commit(archive, last, frames_of(last, 2))
@@ -253,7 +253,7 @@ def test_a_damaged_shard_is_replaced_by_its_repeat(tmp_path: Path) -> None:
 
 
 def test_many_threads_commit_at_once(tmp_path: Path) -> None:
-    """Commits from many threads, repeats among them, end with each chunk stored once and readable at its answer."""
+    """After commits from many threads, some repeated, each chunk is stored once and readable once acknowledged."""
     archive = new_archive(tmp_path)
 
     def one(index: int) -> bool:
@@ -269,7 +269,7 @@ def test_many_threads_commit_at_once(tmp_path: Path) -> None:
 
 
 def test_two_first_chunks_of_two_shapes(tmp_path: Path) -> None:
-    """Of two first chunks of different shapes that come together, exactly one is stored."""
+    """Of two concurrent first chunks of different shapes, exactly one is stored."""
     archive, both = new_archive(tmp_path), threading.Barrier(2)
 
     def one(shape: tuple[int, int]) -> bool:
@@ -286,8 +286,8 @@ def test_two_first_chunks_of_two_shapes(tmp_path: Path) -> None:
     assert len(archive.chunks()) == 1
 
 
-def test_about_is_durable_and_lists_the_lost(tmp_path: Path) -> None:
-    """What the stream is survives reopening; lost indices are listed until they arrive after all."""
+def test_metadata_are_durable_and_list_the_lost(tmp_path: Path) -> None:
+    """The metadata of the stream survive reopening; lost indices are listed until they arrive."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     archive.update_about(status="success", tags=[{"id": "1", "name": "GaN"}], project=None)
@@ -302,7 +302,7 @@ def test_about_is_durable_and_lists_the_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("indices", [[(10_000_001, 10_000_001)], [(0, 100_000)]])
 def test_lost_indices_are_bounded(tmp_path: Path, indices: Any) -> None:
-    """Absurd lists of lost indices are refused."""
+    """Lists of lost indices out of range are refused."""
     archive = new_archive(tmp_path)
     with pytest.raises(RejectedError):
         archive.mark_lost(IndexSet.from_ranges(indices))
@@ -310,7 +310,7 @@ def test_lost_indices_are_bounded(tmp_path: Path, indices: Any) -> None:
 
 
 def test_results_have_the_length_of_their_dimension(tmp_path: Path) -> None:
-    """Results along time follow the stream's length, those along their own dimension what was written."""
+    """Results along time have the length of the stream, those along their own dimension the length that was written."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     archive.write_values("specular_intensity", 0, np.array([1.0, 2.0]), attributes={"units": "counts"})
@@ -319,8 +319,8 @@ def test_results_have_the_length_of_their_dimension(tmp_path: Path) -> None:
     with _open_frames(archive) as dataset:
         np.testing.assert_array_equal(dataset["specular_intensity"], [1.0, 2.0, *[np.nan] * 6])
         np.testing.assert_array_equal(dataset["growth_rate_ml_s"], [np.nan, np.nan, np.nan, 0.4])
-    again = StreamArchive.open(archive.folder)
-    again.write_values("specular_intensity", 2, np.array([3.0]))
+    reopened = StreamArchive.open(archive.folder)
+    reopened.write_values("specular_intensity", 2, np.array([3.0]))
     np.testing.assert_array_equal(
         read_zarr(archive.folder, "specular_intensity")[:4], [1.0, 2.0, 3.0, np.nan]
     )
@@ -328,20 +328,20 @@ def test_results_have_the_length_of_their_dimension(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["time", "frames", "../x", "a/b", "Ünit", ""])
 def test_invalid_names_of_results_are_refused(tmp_path: Path, name: str) -> None:
-    """An array of results never takes a name of the archive's own, nor a path."""
+    """An array of results cannot have a name that the archive uses, nor a path."""
     with pytest.raises(ValueError, match="can't name"):
         new_archive(tmp_path).write_values(name, 0, np.zeros(2))
 
 
 def test_results_are_numbers_in_one_dimension(tmp_path: Path) -> None:
-    """Values of any other shape or kind are refused."""
+    """Values of another shape or type are refused."""
     for values in (np.zeros((2, 2)), np.array(["a"]), np.zeros(2, complex)):
         with pytest.raises(ValueError, match="1-D"):
             new_archive(tmp_path / str(values.dtype) / str(values.ndim)).write_values("x", 0, values)
 
 
 def test_an_empty_stream_is_a_group(tmp_path: Path) -> None:
-    """Before its first chunk a stream opens as an empty group with its attributes."""
+    """Before its first chunk, a stream is an empty group with its attributes."""
     archive = new_archive(tmp_path)
     assert archive.frames(0, 5).shape == (0, 0, 0)
     assert archive.n_frames() == 0
@@ -352,7 +352,7 @@ def test_an_empty_stream_is_a_group(tmp_path: Path) -> None:
 
 
 def test_other_folders_are_skipped(tmp_path: Path) -> None:
-    """Reindex opens the streams, leaves what is not one as it is, and names what is damaged."""
+    """Reindex opens the streams, does not change other folders, and names the damaged ones."""
     for name in ("a", "b"):
         StreamArchive.create(tmp_path / name, {"data_id": name})
     (tmp_path / "photos").mkdir()
@@ -371,20 +371,20 @@ def test_other_folders_are_skipped(tmp_path: Path) -> None:
 
 
 def test_arrays_of_other_programs_stay_in_the_group(tmp_path: Path) -> None:
-    """An array that a user adds by zarr-python is kept, and listed with ours after the next opening."""
+    """An array that a user adds with zarr-python is kept, and listed after the next opening."""
     archive = new_archive(tmp_path)
     commit(archive, 0)
     group = zarr.open_group(archive.folder / "frames.zarr", mode="r+")
     group.create_array("mask", data=np.ones((5, 6), np.uint8), dimension_names=("y", "x"))
-    again = StreamArchive.open(archive.folder)
-    commit(again, 1)
-    with _open_frames(again) as dataset:
+    reopened = StreamArchive.open(archive.folder)
+    commit(reopened, 1)
+    with _open_frames(reopened) as dataset:
         assert dataset["mask"].sum() == 30
         assert dataset.sizes["time"] == 8
 
 
 def test_metadata_are_plain_json_of_the_spec(tmp_path: Path) -> None:
-    """The document of `frames` is what the Zarr v3 spec wants, with the shard's index at its end."""
+    """The document of `frames` conforms to Zarr v3, with the shard's index at its end."""
     archive = new_archive(tmp_path)
     commit(archive, 0, frames_of(0, dtype=np.uint16))
     document = json.loads((archive.folder / "frames.zarr" / "frames" / "zarr.json").read_text())
@@ -399,7 +399,7 @@ def test_metadata_are_plain_json_of_the_spec(tmp_path: Path) -> None:
 
 
 def test_a_recorded_stream_of_the_hosted_client_is_archived(tmp_path: Path) -> None:
-    """What the hosted service's own client sent, short chunks included, reads as one array of its frames."""
+    """The stream of the hosted service's own client, including short chunks, reads as one array of its frames."""
     wire = WIRE
     pushed = np.load(wire / "frames.npz")
     chunks = [pushed["chunk0"], pushed["chunk1"], pushed["frame"][np.newaxis]]

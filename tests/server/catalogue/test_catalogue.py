@@ -1,4 +1,4 @@
-"""Names, links and searches: one sample for one name, whoever asks, and everything found again."""
+"""The catalogue: names, links and searches. Equal names are one sample, and all entries survive a rebuild."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ HOSTILE = [
 ]
 
 
-async def test_lengths_are_never_behind(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However seldom lengths are written, who reads them finds all, and they are written when the stream ends."""
+async def test_lengths_are_always_current(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read returns the current length, however seldom lengths are written; the end of a stream writes them."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -69,7 +69,7 @@ async def test_lengths_are_never_behind(serve: Serve, monkeypatch: pytest.Monkey
     ],
 )
 async def test_same_names_are_one_sample(serve: Serve, first: str, second: str) -> None:
-    """A name that differs in case, outer blanks or Unicode form only is 409, with the existing sample's id."""
+    """A name that differs only in case, outer blanks or Unicode form is 409, with the existing sample's id."""
     server = await serve()
     async with WireClient(server) as client:
         _, made = await client.ask("POST", "/physical_samples/", {"name": first})
@@ -80,7 +80,7 @@ async def test_same_names_are_one_sample(serve: Serve, first: str, second: str) 
 
 
 async def test_race_of_creations_ends_with_one_sample(serve: Serve) -> None:
-    """Of twenty creations at once one is made, and the others are told its id."""
+    """Of twenty concurrent creations one succeeds, and the others receive its id."""
     server = await serve()
     async with WireClient(server) as client:
         names = ["Wafer-A1", "wafer-a1 ", "WAFER-A1", " Wafer-a1"] * 5
@@ -89,13 +89,13 @@ async def test_race_of_creations_ends_with_one_sample(serve: Serve) -> None:
         )
         _, samples = await client.ask("GET", "/physical_samples/")
     made = [reply["id"] for status, reply in replies if status == 200]
-    told = {reply["detail"]["physical_sample_id"] for status, reply in replies if status == 409}
+    reported = {reply["detail"]["physical_sample_id"] for status, reply in replies if status == 409}
     assert len(made) == 1
-    assert told == set(made) == {sample["id"] for sample in samples}
+    assert reported == set(made) == {sample["id"] for sample in samples}
 
 
 async def test_duplicate_tags_and_projects(serve: Serve) -> None:
-    """A tag's second creation is 400, a project's 409 with the existing one's id."""
+    """The second creation of a tag is 400, that of a project 409 with the existing project's id."""
     server = await serve()
     async with WireClient(server) as client:
         assert (await client.ask("POST", "/tags/", {"name": "GaN"}))[0] == 200
@@ -108,7 +108,7 @@ async def test_duplicate_tags_and_projects(serve: Serve) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_names_are_only_text(serve: Serve, name: str) -> None:
-    """SQL, HTML and odd characters in names come back as they were given, and harm nothing."""
+    """SQL, HTML and odd characters in names are returned unchanged and do no harm."""
     server = await serve()
     async with WireClient(server) as client:
         _, sample = await client.ask("POST", "/physical_samples/", {"name": name})
@@ -129,7 +129,7 @@ async def test_hostile_names_are_only_text(serve: Serve, name: str) -> None:
 
 
 async def test_tracking_sets_one_active_sample(serve: Serve) -> None:
-    """A project tracks the sample set last, counts both, and samples name their projects."""
+    """A project tracks the last sample that was set, counts both, and samples list their projects."""
     server = await serve()
     async with WireClient(server) as client:
         _, project = await client.ask("POST", "/projects/", {"name": "Nitrides"})
@@ -150,7 +150,7 @@ async def test_tracking_sets_one_active_sample(serve: Serve) -> None:
 
 
 async def test_unknown_links_change_nothing(serve: Serve) -> None:
-    """A link to a sample, tag, project or stream that is not there is 404, and no part of it is made."""
+    """A link to a missing sample, tag, project or stream is 404, and no part of it is created."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -199,17 +199,17 @@ async def test_unknown_links_change_nothing(serve: Serve) -> None:
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 async def test_search(serve: Serve, query: dict[str, str], found: set[str]) -> None:
-    """Each filter of ``GET /data_entries/`` finds what it describes and nothing else."""
+    """Each filter of ``GET /data_entries/`` finds exactly the matching streams."""
     server = await serve()
     async with WireClient(server) as client:
-        await furnish(client)
+        await add_streams(client)
         status, entries = await client.ask("GET", "/data_entries/", params=query)
     assert status == 200
     assert {entry["raw_name"] for entry in entries} == found
 
 
-async def furnish(client: WireClient) -> dict[str, str]:
-    """Two streams: ``long`` (8 frames, tag GaN, active), ``short`` (4, sample Wafer-A1, ended)."""
+async def add_streams(client: WireClient) -> dict[str, str]:
+    """Create two streams: ``long`` (8 frames, tag GaN, active), ``short`` (4, sample Wafer-A1, ended)."""
     ids = {name: await client.create(name) for name in ("long", "short")}
     for k in range(2):
         await client.send(ids["long"], k, make_frames(4, seed=k))
@@ -232,7 +232,7 @@ async def furnish(client: WireClient) -> dict[str, str]:
     ids=str,
 )
 async def test_bad_filters_are_400(serve: Serve, query: dict[str, str]) -> None:
-    """A number or moment that is none is 400, not an empty list."""
+    """An invalid number or time is 400, not an empty list."""
     server = await serve()
     async with WireClient(server) as client:
         assert (await client.ask("GET", "/data_entries/", params=query))[0] == 400
@@ -250,24 +250,24 @@ async def test_single_frames_and_images(serve: Serve) -> None:
 
 
 async def everything(client: WireClient) -> list[object]:
-    """All that the catalogue tells, but for moments of change."""
+    """The whole catalogue, except times of changes."""
     paths = ("/physical_samples/", "/tags/", "/projects/", "/data_entries/")
     lists = [(await client.ask("GET", path))[1] for path in paths]
     return [[{**row, "last_updated": None} for row in rows] for rows in lists]
 
 
 @pytest.mark.parametrize("loss", ["nothing", "catalogue", "damaged", "journal too"])
-async def test_catalogue_comes_back_from_the_files(serve: Serve, loss: str) -> None:
-    """``reindex`` rebuilds samples, tags, projects, streams and links from the files, ids and all."""
+async def test_catalogue_is_rebuilt_from_the_files(serve: Serve, loss: str) -> None:
+    """``reindex`` rebuilds samples, tags, projects, streams and links from the files, with their ids."""
     server = await serve()
     async with WireClient(server) as client:
-        ids = await furnish(client)
+        ids = await add_streams(client)
         _, project = await client.ask("POST", "/projects/", {"name": "Nitrides"})
         sample = (await client.ask("GET", "/physical_samples/"))[1][0]["id"]
         in_project = await client.create("in project", project_id=project["id"])
         link = {"data_ids": [in_project], "physical_sample_id": sample}
         await client.ask("POST", "/data_entries/physical_sample", link)
-        if loss != "journal too":  # what tracks what is in the journal alone
+        if loss != "journal too":  # only the log contains which project tracks which sample
             path = f"/projects/{project['id']}/configuration/tracking_samples"
             await client.ask("POST", path, {"physical_sample_id": sample})
         before = await everything(client)
@@ -291,10 +291,10 @@ async def test_catalogue_comes_back_from_the_files(serve: Serve, loss: str) -> N
 
 
 async def test_a_start_catches_up_with_the_files(serve: Serve) -> None:
-    """Streams copied in are found at a start, those taken away are forgotten, without a word from anybody."""
+    """A start adds streams that were copied in and removes those that were deleted, without a command."""
     one, other = await serve(), await serve()
     async with WireClient(one) as client:
-        ids = await furnish(client)
+        ids = await add_streams(client)
     await one.stop()
     await other.stop()
     shutil.move(one.folder(ids["short"]), other.folder(ids["short"]))
@@ -306,8 +306,8 @@ async def test_a_start_catches_up_with_the_files(serve: Serve) -> None:
     assert (entry["pipeline_status"], entry["physical_sample_name"]) == ("success", "Wafer-A1")
 
 
-async def test_torn_journal_line_is_passed_over(serve: Serve) -> None:
-    """A journal line cut by a crash costs itself alone, and the next one is whole."""
+async def test_torn_log_line_is_skipped(serve: Serve) -> None:
+    """A log line cut by a crash is the only one lost, and the next one is complete."""
     server = await serve()
     async with WireClient(server) as client:
         await client.ask("POST", "/tags/", {"name": "first"})
@@ -322,7 +322,7 @@ async def test_torn_journal_line_is_passed_over(serve: Serve) -> None:
 
 
 async def test_names_that_became_the_same_are_both_kept(serve: Serve) -> None:
-    """Two samples whose names an earlier version took for different ones are both there after the update."""
+    """Two samples whose names an earlier version treated as different both exist after the update."""
     server = await serve()
     await server.stop()
     names = {
@@ -345,7 +345,7 @@ async def test_names_that_became_the_same_are_both_kept(serve: Serve) -> None:
 
 
 async def test_one_server_owns_a_folder(serve: Serve) -> None:
-    """A second server, or a reindex, on a folder in use is told so; afterwards the folder is free."""
+    """A second server, or a reindex, on a folder in use is refused; afterwards the folder is free."""
     server = await serve()
     with pytest.raises(ConfigError, match="Another atomstream server"):
         await serve(data_dir=server.data_dir)
@@ -356,15 +356,15 @@ async def test_one_server_owns_a_folder(serve: Serve) -> None:
 
 
 async def test_reindex_of_another_folder_is_an_error(tmp_path: object) -> None:
-    """A folder that is no server's is named, and nothing is made in it."""
+    """For a folder that is not a server's, the error names it, and nothing is created in it."""
     with pytest.raises(ConfigError, match="not the data folder"):
         await reindex(tmp_path)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []  # type: ignore[attr-defined]
 
 
 @given(st.text(max_size=40))
-def test_name_keys_are_stable(name: str) -> None:
-    """The key of a key is itself, and neither outer blanks nor Unicode's normal forms change it."""
+def test_normalized_names_are_stable(name: str) -> None:
+    """Normalizing twice changes nothing; outer blanks and Unicode's normal forms do not matter."""
     import unicodedata
 
     key = normalized_name(name)

@@ -1,4 +1,4 @@
-"""The catalogue's lines about streams, many at once."""
+"""The streams table of the catalogue, with many streams."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from atomstream.server.catalogue.database import Database, Stream, StreamTag, Ta
 from atomstream.server.catalogue.streams_table import TAGS_AT_ONCE, EntryFilter, StreamsTable
 
 
-async def test_tags_of_more_streams_than_one_statement_asks_for(tmp_path: Path) -> None:
-    """A list of any length has each stream's tags, in the order of their names."""
+async def test_tags_of_more_streams_than_one_statement_reads(tmp_path: Path) -> None:
+    """In a list of any length each stream has its tags, sorted by name."""
     database = await Database.open(tmp_path)
     try:
         data_ids = await _fill(database, 2 * TAGS_AT_ONCE + 1)

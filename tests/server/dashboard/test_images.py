@@ -1,4 +1,4 @@
-"""Pictures for screens: small, 8 bit, true to the frame; and which frame is shown when."""
+"""Images for browsers: small, 8 bit, equal to the frame; and which frame is shown when."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from atomstream.server.dashboard.images import (
 )
 
 
-def test_a_small_frame_is_its_own_picture() -> None:
-    """Up to the screen's width nothing is lost, and the bytes hold what the head says."""
+def test_a_small_frame_is_sent_unchanged() -> None:
+    """A frame up to the width of the screen is sent without loss, and the bytes match the header."""
     raw = np.arange(48, dtype=np.uint8).reshape(6, 8)
     body = make_picture(7, 1.5, raw).to_bytes()
     assert HEADER.unpack(body[: HEADER.size]) == (1.5, 7, 8, 6, 8, 6, 255)
@@ -28,7 +28,7 @@ def test_a_small_frame_is_its_own_picture() -> None:
 @pytest.mark.parametrize("shape", [(1024, 1024), (480, 641), (1, 5000), (70000, 3), (3, 2)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_large_frames_are_made_small(shape: tuple[int, int], dtype: str) -> None:
-    """No picture is wider than the screen's share, and its mean light is the frame's."""
+    """No image is wider than requested, and its mean intensity is that of the frame."""
     rng = np.random.default_rng(1)
     raw = rng.integers(0, 200, shape).astype(dtype)
     picture = make_picture(0, 0.0, raw)
@@ -41,27 +41,27 @@ def test_large_frames_are_made_small(shape: tuple[int, int], dtype: str) -> None
 
 
 def test_binning_means() -> None:
-    """A pixel of the picture is the mean of its pixels in the frame."""
+    """A pixel of the image is the mean of its pixels in the frame."""
     raw = np.array([[0, 4, 8, 9], [4, 4, 8, 8]], dtype=np.uint8)
     np.testing.assert_array_equal(binned(raw, 2), [[3, 8]])
 
 
 @pytest.mark.parametrize(("top", "level"), [(0, 255), (255, 255), (256, 1023), (4095, 4095), (65535, 65535)])
 def test_full_scale_of_deep_cameras(top: int, level: int) -> None:
-    """Of a 16-bit frame the camera's own depth is told, and full scale becomes 255."""
+    """For a 16-bit frame the bit depth of the camera is sent, and full scale becomes 255."""
     raw = np.array([[0, top]], dtype=np.uint16)
     assert full_scale(raw) == level
     assert make_picture(0, 0.0, raw).pixels[0, 1] == (255 if top == level else round(top * 255 / level - 0.5))
 
 
-def test_full_scale_does_not_come_back() -> None:
+def test_full_scale_does_not_decrease() -> None:
     """A dim frame of a camera that was bright before is shown dim."""
     dim = np.full((2, 2), 100, dtype=np.uint16)
     assert make_picture(0, 0.0, dim, level=1023).pixels.max() == 24
 
 
 def test_a_chunk_is_played() -> None:
-    """Frames that came in one piece are shown one after the other at their own pace, and none twice."""
+    """Frames that arrived in one chunk are shown one after the other at the frame rate, none twice."""
     player = PlaybackClock(fps=120.0, chunk_size=240)
     assert player.next(0.0, 240) == 239
     shown = [player.next(0.1 * k, 480) for k in range(1, 30)]
@@ -70,23 +70,23 @@ def test_a_chunk_is_played() -> None:
     assert shown[-1] == 479
 
 
-def test_a_backlog_is_jumped_over() -> None:
-    """When much came in at once, what is shown stays within a chunk of the newest."""
+def test_a_backlog_is_skipped() -> None:
+    """When many frames arrive at once, the shown frame is at most one chunk behind the newest."""
     player = PlaybackClock(fps=30.0, chunk_size=60)
     player.next(0.0, 60)
     assert player.next(0.1, 6000) == 5939
 
 
 def test_nothing_stored_nothing_shown() -> None:
-    """Before the first frame there is none, and then it begins with the newest."""
+    """Before the first frame nothing is shown; playback then starts with the newest."""
     player = PlaybackClock(fps=30.0, chunk_size=60)
     assert player.next(0.0, 0) == -1
     assert player.next(5.0, 60) == 59
 
 
 @pytest.mark.parametrize("angle", [0.0, 90.0, 359.0])
-def test_measured_azimuths_hold_the_picture_still(angle: float) -> None:
-    """Of the last turn the frame next to the azimuth is shown, by the measured angles."""
+def test_measured_azimuths_align_the_image(angle: float) -> None:
+    """Of the last turn, the frame nearest to the azimuth is shown, by the measured angles."""
     per_turn = 100.0
     angles = (np.arange(250) * 3.6 + 17.0) % 360.0
     frame = frame_at_azimuth(249, angle, angles, per_turn)
@@ -95,8 +95,8 @@ def test_measured_azimuths_hold_the_picture_still(angle: float) -> None:
     assert off <= 1.8
 
 
-def test_nominal_azimuths_do_until_then() -> None:
-    """Without measured angles the rotation is taken as set; never a frame of the future or before the first."""
+def test_nominal_azimuths_are_used_before() -> None:
+    """Without measured angles the set rotation speed is used; never a frame of the future or before the first."""
     none = np.full(10, np.nan)
     frames = [frame_at_azimuth(upto, 90.0, none, 100.0) for upto in (3, 25, 124, 125, 250)]
     assert frames == [0, 25, 25, 125, 225]

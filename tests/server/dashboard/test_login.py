@@ -1,4 +1,4 @@
-"""The door for browsers: cookies for keys, nothing for strangers, and no request that another site made."""
+"""Login of browsers: cookies for keys, nothing without a session, and no request made by another site."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.wire_client import WireClient
 
 @asynccontextmanager
 async def browser(server: LiveServer, **headers: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client that keeps cookies and sends the Origin of a page of ours."""
+    """A client that keeps cookies and sends the Origin of one of our pages."""
     jar = aiohttp.CookieJar(unsafe=True)
     own = {"Origin": server.url, **headers}
     async with aiohttp.ClientSession(server.url, headers=own, cookie_jar=jar) as session:
@@ -37,7 +37,7 @@ async def status_of(session: aiohttp.ClientSession, method: str, path: str, **mo
 
 
 async def test_a_key_opens_a_session(serve: Serve) -> None:
-    """With the cookie that a key got, the pages' requests are answered; after the log-out they are not."""
+    """With the cookie for a key, requests of the pages are answered; after the logout they are not."""
     server = await serve()
     async with browser(server) as session:
         assert await status_of(session, "GET", "/data_entries/") == 401
@@ -49,7 +49,7 @@ async def test_a_key_opens_a_session(serve: Serve) -> None:
 
 
 async def test_the_cookie_is_out_of_reach(serve: Serve) -> None:
-    """No script reads it, no other site's request carries it, and it is not the key."""
+    """No script can read it, no request of another site sends it, and it is not the key."""
     server = await serve()
     async with browser(server) as session, session.post("/session", json={"key": server.api_key}) as reply:
         (cookie,) = SimpleCookie(reply.headers["Set-Cookie"]).values()
@@ -58,8 +58,8 @@ async def test_the_cookie_is_out_of_reach(serve: Serve) -> None:
     assert server.api_key not in cookie.value
 
 
-async def test_a_stolen_cookie_is_no_use_after_the_log_out(serve: Serve) -> None:
-    """The server forgets the session, whatever a browser still holds."""
+async def test_a_stolen_cookie_is_useless_after_the_logout(serve: Serve) -> None:
+    """The server forgets the session, whatever cookie a browser still has."""
     server = await serve()
     async with browser(server) as session:
         await log_in(session, server.api_key)
@@ -70,7 +70,7 @@ async def test_a_stolen_cookie_is_no_use_after_the_log_out(serve: Serve) -> None
 
 
 async def test_a_session_survives_a_restart(serve: Serve) -> None:
-    """The display beside the machine stays logged in when the server comes back."""
+    """The display at the machine stays logged in when the server restarts."""
     server = await serve()
     async with browser(server) as session:
         await log_in(session, server.api_key)
@@ -79,8 +79,8 @@ async def test_a_session_survives_a_restart(serve: Serve) -> None:
         assert await status_of(session, "GET", "/data_entries/") == 200
 
 
-async def test_wrong_keys_are_counted(serve: Serve) -> None:
-    """A wrong key gets 401 and no cookie; too many close the door to right ones too, for a while."""
+async def test_wrong_keys_are_limited(serve: Serve) -> None:
+    """A wrong key gets 401 and no cookie; too many block right keys too, for some time."""
     server = await serve()
     async with browser(server) as session:
         for _ in range(MAX_WRONG):
@@ -94,15 +94,15 @@ async def test_wrong_keys_are_counted(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b'{"key": 3}', b'{"key": "\\ud800"}', b'{"key": null}', b"[" * 9000]
 )
-async def test_bad_log_ins_are_refused(serve: Serve, body: bytes) -> None:
-    """Whatever is no key in JSON gets a 4xx, never a 500."""
+async def test_bad_logins_are_refused(serve: Serve, body: bytes) -> None:
+    """A login without a valid key in JSON gets a 4xx, never a 500."""
     server = await serve()
     async with browser(server) as session:
         assert 400 <= await status_of(session, "POST", "/session", data=body) < 500
 
 
 async def test_the_cookie_opens_no_protocol_request(serve: Serve) -> None:
-    """Creating streams, tags and samples needs the key itself: a browser has no business there."""
+    """Creating streams, tags and samples needs the key; a browser session has no right to it."""
     server = await serve()
     async with browser(server) as session:
         await log_in(session, server.api_key)
@@ -125,8 +125,8 @@ async def test_the_cookie_opens_no_protocol_request(serve: Serve) -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-async def test_other_sites_get_nothing_done(serve: Serve, headers: dict[str, str]) -> None:
-    """Requests that another page made are refused, cookie or not."""
+async def test_requests_of_other_sites_are_refused(serve: Serve, headers: dict[str, str]) -> None:
+    """Requests made by a page of another site are refused, with or without a cookie."""
     server = await serve()
     async with browser(server) as session:
         await log_in(session, server.api_key)
@@ -136,7 +136,7 @@ async def test_other_sites_get_nothing_done(serve: Serve, headers: dict[str, str
 
 
 async def test_changes_need_an_origin(serve: Serve) -> None:
-    """A change or a WebSocket with a cookie but no Origin was not made by a page of ours."""
+    """A change or a WebSocket with a cookie but without an Origin is refused."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -151,8 +151,8 @@ async def test_changes_need_an_origin(serve: Serve) -> None:
         assert refused.value.status == 403
 
 
-async def test_a_key_still_does(serve: Serve) -> None:
-    """Scripts may ask for what the pages ask for, with the key in the header; a wrong one is no session."""
+async def test_a_key_in_the_header_is_enough(serve: Serve) -> None:
+    """Scripts may send the requests of the pages with the key in the header; a wrong key is refused."""
     server = await serve()
     async with aiohttp.ClientSession(server.url, headers=server.headers) as session:
         assert await status_of(session, "GET", "/session") == 200
@@ -163,7 +163,7 @@ async def test_a_key_still_does(serve: Serve) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/login", "/streams/00000000-0000-4000-8000-000000000000"])
 async def test_pages_are_locked_down(serve: Serve, path: str) -> None:
-    """Pages run nothing but this server's scripts, nothing inline, and stand in nobody's frame."""
+    """Pages run only scripts of this server, none inline, and no frame may embed them."""
     server = await serve()
     async with aiohttp.ClientSession(server.url) as session, session.get(path) as reply:
         assert reply.status == 200
@@ -194,7 +194,7 @@ async def test_pages_are_locked_down(serve: Serve, path: str) -> None:
     ],
 )
 async def test_only_listed_files_are_served(serve: Serve, path: str) -> None:
-    """A path that is not one of the page's files is nothing, however it is spelt."""
+    """A path that is not one of the page's files is 404, however it is spelled."""
     from yarl import URL
 
     server = await serve()
@@ -204,8 +204,8 @@ async def test_only_listed_files_are_served(serve: Serve, path: str) -> None:
             assert reply.status in (400, 401, 404)
 
 
-async def test_files_are_asked_again_and_not_sent_again(serve: Serve) -> None:
-    """Every file of the pages has its right type and a tag by which it is sent only once."""
+async def test_unchanged_files_are_not_sent_again(serve: Serve) -> None:
+    """Each file of the pages has its correct type and an ETag, so that an unchanged file is sent only once."""
     server = await serve()
     async with aiohttp.ClientSession(server.url) as session:
         for name in static_files():
@@ -214,5 +214,5 @@ async def test_files_are_asked_again_and_not_sent_again(serve: Serve) -> None:
             async with session.get(f"/dashboard/static/{name}") as reply:
                 assert reply.status == 200
                 tag = reply.headers["ETag"]
-            async with session.get(f"/dashboard/static/{name}", headers={"If-None-Match": tag}) as again:
-                assert again.status == 304
+            async with session.get(f"/dashboard/static/{name}", headers={"If-None-Match": tag}) as repeated:
+                assert repeated.status == 304

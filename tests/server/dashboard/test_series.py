@@ -1,4 +1,4 @@
-"""What the pages ask of a stream: series, pictures, the table, and how it comes in; from a real server."""
+"""Requests of the pages about a stream: series, images, the table, and its throughput; with a real server."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ async def server(serve: Serve) -> LiveServer:
 
 @pytest.fixture
 async def client(server: LiveServer) -> AsyncIterator[WireClient]:
-    """A client of it."""
+    """A client of this server."""
     async with WireClient(server) as made:
         yield made
 
 
 async def send_chunks(client: WireClient, indices: list[int]) -> tuple[str, np.ndarray]:
-    """A stream of these chunks, one after the other in time: its id and the frames of one chunk."""
+    """Send these chunks, consecutive in time; returns the stream's id and the frames of one chunk."""
     data_id, frames = await client.create(), make_frames(CHUNK)
     for index in indices:
         start = START_MS + round(index * CHUNK * 1000 / FPS)
@@ -44,8 +44,8 @@ async def send_chunks(client: WireClient, indices: list[int]) -> tuple[str, np.n
     return data_id, frames
 
 
-async def test_series_of_a_stretch(client: WireClient, server: LiveServer) -> None:
-    """Times and values of the stretch asked for come back, thinned to the points asked for, with extremes."""
+async def test_series_of_a_time_range(client: WireClient, server: LiveServer) -> None:
+    """Times and values of the requested range, downsampled to the requested points, with extremes."""
     data_id, _ = await send_chunks(client, list(range(50)))
     (await server.running.context.streams.archive(data_id)).write_values(  # type: ignore[union-attr]
         "some_trace", 0, np.arange(200.0), "time", {"units": "counts"}
@@ -65,8 +65,8 @@ async def test_series_of_a_stretch(client: WireClient, server: LiveServer) -> No
     assert fine["series"]["some_trace"]["mean"][-1] == 199.0
 
 
-async def test_holes_have_no_place_on_the_axis(client: WireClient) -> None:
-    """Frames that never came have no time; what is not there is null."""
+async def test_missing_frames_are_not_on_the_axis(client: WireClient) -> None:
+    """Missing frames have no time; missing values are null."""
     data_id, _ = await send_chunks(client, [0, 3])
     _, got = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=nothing_yet&points=4000")
     assert got["n_frames"] == 16
@@ -75,7 +75,7 @@ async def test_holes_have_no_place_on_the_axis(client: WireClient) -> None:
 
 
 async def test_a_stream_without_frames(client: WireClient) -> None:
-    """Before the first chunk everything is empty, and nothing fails."""
+    """Before the first chunk all replies are empty, and nothing fails."""
     data_id = await client.create()
     status, got = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=specular_intensity")
     assert (status, got["t"], got["end_s"]) == (200, [], None)
@@ -98,8 +98,8 @@ async def test_a_stream_without_frames(client: WireClient) -> None:
         "&".join(f"name=n{k}" for k in range(17)),
     ],
 )
-async def test_odd_questions_are_refused(client: WireClient, query: str) -> None:
-    """A query that can't be meant gets a 400 that says so."""
+async def test_invalid_queries_are_refused(client: WireClient, query: str) -> None:
+    """An invalid query gets a 400 with the reason."""
     data_id = await client.create()
     status, reply = await client.ask("GET", f"/dashboard/streams/{data_id}/series?{query}")
     assert status == 400
@@ -107,14 +107,14 @@ async def test_odd_questions_are_refused(client: WireClient, query: str) -> None
 
 
 async def test_unknown_streams(client: WireClient) -> None:
-    """Each question about a stream that is not here gets a 404."""
+    """Each request about an unknown stream gets a 404."""
     for what in ("", "/series", "/picture", "/results.csv", "/pictures"):
         status, _ = await client.ask("GET", f"/dashboard/streams/00000000-0000-4000-8000-000000000000{what}")
         assert status == 404
 
 
-async def test_a_picture_of_a_moment(client: WireClient) -> None:
-    """The picture is the stored frame next to the time asked for, pixel by pixel."""
+async def test_the_image_of_a_past_time(client: WireClient) -> None:
+    """The image is the stored frame nearest to the requested time, equal in each pixel."""
     data_id, frames = await send_chunks(client, [0, 1, 2])
     url = f"{client.server.url}/dashboard/streams/{data_id}/picture"
     async with client.session.get(url, params={"time": str(5 / FPS)}) as reply:
@@ -127,8 +127,8 @@ async def test_a_picture_of_a_moment(client: WireClient) -> None:
     )
 
 
-async def test_pictures_are_asked_for(client: WireClient) -> None:
-    """Each question is answered by one picture; a new frame is shown without asking for it by number."""
+async def test_images_are_sent_on_request(client: WireClient) -> None:
+    """Each request is answered by one image; a new frame is sent without requesting its number."""
     data_id, _ = await send_chunks(client, [0])
     url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
     async with client.session.ws_connect(url, origin=client.server.url) as socket:
@@ -146,7 +146,7 @@ async def test_pictures_are_asked_for(client: WireClient) -> None:
     "text", ["", "[]", '{"angle_deg": "x"}', '{"angle_deg": 1e9}', "[" * 4000, "x" * 5000]
 )
 async def test_odd_messages_close_the_socket(client: WireClient, text: str) -> None:
-    """What is no question ends the connection, and the server goes on."""
+    """An invalid message closes the connection, and the server continues."""
     data_id, _ = await send_chunks(client, [0])
     url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
     async with client.session.ws_connect(url, origin=client.server.url) as socket:
@@ -156,8 +156,8 @@ async def test_odd_messages_close_the_socket(client: WireClient, text: str) -> N
     assert (await client.ask("GET", "/health"))[0] == 200
 
 
-async def test_the_server_stops_with_watchers(client: WireClient, server: LiveServer) -> None:
-    """A browser that watches does not hold up the end: it is told that the server goes away."""
+async def test_the_server_stops_with_subscribers(client: WireClient, server: LiveServer) -> None:
+    """A connected browser does not delay the stop: its connection is closed with the status "going away"."""
     data_id, _ = await send_chunks(client, [0])
     url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
     async with client.session.ws_connect(url, origin=client.server.url) as socket:
@@ -169,7 +169,7 @@ async def test_the_server_stops_with_watchers(client: WireClient, server: LiveSe
 
 
 async def test_the_table_has_units(client: WireClient, server: LiveServer) -> None:
-    """CSV: names, then units, then one row a frame with the frame's number and time; empty where nothing is."""
+    """CSV: names, then units, then one row per frame with its number and time; empty cells for missing values."""
     data_id, _ = await send_chunks(client, [0, 2])
     archive = await server.running.context.streams.archive(data_id)  # type: ignore[union-attr]
     archive.write_values("specular_intensity", 0, np.array([1.5, np.nan, 3.0]), "time")
@@ -190,8 +190,8 @@ async def test_the_table_has_units(client: WireClient, server: LiveServer) -> No
     assert [row[0] for row in thinned[2:]] == ["0", "5", "10"]
 
 
-async def test_how_a_stream_comes_in(client: WireClient) -> None:
-    """The page's facts: chunks stored and missing, the clock's correction, where the archive lies."""
+async def test_facts_about_a_stream(client: WireClient) -> None:
+    """The facts on the page: chunks stored and missing, the clock's correction, the path of the archive."""
     data_id = await client.create("A <b>name</b>")
     for index in (0, 2):
         await client.send(

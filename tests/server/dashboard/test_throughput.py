@@ -21,13 +21,13 @@ PERIOD_S = CHUNK / FPS
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands until it is set."""
+    """A clock that moves only when it is set."""
     return Clock(1000.0)
 
 
 @pytest.fixture
 def arrivals(clock: Clock) -> Arrivals:
-    """What a server notes, by that clock."""
+    """The throughput of a server that uses this clock."""
     return Arrivals(clock, clock)
 
 
@@ -39,16 +39,18 @@ def stored(data_id: str, index: int, end_s: float, *, repeated: bool = False) ->
     return ChunkStored(ticket, CommitResult(index, CHUNK, NBYTES, 0, repeated, stamps))
 
 
-async def come(arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0) -> None:
-    """Store ``count`` chunks at the camera's rate, each ``late_by_s`` later than the one before."""
+async def store_chunks(
+    arrivals: Arrivals, clock: Clock, data_id: str, count: int, late_by_s: float = 0.0
+) -> None:
+    """Store ``count`` chunks at the camera's rate, each ``late_by_s`` later than the previous one."""
     for index in range(count):
         clock.now += PERIOD_S
         await arrivals.on_chunk_stored(stored(data_id, index, clock.now - 0.5 - index * late_by_s))
 
 
-async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
-    """Frames and bytes a second are those between chunks, and a lateness that grows is told as such."""
-    await come(arrivals, clock, "a", 5, late_by_s=0.1)
+async def test_the_throughput_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
+    """Frames and bytes per second are those between chunks, and a growing delay is reported."""
+    await store_chunks(arrivals, clock, "a", 5, late_by_s=0.1)
     clock.now += 3.0
     recent = arrivals.throughput("a")
     assert recent is not None
@@ -59,15 +61,15 @@ async def test_the_pace_of_a_stream(arrivals: Arrivals, clock: Clock) -> None:
     assert recent.silent_s == pytest.approx(3.0)
 
 
-async def test_a_repeat_is_no_arrival(arrivals: Arrivals, clock: Clock) -> None:
-    """A chunk that comes a second time fills nothing and makes nobody late."""
+async def test_a_repeat_is_not_counted(arrivals: Arrivals, clock: Clock) -> None:
+    """A chunk that arrives a second time counts neither for the disk nor for the delay."""
     await arrivals.on_chunk_stored(stored("a", 0, clock.now, repeated=True))
     assert arrivals.throughput("a") is None
     assert arrivals.bytes_per_s() == 0.0
 
 
 async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) -> None:
-    """What fills the disk is the sum over all streams that come in."""
+    """The disk fills at the sum of the rates of all active streams."""
     for index in range(4):
         clock.now += PERIOD_S
         for data_id in "abc":
@@ -76,10 +78,10 @@ async def test_streams_fill_the_disk_together(arrivals: Arrivals, clock: Clock) 
 
 
 @pytest.mark.parametrize("status", ["stream_finalizing", "success", "stream_interrupted"])
-async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, status: Status) -> None:
-    """With its end a stream's part goes, late chunks or not, until the stream is active again."""
-    await come(arrivals, clock, "a", 3)
-    await come(arrivals, clock, "b", 3)
+async def test_an_ended_stream_is_not_counted(arrivals: Arrivals, clock: Clock, status: Status) -> None:
+    """After its end a stream does not count, even with late chunks, until it is active again."""
+    await store_chunks(arrivals, clock, "a", 3)
+    await store_chunks(arrivals, clock, "b", 3)
     await arrivals.on_status_changed(StatusChanged("a", status))
     assert arrivals.bytes_per_s() == pytest.approx(NBYTES / PERIOD_S)
     await arrivals.on_chunk_stored(stored("a", 3, clock.now))
@@ -89,9 +91,9 @@ async def test_an_ended_stream_fills_nothing(arrivals: Arrivals, clock: Clock, s
     assert arrivals.bytes_per_s() > NBYTES / PERIOD_S
 
 
-async def test_a_silent_stream_fills_nothing(arrivals: Arrivals, clock: Clock) -> None:
-    """A client that is gone without an end is not counted for longer than half a minute."""
-    await come(arrivals, clock, "a", 3)
+async def test_a_silent_stream_is_not_counted(arrivals: Arrivals, clock: Clock) -> None:
+    """A client that disappeared without an end is counted for half a minute at most."""
+    await store_chunks(arrivals, clock, "a", 3)
     clock.now += SILENT_S - 1.0
     assert arrivals.bytes_per_s() > 0.0
     clock.now += 2.0
@@ -113,7 +115,7 @@ async def send(client: WireClient, data_id: str, index: int) -> tuple[int, Any]:
 
 
 async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
-    """While chunks come in any page says when the disk will be full, and none after the end, late chunk or not."""
+    """While chunks arrive, each page forecasts when the disk is full; after the end none does."""
     busy, other = await client.create("busy"), await client.create("other")
     for index in range(3):
         status, _ = await send(client, busy, index)

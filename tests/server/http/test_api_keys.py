@@ -1,4 +1,4 @@
-"""Keys and secrets: made once, kept hashed, compared whole, written to no log."""
+"""Keys and secrets: created once, stored as hashes, never logged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.wire_client import WireClient, make_frames
 
 
 def test_first_start_makes_one_key(tmp_path: Path) -> None:
-    """The first call makes a key with our prefix and 256 random bits; the second makes none."""
+    """The first call creates a key with our prefix and 256 random bits; the second creates none."""
     key = ensure_key(tmp_path)
     assert key is not None
     assert re.fullmatch(SERVER_KEY_PREFIX + r"[\w-]{43}", key)
@@ -31,7 +31,7 @@ def test_first_start_makes_one_key(tmp_path: Path) -> None:
 
 
 def test_only_hashes_are_kept(tmp_path: Path) -> None:
-    """No file of the data folder holds the key."""
+    """No file of the data folder contains the key."""
     key = ensure_key(tmp_path)
     assert key is not None
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
@@ -42,7 +42,7 @@ def test_only_hashes_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such file modes")
 def test_private_files_are_private(tmp_path: Path) -> None:
-    """Keys and the signing secret are readable by their owner alone."""
+    """Only their owner can read the keys and the signing secret."""
     ensure_key(tmp_path)
     load_or_make_secret(tmp_path / "secret")
     for path in tmp_path.iterdir():
@@ -50,7 +50,7 @@ def test_private_files_are_private(tmp_path: Path) -> None:
 
 
 def test_secret_is_kept(tmp_path: Path) -> None:
-    """The signing secret is the same at each start; one cut short by a crash is made anew."""
+    """The signing secret is the same at each start; one that a crash cut short is replaced."""
     path = tmp_path / "secret"
     first = load_or_make_secret(path)
     assert load_or_make_secret(path) == first
@@ -59,7 +59,7 @@ def test_secret_is_kept(tmp_path: Path) -> None:
 
 
 def test_failed_private_write_leaves_nothing(tmp_path: Path) -> None:
-    """A private file that can't be put in place leaves no half-written one."""
+    """A private file that cannot be put in place leaves no partial file."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").touch()
     with pytest.raises(OSError):
@@ -67,15 +67,15 @@ def test_failed_private_write_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-def test_damaged_key_file_is_told(tmp_path: Path) -> None:
-    """A key file that can't be read is an error that names it, not an open door and not a new key."""
+def test_damaged_key_file_is_an_error(tmp_path: Path) -> None:
+    """An unreadable key file is an error that names it; neither is access opened nor a new key created."""
     (tmp_path / "keys.json").write_text("[{")
     with pytest.raises(ConfigError, match=re.escape("keys.json")):
         ensure_key(tmp_path)
 
 
 async def test_fixed_key_is_the_only_one(serve: Serve) -> None:
-    """With a key given, that one opens and none is made; the folder's own keys do not open then."""
+    """With a configured key, only that one is valid and none is created; stored keys are not valid then."""
     server = await serve(api_key="lab-key")
     async with WireClient(server) as client:
         assert (await client.ask("GET", "/tags/"))[0] == 200
@@ -83,13 +83,13 @@ async def test_fixed_key_is_the_only_one(serve: Serve) -> None:
     assert not (server.data_dir / "keys.json").exists()
 
 
-async def test_made_key_is_told_once(serve: Serve) -> None:
-    """The start that makes the key tells it; later ones can't, and it still opens."""
+async def test_new_key_is_shown_once(serve: Serve) -> None:
+    """The start that creates the key shows it; later starts cannot, and the key is still valid."""
     server = await serve()
     first = server.api_key
     await server.stop()
-    async with running_server(ServerSettings(data_dir=server.data_dir, port=0)) as again:
-        assert again.api_key is None
+    async with running_server(ServerSettings(data_dir=server.data_dir, port=0)) as restarted:
+        assert restarted.api_key is None
     await server.start()
     assert server.api_key == first
     async with WireClient(server) as client:
@@ -97,7 +97,7 @@ async def test_made_key_is_told_once(serve: Serve) -> None:
 
 
 async def test_logs_hold_no_secrets(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """At the chattiest level no log line holds the key, a wrong key, or an upload URL's signature."""
+    """At the most verbose level no log line contains the key, a wrong key, or the signature of an upload URL."""
     caplog.set_level(logging.DEBUG)
     server = await serve()
     async with WireClient(server) as client:
@@ -114,7 +114,7 @@ async def test_logs_hold_no_secrets(serve: Serve, caplog: pytest.LogCaptureFixtu
 
 
 async def test_failures_name_no_paths(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    """A 500 tells a reference that the log has, and nothing of paths, SQL or code; the server goes on."""
+    """A 500 contains a reference to the log, and no paths, SQL or code; the server continues."""
     server = await serve()
     frames = make_frames(4)
     async with WireClient(server) as client:

@@ -1,4 +1,4 @@
-"""What the server refuses, with which status, and that a refusal costs nothing."""
+"""Requests that the server refuses, with their status; a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BAD_FILES = [
 
 @pytest.mark.parametrize("name", BAD_FILES)
 async def test_other_files_are_400(serve: Serve, name: str) -> None:
-    """A file name that is not exactly a chunk's, in whatever disguise, is 400."""
+    """A file name that is not exactly a chunk's, in any spelling, is 400."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -71,8 +71,8 @@ async def test_other_files_are_400(serve: Serve, name: str) -> None:
     ],
     ids=lambda changes: "-".join(f"{k}={v[:12]}" for k, v in changes.items()),
 )
-async def test_impossible_fields_are_400(serve: Serve, changes: dict[str, str]) -> None:
-    """Each field of the request for a URL is checked; what no stream can mean is 400 with a sentence."""
+async def test_invalid_fields_are_400(serve: Serve, changes: dict[str, str]) -> None:
+    """Each field of the request for a URL is checked; an invalid one is 400 with a sentence."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -87,7 +87,7 @@ async def test_impossible_fields_are_400(serve: Serve, changes: dict[str, str]) 
     "data_id", [UNKNOWN, "../..", "..", UNKNOWN.upper(), f"{{{UNKNOWN}}}", "", "a" * 5000]
 )
 async def test_unknown_stream_is_404(serve: Serve, data_id: str) -> None:
-    """No stream, no URL, whatever the id looks like; nothing is made on the disk."""
+    """Without a stream there is no URL, whatever the id is; nothing is created on the disk."""
     server = await serve()
     async with WireClient(server) as client:
         status, _ = await client.ask_url(data_id, 0, (4, 8, 12))
@@ -125,7 +125,7 @@ async def test_unknown_stream_is_404(serve: Serve, data_id: str) -> None:
     ],
 )
 async def test_bad_json_is_refused(serve: Serve, body: bytes, status: int) -> None:
-    """Bodies that are no such JSON are 400, too long ones 413, and the server goes on."""
+    """Invalid JSON bodies are 400, too long ones 413, and the server continues."""
     server = await serve()
     async with WireClient(server) as client:
         got, reply = await client.ask("POST", "/physical_samples/", data=pieces(body))
@@ -136,7 +136,7 @@ async def test_bad_json_is_refused(serve: Serve, body: bytes, status: int) -> No
 
 @pytest.mark.parametrize("path", ["/physical_samples/", "/rheed/stream/", UPLOAD_URLS])
 async def test_compressed_bodies_are_415(serve: Serve, path: str) -> None:
-    """A body with a Content-Encoding is refused unread: it could unfold to any size."""
+    """A body with a Content-Encoding is refused without reading: it could expand to any size."""
     server = await serve()
     async with WireClient(server) as client:
         query = {"original_filename": "frames.zarr/frames/c/0/0/0"}
@@ -159,7 +159,7 @@ async def test_compressed_bodies_are_415(serve: Serve, path: str) -> None:
     ],
 )
 async def test_wrong_keys_are_401(serve: Serve, method: str, path: str, key: str | None) -> None:
-    """Without the right key every path is 401, the ones that do not exist too."""
+    """Without the right key each path is 401, including paths that do not exist."""
     server = await serve()
     headers = {} if key is None else {"X-API-KEY": key}
     async with (
@@ -171,8 +171,8 @@ async def test_wrong_keys_are_401(serve: Serve, method: str, path: str, key: str
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/gateway/time", "json"), ("/health", "json"), ("/", "html")])
-async def test_what_needs_no_key(serve: Serve, path: str, kind: str) -> None:
-    """Time, life and the front page answer without a key."""
+async def test_public_paths_need_no_key(serve: Serve, path: str, kind: str) -> None:
+    """Time, health and the front page answer without a key."""
     server = await serve()
     async with aiohttp.ClientSession() as session, session.get(server.url + path) as reply:
         assert reply.status == 200
@@ -181,7 +181,7 @@ async def test_what_needs_no_key(serve: Serve, path: str, kind: str) -> None:
 
 
 async def test_front_page_is_locked_down(serve: Serve) -> None:
-    """The page runs nothing inline, stands in no frame, and shows nothing of any stream."""
+    """The page has no inline scripts, cannot be embedded in a frame, and shows nothing about streams."""
     server = await serve()
     async with WireClient(server) as client:
         await client.create("<script>alert(1)</script>")
@@ -211,7 +211,7 @@ async def test_front_page_is_locked_down(serve: Serve) -> None:
     ids=str,
 )
 async def test_foreign_hosts_and_origins_are_403(serve: Serve, headers: dict[str, str]) -> None:
-    """A Host that is not ours (DNS rebinding) or a foreign Origin gets 4xx, even with the right key."""
+    """A foreign Host (DNS rebinding) or Origin gets 4xx, even with the right key."""
     server = await serve()
     async with aiohttp.ClientSession() as session:
         all_headers = {**server.headers, **headers}
@@ -220,8 +220,8 @@ async def test_foreign_hosts_and_origins_are_403(serve: Serve, headers: dict[str
             assert "growth" not in await reply.text()
 
 
-async def test_own_names_are_taken(serve: Serve) -> None:
-    """Loopback's names, configured ones, and pages of our own get through, and URLs keep the name."""
+async def test_own_names_are_accepted(serve: Serve) -> None:
+    """Names of the loopback, configured ones, and our own pages are accepted, and URLs keep the name."""
     server = await serve(allowed_hosts=("labpc.example",))
     port = server.url.rsplit(":", 1)[1]
     async with WireClient(server) as client:
@@ -237,8 +237,8 @@ async def test_own_names_are_taken(serve: Serve) -> None:
             assert reply[0]["url"].startswith(f"http://{host}/upload/{data_id}/0?")
 
 
-async def test_public_url_stands_in_upload_urls(serve: Serve) -> None:
-    """Behind a proxy, upload URLs carry the configured address."""
+async def test_public_url_is_in_upload_urls(serve: Serve) -> None:
+    """Behind a proxy, upload URLs contain the configured address."""
     server = await serve(public_url="https://rheed.lab.example/")
     async with WireClient(server) as client:
         url = await client.url(await client.create(), 0, (4, 8, 12))
@@ -246,7 +246,7 @@ async def test_public_url_stands_in_upload_urls(serve: Serve) -> None:
 
 
 async def test_no_redirects(serve: Serve) -> None:
-    """Paths are exactly the protocol's: a missing or added slash is 404, not a redirect."""
+    """Paths are exactly those of the protocol: a missing or added slash is 404, not a redirect."""
     server = await serve()
     async with WireClient(server) as client:
         for path in ("/physical_samples", "/tags", "/projects", "/gateway/time/", "//data_entries/"):
@@ -270,7 +270,7 @@ async def _upload(client: WireClient) -> tuple[str, bytes, str]:
     ],
 )
 async def test_changed_urls_are_403(serve: Serve, find: str, put: str) -> None:
-    """An upload URL changed anywhere permits nothing."""
+    """An upload URL with any changed part is refused."""
     server = await serve()
     async with WireClient(server) as client:
         url, body, data_id = await _upload(client)
@@ -280,7 +280,7 @@ async def test_changed_urls_are_403(serve: Serve, find: str, put: str) -> None:
 
 
 async def test_expired_url_is_403(serve: Serve) -> None:
-    """A URL past its time is 403 and says to ask for a fresh one."""
+    """An expired URL is 403 with the advice to request a new one."""
     server = await serve(url_ttl_s=0.001)
     async with WireClient(server) as client:
         url, body, _ = await _upload(client)
@@ -290,7 +290,7 @@ async def test_expired_url_is_403(serve: Serve) -> None:
 
 
 async def test_url_of_another_server_is_403(serve: Serve) -> None:
-    """Each data folder has a secret of its own."""
+    """Each data folder has its own secret."""
     one, other = await serve(), await serve()
     async with WireClient(one) as client:
         url, body, _ = await _upload(client)
@@ -309,7 +309,7 @@ async def test_url_of_another_server_is_403(serve: Serve) -> None:
     ids=["chunked", "gzip", "16 MB", "exabytes"],
 )
 async def test_put_headers_are_checked_first(serve: Serve, headers: dict[str, str], status: int) -> None:
-    """Chunked, compressed and oversized bodies are refused by their headers, and leave no file."""
+    """Chunked, compressed and too large bodies are refused because of their headers, and leave no file."""
     server = await serve(linger_s=0.05)
     async with WireClient(server) as client:
         url, _, data_id = await _upload(client)
@@ -319,21 +319,21 @@ async def test_put_headers_are_checked_first(serve: Serve, headers: dict[str, st
 
 
 async def put_head(url: str, headers: dict[str, str]) -> int:
-    """The status that a PUT gets for its head alone."""
+    """The status of the reply to the headers of a PUT."""
     if "Content-Length" not in headers:
         headers = {**headers, "Transfer-Encoding": "chunked"}
     return await raw_request("PUT", url, headers, b"")
 
 
 def files_of(server: Any, data_id: str) -> list[str]:
-    """Names of the bodies that lie about."""
+    """Names of the uploaded files that are left."""
     folder = server.folder(data_id) / "incoming"
     return [path.name for path in folder.iterdir()] if folder.exists() else []
 
 
 @pytest.mark.parametrize("damage", ["index", "frame", "short", "empty", "other shape"])
 async def test_bad_shards_are_400(serve: Serve, damage: str) -> None:
-    """Bytes that are no shard of the announced shape are 400, stored nowhere, and a right one can follow."""
+    """Bytes that are not a shard of the announced shape are 400 and not stored; a correct one can follow."""
     server = await serve()
     async with WireClient(server) as client:
         url, body, data_id = await _upload(client)

@@ -1,4 +1,4 @@
-"""Clients that send half of something: each is cut off, leaves no file, and holds nobody else up."""
+"""Clients that send only part of a request: each is cut off, leaves no file, and delays no other client."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LARGE = shard_bytes(NOISE)
 
 
 def half_sent(url: str) -> bytes:
-    """The head and so much of ``LARGE`` that some of it is in a file, which tells that it is being received."""
+    """Headers and a part of ``LARGE``, enough that the server writes it to a file, which the tests can see."""
     return request_head("PUT", url, {"Content-Length": str(len(LARGE))}) + LARGE[: WRITE_BYTES + 200_000]
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
-    """The status of the reply that ends the wait; 0 where the server just closes."""
+    """The status of the final reply; 0 if the server only closes the connection."""
     line = await reader.readline()
     return int(line.split()[1]) if line else 0
 
@@ -35,8 +35,8 @@ def bodies_left(server: LiveServer, data_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("sent", [0, 1, 100], ids=["nothing", "a byte", "100 bytes"])
-async def test_resting_body_is_408(serve: Serve, sent: int) -> None:
-    """A body that stops coming is answered 408 after ``body_idle_s``, and its file is gone."""
+async def test_stalled_body_is_408(serve: Serve, sent: int) -> None:
+    """A body that stalls is answered by 408 after ``body_idle_s``, and its file is removed."""
     server = await serve(body_idle_s=0.05, linger_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -48,7 +48,7 @@ async def test_resting_body_is_408(serve: Serve, sent: int) -> None:
 
 
 async def test_trickling_body_is_408(serve: Serve) -> None:
-    """A byte now and then is no rest, but below ``body_min_rate`` the upload ends all the same."""
+    """A slow body does not stall, but below ``body_min_rate`` the upload ends with 408 too."""
     server = await serve(body_idle_s=0.2, body_min_rate=1 << 30, linger_s=0.05)
     async with WireClient(server) as client:
         url = await client.url(await client.create(), 0, DIMS)
@@ -60,21 +60,21 @@ async def test_trickling_body_is_408(serve: Serve) -> None:
 
 
 async def trickle_into(writer: asyncio.StreamWriter) -> None:
-    """One byte each 10 ms."""
+    """Send one byte each 10 ms."""
     for byte in BODY:
         writer.write(bytes([byte]))
         await asyncio.sleep(0.01)
 
 
 async def test_torn_body_leaves_nothing(serve: Serve) -> None:
-    """A client that goes away in the middle leaves no file and no chunk; another attempt is stored."""
+    """A client that disconnects during an upload leaves no file and no chunk; another attempt is stored."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
         body, half = (
             shard_bytes(NOISE),
             WRITE_BYTES + 200_000,
-        )  # so much that the first part of it is in a file
+        )  # enough that the first part of it is in a file
         url = await client.url(data_id, 0, NOISE.shape)
         async with raw_connection(url) as (_, writer):
             writer.write(request_head("PUT", url, {"Content-Length": str(len(body))}) + body[:half])
@@ -85,7 +85,7 @@ async def test_torn_body_leaves_nothing(serve: Serve) -> None:
 
 
 async def until(true: object) -> None:
-    """Wait for a state of the server's disk, which nothing announces; the test's timeout bounds it."""
+    """Wait for a state of the server's disk, for which there is no signal; the test's timeout bounds it."""
     while not true():  # type: ignore[operator]
         await asyncio.sleep(0.005)
 
@@ -93,16 +93,16 @@ async def until(true: object) -> None:
 @pytest.mark.parametrize(
     "head", [b"", b"GET /gateway/time HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Half:"], ids=["none", "half"]
 )
-async def test_half_sent_heads_are_closed(serve: Serve, head: bytes) -> None:
-    """A connection on which no whole head arrives is closed after ``idle_timeout_s``."""
+async def test_incomplete_headers_are_closed(serve: Serve, head: bytes) -> None:
+    """A connection without complete request headers is closed after ``idle_timeout_s``."""
     server = await serve(idle_timeout_s=0.05)
     async with raw_connection(server.url) as (reader, writer):
         writer.write(head)
         assert await reader.read() == b""
 
 
-async def test_half_sent_json_is_408(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A JSON body that stops coming is answered 408."""
+async def test_incomplete_json_is_408(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A JSON body that stalls is answered by 408."""
     monkeypatch.setattr("atomstream.server.http.requests.JSON_DEADLINE_S", 0.05)
     server = await serve(linger_s=0.05)
     async with raw_connection(server.url) as (reader, writer):
@@ -111,8 +111,8 @@ async def test_half_sent_json_is_408(serve: Serve, monkeypatch: pytest.MonkeyPat
         assert await status_of(reader) == 408
 
 
-async def test_slow_ones_hold_nobody_up(serve: Serve) -> None:
-    """With a dozen half-sent uploads open, another client's chunk is stored at once."""
+async def test_slow_uploads_delay_no_other(serve: Serve) -> None:
+    """With a dozen incomplete uploads open, the chunk of another client is stored at once."""
     server = await serve(linger_s=0.05)
     async with WireClient(server) as client, asyncio.TaskGroup() as group:
         data_id = await client.create()
@@ -136,7 +136,7 @@ async def hold_open(url: str, release: asyncio.Event, held: asyncio.Semaphore) -
 
 
 async def test_too_many_uploads_are_503(serve: Serve) -> None:
-    """Over ``max_uploads`` at once the answer is 503 with Retry-After, and room comes back."""
+    """Above ``max_uploads`` the reply is 503 with Retry-After, and slots become free again."""
     server = await serve(max_uploads=1)
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -150,8 +150,8 @@ async def test_too_many_uploads_are_503(serve: Serve) -> None:
         assert (await client.put(other, LARGE))[0] == 200
 
 
-async def test_stop_ends_half_sent_uploads(serve: Serve) -> None:
-    """A server told to stop does not wait for a body that rests: it answers 503 and leaves no file."""
+async def test_stop_ends_incomplete_uploads(serve: Serve) -> None:
+    """A stopping server does not wait for a stalled body: it replies 503 and leaves no file."""
     server = await serve(body_idle_s=1000.0, linger_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create()

@@ -1,4 +1,4 @@
-"""What a user says of a stream: kept, told at once, and heeded by the analysis."""
+"""Annotations of a user: stored, sent to subscribers at once, and used by the analysis."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ BOX = {
 LINE = {"type": "line", "name": "across", "x0": 10.0, "y0": 120.0, "x1": 110.0, "y1": 120.0, "width": 5.0}
 
 
-async def test_mark_is_kept_told_and_cuts(serve: Serve) -> None:
-    """A shutter's mark is told on the feed at once, listed, survives a restart, and begins a segment at its time."""
+async def test_mark_is_stored_sent_and_begins_a_segment(serve: Serve) -> None:
+    """A shutter mark is sent on the feed at once, listed, survives a restart, and begins a segment at its time."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -50,7 +50,7 @@ async def test_mark_is_kept_told_and_cuts(serve: Serve) -> None:
             status, event = await client.ask("POST", f"/rheed/stream/{data_id}/events", mark)
             assert status == 200
             assert (await next_message(socket, "event"))["event"]["id"] == event["id"]
-        assert event["time_s"] is None  # no frame yet, so no beginning to count from
+        assert event["time_s"] is None  # no frame yet, so no origin of the times
         last = batches(await analysed(client, data_id, growth()))[-1]
     assert [(s["label"], s["start_s"]) for s in last["segments"]] == [("start", 0.0), ("Ga open", 4.0)]
     await server.stop()
@@ -62,7 +62,7 @@ async def test_mark_is_kept_told_and_cuts(serve: Serve) -> None:
 
 
 async def test_a_repeated_mark_is_one(serve: Serve) -> None:
-    """The same id again, as a client that lost the answer sends it, changes nothing."""
+    """The same id again, sent by a client that lost the reply, changes nothing."""
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         mark = {"label": "x", "id": "6b7c1c1e-3a50-4a4e-9f5c-0d6d1d6c7f10"}
@@ -83,8 +83,8 @@ async def test_a_repeated_mark_is_one(serve: Serve) -> None:
         [],
     ],
 )
-async def test_marks_that_mean_nothing(serve: Serve, body: Any) -> None:
-    """A mark that can't be meant is a 400 with a sentence, and leaves no trace."""
+async def test_invalid_marks_are_refused(serve: Serve, body: Any) -> None:
+    """An invalid mark is a 400 with a sentence, and changes nothing."""
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         status, reply = await client.ask("POST", f"/rheed/stream/{data_id}/events", body)
@@ -95,7 +95,7 @@ async def test_marks_that_mean_nothing(serve: Serve, body: Any) -> None:
 
 @pytest.mark.slow
 async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
-    """Regions set in mid-stream have their trace and profile from the first frame on, and go on live."""
+    """Regions set during a stream have their trace and profile from the first frame on, and continue live."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -127,8 +127,8 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
     assert start < 1.0
 
 
-async def test_regions_that_mean_nothing(serve: Serve) -> None:
-    """Regions with one name, without size or of another kind are a 400, and those before stay."""
+async def test_invalid_regions_are_refused(serve: Serve) -> None:
+    """Regions with equal names, without size or of another kind are a 400, and the earlier ones stay."""
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         path = f"/rheed/stream/{data_id}/regions"
@@ -146,7 +146,7 @@ async def test_regions_that_mean_nothing(serve: Serve) -> None:
 
 @pytest.mark.slow
 async def test_calibration_gives_lengths(serve: Serve) -> None:
-    """With a calibration the lattice parameter is told in Å, as the simulated crystal has it."""
+    """With a calibration the lattice parameter is in Å, as in the simulated crystal."""
     known = {
         "beam_energy": 20.0,
         "screen_sample_distance": 300.0,
@@ -163,8 +163,8 @@ async def test_calibration_gives_lengths(serve: Serve) -> None:
     assert last["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
 
 
-async def test_rotation_is_an_event_of_its_own(serve: Serve) -> None:
-    """A change of rotation is listed once, as the user's, and begins a segment."""
+async def test_rotation_is_an_event(serve: Serve) -> None:
+    """A change of rotation is listed once, as an event of the user, and begins a segment."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         turn = {
@@ -182,7 +182,7 @@ async def test_rotation_is_an_event_of_its_own(serve: Serve) -> None:
 
 
 async def test_a_stream_is_created_with_its_calibration(serve: Serve) -> None:
-    """Calibration values in a stream's metadata hold from its first chunk on; wrong ones create nothing."""
+    """Calibration values in the metadata of a stream are used from its first chunk on; invalid ones create nothing."""
     known = {"layer_thickness_nm": 0.3905, "layer_unit": "unit cell", "beam_energy": 20.0}
     server = await serve()
     async with WireClient(server) as client:
@@ -195,16 +195,16 @@ async def test_a_stream_is_created_with_its_calibration(serve: Serve) -> None:
         data_id = await client.create(fps_capture_rate=FPS, calibration=known)
         path = f"/rheed/stream/{data_id}/calibration"
         assert known.items() <= (await client.ask("GET", path))[1].items()
-        told = batches(await analysed(client, data_id, growth()))
-    whys = [batch["values"].get("growth_rate_nm_s", {}).get("why", "") for batch in told]
+        results = batches(await analysed(client, data_id, growth()))
+    whys = [batch["values"].get("growth_rate_nm_s", {}).get("why", "") for batch in results]
     assert not any("calibration" in why for why in whys)
-    assert told[-1]["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
-    assert told[-1]["values"]["oscillations_counted"]["unit"] != ""
+    assert results[-1]["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+    assert results[-1]["values"]["oscillations_counted"]["unit"] != ""
 
 
 @pytest.mark.slow
 async def test_calibration_after_the_end(serve: Serve) -> None:
-    """A calibration of a finished stream has it analysed again: lengths from the first frame's results on."""
+    """The calibration of a finished stream starts a reanalysis: all results then have lengths."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
@@ -217,7 +217,7 @@ async def test_calibration_after_the_end(serve: Serve) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"beam_energy": 20000.0}, {"px_per_mm": 0.0}, {"miller_n": -1.0}, {"incidence_deg": 45.0}]
 )
-async def test_calibrations_that_cannot_be_meant(serve: Serve, wrong: dict[str, float]) -> None:
+async def test_invalid_calibrations_are_refused(serve: Serve, wrong: dict[str, float]) -> None:
     """A number in the wrong unit is refused with its name and range, and nothing is changed."""
     async with WireClient(await serve()) as client:
         path = f"/rheed/stream/{await client.create(fps_capture_rate=FPS)}/calibration"
@@ -228,7 +228,7 @@ async def test_calibrations_that_cannot_be_meant(serve: Serve, wrong: dict[str, 
 
 
 def test_the_page_has_the_same_ranges() -> None:
-    """What the dialog of the stream's page accepts is what the server accepts."""
+    """The dialog of the stream's page accepts the same values as the server."""
     page = (Path(dashboard.__file__).parent / "static" / "stream.html").read_text(encoding="utf-8")
     fields = re.findall(r'name="(\w+)" data-low="([\d.]+)" data-high="([\d.]+)"', page)
     assert {name: (float(low), float(high)) for name, low, high in fields} == {
@@ -237,7 +237,7 @@ def test_the_page_has_the_same_ranges() -> None:
 
 
 def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
-    """One flipped bit anywhere in the log of a stream's annotations loses at most one of the user's events."""
+    """One flipped bit anywhere in the annotation log of a stream loses at most one of the user's events."""
     path = tmp_path / "inputs.log"
     annotations = Annotations(path)
     for number in range(5):
@@ -248,10 +248,10 @@ def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
         damaged = bytearray(raw)
         damaged[at] ^= 0x20
         path.write_bytes(damaged)
-        again = Annotations(path)
-        found = [event["label"] for event in again.events(0.0)]
-        for_analysis = again.for_analysis(0, 0.0)
-        again.close()
+        reopened = Annotations(path)
+        found = [event["label"] for event in reopened.events(0.0)]
+        for_analysis = reopened.for_analysis(0, 0.0)
+        reopened.close()
         assert len(found) >= 4, at
         assert [entry["label"] for entry in for_analysis] == found
         for copy in tmp_path.glob("*.damaged-*"):

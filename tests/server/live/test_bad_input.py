@@ -1,4 +1,4 @@
-"""Pictures that mean nothing and streams that are odd: no crash, and no number that is not there."""
+"""Meaningless images and odd streams: no crash, and no invented number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tests.live_server import Serve
 from tests.wire_client import WireClient
 
 
-def even(level: int, n: int = 60, shape: tuple[int, int] = (48, 64)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def uniform(
+    level: int, n: int = 60, shape: tuple[int, int] = (48, 64)
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Frames of one grey level."""
     return np.full((n, *shape), level, np.uint8)
 
@@ -31,8 +33,8 @@ async def results_of(
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=fps, rotations_per_min=rpm)
         found = batches(await analysed(client, data_id, frames, chunk=chunk, fps=fps))
-        status, standing = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
-        assert (status, standing["status"]) == (200, "ended")
+        status, analysis = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
+        assert (status, analysis["status"]) == (200, "ended")
         assert (await client.ask("GET", f"/rheed/timeseries/{data_id}/"))[0] == 200
     assert frame_numbers(found) == list(range(len(frames)))
     return found
@@ -40,11 +42,19 @@ async def results_of(
 
 @pytest.mark.parametrize(
     "frames",
-    [even(0), even(128), even(255), noise((8, 8)), even(255, shape=(8, 8)), noise((1, 1)), noise((48, 64))],
+    [
+        uniform(0),
+        uniform(128),
+        uniform(255),
+        noise((8, 8)),
+        uniform(255, shape=(8, 8)),
+        noise((1, 1)),
+        noise((48, 64)),
+    ],
     ids=["black", "constant", "saturated", "8x8 noise", "8x8 saturated", "1x1", "noise"],
 )
-async def test_nothing_to_see(serve: Serve, frames: np.ndarray[Any, Any]) -> None:
-    """Pictures without a pattern have no growth rate and no spacing, and the reason is told."""
+async def test_images_without_a_pattern(serve: Serve, frames: np.ndarray[Any, Any]) -> None:
+    """Images without a pattern have no growth rate and no spacing, with the reason."""
     last = (await results_of(serve, frames))[-1]
     for name in ("growth_rate_ml_s", "lattice_spacing"):
         assert last["values"][name]["value"] is None
@@ -53,19 +63,19 @@ async def test_nothing_to_see(serve: Serve, frames: np.ndarray[Any, Any]) -> Non
 
 @pytest.mark.slow
 async def test_huge_frames(serve: Serve) -> None:
-    """Frames of four megapixels are analysed like any others."""
+    """Frames of four megapixels are analysed like others."""
     frames = Simulator(GrowthSpec(2048, 2048, 10.0, 1)).frames(0, 6)
     found = await results_of(serve, np.asarray(frames), chunk=3, fps=10.0)
     assert found[-1]["values"]["growth_rate_ml_s"]["value"] is None
 
 
 async def test_chunks_of_one_frame(serve: Serve) -> None:
-    """Chunks of one frame give each frame's results once."""
+    """With chunks of one frame, each frame has its results once."""
     await results_of(serve, growth()[:24], chunk=1)
 
 
-async def test_one_frame_a_second(serve: Serve) -> None:
-    """At 1 fps a growth of 0.016 layers a second is found, or said not to be determined; never another rate."""
+async def test_one_frame_per_second(serve: Serve) -> None:
+    """At 1 fps a growth of 0.016 layers per second is found or undetermined; never another rate."""
     slow = dataclasses.replace(SPEC, fps=1.0, rate_ml_s=0.016, height=120, width=160)
     frames = np.asarray(Simulator(slow).frames(0, 240))
     rate = rate_of((await results_of(serve, frames, chunk=60, fps=1.0))[-1])
@@ -73,21 +83,21 @@ async def test_one_frame_a_second(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-async def test_rotation_told_wrong(serve: Serve) -> None:
-    """A rotation that is 10 % off what was said does not make a wrong growth rate."""
+async def test_wrong_rotation_speed(serve: Serve) -> None:
+    """A rotation that differs by 10 % from the given speed does not cause a wrong growth rate."""
     turning = dataclasses.replace(SPEC, rpm=6.6)
     rate = rate_of((await results_of(serve, growth(600, turning), chunk=CHUNK, rpm=6.0))[-1])
     assert rate["why"] or abs(rate["value"] / RATE - 1.0) < 0.05
 
 
 async def test_a_stream_of_one_short_chunk(serve: Serve) -> None:
-    """A stream that ends after a few frames has their intensities and no rate."""
+    """A stream of a few frames has their intensities and no rate."""
     found = await results_of(serve, growth()[:7], chunk=CHUNK)
     assert found[-1]["values"]["growth_rate_ml_s"]["value"] is None
 
 
 async def test_a_stream_without_frames(serve: Serve) -> None:
-    """A stream that ends before its first frame ends its analysis too."""
+    """The analysis of a stream without frames ends too."""
     async with WireClient(await serve()) as client:
         data_id = await client.create()
         messages = await analysed(client, data_id, growth()[:0])
@@ -95,7 +105,7 @@ async def test_a_stream_without_frames(serve: Serve) -> None:
 
 
 async def test_sixteen_bits(serve: Serve) -> None:
-    """A 16-bit camera's growth is analysed like an 8-bit one's."""
+    """The growth of a 16-bit camera is analysed like that of an 8-bit one."""
     wide = growth().astype(np.uint16) * 16
     rate = rate_of((await results_of(serve, wide, chunk=CHUNK))[-1])
     assert abs(rate["value"] - RATE) < 3 * rate["sigma"] + 0.002

@@ -1,4 +1,4 @@
-"""Which chunk is analysed when: in index order, a gap waited for, a late one filled in."""
+"""Order of the analysis: by index; a gap is waited for, and a late chunk is filled in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 
 
 def taken(order: ReorderBuffer, now: float) -> list[NextStep]:
-    """All steps there are now."""
+    """All steps that are possible now."""
     found = []
     while (step := order.next_step(now)) is not None:
         found.append(step)
     return found
 
 
-def test_chunks_come_in_order_whatever_order_they_arrive_in() -> None:
+def test_chunks_are_returned_in_order() -> None:
     """An early chunk waits for those before it."""
     order = ReorderBuffer(5.0)
     order.add(1)
@@ -28,8 +28,8 @@ def test_chunks_come_in_order_whatever_order_they_arrive_in() -> None:
     assert taken(order, 1.0) == [NextStep("chunk", 0, 0), NextStep("chunk", 1, 1)]
 
 
-def test_a_gap_is_waited_for_from_when_it_shows() -> None:
-    """A missing chunk is passed once the wait is over, counted from the arrival of a later one; not before."""
+def test_the_wait_for_a_gap_starts_with_a_later_chunk() -> None:
+    """A missing chunk is skipped after the wait, which starts when a later chunk arrives."""
     order = ReorderBuffer(5.0)
     order.add(0)
     taken(order, 0.0)
@@ -42,7 +42,7 @@ def test_a_gap_is_waited_for_from_when_it_shows() -> None:
 
 
 def test_a_late_chunk_is_filled_in_once() -> None:
-    """A chunk whose turn is over is filled in, the first time that it comes."""
+    """A skipped chunk is filled in, the first time it arrives."""
     order = ReorderBuffer(0.5)
     order.add(1)
     taken(order, 0.0)
@@ -53,8 +53,8 @@ def test_a_late_chunk_is_filled_in_once() -> None:
     assert taken(order, 1.0) == [NextStep("late", 0, 0)]
 
 
-def test_at_the_end_nothing_is_waited_for() -> None:
-    """Once no more comes a gap is passed at once."""
+def test_at_the_end_gaps_are_skipped() -> None:
+    """Once no more chunks come, a gap is skipped at once."""
     order = ReorderBuffer(5.0)
     order.add(2)
     assert taken(order, 0.0) == []
@@ -67,8 +67,8 @@ def test_at_the_end_nothing_is_waited_for() -> None:
     st.sets(st.integers(0, 11)),
     st.lists(st.floats(0, 4), min_size=12, max_size=12),
 )
-def test_each_chunk_has_its_turn_once(arrival: list[int], absent: set[int], pauses: list[float]) -> None:
-    """Whatever arrives when: each chunk is analysed or filled in once, and only absent ones stay passed."""
+def test_each_chunk_is_returned_once(arrival: list[int], absent: set[int], pauses: list[float]) -> None:
+    """In any order of arrival each chunk is analysed or filled in once, and only missing ones stay skipped."""
     order, now, steps = ReorderBuffer(5.0), 0.0, []
     present = [index for index in arrival if index not in absent]
     for index, pause in zip(present, pauses, strict=False):
@@ -85,8 +85,8 @@ def test_each_chunk_has_its_turn_once(arrival: list[int], absent: set[int], paus
     assert set(order.passed) == {index for index in absent if index < max(present, default=-1)}
 
 
-def test_a_stream_of_days_is_taken_up_at_the_cost_of_its_ranges() -> None:
-    """Stored chunks are added, and a gap of 10^9 is passed and remembered, without one entry for each index."""
+def test_a_long_stream_is_resumed_by_ranges() -> None:
+    """Stored chunks are added, and a gap of 10^9 is skipped and remembered, without one entry per index."""
     far = 10**9
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""What a killed server left in memory goes with the next server's start."""
+"""Frames that a killed server left in shared memory are removed at the next server's start."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ sys.stdin.read()
 """
 
 
-def test_a_dead_servers_frames_go(tmp_path: Path) -> None:
-    """After a SIGKILL the folder is removed by the next one made, and not while its server lives."""
+def test_frames_of_a_dead_server_are_removed(tmp_path: Path) -> None:
+    """After a SIGKILL the folder is removed when the next one is created, but not while its server runs."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -38,8 +38,8 @@ def test_a_dead_servers_frames_go(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_a_servers_stays(tmp_path: Path) -> None:
-    """A folder without a server's lock is left alone."""
+def test_other_folders_are_kept(tmp_path: Path) -> None:
+    """A folder without a server's lock is not removed."""
     foreign = tmp_path / f"{PREFIX}mine"
     foreign.mkdir()
     (foreign / "notes").touch()

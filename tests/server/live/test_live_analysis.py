@@ -1,4 +1,4 @@
-"""A stream is analysed as its chunks come: right, in order, readable all the while, and told once."""
+"""A stream is analysed while its chunks arrive: correctly, in order, readable at any time, each result once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.wire_client import WireClient
 
 
 async def test_growth_rate_is_the_simulators(serve: Serve) -> None:
-    """The rate told at the end agrees with the growth that was filmed, within three of its sigmas."""
+    """The final rate agrees with the simulated growth within three of its sigmas."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         last = batches(await analysed(client, data_id, growth()))[-1]
@@ -43,7 +43,7 @@ async def test_growth_rate_is_the_simulators(serve: Serve) -> None:
 
 
 async def test_a_stall_moves_no_later_frame(serve: Serve) -> None:
-    """A chunk stamped 0.5 s late, so that the next one overlaps it, leaves the times after it and the rate right."""
+    """A chunk with a timestamp 0.5 s late, which overlaps the next chunk, changes neither later times nor the rate."""
     frames = growth(480)
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -56,7 +56,9 @@ async def test_a_stall_moves_no_later_frame(serve: Serve) -> None:
         await client.end(data_id)
         found = batches(await following)
     times = np.concatenate([np.frombuffer(b["columns"]["time_seconds"]) for b in found if b["count"]])
-    after = 4 * CHUNK + round(0.5 * FPS)  # where the next chunk's stamps have passed those of the late one
+    after = 4 * CHUNK + round(
+        0.5 * FPS
+    )  # from here the next chunk's timestamps are later than those of the late one
     np.testing.assert_allclose(times[after:], np.arange(after, len(frames)) / FPS, atol=0.002)
     assert (np.diff(times) >= 0).all()
     rate = rate_of(found[-1])
@@ -64,7 +66,7 @@ async def test_a_stall_moves_no_later_frame(serve: Serve) -> None:
 
 
 async def test_every_frame_has_its_results_once(serve: Serve) -> None:
-    """Batches cover every frame once and in order, and equal those of the same array analysed at once."""
+    """Batches contain each frame once and in order, and equal those of an offline analysis of the same array."""
     frames = growth()
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -80,8 +82,8 @@ async def test_every_frame_has_its_results_once(serve: Serve) -> None:
         np.testing.assert_array_equal(column(found, name), offline.frames[name].astype("<f4"), err_msg=name)
 
 
-async def test_results_lie_beside_the_frames(serve: Serve) -> None:
-    """xarray opens the group while results come and after, and reads what the feed told."""
+async def test_results_are_in_the_group_of_the_frames(serve: Serve) -> None:
+    """xarray opens the group during and after the analysis, and reads the values of the feed."""
     xarray = pytest.importorskip("xarray")
     server = await serve()
     async with WireClient(server) as client:
@@ -103,7 +105,7 @@ async def test_results_lie_beside_the_frames(serve: Serve) -> None:
 
 
 async def test_resume_from_a_number(serve: Serve) -> None:
-    """A reader that comes back with the last number it saw gets the rest, with equal values."""
+    """A subscriber that reconnects with its last number receives the rest, with equal values."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         messages = await analysed(client, data_id, growth())
@@ -111,14 +113,14 @@ async def test_resume_from_a_number(serve: Serve) -> None:
         rest = batches(await follow(client, data_id, after=found[4]["seq"]))
         (newest,) = batches(await follow(client, data_id, after=len(messages) - 3, columns="lattice_spacing"))
     assert [batch["seq"] for batch in rest] == [batch["seq"] for batch in found[5:]]
-    for told, again in zip(found[5:], rest, strict=True):
-        assert told["values"] == again["values"]
-        assert told["columns"] == again["columns"]
+    for told, repeated in zip(found[5:], rest, strict=True):
+        assert told["values"] == repeated["values"]
+        assert told["columns"] == repeated["columns"]
     assert set(newest["columns"]) <= {"time_seconds", "lattice_spacing"}
 
 
 async def test_newest_only(serve: Serve) -> None:
-    """after=-1 begins with the newest record."""
+    """after=-1 starts with the newest record."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         async with feed(client, data_id) as socket:
@@ -129,7 +131,7 @@ async def test_newest_only(serve: Serve) -> None:
 
 
 async def test_json_for_browsers(serve: Serve) -> None:
-    """The JSON subprotocol carries the same numbers as lists, and no NaN."""
+    """The JSON subprotocol has the same numbers as lists, and no NaN."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -145,11 +147,11 @@ async def test_json_for_browsers(serve: Serve) -> None:
     np.testing.assert_allclose(told["columns"]["specular_intensity"], expected, rtol=1e-6)
 
 
-async def test_slow_reader_is_told_what_it_lost(serve: Serve) -> None:
-    """A live reader that is too far behind is moved on, told how many records it lost, and gets the newest."""
+async def test_slow_subscriber_gets_the_number_of_lost_records(serve: Serve) -> None:
+    """A live subscriber that is too far behind skips records, receives their number, and gets the newest."""
     async with WireClient(await serve(feed_behind=3)) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        # All of it is there before the reader looks: the socket's buffer is smaller than the messages are many.
+        # All messages exist before the subscriber reads: they are larger than the socket's buffer.
         async with feed(client, data_id) as socket:
             await next_message(socket, "hello")
             await analysed(client, data_id, growth(480))

@@ -1,4 +1,4 @@
-"""Crashes, restarts, damage, gaps: results are neither doubled nor lost, and say what is missing."""
+"""Crashes, restarts, damage, gaps: results are neither duplicated nor lost, and missing chunks are reported."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NAMES = ("specular_intensity", "lattice_spacing", "growth_rate_ml_s")
 
 
 def workers() -> list[psutil.Process]:
-    """The processes that analyse for this one."""
+    """The worker processes of this process."""
     children = psutil.Process().children(recursive=True)
     return [child for child in children if "atomstream.server.live.worker" in child.cmdline()]
 
 
 async def undisturbed(serve: Serve) -> list[dict[str, Any]]:
-    """The batches of the growth with nothing in its way."""
+    """The batches of the growth without faults."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         return batches(await analysed(client, data_id, growth()))
@@ -57,7 +57,7 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
 
 
 async def stopped(server: LiveServer, socket: aiohttp.ClientWebSocketResponse) -> None:
-    """Stop the server while a reader hears its feed to the end."""
+    """Stop the server while a subscriber reads its feed to the end."""
     stop = asyncio.create_task(server.stop())
     async for _ in socket:
         pass
@@ -66,7 +66,7 @@ async def stopped(server: LiveServer, socket: aiohttp.ClientWebSocketResponse) -
 
 
 def stored(server: LiveServer, data_id: str, name: str) -> np.ndarray[Any, Any]:
-    """A column as it lies in the archive."""
+    """The values of a column of the archive."""
     archive = server.archive(data_id)
     return archive.results.read([name], 0, archive.n_frames())[name]
 
@@ -100,7 +100,7 @@ async def _not_yet(_manager: ResultsManager) -> None:
 
 @pytest.mark.slow
 async def test_restart_in_the_middle(serve: Serve) -> None:
-    """A server stopped in mid-stream and started again goes on: numbers run on, no frame twice, none missing."""
+    """A server that restarts during a stream continues: consecutive numbers, no frame twice, none missing."""
     expected = await undisturbed(serve)
     server = await serve()
     async with WireClient(server) as client:
@@ -121,10 +121,10 @@ async def test_restart_in_the_middle(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-async def test_shared_memory_is_cleaned_by_somebody(
+async def test_deleted_shared_memory_loses_nothing(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Frames in shared memory that vanish under a running server cost no result: the archive has them too."""
+    """Frames in shared memory that are deleted under a running server lose no result: the archive has them too."""
     expected = await undisturbed(serve)
     place = tmp_path / "memory"
     place.mkdir()
@@ -135,8 +135,8 @@ async def test_shared_memory_is_cleaned_by_somebody(
             await send_chunks(client, data_id, growth(), [0, 1, 2])
             before = await batches_until(socket, 2 * CHUNK + 15)
             (folder,) = place.iterdir()
-            assert len(list(folder.iterdir())) > 1  # its lock, and frames
-            while folder.exists():  # a thread may be making another file there
+            assert len(list(folder.iterdir())) > 1  # its lock file, and frames
+            while folder.exists():  # a thread may be creating another file there
                 shutil.rmtree(folder, ignore_errors=True)
             await send_chunks(client, data_id, growth(), [3])
             await client.end(data_id)
@@ -146,7 +146,7 @@ async def test_shared_memory_is_cleaned_by_somebody(
 
 @pytest.mark.slow
 async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that another version was analysing is analysed from its beginning, each frame told once."""
+    """A stream that another version began to analyse is analysed from its beginning, with one result per frame."""
     expected = await undisturbed(serve)
     server = await serve()
     async with WireClient(server) as client:
@@ -167,7 +167,7 @@ async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.Monk
 
 @pytest.mark.slow
 async def test_killed_worker(serve: Serve) -> None:
-    """A worker that is killed in mid-stream costs nothing but the time to do its last seconds again."""
+    """A worker killed during a stream costs only the time to repeat its last seconds."""
     expected = await undisturbed(serve)
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -183,8 +183,8 @@ async def test_killed_worker(serve: Serve) -> None:
     assert_same(found, expected)
 
 
-async def test_damaged_shard_is_passed(serve: Serve) -> None:
-    """A stored shard that can't be read any more is told as a gap, and the analysis goes on behind it."""
+async def test_damaged_shard_is_skipped(serve: Serve) -> None:
+    """A stored shard that cannot be read is reported as a gap, and the analysis continues after it."""
     _, _, messages = await with_a_damaged_chunk(serve)
     found = batches(messages)
     assert frame_numbers(found) == [*range(CHUNK), *range(2 * CHUNK, 3 * CHUNK)]
@@ -193,7 +193,7 @@ async def test_damaged_shard_is_passed(serve: Serve) -> None:
 
 
 async def test_missing_chunk_and_its_late_arrival(serve: Serve) -> None:
-    """A missing chunk is passed after the wait; when it comes its frames are filled in, and the end fits anew."""
+    """A missing chunk is skipped after the wait; when it arrives, it is filled in, and the end repeats the fit."""
     server = await serve(gap_wait_s=0.05)
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -214,19 +214,19 @@ async def test_missing_chunk_and_its_late_arrival(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-async def test_analysed_again(serve: Serve) -> None:
-    """A finished stream is analysed again on request: the same results, one more final batch, numbers run on."""
+async def test_reanalysis_on_request(serve: Serve) -> None:
+    """A finished stream is analysed again on request: the same results, one more final batch, consecutive numbers."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         assert (await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse"))[0] == 409
         first = await analysed(client, data_id, growth())
         before = stored(server, data_id, NAMES[0])
-        status, standing = await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
-        assert (status, standing["status"]) == (202, "running")
+        status, analysis = await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
+        assert (status, analysis["status"]) == (202, "running")
         assert (await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse"))[0] == 409
-        again = await follow(client, data_id, after=first[-1]["seq"])
-    (final,) = batches(again)
+        messages = await follow(client, data_id, after=first[-1]["seq"])
+    (final,) = batches(messages)
     assert final["count"] == 0
     assert final["final"]
     assert rate_of(final) == rate_of(batches(first)[-1])
@@ -235,19 +235,19 @@ async def test_analysed_again(serve: Serve) -> None:
 
 @pytest.mark.slow
 async def test_chunk_after_the_end(serve: Serve) -> None:
-    """A chunk that comes after the end has the stream analysed again, with it."""
+    """A chunk that arrives after the end starts a reanalysis that includes it."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth(), indices=[0, 1, 2])
         await send_chunks(client, data_id, growth(), [3])
-        again = await follow(client, data_id, after=first[-1]["seq"])
-    assert batches(again)[-1]["start"] == 4 * CHUNK
+        messages = await follow(client, data_id, after=first[-1]["seq"])
+    assert batches(messages)[-1]["start"] == 4 * CHUNK
     assert np.isfinite(stored(server, data_id, NAMES[0])).all()
 
 
 async def test_restart_after_the_end(serve: Serve) -> None:
-    """What a finished stream's readers were told is told again after a restart, and nothing is analysed anew."""
+    """After a restart, subscribers of a finished stream receive the same messages again, and nothing is reanalysed."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -256,8 +256,8 @@ async def test_restart_after_the_end(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         after = await follow(client, data_id)
-        standing = await analysis_status(client, data_id)
+        analysis = await analysis_status(client, data_id)
     assert [m["seq"] for m in after[1:]] == [m["seq"] for m in before[1:]]
     assert column(batches(after), NAMES[0]).tolist() == column(batches(before), NAMES[0]).tolist()
-    assert standing["status"] == "ended"
+    assert analysis["status"] == "ended"
     assert not workers()

@@ -1,4 +1,4 @@
-"""Chunks that the results lack: told by the feed and the analysis' standing until another analysis has them."""
+"""Chunks missing in the results: reported by the feed and the analysis status until a reanalysis includes them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LATE_1 = [{"why": "late", "chunks": "1", "count": 1}]
 
 
 @pytest.mark.slow
-async def test_a_late_chunk_is_told(serve: Serve) -> None:
-    """A chunk that comes after its gap was passed is told as lacking, until the analysis at the end has it."""
+async def test_a_late_chunk_is_reported(serve: Serve) -> None:
+    """A chunk that arrives after it was skipped is reported as missing, until the analysis at the end includes it."""
     async with WireClient(await serve(gap_wait_s=0.05)) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         async with feed(client, data_id) as socket:
@@ -36,8 +36,8 @@ async def test_a_late_chunk_is_told(serve: Serve) -> None:
             await batches_until(socket, 3 * CHUNK)
             assert (await analysis_status(client, data_id))["missing"] == []
             await send_chunks(client, data_id, growth(), [1])
-            told = await next_message(socket, "missing")
-            assert (told["missing"], told["reanalysis"]) == (LATE_1, False)
+            messages = await next_message(socket, "missing")
+            assert (messages["missing"], messages["reanalysis"]) == (LATE_1, False)
             assert (await analysis_status(client, data_id))["missing"] == LATE_1
             await client.end(data_id)
             await next_message(socket, "end")
@@ -45,23 +45,23 @@ async def test_a_late_chunk_is_told(serve: Serve) -> None:
 
 
 @pytest.mark.slow
-async def test_a_chunk_after_the_end_is_told(serve: Serve) -> None:
-    """A chunk after the end is told at once, with the analysis that takes it in; after it nothing lacks."""
+async def test_a_chunk_after_the_end_is_reported(serve: Serve) -> None:
+    """A chunk after the end is reported at once, with the reanalysis that includes it; after that none is missing."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth(), indices=[0, 2, 3])
         await send_chunks(client, data_id, growth(), [1])
-        standing = await analysis_status(client, data_id)
-        assert (standing["missing"], standing["reanalysis"]) == (LATE_1, True)
+        analysis = await analysis_status(client, data_id)
+        assert (analysis["missing"], analysis["reanalysis"]) == (LATE_1, True)
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
-        standing = await analysis_status(client, data_id)
+        analysis = await analysis_status(client, data_id)
     assert final["fed"] == 4 * CHUNK
-    assert (standing["missing"], standing["reanalysis"], standing["status"]) == ([], False, "ended")
+    assert (analysis["missing"], analysis["reanalysis"], analysis["status"]) == ([], False, "ended")
 
 
 @pytest.mark.slow
 async def test_a_late_chunk_survives_a_stop(serve: Serve) -> None:
-    """A server that stops before it has analysed a finished stream again does so after its next start."""
+    """A server that stops before a reanalysis does it after its next start."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
@@ -72,43 +72,43 @@ async def test_a_late_chunk_survives_a_stop(serve: Serve) -> None:
     await server.start()
     async with WireClient(server) as client:
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
-        standing = await analysis_status(client, data_id)
+        analysis = await analysis_status(client, data_id)
     assert final["reanalysis"]
     assert not any(event["kind"] == "gap" for event in final["events"])
-    assert (standing["missing"], standing["status"]) == ([], "ended")
+    assert (analysis["missing"], analysis["status"]) == ([], "ended")
 
 
 @pytest.mark.slow
-async def test_regions_do_not_cut_it_short(serve: Serve) -> None:
-    """Regions that are set while a stream is analysed again wait for it: both are told complete."""
+async def test_regions_do_not_interrupt_a_reanalysis(serve: Serve) -> None:
+    """Regions set during a reanalysis wait for it: both complete."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
         await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
         await client.ask("PUT", f"/rheed/stream/{data_id}/regions", {"regions": [BOX]})
-        told = await follow(client, data_id, after=first[-1]["seq"])
-    assert [batch["final"] for batch in batches(told)] == [True]
-    assert [one["complete"] for one in told if one["type"] == "regions"] == [False, True]
+        messages = await follow(client, data_id, after=first[-1]["seq"])
+    assert [batch["final"] for batch in batches(messages)] == [True]
+    assert [one["complete"] for one in messages if one["type"] == "regions"] == [False, True]
 
 
 @pytest.mark.slow
-async def test_regions_that_were_replaced_are_not_told_again(serve: Serve) -> None:
-    """A region that is removed while its trace is computed does not come back with the trace's end."""
+async def test_replaced_regions_do_not_return(serve: Serve) -> None:
+    """A region that is removed while its trace is computed does not return when the trace is complete."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         first = await analysed(client, data_id, growth())
         path = f"/rheed/stream/{data_id}/regions"
         await client.ask("PUT", path, {"regions": [BOX]})
         await client.ask("PUT", path, {"regions": []})
-        told = await follow(client, data_id, after=first[-1]["seq"])
-    regions = [one for one in told if one["type"] == "regions"]
+        messages = await follow(client, data_id, after=first[-1]["seq"])
+    regions = [one for one in messages if one["type"] == "regions"]
     assert [bool(one["regions"]) for one in regions] == [True, False]
     assert not regions[-1]["complete"]
 
 
 @pytest.mark.slow
-async def test_an_unreadable_chunk_is_told(serve: Serve) -> None:
-    """A chunk whose file is damaged is told as lacking, also after the end and a restart."""
+async def test_an_unreadable_chunk_is_reported(serve: Serve) -> None:
+    """A chunk whose file is damaged is reported as missing, also after the end and a restart."""
     server, data_id, _ = await with_a_damaged_chunk(serve)
     async with WireClient(server) as client:
         before = (await analysis_status(client, data_id))["missing"]

@@ -23,9 +23,9 @@ FPS = 120.0
 CHUNK = 4
 N_CHUNKS = 63
 REPEATS = 16
-"""At once with each chunk: 1000 in all."""
+"""Repeats uploaded at the same time as each chunk: 1000 in total."""
 TOGETHER = 5
-"""Chunks between two looks at the results: those further ahead of the analysis have no shared memory."""
+"""Chunks between two checks of the results: chunks further ahead of the analysis have no shared memory."""
 SMALL = GrowthSpec(96, 128, FPS, seed=5, rate_ml_s=2.0)
 
 
@@ -53,7 +53,7 @@ class Uses:
 
 
 class BusyCatalogue:
-    """A catalogue that notes a chunk once ``uploads`` of it were received: each upload is in the archive by then."""
+    """A catalogue that records a chunk only after ``uploads`` of it were received: all are in the archive by then."""
 
     def __init__(self, patch: pytest.MonkeyPatch, uploads: int) -> None:
         waiting: dict[int, list[asyncio.Event]] = {}
@@ -94,7 +94,7 @@ async def results(serve: Serve, repeats: int) -> dict[str, np.ndarray[tuple[int]
 
 @pytest.mark.timeout(300)
 async def test_a_thousand_repeats_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They change no result, and every shared block is returned."""
+    """A thousand repeats change no result, and each shared block is released."""
     expected = await results(serve, 0)
     uses = Uses(monkeypatch)
     BusyCatalogue(monkeypatch, 1 + REPEATS)
@@ -106,7 +106,7 @@ async def test_a_thousand_repeats_at_once(serve: Serve, monkeypatch: pytest.Monk
 
 
 async def test_a_chunk_stored_again_during_its_analysis() -> None:
-    """Its block stays with the worker that reads it; the new one is released, as nothing will read it."""
+    """Its block stays with the worker that reads it; the new one is released, because nothing will read it."""
     shared = SharedFrames(10_000)
     unused: Any = None
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The records of results: nothing that was said is lost by saying only what is new, and a start reads only the rest."""
+"""Stored results: delta encoding loses nothing, and a start reads only what came since the checkpoint."""
 
 from __future__ import annotations
 
@@ -62,27 +62,29 @@ async def archive(serve: Serve) -> StreamArchive:
     return made
 
 
-def kept(message: dict[str, Any]) -> dict[str, Any]:
-    """What a message says of how all stands."""
+def status_of(message: dict[str, Any]) -> dict[str, Any]:
+    """The status part of a message."""
     return {name: message[name] for name in KEPT}
 
 
-def test_every_record_is_told_in_full(archive: StreamArchive) -> None:
-    """Any batch is read as it was added, in order or not, also of a store that was opened again."""
+def test_each_record_is_read_in_full(archive: StreamArchive) -> None:
+    """Each batch is read as it was added, in any order, also from a store that was opened again."""
     dice = random.Random(5)
-    said = [batch(number, dice, 1 + number // 100) for number in range(400)]
+    records = [batch(number, dice, 1 + number // 100) for number in range(400)]
     store = ResultStore(archive, FPS)
-    for record in said:
-        assert kept(store.log.add(record)) == kept(record)
+    for record in records:
+        assert status_of(store.log.add(record)) == status_of(record)
     for opened in (store, ResultStore(archive, FPS)):
         order = [*range(1, 401), *dice.sample(range(1, 401), 60)]
-        assert [kept(opened.message(seq, ())) for seq in order] == [kept(said[seq - 1]) for seq in order]
-        assert opened.log.newest == kept(said[-1])
+        assert [status_of(opened.message(seq, ())) for seq in order] == [
+            status_of(records[seq - 1]) for seq in order
+        ]
+        assert opened.log.newest == status_of(records[-1])
         opened.close()
 
 
 def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After 40 000 records a start reads less than what came since the checkpoint, and knows all the same."""
+    """After 40 000 records a start reads less than what came since the checkpoint, and has the same state."""
     dice = random.Random(6)
     store = ResultStore(archive, FPS)
     for number in range(40_000):
@@ -99,12 +101,12 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
         return real(log, number)
 
     monkeypatch.setattr(RecordLog, "read", counted)
-    again = ResultStore(archive, FPS)
-    assert {name: getattr(again.log, name) for name in before} == before
-    size = (again.folder / "results.log").stat().st_size
+    reopened = ResultStore(archive, FPS)
+    assert {name: getattr(reopened.log, name) for name in before} == before
+    size = (reopened.folder / "results.log").stat().st_size
     assert len(read) < 40_000 * 2 * CHECKPOINT_BYTES / size
-    assert again.log.add(batch(40_000, dice))["seq"] == 40_001
-    again.close()
+    assert reopened.log.add(batch(40_000, dice))["seq"] == 40_001
+    reopened.close()
 
 
 def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
@@ -135,15 +137,17 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     store.save({})
     store.close()
     checkpoint = store.folder / "checkpoint"
-    kept = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
-    kept["noted"] = in_old_keys({**kept["noted"], "newest": in_old_keys(kept["noted"]["newest"])})
-    body = msgspec.msgpack.encode(kept)
+    status_of = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
+    status_of["noted"] = in_old_keys(
+        {**status_of["noted"], "newest": in_old_keys(status_of["noted"]["newest"])}
+    )
+    body = msgspec.msgpack.encode(status_of)
     checkpoint.write_bytes(body + google_crc32c.value(body).to_bytes(4, "little"))
     monkeypatch.setattr(ResultLog, "_note", _not_read)
-    again = ResultStore(archive, FPS)
-    assert again.log.newest == before["newest"]
-    assert again.log.missing == {7: "late"}
-    again.close()
+    reopened = ResultStore(archive, FPS)
+    assert reopened.log.newest == before["newest"]
+    assert reopened.log.missing == {7: "late"}
+    reopened.close()
 
 
 def _not_read(_log: ResultLog, record: dict[str, Any]) -> None:
@@ -151,7 +155,7 @@ def _not_read(_log: ResultLog, record: dict[str, Any]) -> None:
 
 
 def test_records_are_small(archive: StreamArchive) -> None:
-    """A record takes a share of what it says: what did not change is not written again."""
+    """A record has a fraction of the size of its content: unchanged values are omitted."""
     dice = random.Random(7)
     store = ResultStore(archive, FPS)
     sizes = []
@@ -164,8 +168,8 @@ def test_records_are_small(archive: StreamArchive) -> None:
 
 
 @pytest.mark.parametrize("harm", ["cut", "other", "damaged"])
-def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> None:
-    """A checkpoint that is damaged, or speaks of another log, costs time alone: the log itself is read."""
+def test_an_invalid_checkpoint_is_ignored(archive: StreamArchive, harm: str) -> None:
+    """A checkpoint that is damaged or of another log costs only time: the log is read instead."""
     dice = random.Random(8)
     store = ResultStore(archive, FPS)
     for number in range(50):
@@ -182,18 +186,18 @@ def test_a_checkpoint_that_does_not_fit(archive: StreamArchive, harm: str) -> No
         whole = 0
     else:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
-    again = ResultStore(archive, FPS)
-    assert again.log.seq == whole
-    assert again.log.fed == 12 * whole
-    again.close()
+    reopened = ResultStore(archive, FPS)
+    assert reopened.log.seq == whole
+    assert reopened.log.fed == 12 * whole
+    reopened.close()
 
 
 def _cut(log: Path) -> None:
     log.write_bytes(log.read_bytes()[:-3])
 
 
-def test_events_at_hand_have_a_bound(archive: StreamArchive) -> None:
-    """However many the analysis finds, the newest are at hand, also of a store opened again; the log has all."""
+def test_cached_events_are_bounded(archive: StreamArchive) -> None:
+    """With any number of events the newest ones are in memory, also in a store opened again; the log has all."""
     store, dice = ResultStore(archive, FPS), random.Random(8)
     for number in range(25):
         found = [{"id": f"{number}-{n}", "kind": "exposure", "label": "", "time_s": 1.0} for n in range(500)]
@@ -210,7 +214,7 @@ def test_events_at_hand_have_a_bound(archive: StreamArchive) -> None:
 
 
 def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None:
-    """Where a second analysis finds nothing, the first one's number goes; traces of regions stay."""
+    """If a second analysis finds no value, the value of the first is removed; traces of regions stay."""
     store = ResultStore(archive, FPS)
     numbers = np.arange(12, dtype="<f4").tobytes()
     first = {"start": 0, "count": 12, "columns": dict.fromkeys(("layers_grown", "region_a"), numbers)}
@@ -224,8 +228,8 @@ def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None
     store.close()
 
 
-def test_an_analysis_begun_anew_leaves_no_stale_number(archive: StreamArchive) -> None:
-    """Frames that are analysed once more, by another version, keep no number that it does not find."""
+def test_a_restarted_analysis_leaves_no_stale_number(archive: StreamArchive) -> None:
+    """Frames that another version analyses again keep no number that it does not find."""
     store = ResultStore(archive, FPS)
     numbers = np.arange(12, dtype="<f4").tobytes()
     times = np.arange(12, dtype="<f8").tobytes()
@@ -234,7 +238,7 @@ def test_an_analysis_begun_anew_leaves_no_stale_number(archive: StreamArchive) -
     first = {**batch(0, random.Random(1)), **extra, "columns": {**both, TIME: times}}
     assert store.add_batch(first, (), chunk=0, final=False) is not None
     other = {**first, "columns": {"oscillations_counted": numbers, TIME: times}}
-    assert store.add_batch(other, (), chunk=0, final=False) is None  # told before
+    assert store.add_batch(other, (), chunk=0, final=False) is None  # sent before
     read = store.columns(0, 12)
     assert np.isnan(read["layers_grown"]).all()
     assert read["oscillations_counted"].tolist() == list(range(12))
@@ -242,7 +246,7 @@ def test_an_analysis_begun_anew_leaves_no_stale_number(archive: StreamArchive) -
 
 
 def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
-    """All other records of a log with one flipped bit keep their numbers; the feed is told of the lost one."""
+    """In a log with one flipped bit all other records keep their numbers; the feed reports the lost one."""
     dice = random.Random(9)
     store = ResultStore(archive, FPS)
     starts = [store.log._log.positions["end"]]
@@ -254,9 +258,9 @@ def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
     raw = bytearray(path.read_bytes())
     raw[starts[9] + 30] ^= 4
     path.write_bytes(raw)
-    again = ResultStore(archive, FPS)
-    assert again.log.seq == 2 * KEY_EACH
-    assert again.message(10) == {"type": "lost", "count": 1, "first": 10, "last": 10, "seq": 10}
+    reopened = ResultStore(archive, FPS)
+    assert reopened.log.seq == 2 * KEY_EACH
+    assert reopened.message(10) == {"type": "lost", "count": 1, "first": 10, "last": 10, "seq": 10}
     for number in {*range(2 * KEY_EACH)} - {9}:
-        assert again.message(number + 1)["chunk"] == number
-    again.close()
+        assert reopened.message(number + 1)["chunk"] == number
+    reopened.close()

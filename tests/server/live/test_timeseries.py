@@ -1,4 +1,4 @@
-"""The hosted service's own requests for results: exactly its shape, fast, while the stream runs and after."""
+"""Requests of the hosted service's client for results: exactly its shape, fast, during and after the stream."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ POINT = {
 
 
 async def test_series_of_a_running_stream(serve: Serve) -> None:
-    """While the stream runs the series has what was analysed, in the protocol's shape, equal to the feed."""
+    """During the stream the series has the analysed frames, in the protocol's shape, equal to the feed."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS, azimuth_label="[110]")
         assert (await client.ask("GET", f"/rheed/timeseries/{data_id}/"))[1]["series_by_angle"][0][
@@ -63,11 +63,11 @@ async def test_series_of_a_running_stream(serve: Serve) -> None:
     assert last["relative_time_seconds"] == pytest.approx((2 * CHUNK - 1) / FPS)
     assert last["unix_timestamp_ms"] == pytest.approx(START_MS + 1000 * (2 * CHUNK - 1) / FPS)
     assert last["referenced_strain"] is None
-    assert last["nearest_neighbor_strain"] is None  # what it is the protocol does not say: docs/accuracy.md
+    assert last["nearest_neighbor_strain"] is None  # the protocol does not define it: docs/accuracy.md
 
 
 async def test_parameters(serve: Serve) -> None:
-    """last_n, elapsed_seconds, property_names and low-level features each do what they say."""
+    """last_n, elapsed_seconds, property_names and low-level features work as specified."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         await analysed(client, data_id, growth(120))
@@ -93,7 +93,7 @@ async def test_parameters(serve: Serve) -> None:
 
 @pytest.mark.slow
 async def test_views_of_a_rotating_stream(serve: Serve) -> None:
-    """A rotating stream has a series for each view, a point a turn; its label can be set and it can be left out."""
+    """A rotating stream has a series per view, one point per turn; its label can be set, and it can be excluded."""
     spec = dataclasses.replace(SPEC, rpm=6.0)
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS, rotations_per_min=6.0)
@@ -120,7 +120,7 @@ async def test_views_of_a_rotating_stream(serve: Serve) -> None:
 
 
 async def test_azimuth_of_a_stationary_stream(serve: Serve) -> None:
-    """A stream at rest has one view, over all its frames, whose label can be set."""
+    """A stream of a stationary sample has one view, over all its frames, whose label can be set."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         assert (await client.ask("GET", f"/rheed/{data_id}/azimuths"))[1] == []
@@ -139,7 +139,7 @@ def labelled(views: list[dict[str, Any]]) -> dict[str, float]:
 
 @pytest.mark.slow
 async def test_a_label_stays_with_its_azimuth(serve: Serve) -> None:
-    """A label belongs to one azimuth through a restart of the server and another analysis of all frames."""
+    """A label stays with its azimuth after a restart of the server and a reanalysis of all frames."""
     spec = dataclasses.replace(SPEC, rpm=30.0)
     server = await serve()
     async with WireClient(server) as client:
@@ -152,14 +152,14 @@ async def test_a_label_stays_with_its_azimuth(serve: Serve) -> None:
         _, views = await client.ask("GET", path)
         for number, view in enumerate(views):
             await client.ask("PATCH", f"{path}/{view['view_id']}", {"label": f"label {number}"})
-        said = labelled((await client.ask("GET", path))[1])
+        before = labelled((await client.ask("GET", path))[1])
     await server.stop()
     await server.start()
     async with WireClient(server) as client:
-        assert labelled((await client.ask("GET", path))[1]) == said
+        assert labelled((await client.ask("GET", path))[1]) == before
         await send_chunks(client, data_id, growth(300, spec), [4, 1])
         await client.end(data_id)
         await follow(client, data_id)
         after = labelled((await client.ask("GET", path))[1])
-    assert len(said) >= 4
-    assert after == pytest.approx(said, abs=2.5)
+    assert len(before) >= 4
+    assert after == pytest.approx(before, abs=2.5)

@@ -1,4 +1,4 @@
-"""Views of a turning sample: a number means one azimuth over all analyses, and none are explained with numbers."""
+"""Views of a rotating sample: a number is one azimuth in all analyses, and missing views have a reason with numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atomstream.server.live.view_tracks import MAX_TURNS, ViewTrack, renumbered,
 
 
 @pytest.mark.parametrize(
-    ("fps", "rpm", "frames", "n_views", "said"),
+    ("fps", "rpm", "frames", "n_views", "expected"),
     [
         (120.0, 0.0, 5000, 0, ""),
         (120.0, 15.0, 5000, 2, ""),
@@ -20,15 +20,15 @@ from atomstream.server.live.view_tracks import MAX_TURNS, ViewTrack, renumbered,
         (120.0, 15.0, 5000, 0, "no azimuth so far"),
     ],
 )
-def test_the_reason(fps: float, rpm: float, frames: int, n_views: int, said: str) -> None:
-    """Nothing where there are views or no rotation; else what is awaited, or what to change."""
-    told = why_no_views(fps, rpm, frames, n_views)
-    assert said in told
-    assert bool(said) == bool(told)
+def test_the_reason(fps: float, rpm: float, frames: int, n_views: int, expected: str) -> None:
+    """Empty if there are views or no rotation; otherwise what is awaited, or what to change."""
+    reason = why_no_views(fps, rpm, frames, n_views)
+    assert expected in reason
+    assert bool(expected) == bool(reason)
 
 
 def views(*angles: float) -> list[dict[str, float]]:
-    """Views as another analysis counts them."""
+    """Views with the numbers of another analysis."""
     return [{"view_id": number, "angle_deg": angle} for number, angle in enumerate(angles)]
 
 
@@ -44,12 +44,12 @@ def views(*angles: float) -> list[dict[str, float]]:
 def test_another_analysis_finds_the_same_azimuths(
     angles: tuple[float, ...], known: dict[int, float], ids: list[int]
 ) -> None:
-    """The nearest known azimuth within 6 degrees gives its number, to one view only; others get new ones."""
+    """A view gets the number of the nearest known azimuth within 6 degrees, used once; others get new numbers."""
     assert [view["view_id"] for view in renumbered(views(*angles), known, 9)] == ids
 
 
 def turn(number: int) -> tuple[dict[str, Any], dict[str, float | None]]:
-    """A view after so many turns, and where that was."""
+    """A view after that many turns, at this position."""
     spacing = {"value": 40.0 + number / 7.0, "sigma": None if number % 3 else 0.02, "unit": "px"}
     view = {"view_id": 3, "angle_deg": 91.5, "confidence": 0.9, "specular_intensity": 7.0, "turns": number}
     return {**view, "spacing_px": spacing}, {
@@ -60,7 +60,7 @@ def turn(number: int) -> tuple[dict[str, Any], dict[str, float | None]]:
 
 
 def test_a_track_is_read_as_it_was_added() -> None:
-    """A point a turn with the numbers told, None where there is none; the same of a track made of its bytes."""
+    """One point per turn with the added numbers, None where there is none; also for a track made from its bytes."""
     track = ViewTrack()
     for number in (1, 2, 2, 3):
         view, more = turn(number)
@@ -83,7 +83,7 @@ def test_a_track_is_read_as_it_was_added() -> None:
 
 
 def test_a_track_has_a_bound() -> None:
-    """Ten hours at 15 rpm take under 1 MB a view, every turn kept; however long, 1.5 MB with the first and newest."""
+    """Ten hours at 15 rpm take under 1 MB per view, with all turns; longer streams keep the first and newest."""
     track = ViewTrack()
     for number in range(1, 2 * MAX_TURNS):
         view, more = turn(number)

@@ -8,7 +8,7 @@ from atomstream.server.live.waterfall import ROWS, Waterfall
 
 
 def test_hours_stay_within_the_rows() -> None:
-    """However long it runs there are at most ROWS rows, evenly in time, each the mean of its stretch."""
+    """At any length there are at most ROWS rows, evenly in time, each the mean of its interval."""
     fall = Waterfall()
     times = np.arange(0.25, 4.0 * ROWS, 0.5)
     for time in times:
@@ -21,7 +21,7 @@ def test_hours_stay_within_the_rows() -> None:
 
 
 def test_a_gap_is_no_number() -> None:
-    """Where nothing was measured there is NaN, not what was before."""
+    """An interval without a measurement is NaN, not the previous value."""
     fall = Waterfall()
     fall.add(10.0, np.ones(3, np.float32))
     fall.add(12.1, np.full(3, 5.0, np.float32))
@@ -29,8 +29,8 @@ def test_a_gap_is_no_number() -> None:
     assert (fall.rows()[4] == 5.0).all()
 
 
-def test_another_length_begins_anew() -> None:
-    """A line that was moved has another length: its history begins there."""
+def test_another_length_restarts_the_history() -> None:
+    """A line that was moved has another length: its history starts there."""
     fall = Waterfall()
     fall.add(1.0, np.ones(3, np.float32))
     fall.add(9.0, np.ones(4, np.float32))
@@ -39,7 +39,7 @@ def test_another_length_begins_anew() -> None:
 
 
 def test_kept_and_followed() -> None:
-    """What is kept is what was there; a second history takes over what the first has beyond its end."""
+    """The stored history is equal; a second history receives what the first has beyond its end."""
     first, second = Waterfall(), Waterfall()
     for step in range(8):
         first.add(0.5 * step, np.full(2, step, np.float32))

@@ -1,4 +1,4 @@
-"""Workers are ready before they are needed, and one dead is one started again."""
+"""Workers are started before they are needed, and a dead one is replaced."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
 
 
 def children() -> set[psutil.Process]:
-    """This process' own, running."""
+    """The running child processes of this process."""
     return {child for child in psutil.Process().children() if child.is_running()}
 
 
-async def test_one_more_worker_than_have_streams() -> None:
-    """With each stream that has a worker one more is made ready, up to their number."""
+async def test_one_spare_worker() -> None:
+    """For each stream that gets a worker another one is started, up to the limit."""
     pool, before = WorkerPool(2), children()
     try:
         await pool.warm_up()
         (first,) = children() - before
         taken = pool.acquire()
         await taken.start()
-        assert children() - before == {first}  # the stream has the worker that was ready
+        assert children() - before == {first}  # the stream got the worker that was ready
         await pool.warm_up()
         both = children() - before
         assert len(both) == 2
@@ -38,7 +38,7 @@ async def test_one_more_worker_than_have_streams() -> None:
 
 
 async def test_a_worker_that_died() -> None:
-    """A job for a stream that it knew says so; the next start is another life."""
+    """A job for a stream of the dead worker raises an error that says so; the next start has another life number."""
     pool, before = WorkerPool(1), children()
     try:
         worker = pool.acquire()
@@ -55,7 +55,7 @@ async def test_a_worker_that_died() -> None:
 
 
 def test_a_worker_loads_no_more_than_it_needs() -> None:
-    """Neither database nor HTTP: a first result waits for these imports."""
+    """A worker imports neither database nor HTTP modules: the first result would wait for these imports."""
     code = "import sys, atomstream.server.live.worker; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

@@ -1,4 +1,4 @@
-"""The statuses of a stream: what moves it, what brings it back, what survives a restart."""
+"""The statuses of a stream: what changes them, and what survives a restart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.wire_client import WireClient, make_frames
 
 
 class Watch:
-    """Gathers what a server's signals tell, and waits for it."""
+    """Collects the signals of a server and waits for them."""
 
     def __init__(self, server: LiveServer) -> None:
         self.statuses: asyncio.Queue[str] = asyncio.Queue()
@@ -34,7 +34,7 @@ class Watch:
 
 
 async def test_silence_interrupts_and_data_revives(serve: Serve) -> None:
-    """A silent stream is ``stream_interrupted``, and ``stream_active`` again once a chunk comes."""
+    """A silent stream is ``stream_interrupted``, and ``stream_active`` again once a chunk arrives."""
     server = await serve(silence_s=0.05)
     watch = Watch(server)
     async with WireClient(server) as client:
@@ -48,7 +48,7 @@ async def test_silence_interrupts_and_data_revives(serve: Serve) -> None:
 
 
 async def test_long_silence_is_an_error_until_data_comes(serve: Serve) -> None:
-    """After ``abandon_s`` a stream counts as ``stream_error``; data brings it back."""
+    """After ``abandon_s`` a stream is ``stream_error``; data makes it active again."""
     server = await serve(silence_s=0.05, abandon_s=0.1)
     watch = Watch(server)
     async with WireClient(server) as client:
@@ -59,7 +59,7 @@ async def test_long_silence_is_an_error_until_data_comes(serve: Serve) -> None:
 
 
 async def test_end_passes_through_finalizing(serve: Serve) -> None:
-    """The end makes a stream ``stream_finalizing``, then ``success``, and silence does not touch it any more."""
+    """The end makes a stream ``stream_finalizing``, then ``success``, and silence does not change it any more."""
     server = await serve(silence_s=0.05)
     watch = Watch(server)
     async with WireClient(server) as client:
@@ -67,14 +67,14 @@ async def test_end_passes_through_finalizing(serve: Serve) -> None:
         await client.end(data_id)
         seen = [watch.statuses.get_nowait() for _ in range(watch.statuses.qsize())]
         assert seen[-2:] == ["stream_finalizing", "success"]
-        # Another stream's silence is told: by then this one's would have been.
+        # The silence of another stream is reported: by then this one's would have been reported.
         await client.create("another")
         assert await watch.statuses.get() == "stream_interrupted"
         assert (await client.entry(data_id))["pipeline_status"] == "success"
 
 
 async def test_statuses_survive_a_restart(serve: Serve) -> None:
-    """Ended stays ended, interrupted stays interrupted, active goes on being timed."""
+    """Ended stays ended, interrupted stays interrupted, and the time-out of an active stream continues."""
     server = await serve()
     async with WireClient(server) as client:
         ended, active = await client.create("ended"), await client.create("active")
@@ -93,8 +93,8 @@ async def test_statuses_survive_a_restart(serve: Serve) -> None:
         assert (await client.entry(active))["pipeline_status"] == "stream_interrupted"
 
 
-async def test_interrupted_finish_is_made_good(serve: Serve) -> None:
-    """A stream that was being finished when the server died is finished at the next start."""
+async def test_interrupted_finish_is_completed(serve: Serve) -> None:
+    """A stream that was finalizing when the server died is finished at the next start."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -106,8 +106,8 @@ async def test_interrupted_finish_is_made_good(serve: Serve) -> None:
         assert (await client.entry(data_id))["pipeline_status"] == "success"
 
 
-async def test_signals_tell_of_chunks(serve: Serve) -> None:
-    """Listeners hear of a creation and of each stored chunk, told apart from repeats; a failing one harms none."""
+async def test_signals_report_chunks(serve: Serve) -> None:
+    """Listeners receive a creation and each stored chunk, with a flag for repeats; a failing one affects no other."""
     server = await serve()
 
     async def failing(_stored: ChunkStored) -> None:
@@ -125,7 +125,7 @@ async def test_signals_tell_of_chunks(serve: Serve) -> None:
 
 @pytest.mark.parametrize("header", ["x", "5-3", "1-2-3", "-1", "1;2", "0-9999999", "10000001", "٣"])
 async def test_bad_lost_headers_are_400(serve: Serve, header: str) -> None:
-    """A list of losses that is none, or would fill the memory, is 400; the stream is not ended by it."""
+    """An invalid list of losses, or one that would fill the memory, is 400; the stream is not ended by it."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
@@ -134,7 +134,7 @@ async def test_bad_lost_headers_are_400(serve: Serve, header: str) -> None:
 
 
 async def test_concurrent_ends_and_chunks_agree(serve: Serve) -> None:
-    """Ends and late chunks at the same time all answer 200, and the last word is success."""
+    """Concurrent ends and late chunks all get 200, and the final status is success."""
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
