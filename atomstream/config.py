@@ -111,7 +111,7 @@ def default_encoder_threads() -> int:
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may run on. The CPU affinity counts on Linux."""
+    """Number of cores that this process may run on. On Linux this is the CPU affinity."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -217,7 +217,7 @@ def plain_os(known: frozenset[str]) -> frozenset[str]:
     names = frozenset(filter(None, (name.strip() for name in value.split(",")))) - {"0", "false", "no"}
     if unknown := names - known:
         logging.getLogger("atomstream").warning(
-            "ATOMSTREAM_PLAIN_OS names %s, which does not exist: it is 1, or a list of some of %s.",
+            "ATOMSTREAM_PLAIN_OS contains the unknown name %s. Allowed are 1, or a list of names from: %s.",
             ", ".join(sorted(unknown)),
             ", ".join(sorted(known)),
         )

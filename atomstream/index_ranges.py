@@ -17,7 +17,7 @@ _PART: Final = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?")
 class IndexSet:
     """A mutable set of integers from 0, stored as sorted ranges that neither overlap nor touch.
 
-    Not thread-safe: callers that share one between threads hold a lock of theirs.
+    Not thread-safe: threads that share a set need a lock.
     """
 
     __slots__ = ("_firsts", "_stops")

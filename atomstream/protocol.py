@@ -47,7 +47,7 @@ SAMPLE_LINKS_PATH: Final = "/data_entries/physical_sample"
 SINGLE_FRAMES_PATH: Final = "/data_entries/video_single_frames/{data_id}"
 UPLOAD_URLS_PATH: Final = "/data_entries/raw_data/staged/upload_urls/"
 UPLOAD_PATH: Final = "/upload/{data_id}/{index}"
-"""Path of the signed upload URLs of an atomstream server; a client uses whatever URL it is given."""
+"""Path of the signed upload URLs of an atomstream server; a client uses any URL that it receives."""
 STREAMS_PATH: Final = "/rheed/stream/"
 END_PATH: Final = "/rheed/stream/{data_id}/end"
 CHUNKS_PATH: Final = "/rheed/stream/{data_id}/chunks"
@@ -89,8 +89,8 @@ MAX_LOST: Final = 100_000
 """Most lost indices of a stream that a server lists."""
 
 MAX_LOST_CHARS: Final = 6000
-"""Longest value of :data:`LOST_HEADER`: servers refuse headers above 8 kB. The server finds the indices that did not
-fit by itself, as chunks that are missing."""
+"""Longest value of :data:`LOST_HEADER`: servers refuse headers above 8 kB. The server detects the indices that did not
+fit, because their chunks are missing."""
 
 HEARTBEAT_S: Final = 5.0
 """The feed sends a message at least this often."""

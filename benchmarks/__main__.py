@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Row]:
             continue
         one = getattr(import_module(f"benchmarks.{name}"), "measure", None)
         if one is None:  # its table has another form
-            print(f"{name}: run it by itself, python -m benchmarks.{name}", file=sys.stderr)
+            print(f"{name}: run it alone: python -m benchmarks.{name}", file=sys.stderr)
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:

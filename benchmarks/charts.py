@@ -122,7 +122,7 @@ def _polyline(axes: Axes, line: Line) -> str:
 
 
 def _labels(axes: Axes, lines: Sequence[Line]) -> list[str]:
-    """Place a label beside each curve, from top to bottom, without overlap."""
+    """Place a label next to each curve, from top to bottom, without overlap."""
     parts, free = [], float(TOP)
     medians = {line.name: statistics.median(ms for _, ms in line.points) for line in lines}
     for line in sorted(lines, key=lambda line: -medians[line.name]):

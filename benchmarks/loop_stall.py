@@ -48,7 +48,7 @@ def _row(name: str, key: str, answers: list[dict[str, Any]], *goals: Goal) -> Ro
         "bare": [answer["bare"][key] for answer in answers],
     }
     return Row(
-        name, "ms", figures, goals, "bare: a loop that only ticks beside zstd, as long" if goals else ""
+        name, "ms", figures, goals, "bare: an otherwise idle loop during zstd compression" if goals else ""
     )
 
 

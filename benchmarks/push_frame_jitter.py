@@ -25,7 +25,7 @@ def measure(plan: Plan) -> list[Row]:
         with running_sink() as sink:
             rows += rows_of(f"{size[0]}x{size[1]}, to the sink", runs(plan, size, {"url": sink.url}))
     with running_server(plan.disk / "jitter") as server:
-        rows += rows_of(f"{sizes[0][0]}x{sizes[0][1]}, beside our server", runs(plan, sizes[0], server.login))
+        rows += rows_of(f"{sizes[0][0]}x{sizes[0][1]}, with our server", runs(plan, sizes[0], server.login))
     return rows
 
 

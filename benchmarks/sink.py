@@ -72,7 +72,7 @@ class Server:
             return str(uuid.uuid4()), "Atomstream: 1\r\n"
         if path == "/data_entries/raw_data/staged/upload_urls/":
             return [{"upload_id": "x", "url": f"http://{host}/put", "part": 0}], ""
-        return {"bytes": self.nbytes}, ""  # ``/received``, and whatever ends a stream
+        return {"bytes": self.nbytes}, ""  # ``/received``, and requests that end a stream
 
     async def serve(self) -> None:
         loop = asyncio.get_running_loop()

@@ -22,7 +22,7 @@ class Rival:
 
     requirement: str
     variable: str
-    beside: tuple[str, ...] = ()
+    additional: tuple[str, ...] = ()
 
 
 PEER: Final = Rival("atomscale==0.21.10", "ATOMSTREAM_PEER_PYTHON")
@@ -51,7 +51,7 @@ def _has(python: Path, rival: Rival) -> bool:
 
 def _made(venv: Path, python: Path, rival: Rival) -> bool:
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, rival.requirement, *rival.beside]):
+    for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, rival.requirement, *rival.additional]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip() or "no reason given").splitlines()[-1]

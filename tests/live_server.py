@@ -35,7 +35,7 @@ class LiveServer(LocalServer):
 
 
 class ThreadedServer:
-    """A :class:`LiveServer` in a thread of its own, for tests without an event loop."""
+    """A :class:`LiveServer` in a separate thread, for tests without an event loop."""
 
     def __init__(self, server: LiveServer) -> None:
         self._server = server

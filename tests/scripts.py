@@ -1,4 +1,4 @@
-"""Python scripts run in a process of their own, which must end by itself."""
+"""Python scripts that run in a separate process, which must exit without a signal."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.wire_client import WireClient
 
 
 def test_server_for_blocking_clients(serve_in_thread: Callable[..., ThreadedServer]) -> None:
-    """A test without a loop gets a server that answers, with settings of its own."""
+    """A test without a loop gets a server that answers, with its settings."""
     server = serve_in_thread(api_key="lab-key")
     request = urllib.request.Request(f"{server.url}/tags/", headers={"X-API-KEY": "lab-key"})
     with urllib.request.urlopen(request) as reply:

@@ -64,7 +64,7 @@ def server(serve_in_thread: Callable[..., ThreadedServer], tmp_path: Path) -> Th
 
 
 def run_block(text: str, tmp_path: Path, server: ThreadedServer | None = None) -> None:
-    """Run one block as a script in a process of its own, with a camera to read from."""
+    """Run one block as a script in a separate process, with a camera to read from."""
     np.save(tmp_path / "film.npy", film())
     np.save(tmp_path / "recorded_frames.npy", film())
     (tmp_path / "block.py").write_text(STUBS + text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Online analysis: :class:`Analyzer` takes frames as they arrive and returns batches of results.
 
-Its state can be stored and restored, so that the analysis goes on after a crash of its process.
+Its state can be stored and restored, so that the analysis continues after a crash of its process.
 """
 
 from __future__ import annotations

@@ -189,11 +189,11 @@ def _centroid(fine: F64, row: int, column: int, fwhm_y: float, fwhm_x: float) ->
 
 
 def _streak_rows(contrast: F64, row: int, column: int, widths: tuple[float, float]) -> tuple[int, int]:
-    """Return the rows of the streaks beside the specular spot; they may lie nearer to the shadow edge than the spot."""
+    """Return the rows of the streaks next to the specular spot; they may be nearer to the shadow edge than the spot."""
     height, width = contrast.shape
     away = np.abs(np.arange(width) - column) > 1.5 * widths[1]
-    beside = np.clip(contrast[:, away], 0, None).std(axis=1) if away.any() else contrast.std(axis=1)
-    strength = ndimage.uniform_filter1d(beside, max(3, round(0.2 * widths[0])))
+    outside = np.clip(contrast[:, away], 0, None).std(axis=1) if away.any() else contrast.std(axis=1)
+    strength = ndimage.uniform_filter1d(outside, max(3, round(0.2 * widths[0])))
     first, last = max(0, row - round(0.45 * height)), min(height, row + max(4, round(0.15 * height)))
     top = first + int(np.argmax(strength[first:last]))
     strong = strength > 0.3 * strength[top]

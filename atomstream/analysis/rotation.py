@@ -153,7 +153,7 @@ class RotationTracker:
             self.frames_per_bin[place] += 1
 
     def skip(self, n_frames: int) -> None:
-        """Skip ``n_frames`` missing frames: the azimuth goes on, the ring buffer starts again."""
+        """Skip ``n_frames`` missing frames: the azimuth advances, the ring buffer starts again."""
         self.angle = (self.angle + 360.0 * self.hz / self.fps * n_frames) % 360.0
         self.ring = self.ring[:0]
         self.discard_turn()

@@ -74,7 +74,7 @@ def _error(noise: float, height: float) -> float:
     return min(1.0, noise / max(height, 1e-9))
 
 
-NO_STREAKS = "no regular streaks beside the specular spot; check the picture with a line region across them"
+NO_STREAKS = "no regular streaks next to the specular spot; check the picture with a line region across them"
 
 SMOOTH_S = 0.5
 """Time constant, in s, of the smoothed profile and spacing."""
@@ -260,7 +260,7 @@ class SurfaceTracker:
             a = calibration.miller_n * 2.0 * math.pi / (g[0] * self.spacing / self.comb.spacing)
             shape = math.hypot(SHAPE_ERROR * self.fwhm / self.spacing, g[1] / g[0])
             absolute = measured(
-                a, a * math.hypot(relative, shape), "Å", "the calibration's own uncertainty comes on top"
+                a, a * math.hypot(relative, shape), "Å", "without the uncertainty of the calibration"
             )
         strain = (
             change
@@ -296,7 +296,7 @@ def _mean_width(widths: list[Width]) -> Width:
 
 def _width_value(width: Width | None) -> Measurement:
     if width is None:
-        return undetermined("the streak's profile is no single peak, or clipped", "px")
+        return undetermined("the streak's profile is not a single peak, or is clipped", "px")
     return measured(width.total, width.sigma, "px")
 
 

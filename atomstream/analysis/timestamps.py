@@ -52,7 +52,7 @@ def corrected_times(t: F64, n: F64) -> FrameClock:
 
     Timestamps from a burst are interpolated in frame number between the frames on time. If the number of frames does
     not fit the time between these, unknown frames were lost in the stall, and the times are NaN. The frames of a
-    burst that still goes on are NaN too.
+    burst that has not ended are NaN too.
     """
     if len(t) < MIN_SAMPLES or n[-1] <= n[0]:
         return FrameClock(t, math.nan, 0.0)
@@ -147,7 +147,7 @@ def _catching_up(t: F64, n: F64, period: float) -> bool:
 
 
 def _open_burst_start(t: F64, n: F64, period: float) -> int:
-    """Return the index of the first sample of a burst that still goes on; N if there is none."""
+    """Return the index of the first sample of a burst that has not ended; N if there is none."""
     if not _catching_up(t, n, period):
         return len(t)
     offset = t - period * n

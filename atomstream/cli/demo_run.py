@@ -35,7 +35,7 @@ FINAL_RESULTS_S: Final = 20.0
 
 
 class DemoResults:
-    """Prints live results beside the simulated values, in a thread, for the duration of a ``with`` block.
+    """Prints live results next to the simulated values, in a thread, for the duration of a ``with`` block.
 
     The end of the block waits for the last results.
     """

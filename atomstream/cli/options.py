@@ -55,7 +55,9 @@ class _FiniteRange(click.FloatRange):
 def calibration_options(command: F) -> F:
     """Add the calibration options; each is None if not given."""
     layer_unit = click.option(
-        "--layer-unit", metavar="NAME", help="Name of the layer that one oscillation stands for [monolayer]."
+        "--layer-unit",
+        metavar="NAME",
+        help="Name of the layer that one oscillation corresponds to [monolayer].",
     )
     command = layer_unit(command)
     for flag, name, unit, text in reversed(CALIBRATION_OPTIONS):

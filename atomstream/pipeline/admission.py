@@ -155,12 +155,16 @@ class Admission:
         await stream.ledger.changed.wait_for(lambda: _can_compare(get(index)))
         record = get(index)
         if record is None or record.digest is None:
-            log.warning("Stream %s: chunk %d was resolved before and stays so.", stream.spec.data_id, index)
+            log.warning(
+                "Stream %s: chunk %d was resolved before; this push changes nothing.",
+                stream.spec.data_id,
+                index,
+            )
             return
         if await self._copier.run_in_thread(lambda: ShardEncoder().digest(frames)) != record.digest:
             raise ChunkConflictError(
                 f"Chunk {index} of stream {stream.spec.data_id} was pushed before with other frames. The first "
-                "ones stay; these were not taken. Use the next index, or run(), which counts by itself.",
+                "ones stay; these were not accepted. Use the next index, or run(), which counts the indices.",
                 data_id=stream.spec.data_id,
                 index=index,
             )
@@ -223,7 +227,7 @@ class Admission:
         return BufferFullError(
             f"No room for another chunk of stream {stream.spec.data_id} ({why}): "
             f"{self._limiter.used / 1e6:.0f} of {self._limiter.limit / 1e6:.0f} MB are held, "
-            f"{stream.ledger.pending} chunks wait for the server. This chunk was not taken and used no index; "
+            f"{stream.ledger.pending} chunks wait for the server. This chunk was not accepted and used no index; "
             "what was accepted is safe.",
             data_id=stream.spec.data_id,
         )
@@ -246,7 +250,9 @@ class Admission:
 
 def _permit_of(waiter: Waiter) -> Permit:
     if waiter.permit is None:
-        raise ClosedError("The streamer was closed while this push waited for room; the chunk was not taken.")
+        raise ClosedError(
+            "The streamer was closed while this push waited for room; the chunk was not accepted."
+        )
     return waiter.permit
 
 

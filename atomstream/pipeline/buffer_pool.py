@@ -4,10 +4,10 @@ Why it exists (measured): the page faults of a new 74 MB array cost more than th
 compressed frames costs a seventh of the whole encoding.
 
 Free memory counts against the memory limit plus one chunk. After each acquire and release, only as much is kept as
-fits beside the permits in use. The additional chunk is for a buffer that comes back while the push that waited for it
-already holds its permit. To discard it there and touch a new one costs an eighth of all processor time at full speed.
-A chunk that waits for the encoder also holds a permit for its shard, of which no byte exists yet. Until then as much
-memory may be kept in addition; the shard will use it.
+fits into the limit together with the permits in use. The additional chunk is for a buffer that comes back while the
+push that waited for it already holds its permit. To discard it there and touch a new one costs an eighth of all
+processor time at full speed. A chunk that waits for the encoder also holds a permit for its shard, of which no byte
+exists yet. Until then as much memory may be kept in addition; the shard will use it.
 """
 
 from __future__ import annotations

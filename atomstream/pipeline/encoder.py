@@ -121,7 +121,7 @@ class Encoder:
         self._unfinished = 0
         self._stopping = False
         self.reserved_bytes = 0
-        """The most bytes that slices not yet begun can become. A permit covers them, but no memory exists yet."""
+        """Largest size, in bytes, of the slices that are not encoded yet; permitted, but not allocated."""
         self._threads = [
             threading.Thread(
                 target=self._work, args=(k, threads), name=f"atomstream-encoder-{k}", daemon=True

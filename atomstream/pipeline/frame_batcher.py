@@ -132,7 +132,7 @@ class FrameBatcher:
     def _check(self, frame: Frame) -> None:
         if self._sealed:
             raise StreamFinalizedError(
-                f"Stream {self._stream.spec.data_id} was finalized: it takes no more frames.",
+                f"Stream {self._stream.spec.data_id} was finalized: it accepts no more frames.",
                 data_id=self._stream.spec.data_id,
             )
         height, width = frame.frame.shape

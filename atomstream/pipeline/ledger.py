@@ -61,7 +61,7 @@ class Ledger:
         with self._lock:
             if self._sealed:
                 raise StreamFinalizedError(
-                    f"Stream {self.data_id} was finalized: it takes no more frames. Initialize a new stream.",
+                    f"Stream {self.data_id} was finalized: it accepts no more frames. Initialize a new stream.",
                     data_id=self.data_id,
                     index=index,
                 )

@@ -208,6 +208,6 @@ class MemoryLimiter:
 
 
 def _wake(granted: list[Waiter]) -> None:
-    # Without the lock: the callback may take locks of its own.
+    # Without the lock: the callback may acquire other locks.
     for waiter in granted:
         waiter.wake()

@@ -325,8 +325,8 @@ class Pipeline:
         if added:
             self._spool_writer.journal_stored(stream, added)
             log.warning(
-                "Stream %s: the server has %d chunks that are not in the journal, because the process before was "
-                "killed too early. The next index is %d.",
+                "Stream %s: the server has %d chunks that are not in the journal, because the previous process "
+                "was killed before it recorded them. The next index is %d.",
                 stream.spec.data_id,
                 len(added),
                 stream.ledger.next_index,
@@ -338,7 +338,9 @@ class Pipeline:
             self._spool_writer.release_memory(upload)
         for index in indices:
             stream.ledger.resolve(index, "purged", "older than spool_retention_s")
-        log.warning("Stream %s: %d chunks grew too old and were purged.", stream.spec.data_id, len(indices))
+        log.warning(
+            "Stream %s: %d chunks exceeded the age limit and were purged.", stream.spec.data_id, len(indices)
+        )
 
     # -- encoder -> spool writer, uploader ----------------------------------------------------------------
 

@@ -237,7 +237,7 @@ class Uploader:
 
     def _server_unreachable(self, upload: Upload, error: ConnectionFailedError, ticket: int) -> None:
         if self._endpoint.fail(ticket, str(error), error.retry_after_s):
-            log.warning("%s Frames are kept and sent when it is back.", error)
+            log.warning("%s Frames are kept, and sent when the server answers again.", error)
         if self._endpoint.is_open:
             self._queue.put(upload)  # the next probe decides when it starts
         else:

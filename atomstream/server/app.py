@@ -24,7 +24,7 @@ ROUTES: Final = (
     *feed.routes,
     *dashboard.ROUTES,
 )
-"""Every route of the server. Each handler has its method, path and right beside it."""
+"""Every route of the server. A decorator at each handler declares its method, path and right."""
 
 
 def build_app(context: ServerContext, keys: KeyRing) -> web.Application:

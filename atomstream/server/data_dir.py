@@ -30,7 +30,7 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ConfigError(
-            f"Another atomstream server runs on {data_dir}. Stop it first, or give this one a folder of its own."
+            f"Another atomstream server runs on {data_dir}. Stop it first, or give this one a different folder."
         ) from None
     except OSError as error:
         raise ConfigError(f"The data folder {data_dir} can't be used: {error}.") from None

@@ -42,13 +42,13 @@ _EXPIRED_CODES: Final = frozenset({"ExpiredToken", "RequestExpired"})
 """S3 codes with status 400 (not 403): the temporary credentials that signed the URL have expired."""
 
 _ADVICE: Final[dict[type[ServiceError], str]] = {
-    ServerBusyError: "That may pass: the same request can be sent again.",
+    ServerBusyError: "This may be temporary: the same request can be sent again.",
     UrlExpiredError: "A new upload URL can be requested.",
     AuthenticationError: (
         "Check the API key (api_key=... or ATOMSTREAM_API_KEY), and that it belongs to this server and "
-        "may do this. Frames already taken are kept."
+        "may do this. Accepted frames are kept."
     ),
-    NotFoundError: "Check that the endpoint is the service's own address and that what was named exists.",
+    NotFoundError: "Check that the endpoint is the service's own address and that the named object exists.",
     ConflictError: "The server already has something else under this name or index.",
     RejectedError: "The same request would be refused again.",
 }

@@ -81,7 +81,7 @@ _LENGTH_BYTES: Final = {
     0xC7: (1, 1), 0xC8: (2, 1), 0xC9: (4, 1),  # ext
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),  # str
 }  # fmt: skip
-"""Objects whose payload has a length: bytes of that length, and bytes beside the payload."""
+"""Objects with a variable payload: size of the length field, and additional bytes, both in bytes."""
 
 _FIXED_BYTES: Final = {
     0xCA: 4, 0xCB: 8,  # float

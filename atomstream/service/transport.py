@@ -205,7 +205,7 @@ class Transport:
             raise error_mapping.from_reply(context, reply.status, reply.headers, reply.body)
         if not body.complete:
             raise error_mapping.invalid_reply(
-                context, reply.status, "it answered before it had the whole body"
+                context, reply.status, "it answered before it had received the whole body"
             )
         return reply
 

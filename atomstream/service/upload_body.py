@@ -93,7 +93,7 @@ class UploadBody:
     def _check_size(self, block: Piece | None) -> None:
         total = self.sent + len(block or b"")
         if total > self.nbytes or (block is None and total < self.nbytes):
-            raise ShardError(f"A shard of {self.nbytes} bytes was to be sent, but its pieces hold {total}.")
+            raise ShardError(f"A shard should have {self.nbytes} bytes, but its pieces have {total}.")
         if block is not None:
             self.sent = total
 

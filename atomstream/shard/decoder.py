@@ -110,7 +110,7 @@ def iter_frames(
 
 def _decode_frame(decompressor: zstandard.ZstdDecompressor, piece: memoryview, size: int, k: int) -> bytes:
     try:
-        # The decompressor allocates the declared size whatever limit it is given, so check that size first.
+        # The decompressor ignores any limit and allocates the declared size, so check that size first.
         declared = zstandard.get_frame_parameters(piece).content_size
         if declared not in (size, zstandard.CONTENTSIZE_UNKNOWN):
             raise ShardError(f"Frame {k} of the shard declares {declared} bytes; its shape needs {size}.")

@@ -116,7 +116,7 @@ def parse_index(tail: Buffer, n_frames: int, body_nbytes: int) -> Index:
 def _check_bounds(index: Index, body_nbytes: int) -> None:
     absent = index == ABSENT
     if (absent[:, 0] != absent[:, 1]).any():
-        raise ShardError("An index entry of the shard is half absent.")
+        raise ShardError("An index entry of the shard is incomplete.")
     offset, nbytes = index[~absent[:, 0]].T
     limit = np.uint64(body_nbytes)
     # Without an addition, because offset + nbytes may overflow.

@@ -44,7 +44,7 @@ async def send_mark(api: ResultsApi, data_id: str, event: dict[str, Json], annou
     """
     if announced is False:
         raise StreamError(
-            f"Stream {data_id} is on a server that keeps no events (it did not announce itself as an atomstream "
+            f"Stream {data_id} is on a server that stores no events (it did not announce itself as an atomstream "
             "server). Nothing was sent, and the frames are not affected; note the event elsewhere.",
             data_id=data_id,
         )
@@ -69,7 +69,7 @@ async def send_calibration(
     body = check_calibration(values)
     if announced is False:
         raise StreamError(
-            f"Stream {data_id} is on a server that takes no calibration (it did not announce itself as an "
+            f"Stream {data_id} is on a server that accepts no calibration (it did not announce itself as an "
             "atomstream server). Nothing was sent, and the frames are not affected.",
             data_id=data_id,
         )

@@ -509,6 +509,6 @@ def check_process(pid: int) -> None:
     """
     if pid != os.getpid():
         raise ClosedError(
-            "This streamer belongs to the process that made it; a forked child can't use it (its parent goes "
-            "on unharmed). Make a new RHEEDStreamer in the child."
+            "This streamer belongs to the process that made it; a forked child can't use it (its parent can "
+            "continue). Make a new RHEEDStreamer in the child."
         )

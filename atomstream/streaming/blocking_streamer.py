@@ -1,6 +1,6 @@
 """The streamer for scripts, threads and notebooks: :class:`RHEEDStreamer`.
 
-Each method runs the method of the same name of an :class:`AsyncRHEEDStreamer` in the event loop of its own thread.
+Each method runs the method of the same name of an :class:`AsyncRHEEDStreamer` in an event loop in a separate thread.
 """
 
 from __future__ import annotations

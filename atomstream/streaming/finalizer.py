@@ -186,7 +186,7 @@ class Finalizer:
         reason = self._pipeline.stall_reason(self._stream)
         if self._stream.reconciling and not pending:
             return (
-                "the server has not yet reported what it has of this stream, which an earlier process left."
+                "the server has not yet reported its chunks of this stream, which an earlier process opened."
             )
         if not pending:
             return "all chunks are stored, the server has not yet acknowledged the end."
@@ -218,7 +218,7 @@ def drain_timeout(stream: StreamState, what: str, cause: str) -> DrainTimeoutErr
     """Make the error for an elapsed timeout; it carries the report as of now."""
     report = stream.ledger.report()
     return DrainTimeoutError(
-        f"Stream {stream.spec.data_id}: {what}, but {cause} Nothing was discarded: uploads go on while this "
+        f"Stream {stream.spec.data_id}: {what}, but {cause} Nothing was discarded: uploads continue while this "
         "streamer is open, then by the next one on the same spool; call finalize() again to wait for them.",
         data_id=stream.spec.data_id,
         report=report,

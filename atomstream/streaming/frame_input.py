@@ -46,7 +46,7 @@ class FrameInput:
         stream.failure.raise_if_set()
         if stream.ledger.sealed:
             raise StreamFinalizedError(
-                f"Stream {data_id} was finalized: it takes no more frames. Initialize a new stream.",
+                f"Stream {data_id} was finalized: it accepts no more frames. Initialize a new stream.",
                 data_id=data_id,
             )
         return stream

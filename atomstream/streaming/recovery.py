@@ -203,14 +203,14 @@ class SpoolRecovery:
 
 
 def _outcome(ledger: Ledger) -> str:
-    """Say in one sentence what became of the chunks of a recovered stream."""
+    """Describe in one sentence whether the chunks of a recovered stream were delivered."""
     quarantined = ledger.counts()["quarantined"]
     if not quarantined:
-        return "all that an earlier process left is delivered."
+        return "all chunks that an earlier process left are delivered."
     chunks = "1 chunk" if quarantined == 1 else f"{quarantined} chunks"
     return (
-        f"what an earlier process left is delivered but for {chunks} in quarantine; `atomstream spool list` shows "
-        "them, and why."
+        f"the chunks that an earlier process left are delivered, except {chunks} in quarantine; "
+        "`atomstream spool list` shows the reasons."
     )
 
 

@@ -121,7 +121,7 @@ class StreamingSession:
         stream = await self._recovery.resume(data_id)
         if stream.ledger.sealed:
             raise StreamFinalizedError(
-                f"Stream {data_id} was finalized before: it takes no more frames. What is left of it is delivered.",
+                f"Stream {data_id} was finalized before: it accepts no more frames. Its other chunks are delivered.",
                 data_id=data_id,
             )
         self._pipeline.make_live(stream)  # now: a recovered stream is closed as soon as it is delivered

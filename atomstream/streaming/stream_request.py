@@ -107,7 +107,7 @@ def _text(name: str, value: str | UUID) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{name}={value!r} contains half a character (a lone surrogate).") from None
+        raise ConfigError(f"{name}={value!r} contains an invalid character (a lone surrogate).") from None
     return value
 
 

@@ -43,7 +43,7 @@ def check_chunk(frames: Any, spec: StreamSpec) -> Frames:
     if len(array) > spec.chunk_size:
         raise ValueError(
             f"{len(array)} frames are more than the stream's chunk_size of {spec.chunk_size}. "
-            "Push at most chunk_size at a time; run() splits larger arrays by itself."
+            "Push at most chunk_size at a time; run() splits larger arrays automatically."
         )
     _check_size(len(array), array[0])
     return array

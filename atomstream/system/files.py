@@ -43,7 +43,7 @@ _LONGEST_PAUSE_S: Final = 0.1
 
 
 class FileSystem:
-    """The local file system. Stateless but for one write window; any thread may call any method.
+    """The local file system. Stateless except one write window; any thread may call any method.
 
     The caller closes the descriptors that it gets. Errors are the operating system's OSErrors.
     """

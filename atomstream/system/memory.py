@@ -39,7 +39,7 @@ _free_lock = _thread.allocate_lock()
 
 
 def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
-    """A new buffer of its own memory map: its pages return to the system with the last view of it.
+    """A new buffer in a separate memory map: its pages return to the system with the last view of it.
 
     The C library (glibc) keeps freed blocks of up to 32 MB with all their pages. Measured with a slow disk: a client
     held 126 MB with them, and 84 MB with memory maps.

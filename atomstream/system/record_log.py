@@ -3,7 +3,7 @@
 Record n is the n-th of the file, counted from 1. An appended record is readable at once and survives the death of the
 process; :meth:`RecordLog.sync` makes all records survive a power cut.
 
-A damaged record costs nothing but itself: the reader searches for the next place where a whole record begins. At
+Damage loses only the damaged records: the reader searches for the next complete record. At
 opening, a damaged file is first copied to ``<name>.damaged-N`` in the same folder. Then it is written again, with a
 marker (:func:`is_lost`) in place of each damaged part, so that the records after it keep their numbers.
 """
@@ -188,7 +188,7 @@ class RecordLog:
         found = scan(data)
         copy = self._copy_aside(data)
         if not found.records and not data.startswith(_MAGIC):
-            log.warning("%s is no log of atomstream: it was moved to %s", self._path, copy.name)
+            log.warning("%s is not a log of atomstream: it was moved to %s", self._path, copy.name)
         for start, stop in found.gaps:
             log.warning(
                 "%s is damaged: %d bytes at byte %d can't be read and are lost, with the record in them; all "
@@ -197,7 +197,7 @@ class RecordLog:
             )
         if found.end < len(data) and data.startswith(_MAGIC):
             log.warning(
-                "%s: the last %d bytes, from byte %d on, are no whole record and were cut off. A copy of the file "
+                "%s: the last %d bytes, from byte %d on, are an incomplete record and were removed. A copy of the file "
                 "before that is %s.",
                 *(self._path, len(data) - found.end, found.end, copy.name),
             )
@@ -234,7 +234,7 @@ class LogScan(NamedTuple):
 
 
 def scan(data: bytes) -> LogScan:
-    """Find every readable record in a log's bytes, whatever is damaged or missing."""
+    """Find all readable records in a log's bytes, also between damaged parts."""
     records: list[tuple[int, int]] = []
     gaps: list[tuple[int, int]] = []
     at = end = len(_MAGIC) if data.startswith(_MAGIC) else 0
@@ -266,7 +266,7 @@ def _stated_end(data: bytes, at: int) -> int | None:
 
 
 def _record_end(data: bytes, at: int) -> int | None:
-    """Where the record at ``at`` ends, None if no whole record begins there."""
+    """The end of the record at ``at``; None if no complete record begins there."""
     stop = _stated_end(data, at)
     if stop is None or stop > len(data):
         return None
@@ -287,7 +287,7 @@ def _frame(payload: bytes) -> bytes:
 
 
 def lost_record(nbytes: int) -> Record:
-    """The marker for a damaged record; ``type`` and ``what`` are the keys by which readers tell records apart."""
+    """The marker for a damaged record; ``type`` and ``what`` are the keys that identify a marker."""
     return {"type": "lost", "what": "lost", "nbytes": nbytes}
 
 
@@ -297,6 +297,6 @@ def is_lost(record: Record) -> bool:
 
 
 def decode(payload: bytes) -> Record:
-    """The plain values of a payload."""
+    """Decode a MessagePack payload to a dictionary."""
     record: Record = msgspec.msgpack.decode(payload)
     return record

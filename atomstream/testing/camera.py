@@ -42,7 +42,7 @@ class SimulatedCamera:
         scene: the growth to simulate, or an array of frames (N, H, W) to play.
         n_frames: how many frames are exposed; an array's length by default, else 240.
         fps: frames a second of an array, 120 by default. A growth has its own.
-        dropped: numbers of frames that the camera loses. Its counter and its clock go on.
+        dropped: numbers of frames that the camera loses. Its counter and its clock continue.
         real_time: deliver each frame when a camera would. If False, frames come as fast as they are made.
         start_ms_utc: capture time of frame 0; the time at which the camera is made by default.
     """

@@ -10,7 +10,7 @@ from typing import Any, Self
 class AsyncOrThreaded:
     """A service with ``start`` and ``stop`` that runs in the caller's event loop or in a thread.
 
-    ``async with`` runs it in the running loop. ``with`` runs it in an event loop in a thread of its own, so that the
+    ``async with`` runs it in the running loop. ``with`` runs it in an event loop in a new thread, so that the
     caller may block. After its end the same object can be entered again.
     """
 

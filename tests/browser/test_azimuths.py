@@ -56,7 +56,7 @@ async def test_each_view_of_a_rotating_sample(logged_in: Any, server: LiveServer
         page = logged_in
         await growth.push(32)
         await page.goto(growth.path)
-        aligned = page.get_by_label("View of the turning sample").locator("option", has_text="Aligned, view")
+        aligned = page.get_by_label("View of the rotating sample").locator("option", has_text="Aligned, view")
         await expect(aligned).not_to_have_count(0)
         view_id = await aligned.first.get_attribute("value")
         await page.get_by_role("button", name="Azimuth").click()

@@ -16,9 +16,9 @@ playwright = pytest.importorskip("playwright.async_api", reason="playwright is n
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 ENTRIES = {
-    "Thickness of a layer nm": "0.3905",
+    "Layer thickness nm": "0.3905",
     "Beam energy keV": "20",
-    "Sample to screen mm": "300",
+    "Distance from sample to screen mm": "300",
     "Screen scale px/mm": "3,5",
 }
 """The geometry of the simulator at half size; one number has a decimal comma."""
@@ -92,7 +92,7 @@ async def test_wrong_entries_are_marked_at_their_field(
     await page.get_by_role("button", name="Calibrate").press("Enter")
     energy = page.get_by_label("Beam energy keV")
     await energy.fill("20000")
-    await page.get_by_label("Sample to screen mm").fill("far")
+    await page.get_by_label("Distance from sample to screen mm").fill("far")
     await page.keyboard.press("Enter")
     await expect(energy).to_be_focused()
     await expect(energy).to_have_attribute("aria-invalid", "true")

@@ -35,7 +35,7 @@ async def test_a_wrong_key_and_a_right_one(page: Any, server: LiveServer) -> Non
     await expect(page.get_by_label("API key")).to_be_focused()
     await page.get_by_label("API key").fill("atst_not_this_one")
     await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("alert")).to_have_text("This key does not open this server.")
+    await expect(page.get_by_role("alert")).to_have_text("This is not a key of this server.")
     assert await page.context.cookies() == []
     await page.get_by_label("API key").fill(server.api_key)
     await page.keyboard.press("Enter")

@@ -313,7 +313,7 @@ async def test_a_rotating_sample_is_shown_aligned(logged_in: Any, server: LiveSe
     """During rotation the aligned view shows frames of one azimuth only."""
     async with Growth.begin(server, rpm=30.0, length_s=20.0) as growth:
         await at_page(logged_in, growth, 16.0)
-        view = logged_in.get_by_label("View of the turning sample")
+        view = logged_in.get_by_label("View of the rotating sample")
         await expect(view.locator("option", has_text="Aligned")).not_to_have_count(0)
         choice = await view.locator("option", has_text="Aligned").first.get_attribute("value")
         before = await frame_shown(logged_in)

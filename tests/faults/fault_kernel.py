@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NO_STRACE = "strace is not here, or ptrace is not allowed"
-NO_MOUNT = "this user may not mount a tmpfs in a namespace of its own (unshare -Urm)"
+NO_MOUNT = "this user may not mount a tmpfs in a new namespace (unshare -Urm)"
 NO_COMPILER = "no C compiler here for the clock's shim, or this is not Linux"
 
 

@@ -442,7 +442,7 @@ async def test_close_ends_waiting_pushes(transport: FakeTransport) -> None:
     while not pipeline.statistics().pushes_waiting:
         await asyncio.sleep(0)
     await pipeline.close()
-    with pytest.raises(ClosedError, match="the chunk was not taken"):
+    with pytest.raises(ClosedError, match="the chunk was not accepted"):
         await waiting
     assert not stream.ledger.contains(1)
 

@@ -225,7 +225,7 @@ def empty_objects(server: Recorder) -> Callable[[ServiceApi], Awaitable[Any]]:
 async def test_millions_of_objects_are_not_decoded(
     hostile: Callable[[Recorder], Callable[[ServiceApi], Awaitable[Any]]],
 ) -> None:
-    """A body of 15 MB that would take a gigabyte as Python objects is an error that costs some times its own size."""
+    """A body of 15 MB that would take a gigabyte as Python objects is an error that needs a few times 15 MB."""
     async with recording() as server, calling(server.url) as api:
         ask = hostile(server)
         tracemalloc.start()

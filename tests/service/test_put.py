@@ -212,7 +212,7 @@ async def test_early_success_is_not_accepted() -> None:
         await never.wait()
 
     async with raw_server(hasty) as (url, _), calling(url) as api:
-        with pytest.raises(ServerBusyError, match="before it had the whole body"):
+        with pytest.raises(ServerBusyError, match="before it had received the whole body"):
             await api.put_shard(f"{url}/shard", half(), 2 * MIB, crc32c=0)
 
 

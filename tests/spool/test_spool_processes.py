@@ -225,7 +225,7 @@ def test_a_completely_full_disk(tmp_path: Path, start: Start) -> None:
     script = 'mount -t tmpfs -o size=1m none "$0" && exec "$@"'
     before = ["unshare", "-Urm", "sh", "-c", script, str(tmp_path)]
     if subprocess.run([*before, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this user may not mount a tmpfs of its own")
+        pytest.skip("this user may not mount a tmpfs")
     process = start("tiny_disk", tmp_path, before=before)
     lines, errors = process.communicate(timeout=60)
     assert not errors

@@ -180,7 +180,7 @@ async def test_the_reason_of_an_outage_is_reported(
     assert "no connection to " + proxy.url in (await stream_stats(streamer, data_id))["standing_still"]
     await proxy.listen()
     await streamer.flush(data_id)
-    assert caplog.text.count("Frames are kept and sent when it is back") == 1
+    assert caplog.text.count("Frames are kept, and sent when the server answers again") == 1
     assert caplog.text.count("The server answers again") == 1
 
 

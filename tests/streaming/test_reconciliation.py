@@ -182,7 +182,7 @@ async def test_an_end_waits_for_the_answer(interrupted: InterruptedStream) -> No
     await server.stop()
     async with next_streamer() as later:
         assert await later.resume(data_id) == 2
-        with pytest.raises(DrainTimeoutError, match="not yet reported what it has"):
+        with pytest.raises(DrainTimeoutError, match="not yet reported its chunks"):
             await later.finalize(data_id, 0.05)
         await server.start()
         with pytest.warns(RuntimeWarning, match="2 missing"):

@@ -304,9 +304,9 @@ async def test_no_events_without_announcement(hosted: HostedServer, tmp_path: Pa
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         with warnings.catch_warnings():
             data_id = await streamer.initialize(FPS, 0.0, CHUNK)
-        with pytest.raises(StreamError, match="keeps no events"):
+        with pytest.raises(StreamError, match="stores no events"):
             await streamer.mark(data_id, "here")
-        with pytest.raises(StreamError, match="keeps no events"):
+        with pytest.raises(StreamError, match="stores no events"):
             await streamer.set_rotation(data_id, 12.0)
-        with pytest.raises(StreamError, match="takes no calibration"):
+        with pytest.raises(StreamError, match="accepts no calibration"):
             await streamer.calibrate(data_id, beam_energy=20.0)

@@ -159,7 +159,7 @@ class Replay:
         inode = self._now[source]
         if source.parent == target.parent:
             self._change(target.parent, {source: None, target: inode})
-        else:  # two folders, which a cut may keep or lose each by itself
+        else:  # two folders, which a cut may keep or lose independently
             self._change(target.parent, {target: inode})
             self._change(source.parent, {source: None})
 

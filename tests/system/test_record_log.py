@@ -131,7 +131,7 @@ def test_the_damage_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_an_older_copy_is_never_overwritten(tmp_path: Path) -> None:
-    """Each damaged file has a copy of its own."""
+    """Each damaged file gets a separate copy."""
     path = tmp_path / "log"
     for count in (1, 2):
         path.write_bytes(b"atslog1\nshort" * count)

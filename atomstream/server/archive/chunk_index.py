@@ -179,7 +179,7 @@ class ChunkIndex:
             return size * (len(self._stored) - len(self._partial)) + sum(self._partial.values())
 
     def chunks(self) -> dict[int, int]:
-        """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
+        """Index -> number of frames, of each stored chunk. Large for long streams: do not call it on the event loop."""
         with self._state_lock:
             return {index: self._size(index) for index in self._stored}
 

@@ -141,7 +141,7 @@ class Column:
 
 
 def _split(start: int, values: Values) -> Iterator[tuple[int, int, Values]]:
-    """(file number, offset in it, values) for each file that ``values`` from ``start`` on belong to."""
+    """Split ``values`` at file borders: (file number, offset in the file, values). ``start`` is their first index."""
     done = 0
     while done < len(values):
         number, offset = divmod(start + done, COLUMN_CHUNK)

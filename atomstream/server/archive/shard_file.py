@@ -192,7 +192,7 @@ def _pack_trailer(claims: UploadClaims, nbytes: int, crc32c: int) -> bytes:
 def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
     packed, check = raw[: _TRAILER.size], raw[_TRAILER.size :]
     if len(check) != 4 or struct.unpack("<I", check)[0] != google_crc32c.value(packed):
-        raise ShardError(f"{path} has no whole trailer: it is damaged, or not ours.")
+        raise ShardError(f"{path} has no valid trailer: it is damaged, or not a shard file.")
     _, _, tag, n, height, width, _, fps, start, end, offset, uncertainty, nbytes, crc = _TRAILER.unpack(
         packed
     )

@@ -297,7 +297,7 @@ class StreamArchive:
 
     def _conflict(self, claims: UploadClaims, what: str) -> ConflictError:
         stream = f"Chunk {claims.index} of stream {self.folder.name}"
-        return ConflictError(f"{stream} {what}. What is stored is kept as it is.", status=409)
+        return ConflictError(f"{stream} {what}. The stored chunks are not changed.", status=409)
 
     def _chunk_frames(self, index: int, geometry: Geometry, wanted: range) -> Iterator[tuple[int, Frame]]:
         if not wanted:
@@ -336,7 +336,7 @@ def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:
         try:
             archive = StreamArchive.open(folder)
         except (AtomstreamError, OSError) as error:
-            log.warning("%s is left out, its files stay as they are: %s", folder, error)
+            log.warning("%s is left out, its files are not changed: %s", folder, error)
         else:
             yield archive
 

@@ -47,7 +47,7 @@ _SPECS: Final = (
     _Spec("chunk_start_unix_ms", "chunk", "float64", math.nan, {"units": "ms", "long_name": "UTC of first frame"},
           lambda stamps, _: _one(stamps.start_unix_ms)),
     _Spec("chunk_clock_offset_ms", "chunk", "float64", math.nan,
-          {"units": "ms", "long_name": "offset of the host's clock, added to the stamps already"},
+          {"units": "ms", "long_name": "offset of the host's clock; the timestamps include it"},
           lambda stamps, _: _one(stamps.clock_offset_ms)),
     _Spec("chunk_clock_uncertainty_ms", "chunk", "float64", math.nan, {"units": "ms"},
           lambda stamps, _: _one(stamps.clock_uncertainty_ms)),

@@ -125,7 +125,7 @@ class PlaybackClock:
 
 
 def frame_at_azimuth(upto: int, angle_deg: float, angles_deg: F64, frames_per_turn: float) -> int:
-    """The last frame at or before ``upto`` with the azimuth ``angle_deg``, so that a turning sample appears still.
+    """The last frame at or before ``upto`` with the azimuth ``angle_deg``, so that a rotating sample appears still.
 
     ``angles_deg`` (n,): measured azimuths of the n frames that end with ``upto``. If they cover less than one
     turn, the nominal azimuth is used: frame 0 is at 0 degrees and one turn takes ``frames_per_turn`` frames.

@@ -224,7 +224,7 @@ async def log_in(request: web.Request) -> web.Response:
     key = (await read_json(request, Login)).key.strip()
     if not request.app[KEYS].opens(key):
         request.app[LOGIN_LIMITER].note_wrong()
-        raise HttpError(401, "This key does not open this server.")
+        raise HttpError(401, "This is not a key of this server.")
     token = await asyncio.to_thread(request.app[SESSIONS].open, fingerprint(key))
     reply = web.Response(status=204)
     set_cookie(request, reply, token)

@@ -1,4 +1,4 @@
-"""Who may use a route: declared beside each handler, enforced by the middleware of :mod:`.api_keys`."""
+"""Who may use a route: declared at each handler, enforced by the middleware of :mod:`.api_keys`."""
 
 from __future__ import annotations
 

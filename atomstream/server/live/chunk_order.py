@@ -45,7 +45,7 @@ class ReorderBuffer:
 
     @property
     def waiting(self) -> IndexSet:
-        """Those chunks."""
+        """Indices of the stored chunks that are not analysed yet."""
         return self._ahead | self._late
 
     def add(self, index: int) -> None:

@@ -29,7 +29,7 @@ class WorkerDiedError(Exception):
 
 
 class JobFailedError(Exception):
-    """The job failed: ``kind`` "shard" (the chunk can't be read) or "analysis" (a fault of ours)."""
+    """The job failed: ``kind`` "shard" (the chunk can't be read) or "analysis" (an error in our code)."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)

@@ -1,1 +1,1 @@
-"""Request handlers, one module per subject. Each handler has its method, path and right beside it."""
+"""Request handlers, one module per subject. A decorator at each handler declares its method, path and right."""

@@ -107,7 +107,7 @@ class Ingest:
             received += sum(map(len, pieces))
             await run_in(self._writers, body.write, pieces)
         if received != length:
-            raise HttpError(400, f"The body has {received} bytes where its Content-Length said {length}.")
+            raise HttpError(400, f"The body has {received} bytes, but its Content-Length is {length}.")
 
     @asynccontextmanager
     async def _deadline(self, length: int) -> AsyncIterator[None]:
@@ -129,7 +129,7 @@ class Ingest:
     def _too_slow(self) -> HttpError:
         if self._stopping:
             return HttpError(503, "The server is stopping; nothing of this body was stored. Send it again.")
-        return HttpError(408, "The body came too slowly; nothing of it was stored. Send it again.")
+        return HttpError(408, "The body arrived too slowly; nothing of it was stored. Send it again.")
 
     def stop_receiving(self) -> None:
         """Refuse new bodies and incomplete ones. Bodies that were received completely are still committed."""

@@ -84,7 +84,7 @@ export const STATUS = {
   stream_active: ["Live", "live"],
   stream_interrupted: ["Interrupted", "warn"],
   stream_finalizing: ["Finishing", "live"],
-  stream_error: ["No data for long", "bad"],
+  stream_error: ["No data for a long time", "bad"],
   success: ["Complete", ""],
   error: ["Failed", "bad"],
 };

@@ -27,7 +27,7 @@ function healthFacts(info, analysis) {
   const facts = [
     { name: "Frames stored", text: `${count(info.frames_stored)} in ${count(info.chunks_stored)} chunks` },
     { name: "Missing chunks", brief: "Chunks missing", text: info.chunks_missing ? `${count(info.chunks_missing)}: ${info.missing.join(", ")}` : "none", tone: info.chunks_missing ? "warn" : "" },
-    { name: "Given up by the client", brief: "Chunks lost", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
+    { name: "Not delivered by the client", brief: "Chunks lost", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
   ];
   if (behind !== null) facts.push({ name: "Analysis behind storage", brief: "Analysis behind", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
   if (throughput) {

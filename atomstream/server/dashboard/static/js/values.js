@@ -70,7 +70,7 @@ export class Values {
   /** The reason why a rotating sample has no views (yet). */
   showNoViews(why) {
     if (!why && !this.tiles.has("views")) return;
-    const parts = this.tiles.get("views") ?? this.tile("views", "Views of the turning sample");
+    const parts = this.tiles.get("views") ?? this.tile("views", "Views of the rotating sample");
     parts.box.classList.add("wide");
     parts.box.hidden = !why;
     this.fill(parts, null, "", why);
