@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from atomstream.config import MAX_RPM, number_in_range
 from atomstream.errors import ConfigError
@@ -15,7 +15,9 @@ from atomstream.protocol import (
     MAX_LABEL_CHARS,
     MAX_LAYER_UNIT_CHARS,
 )
-from atomstream.records import Json
+
+if TYPE_CHECKING:  # for ``atomstream --help``: records imports numpy
+    from atomstream.records import Json
 
 
 def check_event(kind: Any, label: Any, value: Any) -> float | None:
