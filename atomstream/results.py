@@ -233,74 +233,7 @@ def finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-# -- records as they travel: msgpack or JSON maps --------------------------------------------------------
-
-
-def from_batch(batch: Batch) -> Plain:
-    """Map of a batch. Columns are little-endian float32 bytes (times: float64); columns of NaN only are left out."""
-    columns = {column_name(name): values for name, values in batch.frames.items()}
-    return {
-        "start": batch.start,
-        "count": batch.count,
-        "columns": {
-            name: packed(values, "<f8" if name == TIME else "<f4")
-            for name, values in columns.items()
-            if name == TIME or np.isfinite(values).any()
-        },
-        "values": {name: from_measurement(value) for name, value in batch.values.items()},
-        "events": [from_event(event) for event in batch.events],
-        "segments": [from_segment(segment) for segment in batch.segments],
-        "views": [from_view(view) for view in batch.views],
-        "profile": packed(batch.profile, "<f4"),
-        "lines": {name: packed(values, "<f4") for name, values in batch.lines.items()},
-    }
-
-
-def from_measurement(value: Measurement) -> Plain:
-    """Map of a measurement."""
-    return {
-        "value": finite(value.value),
-        "sigma": finite(value.sigma),
-        "unit": value.unit,
-        "why": value.why,
-        "note": value.note,
-    }
-
-
-def from_event(event: Event) -> Plain:
-    """Map of an event of the analysis, without the fields that the server adds."""
-    return {
-        "time_s": finite(event.time_s),
-        "kind": event.kind,
-        "label": event.label,
-        "value": finite(event.value),
-    }
-
-
-def from_segment(segment: Segment) -> Plain:
-    """Map of a segment."""
-    return {
-        "number": segment.number,
-        "start_s": finite(segment.start_s),
-        "end_s": finite(segment.end_s),
-        "label": segment.label,
-        "rate": from_measurement(segment.rate),
-        "cycles": finite(segment.cycles),
-        "counted": from_measurement(segment.counted),
-        "recovery": from_measurement(segment.recovery),
-    }
-
-
-def from_view(view: View) -> Plain:
-    """Map of a view."""
-    return {
-        "view_id": view.view_id,
-        "angle_deg": finite(view.angle_deg),
-        "confidence": finite(view.confidence),
-        "spacing_px": from_measurement(view.spacing_px),
-        "specular_intensity": finite(view.specular_intensity),
-        "turns": view.turns,
-    }
+# -- received maps --------------------------------------------------------
 
 
 def _check_types(plain: Mapping[str, Any], numbers: Iterable[str], texts: Iterable[str]) -> None:

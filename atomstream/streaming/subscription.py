@@ -172,7 +172,7 @@ class ResultSubscription:
         return None
 
     def _warn_about_missing(self, message: Message) -> None:
-        """Log which chunks the results lack, once per reason: a stream with one missing chunk often has more."""
+        """Log which chunks are not in the results, once per reason: a stream with one missing chunk often has more."""
         reanalysis = bool(message.get("reanalysis"))
         for missing in message.get("missing") or ():
             kind = str(missing.get("why"))
@@ -183,7 +183,10 @@ class ResultSubscription:
             if reanalysis and kind == "late":
                 reason = _LATE_AFTER_END
             log.warning(
-                "The results of stream %s lack chunks %s: %s", self._data_id, missing.get("chunks"), reason
+                "The results of stream %s do not include chunks %s: %s",
+                self._data_id,
+                missing.get("chunks"),
+                reason,
             )
 
     def _new_frames_of(self, batch: ResultBatch) -> ResultBatch | None:

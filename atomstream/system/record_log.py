@@ -72,8 +72,10 @@ class RecordLog:
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def append(self, record: Record, *, durable: bool = False) -> int:
-        """Add ``record`` (plain values) and return its number; with ``durable`` it survives a power cut.
+    def append(self, record: Record | msgspec.Struct, *, durable: bool = False) -> int:
+        """Add ``record`` and return its number; with ``durable`` it survives a power cut.
+
+        A record is a map of plain values, or a struct, which is encoded as a map.
 
         Raises:
             OSError: from the disk; the record was not added.

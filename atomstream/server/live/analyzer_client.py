@@ -7,13 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from atomstream.results import Plain, packed
+from atomstream.results import packed
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.messages import (
+    AnalyzerBatch,
     AnnotateJob,
+    AnnotationEntry,
     AnyJob,
+    CalibrationMap,
     ChunkFrames,
     ChunkJob,
     CloseJob,
@@ -22,13 +25,14 @@ from atomstream.server.live.messages import (
     GapJob,
     LateJob,
     OpenJob,
+    Snapshot,
     StreamSettings,
 )
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
 
-OnBatch: TypeAlias = Callable[[Plain], Awaitable[None]]
+OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +67,23 @@ class AnalyzerClient:
         self._worker: WorkerProcess = resources.pool.acquire()
         self._life = -1
 
-    async def open(self, about: StreamMetadata, calibration: Plain, state: bytes | None = None) -> None:
+    async def open(
+        self, about: StreamMetadata, calibration: CalibrationMap, state: bytes | None = None
+    ) -> None:
         """Start the analyzer, from ``state`` if given."""
         chunk_size = about.geometry.chunk_size if about.geometry else 0
         settings = StreamSettings(about.fps, about.rotations_per_min, chunk_size, calibration, state)
         await self._worker.do(OpenJob(self._key, settings))
         self._life = self._worker.life
 
-    async def annotate(self, entries: list[Plain]) -> None:
+    async def annotate(self, entries: list[AnnotationEntry]) -> None:
         """Send entries of the user. Events take effect at their time."""
         if entries:
             await self._do(AnnotateJob(self._key, entries))
 
     async def chunk(
         self, index: int, decoded: DecodedChunk | None, on_batch: OnBatch, *, state: bool = False
-    ) -> Plain | None:
+    ) -> Snapshot | None:
         """Analyse a stored chunk; returns a snapshot if ``state`` is set.
 
         Raises:

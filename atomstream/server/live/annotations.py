@@ -9,8 +9,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from atomstream.results import Plain
-from atomstream.server.live.messages import check_regions
+from atomstream.results import Event
+from atomstream.server.live.messages import (
+    AnnotationEntry,
+    AzimuthChanges,
+    CalibrationMap,
+    EventMessage,
+    RegionMap,
+    RegionsMessage,
+    check_regions,
+)
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog, is_lost
 
@@ -23,9 +31,9 @@ class Annotations:
 
     def __init__(self, path: Path, file_system: FileSystem = LOCAL) -> None:
         self._log = RecordLog(path, file_system=file_system)
-        self.entries: list[Plain] = [self._log.read(number + 1) for number in range(len(self._log))]
+        self.entries: list[AnnotationEntry] = [self._log.read(number + 1) for number in range(len(self._log))]
 
-    def append(self, entry: Plain) -> None:
+    def append(self, entry: AnnotationEntry) -> None:
         """Store an entry durably.
 
         Raises:
@@ -36,7 +44,7 @@ class Annotations:
 
     def add_event(
         self, kind: str, label: str, time_ms_utc: float, value: float | None, event_id: str | None
-    ) -> Plain:
+    ) -> AnnotationEntry:
         """Store an event and return it. An event whose id is stored already is returned as it was stored."""
         stored = [entry for entry in self.entries if entry["what"] == "event" and entry["id"] == event_id]
         if stored:
@@ -52,20 +60,20 @@ class Annotations:
         self.append(entry)
         return entry
 
-    def events(self, origin_ms: float | None) -> list[Plain]:
-        """The user's events as the API has them; ``time_s`` is None as long as the stream has no origin."""
+    def events(self, origin_ms: float | None) -> list[Event]:
+        """The user's events; ``time_s`` is None as long as the stream has no origin."""
         return [as_event(entry, origin_ms) for entry in self.entries if entry["what"] == "event"]
 
     @property
-    def regions(self) -> list[Plain]:
+    def regions(self) -> list[RegionMap]:
         """The user's present regions."""
-        regions: list[Plain] = self._last("regions", [])
+        regions: list[RegionMap] = self._last("regions", [])
         return regions
 
     @property
-    def calibration(self) -> Plain:
+    def calibration(self) -> CalibrationMap:
         """The present calibration, empty if there is none."""
-        calibration: Plain = self._last("calibration", {})
+        calibration: CalibrationMap = self._last("calibration", {})
         return calibration
 
     def _last(self, what: str, default: Any) -> Any:
@@ -74,15 +82,15 @@ class Annotations:
                 return entry[what]
         return default
 
-    def labels(self) -> dict[str, Plain]:
+    def labels(self) -> dict[str, AzimuthChanges]:
         """``label`` and ``enabled`` of each azimuth's view that the user has changed, by the view's id."""
-        labels: dict[str, Plain] = {}
+        labels: dict[str, AzimuthChanges] = {}
         for entry in self.entries:
             if entry["what"] == "azimuth":
                 labels.setdefault(entry["view_id"], {}).update(entry["said"])
         return labels
 
-    def for_analysis(self, since: int, origin_ms: float) -> list[Plain]:
+    def for_analysis(self, since: int, origin_ms: float) -> list[AnnotationEntry]:
         """The entries from number ``since`` on (from 0); events have their time in s from the stream's start."""
         return [
             {**entry, "time_s": (entry["time_ms_utc"] - origin_ms) / 1000.0}
@@ -97,18 +105,18 @@ class Annotations:
         self._log.close()
 
 
-def as_event(entry: Plain, origin_ms: float | None) -> Plain:
-    """A stored event as the API has it."""
+def as_event(entry: AnnotationEntry, origin_ms: float | None) -> Event:
+    """A stored event; its ``time_s`` is None without an origin."""
     at = None if origin_ms is None else (entry["time_ms_utc"] - origin_ms) / 1000.0
-    return {
-        "id": entry["id"],
-        "time_s": at,
-        "time_ms_utc": entry["time_ms_utc"],
-        "kind": entry["kind"],
-        "label": entry["label"],
-        "value": entry["value"],
-        "by": "user",
-    }
+    return Event(
+        time_s=at,
+        kind=entry["kind"],
+        label=entry["label"],
+        value=entry["value"],
+        id=entry["id"],
+        time_ms_utc=entry["time_ms_utc"],
+        by="user",
+    )
 
 
 class AnnotationWriter:
@@ -121,7 +129,7 @@ class AnnotationWriter:
         self,
         annotations: Annotations,
         origin_ms: Callable[[], float | None],
-        publish: Callable[[Plain], Awaitable[None]],
+        publish: Callable[[EventMessage | RegionsMessage], Awaitable[None]],
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         notify: Callable[[], None],
     ) -> None:
@@ -134,7 +142,7 @@ class AnnotationWriter:
 
     async def mark(
         self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
-    ) -> Plain:
+    ) -> Event:
         """Store and publish an event; returns it. A repeat of its id changes nothing."""
         at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
         async with self._lock:
@@ -144,11 +152,11 @@ class AnnotationWriter:
             )
             event = as_event(entry, self._origin_ms())
             if len(self._annotations.entries) > before:
-                await self._publish({"type": "event", "event": event})
+                await self._publish(EventMessage(event=event))
         self._notify()
         return event
 
-    async def set_regions(self, regions: list[Plain], detected: list[Plain]) -> list[Plain]:
+    async def set_regions(self, regions: list[RegionMap], detected: list[RegionMap]) -> list[RegionMap]:
         """Replace the user's regions; returns them with defaults filled in.
 
         Raises:
@@ -161,13 +169,13 @@ class AnnotationWriter:
         self._notify()
         return checked
 
-    async def publish_regions(self, regions: list[Plain], detected: list[Plain], *, complete: bool) -> None:
+    async def publish_regions(
+        self, regions: list[RegionMap], detected: list[RegionMap], *, complete: bool
+    ) -> None:
         """Publish the regions; ``complete`` if their traces reach back to the first frame."""
-        await self._publish(
-            {"type": "regions", "regions": regions, "detected_regions": detected, "complete": complete}
-        )
+        await self._publish(RegionsMessage(regions=regions, detected_regions=detected, complete=complete))
 
-    async def append(self, entry: Plain) -> None:
+    async def append(self, entry: AnnotationEntry) -> None:
         """Store an entry that is not published: a calibration, the label of an azimuth."""
         async with self._lock:
             await self._in_thread(lambda: self._annotations.append(entry))

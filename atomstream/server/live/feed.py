@@ -7,8 +7,10 @@ from collections import OrderedDict
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from atomstream.results import Plain, unpacked
+from atomstream.server.live.messages import BatchMessage, FeedMessage, NumberedMessage
 
 RECENT: Final = 256
 
@@ -16,35 +18,38 @@ RECENT: Final = 256
 class Message:
     """One numbered message. Its encodings with all columns are made once for all readers."""
 
-    def __init__(self, plain: Plain) -> None:
-        self.plain = plain
+    def __init__(self, record: NumberedMessage) -> None:
+        self.record = record
         self._encoded: dict[str, bytes] = {}
 
     def encoded(self, kind: str, columns: frozenset[str] | None) -> bytes:
         """The message as ``"msgpack"`` or ``"json"``, with only these per-frame ``columns`` if given."""
-        if columns is not None or "columns" not in self.plain:
-            return encode(kind, only(self.plain, columns))
+        if columns is not None or not isinstance(self.record, BatchMessage):
+            return encode(kind, only(self.record, columns))
         if kind not in self._encoded:
-            self._encoded[kind] = encode(kind, self.plain)
+            self._encoded[kind] = encode(kind, self.record)
         return self._encoded[kind]
 
 
-def only(message: Plain, columns: frozenset[str] | None) -> Plain:
+def only(message: NumberedMessage, columns: frozenset[str] | None) -> NumberedMessage:
     """The message with only these columns."""
-    if columns is None or "columns" not in message:
+    if columns is None or not isinstance(message, BatchMessage) or message.columns is UNSET:
         return message
-    kept = {name: raw for name, raw in message["columns"].items() if name in columns}
-    return {**message, "columns": kept}
+    kept = {name: raw for name, raw in message.columns.items() if name in columns}
+    return msgspec.structs.replace(message, columns=kept)
 
 
-def encode(kind: str, message: Plain) -> bytes:
+def encode(kind: str, message: FeedMessage) -> bytes:
     """Encode a message as ``"msgpack"``, or for browsers as ``"json"`` with lists in place of packed numbers."""
-    return msgspec.msgpack.encode(message) if kind == "msgpack" else msgspec.json.encode(readable(message))
+    if kind == "msgpack":
+        return msgspec.msgpack.encode(message)
+    return msgspec.json.encode(readable(message) if isinstance(message, BatchMessage) else message)
 
 
-def readable(message: Plain) -> Plain:
-    """The message with lists in place of bytes. Numbers have seven digits, the precision of float32."""
-    out = dict(message)
+def readable(batch: BatchMessage) -> Plain:
+    """The batch as a map with lists in place of bytes. Numbers have seven digits, the precision of float32."""
+    present = msgspec.structs.asdict(batch).items()
+    out = {"type": "batch", **{name: value for name, value in present if value is not UNSET}}
     if "columns" in out:
         out["columns"] = {name: _listed(name, raw) for name, raw in out["columns"].items()}
     if "profile" in out:
@@ -69,10 +74,11 @@ class Feed:
         self._recent: OrderedDict[int, Message] = OrderedDict()
         self._changed = asyncio.Event()
 
-    def publish(self, plain: Plain) -> None:
-        """Add a recorded message and wake all readers."""
-        self.seq = plain["seq"]
-        self._recent[self.seq] = Message(plain)
+    def publish(self, record: NumberedMessage) -> None:
+        """Add a message, which has a number, and wake all readers."""
+        assert record.seq is not UNSET
+        self.seq = record.seq
+        self._recent[self.seq] = Message(record)
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
         self.notify()

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
-from atomstream.results import Plain
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.chunk_order import NextStep, ReorderBuffer, saved_indices
 from atomstream.server.live.feed import Feed
+from atomstream.server.live.messages import AnalyzerBatch, Snapshot
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
 from atomstream.server.streams.ingest import run_in
@@ -67,7 +67,7 @@ class LiveAnalysis:
         self._decoded: dict[int, DecodedChunk] = {}
         self._stored_ms: dict[int, float] = {}
         self._crashes: Counter[int] = Counter()
-        self._snapshot: Plain | None = None
+        self._snapshot: Snapshot | None = None
         self._snapshot_at = 0.0
         self._now_chunk = -1
         self._saving: asyncio.Task[None] | None = None
@@ -237,7 +237,7 @@ class LiveAnalysis:
         if snapshot is not None:
             self._save(snapshot)
 
-    def _save(self, snapshot: Plain) -> None:
+    def _save(self, snapshot: Snapshot) -> None:
         self._snapshot = {
             **snapshot,
             "next_index": self.order.next_index,
@@ -250,7 +250,7 @@ class LiveAnalysis:
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
 
-    async def _save_on_disk(self, snapshot: Plain) -> None:
+    async def _save_on_disk(self, snapshot: Snapshot) -> None:
         try:
             await self._disk(self._store.save, snapshot)
         except OSError:
@@ -266,20 +266,23 @@ class LiveAnalysis:
 
     # -- results ---------------------------------------------------------------------------------
 
-    async def _keep(self, batch: Plain) -> None:
-        facts = {"chunk": self._now_chunk, "stored_unix_ms": self._stored_ms.get(self._now_chunk)}
-        await self._publish(batch, **facts, final=False)
+    async def _keep(self, batch: AnalyzerBatch) -> None:
+        await self._publish(batch, self._stored_ms.get(self._now_chunk), final=False)
 
-    async def _keep_final(self, batch: Plain) -> None:
-        await self._publish(batch, chunk=self._now_chunk, stored_unix_ms=None, final=True)
+    async def _keep_final(self, batch: AnalyzerBatch) -> None:
+        await self._publish(batch, None, final=True)
 
-    async def _publish(self, batch: Plain, **facts: object) -> None:
-        events = self._annotations.events(self._archive.origin_unix_ms)
-        message = await self._disk(lambda: self._store.add_batch(batch, events, **facts))
+    async def _publish(self, batch: AnalyzerBatch, stored_unix_ms: float | None, *, final: bool) -> None:
+        events, chunk = self._annotations.events(self._archive.origin_unix_ms), self._now_chunk
+        message = await self._disk(
+            lambda: self._store.add_batch(
+                batch, events, chunk=chunk, stored_unix_ms=stored_unix_ms, final=final
+            )
+        )
         if message is not None:
             self._feed.publish(message)
 
-    async def _keep_columns(self, batch: Plain) -> None:
+    async def _keep_columns(self, batch: AnalyzerBatch) -> None:
         await self._disk(self._store.write_columns, batch)
 
     async def _disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

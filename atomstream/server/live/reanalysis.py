@@ -7,12 +7,15 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from atomstream.index_ranges import IndexSet
-from atomstream.results import Plain
+from atomstream.results import Event
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient
 from atomstream.server.live.annotations import Annotations
+from atomstream.server.live.messages import AnalyzerBatch, AnnotationEntry
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -50,8 +53,8 @@ class Reanalysis:
         self._only = only
         self._stopped = False
         self._waterfalls: dict[str, Waterfall] = {}
-        self._last: Plain = {}
-        self._events: list[Plain] = []
+        self._last = AnalyzerBatch(0, 0, {})
+        self._events: list[Event] = []
         self._unreadable: set[int] = set()
         self.indices = IndexSet()
         """The chunks that are analysed; empty before :meth:`run`."""
@@ -70,7 +73,7 @@ class Reanalysis:
         """End at the next chunk."""
         self._stopped = True
 
-    async def run(self) -> Plain | None:
+    async def run(self) -> AnalyzerBatch | None:
         """Analyse all chunks that are stored now. Returns the last batch with all events, None if it was stopped."""
         for _ in range(TRIES):
             try:
@@ -80,7 +83,7 @@ class Reanalysis:
         log.error("stream %s could not be analysed again; its results are unchanged", self._about.data_id)
         return None
 
-    async def _run(self) -> Plain | None:
+    async def _run(self) -> AnalyzerBatch | None:
         analyzer = AnalyzerClient(f"{self._about.data_id} again {id(self)}", self._archive, self._resources)
         self._waterfalls, self._events = {}, []
         try:
@@ -91,7 +94,7 @@ class Reanalysis:
         finally:
             await _close(analyzer)
         self._replace_waterfalls()
-        return {**self._last, "events": self._events}
+        return msgspec.structs.replace(self._last, events=self._events)
 
     def _replace_waterfalls(self) -> None:
         for name, waterfall in self._waterfalls.items():
@@ -114,7 +117,7 @@ class Reanalysis:
                 await self._chunk(analyzer, index)
             self._report((done + 1) / count)
 
-    def _entries(self) -> list[Plain]:
+    def _entries(self) -> list[AnnotationEntry]:
         # The newest regions and calibration are used from the first frame on; events keep their times.
         origin = self._archive.origin_unix_ms or 0.0
         entries = self._annotations.for_analysis(0, origin)
@@ -132,12 +135,12 @@ class Reanalysis:
         else:
             self._unreadable.discard(index)
 
-    async def _keep(self, batch: Plain) -> None:
+    async def _keep(self, batch: AnalyzerBatch) -> None:
         self._last = batch
-        self._events += batch["events"]
+        self._events += batch.events
         await run_in(self._resources.threads, self._write, batch)
 
-    def _write(self, batch: Plain) -> None:
+    def _write(self, batch: AnalyzerBatch) -> None:
         self._store.replace_columns(batch, self._only)
         self._store.note_profiles(batch, self._waterfalls)
 
@@ -208,7 +211,7 @@ class ReanalysisScheduler:
         """Count a whole re-analysis as running from now on, so that a second request finds it."""
         self._current = self._make(None)
 
-    async def run(self, only: frozenset[str] | None) -> tuple[Reanalysis, Plain | None]:
+    async def run(self, only: frozenset[str] | None) -> tuple[Reanalysis, AnalyzerBatch | None]:
         """Run one; returns it with its last batch, None if it failed or was stopped."""
         reanalysis = self._make(only)
         running = self._current

@@ -13,19 +13,32 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import google_crc32c
 import msgspec
+from msgspec import UNSET
 
-from atomstream.results import Plain
+from atomstream.results import Event, Plain
 from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.server.live.messages import (
+    BatchFields,
+    BatchMessage,
+    CurrentResults,
+    EndMessage,
+    LostMessage,
+    NumberedMessage,
+    SegmentRecord,
+    StoredBatch,
+    StoredRecord,
+)
 from atomstream.server.live.view_tracks import ViewTrack
 from atomstream.system.record_log import RecordLog, is_lost
 
 log = logging.getLogger("atomstream.server")
-KEPT: Final = ("values", "segments", "views", "detected_regions")
-"""Keys of a batch record that delta encoding applies to."""
+M = TypeVar("M", bound=NumberedMessage)
+KEPT: Final = CurrentResults.__struct_fields__
+"""Fields of a batch that delta encoding applies to."""
 KEY_EACH: Final = 64
 CHECKPOINT_BYTES: Final = 1 << 20
 """A checkpoint is written when the log has grown by so much, or by the size of the last checkpoint."""
@@ -46,9 +59,9 @@ class ResultLog:
         self._folder = folder
         self._files = files
         self._time_of = time_of
-        self.newest: Plain = nothing()
-        """Values, segments, views and detected regions after the newest batch."""
-        self.events: list[Plain] = []
+        self.newest = CurrentResults()
+        """Results after the newest batch."""
+        self.events: list[Event] = []
         """Newest events of the analysis. The list is replaced and never changed."""
         self.view_points: dict[int, ViewTrack] = {}
         self.fed = 0
@@ -62,10 +75,8 @@ class ResultLog:
         self._closed_at = -1  # frames that the last final batch had received
         self._lock = threading.Lock()
         self._since_key = KEY_EACH
-        self._stood: tuple[int, Plain] = (
-            0,
-            nothing(),
-        )  # of the last record that was read: readers go on by one
+        # The number of the record that was read last, and the results after it: readers go on by one.
+        self._last_read = (0, CurrentResults())
         self._log = self._open()
 
     def _open(self) -> RecordLog:
@@ -78,10 +89,11 @@ class ResultLog:
             for name in _FACTS:
                 setattr(self, name, facts[name])
             self.missing = dict(facts["missing"])
-            self.newest = current_keys(self.newest)
+            self.newest = msgspec.convert(current_keys(facts["newest"]), CurrentResults)
+            self.events = msgspec.convert(facts["events"], list[Event])
             self.view_points = {number: ViewTrack(raw) for number, raw in kept["view_tracks"]}
         for number in range(records.n_cached + 1, len(records) + 1):
-            self._note(current_keys(records.read(number)))
+            self._note(typed(number, records.read(number)))
         self._checked = (records.positions["end"], 0) if records.n_cached else (0, 0)
         return records
 
@@ -94,69 +106,74 @@ class ResultLog:
         """True if the batch after ``fed`` frames is recorded: after a crash the analysis makes some again."""
         return fed <= (self._closed_at if final else self.fed)
 
-    def add(self, record: Plain) -> Plain:
+    def add(self, record: M) -> M:
         """Append a record of any type; returns it with its number ``seq``.
 
         Raises:
             OSError: of the disk; nothing was appended.
         """
         with self._lock:
-            kept = self._shortened(record)
-            number = self._log.append(kept)
-            self._since_key = 0 if kept.get("key") else self._since_key + 1
-            self._note(kept)
-        return {**record, "seq": number}
+            stored = self._stored_form(record)
+            number = self._log.append(stored)
+            self._since_key = (
+                0 if isinstance(stored, StoredBatch) and stored.key is True else self._since_key + 1
+            )
+            self._note(stored)
+        return msgspec.structs.replace(record, seq=number)
 
-    def _shortened(self, record: Plain) -> Plain:
-        if record["type"] != "batch":
+    def _stored_form(self, record: NumberedMessage) -> StoredRecord:
+        if not isinstance(record, BatchMessage):
             return record
         short = shortened(record, self.newest) if self._since_key < KEY_EACH else None
-        return short or {**record, "key": True}
+        return short or complete(record)
 
-    def _note(self, record: Plain) -> None:
-        if record["type"] == "end":
+    def _note(self, record: StoredRecord) -> None:
+        if isinstance(record, EndMessage):
             self.ended = True
-            self.missing = dict(record.get("missing", ()))
-        if record["type"] != "batch":
+            self.missing = {} if record.missing is UNSET else dict(record.missing)
+        if not isinstance(record, StoredBatch):
             return
         self.ended = False
         self.newest = applied(self.newest, record)
-        earlier = [] if record.get("reanalysis") else self.events
-        if record["events"] or record.get("reanalysis"):
-            self.events = [*earlier, *record["events"]][-MAX_EVENTS:]
-        self.fed = max(self.fed, record["fed"])
-        if record["final"]:
-            self._closed_at = record["fed"]
-        self.analysed = max(self.analysed, record["start"] + record["count"])
-        self.made_unix_ms = record["made_unix_ms"]
+        reanalysis = record.reanalysis is True
+        if record.events or reanalysis:
+            self.events = [*([] if reanalysis else self.events), *record.events][-MAX_EVENTS:]
+        self.fed = max(self.fed, record.fed)
+        if record.final:
+            self._closed_at = record.fed
+        self.analysed = max(self.analysed, record.start + record.count)
+        self.made_unix_ms = record.made_unix_ms
         self._note_views(record)
 
-    def _note_views(self, record: Plain) -> None:
-        for view in record.get("views", ()):
-            track = self.view_points.setdefault(view["view_id"], ViewTrack())
-            if not len(track) or track[-1]["turns"] != view["turns"]:
-                period = self.newest["values"].get("oscillation_period", {}).get("value")
-                frame = max(0, record["start"] + record["count"] - 1)
-                track.add(view, frame=frame, time_s=self._time_of(frame), oscillation_period=period)
+    def _note_views(self, record: StoredBatch) -> None:
+        for view in () if record.views is UNSET else record.views:
+            track = self.view_points.setdefault(view.view_id, ViewTrack())
+            if not len(track) or track[-1]["turns"] != view.turns:
+                period = self.newest.values.get("oscillation_period")
+                frame = max(0, record.start + record.count - 1)
+                track.add(
+                    view,
+                    frame=frame,
+                    time_s=self._time_of(frame),
+                    oscillation_period=None if period is None else period.value,
+                )
 
-    def read(self, seq: int) -> Plain:
+    def read(self, seq: int) -> NumberedMessage:
         """The complete record of that number, without the per-frame columns.
 
         Raises:
             IndexError: there is no such record.
         """
-        record = {**self._record(seq), "seq": seq}
-        if is_lost(record):  # damaged on disk: the same message as for a reader that was too slow
-            return {"type": "lost", "count": 1, "first": seq, "last": seq, "seq": seq}
-        if record["type"] != "batch":
-            return record
-        at, before = self._stood
-        stood = applied(before, record) if at == seq - 1 else standing_at(self._record, seq)
-        self._stood = (seq, stood)
-        return {name: value for name, value in {**record, **stood}.items() if name != "key"}
+        record = self._record(seq)
+        if not isinstance(record, StoredBatch):
+            return msgspec.structs.replace(record, seq=seq)
+        at, before = self._last_read
+        after = applied(before, record) if at == seq - 1 else results_after(self._record, seq)
+        self._last_read = (seq, after)
+        return BatchMessage(**_facts_of(record), **msgspec.structs.asdict(after), seq=seq)
 
-    def _record(self, number: int) -> Plain:
-        return current_keys(self._log.read(number))
+    def _record(self, number: int) -> StoredRecord:
+        return typed(number, self._log.read(number))
 
     def sync(self) -> None:
         """Make all records durable."""
@@ -191,55 +208,71 @@ def current_keys(record: Plain) -> Plain:
     return {_OLD_KEYS.get(name, name): value for name, value in record.items()}
 
 
-def nothing() -> Plain:
-    """The results before the first batch."""
-    return {"values": {}, "segments": [], "views": [], "detected_regions": []}
+def typed(number: int, record: Plain) -> StoredRecord:
+    """The record of that number, written by any version; a ``LostMessage`` if it is damaged on disk."""
+    if is_lost(record):  # the same message as for a reader that was too slow
+        return LostMessage(count=1, first=number, last=number)
+    made: StoredRecord = msgspec.convert(current_keys(record), StoredRecord)
+    return made
 
 
-def shortened(record: Plain, before: Plain) -> Plain | None:
-    """The batch record without what is equal in ``before``; None if something was removed since."""
-    old, new = _numbered(before["segments"]), _numbered(record["segments"])
-    if not (before["values"].keys() <= record["values"].keys() and old.keys() <= new.keys()):
+def _facts_of(record: BatchFields) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in BatchFields.__struct_fields__}
+
+
+def complete(record: BatchMessage) -> StoredBatch:
+    """The batch with all results, as it is stored."""
+    return StoredBatch(**_facts_of(record), **{name: getattr(record, name) for name in KEPT}, key=True)
+
+
+def shortened(record: BatchMessage, before: CurrentResults) -> StoredBatch | None:
+    """The batch without what is equal in ``before``, as it is stored; None if something was removed since."""
+    old, new = _numbered(before.segments), _numbered(record.segments)
+    if not (before.values.keys() <= record.values.keys() and old.keys() <= new.keys()):
         return None
-    short = {name: value for name, value in record.items() if name not in KEPT or value != before[name]}
-    earlier = before["values"]
-    if "values" in short:
-        short["values"] = {
-            name: value for name, value in short["values"].items() if earlier.get(name) != value
-        }
-    if "segments" in short:
-        short["segments"] = [segment for number, segment in new.items() if old.get(number) != segment]
-    return short
+    values = {name: value for name, value in record.values.items() if before.values.get(name) != value}
+    segments = [segment for number, segment in new.items() if old.get(number) != segment]
+    same_regions = record.detected_regions == before.detected_regions
+    return StoredBatch(
+        **_facts_of(record),
+        values=values or UNSET,
+        segments=segments or UNSET,
+        views=UNSET if record.views == before.views else record.views,
+        detected_regions=UNSET if same_regions else record.detected_regions,
+    )
 
 
-def applied(before: Plain, record: Plain) -> Plain:
+def applied(before: CurrentResults, record: StoredRecord) -> CurrentResults:
     """The results after a record, shortened or complete."""
-    if record["type"] != "batch":
+    if not isinstance(record, StoredBatch):
         return before
-    if record.get("key"):
-        return {name: record[name] for name in KEPT}
-    after = {name: record.get(name, before[name]) for name in KEPT}
-    after["values"] = {**before["values"], **record.get("values", {})}
-    segments = {**_numbered(before["segments"]), **_numbered(record.get("segments", []))}
-    after["segments"] = [segments[number] for number in sorted(segments)]
-    return after
+    values = {} if record.values is UNSET else record.values
+    segments = [] if record.segments is UNSET else record.segments
+    views = before.views if record.views is UNSET else record.views
+    regions = before.detected_regions if record.detected_regions is UNSET else record.detected_regions
+    if record.key is not True:
+        values = {**before.values, **values}
+        merged = {**_numbered(before.segments), **_numbered(segments)}
+        segments = [merged[number] for number in sorted(merged)]
+    return CurrentResults(values, segments, views, regions)
 
 
-def standing_at(read: Callable[[int], Plain], number: int) -> Plain:
+def results_after(read: Callable[[int], StoredRecord], number: int) -> CurrentResults:
     """The results after record ``number``; ``read`` returns records by number."""
-    later: list[Plain] = []
+    later: list[StoredRecord] = []
     for at in range(number, 0, -1):
-        later.append(read(at))
-        if later[-1].get("key"):
+        record = read(at)
+        later.append(record)
+        if isinstance(record, StoredBatch) and record.key is True:
             break
-    stood = nothing()
+    results = CurrentResults()
     for record in reversed(later):
-        stood = applied(stood, record)
-    return stood
+        results = applied(results, record)
+    return results
 
 
-def _numbered(segments: list[Plain]) -> dict[int, Plain]:
-    return {segment["number"]: segment for segment in segments}
+def _numbered(segments: list[SegmentRecord]) -> dict[int, SegmentRecord]:
+    return {segment.number: segment for segment in segments}
 
 
 # -- small files with a checksum -------------------------------------------------------------------------

@@ -17,20 +17,29 @@ earlier state are recognised by the number of frames it had received, and are no
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, structs
 
 from atomstream.analysis.serialization import VERSION
-from atomstream.results import TIME, Plain, packed, unit_of, unpacked
+from atomstream.results import TIME, Event, Plain, packed, unit_of, unpacked
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.result_log import KEPT, ResultLog, read_checked, write_checked
+from atomstream.server.live.messages import (
+    AnalyzerBatch,
+    BatchMessage,
+    NumberedMessage,
+    Snapshot,
+    ViewRecord,
+)
+from atomstream.server.live.result_log import ResultLog, read_checked, write_checked
 from atomstream.server.live.view_tracks import renumbered
 from atomstream.server.live.waterfall import Waterfall
 
@@ -56,17 +65,17 @@ class ResultStore:
 
     # -- writing -----------------------------------------------------------------------------------------
 
-    def write_columns(self, batch: Plain, only: frozenset[str] | None = None) -> None:
+    def write_columns(self, batch: AnalyzerBatch, only: frozenset[str] | None = None) -> None:
         """Write a batch's per-frame columns to the archive; only those in ``only`` if given."""
         columns = {
             name: unpacked(name, raw)
-            for name, raw in batch["columns"].items()
+            for name, raw in batch.columns.items()
             if name != TIME and (only is None or name in only)
         }
         if columns:
-            self._archive.results.write(batch["start"], columns, {name: unit_of(name) for name in columns})
+            self._archive.results.write(batch.start, columns, {name: unit_of(name) for name in columns})
 
-    def replace_columns(self, batch: Plain, only: frozenset[str] | None = None) -> None:
+    def replace_columns(self, batch: AnalyzerBatch, only: frozenset[str] | None = None) -> None:
         """Like :meth:`write_columns`, over earlier results: columns that the batch does not have become NaN.
 
         Without ``only`` that is so for all columns but traces of regions, which the user may have removed.
@@ -74,38 +83,51 @@ class ResultStore:
         absent = [
             name
             for name in self._archive.results.names()
-            if name not in batch["columns"] and not name.startswith("region_") and name != TIME
+            if name not in batch.columns and not name.startswith("region_") and name != TIME
         ]
-        empty = np.full(batch["count"], np.nan, np.float32).tobytes()
+        empty = np.full(batch.count, np.nan, np.float32).tobytes()
         blank = {} if only is not None else dict.fromkeys(absent, empty)
-        self.write_columns({**batch, "columns": {**blank, **batch["columns"]}}, only)
+        self.write_columns(structs.replace(batch, columns={**blank, **batch.columns}), only)
 
-    def add_batch(self, batch: Plain, user_events: Iterable[Plain], **facts: Any) -> Plain | None:
+    def add_batch(
+        self,
+        batch: AnalyzerBatch,
+        user_events: Iterable[Event],
+        *,
+        chunk: int | None,
+        final: bool,
+        stored_unix_ms: float | None = None,
+        reanalysis: bool = False,
+    ) -> BatchMessage | None:
         """Store a batch. Returns its message for the feed, or None if it was recorded before."""
-        repeated = (
-            batch["start"] < self.log.analysed
-        )  # after a crash: equal numbers, or others of another version
+        # After a crash a batch is made again: with equal numbers, or with others by another version.
+        repeated = batch.start < self.log.analysed
         (self.replace_columns if repeated else self.write_columns)(batch)
         self.note_profiles(batch)
-        reanalysis = facts.get("reanalysis")
-        if self.log.has_batch(batch["fed"], final=bool(facts.get("final"))) and not reanalysis:
+        if self.log.has_batch(batch.fed, final=final) and not reanalysis:
             return None
-        if reanalysis:
-            batch = {**batch, "views": self._with_known_numbers(batch["views"])}
-        record = {
-            "type": "batch",
-            **{name: batch[name] for name in ("start", "count", "fed", *KEPT)},
-            "events": self._own_events(batch["events"], user_events),
-            "made_unix_ms": 1000.0 * time.time(),
-            **facts,
-        }
-        message = self.log.add(record)
-        extra = {name: batch[name] for name in ("columns", "profile", "lines")}
-        return {**message, **extra}
+        record = BatchMessage(
+            start=batch.start,
+            count=batch.count,
+            fed=batch.fed,
+            values=batch.values,
+            segments=batch.segments,
+            views=self._with_known_numbers(batch.views) if reanalysis else batch.views,
+            detected_regions=batch.detected_regions,
+            events=self._own_events(batch.events, user_events),
+            made_unix_ms=1000.0 * time.time(),
+            chunk=chunk,
+            stored_unix_ms=stored_unix_ms,
+            final=final,
+            reanalysis=True if reanalysis else UNSET,
+        )
+        return structs.replace(
+            self.log.add(record), columns=batch.columns, profile=batch.profile, lines=batch.lines
+        )
 
-    def _with_known_numbers(self, views: list[Plain]) -> list[Plain]:
+    def _with_known_numbers(self, views: list[ViewRecord]) -> list[ViewRecord]:
         # Smaller numbers are of views before the sample stopped; after a stop the azimuths begin elsewhere.
-        since = min((view["view_id"] for view in self.log.newest["views"]), default=None)
+        since = min((view.view_id for view in self.log.newest.views), default=None)
         earlier = {
             number: points[-1]["angle_deg"]
             for number, points in self.log.view_points.items()
@@ -113,42 +135,42 @@ class ResultStore:
         }
         return renumbered(views, earlier, max(self.log.view_points, default=-1) + 1)
 
-    def _own_events(self, events: Iterable[Plain], user_events: Iterable[Plain]) -> list[Plain]:
+    def _own_events(self, events: Iterable[Event], user_events: Iterable[Event]) -> list[Event]:
         """Events of the analysis. The analyzer also returns the user's events, which are recorded already."""
-        users = {(event["kind"], event["label"]) for event in user_events}
-        own = [event for event in events if (event["kind"], event["label"]) not in users]
-        return [self._complete_event(event) for event in own if event["kind"] != "rotation"]
+        users = {(event.kind, event.label) for event in user_events}
+        own = [event for event in events if (event.kind, event.label) not in users]
+        return [self._complete_event(event) for event in own if event.kind != "rotation"]
 
-    def _complete_event(self, event: Plain) -> Plain:
+    def _complete_event(self, event: Event) -> Event:
         origin = self._archive.origin_unix_ms
-        at = None if origin is None or event["time_s"] is None else origin + 1000.0 * event["time_s"]
-        name = f"{event['kind']}-{event['time_s']:.4f}" if event["time_s"] is not None else event["kind"]
-        return {"id": name, **event, "time_ms_utc": at, "by": "analysis"}
+        at = None if origin is None or event.time_s is None else origin + 1000.0 * event.time_s
+        name = f"{event.kind}-{event.time_s:.4f}" if event.time_s is not None else event.kind
+        return dataclasses.replace(event, id=name, time_ms_utc=at, by="analysis")
 
-    def note_profiles(self, batch: Plain, waterfalls: dict[str, Waterfall] | None = None) -> None:
+    def note_profiles(self, batch: AnalyzerBatch, waterfalls: dict[str, Waterfall] | None = None) -> None:
         """Add a batch's profiles to ``waterfalls``, by default those of the stream."""
         falls = self.waterfalls if waterfalls is None else waterfalls
-        if not batch["count"]:
+        if not batch.count:
             return
-        at = float(unpacked(TIME, batch["columns"][TIME])[-1])
-        for name, raw in {STREAKS: batch["profile"], **batch["lines"]}.items():
+        at = float(unpacked(TIME, batch.columns[TIME])[-1])
+        for name, raw in {STREAKS: batch.profile, **batch.lines}.items():
             falls.setdefault(name, Waterfall()).add(at, np.frombuffer(raw, dtype="<f4"))
 
     # -- reading -----------------------------------------------------------------------------------------
 
-    def message(self, seq: int, columns: Iterable[str] | None = None) -> Plain:
+    def message(self, seq: int, columns: Iterable[str] | None = None) -> NumberedMessage:
         """The message of record ``seq``, with these per-frame columns (None: all).
 
         Raises:
             IndexError: there is no such record.
         """
         record = self.log.read(seq)
-        if record["type"] == "batch":
-            record["columns"] = self._columns(record, columns)
+        if isinstance(record, BatchMessage):
+            return structs.replace(record, columns=self._columns(record, columns))
         return record
 
-    def _columns(self, record: Plain, names: Iterable[str] | None) -> Plain:
-        start, stop = record["start"], record["start"] + record["count"]
+    def _columns(self, record: BatchMessage, names: Iterable[str] | None) -> dict[str, bytes]:
+        start, stop = record.start, record.start + record.count
         results = self._archive.results
         read = results.read(results.names() if names is None else names, start, stop)
         determined = {
@@ -172,7 +194,7 @@ class ResultStore:
 
     # -- to continue after a stop or a crash -------------------------------------------------------------
 
-    def save(self, snapshot: Plain) -> None:
+    def save(self, snapshot: Snapshot) -> None:
         """Make all results durable, then save the state of the analyzer (empty: there is none)."""
         self._archive.results.sync()
         self.log.sync()
@@ -181,7 +203,7 @@ class ResultStore:
         self._write("profiles", profiles)
         self._write("state", {**snapshot, "version": VERSION} if snapshot else {})
 
-    def load(self) -> Plain | None:
+    def load(self) -> Snapshot | None:
         """The snapshot of the last :meth:`save`; None if there is none that this version can read."""
         snapshot = read_checked(self.folder / "state")
         if snapshot and snapshot.pop("version", None) != VERSION:

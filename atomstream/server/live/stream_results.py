@@ -7,14 +7,28 @@ import logging
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from atomstream.index_ranges import IndexSet
-from atomstream.results import Plain, column_name, unit_of
+from atomstream.results import Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
+from atomstream.server.live.messages import (
+    AzimuthChanges,
+    CalibrationMap,
+    EndMessage,
+    EventMessage,
+    HelloMessage,
+    MissingChunks,
+    MissingMessage,
+    RegionMap,
+    RegionsMessage,
+    Report,
+)
 from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
 from atomstream.server.live.result_store import REANALYSIS, ResultStore
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
@@ -96,11 +110,12 @@ class StreamResults:
         """Progress of a re-analysis, 0 to 1; None if none runs."""
         return self._reanalyses.progress
 
-    async def status(self) -> Plain:
+    async def status(self) -> Report:
         """The report of ``GET .../analysis``."""
         metadata, archive, records = self.metadata, self._archive, self._store.log
         geometry = archive.geometry
         columns = await asyncio.to_thread(archive.results.names)
+        missing = self.missing_report()
         return {
             "data_id": metadata.data_id,
             "status": self.state,
@@ -117,9 +132,13 @@ class StreamResults:
             "frames_analysed": records.analysed,
             "backlog_chunks": self._live.order.backlog if self._live is not None else 0,
             "progress": self.progress,
-            **self.missing_report(),
+            "reanalysis": missing.reanalysis,
+            "missing": missing.missing,
             "newest_unix_ms": records.made_unix_ms,
-            **records.newest,
+            "values": records.newest.values,
+            "segments": records.newest.segments,
+            "views": records.newest.views,
+            "detected_regions": records.newest.detected_regions,
             "views_why": self.why_no_views(),
             "events": self.events(),
             "columns": {name: unit_of(name) for name in columns},
@@ -127,19 +146,16 @@ class StreamResults:
             "calibration": self._annotations.calibration,
         }
 
-    def missing_report(self) -> Plain:
-        """``reanalysis``: a re-analysis runs or is scheduled; ``missing``: stored chunks that are not in the results.
-
-        ``missing`` is ``[{"why", "chunks": "3-4,7", "count"}]``.
-        """
+    def missing_report(self) -> MissingMessage:
+        """The stored chunks that are not in the results, by reason, and whether a re-analysis runs or is scheduled."""
         by_reason: dict[str, IndexSet] = {}
         for index, reason in sorted(self._missing.items()):
             by_reason.setdefault(reason, IndexSet()).add(index)
         missing = [
-            {"why": reason, "chunks": str(indices), "count": len(indices)}
+            MissingChunks(why=reason, chunks=str(indices), count=len(indices))
             for reason, indices in by_reason.items()
         ]
-        return {"reanalysis": self._reanalyses.pending, "missing": missing}
+        return MissingMessage(reanalysis=self._reanalyses.pending, missing=missing)
 
     @property
     def _missing(self) -> dict[int, str]:
@@ -149,19 +165,19 @@ class StreamResults:
     def why_no_views(self) -> str:
         """Why a rotating sample has no views; empty if it has views or does not rotate."""
         newest, metadata = self._store.log.newest, self.metadata
-        refined = newest["values"].get("rotation_rpm", {}).get("value")
-        rpm = metadata.rotations_per_min if refined is None else refined
-        return why_no_views(metadata.fps, rpm, self._store.log.analysed, len(newest["views"]))
+        refined = newest.values.get("rotation_rpm")
+        rpm = metadata.rotations_per_min if refined is None or refined.value is None else refined.value
+        return why_no_views(metadata.fps, rpm, self._store.log.analysed, len(newest.views))
 
-    def events(self) -> list[Plain]:
+    def events(self) -> list[Event]:
         """Events of the user and of the analysis, by time."""
         events = [*self._store.log.events, *self._user_events()]
-        return sorted(events, key=lambda event: event["time_ms_utc"] or 0.0)
+        return sorted(events, key=lambda event: event.time_ms_utc or 0.0)
 
-    def _user_events(self) -> list[Plain]:
+    def _user_events(self) -> list[Event]:
         return self._annotations.events(self._archive.origin_unix_ms)
 
-    def regions(self) -> Plain:
+    def regions(self) -> Report:
         """The report of ``GET .../regions``."""
         regions = self._annotations.regions
         boxes = [region["name"] for region in regions if region["type"] == "box"]
@@ -173,24 +189,23 @@ class StreamResults:
         }
 
     @property
-    def _detected_regions(self) -> list[Plain]:
-        regions: list[Plain] = self._store.log.newest["detected_regions"]
-        return regions
+    def _detected_regions(self) -> list[RegionMap]:
+        return self._store.log.newest.detected_regions
 
-    def calibration(self) -> Plain:
+    def calibration(self) -> CalibrationMap:
         """The calibration of the stream, empty if there is none."""
         return self._annotations.calibration
 
     # -- series ------------------------------------------------------------------------------------------
 
-    async def series(self, query: SeriesQuery) -> list[Plain]:
+    async def series(self, query: SeriesQuery) -> list[Report]:
         """``series_by_angle`` of the hosted service's protocol."""
         metadata, labels = self.metadata, self._annotations.labels()
         return await asyncio.to_thread(
             series_by_angle, self._store, query, metadata.rotations_per_min, metadata.azimuth_label, labels
         )
 
-    async def azimuths(self) -> list[Plain]:
+    async def azimuths(self) -> list[Report]:
         """The views of the stream, as the hosted service lists them."""
         metadata, labels = self.metadata, self._annotations.labels()
         rpm, label = metadata.rotations_per_min, metadata.azimuth_label
@@ -217,19 +232,18 @@ class StreamResults:
         """Set at the next change. Get it before you look at the state, so that no change is missed."""
         return self._feed.changed
 
-    def hello(self) -> Plain:
+    def hello(self) -> HelloMessage:
         """The first message of the feed."""
         metadata, geometry = self.metadata, self._archive.geometry
-        return {
-            "type": "hello",
-            "data_id": metadata.data_id,
-            "seq": self.seq,
-            "status": self.state,
-            "origin_unix_ms": self._archive.origin_unix_ms,
-            "fps": metadata.fps,
-            "rpm": metadata.rotations_per_min,
-            "chunk_size": geometry.chunk_size if geometry else None,
-        }
+        return HelloMessage(
+            data_id=metadata.data_id,
+            seq=self.seq,
+            status=self.state,
+            origin_unix_ms=self._archive.origin_unix_ms,
+            fps=metadata.fps,
+            rpm=metadata.rotations_per_min,
+            chunk_size=geometry.chunk_size if geometry else None,
+        )
 
     async def message(self, seq: int, columns: frozenset[str] | None) -> Message:
         """The message of that number, from memory or from disk."""
@@ -238,7 +252,7 @@ class StreamResults:
             return recent
         return Message(await self._in_thread(lambda: self._store.message(seq, columns)))
 
-    async def _publish(self, record: Plain) -> None:
+    async def _publish(self, record: EventMessage | RegionsMessage | EndMessage) -> None:
         self._feed.publish(await self._in_thread(lambda: self._store.log.add(record)))
 
     def close_feed(self) -> None:
@@ -249,11 +263,11 @@ class StreamResults:
 
     async def mark(
         self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
-    ) -> Plain:
+    ) -> Event:
         """Store an event, send it to readers and to the analysis; returns it. A repeat of its id changes nothing."""
         return await self._writer.mark(kind, label, time_ms_utc, value, event_id)
 
-    async def set_regions(self, regions: list[Plain]) -> None:
+    async def set_regions(self, regions: list[RegionMap]) -> None:
         """Replace the user's regions. Their traces are computed back to the first frame in the background.
 
         Raises:
@@ -263,19 +277,19 @@ class StreamResults:
         if checked and self.has_frames:
             self._start(self._trace_regions(checked))
 
-    async def _trace_regions(self, regions: list[Plain]) -> None:
+    async def _trace_regions(self, regions: list[RegionMap]) -> None:
         _, batch = await self._reanalyses.run(_columns_of(regions))
         # Regions that were changed in the meantime are not published: a page would show what its user has removed.
         if batch is not None and self._annotations.regions == regions:
             await self._writer.publish_regions(regions, self._detected_regions, complete=True)
 
-    async def calibrate(self, calibration: Plain) -> None:
+    async def calibrate(self, calibration: CalibrationMap) -> None:
         """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
         await self._writer.append({"what": "calibration", "calibration": calibration})
         if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
             self._schedule()
 
-    async def label_azimuth(self, view_id: str, changes: Plain) -> None:
+    async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
         """Change ``label`` or ``enabled`` of an azimuth's view."""
         await self._writer.append({"what": "azimuth", "view_id": view_id, "said": changes})
 
@@ -314,7 +328,7 @@ class StreamResults:
 
     async def _finish(self, missing: dict[int, str]) -> None:
         await self._in_thread(self._store.end)
-        await self._publish({"type": "end", "missing": list(missing.items())})
+        await self._publish(EndMessage(missing=list(missing.items())))
         if self._reanalyses.scheduled:  # noted on disk, for the case that the server dies now
             await self._note_reanalysis()
 
@@ -356,12 +370,10 @@ class StreamResults:
         if batch is None:
             return missing
         frames = self._archive.n_frames()
-        final = {**batch, "start": frames, "count": 0, "columns": {}, "fed": frames}
+        final = msgspec.structs.replace(batch, start=frames, count=0, columns={}, fed=frames)
         events = self._user_events()
         message = await self._in_thread(
-            lambda: self._store.add_batch(
-                final, events, chunk=None, stored_unix_ms=None, final=True, reanalysis=True
-            )
+            lambda: self._store.add_batch(final, events, chunk=None, final=True, reanalysis=True)
         )
         if message is not None:
             self._feed.publish(message)
@@ -420,7 +432,7 @@ class StreamResults:
         self._annotations.close()
 
 
-def _columns_of(regions: list[Plain]) -> frozenset[str]:
+def _columns_of(regions: list[RegionMap]) -> frozenset[str]:
     """The columns and lines that these regions have."""
     names: set[str] = set()
     for region in regions:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.results import Plain
+from atomstream.server.live.messages import AzimuthChanges, Report
 from atomstream.server.live.result_store import ResultStore
+from atomstream.server.live.view_tracks import ViewPoint
 
 PROPERTIES: Final = (
     "specular_intensity",
@@ -42,8 +43,8 @@ class SeriesQuery:
 
 
 def series_by_angle(
-    store: ResultStore, query: SeriesQuery, rpm: float, label: str | None, labels: dict[str, Plain]
-) -> list[Plain]:
+    store: ResultStore, query: SeriesQuery, rpm: float, label: str | None, labels: dict[str, AzimuthChanges]
+) -> list[Report]:
     """``series_by_angle`` of the protocol. Blocks.
 
     A stream at rest has one series with a point for each frame. A rotating stream has a series for each view with a
@@ -59,7 +60,7 @@ def series_by_angle(
 FRAMES_VIEW: Final = "stationary"
 
 
-def _entry(angle: float, view_id: str, label: str | None, series: list[Plain]) -> Plain:
+def _entry(angle: float, view_id: str, label: str | None, series: list[Report]) -> Report:
     return {
         "angle": angle,
         "view_id": view_id,
@@ -69,7 +70,7 @@ def _entry(angle: float, view_id: str, label: str | None, series: list[Plain]) -
     }
 
 
-def _frames(store: ResultStore, query: SeriesQuery) -> list[Plain]:
+def _frames(store: ResultStore, query: SeriesQuery) -> list[Report]:
     start, stop = _stretch(store, query)
     step = max(1, math.ceil((stop - start) / MAX_POINTS))
     names = query.properties or PROPERTIES
@@ -113,7 +114,7 @@ def _column(values: Any, name: str, count: int, step: int, there: Any) -> list[f
     return [None if value != value else int(value) if whole else value for value in thin.tolist()]
 
 
-def _place(store: ResultStore, frame: int, time_s: float) -> Plain:
+def _place(store: ResultStore, frame: int, time_s: float) -> Report:
     origin = store.origin_unix_ms or 0.0
     return {
         "frame_number": frame,
@@ -123,7 +124,7 @@ def _place(store: ResultStore, frame: int, time_s: float) -> Plain:
     }
 
 
-def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> list[Plain]:
+def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, AzimuthChanges]) -> list[Report]:
     entries = []
     for view_id, points in sorted(store.log.view_points.items()):
         changes = labels.get(str(view_id), {})
@@ -140,7 +141,7 @@ def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, Plain]) -> 
     return entries
 
 
-def _view_point(store: ResultStore, point: Plain, query: SeriesQuery) -> Plain:
+def _view_point(store: ResultStore, point: ViewPoint, query: SeriesQuery) -> Report:
     measured = {
         "specular_intensity": point["specular_intensity"],
         "lattice_spacing": point["spacing_px"],
@@ -159,8 +160,8 @@ def _view_point(store: ResultStore, point: Plain, query: SeriesQuery) -> Plain:
 
 
 def azimuths(
-    store: ResultStore, data_id: str, rpm: float, label: str | None, labels: dict[str, Plain]
-) -> list[Plain]:
+    store: ResultStore, data_id: str, rpm: float, label: str | None, labels: dict[str, AzimuthChanges]
+) -> list[Report]:
     """The views of ``GET /rheed/{data_id}/azimuths``: of a stream at rest there is one."""
     if not store.log.analysed:
         return []
@@ -191,9 +192,9 @@ def azimuths(
 
 
 def _view(
-    store: ResultStore, data_id: str, view_id: str, rpm: float, frames: tuple[int, int], changes: Plain,
+    store: ResultStore, data_id: str, view_id: str, rpm: float, frames: tuple[int, int], changes: AzimuthChanges,
     label: str | None, confidence: float | None, source: str, angle: float | None,
-) -> Plain:  # fmt: skip
+) -> Report:  # fmt: skip
     first, last = frames
     origin = store.origin_unix_ms or 0.0
     times = [float(store.times(frame, frame + 1)[0]) for frame in frames]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
+import msgspec
 import numpy as np
 
 from atomstream.analysis.rotation import MIN_FRAMES_PER_TURN, SAME_VIEW_DEG, angle_between_deg
 from atomstream.results import Plain
+from atomstream.server.live.messages import ViewRecord
 
+ViewPoint: TypeAlias = Plain
+"""A point of a :class:`ViewTrack`."""
 MAX_TURNS: Final = 20_000
 """Turns of one view in memory, 1.5 MB: 22 h at 15 rpm. After that every second turn is removed."""
 _FIELDS: Final = (
@@ -35,10 +39,10 @@ class ViewTrack:
     def __len__(self) -> int:
         return len(self._numbers) // len(_FIELDS)
 
-    def __getitem__(self, index: int) -> Plain:
+    def __getitem__(self, index: int) -> ViewPoint:
         return _point(self._numbers, range(len(self))[index])
 
-    def __iter__(self) -> Iterator[Plain]:
+    def __iter__(self) -> Iterator[ViewPoint]:
         numbers = self._numbers  # points that are added or removed meanwhile do not matter
         return (_point(numbers, index) for index in range(len(numbers) // len(_FIELDS)))
 
@@ -51,12 +55,17 @@ class ViewTrack:
         """All points, from which a :class:`ViewTrack` can be made again."""
         return self._numbers.tobytes()
 
-    def add(self, view: Plain, **more: float | None) -> None:
+    def add(self, view: ViewRecord, **more: float | None) -> None:
         """Add a view of a batch, with ``frame``, ``time_s`` and ``oscillation_period``. A turn is added once."""
-        if len(self) and self[-1]["turns"] == view["turns"]:
+        if len(self) and self[-1]["turns"] == view.turns:
             return
-        spacing = view["spacing_px"]
-        known = {**view, **more, "spacing_px": spacing["value"], "spacing_sigma_px": spacing["sigma"]}
+        spacing = view.spacing_px
+        known: Plain = {
+            **msgspec.structs.asdict(view),
+            **more,
+            "spacing_px": spacing.value,
+            "spacing_sigma_px": spacing.sigma,
+        }
         row = [float("nan") if known[name] is None else float(known[name]) for name in _FIELDS]
         self._numbers.extend(array("d", row))  # in one call: readers see complete points
         if len(self) > MAX_TURNS:  # an odd number: the first and the newest point stay
@@ -64,7 +73,7 @@ class ViewTrack:
             self._numbers = array("d", rows[::2].tobytes())
 
 
-def _point(numbers: array[float], index: int) -> Plain:
+def _point(numbers: array[float], index: int) -> ViewPoint:
     row = numbers[index * len(_FIELDS) : (index + 1) * len(_FIELDS)]
     return {name: _read(name, number) for name, number in zip(_FIELDS, row, strict=True)}
 
@@ -91,15 +100,16 @@ def why_no_views(fps: float, rpm: float, frames: int, n_views: int) -> str:
     return "no azimuth so far shows a pattern that is mirrored about the specular column"
 
 
-def renumbered(views: list[Plain], known: Mapping[int, float], next_number: int) -> list[Plain]:
+def renumbered(views: list[ViewRecord], known: Mapping[int, float], next_number: int) -> list[ViewRecord]:
     """Views of another analysis of the same stream, by the numbers that their azimuths (deg) have in ``known``.
 
     Each analysis numbers its views from 0, but labels of the user belong to an azimuth. Views at other azimuths get
     numbers from ``next_number`` on.
     """
     pairs = sorted(
-        (angle_between_deg(view["angle_deg"], angle), index, number)
+        (angle_between_deg(view.angle_deg, angle), index, number)
         for index, view in enumerate(views)
+        if view.angle_deg is not None
         for number, angle in known.items()
     )
     found: dict[int, int] = {}
@@ -109,4 +119,4 @@ def renumbered(views: list[Plain], known: Mapping[int, float], next_number: int)
     for index in range(len(views)):
         if index not in found:
             found[index], next_number = next_number, next_number + 1
-    return [{**view, "view_id": found[index]} for index, view in enumerate(views)]
+    return [msgspec.structs.replace(view, view_id=found[index]) for index, view in enumerate(views)]

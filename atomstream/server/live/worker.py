@@ -24,11 +24,13 @@ import numpy as np
 from atomstream.analysis import Analyzer, Box, Calibration
 from atomstream.errors import ShardError
 from atomstream.records import Frames
-from atomstream.results import F64, Batch, Plain, from_batch
+from atomstream.results import F64, Batch
 from atomstream.server.archive.shard_file import ShardFile
 from atomstream.server.live import messages
 from atomstream.server.live.messages import (
+    AnalyzerBatch,
     AnnotateJob,
+    AnnotationEntry,
     AnyJob,
     BatchReply,
     ChunkFrames,
@@ -41,8 +43,9 @@ from atomstream.server.live.messages import (
     LateJob,
     OpenJob,
     Reply,
+    Snapshot,
     StreamSettings,
-    from_region,
+    analyzer_batch,
     to_region,
 )
 
@@ -67,7 +70,7 @@ class AnalyzerSession:
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
-        self._events: list[Plain] = []
+        self._events: list[AnnotationEntry] = []
         self._step = max(1, round(SUB_BATCH_S * settings.fps))
         state, settings.state = settings.state, None
         self._analyzer = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._new_analyzer()
@@ -76,7 +79,7 @@ class AnalyzerSession:
         settings = self._settings
         return Analyzer(settings.fps, settings.rpm, settings.chunk_size, Calibration(**settings.calibration))
 
-    def annotate(self, entries: list[Plain]) -> None:
+    def annotate(self, entries: list[AnnotationEntry]) -> None:
         """Apply entries of the user: events at their time, all others at once."""
         for entry in entries:
             match entry["what"]:
@@ -89,7 +92,7 @@ class AnalyzerSession:
                     self._events.append(entry)
         self._events.sort(key=lambda event: float(event["time_s"]))
 
-    def feed(self, start: int, frames: Frames, times: F64) -> Iterator[Plain]:
+    def feed(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
         """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields batches as they are done."""
         for first in range(0, len(frames), self._step):
             part = slice(first, first + self._step)
@@ -101,29 +104,26 @@ class AnalyzerSession:
         """Skip frames up to index ``until``; the next batch has the event of the gap."""
         self._analyzer.gap(until - self._analyzer.frames_fed)
 
-    def late(self, start: int, frames: Frames, times: F64) -> Iterator[Plain]:
+    def late(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
         """Measure late frames: only what needs no other frames, with the present regions."""
         helper = self._new_analyzer()
         helper.set_regions(
             [box for box in self._analyzer.regions if isinstance(box, Box) and box.name != "streaks"]
         )
         for batch in (helper.feed(start, frames, times), helper.finish()):
-            plain = from_batch(batch)
-            columns = plain["columns"].items()
+            whole = analyzer_batch(batch)
+            columns = whole.columns.items()
             kept = {name: raw for name, raw in columns if name in LATE_COLUMNS or name.startswith("region_")}
-            yield {"start": plain["start"], "count": plain["count"], "columns": kept}
+            yield AnalyzerBatch(whole.start, whole.count, kept)
 
-    def finish(self) -> Plain:
+    def finish(self) -> AnalyzerBatch:
         """Apply the remaining events and end the analysis; returns the last batch."""
         self._apply_events_until(float("inf"))
         return self._message(self._analyzer.finish())
 
-    def _message(self, batch: Batch) -> Plain:
-        return {
-            **from_batch(batch),
-            "fed": self._analyzer.frames_fed,
-            "detected_regions": self._detected_regions(),
-        }
+    def _message(self, batch: Batch) -> AnalyzerBatch:
+        detected = [region for region in self._analyzer.regions if region.name in ("specular", "streaks")]
+        return analyzer_batch(batch, self._analyzer.frames_fed, detected)
 
     def _apply_events_until(self, time_s: float) -> None:
         while self._events and self._events[0]["time_s"] <= time_s:
@@ -133,13 +133,7 @@ class AnalyzerSession:
             else:
                 self._analyzer.mark(event["label"], event["kind"], event["time_s"])
 
-    def _detected_regions(self) -> list[Plain]:
-        """Present position of the regions that the analysis found."""
-        return [
-            from_region(region) for region in self._analyzer.regions if region.name in ("specular", "streaks")
-        ]
-
-    def state(self) -> Plain:
+    def state(self) -> Snapshot:
         """State of the analyzer, and the ``entries`` whose time has not come."""
         return {"state": msgspec.msgpack.encode(self._analyzer.state()), "entries": list(self._events)}
 
@@ -163,7 +157,7 @@ class Worker:
             last = ErrorReply("analysis", f"{type(error).__name__}: {error}", traceback.format_exc())
         self._send(last)
 
-    def _run(self, job: AnyJob) -> Plain | None:
+    def _run(self, job: AnyJob) -> Snapshot | None:
         match job:
             case OpenJob():
                 self._sessions[job.key] = AnalyzerSession(job.settings)
@@ -184,7 +178,7 @@ class Worker:
         return None
 
     def _send_batches(
-        self, analyse: Callable[[int, Frames, F64], Iterator[Plain]], chunk: ChunkFrames
+        self, analyse: Callable[[int, Frames, F64], Iterator[AnalyzerBatch]], chunk: ChunkFrames
     ) -> None:
         times = np.frombuffer(chunk.times, dtype="<f8")
         with frames_of(chunk) as frames:

@@ -11,11 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from atomstream.results import Plain
 from atomstream.server.live import messages
-from atomstream.server.live.messages import AnyJob, BatchReply, DoneReply, ErrorReply
+from atomstream.server.live.messages import AnalyzerBatch, AnyJob, BatchReply, DoneReply, ErrorReply
 
-OnBatch: TypeAlias = Callable[[Plain], Awaitable[None]]
+OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 log = logging.getLogger("atomstream.server")
 JOB_S: Final = 120.0
 """A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import WSMsgType, web
 
@@ -24,6 +24,14 @@ from atomstream.server.context import context_of, results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
+from atomstream.server.live.messages import (
+    EndMessage,
+    FeedMessage,
+    HeartbeatMessage,
+    LostMessage,
+    MissingMessage,
+    ProgressMessage,
+)
 from atomstream.server.live.stream_results import StreamResults
 
 routes = web.RouteTableDef()
@@ -49,7 +57,7 @@ class FeedSubscriber:
         self._kind = PROTOCOLS.get(socket.ws_protocol or "", "msgpack")
         self._behind = behind
         self._progress: float | None = None
-        self._status: dict[str, Any] = {"reanalysis": False, "missing": []}
+        self._missing = MissingMessage(reanalysis=False, missing=[])
 
     async def run(self, after: int) -> int:
         """Send the records after ``after`` and all new ones. Returns the WebSocket close code.
@@ -79,24 +87,24 @@ class FeedSubscriber:
         return STOPPING
 
     async def _skip(self, position: int, count: int) -> int:
-        await self._send({"type": "lost", "count": count, "first": position + 1, "last": position + count})
+        await self._send(LostMessage(count=count, first=position + 1, last=position + count))
         return position + count
 
     async def _send_record(self, seq: int) -> None:
         message = await self._results.message(seq, self._columns)
-        if message.plain["type"] != "end":
+        if not isinstance(message.record, EndMessage):
             await self._send_bytes(message.encoded(self._kind, self._columns))
 
     async def _send_end(self) -> int:
         # Not at the position of its record: a later analysis may have added more records.
-        await self._send({"type": "end", "seq": self._results.seq})
+        await self._send(EndMessage(seq=self._results.seq))
         return ENDED
 
     async def _wait(self, changed: asyncio.Event) -> None:
         progress = self._results.progress
         if progress != self._progress:
             self._progress = progress
-            await self._send({"type": "progress", "fraction": progress})
+            await self._send(ProgressMessage(fraction=progress))
             return
         if await self._send_missing():
             return
@@ -104,18 +112,18 @@ class FeedSubscriber:
             async with asyncio.timeout(HEARTBEAT_S):
                 await changed.wait()
         except TimeoutError:
-            await self._send({"type": "heartbeat", "seq": self._results.seq, "unix_ms": 1000.0 * time.time()})
+            await self._send(HeartbeatMessage(seq=self._results.seq, unix_ms=1000.0 * time.time()))
 
     async def _send_missing(self) -> bool:
         """Send which stored chunks are missing in the results, if that has changed."""
         report = self._results.missing_report()
-        if report == self._status:
+        if report == self._missing:
             return False
-        self._status = report
-        await self._send({"type": "missing", **report})
+        self._missing = report
+        await self._send(report)
         return True
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: FeedMessage) -> None:
         await self._send_bytes(encode(self._kind, message))
 
     async def _send_bytes(self, body: bytes) -> None:

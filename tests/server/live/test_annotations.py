@@ -249,7 +249,7 @@ def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
         damaged[at] ^= 0x20
         path.write_bytes(damaged)
         reopened = Annotations(path)
-        found = [event["label"] for event in reopened.events(0.0)]
+        found = [event.label for event in reopened.events(0.0)]
         for_analysis = reopened.for_analysis(0, 0.0)
         reopened.close()
         assert len(found) >= 4, at

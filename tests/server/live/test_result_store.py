@@ -10,9 +10,21 @@ import google_crc32c
 import msgspec
 import numpy as np
 import pytest
+from msgspec import structs
 
-from atomstream.results import TIME
+from atomstream.results import TIME, Event
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.messages import (
+    AnalyzerBatch,
+    BatchMessage,
+    CurrentResults,
+    EndMessage,
+    LostMessage,
+    MeasurementRecord,
+    NumberedMessage,
+    SegmentRecord,
+    StoredRecord,
+)
 from atomstream.server.live.result_log import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultLog
 from atomstream.server.live.result_store import REANALYSIS, ResultStore
 from atomstream.system.record_log import RecordLog
@@ -23,29 +35,31 @@ from tests.wire_client import WireClient
 NAMES = [f"value_{n}" for n in range(20)]
 
 
-def batch(number: int, dice: random.Random, segments: int = 3) -> dict[str, Any]:
+def batch(number: int, dice: random.Random, segments: int = 3) -> BatchMessage:
     """A batch of an analysis: a third of its values are new, and the last segment."""
     names = NAMES[: dice.choice([18, 20]) if number % 97 == 0 else 20]
     ends = {n: number if n == segments else n for n in range(1, segments + 1)}
-    return {
-        "type": "batch",
-        "start": 12 * number,
-        "count": 12,
-        "fed": 12 * number + 12,
-        "events": [],
-        "values": {name: value(number if n < 7 else number // 50) for n, name in enumerate(names)},
-        "segments": [{"number": n, "label": f"shutter {n}", "end_s": end} for n, end in ends.items()],
-        "views": [],
-        "detected_regions": [{"name": "specular", "x": number // 9}],
-        "made_unix_ms": 1e12 + number,
-        "final": False,
-        "chunk": number,
-    }
+    none = MeasurementRecord(None, why="nothing grew")
+    return BatchMessage(
+        start=12 * number,
+        count=12,
+        fed=12 * number + 12,
+        events=[],
+        values={name: value(number if n < 7 else number // 50) for n, name in enumerate(names)},
+        segments=[
+            SegmentRecord(n, 0.5, end, f"shutter {n}", none, None, none, none) for n, end in ends.items()
+        ],
+        views=[],
+        detected_regions=[{"name": "specular", "x": number // 9}],
+        made_unix_ms=1e12 + number,
+        final=False,
+        chunk=number,
+    )
 
 
-def value(number: int) -> dict[str, Any]:
+def value(number: int) -> MeasurementRecord:
     """A value as records have it."""
-    return {"value": number * 0.5, "sigma": None, "unit": "px", "why": "", "note": ""}
+    return MeasurementRecord(number * 0.5, None, "px")
 
 
 @pytest.fixture
@@ -62,9 +76,10 @@ async def archive(serve: Serve) -> StreamArchive:
     return made
 
 
-def status_of(message: dict[str, Any]) -> dict[str, Any]:
-    """The status part of a message."""
-    return {name: message[name] for name in KEPT}
+def status_of(message: NumberedMessage) -> CurrentResults:
+    """The results after a message."""
+    assert isinstance(message, BatchMessage)
+    return CurrentResults(*(getattr(message, name) for name in KEPT))
 
 
 def test_each_record_is_read_in_full(archive: StreamArchive) -> None:
@@ -105,7 +120,7 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
     assert {name: getattr(reopened.log, name) for name in before} == before
     size = (reopened.folder / "results.log").stat().st_size
     assert len(read) < 40_000 * 2 * CHECKPOINT_BYTES / size
-    assert reopened.log.add(batch(40_000, dice))["seq"] == 40_001
+    assert reopened.log.add(batch(40_000, dice)).seq == 40_001
     reopened.close()
 
 
@@ -118,12 +133,14 @@ def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
 def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records, checkpoint and marker of an earlier version, which used other keys, are read."""
     real = RecordLog.append
-    monkeypatch.setattr(RecordLog, "append", lambda log, record: real(log, in_old_keys(record)))
+    monkeypatch.setattr(
+        RecordLog, "append", lambda log, record: real(log, in_old_keys(msgspec.to_builtins(record)))
+    )
     store, dice = ResultStore(archive, FPS), random.Random(3)
     for number in range(3):
         store.log.add(batch(number, dice))
-    store.log.add({**batch(3, dice), "reanalysis": True})
-    store.log.add({"type": "end", "missing": [(7, "late")]})
+    store.log.add(structs.replace(batch(3, dice), reanalysis=True))
+    store.log.add(EndMessage(missing=[(7, "late")]))
     before = {name: getattr(store.log, name) for name in ("newest", "fed", "analysed")}
     store.begin("again")
     store.close()
@@ -131,17 +148,15 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     store = ResultStore(archive, FPS)
     assert {name: getattr(store.log, name) for name in before} == before
     assert store.log.missing == {7: "late"}
-    assert store.message(2)["detected_regions"] == batch(1, dice)["detected_regions"]
-    assert store.message(4)["reanalysis"] is True
+    assert status_of(store.message(2)).detected_regions == batch(1, dice).detected_regions
+    assert msgspec.to_builtins(store.message(4))["reanalysis"] is True
     assert store.left_running() == REANALYSIS
     store.save({})
     store.close()
     checkpoint = store.folder / "checkpoint"
-    status_of = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
-    status_of["noted"] = in_old_keys(
-        {**status_of["noted"], "newest": in_old_keys(status_of["noted"]["newest"])}
-    )
-    body = msgspec.msgpack.encode(status_of)
+    content = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
+    content["noted"] = in_old_keys({**content["noted"], "newest": in_old_keys(content["noted"]["newest"])})
+    body = msgspec.msgpack.encode(content)
     checkpoint.write_bytes(body + google_crc32c.value(body).to_bytes(4, "little"))
     monkeypatch.setattr(ResultLog, "_note", _not_read)
     reopened = ResultStore(archive, FPS)
@@ -150,7 +165,7 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     reopened.close()
 
 
-def _not_read(_log: ResultLog, record: dict[str, Any]) -> None:
+def _not_read(_log: ResultLog, record: StoredRecord) -> None:
     raise AssertionError(f"{record} is read although the checkpoint has it")
 
 
@@ -200,13 +215,13 @@ def test_cached_events_are_bounded(archive: StreamArchive) -> None:
     """With any number of events the newest ones are in memory, also in a store opened again; the log has all."""
     store, dice = ResultStore(archive, FPS), random.Random(8)
     for number in range(25):
-        found = [{"id": f"{number}-{n}", "kind": "exposure", "label": "", "time_s": 1.0} for n in range(500)]
-        store.log.add({**batch(number, dice), "events": found})
+        found = [Event(1.0, "exposure", id=f"{number}-{n}") for n in range(500)]
+        store.log.add(structs.replace(batch(number, dice), events=found))
     store.save({})
     store.close()
     for opened in (store, ResultStore(archive, FPS)):
         assert len(opened.log.events) == MAX_EVENTS
-        assert opened.log.events[-1]["id"] == "24-499"
+        assert opened.log.events[-1].id == "24-499"
         opened.close()
     reader = RecordLog(archive.folder / "analysis" / "results.log")
     assert sum(len(reader.read(number)["events"]) for number in range(1, 26)) == 12_500
@@ -217,11 +232,11 @@ def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None
     """If a second analysis finds no value, the value of the first is removed; traces of regions stay."""
     store = ResultStore(archive, FPS)
     numbers = np.arange(12, dtype="<f4").tobytes()
-    first = {"start": 0, "count": 12, "columns": dict.fromkeys(("layers_grown", "region_a"), numbers)}
+    first = AnalyzerBatch(0, 12, dict.fromkeys(("layers_grown", "region_a"), numbers))
     store.write_columns(first)
-    store.replace_columns({**first, "columns": {}}, frozenset({"region_a"}))
+    store.replace_columns(structs.replace(first, columns={}), frozenset({"region_a"}))
     assert np.isfinite(store.columns(0, 12)["layers_grown"]).all()
-    store.replace_columns({**first, "columns": {"oscillations_counted": numbers}})
+    store.replace_columns(structs.replace(first, columns={"oscillations_counted": numbers}))
     read = store.columns(0, 12)
     assert np.isnan(read["layers_grown"]).all()
     assert read["region_a"].tolist() == read["oscillations_counted"].tolist() == list(range(12))
@@ -233,11 +248,10 @@ def test_a_restarted_analysis_leaves_no_stale_number(archive: StreamArchive) -> 
     store = ResultStore(archive, FPS)
     numbers = np.arange(12, dtype="<f4").tobytes()
     times = np.arange(12, dtype="<f8").tobytes()
-    extra = {"profile": np.zeros(8, "<f4").tobytes(), "lines": {}}
     both = dict.fromkeys(("layers_grown", "oscillations_counted"), numbers)
-    first = {**batch(0, random.Random(1)), **extra, "columns": {**both, TIME: times}}
+    first = AnalyzerBatch(0, 12, {**both, TIME: times}, profile=bytes(32), fed=12)
     assert store.add_batch(first, (), chunk=0, final=False) is not None
-    other = {**first, "columns": {"oscillations_counted": numbers, TIME: times}}
+    other = structs.replace(first, columns={"oscillations_counted": numbers, TIME: times})
     assert store.add_batch(other, (), chunk=0, final=False) is None  # sent before
     read = store.columns(0, 12)
     assert np.isnan(read["layers_grown"]).all()
@@ -260,7 +274,7 @@ def test_a_damaged_record_costs_one_message(archive: StreamArchive) -> None:
     path.write_bytes(raw)
     reopened = ResultStore(archive, FPS)
     assert reopened.log.seq == 2 * KEY_EACH
-    assert reopened.message(10) == {"type": "lost", "count": 1, "first": 10, "last": 10, "seq": 10}
+    assert reopened.message(10) == LostMessage(count=1, first=10, last=10, seq=10)
     for number in {*range(2 * KEY_EACH)} - {9}:
-        assert reopened.message(number + 1)["chunk"] == number
+        assert msgspec.to_builtins(reopened.message(number + 1))["chunk"] == number
     reopened.close()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from atomstream.server.live.messages import MeasurementRecord, ViewRecord
 from atomstream.server.live.view_tracks import MAX_TURNS, ViewTrack, renumbered, why_no_views
 
 
@@ -27,9 +26,10 @@ def test_the_reason(fps: float, rpm: float, frames: int, n_views: int, expected:
     assert bool(expected) == bool(reason)
 
 
-def views(*angles: float) -> list[dict[str, float]]:
-    """Views with the numbers of another analysis."""
-    return [{"view_id": number, "angle_deg": angle} for number, angle in enumerate(angles)]
+def views(*angles: float) -> list[ViewRecord]:
+    """Views as another analysis numbers them."""
+    spacing = MeasurementRecord(40.0, 0.02, "px")
+    return [ViewRecord(number, angle, 0.9, spacing, 7.0, 1) for number, angle in enumerate(angles)]
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,14 @@ def views(*angles: float) -> list[dict[str, float]]:
 def test_another_analysis_finds_the_same_azimuths(
     angles: tuple[float, ...], known: dict[int, float], ids: list[int]
 ) -> None:
-    """A view gets the number of the nearest known azimuth within 6 degrees, used once; others get new numbers."""
-    assert [view["view_id"] for view in renumbered(views(*angles), known, 9)] == ids
+    """The nearest known azimuth within 6 degrees gives its number, to one view only; others get new ones."""
+    assert [view.view_id for view in renumbered(views(*angles), known, 9)] == ids
 
 
-def turn(number: int) -> tuple[dict[str, Any], dict[str, float | None]]:
-    """A view after that many turns, at this position."""
-    spacing = {"value": 40.0 + number / 7.0, "sigma": None if number % 3 else 0.02, "unit": "px"}
-    view = {"view_id": 3, "angle_deg": 91.5, "confidence": 0.9, "specular_intensity": 7.0, "turns": number}
-    return {**view, "spacing_px": spacing}, {
+def turn(number: int) -> tuple[ViewRecord, dict[str, float | None]]:
+    """A view after so many turns, and where that was."""
+    spacing = MeasurementRecord(40.0 + number / 7.0, None if number % 3 else 0.02, "px")
+    return ViewRecord(3, 91.5, 0.9, spacing, 7.0, number), {
         "frame": 480 * number,
         "time_s": 4.0 * number,
         "oscillation_period": None,

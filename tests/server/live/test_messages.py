@@ -1,0 +1,220 @@
+"""The maps that results have on disk and on the wire: docs/live_api.md, and the records of earlier versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+from msgspec import structs
+
+from atomstream.analysis import Box
+from atomstream.results import Batch, Event, Measurement, Segment, View
+from atomstream.server.live.feed import Message, encode
+from atomstream.server.live.messages import (
+    BatchMessage,
+    CurrentResults,
+    EndMessage,
+    EventMessage,
+    FeedMessage,
+    HeartbeatMessage,
+    HelloMessage,
+    LostMessage,
+    MissingChunks,
+    MissingMessage,
+    ProgressMessage,
+    RegionsMessage,
+    analyzer_batch,
+)
+from atomstream.server.live.result_log import complete, shortened, typed
+
+NONE = {"value": None, "sigma": None, "unit": "", "why": "nothing grew", "note": ""}
+RATE = {"value": 0.8, "sigma": None, "unit": "1/s", "why": "", "note": "a lower bound"}
+SEGMENT = {
+    "number": 1,
+    "start_s": 0.0,
+    "end_s": 2.5,
+    "label": "",
+    "rate": RATE,
+    "cycles": None,
+    "counted": NONE,
+    "recovery": NONE,
+}
+VIEW = {
+    "view_id": 2,
+    "angle_deg": 91.5,
+    "confidence": 0.9,
+    "spacing_px": NONE,
+    "specular_intensity": None,
+    "turns": 3,
+}
+REGION = {"type": "box", "name": "specular", "x": 1, "y": 2, "width": 3, "height": 4, "tracked": True}
+EVENT = {
+    "id": "gap-1.5000",
+    "time_s": 1.5,
+    "time_ms_utc": 2500.0,
+    "kind": "gap",
+    "label": "",
+    "value": 3.0,
+    "by": "analysis",
+}
+RESULTS: dict[str, Any] = {
+    "values": {"growth_rate_ml_s": RATE},
+    "segments": [SEGMENT],
+    "views": [VIEW],
+    "detected_regions": [REGION],
+}
+FACTS: dict[str, Any] = {
+    "type": "batch",
+    "start": 4,
+    "count": 2,
+    "fed": 8,
+    "events": [EVENT],
+    "made_unix_ms": 5e12,
+    "final": False,
+    "chunk": 1,
+    "stored_unix_ms": None,
+}
+
+
+def analysed() -> Batch:
+    """The batch of an analysis whose records are the maps above."""
+    nan, none = float("nan"), Measurement(None, why="nothing grew")
+    rate = Measurement(0.8, nan, "1/s", note="a lower bound")
+    return Batch(
+        start=4,
+        count=2,
+        frames={
+            "time_seconds": np.array([0.1, 0.2]),
+            "region:My box": np.array([1.5, nan]),
+            "spot_count": np.full(2, nan),
+        },
+        values={"growth_rate_ml_s": rate},
+        events=(Event(1.5, "gap", "", 3.0),),
+        segments=(Segment(1, 0.0, 2.5, "", rate, nan, none, none),),
+        views=(View(2, 91.5, 0.9, none, nan, 3),),
+        profile=np.array([1.0, 0.1]),
+        lines={"cut": np.array([2.0])},
+    )
+
+
+def message() -> BatchMessage:
+    """The message of that batch."""
+    made = analyzer_batch(analysed(), 8, [Box(1, 2, 3, 4, "specular", tracked=True)])
+    event = Event(1.5, "gap", "", 3.0, "gap-1.5000", 2500.0)
+    return BatchMessage(
+        start=made.start,
+        count=made.count,
+        fed=made.fed,
+        events=[event],
+        made_unix_ms=5e12,
+        final=False,
+        chunk=1,
+        values=made.values,
+        segments=made.segments,
+        views=made.views,
+        detected_regions=made.detected_regions,
+        seq=7,
+        columns=made.columns,
+        profile=made.profile,
+        lines=made.lines,
+    )
+
+
+def test_a_batch_on_the_wire() -> None:
+    """Subscribers receive the documented map: packed numbers in msgpack, lists and nulls in JSON."""
+    times, trace = np.array([0.1, 0.2], "<f8").tobytes(), np.array([1.5, np.nan], "<f4").tobytes()
+    packed = {"columns": {"time_seconds": times, "region_my_box": trace}, "lines": {"cut": b"\0\0\0\x40"}}
+    listed = {"columns": {"time_seconds": [0.1, 0.2], "region_my_box": [1.5, None]}, "lines": {"cut": [2.0]}}
+    made = Message(message())
+    expected = {**FACTS, **RESULTS, "seq": 7}
+    profile = np.array([1.0, 0.1], "<f4").tobytes()
+    assert msgpack.unpackb(made.encoded("msgpack", None)) == {**expected, **packed, "profile": profile}
+    assert msgspec.json.decode(made.encoded("json", None)) == {**expected, **listed, "profile": [1.0, 0.1]}
+    one = msgpack.unpackb(made.encoded("msgpack", frozenset({"time_seconds"})))
+    assert one["columns"] == {"time_seconds": times}
+
+
+def stored_map(record: msgspec.Struct) -> dict[str, Any]:
+    """The map on disk."""
+    read: dict[str, Any] = msgpack.unpackb(msgspec.msgpack.encode(record))
+    return read
+
+
+def test_a_batch_on_disk() -> None:
+    """A complete record has all results and ``key``; a short one has only those that changed."""
+    record = structs.replace(message(), seq=msgspec.UNSET, reanalysis=True)
+    whole = complete(record)
+    assert stored_map(whole) == {**FACTS, **RESULTS, "reanalysis": True, "key": True}
+    before = typed(1, stored_map(whole))
+    assert before == whole
+    current = message()
+    short = shortened(current, _results_of(current))
+    assert short is not None
+    assert stored_map(short) == FACTS
+    newer = structs.replace(current, values={**current.values, "layers_grown": current.segments[0].rate})
+    short = shortened(newer, _results_of(current))
+    assert short is not None
+    assert stored_map(short) == {**FACTS, "values": {"layers_grown": RATE}}
+
+
+def _results_of(batch: BatchMessage) -> CurrentResults:
+    return CurrentResults(batch.values, batch.segments, batch.views, batch.detected_regions)
+
+
+@pytest.mark.parametrize(
+    ("made", "expected"),
+    [
+        (
+            HelloMessage(
+                data_id="a", seq=0, status="none", origin_unix_ms=None, fps=30.0, rpm=0.0, chunk_size=None
+            ),
+            {
+                "type": "hello",
+                "data_id": "a",
+                "seq": 0,
+                "status": "none",
+                "origin_unix_ms": None,
+                "fps": 30.0,
+                "rpm": 0.0,
+                "chunk_size": None,
+            },
+        ),
+        (
+            EventMessage(event=msgspec.convert(EVENT, Event), seq=3),
+            {"type": "event", "event": EVENT, "seq": 3},
+        ),
+        (
+            RegionsMessage(regions=[REGION], detected_regions=[], complete=True),
+            {"type": "regions", "regions": [REGION], "detected_regions": [], "complete": True},
+        ),
+        (ProgressMessage(fraction=None), {"type": "progress", "fraction": None}),
+        (
+            MissingMessage(reanalysis=True, missing=[MissingChunks(why="late", chunks="3-4", count=2)]),
+            {
+                "type": "missing",
+                "reanalysis": True,
+                "missing": [{"why": "late", "chunks": "3-4", "count": 2}],
+            },
+        ),
+        (LostMessage(count=2, first=1, last=2), {"type": "lost", "count": 2, "first": 1, "last": 2}),
+        (HeartbeatMessage(seq=0, unix_ms=5.0), {"type": "heartbeat", "seq": 0, "unix_ms": 5.0}),
+        (EndMessage(seq=0), {"type": "end", "seq": 0}),
+        (EndMessage(missing=[(7, "late")]), {"type": "end", "missing": [[7, "late"]]}),
+    ],
+)
+def test_other_messages(made: FeedMessage, expected: dict[str, Any]) -> None:
+    """They have exactly these keys, in both encodings."""
+    assert msgpack.unpackb(encode("msgpack", made)) == expected
+    assert msgspec.json.decode(encode("json", made)) == expected
+
+
+def test_records_of_earlier_versions() -> None:
+    """Records that use the keys of versions before 0.1.0, and those of a damaged place, are read."""
+    old = {**FACTS, **RESULTS, "key": True, "again": True}
+    old["found"] = old.pop("detected_regions")
+    assert stored_map(typed(1, old)) == {**FACTS, **RESULTS, "key": True, "reanalysis": True}
+    assert typed(2, {"type": "end", "lacks": [[7, "late"]]}) == EndMessage(missing=[(7, "late")])
+    assert typed(3, {"type": "lost", "what": "lost", "nbytes": 90}) == LostMessage(count=1, first=3, last=3)
