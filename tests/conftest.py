@@ -18,11 +18,6 @@ from tests.live_server import LiveServer, Serve, ThreadedServer
 __all__ = ["no_leftovers", "no_tasks_left"]
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Two test processes per core: about half of the tests wait for a server, a disk or a child process."""
-    return 2 * (os.cpu_count() or 1)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _enable_sigint() -> None:
     """Enable SIGINT for child processes: a shell's background job, such as a CI run, starts with SIGINT ignored."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.paths import REPO
 
-LIMIT_S = 50.0
+LIMIT_S = 100.0
 
 
 def run_python(
