@@ -9,6 +9,7 @@ import time
 import numpy as np
 
 from atomstream.records import Chunk, Timestamp
+from atomstream.server.live.messages import StreamSettings
 from atomstream.server.live.worker import AnalyzerSession
 from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
@@ -20,7 +21,7 @@ LOOPED_S = 10.0
 def main() -> None:
     job = json.loads(sys.argv[1])
     shards, fps, chunk = encoded(job), job["fps"], job["chunk"]
-    session = AnalyzerSession({"fps": fps, "rpm": job["rpm"], "chunk_size": chunk})
+    session = AnalyzerSession(StreamSettings(fps=fps, rpm=job["rpm"], chunk_size=chunk, calibration={}))
     spent = {"decode_s": 0.0, "analyse_s": 0.0}
     chunks = max(1, round(job["seconds"] * fps / chunk))
     for index in range(chunks):
