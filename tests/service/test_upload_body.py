@@ -85,7 +85,7 @@ async def test_other_tasks_run_during_an_upload() -> None:
 async def test_wrong_length_is_an_error(stated: int) -> None:
     """Pieces with more or fewer bytes than stated never give a complete request."""
     body = UploadBody([b"12345", b"67890"], stated)
-    with pytest.raises(ShardError, match="its pieces hold 10"):
+    with pytest.raises(ShardError, match="its pieces have 10"):
         _ = [block async for block in body]
     assert isinstance(body.failure, ShardError)
 
