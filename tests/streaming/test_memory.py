@@ -23,6 +23,8 @@ ENCODER_CONTEXTS = 2 * 4 * MIB
 """Two zstd contexts of level 1 and the buffers for one frame."""
 MARGIN = 12 * MIB
 """For memory outside the formula: free lists of the allocator, thread stacks, modules that are imported later."""
+OBJECTS = 2048
+"""Bytes of Python objects per waiting chunk; they count only for very small chunks."""
 
 
 @pytest.mark.slow
@@ -44,7 +46,8 @@ async def test_resident_memory_stays_below_the_formula(
             str(limit_mib * MIB), str(side), str(levels),
         )  # fmt: skip
     one_chunk = CHUNK * side * side
-    assert result["grown"] <= limit_mib * MIB + one_chunk + 4 * 2 * MIB + ENCODER_CONTEXTS + MARGIN, result
+    formula = limit_mib * MIB + one_chunk + 4 * 2 * MIB + ENCODER_CONTEXTS
+    assert result["grown"] <= formula + OBJECTS * result["chunks"] + MARGIN, result
     assert result["chunks"] >= 1
     assert result["used"] <= limit_mib * MIB + 2 * one_chunk
 
