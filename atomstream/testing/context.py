@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 
-class AsyncOrThreaded:
+class AsyncOrThreaded(ABC):
     """A service with ``start`` and ``stop`` that runs in the caller's event loop or in a thread.
 
     ``async with`` runs it in the running loop. ``with`` runs it in an event loop in a new thread, so that the
@@ -17,13 +18,13 @@ class AsyncOrThreaded:
     def __init__(self) -> None:
         self._thread: ExitStack | None = None
 
+    @abstractmethod
     async def start(self) -> None:
         """Start listening; returns when requests are answered."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def stop(self) -> None:
         """Stop listening; does nothing if it is stopped already."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         await self.start()
