@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
@@ -144,11 +144,11 @@ class LiveAnalysis:
                 async with asyncio.timeout(WARM_UP_S):
                     await self._wake.wait()
 
-    async def _until_done(self, work: Callable[[], object]) -> bool:
+    async def _until_done(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
         """Repeat ``work`` until it succeeds; after each failure continue from the last snapshot."""
         while True:
             try:
-                return bool(await work())  # type: ignore[misc]
+                return bool(await work())
             except (WorkerDiedError, JobFailedError) as error:
                 log.warning(
                     "stream %s: %s; its analysis continues from an earlier state", self.about.data_id, error
