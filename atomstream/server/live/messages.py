@@ -119,8 +119,10 @@ class ViewRecord(msgspec.Struct, frozen=True):
 class AnalyzerBatch(msgspec.Struct, frozen=True):
     """A :class:`~atomstream.results.Batch` of a worker. Of late chunks only ``start``, ``count``, ``columns`` are set.
 
-    ``columns`` are little-endian float32 bytes (times: float64); columns of NaN only are absent. ``fed`` is the number
-    of frames that the analyzer had received. ``profile`` and ``lines`` are float32 bytes.
+    ``columns`` are little-endian float32 bytes (times: float64); columns of NaN only are absent.
+    ``frames_received`` is the number of frames that the analyzer had received before it made the batch: more than
+    ``start + count`` while it needs later frames for the values of a frame. ``profile`` and ``lines`` are
+    float32 bytes.
     """
 
     start: int
@@ -132,11 +134,13 @@ class AnalyzerBatch(msgspec.Struct, frozen=True):
     views: list[ViewRecord] = []
     profile: bytes = b""
     lines: dict[str, bytes] = {}
-    fed: int = 0
+    frames_received: int = 0
     detected_regions: list[RegionMap] = []
 
 
-def analyzer_batch(batch: Batch, fed: int = 0, detected_regions: Iterable[Box | Line] = ()) -> AnalyzerBatch:
+def analyzer_batch(
+    batch: Batch, frames_received: int = 0, detected_regions: Iterable[Box | Line] = ()
+) -> AnalyzerBatch:
     """Convert a batch of the analysis."""
     columns = {column_name(name): values for name, values in batch.frames.items()}
     return AnalyzerBatch(
@@ -153,7 +157,7 @@ def analyzer_batch(batch: Batch, fed: int = 0, detected_regions: Iterable[Box | 
         views=[_view(view) for view in batch.views],
         profile=packed(batch.profile, "<f4"),
         lines={name: packed(values, "<f4") for name, values in batch.lines.items()},
-        fed=fed,
+        frames_received=frames_received,
         detected_regions=[from_region(region) for region in detected_regions],
     )
 
@@ -204,7 +208,7 @@ class BatchFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
     start: int
     count: int
-    fed: int
+    frames_received: int
     events: list[Event]
     made_unix_ms: float
     final: bool

@@ -44,9 +44,23 @@ CHECKPOINT_BYTES: Final = 1 << 20
 """A checkpoint is written when the log has grown by so much, or by the size of the last checkpoint."""
 MAX_EVENTS: Final = 10_000
 """Newest events of the analysis in memory, about 6 MB; older ones are in the log only."""
-_FACTS: Final = ("newest", "events", "fed", "analysed", "_closed_at", "ended", "missing", "made_unix_ms")
-_OLD_KEYS: Final = {"found": "detected_regions", "lacks": "missing", "again": "reanalysis"}
-"""Keys of records that versions before 0.1.0 wrote."""
+_FACTS: Final = (
+    "newest",
+    "events",
+    "frames_received",
+    "analysed",
+    "_closed_at",
+    "ended",
+    "missing",
+    "made_unix_ms",
+)
+_OLD_KEYS: Final = {
+    "found": "detected_regions",
+    "lacks": "missing",
+    "again": "reanalysis",
+    "fed": "frames_received",
+}
+"""Keys of records and checkpoints that earlier versions wrote."""
 
 
 class ResultLog:
@@ -64,7 +78,7 @@ class ResultLog:
         self.events: list[Event] = []
         """Newest events of the analysis. The list is replaced and never changed."""
         self.view_points: dict[int, ViewTrack] = {}
-        self.fed = 0
+        self.frames_received = 0
         """Frames that the analysis had received at the newest batch."""
         self.analysed = 0
         """Frames that have results."""
@@ -102,9 +116,9 @@ class ResultLog:
         """Number of the newest record, 0 before the first."""
         return len(self._log)
 
-    def has_batch(self, fed: int, *, final: bool) -> bool:
-        """True if the batch after ``fed`` frames is recorded: after a crash the analysis makes some again."""
-        return fed <= (self._closed_at if final else self.fed)
+    def has_batch(self, frames_received: int, *, final: bool) -> bool:
+        """True if the batch after so many frames is recorded: after a crash the analysis makes some again."""
+        return frames_received <= (self._closed_at if final else self.frames_received)
 
     def add(self, record: M) -> M:
         """Append a record of any type; returns it with its number ``seq``.
@@ -138,9 +152,9 @@ class ResultLog:
         reanalysis = record.reanalysis is True
         if record.events or reanalysis:
             self.events = [*([] if reanalysis else self.events), *record.events][-MAX_EVENTS:]
-        self.fed = max(self.fed, record.fed)
+        self.frames_received = max(self.frames_received, record.frames_received)
         if record.final:
-            self._closed_at = record.fed
+            self._closed_at = record.frames_received
         self.analysed = max(self.analysed, record.start + record.count)
         self.made_unix_ms = record.made_unix_ms
         self._note_views(record)

@@ -104,12 +104,12 @@ class ResultStore:
         repeated = batch.start < self.log.analysed
         (self.replace_columns if repeated else self.write_columns)(batch)
         self.note_profiles(batch)
-        if self.log.has_batch(batch.fed, final=final) and not reanalysis:
+        if self.log.has_batch(batch.frames_received, final=final) and not reanalysis:
             return None
         record = BatchMessage(
             start=batch.start,
             count=batch.count,
-            fed=batch.fed,
+            frames_received=batch.frames_received,
             values=batch.values,
             segments=batch.segments,
             views=self._with_known_numbers(batch.views) if reanalysis else batch.views,

@@ -370,7 +370,7 @@ class StreamResults:
         if batch is None:
             return missing
         frames = self._archive.n_frames()
-        final = msgspec.structs.replace(batch, start=frames, count=0, columns={}, fed=frames)
+        final = msgspec.structs.replace(batch, start=frames, count=0, columns={}, frames_received=frames)
         events = self._user_events()
         message = await self._in_thread(
             lambda: self._store.add_batch(final, events, chunk=None, final=True, reanalysis=True)

@@ -70,7 +70,7 @@ FACTS: dict[str, Any] = {
     "type": "batch",
     "start": 4,
     "count": 2,
-    "fed": 8,
+    "frames_received": 8,
     "events": [EVENT],
     "made_unix_ms": 5e12,
     "final": False,
@@ -107,7 +107,7 @@ def message() -> BatchMessage:
     return BatchMessage(
         start=made.start,
         count=made.count,
-        fed=made.fed,
+        frames_received=made.frames_received,
         events=[event],
         made_unix_ms=5e12,
         final=False,

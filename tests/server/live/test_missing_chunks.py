@@ -55,7 +55,7 @@ async def test_a_chunk_after_the_end_is_reported(serve: Serve) -> None:
         assert (analysis["missing"], analysis["reanalysis"]) == (LATE_1, True)
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
         analysis = await analysis_status(client, data_id)
-    assert final["fed"] == 4 * CHUNK
+    assert final["frames_received"] == 4 * CHUNK
     assert (analysis["missing"], analysis["reanalysis"], analysis["status"]) == ([], False, "ended")
 
 

@@ -43,7 +43,7 @@ def batch(number: int, dice: random.Random, segments: int = 3) -> BatchMessage:
     return BatchMessage(
         start=12 * number,
         count=12,
-        fed=12 * number + 12,
+        frames_received=12 * number + 12,
         events=[],
         values={name: value(number if n < 7 else number // 50) for n, name in enumerate(names)},
         segments=[
@@ -106,7 +106,9 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
         store.log.add(batch(number, dice))
         if number % 500 == 0:
             store.save({"state": b""})
-    before = {name: getattr(store.log, name) for name in ("seq", "newest", "fed", "analysed", "events")}
+    before = {
+        name: getattr(store.log, name) for name in ("seq", "newest", "frames_received", "analysed", "events")
+    }
     store.close()
     read: list[int] = []
     real = RecordLog.read
@@ -125,8 +127,13 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
 
 
 def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as versions before 0.1.0 wrote it."""
-    old = {"detected_regions": "found", "missing": "lacks", "reanalysis": "again"}
+    """A record as versions before 0.2.0 wrote it."""
+    old = {
+        "detected_regions": "found",
+        "missing": "lacks",
+        "reanalysis": "again",
+        "frames_received": "fed",
+    }
     return {old.get(name, name): value for name, value in record.items()}
 
 
@@ -141,7 +148,7 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
         store.log.add(batch(number, dice))
     store.log.add(structs.replace(batch(3, dice), reanalysis=True))
     store.log.add(EndMessage(missing=[(7, "late")]))
-    before = {name: getattr(store.log, name) for name in ("newest", "fed", "analysed")}
+    before = {name: getattr(store.log, name) for name in ("newest", "frames_received", "analysed")}
     store.begin("again")
     store.close()
     monkeypatch.undo()
@@ -160,7 +167,10 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     checkpoint.write_bytes(body + google_crc32c.value(body).to_bytes(4, "little"))
     monkeypatch.setattr(ResultLog, "_note", _not_read)
     reopened = ResultStore(archive, FPS)
-    assert reopened.log.newest == before["newest"]
+    assert (reopened.log.newest, reopened.log.frames_received) == (
+        before["newest"],
+        before["frames_received"],
+    )
     assert reopened.log.missing == {7: "late"}
     reopened.close()
 
@@ -203,7 +213,7 @@ def test_an_invalid_checkpoint_is_ignored(archive: StreamArchive, harm: str) -> 
         checkpoint.write_bytes(checkpoint.read_bytes()[:-3])
     reopened = ResultStore(archive, FPS)
     assert reopened.log.seq == whole
-    assert reopened.log.fed == 12 * whole
+    assert reopened.log.frames_received == 12 * whole
     reopened.close()
 
 
@@ -249,7 +259,7 @@ def test_a_restarted_analysis_leaves_no_stale_number(archive: StreamArchive) -> 
     numbers = np.arange(12, dtype="<f4").tobytes()
     times = np.arange(12, dtype="<f8").tobytes()
     both = dict.fromkeys(("layers_grown", "oscillations_counted"), numbers)
-    first = AnalyzerBatch(0, 12, {**both, TIME: times}, profile=bytes(32), fed=12)
+    first = AnalyzerBatch(0, 12, {**both, TIME: times}, profile=bytes(32), frames_received=12)
     assert store.add_batch(first, (), chunk=0, final=False) is not None
     other = structs.replace(first, columns={"oscillations_counted": numbers, TIME: times})
     assert store.add_batch(other, (), chunk=0, final=False) is None  # sent before
