@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
+from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, extends_to_start, rest_before_onset
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
 from atomstream.analysis.timestamps import clock_uncertainty
@@ -69,7 +70,7 @@ class GrowthTracker:
 
     def feed(self, corrected: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
-        self.trace.feed(corrected.t, corrected.y, corrected.background)
+        self.trace.feed(corrected.t, corrected.y, corrected.background, corrected.motion)
 
     def start_segment(self, time_s: float) -> None:
         """Begin a new segment at ``time_s``."""
@@ -140,7 +141,7 @@ class GrowthTracker:
         return t, started_late
 
     def _checked(self, fit_found: Oscillation, rotation_hz: float) -> Oscillation:
-        """Reject an oscillation of the light; add the uncertainty of the frame clock to the rate."""
+        """Reject an oscillation of the light or by motion; add the uncertainty of the frame clock to the rate."""
         if fit_found.best is None:
             return fit_found
         if (
@@ -150,6 +151,11 @@ class GrowthTracker:
             return undetermined_oscillation(
                 LIGHT_OSCILLATES, fit_found.cycles, fit_found.r2, fit_found.span_s
             )
+        if (
+            motion_share(*self.trace.with_motion_since(self.segment_start_s), fit_found.best, rotation_hz)
+            > MAX_MOTION_SHARE
+        ):
+            return undetermined_oscillation(SPOT_MOVES, fit_found.cycles, fit_found.r2, fit_found.span_s)
         relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
         if not note:
             return fit_found

@@ -37,11 +37,16 @@ def sample_picture(frames: Frames) -> F32:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CorrectedTrace:
-    """Samples with the steps of the light divided out, each (N,): times in s, intensity, background."""
+    """Samples with the steps of the light divided out, each (N,): times in s, intensity, background.
+
+    ``motion`` is the relative change of the intensity that the spot's displacement alone would cause in a box at
+    rest (see :mod:`~atomstream.analysis.motion`); NaN where it is unknown.
+    """
 
     t: F64
     y: F64
     background: F64
+    motion: F64
 
 
 @dataclass(slots=True)
@@ -58,13 +63,17 @@ class IlluminationTracker:
     dark: bool = False
     delayed_t: F64 = field(default_factory=lambda: np.empty(0))
     delayed_y: F64 = field(default_factory=lambda: np.empty(0))
+    delayed_motion: F64 = field(default_factory=lambda: np.empty(0))
     pictures: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
     before_dark: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     recent_changes: F64 = field(default_factory=lambda: np.empty(0))
     dim_pixels: Int = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def feed(self, t: F64, y: F64, pictures: F32) -> tuple[CorrectedTrace, list[Event]]:
-        """Add samples t (s), y (N,) with their sampled pictures (N, P); return corrected samples and new events."""
+    def feed(self, t: F64, y: F64, motion: F64, pictures: F32) -> tuple[CorrectedTrace, list[Event]]:
+        """Add samples t (s), y and motion (N,) with their sampled pictures (N, P).
+
+        Returns the corrected samples that are now complete, and new events.
+        """
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
             self.dim_pixels = np.argsort(pictures.mean(axis=0))[
@@ -74,10 +83,11 @@ class IlluminationTracker:
             np.concatenate([self.delayed_t, t]),
             np.concatenate([self.delayed_y, y]),
         )
+        self.delayed_motion = np.concatenate([self.delayed_motion, motion])
         self.pictures = np.concatenate([self.pictures, pictures])
         ready = len(self.delayed_t) - DELAY_FRAMES
         if ready <= 0:
-            return CorrectedTrace(np.empty(0), np.empty(0), np.empty(0)), []
+            return CorrectedTrace(np.empty(0), np.empty(0), np.empty(0), np.empty(0)), []
         events: list[Event] = []
         background = self.pictures[:, self.dim_pixels].mean(axis=1, dtype=np.float64)
         traces = np.stack([self.delayed_y, background[len(background) - len(self.delayed_y) :]])
@@ -87,9 +97,9 @@ class IlluminationTracker:
             events += self._apply_step(at)
             start = at
         self._correct(traces[:, start:ready])
-        times = self.delayed_t[:ready].copy()
+        times, moved = self.delayed_t[:ready].copy(), self.delayed_motion[:ready].copy()
         self._drop(ready)
-        return CorrectedTrace(times, traces[0, :ready], traces[1, :ready]), events
+        return CorrectedTrace(times, traces[0, :ready], traces[1, :ready], moved), events
 
     def _correct(self, part: F64) -> None:
         part /= math.nan if self.dark else self.gain
@@ -136,7 +146,7 @@ class IlluminationTracker:
 
     def _drop(self, ready: int) -> None:
         self.delayed_t, self.delayed_y = self.delayed_t[ready:], self.delayed_y[ready:]
-        self.pictures = self.pictures[ready:]
+        self.delayed_motion, self.pictures = self.delayed_motion[ready:], self.pictures[ready:]
 
 
 def _light_factor(old: F32, new: F32, saturation: float) -> float | None:

@@ -165,7 +165,7 @@ def end_block(state: AnalysisState) -> None:
                 Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k)
                 for k in new_orders
             ]
-    corrected, events = trackers.light.feed(times, specular.intensity, pictures)
+    corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
     state.new_events += events
     if events:
         trackers.change.restart()
@@ -189,6 +189,7 @@ def _concatenated(traces: list[BoxTrace]) -> BoxTrace:
         np.concatenate([t.saturated for t in traces]),
         np.asarray(mean),
         traces[0].origin,
+        np.concatenate([t.motion for t in traces]),
     )
 
 

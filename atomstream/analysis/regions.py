@@ -79,6 +79,8 @@ class BoxTrace:
     """Mean of the box over the frames without background, in the shape of the box."""
     origin: tuple[int, int]
     """Row and column of the crop's first pixel."""
+    motion: F64
+    """Relative change of the intensity by the spot's displacement from a box at rest; NaN where unknown."""
 
 
 def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
@@ -93,7 +95,9 @@ def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
     total = crop.sum(axis=(1, 2), dtype=np.int64)
     saturated = (crop >= saturation).sum(axis=(1, 2)) / area
     mean = crop.mean(axis=0) - background.mean()
-    return BoxTrace(total - area * background, background, saturated, mean, (y0, x0))
+    return BoxTrace(
+        total - area * background, background, saturated, mean, (y0, x0), np.full(len(frames), np.nan)
+    )
 
 
 def _ring_median(frames: Frames, box: Box, inner: tuple[int, int, int, int]) -> F64:

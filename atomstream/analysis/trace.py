@@ -95,12 +95,13 @@ class IntensityTrace:
     ``raw_t``, ``raw_y`` hold the last 30 s at the frame rate, for the detection of laser pulses. ``fine_t`` are
     uncorrected timestamps and ``fine_n`` frame numbers: a late timestamp is recognised only from later ones, so
     :meth:`since` corrects them at each call. ``coarse_t`` are corrected. ``fine_b`` and ``coarse_b`` are the
-    background of the picture at the same times.
+    background of the picture at the same times, ``fine_m`` and ``coarse_m`` the effect of the spot's motion.
     """
 
     fps: float
     decimator: Decimator
     background_decimator: Decimator
+    motion_decimator: Decimator
     stated_fps: float
     raw_t: F64 = field(default_factory=lambda: np.empty(0))
     raw_y: F64 = field(default_factory=lambda: np.empty(0))
@@ -111,17 +112,20 @@ class IntensityTrace:
     coarse_y: F64 = field(default_factory=lambda: np.empty(0))
     fine_b: F64 = field(default_factory=lambda: np.empty(0))
     coarse_b: F64 = field(default_factory=lambda: np.empty(0))
+    fine_m: F64 = field(default_factory=lambda: np.empty(0))
+    coarse_m: F64 = field(default_factory=lambda: np.empty(0))
     count: int = 0
 
     @classmethod
     def for_frames(cls, fps: float, times: F64) -> IntensityTrace:
         """Make an empty trace for a nominal frame rate ``fps`` and the ``times`` (N,) in s of the first frames."""
         seen = rate_from_times(times, fps)
-        return cls(seen, Decimator(decimation_for(seen)), Decimator(decimation_for(seen)), fps)
+        factor = decimation_for(seen)
+        return cls(seen, Decimator(factor), Decimator(factor), Decimator(factor), fps)
 
-    def feed(self, t: F64, y: F64, background: F64) -> None:
-        """Add samples (N,) at the frame rate, and the background; NaN where nothing was measured."""
-        self._append(t, y, background, self.count + np.arange(len(t), dtype=np.float64))
+    def feed(self, t: F64, y: F64, background: F64, motion: F64) -> None:
+        """Add samples (N,) at the frame rate, with background and motion; NaN where nothing was measured."""
+        self._append(t, y, background, motion, self.count + np.arange(len(t), dtype=np.float64))
         self.count += len(t)
         if len(self.fine_t) > FINE_SAMPLES:
             self._coarsen()
@@ -129,15 +133,17 @@ class IntensityTrace:
     def skip_missing(self, t: F64) -> None:
         """Add missing frames at about the times ``t`` (N,): NaN for the filter, and not counted."""
         missing = np.full(len(t), np.nan)
-        self._append(t, missing, missing, np.full(len(t), float(self.count)))
+        self._append(t, missing, missing, missing, np.full(len(t), float(self.count)))
 
-    def _append(self, t: F64, y: F64, background: F64, n: F64) -> None:
+    def _append(self, t: F64, y: F64, background: F64, motion: F64, n: F64) -> None:
         keep = max(64, round(30 * self.fps))
         self.raw_t = np.concatenate([self.raw_t, t])[-keep:]
         self.raw_y = np.concatenate([self.raw_y, y])[-keep:]
         slow_t, slow_y, slow_n = self.decimator.feed(t, y, n)
         slow_b = self.background_decimator.feed(t, background, n)[1]
+        slow_m = self.motion_decimator.feed(t, motion, n)[1]
         good = np.isfinite(slow_y)
+        self.fine_m = np.concatenate([self.fine_m, slow_m[good]])
         self.fine_b = np.concatenate([self.fine_b, slow_b[good]])
         self.fine_t = np.concatenate([self.fine_t, slow_t[good]])
         self.fine_y = np.concatenate([self.fine_y, slow_y[good]])
@@ -149,6 +155,8 @@ class IntensityTrace:
         old_t, old_y = times[:half].reshape(-1, COARSE_GROUP), self.fine_y[:half].reshape(-1, COARSE_GROUP)
         old_b, self.fine_b = self.fine_b[:half].reshape(-1, COARSE_GROUP), self.fine_b[half:]
         self.coarse_b = np.concatenate([self.coarse_b, old_b.mean(axis=1)])[-COARSE_SAMPLES:]
+        old_m, self.fine_m = self.fine_m[:half].reshape(-1, COARSE_GROUP), self.fine_m[half:]
+        self.coarse_m = np.concatenate([self.coarse_m, old_m.mean(axis=1)])[-COARSE_SAMPLES:]
         self.fine_t, self.fine_y, self.fine_n = self.fine_t[half:], self.fine_y[half:], self.fine_n[half:]
         self.coarse_t = np.concatenate([self.coarse_t, old_t.mean(axis=1)])[-COARSE_SAMPLES:]
         self.coarse_y = np.concatenate([self.coarse_y, old_y.mean(axis=1)])[-COARSE_SAMPLES:]
@@ -165,6 +173,7 @@ class IntensityTrace:
         if not 0.6 < wanted / self.decimator.decimation < 1.7:
             self.fps = 1.0 / clock.period_s
             self.decimator, self.background_decimator = Decimator(wanted), Decimator(wanted)
+            self.motion_decimator = Decimator(wanted)
 
     def camera_fps(self) -> float:
         """Return the measured frame rate (1/s) if it differs by more than 0.2 % from the nominal one, else that."""
@@ -190,6 +199,13 @@ class IntensityTrace:
         )
         keep = t >= time_s  # False for NaN
         return t[keep], y[keep], background[keep]
+
+    def with_motion_since(self, time_s: float) -> tuple[F64, F64, F64]:
+        """Return the samples from ``time_s`` on with the effect of the spot's motion: (t, y, motion)."""
+        t = np.concatenate([self.coarse_t, self.clock().times])
+        y, motion = (np.concatenate(p) for p in ((self.coarse_y, self.fine_y), (self.coarse_m, self.fine_m)))
+        keep = t >= time_s  # False for NaN
+        return t[keep], y[keep], motion[keep]
 
 
 def rate_from_times(times: F64, stated_fps: float) -> float:
