@@ -9,8 +9,9 @@ import time
 import numpy as np
 
 from atomstream.records import Chunk, Timestamp
-from atomstream.server.live.messages import StreamSettings
+from atomstream.server.live.annotation_records import CalibrationRecord
 from atomstream.server.live.worker import AnalyzerSession
+from atomstream.server.live.worker_messages import StreamSettings
 from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
 
@@ -21,7 +22,9 @@ LOOPED_S = 10.0
 def main() -> None:
     job = json.loads(sys.argv[1])
     shards, fps, chunk = encoded(job), job["fps"], job["chunk"]
-    session = AnalyzerSession(StreamSettings(fps=fps, rpm=job["rpm"], chunk_size=chunk, calibration={}))
+    session = AnalyzerSession(
+        StreamSettings(fps=fps, rpm=job["rpm"], chunk_size=chunk, calibration=CalibrationRecord())
+    )
     spent = {"decode_s": 0.0, "analyse_s": 0.0}
     chunks = max(1, round(job["seconds"] * fps / chunk))
     for index in range(chunks):

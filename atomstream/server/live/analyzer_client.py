@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,12 +11,13 @@ from atomstream.results import packed
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.live.messages import (
-    AnalyzerBatch,
+from atomstream.server.live.annotation_records import AnalyzerEntry, CalibrationRecord
+from atomstream.server.live.messages import AnalyzerBatch
+from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
+from atomstream.server.live.worker_messages import (
+    AnalyzerState,
     AnnotateJob,
-    AnnotationEntry,
     AnyJob,
-    CalibrationMap,
     ChunkFrames,
     ChunkJob,
     CloseJob,
@@ -25,10 +26,8 @@ from atomstream.server.live.messages import (
     GapJob,
     LateJob,
     OpenJob,
-    Snapshot,
     StreamSettings,
 )
-from atomstream.server.live.shared_frames import SharedBlock, SharedFrames
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
 
@@ -68,7 +67,7 @@ class AnalyzerClient:
         self._life = -1
 
     async def open(
-        self, about: StreamMetadata, calibration: CalibrationMap, state: bytes | None = None
+        self, about: StreamMetadata, calibration: CalibrationRecord, state: bytes | None = None
     ) -> None:
         """Start the analyzer, from ``state`` if given."""
         chunk_size = about.geometry.chunk_size if about.geometry else 0
@@ -76,21 +75,21 @@ class AnalyzerClient:
         await self._worker.do(OpenJob(self._key, settings))
         self._life = self._worker.life
 
-    async def annotate(self, entries: list[AnnotationEntry]) -> None:
+    async def annotate(self, entries: Sequence[AnalyzerEntry]) -> None:
         """Send entries of the user. Events take effect at their time."""
         if entries:
-            await self._do(AnnotateJob(self._key, entries))
+            await self._do(AnnotateJob(self._key, list(entries)))
 
     async def chunk(
         self, index: int, decoded: DecodedChunk | None, on_batch: OnBatch, *, state: bool = False
-    ) -> Snapshot | None:
-        """Analyse a stored chunk; returns a snapshot if ``state`` is set.
+    ) -> AnalyzerState | None:
+        """Analyse a stored chunk; returns the analyzer's state after it if ``state`` is set.
 
         Raises:
             JobFailedError: also of kind "shard": the chunk can't be read.
         """
         job = ChunkJob(self._key, await self._frames(index, decoded), state)
-        return (await self._do(job, on_batch)).snapshot
+        return (await self._do(job, on_batch)).state
 
     async def late(self, index: int, on_batch: OnBatch) -> None:
         """Measure the frames of a late chunk, without fits; raises as :meth:`chunk`."""

@@ -7,31 +7,37 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
 from atomstream.results import Event
-from atomstream.server.live.messages import (
+from atomstream.server.live.annotation_records import (
+    AnalyzerEntry,
     AnnotationEntry,
     AzimuthChanges,
-    CalibrationMap,
-    EventMessage,
-    RegionMap,
-    RegionsMessage,
+    AzimuthEntry,
+    CalibrationEntry,
+    CalibrationRecord,
+    EventEntry,
+    RegionRecord,
+    RegionsEntry,
+    TimedEvent,
     check_regions,
+    read_entry,
 )
+from atomstream.server.live.messages import EventMessage, RegionsMessage
 from atomstream.system.files import LOCAL, FileSystem
-from atomstream.system.record_log import RecordLog, is_lost
+from atomstream.system.record_log import RecordLog
+
+E = TypeVar("E", bound=AnnotationEntry)
+T = TypeVar("T")
 
 
 class Annotations:
-    """The entries of one stream, in the order in which they were made. Blocks; one writer at a time.
-
-    The key ``what`` of an entry is ``event``, ``regions``, ``calibration`` or ``azimuth``.
-    """
+    """The entries of one stream, in the order in which they were made. Blocks; one writer at a time."""
 
     def __init__(self, path: Path, file_system: FileSystem = LOCAL) -> None:
         self._log = RecordLog(path, file_system=file_system)
-        self.entries: list[AnnotationEntry] = [self._log.read(number + 1) for number in range(len(self._log))]
+        self.entries = [read_entry(self._log.read(number + 1)) for number in range(len(self._log))]
 
     def append(self, entry: AnnotationEntry) -> None:
         """Store an entry durably.
@@ -44,79 +50,79 @@ class Annotations:
 
     def add_event(
         self, kind: str, label: str, time_ms_utc: float, value: float | None, event_id: str | None
-    ) -> AnnotationEntry:
-        """Store an event and return it. An event whose id is stored already is returned as it was stored."""
-        stored = [entry for entry in self.entries if entry["what"] == "event" and entry["id"] == event_id]
+    ) -> EventEntry:
+        """Store an event and return it. If an event with this id is stored already, that one is returned."""
+        stored = [entry for entry in self._all(EventEntry) if entry.id == event_id]
         if stored:
             return stored[0]
-        entry = {
-            "what": "event",
-            "id": event_id or str(uuid.uuid4()),
-            "kind": kind,
-            "label": label,
-            "time_ms_utc": time_ms_utc,
-            "value": value,
-        }
+        entry = EventEntry(event_id or str(uuid.uuid4()), kind, label, time_ms_utc, value)
         self.append(entry)
         return entry
 
     def events(self, origin_ms: float | None) -> list[Event]:
         """The user's events; ``time_s`` is None as long as the stream has no origin."""
-        return [as_event(entry, origin_ms) for entry in self.entries if entry["what"] == "event"]
+        return [as_event(entry, origin_ms) for entry in self._all(EventEntry)]
 
     @property
-    def regions(self) -> list[RegionMap]:
+    def regions(self) -> list[RegionRecord]:
         """The user's present regions."""
-        regions: list[RegionMap] = self._last("regions", [])
-        return regions
+        entries = self._all(RegionsEntry)
+        return entries[-1].regions if entries else []
 
     @property
-    def calibration(self) -> CalibrationMap:
+    def calibration(self) -> CalibrationRecord:
         """The present calibration, empty if there is none."""
-        calibration: CalibrationMap = self._last("calibration", {})
-        return calibration
+        entries = self._all(CalibrationEntry)
+        return entries[-1].calibration if entries else CalibrationRecord()
 
-    def _last(self, what: str, default: Any) -> Any:
-        for entry in reversed(self.entries):
-            if entry["what"] == what:
-                return entry[what]
-        return default
+    def _all(self, kind: type[E]) -> list[E]:
+        return [entry for entry in self.entries if isinstance(entry, kind)]
 
     def labels(self) -> dict[str, AzimuthChanges]:
-        """``label`` and ``enabled`` of each azimuth's view that the user has changed, by the view's id."""
+        """The changes of each azimuth's view that the user has changed, by the view's id."""
         labels: dict[str, AzimuthChanges] = {}
-        for entry in self.entries:
-            if entry["what"] == "azimuth":
-                labels.setdefault(entry["view_id"], {}).update(entry["said"])
+        for entry in self._all(AzimuthEntry):
+            labels[entry.view_id] = labels.get(entry.view_id, AzimuthChanges()).followed_by(entry.changes)
         return labels
 
-    def for_analysis(self, since: int, origin_ms: float) -> list[AnnotationEntry]:
-        """The entries from number ``since`` on (from 0); events have their time in s from the stream's start."""
-        return [
-            {**entry, "time_s": (entry["time_ms_utc"] - origin_ms) / 1000.0}
-            if entry["what"] == "event"
-            else entry
-            for entry in self.entries[since:]
-            if not is_lost(entry)
-        ]
+    def for_analysis(self, since: int, origin_ms: float) -> list[AnalyzerEntry]:
+        """What an analyzer needs of the entries from number ``since`` on (from 0); ``origin_ms`` is frame 0's time."""
+        entries: list[AnalyzerEntry] = []
+        for entry in self.entries[since:]:
+            if isinstance(entry, EventEntry):
+                time_s = _seconds(entry, origin_ms)
+                entries.append(TimedEvent(entry.kind, entry.label, entry.value, time_s))
+            elif isinstance(entry, (RegionsEntry, CalibrationEntry)):
+                entries.append(entry)
+        return entries
 
     def close(self) -> None:
         """Close the file."""
         self._log.close()
 
 
-def as_event(entry: AnnotationEntry, origin_ms: float | None) -> Event:
+def as_event(entry: EventEntry, origin_ms: float | None) -> Event:
     """A stored event; its ``time_s`` is None without an origin."""
-    at = None if origin_ms is None else (entry["time_ms_utc"] - origin_ms) / 1000.0
     return Event(
-        time_s=at,
-        kind=entry["kind"],
-        label=entry["label"],
-        value=entry["value"],
-        id=entry["id"],
-        time_ms_utc=entry["time_ms_utc"],
+        time_s=None if origin_ms is None else _seconds(entry, origin_ms),
+        kind=entry.kind,
+        label=entry.label,
+        value=entry.value,
+        id=entry.id,
+        time_ms_utc=entry.time_ms_utc,
         by="user",
     )
+
+
+def _seconds(entry: EventEntry, origin_ms: float) -> float:
+    return (entry.time_ms_utc - origin_ms) / 1000.0
+
+
+class InThread(Protocol):
+    """Runs a blocking call in a thread and returns its result."""
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """Run ``call``."""
 
 
 class AnnotationWriter:
@@ -130,7 +136,7 @@ class AnnotationWriter:
         annotations: Annotations,
         origin_ms: Callable[[], float | None],
         publish: Callable[[EventMessage | RegionsMessage], Awaitable[None]],
-        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        in_thread: InThread,
         notify: Callable[[], None],
     ) -> None:
         self._annotations = annotations
@@ -156,7 +162,9 @@ class AnnotationWriter:
         self._notify()
         return event
 
-    async def set_regions(self, regions: list[RegionMap], detected: list[RegionMap]) -> list[RegionMap]:
+    async def set_regions(
+        self, regions: list[RegionRecord], detected: list[RegionRecord]
+    ) -> list[RegionRecord]:
         """Replace the user's regions; returns them with defaults filled in.
 
         Raises:
@@ -164,13 +172,13 @@ class AnnotationWriter:
         """
         checked = check_regions(regions)
         async with self._lock:
-            await self._in_thread(lambda: self._annotations.append({"what": "regions", "regions": checked}))
+            await self._in_thread(lambda: self._annotations.append(RegionsEntry(checked)))
             await self.publish_regions(checked, detected, complete=False)
         self._notify()
         return checked
 
     async def publish_regions(
-        self, regions: list[RegionMap], detected: list[RegionMap], *, complete: bool
+        self, regions: list[RegionRecord], detected: list[RegionRecord], *, complete: bool
     ) -> None:
         """Publish the regions; ``complete`` if their traces reach back to the first frame."""
         await self._publish(RegionsMessage(regions=regions, detected_regions=detected, complete=complete))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
 
 
@@ -105,10 +104,3 @@ class ReorderBuffer:
         if self._missed_since is None or not self._ahead:
             return None
         return max(0.0, self._missed_since + self._gap_wait_s - now)
-
-
-def saved_indices(saved: object) -> IndexSet:
-    """A set that was saved as text, or by earlier versions as a list of integers."""
-    if isinstance(saved, str):
-        return IndexSet.parse(saved, max_index=MAX_CHUNK_INDEX)
-    return IndexSet(saved if isinstance(saved, (list, tuple)) else ())

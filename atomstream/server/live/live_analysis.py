@@ -10,14 +10,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
+from atomstream.config import MAX_CHUNK_INDEX
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
+from atomstream.server.live.annotation_records import CalibrationEntry
 from atomstream.server.live.annotations import Annotations
-from atomstream.server.live.chunk_order import NextStep, ReorderBuffer, saved_indices
+from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 from atomstream.server.live.feed import Feed
-from atomstream.server.live.messages import AnalyzerBatch, Snapshot
-from atomstream.server.live.result_store import ResultStore
+from atomstream.server.live.messages import AnalyzerBatch
+from atomstream.server.live.missing_chunks import LATE, UNREADABLE, MissingIndices
+from atomstream.server.live.result_store import ResultStore, Snapshot
+from atomstream.server.live.worker_messages import AnalyzerState
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
 from atomstream.server.streams.ingest import run_in
 
@@ -52,8 +57,8 @@ class LiveAnalysis:
     ) -> None:
         self.about = about
         self.order = ReorderBuffer(resources.gap_wait_s)
-        self.missing: dict[int, str] = {}
-        """Chunks that are missing in the fits, and why: ``"late"`` or ``"unreadable"``."""
+        self.missing = MissingIndices()
+        """Chunks that are missing in the fits."""
         self.done = False
         """True after :meth:`run`: later chunks are not analysed here."""
         self.analyzer = AnalyzerClient(about.data_id, archive, resources)
@@ -107,12 +112,12 @@ class LiveAnalysis:
     @property
     def filled_late(self) -> bool:
         """True if frames that came too late are missing in the fits."""
-        return "late" in self.missing.values()
+        return self.missing.has(LATE)
 
     @property
     def calibrated_late(self) -> bool:
         """True if a calibration was set too late for the analysis, which was ending."""
-        return any(entry["what"] == "calibration" for entry in self._annotations.entries[self._sent :])
+        return any(isinstance(entry, CalibrationEntry) for entry in self._annotations.entries[self._sent :])
 
     async def close(self) -> None:
         """Release the analyzer."""
@@ -165,18 +170,16 @@ class LiveAnalysis:
 
     async def _resume(self) -> None:
         """Restore the analyzer from the last snapshot (None: a new one), with all later chunks to analyse."""
-        known, ended = self._snapshot or {}, self.order.ended
-        self.order = ReorderBuffer(
-            self._resources.gap_wait_s, known.get("next_index", 0), saved_indices(known.get("passed", ""))
-        )
+        saved, ended = self._snapshot or Snapshot(), self.order.ended
+        passed = IndexSet.parse(saved.passed, max_index=MAX_CHUNK_INDEX)
+        self.order = ReorderBuffer(self._resources.gap_wait_s, saved.next_index, passed)
         self.order.ended = ended
         self.order.add_all(self._archive.stored())
-        self.missing = dict(known.get("missing", ()))
-        self._sent = int(known.get("sent", 0))
+        self.missing = MissingIndices(saved.missing)
+        self._sent = saved.sent
         self._snapshot_at = asyncio.get_running_loop().time()
-        calibration = self._annotations.calibration
-        await self.analyzer.open(self.about, calibration, known.get("state"))
-        await self.analyzer.annotate(known.get("entries", []))
+        await self.analyzer.open(self.about, self._annotations.calibration, saved.state)
+        await self.analyzer.annotate(saved.entries)
 
     async def _step(self) -> bool:
         self._wake.clear()
@@ -227,26 +230,27 @@ class LiveAnalysis:
     async def _leave_out(self, index: int, why: str) -> None:
         log.error("stream %s: chunk %d is left out: %s", self.about.data_id, index, why)
         await self.analyzer.skip(index + 1)
-        self.missing[index] = "unreadable"
+        self.missing.add(index, UNREADABLE)
         self._feed.notify()
 
     async def _chunk(self, index: int) -> None:
         self._now_chunk = index
         due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
-        snapshot = await self.analyzer.chunk(index, self._decoded.get(index), self._keep, state=due)
-        if snapshot is not None:
-            self._save(snapshot)
+        state = await self.analyzer.chunk(index, self._decoded.get(index), self._keep, state=due)
+        if state is not None:
+            self._save(state)
 
-    def _save(self, snapshot: Snapshot) -> None:
-        self._snapshot = {
-            **snapshot,
-            "next_index": self.order.next_index,
-            "passed": str(self.order.passed),
-            "sent": self._sent,
-            "missing": list(self.missing.items()),
-        }
+    def _save(self, analyzer: AnalyzerState) -> None:
+        self._snapshot = Snapshot(
+            state=analyzer.state,
+            entries=analyzer.entries,
+            next_index=self.order.next_index,
+            passed=str(self.order.passed),
+            sent=self._sent,
+            missing=self.missing.parts(),
+        )
         self._snapshot_at = asyncio.get_running_loop().time()
-        # In a task of its own: to sync dozens of files may take a busy disk longer than a chunk lasts.
+        # In a separate task: to sync dozens of files may take a busy disk longer than a chunk lasts.
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
 
@@ -261,7 +265,7 @@ class LiveAnalysis:
 
     async def _late(self, index: int) -> None:
         await self.analyzer.late(index, self._keep_columns)
-        self.missing[index] = "late"
+        self.missing.add(index, LATE)
         self._feed.notify()
 
     # -- results ---------------------------------------------------------------------------------

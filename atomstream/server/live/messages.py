@@ -1,80 +1,20 @@
-"""Messages between server and worker, numbered records of results, messages of the feed, and regions as maps.
+"""Records of live results, on disk and on the wire: batches, messages of the feed, and bodies of replies.
 
-Every map that live results have on the pipe, on disk and on the wire is described here. docs/live_api.md describes
-the messages of the feed for other programs; the records on disk have the same fields.
+docs/live_api.md describes them for other programs; the records on disk have the same fields.
 """
 
 from __future__ import annotations
 
-import asyncio
-import struct
 from collections.abc import Iterable
-from typing import BinaryIO, Final, Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
 from atomstream.analysis import Box, Line
-from atomstream.errors import ConfigError
-from atomstream.results import (
-    REGION,
-    TIME,
-    Batch,
-    Event,
-    Measurement,
-    Plain,
-    Segment,
-    View,
-    column_name,
-    finite,
-    packed,
-)
-
-RegionMap: TypeAlias = Plain
-"""A region as the API has it: a box or a line, by its key ``type``."""
-CalibrationMap: TypeAlias = Plain
-"""Fields of a calibration by name; fields that are not known are absent."""
-AnnotationEntry: TypeAlias = Plain
-"""An annotation of the user as it is stored; the key ``what`` is its kind."""
-Snapshot: TypeAlias = Plain
-"""State of an analyzer, to continue from."""
-AzimuthChanges: TypeAlias = Plain
-"""``label`` and ``enabled`` of an azimuth's view, as far as the user has changed them."""
-Report: TypeAlias = Plain
-"""Body of a reply (or a part of it), as docs/live_api.md or the hosted service's protocol describes it."""
-
-
-def from_region(region: Box | Line) -> RegionMap:
-    """Map of a region, as the API has it."""
-    if isinstance(region, Box):
-        names = ("name", "x", "y", "width", "height", "tracked")
-        return {"type": "box", **{name: getattr(region, name) for name in names}}
-    names = ("name", "x0", "y0", "x1", "y1", "width")
-    return {"type": "line", **{name: getattr(region, name) for name in names}}
-
-
-def to_region(plain: RegionMap) -> Box | Line:
-    """Region of a map. Raises ConfigError if the map is invalid."""
-    fields = {name: value for name, value in plain.items() if name != "type"}
-    try:
-        return Box(**fields) if plain.get("type") == "box" else Line(**fields)
-    except TypeError as error:
-        raise ConfigError(f"region {plain.get('name')!r}: {error}") from None
-
-
-def check_regions(regions: Iterable[RegionMap]) -> list[RegionMap]:
-    """Fill in defaults. Raises ConfigError for invalid regions and for two with the same name or column."""
-    made = [to_region(plain) for plain in regions]
-    columns = [column_name(f"{REGION}{region.name}") for region in made]
-    if len(set(columns)) != len(columns):
-        raise ConfigError(
-            "regions: each needs a name of its own (upper and lower case, blanks and signs do not count)"
-        )
-    if any(not region.name.strip() or len(region.name) > 50 for region in made):
-        raise ConfigError("regions: a name has 1 to 50 characters")
-    return [from_region(region) for region in made]
-
+from atomstream.results import TIME, Batch, Event, Measurement, Segment, View, column_name, finite, packed
+from atomstream.server.live.annotation_records import CalibrationRecord, RegionRecord, from_region
 
 # -- results of the analysis -------------------------------------------------------------------------------
 
@@ -135,7 +75,7 @@ class AnalyzerBatch(msgspec.Struct, frozen=True):
     profile: bytes = b""
     lines: dict[str, bytes] = {}
     frames_received: int = 0
-    detected_regions: list[RegionMap] = []
+    detected_regions: list[RegionRecord] = []
 
 
 def analyzer_batch(
@@ -196,7 +136,7 @@ class CurrentResults(msgspec.Struct, frozen=True):
     values: dict[str, MeasurementRecord] = {}
     segments: list[SegmentRecord] = []
     views: list[ViewRecord] = []
-    detected_regions: list[RegionMap] = []
+    detected_regions: list[RegionRecord] = []
 
 
 # -- numbered records, which are also messages of the feed -------------------------------------------------
@@ -223,7 +163,7 @@ class StoredBatch(BatchFields, frozen=True, kw_only=True, tag="batch"):
     values: dict[str, MeasurementRecord] | UnsetType = UNSET
     segments: list[SegmentRecord] | UnsetType = UNSET
     views: list[ViewRecord] | UnsetType = UNSET
-    detected_regions: list[RegionMap] | UnsetType = UNSET
+    detected_regions: list[RegionRecord] | UnsetType = UNSET
     key: bool | UnsetType = UNSET
 
 
@@ -233,7 +173,7 @@ class BatchMessage(BatchFields, frozen=True, kw_only=True, tag="batch"):
     values: dict[str, MeasurementRecord]
     segments: list[SegmentRecord]
     views: list[ViewRecord]
-    detected_regions: list[RegionMap]
+    detected_regions: list[RegionRecord]
     seq: int | UnsetType = UNSET
     columns: dict[str, bytes] | UnsetType = UNSET
     profile: bytes | UnsetType = UNSET
@@ -250,16 +190,24 @@ class EventMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 class RegionsMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="regions"):
     """The regions were changed. ``complete``: their traces reach back to the first frame."""
 
-    regions: list[RegionMap]
-    detected_regions: list[RegionMap]
+    regions: list[RegionRecord]
+    detected_regions: list[RegionRecord]
     complete: bool = False
     seq: int | UnsetType = UNSET
+
+
+class MissingChunks(msgspec.Struct, frozen=True, kw_only=True):
+    """``count`` stored chunks that are not in the results for the same reason; ``chunks`` is a text like "3-4,7"."""
+
+    why: str
+    chunks: str
+    count: int
 
 
 class EndMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="end"):
     """The analysis has ended. ``missing`` is on disk only: stored chunks without results, with the reason."""
 
-    missing: list[tuple[int, str]] | UnsetType = UNSET
+    missing: list[MissingChunks] | UnsetType = UNSET
     seq: int | UnsetType = UNSET
 
 
@@ -276,7 +224,7 @@ StoredRecord: TypeAlias = StoredBatch | EventMessage | RegionsMessage | EndMessa
 NumberedMessage: TypeAlias = BatchMessage | EventMessage | RegionsMessage | EndMessage | LostMessage
 
 
-# -- messages of the feed that have no number of their own -------------------------------------------------
+# -- messages of the feed without a number ---------------------------------------------------------------
 
 
 class HelloMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="hello"):
@@ -297,14 +245,6 @@ class ProgressMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
     fraction: float | None
 
 
-class MissingChunks(msgspec.Struct, frozen=True, kw_only=True):
-    """``count`` stored chunks that are not in the results for the same reason; ``chunks`` is a text like "3-4,7"."""
-
-    why: str
-    chunks: str
-    count: int
-
-
 class MissingMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="missing"):
     """Which stored chunks are not in the results. ``reanalysis``: a re-analysis runs or is scheduled."""
 
@@ -322,124 +262,85 @@ class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="typ
 FeedMessage: TypeAlias = NumberedMessage | HelloMessage | ProgressMessage | MissingMessage | HeartbeatMessage
 
 
-# -- jobs for a worker, and its replies --------------------------------------------------------------------
+# -- bodies of replies -----------------------------------------------------------------------------------
 
 
-class StreamSettings(msgspec.Struct):
-    """Settings of an analyzer. ``state`` is what to continue from, None for a new analyzer."""
+class AnalysisStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``GET /rheed/stream/{data_id}/analysis``."""
 
+    data_id: str
+    status: str
+    why: str
+    seq: int
+    origin_unix_ms: float | None
     fps: float
     rpm: float
-    chunk_size: int
-    calibration: CalibrationMap
-    state: bytes | None = None
+    chunk_size: int | None
+    height: int | None
+    width: int | None
+    dtype: str | None
+    frames_stored: int
+    frames_analysed: int
+    backlog_chunks: int
+    progress: float | None
+    reanalysis: bool
+    missing: list[MissingChunks]
+    newest_unix_ms: float | None
+    values: dict[str, MeasurementRecord]
+    segments: list[SegmentRecord]
+    views: list[ViewRecord]
+    detected_regions: list[RegionRecord]
+    views_why: str
+    events: list[Event]
+    columns: dict[str, str]
+    regions: list[RegionRecord]
+    calibration: CalibrationRecord
 
 
-class ChunkFrames(msgspec.Struct, frozen=True):
-    """Where the frames of a chunk are: in the shared memory ``map`` if there is one, else in the shard ``path``.
+class RegionsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of ``GET /rheed/stream/{data_id}/regions``; ``columns`` maps a box's name to the column of its trace."""
 
-    ``start`` is the index of the first frame, ``times`` are float64 bytes in s, ``slots`` is the chunk size.
-    """
-
-    start: int
-    times: bytes
-    dims: tuple[int, int, int]
-    dtype: Literal["uint8", "uint16"]
-    slots: int
-    path: str
-    map: str | None = None
+    regions: list[RegionRecord]
+    detected_regions: list[RegionRecord]
+    columns: dict[str, str]
+    progress: float | None
 
 
-class Job(msgspec.Struct, frozen=True, tag_field="job"):
-    """A job for the analyzer that the worker knows by ``key``."""
-
-    key: str
+SeriesPoint: TypeAlias = dict[str, float | int | dict[str, float | int | None] | None]
+"""A point of a time series in the hosted service's protocol: its position, and the properties that were asked for."""
 
 
-class OpenJob(Job, frozen=True, tag="open"):
-    """Start an analyzer."""
+class AngleSeries(msgspec.Struct, frozen=True, kw_only=True):
+    """The time series of one azimuth, as the hosted service has it."""
 
-    settings: StreamSettings
-
-
-class AnnotateJob(Job, frozen=True, tag="annotate"):
-    """Apply entries of the user."""
-
-    entries: list[AnnotationEntry]
+    angle: float | None
+    view_id: str
+    interval_id: str = "0"
+    azimuth_label: str | None
+    series: list[SeriesPoint]
 
 
-class ChunkJob(Job, frozen=True, tag="chunk"):
-    """Analyse a chunk; with ``state`` the last reply has a snapshot."""
+class ViewAnnotation(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the time series contain a view, and its angle in degrees."""
 
-    frames: ChunkFrames
-    state: bool = False
-
-
-class LateJob(Job, frozen=True, tag="late"):
-    """Measure a late chunk."""
-
-    frames: ChunkFrames
+    enabled: bool
+    angle_deg: float | None
 
 
-class GapJob(Job, frozen=True, tag="gap"):
-    """Skip frames up to index ``until``."""
+class AzimuthView(msgspec.Struct, frozen=True, kw_only=True):
+    """A view of an azimuth, as the hosted service lists it."""
 
-    until: int
-
-
-class FinishJob(Job, frozen=True, tag="finish"):
-    """End the analysis."""
-
-
-class CloseJob(Job, frozen=True, tag="close"):
-    """Forget the analyzer."""
-
-
-class BatchReply(msgspec.Struct, frozen=True, tag_field="reply", tag="batch"):
-    """Results of the job so far; others may follow."""
-
-    batch: AnalyzerBatch
-
-
-class DoneReply(msgspec.Struct, frozen=True, tag_field="reply", tag="done"):
-    """The job is done."""
-
-    snapshot: Snapshot | None = None
-
-
-class ErrorReply(msgspec.Struct, frozen=True, tag_field="reply", tag="error"):
-    """The job failed: ``shard`` (the chunk can't be read) or ``analysis`` (an error of the program)."""
-
-    kind: Literal["shard", "analysis"]
-    text: str
-    trace: str = ""
-
-
-AnyJob: TypeAlias = OpenJob | AnnotateJob | ChunkJob | LateJob | GapJob | FinishJob | CloseJob
-Reply: TypeAlias = BatchReply | DoneReply | ErrorReply
-_JOBS: Final = msgspec.msgpack.Decoder(AnyJob)
-_REPLIES: Final = msgspec.msgpack.Decoder(Reply)
-
-# -- framing on the pipe: the length of a message (uint32, little-endian), then msgpack --------------------
-
-_LENGTH: Final = struct.Struct("<I")
-
-
-def pack(message: AnyJob | Reply) -> bytes:
-    """Encode a message with its length."""
-    body = msgspec.msgpack.encode(message)
-    return _LENGTH.pack(len(body)) + body
-
-
-def read(pipe: BinaryIO) -> AnyJob | None:
-    """Read the next job; None at the end of the pipe. Blocks."""
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        return None
-    return _JOBS.decode(pipe.read(_LENGTH.unpack(head)[0]))
-
-
-async def receive(pipe: asyncio.StreamReader) -> Reply:
-    """Read the next reply. Raises asyncio.IncompleteReadError at the end of the pipe."""
-    head = await pipe.readexactly(_LENGTH.size)
-    return _REPLIES.decode(await pipe.readexactly(_LENGTH.unpack(head)[0]))
+    data_id: str
+    view_id: str
+    interval_id: str = "0"
+    processed_data_id: str
+    seed_frame: int
+    start_frame: int
+    end_frame: int
+    start_unix_ms: float | None
+    end_unix_ms: float | None
+    rpm: float
+    azimuth_source: str
+    azimuth_label: str | None
+    confidence: float | None
+    annotation: ViewAnnotation

@@ -14,8 +14,10 @@ from atomstream.results import Event
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient
+from atomstream.server.live.annotation_records import AnalyzerEntry, RegionsEntry, TimedEvent
 from atomstream.server.live.annotations import Annotations
-from atomstream.server.live.messages import AnalyzerBatch, AnnotationEntry
+from atomstream.server.live.messages import AnalyzerBatch
+from atomstream.server.live.missing_chunks import UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -55,14 +57,16 @@ class Reanalysis:
         self._waterfalls: dict[str, Waterfall] = {}
         self._last = AnalyzerBatch(0, 0, {})
         self._events: list[Event] = []
-        self._unreadable: set[int] = set()
+        self._unreadable = IndexSet()
         self.indices = IndexSet()
         """The chunks that are analysed; empty before :meth:`run`."""
 
     @property
-    def missing(self) -> dict[int, str]:
+    def missing(self) -> MissingIndices:
         """The chunks that could not be read."""
-        return dict.fromkeys(sorted(self._unreadable), "unreadable")
+        missing = MissingIndices()
+        missing.add_all(self._unreadable, UNREADABLE)
+        return missing
 
     @property
     def is_whole(self) -> bool:
@@ -117,12 +121,12 @@ class Reanalysis:
                 await self._chunk(analyzer, index)
             self._report((done + 1) / count)
 
-    def _entries(self) -> list[AnnotationEntry]:
+    def _entries(self) -> list[AnalyzerEntry]:
         # The newest regions and calibration are used from the first frame on; events keep their times.
         origin = self._archive.origin_unix_ms or 0.0
         entries = self._annotations.for_analysis(0, origin)
-        regions = [entry for entry in entries if entry["what"] == "regions"][-1:]
-        return [*regions, *(entry for entry in entries if entry["what"] == "event")]
+        regions = [entry for entry in entries if isinstance(entry, RegionsEntry)][-1:]
+        return [*regions, *(entry for entry in entries if isinstance(entry, TimedEvent))]
 
     async def _chunk(self, analyzer: AnalyzerClient, index: int) -> None:
         self._unreadable.add(index)  # until it is analysed

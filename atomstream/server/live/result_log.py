@@ -1,6 +1,6 @@
 """The numbered records of one stream's results, in an append-only log with delta encoding.
 
-Each batch record says how values, segments and views are after it. Unchanged ones are omitted, and every
+Each batch record has the values, segments and views after it. Unchanged ones are omitted, and every
 ``KEY_EACH``-th record is complete: in ten hours of chunks of 0.1 s there are 360 000 records, of 2.2 kB when complete
 and 0.7 kB when not. To read one of them, at most ``KEY_EACH`` are read. A checkpoint holds what the records amount to
 up to some number, so that a start of the server reads only the rest.
@@ -27,11 +27,13 @@ from atomstream.server.live.messages import (
     CurrentResults,
     EndMessage,
     LostMessage,
+    MissingChunks,
     NumberedMessage,
     SegmentRecord,
     StoredBatch,
     StoredRecord,
 )
+from atomstream.server.live.missing_chunks import MissingIndices
 from atomstream.server.live.view_tracks import ViewTrack
 from atomstream.system.record_log import RecordLog, is_lost
 
@@ -83,8 +85,8 @@ class ResultLog:
         self.analysed = 0
         """Frames that have results."""
         self.ended = False
-        self.missing: dict[int, str] = {}
-        """Stored chunks that are not in the results, with the reason, as of the end of the analysis."""
+        self.missing = MissingIndices()
+        """Stored chunks that are not in the results, as of the end of the analysis."""
         self.made_unix_ms: float | None = None
         self._closed_at = -1  # frames that the last final batch had received
         self._lock = threading.Lock()
@@ -99,11 +101,11 @@ class ResultLog:
             kept = None
         records = RecordLog(self._folder / "results.log", kept and kept["places"], self._files.file_system)
         if kept and records.n_cached:
-            facts = current_keys(kept["noted"])
+            facts = current_form(kept["noted"])
             for name in _FACTS:
                 setattr(self, name, facts[name])
-            self.missing = dict(facts["missing"])
-            self.newest = msgspec.convert(current_keys(facts["newest"]), CurrentResults)
+            self.missing = MissingIndices(msgspec.convert(facts["missing"], list[MissingChunks]))
+            self.newest = msgspec.convert(current_form(facts["newest"]), CurrentResults)
             self.events = msgspec.convert(facts["events"], list[Event])
             self.view_points = {number: ViewTrack(raw) for number, raw in kept["view_tracks"]}
         for number in range(records.n_cached + 1, len(records) + 1):
@@ -144,7 +146,7 @@ class ResultLog:
     def _note(self, record: StoredRecord) -> None:
         if isinstance(record, EndMessage):
             self.ended = True
-            self.missing = {} if record.missing is UNSET else dict(record.missing)
+            self.missing = MissingIndices(() if record.missing is UNSET else record.missing)
         if not isinstance(record, StoredBatch):
             return
         self.ended = False
@@ -201,7 +203,7 @@ class ResultLog:
             if not force and places["end"] - end < max(CHECKPOINT_BYTES, nbytes):
                 return
             facts = {name: getattr(self, name) for name in _FACTS}
-            facts["missing"] = list(self.missing.items())
+            facts["missing"] = self.missing.parts()
             views = [(number, track.raw()) for number, track in self.view_points.items()]
             body = msgspec.msgpack.encode({"places": places, "noted": facts, "view_tracks": views})
         write_checked(self._files, self._folder / "checkpoint", body)
@@ -215,18 +217,24 @@ class ResultLog:
 # -- delta encoding --------------------------------------------------------------------------------------
 
 
-def current_keys(record: Plain) -> Plain:
-    """A record of any version with the keys of this version."""
-    if _OLD_KEYS.keys().isdisjoint(record):
-        return record
-    return {_OLD_KEYS.get(name, name): value for name, value in record.items()}
+def current_form(record: Plain) -> Plain:
+    """A record of any version with the keys of this version, and missing chunks as ranges."""
+    if not _OLD_KEYS.keys().isdisjoint(record):
+        record = {_OLD_KEYS.get(name, name): value for name, value in record.items()}
+    missing = record.get("missing")
+    if missing and isinstance(missing[0], list):  # pairs of index and reason
+        indices = MissingIndices()
+        for index, reason in missing:
+            indices.add(index, reason)
+        record = {**record, "missing": msgspec.to_builtins(indices.parts())}
+    return record
 
 
 def typed(number: int, record: Plain) -> StoredRecord:
     """The record of that number, written by any version; a ``LostMessage`` if it is damaged on disk."""
     if is_lost(record):  # the same message as for a reader that was too slow
         return LostMessage(count=1, first=number, last=number)
-    made: StoredRecord = msgspec.convert(current_keys(record), StoredRecord)
+    made: StoredRecord = msgspec.convert(current_form(record), StoredRecord)
     return made
 
 
@@ -235,12 +243,12 @@ def _facts_of(record: BatchFields) -> dict[str, Any]:
 
 
 def complete(record: BatchMessage) -> StoredBatch:
-    """The batch with all results, as it is stored."""
+    """The complete record of a batch."""
     return StoredBatch(**_facts_of(record), **{name: getattr(record, name) for name in KEPT}, key=True)
 
 
 def shortened(record: BatchMessage, before: CurrentResults) -> StoredBatch | None:
-    """The batch without what is equal in ``before``, as it is stored; None if something was removed since."""
+    """The record of a batch without what is equal in ``before``; None if something was removed since."""
     old, new = _numbered(before.segments), _numbered(record.segments)
     if not (before.values.keys() <= record.values.keys() and old.keys() <= new.keys()):
         return None

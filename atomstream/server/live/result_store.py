@@ -32,11 +32,12 @@ from atomstream.analysis.serialization import VERSION
 from atomstream.results import TIME, Event, Plain, packed, unit_of, unpacked
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.annotation_records import TimedEvent
 from atomstream.server.live.messages import (
     AnalyzerBatch,
     BatchMessage,
+    MissingChunks,
     NumberedMessage,
-    Snapshot,
     ViewRecord,
 )
 from atomstream.server.live.result_log import ResultLog, read_checked, write_checked
@@ -47,6 +48,24 @@ log = logging.getLogger("atomstream.server")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
 LIVE, REANALYSIS = "live", "reanalysis"
+SNAPSHOT_VERSION: Final = f"2/{VERSION}"
+"""Version of :class:`Snapshot` and of the analyzer's state in it."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a live analysis, to continue from after a crash. Without arguments: that of a new analysis.
+
+    ``state`` is the analyzer's, ``entries`` are the events whose time has not come, ``next_index`` and ``passed`` (a
+    text like "3-4,7") are those of the chunks' order, ``sent`` is the number of annotations that the analyzer has.
+    """
+
+    state: bytes | None = None
+    entries: list[TimedEvent] = []
+    next_index: int = 0
+    passed: str = ""
+    sent: int = 0
+    missing: list[MissingChunks] = []
+    version: str = SNAPSHOT_VERSION
 
 
 class ResultStore:
@@ -194,31 +213,33 @@ class ResultStore:
 
     # -- to continue after a stop or a crash -------------------------------------------------------------
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Make all results durable, then save the state of the analyzer (empty: there is none)."""
+    def save(self, snapshot: Snapshot | None) -> None:
+        """Make all results durable, then save the state of the analysis (None: it has ended)."""
         self._archive.results.sync()
         self.log.sync()
-        self.log.checkpoint(force=not snapshot)
+        self.log.checkpoint(force=snapshot is None)
         profiles = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
         self._write("profiles", profiles)
-        self._write("state", {**snapshot, "version": VERSION} if snapshot else {})
+        self._write("state", snapshot or {})
 
     def load(self) -> Snapshot | None:
         """The snapshot of the last :meth:`save`; None if there is none that this version can read."""
-        snapshot = read_checked(self.folder / "state")
-        if snapshot and snapshot.pop("version", None) != VERSION:
+        saved = read_checked(self.folder / "state")
+        if not saved:
+            return None
+        if saved.get("version") != SNAPSHOT_VERSION:
             log.warning(
                 "stream %s: its analysis was begun by another version of atomstream; it starts from the first frame",
                 self._archive.folder.name,
             )
             return None
-        return snapshot
+        return msgspec.convert(saved, Snapshot)
 
     def _read_waterfalls(self) -> dict[str, Waterfall]:
         kept = read_checked(self.folder / "profiles") or {}
         return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
 
-    def _write(self, name: str, content: Plain) -> None:
+    def _write(self, name: str, content: Plain | Snapshot) -> None:
         write_checked(self._archive.files, self.folder / name, msgspec.msgpack.encode(content))
 
     def begin(self, what: str = LIVE) -> None:
@@ -234,7 +255,7 @@ class ResultStore:
 
     def end(self) -> None:
         """Note that the analysis has ended: everything is on disk, and the next start has nothing to continue."""
-        self.save({})
+        self.save(None)
         self._archive.finish()
         for name in (RUNNING, "state"):
             (self.folder / name).unlink(missing_ok=True)

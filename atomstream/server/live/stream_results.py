@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -14,21 +14,30 @@ from atomstream.results import Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.annotation_records import (
+    AzimuthChanges,
+    AzimuthEntry,
+    BoxRecord,
+    CalibrationEntry,
+    CalibrationRecord,
+    LineRecord,
+    RegionRecord,
+)
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import (
-    AzimuthChanges,
-    CalibrationMap,
+    AnalysisStatus,
+    AngleSeries,
+    AzimuthView,
     EndMessage,
     EventMessage,
     HelloMessage,
-    MissingChunks,
     MissingMessage,
-    RegionMap,
     RegionsMessage,
-    Report,
+    RegionsReport,
 )
+from atomstream.server.live.missing_chunks import LATE, MissingIndices
 from atomstream.server.live.reanalysis import Reanalysis, ReanalysisScheduler
 from atomstream.server.live.result_store import REANALYSIS, ResultStore
 from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_angle
@@ -64,7 +73,7 @@ class StreamResults:
         self._annotations = annotations
         self._feed = Feed(store.log.seq)
         self._live: LiveAnalysis | None = None
-        self._late: dict[int, str] = {}  # chunks stored after the end of the analysis
+        self._late = IndexSet()  # chunks stored after the end of the analysis
         self._tasks: set[asyncio.Task[None]] = set()
         self._reanalyses = ReanalysisScheduler(self._make_reanalysis, self.reanalyse, self._feed.notify)
         self._writer = AnnotationWriter(
@@ -110,57 +119,50 @@ class StreamResults:
         """Progress of a re-analysis, 0 to 1; None if none runs."""
         return self._reanalyses.progress
 
-    async def status(self) -> Report:
-        """The report of ``GET .../analysis``."""
+    async def status(self) -> AnalysisStatus:
+        """The status of the analysis and its newest results."""
         metadata, archive, records = self.metadata, self._archive, self._store.log
         geometry = archive.geometry
         columns = await asyncio.to_thread(archive.results.names)
         missing = self.missing_report()
-        return {
-            "data_id": metadata.data_id,
-            "status": self.state,
-            "why": "" if self.has_frames else "no chunk is stored yet",
-            "seq": self.seq,
-            "origin_unix_ms": archive.origin_unix_ms,
-            "fps": metadata.fps,
-            "rpm": metadata.rotations_per_min,
-            "chunk_size": geometry.chunk_size if geometry else None,
-            "height": geometry.height if geometry else None,
-            "width": geometry.width if geometry else None,
-            "dtype": geometry.dtype if geometry else None,
-            "frames_stored": archive.n_frames(),
-            "frames_analysed": records.analysed,
-            "backlog_chunks": self._live.order.backlog if self._live is not None else 0,
-            "progress": self.progress,
-            "reanalysis": missing.reanalysis,
-            "missing": missing.missing,
-            "newest_unix_ms": records.made_unix_ms,
-            "values": records.newest.values,
-            "segments": records.newest.segments,
-            "views": records.newest.views,
-            "detected_regions": records.newest.detected_regions,
-            "views_why": self.why_no_views(),
-            "events": self.events(),
-            "columns": {name: unit_of(name) for name in columns},
-            "regions": self._annotations.regions,
-            "calibration": self._annotations.calibration,
-        }
+        return AnalysisStatus(
+            data_id=metadata.data_id,
+            status=self.state,
+            why="" if self.has_frames else "no chunk is stored yet",
+            seq=self.seq,
+            origin_unix_ms=archive.origin_unix_ms,
+            fps=metadata.fps,
+            rpm=metadata.rotations_per_min,
+            chunk_size=geometry.chunk_size if geometry else None,
+            height=geometry.height if geometry else None,
+            width=geometry.width if geometry else None,
+            dtype=geometry.dtype if geometry else None,
+            frames_stored=archive.n_frames(),
+            frames_analysed=records.analysed,
+            backlog_chunks=self._live.order.backlog if self._live is not None else 0,
+            progress=self.progress,
+            reanalysis=missing.reanalysis,
+            missing=missing.missing,
+            newest_unix_ms=records.made_unix_ms,
+            values=records.newest.values,
+            segments=records.newest.segments,
+            views=records.newest.views,
+            detected_regions=records.newest.detected_regions,
+            views_why=self.why_no_views(),
+            events=self.events(),
+            columns={name: unit_of(name) for name in columns},
+            regions=self._annotations.regions,
+            calibration=self._annotations.calibration,
+        )
 
     def missing_report(self) -> MissingMessage:
         """The stored chunks that are not in the results, by reason, and whether a re-analysis runs or is scheduled."""
-        by_reason: dict[str, IndexSet] = {}
-        for index, reason in sorted(self._missing.items()):
-            by_reason.setdefault(reason, IndexSet()).add(index)
-        missing = [
-            MissingChunks(why=reason, chunks=str(indices), count=len(indices))
-            for reason, indices in by_reason.items()
-        ]
-        return MissingMessage(reanalysis=self._reanalyses.pending, missing=missing)
+        return MissingMessage(reanalysis=self._reanalyses.pending, missing=self._missing().parts())
 
-    @property
-    def _missing(self) -> dict[int, str]:
-        known = self._store.log.missing if self._live is None else self._live.missing
-        return {**known, **self._late}
+    def _missing(self) -> MissingIndices:
+        missing = (self._store.log.missing if self._live is None else self._live.missing).copy()
+        missing.add_all(self._late, LATE)
+        return missing
 
     def why_no_views(self) -> str:
         """Why a rotating sample has no views; empty if it has views or does not rotate."""
@@ -177,35 +179,35 @@ class StreamResults:
     def _user_events(self) -> list[Event]:
         return self._annotations.events(self._archive.origin_unix_ms)
 
-    def regions(self) -> Report:
-        """The report of ``GET .../regions``."""
+    def regions(self) -> RegionsReport:
+        """The user's regions, the detected ones, and the columns of the boxes' traces."""
         regions = self._annotations.regions
-        boxes = [region["name"] for region in regions if region["type"] == "box"]
-        return {
-            "regions": regions,
-            "detected_regions": self._detected_regions,
-            "columns": {name: column_name(f"region:{name}") for name in boxes},
-            "progress": self.progress,
-        }
+        boxes = [region.name for region in regions if isinstance(region, BoxRecord)]
+        return RegionsReport(
+            regions=regions,
+            detected_regions=self._detected_regions,
+            columns={name: column_name(f"region:{name}") for name in boxes},
+            progress=self.progress,
+        )
 
     @property
-    def _detected_regions(self) -> list[RegionMap]:
+    def _detected_regions(self) -> list[RegionRecord]:
         return self._store.log.newest.detected_regions
 
-    def calibration(self) -> CalibrationMap:
+    def calibration(self) -> CalibrationRecord:
         """The calibration of the stream, empty if there is none."""
         return self._annotations.calibration
 
     # -- series ------------------------------------------------------------------------------------------
 
-    async def series(self, query: SeriesQuery) -> list[Report]:
+    async def series(self, query: SeriesQuery) -> list[AngleSeries]:
         """``series_by_angle`` of the hosted service's protocol."""
         metadata, labels = self.metadata, self._annotations.labels()
         return await asyncio.to_thread(
             series_by_angle, self._store, query, metadata.rotations_per_min, metadata.azimuth_label, labels
         )
 
-    async def azimuths(self) -> list[Report]:
+    async def azimuths(self) -> list[AzimuthView]:
         """The views of the stream, as the hosted service lists them."""
         metadata, labels = self.metadata, self._annotations.labels()
         rpm, label = metadata.rotations_per_min, metadata.azimuth_label
@@ -267,7 +269,7 @@ class StreamResults:
         """Store an event, send it to readers and to the analysis; returns it. A repeat of its id changes nothing."""
         return await self._writer.mark(kind, label, time_ms_utc, value, event_id)
 
-    async def set_regions(self, regions: list[RegionMap]) -> None:
+    async def set_regions(self, regions: list[RegionRecord]) -> None:
         """Replace the user's regions. Their traces are computed back to the first frame in the background.
 
         Raises:
@@ -277,21 +279,21 @@ class StreamResults:
         if checked and self.has_frames:
             self._start(self._trace_regions(checked))
 
-    async def _trace_regions(self, regions: list[RegionMap]) -> None:
+    async def _trace_regions(self, regions: list[RegionRecord]) -> None:
         _, batch = await self._reanalyses.run(_columns_of(regions))
         # Regions that were changed in the meantime are not published: a page would show what its user has removed.
         if batch is not None and self._annotations.regions == regions:
             await self._writer.publish_regions(regions, self._detected_regions, complete=True)
 
-    async def calibrate(self, calibration: CalibrationMap) -> None:
+    async def calibrate(self, calibration: CalibrationRecord) -> None:
         """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
-        await self._writer.append({"what": "calibration", "calibration": calibration})
+        await self._writer.append(CalibrationEntry(calibration))
         if self._reanalyses.running_whole or (self._live is None and self._store.log.ended):
             self._schedule()
 
     async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
         """Change ``label`` or ``enabled`` of an azimuth's view."""
-        await self._writer.append({"what": "azimuth", "view_id": view_id, "said": changes})
+        await self._writer.append(AzimuthEntry(view_id, changes))
 
     def _notify_live(self) -> None:
         if self._live is not None:
@@ -326,9 +328,9 @@ class StreamResults:
         self._live = None
         await self._finish(missing)
 
-    async def _finish(self, missing: dict[int, str]) -> None:
+    async def _finish(self, missing: MissingIndices) -> None:
         await self._in_thread(self._store.end)
-        await self._publish(EndMessage(missing=list(missing.items())))
+        await self._publish(EndMessage(missing=missing.parts()))
         if self._reanalyses.scheduled:  # noted on disk, for the case that the server dies now
             await self._note_reanalysis()
 
@@ -343,7 +345,7 @@ class StreamResults:
             return
         if decoded is not None:
             self._resources.frames.release(decoded.block)
-        self._add_late([index])
+        self._add_late(IndexSet([index]))
 
     def end(self) -> None:
         """Finish the live analysis after the stored chunks: no more are uploaded."""
@@ -362,9 +364,9 @@ class StreamResults:
 
     async def _run_reanalysis(self) -> None:
         await self._note_reanalysis()
-        await self._finish(await self._run_whole(self._missing))
+        await self._finish(await self._run_whole(self._missing()))
 
-    async def _run_whole(self, missing: dict[int, str]) -> dict[int, str]:
+    async def _run_whole(self, missing: MissingIndices) -> MissingIndices:
         """Analyse everything again. Returns the chunks that are missing after it: ``missing`` if it fails."""
         reanalysis, batch = await self._reanalyses.run(None)
         if batch is None:
@@ -377,13 +379,11 @@ class StreamResults:
         )
         if message is not None:
             self._feed.publish(message)
-        for index in tuple(self._late):
-            if index in reanalysis.indices:
-                del self._late[index]
+        self._late -= reanalysis.indices
         return reanalysis.missing
 
-    def _add_late(self, indices: Collection[int]) -> None:
-        self._late.update(dict.fromkeys(indices, "late"))
+    def _add_late(self, indices: IndexSet) -> None:
+        self._late |= indices
         if indices:
             self._schedule()
 
@@ -432,14 +432,14 @@ class StreamResults:
         self._annotations.close()
 
 
-def _columns_of(regions: list[RegionMap]) -> frozenset[str]:
+def _columns_of(regions: list[RegionRecord]) -> frozenset[str]:
     """The columns and lines that these regions have."""
     names: set[str] = set()
     for region in regions:
-        if region["type"] == "line":
-            names.add(region["name"])
-        elif region["name"] == "specular":
+        if isinstance(region, LineRecord):
+            names.add(region.name)
+        elif region.name == "specular":
             names.update(f"specular_{part}" for part in SPECULAR)
         else:
-            names.add(column_name(f"region:{region['name']}"))
+            names.add(column_name(f"region:{region.name}"))
     return frozenset(names)

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.server.live.messages import AzimuthChanges, Report
+from atomstream.server.live.annotation_records import AzimuthChanges
+from atomstream.server.live.messages import AngleSeries, AzimuthView, SeriesPoint, ViewAnnotation
 from atomstream.server.live.result_store import ResultStore
-from atomstream.server.live.view_tracks import ViewPoint
+from atomstream.server.live.view_tracks import ViewPoint, ViewTrack
 
 PROPERTIES: Final = (
     "specular_intensity",
@@ -44,7 +45,7 @@ class SeriesQuery:
 
 def series_by_angle(
     store: ResultStore, query: SeriesQuery, rpm: float, label: str | None, labels: dict[str, AzimuthChanges]
-) -> list[Report]:
+) -> list[AngleSeries]:
     """``series_by_angle`` of the protocol. Blocks.
 
     A stream at rest has one series with a point for each frame. A rotating stream has a series for each view with a
@@ -53,24 +54,14 @@ def series_by_angle(
     if rpm and store.log.view_points:
         return _views(store, query, labels)
     series = _frames(store, query)
-    own = labels.get(FRAMES_VIEW, {})
-    return [_entry(0.0, FRAMES_VIEW, own.get("label", label), series)]
+    label = labels.get(FRAMES_VIEW, AzimuthChanges()).label_or(label)
+    return [AngleSeries(angle=0.0, view_id=FRAMES_VIEW, azimuth_label=label, series=series)]
 
 
 FRAMES_VIEW: Final = "stationary"
 
 
-def _entry(angle: float, view_id: str, label: str | None, series: list[Report]) -> Report:
-    return {
-        "angle": angle,
-        "view_id": view_id,
-        "interval_id": "0",
-        "azimuth_label": label,
-        "series": series,
-    }
-
-
-def _frames(store: ResultStore, query: SeriesQuery) -> list[Report]:
+def _frames(store: ResultStore, query: SeriesQuery) -> list[SeriesPoint]:
     start, stop = _stretch(store, query)
     step = max(1, math.ceil((stop - start) / MAX_POINTS))
     names = query.properties or PROPERTIES
@@ -114,7 +105,7 @@ def _column(values: Any, name: str, count: int, step: int, there: Any) -> list[f
     return [None if value != value else int(value) if whole else value for value in thin.tolist()]
 
 
-def _place(store: ResultStore, frame: int, time_s: float) -> Report:
+def _place(store: ResultStore, frame: int, time_s: float) -> SeriesPoint:
     origin = store.origin_unix_ms or 0.0
     return {
         "frame_number": frame,
@@ -124,11 +115,11 @@ def _place(store: ResultStore, frame: int, time_s: float) -> Report:
     }
 
 
-def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, AzimuthChanges]) -> list[Report]:
+def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, AzimuthChanges]) -> list[AngleSeries]:
     entries = []
     for view_id, points in sorted(store.log.view_points.items()):
-        changes = labels.get(str(view_id), {})
-        if changes.get("enabled", True):
+        changes = labels.get(str(view_id), AzimuthChanges())
+        if changes.is_enabled:
             newest = points[-1]["time_s"]
             kept = [
                 point
@@ -137,11 +128,18 @@ def _views(store: ResultStore, query: SeriesQuery, labels: dict[str, AzimuthChan
             ]
             kept = kept[-query.last_n :] if query.last_n else kept
             series = [_view_point(store, point, query) for point in kept]
-            entries.append(_entry(points[-1]["angle_deg"], str(view_id), changes.get("label"), series))
+            entries.append(
+                AngleSeries(
+                    angle=points[-1]["angle_deg"],
+                    view_id=str(view_id),
+                    azimuth_label=changes.label_or(None),
+                    series=series,
+                )
+            )
     return entries
 
 
-def _view_point(store: ResultStore, point: ViewPoint, query: SeriesQuery) -> Report:
+def _view_point(store: ResultStore, point: ViewPoint, query: SeriesQuery) -> SeriesPoint:
     measured = {
         "specular_intensity": point["specular_intensity"],
         "lattice_spacing": point["spacing_px"],
@@ -161,58 +159,58 @@ def _view_point(store: ResultStore, point: ViewPoint, query: SeriesQuery) -> Rep
 
 def azimuths(
     store: ResultStore, data_id: str, rpm: float, label: str | None, labels: dict[str, AzimuthChanges]
-) -> list[Report]:
+) -> list[AzimuthView]:
     """The views of ``GET /rheed/{data_id}/azimuths``: of a stream at rest there is one."""
     if not store.log.analysed:
         return []
-    if not (rpm and store.log.view_points):
-        changes = labels.get(FRAMES_VIEW, {})
-        source = "user" if changes.get("label", label) else "none"
+    if rpm and store.log.view_points:
         return [
-            _view(
-                store,
-                data_id,
-                FRAMES_VIEW,
-                rpm,
-                (0, store.log.analysed - 1),
-                changes,
-                label,
-                1.0,
-                source,
-                0.0,
-            )
+            _view(store, data_id, str(view_id), rpm, points, labels.get(str(view_id), AzimuthChanges()))
+            for view_id, points in sorted(store.log.view_points.items())
         ]
+    changes, last = labels.get(FRAMES_VIEW, AzimuthChanges()), store.log.analysed - 1
+    start, end = _unix_ms(store, 0), _unix_ms(store, last)
     return [
-        _view(
-            store, data_id, str(view_id), rpm, (points[0]["frame"], points[-1]["frame"]), labels.get(str(view_id), {}),
-            None, points[-1]["confidence"], "analysis", points[-1]["angle_deg"],
+        AzimuthView(
+            data_id=data_id,
+            view_id=FRAMES_VIEW,
+            processed_data_id=data_id,
+            seed_frame=0,
+            start_frame=0,
+            end_frame=last,
+            start_unix_ms=start,
+            end_unix_ms=end,
+            rpm=rpm,
+            azimuth_source="user" if changes.label_or(label) else "none",
+            azimuth_label=changes.label_or(label),
+            confidence=1.0,
+            annotation=ViewAnnotation(enabled=changes.is_enabled, angle_deg=0.0),
         )
-        for view_id, points in sorted(store.log.view_points.items())
-    ]  # fmt: skip
+    ]
 
 
 def _view(
-    store: ResultStore, data_id: str, view_id: str, rpm: float, frames: tuple[int, int], changes: AzimuthChanges,
-    label: str | None, confidence: float | None, source: str, angle: float | None,
-) -> Report:  # fmt: skip
-    first, last = frames
-    origin = store.origin_unix_ms or 0.0
-    times = [float(store.times(frame, frame + 1)[0]) for frame in frames]
-    return {
-        "data_id": data_id,
-        "view_id": view_id,
-        "interval_id": "0",
-        "processed_data_id": data_id,
-        "seed_frame": first,
-        "start_frame": first,
-        "end_frame": last,
-        **{
-            name: origin + 1000.0 * time if math.isfinite(time) else None
-            for name, time in zip(("start_unix_ms", "end_unix_ms"), times, strict=True)
-        },
-        "rpm": rpm,
-        "azimuth_source": source,
-        "azimuth_label": changes.get("label", label),
-        "confidence": confidence,
-        "annotation": {"enabled": changes.get("enabled", True), "angle_deg": angle},
-    }
+    store: ResultStore, data_id: str, view_id: str, rpm: float, points: ViewTrack, changes: AzimuthChanges
+) -> AzimuthView:
+    first, last = points[0]["frame"], points[-1]["frame"]
+    return AzimuthView(
+        data_id=data_id,
+        view_id=view_id,
+        processed_data_id=data_id,
+        seed_frame=first,
+        start_frame=first,
+        end_frame=last,
+        start_unix_ms=_unix_ms(store, first),
+        end_unix_ms=_unix_ms(store, last),
+        rpm=rpm,
+        azimuth_source="analysis",
+        azimuth_label=changes.label_or(None),
+        confidence=points[-1]["confidence"],
+        annotation=ViewAnnotation(enabled=changes.is_enabled, angle_deg=points[-1]["angle_deg"]),
+    )
+
+
+def _unix_ms(store: ResultStore, frame: int) -> float | None:
+    """Capture time of a frame; None if it has none."""
+    time_s = float(store.times(frame, frame + 1)[0])
+    return (store.origin_unix_ms or 0.0) + 1000.0 * time_s if math.isfinite(time_s) else None

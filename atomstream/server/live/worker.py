@@ -26,11 +26,19 @@ from atomstream.errors import ShardError
 from atomstream.records import Frames
 from atomstream.results import F64, Batch
 from atomstream.server.archive.shard_file import ShardFile
-from atomstream.server.live import messages
-from atomstream.server.live.messages import (
-    AnalyzerBatch,
+from atomstream.server.live import worker_messages
+from atomstream.server.live.annotation_records import (
+    AnalyzerEntry,
+    CalibrationEntry,
+    CalibrationRecord,
+    RegionsEntry,
+    TimedEvent,
+    to_region,
+)
+from atomstream.server.live.messages import AnalyzerBatch, analyzer_batch
+from atomstream.server.live.worker_messages import (
+    AnalyzerState,
     AnnotateJob,
-    AnnotationEntry,
     AnyJob,
     BatchReply,
     ChunkFrames,
@@ -43,10 +51,7 @@ from atomstream.server.live.messages import (
     LateJob,
     OpenJob,
     Reply,
-    Snapshot,
     StreamSettings,
-    analyzer_batch,
-    to_region,
 )
 
 # -- the analysis of one stream --------------------------------------------------------------------------
@@ -70,27 +75,27 @@ class AnalyzerSession:
 
     def __init__(self, settings: StreamSettings) -> None:
         self._settings = settings
-        self._events: list[AnnotationEntry] = []
+        self._events: list[TimedEvent] = []
         self._step = max(1, round(SUB_BATCH_S * settings.fps))
         state, settings.state = settings.state, None
         self._analyzer = Analyzer.from_state(msgspec.msgpack.decode(state)) if state else self._new_analyzer()
 
     def _new_analyzer(self) -> Analyzer:
         settings = self._settings
-        return Analyzer(settings.fps, settings.rpm, settings.chunk_size, Calibration(**settings.calibration))
+        return Analyzer(settings.fps, settings.rpm, settings.chunk_size, _calibration(settings.calibration))
 
-    def annotate(self, entries: list[AnnotationEntry]) -> None:
+    def annotate(self, entries: list[AnalyzerEntry]) -> None:
         """Apply entries of the user: events at their time, all others at once."""
         for entry in entries:
-            match entry["what"]:
-                case "regions":
-                    self._analyzer.set_regions([to_region(plain) for plain in entry["regions"]])
-                case "calibration":
-                    self._settings.calibration = entry["calibration"]
-                    self._analyzer.set_calibration(Calibration(**entry["calibration"]))
-                case "event":
+            match entry:
+                case RegionsEntry():
+                    self._analyzer.set_regions([to_region(region) for region in entry.regions])
+                case CalibrationEntry():
+                    self._settings.calibration = entry.calibration
+                    self._analyzer.set_calibration(_calibration(entry.calibration))
+                case TimedEvent():
                     self._events.append(entry)
-        self._events.sort(key=lambda event: float(event["time_s"]))
+        self._events.sort(key=lambda event: event.time_s)
 
     def feed(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
         """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields batches as they are done."""
@@ -126,16 +131,20 @@ class AnalyzerSession:
         return analyzer_batch(batch, self._analyzer.frames_fed, detected)
 
     def _apply_events_until(self, time_s: float) -> None:
-        while self._events and self._events[0]["time_s"] <= time_s:
+        while self._events and self._events[0].time_s <= time_s:
             event = self._events.pop(0)
-            if event["kind"] == "rotation":
-                self._analyzer.set_rotation(event["value"])
-            else:
-                self._analyzer.mark(event["label"], event["kind"], event["time_s"])
+            if event.kind != "rotation":
+                self._analyzer.mark(event.label, event.kind, event.time_s)
+            elif event.value is not None:
+                self._analyzer.set_rotation(event.value)
 
-    def state(self) -> Snapshot:
-        """State of the analyzer, and the ``entries`` whose time has not come."""
-        return {"state": msgspec.msgpack.encode(self._analyzer.state()), "entries": list(self._events)}
+    def state(self) -> AnalyzerState:
+        """State of the analyzer, and the events whose time has not come."""
+        return AnalyzerState(msgspec.msgpack.encode(self._analyzer.state()), list(self._events))
+
+
+def _calibration(record: CalibrationRecord) -> Calibration:
+    return Calibration(**msgspec.structs.asdict(record))
 
 
 class Worker:
@@ -157,7 +166,7 @@ class Worker:
             last = ErrorReply("analysis", f"{type(error).__name__}: {error}", traceback.format_exc())
         self._send(last)
 
-    def _run(self, job: AnyJob) -> Snapshot | None:
+    def _run(self, job: AnyJob) -> AnalyzerState | None:
         match job:
             case OpenJob():
                 self._sessions[job.key] = AnalyzerSession(job.settings)
@@ -239,13 +248,13 @@ def main() -> None:
     source, sink = _own_pipes()
 
     def send(message: Reply) -> None:
-        view = memoryview(messages.pack(message))
+        view = memoryview(worker_messages.pack(message))
         while view:
             view = view[sink.write(view) or 0 :]
 
     worker = Worker(send)
     with suppress(BrokenPipeError, KeyboardInterrupt):
-        while (job := messages.read(source)) is not None:
+        while (job := worker_messages.read(source)) is not None:
             worker.do(job)
 
 

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from atomstream.server.live import messages
-from atomstream.server.live.messages import AnalyzerBatch, AnyJob, BatchReply, DoneReply, ErrorReply
+from atomstream.server.live import worker_messages
+from atomstream.server.live.messages import AnalyzerBatch
+from atomstream.server.live.worker_messages import AnyJob, BatchReply, DoneReply, ErrorReply
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 log = logging.getLogger("atomstream.server")
@@ -94,11 +95,11 @@ class WorkerProcess:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("the worker has pipes")
         try:
-            process.stdin.write(messages.pack(job))
+            process.stdin.write(worker_messages.pack(job))
             await process.stdin.drain()
             while True:
                 async with asyncio.timeout(JOB_S):
-                    message = await messages.receive(process.stdout)
+                    message = await worker_messages.receive(process.stdout)
                 if not isinstance(message, BatchReply):
                     return message
                 if on_batch is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
@@ -20,19 +19,14 @@ from atomstream.server.context import results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number, read_json
 from atomstream.server.http.responses import HttpError, json_reply, refuse
+from atomstream.server.live.annotation_records import AzimuthChanges
+from atomstream.server.live.messages import AzimuthView
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.timeseries import SeriesQuery
 
 routes = web.RouteTableDef()
 
 MAX_LAST_N = 10_000_000
-
-
-class AzimuthChange(msgspec.Struct, frozen=True):
-    """The body that changes a view. Fields that are left out stay unchanged."""
-
-    enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    label: Annotated[str, msgspec.Meta(max_length=256)] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 @routes.get(TIMESERIES_PATH)
@@ -75,19 +69,16 @@ async def list_azimuths(request: web.Request) -> web.Response:
 @access(Access.BROWSER)
 async def change_azimuth(request: web.Request) -> web.Response:
     """``PATCH /rheed/{data_id}/azimuths/{view_id}``: change its label, or whether the time series contain it."""
-    results, wanted = await results_of(request), await read_json(request, AzimuthChange)
+    results, wanted = await results_of(request), await read_json(request, AzimuthChanges)
     view_id = request.match_info["view_id"]
     if await _view(results, view_id) is None:
         raise HttpError(404, f"Stream {results.metadata.data_id} has no view {view_id[:64]!r}.")
-    changes = {
-        name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not msgspec.UNSET
-    }
-    await results.label_azimuth(view_id, changes)
+    await results.label_azimuth(view_id, wanted)
     return json_reply(await _view(results, view_id))
 
 
-async def _view(results: StreamResults, view_id: str) -> dict[str, Any] | None:
-    return next((view for view in await results.azimuths() if view["view_id"] == view_id), None)
+async def _view(results: StreamResults, view_id: str) -> AzimuthView | None:
+    return next((view for view in await results.azimuths() if view.view_id == view_id), None)
 
 
 @routes.get(ANALYSIS_PATH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from aiohttp import web
@@ -21,6 +21,7 @@ from atomstream.server.context import results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.live.annotation_records import CalibrationRecord, RegionRecord
 
 routes = web.RouteTableDef()
 
@@ -41,32 +42,10 @@ class NewEvent(msgspec.Struct, frozen=True):
     id: UuidText | None = None
 
 
-class BoxBody(msgspec.Struct, frozen=True, tag_field="type", tag="box"):
-    """A box: centre and size in px."""
-
-    name: str
-    x: float
-    y: float
-    width: float
-    height: float
-    tracked: bool = False
-
-
-class LineBody(msgspec.Struct, frozen=True, tag_field="type", tag="line"):
-    """A line from (x0, y0) to (x1, y1), averaged over ``width`` px."""
-
-    name: str
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    width: float = 1.0
-
-
 class RegionsBody(msgspec.Struct, frozen=True):
     """The body that replaces all regions."""
 
-    regions: Annotated[list[BoxBody | LineBody], msgspec.Meta(max_length=MAX_REGIONS)]
+    regions: Annotated[list[RegionRecord], msgspec.Meta(max_length=MAX_REGIONS)]
 
 
 @routes.get(EVENTS_PATH)
@@ -101,9 +80,8 @@ async def get_regions(request: web.Request) -> web.Response:
 async def put_regions(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/regions``: replace all regions."""
     results, wanted = await results_of(request), await read_json(request, RegionsBody)
-    plain: list[dict[str, Any]] = [msgspec.to_builtins(region) for region in wanted.regions]
     try:
-        await results.set_regions(plain)
+        await results.set_regions(wanted.regions)
     except ConfigError as error:
         raise HttpError(400, f"{error}. Nothing was changed.") from None
     return json_reply(results.regions())
@@ -112,27 +90,16 @@ async def put_regions(request: web.Request) -> web.Response:
 # The calibration of a stream, set when the stream is created or later.
 
 
-class CalibrationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class CalibrationBody(CalibrationRecord, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body that replaces the calibration. A field that is left out is unknown."""
 
-    beam_energy: float | None = None
-    screen_sample_distance: float | None = None
-    px_per_mm: float | None = None
-    incidence_deg: float = 0.0
-    layer_thickness_nm: float | None = None
-    layer_unit: str = "monolayer"
-    miller_n: float = 1.0
-    reference_spacing_px: float | None = None
 
-
-def checked_calibration(wanted: CalibrationBody) -> dict[str, Any]:
-    """The given fields as a dict; raises HttpError 400 for values outside of the limits."""
-    plain: dict[str, Any] = msgspec.to_builtins(wanted)
+def check_calibration_body(wanted: CalibrationBody) -> None:
+    """Raises HttpError 400 for values outside of the limits."""
     try:
-        check_calibration(plain)
+        check_calibration(msgspec.to_builtins(wanted))
     except ConfigError as error:
         raise HttpError(400, f"calibration: {error} Nothing was changed.") from None
-    return plain
 
 
 @routes.get(CALIBRATION_PATH)
@@ -147,6 +114,6 @@ async def get_calibration(request: web.Request) -> web.Response:
 async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: valid from now on. A finished stream is analysed again with it."""
     results, wanted = await results_of(request), await read_json(request, CalibrationBody)
-    plain = checked_calibration(wanted)
-    await results.calibrate(plain)
-    return json_reply(plain)
+    check_calibration_body(wanted)
+    await results.calibrate(wanted)
+    return json_reply(wanted)

@@ -12,7 +12,19 @@ import pytest
 from atomstream.analysis import Box, analyze
 from atomstream.protocol import CALIBRATION_LIMITS
 from atomstream.server import dashboard
+from atomstream.server.live.annotation_records import (
+    AzimuthChanges,
+    AzimuthEntry,
+    BoxRecord,
+    CalibrationEntry,
+    CalibrationRecord,
+    LineRecord,
+    LostEntry,
+    RegionsEntry,
+    TimedEvent,
+)
 from atomstream.server.live.annotations import Annotations
+from atomstream.system.record_log import RecordLog
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -253,6 +265,84 @@ def test_a_damaged_annotation_costs_no_later_one(tmp_path: Path) -> None:
         for_analysis = reopened.for_analysis(0, 0.0)
         reopened.close()
         assert len(found) >= 4, at
-        assert [entry["label"] for entry in for_analysis] == found
+        assert [entry.label for entry in for_analysis if isinstance(entry, TimedEvent)] == found
         for copy in tmp_path.glob("*.damaged-*"):
             copy.unlink()
+
+
+RECORDED_LOG = bytes.fromhex(
+    "6174736c6f67310a6c00000036c4647e86a477686174a56576656e74a26964d92436623763316331652d336135302d346134652d"
+    "396635632d306436643164366337663130a46b696e64a773687574746572a56c6162656ca74761206f70656eab74696d655f6d73"
+    "5f757463cb4278bcfe56800000a576616c7565c0c000000020bab80782a477686174a7726567696f6e73a7726567696f6e739287"
+    "a474797065a3626f78a46e616d65a873706563756c6172a178cb4024000000000000a179cb4034800000000000a57769647468cb"
+    "4020000000000000a6686569676874cb4018000000000000a7747261636b6564c387a474797065a46c696e65a46e616d65a36375"
+    "74a27830cb3ff0000000000000a27930cb4000000000000000a27831cb403e000000000000a27931cb4000000000000000a57769"
+    "647468cb3ff000000000000049000000a48f38f882a477686174ab63616c6962726174696f6eab63616c6962726174696f6e82ab"
+    "6265616d5f656e65726779cb4034000000000000aa6c617965725f756e6974a9756e69742063656c6c2a000000081d059e83a477"
+    "686174a7617a696d757468a7766965775f6964a133a47361696481a56c6162656ca55b3131305d270000005bfa16b783a4776861"
+    "74a7617a696d757468a7766965775f6964a133a47361696481a7656e61626c6564c2"
+)
+"""``inputs.log`` of version 0.1.0: a mark, regions, a calibration, and two changes of one azimuth."""
+
+
+def test_the_recorded_log(tmp_path: Path) -> None:
+    """The log of an earlier version is read, and the same annotations are still written as the same bytes."""
+    path = tmp_path / "inputs.log"
+    path.write_bytes(RECORDED_LOG)
+    annotations = Annotations(path)
+    regions = [
+        BoxRecord("specular", 10.0, 20.5, 8.0, 6.0, tracked=True),
+        LineRecord("cut", 1.0, 2.0, 30.0, 2.0),
+    ]
+    calibration = CalibrationRecord(beam_energy=20.0, layer_unit="unit cell")
+    (event,) = annotations.events(1_700_000_000_000.0 - 1500.0)
+    assert (event.kind, event.label, event.time_s, event.value) == ("shutter", "Ga open", 1.5, None)
+    assert (annotations.regions, annotations.calibration) == (regions, calibration)
+    assert annotations.labels() == {"3": AzimuthChanges(enabled=False, label="[110]")}
+    assert annotations.for_analysis(0, 1_700_000_000_000.0) == [
+        TimedEvent("shutter", "Ga open", None, 0.0),
+        RegionsEntry(regions),
+        CalibrationEntry(calibration),
+    ]
+    annotations.close()
+    new = Annotations(tmp_path / "new" / "inputs.log")
+    new.add_event("shutter", "Ga open", 1_700_000_000_000.0, None, event.id)
+    new.append(RegionsEntry(regions))
+    new.append(CalibrationEntry(calibration))
+    new.append(AzimuthEntry("3", AzimuthChanges(label="[110]")))
+    new.append(AzimuthEntry("3", AzimuthChanges(enabled=False)))
+    new.close()
+    assert (tmp_path / "new" / "inputs.log").read_bytes() == RECORDED_LOG
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"what": "event"},
+        {"what": "event", "id": 5, "kind": "note", "label": "", "time_ms_utc": 0.0, "value": None},
+        {"what": "regions", "regions": [{"type": "circle"}]},
+        {"what": "calibration", "calibration": {"beam_energy": "x"}},
+        {"what": "azimuth", "view_id": "3", "said": 5},
+        {"what": "something"},
+        {},
+    ],
+    ids=str,
+)
+def test_an_entry_of_another_shape_is_ignored(
+    stored: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged and keeps its number; the annotations before and after it are used."""
+    path = tmp_path / "inputs.log"
+    annotations = Annotations(path)
+    annotations.add_event("note", "before", 1.0, None, None)
+    annotations.close()
+    log = RecordLog(path)
+    log.append(stored)
+    log.close()
+    annotations = Annotations(path)
+    annotations.add_event("note", "after", 2.0, None, None)
+    assert [event.label for event in annotations.events(None)] == ["before", "after"]
+    assert isinstance(annotations.entries[1], LostEntry)
+    assert len(annotations.for_analysis(1, 0.0)) == 1
+    annotations.close()
+    assert "an annotation of a stream is ignored" in caplog.text

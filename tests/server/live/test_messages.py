@@ -10,10 +10,22 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from atomstream.analysis import Box
+from atomstream.analysis import Box, Line
+from atomstream.errors import ConfigError
 from atomstream.results import Batch, Event, Measurement, Segment, View
+from atomstream.server.live.annotation_records import (
+    BoxRecord,
+    CalibrationRecord,
+    LineRecord,
+    check_regions,
+    from_region,
+    to_region,
+)
 from atomstream.server.live.feed import Message, encode
 from atomstream.server.live.messages import (
+    AnalysisStatus,
+    AngleSeries,
+    AzimuthView,
     BatchMessage,
     CurrentResults,
     EndMessage,
@@ -26,6 +38,8 @@ from atomstream.server.live.messages import (
     MissingMessage,
     ProgressMessage,
     RegionsMessage,
+    RegionsReport,
+    ViewAnnotation,
     analyzer_batch,
 )
 from atomstream.server.live.result_log import complete, shortened, typed
@@ -50,7 +64,43 @@ VIEW = {
     "specular_intensity": None,
     "turns": 3,
 }
+BOX = BoxRecord("specular", 1.0, 2.0, 3.0, 4.0, tracked=True)
 REGION = {"type": "box", "name": "specular", "x": 1, "y": 2, "width": 3, "height": 4, "tracked": True}
+STATUS_KEYS = [
+    *(
+        "data_id",
+        "status",
+        "why",
+        "seq",
+        "origin_unix_ms",
+        "fps",
+        "rpm",
+        "chunk_size",
+        "height",
+        "width",
+        "dtype",
+    ),
+    *(
+        "frames_stored",
+        "frames_analysed",
+        "backlog_chunks",
+        "progress",
+        "reanalysis",
+        "missing",
+        "newest_unix_ms",
+    ),
+    *(
+        "values",
+        "segments",
+        "views",
+        "detected_regions",
+        "views_why",
+        "events",
+        "columns",
+        "regions",
+        "calibration",
+    ),
+]
 EVENT = {
     "id": "gap-1.5000",
     "time_s": 1.5,
@@ -187,7 +237,7 @@ def _results_of(batch: BatchMessage) -> CurrentResults:
             {"type": "event", "event": EVENT, "seq": 3},
         ),
         (
-            RegionsMessage(regions=[REGION], detected_regions=[], complete=True),
+            RegionsMessage(regions=[BOX], detected_regions=[], complete=True),
             {"type": "regions", "regions": [REGION], "detected_regions": [], "complete": True},
         ),
         (ProgressMessage(fraction=None), {"type": "progress", "fraction": None}),
@@ -202,7 +252,10 @@ def _results_of(batch: BatchMessage) -> CurrentResults:
         (LostMessage(count=2, first=1, last=2), {"type": "lost", "count": 2, "first": 1, "last": 2}),
         (HeartbeatMessage(seq=0, unix_ms=5.0), {"type": "heartbeat", "seq": 0, "unix_ms": 5.0}),
         (EndMessage(seq=0), {"type": "end", "seq": 0}),
-        (EndMessage(missing=[(7, "late")]), {"type": "end", "missing": [[7, "late"]]}),
+        (
+            EndMessage(missing=[MissingChunks(why="late", chunks="7", count=1)]),
+            {"type": "end", "missing": [{"why": "late", "chunks": "7", "count": 1}]},
+        ),
     ],
 )
 def test_other_messages(made: FeedMessage, expected: dict[str, Any]) -> None:
@@ -216,5 +269,55 @@ def test_records_of_earlier_versions() -> None:
     old = {**FACTS, **RESULTS, "key": True, "again": True}
     old["found"] = old.pop("detected_regions")
     assert stored_map(typed(1, old)) == {**FACTS, **RESULTS, "key": True, "reanalysis": True}
-    assert typed(2, {"type": "end", "lacks": [[7, "late"]]}) == EndMessage(missing=[(7, "late")])
+    old_end = {"type": "end", "lacks": [[7, "late"], [3, "unreadable"], [8, "late"]]}
+    assert typed(2, old_end) == EndMessage(
+        missing=[
+            MissingChunks(why="unreadable", chunks="3", count=1),
+            MissingChunks(why="late", chunks="7-8", count=2),
+        ]
+    )
     assert typed(3, {"type": "lost", "what": "lost", "nbytes": 90}) == LostMessage(count=1, first=3, last=3)
+
+
+def test_bodies_of_replies() -> None:
+    """They are byte for byte as before they had types: the same keys in the same order, None for what is unknown."""
+    box, line = Box(10.0, 20.5, 8.0, 6.0, "specular", tracked=True), Line(1.0, 2.0, 30.0, 2.0, "cut")
+    regions = check_regions([from_region(box), from_region(line)])
+    assert [to_region(region) for region in regions] == [box, line]
+    report = RegionsReport(
+        regions=regions, detected_regions=[], columns={"specular": "region_specular"}, progress=None
+    )
+    assert msgspec.json.encode(report) == (
+        b'{"regions":[{"type":"box","name":"specular","x":10.0,"y":20.5,"width":8.0,"height":6.0,"tracked":true},'
+        b'{"type":"line","name":"cut","x0":1.0,"y0":2.0,"x1":30.0,"y1":2.0,"width":1.0}],'
+        b'"detected_regions":[],"columns":{"specular":"region_specular"},"progress":null}'
+    )
+    assert msgspec.json.encode(CalibrationRecord()) == b"{}"
+    calibration = CalibrationRecord(beam_energy=20.0, layer_unit="unit cell")
+    assert msgspec.json.encode(calibration) == b'{"beam_energy":20.0,"layer_unit":"unit cell"}'
+    series = AngleSeries(angle=0.0, view_id="stationary", azimuth_label=None, series=[{"frame_number": 3}])
+    assert msgspec.json.encode(series) == (
+        b'{"angle":0.0,"view_id":"stationary","interval_id":"0","azimuth_label":null,"series":[{"frame_number":3}]}'
+    )
+    view = AzimuthView(
+        data_id="a", view_id="1", processed_data_id="a", seed_frame=0, start_frame=0, end_frame=9, start_unix_ms=1.5,
+        end_unix_ms=None, rpm=10.0, azimuth_source="analysis", azimuth_label="[110]", confidence=0.5,
+        annotation=ViewAnnotation(enabled=True, angle_deg=90.0),
+    )  # fmt: skip
+    assert msgspec.json.encode(view) == (
+        b'{"data_id":"a","view_id":"1","interval_id":"0","processed_data_id":"a","seed_frame":0,"start_frame":0,'
+        b'"end_frame":9,"start_unix_ms":1.5,"end_unix_ms":null,"rpm":10.0,"azimuth_source":"analysis",'
+        b'"azimuth_label":"[110]","confidence":0.5,"annotation":{"enabled":true,"angle_deg":90.0}}'
+    )
+    assert list(AnalysisStatus.__struct_fields__) == STATUS_KEYS
+
+
+def test_regions_that_are_refused() -> None:
+    """Two regions with one column, names without a character, and sizes that no picture has."""
+    box = BoxRecord("a b", 1.0, 2.0, 3.0, 4.0)
+    with pytest.raises(ConfigError, match="same name"):
+        check_regions([box, LineRecord("A-B", 0.0, 0.0, 1.0, 1.0)])
+    with pytest.raises(ConfigError, match="1 to 50 characters"):
+        check_regions([structs.replace(box, name=" ")])
+    with pytest.raises(ConfigError, match="at least 1 px"):
+        check_regions([structs.replace(box, width=0.0)])

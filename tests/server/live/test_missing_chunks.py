@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from atomstream.config import MAX_CHUNK_INDEX
+from atomstream.index_ranges import IndexSet
+from atomstream.server.live.missing_chunks import LATE, UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import REANALYSIS
 from tests.live_helpers import (
     CHUNK,
@@ -117,3 +122,25 @@ async def test_an_unreadable_chunk_is_reported(serve: Serve) -> None:
     async with WireClient(server) as client:
         assert (await analysis_status(client, data_id))["missing"] == before
     assert before == [{"why": "unreadable", "chunks": "1", "count": 1}]
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8), st.sampled_from([LATE, UNREADABLE]))))
+def test_each_missing_chunk_has_its_last_reason(added: list[tuple[int, int, str]]) -> None:
+    """Ranges by reason are what a dictionary from index to reason is, at the cost of the ranges."""
+    missing, expected = MissingIndices(), dict[int, str]()
+    for first, more, reason in added:
+        if more:
+            missing.add_all(IndexSet(range(first, first + more)), reason)
+        else:
+            missing.add(first, reason)
+        expected.update(dict.fromkeys(range(first, first + max(1, more)), reason))
+    parts = missing.parts()
+    read = {
+        index: part.why for part in parts for index in IndexSet.parse(part.chunks, max_index=MAX_CHUNK_INDEX)
+    }
+    assert read == expected
+    assert sum(part.count for part in parts) == len(expected)
+    assert [missing.has(reason) for reason in (LATE, UNREADABLE)] == [
+        reason in expected.values() for reason in (LATE, UNREADABLE)
+    ]
+    assert MissingIndices(parts).parts() == missing.copy().parts() == parts

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from atomstream.results import TIME, Event
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.annotation_records import BoxRecord
 from atomstream.server.live.messages import (
     AnalyzerBatch,
     BatchMessage,
@@ -21,12 +22,13 @@ from atomstream.server.live.messages import (
     EndMessage,
     LostMessage,
     MeasurementRecord,
+    MissingChunks,
     NumberedMessage,
     SegmentRecord,
     StoredRecord,
 )
 from atomstream.server.live.result_log import CHECKPOINT_BYTES, KEPT, KEY_EACH, MAX_EVENTS, ResultLog
-from atomstream.server.live.result_store import REANALYSIS, ResultStore
+from atomstream.server.live.result_store import REANALYSIS, ResultStore, Snapshot
 from atomstream.system.record_log import RecordLog
 from tests.live_helpers import FPS, growth, send_chunks
 from tests.live_server import Serve
@@ -50,7 +52,7 @@ def batch(number: int, dice: random.Random, segments: int = 3) -> BatchMessage:
             SegmentRecord(n, 0.5, end, f"shutter {n}", none, None, none, none) for n, end in ends.items()
         ],
         views=[],
-        detected_regions=[{"name": "specular", "x": number // 9}],
+        detected_regions=[BoxRecord("specular", float(number // 9), 1.0, 2.0, 3.0)],
         made_unix_ms=1e12 + number,
         final=False,
         chunk=number,
@@ -105,7 +107,7 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
     for number in range(40_000):
         store.log.add(batch(number, dice))
         if number % 500 == 0:
-            store.save({"state": b""})
+            store.save(Snapshot(state=b""))
     before = {
         name: getattr(store.log, name) for name in ("seq", "newest", "frames_received", "analysed", "events")
     }
@@ -126,6 +128,9 @@ def test_a_start_reads_only_the_rest(archive: StreamArchive, monkeypatch: pytest
     reopened.close()
 
 
+MISSING = [MissingChunks(why="late", chunks="7", count=1)]
+
+
 def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
     """A record as versions before 0.2.0 wrote it."""
     old = {
@@ -134,6 +139,8 @@ def in_old_keys(record: dict[str, Any]) -> dict[str, Any]:
         "reanalysis": "again",
         "frames_received": "fed",
     }
+    if record.get("missing"):
+        record = {**record, "missing": [[7, "late"]]}
     return {old.get(name, name): value for name, value in record.items()}
 
 
@@ -147,18 +154,18 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
     for number in range(3):
         store.log.add(batch(number, dice))
     store.log.add(structs.replace(batch(3, dice), reanalysis=True))
-    store.log.add(EndMessage(missing=[(7, "late")]))
+    store.log.add(EndMessage(missing=MISSING))
     before = {name: getattr(store.log, name) for name in ("newest", "frames_received", "analysed")}
     store.begin("again")
     store.close()
     monkeypatch.undo()
     store = ResultStore(archive, FPS)
     assert {name: getattr(store.log, name) for name in before} == before
-    assert store.log.missing == {7: "late"}
+    assert store.log.missing.parts() == MISSING
     assert status_of(store.message(2)).detected_regions == batch(1, dice).detected_regions
     assert msgspec.to_builtins(store.message(4))["reanalysis"] is True
     assert store.left_running() == REANALYSIS
-    store.save({})
+    store.save(None)
     store.close()
     checkpoint = store.folder / "checkpoint"
     content = msgspec.msgpack.decode(checkpoint.read_bytes()[:-4])
@@ -171,7 +178,7 @@ def test_older_files_are_read(archive: StreamArchive, monkeypatch: pytest.Monkey
         before["newest"],
         before["frames_received"],
     )
-    assert reopened.log.missing == {7: "late"}
+    assert reopened.log.missing.parts() == MISSING
     reopened.close()
 
 
@@ -199,7 +206,7 @@ def test_an_invalid_checkpoint_is_ignored(archive: StreamArchive, harm: str) -> 
     store = ResultStore(archive, FPS)
     for number in range(50):
         store.log.add(batch(number, dice))
-    store.save({})
+    store.save(None)
     store.close()
     log, checkpoint = store.folder / "results.log", store.folder / "checkpoint"
     whole = 50
@@ -227,7 +234,7 @@ def test_cached_events_are_bounded(archive: StreamArchive) -> None:
     for number in range(25):
         found = [Event(1.0, "exposure", id=f"{number}-{n}") for n in range(500)]
         store.log.add(structs.replace(batch(number, dice), events=found))
-    store.save({})
+    store.save(None)
     store.close()
     for opened in (store, ResultStore(archive, FPS)):
         assert len(opened.log.events) == MAX_EVENTS

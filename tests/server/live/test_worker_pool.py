@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from atomstream.server.live.messages import CloseJob
+from atomstream.server.live.worker_messages import CloseJob
 from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
 
 
