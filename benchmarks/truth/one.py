@@ -1,0 +1,55 @@
+"""One film by its kind and seed: run it, or print what was told at each look."""
+
+from __future__ import annotations
+
+from benchmarks.truth import catalogue
+from benchmarks.truth.score import layers_error, score, verdict
+from benchmarks.truth.simulator import Film
+from benchmarks.truth.watch import Record, watch
+
+
+def kinds() -> list[str]:
+    """Return the names of all kinds."""
+    return list(catalogue.KINDS)
+
+
+def film(kind: str, seed: int) -> Film:
+    """Return the film of a kind and seed."""
+    return catalogue.film(kind, seed)
+
+
+def run_film(kind: str, seed: int) -> Record:
+    """Run the analysis on one film and return its record."""
+    return watch(film(kind, seed))
+
+
+def print_film(kind: str, seed: int) -> None:
+    """Print each look of a film: what was told, what is true, and why there is no number."""
+    record = run_film(kind, seed)
+    print(
+        f"{'time s':>8}{'true':>10}{'told':>10}{'sigma':>10}{'':>8}{'layers':>9}{'error':>8}{'counted':>9}  note"
+    )
+    for look in [*record["looks"], *([record["final"]] if "final" in record else [])]:
+        cells = [look["true"], look["rate"], look["sigma"]]
+        text = "".join(
+            f"{'-' if c is None else format(c, '.4g'):>{w}}" for c, w in zip(cells, (10, 10, 10), strict=True)
+        )
+        counts = "".join(
+            f"{'-' if c is None or c != c else format(c, '.2f'):>{w}}"
+            for c, w in ((look["layers"], 9), (layers_error(look), 8), (look["counted"], 9))
+        )
+        said = verdict(look, record["slack"])
+        print(f"{look['t']:8.2f}{text}{said:>8}{counts}  {look['why'] or look['note']}")
+    for check in record["checks"]:
+        print(
+            f"check at {check['t']:.1f} s: true {check['true']:.4g}, fft {check['fft']}, sine {check['sine']}"
+        )
+    for segment in record["segments"]:
+        print("segment", segment)
+    result = score(record)
+    print(
+        f"stop {result.stop_periods:.2f} periods, count {result.stop_error:.2f}; withdrawn {result.withdrawn}; "
+        f"first {result.first:.2f}; falls {result.falls}; {record['frames']} frames, {record['analysis_s']:.1f} s"
+    )
+    if record["crash"]:
+        print(record["crash"])

@@ -1,0 +1,157 @@
+"""The films of ``benchmarks.truth`` have a consistent truth, and its scorer decides known cases correctly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.truth import catalogue, score
+from benchmarks.truth.baselines import damped_sine, fft_peak
+from benchmarks.truth.camera import Codec
+from benchmarks.truth.growth import Growth, Piece, intensity, steady
+from benchmarks.truth.table import table, totals
+from benchmarks.truth.traces import feed_trace, random_trace
+
+pytestmark = pytest.mark.xdist_group("truth")  # the integrated growth models are cached in the process
+
+
+def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **other: Any) -> dict[str, Any]:
+    """Return a look as :mod:`benchmarks.truth.watch` stores it."""
+    made = {
+        "t": t, "rate": rate, "sigma": 0.001, "true": true, "readings": (), "note": "", "why": "", "layers": None,
+        "layers_sigma": 0.05, "counted": None, "true_layers": (5.0,), "since": 0.0, "segments": 1,
+    }  # fmt: skip
+    return {**made, **other}
+
+
+def record(looks: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
+    """Return the record of a film with these looks."""
+    made = {
+        "kind": "made", "seed": 0, "crash": "", "looks": looks, "checks": [], "segments": [], "marked": False,
+        "jumps": [], "slack": 0.0, "grown": 0.0,
+    }  # fmt: skip
+    return {**made, **other}
+
+
+@pytest.mark.parametrize("kind", catalogue.KINDS)
+def test_the_truth_of_a_film_is_consistent(kind: str) -> None:
+    """The layers grown are the integral of the rate, times ascend, frames hold a picture."""
+    film = catalogue.film(kind, 2)
+    frames = film.frames(0, 2)
+    assert frames.dtype in (np.uint8, np.uint16)
+    assert frames[0].min() < frames[0].max()
+    assert np.all(np.diff(film.times) >= 0)
+    fine = np.linspace(0, film.times[-1], 4001)
+    grown = float(np.mean(film.growth.rate(fine))) * fine[-1]
+    assert grown == pytest.approx(float(film.growth.layers(film.times[-1])), abs=0.05)
+    truths = [film.truth(float(t)) for t in film.times[:: max(1, len(film) // 50)]]
+    assert all(math.isnan(one.rate) or one.rate >= 0 for one in truths)
+
+
+@pytest.mark.parametrize("kind", ["moves", "codec"])
+def test_a_film_is_reproducible(kind: str) -> None:
+    """The same seed gives the same frames, however they are cut; another seed gives others."""
+    film, again = catalogue.film(kind, 2), catalogue.film(kind, 2)
+    first = film.frames(0, 8)
+    assert np.array_equal(first, np.concatenate([again.frames(0, 3), again.frames(3, 8)]))
+    assert not np.array_equal(first, catalogue.film(kind, 3).frames(0, 8))
+
+
+def test_the_layers_oscillate_once_per_layer_and_conserve_matter() -> None:
+    """The birth-death model's intensity begins at 1 and has one maximum per layer."""
+    x = np.arange(0, 8, 0.01)
+    light = intensity(x, 40.0)
+    crests = [i for i in range(1, len(x) - 1) if light[i - 1] < light[i] >= light[i + 1]]
+    assert light[0] == pytest.approx(1.0)
+    assert 6 <= len(crests) <= 8
+    assert np.diff(x[crests]) == pytest.approx(np.ones(len(crests) - 1), abs=0.1)
+
+
+def test_after_a_stop_no_number_is_judged_for_one_and_a_half_periods() -> None:
+    """Then nothing grows, and each number is false. A restart is a new beginning of the count."""
+    growth = Growth((Piece(0.0, 10.0, 0.5, 0.5), Piece(20.0, 40.0, 0.25, 0.25)))
+    assert [growth.in_doubt(t) for t in (9.9, 10.1, 12.9, 13.1, 20.1)] == [False, True, True, False, False]
+    assert growth.layers(np.array([10.0, 15.0, 24.0])) == pytest.approx([5.0, 5.0, 6.0])
+    assert growth.jumps() == [(0.0, 0.0, 0.5), (10.0, 0.5, 0.0), (20.0, 0.0, 0.25), (40.0, 0.25, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (look(rate=0.509), score.RIGHT),  # within 2 %
+        (look(rate=0.52), score.FALSE),
+        (look(rate=0.52, sigma=0.01), score.RIGHT),  # within 3 sigma
+        (look(true=0.0), score.FALSE),
+        (look(true=0.0, rate=None), score.QUIET),
+        (look(rate=None), score.SILENT),
+        (look(true=None, rate=3.0), score.OPEN),
+        (look(rate=0.25, readings=(0.25,)), score.FALSE),
+        (
+            look(rate=0.25, readings=(0.25,), note="0.25 or 0.502 ML/s: every second crest is higher"),
+            score.RIGHT,
+        ),
+    ],
+)
+def test_the_verdict_on_a_look(one: dict[str, Any], said: str) -> None:
+    """Right within 2 % or 3 sigma; false otherwise, or where nothing grows; a fair reading needs its note."""
+    assert score.verdict(one) == said
+
+
+def test_a_film_is_added_up() -> None:
+    """First number, withdrawal, falling count and longest false run of one film."""
+    looks = [
+        look(1.0, None), look(2.0, 0.7), look(3.0, 0.7), look(4.0, 0.5, layers=2.0), look(5.0, None),
+        look(6.0, 0.5, layers=1.5), look(7.0, 0.5, layers=5.1),
+    ]  # fmt: skip
+    made = score.score(record(looks))
+    assert (made.first, made.withdrawn, made.falls) == (2.0, True, 1)
+    assert made.false_periods == pytest.approx(1.0)
+    assert made.layer_errors == pytest.approx([-3.0, -3.5, 0.1])
+    assert "made" in table([made])
+    assert "40.0 % of 5" in totals([made])
+
+
+def test_a_stop_is_scored() -> None:
+    """Periods until no rate is told, and the error of the count at the end."""
+    looks = [look(t, 0.5 if t < 16 else None, 0.5 if t < 10 else 0.0, counted=7.0) for t in range(1, 20)]
+    made = score.score(record(looks, jumps=[(0.0, 0.0, 0.5), (10.0, 0.5, 0.0)]))
+    assert made.stop_periods == pytest.approx(2.5)
+    assert made.stop_error == pytest.approx(2.0)
+
+
+def test_the_simple_methods_find_a_sine() -> None:
+    """Both find the frequency of a damped sine with noise."""
+    t = np.arange(600) / 30
+    y = (
+        100
+        + 10 * np.exp(-t / 15) * np.cos(2 * np.pi * 0.43 * t)
+        + np.random.default_rng(1).normal(0, 0.5, 600)
+    )
+    assert fft_peak(t, y) == pytest.approx(0.43, rel=0.02)
+    assert damped_sine(t, y) == pytest.approx(0.43, rel=0.005)
+    assert math.isnan(fft_peak(t, np.full(600, 3.0)))
+
+
+def test_the_codec_holds_small_changes() -> None:
+    """A block that changes less than the quantisation step keeps its old content."""
+    frame = np.full((16, 16), 100, np.uint8)
+    codec = Codec(20.0)
+    first = codec.pass_through(frame)
+    assert np.array_equal(codec.pass_through(frame + 1), first)
+    assert not np.array_equal(codec.pass_through(frame + 90), first)
+
+
+def test_random_traces_reach_the_tracker() -> None:
+    """A random trace is the same for the same seed and can be fed."""
+    name, fps, t, y, rotation = random_trace(3)
+    assert random_trace(3)[0] == name
+    assert np.array_equal(random_trace(3)[3], y, equal_nan=True)
+    feed_trace(fps, t[:200], y[:200], rotation)
+
+
+def test_steady_growth_has_one_rate() -> None:
+    """The rate is constant between start and end, and 0 elsewhere."""
+    assert steady(0.4, 2.0, 5.0).rate(np.array([1.0, 2.0, 4.9, 5.0])) == pytest.approx([0, 0.4, 0.4, 0])
