@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from atomstream.config import MAX_RPM, number_in_range
+from atomstream.config import number_in_range
 from atomstream.errors import ConfigError
 from atomstream.protocol import (
     CALIBRATION_LIMITS,
     EVENT_KIND_PATTERN,
     MAX_LABEL_CHARS,
     MAX_LAYER_UNIT_CHARS,
+    MAX_RPM,
 )
 
 if TYPE_CHECKING:  # for ``atomstream --help``: records imports numpy

@@ -1,5 +1,8 @@
 """The client's settings with their defaults and ranges. Only this module reads the environment.
 
+Limits that client and server both check are in :mod:`atomstream.protocol`. A limit that one module alone uses is in
+that module.
+
 Environment variables: ``ATOMSTREAM_API_KEY`` (client and server), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
 ``ATOMSTREAM_SKIP_CLOCK_SYNC`` or ``ATOMSCALE_SKIP_CLOCK_SYNC``,
 ``ATOMSTREAM_PLAIN_OS`` (:mod:`atomstream.system.tuning`).
@@ -16,27 +19,11 @@ from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from atomstream.errors import ConfigError
+from atomstream.protocol import SERVER_KEY_PREFIX
 
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
-SERVER_KEY_PREFIX = "atst_"
-"""API keys of an atomstream server begin with this; with such a key the endpoint must be given."""
 
 MIB = 1 << 20
-
-MIN_FPS = 1e-3
-MAX_FPS = 100_000.0
-MAX_RPM = 10_000.0
-"""Rotations of the substrate per minute."""
-MAX_CHUNK_SIZE = 100_000
-"""Frames in a chunk."""
-MAX_CHUNK_INDEX = 10_000_000
-"""More than 200 days of 2 s chunks. A larger index is a mistake, and the archive's array would be huge."""
-MAX_INDEX_JUMP = 100_000
-"""Chunks that may be left out at once, more than two days of 2 s chunks. Each is a line of the report."""
-MAX_SHARD_BYTES = 1 << 30
-"""Size of a chunk in bytes, raw or encoded."""
-MAX_TIME_MS = 4_102_444_800_000.0
-"""The year 2100 in UTC milliseconds. A later capture time was probably given in microseconds."""
 
 SPOOL_MIN_FREE_BYTES = 512 * MIB
 

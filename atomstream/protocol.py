@@ -1,7 +1,10 @@
 """What client and server must agree on: headers, subprotocols, paths, limits, and when two names are the same.
 
-Paths are templates in aiohttp's notation: the server registers them as they are, :func:`path` fills one in for a
+Paths are templates in aiohttp's notation: the server registers them unchanged, :func:`path` fills one in for a
 request. They are exactly those of the hosted service's protocol; there is no redirect from a similar one.
+
+Limits are here if the server refuses what is beyond them: the client checks the same ones before it sends anything.
+Defaults and ranges of the client's settings are in :mod:`atomstream.config`.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ from urllib.parse import quote
 API_KEY_HEADER: Final = "X-API-KEY"
 """Carries the API key in every request but the upload itself, whose URL is signed, and :data:`TIME_PATH`."""
 
+SERVER_KEY_PREFIX: Final = "atst_"
+"""API keys of an atomstream server begin with this; a client with such a key needs an explicit endpoint."""
+
 ANNOUNCEMENT: Final = "Atomstream"
-"""Header of the reply to :data:`STREAMS_PATH`: ``1`` from an atomstream server. Only such a server is sent what the
-hosted service does not know: frame times, uint16 frames, :data:`LOST_HEADER`."""
+"""Header of the reply to :data:`STREAMS_PATH`: ``1`` from an atomstream server. Only such a server receives extensions
+of the hosted service's protocol: frame times, uint16 frames, :data:`LOST_HEADER`."""
 
 ANNOUNCED: Final = "1"
 
 LOST_HEADER: Final = "Atomstream-Lost"
-"""Header of :data:`END_PATH`: the chunk indices that the client gave up, as ``3-5,9``."""
+"""Header of :data:`END_PATH`: the indices of the chunks that the client has lost, as ``3-5,9``."""
 
 CRC_HEADER: Final = "x-amz-checksum-crc32c"
 """Header of the reply to an upload: base64 of the CRC-32C of the received body, big-endian."""
@@ -73,6 +79,25 @@ def path(template: str, **parts: str | int) -> str:
 
 
 # Limits.
+
+MIN_FPS: Final = 1e-3
+MAX_FPS: Final = 100_000.0
+"""Frames per second."""
+
+MAX_RPM: Final = 10_000.0
+"""Rotations of the substrate per minute."""
+
+MAX_CHUNK_SIZE: Final = 100_000
+"""Frames in a chunk."""
+
+MAX_CHUNK_INDEX: Final = 10_000_000
+"""More than 200 days of 2 s chunks. A larger index is a mistake, and the archive's array would be huge."""
+
+MAX_SHARD_BYTES: Final = 1 << 30
+"""Size of a chunk in bytes, raw or encoded."""
+
+MAX_TIME_MS: Final = 4_102_444_800_000.0
+"""The year 2100 in UTC milliseconds. A later capture time was probably given in microseconds."""
 
 MAX_NAME_CHARS: Final = 256
 """Length of the name of a stream, sample, tag, project or azimuth."""

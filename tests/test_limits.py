@@ -13,9 +13,18 @@ import pytest
 from atomstream.analysis import Calibration
 from atomstream.arguments import check_calibration, check_event
 from atomstream.cli.options import calibration_options, pop_calibration
-from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MAX_TIME_MS, MIN_FPS
 from atomstream.errors import ConfigError
-from atomstream.protocol import CALIBRATION_LIMITS, MAX_LABEL_CHARS, MAX_LAYER_UNIT_CHARS, MAX_NAME_CHARS
+from atomstream.protocol import (
+    CALIBRATION_LIMITS,
+    MAX_CHUNK_SIZE,
+    MAX_FPS,
+    MAX_LABEL_CHARS,
+    MAX_LAYER_UNIT_CHARS,
+    MAX_NAME_CHARS,
+    MAX_RPM,
+    MAX_TIME_MS,
+    MIN_FPS,
+)
 from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.streaming.validation import check_capture_ms
 from tests.live_server import Serve

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from atomstream.cli.exit_codes import require_server
-from atomstream.config import MAX_RPM
 from atomstream.errors import ConfigError
+from atomstream.protocol import MAX_RPM
 
 if TYPE_CHECKING:
     from atomstream.cli.demo_run import DemoPlan

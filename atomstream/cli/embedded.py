@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
+from atomstream.protocol import SERVER_KEY_PREFIX
 
 STOP_TIMEOUT_S: Final = 15.0
 

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
-from atomstream.protocol import CHUNK_FILE
+from atomstream.protocol import CHUNK_FILE, MAX_CHUNK_INDEX
 from atomstream.records import Json, ShardInfo, StreamSpec
 
 LAST_MS: Final = 253402300799999.0

@@ -6,8 +6,9 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from atomstream.arguments import check_calibration, check_event
-from atomstream.config import MAX_RPM, number_in_range
+from atomstream.config import number_in_range
 from atomstream.errors import StreamError
+from atomstream.protocol import MAX_RPM
 from atomstream.records import Json
 from atomstream.results import Event, event_from
 from atomstream.retry import retrying

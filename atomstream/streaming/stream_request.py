@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from atomstream.config import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS, integer_in_range, number_in_range
+from atomstream.config import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
-from atomstream.protocol import MAX_NAME_CHARS
+from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_NAME_CHARS, MAX_RPM, MIN_FPS
 
 HOSTED_CHUNK_S: Final = 2.0
 """Shortest chunk that the hosted service accepts, in seconds of frames."""

@@ -16,18 +16,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.config import (
-    MAX_CHUNK_INDEX,
-    MAX_INDEX_JUMP,
-    MAX_SHARD_BYTES,
-    MAX_TIME_MS,
-    integer_in_range,
-    number_in_range,
-)
+from atomstream.config import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_SHARD_BYTES, MAX_TIME_MS
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
 _MIN_TIME_MS: Final = 0.0
+
+MAX_INDEX_JUMP: Final = 100_000
+"""Chunks that may be left out at once, more than two days of 2 s chunks. Each is a line of the report."""
 
 
 def check_chunk(frames: Any, spec: StreamSpec) -> Frames:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from atomstream import AsyncRHEEDStreamer
-from atomstream.config import MAX_SHARD_BYTES
+from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.sources import to_uint8
 from tests.streaming.hosted import KEY, Hosted
 from tests.streaming.stream_helpers import CHUNK, FPS, make_async, noise

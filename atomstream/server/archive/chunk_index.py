@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
-from atomstream import config
+from atomstream import protocol
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.records import ChunkTimes, Geometry
@@ -322,6 +322,6 @@ def _indices_in(shards: Path) -> Iterator[int]:
             name.isascii()
             and name.isdecimal()
             and str(int(name)) == name
-            and int(name) <= config.MAX_CHUNK_INDEX
+            and int(name) <= protocol.MAX_CHUNK_INDEX
         ):
             yield int(name)

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.records import Geometry
 
 Status: TypeAlias = Literal[

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from atomstream import config
+from atomstream import protocol
 from atomstream.errors import ShardError
 from atomstream.records import FrameMeta
 from atomstream.shard import Dims, DtypeName, frame_nbytes
@@ -39,16 +39,16 @@ class UploadClaims:
             ShardError: names the value that is out of range, and what is allowed.
         """
         n, height, width = self.dims
-        self._within("index", self.index, 0, config.MAX_CHUNK_INDEX)
-        self._within("chunk_size", self.chunk_size, 1, config.MAX_CHUNK_SIZE)
+        self._within("index", self.index, 0, protocol.MAX_CHUNK_INDEX)
+        self._within("chunk_size", self.chunk_size, 1, protocol.MAX_CHUNK_SIZE)
         self._within("number of frames", n, 1, self.chunk_size)
-        self._within("frame height", height, 1, config.MAX_SHARD_BYTES)
-        self._within("frame width", width, 1, config.MAX_SHARD_BYTES)
+        self._within("frame height", height, 1, protocol.MAX_SHARD_BYTES)
+        self._within("frame width", width, 1, protocol.MAX_SHARD_BYTES)
         if self.dtype not in ("uint8", "uint16"):
             raise ShardError(f"Chunk {self.index}: frames of {self.dtype!r}; allowed are uint8 and uint16.")
         raw = n * frame_nbytes(self.dims, self.dtype)
-        self._within("size in bytes when decoded", raw, 1, config.MAX_SHARD_BYTES)
-        self._within("fps", self.fps, config.MIN_FPS, config.MAX_FPS)
+        self._within("size in bytes when decoded", raw, 1, protocol.MAX_SHARD_BYTES)
+        self._within("fps", self.fps, protocol.MIN_FPS, protocol.MAX_FPS)
         for name in ("start_unix_ms", "end_unix_ms", "clock_offset_ms", "clock_uncertainty_ms"):
             if not math.isfinite(getattr(self, name) or 0.0):
                 raise ShardError(f"Chunk {self.index}: its {name} is not a finite number.")

@@ -30,7 +30,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from atomstream import config
+from atomstream import protocol
 from atomstream.errors import AtomstreamError, ConflictError, RejectedError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
@@ -207,8 +207,8 @@ class StreamArchive:
         """
         with self._index.writing:
             lost = self._lost | indices
-            if len(lost) > MAX_LOST or lost.end > config.MAX_CHUNK_INDEX + 1:
-                limits = f"at most {MAX_LOST} indices, in 0 .. {config.MAX_CHUNK_INDEX}"
+            if len(lost) > MAX_LOST or lost.end > protocol.MAX_CHUNK_INDEX + 1:
+                limits = f"at most {MAX_LOST} indices, in 0 .. {protocol.MAX_CHUNK_INDEX}"
                 raise RejectedError(f"These lost chunks can't be listed: {limits}.", status=400)
             self.update_about(lost=str(lost))
 

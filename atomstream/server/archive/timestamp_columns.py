@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.column import Values
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup

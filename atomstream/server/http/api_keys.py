@@ -14,9 +14,8 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
-from atomstream.protocol import API_KEY_HEADER
+from atomstream.protocol import API_KEY_HEADER, SERVER_KEY_PREFIX
 from atomstream.server.http.access import Access, required_access
 from atomstream.server.http.responses import HttpError
 from atomstream.system.files import LOCAL, FileSystem, write_private

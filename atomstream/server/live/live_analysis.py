@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, ParamSpec, TypeVar
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk

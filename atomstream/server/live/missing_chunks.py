@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.live.messages import MissingChunks
 
 LATE = "late"

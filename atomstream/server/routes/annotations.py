@@ -8,13 +8,13 @@ import msgspec
 from aiohttp import web
 
 from atomstream.arguments import check_calibration, check_event
-from atomstream.config import MAX_TIME_MS
 from atomstream.errors import ConfigError
 from atomstream.protocol import (
     CALIBRATION_PATH,
     EVENT_KIND_PATTERN,
     EVENTS_PATH,
     MAX_LABEL_CHARS,
+    MAX_TIME_MS,
     REGIONS_PATH,
 )
 from atomstream.server.context import results_of

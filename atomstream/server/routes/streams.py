@@ -9,7 +9,6 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MIN_FPS
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import (
     ANNOUNCED,
@@ -17,8 +16,12 @@ from atomstream.protocol import (
     CHUNKS_PATH,
     END_PATH,
     LOST_HEADER,
+    MAX_CHUNK_INDEX,
+    MAX_FPS,
     MAX_LOST,
     MAX_NAME_CHARS,
+    MAX_RPM,
+    MIN_FPS,
     SAMPLE_LINKS_PATH,
     STREAMS_PATH,
     TAG_LINKS_PATH,

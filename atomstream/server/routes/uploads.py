@@ -11,9 +11,16 @@ from typing import Annotated, Literal
 import msgspec
 from aiohttp import web
 
-from atomstream.config import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_FPS, MIN_FPS
 from atomstream.errors import ConflictError
-from atomstream.protocol import CRC_HEADER, UPLOAD_PATH, UPLOAD_URLS_PATH
+from atomstream.protocol import (
+    CRC_HEADER,
+    MAX_CHUNK_INDEX,
+    MAX_CHUNK_SIZE,
+    MAX_FPS,
+    MIN_FPS,
+    UPLOAD_PATH,
+    UPLOAD_URLS_PATH,
+)
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of

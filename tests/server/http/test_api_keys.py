@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from atomstream.config import SERVER_KEY_PREFIX
 from atomstream.errors import ConfigError
+from atomstream.protocol import SERVER_KEY_PREFIX
 from atomstream.server import ServerSettings, ensure_key, running_server
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.system.files import load_or_make_secret, write_private

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atomstream.config import MAX_CHUNK_INDEX
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.live.missing_chunks import LATE, UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import REANALYSIS
 from tests.live_helpers import (
