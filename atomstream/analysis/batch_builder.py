@@ -39,8 +39,8 @@ class BatchBuilder:
             "specular_intensity": specular.intensity,
             "specular_background": specular.background,
             "saturated_fraction": specular.saturated,
-            "specular_x": np.full(n, trackers.spot.x),
-            "specular_y": np.full(n, trackers.spot.y),
+            "specular_x": specular.x,
+            "specular_y": specular.y,
         }
         if trackers.rotation is None:
             for name, order in (("first_order_intensity", 1.0), ("half_order_intensity", 0.5)):

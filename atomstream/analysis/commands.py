@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from atomstream.analysis.online import end_block, tracked_boxes
-from atomstream.analysis.regions import Box, Line, Region, Tracker
+from atomstream.analysis.regions import Box, Line, Region
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.stream_state import AnalysisState
+from atomstream.analysis.tracking import Tracker
 from atomstream.errors import ConfigError
 from atomstream.results import Event
 

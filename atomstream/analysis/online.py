@@ -7,6 +7,7 @@ at fixed frame numbers, so the results do not depend on how the frames are cut i
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import cast
 
@@ -20,9 +21,9 @@ from atomstream.analysis.pattern import Pattern, find_pattern, without_hot_pixel
 from atomstream.analysis.regions import (
     Box,
     BoxTrace,
-    Tracker,
     compute_features,
     line_profile,
+    measure_box,
     saturation_level,
 )
 from atomstream.analysis.rotation import RotationTracker
@@ -30,6 +31,7 @@ from atomstream.analysis.scalars import update_held_values
 from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import IntensityTrace
+from atomstream.analysis.tracking import Tracker
 from atomstream.records import Frames
 from atomstream.results import F64, Event
 
@@ -116,8 +118,13 @@ def _feed_piece(
     state: AnalysisState, frames: Frames, times: F64, is_block_end: bool, out: BatchBuilder
 ) -> None:
     trackers = _trackers(state)
-    boxes = [trackers.spot.box, *tracked_boxes(state)]
-    features = compute_features(frames, times, trackers.pattern, boxes, state.saturation)
+    boxes = {"specular": trackers.spot.measure(frames, state.saturation, 1.0 / state.fps)}
+    for box in tracked_boxes(state):
+        if box.name in state.box_trackers:
+            boxes[box.name] = state.box_trackers[box.name].measure(frames, state.saturation, 1.0 / state.fps)
+        else:
+            boxes[box.name] = measure_box(frames, box, state.saturation)
+    features = compute_features(frames, times, trackers.pattern, boxes)
     if trackers.rotation:
         trackers.rotation.feed(frames, features, trackers.spot.x)
     out.add_frames(features, trackers)
@@ -155,16 +162,13 @@ def end_block(state: AnalysisState) -> None:
     state.saturated_fraction = max(
         float(specular.saturated.mean()), state.saturated_fraction * math.exp(-elapsed / 5.0)
     )
-    if not trackers.light.dark:
-        trackers.spot.update(specular, elapsed)
-        for name, tracker in state.box_trackers.items():
-            tracker.update(_concatenated([p.boxes[name] for p in parts if name in p.boxes]), elapsed)
-        if trackers.rotation is None:
-            new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
-            state.new_events += [
-                Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k)
-                for k in new_orders
-            ]
+    for tracker in (trackers.spot, *state.box_trackers.values()):
+        tracker.end_block(elapsed, not trackers.light.dark)
+    if not trackers.light.dark and trackers.rotation is None:
+        new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
+        state.new_events += [
+            Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
+        ]
     corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
     state.new_events += events
     if events:
@@ -177,19 +181,11 @@ def end_block(state: AnalysisState) -> None:
 
 
 def _concatenated(traces: list[BoxTrace]) -> BoxTrace:
-    """Join one box's traces of consecutive pieces; the mean crop is weighted by the number of frames."""
+    """Join one box's traces of consecutive pieces."""
     if len(traces) == 1:
         return traces[0]
-    counts = np.array([len(t.intensity) for t in traces], dtype=np.float64)
-    shares = counts / counts.sum()
-    mean = np.sum([s * t.mean for s, t in zip(shares, traces, strict=True)], axis=0)
     return BoxTrace(
-        np.concatenate([t.intensity for t in traces]),
-        np.concatenate([t.background for t in traces]),
-        np.concatenate([t.saturated for t in traces]),
-        np.asarray(mean),
-        traces[0].origin,
-        np.concatenate([t.motion for t in traces]),
+        *(np.concatenate([getattr(trace, f.name) for trace in traces]) for f in dataclasses.fields(BoxTrace))
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +12,7 @@ from atomstream.analysis.illumination import sample_picture
 from atomstream.analysis.pattern import Pattern, correct_profiles
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
-from atomstream.results import F32, F64
+from atomstream.results import F32, F64, Bool
 
 RING_PIXELS = 240
 """Pixels used for the background median: more cost time and change it by less than its noise."""
@@ -70,17 +70,18 @@ Region = Box | Line
 
 @dataclass(frozen=True, slots=True)
 class BoxTrace:
-    """Measurements of one box, (N,): background-subtracted sum (counts), background (counts/px), saturation 0-1."""
+    """Measurements of one box, (N,): background-subtracted sum (counts), background (counts/px), saturation 0-1.
+
+    ``x``, ``y`` are the box's centre in px. ``motion`` is the relative change of the intensity that the spot's
+    displacement would cause in a box at rest; NaN for a box that does not follow a spot.
+    """
 
     intensity: F64
     background: F64
     saturated: F64
-    mean: F64
-    """Mean of the box over the frames without background, in the shape of the box."""
-    origin: tuple[int, int]
-    """Row and column of the crop's first pixel."""
+    x: F64
+    y: F64
     motion: F64
-    """Relative change of the intensity by the spot's displacement from a box at rest; NaN where unknown."""
 
 
 def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
@@ -90,87 +91,58 @@ def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
     """
     y0, y1, x0, x1 = box.bounds(*frames.shape[1:])
     crop = frames[:, y0:y1, x0:x1]
-    background = _ring_median(frames, box, (y0, y1, x0, x1))
+    background = _ring_median(frames, box)
     area = (y1 - y0) * (x1 - x0)
     total = crop.sum(axis=(1, 2), dtype=np.int64)
     saturated = (crop >= saturation).sum(axis=(1, 2)) / area
-    mean = crop.mean(axis=0) - background.mean()
-    return BoxTrace(
-        total - area * background, background, saturated, mean, (y0, x0), np.full(len(frames), np.nan)
-    )
+    n = len(frames)
+    place = np.full(n, box.x), np.full(n, box.y)
+    return BoxTrace(total - area * background, background, saturated, *place, np.full(n, np.nan))
 
 
-def _ring_median(frames: Frames, box: Box, inner: tuple[int, int, int, int]) -> F64:
-    height, width = frames.shape[1:]
+def ring_offsets(box: Box) -> tuple[F64, F64]:
+    """Return rows and columns of the pixels of the ring around a box, relative to its centre, at most about 240."""
     margin = max(2, round(0.15 * max(box.width, box.height)))
-    y0, y1, x0, x1 = box.bounds(height, width, margin)
-    ring = np.ones((y1 - y0, x1 - x0), dtype=bool)
-    ring[inner[0] - y0 : inner[1] - y0, inner[2] - x0 : inner[3] - x0] = False
+    height, width = max(1, round(box.height)), max(1, round(box.width))
+    ring = np.ones((height + 2 * margin, width + 2 * margin), dtype=bool)
+    ring[margin : margin + height, margin : margin + width] = False
     indices = np.flatnonzero(ring)
-    if len(indices) == 0:
-        return np.zeros(len(frames))
     indices = indices[:: math.ceil(len(indices) / RING_PIXELS)]
-    rows, columns = indices // (x1 - x0) + y0, indices % (x1 - x0) + x0
-    pixels = frames.reshape(len(frames), -1)[:, rows * width + columns]
-    # Mean of the middle fifth: as robust as the median, but without steps of one grey level.
-    ordered = np.sort(pixels, axis=1)
-    low = int(0.4 * len(indices))
-    middle: F64 = ordered[:, low : max(low + 1, len(indices) - low)].mean(axis=1)
+    rows, columns = indices // ring.shape[1], indices % ring.shape[1]
+    return rows - 0.5 * (ring.shape[0] - 1), columns - 0.5 * (ring.shape[1] - 1)
+
+
+def middle_mean(pixels: F64, outside: Bool) -> F64:
+    """Return the mean of the middle fifth of each row of pixels (N, P), without those ``outside`` (N, P); 0 for none.
+
+    It is as robust as the median, but without steps of one grey level.
+    """
+    ordered = np.sort(np.where(outside, np.inf, pixels), axis=1)
+    counts = pixels.shape[1] - outside.sum(axis=1)
+    middle = np.zeros(len(pixels))
+    for count in set(counts.tolist()) - {0}:
+        rows, low = counts == count, int(0.4 * count)
+        middle[rows] = ordered[rows, low : max(low + 1, count - low)].mean(axis=1)
     return middle
+
+
+def _ring_median(frames: Frames, box: Box) -> F64:
+    height, width = frames.shape[1:]
+    rows, columns = (
+        (offsets + 0.5 * (max(1, round(size)) - 1)).astype(np.intp) + round(centre - 0.5 * (size - 1))
+        for offsets, centre, size in zip(
+            ring_offsets(box), (box.y, box.x), (box.height, box.width), strict=True
+        )
+    )
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixels = frames.reshape(len(frames), -1)[:, rows[inside] * width + columns[inside]]
+    return middle_mean(pixels.astype(np.float64), np.zeros(pixels.shape, dtype=bool))
 
 
 def _extent(centre: float, size: float, margin: int, limit: int) -> tuple[int, int]:
     first = round(centre - 0.5 * (size - 1)) - margin
     last = first + max(1, round(size)) + 2 * margin
     return max(0, min(first, limit - 1)), min(limit, max(last, 1))
-
-
-@dataclass(slots=True)
-class Tracker:
-    """Follows a spot by its background-subtracted centroid, exponentially averaged over ``time_constant_s``.
-
-    ``x``, ``y`` are the centroid in px. ``box`` moves by whole pixels and only if the centroid is more than 0.6 px
-    off its centre, so that a spot between two pixels does not cause jumps in the trace.
-    """
-
-    box: Box
-    x: float = field(default=math.nan)
-    y: float = field(default=math.nan)
-    time_constant_s: float = 0.5
-
-    def __post_init__(self) -> None:
-        if math.isnan(self.x):
-            self.x, self.y = self.box.x, self.box.y
-
-    def update(self, trace: BoxTrace, elapsed_s: float) -> None:
-        """Move the box to the centroid of the mean crop of the last ``elapsed_s``; a box not tracked stays."""
-        if not self.box.tracked:
-            return
-        centroid = _bright_centroid(trace.mean)
-        if centroid is None:
-            return
-        share = 1.0 - math.exp(-elapsed_s / self.time_constant_s)
-        limit = 0.25 * min(self.box.width, self.box.height)
-        self.y += share * _clamped(trace.origin[0] + centroid[0] - self.y, limit)
-        self.x += share * _clamped(trace.origin[1] + centroid[1] - self.x, limit)
-        if abs(self.x - self.box.x) > 0.6 or abs(self.y - self.box.y) > 0.6:
-            self.box = replace(self.box, x=float(round(self.x)), y=float(round(self.y)))
-
-
-def _bright_centroid(crop: F64) -> tuple[float, float] | None:
-    """Return the centroid (y, x) of the pixels above 30 % of the peak; None if the crop is noise."""
-    smooth = ndimage.uniform_filter(crop, 3)
-    peak = float(smooth.max())
-    noise = 1.4826 * float(np.median(np.abs(np.diff(crop, axis=-1)))) if crop.shape[-1] > 1 else 0.0
-    if peak <= 4.0 * noise / 3.0 or peak <= 0:
-        return None
-    weight = np.clip(smooth - 0.3 * peak, 0, None)
-    y, x = ndimage.center_of_mass(weight)
-    return float(y), float(x)
-
-
-def _clamped(step: float, limit: float) -> float:
-    return min(limit, max(-limit, step))
 
 
 def line_profile(picture: F64, line: Line) -> F64:
@@ -218,15 +190,14 @@ class FrameFeatures:
 
 
 def compute_features(
-    frames: Frames, times: F64, pattern: Pattern, boxes: list[Box], saturation: int
+    frames: Frames, times: F64, pattern: Pattern, boxes: dict[str, BoxTrace]
 ) -> FrameFeatures:
-    """Compute the features of frames (N, H, W); measured: about 0.3 ms per frame of 480x640."""
+    """Compute the features of frames (N, H, W) with the measurements of their boxes; 0.3 ms per frame of 480x640."""
     top, end = pattern.band
     sums = frames[:, top:end].sum(axis=1, dtype=np.uint32)
     profiles: F32 = (sums / np.float32(end - top)).astype(np.float32)
     correct_profiles(profiles, frames, pattern.band, pattern.hot_pixels)
-    traces = {box.name: measure_box(frames, box, saturation) for box in boxes}
-    return FrameFeatures(times, sample_picture(frames), profiles, traces)
+    return FrameFeatures(times, sample_picture(frames), profiles, boxes)
 
 
 def binned(frame: Frames, factor: int) -> F32:

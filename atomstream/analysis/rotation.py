@@ -18,7 +18,8 @@ from scipy import ndimage
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.lattice import fit_comb
 from atomstream.analysis.pattern import Pattern, find_spacing
-from atomstream.analysis.regions import FrameFeatures, Tracker, bin_factor, binned
+from atomstream.analysis.regions import FrameFeatures, bin_factor, binned
+from atomstream.analysis.tracking import Tracker
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Bool, Event, Measurement, View, measured, undetermined
 

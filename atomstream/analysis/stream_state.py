@@ -18,11 +18,12 @@ from atomstream.analysis.lattice import Peak, StreakComb
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
-from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line, Tracker
+from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
+from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.varpro import Fit
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Measurement, Segment, View
