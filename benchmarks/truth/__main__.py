@@ -33,7 +33,7 @@ def main() -> None:
         from benchmarks.truth.one import print_film
 
         kind, seed = options.film.rsplit(":", 1)
-        print_film(kind, int(seed))
+        print_film(kind, int(seed), options.server)
         return
     if options.traces:
         from benchmarks.truth.traces import run_traces
@@ -58,6 +58,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--films", type=int, default=4, help="films of each kind (default 4)")
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes")
+    parser.add_argument("--server", action="store_true", help="send the films through a real local server")
     parser.add_argument("--quick", action="store_true", help="one film of each kind")
     parser.add_argument("--out", type=Path, help="store each film's looks as a line of JSON")
     parser.add_argument("--again", type=Path, nargs="+", help="print the table of stored results")
@@ -86,7 +87,7 @@ def _measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     out = options.out.open("w") if options.out else None
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, spawn) as pool:
-        futures = [pool.submit(run_film, kind, seed) for kind, seed in work]
+        futures = [pool.submit(run_film, kind, seed, options.server) for kind, seed in work]
         for done, future in enumerate(as_completed(futures), 1):
             record = future.result()
             if out:

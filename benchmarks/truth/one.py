@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.truth import catalogue
+from benchmarks.truth import catalogue, composites
 from benchmarks.truth.score import layers_error, score, verdict
 from benchmarks.truth.simulator import Film
 from benchmarks.truth.watch import Record, watch
@@ -10,22 +10,27 @@ from benchmarks.truth.watch import Record, watch
 
 def kinds() -> list[str]:
     """Return the names of all kinds."""
-    return list(catalogue.KINDS)
+    return [*catalogue.KINDS, *composites.TRACES]
 
 
 def film(kind: str, seed: int) -> Film:
     """Return the film of a kind and seed."""
-    return catalogue.film(kind, seed)
+    made = composites.film if kind in composites.TRACES else catalogue.film
+    return made(kind, seed)
 
 
-def run_film(kind: str, seed: int) -> Record:
-    """Run the analysis on one film and return its record."""
+def run_film(kind: str, seed: int, server: bool = False) -> Record:
+    """Run the analysis on one film, if wanted through a server, and return its record."""
+    if server:
+        from benchmarks.truth.through_server import watch_server
+
+        return watch_server(film(kind, seed))
     return watch(film(kind, seed))
 
 
-def print_film(kind: str, seed: int) -> None:
+def print_film(kind: str, seed: int, server: bool = False) -> None:
     """Print each look of a film: what was told, what is true, and why there is no number."""
-    record = run_film(kind, seed)
+    record = run_film(kind, seed, server)
     print(
         f"{'time s':>8}{'true':>10}{'told':>10}{'sigma':>10}{'':>8}{'layers':>9}{'error':>8}{'counted':>9}  note"
     )

@@ -34,7 +34,7 @@ def verdict(look: Record, slack: float = 0.0) -> str:
     """Return the verdict on one look."""
     told, true = look["rate"], look["true"]
     if true is None:
-        return OPEN
+        return FALSE if told is not None and look["ceiling"] and told > look["ceiling"] else OPEN
     if told is None:
         return SILENT if true > 0 else QUIET
     if not true > 0:

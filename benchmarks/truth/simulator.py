@@ -21,13 +21,15 @@ class Truth:
 
     ``rate`` (ML/s) is 0 where nothing grows and NaN where no number is right or wrong. ``readings`` are rates that may
     be told if the note names the true rate as well. ``layers`` are the counts that are right: since the film began,
-    since growth began, or since its last sudden change.
+    since growth began, or since its last sudden change. Rates above ``ceiling`` (ML/s) are false even where others are
+    not judged.
     """
 
     rate: float
     readings: tuple[float, ...] = ()
     layers: tuple[float, ...] = ()
     since_s: float = 0.0
+    ceiling: float = np.inf
 
 
 @dataclass(slots=True)
@@ -73,7 +75,8 @@ class Film:
         )
         since = max([0.0, *(at for at, _, after in self.growth.jumps() if at <= t and after > 0)])
         if self.growth.in_doubt(t) or any(a <= t < b for a, b in self.doubts):
-            return Truth(np.nan, (), layers, since)
+            highest = max((max(p.first, p.last) for p in self.growth.pieces), default=0.0)
+            return Truth(np.nan, (), layers, since, 2.5 * highest * (1 + self.slack))
         return Truth(rate, tuple(rate * f for f in self.readings), layers, since)
 
 

@@ -22,16 +22,21 @@ Record = dict[str, Any]
 """What is stored of one film: plain values, one line of JSON."""
 
 
+def new_record(film: Film) -> Record:
+    """Return the record of a film before it has run."""
+    jumps = film.growth.jumps()
+    return {
+        "kind": film.kind, "seed": film.seed, "frames": len(film), "crash": "", "looks": [], "checks": [],
+        "segments": [], "marked": bool(film.marks), "jumps": jumps, "slack": film.slack,
+        "grown": float(film.growth.layers(jumps[-1][0])) if jumps else 0.0,
+    }  # fmt: skip
+
+
 def watch(film: Film) -> Record:
     """Feed a film in pieces of half a second and return what was told, beside the truth."""
     began = time.process_time()
-    looks: list[Record] = []
+    record = new_record(film)
     columns: list[tuple[Any, Any]] = []
-    record: Record = {
-        "kind": film.kind, "seed": film.seed, "frames": len(film), "crash": "", "looks": looks, "checks": [],
-        "segments": [], "marked": bool(film.marks), "jumps": film.growth.jumps(), "slack": film.slack,
-        "grown": float(film.growth.layers(film.growth.jumps()[-1][0])) if film.growth.jumps() else 0.0,
-    }  # fmt: skip
     try:
         analyzer = Analyzer(film.fps, film.rpm)
         marks = sorted(film.marks)
@@ -40,13 +45,8 @@ def watch(film: Film) -> Record:
                 at, label, kind = marks.pop(0)
                 analyzer.mark(label, kind, at)
             batch = analyzer.feed(start, film.frames(start, stop), film.times[start:stop])
-            keep(batch, columns)
-            looks.append(look(film, float(film.times[stop - 1]), batch.values, len(batch.segments)))
-            record["segments"] = segments(batch) or record["segments"]
-        batch = analyzer.finish()
-        keep(batch, columns)
-        record["final"] = look(film, float(film.times[-1]), batch.values, len(batch.segments))
-        record["segments"] = segments(batch) or record["segments"]
+            record["looks"].append(_seen(film, float(film.times[stop - 1]), batch, record, columns))
+        record["final"] = _seen(film, float(film.times[-1]), analyzer.finish(), record, columns)
     except Exception:  # any error is a result of this benchmark
         record["crash"] = traceback.format_exc(limit=-4)
     record["analysis_s"] = time.process_time() - began
@@ -54,17 +54,19 @@ def watch(film: Film) -> Record:
     return record
 
 
+def _seen(film: Film, t: float, batch: Batch, record: Record, columns: list[tuple[Any, Any]]) -> Record:
+    """Keep the trace and the segments of a batch, and return its look."""
+    if batch.count and "specular_intensity" in batch.frames:
+        columns.append((batch.time_s, batch.frames["specular_intensity"]))
+    record["segments"] = segments(batch) or record["segments"]
+    return look(film, t, batch.values, len(batch.segments))
+
+
 def slices(film: Film) -> list[tuple[int, int]]:
     """Return the frame ranges between the looks."""
     ends = np.arange(film.look_s, film.times[-1] + film.look_s, film.look_s)
     cuts = np.unique(np.concatenate([[0], np.searchsorted(film.times, ends), [len(film)]]))
     return [(int(a), int(b)) for a, b in itertools.pairwise(cuts)]
-
-
-def keep(batch: Batch, columns: list[tuple[Any, Any]]) -> None:
-    """Append times and specular intensities of a batch."""
-    if batch.count and "specular_intensity" in batch.frames:
-        columns.append((batch.time_s, batch.frames["specular_intensity"]))
 
 
 def look(film: Film, t: float, values: dict[str, Measurement], segment_count: int) -> Record:
@@ -79,6 +81,7 @@ def look(film: Film, t: float, values: dict[str, Measurement], segment_count: in
         "counted": number(counted), "counted_sigma": counted.sigma if counted else None,
         "true": None if math.isnan(truth.rate) else truth.rate, "readings": truth.readings,
         "true_layers": truth.layers, "since": truth.since_s,
+        "ceiling": truth.ceiling if math.isfinite(truth.ceiling) else None,
     }  # fmt: skip
 
 
