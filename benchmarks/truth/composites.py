@@ -117,14 +117,19 @@ def film(kind: str, seed: int) -> Film:
     )  # fmt: skip
 
 
+def specular_spot(picture: F64) -> tuple[int, int]:
+    """Return the row and column of the brightest spot of a picture, smoothed by 2 px."""
+    y, x = np.unravel_index(int(np.argmax(ndimage.gaussian_filter(picture, 2))), picture.shape)
+    return int(y), int(x)
+
+
 class _Maker:
     """Makes the frames of a composite: the spot's surroundings times the trace, and shot noise."""
 
     def __init__(self, picture: F64, light: F64, seed: int, bits: int, noise: float, black: float) -> None:
         self._picture, self._light, self._seed = picture, light, seed
         self._full, self._noise, self._black = 2**bits - 1, noise, black
-        smooth = ndimage.gaussian_filter(picture, 2)
-        y0, x0 = np.unravel_index(int(np.argmax(smooth)), picture.shape)
+        y0, x0 = specular_spot(picture)
         y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
         self._mask = np.clip(1.6 * np.exp(-0.5 * (((x - x0) / 5.0) ** 2 + ((y - y0) / 7.0) ** 2)), 0, 1)
 
