@@ -44,7 +44,7 @@ class AtomstreamError(Exception):
 
 
 class ConfigError(AtomstreamError, ValueError):
-    """An invalid setting or argument; the message says what is allowed."""
+    """An invalid setting or argument; the message names what is allowed."""
 
 
 class ServiceError(AtomstreamError):
@@ -169,7 +169,7 @@ class SpoolLockedError(StreamError):
 
 
 class ShardError(AtomstreamError, ValueError):
-    """Bytes that are not a valid shard; the message says what is wrong and where."""
+    """Bytes that are not a valid shard; the message names what is wrong and where."""
 
 
 class SpoolError(AtomstreamError):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 F64: TypeAlias = npt.NDArray[np.floating[Any]]
-"""Floating-point array, double precision unless the text says otherwise."""
+"""Floating-point array, double precision unless another one is named."""
 F32: TypeAlias = npt.NDArray[np.floating[Any]]
 """Floating-point array of pixels, in single precision to save memory bandwidth."""
 Int: TypeAlias = npt.NDArray[np.integer[Any]]
@@ -30,8 +30,8 @@ Plain = dict[str, Any]
 class Measurement:
     """One result: ``value`` with its standard uncertainty ``sigma`` in ``unit``, or None with a reason.
 
-    ``why`` says why there is no number and what would help; it is empty where there is a number. ``note`` is a caveat
-    that belongs to the number, such as saturation or "a lower bound".
+    ``why`` is the reason why there is no number, and what would help; it is empty where there is a number. ``note`` is
+    a caveat that belongs to the number, such as saturation or "a lower bound".
     """
 
     value: float | None

@@ -1,6 +1,6 @@
 """Retry delays: exponential backoff with full jitter, at least the server's ``Retry-After``.
 
-The error's ``retriable`` says whether a request may be repeated; this module computes the delay.
+The error's ``retriable`` is True if a request may be repeated; this module computes the delay.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
 
     SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images, with uint8 pixels, or uint16
     for an atomstream server. Progress goes to stderr: frames, MB/s on the network, backlog, and the watermark (all
-    chunks before it are stored or given up). The report at the end, on stdout, says what is stored.
+    chunks before it are stored or lost). The report at the end, on stdout, lists what is stored.
 
     With a calibration (--beam-energy and the options after it) an atomstream server also computes rates in nm/s,
     the lattice parameter in angstrom, and strain.

@@ -35,7 +35,7 @@ MOST_KEPT: Final[dict[Kind, int]] = {"frames": 3, "shard": 32}
 """Frames: one being copied into, one at each encoder of a small machine. Shards: four chunks in eight slices."""
 
 _PREPARE_BYTES: Final = 8 << 20
-"""Smaller buffers are not prepared in a thread of their own."""
+"""Smaller buffers are not prepared in a separate thread."""
 
 _MAX_WASTE: Final = 1 / 8
 """The share of a scratch buffer that compressed frames may leave unused."""

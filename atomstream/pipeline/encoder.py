@@ -4,8 +4,8 @@ All threads work on the oldest chunk together; each compresses some of its slice
 of the time that one thread needs, and chunks are finished in order. If the uplink is too slow and no other chunk
 waits, one thread makes the chunk as small as possible instead.
 
-The threads are daemon threads of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits, and its
-threads delay the exit. Jobs are processed in the order of arrival. A job that no thread has begun can be removed.
+They are daemon threads and not those of a ``ThreadPoolExecutor``, which refuses work while the interpreter exits, and
+whose threads delay the exit. Jobs are processed in the order of arrival. A job that no thread has begun can be removed.
 """
 
 from __future__ import annotations

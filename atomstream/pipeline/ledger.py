@@ -226,7 +226,7 @@ class Ledger:
             return all(record.state != "pending" for k, record in self._records.items() if k < index)
 
     def losses(self) -> list[Loss]:
-        """The indices below ``next_index`` that were given up or never pushed, with the reasons."""
+        """The indices below ``next_index`` that are lost or were never pushed, with the reasons."""
         with self._lock:
             return [loss for k in range(self._next) if (loss := self._loss(k)) is not None]
 

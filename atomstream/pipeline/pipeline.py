@@ -49,7 +49,7 @@ class Pipeline:
     """All streams of one streamer, and the stages that they share.
 
     Construct and close it on one event loop, which then runs the uploader. Call its methods on that loop, except
-    where a method says otherwise. ``failure`` is the first unexpected error; from then on :meth:`stream` and all
+    where a method names another thread. ``failure`` is the first unexpected error; from then on :meth:`stream` and all
     waits raise it.
     """
 
@@ -241,7 +241,7 @@ class Pipeline:
     # -- numbers ------------------------------------------------------------------------------------------
 
     def statistics(self) -> PipelineStatistics:
-        """The numbers of all streams together, as they are now."""
+        """The current numbers of all streams together."""
         meter = self._meter
         return PipelineStatistics(
             frames_encoded=meter.frames_encoded,

@@ -120,7 +120,7 @@ class SpoolWriter:
     def discard(
         self, stream: StreamState, index: int, kind: Literal["dropped", "purged"], reason: str
     ) -> None:
-        """The chunk was given up: journal it, then remove its record."""
+        """The chunk is lost: journal it, then remove its record."""
         self._submit(stream, lambda spool: spool.discard(index, kind, reason))
 
     def quarantine(self, stream: StreamState, upload: Upload, reason: str) -> None:
@@ -159,7 +159,7 @@ def _describe(spool: StreamSpool, shard: Shard) -> None:
 class DiskExecutor:
     """One thread that does all disk work in the order of submission. So journal entries are in order, too.
 
-    A daemon thread of our own: a ``ThreadPoolExecutor`` refuses work while the interpreter exits
+    It uses one daemon thread: a ``ThreadPoolExecutor`` refuses work while the interpreter exits
     (docs/decisions/0007-interpreter-exit.md). Jobs never wait for
     the network or for memory, so this stage can always continue. ``on_error(error)`` is called in the disk thread with
     an unexpected error of a job.

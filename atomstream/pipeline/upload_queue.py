@@ -111,7 +111,7 @@ class StreamQueue:
 class UploadQueue:
     """The queued uploads of all streams. Owned by one thread; other threads may only take its length.
 
-    Each push that waits searches the uploads in memory. They have a set of their own, because in a long outage most
+    Each push that waits searches the uploads in memory. They are kept in a separate set, because in a long outage most
     uploads are on disk.
     """
 

@@ -134,7 +134,7 @@ class TimeServer(Protocol):
 
 
 class ReferenceClock:
-    """The server's time, as precisely as it is known. Any thread may call :meth:`now_ms` and :meth:`status`.
+    """The best estimate of the server's time. Any thread may call :meth:`now_ms` and :meth:`status`.
 
     Tests can replace the host's clocks (nanoseconds) and the sleep (seconds).
     """

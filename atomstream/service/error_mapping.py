@@ -136,7 +136,7 @@ def from_exception(context: RequestContext, error: Exception) -> ServiceError:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _not_connected(context, f"the proxy answered {error.status} {error.message}")
     if isinstance(error, aiohttp.ClientResponseError):
-        return invalid_reply(context, error.status, "it does not speak HTTP")
+        return invalid_reply(context, error.status, "it is not HTTP")
     if isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.CertificateError)
     ):
@@ -172,7 +172,7 @@ def _connect_cause(error: Exception) -> str:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return "it does not answer"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return "the TLS handshake failed: does it speak https?"
+        return "the TLS handshake failed: is it an https server?"
     return _system_reason(error)
 
 

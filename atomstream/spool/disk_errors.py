@@ -1,4 +1,4 @@
-"""Conversion of OSError into SpoolError, with a message that says what is safe and what to do."""
+"""Conversion of OSError into SpoolError, with a message about what is safe and what to do."""
 
 from __future__ import annotations
 

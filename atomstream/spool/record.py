@@ -60,7 +60,7 @@ class WriteTime:
     def min_age_s(self, now: WriteTime) -> float:
         """Lower bound of the record's age in seconds.
 
-        After a restart the record is at least as old as the new uptime. The uptime of another host says
+        After a restart the record is at least as old as the new uptime. The uptime of another host tells
         nothing, so the bound is 0 then. A restart or a sleep of the host can make the bound too low, never
         too high.
         """
@@ -194,7 +194,7 @@ def _header_from(file: FileIO, path: Path) -> RecordHeader:
         )
     header = _parse(body, path)
     if os.fstat(file.fileno()).st_size != file.tell() + header.info.nbytes:
-        _corrupt(path, "it is longer or shorter than its header says")
+        _corrupt(path, "it is longer or shorter than its header states")
     return header
 
 

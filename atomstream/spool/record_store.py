@@ -59,7 +59,7 @@ class RecycledFiles:
     The file system then needs not allocate, clear and free blocks. Measured: this saves a third of a record's CPU
     time on tmpfs, and half of it on ext4, where the file system's journal has nothing to write either.
 
-    It is safe because a file is recycled only when the journal says, durably, that its chunk is stored. After a
+    It is safe because a file is recycled only after the journal has durably recorded that its chunk is stored. After a
     crash, recovery removes the file under its old and its new name. Recycled files count as used space. They are
     kept only if at least half of the allowed space is free, and are removed before a record of this process is
     refused. They are not used on Windows, because a virus scanner may keep any file open for some time.

@@ -77,7 +77,7 @@ class SpoolStatus(ChunkCounts):
 
 @dataclass(frozen=True, slots=True)
 class SpooledStream:
-    """A stream's folder in the spool; if its manifest can't be read, ``manifest`` is None and ``problem`` says why."""
+    """A stream's folder in the spool. ``manifest`` is None if it can't be read; ``problem`` is then the reason."""
 
     folder: Path
     manifest: StreamManifest | None

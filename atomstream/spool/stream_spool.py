@@ -244,7 +244,7 @@ class StreamSpool:
         self._digests.pop(entry.index, None)
 
     def _cancel_uncertain(self, index: int) -> None:
-        # Before such a chunk is acknowledged as durable, the journal must say that it is pending.
+        # Before such a chunk is acknowledged as durable, the journal must list it as pending.
         if index in self._uncertain:
             self.journal.append_durable(JournalEntry("requeued", index))
             self._uncertain.discard(index)

@@ -61,7 +61,7 @@ class Finalizers:
             await finalizer.wait_done()
 
     async def close(self) -> None:
-        """Cancel all finalizers; the streams stay as they are, in the spool and on the server."""
+        """Cancel all finalizers; the streams remain unchanged in the spool and on the server."""
         for finalizer in self._by_id.values():
             await finalizer.close()
 

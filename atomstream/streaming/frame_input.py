@@ -62,7 +62,7 @@ class FrameInput:
         angles_deg: Sequence[float] | None,
         copy: bool,
     ) -> None:
-        """Push one chunk; waits while the memory limit is reached, if ``on_full`` says so."""
+        """Push one chunk; waits while the memory limit is reached, if ``on_full`` is "wait"."""
         stream = self.open_stream(data_id)
         request = self._request(
             stream, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy

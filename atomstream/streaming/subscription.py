@@ -64,7 +64,7 @@ Sleep = Callable[[float], Awaitable[None]]
 class ResultSubscription:
     """Reads the batches of one stream in order, and keeps its position among them.
 
-    ``after`` is the ``seq`` of the last batch that the caller has. ``announced`` says whether the server is an
+    ``after`` is the ``seq`` of the last batch that the caller has. ``announced`` is True if the server is an
     atomstream server, which has a feed. None: not known; then the feed is tried first.
     """
 
@@ -266,7 +266,7 @@ def _columns(points: list[Message]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> int:
-    """A record number or a count, as it was received; raises TypeError or ValueError for anything else."""
+    """A received record number or count; raises TypeError or ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"a number was expected, not {type(value).__name__}")
     if not 0 <= value < 1 << 53:

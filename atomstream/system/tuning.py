@@ -16,7 +16,7 @@ Optimisation: TypeAlias = Literal[
     "batch",  # encoder threads are scheduled as SCHED_BATCH (scheduling.use_batch_policy)
     "yield",  # long native work calls sched_yield in between (scheduling.yield_core)
     "prefault",  # the pages of a new frame buffer are populated by a thread (memory.populate)
-    "mmap",  # large buffers are memory maps of their own, with huge pages (memory.allocate)
+    "mmap",  # each large buffer is a separate memory map, with huge pages (memory.allocate)
     "discard",  # pages of unused buffers are given back by madvise, in a thread (memory.discard, free_async)
     "direct_io",  # large records are written with O_DIRECT (direct_io.DirectWriter)
     "recycle",  # the files of delivered records are written over (spool.record_store.RecycledFiles)

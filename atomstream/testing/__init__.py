@@ -1,11 +1,11 @@
 """Test doubles for programs that use atomstream: a service in memory, a real server, a simulated camera.
 
-* :class:`MemoryService`: a small HTTP server that speaks the hosted service's protocol and keeps chunks in memory.
+* :class:`MemoryService`: a small HTTP server with the hosted service's protocol and keeps chunks in memory.
   It can fail on request. Needs no extra.
 * :func:`running_server`: a real atomstream server with archive and live analysis. Needs the extra ``[server]``.
 * :class:`SimulatedCamera`: frames of a growth with known truth, with counters and capture times.
 
-The first two work in ``with`` (in a thread of their own) and in ``async with`` (in the running event loop).
+The first two work in ``with`` (in a separate thread) and in ``async with`` (in the running event loop).
 
 With pytest put ``pytest_plugins = ["atomstream.testing"]`` into ``conftest.py``. This gives the fixtures
 ``atomstream_service`` and ``atomstream_server``. pytest itself is imported only when they are used.

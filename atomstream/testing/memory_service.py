@@ -56,7 +56,7 @@ class _Stream:
 class MemoryService(AsyncOrThreaded):
     """A service on a free loopback port that keeps every chunk in memory.
 
-    It speaks the hosted service's protocol: 8-bit frames, no live results. For 16-bit frames, events and results use
+    It has the hosted service's protocol: 8-bit frames, no live results. For 16-bit frames, events and results use
     :func:`atomstream.testing.running_server`. Every API key is accepted unless :attr:`refuse_key` is set::
 
         async with MemoryService() as service:
@@ -113,7 +113,7 @@ class MemoryService(AsyncOrThreaded):
         return np.concatenate(chunks) if chunks else np.empty((0, 0, 0), np.uint8)
 
     def ended(self, data_id: str) -> bool:
-        """True after the client said that the stream is complete."""
+        """True after the client has ended the stream."""
         return self._streams[data_id].ended
 
     # -- faults --------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ async def test_silent_server_times_out() -> None:
 
 
 async def test_other_protocols_are_detected() -> None:
-    """The error for a server that does not speak HTTP says so."""
+    """The error for a server without HTTP names that."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -127,7 +127,7 @@ async def test_other_protocols_are_detected() -> None:
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     try:
         async with calling(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
-            with pytest.raises(ServiceError, match="does not speak HTTP"):
+            with pytest.raises(ServiceError, match="is not HTTP"):
                 await api.list_tags()
     finally:
         server.close()

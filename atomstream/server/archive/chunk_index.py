@@ -84,7 +84,7 @@ log = logging.getLogger(__name__)
 Stamps: TypeAlias = Mapping[int, ChunkTimes | None]
 
 SYNC_PERIOD_S: Final = 0.5
-"""Least time between two syncs of the columns and writes of their own documents; chunks may arrive ten times a
+"""Least time between two syncs of the columns and writes of their documents; chunks may arrive ten times a
 second. After a power cut, the timestamps of what was not synced are read from the shards again."""
 
 _HEALED_AT_ONCE: Final = 512

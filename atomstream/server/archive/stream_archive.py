@@ -101,7 +101,7 @@ class StreamArchive:
 
     @property
     def about(self) -> dict[str, Any]:
-        """A copy of the description; its ``lost`` (``"3-5,9"``) lists missing chunks that the client gave up."""
+        """A copy of the description; its ``lost`` (``"3-5,9"``) lists the chunks that the client has lost."""
         return {**self._about, "lost": str(self._index.not_stored(self._lost))}
 
     def update_about(self, **changes: Any) -> None:
@@ -200,7 +200,7 @@ class StreamArchive:
         return self._index.read_stamps(index) if self._index.size(index) else None
 
     def mark_lost(self, indices: IndexSet) -> None:
-        """Add chunk indices that the client gave up; one that arrives later is no longer listed.
+        """Add the indices of chunks that the client has lost; one that arrives later is no longer listed.
 
         Raises:
             RejectedError: an index out of range, or too many of them.

@@ -24,7 +24,7 @@ KEYS_FILE = "keys.json"
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as it is stored: its hash (hexadecimal SHA-256) and the time of its creation (ISO 8601)."""
+    """A stored key: its hash (hexadecimal SHA-256) and the time of its creation (ISO 8601)."""
 
     sha256: str
     made: str

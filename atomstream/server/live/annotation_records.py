@@ -78,7 +78,7 @@ def check_regions(records: Iterable[RegionRecord]) -> list[RegionRecord]:
 
 
 class CalibrationRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A :class:`~atomstream.analysis.Calibration` as it is stored and sent: fields that were not given are absent."""
+    """A :class:`~atomstream.analysis.Calibration` on disk and on the wire: fields that were not given are absent."""
 
     beam_energy: float | None = None
     screen_sample_distance: float | None = None
@@ -153,7 +153,7 @@ AnnotationEntry: TypeAlias = EventEntry | RegionsEntry | CalibrationEntry | Azim
 
 
 def read_entry(stored: dict[str, Any]) -> AnnotationEntry:
-    """The entry of a stored map. A map that is none gives a :class:`LostEntry`, and a warning in the log."""
+    """The entry of a stored map. Any other map gives a :class:`LostEntry`, and a warning in the log."""
     try:
         entry: AnnotationEntry = msgspec.convert(stored, AnnotationEntry)
     except msgspec.ValidationError as error:

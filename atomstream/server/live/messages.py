@@ -20,7 +20,7 @@ from atomstream.server.live.annotation_records import CalibrationRecord, RegionR
 
 
 class MeasurementRecord(msgspec.Struct, frozen=True, gc=False):
-    """A :class:`~atomstream.results.Measurement` as it is stored and sent: None in place of NaN.
+    """A :class:`~atomstream.results.Measurement` on disk and on the wire: None in place of NaN.
 
     A struct and not the dataclass: msgspec encodes it several times as fast, and a batch has dozens.
     """
@@ -33,7 +33,7 @@ class MeasurementRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class SegmentRecord(msgspec.Struct, frozen=True):
-    """A :class:`~atomstream.results.Segment` as it is stored and sent: None in place of NaN."""
+    """A :class:`~atomstream.results.Segment` on disk and on the wire: None in place of NaN."""
 
     number: int
     start_s: float | None
@@ -46,7 +46,7 @@ class SegmentRecord(msgspec.Struct, frozen=True):
 
 
 class ViewRecord(msgspec.Struct, frozen=True):
-    """A :class:`~atomstream.results.View` as it is stored and sent: None in place of NaN."""
+    """A :class:`~atomstream.results.View` on disk and on the wire: None in place of NaN."""
 
     view_id: int
     angle_deg: float | None

@@ -91,7 +91,7 @@ class ResultLog:
         self._closed_at = -1  # frames that the last final batch had received
         self._lock = threading.Lock()
         self._since_key = KEY_EACH
-        # The number of the record that was read last, and the results after it: readers go on by one.
+        # The number of the record that was read last, and the results after it: readers continue with the next one.
         self._last_read = (0, CurrentResults())
         self._log = self._open()
 

@@ -53,7 +53,7 @@ SPECULAR: Final = ("intensity", "background", "x", "y")
 class StreamResults:
     """The results of one stream. Used in the server's loop; made by :meth:`open`.
 
-    Raises of all verbs that write: OSError of the disk; then nothing was changed.
+    All methods that write raise OSError for an error of the disk; then nothing was changed.
     """
 
     def __init__(
@@ -331,7 +331,7 @@ class StreamResults:
     async def _finish(self, missing: MissingIndices) -> None:
         await self._in_thread(self._store.end)
         await self._publish(EndMessage(missing=missing.parts()))
-        if self._reanalyses.scheduled:  # noted on disk, for the case that the server dies now
+        if self._reanalyses.scheduled:  # noted on disk, in case the server is killed now
             await self._note_reanalysis()
 
     def wants(self, index: int) -> bool:

@@ -98,7 +98,7 @@ class AnalyzerSession:
         self._events.sort(key=lambda event: event.time_s)
 
     def feed(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
-        """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields batches as they are done."""
+        """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields a batch for each part."""
         for first in range(0, len(frames), self._step):
             part = slice(first, first + self._step)
             self._apply_events_until(float(times[part][-1]))

@@ -78,9 +78,9 @@ export class Charts extends EventTarget {
     this.regions = regions;
     const choices = [...CHOICES.filter(([name]) => name !== LATTICE || this.scale !== null), ...regions.map(([name, column]) => [column, `Region ${name}`, "counts"])];
     this.choices = new Map(choices.map(([name, title, unit]) => [name, { title, unit }]));
-    const told = JSON.stringify(choices);
-    if (this.told === told) return;
-    this.told = told;
+    const reported = JSON.stringify(choices);
+    if (this.reported === reported) return;
+    this.reported = reported;
     select.replaceChildren(...choices.map(([name, title]) => el("option", { value: name }, title)));
     select.value = this.choice;
     if (!this.choices.has(this.choice)) this.choose("relative_spacing_change", false);
@@ -131,7 +131,7 @@ export class Charts extends EventTarget {
 
   /**
    * What the plots may take so that all of them, and the waterfall, fit the screen they are on: its height without
-   * what stands above and between. Drawers that were opened do not count, for nothing should shrink by them.
+   * the elements above and between them. Opened drawers do not count: opening one must not shrink a chart.
    */
   room() {
     const [top, bottom] = [byId("main").getBoundingClientRect().top, byId("waterfall").getBoundingClientRect().bottom];

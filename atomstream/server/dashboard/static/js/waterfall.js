@@ -30,9 +30,9 @@ export class Waterfall {
 
   setLines(own) {
     const options = lineOptions(own);
-    const told = options.map(({ value }) => value).join();
-    if (told === this.told) return;
-    this.told = told;
+    const shown = options.map(({ value }) => value).join();
+    if (shown === this.shown) return;
+    this.shown = shown;
     this.select.replaceChildren(...options);
     if (!options.some(({ value }) => value === this.line)) this.line = "streaks";
     this.select.value = this.line;
