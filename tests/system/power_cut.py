@@ -1,7 +1,10 @@
 """Simulated power cuts: a file system that records every call, and the files that a cut may leave behind.
 
 The model is what POSIX promises and no more: a file's bytes are safe once it was synced, a folder's entries
-once the folder was. Of everything since then any part may be there or not, in any order; a write may be torn.
+once the folder was. Of everything since then any part may be there or not, in any order; a write may be torn, or
+only its length may be there (file systems record a file's length and its blocks independently): it then reads as zeros.
+One thing more than POSIX promises: a rename between two folders may leave both names, but never none. File systems with
+a journal (ext4, XFS, NTFS, APFS) do it in one transaction.
 The spool's tests and the archive's use it.
 """
 
@@ -32,6 +35,8 @@ class Name:
     folder: Path
     entries: dict[Path, Inode | str | None]
     safe: bool = False
+    after: Name | None = None
+    """A change that must be there if this one is."""
 
 
 class RecordingFileSystem(FileSystem):
@@ -159,9 +164,10 @@ class Replay:
         inode = self._now[source]
         if source.parent == target.parent:
             self._change(target.parent, {source: None, target: inode})
-        else:  # two folders, which a cut may keep or lose independently
+        else:
             self._change(target.parent, {target: inode})
             self._change(source.parent, {source: None})
+            self._names[-1].after = self._names[-2]
 
     def _write(self, number: int, what: tuple[int, bytes]) -> None:
         self._inodes[number].changes.append(("write", *what))
@@ -179,8 +185,10 @@ class Replay:
     def leave(self, target: Path, keep: float, draw: random.Random) -> None:
         """Write to ``target`` what is left, each unsynced change kept with probability ``keep``."""
         left: dict[Path, Inode | str] = {}
+        kept = {id(name) for name in self._names if name.safe or draw.random() < keep}
+        kept |= {id(name.after) for name in self._names if id(name) in kept}
         for name in self._names:
-            if name.safe or draw.random() < keep:
+            if id(name) in kept:
                 for path, inode in name.entries.items():
                     left.pop(path, None) if inode is None else left.__setitem__(path, inode)
         for path in sorted(left):
@@ -199,8 +207,10 @@ def _content(inode: Inode, keep: float, draw: random.Random) -> bytes:
     for number, (kind, position, written) in enumerate(inode.changes):
         if number >= inode.safe:
             if draw.random() >= keep:
-                continue
-            if keep < 1 and draw.random() < 0.5:
+                if kind == "cut" or draw.random() < 0.5:
+                    continue
+                written = bytes(len(written))
+            elif keep < 1 and draw.random() < 0.5:
                 written = written[: draw.randrange(len(written) + 1)]
         if kind == "cut":
             del data[position:]

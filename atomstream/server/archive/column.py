@@ -78,17 +78,19 @@ class Column:
                 handle = self._file_system.open_existing(path)
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
-                self._file_system.close(handle)  # a power cut may leave one that is not
+                self._file_system.close(handle)  # of a version that did not sync it, after a power cut
             self._make_file(path)
         raise OSError(f"{path} can't be made in its full length.")
 
     def _make_file(self, path: Path) -> None:
-        # Of full size and filled before it gets its name: readers refuse an uncompressed chunk that is too short.
+        # Of full size, filled and synced before it gets its name: readers refuse an uncompressed chunk that is too
+        # short, and after a power cut an unsynced file may read as zeros, which are values and not the fill value.
         self._file_system.make_folder(path.parent, durable=False)
         temporary = self._files.temporary_path()
         handle = self._file_system.create(temporary)
         try:
             self._file_system.write(handle, [np.full(COLUMN_CHUNK, self.fill, dtype=self.dtype).tobytes()])
+            self._file_system.sync(handle)
         finally:
             self._file_system.close(handle)
         self._file_system.rename(temporary, path)

@@ -48,8 +48,8 @@ def series_by_angle(
 ) -> list[AngleSeries]:
     """``series_by_angle`` of the protocol. Blocks.
 
-    A stream at rest has one series with a point for each frame. A rotating stream has a series for each view with a
-    point for each turn; before the end of the first turn it has the series over frames.
+    A stream without rotation has one series with a point for each frame. A rotating stream has a series for each view
+    with a point for each turn; before the end of the first turn it has the series over frames.
     """
     if rpm and store.log.view_points:
         return _views(store, query, labels)
@@ -160,7 +160,7 @@ def _view_point(store: ResultStore, point: ViewPoint, query: SeriesQuery) -> Ser
 def azimuths(
     store: ResultStore, data_id: str, rpm: float, label: str | None, labels: dict[str, AzimuthChanges]
 ) -> list[AzimuthView]:
-    """The views of ``GET /rheed/{data_id}/azimuths``: of a stream at rest there is one."""
+    """The views of ``GET /rheed/{data_id}/azimuths``: a stream without rotation has one."""
     if not store.log.analysed:
         return []
     if rpm and store.log.view_points:

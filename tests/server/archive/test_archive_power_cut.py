@@ -15,6 +15,8 @@ import zarr
 
 from atomstream.records import FrameMeta
 from atomstream.server.archive import chunk_index
+from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.server.archive.column import COLUMN_CHUNK, Column
 from atomstream.server.archive.stream_archive import StreamArchive
 from tests.server.archive.archive_helpers import (
     ABOUT,
@@ -202,4 +204,26 @@ def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     replay.leave(tmp_path / "left", 0.0, random.Random(0))
     shard = archive.shard_file(0).relative_to(tmp_path / "disk")
-    assert (tmp_path / "left" / shard).read_bytes() == b""
+    assert not any((tmp_path / "left" / shard).read_bytes())
+
+
+def test_a_new_column_file_is_never_zeros(tmp_path: Path) -> None:
+    """Where nothing was written, a column has its fill value after a power cut, though its file was never synced."""
+    disk, root = RecordingFileSystem(), tmp_path / "disk"
+    disk.make_folder(root / "time")
+    column = Column(root / "time", ArchiveFiles(root / "incoming", disk), np.dtype("float64"), np.nan)
+    column.put([(3, np.array([1.5, 2.5]))])
+    found = 0
+    for seed in range(40):
+        left = tmp_path / str(seed)
+        left.mkdir()
+        replay = Replay(root)
+        for entry in disk.log:
+            replay.step(*entry)
+        replay.leave(left, 0.8, random.Random(seed))
+        after = Column(left / "time", ArchiveFiles(left / "incoming"), np.dtype("float64"), np.nan)
+        values = after.read(0, COLUMN_CHUNK)
+        assert np.isnan(values[:3]).all(), seed
+        assert np.isnan(values[5:]).all(), seed
+        found += (left / "time" / "c" / "0").exists()
+    assert found > 10
