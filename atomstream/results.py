@@ -77,8 +77,9 @@ class Event:
 
     ``time_s`` counts from the stream's first frame and is None until the server has the first chunk. ``time_ms_utc``
     and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: ``exposure`` (factor of the
-    intensity), ``dark``, ``light``, ``gap`` (number of frames), ``change`` (score), ``fractional_order``. Kinds of the
-    user: ``shutter``, ``laser``, ``growth``, ``pause``, ``rotation`` (rpm), ``note`` or any other word.
+    intensity), ``dark``, ``light``, ``gap`` (number of frames), ``change`` (score), ``fractional_order``,
+    ``rotation_seen`` (how often a second the pattern returns). Kinds of the user: ``shutter``, ``laser``, ``growth``,
+    ``pause``, ``rotation`` (rpm), ``note`` or any other word.
     """
 
     time_s: float | None

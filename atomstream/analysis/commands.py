@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.analysis.online import end_block, tracked_boxes
+from atomstream.analysis.online import end_block, tracked_boxes, watch_step
 from atomstream.analysis.regions import Box, Line, Region
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.stream_state import AnalysisState
 from atomstream.analysis.tracking import Tracker
+from atomstream.analysis.undeclared_rotation import TurnDetector
 from atomstream.errors import ConfigError
 from atomstream.results import Event
 
@@ -34,6 +35,8 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     trackers = state.trackers
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
+    step, first = watch_step(state), state.next_index - n_frames
+    trackers.turns.skip((state.next_index - 1) // step - (first - 1) // step)
     if trackers.rotation:
         trackers.rotation.skip(n_frames)
 
@@ -79,6 +82,7 @@ def apply_rotation(state: AnalysisState, rpm: float) -> None:
             RotationTracker.for_speed(rpm, state.fps, state.next_view_id) if rpm else None
         )
         state.trackers.change.restart()
+        state.trackers.turns = TurnDetector()
 
 
 def apply_regions(state: AnalysisState, regions: list[Region]) -> None:

@@ -53,7 +53,8 @@ class GrowthTracker:
 
     Call :meth:`feed` with corrected samples, :meth:`update` at about 2 Hz and :meth:`start_segment` where a segment
     begins. ``segment_start_s`` and ``onset_s`` are the starts of segment and oscillation (s), ``latest`` is the last
-    fit, ``best`` the one with the smallest relative uncertainty, ``pulse_hz`` the laser's pulse rate (0: none).
+    fit, ``best`` the one with the smallest relative uncertainty, ``pulse_hz`` the laser's pulse rate (0: none). While
+    ``veto`` is not empty the rate is undetermined for this reason.
     """
 
     trace: IntensityTrace
@@ -67,6 +68,7 @@ class GrowthTracker:
     next_search_s: float = 0.0
     next_rotating_fit_s: float = 0.0
     last_fit_s: float = -math.inf
+    veto: str = ""
 
     def feed(self, corrected: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
@@ -81,6 +83,9 @@ class GrowthTracker:
 
     def update(self, now: float, rotation_hz: float = 0.0) -> Oscillation:
         """Repeat the fit if it is due at ``now`` (s) and return the latest result."""
+        if self.veto:
+            self.latest, self.best = undetermined_oscillation(self.veto), None
+            return self.latest
         if rotation_hz and now < self.next_rotating_fit_s:
             return self.latest  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + 1.9

@@ -32,6 +32,7 @@ from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.tracking import Tracker
+from atomstream.analysis.undeclared_rotation import PICTURES_HZ, TurnDetector
 from atomstream.records import Frames
 from atomstream.results import F64, Event
 
@@ -110,6 +111,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         IlluminationTracker(float(state.saturation)),
         growth,
         ChangeTracker(),
+        TurnDetector(),
         rotation,
     )
 
@@ -127,6 +129,8 @@ def _feed_piece(
     features = compute_features(frames, times, trackers.pattern, boxes)
     if trackers.rotation:
         trackers.rotation.feed(frames, features, trackers.spot.x)
+    else:
+        _watch_for_turns(state, frames, float(times[0]))
     out.add_frames(features, trackers)
     state.block_features.append(features)
     if state.in_slow_block(state.next_index - 1):
@@ -136,6 +140,19 @@ def _feed_piece(
     if is_block_end:
         end_block(state)
         out.update_last_frame()
+
+
+def _watch_for_turns(state: AnalysisState, frames: Frames, time_s: float) -> None:
+    """Give the first frame of a block, about five a second, to the detector of an undeclared rotation."""
+    trackers, first = _trackers(state), state.next_index - len(frames)
+    if first % watch_step(state) == 0:
+        widths = (trackers.pattern.fwhm_y, trackers.pattern.fwhm_x)
+        trackers.turns.feed(time_s, frames[0], trackers.spot.box, widths, dark=trackers.light.dark)
+
+
+def watch_step(state: AnalysisState) -> int:
+    """Return the number of frames from one picture of the detector of an undeclared rotation to the next."""
+    return max(1, round(state.fps / state.block_frames / PICTURES_HZ)) * state.block_frames
 
 
 def tracked_boxes(state: AnalysisState) -> list[Box]:
@@ -164,7 +181,7 @@ def end_block(state: AnalysisState) -> None:
     )
     for tracker in (trackers.spot, *state.box_trackers.values()):
         tracker.end_block(elapsed, not trackers.light.dark)
-    if not trackers.light.dark and trackers.rotation is None:
+    if not (trackers.light.dark or trackers.rotation or trackers.turns.reason):
         new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
         state.new_events += [
             Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
@@ -193,8 +210,14 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
     trackers, now = _trackers(state), float(times[-1])
     picture = (state.slow_block_sum / np.float32(state.slow_block_frames)).astype(np.float32)
     state.slow_block_frames = 0
+    if trackers.rotation is None and trackers.turns.update():
+        state.new_events.append(
+            Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
+        )
     if not trackers.light.dark:
-        if trackers.rotation is None:
+        if trackers.rotation is None and trackers.turns.reason:
+            trackers.change.restart()
+        elif trackers.rotation is None:
             trackers.surface.update_slow_block(
                 without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
             )
@@ -206,6 +229,7 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
                 now, trackers.pattern, trackers.spot, trackers.change
             )
     state.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in state.lines}
+    trackers.growth.veto = trackers.no_rate_reason
     trackers.growth.update(now, trackers.rotation_hz)
     state.segments = state.segment_log.segments(now, trackers.growth)
     update_held_values(state)

@@ -27,7 +27,7 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
         }
     values = {**growth_values(state), **surface_values(state)}
     rotation, change = state.trackers.rotation, state.trackers.change
-    values["rotation_rpm"] = rotation.rpm() if rotation else measured(0.0, 0.0, "1/min", "at rest, as set")
+    values["rotation_rpm"] = rotation.rpm() if rotation else _unstated_rotation(state.trackers.turns.reason)
     score = (
         measured(change.score, None, "1")
         if math.isfinite(change.score)
@@ -36,6 +36,10 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
     values["change_score"] = score
     values["saturated_fraction"] = measured(state.saturated_fraction, None, "1")
     return values
+
+
+def _unstated_rotation(reason: str) -> Measurement:
+    return undetermined(reason, "1/min") if reason else measured(0.0, 0.0, "1/min", "at rest, as set")
 
 
 def growth_values(state: AnalysisState) -> dict[str, Measurement]:
@@ -98,9 +102,11 @@ def _saturation_note(saturated: float) -> str:
 def surface_values(state: AnalysisState) -> dict[str, Measurement]:
     """Return spacing, widths, orders and dimension; under rotation they are given per view instead."""
     assert state.trackers is not None
-    if state.trackers.rotation is None:
-        return state.trackers.surface.values(state.calibration)
     why = "the substrate rotates: see the views, one set of values each turn"
+    if state.trackers.rotation is None:
+        why = state.trackers.turns.reason
+        if not why:
+            return state.trackers.surface.values(state.calibration)
     names = (
         "lattice_spacing",
         "relative_spacing_change",

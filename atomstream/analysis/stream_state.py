@@ -24,6 +24,7 @@ from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
+from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
 from atomstream.analysis.varpro import Fit
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Measurement, Segment, View
@@ -37,7 +38,10 @@ SLOW_BLOCK_S = 0.5
 
 @dataclass(slots=True)
 class PatternTrackers:
-    """Trackers of the spot, streaks, light, growth, change and rotation; they exist once a pattern was found."""
+    """Trackers of the spot, streaks, light, growth, change and rotation; they exist once a pattern was found.
+
+    ``rotation`` follows a stated rotation; without one ``turns`` looks for it.
+    """
 
     pattern: Pattern
     spot: Tracker
@@ -45,12 +49,18 @@ class PatternTrackers:
     light: IlluminationTracker
     growth: GrowthTracker
     change: ChangeTracker
+    turns: TurnDetector
     rotation: RotationTracker | None = None
 
     @property
     def rotation_hz(self) -> float:
         """Rotation speed in turns a second; 0 at rest."""
         return self.rotation.hz if self.rotation else 0.0
+
+    @property
+    def no_rate_reason(self) -> str:
+        """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
+        return "" if self.rotation else self.turns.reason
 
 
 @dataclass(slots=True)
@@ -114,7 +124,8 @@ _RECORDS: tuple[type, ...] = (
     *(AnalysisState, PatternTrackers, Calibration, Pattern, Box, Line, Tracker, BoxTrace, FrameFeatures),
     *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
     *(GrowthTracker, PhaseCounter, IntensityTrace, Decimator, Oscillation, Fit, SegmentLog),
-    *(ChangeTracker, Clusters, Components, Cusum, Measurement, Event, Segment, View),
+    *(ChangeTracker, Clusters, Components, Cusum, TurnDetector, PictureHistory),
+    *(Measurement, Event, Segment, View),
 )
 
 STATE_CLASSES: dict[str, type] = {record.__name__: record for record in _RECORDS}
