@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 import warnings
 from collections import Counter
+from dataclasses import fields
 
 import numpy as np
 
@@ -38,7 +40,7 @@ def random_trace(seed: int) -> tuple[str, float, F64, F64, float]:
     """Return a description, the frame rate, times (s), values (both (N,)) and the rotation (Hz) of a random trace."""
     r = np.random.default_rng((seed, 20571))
     fps = chosen(r, 2.0, 10.0, 20.0, 20.0, 30.0, 30.0, 60.0)
-    t = stamps(fps, max(2.0, log_between(r, 40, 1500) / fps))
+    t = stamps(fps, max(2.0, log_between(r, 40, 600) / fps))
     shape, flaw, clock = chosen(r, *SHAPES), chosen(r, *FLAWS), chosen(r, *CLOCKS)
     y = _flawed(r, flaw, _shaped(r, shape, t))
     rotation = chosen(r, 0.0, 0.0, 0.0, 0.1, 0.25)
@@ -112,14 +114,23 @@ def _timed(r: Random, clock: str, t: F64) -> F64:
     return t + (log_between(r, 1, 1e9) if clock == "late start" else 0.0)
 
 
-def feed_trace(fps: float, t: F64, y: F64, rotation_hz: float) -> None:
-    """Feed a trace to the growth tracker in pieces of half a second, with a new segment in the middle."""
+def feed_trace(fps: float, t: F64, y: F64, rotation_hz: float, seed: int = 0) -> None:
+    """Feed a trace to the growth tracker in pieces of half a second, with a new segment in the middle.
+
+    What the tracker takes beside times and values (background, motion) is constant, noise or unknown, by ``seed``.
+    """
+    r = np.random.default_rng((seed, 77))
+    beside = [f.name for f in fields(CorrectedTrace) if f.name not in ("t", "y")]
+    other = {
+        name: chosen(r, 0.0, 10.0, math.nan) + chosen(r, 0.0, 0.01, 3.0) * r.standard_normal(len(t))
+        for name in beside
+    }
     growth = GrowthTracker(IntensityTrace.for_frames(fps, t[: max(2, round(fps / 10))]))
     growth.start_segment(float(t[0]))
     piece = max(1, round(fps / 2))
     for a in range(0, len(t), piece):
         part = slice(a, a + piece)
-        growth.feed(CorrectedTrace(t[part], y[part], np.full(len(t[part]), 10.0)))
+        growth.feed(CorrectedTrace(t[part], y[part], **{name: of[part] for name, of in other.items()}))
         growth.update(float(t[part][-1]), rotation_hz)
         growth.oscillations_counted(float(t[part][-1]))
         if a // piece == 3 * len(t) // (4 * piece):
@@ -135,7 +146,7 @@ def run_traces(count: int, first: int = 0) -> int:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                feed_trace(fps, t, y, rotation)
+                feed_trace(fps, t, y, rotation, seed)
         except Exception as error:  # any error is a result of this benchmark
             place = traceback.extract_tb(error.__traceback__)[-1]
             key = f"{type(error).__name__} in {place.name}: {str(error)[:80]}"
