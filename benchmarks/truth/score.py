@@ -17,8 +17,9 @@ from benchmarks.truth.watch import Record
 TOLERANCE = 0.02
 """Relative error up to which a number is right whatever its sigma."""
 
-RIGHT, FALSE, SILENT, QUIET, OPEN = "right", "false", "silent", "quiet", "open"
-"""Verdicts. ``silent``: no number although layers grow; ``quiet``: none where nothing grows; ``open``: not judged."""
+RIGHT, FALSE, SILENT, QUIET, OPEN, NAMED = "right", "false", "silent", "quiet", "open", "named"
+"""Verdicts. ``silent``: no number although layers grow; ``quiet``: none where nothing grows; ``open``: not judged;
+``named``: no number, because two readings are fair, and the reason names the true rate."""
 
 _NUMBER = re.compile(r"\d+\.?\d*(?:e[-+]?\d+)?")
 
@@ -36,17 +37,21 @@ def verdict(look: Record, slack: float = 0.0) -> str:
     if true is None:
         return FALSE if told is not None and look["ceiling"] and told > look["ceiling"] else OPEN
     if told is None:
+        if true > 0 and look["readings"] and _names(look["why"], true):
+            return NAMED
         return SILENT if true > 0 else QUIET
     if not true > 0:
         return FALSE
     if abs(told - true) <= TOLERANCE * true or pull(look, slack) <= 3:
         return RIGHT
-    names = [float(n) for n in _NUMBER.findall(look["note"])]
-    near = any(
-        abs(told - reading) <= max(TOLERANCE * reading, 3 * (look["sigma"] or 0.0))
-        for reading in look["readings"]
-    )
-    return RIGHT if near and any(abs(n - true) <= 0.03 * true for n in names) else FALSE
+    sigma = look["sigma"] or 0.0
+    near = any(abs(told - reading) <= max(TOLERANCE * reading, 3 * sigma) for reading in look["readings"])
+    return RIGHT if near and _names(look["note"], true) else FALSE
+
+
+def _names(text: str, rate: float) -> bool:
+    """Return True if a text holds the number ``rate`` within 3 %."""
+    return any(abs(float(n) - rate) <= 0.03 * rate for n in _NUMBER.findall(text))
 
 
 def layers_error(look: Record, name: str = "layers") -> float:
@@ -68,6 +73,7 @@ class FilmScore:
     pulls: list[float] = field(default_factory=list)
     sigmas: list[float] = field(default_factory=list)
     first: float = math.nan
+    again: list[float] = field(default_factory=list)
     withdrawn: bool = False
     falls: int = 0
     layer_errors: list[float] = field(default_factory=list)
@@ -79,6 +85,8 @@ class FilmScore:
     both_right: int = 0
     only_we: int = 0
     summary_false: bool = False
+    final_false: bool = False
+    alarms: int = 0
 
     @property
     def told(self) -> int:
@@ -94,23 +102,38 @@ def score(record: Record) -> FilmScore:
         if look["rate"] is not None and look["true"] and said in (RIGHT, FALSE):
             out.pulls.append(pull(look, slack))
             out.sigmas.append((look["sigma"] or 0.0) / look["rate"])
-        if said == RIGHT and math.isnan(out.first):
-            out.first = (look["t"] - look["since"]) * look["true"]
         error = layers_error(look)
         if math.isfinite(error) and look["true"] is not None:
             out.layer_errors.append(error)
             out.layers_wrong += abs(error) > max(3 * (look["layers_sigma"] or 0.0), 0.2)
-    if not any(look["true"] for look in looks):
-        out.first = math.nan
-    elif math.isnan(out.first):
-        out.first = math.inf
+    firsts = _first_right(looks, out.verdicts)
+    if firsts:
+        out.first, *out.again = firsts
     out.withdrawn = _withdrawn(looks, out.verdicts)
     out.falls = _falls(looks)
     out.false_periods = _longest_false(looks, out.verdicts)
     _score_stop(record, out)
     _score_checks(record, out)
     out.summary_false = _summary_false(record)
+    out.final_false = "final" in record and verdict(record["final"], slack) == FALSE
+    out.alarms = sum(kind in ("fractional_order", "change") for _, kind, _ in record.get("events", ()))
     return out
+
+
+LONG_ENOUGH = 2.5
+"""Growths shorter than this many periods need not give a number."""
+
+
+def _first_right(looks: list[Record], verdicts: list[str]) -> list[float]:
+    """Return the periods from the start of each growth (or change) to its first right number, infinite if none."""
+    found: dict[float, float] = {}
+    grown: dict[float, float] = {}
+    for look, said in zip(looks, verdicts, strict=True):
+        if look["true"]:
+            grown[look["since"]] = (look["t"] - look["since"]) * look["true"]
+            if said == RIGHT:
+                found.setdefault(look["since"], grown[look["since"]])
+    return [found.get(at, math.inf) for at in grown if at in found or grown[at] > LONG_ENOUGH]
 
 
 def _withdrawn(looks: list[Record], verdicts: list[str]) -> bool:
@@ -183,7 +206,7 @@ def _score_checks(record: Record, out: FilmScore) -> None:
     """Compare with the simple methods at the checks."""
     for check in record["checks"]:
         before = [look for look in record["looks"] if look["t"] <= check["t"] + 1e-3]
-        ours = bool(before) and verdict(before[-1], record["slack"]) == RIGHT
+        ours = bool(before) and verdict(before[-1], record["slack"]) in (RIGHT, NAMED)
         tolerance = max(TOLERANCE, record["slack"]) * check["true"]
         theirs = any(
             all(abs(answer - check["true"]) <= tolerance for answer in check[name])

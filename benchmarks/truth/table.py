@@ -74,6 +74,7 @@ COLUMNS: tuple[Column, ...] = (
     ("stop, count", 12, _stop),
     ("baseline", 14, _baseline),
     ("summary", 8, lambda f: str(sum(x.summary_false for x in f))),
+    ("alarms", 7, lambda f: str(sum(x.alarms for x in f))),
     ("crash", 6, lambda f: str(sum(bool(x.crash) for x in f))),
 )  # fmt: skip
 
@@ -83,7 +84,8 @@ in periods; silent %: looks without a number while layers grow; sigma %: median 
 first right number (median); withdr.: films in which a number was told, withdrawn and told again; layers 50/95: error
 of the told count, median and 95 % quantile; falls: times the count fell; stop, count: periods until no rate is told
 after the last stop, and error of the count at the end (worst); baseline: checks right of those in which a simple
-method is, + those in which only we are; summary: films whose segments hold a rate that never was true."""
+method is, + those in which only we are; summary: films whose segments hold a rate that never was true;
+alarms: changes and fractional orders reported (none happen)."""
 
 
 def _grown_false(films: list[FilmScore]) -> int:
@@ -116,11 +118,12 @@ def totals(scores: list[FilmScore]) -> str:
     told, false = _sum(f.told for f in scores), _count(scores, FALSE)
     bad = sum(FALSE in f.verdicts for f in scores)
     theirs, both = _sum(f.baseline_right for f in scores), _sum(f.both_right for f in scores)
-    ends = [f for f in scores if not math.isnan(f.stop_periods)]
+    ends = [f for f in scores if not math.isnan(f.stop_periods) and "marked" not in f.kind]
     periods = [f.stop_periods for f in ends]
     counts = [abs(f.stop_error) for f in ends]
     growing = [f for f in scores if not math.isnan(f.first)]
     firsts = [f.first for f in growing]
+    again = _all(scores, "again")
     pulls = _all(scores, "pulls")
     near = sum(c <= 0.2 for c in counts)
     soon = sum(p <= 1.5 for p in periods)
@@ -132,16 +135,20 @@ def totals(scores: list[FilmScore]) -> str:
         ("right where no baseline is", f"{round(_sum(f.only_we for f in scores))}", ""),
         ("within 1 / 2 / 3 sigma", " / ".join(_number(within(pulls, k)) for k in (1, 2, 3)) + " %",
          "68-80 / >= 95 / >= 99.5 %"),
-        ("after a stop: no rate within 1.5 periods", f"{soon} of {len(ends)}; median {_number(quantile(periods, 0.5))},"
+        ("after an unmarked stop: no rate within 1.5 periods",
+         f"{soon} of {len(ends)}; median {_number(quantile(periods, 0.5))},"
          f" worst {_number(max(periods, default=math.nan))} periods", "all"),
-        ("after a stop: count within 0.2 layers", f"{near} of {len(ends)}; median error "
+        ("after an unmarked stop: count within 0.2 layers", f"{near} of {len(ends)}; median error "
          f"{_number(quantile(counts, 0.5), 2)}, worst {_number(max(counts, default=math.nan), 2)}", "all"),
         ("first right number, median", f"{_number(quantile(firsts, 0.5))} periods; never in "
          f"{sum(map(math.isinf, firsts))} of {len(firsts)}", "<= 2 periods"),
+        ("the same after a restart or a step", f"{_number(quantile(again, 0.5))} periods; never in "
+         f"{sum(map(math.isinf, again))} of {len(again)}", "<= 2 periods"),
         ("films with a number withdrawn and told again",
          f"{_percent(sum(f.withdrawn for f in growing), len(growing))} %", "<= 3 %"),
         ("films in which the count falls", f"{sum(f.falls > 0 for f in scores)} of {len(scores)}", "0"),
         ("films with a false rate in the segments", f"{sum(f.summary_false for f in scores)} of {len(scores)}", "0"),
+        ("films whose final rate is false", f"{sum(f.final_false for f in scores)} of {len(scores)}", "0"),
         ("crashes", f"{sum(bool(f.crash) for f in scores)} of {len(scores)} films", "0"),
     ]  # fmt: skip
     return "\n".join(

@@ -9,7 +9,7 @@ from typing import Any
 from atomstream import RHEEDStreamer
 from atomstream.testing import running_server
 from benchmarks.truth.simulator import Film
-from benchmarks.truth.watch import Record, checks, look, new_record
+from benchmarks.truth.watch import Record, checks, events, look, new_record
 
 
 def watch_server(film: Film) -> Record:
@@ -36,6 +36,7 @@ def watch_server(film: Film) -> Record:
             for batch in streamer.results(data_id):
                 if batch.count:
                     columns.append((batch.time_s, batch["specular_intensity"]))
+                record["events"] += events(batch.events)
                 last = min(len(film), batch.start + batch.count) - 1
                 if batch.segments:
                     record["segments"] = [

@@ -6,12 +6,13 @@ import itertools
 import math
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from atomstream.analysis import Analyzer
-from atomstream.results import Batch, Measurement
+from atomstream.results import Batch, Event, Measurement
 from benchmarks.truth.baselines import METHODS
 from benchmarks.truth.simulator import Film
 
@@ -27,7 +28,7 @@ def new_record(film: Film) -> Record:
     jumps = film.growth.jumps()
     return {
         "kind": film.kind, "seed": film.seed, "frames": len(film), "crash": "", "looks": [], "checks": [],
-        "segments": [], "marked": bool(film.marks), "jumps": jumps, "slack": film.slack,
+        "segments": [], "events": [], "marked": bool(film.marks), "jumps": jumps, "slack": film.slack,
         "grown": float(film.growth.layers(jumps[-1][0])) if jumps else 0.0,
     }  # fmt: skip
 
@@ -59,6 +60,7 @@ def _seen(film: Film, t: float, batch: Batch, record: Record, columns: list[tupl
     if batch.count and "specular_intensity" in batch.frames:
         columns.append((batch.time_s, batch.frames["specular_intensity"]))
     record["segments"] = segments(batch) or record["segments"]
+    record["events"] += events(batch.events)
     return look(film, t, batch.values, len(batch.segments))
 
 
@@ -90,18 +92,17 @@ def number(value: Measurement | None) -> float | None:
     return value.value if value else None
 
 
+def events(found: Iterable[Event]) -> list[tuple[float | None, str, str]]:
+    """Return the events that the analysis found itself as (time in s, kind, label)."""
+    return [(e.time_s, e.kind, e.label) for e in found if e.by == "analysis"]
+
+
 def segments(batch: Batch) -> list[Record]:
     """Return the segments of a batch as plain values."""
     return [
-        {
-            "start": s.start_s,
-            "end": s.end_s,
-            "rate": s.rate.value,
-            "sigma": s.rate.sigma,
-            "counted": s.counted.value,
-        }
+        {"start": s.start_s, "end": s.end_s, "rate": s.rate.value, "sigma": s.rate.sigma, "counted": s.counted.value}
         for s in batch.segments
-    ]
+    ]  # fmt: skip
 
 
 def checks(film: Film, columns: list[tuple[Any, Any]]) -> list[Record]:

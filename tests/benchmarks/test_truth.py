@@ -30,8 +30,8 @@ def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **
 def record(looks: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
     """Return the record of a film with these looks."""
     made = {
-        "kind": "made", "seed": 0, "crash": "", "looks": looks, "checks": [], "segments": [], "marked": False,
-        "jumps": [], "slack": 0.0, "grown": 0.0,
+        "kind": "made", "seed": 0, "crash": "", "looks": looks, "checks": [], "segments": [], "events": [],
+        "marked": False, "jumps": [], "slack": 0.0, "grown": 0.0,
     }  # fmt: skip
     return {**made, **other}
 
@@ -116,6 +116,11 @@ def test_after_a_stop_no_number_is_judged_for_one_and_a_half_periods() -> None:
         (look(true=None, rate=3.0), score.FALSE),
         (look(rate=0.25, readings=(0.25,)), score.FALSE),
         (
+            look(rate=None, readings=(0.25,), why="0.25 or 0.5 ML/s: every second crest is higher"),
+            score.NAMED,
+        ),
+        (look(rate=None, why="0.5 ML/s is possible"), score.SILENT),
+        (
             look(rate=0.25, readings=(0.25,), note="0.25 or 0.502 ML/s: every second crest is higher"),
             score.RIGHT,
         ),
@@ -130,7 +135,7 @@ def test_a_film_is_added_up() -> None:
     """First number, withdrawal, falling count and longest false run of one film."""
     looks = [
         look(1.0, None), look(2.0, 0.7), look(3.0, 0.7), look(4.0, 0.5, layers=2.0), look(5.0, None),
-        look(6.0, 0.5, layers=1.5), look(7.0, 0.5, layers=5.1),
+        look(6.0, 0.5, layers=1.5), look(7.0, 0.5, layers=5.1), look(8.0, 0.5, true=None),
     ]  # fmt: skip
     made = score.score(record(looks))
     assert (made.first, made.withdrawn, made.falls) == (2.0, True, 1)
