@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.analysis.online import end_block, tracked_boxes, watch_step
+from atomstream.analysis.online import end_block, flush_light, tracked_boxes, watch_step
 from atomstream.analysis.regions import Box, Line, Region
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.stream_state import AnalysisState
@@ -33,6 +33,7 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     if state.block_features:
         end_block(state)
     trackers = state.trackers
+    flush_light(state)
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
     step, first = watch_step(state), state.next_index - n_frames

@@ -108,7 +108,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         pattern,
         Tracker(replaced[0] if replaced else box),
         SurfaceTracker(pattern),
-        IlluminationTracker(float(state.saturation)),
+        IlluminationTracker(float(state.saturation), state.fps),
         growth,
         ChangeTracker(),
         TurnDetector(),
@@ -180,8 +180,8 @@ def end_block(state: AnalysisState) -> None:
         float(specular.saturated.mean()), state.saturated_fraction * math.exp(-elapsed / 5.0)
     )
     for tracker in (trackers.spot, *state.box_trackers.values()):
-        tracker.end_block(elapsed, not trackers.light.dark)
-    if not (trackers.light.dark or trackers.rotation or trackers.turns.reason):
+        tracker.end_block(elapsed, trackers.light.is_steady)
+    if trackers.light.is_steady and not (trackers.rotation or trackers.turns.reason):
         new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
         state.new_events += [
             Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
@@ -195,6 +195,14 @@ def end_block(state: AnalysisState) -> None:
     trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
+
+
+def flush_light(state: AnalysisState) -> None:
+    """Extend the traces by the samples that wait for the frames after them, because none follow."""
+    trackers = _trackers(state)
+    corrected, events = trackers.light.flush()
+    state.new_events += events
+    trackers.growth.feed(corrected)
 
 
 def _concatenated(traces: list[BoxTrace]) -> BoxTrace:
@@ -214,7 +222,7 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
         state.new_events.append(
             Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
         )
-    if not trackers.light.dark:
+    if trackers.light.is_steady:
         if trackers.rotation is None and trackers.turns.reason:
             trackers.change.restart()
         elif trackers.rotation is None:
@@ -243,5 +251,6 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
         return
     if state.block_features:
         end_block(state)
+    flush_light(state)
     state.trackers.growth.update(state.now_s, state.trackers.rotation_hz)
     state.segments = state.segment_log.segments(state.now_s, state.trackers.growth)

@@ -1,0 +1,116 @@
+"""Steps and drop-outs of the light are removed from a trace, and leave no error behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atomstream.analysis.illumination import CorrectedTrace, IlluminationTracker, sample_picture
+from atomstream.results import Event
+from tests.analysis.spot_film import spot_film
+
+FPS = 30.0
+SHAPE = (60, 80)
+
+
+def _corrected(
+    light: np.ndarray,
+    fps: float = FPS,
+    dark_level: float = 0.0,
+    spot: np.ndarray | None = None,
+    block: int = 3,
+) -> tuple[CorrectedTrace, list[Event]]:
+    """Return the corrected trace of a spot whose true intensity is ``spot`` (default 1), and the events."""
+    spot = np.ones(len(light)) if spot is None else spot
+    frames = spot_film(spot, shape=SHAPE, light=light, dark_level=dark_level, fwhm=(6.6, 3.0))
+    pictures, t, y = sample_picture(frames), np.arange(len(light)) / fps, spot * light
+    tracker, traces, events = IlluminationTracker(255.0, fps), [], []
+    for i in range(0, len(t), block):
+        part = slice(i, i + block)
+        trace, new = tracker.feed(t[part], y[part], 0.0 * y[part], pictures[part])
+        traces.append(trace)
+        events += new
+    trace, new = tracker.flush()
+    columns = (
+        np.concatenate([getattr(one, name) for one in (*traces, trace)]) for name in CorrectedTrace.__slots__
+    )
+    return CorrectedTrace(*columns), [*events, *new]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 6])
+@pytest.mark.parametrize("low", [0.0, 0.05, 0.3, 0.5])
+@pytest.mark.parametrize("dark_level", [0.0, 10.0])
+def test_a_drop_out_leaves_no_error(frames: int, low: float, dark_level: float) -> None:
+    """Ten drop-outs of one frame to 0.2 s: each is an event, its samples are NaN, the others keep their values."""
+    light = np.ones(400)
+    starts = 40 + 33 * np.arange(10)
+    for start in starts:
+        light[start : start + frames] = low
+    trace, events = _corrected(light, dark_level=dark_level)
+    assert len(trace.t) == len(light)
+    np.testing.assert_allclose(trace.t, np.arange(len(light)) / FPS)
+    assert np.isnan(trace.y[light < 1]).all()
+    np.testing.assert_array_equal(trace.y[np.isfinite(trace.y)], 1.0)
+    assert np.isfinite(trace.y).sum() >= (light == 1).sum() - 4 * len(starts)
+    assert [e.kind for e in events] == ["dropout"] * 10
+    assert np.abs(np.array([e.time_s for e in events]) - starts / FPS).max() < 2.1 / FPS
+
+
+def test_a_partly_exposed_frame_at_each_end_of_a_drop_out() -> None:
+    """A drop-out that begins and ends within the exposure of a frame spoils no frame beside it."""
+    light = np.ones(200)
+    light[50:55] = 0.6, 0.3, 0.3, 0.3, 0.7
+    light[100:104] = 0.9, 0.3, 0.3, 0.2
+    light[150:154] = 0.3, 0.3, 0.9, 1.0
+    trace, events = _corrected(light)
+    np.testing.assert_array_equal(trace.y[np.isfinite(trace.y)], 1.0)
+    assert [e.kind for e in events] == ["dropout"] * 3
+
+
+@pytest.mark.parametrize(("low", "kinds"), [(0.5, ["exposure", "exposure"]), (0.0, ["dark", "light"])])
+def test_levels_that_return_are_the_same_levels(low: float, kinds: list[str]) -> None:
+    """Twelve long changes of the light add up no error: after each one the trace has its old value."""
+    light = np.ones(1000)
+    for start in range(60, 960, 80):
+        light[start : start + 40] = low
+    spot = 1.0 + 0.2 * np.sin(2 * np.pi * 0.31 * np.arange(1000) / FPS)
+    trace, events = _corrected(light, spot=spot)
+    ratio = trace.y / spot
+    np.testing.assert_array_equal(ratio[(light == 1) & np.isfinite(ratio)].round(9), 1.0)
+    assert np.isfinite(ratio[light == 1]).mean() > 0.9
+    assert [e.kind for e in events] == kinds * 12
+    if low:
+        assert np.nanmax(np.abs(ratio[light < 1] - 1.0)) < 0.06
+
+
+def test_steps_to_new_levels_are_corrected() -> None:
+    """Each step of the exposure is divided out within 3 %, also up to a picture twice as bright."""
+    light = np.repeat([1.0, 0.7, 1.2, 0.4, 1.1, 1.0], 60)
+    trace, events = _corrected(light, dark_level=5.0)
+    assert np.nanmax(np.abs(trace.y - 1.0)) < 0.03
+    assert [round(e.time_s * FPS) for e in events] == [60, 120, 180, 240, 300]
+    np.testing.assert_array_equal(trace.y[320:], 1.0)
+
+
+def test_growth_and_hum_are_no_steps() -> None:
+    """A fast oscillation of the spot and 7 % of hum cause no events and stay in the trace."""
+    t = np.arange(300) / 20.0
+    spot = 1.0 + 0.4 * np.sin(2 * np.pi * 2.3 * t)
+    light = 1.0 + 0.07 * np.sin(2 * np.pi * 59.3 * t)
+    trace, events = _corrected(light, fps=20.0, spot=spot, block=2)
+    assert events == []
+    np.testing.assert_array_equal(trace.y, spot * light)
+
+
+def test_a_step_while_frames_are_missing() -> None:
+    """After missing frames no sample is delayed any more, and the level after them is still found."""
+    frames = spot_film(np.ones(120), shape=SHAPE, light=np.repeat([1.0, 0.5], 60), fwhm=(6.6, 3.0))
+    pictures, t = sample_picture(frames), np.arange(120) / FPS
+    y = np.repeat([1.0, 0.5], 60)
+    tracker = IlluminationTracker(255.0, FPS)
+    first, _ = tracker.feed(t[:58], y[:58], y[:58], pictures[:58])
+    rest, _ = tracker.flush()
+    assert len(first.t) + len(rest.t) == 58
+    after, events = tracker.feed(t[58:] + 1.0, y[58:], y[58:], pictures[58:])
+    assert [e.kind for e in events] == ["exposure"]
+    assert after.y[-1] == pytest.approx(1.0, rel=0.03)
