@@ -33,7 +33,7 @@ def main() -> None:
         from benchmarks.truth.one import print_film
 
         kind, seed = options.film.rsplit(":", 1)
-        print_film(kind, int(seed), options.server)
+        print_film(kind, int(seed), options.server, options.plot)
         return
     if options.traces:
         from benchmarks.truth.traces import run_traces
@@ -62,6 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one film of each kind")
     parser.add_argument("--out", type=Path, help="store each film's looks as a line of JSON")
     parser.add_argument("--again", type=Path, nargs="+", help="print the table of stored results")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="draw the film of --film to this file")
     parser.add_argument("--film", metavar="KIND:SEED", help="print each look of one film")
     parser.add_argument(
         "--traces", type=int, default=0, metavar="N", help="feed N random traces to the growth tracker"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from benchmarks.truth import catalogue, composites
+from benchmarks.truth.picture import svg
 from benchmarks.truth.score import layers_error, score, verdict
 from benchmarks.truth.simulator import Film
 from benchmarks.truth.watch import Record, watch
@@ -28,8 +31,8 @@ def run_film(kind: str, seed: int, server: bool = False) -> Record:
     return watch(film(kind, seed))
 
 
-def print_film(kind: str, seed: int, server: bool = False) -> None:
-    """Print each look of a film: what was told, what is true, and why there is no number."""
+def print_film(kind: str, seed: int, server: bool = False, plot: Path | None = None) -> None:
+    """Print each look of a film: what was told, what is true, and why there is no number; draw it to ``plot``."""
     record = run_film(kind, seed, server)
     print(
         f"{'time s':>8}{'true':>10}{'told':>10}{'sigma':>10}{'':>8}{'layers':>9}{'error':>8}{'counted':>9}  note"
@@ -58,3 +61,5 @@ def print_film(kind: str, seed: int, server: bool = False) -> None:
     )
     if record["crash"]:
         print(record["crash"])
+    if plot:
+        plot.write_text(svg(record), encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 from atomstream import RHEEDStreamer
 from atomstream.testing import running_server
 from benchmarks.truth.simulator import Film
-from benchmarks.truth.watch import Record, checks, events, look, new_record
+from benchmarks.truth.watch import Record, checks, events, look, new_record, thinned
 
 
 def watch_server(film: Film) -> Record:
@@ -56,4 +56,5 @@ def watch_server(film: Film) -> Record:
         record["crash"] = f"only {frames} of {len(film)} frames were analysed"
     record["analysis_s"] = time.process_time() - began
     record["checks"] = checks(film, columns)
+    record["trace"] = thinned(columns)
     return record

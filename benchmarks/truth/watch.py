@@ -28,7 +28,7 @@ def new_record(film: Film) -> Record:
     jumps = film.growth.jumps()
     return {
         "kind": film.kind, "seed": film.seed, "frames": len(film), "crash": "", "looks": [], "checks": [],
-        "segments": [], "events": [], "marked": bool(film.marks), "jumps": jumps, "slack": film.slack,
+        "segments": [], "events": [], "trace": [], "marked": bool(film.marks), "jumps": jumps, "slack": film.slack,
         "grown": float(film.growth.layers(jumps[-1][0])) if jumps else 0.0,
     }  # fmt: skip
 
@@ -52,6 +52,7 @@ def watch(film: Film) -> Record:
         record["crash"] = traceback.format_exc(limit=-4)
     record["analysis_s"] = time.process_time() - began
     record["checks"] = checks(film, columns)
+    record["trace"] = thinned(columns)
     return record
 
 
@@ -103,6 +104,19 @@ def segments(batch: Batch) -> list[Record]:
         {"start": s.start_s, "end": s.end_s, "rate": s.rate.value, "sigma": s.rate.sigma, "counted": s.counted.value}
         for s in batch.segments
     ]  # fmt: skip
+
+
+def thinned(columns: list[tuple[Any, Any]], points: int = 400) -> list[tuple[float, float]]:
+    """Return about 400 points of the trace for a picture."""
+    if not columns:
+        return []
+    t, y = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    step = max(1, len(t) // points)
+    good = np.isfinite(t[::step]) & np.isfinite(y[::step])
+    return [
+        (round(float(a), 3), round(float(b), 1))
+        for a, b in zip(t[::step][good], y[::step][good], strict=True)
+    ]
 
 
 def checks(film: Film, columns: list[tuple[Any, Any]]) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.truth import catalogue, composites, score
 from benchmarks.truth.baselines import damped_sine, fft_peak
 from benchmarks.truth.camera import Codec
 from benchmarks.truth.growth import Growth, Piece, intensity, steady
+from benchmarks.truth.picture import svg
 from benchmarks.truth.table import table, totals
 from benchmarks.truth.traces import feed_trace, random_trace
 
@@ -30,7 +32,7 @@ def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **
 def record(looks: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
     """Return the record of a film with these looks."""
     made = {
-        "kind": "made", "seed": 0, "crash": "", "looks": looks, "checks": [], "segments": [], "events": [],
+        "kind": "made", "seed": 0, "crash": "", "looks": looks, "checks": [], "segments": [], "events": [], "trace": [],
         "marked": False, "jumps": [], "slack": 0.0, "grown": 0.0,
     }  # fmt: skip
     return {**made, **other}
@@ -151,6 +153,17 @@ def test_a_stop_is_scored() -> None:
     made = score.score(record(looks, jumps=[(0.0, 0.0, 0.5), (10.0, 0.5, 0.0)]))
     assert made.stop_periods == pytest.approx(2.5)
     assert made.stop_error == pytest.approx(2.0)
+
+
+def test_a_film_is_drawn() -> None:
+    """The picture is well-formed XML with one point for each told rate, false ones in red."""
+    looks = [look(1.0, None, 0.5), look(2.0, 0.5), look(3.0, 0.9), look(4.0, None, None)]
+    drawn = svg(record(looks, trace=[(0.0, 1.0), (2.0, 3.0), (4.0, 2.0)]))
+    circles = [
+        one.get("fill") for one in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}circle")
+    ]
+    assert circles == ["#06c", "#c00"]
+    assert svg(record([]))
 
 
 def test_the_simple_methods_find_a_sine() -> None:
