@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import ClientSession, web
 
 from atomstream import AsyncRHEEDStreamer, RHEEDStreamer
 from atomstream.errors import ConfigError, DrainTimeoutError, ServiceError
 from atomstream.sources import GrowthSpec, Simulator
-from atomstream.testing import MemoryService, SimulatedCamera, running_server
+from atomstream.testing import Attempt, MemoryService, SimulatedCamera, running_server
 from tests.paths import REPO
 from tests.scripts import run_python
 from tests.streaming.stream_helpers import hurry
@@ -274,3 +275,33 @@ async def test_it_can_be_used_twice(tmp_path: Path) -> None:
             await streamer.finalize(await begin(streamer, seed))
         await service.stop()
     assert len(service.data_ids) == 2
+
+
+async def test_faults_for_single_chunks(tmp_path: Path) -> None:
+    """A fault for one chunk affects no other; attempts, uploads and ids are those of the test."""
+    async with MemoryService() as service, streamer_to(service, tmp_path) as streamer:
+        service.next_ids.append("6b7c1c1e-3a50-4a4e-9f5c-0d6d1d6c7f10")
+        refused = web.json_response({"detail": "not this one"}, status=422)
+        service.fault_for = lambda attempt: (lambda request: refused) if attempt[::2] == ("put", 1) else None
+        data_id = await begin(streamer, 1, 2, 3)
+        with pytest.warns(RuntimeWarning, match="not this one"):
+            report = await streamer.finalize(data_id)
+        assert data_id == "6b7c1c1e-3a50-4a4e-9f5c-0d6d1d6c7f10"
+        assert (report["chunks_uploaded"], report["chunks_failed"]) == (2, 1)
+        assert sorted(service.attempts) == sorted(
+            [Attempt(step, data_id, index) for step in ("url", "put") for index in range(3)]
+            + [Attempt("end", data_id, -1)]
+        )
+        assert [len(service.uploads(data_id, index)) for index in range(3)] == [1, 0, 1]
+
+
+async def test_a_fault_of_the_clock() -> None:
+    """Also the request for the time can fail."""
+    async with MemoryService() as service:
+        service.fail_next(step="time", status=500)
+        async with ClientSession() as session:
+            for expected in (500, 200):
+                async with session.get(f"{service.url}/gateway/time") as reply:
+                    assert reply.status == expected
+        arrived = [request.received_s for request in service.requests]
+        assert arrived == sorted(arrived)

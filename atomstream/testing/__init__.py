@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from atomstream.testing.camera import CameraFrame, SimulatedCamera
 from atomstream.testing.local_server import LocalServer, running_server
-from atomstream.testing.memory_service import MemoryService, ReceivedRequest
+from atomstream.testing.memory_service import Attempt, MemoryService, ReceivedRequest
 
 if TYPE_CHECKING:
     from atomstream.testing.fixtures import atomstream_server, atomstream_service
 
 __all__ = [
+    "Attempt",
     "CameraFrame",
     "LocalServer",
     "MemoryService",

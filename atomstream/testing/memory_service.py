@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 MAX_BODY_BYTES: Final = 1 << 30
 """Longest body that is taken; a chunk of 240 frames of 1024x1024 has at most 253 MB."""
 
-Step: TypeAlias = Literal["create", "url", "put", "end"]
-"""A request that can fail: create a stream, request an upload URL, upload a chunk, end a stream."""
+Step: TypeAlias = Literal["time", "create", "url", "put", "end"]
+"""A request that can fail: read the time, create a stream, request an upload URL, upload a chunk, end a stream."""
 
 Fault: TypeAlias = "Callable[[web.Request], Any]"
 """Answers a request instead of the service: returns a response, or an awaitable of one."""
@@ -42,6 +42,16 @@ class ReceivedRequest:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    received_s: float = 0.0
+    """``time.monotonic()`` when it had arrived."""
+
+
+class Attempt(NamedTuple):
+    """One request about a chunk, or about the end of a stream (then ``chunk_idx`` is -1), failed or not."""
+
+    step: Step
+    data_id: str
+    chunk_idx: int
 
 
 @dataclass
@@ -49,7 +59,7 @@ class _Stream:
     """What the service has of one stream: decoded sizes and the encoded bodies, by chunk index."""
 
     dims: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    bodies: dict[int, bytes] = field(default_factory=dict)
+    bodies: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     ended: bool = False
 
 
@@ -79,8 +89,14 @@ class MemoryService(AsyncOrThreaded):
         """Seconds that each upload waits before it is stored."""
         self.requests: list[ReceivedRequest] = []
         """All requests so far, in order of arrival."""
+        self.attempts: list[Attempt] = []
+        """Requests for upload URLs, uploads and ends of streams so far, in order of arrival."""
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
-        """Faults by step ("create", "url", "put", "end"); each one answers one request."""
+        """Faults by step ("time", "create", "url", "put", "end"); each one answers one request."""
+        self.fault_for: Callable[[Attempt], Fault | None] = lambda attempt: None
+        """Returns a fault for some attempts, None for the others; asked if :attr:`faults` has none."""
+        self.next_ids: deque[str] = deque()
+        """Ids of the next streams; a random UUID if there is none."""
         self._streams: dict[str, _Stream] = {}
         self._held = False
         self._released = asyncio.Event()
@@ -105,7 +121,11 @@ class MemoryService(AsyncOrThreaded):
             KeyError: it is not stored. ShardError: its bytes are not a valid shard.
         """
         stream = self._streams[data_id]
-        return decode_shard(stream.bodies[index], stream.dims[index])
+        return decode_shard(stream.bodies[index][-1], stream.dims[index])
+
+    def uploads(self, data_id: str, index: int) -> list[bytes]:
+        """The bodies of all successful uploads of one chunk, in order; the last one is what is stored."""
+        return list(self._streams[data_id].bodies.get(index, ()))
 
     def frames(self, data_id: str) -> npt.NDArray[Any]:
         """All stored frames (N, H, W), chunk after chunk in order of their indices; (0, 0, 0) if there are none."""
@@ -168,7 +188,14 @@ class MemoryService(AsyncOrThreaded):
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append(
-            ReceivedRequest(request.method, request.rel_url.raw_path, dict(request.query), headers, body)
+            ReceivedRequest(
+                request.method,
+                request.rel_url.raw_path,
+                dict(request.query),
+                headers,
+                body,
+                time.monotonic(),
+            )
         )
         reply = self._reply(request, body)
         answer: web.StreamResponse = await reply if inspect.isawaitable(reply) else reply
@@ -179,47 +206,56 @@ class MemoryService(AsyncOrThreaded):
         if self.refuse_key and "X-API-KEY" in request.headers:
             return _json({"detail": "This API key is not known."}, 401)
         if path == "/gateway/time":
-            now_ms = time.time() * 1e3
-            return _json({"receivedAtUnixMs": now_ms, "transmittedAtUnixMs": now_ms})
+            return self._next_fault("time", request) or _time()
         if path == "/rheed/stream/":
-            return self._fault("create", request) or self._create()
+            return self._next_fault("create", request) or self._create()
         if path.endswith("/upload_urls/"):
-            form = json.loads(body)
-            index = int(request.query["original_filename"].split("/")[3])
-            return self._fault("url", request) or self._upload_url(form, index)
+            form, name = json.loads(body), request.query["original_filename"]
+            attempt = Attempt("url", form["data_id"], int(name.split("/")[3]))
+            return self._fault(attempt, request) or self._upload_url(attempt, form["dims"], name)
         if request.method == "PUT":
-            return self._fault("put", request) or self._store(path, body)
+            parts = path.split("/")  # /blob/<data_id>/frames.zarr/frames/c/<index>/0/0
+            attempt = Attempt("put", parts[2], int(parts[6]))
+            return self._fault(attempt, request) or self._store(attempt, body)
         if path.endswith("/end"):
-            return self._fault("end", request) or self._end(path.split("/")[3])
+            attempt = Attempt("end", path.split("/")[3], -1)
+            return self._fault(attempt, request) or self._end(attempt.data_id)
         # Samples, tags and projects: there are none, and each one that is made gets an id.
         return _json([] if request.method == "GET" else {"id": str(uuid.uuid4())})
 
-    def _fault(self, step: Step, request: web.Request) -> Any:
+    def _fault(self, attempt: Attempt, request: web.Request) -> Any:
+        self.attempts.append(attempt)
+        answer = self._next_fault(attempt.step, request)
+        if answer is not None:
+            return answer
+        fault = self.fault_for(attempt)
+        return None if fault is None else fault(request)
+
+    def _next_fault(self, step: Step, request: web.Request) -> Any:
         waiting = self.faults[step]
         return waiting.popleft()(request) if waiting else None
 
     def _create(self) -> web.Response:
-        data_id = str(uuid.uuid4())
+        data_id = self.next_ids.popleft() if self.next_ids else str(uuid.uuid4())
         self._streams[data_id] = _Stream()
         return _json(data_id)
 
-    def _upload_url(self, form: dict[str, str], index: int) -> web.Response:
-        data_id = form["data_id"]
+    def _upload_url(self, attempt: Attempt, dims: str, name: str) -> web.Response:
+        data_id = attempt.data_id
         stream = self._streams.get(data_id)
         if stream is None:
             return _unknown(data_id)
-        n_frames, height, width = map(int, form["dims"].split(","))
-        stream.dims[index] = n_frames, height, width
-        return _json([{"upload_id": "1", "url": f"{self.url}/chunks/{data_id}/{index}", "part": 0}])
+        n_frames, height, width = map(int, dims.split(","))
+        stream.dims[attempt.chunk_idx] = n_frames, height, width
+        return _json([{"upload_id": "1", "url": f"{self.url}/blob/{data_id}/{name}?sig=once", "part": 0}])
 
-    async def _store(self, path: str, body: bytes) -> web.Response:
+    async def _store(self, attempt: Attempt, body: bytes) -> web.Response:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
         while self._held:
             self._released.clear()
             await self._released.wait()
-        _, _, data_id, index = path.split("/")
-        self._streams[data_id].bodies[int(index)] = body
+        self._streams[attempt.data_id].bodies[attempt.chunk_idx].append(body)
         return _json({})
 
     def _end(self, data_id: str) -> web.Response:
@@ -228,6 +264,11 @@ class MemoryService(AsyncOrThreaded):
             return _unknown(data_id)
         stream.ended = True
         return _json({"ok": True})
+
+
+def _time() -> web.Response:
+    now_ms = time.time() * 1e3
+    return _json({"receivedAtUnixMs": now_ms, "transmittedAtUnixMs": now_ms})
 
 
 def _json(data: Any, status: int = 200) -> web.Response:

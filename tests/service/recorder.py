@@ -1,4 +1,8 @@
-"""A real HTTP server on a free loopback port. It records the requests and answers as the test defines."""
+"""A real HTTP server on a free loopback port. It records the requests and answers as the test defines.
+
+``MemoryService`` of :mod:`atomstream.testing` is a service that works, with faults. The tests of single requests need
+the opposite: a server on which nothing is defined but the answers that the test gives for a path, valid or not.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +15,9 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from atomstream.service.api import ServiceApi
+from atomstream.testing import ReceivedRequest
 
 KEY = "RECORDED-KEY"
-
-
-@dataclass
-class RecordedRequest:
-    """One received request."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
 
 
 Answer: TypeAlias = "web.StreamResponse | Awaitable[web.StreamResponse]"
@@ -34,7 +28,7 @@ class Recorder:
     """``answers`` maps "METHOD /path" to a callable that takes the request and its body and returns the answer."""
 
     answers: dict[str, Callable[[web.Request, bytes], Any]] = field(default_factory=dict)
-    requests: list[RecordedRequest] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     url: str = ""
 
     def on(self, route: str, answer: Callable[[web.Request, bytes], Answer]) -> None:
@@ -54,7 +48,7 @@ class Recorder:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append(
-            RecordedRequest(request.method, request.rel_url.raw_path, dict(request.query), headers, body)
+            ReceivedRequest(request.method, request.rel_url.raw_path, dict(request.query), headers, body)
         )
         answer = self.answers.get(f"{request.method} {request.rel_url.raw_path}")
         if answer is None:

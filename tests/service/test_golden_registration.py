@@ -13,8 +13,9 @@ from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NewStreamBody
 from atomstream.streaming.registration import register
 from atomstream.streaming.stream_request import InitializeRequest
+from atomstream.testing import ReceivedRequest
 from tests.paths import WIRE
-from tests.service.recorder import RecordedRequest, Recorder, calling, recording
+from tests.service.recorder import Recorder, calling, recording
 
 TRAFFIC: list[dict[str, Any]] = [
     json.loads(line) for line in (WIRE / "traffic.jsonl").read_text().splitlines()
@@ -90,10 +91,11 @@ def _signed(recorder: Recorder, request: Any, body: bytes) -> Any:
     return _reply([{"upload_id": "u", "url": f"{recorder.url}/blob/{data_id}/{key}", "part": 0}])
 
 
-def in_recorded_form(one: RecordedRequest) -> dict[str, Any]:
+def in_recorded_form(one: ReceivedRequest) -> dict[str, Any]:
     """A request in the format of the recording."""
     body = f"<{len(one.body)} bytes>" if one.method == "PUT" else one.body.decode()
-    return normal({**vars(one), "body": body})
+    kept = {name: value for name, value in vars(one).items() if name != "received_s"}
+    return normal({**kept, "body": body})
 
 
 def normal(one: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from atomstream import AsyncRHEEDStreamer
-from tests.streaming.hosted import KEY, Hosted, hosted
+from atomstream.testing import MemoryService
+from tests.streaming.scripted_faults import KEY
 from tests.streaming.stream_helpers import hurry, make_async
 
 
@@ -19,14 +20,14 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
+async def service() -> AsyncIterator[MemoryService]:
     """A server with the hosted service's protocol; a test can script its replies."""
-    async with hosted() as made:
+    async with MemoryService() as made:
         yield made
 
 
 @pytest.fixture
-async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
+async def streamer(service: MemoryService) -> AsyncIterator[AsyncRHEEDStreamer]:
     """An async streamer to ``service``."""
     async with make_async(service.url, KEY) as made:
         yield made

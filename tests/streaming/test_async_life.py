@@ -13,8 +13,9 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import BufferFullError, ClosedError, ConfigError
+from atomstream.testing import MemoryService
 from tests.live_server import Serve, ThreadedServer
-from tests.streaming.hosted import KEY, Hosted, answers, held
+from tests.streaming.scripted_faults import KEY, answers, held
 from tests.streaming.stream_helpers import (
     CHUNK,
     FPS,
@@ -54,7 +55,7 @@ async def test_each_verb_in_a_task_of_its_own(serve: Serve) -> None:
     assert_arrived(server, data_id, [0, 1, 2])
 
 
-async def test_an_error_leaves_the_context_as_it_is(service: Hosted) -> None:
+async def test_an_error_leaves_the_context_as_it_is(service: MemoryService) -> None:
     """An exception inside the context is raised unchanged, not in a group, and the streamer is closed."""
     streamer = make_async(service.url, KEY)
 
@@ -125,7 +126,7 @@ async def test_run_takes_async_iterables(serve: Serve) -> None:
     np.testing.assert_array_equal(stored(server, data_id), frames)
 
 
-async def test_a_sync_iterable_may_block(service: Hosted) -> None:
+async def test_a_sync_iterable_may_block(service: MemoryService) -> None:
     """A synchronous generator runs in its own thread, so it does not block the event loop."""
     may_go, threads = threading.Event(), []
 
@@ -149,7 +150,7 @@ async def test_a_sync_iterable_may_block(service: Hosted) -> None:
     assert threads[0] != threading.get_ident()
 
 
-async def test_a_failed_run_leaves_no_thread(service: Hosted) -> None:
+async def test_a_failed_run_leaves_no_thread(service: MemoryService) -> None:
     """If a frame is refused, run raises the error, and the iterating thread ends at once."""
     async with make_async(service.url, KEY) as streamer:
         data_id = await begin(streamer)
@@ -162,7 +163,7 @@ async def test_a_failed_run_leaves_no_thread(service: Hosted) -> None:
         assert (await streamer.finalize(data_id))["chunks_uploaded"] == 1
 
 
-async def test_close_with_nonsense_closes_nothing(service: Hosted) -> None:
+async def test_close_with_nonsense_closes_nothing(service: MemoryService) -> None:
     """close() with an invalid timeout raises an error and closes nothing; it can be called again."""
     streamer = make_async(service.url, KEY)
     data_id = await begin(streamer, 0)
@@ -172,7 +173,7 @@ async def test_close_with_nonsense_closes_nothing(service: Hosted) -> None:
     await streamer.close()
 
 
-async def test_cancelling_a_push_that_waits(service: Hosted, no_disk: Path) -> None:
+async def test_cancelling_a_push_that_waits(service: MemoryService, no_disk: Path) -> None:
     """A push that is cancelled before its acceptance uses no index; the next push gets it (P21)."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
@@ -186,10 +187,10 @@ async def test_cancelling_a_push_that_waits(service: Hosted, no_disk: Path) -> N
         await streamer.push(data_id, 1, noise(1))
         report = await streamer.finalize(data_id)
     assert (report["chunks_spooled"], report["lost"]) == (2, [])
-    np.testing.assert_array_equal(service.frames(data_id, 1), noise(1))
+    np.testing.assert_array_equal(service.chunk(data_id, 1), noise(1))
 
 
-async def test_cancelling_a_run(service: Hosted, no_disk: Path) -> None:
+async def test_cancelling_a_run(service: MemoryService, no_disk: Path) -> None:
     """A cancelled run loses no accepted frames, and another run continues after it (P21)."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
@@ -203,11 +204,13 @@ async def test_cancelling_a_run(service: Hosted, no_disk: Path) -> None:
         await streamer.run(data_id, [noise(7)])
         report = await streamer.finalize(data_id)
     assert (report["chunks_uploaded"], report["lost"]) == (2, [])
-    np.testing.assert_array_equal(service.frames(data_id, 0), noise(0))
-    np.testing.assert_array_equal(service.frames(data_id, 1), noise(7))
+    np.testing.assert_array_equal(service.chunk(data_id, 0), noise(0))
+    np.testing.assert_array_equal(service.chunk(data_id, 1), noise(7))
 
 
-async def test_single_frames_and_chunks_of_one_stream_share_the_room(service: Hosted, no_disk: Path) -> None:
+async def test_single_frames_and_chunks_of_one_stream_share_the_room(
+    service: MemoryService, no_disk: Path
+) -> None:
     """If the push_frame buffer of a stream uses all memory, push sends this buffer instead of waiting forever."""
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         data_id = await begin(streamer)
@@ -218,7 +221,9 @@ async def test_single_frames_and_chunks_of_one_stream_share_the_room(service: Ho
     assert report["chunks_uploaded"] == 2
 
 
-async def test_streams_that_gather_frames_do_not_block_each_other(service: Hosted, no_disk: Path) -> None:
+async def test_streams_that_gather_frames_do_not_block_each_other(
+    service: MemoryService, no_disk: Path
+) -> None:
     """Half-filled push_frame buffers of other streams with paused cameras leave room for one chunk."""
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
         paused = [await begin(streamer) for _ in range(3)]
@@ -233,61 +238,54 @@ async def test_streams_that_gather_frames_do_not_block_each_other(service: Hoste
 
 @pytest.mark.parametrize("on_full", ["drop_newest", "drop_oldest"])
 async def test_frames_that_find_no_room_are_dropped_by_policy(
-    service: Hosted, no_disk: Path, on_full: Any, caplog: pytest.LogCaptureFixture
+    service: MemoryService, no_disk: Path, on_full: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a drop policy push and push_frame never wait; each drop is counted, logged and reported (P8)."""
-    service.verdict = lambda kind, data_id, index: answers(503)
+    service.fault_for = lambda attempt: answers(503)
     settings = {"buffer_bytes": 8_000, "spool_dir": no_disk, "on_full": on_full}
     async with make_async(service.url, KEY, **settings) as streamer:
         data_id = await begin(streamer, *range(12))
         for frame in noise(20, n=4 * CHUNK):
             await streamer.push_frame(data_id, frame)
-        service.verdict = lambda kind, data_id, index: None
+        service.fault_for = lambda attempt: None
         with pytest.warns(RuntimeWarning, match="dropped"):
             report = await streamer.finalize(data_id)
     assert_sums(report)
     assert report["chunks_dropped"] == len(report["lost"]) > 0
     assert all(on_full in reason for _, reason in report["lost"]), report["lost"]
     assert caplog.text.count("was dropped") == report["chunks_dropped"]
-    kept = {index for _, index in service.bodies}
+    kept = set(service.chunk_indices(data_id))
     assert len(kept) == report["chunks_uploaded"]
     assert kept.isdisjoint(index for index, _ in report["lost"])
 
 
-async def test_no_room_can_be_an_error(service: Hosted, no_disk: Path) -> None:
+async def test_no_room_can_be_an_error(service: MemoryService, no_disk: Path) -> None:
     """on_full='raise' and full_timeout_s raise BufferFullError; no index is used and nothing is lost (P8)."""
     for policy in ({"on_full": "raise"}, {"full_timeout_s": 0.05}):
-        service.verdict = lambda kind, data_id, index: answers(503)
+        service.fault_for = lambda attempt: answers(503)
         async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk, **policy) as streamer:
             data_id = await begin(streamer, 0)
             with pytest.raises(BufferFullError, match="used no index"):
                 await streamer.push(data_id, 1, noise(1))
             with pytest.raises(BufferFullError, match="used no index"):
                 await streamer.push_frame(data_id, noise(1)[0])
-            service.verdict = lambda kind, data_id, index: None
+            service.fault_for = lambda attempt: None
             await streamer.flush(data_id)
             await streamer.push(data_id, 1, noise(1))
             assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
 
 
 async def test_a_time_server_that_fails_is_no_failure(
-    service: Hosted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: MemoryService, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without reference time, chunks have uncorrected times and no clock values; one warning reports it."""
     streamer = make_async(service.url, KEY, clock_sync=True)
-    monkeypatch.setattr(Hosted, "_route", _no_time(Hosted._route))
+    service.fail_next(100, step="time", status=500)
     async with streamer:
         data_id = await begin(streamer, 0, 1)
         assert await streamer.clock_status() is None
         assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
-    forms = [one.body for one in service.asked if one.path.endswith("/upload_urls/")]
+    forms = [one.body for one in service.requests if one.path.endswith("/upload_urls/")]
     assert forms
     assert not any(b"clock_" in form for form in forms)
     assert caplog.text.count("Reference time could not be measured") == 1
-
-
-def _no_time(route: Callable[..., Any]) -> Callable[..., Any]:
-    def answer(self: Hosted, request: Any, body: bytes) -> Any:
-        return answers(500)(request) if request.path == "/gateway/time" else route(self, request, body)
-
-    return answer

@@ -14,7 +14,8 @@ from aiohttp import web
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import NotFoundError, StreamGoneError, UnknownStreamError
-from tests.streaming.hosted import KEY, Hosted, answers, held, hosted
+from atomstream.testing import MemoryService
+from tests.streaming.scripted_faults import KEY, answers, held
 from tests.streaming.stream_helpers import (
     CHUNK,
     FPS,
@@ -36,22 +37,22 @@ pytestmark = pytest.mark.usefixtures("hurried")
 
 
 @pytest.fixture
-async def streamer(service: Hosted) -> AsyncIterator[AsyncRHEEDStreamer]:
+async def streamer(service: MemoryService) -> AsyncIterator[AsyncRHEEDStreamer]:
     async with make_async(service.url, KEY, upload_timeout_s=5.0) as made:
         yield made
 
 
 async def assert_delivered(
-    service: Hosted, streamer: AsyncRHEEDStreamer, data_id: str, n_chunks: int
+    service: MemoryService, streamer: AsyncRHEEDStreamer, data_id: str, n_chunks: int
 ) -> None:
     report = await streamer.finalize(data_id)
     assert_sums(report)
     assert (report["chunks_uploaded"], report["lost"]) == (n_chunks, [])
     for k in range(n_chunks):
-        np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
+        np.testing.assert_array_equal(service.chunk(data_id, k), noise(k))
 
 
-def tries(service: Hosted, kind: str, index: int = 0) -> int:
+def tries(service: MemoryService, kind: str, index: int = 0) -> int:
     return sum(one[0] == kind and one[2] == index for one in service.attempts)
 
 
@@ -74,7 +75,9 @@ PASSING: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", PASSING)
-async def test_transient_errors_are_retried(service: Hosted, streamer: AsyncRHEEDStreamer, name: str) -> None:
+async def test_transient_errors_are_retried(
+    service: MemoryService, streamer: AsyncRHEEDStreamer, name: str
+) -> None:
     """A transient error costs an attempt, never the chunk; each attempt requests a new upload URL."""
     kind, fault = PASSING[name]
     service.faults[kind].extend([fault, fault])
@@ -85,17 +88,19 @@ async def test_transient_errors_are_retried(service: Hosted, streamer: AsyncRHEE
 
 
 async def test_a_wrong_checksum_does_not_count_as_stored(
-    service: Hosted, streamer: AsyncRHEEDStreamer
+    service: MemoryService, streamer: AsyncRHEEDStreamer
 ) -> None:
     """If the server returns a checksum, a chunk counts as stored only if the checksum is equal."""
     service.faults["put"].append(answers(200, x_amz_checksum_crc32c="AAAAAA=="))
     data_id = await begin(streamer, 0)
     await streamer.flush(data_id)
-    assert len(service.bodies[data_id, 0]) == 1
+    assert len(service.uploads(data_id, 0)) == 1
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
-async def test_retry_after_is_respected(service: Hosted, streamer: AsyncRHEEDStreamer, form: str) -> None:
+async def test_retry_after_is_respected(
+    service: MemoryService, streamer: AsyncRHEEDStreamer, form: str
+) -> None:
     """No attempt is made before Retry-After has passed, given in seconds or as a date."""
     # A date has whole seconds: at least one of the two seconds is left.
     retry_after = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)
@@ -103,23 +108,23 @@ async def test_retry_after_is_respected(service: Hosted, streamer: AsyncRHEEDStr
     service.faults["put"].append(answers(503, **headers))
     data_id = await begin(streamer, 0)
     await assert_delivered(service, streamer, data_id, 1)
-    asked = [when for when, one in zip(service.times_s, service.attempts, strict=True) if one[0] == "url"]
+    asked = [one.received_s for one in service.requests if one.path.endswith("/upload_urls/")]
     assert asked[1] - asked[0] >= 1.0
 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_key_pauses_uploads(
-    service: Hosted, streamer: AsyncRHEEDStreamer, status: int, caplog: pytest.LogCaptureFixture
+    service: MemoryService, streamer: AsyncRHEEDStreamer, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """While the key is refused, no chunk is given up; all are delivered once the key works."""
     refused = answers(status, '{"detail": "no such key"}')
-    service.verdict = lambda kind, data_id, index: refused if kind == "url" else None
+    service.fault_for = lambda attempt: refused if attempt.step == "url" else None
     data_id = await begin(streamer, *range(5))
     await until(lambda: len(service.attempts) > 6)
     stats = await stream_stats(streamer, data_id)
     assert (stats["chunks_pending"], stats["chunks_failed"]) == (5, 0)
     assert f"HTTP {status} (no such key)" in stats["standing_still"]
-    service.verdict = lambda kind, data_id, index: None
+    service.fault_for = lambda attempt: None
     await assert_delivered(service, streamer, data_id, 5)
     assert caplog.text.count("is paused, nothing is lost") == 1
     assert KEY not in caplog.text
@@ -128,11 +133,11 @@ async def test_a_refused_key_pauses_uploads(
 @pytest.mark.parametrize("kind", ["url", "put"])
 @pytest.mark.parametrize("status", [400, 409, 413, 422, 501])
 async def test_a_refused_chunk_affects_no_other(
-    service: Hosted, streamer: AsyncRHEEDStreamer, kind: str, status: int
+    service: MemoryService, streamer: AsyncRHEEDStreamer, kind: str, status: int
 ) -> None:
     """Any other refusal is final for this chunk only, and is in the report."""
     no = answers(status, '{"detail": "not this one"}')
-    service.verdict = lambda asked, data_id, index: no if (asked, index) == (kind, 1) else None
+    service.fault_for = lambda attempt: no if (attempt.step, attempt.chunk_idx) == (kind, 1) else None
     data_id = await begin(streamer, 0, 1, 2)
     with pytest.warns(RuntimeWarning, match=r"1 missing chunk\(s\): 1 \(quarantined.*not this one"):
         report = await streamer.finalize(data_id)
@@ -141,17 +146,17 @@ async def test_a_refused_chunk_affects_no_other(
     assert [index for index, _ in report["lost"]] == [1]
     assert tries(service, kind, 1) == 1
     for k in (0, 2):
-        np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
+        np.testing.assert_array_equal(service.chunk(data_id, k), noise(k))
 
 
 @pytest.mark.parametrize("status", [404, 410])
 async def test_an_unknown_stream_is_one_error(
-    service: Hosted, streamer: AsyncRHEEDStreamer, status: int
+    service: MemoryService, streamer: AsyncRHEEDStreamer, status: int
 ) -> None:
     """A stream that the server does not know stops with one error, then its report; other streams continue."""
     other, data_id = await begin(streamer, 0), await begin(streamer)
     gone = answers(status)
-    service.verdict = lambda kind, stream, index: gone if (kind, stream) == ("url", data_id) else None
+    service.fault_for = lambda attempt: gone if (attempt.step, attempt.data_id) == ("url", data_id) else None
     for k in range(3):
         try:
             await streamer.push(data_id, k, noise(k))
@@ -171,22 +176,24 @@ async def test_an_unknown_stream_is_one_error(
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("kind", ["url", "put"])
 async def test_redirects_are_never_followed(
-    service: Hosted, streamer: AsyncRHEEDStreamer, kind: str, status: int
+    service: MemoryService, streamer: AsyncRHEEDStreamer, kind: str, status: int
 ) -> None:
     """The key and the frames follow no redirect; a redirect is a refusal whose error names its target."""
-    async with hosted() as elsewhere:
+    async with MemoryService() as elsewhere:
         service.faults[kind].append(answers(status, Location=elsewhere.url + "/trap"))
         data_id = await begin(streamer, 0)
         with pytest.warns(RuntimeWarning, match=f"redirects to {elsewhere.url.rpartition(':')[0]}"):
             await streamer.finalize(data_id)
-        assert elsewhere.asked == []
+        assert elsewhere.requests == []
 
 
-async def test_the_key_never_goes_to_the_upload_url(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_the_key_never_goes_to_the_upload_url(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """The server of the signed URL receives the bytes and nothing that identifies the caller."""
     service.faults["put"].append(answers(403))
     await assert_delivered(service, streamer, await begin(streamer, 0, 1), 2)
-    puts = [one for one in service.asked if one.method == "PUT"]
+    puts = [one for one in service.requests if one.method == "PUT"]
     assert len(puts) == 3
     for one in puts:
         assert KEY not in f"{one.headers}{one.query}{one.path}"
@@ -194,7 +201,7 @@ async def test_the_key_never_goes_to_the_upload_url(service: Hosted, streamer: A
 
 
 async def test_neither_key_nor_signature_is_revealed(
-    service: Hosted, streamer: AsyncRHEEDStreamer, caplog: pytest.LogCaptureFixture
+    service: MemoryService, streamer: AsyncRHEEDStreamer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If a server repeats the key and the URL, they still appear in no log, report or error."""
     caplog.set_level("DEBUG")
@@ -210,22 +217,22 @@ async def test_neither_key_nor_signature_is_revealed(
     assert "sig=once" not in texts
 
 
-async def test_a_stream_that_fails_does_not_hold_up_another(service: Hosted) -> None:
+async def test_a_stream_that_fails_does_not_hold_up_another(service: MemoryService) -> None:
     """While the chunks of one stream fail repeatedly, another stream is delivered, even with one upload slot."""
     async with make_async(service.url, KEY, upload_concurrency=1) as streamer:
         stuck = await begin(streamer)
         busy = answers(503)
-        service.verdict = lambda kind, data_id, index: busy if data_id == stuck else None
+        service.fault_for = lambda attempt: busy if attempt.data_id == stuck else None
         for k in range(8):
             await streamer.push(stuck, k, noise(k))
         await until(lambda: len(service.attempts) > 3)
         await assert_delivered(service, streamer, await begin(streamer, *range(8)), 8)
         assert (await stream_stats(streamer, stuck))["chunks_pending"] == 8
-        service.verdict = lambda kind, data_id, index: None
+        service.fault_for = lambda attempt: None
         await assert_delivered(service, streamer, stuck, 8)
 
 
-async def test_chunks_are_sent_in_order(service: Hosted) -> None:
+async def test_chunks_are_sent_in_order(service: MemoryService) -> None:
     """Of the waiting chunks, the one with the lowest index is sent first, in whatever order they were pushed."""
     async with make_async(service.url, KEY, upload_concurrency=1) as streamer:
         go_on = asyncio.Event()
@@ -252,8 +259,10 @@ async def test_a_wrong_stream_is_named(streamer: AsyncRHEEDStreamer) -> None:
             await verb("nobody")
 
 
-async def test_an_unknown_sample_creates_nothing(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_an_unknown_sample_creates_nothing(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """If the sample does not exist, initialize fails before anything is created."""
     with pytest.raises(NotFoundError, match="Nothing was created"):
         await streamer.initialize(FPS, 0.0, CHUNK, physical_sample="a1b2c3d4-e5f6-7890-abcd-ef1234567890")
-    assert not any(one.method == "POST" for one in service.asked)
+    assert not any(one.method == "POST" for one in service.requests)

@@ -9,8 +9,9 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ClosedError
+from atomstream.testing import MemoryService
 from tests.live_server import Serve
-from tests.streaming.hosted import KEY, Hosted, answers
+from tests.streaming.scripted_faults import KEY, answers
 from tests.streaming.stream_helpers import CHUNK, FPS, assert_arrived, begin, make_async, noise
 from tests.wire_client import WireClient
 
@@ -31,10 +32,10 @@ async def test_close_without_finalize_ends_nothing(serve: Serve, tmp_path: Path)
 
 
 async def test_close_without_disk_or_network_counts_what_is_lost(
-    service: Hosted, no_disk: Path, caplog: pytest.LogCaptureFixture
+    service: MemoryService, no_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With neither spool nor server, close warns how many chunks are lost with it."""
-    service.verdict = lambda kind, data_id, index: answers(503)
+    service.fault_for = lambda attempt: answers(503)
     streamer = make_async(service.url, KEY, spool_dir=no_disk)
     data_id = await begin(streamer, 0, 1, 2)
     assert "kept in memory only" in caplog.text
@@ -42,12 +43,12 @@ async def test_close_without_disk_or_network_counts_what_is_lost(
         await streamer.close(drain_timeout_s=0.05)
 
 
-async def test_close_without_disk_drains(service: Hosted, no_disk: Path) -> None:
+async def test_close_without_disk_drains(service: MemoryService, no_disk: Path) -> None:
     """With no spool, close waits until the server has everything."""
     streamer = make_async(service.url, KEY, spool_dir=no_disk)
     data_id = await begin(streamer, 0, 1, 2)
     await streamer.close()
-    assert [service.frames(data_id, k).tolist() for k in range(3)] == [noise(k).tolist() for k in range(3)]
+    assert [service.chunk(data_id, k).tolist() for k in range(3)] == [noise(k).tolist() for k in range(3)]
 
 
 async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
@@ -69,9 +70,9 @@ async def test_closing_again_is_harmless(streamer: AsyncRHEEDStreamer) -> None:
             await verb()
 
 
-async def test_close_ends_those_who_wait(service: Hosted, no_disk: Path) -> None:
+async def test_close_ends_those_who_wait(service: MemoryService, no_disk: Path) -> None:
     """A push that waits for room and a finalize that waits for the drain get ClosedError when it closes."""
-    service.verdict = lambda kind, data_id, index: answers(503)
+    service.fault_for = lambda attempt: answers(503)
     streamer = make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk)
     ending, waiting = await begin(streamer, 0), await begin(streamer)
     finalizing = asyncio.create_task(streamer.finalize(ending))

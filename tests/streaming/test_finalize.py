@@ -11,8 +11,9 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError, DrainTimeoutError, StreamFinalizedError, StreamGoneError
+from atomstream.testing import MemoryService
 from tests.live_server import Serve
-from tests.streaming.hosted import KEY, Hosted, answers, held
+from tests.streaming.scripted_faults import KEY, answers, held
 from tests.streaming.stream_helpers import (
     CHUNK,
     assert_sums,
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("hurried")
 
 
 async def test_repeated_finalize_returns_the_same_report(
-    service: Hosted, streamer: AsyncRHEEDStreamer
+    service: MemoryService, streamer: AsyncRHEEDStreamer
 ) -> None:
     """Repeated and concurrent calls of finalize return the same report and end the stream once."""
     data_id = await begin(streamer, 0, 1)
@@ -36,17 +37,20 @@ async def test_repeated_finalize_returns_the_same_report(
     third = await streamer.finalize(data_id)
     assert first == second == third
     assert (first["closed"], first["drained"], first["chunks_uploaded"]) == (True, True, 2)
-    assert service.ended == [data_id]
+    assert service.ended(data_id)
 
 
-async def test_an_empty_stream_ends(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_an_empty_stream_ends(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """A stream without frames is ended like any other."""
-    report = await streamer.finalize(await begin(streamer))
+    data_id = await begin(streamer)
+    report = await streamer.finalize(data_id)
     assert (report["chunks_spooled"], report["closed"], report["lost"]) == (0, True, [])
-    assert len(service.ended) == 1
+    assert service.ended(data_id)
 
 
-async def test_the_end_is_sent_after_the_last_chunk(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_the_end_is_sent_after_the_last_chunk(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """/end is not sent before each chunk is stored or given up."""
     data_id = await begin(streamer, *range(6))
     await streamer.finalize(data_id)
@@ -55,9 +59,11 @@ async def test_the_end_is_sent_after_the_last_chunk(service: Hosted, streamer: A
     assert kinds.count("put") == 6
 
 
-async def test_the_drain_timeout_has_the_report(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_the_drain_timeout_has_the_report(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """DrainTimeoutError has the counts and the cause; the stream accepts no more pushes and its uploads continue."""
-    service.verdict = lambda kind, data_id, index: answers(503) if (kind, index) == ("put", 1) else None
+    service.fault_for = lambda attempt: (
+        answers(503) if (attempt.step, attempt.chunk_idx) == ("put", 1) else None
+    )
     data_id = await begin(streamer, 0, 1)
     while not (await stream_stats(streamer, data_id))["standing_still"]:
         await asyncio.sleep(0.005)
@@ -70,13 +76,13 @@ async def test_the_drain_timeout_has_the_report(service: Hosted, streamer: Async
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(StreamFinalizedError, match=f"{data_id} was finalized"):
         await streamer.push(data_id, 2, noise(2))
-    service.verdict = lambda kind, data_id, index: None
-    await until(lambda: service.ended == [data_id])  # without a caller that waits
+    service.fault_for = lambda attempt: None
+    await until(lambda: service.ended(data_id))  # without a caller that waits
     report = await streamer.finalize(data_id)
     assert (report["chunks_uploaded"], report["closed"], report["lost"]) == (2, True, [])
 
 
-async def test_zero_timeout_returns_at_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_zero_timeout_returns_at_once(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """drain_timeout_s=0 only asks for the state; a later finalize completes."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
@@ -97,7 +103,7 @@ async def test_timeouts_are_numbers(streamer: AsyncRHEEDStreamer, wrong: float) 
     await streamer.finalize(data_id)
 
 
-async def test_a_busy_end_is_retried(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_busy_end_is_retried(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """A 503 to /end, as the hosted service sends during its first analysis, only takes time."""
     service.faults["end"].extend([answers(503)] * 4)
     report = await streamer.finalize(await begin(streamer, 0))
@@ -105,13 +111,15 @@ async def test_a_busy_end_is_retried(service: Hosted, streamer: AsyncRHEEDStream
     assert [kind for kind, _, _ in service.attempts].count("end") == 5
 
 
-async def test_a_refused_repeat_of_the_end_is_an_end(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_refused_repeat_of_the_end_is_an_end(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """A 4xx to a repeated /end means that the first one had arrived (docs/decisions/0001-ledger-is-the-state.md)."""
     service.faults["end"].extend([answers(500), answers(404)])
     assert (await streamer.finalize(await begin(streamer, 0)))["closed"]
 
 
-async def test_a_refused_end_is_an_error(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_refused_end_is_an_error(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """A 4xx to the first /end is an error that names the stream; chunks stay counted as stored."""
     service.faults["end"].append(answers(422, '{"detail": "no such end"}'))
     data_id = await begin(streamer, 0)
@@ -120,7 +128,7 @@ async def test_a_refused_end_is_an_error(service: Hosted, streamer: AsyncRHEEDSt
     assert (await stream_stats(streamer, data_id))["chunks_stored"] == 1
 
 
-async def test_a_refused_end_is_reported_once(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_refused_end_is_reported_once(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """After this one error, finalize returns the report: the chunks are stored, the stream is not closed."""
     data_id = await begin(streamer, 0)
     service.faults["end"].append(answers(404, '{"detail": "gone"}'))
@@ -139,7 +147,7 @@ async def test_a_mistyped_index_is_refused(streamer: AsyncRHEEDStreamer) -> None
     assert (await streamer.finalize(data_id))["lost"] == []
 
 
-async def test_indices_never_pushed_are_lost(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_indices_never_pushed_are_lost(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """Skipped indices are listed in the report and in one warning, once, at the caller's line."""
     data_id = await begin(streamer, 0, 2, 5)
     with pytest.warns(RuntimeWarning, match=r"3 missing chunk\(s\): 1 \(never pushed\); 3") as warned:
@@ -181,7 +189,7 @@ async def test_push_after_finalize_is_a_typed_error(streamer: AsyncRHEEDStreamer
             await push()
 
 
-async def test_a_push_that_waits_when_the_stream_is_finalized(service: Hosted, no_disk: Path) -> None:
+async def test_a_push_that_waits_when_the_stream_is_finalized(service: MemoryService, no_disk: Path) -> None:
     """A push that waits for memory while finalize is called raises the typed error and uses no index."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with make_async(service.url, KEY, buffer_bytes=1, spool_dir=no_disk) as streamer:
@@ -199,7 +207,7 @@ async def test_a_push_that_waits_when_the_stream_is_finalized(service: Hosted, n
 
 
 async def test_the_last_short_chunk_is_sent_at_flush_and_at_the_end(
-    service: Hosted, streamer: AsyncRHEEDStreamer
+    service: MemoryService, streamer: AsyncRHEEDStreamer
 ) -> None:
     """flush and finalize send the frames collected by push_frame as a short chunk."""
     data_id = await begin(streamer)
@@ -210,21 +218,23 @@ async def test_the_last_short_chunk_is_sent_at_flush_and_at_the_end(
     for frame in frames[CHUNK + 1 :]:
         await streamer.push_frame(data_id, frame)
     report = await streamer.finalize(data_id)
-    parts = [service.frames(data_id, k) for k in range(report["chunks_uploaded"])]
+    parts = [service.chunk(data_id, k) for k in range(report["chunks_uploaded"])]
     assert [len(part) for part in parts] == [CHUNK, 1, CHUNK - 1]
     np.testing.assert_array_equal(np.concatenate(parts), frames)
 
 
-async def test_flush_waits_for_all_pushed_chunks(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_flush_waits_for_all_pushed_chunks(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """flush returns once all chunks pushed before it are stored; the stream stays open."""
     data_id = await begin(streamer, 0, 1, 2)
     await streamer.flush(data_id)
-    assert {index for _, index in service.bodies} == {0, 1, 2}
+    assert service.chunk_indices(data_id) == [0, 1, 2]
     await streamer.push(data_id, 3, noise(3))
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 4
 
 
-async def test_a_flush_timeout_loses_nothing(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_flush_timeout_loses_nothing(service: MemoryService, streamer: AsyncRHEEDStreamer) -> None:
     """DrainTimeoutError of flush has the report, and a later flush completes."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
@@ -237,7 +247,9 @@ async def test_a_flush_timeout_loses_nothing(service: Hosted, streamer: AsyncRHE
     assert (await streamer.finalize(data_id))["chunks_uploaded"] == 2
 
 
-async def test_a_cancelled_finalize_cancels_no_upload(service: Hosted, streamer: AsyncRHEEDStreamer) -> None:
+async def test_a_cancelled_finalize_cancels_no_upload(
+    service: MemoryService, streamer: AsyncRHEEDStreamer
+) -> None:
     """Cancelling the wait cancels neither the uploads nor the end of the stream."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     data_id = await begin(streamer, 0)
@@ -248,18 +260,18 @@ async def test_a_cancelled_finalize_cancels_no_upload(service: Hosted, streamer:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     go_on.set()
-    await until(lambda: service.ended == [data_id])
+    await until(lambda: service.ended(data_id))
 
 
 async def test_finalize_timeout_while_the_end_is_not_acknowledged(
-    service: Hosted, streamer: AsyncRHEEDStreamer
+    service: MemoryService, streamer: AsyncRHEEDStreamer
 ) -> None:
     """If all chunks are stored but /end is not acknowledged, the error of finalize says exactly that."""
-    service.verdict = lambda kind, data_id, index: answers(503) if kind == "end" else None
+    service.fault_for = lambda attempt: answers(503) if attempt.step == "end" else None
     data_id = await begin(streamer, 0)
     await streamer.flush(data_id)
     with pytest.raises(DrainTimeoutError, match="not yet acknowledged the end") as caught:
         await streamer.finalize(data_id, 0.05)
     assert (caught.value.report["drained"], caught.value.report["closed"]) == (True, False)
-    service.verdict = lambda kind, data_id, index: None
+    service.fault_for = lambda attempt: None
     assert (await streamer.finalize(data_id))["closed"]

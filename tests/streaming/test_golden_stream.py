@@ -16,8 +16,9 @@ import zarr
 from atomstream import AsyncRHEEDStreamer
 from atomstream.records import Chunk, Timestamp
 from atomstream.shard import ShardEncoder, decode_shard
+from atomstream.testing import MemoryService
 from tests.paths import WIRE
-from tests.streaming.hosted import KEY, Hosted, hosted
+from tests.service.recorder import KEY
 
 TRAFFIC: list[dict[str, Any]] = [
     json.loads(line) for line in (WIRE / "traffic.jsonl").read_text().splitlines()
@@ -39,10 +40,10 @@ PROJECT = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.fixture
-async def service() -> AsyncIterator[Hosted]:
+async def service() -> AsyncIterator[MemoryService]:
     """The recorded service, after our streamer has sent it both recorded streams."""
-    async with hosted() as server:
-        server.ids = list(STREAMS)
+    async with MemoryService() as server:
+        server.next_ids.extend(STREAMS)
         async with AsyncRHEEDStreamer(KEY, server.url, spool_min_free_bytes=0) as streamer:
             await _first_stream(streamer)
             await _second_stream(streamer)
@@ -97,19 +98,21 @@ def normal_forms(requests: list[dict[str, Any]]) -> list[str]:
     )
 
 
-def sent(service: Hosted) -> list[dict[str, Any]]:
+def sent(service: MemoryService) -> list[dict[str, Any]]:
     """The requests of our client, in the form of the recording."""
-    return [{**vars(one), "body": "" if one.method == "PUT" else one.body.decode()} for one in service.asked]
+    return [
+        {**vars(one), "body": "" if one.method == "PUT" else one.body.decode()} for one in service.requests
+    ]
 
 
-async def test_both_streams_equal_the_recording(service: Hosted) -> None:
+async def test_both_streams_equal_the_recording(service: MemoryService) -> None:
     """Path, query, relevant headers and the body's keys with their order, types and values equal the recorded ones."""
     assert normal_forms(sent(service)) == normal_forms(TRAFFIC)
 
 
-async def test_a_stream_is_made_before_its_chunks_and_ended_after_them(service: Hosted) -> None:
+async def test_a_stream_is_made_before_its_chunks_and_ended_after_them(service: MemoryService) -> None:
     """Registration requests come in the recorded order, uploads after them, the end last."""
-    steps = [one.path for one in service.asked if one.path != "/gateway/time"]
+    steps = [one.path for one in service.requests if one.path != "/gateway/time"]
     made = [one["path"] for one in TRAFFIC if one["path"] != "/gateway/time"][:9]
     assert steps[:9] == made
     for data_id in STREAMS:
@@ -117,25 +120,25 @@ async def test_a_stream_is_made_before_its_chunks_and_ended_after_them(service: 
         assert mine[-1] == f"/rheed/stream/{data_id}/end"
 
 
-async def test_bodies_have_their_length_and_are_not_chunked(service: Hosted) -> None:
+async def test_bodies_have_their_length_and_are_not_chunked(service: MemoryService) -> None:
     """Each request with a body has a Content-Length; none is chunked, because a presigned URL refuses that."""
-    for one in service.asked:
+    for one in service.requests:
         assert "transfer-encoding" not in one.headers
         if one.body:
             assert int(one.headers["content-length"]) == len(one.body)
 
 
-async def test_nothing_of_our_own_goes_to_a_foreign_server(service: Hosted) -> None:
+async def test_nothing_of_our_own_goes_to_a_foreign_server(service: MemoryService) -> None:
     """No header, key or query of our own extensions is sent to a server that did not announce itself as ours."""
-    for one in service.asked:
+    for one in service.requests:
         assert not any(name.startswith("atomstream") for name in one.headers)
         assert b"dtype" not in (b"" if one.method == "PUT" else one.body)
         assert ("x-api-key" in one.headers) == (one.path != "/gateway/time" and one.method != "PUT")
 
 
-async def test_only_automatic_timestamps_have_clock_values(service: Hosted) -> None:
+async def test_only_automatic_timestamps_have_clock_values(service: MemoryService) -> None:
     """The caller's timestamps have no clock values; automatic ones do: an integer and a number with one decimal."""
-    for one in [one for one in service.asked if one.path.endswith("/upload_urls/")]:
+    for one in [one for one in service.requests if one.path.endswith("/upload_urls/")]:
         body = json.loads(one.body)
         assert all(isinstance(value, str) for value in body.values())
         n_frames = int(body["dims"].split(",")[0])
@@ -156,11 +159,11 @@ def _first_recorded_body() -> str:
     return next(str(one["body"]) for one in TRAFFIC if one["path"].endswith("/upload_urls/"))
 
 
-async def test_our_shards_decode_to_the_frames(service: Hosted, tmp_path: Path) -> None:
+async def test_our_shards_decode_to_the_frames(service: MemoryService, tmp_path: Path) -> None:
     """Our shards decode to the pushed frames: with our decoder, zarr-python and tensorstore."""
     for name, frames in CHUNKS.items():
         stream, chunk = STREAMS[int(name[6])], int(name[-1])
-        [body] = service.bodies[stream, chunk]
+        [body] = service.uploads(stream, chunk)
         assert_reads(body, frames, tmp_path / name)
 
 

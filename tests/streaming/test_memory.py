@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from atomstream.testing import MemoryService
 from tests.paths import REPO
-from tests.streaming.hosted import KEY, held, hosted
 from tests.streaming.memory_child import CHUNK
+from tests.streaming.scripted_faults import KEY, held
 from tests.streaming.slow_disk_child import SHAPE
 
 MIB = 1 << 20
@@ -39,8 +40,8 @@ async def test_resident_memory_stays_below_the_formula(
     """
     (tmp_path / "file").touch()  # a folder in which no spool can be created
     never = asyncio.Event()
-    async with hosted() as service:
-        service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
+    async with MemoryService() as service:
+        service.fault_for = lambda attempt: held(never) if attempt.step == "put" else None
         result = await result_of(
             never, "memory_child.py", service.url, KEY, str(tmp_path / "file" / "spool"),
             str(limit_mib * MIB), str(side), str(levels),
@@ -57,8 +58,8 @@ async def test_a_slow_disk_takes_no_more_memory(tmp_path: Path) -> None:
     """With a disk that is slower than the encoders, many waiting chunks stay within the same formula."""
     limit = 64 * MIB
     never = asyncio.Event()
-    async with hosted() as service:
-        service.verdict = lambda kind, data_id, index: held(never) if kind == "put" else None
+    async with MemoryService() as service:
+        service.fault_for = lambda attempt: held(never) if attempt.step == "put" else None
         result = await result_of(
             never, "slow_disk_child.py", service.url, KEY, str(tmp_path / "spool"), str(limit)
         )

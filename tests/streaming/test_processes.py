@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atomstream.testing import MemoryService
 from tests.paths import REPO
-from tests.streaming.hosted import KEY, Hosted, held
+from tests.streaming.scripted_faults import KEY, held
 from tests.streaming.stream_helpers import make_async, noise
 from tests.system.tuning_marks import needs
 
@@ -60,7 +61,7 @@ class Script:
 
 
 @asynccontextmanager
-async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Script]:
+async def script(mode: str, service: MemoryService, spool: Path) -> AsyncIterator[Script]:
     """Starts child scripts; kills them at the end if they still run."""
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     process = await asyncio.create_subprocess_exec(
@@ -77,7 +78,7 @@ async def script(mode: str, service: Hosted, spool: Path) -> AsyncIterator[Scrip
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send Ctrl-C to a single process")
 @pytest.mark.parametrize("call", ["push", "push_frame", "run", "flush", "finalize"])
-async def test_ctrl_c_interrupts_and_loses_nothing(service: Hosted, no_disk: Path, call: str) -> None:
+async def test_ctrl_c_interrupts_and_loses_nothing(service: MemoryService, no_disk: Path, call: str) -> None:
     """Ctrl-C interrupts a blocked call within half a second; accepted chunks are delivered afterwards."""
     service.faults["put"].append(held(go_on := asyncio.Event()))
     async with script(call, service, no_disk) as child:
@@ -92,13 +93,13 @@ async def test_ctrl_c_interrupts_and_loses_nothing(service: Hosted, no_disk: Pat
         report = (await child.next_line("report"))["report"]
         await child.ended()
     assert (report["chunks_spooled"], report["chunks_uploaded"], report["lost"]) == (1, 1, [])
-    np.testing.assert_array_equal(service.frames(data_id, 0), noise(0))
+    np.testing.assert_array_equal(service.chunk(data_id, 0), noise(0))
 
 
-async def test_an_exit_without_close_leaves_all_in_the_spool(service: Hosted, tmp_path: Path) -> None:
+async def test_an_exit_without_close_leaves_all_in_the_spool(service: MemoryService, tmp_path: Path) -> None:
     """During an outage a script without close or finalize exits soon; the next streamer delivers its chunks."""
     go_on = asyncio.Event()
-    service.verdict = lambda kind, data_id, index: None if go_on.is_set() else held(go_on)
+    service.fault_for = lambda attempt: None if go_on.is_set() else held(go_on)
     async with script("exit1", service, tmp_path / "spool") as child:
         data_id = (await child.next_line("started"))["data_id"]
         end = await child.next_line("end")
@@ -111,15 +112,15 @@ async def test_an_exit_without_close_leaves_all_in_the_spool(service: Hosted, tm
         while (await later.spool_status())["chunks_pending"]:
             await asyncio.sleep(0.01)
     for k in range(5):
-        np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
-    np.testing.assert_array_equal(service.frames(data_id, 5), noise(5)[:1])
+        np.testing.assert_array_equal(service.chunk(data_id, k), noise(k))
+    np.testing.assert_array_equal(service.chunk(data_id, 5), noise(5)[:1])
 
 
 @pytest.mark.slow
-async def test_an_exit_without_disk_or_network_is_bounded(service: Hosted, no_disk: Path) -> None:
+async def test_an_exit_without_disk_or_network_is_bounded(service: MemoryService, no_disk: Path) -> None:
     """Several open streamers without spool and server delay the exit by at most 5 s in total."""
     never = asyncio.Event()
-    service.verdict = lambda kind, data_id, index: held(never)
+    service.fault_for = lambda attempt: held(never)
     async with script("exit3", service, no_disk) as child:
         end = await child.next_line("end")
         took_s = await child.ended() - end["at_s"]
@@ -130,16 +131,18 @@ async def test_an_exit_without_disk_or_network_is_bounded(service: Hosted, no_di
     assert "at exit:" not in errors
 
 
-async def test_an_exit_delivers_what_it_can(service: Hosted, no_disk: Path) -> None:
+async def test_an_exit_delivers_what_it_can(service: MemoryService, no_disk: Path) -> None:
     """Without a spool but with a server, chunks pushed before the exit are delivered during the exit."""
     async with script("exit1", service, no_disk) as child:
         data_id = (await child.next_line("started"))["data_id"]
         await child.ended()
-    assert {index for stream, index in service.bodies if stream == data_id} == set(range(6))
+    assert service.chunk_indices(data_id) == list(range(6))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-async def test_a_forked_child_gets_errors_and_its_parent_continues(service: Hosted, tmp_path: Path) -> None:
+async def test_a_forked_child_gets_errors_and_its_parent_continues(
+    service: MemoryService, tmp_path: Path
+) -> None:
     """In a forked child each method raises ClosedError and the exit is harmless; the parent continues to stream."""
     async with script("fork", service, tmp_path / "spool") as child:
         data_id = (await child.next_line("started"))["data_id"]
@@ -151,11 +154,11 @@ async def test_a_forked_child_gets_errors_and_its_parent_continues(service: Host
     assert all("forked" in one["sentence"] for one in refused)
     assert (report["chunks_uploaded"], report["lost"]) == (2, [])
     for k in range(2):
-        np.testing.assert_array_equal(service.frames(data_id, k), noise(k))
+        np.testing.assert_array_equal(service.chunk(data_id, k), noise(k))
 
 
 @needs("gc")
-async def test_garbage_is_collected_before_the_capture(service: Hosted, tmp_path: Path) -> None:
+async def test_garbage_is_collected_before_the_capture(service: MemoryService, tmp_path: Path) -> None:
     """No full garbage collection, which takes longer than a frame period, occurs in the first minutes of a stream."""
     async with script("capture", service, tmp_path / "spool") as child:
         generations = (await child.next_line("walked"))["generations"]
@@ -164,7 +167,7 @@ async def test_garbage_is_collected_before_the_capture(service: Hosted, tmp_path
     assert 2 not in generations
 
 
-async def test_nothing_is_imported_while_a_stream_runs(service: Hosted, tmp_path: Path) -> None:
+async def test_nothing_is_imported_while_a_stream_runs(service: MemoryService, tmp_path: Path) -> None:
     """Modules that an asyncio stream needs are imported before it starts: an import blocks the event loop."""
     async with script("async", service, tmp_path / "spool") as child:
         assert (await child.next_line("imported"))["modules"] == []

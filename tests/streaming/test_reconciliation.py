@@ -16,8 +16,9 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import Upload
 from atomstream.records import Frames, Shard
 from atomstream.spool import JournalEntry, Spool, StreamSpool
+from atomstream.testing import MemoryService
 from tests.live_server import LiveServer
-from tests.streaming.hosted import KEY, hosted
+from tests.streaming.scripted_faults import KEY
 
 Serve = Callable[..., Awaitable[LiveServer]]
 InterruptedStream = tuple[LiveServer, Callable[[], AsyncRHEEDStreamer], str]
@@ -111,7 +112,7 @@ async def test_nothing_had_arrived(serve: Serve, tmp_path: Path) -> None:
 
 async def test_a_hosted_service_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the server does not announce itself as ours, the chunks count as dropped at once."""
-    async with hosted() as service:
+    async with MemoryService() as service:
         data_id = await killed_before_the_journal_entry(KEY, service.url, tmp_path, monkeypatch)
         async with streamer(KEY, service.url, tmp_path) as later:
             await later.resume(data_id)

@@ -11,7 +11,8 @@ import pytest
 from atomstream import AsyncRHEEDStreamer
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.sources import to_uint8
-from tests.streaming.hosted import KEY, Hosted
+from atomstream.testing import MemoryService
+from tests.streaming.scripted_faults import KEY
 from tests.streaming.stream_helpers import CHUNK, FPS, make_async, noise
 
 WRONG_KIND: dict[str, tuple[Any, str]] = {
@@ -49,16 +50,16 @@ REFUSED = {
 
 
 @pytest.fixture
-async def opened(service: Hosted) -> AsyncIterator[tuple[AsyncRHEEDStreamer, str]]:
+async def opened(service: MemoryService) -> AsyncIterator[tuple[AsyncRHEEDStreamer, str]]:
     """A streamer with one stream; at the end, the stream still accepts frames and has lost none."""
     async with make_async(service.url, KEY) as made:
         data_id = await made.initialize(FPS, 0.0, CHUNK)
         yield made, data_id
-        assert [one.method for one in service.asked if one.method == "PUT"] == []
+        assert [one.method for one in service.requests if one.method == "PUT"] == []
         await made.push(data_id, 0, noise(5))
         report = await made.finalize(data_id)
         assert (report["chunks_spooled"], report["lost"]) == (1, [])
-        np.testing.assert_array_equal(service.frames(data_id, 0), noise(5))
+        np.testing.assert_array_equal(service.chunk(data_id, 0), noise(5))
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -118,7 +119,7 @@ async def test_a_chunk_that_no_server_accepts_is_refused(opened: tuple[AsyncRHEE
         await streamer.push_frame(data_id, huge[0])
 
 
-async def test_another_format_within_a_stream_is_refused(service: Hosted) -> None:
+async def test_another_format_within_a_stream_is_refused(service: MemoryService) -> None:
     """The first chunk fixes height and width; the error has both formats, and the stream continues."""
     async with make_async(service.url, KEY) as streamer:
         data_id = await streamer.initialize(FPS, 0.0, CHUNK)
@@ -202,16 +203,16 @@ BAD_NUMBERS = [float("nan"), float("inf"), -float("inf"), -1.0, "120", None, Tru
         ("chunk_size", 0),
     ],
 )
-async def test_invalid_stream_parameters_are_refused(service: Hosted, name: str, wrong: Any) -> None:
+async def test_invalid_stream_parameters_are_refused(service: MemoryService, name: str, wrong: Any) -> None:
     """Invalid fps, rpm and chunk_size are refused with their name, and no request is sent."""
     arguments = {"fps": 120.0, "rotations_per_min": 15.0, "chunk_size": 240, name: wrong}
     async with make_async(service.url, KEY) as streamer:
         with pytest.raises((ValueError, TypeError), match=name):
             await streamer.initialize(**arguments)
-    assert service.asked == []
+    assert service.requests == []
 
 
-async def test_a_chunk_size_is_whole(service: Hosted) -> None:
+async def test_a_chunk_size_is_whole(service: MemoryService) -> None:
     """240.0 is refused, whole numbers of numpy are accepted."""
     async with make_async(service.url, KEY) as streamer:
         with pytest.raises(TypeError, match="chunk_size must be a whole number, not float"):
@@ -219,7 +220,7 @@ async def test_a_chunk_size_is_whole(service: Hosted) -> None:
         await streamer.initialize(np.float32(120.0), np.int16(0), np.uint16(240))  # type: ignore[arg-type]
 
 
-async def test_short_chunks_cause_a_warning(service: Hosted) -> None:
+async def test_short_chunks_cause_a_warning(service: MemoryService) -> None:
     """A chunk shorter than 2 s causes a warning that has a sufficient size."""
     async with make_async(service.url, KEY) as streamer:
         with pytest.warns(UserWarning, match=r"chunk_size=10 is 0\.0833 s.*chunk_size=240"):

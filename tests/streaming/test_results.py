@@ -219,7 +219,7 @@ async def test_late_chunks_are_warned_about(
     assert f"stream {data_id} do not include chunks 1: they arrived after" in messages[0]
 
 
-class Hosted:
+class PolledService:
     """A server without feed and announcement, like the hosted service, with one time series that grows."""
 
     def __init__(self) -> None:
@@ -258,24 +258,24 @@ class Hosted:
         return web.json_response([{"data_id": UNKNOWN, "pipeline_status": self.status}])
 
 
-class HostedServer:
-    """Address and key of a running :class:`Hosted`."""
+class PolledServer:
+    """Address and key of a running :class:`PolledService`."""
 
-    def __init__(self, url: str, hosted: Hosted) -> None:
+    def __init__(self, url: str, hosted: PolledService) -> None:
         self.url = url
         self.hosted = hosted
         self.api_key = "some-key"
 
 
 @pytest.fixture
-async def hosted() -> AsyncIterator[HostedServer]:
-    """A running :class:`Hosted` on the loopback interface."""
-    made = Hosted()
+async def hosted() -> AsyncIterator[PolledServer]:
+    """A running :class:`PolledService` on the loopback interface."""
+    made = PolledService()
     runner = web.AppRunner(made.app())
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield HostedServer(f"http://127.0.0.1:{runner.addresses[0][1]}", made)
+    yield PolledServer(f"http://127.0.0.1:{runner.addresses[0][1]}", made)
     await runner.cleanup()
 
 
@@ -287,7 +287,7 @@ def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("quick_polls")
 @pytest.mark.parametrize("own", [True, False])
-async def test_polling_where_there_is_no_feed(hosted: HostedServer, tmp_path: Path, own: bool) -> None:
+async def test_polling_where_there_is_no_feed(hosted: PolledServer, tmp_path: Path, own: bool) -> None:
     """For a server without a feed the series is polled: each point once, until the stream has ended."""
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         if own:
@@ -303,7 +303,7 @@ async def test_polling_where_there_is_no_feed(hosted: HostedServer, tmp_path: Pa
     assert hosted.hosted.asked[1] == "last_n=1000"
 
 
-async def test_no_events_without_announcement(hosted: HostedServer, tmp_path: Path) -> None:
+async def test_no_events_without_announcement(hosted: PolledServer, tmp_path: Path) -> None:
     """For a server that did not announce itself, mark, set_rotation and calibrate raise an error and send nothing."""
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         with warnings.catch_warnings():
