@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.truth.camera import auto_exposure
+from benchmarks.truth.camera import Frames, auto_exposure, through_h264
 from benchmarks.truth.drawing import (
     Random,
     between,
@@ -114,6 +114,21 @@ def codec(r: Random) -> Film:
     """Strong video compression."""
     g, t = ordinary(r)
     return film(r, scene(r, spot_light(r, g, t), camera=camera(r, codec=log_between(r, 6, 25))), t, g)
+
+
+def h264(r: Random) -> Film:
+    """A real H.264 coder at strong compression."""
+    g, t = ordinary(r)
+    made, quality = film(r, scene(r, spot_light(r, g, t)), t, g), int(r.integers(14, 25))
+    coded: list[Frames] = []
+
+    def frames(start: int, stop: int) -> Frames:
+        if not coded:
+            coded.append(through_h264(raw(0, len(t)), quality))
+        return coded[0][start:stop]
+
+    raw, made.make = made.make, frames
+    return made
 
 
 def exposes_itself(r: Random) -> Film:
@@ -263,7 +278,7 @@ def long_first_period(r: Random) -> Film:
 
 KINDS = (
     plain, dies_in_7_layers, off_phase, faint, fast_30fps, fast_60fps, fast_120fps, slow, drifts_away,
-    moves_and_grows, gamma, more_bits, inverted, codec, exposes_itself, drops_frames, slower_than_stated,
+    moves_and_grows, gamma, more_bits, inverted, codec, h264, exposes_itself, drops_frames, slower_than_stated,
     stamped_late, blinks, static_reflection, hum, flickers, saturates, rotates, rotates_untold, rotates_told_wrong,
     rotates_only, second_harmonic, bilayer, long_first_period,
 )  # fmt: skip
