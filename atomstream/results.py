@@ -78,8 +78,8 @@ class Event:
     ``time_s`` counts from the stream's first frame and is None until the server has the first chunk. ``time_ms_utc``
     and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: ``exposure`` (factor of the
     intensity), ``dark``, ``light``, ``gap`` (number of frames), ``change`` (score), ``fractional_order``,
-    ``rotation_seen`` (how often a second the pattern returns). Kinds of the user: ``shutter``, ``laser``, ``growth``,
-    ``pause``, ``rotation`` (rpm), ``note`` or any other word.
+    ``rotation_seen`` (how often a second the pattern returns), ``growth_stopped``, ``growth_began``, ``rate_changed``.
+    Kinds of the user: ``shutter``, ``laser``, ``growth``, ``pause``, ``rotation`` (rpm), ``note`` or any other word.
     """
 
     time_s: float | None

@@ -1,60 +1,68 @@
-"""Online growth rate of the current segment: fits of a sliding window, and oscillations counted by phase."""
+"""Online growth rate: fits of a sliding window, the end of growth, and the count of oscillations."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
+from atomstream.analysis.hypotheses import second_reading
 from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
+from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
 from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, extends_to_start, rest_before_onset
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
+from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
 from atomstream.analysis.timestamps import clock_uncertainty
-from atomstream.analysis.trace import IntensityTrace, find_pulse_rate, notch
+from atomstream.analysis.trace import IntensityTrace
+from atomstream.analysis.varpro import Fit, cut_window
 from atomstream.results import F64, Measurement, measured, undetermined
 
+HISTORY_STEP = 0.25
+"""Interval, in periods, of the fits that are kept to predict the newest periods."""
 
-@dataclass(slots=True)
-class PhaseCounter:
-    """Counts oscillations from ``start_s`` (s) on by the fitted phase, so that errors of the rate do not add up.
+HISTORY_FITS = 16
+"""Number of fits that are kept."""
 
-    ``phase`` (cycles) and ``rate`` (1/s) are those of the last fit, at ``phase_time_s``.
+PREDICTION_AGE = 1.15
+"""Age, in periods, of the fit that predicts the newest periods."""
+
+CONFIRMED_PERIODS = 2.5
+"""An end of growth is confirmed, and the segment ends there, when nothing oscillated for this many periods."""
+
+MIN_PULSES_PER_LAYER = 2.5
+"""Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
+
+SAME_RATE = 0.03
+"""Rates that differ by less are the same after an interruption."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSegment:
+    """A segment whose end was found in the trace, without a mark.
+
+    It lasts from ``start_s`` to ``end_s`` (s); ``next_label`` describes the segment after it.
     """
 
     start_s: float
-    counted: float = math.nan
-    sigma: float = 0.0
-    phase: float = 0.0
-    phase_time_s: float = 0.0
-    rate: float = 0.0
-
-    def update(self, fit: Oscillation, onset_s: float) -> None:
-        """Update the count with a determined fit; ``onset_s`` is when its growth began."""
-        assert fit.best is not None
-        rate, sigma = float(fit.rate), fit.rate.sigma or 0.0
-        elapsed = fit.best.t_end - max(self.start_s, onset_s)
-        # While one fit covers all of the growth, rate x time is better than the count so far.
-        if math.isnan(self.counted) or elapsed < 1.1 * fit.span_s:
-            self.counted, self.sigma = rate * elapsed, math.hypot(0.05, sigma * elapsed)
-        else:
-            expected = 0.5 * (rate + self.rate) * (fit.best.t_end - self.phase_time_s)
-            phase_error = (fit.best.phase - self.phase - expected + 0.5) % 1.0 - 0.5
-            trusted = sigma * (fit.best.t_end - self.phase_time_s) < 0.3 and abs(phase_error) < 0.4
-            self.counted += expected + (phase_error if trusted else 0.0)
-            self.sigma = math.hypot(self.sigma, 0.0 if trusted else 0.5)
-        self.phase, self.phase_time_s, self.rate = fit.best.phase, fit.best.t_end, rate
+    end_s: float
+    rate: Measurement
+    cycles: float
+    counted: Measurement
+    next_label: str
 
 
 @dataclass(slots=True)
 class GrowthTracker:
     """Rate and oscillation count of the current segment.
 
-    Call :meth:`feed` with corrected samples, :meth:`update` at about 2 Hz and :meth:`start_segment` where a segment
-    begins. ``segment_start_s`` and ``onset_s`` are the starts of segment and oscillation (s), ``latest`` is the last
-    fit, ``best`` the one with the smallest relative uncertainty, ``pulse_hz`` the laser's pulse rate (0: none). While
-    ``veto`` is not empty the rate is undetermined for this reason.
+    Call :meth:`feed` with corrected samples, :meth:`update` at about 2 Hz and :meth:`start_segment` at a mark of the
+    user. ``segment_start_s`` is the start of the segment and ``onset_s`` that of the oscillation (s), ``latest`` is
+    the last result, ``best`` the segment's. ``history`` are recent fits. ``stopped_s`` is the time at which an
+    oscillation of ``stopped_hz`` stopped or changed, NaN while it goes on; ``found`` are the segments that ended
+    since the last call of :meth:`take_found`. The count waits while it is ``doubtful`` whether the oscillation goes
+    on. ``known_hz`` is the rate of an earlier segment (0: none), ``pulse_hz``
+    the laser's pulse rate (0: none). While ``veto`` is not empty the rate is undetermined for this reason.
     """
 
     trace: IntensityTrace
@@ -62,154 +70,314 @@ class GrowthTracker:
     onset_s: float = 0.0
     latest: Oscillation = field(default_factory=lambda: undetermined_oscillation(TOO_SHORT))
     best: Oscillation | None = None
-    counter: PhaseCounter = field(default_factory=lambda: PhaseCounter(0.0))
+    counter: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
+    counted_before: float = 0.0
+    history: list[Fit] = field(default_factory=list)
+    stopped_s: float = math.nan
+    stopped_hz: float = 0.0
+    known_hz: float = 0.0
+    found: list[FoundSegment] = field(default_factory=list)
+    doubtful: bool = False
     pulse_hz: float = 0.0
+    veto: str = ""
     next_pulse_check_s: float = 0.0
     next_search_s: float = 0.0
     next_rotating_fit_s: float = 0.0
     last_fit_s: float = -math.inf
-    veto: str = ""
 
     def feed(self, corrected: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
         self.trace.feed(corrected.t, corrected.y, corrected.background, corrected.motion)
 
     def start_segment(self, time_s: float) -> None:
-        """Begin a new segment at ``time_s``."""
+        """Begin a new segment at ``time_s``, at a mark of the user: the count begins at 0."""
+        self.known_hz = float(self.best.rate) if self.best else self.known_hz
         self.segment_start_s = self.onset_s = time_s
         self.latest, self.best = undetermined_oscillation(TOO_SHORT), None
-        self.counter = PhaseCounter(time_s)
+        self.counter, self.counted_before = LayerCounter(time_s), 0.0
+        self.history, self.found = [], []
+        self.stopped_s, self.stopped_hz = math.nan, 0.0
         self.next_search_s = 0.0
+
+    def take_found(self) -> list[FoundSegment]:
+        """Return the segments whose end was found since the last call, and forget them."""
+        found, self.found = self.found, []
+        return found
 
     def update(self, now: float, rotation_hz: float = 0.0) -> Oscillation:
         """Repeat the fit if it is due at ``now`` (s) and return the latest result."""
         if self.veto:
-            self.latest, self.best = undetermined_oscillation(self.veto), None
+            self.best = None
+            self._interrupt(now, self.veto)
             return self.latest
         if rotation_hz and now < self.next_rotating_fit_s:
             return self.latest  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + 1.9
         self.trace.retune(self.trace.clock())
         self._update_pulse_rate(now, rotation_hz)
-        if self.latest.determined:
-            # Another 3 % of a period changes a fit by less than its uncertainty.
-            if now < self.last_fit_s + 0.03 / float(self.latest.rate):
-                return self.latest
-            self._refit(rotation_hz)
-        if not self.latest.determined and now >= self.next_search_s:
-            self._search(now, rotation_hz)
-        if self.latest.determined:
+        if self.latest.determined and now < self.last_fit_s + 0.03 / float(self.latest.rate):
+            return self.latest  # another 3 % of a period changes a fit by less than its uncertainty
+        if rotation_hz:
+            self._update_rotating(now, rotation_hz)
+        else:
+            self._update_at_rest(now)
+        if self.latest.best is not None:
             self.last_fit_s = now
-            self.counter.update(self.latest, self.onset_s)
-            if self.best is None or _relative_sigma(self.latest) <= _relative_sigma(self.best):
-                self.best = self.latest
+            self._remember(self.latest)
+            if not self.doubtful:
+                self.counter.update(self.latest, self.onset_s)
+            self.best = _better(self.best, self.latest)
         return self.latest
 
-    def _refit(self, rotation_hz: float) -> None:
-        self._fit(self.onset_s, float(self.latest.rate), rotation_hz)
+    def _interrupt(self, now: float, why: str) -> None:
+        """End the run of growth because no rate can be given any more."""
+        if self.latest.determined:
+            self.counter.end_run(now)
+        self.history = []
+        self.onset_s = now
+        self.latest = undetermined_oscillation(why)
 
-    def _search(self, now: float, rotation_hz: float) -> None:
-        t, started_late = self._fit(self.segment_start_s, None, rotation_hz)
+    def _update_at_rest(self, now: float) -> None:
+        t, y = self._notched(self.onset_s)
+        before = self._prediction(float(t[-1])) if len(t) else None
+        self.doubtful = before is not None and is_doubtful(before, t, y)
+        if self._has_ended(t, y):
+            self._stop(t, y)
+        elif self.latest.determined:
+            self.latest = self._checked(analyse_trace(t, y, float(self.latest.rate)))
+        if not self.latest.determined and now >= self.next_search_s:
+            self._search(now)
+        self._confirm_stop(now)
+
+    # The end of growth: an earlier fit does not predict the newest periods any more.
+
+    def _has_ended(self, t: F64, y: F64) -> bool:
+        before = self._prediction(float(t[-1])) if len(t) else None
+        comparison = compare(before, t, y) if before is not None else None
+        return comparison is not None and not comparison.goes_on
+
+    def _prediction(self, now: float) -> Fit | None:
+        """Return the newest fit that ended more than about a period before ``now`` (s)."""
+        old = [f for f in self.history if f.t_end <= now - PREDICTION_AGE / f.frequency]
+        return old[-1] if old else None
+
+    def _remember(self, result: Oscillation) -> None:
+        """Keep the best fit of a result, with the uncertainty of the whole result."""
+        fit = result.best
+        assert fit is not None
+        if not self.history or fit.t_end >= self.history[-1].t_end + HISTORY_STEP / fit.frequency:
+            sigma_hz = math.hypot(result.rate.sigma or 0.0, float(result.rate) - fit.frequency)
+            self.history = [*self.history[1 - HISTORY_FITS :], replace(fit, sigma_hz=sigma_hz)]
+
+    def _stop(self, t: F64, y: F64) -> None:
+        """End the run of growth where the trace stopped to follow the prediction."""
+        before = self._prediction(float(t[-1]))
+        assert before is not None
+        time_s = stop_time(before, t, y)
+        self.counter.end_run(time_s)
+        self.stopped_s, self.stopped_hz, self.onset_s = time_s, before.frequency, time_s
+        self.history, self.next_search_s = [], 0.0
+        self.latest = undetermined_oscillation(f"the oscillation stopped or changed at about {time_s:.1f} s")
+
+    def _confirm_stop(self, now: float) -> None:
+        """End the segment where growth stopped, when nothing oscillated since for some periods."""
+        if self.stopped_hz > 0.0 and now - self.stopped_s > CONFIRMED_PERIODS / self.stopped_hz:
+            self._end_segment(self.stopped_s, "growth stopped")
+            self.stopped_hz = 0.0
+
+    def _end_segment(self, time_s: float, next_label: str) -> None:
+        """End the segment at ``time_s`` without a mark; the count goes on."""
+        total = self.counter.value(time_s)
+        rate = self.best.rate if self.best else self.latest.rate
+        counted = (
+            measured(total - self.counted_before, self.counter.sigma(time_s), "oscillations")
+            if self.best
+            else undetermined(rate.why, "oscillations")
+        )
+        cycles = self.best.cycles if self.best else 0.0
+        self.found.append(FoundSegment(self.segment_start_s, time_s, rate, cycles, counted, next_label))
+        self.known_hz = float(self.best.rate) if self.best else self.known_hz
+        self.segment_start_s, self.best, self.counted_before = time_s, None, total
+
+    # The search for an oscillation that is not known yet.
+
+    def _search(self, now: float) -> None:
+        start_s = self.segment_start_s if math.isnan(self.stopped_s) else self.stopped_s
         # A search costs ten fits: without a result, the interval grows with the length of the segment.
-        self.next_search_s = now + max(0.9, 0.03 * (now - self.segment_start_s), 2.4 if rotation_hz else 0.0)
-        if self.latest.determined and len(t) and not started_late:
-            self.onset_s = self._find_onset(t, rotation_hz)
+        self.next_search_s = now + max(0.9, 0.03 * (now - start_s))
+        t, y = self._notched(start_s)
+        answer = self._checked(analyse_trace(t, y))
+        if answer.best is None:
+            if math.isnan(self.stopped_s):
+                self.latest = answer
+            return
+        onset_s = onset_time(answer.best, t, y, float(t[0]))
+        late = onset_s > float(t[0])
+        if late:
+            growing = t >= onset_s
+            refit = self._checked(analyse_trace(t[growing], y[growing], float(answer.rate)))
+            answer = refit if refit.determined else answer
+        self._resume(onset_s if late else start_s, late, float(answer.rate))
+        self.latest = answer
 
-    def _find_onset(self, t: F64, rotation_hz: float) -> float:
-        """Return the onset (s) of the growth just found in a trace with times ``t``, as early as it can be followed."""
-        if _covers(self.latest, t, 0.97, rotation_hz):
-            return self.segment_start_s
-        # Under rotation growth is found only after some turns, and may have begun before the window of the fit.
-        rate = float(self.latest.rate)
-        t, y = self._notched(self.segment_start_s)
-        if rotation_hz and extends_to_start(t, y, self.latest.rate, rotation_hz):
-            rest_s = rest_before_onset(t, y, rate, rotation_hz)
-            return float(t[0]) + rest_s if rest_s else self.segment_start_s
-        return float(t[-1]) - self.latest.span_s
+    def _resume(self, onset_s: float, late: bool, hz: float) -> None:
+        """Begin a run of growth at ``onset_s``; after an unmarked stop or change, a segment ends there."""
+        self.onset_s = onset_s
+        if math.isnan(self.stopped_s):
+            return
+        if self.stopped_hz > 0.0 and late:
+            self._end_segment(self.stopped_s, "growth stopped")
+            self._end_segment(onset_s, "growth began again")
+        elif self.stopped_hz <= 0.0:
+            self._end_segment(onset_s, "growth began again")
+        elif abs(hz / self.stopped_hz - 1.0) > SAME_RATE:
+            self._end_segment(self.stopped_s, "the rate changed")
+        self.stopped_s, self.stopped_hz = math.nan, 0.0
 
-    def _fit(self, start_s: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
+    # Under rotation: joint fits with the rotation's harmonics.
+
+    def _update_rotating(self, now: float, rotation_hz: float) -> None:
+        if self.latest.determined:
+            self._fit_rotating(self.onset_s, float(self.latest.rate), rotation_hz)
+        if now < self.next_search_s or self._has_rate():
+            return
+        t, started_late = self._fit_rotating(self.segment_start_s, None, rotation_hz)
+        self.next_search_s = now + max(2.4, 0.03 * (now - self.segment_start_s))
+        if self._has_rate() and len(t) and not started_late:
+            self.onset_s = self._rotating_onset(t, rotation_hz)
+
+    def _has_rate(self) -> bool:
+        return self.latest.determined
+
+    def _fit_rotating(self, start_s: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
         """Fit the trace from ``start_s`` on, or from the onset of the growth if that is later.
 
         Returns the times of the samples (N,), and True if the growth began later.
         """
         started_late = False
         t, y = self._notched(start_s)
-        fit_found = analyse_trace(t, y, near_hz, rotation_hz)
-        if fit_found.best is not None and _covers(fit_found, t, 0.95, rotation_hz):
-            rest_s = rest_before_onset(t, y, float(fit_found.rate), rotation_hz)
+        answer = analyse_trace(t, y, near_hz, rotation_hz)
+        if answer.best is not None and _covers(answer, t, 0.95):
+            rest_s = rest_before_onset(t, y, float(answer.rate), rotation_hz)
             if rest_s > 0:
                 growing = t >= t[0] + rest_s
-                refit = analyse_trace(t[growing], y[growing], float(fit_found.rate), rotation_hz)
+                refit = analyse_trace(t[growing], y[growing], float(answer.rate), rotation_hz)
                 if refit.determined:
-                    fit_found, self.onset_s, started_late = refit, float(t[0]) + rest_s, True
-        self.latest = self._checked(fit_found, rotation_hz)
+                    answer, self.onset_s, started_late = refit, float(t[0]) + rest_s, True
+        self.latest = self._checked(answer, rotation_hz)
         return t, started_late
 
-    def _checked(self, fit_found: Oscillation, rotation_hz: float) -> Oscillation:
-        """Reject an oscillation of the light or by motion; add the uncertainty of the frame clock to the rate."""
-        if fit_found.best is None:
-            return fit_found
-        if (
-            light_share(*self.trace.with_background_since(self.segment_start_s), fit_found.best, rotation_hz)
-            > MAX_LIGHT_SHARE
-        ):
-            return undetermined_oscillation(
-                LIGHT_OSCILLATES, fit_found.cycles, fit_found.r2, fit_found.span_s
-            )
-        if (
-            motion_share(*self.trace.with_motion_since(self.segment_start_s), fit_found.best, rotation_hz)
-            > MAX_MOTION_SHARE
-        ):
-            return undetermined_oscillation(SPOT_MOVES, fit_found.cycles, fit_found.r2, fit_found.span_s)
+    def _rotating_onset(self, t: F64, rotation_hz: float) -> float:
+        """Return the onset (s) of the growth just found in a trace with times ``t``, as early as it can be followed."""
+        if _covers(self.latest, t, 0.97):
+            return self.segment_start_s
+        # Under rotation growth is found only after some turns, and may have begun before the window of the fit.
+        t, y = self._notched(self.segment_start_s)
+        if extends_to_start(t, y, self.latest.rate, rotation_hz):
+            rest_s = rest_before_onset(t, y, float(self.latest.rate), rotation_hz)
+            return float(t[0]) + rest_s if rest_s else self.segment_start_s
+        return float(t[-1]) - self.latest.span_s
+
+    # Explanations that need more than the window of a fit: the light, the laser, a second reading.
+
+    def _checked(self, answer: Oscillation, rotation_hz: float = 0.0) -> Oscillation:
+        """Return a fitted oscillation as the rate of growth, or the reason why it is none."""
+        if answer.best is None:
+            return answer
+        why = self._other_cause(answer.best, rotation_hz)
+        if why:
+            return undetermined_oscillation(why, answer.cycles, answer.r2, answer.span_s)
         relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
         if not note:
-            return fit_found
-        rate, sigma = float(fit_found.rate), fit_found.rate.sigma or 0.0
-        return replace(fit_found, rate=measured(rate, math.hypot(sigma, relative_sigma * rate), "1/s", note))
+            return answer
+        rate, sigma = float(answer.rate), answer.rate.sigma or 0.0
+        note = "; ".join(filter(None, (answer.rate.note, note)))
+        return replace(answer, rate=measured(rate, math.hypot(sigma, relative_sigma * rate), "1/s", note))
+
+    def _other_cause(self, fit: Fit, rotation_hz: float) -> str:
+        background = self.trace.with_background_since(self.segment_start_s)
+        if light_share(*background, fit, rotation_hz) > MAX_LIGHT_SHARE:
+            return LIGHT_OSCILLATES
+        motion = self.trace.with_motion_since(self.segment_start_s)
+        if motion_share(*motion, fit, rotation_hz) > MAX_MOTION_SHARE:
+            return SPOT_MOVES
+        if rotation_hz:
+            return ""
+        if is_pulse_train(*self.trace.raw_since(fit.t_end - fit.span_s), fit.frequency):
+            self.pulse_hz, self.next_search_s = fit.frequency, 0.0
+            return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
+        if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
+            return "the oscillation is not separated from the laser's pulses"
+        t, y = self._notched(fit.t_end - fit.span_s)
+        other_hz = second_reading(cut_window(t, y, fit.span_s), fit)
+        if other_hz and not 0.9 < self.known_hz / fit.frequency < 1.1:
+            low, high = sorted((fit.frequency, other_hz))
+            return (
+                f"{low:.3g} or {high:.3g} ML/s: every second oscillation differs, and the trace alone cannot show "
+                "whether a layer is one oscillation or two; a known rate would help"
+            )
+        return ""
 
     def _notched(self, start_s: float) -> tuple[F64, F64]:
+        """Return the trace from ``start_s`` (s) on without the laser's pulses."""
         t, y = self.trace.since(start_s)
-        if self.pulse_hz <= 0 or len(t) < 32:
-            return t, y
-        even = np.linspace(t[0], t[-1], len(t))
-        return notch(even, np.interp(even, t, y), self.pulse_hz)
+        return notch(t, y, self.pulse_hz) if self.pulse_hz > 0 and len(t) >= 32 else (t, y)
 
     def _update_pulse_rate(self, now: float, rotation_hz: float) -> None:
         if now < self.next_pulse_check_s or rotation_hz:
             return
         self.next_pulse_check_s = now + 4.0
-        good = np.isfinite(self.trace.raw_y) & (self.trace.raw_t >= self.segment_start_s)
-        fit_found = find_pulse_rate(self.trace.raw_t[good], self.trace.raw_y[good])
-        if fit_found is None and len(self.trace.fine_t) > 400:
-            fit_found = find_pulse_rate(*self.trace.since(max(self.segment_start_s, now - 120.0)))
-        self.pulse_hz = fit_found or self.pulse_hz
+        found = find_pulse_rate(*self.trace.raw_since(self.segment_start_s))
+        if found is None and len(self.trace.fine_t) > 400:
+            found = find_pulse_rate(*self.trace.since(max(self.segment_start_s, now - 120.0)))
+        if (
+            found is None
+            and self.pulse_hz
+            and is_pulse_train(*self.trace.raw_since(now - 20.0), self.pulse_hz)
+        ):
+            found = self.pulse_hz
+        self.pulse_hz = found or 0.0
+
+    # The count.
 
     def oscillations_counted(self, now: float, unit: str = "oscillations") -> Measurement:
-        """Return the oscillations since the segment began, extrapolated from the last fit to ``now`` (s).
+        """Return the oscillations since the user's last mark, extrapolated from the last fit to ``now`` (s).
 
         Each oscillation is usually one layer.
         """
-        if math.isnan(self.counter.counted):
+        if not self.counter.has_count:
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
-        start_s = max(0.0, now - self.counter.phase_time_s) if self.latest.determined else 0.0
-        note = (
-            ""
-            if self.latest.determined
-            else f"counted until {self.counter.phase_time_s:.1f} s, undetermined since"
-        )
-        delay_s = self.onset_s - max(self.counter.start_s, self.segment_start_s)
-        if delay_s * self.counter.rate > 0.3:
-            note = "; ".join(filter(None, (f"counted from {self.onset_s:.1f} s on", note)))
-        return measured(self.counter.counted + self.counter.rate * start_s, self.counter.sigma, unit, note)
+        goes_on = self.latest.determined and not self.doubtful
+        until_s = now if goes_on else self.counter.phase_time_s
+        notes = []
+        if (self.onset_s - self.counter.start_s) * self.counter.rate > 0.3 and self.counter.finished == 0.0:
+            notes.append(f"counted from {self.onset_s:.1f} s on")
+        if not self.latest.determined:
+            notes.append(f"counted until {until_s:.1f} s, undetermined since")
+        return measured(self.counter.value(until_s), self.counter.sigma(until_s), unit, "; ".join(notes))
+
+    def segment_counted(self, now: float) -> Measurement:
+        """Return the oscillations of the current segment alone; :meth:`oscillations_counted` adds those before it."""
+        counted = self.oscillations_counted(now)
+        if counted.value is None or self.counted_before == 0.0:
+            return counted
+        if self.best is None:
+            return undetermined(self.latest.rate.why, counted.unit)
+        return replace(counted, value=counted.value - self.counted_before)
 
 
-def _covers(fit_found: Oscillation, t: F64, share: float, rotation_hz: float) -> bool:
+def _better(best: Oscillation | None, latest: Oscillation) -> Oscillation:
+    """Return the rate of the segment: the more certain one of two that agree, else the newer one."""
+    if best is None:
+        return latest
+    old, new = float(best.rate), float(latest.rate)
+    sigma_old, sigma_new = best.rate.sigma or 0.0, latest.rate.sigma or 0.0
+    if abs(new - old) > 2.0 * math.hypot(sigma_old, sigma_new) or sigma_new / new <= sigma_old / old:
+        return latest
+    return best
+
+
+def _covers(answer: Oscillation, t: F64, share: float) -> bool:
     """Return True if a fit used ``share`` of the trace at ``t``; under rotation its filter cuts up to 0.8 periods."""
     span = float(t[-1] - t[0])
-    return fit_found.span_s > min(
-        share * span, span - 0.8 / float(fit_found.rate) if rotation_hz else math.inf
-    )
-
-
-def _relative_sigma(answer: Oscillation) -> float:
-    return (answer.rate.sigma or 0.0) / float(answer.rate)
+    return answer.span_s > min(share * span, span - 0.8 / float(answer.rate))

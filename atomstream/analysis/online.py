@@ -238,9 +238,27 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
             )
     state.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in state.lines}
     trackers.growth.veto = trackers.no_rate_reason
-    trackers.growth.update(now, trackers.rotation_hz)
-    state.segments = state.segment_log.segments(now, trackers.growth)
+    _update_growth(state, now)
     update_held_values(state)
+
+
+GROWTH_EVENTS = {
+    "growth stopped": "growth_stopped",
+    "growth began again": "growth_began",
+    "the rate changed": "rate_changed",
+}
+"""Kind of the event for each label of a segment that was found without a mark."""
+
+
+def _update_growth(state: AnalysisState, now: float) -> None:
+    """Repeat the fit of the growth rate; add the segments whose end it found, with their events."""
+    trackers = _trackers(state)
+    trackers.growth.update(now, trackers.rotation_hz)
+    for segment in trackers.growth.take_found():
+        state.segment_log.add(segment, trackers.growth.trace)
+        kind = GROWTH_EVENTS[segment.next_label]
+        state.new_events.append(Event(segment.end_s, kind, segment.next_label))
+    state.segments = state.segment_log.segments(now, trackers.growth)
 
 
 def finish(state: AnalysisState, out: BatchBuilder) -> None:
@@ -252,5 +270,4 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
     if state.block_features:
         end_block(state)
     flush_light(state)
-    state.trackers.growth.update(state.now_s, state.trackers.rotation_hz)
-    state.segments = state.segment_log.segments(state.now_s, state.trackers.growth)
+    _update_growth(state, state.now_s)

@@ -12,12 +12,8 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.oscillation_result import (
-    MIN_CYCLES,
-    Oscillation,
-    combine_fits,
-    undetermined_oscillation,
-)
+from atomstream.analysis.hypotheses import MIN_CYCLES
+from atomstream.analysis.oscillation_result import Oscillation, combine_fits, undetermined_oscillation
 from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
 from atomstream.results import F64, Measurement
 
@@ -30,6 +26,19 @@ SEARCH_POINTS_ROTATING = 320
 
 MODELS_WITH_HARMONIC = (varpro.Model(1, True), varpro.Model(2, True))
 MODELS_WITHOUT_HARMONIC = (varpro.Model(1, False), varpro.Model(2, False))
+MODELS_WITH_DRIFT = (varpro.Model(1, True, True), varpro.Model(2, True, True))
+DRIFT_CYCLES = 3.2
+"""Fewest oscillations in which a change of the rate is fitted."""
+
+MAX_RECENT_MISFIT = 2.5
+"""A window is shortened while the residuals of its newest part are larger than the others' by this factor (power)."""
+
+RECENT_PERIODS = 1.6
+"""Length of the newest part, in periods."""
+
+SHORTEST_CYCLES = 2.2
+"""A window is not shortened below this number of oscillations."""
+
 MIN_ROTATIONS = 2.4
 """Fewest turns in a fit: with less, rotation harmonics and a wrong rate together explain a trace."""
 
@@ -138,12 +147,24 @@ def fit_window(
 ) -> Oscillation:
     """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
+    The window is shortened while its newest part is fitted worse than the rest: the rate has changed within it.
     Under rotation the window is 12 periods and at least three turns long.
     """
     length = length_s or MAX_CYCLES / near_hz
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
+    result = _fit_models(t, y, near_hz, rotation_hz, length)
+    while not rotation_hz and length * near_hz > 1.3 * SHORTEST_CYCLES and not _fits_recent_part(result):
+        length = max(length / 1.6, SHORTEST_CYCLES / near_hz)
+        shorter = _fit_models(t, y, near_hz, rotation_hz, length)
+        if not shorter.determined:
+            break
+        result = shorter
+    return result
+
+
+def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: float) -> Oscillation:
     window = cut_window(t, y, length, rotation_hz, _fit_points(near_hz, length, rotation_hz))
     found: list[varpro.Fit] = []
     decay = 0.08 * near_hz if rotation_hz else 0.0
@@ -154,7 +175,27 @@ def fit_window(
             if one:
                 found.append(one)
                 near_hz, decay = one.frequency, one.decay  # start of the next fit
+    if not rotation_hz and window.span_s * near_hz >= DRIFT_CYCLES:
+        for model in MODELS_WITH_DRIFT:
+            one = varpro.fit(window.t, window.y, near_hz, model, decay)
+            if one:
+                found.append(one)
     return combine_fits(window, found)
+
+
+def _fits_recent_part(result: Oscillation) -> bool:
+    """Return True if the residuals of the newest part of a window are as small as the others, within their scatter."""
+    fit = result.best
+    if fit is None:
+        return True
+    samples = round(RECENT_PERIODS * len(fit.residual) / max(fit.cycles, 1e-9))
+    if not 4 <= samples < len(fit.residual) - 4:
+        return True
+    independent = samples / varpro.correlation_time(fit.residual)
+    recent = float((fit.residual[-samples:] ** 2).mean())
+    before = float((fit.residual[:-samples] ** 2).mean())
+    small = 1e-4 * float((fit.wave**2).mean())  # the model is not exact
+    return recent < MAX_RECENT_MISFIT * (1.0 + 3.0 / math.sqrt(max(1.0, independent))) * before + small
 
 
 def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:
@@ -179,9 +220,11 @@ def rest_before_onset(t: F64, y: F64, hz: float, rotation_hz: float = 0.0) -> fl
         return one.rms if one else math.inf
 
     whole = residual_rms(0)
-    if min(residual_rms(2), residual_rms(4)) > ONSET_RMS_RATIO * whole:
+    if not min(residual_rms(2), residual_rms(4)) <= ONSET_RMS_RATIO * whole:
         return 0.0
     rms = np.array([whole, *(residual_rms(k) for k in range(1, 9))])
+    if not np.isfinite(rms.min()):
+        return 0.0
     rest_s = 0.25 * int(np.flatnonzero(rms < 1.25 * rms.min())[0]) / hz
     return rest_s if rotation_hz or _is_at_rest(window, rest_s, hz) else 0.0
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.oscillation import TOO_SHORT
+from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import downsampled
 from atomstream.results import F64, Measurement, Segment, measured, undetermined
 
@@ -26,7 +27,7 @@ def summarise_segment(number: int, label: str, end_s: float, growth: GrowthTrack
         label=label,
         rate=best.rate if best else growth.latest.rate,
         cycles=best.cycles if best else growth.latest.cycles,
-        counted=growth.oscillations_counted(end_s),
+        counted=growth.segment_counted(end_s),
         recovery=recovery,
     )
 
@@ -75,6 +76,27 @@ class SegmentLog:
             self.finished.append(summarise_segment(len(self.finished), self.label, time_s, growth))
         self.label = label
         growth.start_segment(time_s)
+
+    def add(self, segment: FoundSegment, trace: IntensityTrace) -> None:
+        """Add a segment whose end was found in the trace; the next one has its label."""
+        recovery = undetermined("the segment oscillates: there was growth", "s")
+        if not segment.rate.determined:
+            t, y = trace.since(segment.start_s)
+            recovery = recovery_time(t[t <= segment.end_s], y[t <= segment.end_s])
+        number = len(self.finished)
+        self.finished.append(
+            Segment(
+                number,
+                segment.start_s,
+                segment.end_s,
+                self.label,
+                segment.rate,
+                segment.cycles,
+                segment.counted,
+                recovery,
+            )
+        )
+        self.label = segment.next_label
 
     def segments(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
         """Return the finished segments and the current one up to ``now_s``."""

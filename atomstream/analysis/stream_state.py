@@ -12,9 +12,10 @@ import numpy as np
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
-from atomstream.analysis.growth import GrowthTracker, PhaseCounter
+from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
 from atomstream.analysis.lattice import Peak, StreakComb
+from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
@@ -25,7 +26,7 @@ from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
-from atomstream.analysis.varpro import Fit
+from atomstream.analysis.varpro import Fit, Model
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Measurement, Segment, View
 
@@ -123,7 +124,17 @@ class AnalysisState:
 _RECORDS: tuple[type, ...] = (
     *(AnalysisState, PatternTrackers, Calibration, Pattern, Box, Line, Tracker, BoxTrace, FrameFeatures),
     *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
-    *(GrowthTracker, PhaseCounter, IntensityTrace, Decimator, Oscillation, Fit, SegmentLog),
+    *(
+        GrowthTracker,
+        LayerCounter,
+        FoundSegment,
+        IntensityTrace,
+        Decimator,
+        Oscillation,
+        Fit,
+        Model,
+        SegmentLog,
+    ),
     *(ChangeTracker, Clusters, Components, Cusum, TurnDetector, PictureHistory),
     *(Measurement, Event, Segment, View),
 )

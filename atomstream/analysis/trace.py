@@ -1,4 +1,4 @@
-"""Intensity trace of a growth: anti-aliased, the last minutes at 20 Hz and hours at 2 Hz; laser pulses of PLD.
+"""Intensity trace of a growth: anti-aliased, the last minutes at up to 45 Hz and hours at 2 Hz.
 
 Frames are low-pass filtered by a Hann-windowed FIR filter and decimated. A boxcar average would alias mains hum at
 59.3 Hz into the growth band; this filter has its stop band where the decimated rate folds (Oppenheim & Schafer,
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import signal
 
 from atomstream.analysis.timestamps import FrameClock, corrected_times
-from atomstream.results import F64, Int
+from atomstream.results import F64
 
-SLOW_RATE_HZ = 20.0
-"""Sample rate of slow traces: growth up to 5 layers per second and its second harmonic lie below half of it."""
+SLOW_RATE_HZ = 40.0
+"""Sample rate of slow traces, about: growth up to 6 layers per second has 5 or more samples per period. Cameras of
+less than 60 frames per second are not decimated, so their newest frame is not delayed by the filter."""
 
 
 def decimation_for(fps: float, rate_hz: float = SLOW_RATE_HZ) -> int:
@@ -27,10 +28,10 @@ def decimation_for(fps: float, rate_hz: float = SLOW_RATE_HZ) -> int:
 
 @lru_cache(maxsize=32)
 def taps_for(decimation: int) -> F64:
-    """Return the FIR coefficients for a decimation factor: at least 49 taps, unit gain at 0 Hz; [1.0] for factor 1."""
+    """Return the FIR coefficients, of unit gain at 0 Hz, for a decimation factor: 16 taps per factor, none for 1."""
     if decimation == 1:
         return np.ones(1)
-    count = max(49, 8 * decimation + 1)
+    count = 16 * decimation + 1
     taps: F64 = signal.firwin(count, 0.8 / decimation, window="hann")
     return taps
 
@@ -76,12 +77,12 @@ def _weighted(windows: F64, taps: F64) -> F64:
 
 
 FINE_SAMPLES = 8000
-"""Samples kept at 20 Hz (about 6.7 minutes)."""
+"""Fine samples kept (200 s at 40 Hz)."""
 
 COARSE_SAMPLES = 28800
-"""Samples kept at 2 Hz (4 hours)."""
+"""Coarse samples kept (4 hours at 2 Hz)."""
 
-COARSE_GROUP = 10
+COARSE_GROUP = 20
 """Fine samples averaged into one coarse sample."""
 
 MIN_CLOCK_S = 2.0
@@ -186,6 +187,11 @@ class IntensityTrace:
         """Return the corrected times of the fine samples."""
         return corrected_times(self.fine_t, self.fine_n)
 
+    def raw_since(self, time_s: float) -> tuple[F64, F64]:
+        """Return the samples at the frame rate from ``time_s`` on, of the last 30 s: (t, y); y may hold NaN."""
+        keep = self.raw_t >= time_s
+        return self.raw_t[keep], self.raw_y[keep]
+
     def since(self, time_s: float) -> tuple[F64, F64]:
         """Return the samples from ``time_s`` on, without those of unknown time: (t, y)."""
         t, y, _ = self.with_background_since(time_s)
@@ -216,87 +222,3 @@ def rate_from_times(times: F64, stated_fps: float) -> float:
     fps = 1.0 / float(np.median(steps))
     # A much higher rate than the nominal one is a burst after a stall.
     return fps if 1.0 / 64.0 < fps / stated_fps < 4.5 else stated_fps
-
-
-# Pulsed laser deposition (PLD): each laser pulse modulates the trace, with harmonics of the pulse rate. The rate is
-# found and filtered out: a running mean over one pulse period has its zeros at the pulse rate and its harmonics.
-
-MIN_PULSES = 6
-"""Fewest pulses in the trace for a detection."""
-
-MIN_LINE = 3.5
-"""Each of the first five harmonics must exceed the local noise floor by this factor (noise alone: 1 in 2000 bins)."""
-
-COMB_TO_FUNDAMENTAL = 0.8
-"""Least ratio of harmonics 2-5 to the first: narrow dips have 2 and more, layer growth 0.46, a sinusoid 0."""
-
-
-def find_pulse_rate(t: F64, y: F64) -> float | None:
-    """Return the pulse rate in Hz of a uniformly sampled trace t, y (N,), or None if no harmonic series is found.
-
-    This needs at least 6 pulses in the trace and five harmonics below half the sampling rate.
-    """
-    n = len(t)
-    if n < 64:
-        return None
-    rate = (n - 1) / float(t[-1] - t[0])
-    raw = np.asarray(np.abs(np.fft.rfft(np.diff(y) * np.hanning(n - 1), 2 * n)), dtype=np.float64)
-    hz = np.fft.rfftfreq(2 * n, 1.0 / rate)
-    # A local noise floor: differentiated camera noise rises with frequency and would hide a slow pulse rate.
-    spectrum = raw / (ndimage.median_filter(raw, max(31, n // 40)) + 1e-300)
-    low, high = MIN_PULSES * rate / n, rate / 12.0
-    candidates = np.flatnonzero((hz > low) & (hz < high))
-    if len(candidates) == 0:
-        return None
-    comb = np.stack([_near_max(spectrum, k * candidates) for k in range(1, 6)])
-    score = np.log(comb).clip(min=0).sum(axis=0) * (comb.min(axis=0) > MIN_LINE)
-    best = _fundamental(candidates, score)
-    amplitudes = _near_max(raw, np.arange(1, 6) * candidates[best]) / np.arange(1, 6)  # undo the derivative
-    if score[best] <= 0 or amplitudes[1:].sum() < COMB_TO_FUNDAMENTAL * amplitudes[0]:
-        return None
-    return _refine(hz, spectrum, int(candidates[best]))
-
-
-def _fundamental(candidates: Int, score: F64) -> int:
-    """Return the index of the lowest rate with a similar score: multiples of the pulse rate score as well."""
-    best = int(np.argmax(score))
-    for divisor in range(12, 1, -1):
-        place = round(candidates[best] / divisor) - int(candidates[0])
-        near = range(max(0, place - 1), min(len(candidates), place + 2))
-        good = [i for i in near if score[i] > 0.6 * score[best]]
-        if good:
-            return max(good, key=lambda i: float(score[i]))
-    return best
-
-
-def _near_max(spectrum: F64, centres: Int) -> F64:
-    """Return the largest of the bins around each centre: harmonics of a frequency between bins lie some bins off."""
-    padded = np.pad(spectrum, 4)
-    stack = [padded[np.clip(centres + 4 + s, 0, len(padded) - 1)] for s in range(-2, 3)]
-    result: F64 = np.max(stack, axis=0)
-    return result
-
-
-def _refine(hz: F64, spectrum: F64, k: int) -> float:
-    """Refine the rate on the fifth harmonic, which has the best relative resolution."""
-    base = float(hz[k])
-    for harmonic in (1, 3, 5):
-        centre = round(base * harmonic / hz[1])
-        window = slice(max(1, centre - 3), centre + 4)
-        base = float(hz[window.start + int(np.argmax(spectrum[window]))]) / harmonic
-    return base
-
-
-def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
-    """Apply a running mean of one pulse period to a uniformly sampled trace (N,); both ends lose half a period."""
-    step = float(t[-1] - t[0]) / (len(t) - 1)
-    half = 0.5 / pulse_hz / step
-    if 2 * half + 2 >= len(t):
-        return t, y
-    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]))])
-    place = np.arange(len(t), dtype=np.float64)
-    inside = (place >= half) & (place <= len(t) - 1 - half)
-    middle = place[inside]
-    upper = np.interp(middle + half, place, integral)
-    lower = np.interp(middle - half, place, integral)
-    return t[inside], (upper - lower) / (2 * half)

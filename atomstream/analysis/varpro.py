@@ -2,7 +2,8 @@
 
 y = c0 + c1 t (+ c2 t²) + e^(-gt) (a1 cos wt + b1 sin wt) + e^(-gt) (a2 cos 2wt + b2 sin 2wt), the second harmonic
 with a ridge penalty: without it, fits of real data lock onto twice the period. Only w and g are searched; the other
-parameters are linear and eliminated (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)).
+parameters are linear and eliminated (G. H. Golub & V. Pereyra, SIAM J. Numer. Anal. 10, 413 (1973)). A model with a
+drift also searches the change of the rate over the window: w is then the rate at the window's end.
 """
 
 from __future__ import annotations
@@ -20,26 +21,35 @@ from atomstream.results import F64
 RIDGE = 0.5
 """Penalty on the second harmonic: a fit at half the frequency would lose RIDGE²/(1 + RIDGE²) = 20 % of its signal."""
 
+MAX_DRIFT = 0.6
+"""Largest relative change of the rate over a window; beyond, a shorter window is needed."""
+
 PROJECTED_RIDGE = 0.002
 """Penalty on the fundamental where rotation harmonics are projected out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Model of a trace: polynomial ``order`` of the background (1 or 2), and with or without second ``harmonic``."""
+    """Model of a trace.
+
+    ``order`` is that of the background's polynomial (1 or 2), ``harmonic`` adds the second harmonic, and ``drifts``
+    lets the rate change linearly in time.
+    """
 
     order: int = 1
     harmonic: bool = True
+    drifts: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
-    """Result of one fit. Frequencies in Hz, ``decay`` in 1/s, times in s; ``phase`` in cycles at ``t_end``.
+    """Result of one fit: ``frequency`` in Hz and ``phase`` in cycles at ``t_end`` (s), ``decay`` in 1/s.
 
+    ``drift`` is the relative change of the frequency over the window, from its start to its end.
     ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
     statistical and includes the autocorrelation of the residuals. ``overtone`` is the second harmonic's amplitude in
     units of the first's. ``residual`` and ``wave`` (the oscillation), each (N,),
-    are those of the fitted samples.
+    are those of the fitted samples. ``coefficients`` are those of the columns of :func:`design`.
     """
 
     frequency: float
@@ -52,77 +62,149 @@ class Fit:
     r2: float
     rms: float
     t_end: float
-    order: int = 1
-    harmonic: bool = True
+    model: Model = Model()
+    drift: float = 0.0
+    sigma_drift: float = 0.0
+    span_s: float = 0.0
     overtone: float = 0.0
+    coefficients: F64 = field(default_factory=lambda: np.empty(0))
     residual: F64 = field(default_factory=lambda: np.empty(0))
     wave: F64 = field(default_factory=lambda: np.empty(0))
 
+    def wave_at(self, t: F64) -> F64:
+        """Return the oscillation without its background at the times ``t`` (N,), extrapolated beyond the window.
 
-def design(t: F64, frequency: float, decay: float, model: Model) -> F64:
-    """Return the columns of the linear part, (N, order + 3 or 5); the polynomial's t is scaled to [-1, 1]."""
+        An amplitude that grows within the window is constant after it.
+        """
+        start_s, since_end = self.t_end - self.span_s, t - self.t_end
+        columns = _waves(t, since_end, start_s, self.frequency, self.decay, self.model.harmonic, self.slope)
+        if self.decay < 0.0:
+            columns *= np.exp(np.clip(self.decay * np.maximum(since_end, 0.0), -20.0, 0.0))[:, None]
+        result: F64 = columns @ self.coefficients[self.model.order + 1 :]
+        return result
+
+    @property
+    def slope(self) -> float:
+        """Change of the frequency in Hz per second."""
+        return self.drift * self.frequency / self.span_s if self.span_s > 0 else 0.0
+
+    def cycles_between(self, start_s: float, end_s: float) -> float:
+        """Return the oscillations from ``start_s`` to ``end_s`` (s) according to the fit."""
+        a, b = start_s - self.t_end, end_s - self.t_end
+        return self.frequency * (b - a) + 0.5 * self.slope * (b * b - a * a)
+
+
+def design(t: F64, frequency: float, decay: float, model: Model, drift: float = 0.0) -> F64:
+    """Return the columns of the linear part, (N, order + 3 or 5); the polynomial's t is scaled to [-1, 1].
+
+    ``frequency`` (Hz) is that at the last sample, ``drift`` its relative change over the window.
+    """
     span = t - 0.5 * (t[0] + t[-1])
     x = span / max(abs(span[0]), 1e-12)
-    envelope = np.exp(np.clip(-decay * (t - t[0]), -20.0, 20.0))
-    turn = 2.0 * math.pi * frequency * (t - t[-1])
-    columns = [x**k for k in range(model.order + 1)]
-    columns += [envelope * np.cos(turn), envelope * np.sin(turn)]
-    if model.harmonic:
+    slope = drift * frequency / max(float(t[-1] - t[0]), 1e-12)
+    columns = np.stack([x**k for k in range(model.order + 1)], axis=1)
+    waves = _waves(t, t - t[-1], float(t[0]), frequency, decay, model.harmonic, slope)
+    return np.concatenate([columns, waves], axis=1)
+
+
+def _waves(
+    t: F64, since_end: F64, start_s: float, frequency: float, decay: float, harmonic: bool, slope: float
+) -> F64:
+    """Return the columns of the damped oscillation, (N, 2 or 4)."""
+    envelope = np.exp(np.clip(-decay * (t - start_s), -20.0, 20.0))
+    turn = 2.0 * math.pi * (frequency + 0.5 * slope * since_end) * since_end
+    columns = [envelope * np.cos(turn), envelope * np.sin(turn)]
+    if harmonic:
         columns += [envelope * np.cos(2 * turn), envelope * np.sin(2 * turn)]
     return np.stack(columns, axis=1)
 
 
-def solve(
-    t: F64, y: F64, frequency: float, decay: float, model: Model, nuisance: F64 | None = None
-) -> tuple[F64, F64]:
-    """Return linear coefficients and residuals (with the ridge rows) for a given frequency (Hz) and decay (1/s).
+class _Problem:
+    """The linear part of one fit, with the arrays that do not depend on frequency, decay and drift.
 
-    ``nuisance`` (N, M) has orthonormal columns that are projected out: the rotation harmonics.
+    ``nuisance`` (N, M) has orthonormal columns that are projected out: the rotation harmonics. The second harmonic has
+    a ridge penalty, and with ``nuisance`` the first as well: if growth lies on a harmonic of the rotation, the
+    projected columns nearly vanish, and very large amplitudes that cancel would fit any trace. Columns of
+    :func:`design` are rows here, which is faster.
     """
-    basis = design(t, frequency, decay, model)
-    rows = _ridge(basis, model, nuisance is not None)
-    if nuisance is not None:
-        basis = basis - nuisance @ (nuisance.T @ basis)
-        y = np.asarray(y - nuisance @ (nuisance.T @ y), dtype=np.float64)
-    if len(rows):
-        basis, y = np.concatenate([basis, rows]), np.concatenate([y, np.zeros(len(rows))])
-    gram = basis.T @ basis
-    gram.flat[:: len(gram) + 1] *= 1.0 + 1e-10
-    coefficients: F64 = np.linalg.solve(gram, basis.T @ y)
-    return coefficients, y - basis @ coefficients
 
+    def __init__(self, t: F64, y: F64, model: Model, nuisance: F64 | None = None) -> None:
+        self._model, self._nuisance = model, nuisance
+        self._since_start, self._since_end = t - t[0], t - t[-1]
+        self._span = max(float(t[-1] - t[0]), 1e-12)
+        x = (t - 0.5 * (t[0] + t[-1])) / (0.5 * self._span)
+        count = model.order + (5 if model.harmonic else 3)
+        self._rows = np.empty((count, len(t)))
+        for k in range(model.order + 1):
+            self._rows[k] = x**k
+        self._y = y if nuisance is None else y - nuisance @ (nuisance.T @ y)
+        self._weights = np.zeros(count)
+        if nuisance is not None:
+            self._weights[model.order + 1 : model.order + 3] = PROJECTED_RIDGE
+        if model.harmonic:
+            self._weights[-2:] = RIDGE
+        self._penalised = np.flatnonzero(self._weights)
 
-def _ridge(basis: F64, model: Model, projected: bool) -> F64:
-    """Return the rows of the ridge penalty: on the second harmonic, and on the first if rotation is projected out.
+    def rows(self, frequency: float, decay: float, drift: float) -> F64:
+        """Return the transposed :func:`design`; the array is overwritten by the next call."""
+        first, rows = self._model.order + 1, self._rows
+        envelope = np.exp(np.clip(-decay * self._since_start, -20.0, 20.0))
+        slope = drift * frequency / self._span
+        turn = (2.0 * math.pi) * (frequency + 0.5 * slope * self._since_end) * self._since_end
+        cosine, sine = np.cos(turn), np.sin(turn)
+        np.multiply(envelope, cosine, out=rows[first])
+        np.multiply(envelope, sine, out=rows[first + 1])
+        if self._model.harmonic:
+            np.multiply(rows[first], 2.0 * cosine, out=rows[first + 2])
+            rows[first + 2] -= envelope  # cos 2x = 2 cos² x - 1
+            np.multiply(rows[first + 1], 2.0 * cosine, out=rows[first + 3])
+        return rows
 
-    If growth lies on a harmonic of the rotation, the projected columns nearly vanish, and very large amplitudes
-    that cancel would fit any trace.
-    """
-    norms = np.sqrt((basis**2).sum(axis=0))
-    weights = np.zeros(basis.shape[1])
-    if projected:
-        weights[model.order + 1 : model.order + 3] = PROJECTED_RIDGE
-    if model.harmonic:
-        weights[-2:] = RIDGE
-    rows: F64 = np.diag(weights * norms)[weights > 0]
-    return rows
+    def solve(self, frequency: float, decay: float, drift: float) -> tuple[F64, F64]:
+        """Return linear coefficients and residuals, with the ridge rows, for a frequency (Hz), decay (1/s), drift."""
+        rows = self.rows(frequency, decay, drift)
+        penalty = self._weights * np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        if self._nuisance is not None:
+            rows = rows - (rows @ self._nuisance) @ self._nuisance.T
+        gram = rows @ rows.T
+        diagonal = gram.flat[:: len(gram) + 1] + penalty**2
+        gram.flat[:: len(gram) + 1] = diagonal * (1.0 + 1e-10)
+        coefficients: F64 = np.linalg.solve(gram, rows @ self._y)
+        rest = self._y - coefficients @ rows
+        ridge = -penalty[self._penalised] * coefficients[self._penalised]
+        return coefficients, np.concatenate([rest, ridge])
 
 
 def fit(
-    t: F64, y: F64, seed_hz: float, model: Model, decay: float = 0.0, nuisance: F64 | None = None
+    t: F64,
+    y: F64,
+    seed_hz: float,
+    model: Model,
+    decay: float = 0.0,
+    nuisance: F64 | None = None,
+    drift: float = 0.0,
 ) -> Fit | None:
-    """Fit one model from a seed frequency; None if the fit diverges or the trace is too short for it."""
+    """Fit one model from a seed frequency; None if the fit diverges or the trace is too short for it.
+
+    ``drift`` is the first guess of the rate's relative change, for a model with a drift.
+    """
     if len(t) < model.order + 10:
         return None
 
-    def residuals(p: F64) -> F64:
-        return solve(t, y, seed_hz * math.exp(min(max(p[0], -1.0), 1.0)), p[1] * seed_hz, model, nuisance)[1]
+    problem = _Problem(t, y, model, nuisance)
 
-    start = np.array([0.0, decay / seed_hz])
+    def residuals(p: F64) -> F64:
+        frequency = seed_hz * math.exp(min(max(p[0], -1.0), 1.0))
+        change = min(max(p[2], -1.0), 1.0) if model.drifts else 0.0
+        return problem.solve(frequency, p[1] * seed_hz, change)[1]
+
+    start = np.array([0.0, decay / seed_hz, drift] if model.drifts else [0.0, decay / seed_hz])
     parameters, covariance, info, _, status = leastsq(
         residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4, epsfcn=1e-9
     )
     if status not in (1, 2, 3, 4, 5) or abs(parameters[0]) > 0.35 or abs(parameters[1]) > 3.0:
+        return None
+    if not np.isfinite(info["fvec"]).all() or (model.drifts and abs(parameters[2]) > MAX_DRIFT):
         return None
     spread = np.asarray(covariance, dtype=np.float64) if np.ndim(covariance) == 2 else None
     if spread is None:
@@ -133,7 +215,7 @@ def fit(
 
 def _covariance(residuals: Callable[[F64], F64], p: F64) -> F64:
     """Return the inverse of the normal matrix at ``p``, from central differences."""
-    steps = np.diag([1e-4, 1e-3])
+    steps = np.diag([1e-4, 1e-3, 1e-3][: len(p)])
     slopes = np.stack([(residuals(p + s) - residuals(p - s)) / (2.0 * s.sum()) for s in steps])
     return np.asarray(np.linalg.pinv(slopes @ slopes.T))
 
@@ -142,7 +224,8 @@ def _describe(
     t: F64, y: F64, seed_hz: float, p: F64, covariance: F64, residual: F64, model: Model, nuisance: F64 | None
 ) -> Fit:
     frequency, decay = seed_hz * math.exp(p[0]), p[1] * seed_hz
-    coefficients, _ = solve(t, y, frequency, decay, model, nuisance)
+    drift = float(p[2]) if model.drifts else 0.0
+    coefficients, _ = _Problem(t, y, model, nuisance).solve(frequency, decay, drift)
     noise = residual[: len(t)]
     degrees = max(1, len(t) - model.order - 7)
     variance = float(noise @ noise) / degrees * correlation_time(noise)
@@ -156,15 +239,19 @@ def _describe(
         sigma_decay=seed_hz * math.sqrt(max(0.0, covariance[1, 1] * variance)),
         amplitude=math.hypot(a, b) * math.exp(min(20.0, max(-20.0, -decay * span))),
         phase=(math.atan2(-b, a) / (2 * math.pi)) % 1.0,
-        cycles=frequency * span,
+        cycles=frequency * (1.0 - 0.5 * drift) * span,
         r2=1.0 - float(noise @ noise) / max(float(baseline @ baseline), 1e-300),
         rms=math.sqrt(float(noise @ noise) / degrees),
         t_end=float(t[-1]),
-        order=model.order,
-        harmonic=model.harmonic,
+        model=model,
+        drift=drift,
+        sigma_drift=math.sqrt(max(0.0, covariance[2, 2] * variance)) if model.drifts else 0.0,
+        span_s=span,
         overtone=math.hypot(*coefficients[model.order + 3 :]) / max(math.hypot(a, b), 1e-300),
         residual=noise,
-        wave=design(t, frequency, decay, model)[:, model.order + 1 :] @ coefficients[model.order + 1 :],
+        wave=design(t, frequency, decay, model, drift)[:, model.order + 1 :]
+        @ coefficients[model.order + 1 :],
+        coefficients=coefficients,
     )
 
 

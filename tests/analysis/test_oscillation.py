@@ -7,7 +7,8 @@ import pytest
 from scipy.signal import square
 
 from atomstream.analysis.oscillation import analyse_trace
-from atomstream.analysis.trace import Decimator, decimation_for, find_pulse_rate, notch
+from atomstream.analysis.pulses import find_pulse_rate, notch
+from atomstream.analysis.trace import Decimator, decimation_for
 from tests.analysis.growth_helpers import layer_trace
 from tests.paths import DATA
 

@@ -1,0 +1,257 @@
+"""Does an oscillation go on? An earlier fit is extrapolated and compared with the newest periods of the trace.
+
+A fit to a window that contains the end of growth can follow it with a strong damping, so it cannot show the end
+itself. A fit that was made before it predicts the newest periods; growth that goes on agrees with the prediction up
+to a factor (damping), a small shift of the phase (a changing rate) and the slow background.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from atomstream.analysis.varpro import Fit, downsampled
+from atomstream.results import F64
+
+CHECK_PERIODS = (1.2, 2.0, 3.0, 4.5)
+"""Lengths of the compared part, in periods: the shortest in which noise leaves the amplitude certain is used."""
+
+MIN_SAMPLES = 9
+"""Fewest samples that are compared: five coefficients are fitted."""
+
+MAX_AMPLITUDE_SIGMA = 0.15
+"""Largest uncertainty of the amplitude, as a share of the predicted one."""
+
+MAX_MISFIT = 0.15
+"""Largest mean square of the misfit beyond the noise, in units of the predicted wave's mean square."""
+
+MIN_AMPLITUDE = 0.4
+"""Smallest amplitude of growth that goes on, as a share of the predicted one."""
+
+TOLERANT_CYCLES = 2.2
+"""A fit of this number of oscillations predicts half as exactly as one of many."""
+
+MAX_SLIP = 0.11
+"""Largest shift of the phase, in cycles, between the prediction and growth that goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Comparison of the newest periods with a prediction.
+
+    ``amplitude`` is a share of the predicted one with its ``sigma``, ``slip`` a shift in cycles with the uncertainty
+    ``slip_sigma``, ``misfit`` the mean square of the rest beyond the noise, in units of the wave's mean square.
+    ``tolerance`` (>= 1) widens the limits of amplitude and misfit for predictions from few oscillations.
+    """
+
+    amplitude: float
+    sigma: float
+    slip: float
+    slip_sigma: float
+    misfit: float
+    tolerance: float
+
+    @property
+    def goes_on(self) -> bool:
+        """True if the newest periods agree with the prediction."""
+        return (
+            self.amplitude > MIN_AMPLITUDE / self.tolerance - self.sigma
+            and abs(self.slip) < MAX_SLIP + self.slip_sigma
+            and self.misfit < MAX_MISFIT * self.tolerance
+        )
+
+
+MAX_PHASE_SIGMA = 0.05
+"""Largest uncertainty of the predicted phase, in cycles, with which the end of growth can be recognised."""
+
+
+def compare(before: Fit, t: F64, y: F64) -> Continuation | None:
+    """Compare samples ``t``, ``y`` (N,) up to now with the fit ``before``; None if there are too few of them.
+
+    The result is None too if the predicted phase is too uncertain.
+    ``before.sigma_hz`` must be the whole uncertainty of its rate, with that of the models.
+    """
+    result = None
+    if _phase_sigma(before, t) > MAX_PHASE_SIGMA:
+        return None
+    step = before.span_s / max(1, len(before.residual) - 1)
+    for periods in CHECK_PERIODS:
+        recent = t >= t[-1] - periods / before.frequency
+        part_t, part_y = _binned(t[recent], y[recent], step)
+        if len(part_t) < MIN_SAMPLES:
+            continue
+        result = _compared(before, part_t, part_y)
+        if result.sigma < MAX_AMPLITUDE_SIGMA:
+            break
+    return result
+
+
+def _binned(t: F64, y: F64, step: float) -> tuple[F64, F64]:
+    """Average to about the sample interval ``step`` (s) of the fit, so that the noise is comparable."""
+    if len(t) < 2 or step <= 0:
+        return t, y
+    return downsampled(t, y, max(MIN_SAMPLES, round(float(t[-1] - t[0]) / step)))
+
+
+def _phase_sigma(before: Fit, t: F64) -> float:
+    """Return the uncertainty of the predicted phase in cycles, in the newest period."""
+    return before.sigma_hz * (float(t[-1]) - before.t_end - 0.5 / before.frequency)
+
+
+def _compared(before: Fit, t: F64, y: F64) -> Continuation:
+    wave = before.wave_at(t)
+    quarter = before.wave_at(t - 0.25 / before.frequency)
+    x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
+    basis = np.stack([np.ones_like(x), x, wave, quarter], axis=1)
+    coefficients, *_ = np.linalg.lstsq(basis, y, rcond=1e-9)
+    residual = y - basis @ coefficients
+    power = float(((wave - wave.mean()) ** 2).mean())
+    degrees = max(1, len(t) - 4)
+    noise = before.rms**2
+    excess = float(residual @ residual) / degrees - 2.0 * noise
+    a, b = float(coefficients[2]), float(coefficients[3])
+    return Continuation(
+        amplitude=math.copysign(math.hypot(a, b), a),
+        sigma=math.sqrt(noise / max(power * len(t), 1e-300)),
+        slip=math.atan2(b, abs(a)) / (2.0 * math.pi),
+        slip_sigma=math.hypot(
+            math.sqrt(noise / max(power * len(t), 1e-300)) / (2.0 * math.pi), 2.0 * _phase_sigma(before, t)
+        ),
+        misfit=max(0.0, excess) / max(power, 1e-300),
+        tolerance=1.0 + (TOLERANT_CYCLES / max(before.cycles, 1.0)) ** 4,
+    )
+
+
+DOUBT_PERIODS = 0.4
+"""Length of the newest part, in periods, that shows at once that an oscillation may have ended."""
+
+MAX_DOUBTFUL_MISFIT = 0.1
+"""Largest mean square of its misfit beyond the noise, in units of the wave's mean square."""
+
+
+def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
+    """Return True if the newest part of a period deviates from the prediction by ``before``.
+
+    The prediction is adjusted to the period before that part. This needs less time than :func:`compare`, but noise and
+    a single disturbance can cause it too.
+    """
+    period = 1.0 / before.frequency
+    step = before.span_s / max(1, len(before.residual) - 1)
+    recent = t >= t[-1] - (1.0 + DOUBT_PERIODS) * period
+    t, y = _binned(t[recent], y[recent], step)
+    if _phase_sigma(before, t) > MAX_PHASE_SIGMA:
+        return False
+    newest = t > t[-1] - DOUBT_PERIODS * period
+    if newest.sum() < 2 or (~newest).sum() < MIN_SAMPLES - 2:
+        return False
+    wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 * period)
+    basis = np.stack([np.ones_like(t), wave, quarter], axis=1)
+    coefficients, *_ = np.linalg.lstsq(basis[~newest], y[~newest], rcond=1e-9)
+    missed = float(((y[newest] - basis[newest] @ coefficients) ** 2).mean())
+    power = float(((wave - wave.mean()) ** 2).mean())
+    noise = before.rms**2 * (1.0 + 2.0 / math.sqrt(float(newest.sum())))
+    tolerance = 1.0 + (TOLERANT_CYCLES / max(before.cycles, 1.0)) ** 4
+    return missed > 2.0 * noise + MAX_DOUBTFUL_MISFIT * tolerance * power
+
+
+STOP_RANGE = 3.5
+"""Range, in periods before now, in which the end of an oscillation is searched."""
+
+STOP_STEPS = 20
+"""Candidates per period."""
+
+RECOVERY_PERIODS = (0.3, 1.0, 3.0)
+"""Time constants, in periods, of the exponential with which the intensity may recover after the end of growth."""
+
+
+def stop_time(before: Fit, t: F64, y: F64) -> float:
+    """Return the time (s) at which the trace ``t``, ``y`` (N,) stopped to follow the fit ``before``.
+
+    For each candidate, the part before it is the predicted oscillation on a line, and the part after it a line or an
+    exponential recovery. The candidate with the smallest sum of squares is taken.
+    """
+    period = 1.0 / before.frequency
+    recent = t >= t[-1] - (STOP_RANGE + 1.5) * period
+    t, y = downsampled(t[recent], y[recent], round((STOP_RANGE + 1.5) * 2 * STOP_STEPS))
+    wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 * period)
+    best, best_cost = float(t[-1]), math.inf
+    first = max(float(t[0]) + 0.5 * period, float(t[-1]) - STOP_RANGE * period)
+    for stop in np.arange(float(t[-1]), first, -period / STOP_STEPS):
+        growing = t <= stop
+        left = np.stack([np.ones_like(t), t - stop, wave, quarter], axis=1)[growing]
+        cost = _misfit(left, y[growing]) + _rest_misfit(t[~growing] - stop, y[~growing], period)
+        if cost < best_cost:
+            best, best_cost = float(stop), cost
+    return best
+
+
+def _rest_misfit(since: F64, y: F64, period: float) -> float:
+    if len(since) < 3:
+        return 0.0
+    line = np.stack([np.ones_like(since), since], axis=1)
+    curves = [line] + [
+        np.concatenate([line, np.exp(-since / (share * period))[:, None]], axis=1)
+        for share in RECOVERY_PERIODS
+    ]
+    return min(_misfit(curve, y) for curve in curves)
+
+
+def _misfit(basis: F64, y: F64) -> float:
+    """Return the sum of squares that a linear fit of ``basis`` (N, M) leaves of ``y`` (N,)."""
+    if len(y) <= basis.shape[1]:
+        return 0.0
+    rest = y - basis @ np.linalg.lstsq(basis, y, rcond=1e-9)[0]
+    return float(rest @ rest)
+
+
+ONSET_RANGE = 4.0
+"""Length, in periods, of the part before the fit's window in which its onset is searched at a time."""
+
+ONSET_GAIN = 0.5
+"""With an onset, the sum of squares must fall below this share of that without one."""
+
+
+def onset_time(fit: Fit, t: F64, y: F64, start_s: float) -> float:
+    """Return the time (s) at which the oscillation of ``fit`` began in the trace ``t``, ``y`` (N,) from ``start_s`` on.
+
+    The fit is followed backwards from its window, four periods at a time, with a free amplitude and phase. The onset
+    is where a line before it and the oscillation after it leave much less than the oscillation alone. Returns
+    ``start_s`` if the oscillation goes back to it.
+    """
+    period, known = 1.0 / fit.frequency, fit.t_end - fit.span_s
+    while True:
+        first, last = max(start_s, known - ONSET_RANGE * period), min(known + 1.5 * period, fit.t_end)
+        part = (t >= first) & (t <= last)
+        onset = _onset_within(fit, t[part], y[part], period)
+        if onset is not None:
+            return onset
+        if first <= start_s:
+            return start_s
+        known = first
+
+
+def _onset_within(fit: Fit, t: F64, y: F64, period: float) -> float | None:
+    """Return the onset within a part of the trace; None if the oscillation fills it."""
+    if len(t) < MIN_SAMPLES:
+        return None
+    t, y = downsampled(t, y, max(MIN_SAMPLES, round(float(t[-1] - t[0]) / period * 1.5 * STOP_STEPS)))
+    wave, quarter = fit.wave_at(t), fit.wave_at(t - 0.25 * period)
+    costs = []
+    candidates = np.arange(float(t[0]), float(t[-1]) - 0.8 * period, period / STOP_STEPS)
+    for onset in candidates:
+        growing = t >= onset
+        right = np.stack([np.ones_like(t), t - onset, wave, quarter], axis=1)[growing]
+        flat = np.ones((int((~growing).sum()), 1))  # a line would follow the first slope of the growth
+        left = (
+            flat if onset - t[0] < 1.5 * period else np.stack([np.ones_like(t), t - onset], axis=1)[~growing]
+        )
+        costs.append(_misfit(right, y[growing]) + _misfit(left, y[~growing]))
+    if not costs:
+        return None
+    best = int(np.argmin(costs))
+    power = float(((wave - wave.mean()) ** 2).sum())
+    if candidates[best] - t[0] < 0.15 * period or costs[best] > ONSET_GAIN * costs[0]:
+        return None
+    return float(candidates[best]) if costs[0] > 0.03 * power else None

@@ -1,0 +1,294 @@
+"""Explanations of a fitted oscillation other than growth, each compared with it on the same window of the trace.
+
+This is the one place where it is decided whether a fit is growth. Each explanation is a function that returns a reason
+if the window supports it: too few oscillations, noise (white or coloured), a camera that is too slow, a shutter, a
+transient, the rotation, an end of the oscillation, the laser, the light, the motion of the spot, or two readings that
+are equally fair. The first explanation that holds is given to the user instead of a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from atomstream.analysis import varpro
+from atomstream.analysis.varpro import Window, downsampled
+from atomstream.results import F64
+
+MIN_CYCLES = 1.5
+"""Fewest oscillations for a rate."""
+
+MAX_ROTATION_OVERLAP = 1.6
+"""Beyond, side bands from the rotation shift the rate by about 1 %, in simulated growths."""
+
+STRONG_HARMONICS = 6
+"""Higher harmonics of the rotation are weak, so their side bands do not shift the rate."""
+
+SAMPLES_PER_INDEPENDENT = 1.4
+"""Samples of a slow trace per independent sample, after the anti-alias filter."""
+
+MAX_FREQUENCY = 0.22
+"""Largest oscillation frequency, in units of the sample rate: five samples per period."""
+
+MAX_OVERTONE = 4.0
+"""Largest amplitude of the second harmonic relative to the first. Beyond, the signal oscillates at twice the
+frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the explanations are judged by: a fit and its window."""
+
+    window: Window
+    fit: varpro.Fit
+
+
+def reason_against(window: Window, fit: varpro.Fit) -> str:
+    """Return why a fit is no measurement of growth; "" if growth is the best explanation of the window."""
+    evidence = Evidence(window, fit)
+    return next((reason for explain in EXPLANATIONS if (reason := explain(evidence))), "")
+
+
+def _too_short(e: Evidence) -> str:
+    if e.fit.cycles >= MIN_CYCLES:
+        return ""
+    more = (MIN_CYCLES - e.fit.cycles) / e.fit.frequency
+    return f"only {e.fit.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
+
+
+def _rotation(e: Evidence) -> str:
+    turns_hz = e.window.rotation_hz
+    k = max(1, round(e.fit.frequency / turns_hz)) if turns_hz else 0
+    if 0 < k <= STRONG_HARMONICS and rotation_overlap(e.window, e.fit) > MAX_ROTATION_OVERLAP:
+        return f"the oscillation is too close to {k} times the rotation to be separated; another speed would help"
+    return ""
+
+
+def _unexplained(e: Evidence) -> str:
+    # A drift can look like one or two oscillations, but hardly like three.
+    cycles = e.fit.cycles
+    need = 0.95 if cycles < 2.0 else 0.9 if cycles < 2.5 else 0.85 if cycles < 4.0 else 0.65
+    if e.window.nuisance is not None:
+        need = max(need, 0.9)  # at half the rate, harmonics of rotation and growth can imitate each other
+    if explained_share(e.window, e.fit) < need:
+        return (
+            f"no clear oscillation: the best fit explains {100 * max(0.0, e.fit.r2):.0f} % of the variation"
+        )
+    return ""
+
+
+def _noise(e: Evidence) -> str:
+    if not is_significant(e.window, e.fit):
+        return "no clear oscillation: noise alone could look like this in so few samples"
+    if e.window.nuisance is None and not exceeds_random_walk(e.window, e.fit):
+        return "no clear oscillation: a slow random drift could look like this"
+    return ""
+
+
+def _too_fast(e: Evidence) -> str:
+    rate = (len(e.window.t) - 1) / e.window.span_s
+    if e.fit.frequency > MAX_FREQUENCY * rate or (
+        e.window.nuisance is None and e.fit.overtone > MAX_OVERTONE
+    ):
+        return "the variation is too fast for this frame rate; a higher frame rate would help"
+    return ""
+
+
+def _shutter(e: Evidence) -> str:
+    flat = varpro.detrended(e.window.t, e.window.y, 0, e.window.nuisance)
+    if is_two_level(flat, e.fit.r2):
+        return "the trace switches between two levels (a shutter or an exposure step), it does not oscillate"
+    if staircase_share(flat) > 0.6:
+        return "the trace moves in steps (shutter, exposure or gain), it does not oscillate"
+    return ""
+
+
+def _stopped(e: Evidence) -> str:
+    return "the oscillation has stopped or changed within its last period" if has_stopped(e.fit) else ""
+
+
+def _transient(e: Evidence) -> str:
+    if abs(e.fit.decay) > 1.5 * e.fit.frequency:
+        return "the variation decays within one oscillation: a transient, not layers"
+    return ""
+
+
+EXPLANATIONS: tuple[Callable[[Evidence], str], ...] = (
+    *(_too_short, _rotation, _unexplained, _noise, _too_fast, _shutter, _stopped, _transient),
+)
+"""All explanations, in the order in which they are tried."""
+
+
+def explained_share(window: Window, fit: varpro.Fit) -> float:
+    """Return the share of the variation that the fit explains; under rotation, without white noise.
+
+    Under rotation a window has many damped oscillations and, in a dim picture, much noise. Second differences
+    separate white noise from the slow errors of a wrong model (J. von Neumann, Ann. Math. Stat. 12, 367 (1941)).
+    """
+    if window.nuisance is None or fit.r2 <= 0.0 or len(fit.residual) < 3:
+        return fit.r2
+    residual_power = float((fit.residual**2).mean())
+    noise_power = min(float((np.diff(fit.residual, 2) ** 2).mean()) / 6.0, 0.9 * residual_power)
+    return 1.0 - (residual_power - noise_power) / max(
+        residual_power / (1.0 - min(fit.r2, 1.0 - 1e-12)) - noise_power, 1e-300
+    )
+
+
+def is_significant(window: Window, fit: varpro.Fit) -> bool:
+    """Return True if noise alone would give such a fit less than once in 10^8 fits, over all frequencies tried.
+
+    This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits.
+    """
+    free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
+    independent = len(window.t) / SAMPLES_PER_INDEPENDENT
+    if fit.r2 >= 1.0 or independent <= free + 2:
+        return fit.r2 > 0.99
+    log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, fit.r2))
+    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-8)
+
+
+WALK_SAMPLES = 10
+"""Samples per period in the comparison with a random walk: coarser than the noise of the camera is correlated."""
+
+MIN_WALK_EVIDENCE = 14.0
+"""Natural logarithm of the likelihood ratio of oscillation and random walk, beyond the price of the parameters."""
+
+
+def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
+    """Return True if the oscillation explains the window better than a first-order autoregressive process.
+
+    Drifts of beam and temperature are random walks, whose short pieces look like one or two oscillations. Such a
+    process predicts each sample from the last one; the innovations (errors of this prediction) of the trace are
+    compared with those of the residuals of the fit, which is the likelihood ratio of the two models
+    (G. Schwarz, Ann. Statist. 6, 461 (1978), for the price of the parameters).
+    """
+    count = max(15, round(WALK_SAMPLES * fit.cycles))
+    t = window.t[len(window.t) - len(fit.residual) :]
+    y = window.y[len(window.y) - len(fit.residual) :]
+    if len(t) < 15:
+        return True
+    whole = _innovations(downsampled(t, y - y.mean(), count)[1])
+    rest = _innovations(downsampled(t, fit.residual, count)[1])
+    n = min(count, len(t))
+    if whole <= 0.0:
+        return False
+    evidence = 0.5 * n * math.log(whole / max(rest, 1e-12 * whole))
+    return evidence - 0.5 * 6 * math.log(n) > MIN_WALK_EVIDENCE
+
+
+def _innovations(y: F64) -> float:
+    """Return the mean square of the errors with which the last sample predicts the next one."""
+    before, after = y[:-1], y[1:]
+    power = float(before @ before)
+    if power <= 0.0:
+        return 0.0
+    rho = min(1.0, max(0.0, float(before @ after) / power))
+    return float(((after - rho * before) ** 2).mean())
+
+
+def rotation_overlap(window: Window, fit: varpro.Fit) -> float:
+    """Return how well rotation harmonics can imitate the oscillation: 1 not at all, up to 10 on a harmonic."""
+    if window.nuisance is None:
+        return 1.0
+    first = fit.model.order + 1
+    waves = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(fit.model.order))[
+        :, first : first + 2
+    ]
+    remainder = waves - window.nuisance @ (window.nuisance.T @ waves)
+    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((remainder**2).sum()), 1e-12))))
+
+
+def has_stopped(fit: varpro.Fit) -> bool:
+    """Return True if the last period of the window contradicts its fit: growth has ended within the window."""
+    samples = round(len(fit.residual) / max(fit.cycles, 1e-9))  # of one period
+    if not 0 < samples < len(fit.residual):
+        return False
+    missed = float((fit.residual[-samples:] ** 2).mean())
+    before = float((fit.residual[:-samples] ** 2).mean())
+    return missed > 0.6 * float((fit.wave[-samples:] ** 2).mean()) and missed > 3.0 * before
+
+
+def is_two_level(y: F64, oscillation_r2: float) -> bool:
+    """Return True if two constant levels describe ``y`` (N,) better than the oscillation with its ``oscillation_r2``.
+
+    A sinusoid leaves 19 % of its variance to the best two levels, a square wave none.
+    """
+    return two_level_r2(y) > max(0.9, oscillation_r2)
+
+
+def two_level_r2(y: F64) -> float:
+    """Return the share of variance explained by the best split into two levels, 0-1 (Otsu's criterion)."""
+    ordered = np.sort(y)
+    n = len(ordered)
+    total = float(((ordered - ordered.mean()) ** 2).sum())
+    if n < 4 or total <= 0:
+        return 0.0
+    low = np.arange(1, n)
+    sums = np.cumsum(ordered)[:-1]
+    between = n / (low * (n - low)) * (sums - low * ordered.mean()) ** 2
+    return float(between.max() / total)
+
+
+def staircase_share(y: F64) -> float:
+    """Return the share of the total variation in the few largest sample-to-sample differences, 0-1.
+
+    A smooth oscillation spreads its variation over all samples; a trace with steps has it in a few of them.
+    """
+    moves = np.abs(np.diff(y))
+    if len(moves) < 20:
+        return 0.0
+    few = max(3, len(moves) // 40)
+    noise = float(np.median(moves))
+    large = np.sort(moves)[-few:]
+    return float(np.clip(large - 2 * noise, 0.0, None).sum() / max(moves.sum(), 1e-300))
+
+
+# Two readings. Every second oscillation of bilayer growth is stronger, and the second harmonic of layer growth can be
+# stronger than the first. Both traces hold a frequency and its double; the trace alone cannot show which one counts
+# layers.
+
+MIN_READING = 0.13
+"""Smallest amplitude at half the frequency, relative to that at the frequency, that makes the reading doubtful."""
+
+MAX_READING_OVERTONE = 0.8
+"""Largest amplitude of the second harmonic, relative to the first, of an oscillation without a second reading."""
+
+READING_CYCLES = 4.0
+"""Fewest oscillations in which half of the frequency is searched."""
+
+
+def second_reading(window: Window, fit: varpro.Fit) -> float:
+    """Return the other frequency in Hz, half or twice that of the fit, that the trace may show; 0.0 if there is none.
+
+    Amplitudes at 1/2, 1, 3/2 and 2 times the frequency are fitted together on a cubic background.
+    """
+    if window.nuisance is not None:
+        return 0.0
+    t, y = window.t, window.y
+    with_half = fit.cycles >= READING_CYCLES
+    x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
+    slope = fit.slope
+    since = t - fit.t_end
+    turn = 2.0 * math.pi * (fit.frequency + 0.5 * slope * since) * since
+    envelope = np.exp(np.clip(-fit.decay * (t - t[0]), -20.0, 20.0))
+    multiples = (1.0, 2.0, 0.5, 1.5) if with_half else (1.0, 2.0)
+    background = [x**k for k in range(4)]
+    waves = [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
+    basis = np.stack([*background, *waves], axis=1)
+    coefficients = np.linalg.lstsq(basis, y, rcond=1e-9)[0]
+    amplitudes = np.hypot(coefficients[4::2], coefficients[5::2])
+    first, second = float(amplitudes[0]), float(amplitudes[1])
+    if second > MAX_READING_OVERTONE * first:
+        return 2.0 * fit.frequency
+    if not with_half or amplitudes[2] < MIN_READING * first:
+        return 0.0
+    residual = y - basis @ coefficients
+    rest = float(residual @ residual)
+    without = np.delete(basis, [8, 9], axis=1)
+    rest_without = float(((y - without @ np.linalg.lstsq(without, y, rcond=1e-9)[0]) ** 2).sum())
+    correlated = varpro.correlation_time(residual)
+    evidence = 0.5 * len(t) / correlated * math.log(rest_without / max(rest, 1e-300))
+    return 0.5 * fit.frequency if evidence > 12.0 else 0.0

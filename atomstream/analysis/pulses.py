@@ -1,0 +1,185 @@
+"""Pulsed laser deposition (PLD): the pulse rate in an intensity trace, and its removal.
+
+Each laser pulse changes the intensity suddenly and the film relaxes until the next pulse. In the trace this is a
+periodic signal with many harmonics. A running mean over one pulse period has its zeros at the pulse rate and its
+harmonics, so it leaves the oscillation of the layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+from atomstream.results import F64, Int
+
+MIN_PULSES = 6
+"""Fewest pulses in the trace for a detection."""
+
+MIN_LINE = 3.5
+"""Each of the first five harmonics must exceed the local noise floor by this factor (noise alone: 1 in 2000 bins)."""
+
+COMB_TO_FUNDAMENTAL = 0.8
+"""Least ratio of harmonics 2-5 to the first: narrow dips have 2 and more, layer growth 0.46, a sinusoid 0."""
+
+
+def find_pulse_rate(t: F64, y: F64) -> float | None:
+    """Return the pulse rate in Hz of a uniformly sampled trace t, y (N,), or None if no harmonic series is found.
+
+    This needs at least 6 pulses in the trace and five harmonics below half the sampling rate. NaN are left out.
+    """
+    good = np.isfinite(y)
+    t, y = t[good], y[good]
+    n = len(t)
+    if n < 64 or not t[-1] > t[0]:
+        return None
+    rate = (n - 1) / float(t[-1] - t[0])
+    raw = np.asarray(np.abs(np.fft.rfft(np.diff(y) * np.hanning(n - 1), 2 * n)), dtype=np.float64)
+    hz = np.fft.rfftfreq(2 * n, 1.0 / rate)
+    # A local noise floor: differentiated camera noise rises with frequency and would hide a slow pulse rate.
+    spectrum = raw / (ndimage.median_filter(raw, max(31, n // 40)) + 1e-300)
+    low, high = MIN_PULSES * rate / n, rate / 12.0
+    candidates = np.flatnonzero((hz > low) & (hz < high))
+    if len(candidates) == 0:
+        return None
+    comb = np.stack([_near_max(spectrum, k * candidates) for k in range(1, 6)])
+    score = np.log(comb).clip(min=0).sum(axis=0) * (comb.min(axis=0) > MIN_LINE)
+    best = _fundamental(candidates, score)
+    amplitudes = _near_max(raw, np.arange(1, 6) * candidates[best]) / np.arange(1, 6)  # undo the derivative
+    if score[best] <= 0 or amplitudes[1:].sum() < COMB_TO_FUNDAMENTAL * amplitudes[0]:
+        return None
+    return _refine(hz, spectrum, int(candidates[best]))
+
+
+def _fundamental(candidates: Int, score: F64) -> int:
+    """Return the index of the lowest rate with a similar score: multiples of the pulse rate score as well."""
+    best = int(np.argmax(score))
+    for divisor in range(12, 1, -1):
+        place = round(candidates[best] / divisor) - int(candidates[0])
+        near = range(max(0, place - 1), min(len(candidates), place + 2))
+        good = [i for i in near if score[i] > 0.6 * score[best]]
+        if good:
+            return max(good, key=lambda i: float(score[i]))
+    return best
+
+
+def _near_max(spectrum: F64, centres: Int) -> F64:
+    """Return the largest of the bins around each centre: harmonics of a frequency between bins lie some bins off."""
+    padded = np.pad(spectrum, 4)
+    stack = [padded[np.clip(centres + 4 + s, 0, len(padded) - 1)] for s in range(-2, 3)]
+    result: F64 = np.max(stack, axis=0)
+    return result
+
+
+def _refine(hz: F64, spectrum: F64, k: int) -> float:
+    """Refine the rate on the fifth harmonic, which has the best relative resolution."""
+    base = float(hz[k])
+    for harmonic in (1, 3, 5):
+        centre = round(base * harmonic / hz[1])
+        window = slice(max(1, centre - 3), centre + 4)
+        base = float(hz[window.start + int(np.argmax(spectrum[window]))]) / harmonic
+    return base
+
+
+MIN_FOLD_SAMPLES = 3.2
+"""Fewest samples per period in which the shape of a period is judged."""
+
+FOLD_BINS = 40
+"""Largest number of bins of a folded period."""
+
+MIN_PULSE_SKEW = 1.0
+"""Smallest skewness of the changes in a folded period of pulses. A sinusoid and the cusps of layer growth have 0,
+a strong second harmonic up to 0.75, a sawtooth of 5 samples 1.5; it grows with the number of samples."""
+
+MIN_SUDDENNESS = 0.45
+"""Smallest share of a period's whole range that changes within two of at least eight bins."""
+
+
+MIN_PULSE_PERIODS = 2.0
+"""Fewest periods of the trace in which pulses are recognised by their shape."""
+
+
+def is_pulse_train(t: F64, y: F64, hz: float) -> bool:
+    """Return True if the oscillation of frequency ``hz`` in the trace t (s), y (N,) at the frame rate is one of pulses.
+
+    The trace is folded with its period. A pulse changes it suddenly in one direction, and it relaxes slowly in the
+    other: the changes from bin to bin are skewed, and in each period the largest change is at the same phase. The
+    oscillation of a growing layer is about symmetric in time.
+    """
+    good = np.isfinite(y)
+    t, y = t[good], y[good]
+    if len(t) < 6 or not t[-1] > t[0]:
+        return False
+    per_period = (len(t) - 1) / float(t[-1] - t[0]) / hz
+    bins = int(min(FOLD_BINS, per_period))
+    if per_period < MIN_FOLD_SAMPLES or len(t) < MIN_PULSE_PERIODS * per_period:
+        return False
+    wave = _folded(t, y, hz, bins)
+    if wave is None:
+        return False
+    changes = np.diff(np.append(wave, wave[0]))
+    power = float((changes**2).mean())
+    if power <= 0.0:
+        return False
+    skew = float((changes**3).mean()) / power**1.5
+    if abs(skew) < MIN_PULSE_SKEW:
+        return False
+    two = np.abs(changes + np.roll(changes, 1)).max()
+    if bins >= 8 and two < MIN_SUDDENNESS * np.ptp(wave):
+        return False
+    return _jumps_repeat(t, y * math.copysign(1.0, skew), hz, 1.0 / per_period)
+
+
+def _jumps_repeat(t: F64, y: F64, hz: float, phase_step: float) -> bool:
+    """Return True if the largest rise of most periods is at the same phase (``phase_step``: one sample in cycles)."""
+    turn = (t - t[0]) * hz
+    rise, middle = np.diff(y), 0.5 * (turn[1:] + turn[:-1])
+    phases = []
+    for k in range(int(turn[-1])):
+        inside = np.flatnonzero((middle >= k) & (middle < k + 1))
+        if len(inside):
+            phases.append(float(middle[inside[np.argmax(rise[inside])]]) % 1.0)
+    if len(phases) < 2:
+        return False
+    mean = np.angle(np.exp(2j * np.pi * np.array(phases)).mean()) / (2.0 * np.pi)
+    off = np.abs((np.array(phases) - mean + 0.5) % 1.0 - 0.5)
+    return bool((off < max(0.08, 0.9 * phase_step)).mean() > 0.75)
+
+
+def _folded(t: F64, y: F64, hz: float, bins: int) -> F64 | None:
+    """Return the mean period in ``bins`` bins, without the slow background; None if a bin is empty."""
+    width = 1.0 / hz
+    slow = np.interp(t, *_running_mean(t, y, width))
+    place = np.minimum((((t - t[0]) * hz) % 1.0 * bins).astype(np.intp), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    if not count.all():
+        return None
+    return np.asarray(np.bincount(place, y - slow, bins) / count)
+
+
+def _running_mean(t: F64, y: F64, width: float) -> tuple[F64, F64]:
+    """Return the running mean over ``width`` (s) of a trace at its inner times."""
+    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]) * np.diff(t))])
+    inner = t[(t >= t[0] + 0.5 * width) & (t <= t[-1] - 0.5 * width)]
+    if len(inner) == 0:
+        return t[:1], np.array([y.mean()])
+    upper, lower = (np.interp(inner + s * width, t, integral) for s in (0.5, -0.5))
+    return inner, (upper - lower) / width
+
+
+def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
+    """Apply a running mean of one pulse period to a trace (N,), resampled evenly; both ends lose half a period."""
+    even = np.linspace(t[0], t[-1], len(t))
+    t, y = even, np.interp(even, t, y)
+    step = float(t[-1] - t[0]) / (len(t) - 1)
+    half = 0.5 / pulse_hz / step
+    if 2 * half + 2 >= len(t):
+        return t, y
+    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]))])
+    place = np.arange(len(t), dtype=np.float64)
+    inside = (place >= half) & (place <= len(t) - 1 - half)
+    middle = place[inside]
+    upper = np.interp(middle + half, place, integral)
+    lower = np.interp(middle - half, place, integral)
+    return t[inside], (upper - lower) / (2 * half)
