@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.optimize import brentq
 
+from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.regions import bin_factor
 from atomstream.results import F32, F64, Event
 
@@ -192,6 +193,15 @@ BASELINE_PICTURES = 16
 MIN_LOG_SPREAD = 0.25
 """Least spread of the log residual: 28 % more residual is no change, even with a quiet camera."""
 
+HIDDEN_FWHM = 1.5
+"""Half size of the rectangle that hides the specular spot, in widths (FWHM) of the spot."""
+
+MAX_HIDDEN = 0.1
+"""Largest half width of this rectangle, as a share of the picture: in a small crop streaks must be left."""
+
+MIN_CHANGE = 0.003
+"""Least 1 - correlation with the usual picture: a smaller difference, even if significant, is no change."""
+
 JUMP_SCORE = 0.012
 """1 - correlation of successive pictures beyond which a lasting difference is a change, without any baseline."""
 
@@ -225,12 +235,15 @@ class ChangeTracker:
     jump_peak: float = 0.0
     quiet_count: int = 0
 
-    def feed(self, now: float, picture: F32, moved: tuple[float, float]) -> list[Event]:
+    def feed(
+        self, now: float, picture: F32, moved: tuple[float, float], spot: Pattern | None = None
+    ) -> list[Event]:
         """Add a mean picture (H, W) at time ``now`` (s); return an event if the pattern changed.
 
-        ``moved`` (y, x) is the shift of the pattern in px since the start; it is corrected.
+        ``moved`` (y, x) is the shift of the pattern in px since the start; it is corrected. The specular ``spot``,
+        where it was at the start, is left out: its brightness oscillates with growth and with laser pulses.
         """
-        vector = normalised(picture, moved)
+        vector = normalised(picture, moved, spot)
         if vector is None:
             return []
         if self.recent.shape[1:] != vector.shape:
@@ -319,13 +332,14 @@ class ChangeTracker:
         beyond = np.maximum(coords - high, 0.0) - np.maximum(low - coords, 0.0)
         tests += [float(e) for e in beyond[:2] / (0.25 * (high - low)[:2] + 1e-9)]
         step = float(np.median(np.diff(self.times)))
-        return self.cusum.feed(np.array(tests), self.false_alarm_s / max(step, 1e-6))
+        alarm = self.cusum.feed(np.array(tests), self.false_alarm_s / max(step, 1e-6))
+        return alarm and 1.0 - _correlation(vector, self.components.mean) > MIN_CHANGE
 
 
-def normalised(picture: F32, moved: tuple[float, float]) -> F32 | None:
+def normalised(picture: F32, moved: tuple[float, float], spot: Pattern | None = None) -> F32 | None:
     """Return a picture (H, W) binned to about 5000 px, shifted back, with zero mean and unit norm: (P,).
 
-    None for a picture without contrast.
+    The surroundings of the specular ``spot`` are bridged. None for a picture without contrast.
     """
     factor = bin_factor(picture.shape[0], picture.shape[1], PIXELS)
     height, width = (n // factor * factor for n in picture.shape)
@@ -334,9 +348,23 @@ def normalised(picture: F32, moved: tuple[float, float]) -> F32 | None:
     )
     if max(abs(m) for m in moved) > 0.02 * factor:
         small = ndimage.shift(small, (-moved[0] / factor, -moved[1] / factor), order=1, mode="nearest")
+    if spot is not None:
+        _bridge(small, spot, factor)
     vector = small.ravel() - small.mean()
     length = float(np.linalg.norm(vector))
     return None if length < 1e-6 else (vector / length).astype(np.float32)
+
+
+def _bridge(small: F32, spot: Pattern, factor: int) -> None:
+    """Replace the surroundings of the specular spot in a binned picture, in each row by a straight line, in place."""
+    half_y, half_x = HIDDEN_FWHM * spot.fwhm_y + 1.0, HIDDEN_FWHM * spot.fwhm_x + 1.0
+    half_x = min(half_x, MAX_HIDDEN * small.shape[1] * factor)
+    rows = slice(max(0, math.floor((spot.y - half_y) / factor)), math.ceil((spot.y + half_y) / factor) + 1)
+    first, last = math.floor((spot.x - half_x) / factor), math.ceil((spot.x + half_x) / factor) + 1
+    if first > 0 and last < small.shape[1]:
+        share = np.linspace(0.0, 1.0, last - first, dtype=np.float32)
+        left, right = small[rows, first - 1, None], small[rows, last, None]
+        small[rows, first:last] = left + share * (right - left)
 
 
 def _correlation(a: F32, b: F32) -> float:

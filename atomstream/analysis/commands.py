@@ -36,6 +36,7 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     flush_light(state)
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
+    trackers.sudden.restart()
     step, first = watch_step(state), state.next_index - n_frames
     trackers.turns.skip((state.next_index - 1) // step - (first - 1) // step)
     if trackers.rotation:
@@ -83,6 +84,7 @@ def apply_rotation(state: AnalysisState, rpm: float) -> None:
             RotationTracker.for_speed(rpm, state.fps, state.next_view_id) if rpm else None
         )
         state.trackers.change.restart()
+        state.trackers.sudden.restart()
         state.trackers.turns = TurnDetector()
 
 

@@ -29,6 +29,7 @@ from atomstream.analysis.regions import (
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.scalars import update_held_values
 from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
+from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.tracking import Tracker
@@ -111,6 +112,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         IlluminationTracker(float(state.saturation), state.fps),
         growth,
         ChangeTracker(),
+        SuddenChangeTracker(),
         TurnDetector(),
         rotation,
     )
@@ -186,10 +188,12 @@ def end_block(state: AnalysisState) -> None:
         state.new_events += [
             Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
         ]
+        _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
     corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
     state.new_events += events
     if events:
         trackers.change.restart()
+        trackers.sudden.restart()
         if trackers.rotation:
             trackers.rotation.discard_turn()
     trackers.growth.feed(corrected)
@@ -203,6 +207,13 @@ def flush_light(state: AnalysisState) -> None:
     corrected, events = trackers.light.flush()
     state.new_events += events
     trackers.growth.feed(corrected)
+
+
+def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
+    """Report changes from frame to frame; the slow comparison begins again, so that it does not report them too."""
+    state.new_events += changes
+    if changes:
+        _trackers(state).change.restart()
 
 
 def _concatenated(traces: list[BoxTrace]) -> BoxTrace:
@@ -230,7 +241,9 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
                 without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
             )
             drift_px = (trackers.spot.y - trackers.pattern.y, trackers.spot.x - trackers.pattern.x)
-            state.new_events += trackers.change.feed(now, picture, drift_px)
+            changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
+            # A change that also shows from frame to frame is reported when it is over, at its right time.
+            state.new_events += [] if trackers.sudden.goes_on else changes
         else:
             trackers.rotation.fps = trackers.growth.trace.camera_fps()
             state.new_events += trackers.rotation.update(
@@ -270,4 +283,5 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
     if state.block_features:
         end_block(state)
     flush_light(state)
+    _report_sudden(state, state.trackers.sudden.finish())
     _update_growth(state, state.now_s)

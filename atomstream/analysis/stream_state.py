@@ -22,6 +22,7 @@ from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
+from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
@@ -50,6 +51,7 @@ class PatternTrackers:
     light: IlluminationTracker
     growth: GrowthTracker
     change: ChangeTracker
+    sudden: SuddenChangeTracker
     turns: TurnDetector
     rotation: RotationTracker | None = None
 
@@ -135,7 +137,7 @@ _RECORDS: tuple[type, ...] = (
         Model,
         SegmentLog,
     ),
-    *(ChangeTracker, Clusters, Components, Cusum, TurnDetector, PictureHistory),
+    *(ChangeTracker, Clusters, Components, Cusum, SuddenChangeTracker, TurnDetector, PictureHistory),
     *(Measurement, Event, Segment, View),
 )
 

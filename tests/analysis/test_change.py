@@ -6,18 +6,45 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import analyze
-from atomstream.analysis.change import Clusters, Cusum, threshold
+from atomstream.analysis.change import ChangeTracker, Clusters, Cusum, threshold
+from atomstream.analysis.pattern import find_pattern
+from atomstream.analysis.sudden_change import SuddenChangeTracker
+from tests.analysis.composites import TRACES, Composite
 from tests.analysis.growth_helpers import Film
 from tests.paths import DATA
 
 
-def test_two_transitions_of_the_antimony_series() -> None:
-    """Real frames of an Sb deposition: one change near the start, one near frame 20, and no other."""
-    frames = np.load(DATA / "sb_series_26x40x75.npz")["frames"]
-    changes = [e.time_s for e in analyze(frames, 1.0).events if e.kind == "change"]
+@pytest.mark.parametrize("fps", [1.0, 10.0, 30.0])
+@pytest.mark.parametrize("name", ["sb_series_26x40x75", "sb_deposition_26x259x347"])
+def test_two_transitions_of_the_antimony_series(name: str, fps: float) -> None:
+    """Real frames of an Sb deposition: a change within frames 0 to 3, one within 22 to 24, at any speed."""
+    frames = np.load(DATA / f"{name}.npz")["frames"]
+    changes = [e.time_s * fps for e in analyze(frames, fps).events if e.kind == "change"]
     assert len(changes) == 2
-    assert 1 <= changes[0] <= 3
-    assert 17 <= changes[1] <= 24
+    assert 0 <= changes[0] <= 3
+    assert 22 <= changes[1] <= 24
+
+
+@pytest.mark.parametrize(("picture", "trace"), [(0, TRACES[0]), (8, TRACES[0]), (16, TRACES[1])])
+def test_real_growth_is_no_change(picture: int, trace: str) -> None:
+    """Real frames whose specular spot is scaled by real traces of PLD: no change, from frame to frame or slowly."""
+    film = Composite(picture, trace, seed=picture)
+    spot, slow, sudden, events = find_pattern(film.frame(0)), ChangeTracker(), SuddenChangeTracker(), []
+    assert spot is not None
+    for i in range(9, len(film), 10):
+        events += slow.feed(film.times[i], film.frame(i).astype(np.float32), (0.0, 0.0), spot)
+    for i in range(300, 700):
+        rows = film.frame(i)[spot.band[0] : spot.band[1]].mean(axis=0, keepdims=True)
+        events += sudden.feed(film.times[i : i + 1], rows.astype(np.float32), spot, 20.0)
+    assert events + sudden.finish() == []
+
+
+def test_another_picture_is_a_change_from_frame_to_frame() -> None:
+    """A film that switches to another real picture within a frame: one change, at that frame."""
+    one, other = Composite(0, TRACES[0], seed=1), Composite(5, TRACES[0], seed=1)
+    frames = np.stack([(one if i < 37 else other).frame(i) for i in range(60)]).astype(np.uint16)
+    changes = [e.time_s for e in analyze(frames, 20.0).events if e.kind == "change"]
+    assert changes == pytest.approx([36.5 / 20], abs=0.06)
 
 
 @pytest.mark.slow
