@@ -146,6 +146,8 @@ def totals(scores: list[FilmScore]) -> str:
          f"{sum(map(math.isinf, again))} of {len(again)}", "<= 2 periods"),
         ("films with a number withdrawn and told again",
          f"{_percent(sum(f.withdrawn for f in growing), len(growing))} %", "<= 3 %"),
+        ("counts more than 3 sigma and 0.2 layers off",
+         f"{_percent(_sum(f.layers_wrong for f in scores), len(_all(scores, 'layer_errors')))} %", ""),
         ("films in which the count falls", f"{sum(f.falls > 0 for f in scores)} of {len(scores)}", "0"),
         ("films with a false rate in the segments", f"{sum(f.summary_false for f in scores)} of {len(scores)}", "0"),
         ("films whose final rate is false", f"{sum(f.final_false for f in scores)} of {len(scores)}", "0"),
