@@ -15,16 +15,16 @@ import numpy as np
 
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.change import ChangeTracker
+from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
-from atomstream.analysis.pattern import Pattern, find_pattern, without_hot_pixels
+from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
 from atomstream.analysis.regions import (
     Box,
     BoxTrace,
     compute_features,
     line_profile,
     measure_box,
-    saturation_level,
 )
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.scalars import update_held_values
@@ -43,12 +43,17 @@ RETRY_S = 1.0
 NO_PATTERN = "no spot is brighter than the background: no beam, or the picture is saturated or noise"
 
 
+INVERTED = "dark spots on a bright background: the camera's greys are inverted, and are inverted back"
+
+
 def feed_frames(state: AnalysisState, frames: Frames, times: F64, out: BatchBuilder) -> None:
     """Analyse frames (N, H, W) that follow the last ones, with their times (N,) in s."""
     while len(frames):
         state.shape = tuple(frames.shape[1:])
         count = state.block_frames - state.next_index % state.block_frames
         piece, piece_times = frames[:count], times[:count]
+        if state.white:
+            piece = inverted(piece, state.white)
         state.next_index += len(piece)
         state.last_index = state.next_index - 1
         state.now_s = float(piece_times[-1])
@@ -85,13 +90,18 @@ def pop_pending(state: AnalysisState) -> tuple[Frames, F64]:
 
 def search_pattern(state: AnalysisState, frames: Frames, times: F64, out: BatchBuilder) -> None:
     """Search for the pattern in the mean of ``frames``; analyse them if it was found, else skip them."""
-    state.saturation = saturation_level(frames)
-    pattern = find_pattern(frames.mean(axis=0))
+    state.clip = ClipDetector.for_frames(frames)
+    white = 0 if state.white or not is_inverted(frames.mean(axis=0)) else white_level(frames)
+    turned = inverted(frames, white) if white else frames
+    pattern = find_pattern(turned.mean(axis=0))
     if pattern is None:
         wait = round(RETRY_S * state.fps / state.block_frames) * state.block_frames
         state.next_search_index = state.next_index + wait
         out.add_unmeasured(times, frames, NO_PATTERN)
         return
+    if white:
+        state.white, frames = white, turned
+        state.new_events.append(Event(float(times[0]), "inverted", INVERTED))
     state.trackers = _start_trackers(state, pattern, times)
     _feed_piece(state, frames, times, state.next_index % state.block_frames == 0, out)
 
@@ -109,7 +119,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         pattern,
         Tracker(replaced[0] if replaced else box),
         SurfaceTracker(pattern),
-        IlluminationTracker(float(state.saturation), state.fps),
+        IlluminationTracker(float(state.clip.level), state.fps),
         growth,
         ChangeTracker(),
         SuddenChangeTracker(),
@@ -122,12 +132,14 @@ def _feed_piece(
     state: AnalysisState, frames: Frames, times: F64, is_block_end: bool, out: BatchBuilder
 ) -> None:
     trackers = _trackers(state)
-    boxes = {"specular": trackers.spot.measure(frames, state.saturation, 1.0 / state.fps)}
+    y0, y1, x0, x1 = trackers.spot.box.bounds(*frames.shape[1:])
+    state.clip.add(frames[:, y0:y1, x0:x1])
+    boxes = {"specular": trackers.spot.measure(frames, state.clip.level, 1.0 / state.fps)}
     for box in tracked_boxes(state):
         if box.name in state.box_trackers:
-            boxes[box.name] = state.box_trackers[box.name].measure(frames, state.saturation, 1.0 / state.fps)
+            boxes[box.name] = state.box_trackers[box.name].measure(frames, state.clip.level, 1.0 / state.fps)
         else:
-            boxes[box.name] = measure_box(frames, box, state.saturation)
+            boxes[box.name] = measure_box(frames, box, state.clip.level)
     features = compute_features(frames, times, trackers.pattern, boxes)
     if trackers.rotation:
         trackers.rotation.feed(frames, features, trackers.spot.x)
@@ -176,6 +188,7 @@ def end_block(state: AnalysisState) -> None:
     profiles = np.concatenate([p.profiles for p in parts])
     pictures = np.concatenate([p.pictures for p in parts])
     elapsed = len(times) / trackers.growth.trace.fps
+    trackers.light.saturation = float(state.clip.end_block())
     specular = _concatenated([p.boxes["specular"] for p in parts])
     # Only the maxima of an oscillation clip, so the largest value of the last seconds counts.
     state.saturated_fraction = max(

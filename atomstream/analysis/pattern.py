@@ -126,6 +126,27 @@ def find_pattern(picture: F64) -> Pattern | None:
     )
 
 
+MIN_INVERTED = 1.5
+"""Least ratio of the depth of the dark spots to the height of the bright ones in a picture with inverted greys."""
+
+
+def is_inverted(picture: F64) -> bool:
+    """Return True if a mean frame (H, W) has dark spots on a bright background, and no bright spots as high."""
+    height, width = picture.shape
+    if min(height, width) < 8 or float(np.ptp(picture)) <= 0:
+        return False
+    low, middle, high = (float(v) for v in np.percentile(picture, (0.5, 50.0, 99.5)))
+    if middle - low < MIN_INVERTED * (high - middle):
+        return False
+    median = ndimage.median_filter(picture, size=3)
+    scale = max(1.0, min(height, width) / 240.0)
+    fine = ndimage.gaussian_filter(median, scale)
+    contrast = fine - _wide_blur(median, 12.0 * scale)
+    if -float(contrast.min()) < MIN_INVERTED * float(contrast.max()):
+        return False
+    return bool(_find_spots(-contrast, -fine, scale))
+
+
 def _wide_blur(picture: F64, sigma: float) -> F64:
     """Blur widely with two running means, whose cost does not depend on the width."""
     size = max(3, round(sigma * math.sqrt(6.0)) | 1)

@@ -157,21 +157,6 @@ def line_profile(picture: F64, line: Line) -> F64:
     return values
 
 
-def saturation_level(frames: Frames) -> int:
-    """Return the grey level at which the camera clips: 255 for uint8; for uint16 that of 10, 12, 14 or 16 bits.
-
-    For uint16 it is found from the largest value in the frames, if that lies within 0.1 % below a power of two.
-    Otherwise nothing is clipped yet and 65535 is returned.
-    """
-    if frames.dtype == np.uint8:
-        return 255
-    top = int(frames.max(initial=0))
-    for bits in (10, 12, 14, 16):
-        if (1 << bits) * 0.999 <= top < (1 << bits):
-            return top
-    return 65535
-
-
 @dataclass(frozen=True, slots=True)
 class FrameFeatures:
     """Features of N consecutive frames.

@@ -12,6 +12,7 @@ import numpy as np
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
+from atomstream.analysis.grey_levels import ClipDetector
 from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
 from atomstream.analysis.lattice import Peak, StreakComb
@@ -72,7 +73,8 @@ class AnalysisState:
 
     Settings: ``fps``, ``rpm``, ``calibration``, ``layer_unit``, ``growth_is_continuous``. Position: ``next_index``,
     ``last_index`` (frame numbers), ``now_s`` (time of the last frame). ``trackers`` is None until a pattern was
-    found; until then frames wait in ``pending_frames``. ``block_features`` are the features of the current block,
+    found; until then frames wait in ``pending_frames``. ``clip`` finds where the sensor clips, ``white`` is its largest
+    value if its greys are inverted, else 0. ``block_features`` are the features of the current block,
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
     the per-frame columns until the next slow block.
@@ -88,7 +90,8 @@ class AnalysisState:
     now_s: float = 0.0
     no_pattern_reason: str = "no frames yet"
     shape: tuple[int, ...] = ()
-    saturation: int = 255
+    clip: ClipDetector = field(default_factory=ClipDetector)
+    white: int = 0
     trackers: PatternTrackers | None = None
     next_search_index: int = 0
     pending_frames: list[Frames] = field(default_factory=list)
@@ -124,7 +127,18 @@ class AnalysisState:
 
 
 _RECORDS: tuple[type, ...] = (
-    *(AnalysisState, PatternTrackers, Calibration, Pattern, Box, Line, Tracker, BoxTrace, FrameFeatures),
+    *(
+        AnalysisState,
+        PatternTrackers,
+        ClipDetector,
+        Calibration,
+        Pattern,
+        Box,
+        Line,
+        Tracker,
+        BoxTrace,
+        FrameFeatures,
+    ),
     *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
     *(
         GrowthTracker,
