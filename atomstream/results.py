@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -237,22 +238,35 @@ def finite(value: float | None) -> float | None:
 # -- received maps --------------------------------------------------------
 
 
-def _check_types(plain: Mapping[str, Any], numbers: Iterable[str], texts: Iterable[str]) -> None:
-    for name in numbers:
-        if plain[name] is not None and not isinstance(plain[name], (int, float)):
-            raise TypeError(f"{name} must be a number or None, not {type(plain[name]).__name__}")
-    for name in texts:
-        if not isinstance(plain[name], str):
-            raise TypeError(f"{name} must be a str, not {type(plain[name]).__name__}")
+def finite_or_none(plain: Mapping[str, Any], name: str) -> float | None:
+    """The finite number of a received map under ``name``, or None. Raises TypeError or ValueError for anything else."""
+    value = plain.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or None, not {type(value).__name__}")
+    if (
+        not -sys.float_info.max <= value <= sys.float_info.max
+    ):  # NaN, infinite, or an integer beyond the floats
+        raise ValueError(f"{name} must be a finite number")
+    return float(value)
+
+
+def _text(plain: Mapping[str, Any], name: str) -> str:
+    value = plain[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    return value
 
 
 def measurement_from(plain: Mapping[str, Any]) -> Measurement:
-    """Measurement of a received map. Raises KeyError or TypeError where the map is not one."""
-    _check_types(plain, ("value", "sigma"), ("unit", "why", "note"))
-    return Measurement(plain["value"], plain["sigma"], plain["unit"], plain["why"], plain["note"])
+    """Measurement of a received map. Raises KeyError, TypeError or ValueError where the map is not one."""
+    value, sigma = finite_or_none(plain, "value"), finite_or_none(plain, "sigma")
+    return Measurement(value, sigma, _text(plain, "unit"), _text(plain, "why"), _text(plain, "note"))
 
 
 def event_from(plain: Mapping[str, Any]) -> Event:
-    """Event of a received map. Raises KeyError or TypeError where the map is not one."""
-    _check_types(plain, ("time_s", "value", "time_ms_utc"), ("kind", "label", "id", "by"))
-    return Event(**{one.name: plain[one.name] for one in fields(Event)})
+    """Event of a received map. Raises KeyError, TypeError or ValueError where the map is not one."""
+    numbers = {name: finite_or_none(plain, name) for name in ("time_s", "value", "time_ms_utc")}
+    texts = {name: _text(plain, name) for name in ("kind", "label", "id", "by")}
+    return Event(**numbers, **texts)  # type: ignore[arg-type]  # mypy takes both for each argument

@@ -6,6 +6,7 @@ upload URL (its signature), even if the server repeats them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import ssl
@@ -114,8 +115,10 @@ def _kind(status: int, code: str, *, upload: bool) -> type[ServiceError]:
 
 
 def _redirect_advice(headers: Mapping[str, str]) -> str:
-    parts = urlsplit(headers.get("Location", ""))
-    to = f" to {parts.scheme}://{parts.hostname}" if parts.hostname else ""
+    to = ""
+    with contextlib.suppress(ValueError):  # not a URL
+        parts = urlsplit(headers.get("Location", ""))
+        to = f" to {_one_line(f'{parts.scheme}://{parts.hostname}')}" if parts.hostname else ""
     return (
         f"It redirects{to}; redirects are not followed, so that key and frames are sent to the configured "
         "server only. Give the final address as endpoint."
@@ -135,6 +138,8 @@ def from_exception(context: RequestContext, error: Exception) -> ServiceError:
     """The exception for an error of the HTTP library or of the operating system."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return _not_connected(context, f"the proxy answered {error.status} {error.message}")
+    if isinstance(error, UnicodeError):
+        return _not_connected(context, "its name is not a valid host name")
     if isinstance(error, aiohttp.ClientResponseError):
         return invalid_reply(context, error.status, "it is not HTTP")
     if isinstance(

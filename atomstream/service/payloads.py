@@ -7,6 +7,7 @@ sent only to a server that announced itself as one. Parsers raise ``ValueError``
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,13 @@ from atomstream.records import Json, ShardInfo, StreamSpec
 
 LAST_MS: Final = 253402300799999.0
 """The end of the year 9999 in Unix milliseconds."""
+
+MAX_ID_CHARS: Final = 200
+
+_ID: Final = re.compile(rf"[!-~]{{1,{MAX_ID_CHARS}}}")
+
+MAX_URL_CHARS: Final = 16 << 10
+"""Length of an upload URL; those of S3 with temporary credentials have about 2000 characters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +124,28 @@ def named_list(data: Json) -> list[NamedItem]:
     """``[{"id", "name", ...}]``. A null name becomes an empty one, which matches nothing."""
     if not isinstance(data, list):
         raise ValueError("expected a list")
-    return [NamedItem(_text(item, "id"), item.get("name") or "") for item in map(_object, data)]
+    return [NamedItem(_id(item.get("id")), _name(item)) for item in map(_object, data)]
+
+
+def _name(item: dict[str, Any]) -> str:
+    return "" if item.get("name") is None else _text(item, "name", empty=True)
 
 
 def new_id(data: Json) -> str:
     """``{"id"}`` of the created item."""
-    return _text(_object(data), "id")
+    return _id(_object(data).get("id"))
 
 
 def stream_id(data: Json) -> str:
     """The ``data_id`` of a new stream: a JSON string."""
-    if not isinstance(data, str) or not data.strip():
-        raise ValueError("expected the stream's data_id as a string")
-    return data
+    return _id(data)
+
+
+def _id(value: Any) -> str:
+    """An id, which becomes a part of paths, file names and log lines; both servers use UUIDs."""
+    if not isinstance(value, str) or not _ID.fullmatch(value):
+        raise ValueError(f"expected an id, which has 1 to {MAX_ID_CHARS} printable ASCII characters")
+    return value
 
 
 def stored_chunks(data: Json) -> IndexSet:
@@ -150,6 +167,7 @@ def upload_url(data: Json) -> str:
     parts = urlsplit(url)
     # "parts.port" raises ValueError if the port is not a number.
     invalid = not url.isascii() or not url.isprintable() or " " in url or parts.port == 0
+    invalid |= len(url) > MAX_URL_CHARS
     if invalid or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("the upload URL is not an http(s) URL")
     return url
@@ -175,8 +193,8 @@ def _object(data: Any) -> dict[str, Any]:
     return data
 
 
-def _text(item: dict[str, Any], key: str) -> str:
+def _text(item: dict[str, Any], key: str, *, empty: bool = False) -> str:
     value = item.get(key)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not (value or empty):
         raise ValueError(f"expected a string under {key!r}")
     return value

@@ -7,6 +7,7 @@ empty MessagePack maps take 1 GB. So large bodies are counted before they are de
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any, Final
 
 import msgpack
@@ -55,6 +56,34 @@ def parse_json(body: bytes) -> Json:
     except json.JSONDecodeError:
         raise ValueError("it is not JSON") from None
     return value
+
+
+class CompressionError(ValueError):
+    """A compressed body that can't be decompressed."""
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """The first ``limit`` bytes of a body with that ``Content-Encoding``; memory is bounded by ``limit``.
+
+    The client does not ask for compression, but a proxy may apply it.
+
+    Raises:
+        CompressionError: the body is damaged, or the encoding is another one than gzip and deflate.
+    """
+    match encoding.strip().lower():
+        case "" | "identity":
+            return body
+        case "gzip" | "x-gzip" | "deflate":
+            try:
+                return zlib.decompressobj(wbits=_ZLIB_OR_GZIP).decompress(body, limit)
+            except zlib.error:
+                raise CompressionError("its compression is damaged") from None
+        case other:
+            raise CompressionError(f"its compression {other[:20]!r} is not supported")
+
+
+_ZLIB_OR_GZIP: Final = 32 + zlib.MAX_WBITS
+"""Window size for zlib to detect the header of both formats."""
 
 
 def _check_object_count(body: bytes) -> None:

@@ -11,6 +11,7 @@ from atomstream import protocol
 from atomstream.errors import ServerBusyError
 from atomstream.protocol import MSGPACK_SUBPROTOCOL, SILENCE_S
 from atomstream.records import Json
+from atomstream.results import Event, event_from
 from atomstream.service import payloads
 from atomstream.service.reply_limits import unpack
 from atomstream.service.transport import Call, Transport, close_socket
@@ -56,11 +57,11 @@ class ResultsApi:
         call = Call(f"read the status of stream {data_id}", "GET", protocol.ENTRIES_PATH, query=query)
         return (await self._transport.call(call)).parse(_status)
 
-    async def mark(self, data_id: str, event: dict[str, Json]) -> Message:
+    async def mark(self, data_id: str, event: dict[str, Json]) -> Event:
         """Add an event to a stream. If it has an ``id``, repeated calls add it only once."""
         path = protocol.path(protocol.EVENTS_PATH, data_id=data_id)
         call = Call(f"mark an event of stream {data_id}", "POST", path, body=payloads.pack(event))
-        return (await self._transport.call(call)).parse(_object)
+        return (await self._transport.call(call)).parse(lambda data: event_from(_object(data)))
 
     async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
         """Replace the calibration of a stream. Repeated calls have no further effect."""

@@ -25,7 +25,7 @@ from atomstream.protocol import API_KEY_HEADER
 from atomstream.records import Json
 from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
-from atomstream.service.reply_limits import parse_json
+from atomstream.service.reply_limits import CompressionError, decompress, parse_json
 from atomstream.service.upload_body import UploadBody
 from atomstream.version import __version__
 
@@ -40,13 +40,13 @@ ERROR_BODY_BYTES: Final = 64 << 10
 """At most this much of an error body is read."""
 
 REPLY_BODY_BYTES: Final = 16 << 20
+"""Larger replies and messages are rejected."""
 
 MAX_CONTROL_FRAMES: Final = 100
 """Most pings and pongs of a feed between two messages; a server pings every 20 s and sends a message every 5 s."""
 
 CLOSE_S: Final = 2.0
 """Longest closing handshake of a WebSocket."""
-"""Larger replies and messages are rejected."""
 
 _STORED: Final = frozenset({200, 201, 204})
 """The statuses that confirm an upload."""
@@ -81,7 +81,9 @@ class Reply:
     body: bytes
 
     def parse(self, read: Callable[[Json], T]) -> T:
-        """Parse the body as JSON and return ``read(data)``, which raises ValueError for unexpected data.
+        """Parse the body as JSON and return ``read(data)``.
+
+        ``read`` raises ValueError, TypeError or KeyError for unexpected data.
 
         Raises:
             ServerBusyError: the body is not JSON, or ``read`` rejected it.
@@ -90,7 +92,9 @@ class Reply:
         if len(self.body) <= REPLY_BODY_BYTES:
             try:
                 return read(parse_json(self.body))
-            except ValueError as error:
+            except KeyError as error:
+                why = f"it has no {error}"
+            except (ValueError, TypeError, OverflowError) as error:
                 why = str(error)
         raise error_mapping.invalid_reply(self.context, self.status, why)
 
@@ -251,8 +255,12 @@ class Transport:
                 **request,
             ) as response:
                 body = await _read(response)
+                encoding = response.headers.get("Content-Encoding", "")
+                body = decompress(body, encoding, _body_limit(response.status) + 1)
                 return Reply(context, response.status, response.headers.copy(), body)
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+        except CompressionError as error:
+            problem: Exception = error_mapping.invalid_reply(context, response.status, str(error))
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
             problem = error_mapping.from_exception(context, error)
         raise problem
 
@@ -266,6 +274,7 @@ class Transport:
                 connector=aiohttp.TCPConnector(limit=0 if is_sockets else self._connections),
                 trace_configs=[_refusing_redirects()] if is_sockets else None,
                 cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,  # without a bound; decompress() has one
                 headers={"User-Agent": f"atomstream/{__version__}"},
             )
         return self._sessions[name]
@@ -323,9 +332,13 @@ def _postpone(timeout: asyncio.Timeout, limit_s: float) -> None:
         timeout.reschedule(now + limit_s)
 
 
+def _body_limit(status: int) -> int:
+    return REPLY_BODY_BYTES if 200 <= status < 300 else ERROR_BODY_BYTES
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """The body of a reply. If it is too long: its start, one byte more than the limit, and the connection is closed."""
-    limit = REPLY_BODY_BYTES if 200 <= response.status < 300 else ERROR_BODY_BYTES
+    limit = _body_limit(response.status)
     body = bytearray()
     async for part in response.content.iter_chunked(ERROR_BODY_BYTES):
         body += part

@@ -10,7 +10,7 @@ from atomstream.config import number_in_range
 from atomstream.errors import StreamError
 from atomstream.protocol import MAX_RPM
 from atomstream.records import Json
-from atomstream.results import Event, event_from
+from atomstream.results import Event
 from atomstream.retry import retrying
 
 if TYPE_CHECKING:  # it imports aiohttp
@@ -49,7 +49,7 @@ async def send_mark(api: ResultsApi, data_id: str, event: dict[str, Json], annou
             "server). Nothing was sent, and the frames are not affected; note the event elsewhere.",
             data_id=data_id,
         )
-    return event_from(await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS))
+    return await retrying(lambda: api.mark(data_id, event), attempts=ATTEMPTS)
 
 
 def check_rpm(rpm: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.results import Event, Measurement, event_from, measurement_from
+from atomstream.results import Event, Measurement, event_from, finite_or_none, measurement_from
 
 Column = npt.NDArray[np.floating[Any]]
 
@@ -126,27 +126,48 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
     Raises:
         KeyError, ValueError, TypeError, AttributeError: the message is malformed.
     """
-    start, count = int(message["start"]), int(message["count"])
-    columns = {str(name): _column(name, raw) for name, raw in message["columns"].items()}
+    start, count = whole_number(message["start"]), whole_number(message["count"])
+    columns = {_name(name): _column(name, raw) for name, raw in message["columns"].items()}
     lengths = {len(values) for values in columns.values()} - {count}
     if lengths or not 0 <= start <= start + count < 1 << 53 or (count and TIME not in columns):
         raise ValueError(f"a batch of {count} frames from {start} has columns of {sorted(lengths)}")
     return ResultBatch(
         data_id=data_id,
-        seq=int(message["seq"]),
+        seq=whole_number(message["seq"]),
         start=start,
         count=count,
         columns=columns,
-        values={name: measurement_from(value) for name, value in message["values"].items()},
+        values={_name(name): measurement_from(value) for name, value in message["values"].items()},
         events=tuple(event_from(event) for event in message["events"]),
-        segments=tuple(message["segments"]),
-        views=tuple(message["views"]),
+        segments=_maps(message["segments"]),
+        views=_maps(message["views"]),
         profile=np.frombuffer(message.get("profile", b""), dtype="<f4"),
-        stored_unix_ms=message.get("stored_unix_ms"),
-        made_unix_ms=message.get("made_unix_ms"),
+        stored_unix_ms=finite_or_none(message, "stored_unix_ms"),
+        made_unix_ms=finite_or_none(message, "made_unix_ms"),
         final=bool(message.get("final")),
         lost=lost,
     )
+
+
+def whole_number(value: Any) -> int:
+    """A received record number, frame number or count; raises TypeError or ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"a number was expected, not {type(value).__name__}")
+    if not 0 <= value < 1 << 53:
+        raise ValueError("a number from 0 to 2^53 was expected")
+    return value
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"a name was expected, not {type(name).__name__}")
+    return name
+
+
+def _maps(items: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise TypeError("a list of maps was expected")
+    return tuple(items)
 
 
 def _column(name: str, raw: bytes) -> Column:

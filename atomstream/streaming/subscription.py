@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec
 import numpy as np
 
 from atomstream.errors import AtomstreamError, NotFoundError, RejectedError, ServerBusyError, ServiceError
-from atomstream.results import Measurement
+from atomstream.results import Measurement, finite_or_none
 from atomstream.retry import delay_s
-from atomstream.streaming.result_batch import TIME, ResultBatch, from_message, without_first
+from atomstream.streaming.result_batch import TIME, ResultBatch, from_message, whole_number, without_first
 
 if TYPE_CHECKING:
     from atomstream.service.results_api import Message, ResultsApi
@@ -28,6 +28,11 @@ LATEST_ONLY: Final = -1
 """Feed position of a subscription that wants only the latest batch."""
 
 POLL_S: Final = 2.0
+MAX_ANGLES: Final = 10_000
+"""Most azimuths of a polled stream; a real one has a few."""
+
+MAX_LOGGED_CHARS: Final = 200
+
 POLL_POINTS: Final = 1000
 """Points of the time series per request; only the first request gets all points."""
 
@@ -155,19 +160,19 @@ class ResultSubscription:
             case "hello":
                 # After a power failure the server may have lost its last records. It analyses their frames again, and
                 # its new batches may begin at other frames.
-                newest = _number(message["seq"])
+                newest = whole_number(message["seq"])
                 self._server_went_back = newest < self._position
                 self._position = min(self._position, newest)
             case "lost":
-                self._lost += _number(message["count"])
-                self._position = _number(message["last"])
+                self._lost += whole_number(message["count"])
+                self._position = whole_number(message["last"])
             case "missing":
                 self._warn_about_missing(message)
             case "event" | "regions":
-                self._position = _number(message["seq"])
+                self._position = whole_number(message["seq"])
             case "batch":
                 batch = from_message(self._data_id, message, self._lost)
-                self._position = _number(message["seq"])
+                self._position = whole_number(message["seq"])
                 return self._new_frames_of(batch)
         return None
 
@@ -175,7 +180,9 @@ class ResultSubscription:
         """Log which chunks are not in the results, once per reason: a stream with one missing chunk often has more."""
         reanalysis = bool(message.get("reanalysis"))
         for missing in message.get("missing") or ():
-            kind = str(missing.get("why"))
+            kind = missing.get("why")
+            if kind not in _MISSING_REASONS:
+                kind = "other"
             if kind in self._reported_reasons:
                 continue
             self._reported_reasons.add(kind)
@@ -185,7 +192,7 @@ class ResultSubscription:
             log.warning(
                 "The results of stream %s do not include chunks %s: %s",
                 self._data_id,
-                missing.get("chunks"),
+                _short(missing.get("chunks")),
                 reason,
             )
 
@@ -238,12 +245,14 @@ class ResultSubscription:
 
     def _new_points(self, entry: Message, last_frames: dict[float, int]) -> ResultBatch | None:
         """Return the new points of the series of one azimuth; updates its last frame in ``last_frames``."""
-        angle = float(entry.get("angle") or 0.0)
+        angle = finite_or_none(entry, "angle") or 0.0
         previous = last_frames.get(angle, -1)
-        points = [point for point in entry["series"] if int(point.get("frame_number") or 0) > previous]
+        points = [point for point in entry["series"] if _frame_number(point) > previous]
         if not points:
             return None
-        first, last = (int(points[index].get("frame_number") or 0) for index in (0, -1))
+        if len(last_frames) > MAX_ANGLES:
+            raise ValueError(f"it has series of more than {MAX_ANGLES} azimuths")
+        first, last = (_frame_number(points[index]) for index in (0, -1))
         last_frames[angle] = last
         return ResultBatch(
             data_id=self._data_id,
@@ -265,13 +274,14 @@ def _columns(points: list[Message]) -> dict[str, Any]:
     return {TIME: np.array(times), **columns}
 
 
-def _number(value: Any) -> int:
-    """A received record number or count; raises TypeError or ValueError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"a number was expected, not {type(value).__name__}")
-    if not 0 <= value < 1 << 53:
-        raise ValueError(f"a number from 0 to 2^53 was expected, not {value}")
-    return value
+def _frame_number(point: Message) -> int:
+    return whole_number(point.get("frame_number") or 0)
+
+
+def _short(text: Any) -> str:
+    """A text of the server in a line of the log."""
+    shown = str(text)[:MAX_LOGGED_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in shown)
 
 
 def _float(value: Any) -> float:

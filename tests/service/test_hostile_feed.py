@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from atomstream.errors import RejectedError, ServerBusyError
 from atomstream.service import reply_limits, transport
 from atomstream.service.api import ServiceApi
 from atomstream.service.reply_limits import MAX_OBJECTS, parse_json, unpack
-from atomstream.streaming.subscription import ResultSubscription
+from atomstream.streaming.subscription import MAX_ANGLES, MAX_LOGGED_CHARS, ResultSubscription
 from tests.service.recorder import Recorder, calling, recording
 
 FEED = "GET /rheed/stream/d/feed"
@@ -139,14 +140,16 @@ async def test_a_server_that_ignores_the_close_is_left(monkeypatch: pytest.Monke
         socket = web.WebSocketResponse(protocols=("atomstream.msgpack",), autoclose=False)
         await socket.prepare(request)
         await socket.send_bytes(msgpack.packb(HELLO))
-        while (await socket.receive()).type is not WSMsgType.CLOSED:
-            pass
+        assert (await socket.receive()).type is WSMsgType.CLOSE  # autoclose=False: it is not answered
+        await left.wait()
         return socket
 
+    left = asyncio.Event()
     async with recording() as server, calling(server.url) as api:
         server.on(FEED, ignore)
         async with aclosing(api.results.feed("d", 0)) as messages:
             assert await anext(messages) == HELLO
+        left.set()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,20 @@ async def test_a_server_that_ignores_the_close_is_left(monkeypatch: pytest.Monke
         {**BATCH, "values": {"growth_rate_ml_s": {**VALUE, "unit": 5}}},
         {**BATCH, "events": [{"id": 1}]},
         {**BATCH, "events": [{**EVENT, "time_s": "x"}]},
+        {**BATCH, "events": [{**EVENT, "value": float("nan")}]},
         {**BATCH, "events": 5},
+        {**BATCH, "values": {"growth_rate_ml_s": {**VALUE, "value": True}}},
+        {**BATCH, "values": {"growth_rate_ml_s": {**VALUE, "sigma": float("inf")}}},
+        {**BATCH, "values": {b"growth_rate_ml_s": VALUE}},
+        {**BATCH, "segments": [5]},
+        {**BATCH, "segments": {"rate": 5}},
+        {**BATCH, "views": "abc"},
+        {**BATCH, "count": "1"},
+        {**BATCH, "start": 0.5},
+        {**BATCH, "seq": True},
+        {**BATCH, "made_unix_ms": "now"},
+        {**BATCH, "profile": "abcd"},
+        {**BATCH, "profile": [1.0]},
     ],
     ids=str,
 )
@@ -194,6 +210,10 @@ async def test_a_message_of_another_shape_is_a_typed_error(
         [{"angle": 0, "series": [5]}],
         [{"angle": 0, "series": [{"frame_number": "x"}]}],
         [{"angle": "x", "series": [{"frame_number": 1}]}],
+        [{"angle": float("nan"), "series": [{"frame_number": 1}]}],
+        [{"angle": 0, "series": [{"frame_number": 10**400}]}],
+        [{"angle": 0, "series": [{"frame_number": 1, "x": 10**400}]}],
+        [{"angle": angle, "series": [{"frame_number": 1}]} for angle in range(MAX_ANGLES + 2)],
     ],
 )
 async def test_a_series_of_another_shape_is_a_typed_error(
@@ -277,3 +297,17 @@ def test_announced_sizes_cost_nothing() -> None:
         unpack(b"\xdd" + (MAX_OBJECTS + 1).to_bytes(4, "big"))
     with pytest.raises(ValueError):
         unpack(b"\x91" * 1_000_000)
+
+
+async def test_reasons_without_end_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that invents reasons for missing chunks fills neither the log nor the memory."""
+    chunks = "1-2,\n" * 10_000
+    reasons = [{"why": f"reason {number}", "chunks": chunks, "count": 1} for number in range(50)]
+    missing = msgpack.packb({"type": "missing", "reanalysis": False, "missing": reasons})
+    async with recording() as server, calling(server.url) as api:
+        server.on(FEED, feeding(missing, missing, msgpack.packb({"type": "end", "seq": 1})))
+        with caplog.at_level(logging.WARNING, "atomstream"):
+            await no_batch(ResultSubscription(api.results, "d", sleep=stop))
+    (record,) = [one for one in caplog.records if "do not include chunks" in one.getMessage()]
+    assert len(record.getMessage()) < MAX_LOGGED_CHARS + 300
+    assert "\n" not in record.getMessage()
