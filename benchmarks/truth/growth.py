@@ -54,16 +54,19 @@ class Growth:
         return out
 
     def jumps(self) -> list[tuple[float, float, float]]:
-        """Return each sudden change as (time, rate before, rate after)."""
-        found, end, rate = [], 0.0, 0.0
+        """Return each sudden change as (time, rate before, rate after).
+
+        At a stop the rate before is the highest of that growth, because a rate may have fallen slowly to zero.
+        """
+        found, end, rate, highest = [], 0.0, 0.0, 0.0
         for p in self.pieces:
-            if p.start > end + 1e-9 and rate > 0:
-                found.append((end, rate, 0.0))
-                rate = 0.0
+            if p.start > end + 1e-9 and highest > 0:
+                found.append((end, highest, 0.0))
+                rate = highest = 0.0
             if abs(p.first - rate) > 1e-9 * max(p.first, rate):
                 found.append((p.start, rate, p.first))
-            end, rate = p.end, p.last
-        return [*found, (end, rate, 0.0)] if rate > 0 else found
+            end, rate, highest = p.end, p.last, max(highest, p.first, p.last)
+        return [*found, (end, highest, 0.0)] if highest > 0 else found
 
     def in_doubt(self, t: float) -> bool:
         """Return True within 1.5 periods after a stop or a sudden change, or in growth too slow to have a rate."""

@@ -64,9 +64,9 @@ def slows_to_a_stop(r: Random) -> Film:
     rate = log_between(r, 0.3, 0.9)
     end = between(r, 3.0, 9.0) / rate
     last = end + between(r, 2.0, 4.0) / rate
-    g = Growth((Piece(0.0, end, rate, rate), Piece(end, last, rate, 0.02 * rate)))
+    g = Growth((Piece(0.0, end, rate, rate), Piece(end, last, rate, 0.0)))
     t = stamps(30.0, last + 6 / rate)
-    return film(r, scene(r, spot_light(r, g, t)), t, g, doubts=((end, last + 1.5 / rate),))
+    return film(r, scene(r, spot_light(r, g, t)), t, g, doubts=((end, last),))
 
 
 def stops_marked(r: Random) -> Film:

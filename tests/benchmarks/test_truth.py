@@ -102,6 +102,9 @@ def test_after_a_stop_no_number_is_judged_for_one_and_a_half_periods() -> None:
     growth = Growth((Piece(0.0, 10.0, 0.5, 0.5), Piece(20.0, 40.0, 0.25, 0.25)))
     assert [growth.in_doubt(t) for t in (9.9, 10.1, 12.9, 13.1, 20.1)] == [False, True, True, False, False]
     assert growth.layers(np.array([10.0, 15.0, 24.0])) == pytest.approx([5.0, 5.0, 6.0])
+    slowing = Growth((Piece(0.0, 10.0, 0.5, 0.5), Piece(10.0, 20.0, 0.5, 0.0)))
+    assert slowing.jumps() == [(0.0, 0.0, 0.5), (20.0, 0.5, 0.0)]
+    assert [slowing.in_doubt(t) for t in (15.0, 21.0, 23.1)] == [False, True, False]
     assert growth.jumps() == [(0.0, 0.0, 0.5), (10.0, 0.5, 0.0), (20.0, 0.0, 0.25), (40.0, 0.25, 0.0)]
 
 
