@@ -196,6 +196,8 @@ def end_block(state: AnalysisState) -> None:
     )
     for tracker in (trackers.spot, *state.box_trackers.values()):
         tracker.end_block(elapsed, trackers.light.is_steady)
+    if trackers.turns.reason:
+        trackers.sudden.restart()
     if trackers.light.is_steady and not (trackers.rotation or trackers.turns.reason):
         new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
         state.new_events += [
@@ -206,7 +208,7 @@ def end_block(state: AnalysisState) -> None:
     state.new_events += events
     if events:
         trackers.change.restart()
-        trackers.sudden.restart()
+        trackers.sudden.light_changed(trackers.light.dark)
         if trackers.rotation:
             trackers.rotation.discard_turn()
     trackers.growth.feed(corrected)

@@ -38,6 +38,9 @@ JUMP = 0.008
 LASTING = 0.012
 """Least 1 - correlation of the profiles before and after a change."""
 
+LASTING_WITH_LIGHT = 0.05
+"""The same for a change during which the light changed: clipped pixels do not follow the light."""
+
 MIN_USUAL = 6
 """Fewest differences from which the usual one is known."""
 
@@ -63,7 +66,9 @@ class SuddenChangeTracker:
 
     ``recent`` (<= 4, P) are the last profiles, ``usual`` (<= 24,) the last differences outside of changes. While a
     change goes on, ``before`` (P,) is the profile before it, ``peak`` its largest difference and ``peak_s`` the time of
-    this, ``samples`` the number of profiles since it began and ``even`` that of the last even ones.
+    this, ``samples`` the number of profiles since it began and ``even`` that of the last even ones,
+    ``least`` the least difference to the profile before that is reported, ``was_even`` tells whether profiles were even
+    before.
     """
 
     recent: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
@@ -74,6 +79,8 @@ class SuddenChangeTracker:
     peak: float = 0.0
     samples: int = 0
     even: int = 0
+    least: float = LASTING
+    was_even: bool = False
 
     def feed(self, times: F64, profiles: F32, pattern: Pattern, fps: float) -> list[Event]:
         """Add the profiles (N, W) of a block at ``times`` (N,) in s; return the changes that have ended."""
@@ -96,6 +103,13 @@ class SuddenChangeTracker:
         self.recent, self.before = self.recent[:0], self.before[:0]
         self.usual = self.usual[:0]
 
+    def light_changed(self, is_dark: bool) -> None:
+        """Allow for clipped pixels after a step of the light; forget the profiles if it went out."""
+        if is_dark:
+            self.restart()
+        elif self.goes_on:
+            self.least = LASTING_WITH_LIGHT
+
     def finish(self) -> list[Event]:
         """Return the change that still goes on at the end of the stream."""
         return self._end() if self.goes_on else []
@@ -114,6 +128,7 @@ class SuddenChangeTracker:
             if not self._begins(difference):
                 self.usual = np.append(self.usual, difference)[-USUAL_SAMPLES:]
                 return []
+            self.was_even = len(self.usual) >= MIN_USUAL
             self.before, self.peak, self.samples, self.even = older.mean(axis=0), 0.0, 0, 0
         self.samples += 1
         if difference > self.peak:
@@ -131,7 +146,10 @@ class SuddenChangeTracker:
         moved = distance(self.before, after)
         noise = distance(self.recent[-2], self.recent[-1]) if self.even else 0.0
         self.before, self.usual = self.before[:0], self.usual[:0]
-        if moved < LASTING or moved < LASTING_RATIO * noise:
+        least, self.least = self.least, LASTING
+        if self.even < EVEN_SAMPLES and not self.was_even:
+            return []  # profiles that always change, as those of a turning pattern
+        if moved < least or moved < LASTING_RATIO * noise:
             return []
         return [Event(self.peak_s, "change", "the pattern changed", moved)]
 
