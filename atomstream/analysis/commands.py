@@ -37,6 +37,7 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
     trackers.sudden.restart()
+    trackers.surface.restart_orders()
     step, first = watch_step(state), state.next_index - n_frames
     trackers.turns.skip((state.next_index - 1) // step - (first - 1) // step)
     if trackers.rotation:

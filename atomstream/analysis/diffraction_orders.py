@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,16 @@ DETECTION_Z = 5.0
 
 DETECTION_S = 0.5
 """... for this time in s, which is also the time constant of the mean."""
+
+
+RISE_S = 1.0
+"""A rise is compared with the levels until this time, in s, before."""
+
+EARLIER_LEVELS, MIN_EARLIER = 16, 3
+"""Largest and least number of earlier levels, of 0.5 s or one block each."""
+
+MIN_RISE = 0.03
+"""Least rise of an order that appears, as a share of the height of the first order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,11 @@ def _denominator(order: float) -> int:
 class FractionalOrderDetector:
     """Detects one fractional order 1/``denominator``: ``present`` is True after z > 5 for 0.5 s.
 
-    ``mean`` is the exponential mean of its height, ``variance`` the variance between blocks.
+    ``mean`` is the exponential mean of its height, ``variance`` the variance between blocks. ``levels`` (N, 3) are
+    time in s, height and height of the first order, averaged over 0.5 s, of the last 8 s; ``announced`` is True once it
+    has appeared, until it vanishes; ``open_level`` (4,) are the
+    sums of the next one. An order that is there from the beginning is present, but has not appeared: it appears only by
+    a rise above the earlier levels.
     """
 
     denominator: int
@@ -87,12 +101,20 @@ class FractionalOrderDetector:
     last: float = math.nan
     weight: float = 0.0
     above_s: float = 0.0
+    risen_s: float = 0.0
     present: bool = False
+    announced: bool = False
+    time_s: float = 0.0
+    levels: F64 = field(default_factory=lambda: np.empty((0, 3)))
+    open_level: F64 = field(default_factory=lambda: np.zeros(4))
 
-    def update(self, height: float, noise: float, background_error: float, elapsed_s: float) -> bool:
+    def update(
+        self, height: float, noise: float, background_error: float, elapsed_s: float, first: float = math.nan
+    ) -> bool:
         """Add the mean height of one block of ``elapsed_s``; return True if the order just appeared.
 
-        ``noise`` is the standard error of the height, ``background_error`` the part that does not average out.
+        ``noise`` is the standard error of the height, ``background_error`` the part that does not average out,
+        ``first`` the height of the first order: what only grows with it is not new.
         """
         if not math.isfinite(height):
             return False
@@ -102,20 +124,53 @@ class FractionalOrderDetector:
         self.last = height
         self.weight += share * (1.0 - self.weight)
         self.mean += share / max(self.weight, share) * (height - self.mean)
-        self.above_s = (
-            self.above_s + elapsed_s
-            if self.z_score(noise, background_error, elapsed_s) > DETECTION_Z
-            else 0.0
+        error = self.standard_error(noise, background_error, elapsed_s)
+        z = self.mean / error
+        self.above_s = self.above_s + elapsed_s if z > DETECTION_Z else 0.0
+        self.present = self.above_s >= DETECTION_S or (self.present and z > 0.5 * DETECTION_Z)
+        has_risen = self.above_s > 0.0 and self._rise(first) > DETECTION_Z * math.hypot(
+            error, self._scatter()
         )
-        appeared = not self.present and self.above_s >= DETECTION_S
-        self.present = self.above_s >= DETECTION_S or (
-            self.present and self.z_score(noise, background_error, elapsed_s) > 0.5 * DETECTION_Z
-        )
+        self.risen_s = self.risen_s + elapsed_s if has_risen else 0.0
+        self._add_level(height, first, elapsed_s)
+        appeared = self.present and not self.announced and self.risen_s >= DETECTION_S
+        self.announced = self.present and (self.announced or appeared)
         return appeared
 
-    def z_score(self, noise: float, background_error: float, elapsed_s: float) -> float:
-        """Return the mean height divided by its standard error."""
-        return self.mean / self.standard_error(noise, background_error, elapsed_s)
+    def restart(self) -> None:
+        """Forget the earlier levels: the pattern or the light changed, or frames are missing."""
+        self.levels, self.open_level = self.levels[:0], np.zeros(4)
+        self.risen_s = 0.0
+
+    def _add_level(self, height: float, first: float, elapsed_s: float) -> None:
+        self.time_s += elapsed_s
+        self.open_level += np.array([1.0, height, first, elapsed_s])
+        count, _, _, length_s = self.open_level
+        if length_s >= DETECTION_S * (1.0 - 1e-9):
+            level = np.array([self.time_s, *(self.open_level[1:3] / count)])
+            self.levels = np.concatenate([self.levels, level[None]])[-EARLIER_LEVELS:]
+            self.open_level = np.zeros(4)
+
+    def _earlier(self) -> F64:
+        """Return the levels (N, 3) that were over before a rise could begin."""
+        return self.levels[self.levels[:, 0] <= self.time_s - RISE_S]
+
+    def _rise(self, first: float) -> float:
+        """Return the height above that of the earlier levels, -inf while they are not known."""
+        earlier = self._earlier()
+        if len(earlier) < MIN_EARLIER:
+            return -math.inf
+        before, first_before = float(earlier[:, 1].mean()), float(earlier[:, 2].mean())
+        grown = first / first_before if first_before > 0 and math.isfinite(first) else 1.0
+        rise = self.mean - max(before, before * grown)
+        is_new = rise > max(0.5 * self.mean, MIN_RISE * first if math.isfinite(first) else 0.0)
+        return rise if is_new else -math.inf
+
+    def _scatter(self) -> float:
+        """Return the scatter of the earlier levels, enlarged for their small number."""
+        earlier = self._earlier()[:, 1]
+        count = len(earlier)
+        return float(earlier.std()) * math.sqrt((count + 1.0) / (count - 1.0)) if count > 1 else math.inf
 
     def standard_error(self, noise: float, background_error: float, elapsed_s: float) -> float:
         """Return the standard error of the mean height."""

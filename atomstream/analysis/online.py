@@ -209,6 +209,7 @@ def end_block(state: AnalysisState) -> None:
     if events:
         trackers.change.restart()
         trackers.sudden.light_changed(trackers.light.dark)
+        trackers.surface.restart_orders()
         if trackers.rotation:
             trackers.rotation.discard_turn()
     trackers.growth.feed(corrected)
@@ -229,6 +230,7 @@ def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
     state.new_events += changes
     if changes:
         _trackers(state).change.restart()
+        _trackers(state).surface.restart_orders()
 
 
 def _concatenated(traces: list[BoxTrace]) -> BoxTrace:

@@ -155,12 +155,17 @@ class SurfaceTracker:
                 sides[0].background_error.mean() + sides[1].background_error.mean()
             )
             noise = _standard_error(both, profiles)
-            if detector.update(float(both.mean()), noise, background_error, elapsed_s):
+            if detector.update(float(both.mean()), noise, background_error, elapsed_s, first):
                 new_orders.append(detector.denominator)
             self.ratios[detector.denominator] = self._ratio(
                 detector, first, detector.standard_error(noise, background_error, elapsed_s)
             )
         return new_orders
+
+    def restart_orders(self) -> None:
+        """Forget the earlier levels of the fractional orders, after a change of the pattern or the light or a gap."""
+        for detector in self.detectors:
+            detector.restart()
 
     def _ratio(self, detector: FractionalOrderDetector, first: float, error: float) -> Measurement:
         if not math.isfinite(detector.last):
