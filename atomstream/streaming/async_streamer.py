@@ -17,7 +17,7 @@ from atomstream.streaming.annotations import check_rpm
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.settings import apply_verbosity, make_settings
 from atomstream.streaming.statistics import StreamerStats, stats_of
-from atomstream.streaming.stream_request import InitializeRequest
+from atomstream.streaming.stream_request import ChunkArguments, FrameArguments, InitializeRequest
 from atomstream.streaming.warm_up import warm_up_process
 
 if TYPE_CHECKING:
@@ -212,7 +212,9 @@ class AsyncRHEEDStreamer:
         session = self._current_session()
         session.check_loop()
         await session.frames.push(
-            data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+            ChunkArguments(
+                data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
+            )
         )
 
     async def push_frame(
@@ -242,7 +244,7 @@ class AsyncRHEEDStreamer:
         """
         session = self._current_session()
         session.check_loop()
-        await session.frames.push_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        await session.frames.push_frame(FrameArguments(data_id, frame, capture_ms_utc, frame_id, angle_deg))
 
     async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Push everything that ``frames_iter`` yields, starting at the stream's next index.

@@ -24,7 +24,7 @@ from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, check_proces
 from atomstream.streaming.portal import WAIT_SLICE_S, LoopThread, wait_for_copy, wait_interruptibly
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats
-from atomstream.streaming.stream_request import InitializeRequest
+from atomstream.streaming.stream_request import ChunkArguments, FrameArguments, InitializeRequest
 
 if TYPE_CHECKING:
     from atomstream.streaming.session import StreamingSession
@@ -148,19 +148,12 @@ class RHEEDStreamer:
         copy: bool = True,
     ) -> None:
         """This call blocks until the chunk is copied; see :meth:`AsyncRHEEDStreamer.push`."""
-        chunk = (
-            data_id,
-            chunk_idx,
-            frames,
-            capture_start_ms_utc,
-            frame_times_ms,
-            frame_ids,
-            angles_deg,
-            copy,
+        chunk = ChunkArguments(
+            data_id, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
         )
-        started = self._session().frames.start_push(*chunk)
+        started = self._session().frames.start_push(chunk)
         if started is None or not wait_for_copy(started):
-            self._call(lambda: self._session().frames.push(*chunk))
+            self._call(lambda: self._session().frames.push(chunk))
 
     @_documented_by(AsyncRHEEDStreamer.push_frame)
     def push_frame(
@@ -172,9 +165,9 @@ class RHEEDStreamer:
         angle_deg: float | None = None,
     ) -> None:
         """The calling thread copies the frame; it blocks only if there is no room. See the asynchronous method."""
-        one = (data_id, frame, capture_ms_utc, frame_id, angle_deg)
-        if not self._session().frames.try_push_frame(*one):
-            self._call(lambda: self._session().frames.push_frame(*one))
+        one = FrameArguments(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        if not self._session().frames.try_push_frame(one):
+            self._call(lambda: self._session().frames.push_frame(one))
 
     @_documented_by(AsyncRHEEDStreamer.run)
     def run(self, data_id: str, frames_iter: Iterable[Any]) -> None:

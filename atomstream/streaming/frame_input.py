@@ -7,7 +7,7 @@ loop; the blocking streamer tries them first, because a change to the loop's thr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import Any
@@ -17,13 +17,14 @@ from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.frame_batcher import Frame
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
-from atomstream.records import FrameMeta, Frames, Timestamp
+from atomstream.records import FrameMeta, Timestamp
 from atomstream.streaming import validation
+from atomstream.streaming.stream_request import ChunkArguments, FrameArguments
 from atomstream.streaming.validation import iterate, split
 
 
 class FrameInput:
-    """The verbs that push frames. Arguments and errors are those of ``AsyncRHEEDStreamer``.
+    """Methods that push frames. Arguments and errors are those of ``AsyncRHEEDStreamer``.
 
     ``timestamp(duration_s, explicit_ms)`` makes the capture time of frames that took ``duration_s`` seconds and end
     now, or keeps ``explicit_ms`` (UTC ms) if that is not None.
@@ -51,98 +52,54 @@ class FrameInput:
             )
         return stream
 
-    async def push(
-        self,
-        data_id: str,
-        chunk_idx: int,
-        frames: Frames,
-        capture_start_ms_utc: float | None,
-        frame_times_ms: Sequence[float] | None,
-        frame_ids: Sequence[int] | None,
-        angles_deg: Sequence[float] | None,
-        copy: bool,
-    ) -> None:
+    async def push(self, chunk: ChunkArguments) -> None:
         """Push one chunk; waits while the memory limit is reached, if ``on_full`` is "wait"."""
-        stream = self.open_stream(data_id)
-        request = self._request(
-            stream, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
-        )
+        stream, request = self._request(chunk)
         await self._pipeline.push(stream, request)
 
-    def start_push(
-        self,
-        data_id: str,
-        chunk_idx: int,
-        frames: Frames,
-        capture_start_ms_utc: float | None,
-        frame_times_ms: Sequence[float] | None,
-        frame_ids: Sequence[int] | None,
-        angles_deg: Sequence[float] | None,
-        copy: bool,
-    ) -> Future[bool] | None:
+    def start_push(self, chunk: ChunkArguments) -> Future[bool] | None:
         """Start :meth:`push` in a copying thread, if the chunk fits into memory now. Any thread may call this.
 
-        ``frames`` must not change until the future is done. Its result is True if the chunk was accepted. If it is
+        The frames must not change until the future is done. Its result is True if the chunk was accepted. If it is
         False, or if this returns None, nothing was accepted: the caller then awaits :meth:`push`, which waits for
         memory or raises the error.
         """
-        stream = self.open_stream(data_id)
-        request = self._request(
-            stream, chunk_idx, frames, capture_start_ms_utc, frame_times_ms, frame_ids, angles_deg, copy
-        )
+        stream, request = self._request(chunk)
         if self._loop.is_closed():  # the application ended its loop without closing the streamer
             return None
         return self._pipeline.start_push(stream, request)
 
-    def _request(
-        self, stream: StreamState, chunk_idx: Any, frames: Any, capture_start_ms: Any,
-        frame_times_ms: Any, frame_ids: Any, angles_deg: Any, copy: bool,
-    ) -> PushRequest:  # fmt: skip
-        index = validation.check_index(chunk_idx, stream.ledger.next_index)
-        array = validation.check_chunk(frames, stream.spec)
+    def _request(self, chunk: ChunkArguments) -> tuple[StreamState, PushRequest]:
+        stream = self.open_stream(chunk.data_id)
+        index = validation.check_index(chunk.chunk_idx, stream.ledger.next_index)
+        array = validation.check_chunk(chunk.frames, stream.spec)
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
-        meta = validation.check_meta(len(array), frame_times_ms, frame_ids, angles_deg)
-        explicit_ms = validation.check_capture_ms(capture_start_ms)
+        meta = validation.check_meta(len(array), chunk.frame_times_ms, chunk.frame_ids, chunk.angles_deg)
+        explicit_ms = validation.check_capture_ms(chunk.capture_start_ms_utc)
         timestamp = self._timestamp(len(array) / stream.spec.fps, _first_time_ms(explicit_ms, meta))
-        return PushRequest(index, array, timestamp, meta, copy)
+        return stream, PushRequest(index, array, timestamp, meta, chunk.copy)
 
-    async def push_frame(
-        self,
-        data_id: str,
-        frame: Frames,
-        capture_ms_utc: float | None,
-        frame_id: int | None,
-        angle_deg: float | None,
-    ) -> None:
+    async def push_frame(self, one: FrameArguments) -> None:
         """Push one frame into the chunk that is being filled; waits while the memory limit is reached."""
-        stream, checked = self._checked_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        stream, checked = self._checked_frame(one)
         await self._pipeline.push_frame(stream, checked)
 
-    def try_push_frame(
-        self,
-        data_id: str,
-        frame: Frames,
-        capture_ms_utc: float | None,
-        frame_id: int | None,
-        angle_deg: float | None,
-    ) -> bool:
+    def try_push_frame(self, one: FrameArguments) -> bool:
         """Push one frame without waiting. Any thread may call this.
 
         Returns False if there is no memory for a new chunk now; then the frame was not accepted.
         """
-        stream, checked = self._checked_frame(data_id, frame, capture_ms_utc, frame_id, angle_deg)
+        stream, checked = self._checked_frame(one)
         return self._pipeline.try_push_frame(stream, checked)
 
-    def _checked_frame(
-        self, data_id: str, frame: Any, capture_ms: Any, frame_id: Any, angle_deg: Any
-    ) -> tuple[StreamState, Frame]:
-        stream = self.open_stream(data_id)
-        explicit_ms = validation.check_capture_ms(capture_ms, "capture_ms_utc")
+    def _checked_frame(self, one: FrameArguments) -> tuple[StreamState, Frame]:
+        stream = self.open_stream(one.data_id)
+        explicit_ms = validation.check_capture_ms(one.capture_ms_utc, "capture_ms_utc")
         return stream, Frame(
-            frame=validation.check_frame(frame, stream.spec),
+            frame=validation.check_frame(one.frame, stream.spec),
             capture_ms=explicit_ms,
-            frame_id=None if frame_id is None else validation.check_frame_id(frame_id),
-            angle_deg=None if angle_deg is None else validation.check_angle(angle_deg),
+            frame_id=None if one.frame_id is None else validation.check_frame_id(one.frame_id),
+            angle_deg=None if one.angle_deg is None else validation.check_angle(one.angle_deg),
             make_timestamp=lambda: self._timestamp(1.0 / stream.spec.fps, explicit_ms),
         )
 
@@ -160,7 +117,7 @@ class FrameInput:
         array = validation.check_item(frames, stream.spec)
         explicit_ms = validation.check_capture_ms(start_ms)
         if array.ndim == 2:
-            await self.push_frame(data_id, array, explicit_ms, None, None)
+            await self.push_frame(FrameArguments(data_id, array, explicit_ms))
             return
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
         self._pipeline.send_gathered(stream)

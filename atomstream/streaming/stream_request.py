@@ -1,17 +1,18 @@
-"""The arguments of ``initialize``: checked before anything is sent to the server."""
+"""The arguments of ``initialize``, ``push`` and ``push_frame`` as records; those of ``initialize`` are checked here."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from atomstream.config import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_NAME_CHARS, MAX_RPM, MIN_FPS
+from atomstream.records import Frames
 
 HOSTED_CHUNK_S: Final = 2.0
 """Shortest chunk that the hosted service accepts, in seconds of frames."""
@@ -137,3 +138,26 @@ def _short_chunks(chunk_size: int, fps: float) -> str:
 
 def _frames_for_hosted(fps: float) -> int:
     return -int(-HOSTED_CHUNK_S * fps // 1)
+
+
+class ChunkArguments(NamedTuple):
+    """The arguments of ``AsyncRHEEDStreamer.push``, not checked yet."""
+
+    data_id: str
+    chunk_idx: int
+    frames: Frames
+    capture_start_ms_utc: float | None
+    frame_times_ms: Sequence[float] | None
+    frame_ids: Sequence[int] | None
+    angles_deg: Sequence[float] | None
+    copy: bool
+
+
+class FrameArguments(NamedTuple):
+    """The arguments of ``AsyncRHEEDStreamer.push_frame``, not checked yet."""
+
+    data_id: str
+    frame: Frames
+    capture_ms_utc: float | None = None
+    frame_id: int | None = None
+    angle_deg: float | None = None
