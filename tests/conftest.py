@@ -1,4 +1,4 @@
-"""Fixtures for all tests: a clean environment, a check for leftovers, and real servers on demand."""
+"""For all tests: a clean environment, a check for leftovers, real servers on demand, and the parallel run."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import pytest
 
 from tests.leftovers import no_leftovers, no_tasks_left
 from tests.live_server import LiveServer, Serve, ThreadedServer
+from tests.scheduling import pytest_xdist_make_scheduler
 
-__all__ = ["no_leftovers", "no_tasks_left"]
+__all__ = ["no_leftovers", "no_tasks_left", "pytest_xdist_make_scheduler"]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from atomstream.testing import LocalServer
+from tests.worker_template import use_template
 
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start no server
     from atomstream.server.archive.stream_archive import StreamArchive
@@ -17,6 +18,10 @@ Serve: TypeAlias = Callable[..., Awaitable["LiveServer"]]
 
 class LiveServer(LocalServer):
     """A server in the test's event loop; :meth:`stop` and :meth:`start` restart it in place."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        use_template()
 
     def change(self, **settings: Any) -> None:
         """Use other settings at the next start."""

@@ -14,7 +14,7 @@ from tests.paths import REPO
 
 # Read here, because the environment of each test is cleaned. Empty omits the other program: a test installs nothing.
 RIVALS = {name: os.environ.get(name, "") for name in ("ATOMSTREAM_PEER_PYTHON", "ATOMSTREAM_ACQUIRE_PYTHON")}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,7 @@ from tests.browser.growth import Growth
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
-pytestmark = [
-    pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180), pytest.mark.xdist_group("heavy"),
-]  # fmt: skip
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 expect = playwright.expect
 expect.set_options(timeout=20_000)

@@ -19,7 +19,8 @@ OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 log = logging.getLogger("atomstream.server")
 JOB_S: Final = 120.0
 """A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""
-STOP_S: Final = 5.0
+COMMAND: Final = (sys.executable, "-m", "atomstream.server.live.worker")
+"""Command line of a worker; it reads jobs from its standard input."""
 ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A worker's environment: the pool has as many workers as there are cores to spare."""
 
@@ -55,9 +56,7 @@ class WorkerProcess:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "atomstream.server.live.worker",
+                *COMMAND,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": _python_path()},

@@ -8,8 +8,23 @@ import sys
 import psutil
 import pytest
 
+from atomstream.server.live import worker_pool
 from atomstream.server.live.worker_messages import CloseJob
 from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
+from tests import worker_template
+
+NEW = (sys.executable, "-m", "atomstream.server.live.worker")
+
+
+@pytest.fixture(params=["a new process", "forked from the template"], autouse=True)
+def _command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test both ways to start a worker: that of a server, and that of the other tests."""
+    if request.param == "a new process":
+        monkeypatch.setattr(worker_pool, "COMMAND", NEW)
+    elif not worker_template.SUPPORTED:
+        pytest.skip("this system cannot pass the pipes to another process")
+    else:
+        worker_template.use_template()
 
 
 def children() -> set[psutil.Process]:

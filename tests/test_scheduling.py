@@ -1,0 +1,28 @@
+"""The parallel run: tests that use several cores run one at a time, and nothing else is held together."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.paths import REPO
+from tests.scheduling import HEAVY, Scheduling, pytest_xdist_make_scheduler
+
+
+def test_heavy_tests_are_one_unit_of_work() -> None:
+    """All tests of the heavy folders go to one process; any two others may go to different ones."""
+    scope_of = Scheduling.__new__(Scheduling)._split_scope
+    names = [f"{folder}{file.name}::test" for folder in HEAVY for file in (REPO / folder).glob("test_*.py")]
+    assert len(names) > 5
+    assert {scope_of(name) for name in names} == {"heavy"}
+    others = [f"tests/shard/test_shard.py::test[{number}]" for number in range(3)]
+    assert len({scope_of(name) for name in [*others, names[0]]}) == 4
+
+
+@pytest.mark.parametrize("dist", ["worksteal", "loadfile", "no"])
+def test_another_distribution_can_be_selected(dist: str) -> None:
+    """``--dist`` on the command line selects one of pytest-xdist's schedulers."""
+    config: Any = SimpleNamespace(getoption=lambda _: dist)
+    assert pytest_xdist_make_scheduler(config, None) is None
