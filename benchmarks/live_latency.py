@@ -15,6 +15,8 @@ from benchmarks.serving import running_server
 
 CASES: Final = ((1, 2.0), (4, 2.0), (1, 0.1), (4, 0.1))
 """(number of streams, length of a chunk in s)"""
+QUICK_CASES: Final = ((1, 2.0), (2, 0.1))
+"""The same with ``--quick``: both ways to measure, on one chunk and on some."""
 SHORT_S: Final = 0.5
 """For shorter chunks the latency is measured from the exposure, for longer ones from storage."""
 WARM_UP_S: Final = 6.0
@@ -23,7 +25,11 @@ WARM_UP_S: Final = 6.0
 
 def measure(plan: Plan) -> list[Row]:
     """Measure streams of 480x640 at 120 fps from one client to a server process on the same cores."""
-    return [row for streams, chunk_s in CASES for row in _rows(plan, streams, chunk_s)]
+    return [
+        row
+        for streams, chunk_s in (QUICK_CASES if plan.quick else CASES)
+        for row in _rows(plan, streams, chunk_s)
+    ]
 
 
 def _rows(plan: Plan, streams: int, chunk_s: float) -> list[Row]:
@@ -44,7 +50,8 @@ def _run(plan: Plan, streams: int, chunk_s: float, k: int) -> dict[str, list[flo
         job = {
             **server.login, "frames": str(frames_file(plan.shm, *size, plan.chunk)), "fps": plan.fps,
             "chunk": round(chunk_s * plan.fps), "streams": streams, "warm_up_s": warm_up_s,
-            "seconds": max(plan.seconds, warm_up_s + 3 * chunk_s), "spool": str(plan.shm / f"{name}-spool"),
+            "seconds": max(plan.seconds, warm_up_s + (1 if plan.quick else 3) * chunk_s),
+            "spool": str(plan.shm / f"{name}-spool"),
         }  # fmt: skip
         return work(sys.executable, "latency", job)
 

@@ -54,7 +54,7 @@ def _job(plan: Plan, size: tuple[int, int], spool: str, who: Who, k: int, url: s
         folder.touch()
     return {
         "frames": str(frames_file(plan.shm, *size, plan.chunk)), "url": url, "spool": str(folder),
-        "fps": plan.fps, "chunks": 3 if plan.quick else 20, "seconds": 1.0 if plan.quick else 12.0,
+        "fps": plan.fps, "chunks": 3 if plan.quick else 20, "seconds": 0.5 if plan.quick else 12.0,
         "module": MODULES[who], "settings": {"buffer_bytes": BUFFER} if who == "ours" else {},
     }  # fmt: skip
 

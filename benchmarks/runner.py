@@ -71,7 +71,7 @@ def planned(arguments: list[str] | None = None) -> Iterator[Plan]:
         yield Plan(
             quick=given.quick,
             repeats=given.repeats or (1 if given.quick else 3),
-            seconds=given.seconds or (1.0 if given.quick else 60.0),
+            seconds=given.seconds or (0.5 if given.quick else 60.0),
             shm=shm,
             disk=disk,
         )

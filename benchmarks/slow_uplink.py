@@ -38,7 +38,7 @@ def _run(plan: Plan, size: tuple[int, int], url: str, k: int) -> dict[str, Any]:
     return work(sys.executable, "camera", {
         "url": url, "frames": str(frames_file(plan.shm, *size, plan.chunk)),
         "fps": plan.fps, "chunk": plan.chunk, "spool": str(plan.disk / f"uplink-{k}"),
-        "seconds": 3.0 if plan.quick else min(plan.seconds, 60.0), "finalize": False,
+        "seconds": 1.5 if plan.quick else min(plan.seconds, 60.0), "finalize": False,
     })  # fmt: skip
 
 

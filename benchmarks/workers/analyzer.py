@@ -15,9 +15,6 @@ from atomstream.server.live.worker_messages import StreamSettings
 from atomstream.shard import ShardEncoder, decode_shard
 from atomstream.sources import GrowthSpec, Simulator
 
-LOOPED_S = 10.0
-"""Seconds of frames, simulated and encoded in advance (four periods of the growth), then repeated."""
-
 
 def main() -> None:
     job = json.loads(sys.argv[1])
@@ -40,8 +37,8 @@ def main() -> None:
 
 
 def encoded(job: dict[str, float]) -> list[tuple[bytes, tuple[int, int, int]]]:
-    """Return the chunks of frames as shards."""
-    chunk, count = int(job["chunk"]), max(1, round(LOOPED_S * job["fps"] / job["chunk"]))
+    """Return the chunks of ``looped_s`` seconds of frames as shards; they are analysed again and again."""
+    chunk, count = int(job["chunk"]), max(1, round(job["looped_s"] * job["fps"] / job["chunk"]))
     spec = GrowthSpec(int(job["height"]), int(job["width"]), job["fps"], rpm=job["rpm"], tau_ml=1e6)
     made = (
         ShardEncoder().encode(Chunk("", 0, frames, Timestamp(0.0)))

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import machine, runner
 from benchmarks.report import Goal, Row, table
+from benchmarks.runner import Plan
 from tests.paths import REPO
 
 # Read here, because the environment of each test is cleaned. Empty omits the other program: a test installs nothing.
 RIVALS = {name: os.environ.get(name, "") for name in ("ATOMSTREAM_PEER_PYTHON", "ATOMSTREAM_ACQUIRE_PYTHON")}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Iterator[Plan]:
+    """The plan of ``--quick``, one for all benchmarks: runs that several of them share are then done once."""
+    with runner.planned(["--quick"]) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -25,15 +36,39 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
         "spool_cost", "live_latency", "analysis_cpu",
     ],
 )  # fmt: skip
-def test_it_runs(name: str) -> None:
-    """``python -m benchmarks.<name> --quick`` exits with 0 and prints a table."""
+def test_it_runs(
+    name: str, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``python -m benchmarks.<name> --quick`` ends without an error and prints a table."""
+
+    @contextmanager
+    def the_plan(_arguments: list[str] | None = None) -> Iterator[Plan]:
+        yield plan
+
+    for variable, python in RIVALS.items():
+        monkeypatch.setenv(variable, python)
+    monkeypatch.setattr(runner, "planned", the_plan)
+    module = f"benchmarks.{name}"
+    monkeypatch.delitem(sys.modules, module, raising=False)  # imported by another one: runpy would warn
+    runpy.run_module(module, run_name="__main__")
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_command_line() -> None:
+    """``--quick`` is accepted by the command, and makes a small plan whose folders are deleted at the end."""
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        [sys.executable, "-m", "benchmarks.analysis_cpu", "--quick"],
         cwd=REPO, capture_output=True, text=True, check=False, timeout=170,
         env={**os.environ, **RIVALS},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout.strip()
+    assert "analysis of 48x64" in done.stdout
+    with runner.planned(["--quick"]) as made:
+        assert (made.quick, made.sizes()) == (True, [(48, 64)])
+        assert made.shm.is_dir()
+        assert made.disk.is_dir()
+    assert not made.shm.exists()
+    assert not made.disk.exists()
 
 
 def test_a_row_shows_whether_its_goal_is_reached() -> None:
