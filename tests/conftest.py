@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.leftovers import no_leftovers, no_tasks_left
-from tests.live_server import LiveServer, Serve, ThreadedServer
+from tests.live_server import LiveServer, Serve, ThreadedServer, serving
 from tests.scheduling import pytest_xdist_make_scheduler
 
 __all__ = ["no_leftovers", "no_tasks_left", "pytest_xdist_make_scheduler"]
@@ -65,17 +65,8 @@ async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve
     free one unless given. ``await server.stop()`` and ``await server.start()`` restart it on the same folder, port
     and key. Servers that still run at the end of the test are stopped.
     """
-    made: list[LiveServer] = []
-
-    async def factory(**settings: Any) -> LiveServer:
-        settings.setdefault("data_dir", tmp_path_factory.mktemp("server"))
-        made.append(LiveServer(**settings))
-        await made[-1].start()
-        return made[-1]
-
-    yield factory
-    for server in made:
-        await server.stop()
+    async with serving(tmp_path_factory) as factory:
+        yield factory
 
 
 @pytest.fixture

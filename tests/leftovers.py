@@ -7,6 +7,7 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import psutil
 import pytest
@@ -34,8 +35,16 @@ def no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 async def no_tasks_left() -> AsyncIterator[None]:
     """Fail a test whose event loop still has tasks at its end."""
+    async with no_new_tasks():
+        yield
+
+
+@asynccontextmanager
+async def no_new_tasks() -> AsyncIterator[None]:
+    """Fail the test if tasks that began in the block still run at its end."""
+    before = asyncio.all_tasks()
     yield
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
     pending = (await asyncio.wait(tasks, timeout=GRACE_S))[1] if tasks else set()
     if pending:
         pytest.fail(f"the test left asyncio tasks: {', '.join(map(repr, pending))}")

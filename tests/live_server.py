@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
 
 from atomstream.testing import LocalServer
 from tests.worker_template import use_template
@@ -37,6 +40,22 @@ class LiveServer(LocalServer):
         from atomstream.server.archive.stream_archive import StreamArchive
 
         return StreamArchive.open(self.folder(data_id))
+
+
+@asynccontextmanager
+async def serving(folders: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+    """The factory of the fixture ``serve``. Servers that still run at the end of the block are stopped."""
+    made: list[LiveServer] = []
+
+    async def factory(**settings: Any) -> LiveServer:
+        settings.setdefault("data_dir", folders.mktemp("server"))
+        made.append(LiveServer(**settings))
+        await made[-1].start()
+        return made[-1]
+
+    yield factory
+    for server in made:
+        await server.stop()
 
 
 class ThreadedServer:

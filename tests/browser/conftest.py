@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from tests.browser.growth import Growth
-from tests.live_server import LiveServer, Serve
+from tests.leftovers import no_new_tasks
+from tests.live_server import LiveServer, Serve, serving
 
 ARGS = [
     "--headless=new",
@@ -35,9 +39,20 @@ def find_chromium() -> str | None:
     return next(filter(None, map(shutil.which, names)), None)
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Any]:
-    """A new Chromium for each test."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests of this folder in one event loop: the connection to the one Chromium belongs to its loop."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+in_one_loop = partial(pytest_asyncio.fixture, loop_scope="session")
+
+
+@in_one_loop(scope="session")
+async def chromium() -> AsyncIterator[Any]:
+    """One Chromium for all tests, because a start takes a second of processor time."""
     path = find_chromium()
     if path is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
@@ -48,7 +63,29 @@ async def browser() -> AsyncIterator[Any]:
         await launched.close()
 
 
-@pytest.fixture
+@in_one_loop()
+async def browser(chromium: Any) -> AsyncIterator[Any]:
+    """The Chromium. Each test has its own contexts, which share neither cookies nor storage."""
+    yield chromium
+    for context in chromium.contexts:
+        await context.close()
+
+
+@in_one_loop()
+async def no_tasks_left() -> AsyncIterator[None]:
+    """As in the other folders; the tasks of the Chromium began before the test."""
+    async with no_new_tasks():
+        yield
+
+
+@in_one_loop()
+async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
+    """As in the other folders."""
+    async with serving(tmp_path_factory) as factory:
+        yield factory
+
+
+@in_one_loop()
 async def page(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
     """An empty page at 1280 x 800. A script error, a blocked script or a request to another host fails the test."""
     context = await browser.new_context(
@@ -75,24 +112,24 @@ def _note_request(problems: list[str], asked: str, own: str) -> None:
         problems.append(f"a request to elsewhere: {asked}")
 
 
-@pytest.fixture
+@in_one_loop()
 async def server(serve: Serve) -> LiveServer:
     """A server."""
     return await serve()
 
 
-@pytest.fixture
+@in_one_loop()
 async def growth(server: LiveServer) -> AsyncIterator[Growth]:
     """A simulated growth, streamed by the real client."""
     async with Growth.begin(server) as made:
         yield made
 
 
-@pytest.fixture
+@in_one_loop()
 async def logged_in(page: Any, server: LiveServer) -> Any:
     """A page that is logged in and shows the list of streams."""
-    await page.goto("/login")
-    await page.get_by_label("API key").fill(server.api_key)
-    await page.keyboard.press("Enter")
-    await page.wait_for_url(f"{server.url}/")
+    key = {"key": server.api_key}
+    reply = await page.context.request.post("/session", data=key, headers={"Origin": server.url})
+    assert reply.ok
+    await page.goto("/")
     return page

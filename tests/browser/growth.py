@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any
 
+from atomstream.records import Frames
 from atomstream.sources import GrowthSpec, Simulator
 from atomstream.streaming import AsyncRHEEDStreamer
 from tests.live_server import LiveServer
@@ -14,6 +16,14 @@ from tests.live_server import LiveServer
 FPS = 20.0
 CHUNK = 40
 SPEC: dict[str, Any] = {"fps": FPS, "height": 240, "width": 320, "rate_ml_s": 0.8, "tau_ml": 60.0}
+
+
+@cache
+def chunk_of(spec: GrowthSpec, index: int) -> Frames:
+    """The frames (CHUNK, H, W) of one chunk; most tests film the same growth."""
+    frames = Simulator(spec).frames(index * CHUNK, CHUNK)
+    frames.flags.writeable = False
+    return frames
 
 
 class Growth:
@@ -24,7 +34,6 @@ class Growth:
         self.data_id = data_id
         self.spec = spec
         self.chunks = 0
-        self.simulator = Simulator(spec)
         # The timestamps end at the current time when ``length_s`` were pushed.
         self.start_ms = 1000.0 * (time.time() - length_s)
 
@@ -44,7 +53,7 @@ class Growth:
     async def push(self, seconds: float) -> None:
         """Send the next frames and wait until the server has stored them."""
         for _ in range(round(seconds * FPS / CHUNK)):
-            frames = self.simulator.frames(self.chunks * CHUNK, CHUNK)
+            frames = chunk_of(self.spec, self.chunks)
             stamp = self.start_ms + 1000.0 * self.chunks * CHUNK / FPS
             await self.streamer.push(self.data_id, self.chunks, frames, stamp)
             self.chunks += 1

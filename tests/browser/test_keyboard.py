@@ -171,27 +171,22 @@ async def test_escape_cancels_drawing(logged_in: Any, growth: Growth) -> None:
     await expect(page.locator("#draw-box")).to_have_attribute("aria-pressed", "false")
 
 
-@pytest.mark.parametrize(
-    ("opener", "opened"),
-    [
+async def test_the_focus_returns_to_the_opening_button(logged_in: Any, growth: Growth) -> None:
+    """Enter opens, Escape closes at once, and the focus is where it was before."""
+    page = logged_in
+    await at_page(page, growth, 8.0)
+    for opener, opened in (
         ("#health-button", "#health"),
         ("#more-button", "#more"),
         ("#azimuths", "#azimuth-dialog"),
         ("#calibrate", "#calibrate-dialog"),
-    ],
-)
-async def test_the_focus_returns_to_the_opening_button(
-    logged_in: Any, growth: Growth, opener: str, opened: str
-) -> None:
-    """Enter opens, Escape closes at once, and the focus is where it was before."""
-    page = logged_in
-    await at_page(page, growth, 8.0)
-    await tab_to(page, opener)
-    await page.keyboard.press("Enter")
-    await expect(page.locator(opened)).to_be_visible()
-    await page.keyboard.press("Escape")
-    await expect(page.locator(opened)).to_be_hidden()
-    await expect(page.locator(opener)).to_be_focused()
+    ):
+        await tab_to(page, opener)
+        await page.keyboard.press("Enter")
+        await expect(page.locator(opened)).to_be_visible()
+        await page.keyboard.press("Escape")
+        await expect(page.locator(opened)).to_be_hidden()
+        await expect(page.locator(opener)).to_be_focused()
 
 
 async def test_lists_keep_the_focus_while_they_grow(logged_in: Any, growth: Growth) -> None:

@@ -19,23 +19,24 @@ FORMAT = "/dashboard/static/js/format.js"
 CHARTS = "/dashboard/static/js/charts.js"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (1920, 1080)])
-async def test_the_main_parts_fit(logged_in: Any, growth: Growth, width: int, height: int) -> None:
+async def test_the_main_parts_fit(logged_in: Any, growth: Growth) -> None:
     """Rate, image, charts and waterfall are visible without scrolling; a lower window makes the charts lower."""
     page = logged_in
-    await page.set_viewport_size({"width": width, "height": height})
     await growth.push(12)
-    await page.goto(growth.path)
-    await expect(page.locator("#rate-value")).to_have_text(re.compile(r"\d"))
-    await expect(page.locator("#waterfall")).to_have_attribute("data-columns", re.compile(r"[1-9]"))
-    for wanted in ("#rate", "#stage", ".chart >> nth=0", ".chart >> nth=2", "#waterfall"):
-        await expect(page.locator(wanted)).to_be_in_viewport(ratio=1)
-    before = (await page.locator(".chart").first.bounding_box())["height"]
-    await page.set_viewport_size({"width": width, "height": height + 100})
-    await page.wait_for_function(
-        "before => document.querySelector('.chart').clientHeight > before", arg=before
-    )
-    await expect(page.locator("#waterfall")).to_be_in_viewport(ratio=1)
+    for width, height in ((1280, 800), (1920, 1080)):
+        size = f"{width} x {height}"
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.goto(growth.path)
+        await expect(page.locator("#rate-value"), size).to_have_text(re.compile(r"\d"))
+        await expect(page.locator("#waterfall"), size).to_have_attribute("data-columns", re.compile(r"[1-9]"))
+        for wanted in ("#rate", "#stage", ".chart >> nth=0", ".chart >> nth=2", "#waterfall"):
+            await expect(page.locator(wanted), size).to_be_in_viewport(ratio=1)
+        before = (await page.locator(".chart").first.bounding_box())["height"]
+        await page.set_viewport_size({"width": width, "height": height + 100})
+        await page.wait_for_function(
+            "before => document.querySelector('.chart').clientHeight > before", arg=before
+        )
+        await expect(page.locator("#waterfall"), size).to_be_in_viewport(ratio=1)
 
 
 async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.growth import CHUNK, FPS, Growth
+from tests.browser.growth import CHUNK, FPS, Growth, chunk_of
 from tests.live_helpers import batches_until, feed
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient
@@ -26,7 +26,7 @@ async def server(serve: Serve) -> LiveServer:
 
 async def push_chunk(growth: Growth, index: int) -> None:
     """Push one chunk, in any order."""
-    frames = growth.simulator.frames(index * CHUNK, CHUNK)
+    frames = chunk_of(growth.spec, index)
     await growth.streamer.push(growth.data_id, index, frames, growth.start_ms + 1000.0 * index * CHUNK / FPS)
     await growth.streamer.flush(growth.data_id)
 
