@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +16,7 @@ import pytest
 
 from tests.leftovers import no_leftovers, no_tasks_left
 from tests.live_server import LiveServer, Serve, ThreadedServer, serving
+from tests.paths import MEMORY
 from tests.scheduling import pytest_xdist_make_scheduler
 
 __all__ = ["no_leftovers", "no_tasks_left", "pytest_xdist_make_scheduler"]
@@ -55,6 +58,13 @@ def _aioresponses_shim() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(core, "ClientResponse", Reply)
         yield
+
+
+@pytest.fixture
+def memory_path() -> Iterator[Path]:
+    """An empty folder in memory, for tests that simulate a disk: an fsync of a real disk would only take time."""
+    with tempfile.TemporaryDirectory(prefix="atomstream-", dir=MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ChunkConflictError, DrainTimeoutError, StreamFinalizedError
 from tests.faults.fault_helpers import FPS, Film, StoredStream
 from tests.live_server import LiveServer
+from tests.paths import MEMORY
 
 T = TypeVar("T")
 FILM, OTHER = Film(1, n=2, height=4, width=5), Film(2, n=2, height=4, width=5)
@@ -35,7 +36,7 @@ class StreamerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="atomstream-machine-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="atomstream-machine-", dir=MEMORY))
         self.model: dict[int, Film] = {}
         self.finalizing = self.up = False
         self.ended = False

@@ -95,16 +95,16 @@ def _check_stream(stream: StreamSpool, states: dict[int, set[str]], context: obj
             assert delivered(stream, index) == payload(shard(index)), (index, context)
 
 
-def play(tmp_path: Path, worlds: list[float], seed: int) -> int:
+def play(memory_path: Path, worlds: list[float], seed: int) -> int:
     disk = RecordingFileSystem()
-    root = tmp_path / "spool"
+    root = memory_path / "spool"
     life(root, disk)
     draw = random.Random(seed)
-    replay, tried = Replay(tmp_path), 0
+    replay, tried = Replay(memory_path), 0
     for moment, entry in enumerate(disk.log):
         replay.step(*entry)
         for keep in worlds:
-            world = tmp_path / "world"
+            world = memory_path / "world"
             replay.leave(world_root(world), keep, draw)
             check(world / "spool", replay.notes, (moment, entry[:2], keep, seed))
             shutil.rmtree(world)
@@ -119,20 +119,20 @@ def world_root(world: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_power_cut_at_any_moment(tmp_path: Path) -> None:
+def test_a_power_cut_at_any_moment(memory_path: Path) -> None:
     """After a cut at each step, with all, none or some unsynced changes kept, nothing acknowledged is missing."""
-    assert play(tmp_path, worlds=[0.0, 1.0, 0.5], seed=1) > 300
+    assert play(memory_path, worlds=[0.0, 1.0, 0.5], seed=1) > 300
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20))
-def test_many_power_cuts(tmp_path: Path, seed: int) -> None:
+def test_many_power_cuts(memory_path: Path, seed: int) -> None:
     """The same with many more random subsets of unsynced changes."""
-    play(tmp_path, worlds=[0.2, 0.5, 0.5, 0.8], seed=seed)
+    play(memory_path, worlds=[0.2, 0.5, 0.5, 0.8], seed=seed)
 
 
-def test_the_simulation_detects_a_missing_sync(tmp_path: Path) -> None:
+def test_the_simulation_detects_a_missing_sync(memory_path: Path) -> None:
     """The simulation detects a file system that does not sync."""
 
     class Careless(RecordingFileSystem):
@@ -141,14 +141,14 @@ def test_the_simulation_detects_a_missing_sync(tmp_path: Path) -> None:
 
     disk = Careless()
     stream = _step(
-        disk, "claim", -1, lambda: new_spool(tmp_path / "spool", disk).create_stream(ENDPOINT, spec())
+        disk, "claim", -1, lambda: new_spool(memory_path / "spool", disk).create_stream(ENDPOINT, spec())
     )
     _step(disk, "put", 0, lambda: stream.put(shard(0)))
     stream.close()
-    replay = Replay(tmp_path)
+    replay = Replay(memory_path)
     for entry in disk.log:
         replay.step(*entry)
-    replay.leave(world_root(tmp_path / "world"), 0.0, random.Random(0))
-    folder = tmp_path / "world" / stream.folder.relative_to(tmp_path)
+    replay.leave(world_root(memory_path / "world"), 0.0, random.Random(0))
+    folder = memory_path / "world" / stream.folder.relative_to(memory_path)
     assert not any((folder / "chunk-00000000.rec").read_bytes())
     assert stream.data_id == DATA_ID

@@ -96,40 +96,40 @@ FAULTS = [(code, late) for code in (errno.EIO, errno.ENOSPC, errno.EROFS) for la
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
-def test_one_failing_call(tmp_path: Path, code: int, late: bool) -> None:
+def test_one_failing_call(memory_path: Path, code: int, late: bool) -> None:
     """If any one disk call fails, no acknowledged data is lost and the next start works."""
     clean = FaultyDisk()
-    assert len(attempt(tmp_path / "clean", clean).done) == 5
+    assert len(attempt(memory_path / "clean", clean).done) == 5
     for number in range(len(clean.calls)):
         disk = FaultyDisk(number, code=code, late=late)
-        results = attempt(tmp_path / str(number), disk)
+        results = attempt(memory_path / str(number), disk)
         if results.done or results.maybe:
-            reopened_stream = reopened(tmp_path / str(number))
+            reopened_stream = reopened(memory_path / str(number))
             check(reopened_stream, results, (number, disk.calls[number]))
             reopened_stream.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
-def test_a_disk_that_dies(tmp_path: Path, code: int, late: bool) -> None:
+def test_a_disk_that_dies(memory_path: Path, code: int, late: bool) -> None:
     """If all calls fail from some moment on, all acknowledged data exists when the disk works again."""
     clean = FaultyDisk()
-    attempt(tmp_path / "clean", clean)
+    attempt(memory_path / "clean", clean)
     for number in range(len(clean.calls)):
         disk = FaultyDisk(number, 1 << 30, code=code, late=late)
-        results = attempt(tmp_path / str(number), disk)
+        results = attempt(memory_path / str(number), disk)
         if results.done or results.maybe:
-            reopened_stream = reopened(tmp_path / str(number))
+            reopened_stream = reopened(memory_path / str(number))
             check(reopened_stream, results, (number, disk.calls[number]))
             reopened_stream.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("code", "late"), FAULTS)
-def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
+def test_a_fault_while_opening(memory_path: Path, code: int, late: bool) -> None:
     """A fault while the stream is opened does not change its data."""
     results = StepResults()
-    stream = new_stream(tmp_path)
+    stream = new_stream(memory_path)
     run_scenario(stream, results)
     stream.close()
     for number in range(200):
@@ -138,11 +138,11 @@ def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
             file.write(b"\xa7Jtorn")
         disk = FaultyDisk(number, code=code, late=late)
         with suppress(SpoolError):
-            opened = reopened(tmp_path, disk)
+            opened = reopened(memory_path, disk)
             disk.recover()
             check(opened, results, number)
             opened.close()
-        reopened_stream = reopened(tmp_path)
+        reopened_stream = reopened(memory_path)
         check(reopened_stream, results, number)
         reopened_stream.close()
         if len(disk.calls) <= number:
@@ -150,10 +150,10 @@ def test_a_fault_while_opening(tmp_path: Path, code: int, late: bool) -> None:
     pytest.fail("the faults never got past the opening")
 
 
-def test_records_are_removed_on_a_full_disk(tmp_path: Path) -> None:
+def test_records_are_removed_on_a_full_disk(memory_path: Path) -> None:
     """On a disk too full for a journal entry, stored records are removed nevertheless, and stay removed."""
     disk = FaultyDisk(code=errno.ENOSPC)
-    stream = new_stream(tmp_path, disk)
+    stream = new_stream(memory_path, disk)
     for index in range(3):
         stream.put(shard(index))
     stream.quarantine(2, "422")
@@ -166,10 +166,10 @@ def test_records_are_removed_on_a_full_disk(tmp_path: Path) -> None:
         stream.mark_stored(9)
     assert stream.pending() == []
     assert sum(path.stat().st_size for path in stream.folder.glob("chunk-*")) == 0
-    assert new_spool(tmp_path).status()["bytes"] == 0
+    assert new_spool(memory_path).status()["bytes"] == 0
     disk.write = real  # type: ignore[method-assign]
     stream.close()
-    reopened_stream = reopened(tmp_path)
+    reopened_stream = reopened(memory_path)
     assert reopened_stream.journal_state.states == {0: "stored", 1: "purged", 2: "purged"}
     assert not list(reopened_stream.folder.glob("chunk-*"))
     reopened_stream.close()
@@ -179,10 +179,10 @@ def _refuse() -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_the_error_message_of_a_fault(tmp_path: Path) -> None:
+def test_the_error_message_of_a_fault(memory_path: Path) -> None:
     """The error message names the chunk, the file and the reason, and says what is safe and what to do."""
     disk = FaultyDisk(code=errno.ENOSPC)
-    stream = new_stream(tmp_path, disk)
+    stream = new_stream(memory_path, disk)
     disk.first = disk.last = len(disk.calls) + 2
     with pytest.raises(SpoolFullError, match=r"chunk 5 of stream .*chunk-00000005\.rec.*Free some space"):
         stream.put(shard(5))

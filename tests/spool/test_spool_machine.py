@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from atomstream.errors import ChunkConflictError, SpoolError
 from atomstream.spool import StreamSpool
+from tests.paths import MEMORY
 from tests.spool.spool_helpers import (
     ENDPOINT,
     FaultyDisk,
@@ -39,7 +40,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="spool-machine-"))
+        self.root = Path(tempfile.mkdtemp(prefix="spool-machine-", dir=MEMORY))
         self.disk = FaultyDisk()
         self.stream = new_spool(self.root, self.disk).create_stream(ENDPOINT, spec())
         self.now: dict[int, str] = {}

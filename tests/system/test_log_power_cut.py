@@ -49,15 +49,15 @@ def check(left: Path, notes: list[tuple[str, int]], context: object) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_power_cut_at_any_moment(tmp_path: Path, seed: int) -> None:
+def test_a_power_cut_at_any_moment(memory_path: Path, seed: int) -> None:
     """With all, none or some of what was not synced, every durable record and name is there."""
-    disk, root, draw = RecordingFileSystem(), tmp_path / "disk", random.Random(seed)
+    disk, root, draw = RecordingFileSystem(), memory_path / "disk", random.Random(seed)
     root.mkdir()
     life(root, disk)
     replay = Replay(root)
     for moment, entry in enumerate(disk.log):
         replay.step(*entry)
-        left = tmp_path / "left"
+        left = memory_path / "left"
         left.mkdir()
         keep = draw.choice([0.0, 0.3, 0.5, 0.7, 1.0])
         replay.leave(left, keep, draw)

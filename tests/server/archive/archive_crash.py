@@ -1,8 +1,9 @@
 """A script whose process is killed during commits:
 
 ``archive_crash.py FOLDER steps|stream``. ``steps``: for n = 1, 2, .. a forked child commits two chunks and is killed
-by SIGKILL at its n-th fsync or rename, once before and once after it; the last child finishes. It prints ``folder
-answered...``. ``stream``: four threads commit chunks without end; prints the index of each committed chunk, until the
+by SIGKILL before its n-th fsync or rename, then others after their n-th rename; the last child of each kind finishes.
+(The files that a killed process leaves are the same before and after an fsync.) It prints ``folder answered...``.
+``stream``: four threads commit chunks without end; prints the index of each committed chunk, until the
 process is killed.
 """
 
@@ -28,7 +29,7 @@ def report(text: str) -> None:
 
 
 class KillingFileSystem(FileSystem):
-    """Counts syncs and renames, and kills this process before or after the n-th one."""
+    """Counts syncs and renames, and kills this process before the n-th one; or ``after`` the n-th rename."""
 
     def __init__(self, *, after: bool) -> None:
         super().__init__()
@@ -44,10 +45,16 @@ class KillingFileSystem(FileSystem):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def sync(self, fd: int) -> None:
-        self._count(lambda: super(KillingFileSystem, self).sync(fd))
+        if self.after:
+            super().sync(fd)
+        else:
+            self._count(lambda: super(KillingFileSystem, self).sync(fd))
 
     def sync_folder(self, path: Path) -> None:
-        self._count(lambda: super(KillingFileSystem, self).sync_folder(path))
+        if self.after:
+            super().sync_folder(path)
+        else:
+            self._count(lambda: super(KillingFileSystem, self).sync_folder(path))
 
     def rename(self, source: Path, target: Path) -> None:
         self._count(lambda: super(KillingFileSystem, self).rename(source, target))
@@ -65,18 +72,19 @@ def one_life(folder: Path, n: int, *, after: bool) -> None:
 
 def steps(folder: Path) -> None:
     """Two commits, in one child process for each step at which it is killed."""
-    for n, after in ((n, after) for n in itertools.count(1) for after in (False, True)):
-        place = folder / f"{n}{'after' if after else 'before'}"
-        child = os.fork()
-        if child == 0:
-            one_life(place, n, after=after)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        report(f"{place} died" if status else f"{place} lived")
-        if status not in (0, signal.SIGKILL):
-            sys.exit(f"a child ended with {status}")
-        if status == 0:
-            return
+    for after in (False, True):
+        for n in itertools.count(1):
+            place = folder / f"{n}{'after' if after else 'before'}"
+            child = os.fork()
+            if child == 0:
+                one_life(place, n, after=after)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            report(f"{place} died" if status else f"{place} lived")
+            if status not in (0, signal.SIGKILL):
+                sys.exit(f"a child ended with {status}")
+            if status == 0:
+                break
 
 
 def stream(folder: Path) -> None:

@@ -144,10 +144,10 @@ def check_dataset(archive: StreamArchive) -> None:
             assert dataset.sizes["time"] == archive.n_frames() == len(read_zarr(archive.folder))
 
 
-def play(tmp_path: Path, cuts: int, seed: int) -> None:
+def play(memory_path: Path, cuts: int, seed: int) -> None:
     """Cut the power at ``cuts`` random times, each with a random part of the unsynced data."""
     disk = RecordingFileSystem()
-    root = tmp_path / "disk"
+    root = memory_path / "disk"
     root.mkdir()
     life(root, disk)
     draw = random.Random(seed)
@@ -158,7 +158,7 @@ def play(tmp_path: Path, cuts: int, seed: int) -> None:
             replay.step(*entry)
         done = moment + 1
         keep = draw.choice([0.0, 0.2, 0.5, 0.8, 1.0])
-        left = tmp_path / "left"
+        left = memory_path / "left"
         left.mkdir()
         replay.leave(left, keep, draw)
         check(left / "streams" / "one", replay.notes, (moment, disk.log[moment][:2], keep, seed))
@@ -167,24 +167,26 @@ def play(tmp_path: Path, cuts: int, seed: int) -> None:
 
 @pytest.mark.parametrize("period_s", [0.0, 1e9])
 def test_a_power_cut_at_random_moments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: float
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch, period_s: float
 ) -> None:
     """Whatever part of the unsynced data survives, each acknowledged chunk reads equal in zarr-python."""
     monkeypatch.setattr(chunk_index, "SYNC_PERIOD_S", period_s)
-    play(tmp_path, cuts=25, seed=11 + int(period_s > 0))
+    play(memory_path, cuts=25, seed=11 + int(period_s > 0))
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("period_s", [0.0, 0.02, 1e9])
 @pytest.mark.parametrize("seed", range(20))
-def test_many_power_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, period_s: float) -> None:
+def test_many_power_cuts(
+    memory_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, period_s: float
+) -> None:
     """The same with a cut at each possible time."""
     monkeypatch.setattr(chunk_index, "SYNC_PERIOD_S", period_s)
-    play(tmp_path, cuts=10_000, seed=seed)
+    play(memory_path, cuts=10_000, seed=seed)
 
 
-def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
+def test_the_model_finds_a_missing_sync(memory_path: Path) -> None:
     """The test detects faults: a file system that skips the sync of files loses an acknowledged chunk."""
 
     class Careless(RecordingFileSystem):
@@ -192,30 +194,30 @@ def test_the_model_finds_a_missing_sync(tmp_path: Path) -> None:
             """Do nothing, and report success."""
 
     disk = Careless()
-    disk.make_folder(tmp_path / "disk" / "streams")
+    disk.make_folder(memory_path / "disk" / "streams")
     disk.log.clear()
-    disk.log.append(("mkdir", tmp_path / "disk" / "streams", None))
-    disk.log.append(("sync_folder", tmp_path / "disk", None))
-    archive = StreamArchive.create(tmp_path / "disk" / "streams" / "one", ABOUT, disk)
+    disk.log.append(("mkdir", memory_path / "disk" / "streams", None))
+    disk.log.append(("sync_folder", memory_path / "disk", None))
+    archive = StreamArchive.create(memory_path / "disk" / "streams" / "one", ABOUT, disk)
     commit(archive, disk, 0)
-    replay = Replay(tmp_path / "disk")
+    replay = Replay(memory_path / "disk")
     for entry in disk.log:
         replay.step(*entry)
-    (tmp_path / "left").mkdir()
-    replay.leave(tmp_path / "left", 0.0, random.Random(0))
-    shard = archive.shard_file(0).relative_to(tmp_path / "disk")
-    assert not any((tmp_path / "left" / shard).read_bytes())
+    (memory_path / "left").mkdir()
+    replay.leave(memory_path / "left", 0.0, random.Random(0))
+    shard = archive.shard_file(0).relative_to(memory_path / "disk")
+    assert not any((memory_path / "left" / shard).read_bytes())
 
 
-def test_a_new_column_file_is_never_zeros(tmp_path: Path) -> None:
+def test_a_new_column_file_is_never_zeros(memory_path: Path) -> None:
     """Where nothing was written, a column has its fill value after a power cut, though its file was never synced."""
-    disk, root = RecordingFileSystem(), tmp_path / "disk"
+    disk, root = RecordingFileSystem(), memory_path / "disk"
     disk.make_folder(root / "time")
     column = Column(root / "time", ArchiveFiles(root / "incoming", disk), np.dtype("float64"), np.nan)
     column.put([(3, np.array([1.5, 2.5]))])
     found = 0
     for seed in range(40):
-        left = tmp_path / str(seed)
+        left = memory_path / str(seed)
         left.mkdir()
         replay = Replay(root)
         for entry in disk.log:
