@@ -1,17 +1,23 @@
-"""Runs the commands in child processes, as a user would."""
+"""Runs the commands: in child processes, as a user would, or in this process, which is faster."""
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
+
+from atomstream import cli
 from tests.paths import REPO
 
 LIMIT_S = 100.0
@@ -38,6 +44,30 @@ def atomstream(
         stdin=subprocess.DEVNULL,
         check=False,
     )
+
+
+def atomstream_here(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``atomstream ARGUMENTS`` in this process, for tests of what it writes. An error without a message raises."""
+    words = ["atomstream", *map(str, arguments)]
+    logger = logging.getLogger("atomstream")
+    handlers = list(logger.handlers)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+        redirect_stdout(io.StringIO()) as out,
+        redirect_stderr(io.StringIO()) as err,
+    ):
+        patch.setattr(sys, "argv", words)
+        for name, value in env.items():
+            patch.setenv(name, value)
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code
+        finally:
+            logger.handlers[:] = handlers
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 class Running:
