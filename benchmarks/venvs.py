@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 
@@ -29,15 +30,36 @@ PEER: Final = Rival("atomscale==0.21.10", "ATOMSTREAM_PEER_PYTHON")
 ACQUIRE: Final = Rival("acquire-zarr==0.10.0", "ATOMSTREAM_ACQUIRE_PYTHON", ("numpy",))
 
 
+class NotInstalledError(Exception):
+    """The packages of a rival can't be installed; the message has the reason."""
+
+
 @cache
 def python_of(rival: Rival) -> Path | None:
     """Return a Python with ``rival``; None if its variable is empty or it can't be installed (reported on stderr)."""
     given = os.environ.get(rival.variable)
     if given is not None:
         return Path(given) if given else None
+    try:
+        return installed(rival)
+    except NotInstalledError as error:
+        print(f"{rival.requirement} is left out: {error}", file=sys.stderr)
+        return None
+
+
+def installed(rival: Rival) -> Path:
+    """Return the Python of the venv of ``rival``, which is made once on a machine, in the user's cache folder.
+
+    Raises:
+        NotInstalledError: It can't be made.
+    """
     venv = user_cache_path("atomstream-benchmarks", appauthor=False) / rival.requirement.replace("==", "-")
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    return python if _has(python, rival) or _made(venv, python, rival) else None
+    venv.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{venv}.lock"):  # several processes may ask for it at the same time
+        if not _has(python, rival):
+            _make(venv, python, rival)
+    return python
 
 
 def _has(python: Path, rival: Rival) -> bool:
@@ -49,12 +71,10 @@ def _has(python: Path, rival: Rival) -> bool:
     )
 
 
-def _made(venv: Path, python: Path, rival: Rival) -> bool:
+def _make(venv: Path, python: Path, rival: Rival) -> None:
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in ([sys.executable, "-m", "venv", str(venv)], [*pip, rival.requirement, *rival.additional]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip() or "no reason given").splitlines()[-1]
-            print(f"{rival.requirement} is left out, it could not be installed: {last}", file=sys.stderr)
-            return False
-    return True
+            raise NotInstalledError(f"{rival.requirement} could not be installed here: {last}")

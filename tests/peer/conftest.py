@@ -1,57 +1,34 @@
 """The hosted service's own client, run as a black box in its own venv.
 
-``ATOMSTREAM_PEER_PYTHON`` is the Python of a venv that has ``atomscale``; without it, a venv is created once in
-pytest's cache folder. The package is GPL-3.0: it is run as a program, and nothing of it is read or copied.
+``ATOMSTREAM_PEER_PYTHON`` is the Python of a venv that has ``atomscale``; without it, a venv is made once on a
+machine, the one that the benchmarks use too. The package is GPL-3.0: it is run as a program, and nothing of it is
+read or copied.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
-REQUIREMENT = "atomscale==0.21.10"
+from benchmarks.venvs import PEER, NotInstalledError, installed
+
 GIVEN = os.environ.get("ATOMSTREAM_PEER_PYTHON")  # read here, because the environment of each test is cleaned
 PeerRun = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def peer_python(request: pytest.FixtureRequest) -> Path:
+def peer_python() -> Path:
     """A Python that has the client; skips the test, with the reason, if none can be installed."""
     if GIVEN:
         return Path(GIVEN)
-    assert request.config.cache is not None
-    venv = request.config.cache.mkdir("peer-venv")
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    with FileLock(f"{venv}.lock"):  # tests run in several processes; only one of them creates it
-        if not has_client(python):
-            make_venv(venv, python)
-    return python
-
-
-def has_client(python: Path) -> bool:
-    """True if ``python`` exists and has the client."""
-    if not python.exists():
-        return False
-    found = "import importlib.metadata as m; m.version('atomscale')"
-    return subprocess.run([python, "-c", found], capture_output=True, check=False).returncode == 0
-
-
-def make_venv(venv: Path, python: Path) -> None:
-    """Install the client into ``venv``."""
-    for command in (
-        [sys.executable, "-m", "venv", str(venv)],
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip() or "no reason given").splitlines()[-1]
-            pytest.skip(f"{REQUIREMENT} could not be installed here: {last}")
+    try:
+        return installed(PEER)
+    except NotInstalledError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
