@@ -42,11 +42,16 @@ def workers() -> list[psutil.Process]:
     return [child for child in children if "atomstream.server.live.worker" in child.cmdline()]
 
 
+_undisturbed: list[dict[str, Any]] = []
+
+
 async def undisturbed(serve: Serve) -> list[dict[str, Any]]:
-    """The batches of the growth without faults."""
-    async with WireClient(await serve()) as client:
-        data_id = await client.create(fps_capture_rate=FPS)
-        return batches(await analysed(client, data_id, growth()))
+    """The batches of the growth without faults; they are the same in all tests, so they are computed once."""
+    if not _undisturbed:
+        async with WireClient(await serve()) as client:
+            data_id = await client.create(fps_capture_rate=FPS)
+            _undisturbed.extend(batches(await analysed(client, data_id, growth())))
+    return _undisturbed
 
 
 def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
