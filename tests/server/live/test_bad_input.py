@@ -77,8 +77,8 @@ async def test_chunks_of_one_frame(serve: Serve) -> None:
 async def test_one_frame_per_second(serve: Serve) -> None:
     """At 1 fps a growth of 0.016 layers per second is found or undetermined; never another rate."""
     slow = dataclasses.replace(SPEC, fps=1.0, rate_ml_s=0.016, height=120, width=160)
-    frames = np.asarray(Simulator(slow).frames(0, 240))
-    rate = rate_of((await results_of(serve, frames, chunk=60, fps=1.0))[-1])
+    frames = np.asarray(Simulator(slow).frames(0, 160))
+    rate = rate_of((await results_of(serve, frames, chunk=40, fps=1.0))[-1])
     assert rate["why"] or abs(rate["value"] - 0.016) < 0.001
 
 

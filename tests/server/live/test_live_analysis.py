@@ -108,7 +108,7 @@ async def test_resume_from_a_number(serve: Serve) -> None:
     """A subscriber that reconnects with its last number receives the rest, with equal values."""
     async with WireClient(await serve()) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        messages = await analysed(client, data_id, growth())
+        messages = await analysed(client, data_id, growth(120))
         found = batches(messages)
         rest = batches(await follow(client, data_id, after=found[4]["seq"]))
         (newest,) = batches(await follow(client, data_id, after=len(messages) - 3, columns="lattice_spacing"))
@@ -135,7 +135,7 @@ async def test_json_for_browsers(serve: Serve) -> None:
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        found = batches(await analysed(client, data_id, growth()))
+        found = batches(await analysed(client, data_id, growth(120)))
         url = f"{server.url}/rheed/stream/{data_id}/feed"
         texts: list[dict[str, Any]] = []
         async with client.session.ws_connect(url, protocols=("atomstream.json",)) as socket:

@@ -16,8 +16,8 @@ from tests import worker_template
 NEW = (sys.executable, "-m", "atomstream.server.live.worker")
 
 
-@pytest.fixture(params=["a new process", "forked from the template"], autouse=True)
-def _command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=["a new process", "forked from the template"])
+def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test both ways to start a worker: that of a server, and that of the other tests."""
     if request.param == "a new process":
         monkeypatch.setattr(worker_pool, "COMMAND", NEW)
@@ -32,6 +32,7 @@ def children() -> set[psutil.Process]:
     return {child for child in psutil.Process().children() if child.is_running()}
 
 
+@pytest.mark.usefixtures("command")
 async def test_one_spare_worker() -> None:
     """For each stream that gets a worker another one is started, up to the limit."""
     pool, before = WorkerPool(2), children()
@@ -52,6 +53,7 @@ async def test_one_spare_worker() -> None:
     assert children() == before
 
 
+@pytest.mark.usefixtures("command")
 async def test_a_worker_that_died() -> None:
     """A job for a stream of the dead worker raises an error that says so; the next start has another life number."""
     pool, before = WorkerPool(1), children()
