@@ -88,7 +88,7 @@ async def test_wrong_entries_are_marked_at_their_field(
 ) -> None:
     """eV instead of keV, or text, is refused at its field, which gets the focus; Escape changes nothing."""
     page = logged_in
-    await growth.show(page, 12.0)
+    await growth.show(page, 8.0)
     await page.get_by_role("button", name="Calibrate").press("Enter")
     energy = page.get_by_label("Beam energy keV")
     await energy.fill("20000")

@@ -38,7 +38,7 @@ async def tab_to(page: Any, selector: str) -> None:
     raise AssertionError(f"Tab does not lead to {selector}")
 
 
-async def at_page(page: Any, growth: Growth, seconds: float = 12.0) -> None:
+async def at_page(page: Any, growth: Growth, seconds: float = 8.0) -> None:
     """Push the beginning of a growth and open its page, until it shows values."""
     await growth.show(page, seconds)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
@@ -52,7 +52,7 @@ async def regions_of(server: LiveServer, growth: Growth) -> list[dict[str, Any]]
 
 async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: LiveServer) -> None:
     """Log in, choose a stream, mark, zoom, download the results and log out with keys only."""
-    await growth.push(12)
+    await growth.push(8)
     await page.goto("/login")
     await page.keyboard.type(server.api_key)
     await page.keyboard.press("Enter")
@@ -174,7 +174,7 @@ async def test_escape_cancels_drawing(logged_in: Any, growth: Growth) -> None:
 async def test_the_focus_returns_to_the_opening_button(logged_in: Any, growth: Growth) -> None:
     """Enter opens, Escape closes at once, and the focus is where it was before."""
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth)
     for opener, opened in (
         ("#health-button", "#health"),
         ("#more-button", "#more"),
@@ -210,7 +210,7 @@ async def test_lists_keep_the_focus_while_they_grow(logged_in: Any, growth: Grow
 async def test_the_image_of_a_past_time_and_back(logged_in: Any, growth: Growth) -> None:
     """Enter on a chart shows the image at its middle; "Back to live" moves the focus to the main part of the page."""
     page = logged_in
-    await at_page(page, growth)
+    await at_page(page, growth, 12.0)
     await tab_to(page, ".chart")
     await page.keyboard.press("Enter")
     await page.wait_for_function("() => Math.abs(Number(canvas.dataset.frame) - 120) < 4")

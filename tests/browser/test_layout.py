@@ -22,7 +22,7 @@ CHARTS = "/dashboard/static/js/charts.js"
 async def test_the_main_parts_fit(logged_in: Any, growth: Growth) -> None:
     """Rate, image, charts and waterfall are visible without scrolling; a lower window makes the charts lower."""
     page = logged_in
-    await growth.push(12)
+    await growth.push(8)
     for width, height in ((1280, 800), (1920, 1080)):
         size = f"{width} x {height}"
         await page.set_viewport_size({"width": width, "height": height})
@@ -69,6 +69,7 @@ async def test_many_marks(logged_in: Any, growth: Growth, server: LiveServer) ->
 async def test_times_of_the_axis(logged_in: Any) -> None:
     """Hours after the start, a time label has enough digits, is rounded correctly, and fits next to the last tick."""
     page = logged_in
+    await page.goto("/")
     clock = f"""async () => (await import("{FORMAT}")).clock"""
     for seconds, decimals, wanted in [
         (7384.25, 2, "2:03:04.25"), (7384.25, 0, "2:03:04"), (59.96, 1, "1:00.0"), (3599.7, 0, "1:00:00"),

@@ -49,6 +49,7 @@ async def test_a_wrong_key_and_a_right_one(page: Any, server: LiveServer) -> Non
 
 async def test_logging_out(logged_in: Any, server: LiveServer) -> None:
     """After the logout, the pages redirect to the login page."""
+    await logged_in.goto("/")
     await logged_in.get_by_role("button", name="Log out").click()
     await logged_in.wait_for_url(f"{server.url}/login")
     await logged_in.goto("/")
@@ -78,6 +79,7 @@ async def test_a_link_to_a_stream_leads_through_the_login(
 
 async def test_the_list(logged_in: Any, server: LiveServer) -> None:
     """Live streams are first; the server does the search; new streams appear without a reload."""
+    await logged_in.goto("/")
     async with WireClient(server) as client:
         ended = await client.create("Ended one")
         await client.send(ended, 0, make_frames(4))
@@ -147,6 +149,7 @@ async def test_the_page_may_not_run_strings(browser: Any, server: LiveServer) ->
 async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """From the list to a stream and through its controls without a pointer; the focus is always visible."""
     page = logged_in
+    await page.goto("/")
     await growth.push(6)
     await expect(page.locator("#list li")).to_have_count(1)
     await page.keyboard.press("Tab")
@@ -187,7 +190,7 @@ async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: Liv
 async def test_screen_readers_get_a_page(logged_in: Any, growth: Growth) -> None:
     """Landmarks, headings, names of all controls, and the growth rate in a polite live region."""
     page = logged_in
-    await growth.push(12)
+    await growth.push(8)
     await page.goto(growth.path)
     for role in ("main", "banner", "navigation"):
         await expect(page.get_by_role(role)).to_have_count(1)
@@ -231,7 +234,7 @@ CONTRASTS = """() => {
 async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
     """In the dark and the light theme all text has the contrast of WCAG AA; the choice is stored."""
     page = logged_in
-    await growth.push(12)
+    await growth.push(8)
     for path in ("/", growth.path):
         await page.goto(path)
         await expect(page.locator(".status").first).to_have_text("Live")

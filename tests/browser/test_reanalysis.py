@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.conftest import in_one_loop
 from tests.browser.growth import CHUNK, FPS, Growth, chunk_of
 from tests.live_helpers import batches_until, feed
 from tests.live_server import LiveServer, Serve
@@ -18,7 +19,7 @@ expect = playwright.expect
 expect.set_options(timeout=20_000)
 
 
-@pytest.fixture
+@in_one_loop()
 async def server(serve: Serve) -> LiveServer:
     """A server that does not wait for a missing chunk."""
     return await serve(gap_wait_s=0.05)
@@ -50,7 +51,7 @@ async def test_a_late_chunk_is_shown(logged_in: Any, growth: Growth, server: Liv
 async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growth) -> None:
     """A button under Data, shown after the end of the stream, starts it; the page shows the progress."""
     page = logged_in
-    await growth.show(page, 12)
+    await growth.show(page, 8)
     await page.get_by_role("button", name="Data").click()
     button = page.get_by_role("button", name="Analyse again")
     await expect(button).to_be_hidden()

@@ -89,7 +89,7 @@ async def test_undetermined_is_shown_with_its_reason(logged_in: Any, server: Liv
 async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
     """At 1280 x 800 the digits are at least 60 px high, those of the uncertainty 26: readable from three metres."""
     page = logged_in
-    await at_page(page, growth)
+    await at_page(page, growth, 8.0)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
     size = "id => 0.727 * parseFloat(getComputedStyle(document.getElementById(id)).fontSize)"
     assert await page.evaluate(size, "rate-value") >= 60
@@ -221,7 +221,7 @@ async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer)
 async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape."""
     page = logged_in
-    await at_page(page, growth)
+    await at_page(page, growth, 8.0)
     await page.keyboard.press("Shift+M")
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
@@ -255,7 +255,7 @@ async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted."""
     page = logged_in
-    await at_page(page, growth)
+    await at_page(page, growth, 8.0)
 
     async def kept() -> list[dict[str, Any]]:
         async with WireClient(server) as client:
@@ -296,7 +296,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
 async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """If the user drags the specular box found by the analysis, it becomes the user's region."""
     page = logged_in
-    await at_page(page, growth)
+    await at_page(page, growth, 8.0)
     spot = page.locator('#overlay g[data-name="specular"] .grab')
     box = await spot.bounding_box()
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
