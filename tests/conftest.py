@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 
 from tests.leftovers import no_leftovers, no_tasks_left
@@ -20,6 +21,12 @@ from tests.paths import MEMORY
 from tests.scheduling import pytest_xdist_make_scheduler
 
 __all__ = ["no_leftovers", "no_tasks_left", "pytest_xdist_make_scheduler"]
+
+# An example takes longer on a busy machine, which is no failure.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")
