@@ -22,12 +22,14 @@ from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, with
 from atomstream.analysis.regions import (
     Box,
     BoxTrace,
+    bin_factor,
     compute_features,
     line_profile,
     measure_box,
 )
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.scalars import update_held_values
+from atomstream.analysis.spot_choice import SpotChooser, picture_of
 from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
@@ -35,13 +37,15 @@ from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import PICTURES_HZ, TurnDetector
 from atomstream.records import Frames
-from atomstream.results import F64, Event
+from atomstream.results import F32, F64, Event
 
 RETRY_S = 1.0
 """Interval of the search for a pattern while none is found."""
 
 NO_PATTERN = "no spot is brighter than the background: no beam, or the picture is saturated or noise"
 
+
+OTHER_SPOT = "the spot so far never changed, another one does: it is taken as the specular spot from now on"
 
 INVERTED = "dark spots on a bright background: the camera's greys are inverted, and are inverted back"
 
@@ -124,6 +128,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         ChangeTracker(),
         SuddenChangeTracker(),
         TurnDetector(),
+        SpotChooser(),
         rotation,
     )
 
@@ -207,6 +212,7 @@ def end_block(state: AnalysisState) -> None:
     corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
     state.new_events += events
     if events:
+        trackers.chooser.restart()
         trackers.change.restart()
         trackers.sudden.light_changed(trackers.light.dark)
         trackers.surface.restart_orders()
@@ -231,6 +237,25 @@ def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
     if changes:
         _trackers(state).change.restart()
         _trackers(state).surface.restart_orders()
+
+
+def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
+    """Take another spot as the specular one if it changes while the chosen one never does."""
+    trackers, height, width = _trackers(state), *picture.shape
+    if any(box.name == "specular" for box in state.boxes):
+        return  # the user has chosen
+    binning = bin_factor(height, width)
+    place = trackers.chooser.feed(picture_of(picture, binning), binning, trackers.spot.box)
+    pattern = find_pattern(picture.astype(np.float64), place) if place else None
+    if pattern is None:
+        return
+    fresh = _start_trackers(state, pattern, times)
+    trackers.pattern, trackers.spot, trackers.surface = fresh.pattern, fresh.spot, fresh.surface
+    fresh.growth.start_segment(float(times[-1]))
+    trackers.growth = fresh.growth
+    trackers.change.restart()
+    trackers.sudden.restart()
+    state.new_events.append(Event(float(times[-1]), "spot", OTHER_SPOT))
 
 
 def _concatenated(traces: list[BoxTrace]) -> BoxTrace:
@@ -261,6 +286,7 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
             changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
             # A change that also shows from frame to frame is reported when it is over, at its right time.
             state.new_events += [] if trackers.sudden.goes_on else changes
+            _choose_spot(state, picture, times)
         else:
             trackers.rotation.fps = trackers.growth.trace.camera_fps()
             state.new_events += trackers.rotation.update(

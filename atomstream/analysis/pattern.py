@@ -92,11 +92,12 @@ class Pattern:
     hot_pixels: HotPixels = ()
 
 
-def find_pattern(picture: F64) -> Pattern | None:
+def find_pattern(picture: F64, near: tuple[float, float] | None = None) -> Pattern | None:
     """Find the pattern in a mean frame (H, W); None if no spot has enough contrast.
 
     The specular spot is the compact bright spot with the best mirror symmetry of the picture about it. If several
-    spots are saturated and so equally bright, symmetry alone decides.
+    spots are saturated and so equally bright, symmetry alone decides. With ``near`` (row, column) it is the brightest
+    spot within 5 % of the picture's size of that place.
     """
     height, width = picture.shape
     if min(height, width) < 8 or float(np.ptp(picture)) <= 0:
@@ -105,7 +106,7 @@ def find_pattern(picture: F64) -> Pattern | None:
     scale = max(1.0, min(height, width) / 240.0)
     fine = ndimage.gaussian_filter(median, scale)
     contrast = fine - _wide_blur(median, 12.0 * scale)
-    spots = _find_spots(contrast, fine, scale)
+    spots = _find_spots(contrast, fine, scale) if near is None else _spot_near(contrast, near)
     if not spots:
         return None
     row, column = max(spots, key=lambda s: contrast[s] * (0.2 + _mirror_correlation(contrast, s[1], s[0])))
@@ -164,6 +165,18 @@ def _find_spots(contrast: F64, fine: F64, scale: float) -> list[tuple[int, int]]
     rows, columns = np.nonzero(separate & (contrast > max(0.35 * top, MIN_CONTRAST * noise)))
     order = np.argsort(contrast[rows, columns])[::-1][:12]
     return [(int(rows[i]), int(columns[i])) for i in order]
+
+
+def _spot_near(contrast: F64, near: tuple[float, float]) -> list[tuple[int, int]]:
+    """Return (row, column) of the brightest pixel near a place if it is above the noise, else nothing."""
+    noise = 1.4826 * float(np.median(np.abs(contrast - np.median(contrast)))) + 1e-9
+    reach = max(3, round(0.05 * min(contrast.shape)))
+    top, left = (max(0, round(place) - reach) for place in near)
+    part = contrast[top : round(near[0]) + reach + 1, left : round(near[1]) + reach + 1]
+    row, column = np.unravel_index(int(np.argmax(part)), part.shape)
+    if part[row, column] < MIN_CONTRAST * noise:
+        return []
+    return [(top + int(row), left + int(column))]
 
 
 def _mirror_correlation(contrast: F64, column: int, row: int) -> float:

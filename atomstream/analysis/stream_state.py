@@ -23,6 +23,7 @@ from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
+from atomstream.analysis.spot_choice import SpotChooser
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
@@ -54,6 +55,7 @@ class PatternTrackers:
     change: ChangeTracker
     sudden: SuddenChangeTracker
     turns: TurnDetector
+    chooser: SpotChooser
     rotation: RotationTracker | None = None
 
     @property
@@ -131,6 +133,7 @@ _RECORDS: tuple[type, ...] = (
         AnalysisState,
         PatternTrackers,
         ClipDetector,
+        SpotChooser,
         Calibration,
         Pattern,
         Box,
