@@ -14,6 +14,10 @@ from atomstream.results import F64, Int
 MIN_SNR = 6.0
 """Least height of a streak, in noise widths of the profile."""
 
+MAX_MISS, MAX_MISS_PX = 0.12, 0.3
+"""Largest miss of a streak that agrees with a comb, in widths of the streak and in px; or three sigmas of its position.
+Real streaks are not symmetric, and rods of other Laue zones lie beside the comb."""
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -36,9 +40,11 @@ class StreakComb:
 
 
 def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb | None:
-    """Fit the comb of a column profile (W,) near a known centre, spacing and width (px); None without a ±m pair.
+    """Fit the comb of a column profile (W,) near a known centre, spacing and width (px).
 
-    The sigma includes the noise of the positions and, for more than two streaks, their scatter about the comb.
+    None unless at least three streaks agree: three neighbours with a ±m pair among them, or two ±m pairs. Any two peaks
+    have a distance, so a single pair is no evidence of a lattice. The sigma includes the noise of the positions and
+    their scatter about the comb.
     """
     noise = profile_noise(profile)
     reach = int(max(x0, len(profile) - 1 - x0) / spacing)
@@ -47,10 +53,24 @@ def fit_comb(profile: F64, x0: float, spacing: float, fwhm: float) -> StreakComb
         peak = locate_peak(profile, x0 + order * spacing, min(fwhm, 0.5 * spacing), noise)
         if peak and peak.height > MIN_SNR * noise:
             found.append((order, peak))
-    orders = {order for order, _ in found}
-    if not any(-order in orders for order in orders if order):
-        return None
-    return _regress(np.array([o for o, _ in found]), [p for _, p in found])
+    while has_lattice({order for order, _ in found}):
+        comb = _regress(np.array([o for o, _ in found]), [p for _, p in found])
+        misses = [
+            abs(p.x - comb.x0 - o * comb.spacing) / max(3.0 * p.sigma, MAX_MISS * fwhm + MAX_MISS_PX)
+            for o, p in found
+        ]
+        worst = int(np.argmax(misses))
+        if misses[worst] <= 1.0:
+            return comb
+        del found[worst]
+    return None
+
+
+def has_lattice(orders: set[int]) -> bool:
+    """Return True if streaks of these orders can show a lattice: three neighbours and a ±m pair, or two pairs."""
+    pairs = sum(1 for order in orders if order > 0 and -order in orders)
+    in_a_row = any({order - 1, order + 1} <= orders for order in orders)
+    return pairs >= 2 or (pairs == 1 and in_a_row)
 
 
 def _regress(orders: Int, peaks: Sequence[Peak]) -> StreakComb:

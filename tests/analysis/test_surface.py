@@ -7,7 +7,7 @@ import pytest
 
 from atomstream.analysis import Calibration, analyze
 from atomstream.analysis.calibration import electron_wavelength
-from atomstream.analysis.lattice import fit_comb, locate_peak, ramp, reciprocal_spacing
+from atomstream.analysis.lattice import fit_comb, has_lattice, locate_peak, ramp, reciprocal_spacing
 from atomstream.analysis.pattern import find_pattern, find_spacing
 from atomstream.analysis.peak_shape import fit_width, split_widths, voigt_width
 from atomstream.analysis.surface import NO_STREAKS, SHAPE_ERROR
@@ -62,6 +62,40 @@ def test_real_silver_on_silicon_spacing() -> None:
     spacing, sigma = reciprocal_spacing(comb, Calibration(19.4, 309.2, 9.3112))
     assert spacing == pytest.approx(1.0907, rel=3.5e-3)
     assert abs(spacing - 1.0907) < 3 * np.hypot(sigma, spacing * SHAPE_ERROR * 11 / comb.spacing)
+
+
+@pytest.mark.parametrize(("number", "true_angstrom"), [(0, 1.9202), (1, None), (2, None), (3, 2.8803)])
+def test_azimuths_of_real_silicon(number: int, true_angstrom: float | None) -> None:
+    """Si(111) along a main azimuth has its lattice parameter within two sigmas; at 10 and 30 degrees it has none."""
+    frame = np.load(DATA / "si111_4x259x347.npz")["frames"][number]
+    known = Calibration(19.4, 309.2, 9.3112 / 4)
+    value = analyze(np.repeat(frame[None], 12, axis=0), 10, calibration=known).values["lattice_parameter"]
+    if true_angstrom is None:
+        assert value.why == NO_STREAKS
+    else:
+        assert abs(value.value - true_angstrom) < 2 * value.sigma
+
+
+@pytest.mark.parametrize(
+    ("orders", "is_one"),
+    [({-1, 1}, False), ({0, 1, 2}, False), ({-1, 1, 3}, False), ({-1, 0, 1}, True), ({-2, -1, 1, 2}, True)],
+)
+def test_three_streaks_make_a_lattice(orders: set[int], is_one: bool) -> None:
+    """A pair alone has a distance, but is no lattice."""
+    assert has_lattice(orders) is is_one
+
+
+@pytest.mark.parametrize("guess", [20.0, 25.0])
+def test_a_streak_beside_the_comb_does_not_move_it(guess: float) -> None:
+    """Streaks at 25 px with a bright spot beside one: the spacing is 25 px, or none from a wrong guess."""
+    x = np.arange(300)
+    places = [(-50, 40), (-25, 90), (0, 120), (25, 90), (50, 40), (-19, 60), (42, 80)]
+    profile = 5 + sum(h * np.exp(-0.5 * ((x - 150 - d) / 2.5) ** 2) for d, h in places)
+    comb = fit_comb(profile, 150, guess, 6)
+    if guess == 25.0:
+        assert comb.spacing == pytest.approx(25, abs=0.1)
+    else:
+        assert comb is None
 
 
 def test_real_oxide_frame() -> None:
