@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from atomstream.cli.exit_codes import require_server
+from atomstream.cli.options import data_dir_option
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_RPM
 
 if TYPE_CHECKING:
     from atomstream.cli.demo_run import DemoPlan
-
-DEFAULT_DATA: Final = Path("atomstream-demo")
 
 
 @click.command()
@@ -37,14 +36,7 @@ DEFAULT_DATA: Final = Path("atomstream-demo")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the simulated noise."
 )
-@click.option(
-    "--data",
-    "data_dir",
-    default=DEFAULT_DATA,
-    show_default=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the archive.",
-)
+@data_dir_option("atomstream-demo", "Folder for the archive.")
 @click.option(
     "--port",
     default=0,

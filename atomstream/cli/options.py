@@ -1,9 +1,10 @@
-"""Options that several commands share: server and API key, and the calibration of a stream."""
+"""Options that several commands share: server and API key, the server's folder, the calibration of a stream."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -26,6 +27,18 @@ def connection_options(command: F) -> F:
         "--api-key", metavar="KEY", help="API key of the server [else $ATOMSTREAM_API_KEY]."
     )
     return endpoint(api_key(command))
+
+
+def data_dir_option(default: str, purpose: str) -> Callable[[F], F]:
+    """The option ``--data``: the folder of a server, passed as ``data_dir``."""
+    return click.option(
+        "--data",
+        "data_dir",
+        default=Path(default),
+        show_default=True,
+        type=click.Path(path_type=Path, file_okay=False),
+        help=purpose,
+    )
 
 
 # Calibration options. The ranges are those of the server, checked before the request.

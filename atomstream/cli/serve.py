@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
+from atomstream.cli.options import data_dir_option
 from atomstream.config import environment_api_key
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer
-
-DEFAULT_DATA: Final = Path("atomstream-data")
 
 
 @click.command()
@@ -24,14 +23,7 @@ DEFAULT_DATA: Final = Path("atomstream-data")
 @click.option(
     "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one."
 )
-@click.option(
-    "--data",
-    "data_dir",
-    default=DEFAULT_DATA,
-    show_default=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for archives, catalogue and API key hash.",
-)
+@data_dir_option("atomstream-data", "Folder for archives, catalogue and API key hash.")
 @click.option(
     "--api-key", help="API key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start]."
 )
