@@ -13,6 +13,7 @@ import atexit
 import gc
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,8 +27,18 @@ from typing import Any
 from tests.paths import REPO
 
 CLIENT = Path(__file__).with_name("worker_client.py")
-SUPPORTED = hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")
-"""True on Linux; elsewhere workers are started as usual."""
+
+
+def _supported() -> bool:
+    """True on Linux 5.3 or newer; elsewhere workers are started as usual."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return hasattr(socket, "send_fds")
+
+
+SUPPORTED = _supported()
 
 
 @cache
@@ -37,8 +48,7 @@ def use_template() -> None:
         return
     from atomstream.server.live import worker_pool
 
-    folder = tempfile.TemporaryDirectory(prefix="atomstream-template-")
-    address = str(Path(folder.name) / "socket")
+    address = str(Path(tempfile.mkdtemp(prefix="atomstream-template-")) / "socket")
     template = subprocess.Popen(
         [sys.executable, "-m", "tests.worker_template", address],
         cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
@@ -55,7 +65,6 @@ def use_template() -> None:
     def end() -> None:
         with template:  # closes its standard input, which ends it, and waits for it
             pass
-        folder.cleanup()
 
 
 class Template:
@@ -158,6 +167,7 @@ def main() -> None:
     gc.freeze()  # the collector would otherwise copy the shared pages in each worker
     os.write(1, b"ready\n")
     template.serve()
+    shutil.rmtree(Path(sys.argv[1]).parent)
 
 
 if __name__ == "__main__":

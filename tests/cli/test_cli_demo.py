@@ -31,7 +31,7 @@ def test_the_demo_ends_verified(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_prints_results_and_true_values(tmp_path: Path) -> None:
     """Rate, layers and spacing are printed with the simulated values, and the rate agrees within its error."""
-    done = atomstream("demo", "--size", "120x160", "--fps", "30", "--seconds", "14", "--data", tmp_path)
+    done = atomstream("demo", "--size", "120x160", "--fps", "30", "--seconds", "9", "--data", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Dashboard while the demo runs: http://127.0.0.1:" in done.stderr
     found = re.search(
