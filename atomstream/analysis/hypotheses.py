@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import signal
 
 from atomstream.analysis import varpro
 from atomstream.analysis.varpro import Window, downsampled
@@ -158,10 +159,10 @@ MIN_WALK_EVIDENCE = 14.0
 
 
 def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if the oscillation explains the window better than a first-order autoregressive process.
+    """Return True if the oscillation explains the window better than a random walk with white noise.
 
     Drifts of beam and temperature are random walks, whose short pieces look like one or two oscillations. Such a
-    process predicts each sample from the last one; the innovations (errors of this prediction) of the trace are
+    process predicts each sample from those before it; the innovations (errors of this prediction) of the trace are
     compared with those of the residuals of the fit, which is the likelihood ratio of the two models
     (G. Schwarz, Ann. Statist. 6, 461 (1978), for the price of the parameters).
     """
@@ -179,14 +180,20 @@ def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
     return evidence - 0.5 * 6 * math.log(n) > MIN_WALK_EVIDENCE
 
 
+GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+"""Gains of the exponential smoothing: 0 predicts the mean (white noise), 1 the last sample (a random walk)."""
+
+
 def _innovations(y: F64) -> float:
-    """Return the mean square of the errors with which the last sample predicts the next one."""
-    before, after = y[:-1], y[1:]
-    power = float(before @ before)
-    if power <= 0.0:
-        return 0.0
-    rho = min(1.0, max(0.0, float(before @ after) / power))
-    return float(((after - rho * before) ** 2).mean())
+    """Return the mean square of the errors with which a random walk in white noise predicts each next sample.
+
+    The best prediction of such a process is exponential smoothing (J. F. Muth, J. Am. Stat. Assoc. 55, 299 (1960)).
+    """
+    errors = []
+    for gain in GAINS:
+        level, _ = signal.lfilter([gain], [1.0, gain - 1.0], y, zi=[0.0])
+        errors.append(float(((y[1:] - level[:-1]) ** 2).mean()))
+    return min(errors)
 
 
 def rotation_overlap(window: Window, fit: varpro.Fit) -> float:

@@ -201,24 +201,28 @@ def end_block(state: AnalysisState) -> None:
     )
     for tracker in (trackers.spot, *state.box_trackers.values()):
         tracker.end_block(elapsed, trackers.light.is_steady)
+    now = float(times[-1])
     if trackers.turns.reason:
         trackers.sudden.restart()
     if trackers.light.is_steady and not (trackers.rotation or trackers.turns.reason):
-        new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
-        state.new_events += [
-            Event(float(times[-1]), "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
-        ]
-        _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
-    corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
-    state.new_events += events
-    if events:
-        trackers.chooser.restart()
-        trackers.change.restart()
-        trackers.sudden.light_changed(trackers.light.dark)
-        trackers.surface.restart_orders()
-        if trackers.rotation:
-            trackers.rotation.discard_turn()
-    trackers.growth.feed(corrected)
+        with state.failures.contained("streaks", now):
+            new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
+            state.new_events += [
+                Event(now, "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
+            ]
+        with state.failures.contained("changes", now):
+            _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
+    with state.failures.contained("light", now):
+        corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
+        state.new_events += events
+        if events:
+            trackers.chooser.restart()
+            trackers.change.restart()
+            trackers.sudden.light_changed(trackers.light.dark)
+            trackers.surface.restart_orders()
+            if trackers.rotation:
+                trackers.rotation.discard_turn()
+        trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
 
@@ -271,31 +275,41 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
     trackers, now = _trackers(state), float(times[-1])
     picture = (state.slow_block_sum / np.float32(state.slow_block_frames)).astype(np.float32)
     state.slow_block_frames = 0
-    if trackers.rotation is None and trackers.turns.update():
-        state.new_events.append(
-            Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
-        )
-    if trackers.light.is_steady:
-        if trackers.rotation is None and trackers.turns.reason:
-            trackers.change.restart()
-        elif trackers.rotation is None:
-            trackers.surface.update_slow_block(
-                without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
+    with state.failures.contained("rotation", now):
+        if trackers.rotation is None and trackers.turns.update():
+            state.new_events.append(
+                Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
             )
-            drift_px = (trackers.spot.y - trackers.pattern.y, trackers.spot.x - trackers.pattern.x)
-            changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
-            # A change that also shows from frame to frame is reported when it is over, at its right time.
-            state.new_events += [] if trackers.sudden.goes_on else changes
-            _choose_spot(state, picture, times)
-        else:
+        if trackers.rotation is not None and trackers.light.is_steady:
             trackers.rotation.fps = trackers.growth.trace.camera_fps()
             state.new_events += trackers.rotation.update(
                 now, trackers.pattern, trackers.spot, trackers.change
             )
+    if trackers.light.is_steady and trackers.rotation is None:
+        _update_surface(state, times, picture)
     state.line_profiles = {line.name: line_profile(picture.astype(np.float64), line) for line in state.lines}
     trackers.growth.veto = trackers.no_rate_reason
     _update_growth(state, now)
     update_held_values(state)
+
+
+def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
+    """Measure streaks and changes in the mean picture (H, W) of a slow block of a sample at rest."""
+    trackers, now = _trackers(state), float(times[-1])
+    if trackers.turns.reason:
+        trackers.change.restart()
+        return
+    with state.failures.contained("streaks", now):
+        trackers.surface.update_slow_block(
+            without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
+        )
+    with state.failures.contained("changes", now):
+        drift_px = (trackers.spot.y - trackers.pattern.y, trackers.spot.x - trackers.pattern.x)
+        changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
+        # A change that also shows from frame to frame is reported when it is over, at its right time.
+        state.new_events += [] if trackers.sudden.goes_on else changes
+    with state.failures.contained("light", now):
+        _choose_spot(state, picture, times)
 
 
 GROWTH_EVENTS = {
@@ -309,12 +323,13 @@ GROWTH_EVENTS = {
 def _update_growth(state: AnalysisState, now: float) -> None:
     """Repeat the fit of the growth rate; add the segments whose end it found, with their events."""
     trackers = _trackers(state)
-    trackers.growth.update(now, trackers.rotation_hz)
-    for segment in trackers.growth.take_found():
-        state.segment_log.add(segment, trackers.growth.trace)
-        kind = GROWTH_EVENTS[segment.next_label]
-        state.new_events.append(Event(segment.end_s, kind, segment.next_label))
-    state.segments = state.segment_log.segments(now, trackers.growth)
+    with state.failures.contained("growth rate", now):
+        trackers.growth.update(now, trackers.rotation_hz)
+        for segment in trackers.growth.take_found():
+            state.segment_log.add(segment, trackers.growth.trace)
+            kind = GROWTH_EVENTS[segment.next_label]
+            state.new_events.append(Event(segment.end_s, kind, segment.next_label))
+        state.segments = state.segment_log.segments(now, trackers.growth)
 
 
 def finish(state: AnalysisState, out: BatchBuilder) -> None:

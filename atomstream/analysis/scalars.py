@@ -35,7 +35,7 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
     )
     values["change_score"] = score
     values["saturated_fraction"] = measured(state.saturated_fraction, None, "1")
-    return values
+    return state.failures.apply(values)
 
 
 def _unstated_rotation(reason: str) -> Measurement:

@@ -12,6 +12,7 @@ import numpy as np
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
+from atomstream.analysis.failures import Failures
 from atomstream.analysis.grey_levels import ClipDetector
 from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
@@ -79,7 +80,7 @@ class AnalysisState:
     value if its greys are inverted, else 0. ``block_features`` are the features of the current block,
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
-    the per-frame columns until the next slow block.
+    the per-frame columns until the next slow block; ``failures`` are the parts whose last step raised an error.
     """
 
     fps: float
@@ -112,6 +113,7 @@ class AnalysisState:
     held_values: dict[str, float] = field(default_factory=dict)
     saturated_fraction: float = 0.0
     next_view_id: int = 0
+    failures: Failures = field(default_factory=Failures)
 
     @property
     def block_frames(self) -> int:
@@ -155,7 +157,7 @@ _RECORDS: tuple[type, ...] = (
         SegmentLog,
     ),
     *(ChangeTracker, Clusters, Components, Cusum, SuddenChangeTracker, TurnDetector, PictureHistory),
-    *(Measurement, Event, Segment, View),
+    *(Measurement, Event, Segment, View, Failures),
 )
 
 STATE_CLASSES: dict[str, type] = {record.__name__: record for record in _RECORDS}
