@@ -13,7 +13,13 @@ import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.hypotheses import MIN_CYCLES
-from atomstream.analysis.oscillation_result import Oscillation, combine_fits, undetermined_oscillation
+from atomstream.analysis.oscillation_result import (
+    Estimate,
+    Oscillation,
+    combine_fits,
+    estimated,
+    undetermined_oscillation,
+)
 from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_window, rotation_points
 from atomstream.results import F64, Measurement
 
@@ -30,14 +36,14 @@ MODELS_WITH_DRIFT = (varpro.Model(1, True, True), varpro.Model(2, True, True))
 DRIFT_CYCLES = 3.2
 """Fewest oscillations in which a change of the rate is fitted."""
 
-MAX_RECENT_MISFIT = 2.5
-"""A window is shortened while the residuals of its newest part are larger than the others' by this factor (power)."""
+SHORT_WINDOWS = (2.2, 3.2, 4.7)
+"""Lengths, in periods, of the shorter windows with which a long one must agree."""
 
-RECENT_PERIODS = 1.6
-"""Length of the newest part, in periods."""
+MAX_DISAGREEMENT = 2.2
+"""Largest difference between the rates of a long and a shorter window, in units of the shorter one's uncertainty."""
 
-SHORTEST_CYCLES = 2.2
-"""A window is not shortened below this number of oscillations."""
+MODEL_ERROR = 0.002
+"""Relative error of a rate that no window shows: the shape of the oscillations is not exactly the model's."""
 
 MIN_ROTATIONS = 2.4
 """Fewest turns in a fit: with less, rotation harmonics and a wrong rate together explain a trace."""
@@ -147,21 +153,46 @@ def fit_window(
 ) -> Oscillation:
     """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
-    The window is shortened while its newest part is fitted worse than the rest: the rate has changed within it.
-    Under rotation the window is 12 periods and at least three turns long.
+    A rate that has changed makes a long window disagree with the shorter ones at its end. The longest window that
+    agrees with all shorter ones within their uncertainties is used (O. V. Lepski, Theory Probab. Appl. 35, 454
+    (1991)). Under rotation the window is 12 periods and at least three turns long, and is not shortened.
     """
     length = length_s or MAX_CYCLES / near_hz
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
     result = _fit_models(t, y, near_hz, rotation_hz, length)
-    while not rotation_hz and length * near_hz > 1.3 * SHORTEST_CYCLES and not _fits_recent_part(result):
-        length = max(length / 1.6, SHORTEST_CYCLES / near_hz)
-        shorter = _fit_models(t, y, near_hz, rotation_hz, length)
-        if not shorter.determined:
-            break
-        result = shorter
+    if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0]:
+        return result
+    hz = float(result.rate) if result.determined else near_hz
+    shorter: list[tuple[float, Estimate]] = []
+    for cycles in SHORT_WINDOWS:
+        if cycles * 1.25 < length * hz:
+            estimate = _quick_estimate(t, y, hz, cycles / hz)
+            if estimate is not None:
+                shorter.append((cycles / hz, estimate))
+    while not (result.determined and _agrees(float(result.rate), shorter)) and shorter:
+        length, estimate = shorter.pop()
+        fitted = _fit_models(t, y, estimate.rate, 0.0, length)
+        if fitted.determined or not result.determined:
+            result = fitted if fitted.determined else result
     return result
+
+
+def _agrees(rate: float, shorter: list[tuple[float, Estimate]]) -> bool:
+    return all(
+        abs(rate - e.rate) < MAX_DISAGREEMENT * math.sqrt(e.variance) + MODEL_ERROR * rate for _, e in shorter
+    )
+
+
+def _quick_estimate(t: F64, y: F64, near_hz: float, length_s: float) -> Estimate | None:
+    """Return the rate of a shorter window from the models with second harmonic."""
+    window = cut_window(t, y, length_s)
+    with_drift = length_s * near_hz >= 0.98 * DRIFT_CYCLES
+    models = (*MODELS_WITH_HARMONIC, *MODELS_WITH_DRIFT[: int(with_drift)])
+    fits = [varpro.fit(window.t, window.y, near_hz, model) for model in models]
+    good = [fit for fit in fits if fit is not None and fit.r2 > 0.5]
+    return estimated(window, good) if good else None
 
 
 def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: float) -> Oscillation:
@@ -175,27 +206,12 @@ def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: floa
             if one:
                 found.append(one)
                 near_hz, decay = one.frequency, one.decay  # start of the next fit
-    if not rotation_hz and window.span_s * near_hz >= DRIFT_CYCLES:
+    if not rotation_hz and window.span_s * near_hz >= 0.98 * DRIFT_CYCLES:
         for model in MODELS_WITH_DRIFT:
             one = varpro.fit(window.t, window.y, near_hz, model, decay)
             if one:
                 found.append(one)
     return combine_fits(window, found)
-
-
-def _fits_recent_part(result: Oscillation) -> bool:
-    """Return True if the residuals of the newest part of a window are as small as the others, within their scatter."""
-    fit = result.best
-    if fit is None:
-        return True
-    samples = round(RECENT_PERIODS * len(fit.residual) / max(fit.cycles, 1e-9))
-    if not 4 <= samples < len(fit.residual) - 4:
-        return True
-    independent = samples / varpro.correlation_time(fit.residual)
-    recent = float((fit.residual[-samples:] ** 2).mean())
-    before = float((fit.residual[:-samples] ** 2).mean())
-    small = 1e-4 * float((fit.wave**2).mean())  # the model is not exact
-    return recent < MAX_RECENT_MISFIT * (1.0 + 3.0 / math.sqrt(max(1.0, independent))) * before + small
 
 
 def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:

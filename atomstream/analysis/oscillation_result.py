@@ -63,8 +63,8 @@ def undetermined_oscillation(
 
 
 @dataclass(frozen=True, slots=True)
-class _Estimate:
-    """Rate in Hz at the end of the window from one family of models, with its variance and best fit."""
+class Estimate:
+    """Rate in Hz at the end of a window from one family of models, with its variance and best fit."""
 
     rate: float
     variance: float
@@ -73,19 +73,12 @@ class _Estimate:
 
 
 def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
-    """Combine the fits of one window into a rate at its end, or the reason why there is none.
-
-    Steady models and models with a drift each give an estimate; both are averaged with their probabilities.
-    """
+    """Combine the fits of one window into a rate at its end, or the reason why there is none."""
     span = window.span_s
     fits = [f for f in fits if f.r2 > 0]
-    steady, drifting = [f for f in fits if not f.model.drifts], [f for f in fits if f.model.drifts]
     if not fits:
         return undetermined_oscillation("no oscillation above the noise", span_s=span)
-    estimate = _estimate(window, steady or drifting)
-    share = drift_probability(drifting) if steady else 0.0
-    if share > 0.01:
-        estimate = _averaged(estimate, _estimate(window, drifting), share)
+    estimate = estimated(window, fits)
     best, rate = estimate.best, estimate.rate
     why = reason_against(window, best)
     if why:
@@ -95,29 +88,40 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
         return undetermined_oscillation(
             "the fits differ by more than 8 %; more oscillations would help", best.cycles, best.r2, span
         )
-    damping = _damping(steady or drifting)
+    damping = _damping([f for f in fits if not f.model.drifts] or fits)
     note = _drift_note(best) if best.model.drifts else ""
     return Oscillation(
         measured(rate, sigma, "1/s", note), damping, best.cycles, best.r2, span, estimate.spread / rate, best
     )
 
 
-def _estimate(window: Window, fits: Sequence[varpro.Fit]) -> _Estimate:
+def estimated(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
+    """Return the rate at the end of a window from at least one fit.
+
+    Steady models and models with a drift each give an estimate; both are averaged with their probabilities.
+    """
+    steady, drifting = [f for f in fits if not f.model.drifts], [f for f in fits if f.model.drifts]
+    estimate = _estimate(window, steady or drifting)
+    share = drift_probability(drifting) if steady else 0.0
+    return _averaged(estimate, _estimate(window, drifting), share) if share > 0.01 else estimate
+
+
+def _estimate(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
     top = max(f.r2 for f in fits)
     best = max(fits, key=lambda f: (f.r2 > top - 0.02, f.cycles))
     rate, spread = _weighted(np.array([f.frequency for f in fits]), _weights(fits))
     few = FEW_CYCLES_ERROR * rate * (2.0 / max(best.cycles, 1.0)) ** 4
     turning = ROTATION_ERROR * rate * rotation_overlap(window, best) if window.nuisance is not None else 0.0
-    return _Estimate(rate, spread**2 + best.sigma_hz**2 + few**2 + turning**2, spread, best)
+    return Estimate(rate, spread**2 + best.sigma_hz**2 + few**2 + turning**2, spread, best)
 
 
-def _averaged(steady: _Estimate, drifting: _Estimate, share: float) -> _Estimate:
+def _averaged(steady: Estimate, drifting: Estimate, share: float) -> Estimate:
     """Average two estimates of the rate, the second with the probability ``share``."""
     rate = (1.0 - share) * steady.rate + share * drifting.rate
     variance = (1.0 - share) * (steady.variance + (steady.rate - rate) ** 2)
     variance += share * (drifting.variance + (drifting.rate - rate) ** 2)
     likely = drifting if share > 0.5 else steady
-    return _Estimate(rate, variance, likely.spread, likely.best)
+    return Estimate(rate, variance, likely.spread, likely.best)
 
 
 def drift_probability(fits: Sequence[varpro.Fit]) -> float:
