@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
-from atomstream.analysis.hypotheses import second_reading
+from atomstream.analysis.hypotheses import larger_trend, second_reading
 from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
 from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
@@ -309,7 +309,10 @@ class GrowthTracker:
         if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
             return "the oscillation is not separated from the laser's pulses"
         t, y = self._notched(fit.t_end - fit.span_s)
-        other_hz = second_reading(cut_window(t, y, fit.span_s), fit)
+        window = cut_window(t, y, fit.span_s)
+        if self.pulse_hz > 0.0 and larger_trend(window, fit):
+            return "a larger and slower change goes on: the period of a layer is not yet seen"
+        other_hz = second_reading(window, fit)
         if other_hz and not 0.9 < self.known_hz / fit.frequency < 1.1:
             low, high = sorted((fit.frequency, other_hz))
             return (

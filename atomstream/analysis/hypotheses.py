@@ -299,3 +299,18 @@ def second_reading(window: Window, fit: varpro.Fit) -> float:
     correlated = varpro.correlation_time(residual)
     evidence = 0.5 * len(t) / correlated * math.log(rest_without / max(rest, 1e-300))
     return 0.5 * fit.frequency if evidence > 12.0 else 0.0
+
+
+MAX_TREND = 4.0
+"""Largest change of the slow background over a window, in units of the oscillation's range, under a pulsed laser."""
+
+
+def larger_trend(window: Window, fit: varpro.Fit) -> bool:
+    """Return True if a slower change in the window is much larger than the oscillation.
+
+    Under a pulsed laser a layer takes many pulses. Small waves of beam and heater on the first slope of its oscillation
+    are much smaller than this slope.
+    """
+    t = window.t[len(window.t) - len(fit.residual) :]
+    background = window.y[len(window.y) - len(fit.residual) :] - fit.residual - fit.wave
+    return bool(len(t)) and float(np.ptp(background)) > MAX_TREND * float(np.ptp(fit.wave))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,13 @@ DRIFT_ODDS = 0.2
 
 USUAL_DRIFT = 0.1
 """Relative change over a window that a changing rate usually has."""
+
+UNCERTAIN_DRIFT = 0.3
+"""Error of a steady model's rate at the end of a window, as a share of a drift that is seen but not certain."""
+
+UNEVEN_DRIFT = 0.08
+"""Error of the rate at the end of a window with a drift, as a share of the drift: rates of evaporation cells follow
+exponentials, not lines."""
 
 DRIFT_ERROR = 0.003
 """Error of a fitted relative change: the shape of the oscillations is not exactly the model's."""
@@ -102,8 +109,21 @@ def estimated(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
     """
     steady, drifting = [f for f in fits if not f.model.drifts], [f for f in fits if f.model.drifts]
     estimate = _estimate(window, steady or drifting)
-    share = drift_probability(drifting) if steady else 0.0
-    return _averaged(estimate, _estimate(window, drifting), share) if share > 0.01 else estimate
+    if not (steady and drifting):
+        return estimate
+    share = drift_probability(drifting)
+    drift, sigma = mean_drift(drifting)
+    if abs(drift) > 1.5 * sigma:
+        # A change that is seen, but not certain: the steady models give its mean over the window.
+        estimate = replace(
+            estimate, variance=estimate.variance + (UNCERTAIN_DRIFT * drift * estimate.rate) ** 2
+        )
+    if share < 0.01:
+        return estimate
+    changing = _estimate(window, drifting)
+    # The change is not exactly linear in time.
+    changing = replace(changing, variance=changing.variance + (UNEVEN_DRIFT * drift * changing.rate) ** 2)
+    return _averaged(estimate, changing, share)
 
 
 def _estimate(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
