@@ -31,6 +31,12 @@ STRONG_HARMONICS = 6
 SAMPLES_PER_INDEPENDENT = 1.4
 """Samples of a slow trace per independent sample, after the anti-alias filter."""
 
+TRANSIENT_DECAY = 1.5
+"""Decay, in units of the frequency, beyond which an oscillation is a transient."""
+
+NOISY_CYCLES = 3.0
+"""Fewest oscillations that are recognised in much noise."""
+
 MAX_FREQUENCY = 0.22
 """Largest oscillation frequency, in units of the sample rate: five samples per period."""
 
@@ -112,7 +118,7 @@ def _stopped(e: Evidence) -> str:
 
 
 def _transient(e: Evidence) -> str:
-    if abs(e.fit.decay) > 1.5 * e.fit.frequency:
+    if abs(e.fit.decay) > TRANSIENT_DECAY * e.fit.frequency:
         return "the variation decays within one oscillation: a transient, not layers"
     return ""
 
@@ -124,12 +130,13 @@ EXPLANATIONS: tuple[Callable[[Evidence], str], ...] = (
 
 
 def explained_share(window: Window, fit: varpro.Fit) -> float:
-    """Return the share of the variation that the fit explains; under rotation, without white noise.
+    """Return the share of the variation that the fit explains; from three oscillations on, without white noise.
 
-    Under rotation a window has many damped oscillations and, in a dim picture, much noise. Second differences
-    separate white noise from the slow errors of a wrong model (J. von Neumann, Ann. Math. Stat. 12, 367 (1941)).
+    In a dim picture much of the variation is white noise. Second differences separate it from the slow errors of a
+    wrong model (J. von Neumann, Ann. Math. Stat. 12, 367 (1941)).
     """
-    if window.nuisance is None or fit.r2 <= 0.0 or len(fit.residual) < 3:
+    few = window.nuisance is None and fit.cycles < NOISY_CYCLES
+    if few or fit.r2 <= 0.0 or len(fit.residual) < 3:
         return fit.r2
     residual_power = float((fit.residual**2).mean())
     noise_power = min(float((np.diff(fit.residual, 2) ** 2).mean()) / 6.0, 0.9 * residual_power)
@@ -139,7 +146,7 @@ def explained_share(window: Window, fit: varpro.Fit) -> float:
 
 
 def is_significant(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if noise alone would give such a fit less than once in 10^8 fits, over all frequencies tried.
+    """Return True if noise alone would give such a fit less than once in 10^7 fits, over all frequencies tried.
 
     This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits.
     """
@@ -148,7 +155,7 @@ def is_significant(window: Window, fit: varpro.Fit) -> bool:
     if fit.r2 >= 1.0 or independent <= free + 2:
         return fit.r2 > 0.99
     log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, fit.r2))
-    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-8)
+    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-7)
 
 
 WALK_SAMPLES = 10

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.hypotheses import MIN_CYCLES
+from atomstream.analysis.hypotheses import MIN_CYCLES, TRANSIENT_DECAY
 from atomstream.analysis.oscillation_result import (
     Estimate,
     Oscillation,
@@ -35,6 +35,9 @@ MODELS_WITHOUT_HARMONIC = (varpro.Model(1, False), varpro.Model(2, False))
 MODELS_WITH_DRIFT = (varpro.Model(1, True, True), varpro.Model(2, True, True))
 DRIFT_CYCLES = 3.2
 """Fewest oscillations in which a change of the rate is fitted."""
+
+LATE_CYCLES = 2.0
+"""Fewest oscillations in which the first half is left out; the first whole one is from one more on."""
 
 SHORT_WINDOWS = (2.2, 3.2, 4.7)
 """Lengths, in periods, of the shorter windows with which a long one must agree."""
@@ -97,6 +100,13 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
             points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_ROTATING
         window = cut_window(t, y, length, rotation_hz, points)
         candidates += [_quick_fit(window, seed) for seed in seeds(window)]
+        if not rotation_hz and len(candidates) <= 2:
+            # The first layer can change the intensity much more than the oscillations after it.
+            for seed in seeds(window):
+                cycles = window.span_s * seed
+                if cycles > LATE_CYCLES:
+                    skipped = 1.0 if cycles > LATE_CYCLES + 1.0 else 0.5
+                    candidates.append(_quick_fit(window.without_first(skipped / seed), seed))
         if rotation_hz and len(candidates) < 4:
             # Growth on a harmonic of the rotation has no separate peak, so the harmonics are tried as well.
             harmonics_hz = (k * rotation_hz for k in range(1, 11))
@@ -115,7 +125,7 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
 
 
 def seeds(window: Window, count: int = 2) -> list[float]:
-    """Return candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 12 cycles in the window.
+    """Return candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 24 cycles in the window.
 
     Under rotation up to 100 cycles are allowed. The peak position is refined by a log-parabola.
     """
@@ -128,7 +138,7 @@ def seeds(window: Window, count: int = 2) -> list[float]:
     hz = np.fft.rfftfreq(4 * len(t), grid[1] - grid[0])
     cycles = hz * (t[-1] - t[0])
     inner = np.flatnonzero((spectrum[1:-1] >= spectrum[:-2]) & (spectrum[1:-1] > spectrum[2:])) + 1
-    inner = inner[(cycles[inner] > 0.9) & (cycles[inner] < (100.0 if window.rotation_hz else 12.0))]
+    inner = inner[(cycles[inner] > 0.9) & (cycles[inner] < (100.0 if window.rotation_hz else 24.0))]
     best = inner[np.argsort(spectrum[inner])[::-1][:count]]
     return [_log_parabola(hz, spectrum, int(k)) for k in best]
 
@@ -211,7 +221,8 @@ def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: floa
             one = varpro.fit(window.t, window.y, near_hz, model, decay)
             if one:
                 found.append(one)
-    return combine_fits(window, found)
+    lasting = [fit for fit in found if abs(fit.decay) < TRANSIENT_DECAY * fit.frequency]
+    return combine_fits(window, lasting or found)
 
 
 def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:
@@ -265,4 +276,4 @@ def _start_cuts(t: F64, near_hz: float) -> list[float]:
     cycles = float(t[-1] - t[0]) * near_hz
     if cycles < 2.0:
         return [0.0, 0.12 / near_hz]
-    return [0.0, 0.25 / near_hz, 0.5 / near_hz]
+    return [0.0, 0.25 / near_hz, 0.5 / near_hz, *([1.0 / near_hz] if cycles > LATE_CYCLES + 1.0 else [])]

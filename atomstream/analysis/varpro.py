@@ -306,7 +306,7 @@ class Window:
     @property
     def span_s(self) -> float:
         """Length of the window in s."""
-        return float(self.t[-1] - self.t[0])
+        return float(self.t[-1] - self.t[0]) if len(self.t) else 0.0
 
     def without_first(self, seconds: float) -> Window:
         """Return the window without its first ``seconds``."""
