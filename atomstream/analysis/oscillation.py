@@ -125,7 +125,7 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
 
 
 def seeds(window: Window, count: int = 2) -> list[float]:
-    """Return candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 24 cycles in the window.
+    """Return candidate frequencies in Hz: spectral peaks of the detrended trace with 0.9 to 12 cycles in the window.
 
     Under rotation up to 100 cycles are allowed. The peak position is refined by a log-parabola.
     """
@@ -138,7 +138,7 @@ def seeds(window: Window, count: int = 2) -> list[float]:
     hz = np.fft.rfftfreq(4 * len(t), grid[1] - grid[0])
     cycles = hz * (t[-1] - t[0])
     inner = np.flatnonzero((spectrum[1:-1] >= spectrum[:-2]) & (spectrum[1:-1] > spectrum[2:])) + 1
-    inner = inner[(cycles[inner] > 0.9) & (cycles[inner] < (100.0 if window.rotation_hz else 24.0))]
+    inner = inner[(cycles[inner] > 0.9) & (cycles[inner] < (100.0 if window.rotation_hz else 12.0))]
     best = inner[np.argsort(spectrum[inner])[::-1][:count]]
     return [_log_parabola(hz, spectrum, int(k)) for k in best]
 
