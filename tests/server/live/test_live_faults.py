@@ -150,24 +150,27 @@ async def test_deleted_shared_memory_loses_nothing(
 
 
 @pytest.mark.slow
-async def test_restart_as_another_version(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_restart_as_another_version(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A stream that another version began to analyse is analysed from its beginning, with one result per frame."""
     expected = await undisturbed(serve)
+    monkeypatch.setattr("atomstream.server.live.live_analysis.SNAPSHOT_S", 0.0)
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         async with feed(client, data_id) as socket:
             await send_chunks(client, data_id, growth(), [0, 1])
             await batches_until(socket, CHUNK + 15)
-            with monkeypatch.context() as older:
-                older.setattr("atomstream.server.live.result_store.VERSION", -1)
-                await stopped(server, socket)
+            await stopped(server, socket)
+    monkeypatch.setattr("atomstream.server.live.result_store.SNAPSHOT_VERSION", "another version")
     await server.start()
     async with WireClient(server) as client:
         following = asyncio.create_task(follow(client, data_id))
         await send_chunks(client, data_id, growth(), [2, 3])
         await client.end(data_id)
         assert_same(batches(await following), expected)
+    assert "begun by another version" in caplog.text
 
 
 @pytest.mark.slow
