@@ -281,7 +281,8 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
                 Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
             )
         if trackers.rotation is not None and trackers.light.is_steady:
-            trackers.rotation.fps = trackers.growth.trace.camera_fps()
+            missing = trackers.growth.trace.clock().missing_share
+            trackers.rotation.fps = trackers.growth.trace.camera_fps() * (1.0 - missing)
             state.new_events += trackers.rotation.update(
                 now, trackers.pattern, trackers.spot, trackers.change
             )

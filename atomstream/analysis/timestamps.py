@@ -2,7 +2,8 @@
 
 A camera exposes frames at even intervals. After a stall, the host stamps the waiting frames in a burst, so their
 timestamps are late and then return to the regular interval. The running minimum of (timestamp - frame number x period)
-over the next seconds therefore gives the true time. A real pause does not return to the old line: it stays a gap.
+over the next seconds therefore gives the true time. A real pause does not return to the old line: it stays a gap. Nor
+do missing frames: the timestamps after them are never closer than the frame period.
 """
 
 from __future__ import annotations
@@ -28,6 +29,24 @@ LATE_PERIODS = 1.5
 PAUSE_PERIODS = 3.0
 """A lasting step longer than this many frame periods is a pause, or frames were lost."""
 
+SHORT_QUANTILE = 0.15
+"""The frame period is first taken as this quantile of the intervals: those without a missing frame."""
+
+MIN_PERIOD = 0.5
+"""Least frame period, as a share of the mean interval: at most half of the frames are missing."""
+
+MIN_INTERVAL, MAX_FAST_SHARE = 0.7, 0.03
+"""If more than this share of the intervals is shorter than 0.7 frame periods, timestamps are late instead."""
+
+MAX_FRACTION = 0.12
+"""Largest median distance of the intervals from whole frame periods where frames are missing."""
+
+MIN_MISSING_SHARE = 0.003
+"""Smallest share of missing frames that is corrected."""
+
+MAX_PAUSE_S = 2.0
+"""A longer interval is a pause, not missing frames."""
+
 MIN_SAMPLES = 8
 """Fewest samples that are corrected."""
 
@@ -40,33 +59,37 @@ MIN_CLOCK_DIFFERENCE = 0.001
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameClock:
-    """Corrected times (N,) in s (NaN where unknown), frame period in s, and the share of late frames (0-1)."""
+    """Corrected times (N,) in s (NaN: unknown), frame period in s, and the shares (0-1) of late and missing frames."""
 
     times: F64
     period_s: float
     late_share: float
+    missing_share: float = 0.0
 
 
 def corrected_times(t: F64, n: F64) -> FrameClock:
     """Correct the ascending timestamps ``t`` (N,) in s of frames with the numbers ``n`` (N,), without missing frames.
 
-    Timestamps from a burst are interpolated in frame number between the frames on time. If the number of frames does
-    not fit the time between these, unknown frames were lost in the stall, and the times are NaN. The frames of a
-    burst that has not ended are NaN too.
+    Missing frames that show in the timestamps are counted first (:func:`numbers_with_missing`). Timestamps from a
+    burst are interpolated in frame number between the frames on time. If the number of frames does not fit the time
+    between these, unknown frames were lost in the stall, and the times are NaN. The frames of a burst that has not
+    ended are NaN too.
     """
     if len(t) < MIN_SAMPLES or n[-1] <= n[0]:
         return FrameClock(t, math.nan, 0.0)
+    seen, n = n, numbers_with_missing(t, n)
+    missing = 1.0 - float(seen[-1] - seen[0]) / float(n[-1] - n[0])
     period, late = frame_period(t, n), np.zeros(len(t), dtype=bool)
     for slack in SLACK_FACTORS:
         if not period > 0:
-            return FrameClock(np.full(len(t), np.nan), math.nan, 1.0)
+            return FrameClock(np.full(len(t), np.nan), math.nan, 1.0, missing)
         late = _is_late(t, n, period, slack)
         period = frame_period(t[~late], n[~late])
     if not late.any() and not _catching_up(t, n, period):
-        return FrameClock(t, period, 0.0)
+        return FrameClock(t, period, 0.0, missing)
     times = _interpolated(t, n, late, period)
     times[_open_burst_start(t, n, period) :] = np.nan
-    return FrameClock(times, period, float(late.mean()))
+    return FrameClock(times, period, float(late.mean()), missing)
 
 
 def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]:
@@ -81,6 +104,8 @@ def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]
         notes.append(
             f"{100 * clock.late_share:.0f} % of the frames had late timestamps, which were corrected"
         )
+    if clock.missing_share > 0.005:
+        notes.append(f"{100 * clock.missing_share:.0f} % of the frames are missing, by the timestamps")
     if difference > MIN_CLOCK_DIFFERENCE:
         notes.append(
             f"by their timestamps, frames came at {1.0 / clock.period_s:.4g} per second, not {stated_fps:g}"
@@ -88,6 +113,38 @@ def clock_uncertainty(clock: FrameClock, stated_fps: float) -> tuple[float, str]
     return (0.5 * difference if MIN_CLOCK_DIFFERENCE < difference < MAX_CLOCK_DIFFERENCE else 0.0), "; ".join(
         notes
     )
+
+
+def numbers_with_missing(t: F64, n: F64) -> F64:
+    """Return the frame numbers ``n`` (N,) plus the frames that are missing between them by the timestamps ``t`` (N,).
+
+    Single frames are missing if all intervals are whole numbers of frame periods, some of them more than the numbers
+    say, and none much shorter: after a stall, in contrast, frames follow faster than the camera exposes them. Without
+    such evidence the numbers are returned unchanged.
+    """
+    step, moved = np.diff(t), np.diff(n)
+    used = moved > 0
+    mean = float(step[used].sum() / moved[used].sum()) if used.any() else 0.0
+    if len(step) < MIN_SAMPLES or not mean > 0:
+        return n
+    rate = step[used] / moved[used]
+    period = float(np.quantile(rate, SHORT_QUANTILE))
+    if not period > MIN_PERIOD * mean or float((rate < MIN_INTERVAL * period).mean()) > MAX_FAST_SHARE:
+        return n
+    short = step[used] < MAX_PAUSE_S
+    for _ in range(3):
+        counted = np.maximum(np.rint(step[used] / period), moved[used])
+        period = float(step[used][short].sum() / counted[short].sum()) if short.any() else period
+    off = step[used] / period - counted
+    extra = counted - moved[used]
+    if (
+        float(np.median(np.abs(off[short]))) > MAX_FRACTION
+        or extra[short].sum() < MIN_MISSING_SHARE * counted.sum()
+    ):
+        return n
+    more = np.zeros(len(step))
+    more[used] = np.where(short, extra, 0.0)
+    return np.asarray(n + np.concatenate([[0.0], np.cumsum(more)]))
 
 
 def _is_late(t: F64, n: F64, period: float, slack: float) -> Bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import Analyzer
-from atomstream.analysis.timestamps import corrected_times
+from atomstream.analysis.timestamps import clock_uncertainty, corrected_times
 from atomstream.sources import GrowthSpec, Simulator
 from tests.analysis.growth_helpers import Film
 
@@ -141,3 +141,40 @@ def test_a_missing_chunk_is_no_stall() -> None:
         if k > 3:
             assert "late" not in str(rate)
             assert abs(float(rate) - 0.8) < max(4 * (rate.sigma or 0.0), 0.004)
+
+
+@pytest.mark.parametrize(
+    ("fps", "missing", "jitter_s", "every"),
+    [(30.0, 0.1, 0.0, 2), (30.0, 0.3, 0.001, 2), (120.0, 0.1, 0.0005, 6), (10.0, 0.08, 0.002, 1)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_missing_frames_are_not_late(
+    fps: float, missing: float, jitter_s: float, every: int, seed: int
+) -> None:
+    """Frames dropped at random: their share is stated, none is called late, and no time is changed."""
+    rng = np.random.default_rng(seed)
+    true = np.arange(round(30 * fps)) / fps
+    t = (true + rng.normal(0, jitter_s, len(true)))[rng.random(len(true)) > missing][::every]
+    clock = corrected_times(t, float(every) * np.arange(len(t)))
+    assert clock.late_share == 0
+    np.testing.assert_array_equal(clock.times, t)
+    assert clock.period_s == pytest.approx(1 / fps, rel=2e-3)
+    assert clock.missing_share == pytest.approx(missing, abs=0.03)
+    note = clock_uncertainty(clock, fps)[1]
+    assert "missing" in note
+    assert "late" not in note
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_late_frames_are_not_missing(name: str) -> None:
+    """Frames of a stalled host are late, and none is missing."""
+    clock = corrected_times(DISTORTIONS[name](_true())[::6], np.arange(len(_true()), dtype=float)[::6])
+    assert clock.missing_share < 0.005
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.8, 0.95])
+def test_a_slower_camera_misses_no_frames(factor: float) -> None:
+    """Timestamps at a lower rate than stated: the rate is that of the timestamps."""
+    clock = corrected_times(np.arange(0, 600, 2) / (30 * factor), np.arange(0, 600, 2.0))
+    assert 1 / clock.period_s == pytest.approx(30 * factor, rel=1e-3)
+    assert (clock.late_share, clock.missing_share) == (0, 0)
