@@ -60,19 +60,32 @@ class Analyzer:
         """Index of the next expected frame; skipped frames are counted."""
         return self._state.next_index
 
-    def feed(self, index_start: int, frames: Frames, times_s: npt.ArrayLike | None = None) -> Batch:
+    def feed(
+        self,
+        index_start: int,
+        frames: Frames,
+        times_s: npt.ArrayLike | None = None,
+        frame_ids: npt.ArrayLike | None = None,
+    ) -> Batch:
         """Analyse frames (N, H, W) or (H, W), uint8 or uint16; the first one has index ``index_start``.
 
         ``times_s`` (N,) are seconds from the start of the stream. Where they are missing or NaN, index / fps is used.
+        ``frame_ids`` (N,) are the camera's frame counters (-1: not known); their gaps are events of kind ``gap``.
         Frames that were fed before are skipped; if ``index_start`` is beyond the next expected frame, the frames
         between are a gap. The returned batch may hold fewer or more frames than were given. Raises ConfigError for
-        another dtype, a changed frame size, or a wrong number of times.
+        another dtype, a changed frame size, or a wrong number of times or counters.
         """
         block = self._validated_frames(frames)
         times = self._frame_times(index_start, len(block), times_s)
         if index_start > self._state.next_index:
             self.gap(index_start - self._state.next_index)
         skip = min(len(block), self._state.next_index - index_start)
+        if frame_ids is not None:
+            ids = np.asarray(frame_ids, dtype=np.int64)
+            if ids.shape != times.shape:
+                raise ConfigError(f"frame_ids must hold one counter per frame: {len(times)}, not {ids.shape}")
+            state = self._state
+            state.new_events += state.missing.add(times[skip:], ids[skip:], state.fps)
         out = BatchBuilder(self._state)
         online.feed_frames(self._state, block[skip:], times[skip:], out)
         return out.build()

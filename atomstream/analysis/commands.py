@@ -27,6 +27,7 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     start_s = state.now_s + 1.0 / state.fps if state.next_index else 0.0
     state.new_events.append(Event(start_s, "gap", f"{n_frames} frames are missing", float(n_frames)))
     state.next_index += n_frames
+    state.missing.skip()
     state.pending_frames, state.pending_times = [], []
     if state.trackers is None:
         return

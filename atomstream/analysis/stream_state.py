@@ -18,6 +18,7 @@ from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
 from atomstream.analysis.lattice import Peak, StreakComb
 from atomstream.analysis.layer_count import LayerCounter
+from atomstream.analysis.missing_frames import MissingFrames
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
@@ -114,6 +115,7 @@ class AnalysisState:
     saturated_fraction: float = 0.0
     next_view_id: int = 0
     failures: Failures = field(default_factory=Failures)
+    missing: MissingFrames = field(default_factory=MissingFrames)
 
     @property
     def block_frames(self) -> int:
@@ -156,7 +158,16 @@ _RECORDS: tuple[type, ...] = (
         Model,
         SegmentLog,
     ),
-    *(ChangeTracker, Clusters, Components, Cusum, SuddenChangeTracker, TurnDetector, PictureHistory),
+    *(
+        ChangeTracker,
+        Clusters,
+        Components,
+        Cusum,
+        SuddenChangeTracker,
+        TurnDetector,
+        PictureHistory,
+        MissingFrames,
+    ),
     *(Measurement, Event, Segment, View, Failures),
 )
 

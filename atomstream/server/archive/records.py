@@ -80,10 +80,17 @@ class ChunkTimes:
     meta: FrameMeta = field(default_factory=FrameMeta)
 
     def times_unix_ms(self) -> npt.NDArray[np.float64]:
-        """Capture time of each of the N frames: as sent by the client, else from ``start_unix_ms`` and ``fps``."""
+        """Capture time of each of the N frames: as sent by the client, else from ``start_unix_ms`` and ``fps``.
+
+        The frame counter, if it is known and ascends, tells which frames are missing between.
+        """
         if self.meta.times_ms is not None:
             return np.asarray(self.meta.times_ms, dtype=np.float64)
-        elapsed_ms = np.arange(self.dims[0], dtype=np.float64) * (1000.0 / self.fps)
+        number = np.arange(self.dims[0], dtype=np.float64)
+        ids = None if self.meta.ids is None else np.asarray(self.meta.ids, dtype=np.int64)
+        if ids is not None and len(ids) and (np.diff(ids) > 0).all() and ids[0] >= 0:
+            number = (ids - ids[0]).astype(np.float64)
+        elapsed_ms = number * (1000.0 / self.fps)
         return np.asarray(self.start_unix_ms + elapsed_ms, dtype=np.float64)
 
 

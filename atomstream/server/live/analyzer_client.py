@@ -134,4 +134,5 @@ class AnalyzerClient:
             slots=geometry.chunk_size,
             path=str(self._archive.shard_file(index)),
             map=str(decoded.block.path) if decoded else None,
+            ids=b"" if stamps.meta.ids is None else packed(stamps.meta.ids, "<i8"),
         )

@@ -24,7 +24,7 @@ import numpy as np
 from atomstream.analysis import Analyzer, Box, Calibration
 from atomstream.errors import ShardError
 from atomstream.records import Frames
-from atomstream.results import F64, Batch
+from atomstream.results import F64, Batch, Int
 from atomstream.server.archive.shard_file import ShardFile
 from atomstream.server.live import worker_messages
 from atomstream.server.live.annotation_records import (
@@ -97,19 +97,23 @@ class AnalyzerSession:
                     self._events.append(entry)
         self._events.sort(key=lambda event: event.time_s)
 
-    def feed(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
-        """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields a batch for each part."""
+    def feed(self, start: int, frames: Frames, times: F64, ids: Int | None = None) -> Iterator[AnalyzerBatch]:
+        """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields a batch for each part.
+
+        ``ids`` (N,) are the camera's frame counters.
+        """
         for first in range(0, len(frames), self._step):
             part = slice(first, first + self._step)
             self._apply_events_until(float(times[part][-1]))
-            batch = self._analyzer.feed(start + first, frames[part], times[part])
+            counters = None if ids is None else ids[part]
+            batch = self._analyzer.feed(start + first, frames[part], times[part], counters)
             yield self._message(batch)
 
     def gap(self, until: int) -> None:
         """Skip frames up to index ``until``; the next batch has the event of the gap."""
         self._analyzer.gap(until - self._analyzer.frames_fed)
 
-    def late(self, start: int, frames: Frames, times: F64) -> Iterator[AnalyzerBatch]:
+    def late(self, start: int, frames: Frames, times: F64, ids: Int | None = None) -> Iterator[AnalyzerBatch]:
         """Measure late frames: only what needs no other frames, with the present regions."""
         helper = self._new_analyzer()
         helper.set_regions(
@@ -187,11 +191,12 @@ class Worker:
         return None
 
     def _send_batches(
-        self, analyse: Callable[[int, Frames, F64], Iterator[AnalyzerBatch]], chunk: ChunkFrames
+        self, analyse: Callable[[int, Frames, F64, Int | None], Iterator[AnalyzerBatch]], chunk: ChunkFrames
     ) -> None:
         times = np.frombuffer(chunk.times, dtype="<f8")
+        ids = np.frombuffer(chunk.ids, dtype="<i8") if chunk.ids else None
         with frames_of(chunk) as frames:
-            for batch in analyse(chunk.start, frames, times):
+            for batch in analyse(chunk.start, frames, times, ids):
                 self._send(BatchReply(batch))
 
 

@@ -25,7 +25,8 @@ class StreamSettings(msgspec.Struct):
 class ChunkFrames(msgspec.Struct, frozen=True):
     """Where the frames of a chunk are: in the shared memory ``map`` if there is one, else in the shard ``path``.
 
-    ``start`` is the index of the first frame, ``times`` are float64 bytes in s, ``slots`` is the chunk size.
+    ``start`` is the index of the first frame, ``times`` are float64 bytes in s, ``ids`` int64 bytes of the
+    camera's frame counter (empty: not known), ``slots`` is the chunk size.
     """
 
     start: int
@@ -35,6 +36,7 @@ class ChunkFrames(msgspec.Struct, frozen=True):
     slots: int
     path: str
     map: str | None = None
+    ids: bytes = b""
 
 
 class Job(msgspec.Struct, frozen=True, tag_field="job"):

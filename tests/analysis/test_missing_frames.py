@@ -1,0 +1,67 @@
+"""Frames that the camera dropped are counted by its frame counter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atomstream.analysis import Analyzer
+from atomstream.analysis.missing_frames import MissingFrames
+from atomstream.errors import ConfigError
+from atomstream.records import FrameMeta
+from atomstream.server.archive.records import ChunkTimes
+
+FPS = 30.0
+
+
+def counted(ids: list[int], step: int = 20) -> list[tuple[float, float]]:
+    """Feed counters in parts; return (time, number of missing frames) of each report, times in frames."""
+    missing, events = MissingFrames(), []
+    numbers = np.array(ids)
+    times = (numbers - numbers[0]) / FPS
+    for i in range(0, len(ids), step):
+        events += missing.add(times[i : i + step], numbers[i : i + step], FPS)
+    events += missing.report(float(times[-1]))
+    return [(round(e.at_s * FPS), e.value) for e in events]
+
+
+@pytest.mark.parametrize("step", [1, 7, 50])
+def test_a_gap_is_counted_wherever_it_lies(step: int) -> None:
+    """Frames 30 to 41 are missing, within one call or between two: one event with 12 frames at its begin."""
+    assert counted([*range(30), *range(42, 80)], step) == [(30, 12.0)]
+
+
+def test_many_small_gaps_are_reported_together() -> None:
+    """Each tenth of 1000 frames is missing: all are counted, in a few events."""
+    reports = counted([i for i in range(1000) if i % 10 != 5])
+    assert sum(n for _, n in reports) == 100
+    assert len(reports) <= 5
+
+
+def test_unknown_counters_and_restarts_are_no_gaps() -> None:
+    """Counters of -1, a counter that starts again, and one that jumps far give no gaps."""
+    assert counted([5, 6, -1, -1, 7, 8]) == []
+    assert counted([50, 51, 0, 1, 2]) == []
+    assert counted([1, 2, 5_000_000_000, 5_000_000_001]) == []
+
+
+def test_the_analysis_counts_within_a_call() -> None:
+    """The counters of a call give one event, also over the state of a stored analysis."""
+    frames = np.full((40, 16, 16), 9, np.uint8)
+    ids = np.array([*range(10), *range(25, 55)])
+    engine = Analyzer(FPS)
+    events = list(engine.feed(0, frames[:20], ids[:20] / FPS, ids[:20]).events)
+    engine = Analyzer.from_state(engine.state())
+    events += engine.feed(20, frames[20:], ids[20:] / FPS, ids[20:]).events
+    assert [(e.kind, e.value) for e in events] == [("gap", 15.0)]
+    with pytest.raises(ConfigError, match="one counter per frame"):
+        engine.feed(40, frames[:5], None, [1, 2])
+
+
+def test_times_of_a_chunk_follow_the_counter() -> None:
+    """Without times of the single frames, the counter tells where frames are missing; otherwise they are even."""
+    counters = FrameMeta(ids=(7, 8, 11))
+    chunk = ChunkTimes((3, 16, 16), 10.0, 1000.0, 1400.0, meta=counters)
+    assert chunk.times_unix_ms().tolist() == [1000.0, 1100.0, 1400.0]
+    again = ChunkTimes((3, 16, 16), 10.0, 1000.0, 1400.0, meta=FrameMeta(ids=(7, 3, 4)))
+    assert again.times_unix_ms().tolist() == [1000.0, 1100.0, 1200.0]
