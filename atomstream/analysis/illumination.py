@@ -43,10 +43,16 @@ DIM_FRACTION = 0.4
 """Share of the picture's pixels, the dimmest, that are taken as background."""
 
 
+def sampled_pixels(height: int, width: int) -> tuple[slice, slice]:
+    """Return the rows and columns of the sampled pixels of a picture (H, W)."""
+    stride = max(1, math.ceil(math.sqrt(height * width / SAMPLE_PIXELS)))
+    return slice(stride // 2, None, stride), slice(stride // 2, None, stride)
+
+
 def sample_picture(frames: Frames) -> F32:
     """Return every k-th pixel of frames (N, H, W) as (N, P) float32, at most about 5000 per frame."""
-    stride = max(1, math.ceil(math.sqrt(frames.shape[1] * frames.shape[2] / SAMPLE_PIXELS)))
-    sampled = frames[:, stride // 2 :: stride, stride // 2 :: stride]
+    rows, columns = sampled_pixels(*frames.shape[1:])
+    sampled = frames[:, rows][:, :, columns]
     return sampled.reshape(len(frames), -1).astype(np.float32)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.change import ChangeTracker
+from atomstream.analysis.common_light import CommonLight, outside_of
 from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
-from atomstream.analysis.illumination import IlluminationTracker
+from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
 from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
 from atomstream.analysis.regions import (
     Box,
@@ -129,6 +130,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         SuddenChangeTracker(),
         TurnDetector(),
         SpotChooser(),
+        CommonLight(),
         rotation,
     )
 
@@ -213,10 +215,12 @@ def end_block(state: AnalysisState) -> None:
         with state.failures.contained("changes", now):
             _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
     with state.failures.contained("light", now):
+        _watch_light(state, specular, pictures)
         corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
         state.new_events += events
         if events:
             trackers.chooser.restart()
+            trackers.common.restart()
             trackers.change.restart()
             trackers.sudden.light_changed(trackers.light.dark)
             trackers.surface.restart_orders()
@@ -225,6 +229,18 @@ def end_block(state: AnalysisState) -> None:
         trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
+
+
+def _watch_light(state: AnalysisState, specular: BoxTrace, pictures: F32) -> None:
+    """Compare spot, other streaks and background, while the light is steady and nothing turns."""
+    trackers, (height, width) = _trackers(state), state.shape
+    if trackers.rotation or not trackers.light.is_steady:
+        return
+    rows, columns = (
+        np.arange(n)[part] for n, part in zip(state.shape, sampled_pixels(height, width), strict=True)
+    )
+    outside = outside_of(trackers.spot.box, (height, width), rows, columns)
+    trackers.common.feed(specular.intensity, pictures, outside)
 
 
 def flush_light(state: AnalysisState) -> None:
@@ -257,6 +273,7 @@ def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
     trackers.pattern, trackers.spot, trackers.surface = fresh.pattern, fresh.spot, fresh.surface
     fresh.growth.start_segment(float(times[-1]))
     trackers.growth = fresh.growth
+    trackers.common.restart()
     trackers.change.restart()
     trackers.sudden.restart()
     state.new_events.append(Event(float(times[-1]), "spot", OTHER_SPOT))

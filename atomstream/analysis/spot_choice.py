@@ -23,7 +23,7 @@ MIN_PICTURES = 10
 MIN_CHANGE = 0.04
 """Least standard deviation of a spot that changes, relative to its height."""
 
-MIN_NOISE_WIDTHS = 6.0
+MIN_NOISE_WIDTHS = 4.0
 """Least standard deviation of a spot that changes, in units of the usual one in the picture."""
 
 MAX_STILL = 0.01
@@ -62,7 +62,9 @@ class SpotChooser:
         top, bottom, left, right = _binned_bounds(spot, binning, picture.shape)
         inside = np.zeros(picture.shape, dtype=bool)
         inside[top:bottom, left:right] = True
-        chosen_change, chosen_height = float(change[inside].max()), float(height[inside].max())
+        # At its peak: a streak beside a reflection may change.
+        peak = np.unravel_index(int(np.argmax(np.where(inside, height, -np.inf))), height.shape)
+        chosen_change, chosen_height = float(change[peak]), float(height[peak])
         # The wings of the chosen spot change with it.
         margin = 2 + (bottom - top) // 2, 2 + (right - left) // 2
         inside[max(0, top - margin[0]) : bottom + margin[0], max(0, left - margin[1]) : right + margin[1]] = (

@@ -11,6 +11,7 @@ import numpy as np
 
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
+from atomstream.analysis.common_light import CommonLight
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
 from atomstream.analysis.failures import Failures
 from atomstream.analysis.grey_levels import ClipDetector
@@ -58,6 +59,7 @@ class PatternTrackers:
     sudden: SuddenChangeTracker
     turns: TurnDetector
     chooser: SpotChooser
+    common: CommonLight
     rotation: RotationTracker | None = None
 
     @property
@@ -68,7 +70,7 @@ class PatternTrackers:
     @property
     def no_rate_reason(self) -> str:
         """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
-        return "" if self.rotation else self.turns.reason
+        return "" if self.rotation else self.turns.reason or self.common.reason
 
 
 @dataclass(slots=True)
@@ -138,6 +140,7 @@ _RECORDS: tuple[type, ...] = (
         PatternTrackers,
         ClipDetector,
         SpotChooser,
+        CommonLight,
         Calibration,
         Pattern,
         Box,
