@@ -11,7 +11,7 @@ import zarr
 
 from atomstream.cli.demo_run import digest, verify_archive
 from atomstream.sources import GrowthSpec, Simulator
-from tests.cli.commands import atomstream, running
+from tests.cli.commands import atomstream, atomstream_here, running
 
 SMALL = ("--size", "48x64", "--fps", "60")
 
@@ -74,7 +74,7 @@ def test_a_killed_demo_leaves_no_server(tmp_path: Path) -> None:
 )
 def test_invalid_demo_settings(arguments: list[str], message: str, tmp_path: Path) -> None:
     """An invalid size, or more frames than the disk can hold, exits with 2 before anything starts."""
-    done = atomstream("demo", *arguments, "--data", tmp_path / "data")
+    done = atomstream_here("demo", *arguments, "--data", tmp_path / "data")
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert not (tmp_path / "data").exists()
 

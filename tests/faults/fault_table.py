@@ -54,7 +54,7 @@ def _failures(*whens: str) -> list[tuple[str, str, str]]:
 ROWS = (
     Row(
         "killed_client",
-        lambda rig: deaths.killed_client(rig, 12, _draw()),
+        lambda rig: deaths.killed_client(rig, 8, _draw()),  # each combination of its settings once
         lambda rig: deaths.killed_client(rig, 200, _draw()),
         _FORK,
     ),
