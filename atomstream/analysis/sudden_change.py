@@ -121,7 +121,10 @@ class SuddenChangeTracker:
         if len(self.recent) == 0:
             self.recent, self.last_s = line[None], now
             return []
-        difference, middle_s = distance(self.recent[-1], line), 0.5 * (now + self.last_s)
+        difference, middle_s = 1.0 - float(self.recent[-1] @ line), 0.5 * (now + self.last_s)
+        if self.goes_on or self._begins(difference):
+            # The alignment is the costly part, and most profiles agree without it.
+            difference = distance(self.recent[-1], line)
         older, self.last_s = self.recent, now
         self.recent = np.concatenate([self.recent[1 - EVEN_SAMPLES :], line[None]])
         if not self.goes_on:
@@ -173,7 +176,8 @@ def comparable(profile: F64, pattern: Pattern) -> F32 | None:
 def distance(one: F32, other: F32) -> float:
     """Return 1 - correlation of two profiles (P,) of about unit norm, at the best of small shifts."""
     reach = max(2, round(MAX_SHIFT_SHARE * len(one)))
-    scores = np.correlate(np.pad(one, reach), other, "valid")
+    edge = np.zeros(reach, np.float32)
+    scores = np.correlate(np.concatenate([edge, one, edge]), other, "valid")
     best = min(max(int(np.argmax(scores)), 1), 2 * reach - 1)
     before, top, after = (float(s) for s in scores[best - 1 : best + 2])
     bend = before - 2.0 * top + after
