@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
-from atomstream.analysis.hypotheses import larger_trend, second_reading
+from atomstream.analysis.hypotheses import interfering_light, larger_trend, second_reading
 from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
 from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
@@ -204,7 +204,7 @@ class GrowthTracker:
     def _search(self, now: float) -> None:
         start_s = self.segment_start_s if math.isnan(self.stopped_s) else self.stopped_s
         # A search costs ten fits: without a result, the interval grows with the length of the segment.
-        self.next_search_s = now + max(0.9, 0.03 * (now - start_s))
+        self.next_search_s = now + max(0.4, 0.03 * (now - start_s))
         t, y = self._notched(start_s)
         answer = self._checked(analyse_trace(t, y))
         if answer.best is None:
@@ -298,6 +298,9 @@ class GrowthTracker:
         background = self.trace.with_background_since(self.segment_start_s)
         if light_share(*background, fit, rotation_hz) > MAX_LIGHT_SHARE:
             return LIGHT_OSCILLATES
+        light_hz = interfering_light(*background, fit) if not rotation_hz else 0.0
+        if light_hz:
+            return f"the light oscillates at {light_hz:.3g} Hz (mains hum?), too close to the oscillation of the spot"
         motion = self.trace.with_motion_since(self.segment_start_s)
         if motion_share(*motion, fit, rotation_hz) > MAX_MOTION_SHARE:
             return SPOT_MOVES

@@ -321,3 +321,45 @@ def larger_trend(window: Window, fit: varpro.Fit) -> bool:
     t = window.t[len(window.t) - len(fit.residual) :]
     background = window.y[len(window.y) - len(fit.residual) :] - fit.residual - fit.wave
     return bool(len(t)) and float(np.ptp(background)) > MAX_TREND * float(np.ptp(fit.wave))
+
+
+MIN_INTERFERENCE = 0.12
+"""Smallest amplitude of another oscillation of the light, relative to the spot's, that shifts a rate noticeably."""
+
+INTERFERENCE_RANGE = (0.45, 1.8)
+"""Frequencies of such an oscillation, in units of the fitted one."""
+
+MIN_LIGHT_LINE = 6.0
+"""Smallest height of its spectral line in the background, in units of the spectrum's median."""
+
+MIN_SEPARATION = 0.3
+"""Smallest difference of both frequencies, in oscillations per window: growth changes the background at its own
+frequency, too."""
+
+
+def interfering_light(t: F64, y: F64, background: F64, fit: varpro.Fit) -> float:
+    """Return the frequency in Hz at which the light oscillates close to the fitted oscillation; 0.0 if it does not.
+
+    The trace of the spot is ``t`` (s), ``y``; ``background`` is that of the rest of the picture, each (N,). Mains hum
+    that a slow camera samples appears at any low frequency. It changes spot and background alike.
+    """
+    part = t >= fit.t_end - fit.span_s
+    if part.sum() < 24:
+        return 0.0
+    at, spot = downsampled(t[part], y[part] / max(abs(float(y[part].mean())), 1e-12))
+    light = downsampled(t[part], background[part] / max(abs(float(background[part].mean())), 1e-12))[1]
+    basis = varpro.design(at, fit.frequency, fit.decay, varpro.Model(2, True), fit.drift)
+    amplitude = math.hypot(*np.linalg.lstsq(basis, spot, rcond=1e-9)[0][3:5])
+    rest = light - basis[:, :3] @ np.linalg.lstsq(basis[:, :3], light, rcond=1e-9)[0]
+    taper = np.hanning(len(at) + 2)[1:-1]
+    hz = np.fft.rfftfreq(4 * len(at), float(at[-1] - at[0]) / (len(at) - 1))
+    spectrum = 2.0 * np.abs(np.fft.rfft(rest * taper, 4 * len(at))) / taper.sum()
+    low, high = INTERFERENCE_RANGE
+    near = np.flatnonzero((hz > low * fit.frequency) & (hz < high * fit.frequency))
+    if len(near) == 0:
+        return 0.0
+    line = near[int(np.argmax(spectrum[near]))]
+    clear = spectrum[line] > MIN_LIGHT_LINE * float(np.median(spectrum[1:]))
+    apart = abs(float(hz[line]) - fit.frequency) * fit.span_s > MIN_SEPARATION
+    strong = spectrum[line] > MIN_INTERFERENCE * amplitude
+    return float(hz[line]) if clear and strong and apart else 0.0
