@@ -18,6 +18,9 @@ from atomstream.results import F64
 CHECK_PERIODS = (1.2, 2.0, 3.0, 4.5)
 """Lengths of the compared part, in periods: the shortest in which noise leaves the amplitude certain is used."""
 
+MAX_GAP = 0.12
+"""Longest gap in the compared part, in periods: the frames after a longer one may be stamped late."""
+
 MIN_SAMPLES = 9
 """Fewest samples that are compared: five coefficients are fitted."""
 
@@ -80,12 +83,17 @@ def compare(before: Fit, t: F64, y: F64) -> Continuation | None:
     for periods in CHECK_PERIODS:
         recent = t >= t[-1] - periods / before.frequency
         part_t, part_y = _binned(t[recent], y[recent], step)
-        if len(part_t) < MIN_SAMPLES:
+        if len(part_t) < MIN_SAMPLES or _has_gap(t[recent], MAX_GAP / before.frequency):
             continue
         result = _compared(before, part_t, part_y)
         if result.sigma < MAX_AMPLITUDE_SIGMA:
             break
     return result
+
+
+def _has_gap(t: F64, longest_s: float) -> bool:
+    steps = np.diff(t)
+    return bool(steps.max() > max(longest_s, 2.5 * float(np.median(steps))))
 
 
 def _binned(t: F64, y: F64, step: float) -> tuple[F64, F64]:

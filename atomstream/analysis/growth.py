@@ -84,6 +84,7 @@ class GrowthTracker:
     next_search_s: float = 0.0
     next_rotating_fit_s: float = 0.0
     last_fit_s: float = -math.inf
+    newest_s: float = -math.inf
 
     def feed(self, corrected: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
@@ -139,6 +140,7 @@ class GrowthTracker:
 
     def _update_at_rest(self, now: float) -> None:
         t, y = self._notched(self.onset_s)
+        self._watch_clock(t)
         before = self._prediction(float(t[-1])) if len(t) else None
         self.doubtful = before is not None and is_doubtful(before, t, y)
         if self._has_ended(t, y):
@@ -148,6 +150,12 @@ class GrowthTracker:
         if not self.latest.determined and now >= self.next_search_s:
             self._search(now)
         self._confirm_stop(now)
+
+    def _watch_clock(self, t: F64) -> None:
+        """Forget the earlier fits if late timestamps were found and corrected since: their times have changed."""
+        if len(t) and t[-1] < self.newest_s - 1e-6:
+            self.history = []
+        self.newest_s = float(t[-1]) if len(t) else self.newest_s
 
     # The end of growth: an earlier fit does not predict the newest periods any more.
 
