@@ -321,7 +321,7 @@ class GrowthTracker:
             return "the oscillation is not separated from the laser's pulses"
         t, y = self._notched(fit.t_end - fit.span_s)
         window = cut_window(t, y, fit.span_s)
-        if self.pulse_hz > 0.0 and larger_trend(window, fit):
+        if self.pulse_hz > 0.0 and larger_trend(fit):
             return "a larger and slower change goes on: the period of a layer is not yet seen"
         other_hz = second_reading(window, fit)
         if other_hz and not 0.9 < self.known_hz / fit.frequency < 1.1:

@@ -312,15 +312,13 @@ MAX_TREND = 4.0
 """Largest change of the slow background over a window, in units of the oscillation's range, under a pulsed laser."""
 
 
-def larger_trend(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if a slower change in the window is much larger than the oscillation.
+def larger_trend(fit: varpro.Fit) -> bool:
+    """Return True if a slower change in the window of the fit is much larger than its oscillation.
 
     Under a pulsed laser a layer takes many pulses. Small waves of beam and heater on the first slope of its oscillation
     are much smaller than this slope.
     """
-    t = window.t[len(window.t) - len(fit.residual) :]
-    background = window.y[len(window.y) - len(fit.residual) :] - fit.residual - fit.wave
-    return bool(len(t)) and float(np.ptp(background)) > MAX_TREND * float(np.ptp(fit.wave))
+    return len(fit.wave) > 0 and fit.trend > MAX_TREND * float(np.ptp(fit.wave))
 
 
 MIN_INTERFERENCE = 0.12

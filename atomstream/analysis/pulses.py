@@ -29,8 +29,7 @@ def find_pulse_rate(t: F64, y: F64) -> float | None:
 
     This needs at least 6 pulses in the trace and five harmonics below half the sampling rate. NaN are left out.
     """
-    good = np.isfinite(y)
-    t, y = t[good], y[good]
+    t, y = _after_last_gap(t, y)
     n = len(t)
     if n < 64 or not t[-1] > t[0]:
         return None
@@ -50,6 +49,22 @@ def find_pulse_rate(t: F64, y: F64) -> float | None:
     if score[best] <= 0 or amplitudes[1:].sum() < COMB_TO_FUNDAMENTAL * amplitudes[0]:
         return None
     return _refine(hz, spectrum, int(candidates[best]))
+
+
+GAP_STEPS = 6.0
+"""A step of the times is a gap if it is longer than this number of usual ones. Times before it may not be corrected."""
+
+
+def _after_last_gap(t: F64, y: F64) -> tuple[F64, F64]:
+    """Return the samples without NaN after the last gap in their times."""
+    good = np.isfinite(y) & np.isfinite(t)
+    t, y = t[good], y[good]
+    steps = np.diff(t)
+    if len(steps) == 0:
+        return t, y
+    gaps = np.flatnonzero(steps > GAP_STEPS * float(np.median(steps)))
+    first = int(gaps[-1]) + 1 if len(gaps) else 0
+    return t[first:], y[first:]
 
 
 def _fundamental(candidates: Int, score: F64) -> int:
@@ -107,8 +122,7 @@ def is_pulse_train(t: F64, y: F64, hz: float) -> bool:
     other: the changes from bin to bin are skewed, and in each period the largest change is at the same phase. The
     oscillation of a growing layer is about symmetric in time.
     """
-    good = np.isfinite(y)
-    t, y = t[good], y[good]
+    t, y = _after_last_gap(t, y)
     if len(t) < 6 or not t[-1] > t[0]:
         return False
     per_period = (len(t) - 1) / float(t[-1] - t[0]) / hz

@@ -85,9 +85,6 @@ COARSE_SAMPLES = 28800
 COARSE_GROUP = 20
 """Fine samples averaged into one coarse sample."""
 
-RAW_GAP_FRAMES = 6.0
-"""A step of the times that is longer than this number of frames is a gap."""
-
 MIN_CLOCK_S = 2.0
 """Length of trace, in s, from which the measured frame rate is good enough to choose the filter."""
 
@@ -191,15 +188,9 @@ class IntensityTrace:
         return corrected_times(self.fine_t, self.fine_n)
 
     def raw_since(self, time_s: float) -> tuple[F64, F64]:
-        """Return the samples at the frame rate from ``time_s`` on, of the last 30 s: (t, y); y may hold NaN.
-
-        They begin after the last gap in the times, because these are not yet corrected.
-        """
-        jumps = np.flatnonzero(np.diff(self.raw_t) > RAW_GAP_FRAMES / self.fps)
-        first = int(jumps[-1]) + 1 if len(jumps) else 0
-        t, y = self.raw_t[first:], self.raw_y[first:]
-        keep = t >= time_s
-        return t[keep], y[keep]
+        """Return the samples at the frame rate from ``time_s`` on, of the last 30 s: (t, y); y may hold NaN."""
+        keep = self.raw_t >= time_s
+        return self.raw_t[keep], self.raw_y[keep]
 
     def since(self, time_s: float) -> tuple[F64, F64]:
         """Return the samples from ``time_s`` on, without those of unknown time: (t, y)."""

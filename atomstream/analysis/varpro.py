@@ -48,7 +48,7 @@ class Fit:
     ``drift`` is the relative change of the frequency over the window, from its start to its end.
     ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
     statistical and includes the autocorrelation of the residuals. ``overtone`` is the second harmonic's amplitude in
-    units of the first's. ``residual`` and ``wave`` (the oscillation), each (N,),
+    units of the first's, ``trend`` the range of the background over the window. ``residual`` and ``wave`` (the oscillation), each (N,),
     are those of the fitted samples. ``coefficients`` are those of the columns of :func:`design`.
     """
 
@@ -67,6 +67,7 @@ class Fit:
     sigma_drift: float = 0.0
     span_s: float = 0.0
     overtone: float = 0.0
+    trend: float = 0.0
     coefficients: F64 = field(default_factory=lambda: np.empty(0))
     residual: F64 = field(default_factory=lambda: np.empty(0))
     wave: F64 = field(default_factory=lambda: np.empty(0))
@@ -226,6 +227,7 @@ def _describe(
     frequency, decay = seed_hz * math.exp(p[0]), p[1] * seed_hz
     drift = float(p[2]) if model.drifts else 0.0
     coefficients, _ = _Problem(t, y, model, nuisance).solve(frequency, decay, drift)
+    columns, first = design(t, frequency, decay, model, drift), model.order + 1
     noise = residual[: len(t)]
     degrees = max(1, len(t) - model.order - 7)
     variance = float(noise @ noise) / degrees * correlation_time(noise)
@@ -249,8 +251,8 @@ def _describe(
         span_s=span,
         overtone=math.hypot(*coefficients[model.order + 3 :]) / max(math.hypot(a, b), 1e-300),
         residual=noise,
-        wave=design(t, frequency, decay, model, drift)[:, model.order + 1 :]
-        @ coefficients[model.order + 1 :],
+        trend=float(np.ptp(columns[:, :first] @ coefficients[:first])),
+        wave=columns[:, first:] @ coefficients[first:],
         coefficients=coefficients,
     )
 
