@@ -314,7 +314,7 @@ class GrowthTracker:
             return SPOT_MOVES
         if rotation_hz:
             return ""
-        if is_pulse_train(*self.trace.raw_since(fit.t_end - fit.span_s), fit.frequency):
+        if is_pulse_train(*self.trace.since(fit.t_end - fit.span_s), fit.frequency):
             self.pulse_hz, self.next_search_s = fit.frequency, 0.0
             return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
         if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
@@ -347,7 +347,7 @@ class GrowthTracker:
         if (
             found is None
             and self.pulse_hz
-            and is_pulse_train(*self.trace.raw_since(now - 20.0), self.pulse_hz)
+            and is_pulse_train(*self.trace.since(now - 20.0), self.pulse_hz)
         ):
             found = self.pulse_hz
         self.pulse_hz = found or 0.0

@@ -48,8 +48,9 @@ class Fit:
     ``drift`` is the relative change of the frequency over the window, from its start to its end.
     ``r2`` is the share of the variance about the background that the oscillation explains; ``sigma_hz`` is
     statistical and includes the autocorrelation of the residuals. ``overtone`` is the second harmonic's amplitude in
-    units of the first's, ``trend`` the range of the background over the window. ``residual`` and ``wave`` (the oscillation), each (N,),
-    are those of the fitted samples. ``coefficients`` are those of the columns of :func:`design`.
+    units of the first's, ``trend`` the range of the background over the window. ``residual`` and ``wave`` (the
+    oscillation), each (N,), are those of the fitted samples. ``coefficients`` are those of the columns of
+    :func:`design`.
     """
 
     frequency: float
