@@ -30,8 +30,17 @@ PREDICTION_AGE = 1.15
 CONFIRMED_PERIODS = 2.5
 """An end of growth is confirmed, and the segment ends there, when nothing oscillated for this many periods."""
 
+PULSES_KEPT_S = 20.0
+"""Time after which a pulse rate that is not seen any more is forgotten."""
+
 MIN_PULSES_PER_LAYER = 2.5
 """Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
+
+DOUBT_PERIODS = 1.3
+"""While an oscillation may have ended, the last rate is kept for this many periods."""
+
+CONFIRMED_CYCLES = 2.2
+"""A rate from fewer oscillations is given only if the fit before it found the same one."""
 
 SAME_RATE = 0.03
 """Rates that differ by less are the same after an interruption."""
@@ -78,7 +87,10 @@ class GrowthTracker:
     known_hz: float = 0.0
     found: list[FoundSegment] = field(default_factory=list)
     doubtful: bool = False
+    doubtful_since_s: float = 0.0
+    unconfirmed_hz: float = 0.0
     pulse_hz: float = 0.0
+    pulse_seen_s: float = -math.inf
     veto: str = ""
     next_pulse_check_s: float = 0.0
     next_search_s: float = 0.0
@@ -122,11 +134,10 @@ class GrowthTracker:
             self._update_rotating(now, rotation_hz)
         else:
             self._update_at_rest(now)
-        if self.latest.best is not None:
+        if self.latest.best is not None and not self.doubtful:
             self.last_fit_s = now
             self._remember(self.latest)
-            if not self.doubtful:
-                self.counter.update(self.latest, self.onset_s)
+            self.counter.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
         return self.latest
 
@@ -141,10 +152,11 @@ class GrowthTracker:
     def _update_at_rest(self, now: float) -> None:
         t, y = self._notched(self.onset_s)
         self._watch_clock(t)
-        before = self._prediction(float(t[-1])) if len(t) else None
-        self.doubtful = before is not None and is_doubtful(before, t, y)
+        self._update_doubt(t, y)
         if self._has_ended(t, y):
             self._stop(t, y)
+        elif self._waits(now):
+            return
         elif self.latest.determined:
             self.latest = self._checked(analyse_trace(t, y, float(self.latest.rate)))
         if not self.latest.determined and now >= self.next_search_s:
@@ -158,6 +170,20 @@ class GrowthTracker:
         self.newest_s = float(t[-1]) if len(t) else self.newest_s
 
     # The end of growth: an earlier fit does not predict the newest periods any more.
+
+    def _update_doubt(self, t: F64, y: F64) -> None:
+        before = self._prediction(float(t[-1])) if len(t) else None
+        was_doubtful, self.doubtful = self.doubtful, before is not None and is_doubtful(before, t, y)
+        if self.doubtful and not was_doubtful:
+            self.doubtful_since_s = float(t[-1])
+
+    def _waits(self, now: float) -> bool:
+        """Return True while it is doubtful whether growth goes on: a fit would follow its end with a changed rate."""
+        return (
+            self.doubtful
+            and self.latest.best is not None
+            and now - self.doubtful_since_s < DOUBT_PERIODS / self.latest.best.frequency
+        )
 
     def _has_ended(self, t: F64, y: F64) -> bool:
         before = self._prediction(float(t[-1])) if len(t) else None
@@ -215,10 +241,11 @@ class GrowthTracker:
         self.next_search_s = now + max(0.4, 0.03 * (now - start_s))
         t, y = self._notched(start_s)
         answer = self._checked(analyse_trace(t, y))
-        if answer.best is None:
+        if not self._is_confirmed(answer):
             if math.isnan(self.stopped_s):
-                self.latest = answer
+                self.latest = answer if answer.best is None else _unconfirmed(answer)
             return
+        assert answer.best is not None
         onset_s = onset_time(answer.best, t, y, float(t[0]))
         late = onset_s > float(t[0])
         if late:
@@ -227,6 +254,15 @@ class GrowthTracker:
             answer = refit if refit.determined else answer
         self._resume(onset_s if late else start_s, late, float(answer.rate))
         self.latest = answer
+
+    def _is_confirmed(self, answer: Oscillation) -> bool:
+        """Return False without a rate, and for the first of two rates from few oscillations."""
+        if answer.best is None:
+            self.unconfirmed_hz = 0.0
+            return False
+        rate, sigma = float(answer.rate), answer.rate.sigma or 0.0
+        last, self.unconfirmed_hz = self.unconfirmed_hz, rate
+        return answer.cycles > CONFIRMED_CYCLES or abs(rate - last) < 2.0 * sigma
 
     def _resume(self, onset_s: float, late: bool, hz: float) -> None:
         """Begin a run of growth at ``onset_s``; after an unmarked stop or change, a segment ends there."""
@@ -315,7 +351,7 @@ class GrowthTracker:
         if rotation_hz:
             return ""
         if is_pulse_train(*self.trace.since(fit.t_end - fit.span_s), fit.frequency):
-            self.pulse_hz, self.next_search_s = fit.frequency, 0.0
+            self.pulse_hz, self.pulse_seen_s, self.next_search_s = fit.frequency, fit.t_end, 0.0
             return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
         if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
             return "the oscillation is not separated from the laser's pulses"
@@ -344,13 +380,12 @@ class GrowthTracker:
         found = find_pulse_rate(*self.trace.raw_since(self.segment_start_s))
         if found is None and len(self.trace.fine_t) > 400:
             found = find_pulse_rate(*self.trace.since(max(self.segment_start_s, now - 120.0)))
-        if (
-            found is None
-            and self.pulse_hz
-            and is_pulse_train(*self.trace.since(now - 20.0), self.pulse_hz)
-        ):
+        if found is None and self.pulse_hz and is_pulse_train(*self.trace.since(now - 20.0), self.pulse_hz):
             found = self.pulse_hz
-        self.pulse_hz = found or 0.0
+        if found is not None:
+            self.pulse_hz, self.pulse_seen_s = found, now
+        elif now - self.pulse_seen_s > PULSES_KEPT_S:
+            self.pulse_hz = 0.0
 
     # The count.
 
@@ -378,6 +413,11 @@ class GrowthTracker:
         if self.best is None:
             return undetermined(self.latest.rate.why, counted.unit)
         return replace(counted, value=counted.value - self.counted_before)
+
+
+def _unconfirmed(answer: Oscillation) -> Oscillation:
+    why = f"about {float(answer.rate):.2g} oscillations per second, to be confirmed by the next frames"
+    return undetermined_oscillation(why, answer.cycles, answer.r2, answer.span_s)
 
 
 def _better(best: Oscillation | None, latest: Oscillation) -> Oscillation:

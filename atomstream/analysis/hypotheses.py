@@ -265,47 +265,53 @@ def staircase_share(y: F64) -> float:
 # layers.
 
 MIN_READING = 0.13
-"""Smallest amplitude at half the frequency, relative to that at the frequency, that makes the reading doubtful."""
+MIN_EARLY_READING = 0.4
+"""Smallest amplitude at half the frequency, relative to that at the frequency, that makes the reading doubtful: in
+many and in few oscillations."""
 
 MAX_READING_OVERTONE = 0.8
 """Largest amplitude of the second harmonic, relative to the first, of an oscillation without a second reading."""
 
 READING_CYCLES = 4.0
-"""Fewest oscillations in which half of the frequency is searched."""
+"""Fewest oscillations in which half of the frequency is separated from a cubic background."""
+
+MIN_READING_EVIDENCE = 12.0
+"""Natural logarithm of the likelihood ratio with and without half of the frequency."""
 
 
 def second_reading(window: Window, fit: varpro.Fit) -> float:
     """Return the other frequency in Hz, half or twice that of the fit, that the trace may show; 0.0 if there is none.
 
-    Amplitudes at 1/2, 1, 3/2 and 2 times the frequency are fitted together on a cubic background.
+    Amplitudes at 1/2, 1, 3/2 and 2 times the frequency are fitted together. In few oscillations the half frequency is
+    compared with a curved background.
     """
-    if window.nuisance is not None:
+    if window.nuisance is not None or len(window.t) < 16:
         return 0.0
     t, y = window.t, window.y
-    with_half = fit.cycles >= READING_CYCLES
+    many = fit.cycles >= READING_CYCLES
     x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
-    slope = fit.slope
     since = t - fit.t_end
-    turn = 2.0 * math.pi * (fit.frequency + 0.5 * slope * since) * since
+    turn = 2.0 * math.pi * (fit.frequency + 0.5 * fit.slope * since) * since
     envelope = np.exp(np.clip(-fit.decay * (t - t[0]), -20.0, 20.0))
-    multiples = (1.0, 2.0, 0.5, 1.5) if with_half else (1.0, 2.0)
-    background = [x**k for k in range(4)]
-    waves = [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
-    basis = np.stack([*background, *waves], axis=1)
-    coefficients = np.linalg.lstsq(basis, y, rcond=1e-9)[0]
-    amplitudes = np.hypot(coefficients[4::2], coefficients[5::2])
-    first, second = float(amplitudes[0]), float(amplitudes[1])
-    if second > MAX_READING_OVERTONE * first:
+
+    def fitted(order: int, multiples: tuple[float, ...]) -> tuple[F64, F64]:
+        columns = [x**k for k in range(order + 1)]
+        columns += [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
+        basis = np.stack(columns, axis=1)
+        coefficients = np.linalg.lstsq(basis, y, rcond=1e-9)[0]
+        amplitudes = np.hypot(coefficients[order + 1 :: 2], coefficients[order + 2 :: 2])
+        return amplitudes, y - basis @ coefficients
+
+    amplitudes, plain = fitted(3 if many else 2, (1.0, 2.0))
+    if amplitudes[1] > MAX_READING_OVERTONE * amplitudes[0]:
         return 2.0 * fit.frequency
-    if not with_half or amplitudes[2] < MIN_READING * first:
+    amplitudes, halved = fitted(3, (1.0, 2.0, 0.5, 1.5)) if many else fitted(1, (1.0, 2.0, 0.5))
+    if amplitudes[2] < (MIN_READING if many else MIN_EARLY_READING) * amplitudes[0]:
         return 0.0
-    residual = y - basis @ coefficients
-    rest = float(residual @ residual)
-    without = np.delete(basis, [8, 9], axis=1)
-    rest_without = float(((y - without @ np.linalg.lstsq(without, y, rcond=1e-9)[0]) ** 2).sum())
-    correlated = varpro.correlation_time(residual)
-    evidence = 0.5 * len(t) / correlated * math.log(rest_without / max(rest, 1e-300))
-    return 0.5 * fit.frequency if evidence > 12.0 else 0.0
+    correlated = varpro.correlation_time(halved)
+    ratio = float(plain @ plain) / max(float(halved @ halved), 1e-300)
+    evidence = 0.5 * len(t) / correlated * math.log(max(ratio, 1e-300))
+    return 0.5 * fit.frequency if evidence > MIN_READING_EVIDENCE else 0.0
 
 
 MAX_TREND = 4.0

@@ -22,7 +22,7 @@ ONSET_ERROR = 0.1
 class LayerCounter:
     """Counts oscillations from ``start_s`` (s) on, in one or more runs of growth.
 
-    ``finished`` and ``finished_variance`` are those of earlier runs. The present run began at ``onset_s``. ``counted``
+    ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s``. The present run began at ``onset_s``. ``counted``
     is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles) and ``rate`` (1/s); NaN before the first
     fit. ``reported`` is the largest count that was reported.
     """
@@ -30,6 +30,7 @@ class LayerCounter:
     start_s: float
     finished: float = 0.0
     finished_variance: float = 0.0
+    ended_s: float = -math.inf
     onset_s: float = math.nan
     counted: float = math.nan
     variance: float = 0.0
@@ -43,8 +44,8 @@ class LayerCounter:
         fit = result.best
         assert fit is not None
         rate, sigma = float(result.rate), result.rate.sigma or 0.0
-        onset_s = max(self.start_s, onset_s)
-        elapsed = fit.t_end - onset_s
+        onset_s = max(self.start_s, self.ended_s, onset_s)
+        elapsed = max(0.0, fit.t_end - onset_s)
         doubt = PHASE_ERROR if onset_s <= self.start_s else math.hypot(PHASE_ERROR, ONSET_ERROR)
         if math.isnan(self.counted) or elapsed < 1.1 * result.span_s:
             # While one fit covers all of the growth, its integral is better than the count so far.
@@ -67,7 +68,7 @@ class LayerCounter:
         self.finished = max(0.0, self.finished + self.counted + self.rate * (time_s - self.phase_time_s))
         self.finished_variance += self.variance + ONSET_ERROR**2
         self.counted, self.variance, self.rate = math.nan, 0.0, 0.0
-        self.phase_time_s = time_s
+        self.phase_time_s = self.ended_s = time_s
 
     @property
     def has_count(self) -> bool:

@@ -28,7 +28,7 @@ DRIFT_ODDS = 0.2
 USUAL_DRIFT = 0.1
 """Relative change over a window that a changing rate usually has."""
 
-UNCERTAIN_DRIFT = 0.3
+UNCERTAIN_DRIFT = 0.5
 """Error of a steady model's rate at the end of a window, as a share of a drift that is seen but not certain."""
 
 UNEVEN_DRIFT = 0.08
