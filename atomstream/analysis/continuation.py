@@ -33,6 +33,10 @@ MAX_MISFIT = 0.15
 MIN_AMPLITUDE = 0.4
 """Smallest amplitude of growth that goes on, as a share of the predicted one."""
 
+CLEAR_AMPLITUDE = 0.7
+CLEAR_SLIP = 0.06
+"""Limits within which a doubt is over."""
+
 TOLERANT_CYCLES = 2.2
 """A fit of this number of oscillations predicts half as exactly as one of many."""
 
@@ -63,6 +67,15 @@ class Continuation:
             self.amplitude > MIN_AMPLITUDE / self.tolerance - self.sigma
             and abs(self.slip) < MAX_SLIP + self.slip_sigma
             and self.misfit < MAX_MISFIT * self.tolerance
+        )
+
+    @property
+    def is_clear(self) -> bool:
+        """True if the newest periods agree so well with the prediction that a doubt is over."""
+        return (
+            self.goes_on
+            and self.amplitude > CLEAR_AMPLITUDE
+            and abs(self.slip) < CLEAR_SLIP + self.slip_sigma
         )
 
 
@@ -157,10 +170,12 @@ def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
     wave, quarter = before.wave_at(t), before.wave_at(t - 0.25 * period)
     basis = np.stack([np.ones_like(t), wave, quarter], axis=1)
     coefficients, *_ = np.linalg.lstsq(basis[~newest], y[~newest], rcond=1e-9)
+    tolerance = 1.0 + (TOLERANT_CYCLES / max(before.cycles, 1.0)) ** 4
+    if float(coefficients[1]) < MIN_AMPLITUDE / tolerance:
+        return True
     missed = float(((y[newest] - basis[newest] @ coefficients) ** 2).mean())
     power = float(((wave - wave.mean()) ** 2).mean())
     noise = before.rms**2 * (1.0 + 2.0 / math.sqrt(float(newest.sum())))
-    tolerance = 1.0 + (TOLERANT_CYCLES / max(before.cycles, 1.0)) ** 4
     return missed > 2.0 * noise + MAX_DOUBTFUL_MISFIT * tolerance * power
 
 

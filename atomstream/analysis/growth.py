@@ -158,7 +158,8 @@ class GrowthTracker:
         elif self._waits(now):
             return
         elif self.latest.determined:
-            self.latest = self._checked(analyse_trace(t, y, float(self.latest.rate)))
+            drifting = self.latest.best is not None and self.latest.best.model.drifts
+            self.latest = self._checked(analyse_trace(t, y, float(self.latest.rate), drifting=drifting))
         if not self.latest.determined and now >= self.next_search_s:
             self._search(now)
         self._confirm_stop(now)
@@ -173,7 +174,11 @@ class GrowthTracker:
 
     def _update_doubt(self, t: F64, y: F64) -> None:
         before = self._prediction(float(t[-1])) if len(t) else None
-        was_doubtful, self.doubtful = self.doubtful, before is not None and is_doubtful(before, t, y)
+        was_doubtful = self.doubtful
+        self.doubtful = before is not None and is_doubtful(before, t, y)
+        if was_doubtful and before is not None:
+            comparison = compare(before, t, y)
+            self.doubtful |= comparison is not None and not comparison.is_clear
         if self.doubtful and not was_doubtful:
             self.doubtful_since_s = float(t[-1])
 

@@ -22,9 +22,9 @@ ONSET_ERROR = 0.1
 class LayerCounter:
     """Counts oscillations from ``start_s`` (s) on, in one or more runs of growth.
 
-    ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s``. The present run began at ``onset_s``. ``counted``
-    is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles) and ``rate`` (1/s); NaN before the first
-    fit. ``reported`` is the largest count that was reported.
+    ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s). The present run
+    began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles) and
+    ``rate`` (1/s); NaN before the first fit. ``reported`` is the largest count that was reported.
     """
 
     start_s: float

@@ -14,6 +14,8 @@ import numpy as np
 from atomstream.analysis import varpro
 from atomstream.analysis.hypotheses import MIN_CYCLES, TRANSIENT_DECAY
 from atomstream.analysis.oscillation_result import (
+    DRIFT_ODDS,
+    KNOWN_DRIFT_ODDS,
     Estimate,
     Oscillation,
     combine_fits,
@@ -60,12 +62,15 @@ REST_SCATTER_RATIO = 0.35
 TOO_SHORT = "too few samples yet; keep streaming"
 
 
-def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0) -> Oscillation:
+def analyse_trace(
+    t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0, *, drifting: bool = False
+) -> Oscillation:
     """Search and fit the oscillation of a trace.
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
     recent fit: it sets the window (the last 8 periods) and replaces the search. Under rotation (``rotation_hz``
-    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. Never raises for bad data.
+    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``drifting`` says that the rate changed
+    in the recent fit. Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]
@@ -82,7 +87,7 @@ def analyse_trace(t: F64, y: F64, near_hz: float | None = None, rotation_hz: flo
             )
         y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
     if near_hz is not None:
-        follow = fit_window(t, y, near_hz, rotation_hz)
+        follow = fit_window(t, y, near_hz, rotation_hz, drifting=drifting)
         if follow.determined:
             return follow
     return _search(t, y, rotation_hz)
@@ -159,7 +164,13 @@ def _quick_fit(window: Window, seed_hz: float) -> Oscillation:
 
 
 def fit_window(
-    t: F64, y: F64, near_hz: float, rotation_hz: float = 0.0, length_s: float | None = None
+    t: F64,
+    y: F64,
+    near_hz: float,
+    rotation_hz: float = 0.0,
+    length_s: float | None = None,
+    *,
+    drifting: bool = False,
 ) -> Oscillation:
     """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
@@ -171,19 +182,20 @@ def fit_window(
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
-    result = _fit_models(t, y, near_hz, rotation_hz, length)
+    odds = KNOWN_DRIFT_ODDS if drifting else DRIFT_ODDS
+    result = _fit_models(t, y, near_hz, rotation_hz, length, odds)
     if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0]:
         return result
     hz = float(result.rate) if result.determined else near_hz
     shorter: list[tuple[float, Estimate]] = []
     for cycles in SHORT_WINDOWS:
         if cycles * 1.25 < length * hz:
-            estimate = _quick_estimate(t, y, hz, cycles / hz)
+            estimate = _quick_estimate(t, y, hz, cycles / hz, odds)
             if estimate is not None:
                 shorter.append((cycles / hz, estimate))
     while not (result.determined and _agrees(float(result.rate), shorter)) and shorter:
         length, estimate = shorter.pop()
-        fitted = _fit_models(t, y, estimate.rate, 0.0, length)
+        fitted = _fit_models(t, y, estimate.rate, 0.0, length, odds)
         if fitted.determined or not result.determined:
             result = fitted if fitted.determined else result
     return result
@@ -195,17 +207,19 @@ def _agrees(rate: float, shorter: list[tuple[float, Estimate]]) -> bool:
     )
 
 
-def _quick_estimate(t: F64, y: F64, near_hz: float, length_s: float) -> Estimate | None:
+def _quick_estimate(t: F64, y: F64, near_hz: float, length_s: float, odds: float) -> Estimate | None:
     """Return the rate of a shorter window from the models with second harmonic."""
     window = cut_window(t, y, length_s)
     with_drift = length_s * near_hz >= 0.98 * DRIFT_CYCLES
     models = (*MODELS_WITH_HARMONIC, *MODELS_WITH_DRIFT[: int(with_drift)])
     fits = [varpro.fit(window.t, window.y, near_hz, model) for model in models]
     good = [fit for fit in fits if fit is not None and fit.r2 > 0.5]
-    return estimated(window, good) if good else None
+    return estimated(window, good, odds) if good else None
 
 
-def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: float) -> Oscillation:
+def _fit_models(
+    t: F64, y: F64, near_hz: float, rotation_hz: float, length: float, odds: float
+) -> Oscillation:
     window = cut_window(t, y, length, rotation_hz, _fit_points(near_hz, length, rotation_hz))
     found: list[varpro.Fit] = []
     decay = 0.08 * near_hz if rotation_hz else 0.0
@@ -222,7 +236,7 @@ def _fit_models(t: F64, y: F64, near_hz: float, rotation_hz: float, length: floa
             if one:
                 found.append(one)
     lasting = [fit for fit in found if abs(fit.decay) < TRANSIENT_DECAY * fit.frequency]
-    return combine_fits(window, lasting or found)
+    return combine_fits(window, lasting or found, odds)
 
 
 def _fit_points(hz: float, length_s: float, rotation_hz: float) -> int:

@@ -23,7 +23,9 @@ FEW_CYCLES_ERROR = 0.025
 """Relative error of a rate from two oscillations: growth that began within the window shifts all models alike."""
 
 DRIFT_ODDS = 0.2
-"""Odds of a rate that changes over a window against a steady one, before the trace is seen."""
+KNOWN_DRIFT_ODDS = 10.0
+"""Odds of a rate that changes over a window against a steady one, before the trace is seen: in general, and where the
+window before showed a change."""
 
 USUAL_DRIFT = 0.1
 """Relative change over a window that a changing rate usually has."""
@@ -79,13 +81,13 @@ class Estimate:
     best: varpro.Fit
 
 
-def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
+def combine_fits(window: Window, fits: Sequence[varpro.Fit], drift_odds: float = DRIFT_ODDS) -> Oscillation:
     """Combine the fits of one window into a rate at its end, or the reason why there is none."""
     span = window.span_s
     fits = [f for f in fits if f.r2 > 0]
     if not fits:
         return undetermined_oscillation("no oscillation above the noise", span_s=span)
-    estimate = estimated(window, fits)
+    estimate = estimated(window, fits, drift_odds)
     best, rate = estimate.best, estimate.rate
     why = reason_against(window, best)
     if why:
@@ -102,7 +104,7 @@ def combine_fits(window: Window, fits: Sequence[varpro.Fit]) -> Oscillation:
     )
 
 
-def estimated(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
+def estimated(window: Window, fits: Sequence[varpro.Fit], drift_odds: float = DRIFT_ODDS) -> Estimate:
     """Return the rate at the end of a window from at least one fit.
 
     Steady models and models with a drift each give an estimate; both are averaged with their probabilities.
@@ -111,7 +113,7 @@ def estimated(window: Window, fits: Sequence[varpro.Fit]) -> Estimate:
     estimate = _estimate(window, steady or drifting)
     if not (steady and drifting):
         return estimate
-    share = drift_probability(drifting)
+    share = drift_probability(drifting, drift_odds)
     drift, sigma = mean_drift(drifting)
     if abs(drift) > 1.5 * sigma:
         # A change that is seen, but not certain: the steady models give its mean over the window.
@@ -144,16 +146,14 @@ def _averaged(steady: Estimate, drifting: Estimate, share: float) -> Estimate:
     return Estimate(rate, variance, likely.spread, likely.best)
 
 
-def drift_probability(fits: Sequence[varpro.Fit]) -> float:
+def drift_probability(fits: Sequence[varpro.Fit], odds: float) -> float:
     """Return the probability, 0-1, that the rate changes over the window, from fits with a drift.
 
-    The odds of a change are those before the trace is seen, times the likelihood ratio of the fitted change, times the
-    share of the usual changes that the fit's uncertainty leaves (the price of a free parameter).
+    The odds of a change are ``odds``, those before the trace is seen, times the likelihood ratio of the fitted change,
+    times the share of the usual changes that the fit's uncertainty leaves (the price of a free parameter).
     """
-    if not fits:
-        return 0.0
     drift, sigma = mean_drift(fits)
-    log_odds = math.log(DRIFT_ODDS) + 0.5 * (drift / sigma) ** 2 - math.log(max(1.0, USUAL_DRIFT / sigma))
+    log_odds = math.log(odds) + 0.5 * (drift / sigma) ** 2 - math.log(max(1.0, USUAL_DRIFT / sigma))
     return 1.0 / (1.0 + math.exp(-min(50.0, log_odds)))
 
 

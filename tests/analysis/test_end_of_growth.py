@@ -1,0 +1,93 @@
+"""Growth that stops, pauses or changes without a mark: the rate ends, the count stops, segments are cut there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.analysis.traces import FPS, cusps, layers_of, watch
+
+
+def _stopped(rate: float, stop: float, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    t = np.arange(round(seconds * FPS)) / FPS
+    layers = np.minimum(rate * t, stop)
+    return t, layers
+
+
+@pytest.mark.parametrize(("rate", "stop"), [(0.46, 6.2), (0.8, 5.5), (0.3, 4.7)])
+@pytest.mark.parametrize("after", ["hold", "recovery", "step"])
+def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: str) -> None:
+    """Undetermined within 1.5 periods of the stop; the count is right within 0.3 layers and never falls."""
+    t, layers = _stopped(rate, stop, (stop + 9) / rate)
+    y, done = cusps(layers), layers >= stop
+    since = t - stop / rate
+    if after == "recovery":
+        y = y + np.where(done, 0.7 * (1 - y) * (1 - np.exp(-np.clip(since, 0, None) * rate / 1.5)), 0)
+    elif after == "step":
+        y = y - np.where(done, 0.15, 0.0)
+    looks, found, tracker = watch(y, layers)
+    told = [look for look in looks if look.rate.determined]
+    assert told, "growth was told"
+    assert told[-1].time_s < (stop + 1.5) / rate + 0.5
+    counts = [look.counted.value for look in looks if look.counted.value is not None]
+    assert abs(counts[-1] - stop) < 0.3
+    assert (np.diff(counts) >= 0).all()
+    assert [segment.next_label for segment in found] == ["growth stopped"]
+    assert found[0].end_s == pytest.approx(stop / rate, abs=0.25 / rate)
+    assert found[0].rate.value == pytest.approx(rate, rel=0.02)
+    assert tracker.best is None
+
+
+def test_growth_that_begins_again_is_found() -> None:
+    """After an unmarked pause the new rate is told, the count goes on, and three segments are separate."""
+    t = np.arange(round(40 * FPS)) / FPS
+    rate = np.where(t < 12, 0.5, np.where(t < 18, 0.0, 0.35))
+    layers = layers_of(rate)
+    looks, found, _ = watch(cusps(layers, tau=30), layers)
+    assert looks[-1].rate.value == pytest.approx(0.35, rel=0.01)
+    assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.4)
+    assert [segment.next_label for segment in found] == ["growth stopped", "growth began again"]
+    assert found[1].end_s == pytest.approx(18, abs=0.8)
+    assert not found[1].rate.determined
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.85, 1.3])
+def test_a_rate_that_steps_is_followed(factor: float) -> None:
+    """Three periods after a step of the rate, the told rate is the new one within 3 sigma or 2 %."""
+    t = np.arange(round(36 * FPS)) / FPS
+    rate = np.where(t < 14, 0.45, 0.45 * factor)
+    layers = layers_of(rate)
+    looks, _, _ = watch(cusps(layers, tau=40), layers)
+    late = [look for look in looks if look.time_s > 14 + 3.0 / (0.45 * factor) and look.rate.determined]
+    assert late
+    for look in late:
+        error = abs(look.rate.value - 0.45 * factor)
+        assert error < max(3 * look.rate.sigma, 0.02 * 0.45 * factor), look
+
+
+@pytest.mark.parametrize("change", [-0.2, -0.1, 0.15])
+def test_a_drifting_rate_is_the_rate_now(change: float) -> None:
+    """While the rate drifts, the told one is that at the end of the window, within 3 sigma or 2 %."""
+    t = np.arange(round(30 * FPS)) / FPS
+    rate = 0.45 * (1 + change * t / 30)
+    layers = layers_of(rate)
+    looks, found, _ = watch(cusps(layers, tau=40), layers)
+    told = [look for look in looks if look.rate.determined]
+    assert len(told) > 0.6 * len(looks)
+    for look in told:
+        true = 0.45 * (1 + change * look.time_s / 30)
+        assert abs(look.rate.value - true) < max(3 * look.rate.sigma, 0.02 * true), look
+    assert any("the rate" in look.rate.note for look in told)
+    assert not found
+
+
+def test_steady_growth_is_never_taken_for_ended() -> None:
+    """Steady, damped growth is told from its first number to the last look, in one segment."""
+    for seed in range(4):
+        t = np.arange(round(25 * FPS)) / FPS
+        layers = 0.5 * t
+        looks, found, _ = watch(cusps(layers, tau=15), layers, noise=0.02, seed=seed)
+        determined = [look.rate.determined for look in looks]
+        assert all(determined[determined.index(True) :])
+        assert not found
+        assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.15)
