@@ -30,6 +30,9 @@ PREDICTION_AGE = 1.15
 CONFIRMED_PERIODS = 2.5
 """An end of growth is confirmed, and the segment ends there, when nothing oscillated for this many periods."""
 
+PULSES_FOR_RATE = 2.8
+"""Fewest pulses from whose shape their rate is taken."""
+
 PULSES_KEPT_S = 20.0
 """Time after which a pulse rate that is not seen any more is forgotten."""
 
@@ -356,7 +359,8 @@ class GrowthTracker:
         if rotation_hz:
             return ""
         if is_pulse_train(*self.trace.since(fit.t_end - fit.span_s), fit.frequency):
-            self.pulse_hz, self.pulse_seen_s, self.next_search_s = fit.frequency, fit.t_end, 0.0
+            if fit.cycles > PULSES_FOR_RATE:
+                self.pulse_hz, self.pulse_seen_s, self.next_search_s = fit.frequency, fit.t_end, 0.0
             return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
         if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
             return "the oscillation is not separated from the laser's pulses"

@@ -111,7 +111,10 @@ MIN_SUDDENNESS = 0.45
 """Smallest share of a period's whole range that changes within two of at least eight bins."""
 
 
-MIN_PULSE_PERIODS = 2.0
+MIN_REPEATS = 0.55
+"""Smallest share of the periods whose largest change is at the same phase; by chance it is 0.2."""
+
+MIN_PULSE_PERIODS = 1.9
 """Fewest periods of the trace in which pulses are recognised by their shape."""
 
 
@@ -150,7 +153,7 @@ def _jumps_repeat(t: F64, y: F64, hz: float, phase_step: float) -> bool:
     turn = (t - t[0]) * hz
     rise, middle = np.diff(y), 0.5 * (turn[1:] + turn[:-1])
     phases = []
-    for k in range(int(turn[-1])):
+    for k in range(max(2, round(float(turn[-1])))):
         inside = np.flatnonzero((middle >= k) & (middle < k + 1))
         if len(inside):
             phases.append(float(middle[inside[np.argmax(rise[inside])]]) % 1.0)
@@ -158,7 +161,7 @@ def _jumps_repeat(t: F64, y: F64, hz: float, phase_step: float) -> bool:
         return False
     mean = np.angle(np.exp(2j * np.pi * np.array(phases)).mean()) / (2.0 * np.pi)
     off = np.abs((np.array(phases) - mean + 0.5) % 1.0 - 0.5)
-    return bool((off < max(0.08, 0.9 * phase_step)).mean() > 0.75)
+    return bool((off < max(0.1, 1.5 * phase_step)).mean() >= MIN_REPEATS)
 
 
 def _folded(t: F64, y: F64, hz: float, bins: int) -> F64 | None:

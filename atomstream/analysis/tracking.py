@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 from scipy.special import ndtr
 
 from atomstream.analysis.regions import Box, BoxTrace, measure_box, middle_mean, ring_offsets
@@ -37,6 +39,23 @@ MAX_STEPS = 6
 
 BOX_WIDTHS = 1.4
 """Width of the box in units of the spot's full width at half maximum, assumed for boxes of the user."""
+
+
+LOST_AMPLITUDE = 0.6
+"""Amplitude, relative to the reference picture, below which the spot is also searched in the surroundings."""
+
+FOUND_GAIN = 1.5
+"""A position found there is taken if its amplitude is larger by this factor."""
+
+
+class _Shift(NamedTuple):
+    """Position (px) of the spot in one frame, amplitude relative to the reference, variances of the position."""
+
+    y: float
+    x: float
+    amplitude: float
+    variance_y: float
+    variance_x: float
 
 
 @dataclass(slots=True)
@@ -164,12 +183,32 @@ class Tracker:
 
         Writes the pixels around the position to ``crop`` (h, w) and returns its middle pixel (row, column).
         """
-        start_y, start_x = fit_y, fit_x = self.now_y, self.now_x
-        variance_y = variance_x = math.inf
+        start_y, start_x = self.now_y, self.now_x
+        found = self._shift(frame, crop, start_y, start_x)
+        if found.amplitude < LOST_AMPLITUDE:
+            # A spot that jumped by more than half of its width is not found from its old place.
+            other = self._shift(frame, crop, *_brightest(frame, self.box, start_y, start_x))
+            if other.amplitude > FOUND_GAIN * max(found.amplitude, 0.1):
+                found = other
+        fit_y, fit_x, amplitude = found.y, found.x, found.amplitude
+        variance_y, variance_x = found.variance_y, found.variance_x
+        self.now_y = start_y + _gain(fit_y - start_y, variance_y, self.box.height) * (fit_y - start_y)
+        self.now_x = start_x + _gain(fit_x - start_x, variance_x, self.box.width) * (fit_x - start_x)
+        place = round(self.now_y - self.centre_y), round(self.now_x - self.centre_x)
+        _crop(frame, place, crop)
+        if amplitude > 0.2:
+            self.block_sum += crop
+            offset_y, offset_x = self.now_y - place[0], self.now_x - place[1]
+            self.block_place += (1.0, self.now_y, self.now_x, offset_y, offset_x)
+        return place
+
+    def _shift(self, frame: Frames, crop: F64, fit_y: float, fit_x: float) -> _Shift:
+        """Return the least-squares position of the spot in a frame (H, W), searched from (``fit_y``, ``fit_x``)."""
         reach_y, reach_x = 0.4 * self.box.height, 0.4 * self.box.width
+        variance_y = variance_x = math.inf
+        amplitude = 0.0
         middle = round(fit_y - self.centre_y), round(fit_x - self.centre_x)
         _crop(frame, middle, crop)
-        amplitude = 0.0
         for _ in range(MAX_STEPS):
             flat = crop.ravel()
             projected = self.basis @ flat
@@ -187,16 +226,7 @@ class Tracker:
             if middle == last:
                 break
             _crop(frame, middle, crop)
-        self.now_y = start_y + _gain(fit_y - start_y, variance_y, self.box.height) * (fit_y - start_y)
-        self.now_x = start_x + _gain(fit_x - start_x, variance_x, self.box.width) * (fit_x - start_x)
-        place = round(self.now_y - self.centre_y), round(self.now_x - self.centre_x)
-        if place != middle:
-            _crop(frame, place, crop)
-        if amplitude > 0.2:
-            self.block_sum += crop
-            offset_y, offset_x = self.now_y - place[0], self.now_x - place[1]
-            self.block_place += (1.0, self.now_y, self.now_x, offset_y, offset_x)
-        return place
+        return _Shift(fit_y, fit_x, amplitude, variance_y, variance_x)
 
     def _windows(self, centres: F64) -> tuple[F64, F64]:
         """Return the weights of rows (N, h) and columns (N, w) of crops: boxes with soft edges about ``centres``.
@@ -262,6 +292,20 @@ class Tracker:
 
         here = share(y, self.box.height) * share(x, self.box.width)
         return here / float(share(np.zeros(1), 1.0)[0]) ** 2 - 1.0
+
+
+def _brightest(frame: Frames, box: Box, y: float, x: float) -> tuple[float, float]:
+    """Return the place (y, x) of the brightest area of about the spot's size, within one box around (y, x)."""
+    height, width = frame.shape
+    reach_y, reach_x = math.ceil(box.height) + 2, math.ceil(box.width) + 2
+    top, left = max(0, round(y) - reach_y), max(0, round(x) - reach_x)
+    part = frame[top : min(height, round(y) + reach_y + 1), left : min(width, round(x) + reach_x + 1)]
+    if part.size == 0:
+        return y, x
+    size = max(1, round(0.5 * box.height)), max(1, round(0.5 * box.width))
+    smooth = ndimage.uniform_filter(part.astype(np.float64), size)
+    row, column = np.unravel_index(int(np.argmax(smooth)), smooth.shape)
+    return float(top + row), float(left + column)
 
 
 def _crop(frame: Frames, middle: tuple[int, int], out: F64) -> None:
