@@ -33,6 +33,10 @@ MAX_MISFIT = 0.15
 MIN_AMPLITUDE = 0.4
 """Smallest amplitude of growth that goes on, as a share of the predicted one."""
 
+EXACT_SLIP = 0.02
+EXACT_MISFIT = 0.02
+"""Limits within which the rate has not changed."""
+
 CLEAR_AMPLITUDE = 0.7
 CLEAR_SLIP = 0.06
 """Limits within which a doubt is over."""
@@ -76,6 +80,16 @@ class Continuation:
             self.goes_on
             and self.amplitude > CLEAR_AMPLITUDE
             and abs(self.slip) < CLEAR_SLIP + self.slip_sigma
+        )
+
+    @property
+    def is_exact(self) -> bool:
+        """True if the prediction, from many oscillations, was right within its small uncertainty."""
+        return (
+            self.slip_sigma < EXACT_SLIP
+            and abs(self.slip) < EXACT_SLIP
+            and abs(self.amplitude - 1.0) < 0.2
+            and self.misfit < EXACT_MISFIT
         )
 
 

@@ -10,7 +10,13 @@ from atomstream.analysis.hypotheses import interfering_light, larger_trend, seco
 from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
 from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
-from atomstream.analysis.oscillation import TOO_SHORT, analyse_trace, extends_to_start, rest_before_onset
+from atomstream.analysis.oscillation import (
+    TOO_SHORT,
+    Change,
+    analyse_trace,
+    extends_to_start,
+    rest_before_onset,
+)
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
 from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
 from atomstream.analysis.timestamps import clock_uncertainty
@@ -161,8 +167,8 @@ class GrowthTracker:
         elif self._waits(now):
             return
         elif self.latest.determined:
-            drifting = self.latest.best is not None and self.latest.best.model.drifts
-            self.latest = self._checked(analyse_trace(t, y, float(self.latest.rate), drifting=drifting))
+            answer = analyse_trace(t, y, float(self.latest.rate), change=self._recent_change(t, y))
+            self.latest = self._checked(answer)
         if not self.latest.determined and now >= self.next_search_s:
             self._search(now)
         self._confirm_stop(now)
@@ -197,6 +203,14 @@ class GrowthTracker:
         before = self._prediction(float(t[-1])) if len(t) else None
         comparison = compare(before, t, y) if before is not None else None
         return comparison is not None and not comparison.goes_on
+
+    def _recent_change(self, t: F64, y: F64) -> Change:
+        """Return what the last fit and the newest periods show about a change of the rate."""
+        if self.latest.best is not None and self.latest.best.model.drifts:
+            return "drift"
+        before = self._prediction(float(t[-1])) if len(t) else None
+        comparison = compare(before, t, y) if before is not None else None
+        return "none" if comparison is not None and comparison.is_exact else "unknown"
 
     def _prediction(self, now: float) -> Fit | None:
         """Return the newest fit that ended more than about a period before ``now`` (s)."""

@@ -8,6 +8,7 @@ of the window, second harmonic): a single fit of 2.2 cycles claims 0.5 % where d
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -62,15 +63,19 @@ REST_SCATTER_RATIO = 0.35
 TOO_SHORT = "too few samples yet; keep streaming"
 
 
+Change: TypeAlias = Literal["unknown", "none", "drift"]
+"""What earlier fits showed about the rate of the newest periods."""
+
+
 def analyse_trace(
-    t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0, *, drifting: bool = False
+    t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0, change: Change = "unknown"
 ) -> Oscillation:
     """Search and fit the oscillation of a trace.
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
     recent fit: it sets the window (the last 8 periods) and replaces the search. Under rotation (``rotation_hz``
-    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``drifting`` says that the rate changed
-    in the recent fit. Never raises for bad data.
+    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change`` says whether
+    the rate changed in the recent fits. Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]
@@ -87,7 +92,7 @@ def analyse_trace(
             )
         y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
     if near_hz is not None:
-        follow = fit_window(t, y, near_hz, rotation_hz, drifting=drifting)
+        follow = fit_window(t, y, near_hz, rotation_hz, change=change)
         if follow.determined:
             return follow
     return _search(t, y, rotation_hz)
@@ -169,22 +174,22 @@ def fit_window(
     near_hz: float,
     rotation_hz: float = 0.0,
     length_s: float | None = None,
-    *,
-    drifting: bool = False,
+    change: Change = "unknown",
 ) -> Oscillation:
     """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
     A rate that has changed makes a long window disagree with the shorter ones at its end. The longest window that
     agrees with all shorter ones within their uncertainties is used (O. V. Lepski, Theory Probab. Appl. 35, 454
-    (1991)). Under rotation the window is 12 periods and at least three turns long, and is not shortened.
+    (1991)); they are not computed if no ``change`` was seen. Under rotation the window is 12 periods and at least three
+    turns long, and is not shortened.
     """
     length = length_s or MAX_CYCLES / near_hz
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
-    odds = KNOWN_DRIFT_ODDS if drifting else DRIFT_ODDS
+    odds = KNOWN_DRIFT_ODDS if change == "drift" else DRIFT_ODDS
     result = _fit_models(t, y, near_hz, rotation_hz, length, odds)
-    if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0]:
+    if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0] or (change == "none" and result.determined):
         return result
     hz = float(result.rate) if result.determined else near_hz
     shorter: list[tuple[float, Estimate]] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from scipy import signal
@@ -89,7 +90,7 @@ MIN_CLOCK_S = 2.0
 """Length of trace, in s, from which the measured frame rate is good enough to choose the filter."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class IntensityTrace:
     """Anti-aliased history of one intensity trace (times in s, intensities in counts).
 
@@ -185,7 +186,11 @@ class IntensityTrace:
 
     def clock(self) -> FrameClock:
         """Return the corrected times of the fine samples."""
-        return corrected_times(self.fine_t, self.fine_n)
+        newest = (len(self.fine_t), float(self.fine_t[-1]) if len(self.fine_t) else 0.0)
+        known = _CLOCKS.get(self)
+        if known is None or known[0] != newest:
+            known = _CLOCKS[self] = newest, corrected_times(self.fine_t, self.fine_n)
+        return known[1]
 
     def raw_since(self, time_s: float) -> tuple[F64, F64]:
         """Return the samples at the frame rate from ``time_s`` on, of the last 30 s: (t, y); y may hold NaN."""
@@ -212,6 +217,10 @@ class IntensityTrace:
         y, motion = (np.concatenate(p) for p in ((self.coarse_y, self.fine_y), (self.coarse_m, self.fine_m)))
         keep = t >= time_s  # False for NaN
         return t[keep], y[keep], motion[keep]
+
+
+_CLOCKS: WeakKeyDictionary[IntensityTrace, tuple[tuple[int, float], FrameClock]] = WeakKeyDictionary()
+"""Corrected times of each trace with the number and time of its newest sample: one update uses them several times."""
 
 
 def rate_from_times(times: F64, stated_fps: float) -> float:
