@@ -265,7 +265,7 @@ def staircase_share(y: F64) -> float:
 # layers.
 
 MIN_READING = 0.13
-MIN_EARLY_READING = 0.4
+MIN_EARLY_READING = 0.3
 """Smallest amplitude at half the frequency, relative to that at the frequency, that makes the reading doubtful: in
 many and in few oscillations."""
 
@@ -283,7 +283,7 @@ def second_reading(window: Window, fit: varpro.Fit) -> float:
     """Return the other frequency in Hz, half or twice that of the fit, that the trace may show; 0.0 if there is none.
 
     Amplitudes at 1/2, 1, 3/2 and 2 times the frequency are fitted together. In few oscillations the half frequency is
-    compared with a curved background.
+    compared with a cubic background of as many parameters.
     """
     if window.nuisance is not None or len(window.t) < 16:
         return 0.0
@@ -302,7 +302,7 @@ def second_reading(window: Window, fit: varpro.Fit) -> float:
         amplitudes = np.hypot(coefficients[order + 1 :: 2], coefficients[order + 2 :: 2])
         return amplitudes, y - basis @ coefficients
 
-    amplitudes, plain = fitted(3 if many else 2, (1.0, 2.0))
+    amplitudes, plain = fitted(3, (1.0, 2.0))
     if amplitudes[1] > MAX_READING_OVERTONE * amplitudes[0]:
         return 2.0 * fit.frequency
     amplitudes, halved = fitted(3, (1.0, 2.0, 0.5, 1.5)) if many else fitted(1, (1.0, 2.0, 0.5))
@@ -336,6 +336,12 @@ INTERFERENCE_RANGE = (0.45, 1.8)
 MIN_LIGHT_LINE = 6.0
 """Smallest height of its spectral line in the background, in units of the spectrum's median."""
 
+MIN_LINE_CYCLES = 2.5
+"""Fewest oscillations of the light in a window."""
+
+MAX_LINE_MISFIT = 0.7
+"""Largest share of the background's variation that its oscillation leaves unexplained."""
+
 MIN_SEPARATION = 0.3
 """Smallest difference of both frequencies, in oscillations per window: growth changes the background at its own
 frequency, too."""
@@ -366,4 +372,10 @@ def interfering_light(t: F64, y: F64, background: F64, fit: varpro.Fit) -> float
     clear = spectrum[line] > MIN_LIGHT_LINE * float(np.median(spectrum[1:]))
     apart = abs(float(hz[line]) - fit.frequency) * fit.span_s > MIN_SEPARATION
     strong = spectrum[line] > MIN_INTERFERENCE * amplitude
-    return float(hz[line]) if clear and strong and apart else 0.0
+    if not (clear and apart and strong) or hz[line] * fit.span_s < MIN_LINE_CYCLES:
+        return 0.0
+    turn = 2.0 * math.pi * float(hz[line]) * (at - at[0])
+    wave = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    missed = rest - wave @ np.linalg.lstsq(wave, rest, rcond=1e-9)[0]
+    # A step of the light has a line in its spectrum, too, but is no oscillation.
+    return float(hz[line]) if float(missed @ missed) < MAX_LINE_MISFIT * float(rest @ rest) else 0.0
