@@ -19,7 +19,7 @@ CHECK_PERIODS = (1.2, 2.0, 3.0, 4.5)
 """Lengths of the compared part, in periods: the shortest in which noise leaves the amplitude certain is used."""
 
 MAX_GAP = 0.12
-"""Longest gap in the compared part, in periods: the frames after a longer one may be stamped late."""
+"""Longest gap after the fit, in periods: the frames after a longer one may be stamped late."""
 
 MIN_SAMPLES = 9
 """Fewest samples that are compared: five coefficients are fitted."""
@@ -100,17 +100,17 @@ MAX_PHASE_SIGMA = 0.05
 def compare(before: Fit, t: F64, y: F64) -> Continuation | None:
     """Compare samples ``t``, ``y`` (N,) up to now with the fit ``before``; None if there are too few of them.
 
-    The result is None too if the predicted phase is too uncertain.
+    The result is None too if the predicted phase is too uncertain, and across a gap.
     ``before.sigma_hz`` must be the whole uncertainty of its rate, with that of the models.
     """
     result = None
-    if _phase_sigma(before, t) > MAX_PHASE_SIGMA:
+    if _phase_sigma(before, t) > MAX_PHASE_SIGMA or _has_gap(before, t):
         return None
     step = before.span_s / max(1, len(before.residual) - 1)
     for periods in CHECK_PERIODS:
         recent = t >= t[-1] - periods / before.frequency
         part_t, part_y = _binned(t[recent], y[recent], step)
-        if len(part_t) < MIN_SAMPLES or _has_gap(t[recent], MAX_GAP / before.frequency):
+        if len(part_t) < MIN_SAMPLES:
             continue
         result = _compared(before, part_t, part_y)
         if result.sigma < MAX_AMPLITUDE_SIGMA:
@@ -118,9 +118,12 @@ def compare(before: Fit, t: F64, y: F64) -> Continuation | None:
     return result
 
 
-def _has_gap(t: F64, longest_s: float) -> bool:
-    steps = np.diff(t)
-    return bool(steps.max() > max(longest_s, 2.5 * float(np.median(steps))))
+def _has_gap(before: Fit, t: F64) -> bool:
+    """Return True if the trace has a gap after the fit ``before``."""
+    steps = np.diff(t[t >= before.t_end])
+    if len(steps) == 0:
+        return False
+    return bool(steps.max() > max(MAX_GAP / before.frequency, 2.5 * float(np.median(steps))))
 
 
 def _binned(t: F64, y: F64, step: float) -> tuple[F64, F64]:
@@ -176,7 +179,7 @@ def is_doubtful(before: Fit, t: F64, y: F64) -> bool:
     step = before.span_s / max(1, len(before.residual) - 1)
     recent = t >= t[-1] - (1.0 + DOUBT_PERIODS) * period
     t, y = _binned(t[recent], y[recent], step)
-    if _phase_sigma(before, t) > MAX_PHASE_SIGMA:
+    if _phase_sigma(before, t) > MAX_PHASE_SIGMA or _has_gap(before, t):
         return False
     newest = t > t[-1] - DOUBT_PERIODS * period
     if newest.sum() < 2 or (~newest).sum() < MIN_SAMPLES - 2:

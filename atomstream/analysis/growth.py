@@ -400,9 +400,12 @@ class GrowthTracker:
         if now < self.next_pulse_check_s or rotation_hz:
             return
         self.next_pulse_check_s = now + 4.0
-        found = find_pulse_rate(*self.trace.raw_since(self.segment_start_s))
-        if found is None and len(self.trace.fine_t) > 400:
-            found = find_pulse_rate(*self.trace.since(max(self.segment_start_s, now - 120.0)))
+        traces = [self.trace.raw_since(self.segment_start_s)]
+        if len(self.trace.fine_t) > 400:
+            traces.append(self.trace.since(max(self.segment_start_s, now - 120.0)))
+        candidates = ((trace, find_pulse_rate(*trace)) for trace in traces)
+        # The cusps of layer growth have harmonics too, but are symmetric in time.
+        found = next((hz for trace, hz in candidates if hz and is_pulse_train(*trace, hz)), None)
         if found is None and self.pulse_hz and is_pulse_train(*self.trace.since(now - 20.0), self.pulse_hz):
             found = self.pulse_hz
         if found is not None:
