@@ -272,8 +272,11 @@ class GrowthTracker:
         late = onset_s > float(t[0])
         if late:
             growing = t >= onset_s
-            refit = self._checked(analyse_trace(t[growing], y[growing], float(answer.rate)))
-            answer = refit if refit.determined else answer
+            answer = self._checked(analyse_trace(t[growing], y[growing], float(answer.rate)))
+            if answer.best is None:  # a window with the rest before the growth gives a wrong rate
+                self.unconfirmed_hz = 0.0
+                self.latest = answer if math.isnan(self.stopped_s) else self.latest
+                return
         self._resume(onset_s if late else start_s, late, float(answer.rate))
         self.latest = answer
 
