@@ -8,7 +8,7 @@ to a factor (damping), a small shift of the phase (a changing rate) and the slow
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -249,6 +249,9 @@ def _misfit(basis: F64, y: F64) -> float:
 ONSET_RANGE = 4.0
 """Length, in periods, of the part before the fit's window in which its onset is searched at a time."""
 
+SHORTEST_REST = 0.25
+"""Shortest rest, in periods, that is told from the first part of an oscillation."""
+
 ONSET_GAIN = 0.5
 """With an onset, the sum of squares must fall below this share of that without one."""
 
@@ -256,20 +259,22 @@ ONSET_GAIN = 0.5
 def onset_time(fit: Fit, t: F64, y: F64, start_s: float) -> float:
     """Return the time (s) at which the oscillation of ``fit`` began in the trace ``t``, ``y`` (N,) from ``start_s`` on.
 
-    The fit is followed backwards from its window, four periods at a time, with a free amplitude and phase. The onset
-    is where a line before it and the oscillation after it leave much less than the oscillation alone. Returns
-    ``start_s`` if the oscillation goes back to it.
+    The fit is followed backwards through its window and beyond, four periods at a time, with free amplitude and phase.
+    The onset is where a line before it and the oscillation after it leave much less than the oscillation alone.
+    Returns ``start_s`` if the oscillation goes back to it.
     """
-    period, known = 1.0 / fit.frequency, fit.t_end - fit.span_s
+    # A fit of a rest and the growth after it has an amplitude that increases; the growth's own one does not.
+    fit = replace(fit, decay=max(0.0, fit.decay))
+    period, known, last = 1.0 / fit.frequency, fit.t_end - fit.span_s, fit.t_end
     while True:
-        first, last = max(start_s, known - ONSET_RANGE * period), min(known + 1.5 * period, fit.t_end)
+        first = max(start_s, known - ONSET_RANGE * period)
         part = (t >= first) & (t <= last)
         onset = _onset_within(fit, t[part], y[part], period)
         if onset is not None:
             return onset
         if first <= start_s:
             return start_s
-        known = first
+        known, last = first, first + 1.5 * period
 
 
 def _onset_within(fit: Fit, t: F64, y: F64, period: float) -> float | None:
@@ -292,6 +297,6 @@ def _onset_within(fit: Fit, t: F64, y: F64, period: float) -> float | None:
         return None
     best = int(np.argmin(costs))
     power = float(((wave - wave.mean()) ** 2).sum())
-    if candidates[best] - t[0] < 0.15 * period or costs[best] > ONSET_GAIN * costs[0]:
+    if candidates[best] - t[0] < SHORTEST_REST * period or costs[best] > ONSET_GAIN * costs[0]:
         return None
     return float(candidates[best]) if costs[0] > 0.03 * power else None

@@ -76,12 +76,13 @@ class Fit:
     def wave_at(self, t: F64) -> F64:
         """Return the oscillation without its background at the times ``t`` (N,), extrapolated beyond the window.
 
-        An amplitude that grows within the window is constant after it.
+        The amplitude does not grow beyond the window: before it it is that at its start, and after it one that grew
+        within it stays.
         """
         start_s, since_end = self.t_end - self.span_s, t - self.t_end
         columns = _waves(t, since_end, start_s, self.frequency, self.decay, self.model.harmonic, self.slope)
-        if self.decay < 0.0:
-            columns *= np.exp(np.clip(self.decay * np.maximum(since_end, 0.0), -20.0, 0.0))[:, None]
+        beyond = np.minimum(t - start_s, 0.0) if self.decay > 0.0 else np.maximum(since_end, 0.0)
+        columns *= np.exp(np.clip(self.decay * beyond, -20.0, 20.0))[:, None]
         result: F64 = columns @ self.coefficients[self.model.order + 1 :]
         return result
 

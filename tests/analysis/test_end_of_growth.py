@@ -14,11 +14,12 @@ def _stopped(rate: float, stop: float, seconds: float) -> tuple[np.ndarray, np.n
     return t, layers
 
 
-@pytest.mark.parametrize(("rate", "stop"), [(0.46, 6.2), (0.8, 5.5), (0.3, 4.7)])
-@pytest.mark.parametrize("after", ["hold", "recovery", "step"])
+@pytest.mark.parametrize(
+    ("rate", "stop", "after"), [(0.46, 6.2, "recovery"), (0.8, 5.5, "hold"), (0.6, 4.7, "step")]
+)
 def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: str) -> None:
     """Undetermined within 1.5 periods of the stop; the count is right within 0.3 layers and never falls."""
-    t, layers = _stopped(rate, stop, (stop + 9) / rate)
+    t, layers = _stopped(rate, stop, (stop + 5) / rate)
     y, done = cusps(layers), layers >= stop
     since = t - stop / rate
     if after == "recovery":
@@ -51,10 +52,10 @@ def test_growth_that_begins_again_is_found() -> None:
     assert not found[1].rate.determined
 
 
-@pytest.mark.parametrize("factor", [0.6, 0.85, 1.3])
+@pytest.mark.parametrize("factor", [0.6, 0.85])
 def test_a_rate_that_steps_is_followed(factor: float) -> None:
     """Three periods after a step of the rate, the told rate is the new one within 3 sigma or 2 %."""
-    t = np.arange(round(36 * FPS)) / FPS
+    t = np.arange(round(28 * FPS)) / FPS
     rate = np.where(t < 14, 0.45, 0.45 * factor)
     layers = layers_of(rate)
     looks, _, _ = watch(cusps(layers, tau=40), layers)
@@ -65,10 +66,10 @@ def test_a_rate_that_steps_is_followed(factor: float) -> None:
         assert error < max(3 * look.rate.sigma, 0.02 * 0.45 * factor), look
 
 
-@pytest.mark.parametrize("change", [-0.2, -0.1, 0.15])
+@pytest.mark.parametrize("change", [-0.2, 0.15])
 def test_a_drifting_rate_is_the_rate_now(change: float) -> None:
     """While the rate drifts, the told one is that at the end of the window, within 3 sigma or 2 %."""
-    t = np.arange(round(30 * FPS)) / FPS
+    t = np.arange(round(22 * FPS)) / FPS
     rate = 0.45 * (1 + change * t / 30)
     layers = layers_of(rate)
     looks, found, _ = watch(cusps(layers, tau=40), layers)
@@ -83,7 +84,7 @@ def test_a_drifting_rate_is_the_rate_now(change: float) -> None:
 
 def test_steady_growth_is_never_taken_for_ended() -> None:
     """Steady, damped growth is told from its first number to the last look, in one segment."""
-    for seed in range(4):
+    for seed in range(2):
         t = np.arange(round(25 * FPS)) / FPS
         layers = 0.5 * t
         looks, found, _ = watch(cusps(layers, tau=15), layers, noise=0.02, seed=seed)
@@ -91,3 +92,13 @@ def test_steady_growth_is_never_taken_for_ended() -> None:
         assert all(determined[determined.index(True) :])
         assert not found
         assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.15)
+
+
+def test_growth_after_a_rest_is_counted_from_its_onset() -> None:
+    """A dead time before unmarked growth is not counted, and its end is found within a tenth of a layer."""
+    t = np.arange(round(22 * FPS)) / FPS
+    layers = 0.5 * np.clip(t - 7.3, 0, None)
+    looks, _, tracker = watch(cusps(layers), layers)
+    assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.2)
+    assert tracker.onset_s == pytest.approx(7.3, abs=0.3)
+    assert "counted from" in looks[-1].counted.note
