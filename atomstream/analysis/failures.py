@@ -20,7 +20,7 @@ Part: TypeAlias = Literal["light", "growth rate", "streaks", "changes", "rotatio
 
 GROWTH_VALUES = (
     *("growth_rate_ml_s", "growth_rate_nm_s", "oscillation_period", "damping_layers"),
-    *("oscillations_counted", "layers_grown", "cycles_seen", "oscillation_r2"),
+    *("oscillations_counted", "layers_grown", "cycles_seen", "oscillation_r2", "pulse_rate_hz"),
 )
 STREAK_VALUES = (
     *("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter", "spottiness"),

@@ -42,14 +42,14 @@ PULSES_FOR_RATE = 2.8
 PULSES_KEPT_S = 20.0
 """Time after which a pulse rate that is not seen any more is forgotten."""
 
-MIN_PULSES_PER_LAYER = 2.5
+MIN_PULSES_PER_LAYER = 4.0
 """Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
 
 DOUBT_PERIODS = 1.3
 """While an oscillation may have ended, the last rate is kept for this many periods."""
 
 CONFIRMED_CYCLES = 2.2
-"""A rate from fewer oscillations is given only if the fit before it found the same one."""
+"""A rate from fewer oscillations, or under a pulsed laser, is given only if the fit before it found the same one."""
 
 SAME_RATE = 0.03
 """Rates that differ by less are the same after an interruption."""
@@ -287,7 +287,8 @@ class GrowthTracker:
             return False
         rate, sigma = float(answer.rate), answer.rate.sigma or 0.0
         last, self.unconfirmed_hz = self.unconfirmed_hz, rate
-        return answer.cycles > CONFIRMED_CYCLES or abs(rate - last) < 2.0 * sigma
+        certain = answer.cycles > CONFIRMED_CYCLES and self.pulse_hz <= 0.0
+        return certain or abs(rate - last) < 2.0 * sigma
 
     def _resume(self, onset_s: float, late: bool, hz: float) -> None:
         """Begin a run of growth at ``onset_s``; after an unmarked stop or change, a segment ends there."""

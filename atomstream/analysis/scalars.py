@@ -69,7 +69,13 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
         "layers_grown": layers,
         "cycles_seen": measured(growth.latest.cycles, None, "1"),
         "oscillation_r2": measured(growth.latest.r2, None, "1"),
+        "pulse_rate_hz": _pulse_rate(growth.pulse_hz),
     }
+
+
+def _pulse_rate(hz: float) -> Measurement:
+    """Return the rate of a pulsed laser; its fifth harmonic is resolved within about 0.5 %."""
+    return measured(hz, 0.005 * hz, "Hz") if hz > 0.0 else undetermined("no laser pulses in the trace", "Hz")
 
 
 def _layers_grown(counted: Measurement, rate: Measurement, unit: str) -> Measurement:

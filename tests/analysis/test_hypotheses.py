@@ -1,0 +1,71 @@
+"""Explanations of an oscillation other than growth: noise, other light, two readings; and errors that are contained."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from atomstream.analysis import Analyzer
+from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.hypotheses import interfering_light
+from atomstream.analysis.oscillation import analyse_trace
+from tests.analysis.growth_helpers import Film
+from tests.analysis.traces import FPS, watch
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_random_walk_has_no_rate(seed: int) -> None:
+    """Slow random drifts look like one or two oscillations, but have no rate."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(40 * FPS)) / FPS
+    y = 1 + np.cumsum(rng.normal(0, 0.01, len(t))) + rng.normal(0, 0.005, len(t))
+    for seconds in (6, 15, 40):
+        part = t < seconds
+        assert analyse_trace(t[part], y[part]).rate.value is None
+
+
+def test_two_fair_readings_are_both_named() -> None:
+    """Where every second oscillation is stronger, the reason names both rates instead of one of them."""
+    t = np.arange(round(24 * FPS)) / FPS
+    layers = 0.5 * t
+    y = 1 + 0.2 * np.cos(2 * np.pi * layers) + 0.1 * np.cos(np.pi * layers + 0.7)
+    looks, _, _ = watch(y, layers)
+    assert not looks[-1].rate.determined
+    assert "0.25 or 0.5" in looks[-1].rate.why
+
+
+def test_light_that_oscillates_nearby_is_found() -> None:
+    """Aliased mains hum in the background near the growth's frequency is found; growth and steps there are not."""
+    t = np.arange(round(16 * FPS)) / FPS
+    spot = 1 + 0.3 * np.cos(2 * np.pi * 0.5 * t)
+    hum = 1 + 0.05 * np.sin(2 * np.pi * 0.62 * t)
+    noise = np.random.default_rng(1).normal(0, 0.002, len(t))
+    fit = analyse_trace(t, spot * hum).best
+    assert fit is not None
+    assert interfering_light(t, spot * hum, hum + noise, fit) == pytest.approx(0.62, abs=0.03)
+    grown = 1 - 0.05 * np.cos(2 * np.pi * 0.5 * t)
+    assert interfering_light(t, spot, grown + noise, fit) == 0.0
+    assert interfering_light(t, spot, 1 + 0.1 * (t > 9) + noise, fit) == 0.0
+
+
+def test_an_error_in_one_part_costs_only_its_values(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error in the fit makes the rate undetermined and is logged once; the streaks are still measured."""
+
+    def broken(*_: object) -> None:
+        raise IndexError("no such window")
+
+    monkeypatch.setattr(GrowthTracker, "update", broken)
+    film = Film(4, height=96, width=128)
+    analyzer = Analyzer(film.spec.fps)
+    with caplog.at_level(logging.ERROR, "atomstream.analysis"):
+        batch = analyzer.feed(0, film[0:480])
+    assert batch.count == 480
+    assert "internal error" in batch.values["growth_rate_ml_s"].why
+    assert batch.values["lattice_spacing"].determined
+    assert len(caplog.records) == 1
+    monkeypatch.undo()
+    assert "internal error" not in analyzer.finish().values["growth_rate_ml_s"].why

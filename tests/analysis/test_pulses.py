@@ -1,0 +1,71 @@
+"""Laser pulses are told from layers by the shape of a period, on simulated and real traces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train
+from tests.analysis.traces import FPS, cusps, layers_of, watch
+from tests.paths import DATA
+
+
+def _pulsed(
+    hz: float, seconds: float, depth: float = 0.3, relaxing: float = 0.25
+) -> tuple[np.ndarray, np.ndarray]:
+    t = np.arange(round(seconds * FPS)) / FPS
+    return t, 1 - depth * np.exp(-((t + 0.001) % (1 / hz)) * hz / relaxing)
+
+
+@pytest.mark.parametrize("hz", [0.5, 1.0, 3.0, 5.0])
+def test_pulses_without_layers_are_no_growth(hz: float) -> None:
+    """Step flow under a pulsed laser: no rate at any time; the pulse rate is found."""
+    _, y = _pulsed(hz, max(12.0, 12 / hz))
+    looks, _, tracker = watch(y, np.zeros(len(y)), noise=0.01)
+    assert not [look for look in looks if look.rate.determined]
+    assert tracker.pulse_hz == pytest.approx(hz, rel=0.02)
+
+
+def test_layers_under_pulses_are_told_and_not_the_pulses() -> None:
+    """Layers of 16 pulses each: every told rate is that of the layers."""
+    t, pulses = _pulsed(2.0, 40.0, depth=0.1)
+    layers = layers_of(np.full(len(t), 0.125))
+    looks, _, _ = watch(pulses * cusps(layers), layers)
+    told = [look.rate for look in looks if look.rate.determined]
+    assert told
+    assert all(rate.value == pytest.approx(0.125, rel=0.1) for rate in told)
+    assert told[-1].value == pytest.approx(0.125, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "hz"), [("STO_620C_1Hz", 1.0), ("STO_680C_1Hz", 1.0)])
+def test_pulses_of_real_traces_are_recognised_by_their_shape(name: str, hz: float) -> None:
+    """In most windows of five pulses of real SrTiO3 depositions, the oscillation is one of pulses."""
+    traces = np.load(DATA / "sto_pld_traces_20hz.npz")
+    t, y = (traces[f"{name}_50ms_1_{axis}"].astype(float) for axis in "ty")
+    t = t - t[0]
+    seen = []
+    for start in np.arange(6.0, t[-1] - 6.0, 5.0):
+        part = (t >= start) & (t <= start + 5.0 / hz)
+        seen.append(is_pulse_train(t[part], y[part], hz))
+    assert np.mean(seen) > 0.6
+
+
+def test_layer_growth_is_no_pulse_train() -> None:
+    """Cusps at full layers, a strong second harmonic and damping are symmetric enough in time."""
+    t = np.arange(round(12 * FPS)) / FPS
+    for seed in range(5):
+        noise = np.random.default_rng(seed).normal(0, 0.01, len(t))
+        waves = (cusps(0.5 * t), 1 + 0.2 * np.cos(np.pi * t) + 0.09 * np.cos(2 * np.pi * t + seed))
+        for wave in waves:
+            assert not is_pulse_train(t, wave + noise, 0.5)
+            assert find_pulse_rate(t, wave + noise) is None or not is_pulse_train(t, wave + noise, 0.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_traces_that_are_not_finite_have_no_pulses(bad: float) -> None:
+    """NaN and infinite samples and times raise nothing."""
+    t, y = _pulsed(1.0, 4.0)
+    y[::3] = bad
+    assert is_pulse_train(t[:2], y[:2], 1.0) is False
+    find_pulse_rate(t, y)
+    assert is_pulse_train(np.full(50, 1.0), y[:50], 1.0) is False
