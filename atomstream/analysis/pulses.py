@@ -136,9 +136,11 @@ def is_pulse_train(t: F64, y: F64, hz: float) -> bool:
     if wave is None:
         return False
     changes = np.diff(np.append(wave, wave[0]))
-    power = float((changes**2).mean())
-    if power <= 0.0:
+    largest = float(np.abs(changes).max())
+    if not 0.0 < largest < math.inf:
         return False
+    changes, wave = changes / largest, wave / largest
+    power = float((changes**2).mean())
     skew = float((changes**3).mean()) / power**1.5
     if abs(skew) < MIN_PULSE_SKEW:
         return False

@@ -69,3 +69,10 @@ def test_traces_that_are_not_finite_have_no_pulses(bad: float) -> None:
     assert is_pulse_train(t[:2], y[:2], 1.0) is False
     find_pulse_rate(t, y)
     assert is_pulse_train(np.full(50, 1.0), y[:50], 1.0) is False
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e120, 1e300])
+def test_the_scale_of_a_trace_does_not_matter(scale: float) -> None:
+    """Tiny and huge intensities do not overflow."""
+    t, y = _pulsed(1.0, 6.0)
+    assert is_pulse_train(t, scale * y, 1.0)
