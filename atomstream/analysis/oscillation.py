@@ -29,6 +29,9 @@ from atomstream.results import F64, Measurement
 MAX_CYCLES = 8.0
 """Longest window of a fit, in periods."""
 
+MAX_SHORTENING = 1000.0
+"""Largest ratio of the longest and the shortest window of a search."""
+
 SEARCH_POINTS = 160
 SEARCH_POINTS_ROTATING = 320
 """Samples of a window in the search, at rest and under rotation."""
@@ -101,8 +104,8 @@ def analyse_trace(
 def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
     """Try windows from the whole trace down to its last seconds; fit the best one with all models."""
     step = float(np.median(np.diff(t)))
-    shortest = max(16 * step, MIN_ROTATIONS / rotation_hz if rotation_hz else 0.0)
     length = float(t[-1] - t[0])
+    shortest = max(16 * step, length / MAX_SHORTENING, MIN_ROTATIONS / rotation_hz if rotation_hz else 0.0)
     candidates: list[Oscillation] = []
     while length >= shortest or not candidates:
         points = SEARCH_POINTS
@@ -140,7 +143,7 @@ def seeds(window: Window, count: int = 2) -> list[float]:
     Under rotation up to 100 cycles are allowed. The peak position is refined by a log-parabola.
     """
     t = window.t
-    if len(t) < 12:
+    if len(t) < 12 or not window.span_s > 0:
         return []
     grid = np.linspace(t[0], t[-1], len(t))
     flat = np.interp(grid, t, varpro.detrended(t, window.y, 2, window.nuisance))

@@ -182,6 +182,6 @@ def _damping(fits: Sequence[varpro.Fit]) -> Measurement:
     """Return the number of oscillations until the amplitude has fallen to 1/e."""
     per_cycle, spread = _weighted(np.array([f.decay / f.frequency for f in fits]), _weights(fits))
     sigma = math.hypot(spread, min(f.sigma_decay / f.frequency for f in fits))
-    if per_cycle < 2.0 * sigma:
+    if per_cycle <= 2.0 * sigma:
         return undetermined(f"the damping is too slow to be measured in {fits[0].cycles:.1f} oscillations")
     return measured(1.0 / per_cycle, sigma / per_cycle**2, "oscillations")

@@ -191,7 +191,7 @@ def fit(
 
     ``drift`` is the first guess of the rate's relative change, for a model with a drift.
     """
-    if len(t) < model.order + 10:
+    if len(t) < model.order + 10 or not t[-1] > t[0]:
         return None
 
     problem = _Problem(t, y, model, nuisance)
@@ -339,7 +339,7 @@ def rotation_points(hz: float, length_s: float) -> int:
 
 def downsampled(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
     """Average within equal time bins to at most ``points`` samples; empty bins are omitted."""
-    if len(t) <= points:
+    if len(t) <= points or not t[-1] > t[0]:
         return t, y
     bins = np.minimum((points * (t - t[0]) / (t[-1] - t[0])).astype(np.intp), points - 1)
     count = np.bincount(bins, minlength=points)
@@ -350,7 +350,12 @@ def downsampled(t: F64, y: F64, points: int = MAX_POINTS) -> tuple[F64, F64]:
 
 def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
     """Decimate with an FIR filter: averages would alias the strong rotation harmonics into the growth band."""
-    step = float(np.median(np.diff(t)))
+    if len(t) < 2:
+        return t, y
+    # Stamps of a burst are equal or nearly so, and their interval is no sample interval.
+    step = max(float(np.median(np.diff(t))), float(t[-1] - t[0]) / (4 * len(t)))
+    if not step > 0.0:
+        return t, y
     grid = np.arange(t[0], t[-1], step)
     even = np.interp(grid, t, y)
     factor = math.ceil(len(grid) / points)
@@ -364,7 +369,7 @@ def _decimated(t: F64, y: F64, points: int) -> tuple[F64, F64]:
 
 def rotation_harmonics(t: F64, rotation_hz: float) -> F64 | None:
     """Return orthonormal columns that span the rotation harmonics 1..32 below the Nyquist frequency; None at rest."""
-    if rotation_hz <= 0 or len(t) < 16:
+    if rotation_hz <= 0 or len(t) < 16 or not t[-1] > t[0]:
         return None
     nyquist = 0.5 * (len(t) - 1) / float(t[-1] - t[0])
     count = min(HARMONICS, int(0.9 * nyquist / rotation_hz), len(t) // 6)

@@ -143,3 +143,16 @@ def test_no_pulses_in_plain_growth() -> None:
     """Noise and the cusps of layer growth are not taken for laser pulses."""
     for rate in (0.4, 0.8, 2.5):
         assert find_pulse_rate(*layer_trace(rate, 30, hz=120)) is None
+
+
+@pytest.mark.parametrize("rotation_hz", [0.0, 0.1])
+@pytest.mark.parametrize("times", ["equal", "bursts", "one late"])
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e12])
+def test_strange_traces_raise_nothing(rotation_hz: float, times: str, scale: float) -> None:
+    """Equal times, bursts of stamps and extreme intensities give a rate or a reason, and never an error."""
+    t = np.arange(0, 60, 0.05)
+    t = {"equal": np.floor(t / 20) * 20, "bursts": np.floor(t), "one late": np.append(t[:-1], 1e9)}[times]
+    y = scale * (1 + 0.3 * np.sin(2 * np.pi * 0.4 * np.arange(len(t)) * 0.05))
+    result = analyse_trace(t, y, None, rotation_hz)
+    assert result.determined or result.rate.why
+    assert analyse_trace(t, np.round(y / scale), 0.4, rotation_hz).rate is not None
