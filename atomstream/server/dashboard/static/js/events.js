@@ -69,7 +69,7 @@ function keyOf(event) {
 }
 
 export function kindText(kind) {
-  return { fractional_order: "fractional order", change: "change", exposure: "exposure step", rotation_seen: "rotation seen" }[kind] ?? visible(kind);
+  return { fractional_order: "fractional order", change: "change", exposure: "exposure step", rotation_seen: "rotation seen", growth_stopped: "growth stopped", growth_began: "growth began again", rate_changed: "rate changed" }[kind] ?? visible(kind);
 }
 
 function labelText(event) {
