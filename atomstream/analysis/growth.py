@@ -39,8 +39,9 @@ CONFIRMED_PERIODS = 2.5
 PULSES_FOR_RATE = 2.8
 """Fewest pulses from whose shape their rate is taken."""
 
-PULSES_KEPT_S = 20.0
-"""Time after which a pulse rate that is not seen any more is forgotten."""
+PULSES_KEPT_S = 60.0
+PULSES_KEPT = 30.0
+"""Time, and number of pulses, after which a pulse rate that is not seen any more is forgotten: whichever is longer."""
 
 MIN_PULSES_PER_LAYER = 4.0
 """Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
@@ -414,7 +415,7 @@ class GrowthTracker:
             found = self.pulse_hz
         if found is not None:
             self.pulse_hz, self.pulse_seen_s = found, now
-        elif now - self.pulse_seen_s > PULSES_KEPT_S:
+        elif self.pulse_hz and now - self.pulse_seen_s > max(PULSES_KEPT_S, PULSES_KEPT / self.pulse_hz):
             self.pulse_hz = 0.0
 
     # The count.
