@@ -20,7 +20,7 @@ from atomstream.analysis.oscillation import (
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
 from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
 from atomstream.analysis.timestamps import clock_uncertainty
-from atomstream.analysis.trace import IntensityTrace
+from atomstream.analysis.trace import IntensityTrace, slowed
 from atomstream.analysis.varpro import Fit, cut_window
 from atomstream.results import F64, Measurement, measured, undetermined
 
@@ -326,7 +326,7 @@ class GrowthTracker:
         Returns the times of the samples (N,), and True if the growth began later.
         """
         started_late = False
-        t, y = self._notched(start_s)
+        t, y = slowed(*self._notched(start_s))
         answer = analyse_trace(t, y, near_hz, rotation_hz)
         if answer.best is not None and _covers(answer, t, 0.95):
             rest_s = rest_before_onset(t, y, float(answer.rate), rotation_hz)
@@ -343,7 +343,7 @@ class GrowthTracker:
         if _covers(self.latest, t, 0.97):
             return self.segment_start_s
         # Under rotation growth is found only after some turns, and may have begun before the window of the fit.
-        t, y = self._notched(self.segment_start_s)
+        t, y = slowed(*self._notched(self.segment_start_s))
         if extends_to_start(t, y, self.latest.rate, rotation_hz):
             rest_s = rest_before_onset(t, y, float(self.latest.rate), rotation_hz)
             return float(t[0]) + rest_s if rest_s else self.segment_start_s

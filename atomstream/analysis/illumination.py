@@ -300,7 +300,7 @@ def _light_factor(old: F32, new: F32, variance: F32, saturation: float) -> float
 # camera slower than twice the mains frequency aliases the hum to any slow frequency. Growth changes the spot, but
 # hardly the background between the streaks, and mostly in antiphase.
 
-MAX_LIGHT_SHARE = 0.35
+MAX_LIGHT_SHARE = 0.22
 """Relative amplitude of the background in phase with the spot, over that of the spot: about 0.7 for hum (less than 1
 because of the camera's dark level), near 0 for growth."""
 

@@ -27,7 +27,8 @@ from atomstream.analysis.varpro import MAX_POINTS, ROTATION_POINTS, Window, cut_
 from atomstream.results import F64, Measurement
 
 MAX_CYCLES = 8.0
-"""Longest window of a fit, in periods."""
+STEADY_CYCLES = 12.0
+"""Longest window of a fit, in periods: in general, and where the rate is known not to have changed."""
 
 MAX_SHORTENING = 1000.0
 """Largest ratio of the longest and the shortest window of a search."""
@@ -186,7 +187,7 @@ def fit_window(
     (1991)); they are not computed if no ``change`` was seen. Under rotation the window is 12 periods and at least three
     turns long, and is not shortened.
     """
-    length = length_s or MAX_CYCLES / near_hz
+    length = length_s or (STEADY_CYCLES if change == "none" else MAX_CYCLES) / near_hz
     if rotation_hz and length_s is None:
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))

@@ -86,6 +86,18 @@ COARSE_SAMPLES = 28800
 COARSE_GROUP = 20
 """Fine samples averaged into one coarse sample."""
 
+ROTATING_RATE_HZ = 25.0
+"""Largest sample rate of a trace that is fitted jointly with a rotation: the harmonics of the rotation need no more."""
+
+
+def slowed(t: F64, y: F64) -> tuple[F64, F64]:
+    """Return a trace t (s), y (N,) filtered and decimated by 2 if it has more than 25 samples per second."""
+    if len(t) < 2 * len(taps_for(2)) or (len(t) - 1) / float(t[-1] - t[0]) <= ROTATING_RATE_HZ:
+        return t, y
+    slow_t, slow_y, _ = Decimator(2).feed(t, y, np.arange(len(t), dtype=np.float64))
+    return slow_t, slow_y
+
+
 MIN_CLOCK_S = 2.0
 """Length of trace, in s, from which the measured frame rate is good enough to choose the filter."""
 
