@@ -22,7 +22,7 @@ ROTATION_ERROR = 0.002
 FEW_CYCLES_ERROR = 0.025
 """Relative error of a rate from two oscillations: growth that began within the window shifts all models alike."""
 
-DRIFT_ODDS = 0.05
+DRIFT_ODDS = 0.2
 KNOWN_DRIFT_ODDS = 10.0
 """Odds of a rate that changes over a window against a steady one, before the trace is seen: in general, and where the
 window before showed a change."""
