@@ -207,7 +207,7 @@ RECOVERY_PERIODS = (0.3, 1.0, 3.0)
 
 
 def stop_time(before: Fit, t: F64, y: F64) -> float:
-    """Return the time (s) at which the trace ``t``, ``y`` (N,) stopped to follow the fit ``before``.
+    """Return the time (s) at which the trace ``t``, ``y`` (N,) stopped following the fit ``before``.
 
     For each candidate, the part before it is the predicted oscillation on a line, and the part after it a line or an
     exponential recovery. The candidate with the smallest sum of squares is taken.
@@ -249,8 +249,11 @@ def _misfit(basis: F64, y: F64) -> float:
 ONSET_RANGE = 4.0
 """Length, in periods, of the part before the fit's window in which its onset is searched at a time."""
 
+MAX_ONSET_STEPS = 25
+"""Largest number of such parts: a fast oscillation after hours is not followed through all of them."""
+
 SHORTEST_REST = 0.25
-"""Shortest rest, in periods, that is told from the first part of an oscillation."""
+"""Shortest rest, in periods, that is distinguished from the first part of an oscillation."""
 
 ONSET_GAIN = 0.5
 """With an onset, the sum of squares must fall below this share of that without one."""
@@ -261,12 +264,12 @@ def onset_time(fit: Fit, t: F64, y: F64, start_s: float) -> float:
 
     The fit is followed backwards through its window and beyond, four periods at a time, with free amplitude and phase.
     The onset is where a line before it and the oscillation after it leave much less than the oscillation alone.
-    Returns ``start_s`` if the oscillation goes back to it.
+    Returns ``start_s`` if the oscillation goes back to it, and the earliest time reached after 100 periods.
     """
     # A fit of a rest and the growth after it has an amplitude that increases; the growth's own one does not.
     fit = replace(fit, decay=max(0.0, fit.decay))
     period, known, last = 1.0 / fit.frequency, fit.t_end - fit.span_s, fit.t_end
-    while True:
+    for _ in range(MAX_ONSET_STEPS):
         first = max(start_s, known - ONSET_RANGE * period)
         part = (t >= first) & (t <= last)
         onset = _onset_within(fit, t[part], y[part], period)
@@ -275,6 +278,7 @@ def onset_time(fit: Fit, t: F64, y: F64, start_s: float) -> float:
         if first <= start_s:
             return start_s
         known, last = first, first + 1.5 * period
+    return known
 
 
 def _onset_within(fit: Fit, t: F64, y: F64, period: float) -> float | None:

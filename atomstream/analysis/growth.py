@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, field, replace
 
 from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
-from atomstream.analysis.hypotheses import interfering_light, larger_trend, second_reading
-from atomstream.analysis.illumination import LIGHT_OSCILLATES, MAX_LIGHT_SHARE, CorrectedTrace, light_share
+from atomstream.analysis.hypotheses import Surroundings, other_cause
+from atomstream.analysis.illumination import CorrectedTrace
+from atomstream.analysis.laser import Laser
 from atomstream.analysis.layer_count import LayerCounter
-from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
 from atomstream.analysis.oscillation import (
     TOO_SHORT,
     Change,
@@ -18,10 +18,9 @@ from atomstream.analysis.oscillation import (
     rest_before_onset,
 )
 from atomstream.analysis.oscillation_result import Oscillation, undetermined_oscillation
-from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
 from atomstream.analysis.timestamps import clock_uncertainty
 from atomstream.analysis.trace import IntensityTrace, slowed
-from atomstream.analysis.varpro import Fit, cut_window
+from atomstream.analysis.varpro import Fit
 from atomstream.results import F64, Measurement, measured, undetermined
 
 HISTORY_STEP = 0.25
@@ -36,17 +35,7 @@ PREDICTION_AGE = 1.15
 CONFIRMED_PERIODS = 2.5
 """An end of growth is confirmed, and the segment ends there, when nothing oscillated for this many periods."""
 
-PULSES_FOR_RATE = 2.8
-"""Fewest pulses from whose shape their rate is taken."""
-
-PULSES_KEPT_S = 60.0
-PULSES_KEPT = 30.0
-"""Time, and number of pulses, after which a pulse rate that is not seen any more is forgotten: whichever is longer."""
-
-MIN_PULSES_PER_LAYER = 4.0
-"""Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
-
-DOUBT_PERIODS = 1.3
+MAX_WAIT_PERIODS = 1.3
 """While an oscillation may have ended, the last rate is kept for this many periods."""
 
 CONFIRMED_CYCLES = 2.2
@@ -80,8 +69,8 @@ class GrowthTracker:
     the last result, ``best`` the segment's. ``history`` are recent fits. ``stopped_s`` is the time at which an
     oscillation of ``stopped_hz`` stopped or changed, NaN while it goes on; ``found`` are the segments that ended
     since the last call of :meth:`take_found`. The count waits while it is ``doubtful`` whether the oscillation goes
-    on. ``known_hz`` is the rate of an earlier segment (0: none), ``pulse_hz``
-    the laser's pulse rate (0: none). While ``veto`` is not empty the rate is undetermined for this reason.
+    on. ``known_hz`` is the rate of an earlier segment (0: none). While ``veto`` is not empty the rate is undetermined
+    for this reason.
     """
 
     trace: IntensityTrace
@@ -99,10 +88,8 @@ class GrowthTracker:
     doubtful: bool = False
     doubtful_since_s: float = 0.0
     unconfirmed_hz: float = 0.0
-    pulse_hz: float = 0.0
-    pulse_seen_s: float = -math.inf
+    laser: Laser = field(default_factory=Laser)
     veto: str = ""
-    next_pulse_check_s: float = 0.0
     next_search_s: float = 0.0
     next_rotating_fit_s: float = 0.0
     last_fit_s: float = -math.inf
@@ -120,6 +107,7 @@ class GrowthTracker:
         self.counter, self.counted_before = LayerCounter(time_s), 0.0
         self.history, self.found = [], []
         self.stopped_s, self.stopped_hz = math.nan, 0.0
+        self.doubtful, self.unconfirmed_hz = False, 0.0
         self.next_search_s = 0.0
 
     def take_found(self) -> list[FoundSegment]:
@@ -137,7 +125,8 @@ class GrowthTracker:
             return self.latest  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + 1.9
         self.trace.retune(self.trace.clock())
-        self._update_pulse_rate(now, rotation_hz)
+        if not rotation_hz:
+            self.laser.update(self.trace, self.segment_start_s, now)
         if self.latest.determined and now < self.last_fit_s + 0.03 / float(self.latest.rate):
             return self.latest  # another 3 % of a period changes a fit by less than its uncertainty
         if rotation_hz:
@@ -197,7 +186,7 @@ class GrowthTracker:
         return (
             self.doubtful
             and self.latest.best is not None
-            and now - self.doubtful_since_s < DOUBT_PERIODS / self.latest.best.frequency
+            and now - self.doubtful_since_s < MAX_WAIT_PERIODS / self.latest.best.frequency
         )
 
     def _has_ended(self, t: F64, y: F64) -> bool:
@@ -227,7 +216,7 @@ class GrowthTracker:
             self.history = [*self.history[1 - HISTORY_FITS :], replace(fit, sigma_hz=sigma_hz)]
 
     def _stop(self, t: F64, y: F64) -> None:
-        """End the run of growth where the trace stopped to follow the prediction."""
+        """End the run of growth where the trace stopped following the prediction."""
         before = self._prediction(float(t[-1]))
         assert before is not None
         time_s = stop_time(before, t, y)
@@ -288,7 +277,7 @@ class GrowthTracker:
             return False
         rate, sigma = float(answer.rate), answer.rate.sigma or 0.0
         last, self.unconfirmed_hz = self.unconfirmed_hz, rate
-        certain = answer.cycles > CONFIRMED_CYCLES and self.pulse_hz <= 0.0
+        certain = answer.cycles > CONFIRMED_CYCLES and self.laser.hz <= 0.0
         return certain or abs(rate - last) < 2.0 * sigma
 
     def _resume(self, onset_s: float, late: bool, hz: float) -> None:
@@ -349,13 +338,14 @@ class GrowthTracker:
             return float(t[0]) + rest_s if rest_s else self.segment_start_s
         return float(t[-1]) - self.latest.span_s
 
-    # Explanations that need more than the window of a fit: the light, the laser, a second reading.
-
     def _checked(self, answer: Oscillation, rotation_hz: float = 0.0) -> Oscillation:
         """Return a fitted oscillation as the rate of growth, or the reason why it is none."""
         if answer.best is None:
             return answer
-        why = self._other_cause(answer.best, rotation_hz)
+        around = Surroundings(self.trace, self.segment_start_s, self.laser, self.known_hz, rotation_hz)
+        pulse_hz, why = self.laser.hz, other_cause(answer.best, around)
+        if self.laser.hz != pulse_hz:
+            self.next_search_s = 0.0  # without the pulses the trace may show the layers
         if why:
             return undetermined_oscillation(why, answer.cycles, answer.r2, answer.span_s)
         relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
@@ -365,58 +355,9 @@ class GrowthTracker:
         note = "; ".join(filter(None, (answer.rate.note, note)))
         return replace(answer, rate=measured(rate, math.hypot(sigma, relative_sigma * rate), "1/s", note))
 
-    def _other_cause(self, fit: Fit, rotation_hz: float) -> str:
-        background = self.trace.with_background_since(self.segment_start_s)
-        if light_share(*background, fit, rotation_hz) > MAX_LIGHT_SHARE:
-            return LIGHT_OSCILLATES
-        light_hz = interfering_light(*background, fit) if not rotation_hz else 0.0
-        if light_hz:
-            return f"the light oscillates at {light_hz:.3g} Hz (mains hum?), too close to the oscillation of the spot"
-        motion = self.trace.with_motion_since(self.segment_start_s)
-        if motion_share(*motion, fit, rotation_hz) > MAX_MOTION_SHARE:
-            return SPOT_MOVES
-        if rotation_hz:
-            return ""
-        if is_pulse_train(*self.trace.since(fit.t_end - fit.span_s), fit.frequency):
-            if fit.cycles > PULSES_FOR_RATE:
-                self.pulse_hz, self.pulse_seen_s, self.next_search_s = fit.frequency, fit.t_end, 0.0
-            return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
-        if self.pulse_hz > 0.0 and fit.frequency * MIN_PULSES_PER_LAYER > self.pulse_hz:
-            return "the oscillation is not separated from the laser's pulses"
-        t, y = self._notched(fit.t_end - fit.span_s)
-        window = cut_window(t, y, fit.span_s)
-        if self.pulse_hz > 0.0 and larger_trend(fit):
-            return "a larger and slower change goes on: the period of a layer is not yet seen"
-        other_hz = second_reading(window, fit)
-        if other_hz and not 0.9 < self.known_hz / fit.frequency < 1.1:
-            low, high = sorted((fit.frequency, other_hz))
-            return (
-                f"{low:.3g} or {high:.3g} ML/s: every second oscillation differs, and the trace alone cannot show "
-                "whether a layer is one oscillation or two; a known rate would help"
-            )
-        return ""
-
     def _notched(self, start_s: float) -> tuple[F64, F64]:
         """Return the trace from ``start_s`` (s) on without the laser's pulses."""
-        t, y = self.trace.since(start_s)
-        return notch(t, y, self.pulse_hz) if self.pulse_hz > 0 and len(t) >= 32 else (t, y)
-
-    def _update_pulse_rate(self, now: float, rotation_hz: float) -> None:
-        if now < self.next_pulse_check_s or rotation_hz:
-            return
-        self.next_pulse_check_s = now + 4.0
-        traces = [self.trace.raw_since(self.segment_start_s)]
-        if len(self.trace.fine_t) > 400:
-            traces.append(self.trace.since(max(self.segment_start_s, now - 120.0)))
-        candidates = ((trace, find_pulse_rate(*trace)) for trace in traces)
-        # The cusps of layer growth have harmonics too, but are symmetric in time.
-        found = next((hz for trace, hz in candidates if hz and is_pulse_train(*trace, hz)), None)
-        if found is None and self.pulse_hz and is_pulse_train(*self.trace.since(now - 20.0), self.pulse_hz):
-            found = self.pulse_hz
-        if found is not None:
-            self.pulse_hz, self.pulse_seen_s = found, now
-        elif self.pulse_hz and now - self.pulse_seen_s > max(PULSES_KEPT_S, PULSES_KEPT / self.pulse_hz):
-            self.pulse_hz = 0.0
+        return self.laser.removed(*self.trace.since(start_s))
 
     # The count.
 

@@ -1,23 +1,38 @@
-"""Explanations of a fitted oscillation other than growth, each compared with it on the same window of the trace.
+"""Explanations of an oscillation other than growth. This is the one place where it is decided whether it is growth.
 
-This is the one place where it is decided whether a fit is growth. Each explanation is a function that returns a reason
-if the window supports it: too few oscillations, noise (white or coloured), a camera that is too slow, a shutter, a
-transient, the rotation, an end of the oscillation, the laser, the light, the motion of the spot, or two readings that
-are equally fair. The first explanation that holds is given to the user instead of a number.
+Each explanation is a function that returns a reason if it holds. The window of a fit alone shows too few oscillations,
+noise (white or coloured), a camera that is too slow, a shutter, a transient, the rotation, and an end of the
+oscillation. What else was measured shows the light, the motion of the spot, the laser, and two readings that are
+equally fair. The first reason is given to the user instead of a number.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-from scipy import signal
-
 from atomstream.analysis import varpro
-from atomstream.analysis.varpro import Window, downsampled
-from atomstream.results import F64
+from atomstream.analysis.evidence import (
+    exceeds_random_walk,
+    explained_share,
+    has_stopped,
+    is_significant,
+    is_two_level,
+    larger_trend,
+    rotation_overlap,
+    second_reading,
+    staircase_share,
+)
+from atomstream.analysis.laser import Laser
+from atomstream.analysis.light_oscillation import (
+    LIGHT_OSCILLATES,
+    MAX_LIGHT_SHARE,
+    interfering_light,
+    light_share,
+)
+from atomstream.analysis.motion import MAX_MOTION_SHARE, SPOT_MOVES, motion_share
+from atomstream.analysis.trace import IntensityTrace
+from atomstream.analysis.varpro import Fit, Window, cut_window
 
 MIN_CYCLES = 1.5
 """Fewest oscillations for a rate."""
@@ -28,14 +43,8 @@ MAX_ROTATION_OVERLAP = 1.6
 STRONG_HARMONICS = 6
 """Higher harmonics of the rotation are weak, so their side bands do not shift the rate."""
 
-SAMPLES_PER_INDEPENDENT = 1.4
-"""Samples of a slow trace per independent sample, after the anti-alias filter."""
-
 TRANSIENT_DECAY = 1.5
 """Decay, in units of the frequency, beyond which an oscillation is a transient."""
-
-NOISY_CYCLES = 3.0
-"""Fewest oscillations that are recognised in much noise."""
 
 MAX_FREQUENCY = 0.22
 """Largest oscillation frequency, in units of the sample rate: five samples per period."""
@@ -44,29 +53,53 @@ MAX_OVERTONE = 4.0
 """Largest amplitude of the second harmonic relative to the first. Beyond, the signal oscillates at twice the
 frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
 
+MIN_PULSES_PER_LAYER = 4.0
+"""Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
+
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the explanations are judged by: a fit and its window."""
+class Oscillating:
+    """A fitted oscillation and its window."""
 
     window: Window
-    fit: varpro.Fit
+    fit: Fit
 
 
-def reason_against(window: Window, fit: varpro.Fit) -> str:
-    """Return why a fit is no measurement of growth; "" if growth is the best explanation of the window."""
-    evidence = Evidence(window, fit)
-    return next((reason for explain in EXPLANATIONS if (reason := explain(evidence))), "")
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else was measured while an oscillation was seen.
+
+    ``trace`` holds the light and the spot's motion from ``start_s`` (s) on. ``laser`` is the pulse rate, ``known_hz``
+    the rate of an earlier segment (0: none), ``rotation_hz`` that of the substrate (0: at rest).
+    """
+
+    trace: IntensityTrace
+    start_s: float
+    laser: Laser
+    known_hz: float
+    rotation_hz: float
 
 
-def _too_short(e: Evidence) -> str:
+def reason_against(window: Window, fit: Fit) -> str:
+    """Return why a fit is no measurement of growth; "" if growth is the best explanation of its window."""
+    oscillation = Oscillating(window, fit)
+    return next((reason for explain in EXPLANATIONS if (reason := explain(oscillation))), "")
+
+
+def other_cause(fit: Fit, around: Surroundings) -> str:
+    """Return what else caused a fitted oscillation; "" if only growth explains it."""
+    causes = CAUSES_WHILE_TURNING if around.rotation_hz else CAUSES
+    return next((reason for explain in causes if (reason := explain(fit, around))), "")
+
+
+def _too_short(e: Oscillating) -> str:
     if e.fit.cycles >= MIN_CYCLES:
         return ""
     more = (MIN_CYCLES - e.fit.cycles) / e.fit.frequency
     return f"only {e.fit.cycles:.1f} oscillations seen, {MIN_CYCLES} are needed; about {more:.3g} s more would help"
 
 
-def _rotation(e: Evidence) -> str:
+def _rotation(e: Oscillating) -> str:
     turns_hz = e.window.rotation_hz
     k = max(1, round(e.fit.frequency / turns_hz)) if turns_hz else 0
     if 0 < k <= STRONG_HARMONICS and rotation_overlap(e.window, e.fit) > MAX_ROTATION_OVERLAP:
@@ -74,7 +107,7 @@ def _rotation(e: Evidence) -> str:
     return ""
 
 
-def _unexplained(e: Evidence) -> str:
+def _unexplained(e: Oscillating) -> str:
     # A drift can look like one or two oscillations, but hardly like three.
     cycles = e.fit.cycles
     need = 0.95 if cycles < 2.0 else 0.9 if cycles < 2.5 else 0.85 if cycles < 4.0 else 0.65
@@ -87,7 +120,7 @@ def _unexplained(e: Evidence) -> str:
     return ""
 
 
-def _noise(e: Evidence) -> str:
+def _noise(e: Oscillating) -> str:
     if not is_significant(e.window, e.fit):
         return "no clear oscillation: noise alone could look like this in so few samples"
     if e.window.nuisance is None and not exceeds_random_walk(e.window, e.fit):
@@ -95,7 +128,7 @@ def _noise(e: Evidence) -> str:
     return ""
 
 
-def _too_fast(e: Evidence) -> str:
+def _too_fast(e: Oscillating) -> str:
     rate = (len(e.window.t) - 1) / e.window.span_s
     if e.fit.frequency > MAX_FREQUENCY * rate or (
         e.window.nuisance is None and e.fit.overtone > MAX_OVERTONE
@@ -104,7 +137,7 @@ def _too_fast(e: Evidence) -> str:
     return ""
 
 
-def _shutter(e: Evidence) -> str:
+def _shutter(e: Oscillating) -> str:
     flat = varpro.detrended(e.window.t, e.window.y, 0, e.window.nuisance)
     if is_two_level(flat, e.fit.r2):
         return "the trace switches between two levels (a shutter or an exposure step), it does not oscillate"
@@ -113,269 +146,66 @@ def _shutter(e: Evidence) -> str:
     return ""
 
 
-def _stopped(e: Evidence) -> str:
+def _stopped(e: Oscillating) -> str:
     return "the oscillation has stopped or changed within its last period" if has_stopped(e.fit) else ""
 
 
-def _transient(e: Evidence) -> str:
+def _transient(e: Oscillating) -> str:
     if abs(e.fit.decay) > TRANSIENT_DECAY * e.fit.frequency:
         return "the variation decays within one oscillation: a transient, not layers"
     return ""
 
 
-EXPLANATIONS: tuple[Callable[[Evidence], str], ...] = (
+EXPLANATIONS: tuple[Callable[[Oscillating], str], ...] = (
     *(_too_short, _rotation, _unexplained, _noise, _too_fast, _shutter, _stopped, _transient),
 )
-"""All explanations, in the order in which they are tried."""
+"""All explanations by the window alone, in the order in which they are tried."""
 
 
-def explained_share(window: Window, fit: varpro.Fit) -> float:
-    """Return the share of the variation that the fit explains; from three oscillations on, without white noise.
+def _light(fit: Fit, around: Surroundings) -> str:
+    background = around.trace.with_background_since(around.start_s)
+    return LIGHT_OSCILLATES if light_share(*background, fit, around.rotation_hz) > MAX_LIGHT_SHARE else ""
 
-    In a dim picture much of the variation is white noise. Second differences separate it from the slow errors of a
-    wrong model (J. von Neumann, Ann. Math. Stat. 12, 367 (1941)).
-    """
-    few = window.nuisance is None and fit.cycles < NOISY_CYCLES
-    if few or fit.r2 <= 0.0 or len(fit.residual) < 3:
-        return fit.r2
-    residual_power = float((fit.residual**2).mean())
-    noise_power = min(float((np.diff(fit.residual, 2) ** 2).mean()) / 6.0, 0.9 * residual_power)
-    return 1.0 - (residual_power - noise_power) / max(
-        residual_power / (1.0 - min(fit.r2, 1.0 - 1e-12)) - noise_power, 1e-300
+
+def _light_nearby(fit: Fit, around: Surroundings) -> str:
+    hz = interfering_light(*around.trace.with_background_since(around.start_s), fit)
+    if not hz:
+        return ""
+    return f"the light oscillates at {hz:.3g} Hz (mains hum?), too close to the oscillation of the spot"
+
+
+def _motion(fit: Fit, around: Surroundings) -> str:
+    motion = around.trace.with_motion_since(around.start_s)
+    return SPOT_MOVES if motion_share(*motion, fit, around.rotation_hz) > MAX_MOTION_SHARE else ""
+
+
+def _laser(fit: Fit, around: Surroundings) -> str:
+    laser = around.laser
+    if laser.owns(fit, around.trace):
+        return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
+    if laser.hz <= 0.0:
+        return ""
+    if fit.frequency * MIN_PULSES_PER_LAYER > laser.hz:
+        return "the oscillation is not separated from the laser's pulses"
+    if larger_trend(fit):
+        return "a larger and slower change goes on: the period of a layer is not yet seen"
+    return ""
+
+
+def _second_reading(fit: Fit, around: Surroundings) -> str:
+    t, y = around.laser.removed(*around.trace.since(fit.t_end - fit.span_s))
+    other_hz = second_reading(cut_window(t, y, fit.span_s), fit)
+    if not other_hz or 0.9 < around.known_hz / fit.frequency < 1.1:
+        return ""
+    low, high = sorted((fit.frequency, other_hz))
+    return (
+        f"{low:.3g} or {high:.3g} ML/s: every second oscillation differs, and the trace alone cannot show whether a "
+        "layer is one oscillation or two; a known rate would help"
     )
 
 
-def is_significant(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if noise alone would give such a fit less than once in 10^7 fits, over all frequencies tried.
-
-    This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits.
-    """
-    free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
-    independent = len(window.t) / SAMPLES_PER_INDEPENDENT
-    if fit.r2 >= 1.0 or independent <= free + 2:
-        return fit.r2 > 0.99
-    log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, fit.r2))
-    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-7)
-
-
-WALK_SAMPLES = 10
-"""Samples per period in the comparison with a random walk: coarser than the noise of the camera is correlated."""
-
-MIN_WALK_EVIDENCE = 14.0
-"""Natural logarithm of the likelihood ratio of oscillation and random walk, beyond the price of the parameters."""
-
-
-def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
-    """Return True if the oscillation explains the window better than a random walk with white noise.
-
-    Drifts of beam and temperature are random walks, whose short pieces look like one or two oscillations. Such a
-    process predicts each sample from those before it; the innovations (errors of this prediction) of the trace are
-    compared with those of the residuals of the fit, which is the likelihood ratio of the two models
-    (G. Schwarz, Ann. Statist. 6, 461 (1978), for the price of the parameters).
-    """
-    count = max(15, round(WALK_SAMPLES * fit.cycles))
-    t = window.t[len(window.t) - len(fit.residual) :]
-    y = window.y[len(window.y) - len(fit.residual) :]
-    if len(t) < 15:
-        return True
-    whole = _innovations(downsampled(t, y - y.mean(), count)[1])
-    rest = _innovations(downsampled(t, fit.residual, count)[1])
-    n = min(count, len(t))
-    if whole <= 0.0:
-        return False
-    evidence = 0.5 * n * math.log(whole / max(rest, 1e-12 * whole))
-    return evidence - 0.5 * 6 * math.log(n) > MIN_WALK_EVIDENCE
-
-
-GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""Gains of the exponential smoothing: 0 predicts the mean (white noise), 1 the last sample (a random walk)."""
-
-
-def _innovations(y: F64) -> float:
-    """Return the mean square of the errors with which a random walk in white noise predicts each next sample.
-
-    The best prediction of such a process is exponential smoothing (J. F. Muth, J. Am. Stat. Assoc. 55, 299 (1960)).
-    """
-    errors = []
-    for gain in GAINS:
-        level, _ = signal.lfilter([gain], [1.0, gain - 1.0], y, zi=[0.0])
-        errors.append(float(((y[1:] - level[:-1]) ** 2).mean()))
-    return min(errors)
-
-
-def rotation_overlap(window: Window, fit: varpro.Fit) -> float:
-    """Return how well rotation harmonics can imitate the oscillation: 1 not at all, up to 10 on a harmonic."""
-    if window.nuisance is None:
-        return 1.0
-    first = fit.model.order + 1
-    waves = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(fit.model.order))[
-        :, first : first + 2
-    ]
-    remainder = waves - window.nuisance @ (window.nuisance.T @ waves)
-    return min(10.0, math.sqrt(float((waves**2).sum() / max(float((remainder**2).sum()), 1e-12))))
-
-
-def has_stopped(fit: varpro.Fit) -> bool:
-    """Return True if the last period of the window contradicts its fit: growth has ended within the window."""
-    samples = round(len(fit.residual) / max(fit.cycles, 1e-9))  # of one period
-    if not 0 < samples < len(fit.residual):
-        return False
-    missed = float((fit.residual[-samples:] ** 2).mean())
-    before = float((fit.residual[:-samples] ** 2).mean())
-    return missed > 0.6 * float((fit.wave[-samples:] ** 2).mean()) and missed > 3.0 * before
-
-
-def is_two_level(y: F64, oscillation_r2: float) -> bool:
-    """Return True if two constant levels describe ``y`` (N,) better than the oscillation with its ``oscillation_r2``.
-
-    A sinusoid leaves 19 % of its variance to the best two levels, a square wave none.
-    """
-    return two_level_r2(y) > max(0.9, oscillation_r2)
-
-
-def two_level_r2(y: F64) -> float:
-    """Return the share of variance explained by the best split into two levels, 0-1 (Otsu's criterion)."""
-    ordered = np.sort(y)
-    n = len(ordered)
-    total = float(((ordered - ordered.mean()) ** 2).sum())
-    if n < 4 or total <= 0:
-        return 0.0
-    low = np.arange(1, n)
-    sums = np.cumsum(ordered)[:-1]
-    between = n / (low * (n - low)) * (sums - low * ordered.mean()) ** 2
-    return float(between.max() / total)
-
-
-def staircase_share(y: F64) -> float:
-    """Return the share of the total variation in the few largest sample-to-sample differences, 0-1.
-
-    A smooth oscillation spreads its variation over all samples; a trace with steps has it in a few of them.
-    """
-    moves = np.abs(np.diff(y))
-    if len(moves) < 20:
-        return 0.0
-    few = max(3, len(moves) // 40)
-    noise = float(np.median(moves))
-    large = np.sort(moves)[-few:]
-    return float(np.clip(large - 2 * noise, 0.0, None).sum() / max(moves.sum(), 1e-300))
-
-
-# Two readings. Every second oscillation of bilayer growth is stronger, and the second harmonic of layer growth can be
-# stronger than the first. Both traces hold a frequency and its double; the trace alone cannot show which one counts
-# layers.
-
-MIN_READING = 0.13
-MIN_EARLY_READING = 0.3
-"""Smallest amplitude at half the frequency, relative to that at the frequency, that makes the reading doubtful: in
-many and in few oscillations."""
-
-MAX_READING_OVERTONE = 0.8
-"""Largest amplitude of the second harmonic, relative to the first, of an oscillation without a second reading."""
-
-READING_CYCLES = 4.0
-"""Fewest oscillations in which half of the frequency is separated from a cubic background."""
-
-MIN_READING_EVIDENCE = 12.0
-"""Natural logarithm of the likelihood ratio with and without half of the frequency."""
-
-
-def second_reading(window: Window, fit: varpro.Fit) -> float:
-    """Return the other frequency in Hz, half or twice that of the fit, that the trace may show; 0.0 if there is none.
-
-    Amplitudes at 1/2, 1, 3/2 and 2 times the frequency are fitted together. In few oscillations the half frequency is
-    compared with a cubic background of as many parameters.
-    """
-    if window.nuisance is not None or len(window.t) < 16:
-        return 0.0
-    t, y = window.t, window.y
-    many = fit.cycles >= READING_CYCLES
-    x = (t - t.mean()) / max(float(t[-1] - t[0]), 1e-12)
-    since = t - fit.t_end
-    turn = 2.0 * math.pi * (fit.frequency + 0.5 * fit.slope * since) * since
-    envelope = np.exp(np.clip(-fit.decay * (t - t[0]), -20.0, 20.0))
-
-    def fitted(order: int, multiples: tuple[float, ...]) -> tuple[F64, F64]:
-        columns = [x**k for k in range(order + 1)]
-        columns += [envelope * f(m * turn) for m in multiples for f in (np.cos, np.sin)]
-        basis = np.stack(columns, axis=1)
-        coefficients = np.linalg.lstsq(basis, y, rcond=1e-9)[0]
-        amplitudes = np.hypot(coefficients[order + 1 :: 2], coefficients[order + 2 :: 2])
-        return amplitudes, y - basis @ coefficients
-
-    amplitudes, plain = fitted(3, (1.0, 2.0))
-    if amplitudes[1] > MAX_READING_OVERTONE * amplitudes[0]:
-        return 2.0 * fit.frequency
-    amplitudes, halved = fitted(3, (1.0, 2.0, 0.5, 1.5)) if many else fitted(1, (1.0, 2.0, 0.5))
-    if amplitudes[2] < (MIN_READING if many else MIN_EARLY_READING) * amplitudes[0]:
-        return 0.0
-    correlated = varpro.correlation_time(halved)
-    ratio = float(plain @ plain) / max(float(halved @ halved), 1e-300)
-    evidence = 0.5 * len(t) / correlated * math.log(max(ratio, 1e-300))
-    return 0.5 * fit.frequency if evidence > MIN_READING_EVIDENCE else 0.0
-
-
-MAX_TREND = 4.0
-"""Largest change of the slow background over a window, in units of the oscillation's range, under a pulsed laser."""
-
-
-def larger_trend(fit: varpro.Fit) -> bool:
-    """Return True if a slower change in the window of the fit is much larger than its oscillation.
-
-    Under a pulsed laser a layer takes many pulses. Small waves of beam and heater on the first slope of its oscillation
-    are much smaller than this slope.
-    """
-    return len(fit.wave) > 0 and fit.trend > MAX_TREND * float(np.ptp(fit.wave))
-
-
-MIN_INTERFERENCE = 0.12
-"""Smallest amplitude of another oscillation of the light, relative to the spot's, that shifts a rate noticeably."""
-
-INTERFERENCE_RANGE = (0.45, 1.8)
-"""Frequencies of such an oscillation, in units of the fitted one."""
-
-MIN_LIGHT_LINE = 6.0
-"""Smallest height of its spectral line in the background, in units of the spectrum's median."""
-
-MIN_LINE_CYCLES = 2.5
-"""Fewest oscillations of the light in a window."""
-
-MAX_LINE_MISFIT = 0.7
-"""Largest share of the background's variation that its oscillation leaves unexplained."""
-
-MIN_SEPARATION = 0.3
-"""Smallest difference of both frequencies, in oscillations per window: growth changes the background at its own
-frequency, too."""
-
-
-def interfering_light(t: F64, y: F64, background: F64, fit: varpro.Fit) -> float:
-    """Return the frequency in Hz at which the light oscillates close to the fitted oscillation; 0.0 if it does not.
-
-    The trace of the spot is ``t`` (s), ``y``; ``background`` is that of the rest of the picture, each (N,). Mains hum
-    that a slow camera samples appears at any low frequency. It changes spot and background alike.
-    """
-    part = t >= fit.t_end - fit.span_s
-    if part.sum() < 24:
-        return 0.0
-    at, spot = downsampled(t[part], y[part] / max(abs(float(y[part].mean())), 1e-12))
-    light = downsampled(t[part], background[part] / max(abs(float(background[part].mean())), 1e-12))[1]
-    basis = varpro.design(at, fit.frequency, fit.decay, varpro.Model(2, True), fit.drift)
-    amplitude = math.hypot(*np.linalg.lstsq(basis, spot, rcond=1e-9)[0][3:5])
-    rest = light - basis[:, :3] @ np.linalg.lstsq(basis[:, :3], light, rcond=1e-9)[0]
-    taper = np.hanning(len(at) + 2)[1:-1]
-    hz = np.fft.rfftfreq(4 * len(at), float(at[-1] - at[0]) / (len(at) - 1))
-    spectrum = 2.0 * np.abs(np.fft.rfft(rest * taper, 4 * len(at))) / taper.sum()
-    low, high = INTERFERENCE_RANGE
-    near = np.flatnonzero((hz > low * fit.frequency) & (hz < high * fit.frequency))
-    if len(near) == 0:
-        return 0.0
-    line = near[int(np.argmax(spectrum[near]))]
-    clear = spectrum[line] > MIN_LIGHT_LINE * float(np.median(spectrum[1:]))
-    apart = abs(float(hz[line]) - fit.frequency) * fit.span_s > MIN_SEPARATION
-    strong = spectrum[line] > MIN_INTERFERENCE * amplitude
-    if not (clear and apart and strong) or hz[line] * fit.span_s < MIN_LINE_CYCLES:
-        return 0.0
-    turn = 2.0 * math.pi * float(hz[line]) * (at - at[0])
-    wave = np.stack([np.cos(turn), np.sin(turn)], axis=1)
-    missed = rest - wave @ np.linalg.lstsq(wave, rest, rcond=1e-9)[0]
-    # A step of the light has a line in its spectrum, too, but is no oscillation.
-    return float(hz[line]) if float(missed @ missed) < MAX_LINE_MISFIT * float(rest @ rest) else 0.0
+CAUSES: tuple[Callable[[Fit, Surroundings], str], ...] = (
+    *(_light, _light_nearby, _motion, _laser, _second_reading),
+)
+CAUSES_WHILE_TURNING: tuple[Callable[[Fit, Surroundings], str], ...] = (_light, _motion)
+"""Other causes of an oscillation at rest and under rotation, in the order in which they are tried."""

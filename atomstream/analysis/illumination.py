@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from atomstream.analysis import varpro
-from atomstream.analysis.varpro import MAX_POINTS, cut_window, rotation_harmonics, rotation_points
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
 
@@ -294,37 +292,3 @@ def _light_factor(old: F32, new: F32, variance: F32, saturation: float) -> float
         keep = miss <= max(6.0 * float(np.median(miss)), 1e-6)
         x, y, weights = x[keep], y[keep], weights[keep]
     return max(0.0, slope) if slope is not None else None
-
-
-# An oscillation of the light instead of the film: mains hum and a shutter change the whole picture by one factor, and a
-# camera slower than twice the mains frequency aliases the hum to any slow frequency. Growth changes the spot, but
-# hardly the background between the streaks, and mostly in antiphase.
-
-MAX_LIGHT_SHARE = 0.22
-"""Relative amplitude of the background in phase with the spot, over that of the spot: about 0.7 for hum (less than 1
-because of the camera's dark level), near 0 for growth."""
-
-LIGHT_OSCILLATES = (
-    "the whole picture brightens and dims with the spot: beam, mains hum or a shutter, not the film"
-)
-
-
-def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: float) -> float:
-    """Return how much of the oscillation ``fit`` of a trace t (s), y (N,) is in its background too, about 0 to 1.
-
-    Both are fitted with the frequency and decay of ``fit``. The result is the ratio of the relative amplitudes, for
-    the part that is in phase.
-    """
-    span = fit.cycles / fit.frequency
-    points = rotation_points(fit.frequency, span) if rotation_hz else MAX_POINTS
-    columns = []
-    for trace in (y, background):
-        window = cut_window(t, trace / max(float(np.abs(trace).mean()), 1e-12), span, rotation_hz, points)
-        basis = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(1, False))
-        turning = rotation_harmonics(window.t, rotation_hz)
-        basis = basis if turning is None else np.concatenate([basis, turning], axis=1)
-        a, b = np.linalg.lstsq(basis, window.y, rcond=1e-6)[0][2:4]
-        columns.append(complex(a, -b))
-    spot, light = columns
-    share = (light * spot.conjugate()).real / max(abs(spot) ** 2, 1e-300)
-    return share if math.isfinite(share) else 0.0

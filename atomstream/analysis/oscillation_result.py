@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from atomstream.analysis import varpro
-from atomstream.analysis.hypotheses import reason_against, rotation_overlap
+from atomstream.analysis.evidence import rotation_overlap
+from atomstream.analysis.hypotheses import reason_against
 from atomstream.analysis.varpro import Window
 from atomstream.results import F64, Measurement, measured, undetermined
 

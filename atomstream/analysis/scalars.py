@@ -69,7 +69,7 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
         "layers_grown": layers,
         "cycles_seen": measured(growth.latest.cycles, None, "1"),
         "oscillation_r2": measured(growth.latest.r2, None, "1"),
-        "pulse_rate_hz": _pulse_rate(growth.pulse_hz),
+        "pulse_rate_hz": _pulse_rate(growth.laser.hz),
     }
 
 

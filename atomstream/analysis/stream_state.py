@@ -17,6 +17,7 @@ from atomstream.analysis.failures import Failures
 from atomstream.analysis.grey_levels import ClipDetector
 from atomstream.analysis.growth import FoundSegment, GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker
+from atomstream.analysis.laser import Laser
 from atomstream.analysis.lattice import Peak, StreakComb
 from atomstream.analysis.layer_count import LayerCounter
 from atomstream.analysis.missing_frames import MissingFrames
@@ -154,6 +155,7 @@ _RECORDS: tuple[type, ...] = (
         GrowthTracker,
         LayerCounter,
         FoundSegment,
+        Laser,
         IntensityTrace,
         Decimator,
         Oscillation,

@@ -215,7 +215,7 @@ def _turning(r: Random, rpm: float, t: F64, strength: float) -> tuple[F64, F64, 
     return spot, 0.12 + 0.4 * bright, 1 + 0.2 * np.sin(2 * angle) ** 2, wobble
 
 
-def _rotating(r: Random, told: float, grows: bool = True) -> Film:
+def _rotating(r: Random, stated: float, grows: bool = True) -> Film:
     rpm = chosen(r, 6.0, 10.0, 15.0, 30.0) * between(r, 0.99, 1.01)
     harmonics = rpm / 60 * np.arange(1, 13)
     while np.min(np.abs(harmonics / (rate := log_between(r, 0.2, 0.9)) - 1)) < 0.06:
@@ -223,7 +223,9 @@ def _rotating(r: Random, told: float, grows: bool = True) -> Film:
     g, t = (steady(rate), stamps(30.0, 40.0)) if grows else (steady(0.0), stamps(30.0, 40.0))
     light = spot_light(r, g, t) if grows else np.ones(len(t))
     spot, side, stretch, move = _turning(r, rpm, t, between(r, 0.05, 0.2))
-    return film(r, scene(r, light * spot / 1.3, side=side, stretch=stretch, move=move), t, g, rpm=told * rpm)
+    return film(
+        r, scene(r, light * spot / 1.3, side=side, stretch=stretch, move=move), t, g, rpm=stated * rpm
+    )
 
 
 def rotates(r: Random) -> Film:
@@ -231,12 +233,12 @@ def rotates(r: Random) -> Film:
     return _rotating(r, between(r, 0.99, 1.01))
 
 
-def rotates_untold(r: Random) -> Film:
+def rotates_undeclared(r: Random) -> Film:
     """The sample rotates, but 0 rpm are stated."""
     return _rotating(r, 0.0)
 
 
-def rotates_told_wrong(r: Random) -> Film:
+def rotates_misstated(r: Random) -> Film:
     """The sample rotates 10 to 30 % faster or slower than stated."""
     return _rotating(r, 1 + chosen(r, -1, 1) * between(r, 0.1, 0.3))
 
@@ -279,6 +281,6 @@ def long_first_period(r: Random) -> Film:
 KINDS = (
     plain, dies_in_7_layers, off_phase, faint, fast_30fps, fast_60fps, fast_120fps, slow, drifts_away,
     moves_and_grows, gamma, more_bits, inverted, codec, h264, exposes_itself, drops_frames, slower_than_stated,
-    stamped_late, blinks, static_reflection, hum, flickers, saturates, rotates, rotates_untold, rotates_told_wrong,
+    stamped_late, blinks, static_reflection, hum, flickers, saturates, rotates, rotates_undeclared, rotates_misstated,
     rotates_only, second_harmonic, bilayer, long_first_period,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Kinds of films in which nothing grows, but something moves, flickers or changes. Every rate told here is false."""
+"""Kinds of films in which nothing grows, but something moves, flickers or changes: every rate is false."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One film by its kind and seed: run it, or print what was told at each look."""
+"""One film by its kind and seed: run it, or print what was reported at each look."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run_film(kind: str, seed: int, server: bool = False) -> Record:
 
 
 def print_film(kind: str, seed: int, server: bool = False, plot: Path | None = None) -> None:
-    """Print each look of a film: what was told, what is true, and why there is no number; draw it to ``plot``."""
+    """Print each look of a film: what was reported, what is true, and why there is no number; draw it to ``plot``."""
     record = run_film(kind, seed, server)
     print(
-        f"{'time s':>8}{'true':>10}{'told':>10}{'sigma':>10}{'':>8}{'layers':>9}{'error':>8}{'counted':>9}  note"
+        f"{'time s':>8}{'true':>10}{'reported':>10}{'sigma':>10}{'':>8}{'layers':>9}{'error':>8}{'counted':>9}  note"
     )
     for look in [*record["looks"], *([record["final"]] if "final" in record else [])]:
         cells = [look["true"], look["rate"], look["sigma"]]

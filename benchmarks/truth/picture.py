@@ -1,4 +1,4 @@
-"""Picture of one film as SVG: the trace of the spot, and below it the told rate with its band and the true rate."""
+"""Picture of one film as SVG: the trace of the spot, and below it the reported rate with its band and the true rate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH, HEIGHT, LEFT, MIDDLE = 720, 330, 60, 150
 
 
 def svg(record: Record) -> str:
-    """Return the picture of a film's record. Points are told rates: blue, or red where they are false."""
+    """Return the picture of a film's record. Points are reported rates: blue, or red where they are false."""
     looks, trace = record["looks"], record["trace"]
     end = max([1e-9, *(look["t"] for look in looks)])
     rates = [value for look in looks for value in (look["rate"], look["true"]) if value]
@@ -30,18 +30,18 @@ def svg(record: Record) -> str:
     def y_rate(value: float) -> float:
         return HEIGHT - 30 - (HEIGHT - MIDDLE - 45) * min(value, top) / top
 
-    told = [look for look in looks if look["rate"] is not None]
+    reported = [look for look in looks if look["rate"] is not None]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif"'
         ' font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{LEFT}" y="16">{record["kind"]}, seed {record["seed"]}: specular intensity (counts)</text>',
         _line(((x(t), y_trace(v)) for t, v in trace if math.isfinite(v)), "#555", 1),
-        f'<text x="{LEFT}" y="{MIDDLE + 10}">growth rate (ML/s): true (green), told with 1 sigma (blue;'
+        f'<text x="{LEFT}" y="{MIDDLE + 10}">growth rate (ML/s): true (green), reported with 1 sigma (blue;'
         " false: red)</text>",
         *_stretches(looks, x, y_rate),
     ]
-    for look in told:
+    for look in reported:
         colour = "#c00" if verdict(look, record["slack"]) == FALSE else "#06c"
         sigma = look["sigma"] or 0.0
         at, low_y, high_y = x(look["t"]), y_rate(max(0.0, look["rate"] - sigma)), y_rate(look["rate"] + sigma)

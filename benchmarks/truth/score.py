@@ -33,19 +33,19 @@ def pull(look: Record, slack: float = 0.0) -> float:
 
 def verdict(look: Record, slack: float = 0.0) -> str:
     """Return the verdict on one look."""
-    told, true = look["rate"], look["true"]
+    reported, true = look["rate"], look["true"]
     if true is None:
-        return FALSE if told is not None and look["ceiling"] and told > look["ceiling"] else OPEN
-    if told is None:
+        return FALSE if reported is not None and look["ceiling"] and reported > look["ceiling"] else OPEN
+    if reported is None:
         if true > 0 and look["readings"] and _names(look["why"], true):
             return NAMED
         return SILENT if true > 0 else QUIET
     if not true > 0:
         return FALSE
-    if abs(told - true) <= TOLERANCE * true or pull(look, slack) <= 3:
+    if abs(reported - true) <= TOLERANCE * true or pull(look, slack) <= 3:
         return RIGHT
     sigma = look["sigma"] or 0.0
-    near = any(abs(told - reading) <= max(TOLERANCE * reading, 3 * sigma) for reading in look["readings"])
+    near = any(abs(reported - reading) <= max(TOLERANCE * reading, 3 * sigma) for reading in look["readings"])
     return RIGHT if near and _names(look["note"], true) else FALSE
 
 
@@ -55,11 +55,11 @@ def _names(text: str, rate: float) -> bool:
 
 
 def layers_error(look: Record, name: str = "layers") -> float:
-    """Return the error of a count of layers, the smallest over the fair starts of the count; NaN if none is told."""
-    told = look[name]
-    if told is None or not look["true_layers"]:
+    """Return the error of a count of layers, the smallest over all valid starts of the count; NaN without one."""
+    reported = look[name]
+    if reported is None or not look["true_layers"]:
         return math.nan
-    return min((told - true for true in look["true_layers"]), key=abs)
+    return min((reported - true for true in look["true_layers"]), key=abs)
 
 
 @dataclass(slots=True)
@@ -89,8 +89,8 @@ class FilmScore:
     alarms: int = 0
 
     @property
-    def told(self) -> int:
-        """Numbers told at times that are judged."""
+    def reported(self) -> int:
+        """Numbers reported at times that are judged."""
         return self.verdicts.count(RIGHT) + self.verdicts.count(FALSE)
 
 
@@ -137,21 +137,21 @@ def _first_right(looks: list[Record], verdicts: list[str]) -> list[float]:
 
 
 def _withdrawn(looks: list[Record], verdicts: list[str]) -> bool:
-    """Return True if, while one growth went on, a number was told, then none, then one again."""
+    """Return True if, while one growth went on, a number was reported, then none, then one again."""
     state, since = 0, math.nan
     for look, said in zip(looks, verdicts, strict=True):
         if said in (QUIET, OPEN) or look["since"] != since:
             state, since = 0, look["since"]
         if not look["true"]:
             continue
-        told = look["rate"] is not None
+        reported = look["rate"] is not None
         state = (
             1
-            if state == 0 and told
+            if state == 0 and reported
             else 2
-            if state == 1 and not told
+            if state == 1 and not reported
             else 3
-            if state == 2 and told
+            if state == 2 and reported
             else state
         )
         if state == 3:
@@ -172,7 +172,7 @@ def _falls(looks: list[Record]) -> int:
 
 
 def _longest_false(looks: list[Record], verdicts: list[str]) -> float:
-    """Return the longest run of false numbers in periods (of the true rate, or of the told one if nothing grows)."""
+    """Return the longest run of false numbers in periods (of the true rate, if layers grow)."""
     longest, began = 0.0, math.nan
     for i, (look, said) in enumerate(zip(looks, verdicts, strict=True)):
         if said != FALSE:
@@ -185,7 +185,7 @@ def _longest_false(looks: list[Record], verdicts: list[str]) -> float:
 
 
 def _score_stop(record: Record, out: FilmScore) -> None:
-    """Score the last stop of the growth: periods until no rate is told, error of the count at the end."""
+    """Score the last stop of the growth: periods until no rate is reported, error of the count at the end."""
     if not record["jumps"] or record["jumps"][-1][2] > 0 or not record["looks"]:
         return
     at, rate, _ = record["jumps"][-1]
@@ -221,8 +221,8 @@ def _summary_false(record: Record) -> bool:
     """Return True if the table of segments holds a rate that was never true within the film, by more than 5 %."""
     rates = [look["true"] for look in record["looks"] if look["true"]]
     low, high = (min(rates), max(rates)) if rates else (0.0, 0.0)
-    told = [(s["rate"], s["sigma"] or 0.0) for s in record["segments"] if s["rate"]]
-    return any(r < low - max(0.05 * low, 3 * s) or r > high + max(0.05 * high, 3 * s) for r, s in told)
+    reported = [(s["rate"], s["sigma"] or 0.0) for s in record["segments"] if s["rate"]]
+    return any(r < low - max(0.05 * low, 3 * s) or r > high + max(0.05 * high, 3 * s) for r, s in reported)
 
 
 def quantile(values: list[float], share: float) -> float:

@@ -20,7 +20,7 @@ class Truth:
     """What is true at one time.
 
     ``rate`` (ML/s) is 0 where nothing grows and NaN where no number is right or wrong. ``readings`` are rates that may
-    be told if the note names the true rate as well. ``layers`` are the counts that are right: since the film began,
+    be reported if the note names the true rate as well. ``layers`` are the counts that are right: since the film began,
     since growth began, or since its last sudden change. Rates above ``ceiling`` (ML/s) are false even where others are
     not judged.
     """
@@ -34,12 +34,12 @@ class Truth:
 
 @dataclass(slots=True)
 class Film:
-    """Frames with times, and what is true. ``fps`` and ``rpm`` are what the analysis is told.
+    """Frames with times, and what is true. ``fps`` and ``rpm`` are the values given to the analysis.
 
     ``times`` (N,) are the stamps in s, ``marks`` the user's marks as (time in s, label, kind), ``make`` returns the
     frames from a to b. ``doubts`` are intervals (s) in which no number is right or wrong, ``readings`` are factors of
-    the rate that may be told with a note. ``offsets`` are numbers of layers by which a count may fall short, where the
-    oscillations themselves do. ``slack`` is the relative uncertainty of the true rate itself.
+    the rate that may be reported with a note. ``offsets`` are numbers of layers by which a
+    count may fall short, where the oscillations themselves do. ``slack`` is the relative uncertainty of the true rate itself.
     """
 
     kind: str

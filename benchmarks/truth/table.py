@@ -31,9 +31,9 @@ def _all(films: list[FilmScore], name: str) -> list[float]:
 
 
 def false_share(films: list[FilmScore]) -> float:
-    """Return the share of the told numbers that are false."""
-    told = _sum(f.told for f in films)
-    return _count(films, FALSE) / told if told else 0.0
+    """Return the share of the reported numbers that are false."""
+    reported = _sum(f.reported for f in films)
+    return _count(films, FALSE) / reported if reported else 0.0
 
 
 def _lived(films: list[FilmScore]) -> str:
@@ -60,8 +60,8 @@ def _baseline(films: list[FilmScore]) -> str:
 
 COLUMNS: tuple[Column, ...] = (
     ("films", 6, lambda f: str(len(f))),
-    ("told", 6, lambda f: str(round(_sum(x.told for x in f)))),
-    ("false %", 8, lambda f: _percent(_count(f, FALSE), _sum(x.told for x in f))),
+    ("reported", 9, lambda f: str(round(_sum(x.reported for x in f)))),
+    ("false %", 8, lambda f: _percent(_count(f, FALSE), _sum(x.reported for x in f))),
     ("films", 6, lambda f: str(sum(FALSE in x.verdicts for x in f))),
     ("longest", 8, lambda f: _number(max(x.false_periods for x in f))),
     ("silent %", 9, lambda f: _percent(_count(f, SILENT), _count(f, SILENT) + _count(f, RIGHT) + _grown_false(f))),
@@ -79,17 +79,17 @@ COLUMNS: tuple[Column, ...] = (
 )  # fmt: skip
 
 LEGEND = """
-told: numbers told live; false %, films: of them false, and films with one; longest: the longest run of false numbers
-in periods; silent %: looks without a number while layers grow; sigma %: median stated sigma; first: periods until the
-first right number (median); withdr.: films in which a number was told, withdrawn and told again; layers 50/95: error
-of the told count, median and 95 % quantile; falls: times the count fell; stop, count: periods until no rate is told
-after the last stop, and error of the count at the end (worst); baseline: checks right of those in which a simple
-method is, + those in which only we are; summary: films whose segments hold a rate that never was true;
+reported: numbers reported live; false %, films: of them false, and films with one; longest: the longest run of false
+numbers in periods; silent %: looks without a number while layers grow; sigma %: median stated sigma; first: periods
+until the first right number (median); withdr.: films in which a number was withdrawn and reported again; layers 50/95:
+error of the reported count, median and 95 % quantile; falls: times the count fell; stop, count: periods until no rate
+is reported after the last stop, and error of the count at the end (worst); baseline: checks right of those in which a
+simple method is, + those in which only the analysis is; summary: films whose segments hold a rate that never was true;
 alarms: changes and fractional orders reported (none happen)."""
 
 
 def _grown_false(films: list[FilmScore]) -> int:
-    """Return the false numbers told while layers grow."""
+    """Return the false numbers reported while layers grow."""
     return sum(max(0, len(f.pulls) - f.verdicts.count(RIGHT)) for f in films)
 
 
@@ -115,7 +115,7 @@ def _badness(films: list[FilmScore]) -> tuple[float, float, float]:
 
 def totals(scores: list[FilmScore]) -> str:
     """Return the totals beside the goals, as a table in Markdown."""
-    told, false = _sum(f.told for f in scores), _count(scores, FALSE)
+    reported, false = _sum(f.reported for f in scores), _count(scores, FALSE)
     bad = sum(FALSE in f.verdicts for f in scores)
     theirs, both = _sum(f.baseline_right for f in scores), _sum(f.both_right for f in scores)
     ends = [f for f in scores if not math.isnan(f.stop_periods) and "marked" not in f.kind]
@@ -128,7 +128,7 @@ def totals(scores: list[FilmScore]) -> str:
     near = sum(c <= 0.2 for c in counts)
     soon = sum(p <= 1.5 for p in periods)
     rows = [
-        ("numbers told live that are false", f"{_percent(false, told)} % of {round(told)}; longest "
+        ("numbers reported live that are false", f"{_percent(false, reported)} % of {round(reported)}; longest "
          f"{_number(max((f.false_periods for f in scores), default=math.nan))} periods", "<= 0.3 %, <= 1 period"),
         ("films with a false number", f"{_percent(bad, len(scores))} % ({bad} of {len(scores)})", "<= 2 %"),
         ("right where a baseline is right", f"{round(both)} of {round(theirs)}", "all but 1 %"),
@@ -144,7 +144,7 @@ def totals(scores: list[FilmScore]) -> str:
          f"{sum(map(math.isinf, firsts))} of {len(firsts)}", "<= 2 periods"),
         ("the same after a restart or a step", f"{_number(quantile(again, 0.5))} periods; never in "
          f"{sum(map(math.isinf, again))} of {len(again)}", "<= 2 periods"),
-        ("films with a number withdrawn and told again",
+        ("films with a number withdrawn and reported again",
          f"{_percent(sum(f.withdrawn for f in growing), len(growing))} %", "<= 3 %"),
         ("counts more than 3 sigma and 0.2 layers off",
          f"{_percent(_sum(f.layers_wrong for f in scores), len(_all(scores, 'layer_errors')))} %", ""),

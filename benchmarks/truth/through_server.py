@@ -1,4 +1,4 @@
-"""Sends a film through a real local server with its stamps, and reads back what was told live."""
+"""Sends a film through a real local server with its stamps, and reads back what was reported live."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.truth.watch import Record, checks, events, look, new_record, thi
 
 
 def watch_server(film: Film) -> Record:
-    """Stream a film to a server in chunks of half a second and return what its feed told, beside the truth.
+    """Stream a film to a server in chunks of half a second and return what its feed reported, with the true values.
 
     The client sends faster than real time; the server analyses each chunk as if it had just arrived.
     """

@@ -34,7 +34,7 @@ def new_record(film: Film) -> Record:
 
 
 def watch(film: Film) -> Record:
-    """Feed a film in pieces of half a second and return what was told, beside the truth."""
+    """Feed a film in pieces of half a second and return what was reported, with the true values."""
     began = time.process_time()
     record = new_record(film)
     columns: list[tuple[Any, Any]] = []
@@ -73,7 +73,7 @@ def slices(film: Film) -> list[tuple[int, int]]:
 
 
 def look(film: Film, t: float, values: dict[str, Measurement], segment_count: int) -> Record:
-    """Return what is told and what is true at ``t`` (s)."""
+    """Return what is reported and what is true at ``t`` (s)."""
     rate, layers = values.get("growth_rate_ml_s"), values.get("layers_grown")
     counted, truth = values.get("oscillations_counted"), film.truth(t)
     return {

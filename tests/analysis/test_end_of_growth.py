@@ -27,9 +27,9 @@ def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: s
     elif after == "step":
         y = y - np.where(done, 0.15, 0.0)
     looks, found, tracker = watch(y, layers)
-    told = [look for look in looks if look.rate.determined]
-    assert told, "growth was told"
-    assert told[-1].time_s < (stop + 1.5) / rate + 0.5
+    reported = [look for look in looks if look.rate.determined]
+    assert reported, "growth was found"
+    assert reported[-1].time_s < (stop + 1.5) / rate + 0.5
     counts = [look.counted.value for look in looks if look.counted.value is not None]
     assert abs(counts[-1] - stop) < 0.3
     assert (np.diff(counts) >= 0).all()
@@ -40,7 +40,7 @@ def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: s
 
 
 def test_growth_that_begins_again_is_found() -> None:
-    """After an unmarked pause the new rate is told, the count goes on, and three segments are separate."""
+    """After an unmarked pause the new rate is reported, the count goes on, and three segments are separate."""
     t = np.arange(round(40 * FPS)) / FPS
     rate = np.where(t < 12, 0.5, np.where(t < 18, 0.0, 0.35))
     layers = layers_of(rate)
@@ -54,7 +54,7 @@ def test_growth_that_begins_again_is_found() -> None:
 
 @pytest.mark.parametrize("factor", [0.6, 0.85])
 def test_a_rate_that_steps_is_followed(factor: float) -> None:
-    """Three periods after a step of the rate, the told rate is the new one within 3 sigma or 2 %."""
+    """Three periods after a step of the rate, the reported rate is the new one within 3 sigma or 2 %."""
     t = np.arange(round(28 * FPS)) / FPS
     rate = np.where(t < 14, 0.45, 0.45 * factor)
     layers = layers_of(rate)
@@ -68,22 +68,22 @@ def test_a_rate_that_steps_is_followed(factor: float) -> None:
 
 @pytest.mark.parametrize("change", [-0.2, 0.15])
 def test_a_drifting_rate_is_the_rate_now(change: float) -> None:
-    """While the rate drifts, the told one is that at the end of the window, within 3 sigma or 2 %."""
+    """While the rate drifts, the reported one is that at the end of the window, within 3 sigma or 2 %."""
     t = np.arange(round(22 * FPS)) / FPS
     rate = 0.45 * (1 + change * t / 30)
     layers = layers_of(rate)
     looks, found, _ = watch(cusps(layers, tau=40), layers)
-    told = [look for look in looks if look.rate.determined]
-    assert len(told) > 0.6 * len(looks)
-    for look in told:
+    reported = [look for look in looks if look.rate.determined]
+    assert len(reported) > 0.6 * len(looks)
+    for look in reported:
         true = 0.45 * (1 + change * look.time_s / 30)
         assert abs(look.rate.value - true) < max(3 * look.rate.sigma, 0.02 * true), look
-    assert any("the rate" in look.rate.note for look in told)
+    assert any("the rate" in look.rate.note for look in reported)
     assert not found
 
 
 def test_steady_growth_is_never_taken_for_ended() -> None:
-    """Steady, damped growth is told from its first number to the last look, in one segment."""
+    """Steady, damped growth is reported from its first number to the last look, in one segment."""
     for seed in range(2):
         t = np.arange(round(25 * FPS)) / FPS
         layers = 0.5 * t

@@ -9,7 +9,7 @@ import pytest
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.growth import GrowthTracker
-from atomstream.analysis.hypotheses import interfering_light
+from atomstream.analysis.light_oscillation import interfering_light
 from atomstream.analysis.oscillation import analyse_trace
 from tests.analysis.growth_helpers import Film
 from tests.analysis.traces import FPS, watch

@@ -1,4 +1,4 @@
-"""Laser pulses are told from layers by the shape of a period, on simulated and real traces."""
+"""Laser pulses are distinguished from layers by the shape of a period, on simulated and real traces."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def test_pulses_without_layers_are_no_growth(hz: float) -> None:
     _, y = _pulsed(hz, max(12.0, 12 / hz))
     looks, _, tracker = watch(y, np.zeros(len(y)), noise=0.01)
     assert not [look for look in looks if look.rate.determined]
-    assert tracker.pulse_hz == pytest.approx(hz, rel=0.02)
+    assert tracker.laser.hz == pytest.approx(hz, rel=0.02)
 
 
 def test_layers_under_pulses_are_told_and_not_the_pulses() -> None:
-    """Layers of 16 pulses each: every told rate is that of the layers."""
+    """Layers of 16 pulses each: every reported rate is that of the layers."""
     t, pulses = _pulsed(2.0, 40.0, depth=0.1)
     layers = layers_of(np.full(len(t), 0.125))
     looks, _, _ = watch(pulses * cusps(layers), layers)
-    told = [look.rate for look in looks if look.rate.determined]
-    assert told
-    assert all(rate.value == pytest.approx(0.125, rel=0.1) for rate in told)
-    assert told[-1].value == pytest.approx(0.125, rel=0.02)
+    reported = [look.rate for look in looks if look.rate.determined]
+    assert reported
+    assert all(rate.value == pytest.approx(0.125, rel=0.1) for rate in reported)
+    assert reported[-1].value == pytest.approx(0.125, rel=0.02)
 
 
 @pytest.mark.parametrize(("name", "hz"), [("STO_620C_1Hz", 1.0), ("STO_680C_1Hz", 1.0)])

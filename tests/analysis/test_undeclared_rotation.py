@@ -53,19 +53,19 @@ def test_a_turning_crystal_is_noticed(
     film = TurningFilm(
         t * rpm / 60 + 0.03, axes, bright=1 - 0.4 * np.sin(np.pi * 0.3 * t) ** 2, wobble=1.0, seed=3
     )
-    told = seen(film)
-    assert told[-1] > 0
+    reported = seen(film)
+    assert reported[-1] > 0
     if period_s:
-        assert told[-1] == pytest.approx(period_s, rel=0.05)
+        assert reported[-1] == pytest.approx(period_s, rel=0.05)
 
 
 def test_a_start_and_a_stop_of_the_rotation_are_noticed() -> None:
-    """The crystal rests, turns from 5 s to 13 s, and rests again: nothing is told before and after."""
+    """The crystal rests, turns from 5 s to 13 s, and rests again: nothing is reported before and after."""
     t = times(18)
-    told = seen(TurningFilm(np.clip(t - 5, 0, 8) * 0.2, SQUARE))
-    assert not any(told[: round(5 * HZ / 3)])
-    assert all(told[round(9.5 * HZ / 3) : round(13 * HZ / 3)])
-    assert told[-1] == 0
+    reported = seen(TurningFilm(np.clip(t - 5, 0, 8) * 0.2, SQUARE))
+    assert not any(reported[: round(5 * HZ / 3)])
+    assert all(reported[round(9.5 * HZ / 3) : round(13 * HZ / 3)])
+    assert reported[-1] == 0
 
 
 def still_films() -> dict[str, TurningFilm]:
@@ -101,7 +101,7 @@ def turning() -> Analysis:
 
 
 def test_a_turning_film_has_no_rate(turning: Analysis) -> None:
-    """No growth rate is told at any time, and the reason says what to do."""
+    """No growth rate is reported at any time, and the reason says what to do."""
     assert np.isnan(turning.frames["growth_rate_ml_s"]).all()
     for name in ("growth_rate_ml_s", "lattice_spacing", "rotation_rpm"):
         assert "set the rotation" in turning.values[name].why
@@ -127,7 +127,7 @@ def test_growth_at_rest_keeps_its_rate() -> None:
 
 
 def test_stating_the_rotation_gives_the_rate() -> None:
-    """After `set_rotation` the growth rate is told again."""
+    """After `set_rotation` the growth rate is reported again."""
     film = Film(24, rpm=15.0, fps=20.0)
     engine = Analyzer(20.0)
     why = engine.feed(0, film[0:120]).values["growth_rate_ml_s"].why

@@ -151,7 +151,7 @@ def test_a_film_is_added_up() -> None:
 
 
 def test_a_stop_is_scored() -> None:
-    """Periods until no rate is told, and the error of the count at the end."""
+    """Periods until no rate is reported, and the error of the count at the end."""
     looks = [look(t, 0.5 if t < 16 else None, 0.5 if t < 10 else 0.0, counted=7.0) for t in range(1, 20)]
     made = score.score(record(looks, jumps=[(0.0, 0.0, 0.5), (10.0, 0.5, 0.0)]))
     assert made.stop_periods == pytest.approx(2.5)
@@ -159,7 +159,7 @@ def test_a_stop_is_scored() -> None:
 
 
 def test_a_film_is_drawn() -> None:
-    """The picture is well-formed XML with one point for each told rate, false ones in red."""
+    """The picture is well-formed XML with one point for each reported rate, false ones in red."""
     looks = [look(1.0, None, 0.5), look(2.0, 0.5), look(3.0, 0.9), look(4.0, None, None)]
     drawn = svg(record(looks, trace=[(0.0, 1.0), (2.0, 3.0), (4.0, 2.0)]))
     circles = [

@@ -116,7 +116,7 @@ def test_a_rename_gives_up_in_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_position_of_a_write_is_its_own(tmp_path: Path) -> None:
-    """write_at() writes where it is told, beyond the end too."""
+    """write_at() writes at the given offset, beyond the end too."""
     disk = FileSystem()
     fd = disk.create(tmp_path / "a")
     disk.write_at(fd, 4, b"5678")

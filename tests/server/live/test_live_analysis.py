@@ -113,9 +113,9 @@ async def test_resume_from_a_number(serve: Serve) -> None:
         rest = batches(await follow(client, data_id, after=found[4]["seq"]))
         (newest,) = batches(await follow(client, data_id, after=len(messages) - 3, columns="lattice_spacing"))
     assert [batch["seq"] for batch in rest] == [batch["seq"] for batch in found[5:]]
-    for told, repeated in zip(found[5:], rest, strict=True):
-        assert told["values"] == repeated["values"]
-        assert told["columns"] == repeated["columns"]
+    for reported, repeated in zip(found[5:], rest, strict=True):
+        assert reported["values"] == repeated["values"]
+        assert reported["columns"] == repeated["columns"]
     assert set(newest["columns"]) <= {"time_seconds", "lattice_spacing"}
 
 
@@ -142,9 +142,9 @@ async def test_json_for_browsers(serve: Serve) -> None:
             async for message in socket:
                 assert message.type is aiohttp.WSMsgType.TEXT
                 texts.append(json.loads(message.data, parse_constant=pytest.fail))
-    told = next(text for text in texts if text.get("seq") == found[3]["seq"] and text["type"] == "batch")
+    reported = next(text for text in texts if text.get("seq") == found[3]["seq"] and text["type"] == "batch")
     expected = np.frombuffer(found[3]["columns"]["specular_intensity"], "<f4")
-    np.testing.assert_allclose(told["columns"]["specular_intensity"], expected, rtol=1e-6)
+    np.testing.assert_allclose(reported["columns"]["specular_intensity"], expected, rtol=1e-6)
 
 
 async def test_slow_subscriber_gets_the_number_of_lost_records(serve: Serve) -> None:

@@ -1,0 +1,61 @@
+"""Laser of pulsed deposition: its pulse rate, found in the trace while it arrives, and the trace without the pulses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
+from atomstream.analysis.trace import IntensityTrace
+from atomstream.analysis.varpro import Fit
+from atomstream.results import F64
+
+CHECK_S = 4.0
+"""Interval of the search for a pulse rate, in s."""
+
+SLOW_TRACE_S = 120.0
+"""Length of the trace in which a slow laser is searched, in s."""
+
+PULSES_FOR_RATE = 2.8
+"""Fewest pulses from whose shape their rate is taken."""
+
+KEPT_S = 60.0
+KEPT_PULSES = 30.0
+"""Time, and number of pulses, after which a pulse rate that is not seen any more is forgotten: whichever is longer."""
+
+
+@dataclass(slots=True)
+class Laser:
+    """Pulse rate ``hz`` of the laser (0: none), last seen at ``seen_s`` (s)."""
+
+    hz: float = 0.0
+    seen_s: float = -math.inf
+    next_check_s: float = 0.0
+
+    def update(self, trace: IntensityTrace, start_s: float, now: float) -> None:
+        """Search the pulses in the trace from ``start_s`` to ``now`` (s), every few seconds."""
+        if now < self.next_check_s:
+            return
+        self.next_check_s = now + CHECK_S
+        traces = (trace.raw_since(start_s), trace.since(max(start_s, now - SLOW_TRACE_S)))
+        candidates = ((part, find_pulse_rate(*part)) for part in traces)
+        # The cusps of layer growth have harmonics too, but are symmetric in time.
+        found = next((hz for part, hz in candidates if hz and is_pulse_train(*part, hz)), None)
+        if found is None and self.hz and is_pulse_train(*trace.since(now - 20.0), self.hz):
+            found = self.hz
+        if found is not None:
+            self.hz, self.seen_s = found, now
+        elif self.hz and now - self.seen_s > max(KEPT_S, KEPT_PULSES / self.hz):
+            self.hz = 0.0
+
+    def owns(self, fit: Fit, trace: IntensityTrace) -> bool:
+        """Return True if a fitted oscillation has the shape of pulses; after three of them their rate is known."""
+        if not is_pulse_train(*trace.since(fit.t_end - fit.span_s), fit.frequency):
+            return False
+        if fit.cycles > PULSES_FOR_RATE:
+            self.hz, self.seen_s = fit.frequency, fit.t_end
+        return True
+
+    def removed(self, t: F64, y: F64) -> tuple[F64, F64]:
+        """Return a trace t (s), y (N,) without the pulses; half a pulse period is missing at both ends."""
+        return notch(t, y, self.hz) if self.hz > 0.0 and len(t) >= 32 else (t, y)
