@@ -267,6 +267,12 @@ def measurement_from(plain: Mapping[str, Any]) -> Measurement:
 
 def event_from(plain: Mapping[str, Any]) -> Event:
     """Event of a received map. Raises KeyError, TypeError or ValueError where the map is not one."""
-    numbers = {name: finite_or_none(plain, name) for name in ("time_s", "value", "time_ms_utc")}
-    texts = {name: _text(plain, name) for name in ("kind", "label", "id", "by")}
-    return Event(**numbers, **texts)  # type: ignore[arg-type]  # mypy takes both for each argument
+    return Event(
+        time_s=finite_or_none(plain, "time_s"),
+        kind=_text(plain, "kind"),
+        label=_text(plain, "label"),
+        value=finite_or_none(plain, "value"),
+        id=_text(plain, "id"),
+        time_ms_utc=finite_or_none(plain, "time_ms_utc"),
+        by=_text(plain, "by"),
+    )

@@ -297,22 +297,22 @@ class GrowthTracker:
     # Under rotation: joint fits with the rotation's harmonics.
 
     def _update_rotating(self, now: float, rotation_hz: float) -> None:
-        if self.latest.determined:
-            self._fit_rotating(self.onset_s, float(self.latest.rate), rotation_hz)
-        if now < self.next_search_s or self._has_rate():
-            return
-        t, started_late = self._fit_rotating(self.segment_start_s, None, rotation_hz)
-        self.next_search_s = now + max(2.4, 0.03 * (now - self.segment_start_s))
-        if self._has_rate() and len(t) and not started_late:
-            self.onset_s = self._rotating_onset(t, rotation_hz)
+        answer = self.latest
+        if answer.determined:
+            answer, _, _ = self._fit_rotating(self.onset_s, float(answer.rate), rotation_hz)
+        if not answer.determined and now >= self.next_search_s:
+            answer, t, started_late = self._fit_rotating(self.segment_start_s, None, rotation_hz)
+            self.next_search_s = now + max(2.4, 0.03 * (now - self.segment_start_s))
+            if answer.determined and not started_late:
+                self.onset_s = self._rotating_onset(answer, t, rotation_hz)
+        self.latest = answer
 
-    def _has_rate(self) -> bool:
-        return self.latest.determined
-
-    def _fit_rotating(self, start_s: float, near_hz: float | None, rotation_hz: float) -> tuple[F64, bool]:
+    def _fit_rotating(
+        self, start_s: float, near_hz: float | None, rotation_hz: float
+    ) -> tuple[Oscillation, F64, bool]:
         """Fit the trace from ``start_s`` on, or from the onset of the growth if that is later.
 
-        Returns the times of the samples (N,), and True if the growth began later.
+        Returns the result, the times of the samples (N,), and True if the growth began later.
         """
         started_late = False
         t, y = slowed(*self._notched(start_s))
@@ -324,19 +324,18 @@ class GrowthTracker:
                 refit = analyse_trace(t[growing], y[growing], float(answer.rate), rotation_hz)
                 if refit.determined:
                     answer, self.onset_s, started_late = refit, float(t[0]) + rest_s, True
-        self.latest = self._checked(answer, rotation_hz)
-        return t, started_late
+        return self._checked(answer, rotation_hz), t, started_late
 
-    def _rotating_onset(self, t: F64, rotation_hz: float) -> float:
+    def _rotating_onset(self, answer: Oscillation, t: F64, rotation_hz: float) -> float:
         """Return the onset (s) of the growth just found in a trace with times ``t``, as early as it can be followed."""
-        if _covers(self.latest, t, 0.97):
+        if _covers(answer, t, 0.97):
             return self.segment_start_s
         # Under rotation growth is found only after some turns, and may have begun before the window of the fit.
         t, y = slowed(*self._notched(self.segment_start_s))
-        if extends_to_start(t, y, self.latest.rate, rotation_hz):
-            rest_s = rest_before_onset(t, y, float(self.latest.rate), rotation_hz)
+        if extends_to_start(t, y, answer.rate, rotation_hz):
+            rest_s = rest_before_onset(t, y, float(answer.rate), rotation_hz)
             return float(t[0]) + rest_s if rest_s else self.segment_start_s
-        return float(t[-1]) - self.latest.span_s
+        return float(t[-1]) - answer.span_s
 
     def _checked(self, answer: Oscillation, rotation_hz: float = 0.0) -> Oscillation:
         """Return a fitted oscillation as the rate of growth, or the reason why it is none."""

@@ -52,7 +52,7 @@ TRACES = {
     "real_500Hz_d": Trace(LONG, 74.2, 98.9, ((74.2, 110.0, 0.0870),), 0.03, 3.0),
     # Crests at 108.4 and 120.4 s, troughs at 102.9 and 114.4 s.
     "real_500Hz_e": Trace(LONG, 100.2, 124.4, ((100.2, 130.0, 0.0850),), 0.04, 3.0),
-    # All five growths one after the other; the light is set anew between them.
+    # All five growths one after the other; the light was changed between them.
     "real_500Hz_all": Trace(
         LONG, 0.2, 124.4,
         ((0.2, 25.4, 0.031), (26.2, 50.9, 0.029), (51.6, 73.3, 0.029), (74.2, 98.9, 0.0870), (100.2, 130.0, 0.0850)),

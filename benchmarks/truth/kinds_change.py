@@ -29,7 +29,7 @@ def _stopping(r: Random) -> tuple[Growth, float]:
 
 
 def stops(r: Random) -> Film:
-    """Growth stops, the light stays as it is."""
+    """Growth stops, and the intensity keeps its last value."""
     g, end = _stopping(r)
     t = stamps(30.0, end + 8 / float(g.rate(0.0)))
     return film(r, scene(r, spot_light(r, g, t)), t, g)

@@ -39,7 +39,8 @@ class Film:
     ``times`` (N,) are the stamps in s, ``marks`` the user's marks as (time in s, label, kind), ``make`` returns the
     frames from a to b. ``doubts`` are intervals (s) in which no number is right or wrong, ``readings`` are factors of
     the rate that may be reported with a note. ``offsets`` are numbers of layers by which a
-    count may fall short, where the oscillations themselves do. ``slack`` is the relative uncertainty of the true rate itself.
+    count may fall short, where the oscillations themselves do. ``slack`` is the relative uncertainty of the true
+    rate.
     """
 
     kind: str

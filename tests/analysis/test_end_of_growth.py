@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from atomstream.analysis.continuation import onset_time
+from atomstream.analysis.oscillation import analyse_trace
 from tests.analysis.traces import FPS, cusps, layers_of, watch
 
 
@@ -102,3 +104,23 @@ def test_growth_after_a_rest_is_counted_from_its_onset() -> None:
     assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.2)
     assert tracker.onset_s == pytest.approx(7.3, abs=0.3)
     assert "counted from" in looks[-1].counted.note
+
+
+def test_a_mark_ends_a_doubt() -> None:
+    """After a mark, the count and the rate of the new segment do not wait for a doubt about the one before it."""
+    t = np.arange(round(12 * FPS)) / FPS
+    layers = np.minimum(0.8 * t, 8.0)
+    _, _, tracker = watch(cusps(layers), layers)
+    tracker.doubtful, tracker.unconfirmed_hz = True, 0.8
+    tracker.start_segment(12.0)
+    assert not tracker.doubtful
+    assert tracker.unconfirmed_hz == 0.0
+
+
+def test_an_onset_is_followed_back_for_a_bounded_time() -> None:
+    """A fast oscillation that fills a long trace is followed through 100 periods, not through all of it."""
+    t = np.arange(round(400 * FPS)) / FPS
+    y = 1 + 0.3 * np.cos(2 * np.pi * 2.0 * t)
+    fit = analyse_trace(t[-300:], y[-300:]).best
+    assert fit is not None
+    assert 300 < onset_time(fit, t, y, 0.0) < t[-1] - 40

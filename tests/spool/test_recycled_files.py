@@ -82,7 +82,7 @@ def test_no_files_are_kept_if_space_is_short(tmp_path: Path) -> None:
     stream = new_stream(tmp_path)
     record = stream.put(shard(0))
     assert record is not None
-    stream.purge("to begin anew")
+    stream.purge("to start again")
     stream.close()
     small = new_spool(tmp_path / "small", max_bytes=3 * record.nbytes).create_stream(
         "http://a", stream.manifest.spec

@@ -143,7 +143,7 @@ def test_an_older_copy_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_copy_that_fails_changes_nothing(tmp_path: Path) -> None:
-    """Where there is no room for the copy, the damaged log stays as it is."""
+    """Where there is no room for the copy, the damaged log is not changed."""
 
     class Full(FileSystem):
         def create(self, path: Path, mode: int = 0o666) -> int:
