@@ -271,6 +271,9 @@ def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
         return
     fresh = _start_trackers(state, pattern, times)
     trackers.pattern, trackers.spot, trackers.surface = fresh.pattern, fresh.spot, fresh.surface
+    # The new spot's trace begins here, and with it a segment; what is known of the stream goes on.
+    fresh.growth.laser, fresh.growth.known_hz = trackers.growth.laser, trackers.growth.known_hz
+    state.segment_log.cut(float(times[-1]), OTHER_SPOT, trackers.growth)
     fresh.growth.start_segment(float(times[-1]))
     trackers.growth = fresh.growth
     trackers.common.restart()
