@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atomstream.frame_counter import counter_of_last, missing_before
 from atomstream.results import F64, Event, Int
 
 REPORT_S = 10.0
@@ -18,13 +19,10 @@ REPORT_S = 10.0
 LARGE_GAP_S = 0.25
 """A longer gap, in s, is reported at once."""
 
-MAX_MISSING = 1_000_000
-"""A larger step of the counter is a restart of the camera, not a gap."""
-
 
 @dataclass(slots=True)
 class MissingFrames:
-    """Counts steps of the frame counter. ``last_id`` is the last counter, -1: not known.
+    """Counts steps of the frame counter. ``last_id`` is the counter of the last frame, -1: not known.
 
     ``count`` frames in ``places`` gaps since ``since_s`` (s) are not reported yet; small gaps wait until
     ``next_report_s``.
@@ -38,14 +36,9 @@ class MissingFrames:
 
     def add(self, times: F64, ids: Int, fps: float) -> list[Event]:
         """Add the counters (N,) of frames at ``times`` (N,) in s (-1: not known); return the gaps to report now."""
-        known = ids >= 0
-        if not known.any():
-            return []
-        ids, times = ids[known], times[known]
-        before = np.concatenate([[self.last_id if self.last_id >= 0 else ids[0] - 1], ids[:-1]])
-        self.last_id = int(ids[-1])
-        missing = ids - before - 1
-        gaps = np.flatnonzero((missing > 0) & (missing <= MAX_MISSING))
+        missing = missing_before(ids, fps, self.last_id)
+        self.last_id = counter_of_last(ids, self.last_id)
+        gaps = np.flatnonzero(missing)
         if len(gaps) == 0:
             return []
         if self.count == 0:

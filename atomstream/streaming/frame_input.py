@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from atomstream.errors import StreamFinalizedError
+from atomstream.frame_counter import frame_numbers
 from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.frame_batcher import Frame
 from atomstream.pipeline.pipeline import Pipeline
@@ -76,7 +77,8 @@ class FrameInput:
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
         meta = validation.check_meta(len(array), chunk.frame_times_ms, chunk.frame_ids, chunk.angles_deg)
         explicit_ms = validation.check_capture_ms(chunk.capture_start_ms_utc)
-        timestamp = self._timestamp(len(array) / stream.spec.fps, _first_time_ms(explicit_ms, meta))
+        duration_s = _camera_frames(len(array), meta, stream.spec.fps) / stream.spec.fps
+        timestamp = self._timestamp(duration_s, _first_time_ms(explicit_ms, meta))
         return stream, PushRequest(index, array, timestamp, meta, chunk.copy)
 
     async def push_frame(self, one: FrameArguments) -> None:
@@ -124,6 +126,11 @@ class FrameInput:
         timestamp = self._timestamp(len(array) / stream.spec.fps, explicit_ms)
         for part, part_timestamp in split(array, timestamp, stream.spec):
             await self._pipeline.push(stream, PushRequest(None, part, part_timestamp, FrameMeta()))
+
+
+def _camera_frames(stored: int, meta: FrameMeta, fps: float) -> int:
+    """Frames that the camera took from the first to the last one of a chunk, with those that it dropped between."""
+    return stored if meta.ids is None else int(frame_numbers(meta.ids, fps)[-1]) + 1
 
 
 def _first_time_ms(explicit_ms: float | None, meta: FrameMeta) -> float | None:

@@ -38,11 +38,14 @@ def test_many_small_gaps_are_reported_together() -> None:
     assert len(reports) <= 5
 
 
-def test_unknown_counters_and_restarts_are_no_gaps() -> None:
-    """Counters of -1, a counter that starts again, and one that jumps far give no gaps."""
-    assert counted([5, 6, -1, -1, 7, 8]) == []
-    assert counted([50, 51, 0, 1, 2]) == []
-    assert counted([1, 2, 5_000_000_000, 5_000_000_001]) == []
+@pytest.mark.parametrize("step", [1, 3, 20])
+def test_unknown_counters_and_restarts_are_no_gaps(step: int) -> None:
+    """Counters of -1, a counter that starts again, and one that jumps far give no gaps; 7 and 8 are the two of -1."""
+    assert counted([5, 6, -1, -1, 7, 8], step) == []
+    assert counted([5, 6, -1, -1, 9, 10], step) == []
+    assert counted([2**63 - 1, -1, -1, 0, 1], step) == []
+    assert counted([50, 51, 0, 1, 2], step) == []
+    assert counted([1, 2, 5_000_000_000, 5_000_000_001], step) == []
 
 
 def test_the_analysis_counts_within_a_call() -> None:

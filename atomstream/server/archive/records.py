@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from atomstream import protocol
 from atomstream.errors import ShardError
+from atomstream.frame_counter import frame_numbers
 from atomstream.records import FrameMeta
 from atomstream.shard import Dims, DtypeName, frame_nbytes
 
@@ -82,16 +83,17 @@ class ChunkTimes:
     def times_unix_ms(self) -> npt.NDArray[np.float64]:
         """Capture time of each of the N frames: as sent by the client, else from ``start_unix_ms`` and ``fps``.
 
-        The frame counter, if it is known and ascends, tells which frames are missing between.
+        In the second case the frame counter, if it is known, leaves room for the frames that the camera dropped.
         """
         if self.meta.times_ms is not None:
             return np.asarray(self.meta.times_ms, dtype=np.float64)
-        number = np.arange(self.dims[0], dtype=np.float64)
-        ids = None if self.meta.ids is None else np.asarray(self.meta.ids, dtype=np.int64)
-        if ids is not None and len(ids) and (np.diff(ids) > 0).all() and ids[0] >= 0:
-            number = (ids - ids[0]).astype(np.float64)
-        elapsed_ms = number * (1000.0 / self.fps)
-        return np.asarray(self.start_unix_ms + elapsed_ms, dtype=np.float64)
+        ids = self.meta.ids
+        number = np.arange(self.dims[0]) if ids is None else frame_numbers(ids, self.fps)
+        return np.asarray(self.start_unix_ms + number * (1000.0 / self.fps), dtype=np.float64)
+
+    def end_of_last_frame_ms(self) -> float:
+        """When the last frame was complete, UTC ms. ``end_unix_ms`` is earlier if the camera dropped frames."""
+        return float(self.times_unix_ms()[-1]) + 1000.0 / self.fps
 
 
 @dataclass(frozen=True, slots=True)

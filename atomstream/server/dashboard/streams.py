@@ -86,7 +86,7 @@ class Arrivals:
         self._by_stream[ticket.data_id].append(
             ChunkArrival(
                 at_s=self._monotonic(),
-                late_s=self._wall() - ticket.end_unix_ms / 1000.0,
+                late_s=self._wall() - stored.committed.stamps.end_of_last_frame_ms() / 1000.0,
                 n_frames=stored.committed.n_frames,
                 nbytes=stored.committed.nbytes,
                 clock_offset_ms=ticket.clock_offset_ms,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from atomstream.records import FrameMeta
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import ChunkTimes, CommitResult, UploadClaims
 from atomstream.server.dashboard.streams import SILENT_S, Arrivals
@@ -59,6 +61,18 @@ async def test_the_throughput_of_a_stream(arrivals: Arrivals, clock: Clock) -> N
     assert recent.late_s == pytest.approx(0.9)
     assert recent.late_growth == pytest.approx(0.1 / PERIOD_S)
     assert recent.silent_s == pytest.approx(3.0)
+
+
+async def test_dropped_frames_are_no_delay(arrivals: Arrivals, clock: Clock) -> None:
+    """A chunk in which the camera dropped 60 frames ends 0.5 s after the time of its stored frames."""
+    one = stored("a", 0, clock.now)
+    ids = tuple(range(120)) + tuple(range(180, 300))
+    stamps = replace(one.committed.stamps, meta=FrameMeta(ids=ids))
+    clock.now += 0.5
+    await arrivals.on_chunk_stored(replace(one, committed=replace(one.committed, stamps=stamps)))
+    recent = arrivals.throughput("a")
+    assert recent is not None
+    assert recent.late_s == pytest.approx(0.0)
 
 
 async def test_a_repeat_is_not_counted(arrivals: Arrivals, clock: Clock) -> None:
