@@ -22,11 +22,9 @@ from benchmarks.runner import Plan, planned
 from benchmarks.sink import Sink, running_sink
 
 RUNS: Final = {
-    "batch": ("memory", "paced", "loop"),
-    "yield": ("memory", "loop"),
-    "prefault": ("memory", "paced", "loop"),
+    "yield": ("memory", "loop", "frames"),
+    "prefault": ("memory", "paced", "loop", "frames"),
     "mmap": ("memory", "paced", "loop"),
-    "discard": ("memory", "loop"),
     "recycle": ("memory", "disk"),
     "gc": ("frames", "loop"),
     "1": ("memory", "disk", "paced", "loop", "frames"),

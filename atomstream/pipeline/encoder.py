@@ -20,7 +20,6 @@ from atomstream.pipeline.buffer_pool import Buffer, ScratchPool
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
 from atomstream.shard import EncodedSlice, ShardEncoder, assemble, slice_bound
-from atomstream.system.scheduling import use_batch_policy
 
 DENSE_LEVEL: Final = 5
 """The zstd level for a slow uplink: smooth and 16-bit pictures are 5 to 20 % smaller than at level 1, at 60-70 MB/s a
@@ -175,7 +174,6 @@ class Encoder:
         return self._threads
 
     def _work(self) -> None:
-        use_batch_policy()
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
         while (turn := self._next()) is not None:
             sliced, part = turn

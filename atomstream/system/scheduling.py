@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 
 from atomstream.records import Piece
@@ -81,18 +79,6 @@ async def wait_for_threads(threads: Iterable[threading.Thread], wait_s: float = 
     for thread in threads:
         while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end sets no event
             await asyncio.sleep(POLL_INTERVAL_S)
-
-
-def use_batch_policy() -> None:
-    """Schedule the calling thread as SCHED_BATCH (Linux): when it becomes ready it does not preempt others.
-
-    Measured with 1024x1024 frames and as many encoders as cores: each slice of a chunk delayed an application's event
-    loop by 5 to 10 ms, and by 3 to 7 ms with this policy. A policy that the user chose for the process is kept.
-    """
-    if sys.platform == "linux" and tuning.enabled("batch"):
-        with suppress(OSError):  # a sandbox may refuse it
-            if os.sched_getscheduler(0) == os.SCHED_OTHER:
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def split_piece(piece: Piece, nbytes: int) -> Iterator[Piece]:

@@ -12,11 +12,9 @@ from typing import Final, Literal, TypeAlias, get_args
 from atomstream import config
 
 Optimisation: TypeAlias = Literal[
-    "batch",  # encoder threads are scheduled as SCHED_BATCH (scheduling.use_batch_policy)
     "yield",  # long native work calls sched_yield in between (scheduling.yield_core)
     "prefault",  # the pages of a new frame buffer are populated by a thread (memory.populate)
     "mmap",  # each large buffer is a separate memory map, with huge pages (memory.allocate)
-    "discard",  # pages of unused buffers are given back by madvise, in a thread (memory.discard, free_async)
     "recycle",  # the files of delivered records are written over (spool.record_store.RecycledFiles)
     "gc",  # one garbage collection before the first capture (streaming.warm_up)
 ]
