@@ -84,7 +84,7 @@ class AnalysisState:
     value if its greys are inverted, else 0. ``block_features`` are the features of the current block,
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
-    the per-frame columns until the next slow block; ``failures`` are the parts whose last step raised an error.
+    the per-frame columns until the next slow block; ``failures`` are the steps whose last run raised an error.
     """
 
     fps: float
