@@ -15,7 +15,7 @@ from atomstream.analysis.regions import Box
 from atomstream.results import F32, F64, Bool, Int
 
 SAMPLES = 120
-"""Blocks of 0.1 s that are compared: the last 12 s."""
+"""Number of blocks that are compared: the last 12 s; below 15 frames per second, where a block is one frame, more."""
 
 MIN_SAMPLES = 25
 """Fewest blocks for a decision."""
@@ -36,17 +36,17 @@ DIM_SHARE = 0.4
 """Share of the sampled pixels, the dimmest, that are taken as background."""
 
 REFERENCE_BLOCKS = 10
-"""Number of blocks whose mean is the reference picture."""
+"""Number of blocks whose mean is the reference picture: the first second, or 10 frames of a slow camera."""
 
 ALL_ALIKE = "all spots and the background brighten and dim alike: beam, mains hum or exposure, not the film"
 
 
 @dataclass(slots=True)
 class CommonLight:
-    """Compares spot, other streaks and background of the last seconds.
+    """Compares spot, other streaks and background of the last blocks.
 
-    ``samples`` (M, 3) are means over blocks: intensity of the spot, contrast of the rest of the picture relative to a
-    ``reference`` (P,), and background. The reference is the mean of the first ``blocks`` blocks, ``dim`` (P,) its
+    ``samples`` (<= 120, 3) are means over blocks: intensity of the spot, contrast of the rest of the picture relative
+    to a ``reference`` (P,), and background. The reference is the mean of the first ``blocks`` blocks, ``dim`` (P,) its
     dimmest pixels.
     """
 
@@ -80,7 +80,7 @@ class CommonLight:
 
     @property
     def reason(self) -> str:
-        """Why the last seconds allow no growth rate, "" if they do."""
+        """Why the last blocks allow no growth rate, "" if they do."""
         if len(self.samples) < MIN_SAMPLES or not (self.samples.mean(axis=0) > 0).all():
             return ""
         spot, streaks, background = signal.detrend(self.samples / self.samples.mean(axis=0), axis=0).T

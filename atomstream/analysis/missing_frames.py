@@ -24,8 +24,9 @@ LARGE_GAP_S = 0.25
 class MissingFrames:
     """Counts steps of the frame counter. ``last_id`` is the counter of the last frame, -1: not known.
 
-    ``count`` frames in ``places`` gaps since ``since_s`` (s) are not reported yet; small gaps wait until
-    ``next_report_s``.
+    A large gap, and the first small one, are reported at once. The next small gaps wait until ``next_report_s``:
+    ``count`` frames in ``places`` gaps since ``since_s`` (s). The reports depend on the times of the frames only, not
+    on how they are cut into calls.
     """
 
     last_id: int = -1
@@ -38,29 +39,41 @@ class MissingFrames:
         """Add the counters (N,) of frames at ``times`` (N,) in s (-1: not known); return the gaps to report now."""
         missing = missing_before(ids, fps, self.last_id)
         self.last_id = counter_of_last(ids, self.last_id)
-        gaps = np.flatnonzero(missing)
-        if len(gaps) == 0:
-            return []
-        if self.count == 0:
-            self.since_s = float(times[gaps[0]]) - float(missing[gaps[0]]) / fps
-        self.count += int(missing[gaps].sum())
-        self.places += len(gaps)
-        now = float(times[-1])
-        if now < self.next_report_s and missing[gaps].max() < LARGE_GAP_S * fps:
-            return []
-        return self.report(now)
+        events = []
+        for i in np.flatnonzero(missing):
+            end_s, frames = float(times[i]), int(missing[i])
+            events += self._due(end_s)
+            start_s = end_s - frames / fps
+            if frames >= LARGE_GAP_S * fps:
+                events.append(_gap(start_s, frames, 1))
+            elif end_s >= self.next_report_s:
+                events.append(_gap(start_s, frames, 1))
+                self.next_report_s = end_s + REPORT_S
+            else:
+                self.since_s = start_s if self.count == 0 else self.since_s
+                self.count, self.places = self.count + frames, self.places + 1
+        return events + (self._due(float(times[-1])) if len(times) else [])
 
     def skip(self) -> None:
         """Do not compare the next counter with the last one: the gap between them is reported already."""
         self.last_id = -1
 
-    def report(self, now: float) -> list[Event]:
-        """Return the event of all gaps that wait at time ``now`` (s), if there are any."""
+    def report(self) -> list[Event]:
+        """Return the event of all gaps that wait, if there are any."""
         if self.count == 0:
             return []
-        where = f" in {self.places} places" if self.places > 1 else ""
-        event = Event(
-            max(0.0, self.since_s), "gap", f"{self.count} frames are missing{where}", float(self.count)
-        )
-        self.count, self.places, self.next_report_s = 0, 0, now + REPORT_S
+        event = _gap(self.since_s, self.count, self.places)
+        self.count, self.places = 0, 0
         return [event]
+
+    def _due(self, now: float) -> list[Event]:
+        """Return the event of the gaps whose waiting time has ended before ``now`` (s)."""
+        if self.count == 0 or now < self.next_report_s:
+            return []
+        self.next_report_s += REPORT_S
+        return self.report()
+
+
+def _gap(since_s: float, count: int, places: int) -> Event:
+    where = f" in {places} places" if places > 1 else ""
+    return Event(max(0.0, since_s), "gap", f"{count} frames are missing{where}", float(count))

@@ -212,7 +212,7 @@ def end_block(state: AnalysisState) -> None:
             state.new_events += [
                 Event(now, "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
             ]
-        with state.failures.contained("changes", now):
+        with state.failures.contained("sudden changes", now):
             _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
     with state.failures.contained("light", now):
         _watch_light(state, specular, pictures)
@@ -246,9 +246,10 @@ def _watch_light(state: AnalysisState, specular: BoxTrace, pictures: F32) -> Non
 def flush_light(state: AnalysisState) -> None:
     """Extend the traces by the samples that wait for the frames after them, because none follow."""
     trackers = _trackers(state)
-    corrected, events = trackers.light.flush()
-    state.new_events += events
-    trackers.growth.feed(corrected)
+    with state.failures.contained("light", state.now_s):
+        corrected, events = trackers.light.flush()
+        state.new_events += events
+        trackers.growth.feed(corrected)
 
 
 def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
@@ -320,7 +321,7 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
     if trackers.turns.reason:
         trackers.change.restart()
         return
-    with state.failures.contained("streaks", now):
+    with state.failures.contained("streak widths", now):
         trackers.surface.update_slow_block(
             without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
         )
@@ -329,7 +330,7 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
         changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
         # A change that also shows from frame to frame is reported when it is over, at its right time.
         state.new_events += [] if trackers.sudden.goes_on else changes
-    with state.failures.contained("light", now):
+    with state.failures.contained("spot choice", now):
         _choose_spot(state, picture, times)
 
 
@@ -355,7 +356,7 @@ def _update_growth(state: AnalysisState, now: float) -> None:
 
 def finish(state: AnalysisState, out: BatchBuilder) -> None:
     """End the analysis: search once more in frames that still wait, end the open block and repeat the fit."""
-    state.new_events += state.missing.report(state.now_s)
+    state.new_events += state.missing.report()
     if state.pending_frames:
         search_pattern(state, *pop_pending(state), out)
     if state.trackers is None:
@@ -363,5 +364,6 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
     if state.block_features:
         end_block(state)
     flush_light(state)
-    _report_sudden(state, state.trackers.sudden.finish())
+    with state.failures.contained("sudden changes", state.now_s):
+        _report_sudden(state, state.trackers.sudden.finish())
     _update_growth(state, state.now_s)

@@ -15,7 +15,7 @@ from atomstream.records import Frames
 from atomstream.results import F32, F64, Bool
 
 RING_PIXELS = 240
-"""Pixels used for the background median: more cost time and change it by less than its noise."""
+"""Pixels from which the background is taken: more cost time and change it by less than its noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,14 @@ class BoxTrace:
 
 
 def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
-    """Measure a box in frames (N, H, W): intensity = sum(box) - area * median(ring around it).
+    """Measure a box in frames (N, H, W): intensity = sum(box) - area * background.
 
+    The background is the mean of the middle fifth of the values in a ring around the box, in counts per px.
     Pixels of at least the grey level ``saturation`` count as saturated.
     """
     y0, y1, x0, x1 = box.bounds(*frames.shape[1:])
     crop = frames[:, y0:y1, x0:x1]
-    background = _ring_median(frames, box)
+    background = _ring_background(frames, box)
     area = (y1 - y0) * (x1 - x0)
     total = crop.sum(axis=(1, 2), dtype=np.int64)
     saturated = (crop >= saturation).sum(axis=(1, 2)) / area
@@ -126,7 +127,8 @@ def middle_mean(pixels: F64, outside: Bool) -> F64:
     return middle
 
 
-def _ring_median(frames: Frames, box: Box) -> F64:
+def _ring_background(frames: Frames, box: Box) -> F64:
+    """Return the background (N,) of frames (N, H, W): the mean of the middle fifth of the pixels around a box."""
     height, width = frames.shape[1:]
     rows, columns = (
         (offsets + 0.5 * (max(1, round(size)) - 1)).astype(np.intp) + round(centre - 0.5 * (size - 1))

@@ -101,7 +101,7 @@ class SuddenChangeTracker:
     def restart(self) -> None:
         """Forget the profiles: the light changed, or frames are missing."""
         self.recent, self.before = self.recent[:0], self.before[:0]
-        self.usual = self.usual[:0]
+        self.usual, self.least = self.usual[:0], LASTING
 
     def light_changed(self, is_dark: bool) -> None:
         """Allow for clipped pixels after a step of the light; forget the profiles if it went out."""

@@ -87,6 +87,9 @@ MIN_CONTRAST = 0.3
 CONTRAST_MEMORY = 0.98
 """Factor by which the usual contrast falls from one picture to the next: in 10 s to 1/e."""
 
+CONFIRMATIONS = 2
+"""Number of searches in a row that must find a return before the pattern counts as turning."""
+
 MOVES = "the pattern keeps moving, as if the substrate turned, but 0 rpm was stated"
 
 HIDDEN_FWHM = 1.5
@@ -98,7 +101,8 @@ class PictureHistory:
     """The last pictures at even intervals and their similarities.
 
     ``pictures`` (<= 96, B, C) are reduced pictures, ``norms`` (<= 96,) their lengths without the noise (NaN for one
-    that is not reliable), ``similarity`` (<= 96, <= 96) their correlation after alignment, ``times`` (<= 96,) in s.
+    that is not reliable), ``similarity`` (<= 96, <= 96) their correlation after alignment (NaN with one that is not
+    reliable, also on the diagonal), ``times`` (<= 96,) in s.
     """
 
     times: F64 = field(default_factory=lambda: np.empty(0))
@@ -116,6 +120,7 @@ class PictureHistory:
         matrix = np.ones((n + 1, n + 1), np.float32)
         matrix[:n, :n] = self.similarity[kept, kept]
         matrix[n, :n] = matrix[:n, n] = similarities(old, norms, picture, norm)
+        matrix[n, n] = 1.0 if math.isfinite(norm) else math.nan
         self.similarity = matrix
         self.pictures, self.norms = np.concatenate([old, picture[None]]), np.append(norms, np.float32(norm))
         self.times = np.append(self.times[kept], time_s)
@@ -126,19 +131,25 @@ class PictureHistory:
         if found is None:
             return None
         now, latest, best = found
-        first = float(np.median(self.times[now] - self.times[latest]))
+        first = _middle(self.times[now] - self.times[latest])
         # The best of several returns is a multiple of the period and gives it more exactly.
-        surest = float(np.median(self.times[now] - self.times[best]))
+        surest = _middle(self.times[now] - self.times[best])
         return surest / max(1, round(surest / first))
 
     def is_still(self) -> bool:
-        """Return True if the last pictures agree."""
+        """Return True if the last pictures agree; False if most of them are not reliable."""
         recent = self.similarity[-STILL_PICTURES:, -STILL_PICTURES:]
-        return not bool((recent < SAME).any())
+        reliable = np.isfinite(np.diagonal(recent))
+        return bool(reliable.sum() >= 0.5 * STILL_PICTURES) and not bool((recent < SAME).any())
 
     def keeps_moving(self) -> bool:
         """Return True if each of the last pictures differs from the one before, and some show another azimuth."""
         return moves_on(self.similarity) and bool((self.similarity[-JUDGED:, -JUDGED:] < OTHER).any())
+
+
+def _middle(times: F64) -> float:
+    """Return the lower median of times (N,): the mean of two middle ones may be no multiple of the period."""
+    return float(np.quantile(times, 0.5, method="lower"))
 
 
 def moves_on(similarity: F32) -> bool:
@@ -166,7 +177,8 @@ def returns(similarity: F32) -> tuple[Int, Int, Int] | None:
         similarity[rows, before:], similarity[rows - before, :-before]
     )  # of picture ``before`` and later
     pair[~(np.arange(before, n) < last_other[:, None]) | ~np.isfinite(pair)] = -1.0
-    judged = np.isfinite(np.diagonal(similarity)[rows])
+    reliable = np.isfinite(np.diagonal(similarity))
+    judged = reliable[rows] & reliable[rows - before]
     returned = pair.max(axis=1) > SAME
     if returned.sum() < MIN_SHARE * max(1, judged.sum()) or judged.sum() < 0.5 * JUDGED:
         return None
@@ -325,12 +337,11 @@ class TurnDetector:
     def update(self) -> bool:
         """Judge the last pictures, about twice a second; return True when the turning is noticed for the first time."""
         found = self.history.return_s()
-        if found:
-            self.confirmed += 1
-            if self.confirmed >= 2:
-                self.return_s = found
+        self.confirmed = self.confirmed + 1 if found else 0
+        if found and self.confirmed >= CONFIRMATIONS:
+            self.return_s = found
         elif self.history.is_still():
-            self.confirmed, self.return_s = 0, 0.0
+            self.return_s = 0.0
         self.moves = self.history.keeps_moving()
         if not self.return_s or self.was_reported:
             return False
