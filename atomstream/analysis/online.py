@@ -217,7 +217,7 @@ def end_block(state: AnalysisState) -> None:
     with state.failures.contained("light", now):
         _watch_light(state, specular, pictures)
         corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
-        state.new_events += events
+        _report_light(state, events)
         if events:
             trackers.chooser.restart()
             trackers.common.restart()
@@ -248,8 +248,15 @@ def flush_light(state: AnalysisState) -> None:
     trackers = _trackers(state)
     with state.failures.contained("light", state.now_s):
         corrected, events = trackers.light.flush()
-        state.new_events += events
+        _report_light(state, events)
         trackers.growth.feed(corrected)
+
+
+def _report_light(state: AnalysisState, events: list[Event]) -> None:
+    """Report changes of the light; short ones that repeat are reported together."""
+    for event in events:
+        state.new_events += state.dropouts.add(event, state.now_s) if event.kind == "dropout" else [event]
+    state.new_events += state.dropouts.due(state.now_s)
 
 
 def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
@@ -364,6 +371,7 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
     if state.block_features:
         end_block(state)
     flush_light(state)
+    state.new_events += state.dropouts.report()
     with state.failures.contained("sudden changes", state.now_s):
         _report_sudden(state, state.trackers.sudden.finish())
     _update_growth(state, state.now_s)

@@ -25,6 +25,7 @@ from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
+from atomstream.analysis.repeated_events import RepeatedEvents
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.spot_choice import SpotChooser
@@ -85,6 +86,7 @@ class AnalysisState:
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
     the per-frame columns until the next slow block; ``failures`` are the steps whose last run raised an error.
+    ``missing`` and ``dropouts`` hold small gaps and short changes of the light that are reported together.
     """
 
     fps: float
@@ -119,6 +121,7 @@ class AnalysisState:
     next_view_id: int = 0
     failures: Failures = field(default_factory=Failures)
     missing: MissingFrames = field(default_factory=MissingFrames)
+    dropouts: RepeatedEvents = field(default_factory=RepeatedEvents)
 
     @property
     def block_frames(self) -> int:
@@ -172,6 +175,7 @@ _RECORDS: tuple[type, ...] = (
         TurnDetector,
         PictureHistory,
         MissingFrames,
+        RepeatedEvents,
     ),
     *(Measurement, Event, Segment, View, Failures),
 )
