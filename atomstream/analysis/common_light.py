@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import signal
 
+from atomstream.analysis.pictures import correlation, dim_pixels
 from atomstream.analysis.regions import Box
 from atomstream.results import F32, F64, Bool, Int
 
@@ -31,9 +32,6 @@ RATIOS = (0.8, 1.25)
 
 MIN_CHANGE = 0.004
 """Least relative standard deviation of the spot for a decision."""
-
-DIM_SHARE = 0.4
-"""Share of the sampled pixels, the dimmest, that are taken as background."""
 
 REFERENCE_BLOCKS = 10
 """Number of blocks whose mean is the reference picture: the first second, or 10 frames of a slow camera."""
@@ -70,7 +68,7 @@ class CommonLight:
                 self.reference + picture / REFERENCE_BLOCKS if self.blocks else picture / REFERENCE_BLOCKS
             )
             self.blocks += 1
-            self.dim = np.argsort(self.reference)[: max(1, round(DIM_SHARE * len(picture)))]
+            self.dim = dim_pixels(self.reference)
             return
         # The slope of a regression on the reference does not depend on the dark level.
         spread = np.where(outside, self.reference - self.reference[outside].mean(), 0.0)
@@ -88,9 +86,9 @@ class CommonLight:
         if change < MIN_CHANGE or min(streaks.std(), background.std()) <= 0:
             return ""
         alike = (
-            _correlation(spot, streaks) > MIN_CORRELATION and RATIOS[0] < streaks.std() / change < RATIOS[1]
+            correlation(spot, streaks) > MIN_CORRELATION and RATIOS[0] < streaks.std() / change < RATIOS[1]
         )
-        return ALL_ALIKE if alike and _correlation(spot, background) > MIN_BACKGROUND_CORRELATION else ""
+        return ALL_ALIKE if alike and correlation(spot, background) > MIN_BACKGROUND_CORRELATION else ""
 
 
 def outside_of(box: Box, shape: tuple[int, int], rows: Int, columns: Int) -> Bool:
@@ -99,7 +97,3 @@ def outside_of(box: Box, shape: tuple[int, int], rows: Int, columns: Int) -> Boo
     y0, y1, x0, x1 = box.bounds(*shape, margin)
     inside: Bool = np.outer((rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)).ravel()
     return ~inside
-
-
-def _correlation(a: F64, b: F64) -> float:
-    return float(np.mean(a * b) / (a.std() * b.std()))

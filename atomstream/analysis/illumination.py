@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from atomstream.analysis.pictures import dim_pixels
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
 
 SAMPLE_PIXELS = 5000
-"""Largest number of pixels per sampled picture, about."""
+"""Largest number of pixels per sampled or binned picture, about."""
 
 DELAY_FRAMES = 4
 """Delay in frames: a step is detected from two frames on each side of it, so that mains hum cancels."""
@@ -39,9 +40,6 @@ KNOWN_LEVELS = 8
 
 DARK = 0.05
 """Below this factor the light is off."""
-
-DIM_FRACTION = 0.4
-"""Share of the picture's pixels, the dimmest, that are taken as background."""
 
 
 def sampled_pixels(height: int, width: int) -> tuple[slice, slice]:
@@ -137,9 +135,7 @@ class IlluminationTracker:
         """
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
-            self.dim_pixels = np.argsort(pictures.mean(axis=0))[
-                : max(1, round(DIM_FRACTION * pictures.shape[1]))
-            ]
+            self.dim_pixels = dim_pixels(pictures.mean(axis=0))
         self.t, self.y = np.concatenate([self.t, t]), np.concatenate([self.y, y])
         self.motion = np.concatenate([self.motion, motion])
         self.pictures = np.concatenate([self.pictures, pictures])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from atomstream.analysis.illumination import sample_picture
+from atomstream.analysis.illumination import SAMPLE_PIXELS, sample_picture
 from atomstream.analysis.pattern import Pattern, correct_profiles
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
@@ -201,7 +201,15 @@ def binned(frame: Frames, factor: int) -> F32:
     return mean.reshape(n, height // factor, width // factor)
 
 
-def bin_factor(height: int, width: int, target: int = 5000) -> int:
+def block_means(picture: F32, factor: int) -> F32:
+    """Return a picture (H, W) averaged over blocks of ``factor`` x ``factor`` px; odd edges are left out."""
+    height, width = (size // factor * factor for size in picture.shape)
+    blocks = picture[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    mean: F32 = blocks.mean(axis=(1, 3)).astype(np.float32, copy=False)
+    return mean
+
+
+def bin_factor(height: int, width: int, target: int = SAMPLE_PIXELS) -> int:
     """Return the binning factor that leaves at most about ``target`` pixels (4 to 8 for usual cameras)."""
     factor = 1
     while height * width / factor**2 > target and factor < 64:

@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.analysis.pictures import bridge, hidden_part
 from atomstream.analysis.regions import Box
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Int
@@ -91,9 +92,6 @@ CONFIRMATIONS = 2
 """Number of searches in a row that must find a return before the pattern counts as turning."""
 
 MOVES = "the pattern keeps moving, as if the substrate turned, but 0 rpm was stated"
-
-HIDDEN_FWHM = 1.5
-"""Half size of the rectangle that hides the specular spot, in widths (FWHM) of the spot."""
 
 
 @dataclass(slots=True)
@@ -244,11 +242,7 @@ def local_contrast(halves: F32, hidden: tuple[slice, slice]) -> tuple[Int8, floa
     is NaN if there is no structure beyond the noise. The contrast is in counts.
     """
     columns = halves.shape[2]
-    rows, part = hidden
-    if 0 < part.start < part.stop < columns:
-        share = np.linspace(0.0, 1.0, part.stop - part.start, dtype=np.float32)
-        left, right = halves[:, rows, part.start - 1, None], halves[:, rows, part.stop, None]
-        halves[:, rows, part] = left + share * (right - left)
+    bridge(halves, *hidden)
     mean = _mean_matrix(columns)
     details = halves - halves @ mean
     difference = np.abs(halves[0] - halves[1])
@@ -353,9 +347,8 @@ def _hidden(
     spot: Box, fwhm: tuple[float, float], shape: tuple[int, ...], small: tuple[int, ...]
 ) -> tuple[slice, slice]:
     """Return the rows and columns of a reduced picture that the specular spot covers."""
-    ends = []
-    for at, width, full, count in zip((spot.y, spot.x), fwhm, shape, small, strict=True):
-        half, scale = HIDDEN_FWHM * width + 1.0, count / full
-        first, last = math.floor((at - half) * scale), math.ceil((at + half) * scale)
-        ends.append(slice(min(max(first, 0), count), min(max(last + 1, 0), count)))
-    return ends[0], ends[1]
+    rows, columns = (
+        hidden_part(at, width, count, full / count)
+        for at, width, full, count in zip((spot.y, spot.x), fwhm, shape, small, strict=True)
+    )
+    return rows, columns
