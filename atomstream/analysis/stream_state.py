@@ -72,7 +72,7 @@ class PatternTrackers:
     @property
     def no_rate_reason(self) -> str:
         """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
-        return "" if self.rotation else self.turns.reason or self.common.reason
+        return self.rotation.reason if self.rotation else self.turns.reason or self.common.reason
 
 
 @dataclass(slots=True)
