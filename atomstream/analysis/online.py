@@ -205,7 +205,7 @@ def end_block(state: AnalysisState) -> None:
         tracker.end_block(elapsed, trackers.light.is_steady)
     now = float(times[-1])
     if trackers.turns.reason:
-        trackers.sudden.restart()
+        trackers.restart("turning")
     if trackers.light.is_steady and not (trackers.rotation or trackers.turns.reason):
         with state.failures.contained("streaks", now):
             new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
@@ -218,14 +218,6 @@ def end_block(state: AnalysisState) -> None:
         _watch_light(state, specular, pictures)
         corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
         _report_light(state, events)
-        if events:
-            trackers.chooser.restart()
-            trackers.common.restart()
-            trackers.change.restart()
-            trackers.sudden.light_changed(trackers.light.dark)
-            trackers.surface.restart_orders()
-            if trackers.rotation:
-                trackers.rotation.discard_turn()
         trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
@@ -252,8 +244,27 @@ def flush_light(state: AnalysisState) -> None:
         trackers.growth.feed(corrected)
 
 
+def begin_trace(state: AnalysisState, time_s: float, label: str) -> None:
+    """Begin a new trace, and with it a segment, at ``time_s`` (s): another spot or box is measured from now on.
+
+    What is known of the laser and of the growth rate is kept.
+    """
+    flush_light(state)  # the frames that wait belong to the old trace
+    trackers = _trackers(state)
+    old = trackers.growth
+    fresh = GrowthTracker(IntensityTrace.for_frames(old.trace.stated_fps, old.trace.raw_t[-16:]))
+    fresh.laser, fresh.known_hz = old.laser, old.known_hz
+    state.segment_log.cut(time_s, label, old)
+    fresh.start_segment(time_s)
+    trackers.growth = fresh
+    trackers.restart("spot")
+    state.segments = state.segment_log.segments(time_s, fresh)
+
+
 def _report_light(state: AnalysisState, events: list[Event]) -> None:
     """Report changes of the light; short ones that repeat are reported together."""
+    if events:
+        _trackers(state).restart("light")
     for event in events:
         state.new_events += state.dropouts.add(event, state.now_s) if event.kind == "dropout" else [event]
     state.new_events += state.dropouts.due(state.now_s)
@@ -263,8 +274,7 @@ def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
     """Report changes from frame to frame; the slow comparison begins again, so that it does not report them too."""
     state.new_events += changes
     if changes:
-        _trackers(state).change.restart()
-        _trackers(state).surface.restart_orders()
+        _trackers(state).restart("pattern")
 
 
 def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
@@ -326,7 +336,6 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
     """Measure streaks and changes in the mean picture (H, W) of a slow block of a sample at rest."""
     trackers, now = _trackers(state), float(times[-1])
     if trackers.turns.reason:
-        trackers.change.restart()
         return
     with state.failures.contained("streak widths", now):
         trackers.surface.update_slow_block(

@@ -6,6 +6,7 @@ The state holds plain records only, so that :mod:`~atomstream.analysis.serializa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -45,6 +46,11 @@ SLOW_BLOCK_S = 0.5
 """Interval of slow blocks: after each, the fits are repeated."""
 
 
+Restart: TypeAlias = Literal["light", "pattern", "gap", "rotation", "turning", "spot"]
+"""Why trackers forget the earlier pictures: the light or the pattern changed, frames are missing, the rotation was set,
+the pattern turns, or another spot or box is the specular one."""
+
+
 @dataclass(slots=True)
 class PatternTrackers:
     """Trackers of the spot, streaks, light, growth, change and rotation; they exist once a pattern was found.
@@ -73,6 +79,23 @@ class PatternTrackers:
     def no_rate_reason(self) -> str:
         """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
         return self.rotation.reason if self.rotation else self.turns.reason or self.common.reason
+
+    def restart(self, why: Restart) -> None:
+        """Forget the earlier pictures: they do not compare with those from now on, for the reason ``why``.
+
+        Without this, a step of the light, a gap or another spot would be reported as a change of the film.
+        """
+        if why == "light":
+            self.sudden.light_changed(self.light.dark)  # a change of the pattern during it is still reported
+        elif why != "pattern":
+            self.sudden.restart()
+        if why != "gap":  # slow comparisons go on over a gap: else frequent ones would make them impossible
+            self.change.restart()
+            self.chooser.restart()
+            self.common.restart()
+        self.surface.restart_orders()
+        if self.rotation is not None:
+            self.rotation.discard_turn()
 
 
 @dataclass(slots=True)
