@@ -25,8 +25,16 @@ DOMAIN_FOLDS, DOMAIN_RANGE = (8, 12), 0.03
 RETURNED = 0.5
 """Least similarity of pictures that returned, as a share of that of the most similar ones."""
 
+EQUAL = 0.9
+"""Least similarity of pictures that are the same again, as a share of the best return. On a tilted sample they are so
+after a whole turn only, and after 1/n of it they are similar."""
+
 OTHER = 0.3
 """Largest similarity of pictures at other azimuths, as the same share."""
+
+MIN_FIRST, FINE_FIRST = 2, 4
+"""Fewest pictures until the pattern is another one: for any search, since the camera may miss the returns of a faster
+one, and for a comparison of the returns."""
 
 MIN_SIMILARITY = 0.1
 """Least similarity of the most similar pictures: below, they show only noise."""
@@ -63,11 +71,11 @@ def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
 
 
 def return_lag(ring: F32, hidden: Bool) -> float | None:
-    """Return the shortest lag, in pictures, at which a series of pictures (N, P) repeats.
+    """Return the shortest lag, in pictures, at which a series of pictures (N, P) repeats as well as at any other.
 
     The ``hidden`` pixels (P,) do not count: those of the specular spot, whose brightness changes with growth. Pictures
     that do not resemble the ones beside them, such as those without light, are left out. None if the pictures do not
-    repeat, all agree, or repeat at lags that are not multiples of one of them.
+    repeat, all agree, differ already from the next one, or repeat at lags that are not multiples of one of them.
     """
     if hidden.mean() > 0.5:
         return None
@@ -83,16 +91,19 @@ def return_lag(ring: F32, hidden: Bool) -> float | None:
     if top < MIN_SIMILARITY or float(np.nanmin(score)) > OTHER * top:
         return None
     first = int(np.argmax(score < OTHER * top))  # before it, successive pictures still agree
-    lags = [int(k) for k in _maxima(score) if k > first and score[k] > RETURNED * top]
-    if not lags:
+    peaks = [_vertex(score, int(k)) for k in _maxima(score) if k > first]
+    best = max((height for _, height in peaks), default=0.0)
+    if first < MIN_FIRST or best < RETURNED * top:
         return None
-    period = _refined(score, lags[0])
-    for lag in lags:
-        exact = _refined(score, lag)
-        multiple = round(exact / period)
-        if abs(exact - multiple * period) > LAG_ERROR + LAG_ERROR_SHARE * exact:
+    # Between two pictures of a fast rotation the similarity is lower, so all returns count.
+    least = EQUAL if first >= FINE_FIRST else RETURNED
+    equal = [lag for lag, height in peaks if height > least * best]
+    period = equal[0]
+    for lag in equal:
+        multiple = round(lag / period)
+        if abs(lag - multiple * period) > LAG_ERROR + LAG_ERROR_SHARE * lag:
             return None
-        period = exact / multiple
+        period = lag / multiple
     return period
 
 
@@ -117,8 +128,10 @@ def _maxima(score: F64) -> Int:
     return np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
 
 
-def _refined(score: F64, lag: int) -> float:
-    """Return a maximum of the score with sub-sample resolution: the vertex of the parabola through three points."""
-    before, top, after = score[lag - 1 : lag + 2]
+def _vertex(score: F64, at: int) -> tuple[float, float]:
+    """Return the place and the height of a maximum of the score: the vertex of the parabola through three points."""
+    before, top, after = (float(value) for value in score[at - 1 : at + 2])
     bend = before - 2.0 * top + after
-    return lag + 0.5 * float((before - after) / bend) if bend < 0 else float(lag)
+    if not bend < 0:
+        return float(at), top
+    return at + 0.5 * (before - after) / bend, top - 0.125 * (before - after) ** 2 / bend

@@ -10,7 +10,7 @@ from atomstream.analysis.repetition import return_lag, turn_of
 from tests.analysis.test_undeclared_rotation import HEXAGONAL, RECTANGULAR, SQUARE
 from tests.analysis.turning_film import TurningFilm
 
-FPS = 10.0
+FPS = 20.0
 
 
 def _film(rpm: float, axes: tuple, seconds: float, light: float | np.ndarray = 1.0) -> TurningFilm:
@@ -34,14 +34,14 @@ def _ring(film: TurningFilm) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("rpm", [10.4, 12.0])
 def test_the_shortest_return_is_found(axes: tuple, fold: int, rpm: float) -> None:
     """Pictures return after 1/n of a turn, also while a shutter closes and the specular spot oscillates."""
-    light = np.where(np.arange(115) % 29 < 20, 1.0, 0.03)
-    lag = return_lag(*_ring(_film(rpm, axes, 11.5, light)))
+    light = np.where(np.arange(200) % 57 < 40, 1.0, 0.03)
+    lag = return_lag(*_ring(_film(rpm, axes, 10, light)))
     assert lag == pytest.approx(FPS * 60 / rpm / fold, rel=0.01)
 
 
 def test_a_crystal_at_rest_does_not_return() -> None:
     """Equal pictures, and noise, repeat at no lag."""
-    assert return_lag(*_ring(_film(0.0, SQUARE, 8))) is None
+    assert return_lag(*_ring(_film(0.0, SQUARE, 4))) is None
     noise = np.random.default_rng(1).normal(size=(100, 1200)).astype(np.float32)
     assert return_lag(noise, np.zeros(1200, dtype=bool)) is None
 
@@ -62,17 +62,17 @@ def test_a_turn_fits_the_symmetry_of_a_crystal(return_s: float, turn_s: float | 
 def test_a_wrong_rotation_is_told(axes: tuple, rpm: float) -> None:
     """12 rpm are stated, the crystal turns more slowly: one event, no rate and no views, and the reason."""
     engine = Analyzer(FPS, 12.0)
-    batch = engine.feed(0, _film(rpm, axes, 13).frames())
+    batch = engine.feed(0, _film(rpm, axes, 10.5).frames())
     assert [e.kind for e in batch.events if e.kind.startswith("rotation")] == ["rotation_seen"]
     for name in ("rotation_rpm", "growth_rate_ml_s"):
         assert "does not fit the stated 12 rpm" in batch.values[name].why
     assert np.isnan(batch.frames["growth_rate_ml_s"]).all()
     assert batch.views == ()
     engine.set_rotation(rpm)
-    assert engine.feed(130, _film(rpm, axes, 4).frames()).values["rotation_rpm"].value == pytest.approx(rpm)
+    assert engine.feed(210, _film(rpm, axes, 1).frames()).values["rotation_rpm"].value == pytest.approx(rpm)
 
 
 def test_a_rotation_near_the_stated_one_is_found() -> None:
     """11 rpm instead of 12: the turn is found on a six-fold surface, where 5/6 of it is as near to the stated one."""
-    batch = Analyzer(FPS, 12.0).feed(0, _film(11.0, HEXAGONAL, 12).frames())
+    batch = Analyzer(FPS, 12.0).feed(0, _film(11.0, HEXAGONAL, 8).frames())
     assert batch.values["rotation_rpm"].value == pytest.approx(11.0, rel=0.01)
