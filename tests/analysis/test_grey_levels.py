@@ -26,7 +26,7 @@ def _film(peak: float, full: int, clip: int, count: int = 6) -> np.ndarray:
     [(255, 255), (255, 200), (1023, 1023), (4095, 4095), (4095, 4000), (16383, 16383), (65535, 65520), (65535, 50000)],
 )  # fmt: skip
 def test_the_clip_level_is_recognised_when_it_appears(full: int, clip: int) -> None:
-    """While the spot is below the clip level nothing counts as clipped; from the first clipped block on, the level."""
+    """The level is the largest grey level until the spot is clipped, and the clip level from that block on."""
     detector = ClipDetector.for_frames(_film(0.3, full, clip))
     for peak, level in ((0.3, detector.maximum), (0.6, detector.maximum), (1.2, clip), (0.6, clip)):
         detector.add(_film(peak, full, clip))

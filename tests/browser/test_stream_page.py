@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.browser.growth import SPEC, Growth
+from tests.browser.growth import SPEC, Growth, regions_of
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
@@ -257,10 +257,6 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     page = logged_in
     await at_page(page, growth, 8.0)
 
-    async def kept() -> list[dict[str, Any]]:
-        async with WireClient(server) as client:
-            return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
-
     await page.get_by_role("button", name="+ Box").click()
     stage = await page.locator("#stage").bounding_box()
     x, y = stage["x"] + 0.2 * stage["width"], stage["y"] + 0.6 * stage["height"]
@@ -270,7 +266,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
         await page.mouse.move(x + 0.25 * stage["width"], y + 0.25 * stage["height"], steps=4)
         await page.mouse.up()
     await drawn.value
-    (box,) = await kept()
+    (box,) = await regions_of(server, growth)
     assert (box["name"], box["width"], box["height"]) == (
         "box1",
         pytest.approx(80, abs=2),
@@ -282,7 +278,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
         await page.keyboard.press("ArrowRight")
         await page.keyboard.press("ArrowRight")
     await moved.value
-    assert (await kept())[0]["x"] == box["x"] + 2
+    assert (await regions_of(server, growth))[0]["x"] == box["x"] + 2
     await expect(
         page.get_by_label("Quantity of the third chart").locator("option", has_text="Region box1")
     ).to_have_count(1)
@@ -290,7 +286,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as removed:
         await page.keyboard.press("Delete")
     await removed.value
-    assert await kept() == []
+    assert await regions_of(server, growth) == []
 
 
 async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
