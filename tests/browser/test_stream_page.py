@@ -205,13 +205,14 @@ async def test_charts_repeat_a_failed_request(logged_in: Any, growth: Growth, se
 
 
 async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """M sets a mark at the current time, stored by the server, shown in list and lane; a new segment begins there."""
+    """M sets a note at the current time, stored by the server, shown in list and lane; a count begins, no segment."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
     await page.keyboard.press("m")
     await expect(page.locator("#events li.user .label")).to_have_text("Mark 1")
     await expect(page.get_by_text("Oscillations since “Mark 1”")).to_be_visible()
+    await expect(page.locator("[data-name=layers_grown] dt")).to_have_text("Layers since the start")
     (event,) = await events_of(server, growth.data_id)
     assert (event["label"], event["kind"]) == ("Mark 1", "note")
     await growth.push(event["time_s"] + 4 - 12)  # until the frames reach the time of the mark
@@ -219,7 +220,10 @@ async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer)
 
 
 async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape."""
+    """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape.
+
+    The tile of the layers names the mark, because a shutter begins a segment.
+    """
     page = logged_in
     await at_page(page, growth, 8.0)
     await page.keyboard.press("Shift+M")
@@ -231,6 +235,7 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     await page.get_by_label("Kind").select_option("shutter")
     await page.get_by_role("button", name="Set mark").click()
     await expect(page.locator("#events li.user .label")).to_have_text("mmm open")
+    await expect(page.locator("[data-name=layers_grown] dt")).to_have_text("Layers since “mmm open”")
     (event,) = await events_of(server, growth.data_id)
     assert (event["label"], event["kind"]) == ("mmm open", "shutter")
 

@@ -82,7 +82,7 @@ function keyOf(event) {
 }
 
 export function kindText(kind) {
-  return KINDS[kind] ?? visible(kind);
+  return Object.hasOwn(KINDS, kind) ? KINDS[kind] : visible(kind);
 }
 
 function labelText(event) {
