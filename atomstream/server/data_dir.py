@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from filelock import FileLock, Timeout
 
 from atomstream.errors import ConfigError
 from atomstream.system.files import LOCAL
+from atomstream.system.own_files import FILE_MODE, make_file_private, make_private, prepare_for_library
 
 LOCK_FILE = ".lock"
+
+_CATALOGUE: Final = "catalogue.sqlite"
+
+_OWN_NAMES: Final = frozenset(
+    {
+        LOCK_FILE,
+        "streams",
+        "keys.json",
+        "names.jsonl",
+        "sessions.json",
+        "signing.key",
+        *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm")),
+    }
+)
+"""The entries of a data folder. Other files in it are those of somebody else."""
 
 
 @contextmanager
@@ -26,7 +43,12 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
         raise ConfigError(f"{data_dir} is not the data folder of an atomstream server: it has no 'streams'.")
     try:
         LOCAL.make_folder(data_dir / "streams")
-        lock = FileLock(data_dir / LOCK_FILE, timeout=0, thread_local=False)
+        make_private(data_dir / "streams")
+        make_private(data_dir, _OWN_NAMES.__contains__)
+        for name in _OWN_NAMES - {"streams"}:
+            make_file_private(data_dir / name)
+        prepare_for_library(data_dir / LOCK_FILE)
+        lock = FileLock(data_dir / LOCK_FILE, timeout=0, thread_local=False, mode=FILE_MODE)
         lock.acquire()
     except Timeout:
         raise ConfigError(

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import google_crc32c
@@ -19,6 +20,7 @@ import msgpack
 
 from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
+from atomstream.spool.stored_values import stored_digest, stored_index, stored_integer, stored_text
 from atomstream.system.files import FileSystem
 
 EntryKind: TypeAlias = Literal[
@@ -35,6 +37,9 @@ EntryKind: TypeAlias = Literal[
 ]
 
 HEADER: Final = b"\x89ATJRN\x01\n"
+
+_OF_STREAM: Final = frozenset({"manifest", "finalizing", "ended", "reopened"})
+"""Kinds of the whole stream; the others are about one chunk."""
 
 _KINDS: Final[tuple[EntryKind, ...]] = get_args(EntryKind)
 """The file holds the position in this tuple: add new kinds at the end only."""
@@ -110,9 +115,20 @@ def _unpack(body: bytes) -> list[JournalEntry]:
     try:
         code, *rest = msgpack.unpackb(body, unicode_errors="surrogatepass")
         # A kind of a newer version is skipped: this version can still deliver the records.
-        return [JournalEntry(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
+        return [_checked(_KINDS[code], *rest)] if 0 <= code < len(_KINDS) else []
     except (ValueError, TypeError, msgpack.UnpackException):
         return []
+
+
+def _checked(
+    kind: EntryKind, index: Any, digest: Any, reason: Any = "", detail: Any = MappingProxyType({})
+) -> JournalEntry:
+    """The entry, if its values make sense: the checksum does not prove who wrote them. Raises ValueError, TypeError."""
+    if kind in _OF_STREAM:
+        stored_integer(index, -1, -1)
+    else:
+        stored_index(index)
+    return JournalEntry(kind, index, stored_digest(digest), stored_text(reason), dict(detail))
 
 
 class Journal:

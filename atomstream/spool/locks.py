@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from atomstream.errors import SpoolError
 from atomstream.spool.disk_errors import disk_errors
+from atomstream.system.own_files import FILE_MODE, prepare_for_library
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -40,6 +41,7 @@ class StreamLock:
         from filelock import Timeout
 
         with disk_errors("lock the stream's folder", self.path):
+            prepare_for_library(self.path)
             try:
                 self._lock.acquire(timeout=0)
             except Timeout:  # it is a subclass of OSError
@@ -77,6 +79,7 @@ class RootLock:
         from filelock import Timeout
 
         with disk_errors("lock its folder", self.path):
+            prepare_for_library(self.path)
             try:
                 self._lock.acquire(timeout=_ROOT_TIMEOUT_S, poll_interval=_POLL_S)
             except Timeout:  # it is a subclass of OSError
@@ -97,4 +100,4 @@ def _file_lock(path: Path) -> BaseFileLock:
     )
 
     # Not thread-local: the lock may be released by another thread than the one that acquired it.
-    return FileLock(path, thread_local=False)
+    return FileLock(path, thread_local=False, mode=FILE_MODE)

@@ -23,6 +23,7 @@ from typing import Final
 
 from atomstream.config import normalise_endpoint
 from atomstream.system.files import TEMP_SUFFIX
+from atomstream.system.own_files import is_link
 
 QUARANTINE: Final = "quarantine"
 MANIFEST: Final = "stream.json"
@@ -72,13 +73,22 @@ def recycled_name(number: int) -> str:
     return f"spare-{number}.rec{TEMP_SUFFIX}"
 
 
+def is_own_name(name: str) -> bool:
+    """True if an entry of the root folder has the name of one of the spool's own."""
+    return name == ROOT_LOCK or _ENDPOINT.fullmatch(name) is not None
+
+
+def endpoint_folders(root: Path) -> list[Path]:
+    """The folders of all endpoints under ``root``, sorted by name."""
+    return [folder for folder in _folders(root) if _ENDPOINT.fullmatch(folder.name)]
+
+
 def stream_folders(root: Path) -> Iterator[Path]:
     """All stream folders under ``root``, sorted by name."""
-    for endpoint in _folders(root):
-        if _ENDPOINT.fullmatch(endpoint.name):
-            for folder in _folders(endpoint):
-                if _PLAIN.fullmatch(folder.name) or _HASHED.fullmatch(folder.name):
-                    yield folder
+    for endpoint in endpoint_folders(root):
+        for folder in _folders(endpoint):
+            if _PLAIN.fullmatch(folder.name) or _HASHED.fullmatch(folder.name):
+                yield folder
 
 
 def records_in(folder: Path) -> dict[int, int]:
@@ -111,12 +121,14 @@ def record_bytes(folder: Path) -> int:
 
 def _size(path: str | Path) -> int:
     try:
-        return os.stat(path).st_size
+        return os.lstat(path).st_size
     except FileNotFoundError:  # the owner of the stream has just removed or renamed it
         return 0
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    if is_link(folder):  # links are neither followed nor counted
+        return
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if entry.is_file(follow_symlinks=False))

@@ -23,6 +23,7 @@ from atomstream.spool.disk_errors import disk_errors
 from atomstream.spool.locks import RootLock
 from atomstream.spool.paths import ROOT_LOCK, USAGE, record_bytes, stream_folders
 from atomstream.system.files import FileSystem
+from atomstream.system.own_files import read_plain
 
 MAX_DEFAULT_BYTES: Final = 20_000_000_000
 
@@ -138,9 +139,11 @@ class Quota:
 def usage_of(folder: Path) -> int:
     """Bytes of a stream's records, from its ``usage`` file, or from its files if that one is missing or damaged."""
     with suppress(OSError):
-        raw = (folder / USAGE).read_bytes()
+        raw = read_plain(folder / USAGE)
         if len(raw) == _NUMBER.size + 4 and google_crc32c.value(raw[:-4]) == int.from_bytes(
             raw[-4:], "little"
         ):
-            return int(_NUMBER.unpack(raw[:-4])[0])
+            nbytes = int(_NUMBER.unpack(raw[:-4])[0])
+            if nbytes >= 0:
+                return nbytes
     return record_bytes(folder)

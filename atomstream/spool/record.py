@@ -29,6 +29,15 @@ import msgpack
 from atomstream.errors import RecordCorruptError, SpoolError
 from atomstream.records import Piece, Shard, ShardInfo, Timestamp
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
+from atomstream.spool.stored_values import (
+    stored_digest,
+    stored_dims,
+    stored_dtype,
+    stored_index,
+    stored_integer,
+    stored_number,
+    stored_text,
+)
 from atomstream.system.files import FileSystem
 
 MAGIC: Final = b"\x89ATREC\r\n"
@@ -39,6 +48,8 @@ WINDOW_BYTES: Final = 1 << 20
 _FIXED = struct.Struct("<8sHHI")
 _CRC = struct.Struct("<I")
 _MAX_HEADER_BYTES: Final = 1 << 16
+_MAX_MS: Final = 1e15
+"""Of a stored time or clock offset, in ms; the server accepts no larger one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,20 +212,28 @@ def _header_from(file: FileIO, path: Path) -> RecordHeader:
 def _parse(body: bytes, path: Path) -> RecordHeader:
     try:
         fields: dict[str, Any] = msgpack.unpackb(body, unicode_errors="surrogatepass")
-        n_frames, height, width = fields["dims"]
+        host, uptime_s = fields["at"]
         info = ShardInfo(
-            data_id=fields["id"],
-            index=fields["k"],
-            dims=(n_frames, height, width),
-            dtype=fields["dtype"],
-            timestamp=Timestamp(*fields["stamp"]),
-            nbytes=fields["n"],
-            crc32c=fields["crc"],
-            digest=fields["digest"],
+            data_id=stored_text(fields["id"]),
+            index=stored_index(fields["k"]),
+            dims=stored_dims(fields["dims"]),
+            dtype=stored_dtype(fields["dtype"]),
+            timestamp=_timestamp(*fields["stamp"]),
+            nbytes=stored_integer(fields["n"], 0, 1 << 40),
+            crc32c=stored_integer(fields["crc"], 0, (1 << 32) - 1),
+            digest=stored_digest(fields["digest"]),
         )
-        return RecordHeader(info, WriteTime(*fields["at"]))
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        return RecordHeader(info, WriteTime(stored_text(host), stored_number(uptime_s, 0.0, 1e12)))
+    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException) as error:
         _corrupt(path, f"its header can't be read ({error!r})")
+
+
+def _timestamp(start_ms: Any, offset_ms: Any, uncertainty_ms: Any) -> Timestamp:
+    return Timestamp(
+        stored_number(start_ms, -_MAX_MS, _MAX_MS),
+        None if offset_ms is None else stored_number(offset_ms, -_MAX_MS, _MAX_MS),
+        None if uncertainty_ms is None else stored_number(uncertainty_ms, 0.0, _MAX_MS),
+    )
 
 
 def _read_exactly(file: FileIO, count: int, path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -28,11 +27,12 @@ from atomstream.spool.quota import Quota, Usage
 from atomstream.spool.record import RecordHeader, checked_header, read_windows, record_nbytes, write_record
 from atomstream.system import tuning
 from atomstream.system.files import FileSystem, temporary_path
+from atomstream.system.log_privacy import get_logger
 
 MAX_RECYCLED_FILES: Final = 2
 """Two records may be uploaded before the next one is written."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class RecycledFiles:
             return
         recycled = self._folder / recycled_name(next(self._numbers))
         try:
-            nbytes = path.stat().st_size
+            nbytes = path.lstat().st_size
             self._disk.rename(path, recycled)
         except OSError:  # it was removed, or the disk failed
             self.discard(recycled)
@@ -96,7 +96,7 @@ class RecycledFiles:
     def discard(self, path: Path) -> None:
         """Remove a file, if it exists, and subtract its bytes. After a failure, recovery removes it."""
         with suppress(OSError):
-            nbytes = path.stat().st_size
+            nbytes = path.lstat().st_size
             self._disk.unlink(path)
             self._usage.subtract(nbytes)
 
@@ -187,7 +187,7 @@ class RecordStore:
     def restore(self, index: int) -> int:
         """Move the record out of quarantine; returns its size in bytes."""
         self._move(self._quarantine / record_name(index), self.folder)
-        return self.path(index).stat().st_size
+        return self.path(index).lstat().st_size
 
     def add_marker(self, index: int, kind: str) -> bool:
         """Replace a record by a marker file, durably, and free its bytes. For a disk that is full.
@@ -203,7 +203,7 @@ class RecordStore:
             return False
         marker = self.folder / marker_name(index, kind)
         with disk_errors("resolve a chunk on a full disk", path):
-            nbytes = path.stat().st_size
+            nbytes = path.lstat().st_size
             if not self._rename_synced(path, marker):
                 return True  # not durable: a power cut may restore the old name, so the bytes must stay
         with suppress(OSError):
@@ -269,7 +269,7 @@ class RecordStore:
 
     def _remove(self, path: Path) -> None:
         try:
-            nbytes = path.stat().st_size
+            nbytes = path.lstat().st_size
             self._disk.unlink(path)
         except FileNotFoundError:
             return
@@ -280,7 +280,7 @@ class RecordStore:
 
     def _move(self, path: Path, folder: Path) -> None:
         with disk_errors("move a record", path):
-            self._disk.make_folder(folder)
+            self._disk.make_folder(folder, inside=self.folder.parent)
             self._disk.rename(path, folder / path.name)
             self._disk.sync_folder(folder)
             self._disk.sync_folder(path.parent)

@@ -7,7 +7,6 @@ quarantine, with the reason in the journal.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from atomstream.errors import RecordCorruptError, SpoolError, SpoolLockedError
-from atomstream.spool.disk_errors import disk_errors
+from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.journal import EntryKind, Journal, JournalEntry, read_journal
 from atomstream.spool.locks import StreamLock
 from atomstream.spool.paths import (
@@ -23,10 +22,12 @@ from atomstream.spool.paths import (
     LOCK,
     MANIFEST,
     QUARANTINE,
+    endpoint_folder,
     marker_name,
     markers_in,
     record_name,
     records_in,
+    stream_folder,
     temporaries_in,
 )
 from atomstream.spool.quota import Quota, Usage
@@ -35,8 +36,10 @@ from atomstream.spool.record_store import RecordStore, SpooledChunk
 from atomstream.spool.stream_spool import StreamFolderHandles, StreamSpool
 from atomstream.spool.stream_state import JournalState, StreamManifest, read_manifest, write_manifest
 from atomstream.system.files import FileSystem
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import is_link, refuse_linked_folders
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def create_stream_folder(
         SpoolError: the stream exists, or the disk failed. SpoolLockedError: another owner holds it.
     """
     with disk_errors("make a stream's folder", folder):
-        disk.make_folder(folder)
+        disk.make_folder(folder, inside=quota.root)
     with ExitStack() as undo:
         lock = _acquire_lock(folder, manifest.spec.data_id, undo)
         if (folder / MANIFEST).exists() or (folder / JOURNAL).exists():
@@ -80,6 +83,8 @@ def open_stream_folder(disk: FileSystem, folder: Path, quota: Quota) -> StreamSp
     Raises:
         SpoolLockedError: another owner holds it. SpoolError: it can't be read.
     """
+    with disk_errors("open a stream's folder", folder, READ_REFUSED):
+        refuse_linked_folders(folder, quota.root)
     with ExitStack() as undo:
         lock = _acquire_lock(folder, folder.name, undo)
         manifest = load_manifest(disk, folder)
@@ -102,13 +107,24 @@ def load_manifest(disk: FileSystem, folder: Path) -> StreamManifest:
         SpoolError: neither can be read.
     """
     try:
-        return read_manifest(disk, folder / MANIFEST)
+        return _of_folder(read_manifest(disk, folder / MANIFEST), folder)
     except SpoolError as error:
         with suppress(SpoolError):
-            return StreamManifest.from_fields(load_journal_state(disk, folder).manifest)
+            manifest = StreamManifest.from_fields(load_journal_state(disk, folder).manifest)
+            return _of_folder(manifest, folder)
         raise SpoolError(
             f"{error} The journal has no copy of it. The records in {folder} were not changed."
         ) from error
+
+
+def _of_folder(manifest: StreamManifest, folder: Path) -> StreamManifest:
+    """The manifest, if it is that of this folder: the API key and the frames go to the server that it names."""
+    expected = (endpoint_folder(manifest.endpoint), stream_folder(manifest.spec.data_id))
+    if expected != (folder.parent.name, folder.name):
+        raise SpoolError(
+            f"The stream's description in {folder} names another server or stream: it was copied there."
+        )
+    return manifest
 
 
 def load_journal_state(disk: FileSystem, folder: Path) -> JournalState:
@@ -209,7 +225,7 @@ class FolderRecovery:
 
     def _move(self, path: Path, folder: Path) -> None:
         with suppress(OSError):
-            self._disk.make_folder(folder)
+            self._disk.make_folder(folder, inside=self._folder.parent)
             self._disk.rename(path, folder / path.name)
 
     def _remove(self, path: Path) -> None:
@@ -235,7 +251,7 @@ def _acquire_lock(folder: Path, data_id: str, undo: ExitStack) -> StreamLock:
 
 def _repair_manifest(disk: FileSystem, folder: Path, manifest: StreamManifest) -> None:
     try:
-        read_manifest(disk, folder / MANIFEST)
+        _of_folder(read_manifest(disk, folder / MANIFEST), folder)
     except SpoolError:
         with suppress(SpoolError):  # the copy in the journal is sufficient
             write_manifest(disk, folder / MANIFEST, manifest)
@@ -258,6 +274,10 @@ def _open(
 
 def _open_journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
     path = folder / JOURNAL
+    if is_link(path):
+        _log.warning("The journal %s is a link: it is removed, and the stream's records are used.", path)
+        with disk_errors("remove a link", path):
+            disk.unlink(path)
     if not path.exists():  # a new stream, or the journal was deleted: then recovery uses the records
         first = JournalEntry("manifest", detail=manifest.to_fields())
         return Journal.create(disk, path, first), JournalState.from_entries([first])

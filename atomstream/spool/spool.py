@@ -18,6 +18,8 @@ from atomstream.spool.paths import (
     QUARANTINE,
     USAGE,
     endpoint_folder,
+    endpoint_folders,
+    is_own_name,
     records_in,
     recycled_in,
     stream_folder,
@@ -34,6 +36,7 @@ from atomstream.spool.recovery import (
 from atomstream.spool.stream_spool import StreamSpool
 from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
 from atomstream.system.files import FileSystem
+from atomstream.system.own_files import is_plain_file, make_private
 
 
 class ChunkCounts(TypedDict):
@@ -112,6 +115,9 @@ class Spool:
         self._disk = disk or FileSystem()
         with disk_errors("make its folder", root):
             self._disk.make_folder(root)
+            for folder in endpoint_folders(root):
+                make_private(folder)
+            make_private(root, is_own_name)
             self._quota = Quota(self._disk, root, max_bytes, min_free_bytes)
         self._recount_unlocked_streams()
 
@@ -182,8 +188,9 @@ class Spool:
         return self.root / endpoint_folder(endpoint) / stream_folder(data_id)
 
     def _read_stream(self, folder: Path) -> SpooledStream:
-        locked = not is_unlocked(folder)
+        locked = False
         try:
+            locked = not is_unlocked(folder)
             return SpooledStream(folder, load_manifest(self._disk, folder), locked)
         except SpoolError as error:
             return SpooledStream(folder, None, locked, str(error))
@@ -199,11 +206,17 @@ class Spool:
         # that died would use space until their stream is opened.
         with self._quota.lock.held():
             for folder in stream_folders(self.root):
-                if (folder / USAGE).exists() and is_unlocked(folder):
-                    for recycled in recycled_in(folder):
-                        with suppress(OSError):
-                            self._disk.unlink(recycled)
-                    Usage(self._disk, folder).recount()
+                with suppress(
+                    SpoolError
+                ):  # this stream can't be locked; the list of streams names the reason
+                    self._recount_stream(folder)
+
+    def _recount_stream(self, folder: Path) -> None:
+        if (folder / USAGE).exists() and is_unlocked(folder):
+            for recycled in recycled_in(folder):
+                with suppress(OSError):
+                    self._disk.unlink(recycled)
+            Usage(self._disk, folder).recount()
 
 
 def count_chunks(state: JournalState, on_disk: int = 0) -> ChunkCounts:
@@ -223,7 +236,7 @@ def count_chunks(state: JournalState, on_disk: int = 0) -> ChunkCounts:
 
 
 def _is_stream(folder: Path) -> bool:
-    return (folder / MANIFEST).exists() or (folder / JOURNAL).exists()
+    return is_plain_file(folder / MANIFEST) or is_plain_file(folder / JOURNAL)
 
 
 def _stream_status(disk: FileSystem, stream: SpooledStream) -> StreamStatus:

@@ -11,10 +11,20 @@ from typing import Any, Final, Literal, TypeGuard, get_args
 
 import google_crc32c
 
-from atomstream.errors import SpoolError
+from atomstream.config import normalise_endpoint
+from atomstream.errors import ConfigError, SpoolError
+from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS
 from atomstream.records import ChunkState, StreamSpec
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.journal import JournalEntry
+from atomstream.spool.stored_values import (
+    stored_dims,
+    stored_dtype,
+    stored_flag,
+    stored_integer,
+    stored_number,
+    stored_text,
+)
 from atomstream.system.files import FileSystem
 
 FORMAT: Final = "atomstream spool 1"
@@ -55,12 +65,30 @@ class StreamManifest:
         try:
             geometry = fields["geometry"]
             return cls(
-                endpoint=str(fields["endpoint"]),
-                spec=StreamSpec(**fields["spec"]),
-                geometry=Geometry(**geometry) if geometry else None,
+                endpoint=normalise_endpoint(stored_text(fields["endpoint"])),
+                spec=_spec(**fields["spec"]),
+                geometry=_geometry(**geometry) if geometry else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise SpoolError(f"a field of the stream's description is missing or wrong ({error!r})") from None
+
+
+def _spec(
+    data_id: Any, fps: Any, rpm: Any, chunk_size: Any, name: Any = "", announced: Any = False
+) -> StreamSpec:
+    return StreamSpec(
+        data_id=stored_text(data_id),
+        fps=stored_number(fps, MIN_FPS, MAX_FPS),
+        rpm=stored_number(rpm, 0.0, MAX_RPM),
+        chunk_size=stored_integer(chunk_size, 1, MAX_CHUNK_SIZE),
+        name=stored_text(name),
+        announced=stored_flag(announced),
+    )
+
+
+def _geometry(height: Any, width: Any, dtype: Any) -> Geometry:
+    _, height, width = stored_dims((1, height, width))
+    return Geometry(height, width, stored_dtype(dtype))
 
 
 def write_manifest(disk: FileSystem, path: Path, manifest: StreamManifest) -> None:
@@ -86,8 +114,11 @@ def read_manifest(disk: FileSystem, path: Path) -> StreamManifest:
     try:
         fields = json.loads(raw)
         stated = fields.pop("crc32c")
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise SpoolError(f"The stream's description {path} is damaged.") from None
+        damaged = not isinstance(fields, dict)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        damaged = True
+    if damaged:
+        raise SpoolError(f"The stream's description {path} is damaged.")
     if stated != _checksum(fields):
         raise SpoolError(f"The stream's description {path} was damaged or edited.")
     return StreamManifest.from_fields(fields)

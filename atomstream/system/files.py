@@ -3,6 +3,8 @@
 The spool, the archive, the logs and the key files share it, so the differences between Linux, macOS and Windows are
 in one place, and a test can pass a subclass: one that makes the n-th call fail, or one that records all calls so that
 a power cut can be simulated. All methods raise OSError; the callers make sentences for people of it.
+
+Files and folders are private, and links are not followed (:mod:`atomstream.system.own_files`).
 """
 
 from __future__ import annotations
@@ -14,12 +16,23 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from atomstream.records import Piece
+from atomstream.system.direct_io import DirectWriter
+from atomstream.system.own_files import (
+    FOLDER_MODE,
+    OPEN_FLAGS,
+    create_plain,
+    is_link,
+    open_for_writing,
+    open_plain,
+    read_plain,
+    refuse_linked_folders,
+)
 from atomstream.system.scheduling import STEP_BYTES, CoopYield, split_piece
 
 TEMP_SUFFIX: Final = ".tmp"
@@ -32,8 +45,6 @@ _WINDOWS: Final[bool] = os.name == "nt"
 
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP})
 
-_OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
-
 _RESERVE_FROM: Final = 256 << 10
 """Bytes; blocks of smaller files are allocated as they are written."""
 
@@ -42,25 +53,28 @@ _LONGEST_PAUSE_S: Final = 0.1
 
 
 class FileSystem:
-    """The local file system. Stateless; any thread may call any method.
+    """The local file system. Stateless except one write window; any thread may call any method.
 
     The caller closes the descriptors that it gets. Errors are the operating system's OSErrors.
     """
 
+    def __init__(self) -> None:
+        self._direct = DirectWriter()
+
     # -- one system call each: what a test's subclass overrides --------------------------------------------
 
-    def create(self, path: Path, mode: int = 0o666) -> int:
+    def create(self, path: Path) -> int:
         """Create an empty file and return a descriptor for writing; a leftover of the same name is removed first.
 
         Always a new inode: after a failed fsync the state of the old one's pages is unknown.
         """
         with suppress(FileNotFoundError):
             os.unlink(path)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN_FLAGS, mode)
+        return create_plain(path)
 
     def open_truncated(self, path: Path, position: int) -> int:
         """A descriptor for writing an existing file from ``position`` on; bytes from there on are removed."""
-        fd = os.open(path, os.O_WRONLY | _OPEN_FLAGS)
+        fd = open_for_writing(path)
         try:
             self.truncate(fd, position)
         except BaseException:
@@ -70,11 +84,11 @@ class FileSystem:
 
     def open_existing(self, path: Path) -> int:
         """A descriptor for writing over an existing file from its start; bytes not written over stay."""
-        return os.open(path, os.O_WRONLY | _OPEN_FLAGS)
+        return open_for_writing(path)
 
     def open_read(self, path: Path) -> io.FileIO:
         """An unbuffered file for reading."""
-        return io.FileIO(path, "rb")
+        return io.FileIO(path, "rb", opener=lambda name, flags: open_plain(Path(name), flags))
 
     def truncate(self, fd: int, position: int) -> None:
         """Cut the file off at ``position``; the next :meth:`write` continues there."""
@@ -98,14 +112,14 @@ class FileSystem:
                 raise  # any other error means: not supported here; the write itself will show real problems
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
-        """Write all pieces at the file's position, without joining them."""
-        coop = CoopYield()
-        for batch in _batches(pieces):
+        """Write all pieces at the file's position, without joining them; large ones bypass the page cache."""
+        rest, coop = _skip_bytes(pieces, self._direct.write(fd, pieces)), CoopYield()
+        for batch in _batches(rest):
             coop.yield_if_due()
             _write_all(fd, batch)
 
     def write_at(self, fd: int, position: int, data: bytes) -> None:
-        """Write ``data`` at ``position``. Does not use the file's own position."""
+        """Write ``data`` at ``position``, through the page cache. Does not use the file's own position."""
         view = memoryview(data)
         while view:  # a disk that fills up writes a part, and refuses the next one
             if sys.platform == "win32":
@@ -156,8 +170,13 @@ class FileSystem:
             os.unlink(path)
 
     def overwrite(self, path: Path, data: bytes) -> None:
-        """Write ``data`` over the start of a small file that need not survive a power cut."""
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | _OPEN_FLAGS, 0o666)
+        """Write ``data`` over the start of a small file that need not survive a power cut. A link is replaced."""
+        if is_link(path):
+            os.unlink(path)
+        try:
+            fd = open_for_writing(path)
+        except FileNotFoundError:
+            fd = create_plain(path)
         try:
             os.write(fd, data)
         finally:
@@ -166,7 +185,7 @@ class FileSystem:
     def make_one_folder(self, path: Path) -> None:
         """Make a folder whose parent exists; an existing folder is no error."""
         with suppress(FileExistsError):
-            os.mkdir(path)
+            os.mkdir(path, FOLDER_MODE)
 
     def remove_folder(self, path: Path) -> None:
         """Remove an empty folder; any other one stays, with the files in it."""
@@ -180,7 +199,7 @@ class FileSystem:
         """
         if _WINDOWS:
             return
-        fd = os.open(path, os.O_RDONLY | _OPEN_FLAGS)
+        fd = os.open(path, os.O_RDONLY | OPEN_FLAGS)
         try:
             os.fsync(fd)
         except OSError as error:
@@ -195,8 +214,13 @@ class FileSystem:
 
     # -- made of the calls above ---------------------------------------------------------------------------
 
-    def make_folder(self, path: Path, *, durable: bool = True) -> None:
-        """Make a folder and its parents; with ``durable`` each of them survives a power cut."""
+    def make_folder(self, path: Path, *, durable: bool = True, inside: Path | None = None) -> None:
+        """Make a folder and its parents; with ``durable`` each of them survives a power cut.
+
+        ``inside`` is one of its parents: a link in place of a folder below that one is refused.
+        """
+        if inside is not None:
+            refuse_linked_folders(path, inside)
         if path.is_dir():
             return
         self.make_folder(path.parent, durable=durable)
@@ -226,7 +250,6 @@ class FileSystem:
         *,
         temporary: Path | None = None,
         over: Path | None = None,
-        mode: int = 0o666,
         durable: bool = True,
     ) -> None:
         """Put a file in place whole or not at all; with ``durable`` it survives a power cut once this returns.
@@ -240,7 +263,7 @@ class FileSystem:
         """
         source = over or temporary or temporary_path(target)
         try:
-            self._write_file(source, pieces, mode, new=over is None)
+            self._write_file(source, pieces, new=over is None)
             self.rename(source, target)
         except BaseException:
             with suppress(OSError):
@@ -249,9 +272,9 @@ class FileSystem:
         if durable:
             self.sync_folder(target.parent)
 
-    def _write_file(self, path: Path, pieces: Sequence[Piece], mode: int, *, new: bool) -> None:
+    def _write_file(self, path: Path, pieces: Sequence[Piece], *, new: bool) -> None:
         nbytes = sum(memoryview(piece).nbytes for piece in pieces)
-        fd = self.create(path, mode) if new else self.open_existing(path)
+        fd = self.create(path) if new else self.open_existing(path)
         try:
             if new:
                 self.reserve(fd, nbytes)
@@ -272,11 +295,20 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(target.name + TEMP_SUFFIX)
 
 
-def _batches(pieces: Sequence[Piece]) -> Iterator[list[memoryview]]:
-    """Views of the pieces, split and grouped into what one system call writes."""
+def _skip_bytes(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
+    """The pieces without their first ``count`` bytes."""
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        skipped = min(count, view.nbytes)
+        count -= skipped
+        if skipped < view.nbytes:
+            yield view[skipped:]
+
+
+def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """The views, split and grouped into what one system call writes."""
     most = 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX")
     batch, nbytes = list[memoryview](), 0
-    views = (memoryview(piece).cast("B") for piece in pieces)
     for part in (memoryview(part) for view in views for part in split_piece(view, STEP_BYTES)):
         if len(batch) == most or nbytes + part.nbytes > STEP_BYTES:
             yield batch
@@ -297,23 +329,22 @@ def _write_all(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-# Small files that only the server's own user may read: API keys, sessions, the signing secret.
+# Small files with secrets: API keys, sessions, the signing secret.
 
 
 def write_private(path: Path, data: bytes, file_system: FileSystem = LOCAL) -> None:
-    """Replace ``path`` atomically and durably, readable by its owner alone (mode 0600).
-
-    On Windows the mode has no effect; there a user's own folders are closed to others anyway.
-    """
+    """Replace ``path`` atomically and durably; its folder is made where it is missing."""
     file_system.make_folder(path.parent)
-    file_system.write_atomic(path, [data], mode=0o600)
+    file_system.write_atomic(path, [data])
 
 
 def load_or_make_secret(path: Path, nbytes: int = 32, file_system: FileSystem = LOCAL) -> bytes:
     """The secret stored at ``path``; a new random one where the file is missing or too short."""
     try:
-        stored = path.read_bytes()
-    except FileNotFoundError:
+        stored = read_plain(path)
+    except OSError:
+        if path.exists() and not is_link(path):  # the disk failed: the secret may be readable later
+            raise
         stored = b""
     if len(stored) < nbytes:
         stored = secrets.token_bytes(nbytes)

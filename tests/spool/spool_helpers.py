@@ -85,8 +85,8 @@ class FaultyDisk(FileSystem):
             (half or work)()
         raise OSError(self.code, f"injected at call {number} ({name})")
 
-    def create(self, path: Path, mode: int = 0o666) -> int:
-        return self._do("create", lambda: super(FaultyDisk, self).create(path, mode), path.touch)
+    def create(self, path: Path) -> int:
+        return self._do("create", lambda: super(FaultyDisk, self).create(path), path.touch)
 
     def open_truncated(self, path: Path, position: int) -> int:
         return self._do(

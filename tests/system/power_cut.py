@@ -49,8 +49,8 @@ class RecordingFileSystem(FileSystem):
         self._inodes = 0
         self._at: dict[Path, int] = {}
 
-    def create(self, path: Path, mode: int = 0o666) -> int:
-        fd = super().create(path, mode)
+    def create(self, path: Path) -> int:
+        fd = super().create(path)
         self.log.append(("unlink", path, None))
         self._open_new(path)
         self._files[fd] = (self._at[path], 0)

@@ -146,7 +146,7 @@ def test_a_copy_that_fails_changes_nothing(tmp_path: Path) -> None:
     """Where there is no room for the copy, the damaged log is not changed."""
 
     class Full(FileSystem):
-        def create(self, path: Path, mode: int = 0o666) -> int:
+        def create(self, path: Path) -> int:
             raise OSError(28, "no space left on device")
 
     path = filled(tmp_path / "log")

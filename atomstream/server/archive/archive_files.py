@@ -27,7 +27,7 @@ class ArchiveFiles:
 
     def temporary_path(self) -> Path:
         """A new file name in ``incoming/``; makes the folder where it is missing."""
-        self.file_system.make_folder(self._incoming, durable=False)
+        self.file_system.make_folder(self._incoming, durable=False, inside=self._incoming.parent)
         return self._incoming / f"{os.urandom(16).hex()}.part"
 
     def remove_leftovers(self) -> None:

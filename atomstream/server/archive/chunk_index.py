@@ -6,7 +6,6 @@ All of it follows from the shard files. So a crash may leave it behind them but 
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -28,6 +27,7 @@ from atomstream.server.archive.timestamp_columns import (
     write_stamps,
 )
 from atomstream.server.archive.zarr_group import FRAMES, ZarrGroup
+from atomstream.system.log_privacy import get_logger
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ class GroupCommit(Generic[T]):
             self._state_lock.notify_all()
 
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 Stamps: TypeAlias = Mapping[int, ChunkTimes | None]
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.system.own_files import open_file
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
@@ -78,8 +79,7 @@ class Column:
                 handle = self._file_system.open_existing(path)
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
-                # It is too short: an earlier version wrote it without a sync before a power cut.
-                self._file_system.close(handle)
+                self._file_system.close(handle)  # of a version that did not sync it, after a power cut
             self._make_file(path)
         raise OSError(f"{path} can't be made in its full length.")
 
@@ -127,7 +127,7 @@ class Column:
 
     def _read_file(self, number: int, offset: int, count: int) -> Values:
         try:
-            with (self._folder / "c" / str(number)).open("rb", buffering=0) as file:
+            with open_file(self._folder / "c" / str(number), "rb", buffering=0) as file:
                 file.seek(offset * self.dtype.itemsize)
                 raw = file.read(count * self.dtype.itemsize)
         except FileNotFoundError:

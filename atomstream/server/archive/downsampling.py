@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.system.own_files import open_file, read_plain
 
 F64 = npt.NDArray[np.float64]
 
@@ -201,7 +202,7 @@ def column_attributes(column: Path) -> dict[str, Any]:
 
 def _document(column: Path) -> dict[str, Any]:
     try:
-        document = json.loads((column / "zarr.json").read_bytes())
+        document = json.loads(read_plain(column / "zarr.json"))
     except (OSError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -209,7 +210,7 @@ def _document(column: Path) -> dict[str, Any]:
 
 def _read(column: Path, number: int, dtype: np.dtype[Any], low: int, high: int) -> F64 | None:
     try:
-        with (column / "c" / str(number)).open("rb") as file:
+        with open_file(column / "c" / str(number), "rb") as file:
             file.seek(low * dtype.itemsize)
             raw = file.read((high - low) * dtype.itemsize)
     except OSError:

@@ -13,6 +13,7 @@ from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.records import Geometry
+from atomstream.system.own_files import read_plain
 
 Status: TypeAlias = Literal[
     "stream_active", "stream_interrupted", "stream_finalizing", "stream_error", "success", "error"
@@ -68,7 +69,7 @@ def read_about_file(folder: Path) -> dict[str, Any]:
         StreamError: it is missing or damaged. OSError: from the disk.
     """
     try:
-        about = json.loads((folder / ABOUT).read_bytes())
+        about = json.loads(read_plain(folder / ABOUT))
     except FileNotFoundError:
         raise StreamError(f"{folder} holds no stream: it has no {ABOUT}.", data_id=folder.name) from None
     except ValueError as error:

@@ -9,6 +9,7 @@ rebuilt from these files.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import struct
@@ -25,6 +26,7 @@ from atomstream.errors import ShardError
 from atomstream.server.archive.records import ChunkTimes, UploadClaims
 from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
 from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.own_files import open_file
 
 Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Comparison: TypeAlias = Literal["equal", "different", "damaged"]
@@ -54,7 +56,7 @@ class ShardFile:
     """
 
     def __init__(self, path: Path, dims: Dims, dtype: DtypeName, slots: int | None = None) -> None:
-        self._file: BinaryIO = path.open("rb")
+        self._file: BinaryIO = _open(path)
         try:
             nbytes = os.fstat(self._file.fileno()).st_size
             self.layout = ShardLayout.fetch(self.fetch, nbytes, dims, dtype, slots)
@@ -95,10 +97,19 @@ class ShardFile:
             yield absent, black
 
 
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open_file(path, "rb")
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ShardError(f"{path} is not a regular file and is not opened.") from None
+
+
 def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem = LOCAL) -> None:
     """Turn a checked body into a stored shard, in position, durably."""
     n, slots = claims.dims[0], claims.chunk_size
-    with body.open("rb") as file:
+    with open_file(body, "rb") as file:
         nbytes = file.seek(0, os.SEEK_END)
         content = nbytes - index_nbytes(n)
         file.seek(content)
@@ -119,7 +130,7 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
     Raises:
         ShardError: there is none, or it is damaged.
     """
-    with path.open("rb") as file:
+    with _open(path) as file:
         position = file.seek(0, os.SEEK_END) - index_nbytes(slots) - _trailer_nbytes()
         if position < 0:
             raise ShardError(f"{path} is too short to be a stored shard.")

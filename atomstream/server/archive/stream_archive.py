@@ -19,7 +19,6 @@ locks DIR. Every method blocks. ``OSError`` comes from the disk, and the same re
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 import time
@@ -45,16 +44,22 @@ from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
 from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, ZarrGroup
 from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import refuse_linked_folders
 
 __all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims", "iter_archives"]
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
 COSMETIC_PERIOD_S: Final = 0.5
 """Least time between two writes of the group's documents for changed attributes alone."""
 _STRIPES: Final = 64
 _STREAM_DIMENSIONS: Final = ("time", "chunk")
 _VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+_FOLDERS: Final = ("incoming", "frames.zarr/frames/c", "analysis")
+"""Folders of an archive that a link may not replace: files in them are written, renamed and removed."""
 
 
 class StreamArchive:
@@ -94,6 +99,8 @@ class StreamArchive:
         Raises:
             StreamError: ``stream.json`` is missing or damaged. OSError: from the disk.
         """
+        for name in _FOLDERS:
+            refuse_linked_folders(folder / name, folder)
         archive = cls(folder, read_about(folder), file_system)
         archive.files.remove_leftovers()
         archive._index.recover()

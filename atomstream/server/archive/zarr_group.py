@@ -8,6 +8,7 @@ whose lengths differ.)
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,7 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.column import COLUMN_CHUNK, Column, Values
 from atomstream.server.archive.records import Geometry
 from atomstream.shard import DtypeName
+from atomstream.system.own_files import read_plain
 
 Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
@@ -56,8 +58,8 @@ class ZarrGroup:
         For an array whose own document can't be read, the copy in the group's document is used, if there is one.
         """
         top = self.folder / DOCUMENT
-        self._on_disk[""] = top.read_bytes() if top.exists() else b""
-        own = {path.parent.name: path.read_bytes() for path in self.folder.glob(f"*/{DOCUMENT}")}
+        self._on_disk[""] = _read(top) if top.exists() else b""
+        own = {path.parent.name: _read(path) for path in self.folder.glob(f"*/{DOCUMENT}")}
         found = {name: document for name, raw in own.items() if (document := _parse(raw))}
         for name, document in {**_consolidated_in(self._on_disk[""]), **found}.items():
             if (self.folder / name).is_dir():
@@ -220,6 +222,16 @@ def _make_document(
         zarr_format=3,
     )
     return cast(Document, json.loads(files[DOCUMENT].to_bytes()))
+
+
+def _read(path: Path) -> bytes:
+    """The content of a document; empty for a link, a pipe or a device, which are not opened."""
+    try:
+        return read_plain(path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return b""
 
 
 def _parse(raw: bytes) -> Document | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,10 @@ from sqlalchemy import ForeignKey, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-log = logging.getLogger("atomstream.server")
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import create_plain, make_file_private, open_for_writing, prepare_for_library
+
+log = get_logger("atomstream.server")
 
 CATALOGUE_FILE = "catalogue.sqlite"
 
@@ -119,9 +122,11 @@ class Database:
         Nothing is lost: the catalogue can be rebuilt from the files.
         """
         path = data_dir / CATALOGUE_FILE
+        await asyncio.to_thread(_make_private, path)
         usable = await asyncio.to_thread(_is_usable, path)
         if not usable:
             await asyncio.to_thread(_discard, path)
+            await asyncio.to_thread(_make_private, path)
         engine = create_async_engine(f"sqlite+aiosqlite:///{path.as_posix()}")
         event.listen(engine.sync_engine, "connect", _configure)
         database = cls(engine, is_new=not usable)
@@ -169,6 +174,17 @@ def _configure(connection: Any, _record: Any) -> None:
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=10000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _make_private(path: Path) -> None:
+    """SQLite makes its files readable for all, and follows links: so the empty file is made here."""
+    for suffix in ("", "-wal", "-shm"):
+        prepare_for_library(path.with_name(path.name + suffix))
+    try:
+        os.close(open_for_writing(path))
+    except FileNotFoundError:
+        os.close(create_plain(path))
+    make_file_private(path)
 
 
 def _is_usable(path: Path) -> bool:

@@ -6,7 +6,7 @@ the request that caused it is answered.
 
 from __future__ import annotations
 
-import logging
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import TypeAlias
 import msgspec
 
 from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import is_plain_file, open_file, read_plain
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 JOURNAL_FILE = "names.jsonl"
 
 
@@ -65,7 +67,7 @@ class NamesLog:
 
     def append(self, line: NameRecord) -> None:
         """Write a record and wait until it is on disk; raises OSError."""
-        new = not self._path.exists()
+        new = not is_plain_file(self._path)
         fd = self._file_system.create(self._path) if new else self._file_system.open_existing(self._path)
         try:
             size = os.fstat(fd).st_size
@@ -80,15 +82,20 @@ class NamesLog:
         # A crash may leave a line without its end. Without a line break the next record would be lost with it.
         if size == 0:
             return b""
-        with self._path.open("rb") as file:
+        with open_file(self._path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             return b"" if file.read(1) == b"\n" else b"\n"
 
     def lines(self) -> Iterator[NameRecord]:
         """All records, oldest first. A line that a crash left incomplete is skipped: its request was never answered."""
         try:
-            rows = self._path.read_bytes().split(b"\n")
+            rows = read_plain(self._path).split(b"\n")
         except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            log.warning("%s is a link or no file: it is not read", self._path)
             return
         decoder = msgspec.json.Decoder(NameRecord)
         for number, row in enumerate(rows, start=1):

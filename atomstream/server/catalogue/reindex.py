@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,9 @@ from atomstream.server.catalogue.names_log import (
 )
 from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
 from atomstream.server.data_dir import own_data_dir
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
 

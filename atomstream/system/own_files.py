@@ -1,0 +1,189 @@
+"""Files and folders that only this user may read, and opening them without following a link.
+
+The frames of a spool or of an archive are private: files have the mode 0600 and folders 0700. On Windows, Python
+gives a folder of mode 0700 an access list with the user and the administrators only, and its files inherit it.
+
+Another program, or an archive from another computer, may have put a link, a pipe or a device under a name that
+atomstream uses. Such a file is never opened: reading it could wait for ever, and writing would change a file
+elsewhere. All errors are OSErrors, so callers handle them like those of a disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final, Literal
+
+FILE_MODE: Final = 0o600
+FOLDER_MODE: Final = 0o700
+
+OPEN_FLAGS: Final = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+
+# O_NONBLOCK: opening a pipe returns at once instead of waiting for its other end. It has no effect on files.
+_PLAIN: Final = OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+_LINK_ERRNOS: Final = frozenset({errno.ELOOP, errno.EMLINK})
+"""Error numbers of O_NOFOLLOW for a link; some BSDs use EMLINK."""
+
+
+def open_plain(path: Path, flags: int) -> int:
+    """A descriptor of an existing regular file. ``flags`` are O_RDONLY, O_WRONLY or O_RDWR.
+
+    Raises:
+        OSError: it is a link, a folder, a pipe or a device (ELOOP), or the system could not open it.
+    """
+    if sys.platform == "win32" and is_link(path):  # Windows has no O_NOFOLLOW
+        raise _refused(path, "a link")
+    try:
+        fd = os.open(path, flags | _PLAIN)
+    except OSError as error:
+        if error.errno in _LINK_ERRNOS:
+            raise _refused(path, "a link") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _refused(path, "not a regular file")
+    return fd
+
+
+def open_for_writing(path: Path) -> int:
+    """A descriptor for changing an existing regular file.
+
+    A file with a second name (a hard link) is replaced by a copy before, so that the other name keeps its content.
+
+    Raises:
+        OSError: as :func:`open_plain`, or the copy could not be made.
+    """
+    fd = open_plain(path, os.O_WRONLY)
+    try:
+        shared = os.fstat(fd).st_nlink > 1
+    except BaseException:
+        os.close(fd)
+        raise
+    if not shared:
+        return fd
+    os.close(fd)
+    _replace_by_copy(path)
+    return open_plain(path, os.O_WRONLY)
+
+
+def create_plain(path: Path) -> int:
+    """Create a file that did not exist and return a descriptor for writing; a link of that name is an error."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, FILE_MODE)
+
+
+def open_file(path: Path, mode: Literal["rb", "xb", "x+b"], *, buffering: int = -1) -> BinaryIO:
+    """Like ``open``, for regular files only; a new one ("xb", "x+b") is private."""
+
+    def opener(name: str, flags: int) -> int:
+        if flags & os.O_CREAT:
+            return os.open(name, flags | OPEN_FLAGS, FILE_MODE)
+        return open_plain(Path(name), flags)
+
+    return open(path, mode, buffering=buffering, opener=opener)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a regular file; raises OSError as :func:`open_plain`."""
+    with open_file(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def is_link(path: Path) -> bool:
+    """Whether ``path`` is a symbolic link or (Windows) a junction; False if there is nothing."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    reparse = getattr(found, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
+    return stat.S_ISLNK(found.st_mode) or bool(reparse)
+
+
+def is_plain_file(path: Path) -> bool:
+    """Whether ``path`` is a regular file and no link to one."""
+    return not is_link(path) and path.is_file()
+
+
+def is_own_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder of this user, and no link to one."""
+    if is_link(path) or not path.is_dir():
+        return False
+    return sys.platform == "win32" or path.stat().st_uid == os.geteuid()
+
+
+def prepare_for_library(path: Path) -> None:
+    """Check the name of a file that a library will open or make by itself. A link is removed, its target stays.
+
+    Raises:
+        OSError: a folder, a pipe or a device has this name.
+    """
+    if is_link(path):
+        os.unlink(path)
+    elif path.exists() and not path.is_file():
+        raise _refused(path, "not a regular file")
+
+
+def refuse_linked_folders(folder: Path, top: Path) -> None:
+    """Check that no folder from below ``top`` to ``folder`` is a link. ``top`` itself may be: a user chose it.
+
+    Raises:
+        OSError: one of them is.
+    """
+    for one in (folder, *folder.parents):
+        if one == top:
+            return
+        if is_link(one):
+            raise _refused(one, "a link")
+
+
+def make_private(folder: Path, is_own: Callable[[str], bool] = lambda _name: True) -> None:
+    """Close an existing folder to other users, if every entry in it is one of atomstream's (``is_own(name)``).
+
+    Versions before 0.2 made folders that every user of the computer could read. A folder with other files is not
+    changed: a user may have named a folder that is shared on purpose. A failure (a disk without modes) is ignored.
+    """
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        found = folder.stat()
+        if found.st_mode & 0o077 and found.st_uid == os.geteuid() and all(map(is_own, os.listdir(folder))):
+            folder.chmod(FOLDER_MODE)
+
+
+def make_file_private(path: Path) -> None:
+    """Close an existing regular file to other users; a missing one, or a disk without modes, is no error."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        fd = open_plain(path, os.O_RDONLY)
+        try:
+            if os.fstat(fd).st_mode & 0o077:
+                os.fchmod(fd, FILE_MODE)
+        finally:
+            os.close(fd)
+
+
+def _replace_by_copy(path: Path) -> None:
+    copy = path.with_name(f"{path.name}.copy.tmp")
+    with suppress(FileNotFoundError):
+        os.unlink(copy)
+    try:
+        with open_file(path, "rb") as source, open_file(copy, "xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(copy, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(copy)
+        raise
+
+
+def _refused(path: Path, what: str) -> OSError:
+    return OSError(errno.ELOOP, f"it is {what}, which atomstream does not open", str(path))

@@ -1,0 +1,145 @@
+"""The data folder of a running server: private files, and no link that leads out of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from atomstream.errors import ConfigError
+from atomstream.server.live import shared_frames
+from tests.live_server import Serve
+from tests.wire_client import WireClient, make_frames
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes and links")
+
+SECRET = b"somebody else's file" * 70
+
+
+def open_to_others(folder: Path) -> list[str]:
+    """Files and folders that are not 0600 or 0700."""
+    found = []
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode != (0o700 if path.is_dir() else 0o600):
+                found.append(f"{path.relative_to(folder)}: {mode:o}")
+    return found
+
+
+async def test_a_data_folder_is_private(serve: Serve, tmp_path: Path) -> None:
+    """While streams run, after a restart, and in shared memory, no file is readable for others, whatever the umask."""
+    before = os.umask(0)
+    try:
+        server = await serve(data_dir=tmp_path / "new" / "data")
+        async with WireClient(server) as client:
+            await client.ask("POST", "/tags/", {"name": "a tag"})
+            data_id = await client.create()
+            for index in range(2):
+                assert (await client.send(data_id, index, make_frames(4)))[0] == 200
+            await client.ask("POST", f"/rheed/stream/{data_id}/events", {"label": "a mark"})
+            memory = [folder for folder in shared_folders() if folder.stat().st_uid == os.geteuid()]
+            assert not [open_to_others(folder) for folder in memory if open_to_others(folder)]
+            assert open_to_others(server.data_dir) == []
+            assert (await client.ask("POST", f"/rheed/stream/{data_id}/end"))[0] == 200
+        await server.stop()
+        await server.start()
+        assert open_to_others(server.data_dir) == []
+    finally:
+        os.umask(before)
+
+
+def shared_folders() -> list[Path]:
+    """The folders of running servers in shared memory."""
+    return list(Path("/dev/shm").glob(f"{shared_frames.PREFIX}*"))
+
+
+async def test_a_folder_of_an_earlier_version_is_closed(serve: Serve) -> None:
+    """Folders and files that were readable for all are closed at the next start; frames are then out of reach."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
+    await server.stop()
+    for path in (server.data_dir, *server.data_dir.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    await server.start()
+    top = [server.data_dir, *server.data_dir.iterdir()]
+    assert not [path for path in top if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "keys.json",
+        "sessions.json",
+        "signing.key",
+        "names.jsonl",
+        ".lock",
+        "catalogue.sqlite",
+        "catalogue.sqlite-wal",
+    ],
+)
+@pytest.mark.parametrize("kind", ["link", "hard link"])
+async def test_planted_links_lead_nowhere(serve: Serve, tmp_path: Path, name: str, kind: str) -> None:
+    """A link under the name of one of the server's files is not written through, and never ends in a traceback."""
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(SECRET)
+    server = await serve(api_key="k" * 40)
+    await server.stop()
+    path = server.data_dir / name
+    path.unlink(missing_ok=True)
+    if kind == "link":
+        path.symlink_to(foreign)
+    else:
+        os.link(foreign, path)
+    try:
+        await server.start()
+        async with WireClient(server) as client:
+            await client.ask("POST", "/tags/", {"name": "a tag"})
+            assert (await client.ask("GET", "/data_entries/"))[0] == 200
+    except ConfigError:
+        pass  # refused with a sentence
+    assert foreign.read_bytes() == SECRET
+
+
+@pytest.mark.parametrize(
+    "name", ["incoming", "analysis", "frames.zarr/frames", "analysis/results.log", "analysis/inputs.log"]
+)
+async def test_links_in_a_stream_lead_nowhere(serve: Serve, tmp_path: Path, name: str) -> None:
+    """A link in place of a stream's folder or log costs at most that stream; its target is not changed."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id, other = await client.create(), await client.create("other")
+        for one in (data_id, other):
+            assert (await client.send(one, 0, make_frames(4)))[0] == 200
+    await server.stop()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / f"{'0' * 32}.part").write_bytes(SECRET)
+    foreign = tmp_path / "foreign"
+    foreign.write_bytes(SECRET)
+    path = server.folder(data_id) / name
+    path.rename(tmp_path / "original")
+    path.symlink_to(foreign if name.endswith(".log") else elsewhere)
+    await server.start()
+    async with WireClient(server) as client:
+        await client.ask_url(data_id, 1, (4, 8, 12))
+        assert (await client.send(other, 1, make_frames(4)))[0] == 200
+    await server.stop()
+    assert foreign.read_bytes() == SECRET
+    assert os.listdir(elsewhere) == [f"{'0' * 32}.part"]
+
+
+def test_leftovers_in_shared_memory_are_only_removed_from_own_folders(tmp_path: Path) -> None:
+    """A link that looks like the folder of a dead server is not followed: the files of its target stay."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / shared_frames.LOCK).touch()
+    (elsewhere / "thesis.tex").write_bytes(SECRET)
+    (tmp_path / f"{shared_frames.PREFIX}x").symlink_to(elsewhere)
+    shared_frames.remove_leftovers(tmp_path)
+    assert (elsewhere / "thesis.tex").read_bytes() == SECRET
