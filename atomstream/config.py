@@ -3,7 +3,8 @@
 Limits that client and server both check are in :mod:`atomstream.protocol`. A limit that one module alone uses is in
 that module.
 
-Environment variables: ``ATOMSTREAM_API_KEY`` (client and server), ``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
+Environment variables: ``ATOMSTREAM_API_KEY`` or ``ATOMSTREAM_API_KEY_FILE`` (client and server),
+``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
 ``ATOMSTREAM_SKIP_CLOCK_SYNC`` or ``ATOMSCALE_SKIP_CLOCK_SYNC``,
 ``ATOMSTREAM_PLAIN_OS`` (:mod:`atomstream.system.tuning`).
 """
@@ -24,6 +25,8 @@ from atomstream.protocol import SERVER_KEY_PREFIX
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
 
 MIB = 1 << 20
+
+MAX_KEY_FILE_BYTES = 4096
 
 SPOOL_MIN_FREE_BYTES = 512 * MIB
 
@@ -110,7 +113,7 @@ def resolve_api_key(explicit: str | None) -> str:
     Raises:
         ConfigError: there is no key, or it has characters that are not allowed in an HTTP header.
     """
-    key = (explicit or os.environ.get("ATOMSTREAM_API_KEY") or "").strip()
+    key = (explicit or "").strip() or environment_api_key()
     if not key:
         raise ConfigError(
             "No API key: pass api_key='...' or set ATOMSTREAM_API_KEY. "
@@ -196,7 +199,7 @@ def plain_os(known: frozenset[str]) -> frozenset[str]:
     """Those of the ``known`` operating-system optimisations that ``$ATOMSTREAM_PLAIN_OS`` turns off.
 
     ``1`` (or ``true``, ``yes``, ``all``) means all of them, ``0`` or an empty value none. Otherwise it is a list
-    such as ``mmap,yield``. An unknown name only causes a warning in the log.
+    such as ``affinity,yield``. An unknown name only causes a warning in the log.
     """
     value = os.environ.get("ATOMSTREAM_PLAIN_OS", "").strip().lower()
     if value in {"1", "true", "yes", "all"}:
@@ -212,8 +215,33 @@ def plain_os(known: frozenset[str]) -> frozenset[str]:
 
 
 def environment_api_key() -> str | None:
-    """The value of ``$ATOMSTREAM_API_KEY``, or None; ``atomstream serve`` uses it as its key."""
-    return (os.environ.get("ATOMSTREAM_API_KEY") or "").strip() or None
+    """``$ATOMSTREAM_API_KEY``, else the key in the file ``$ATOMSTREAM_API_KEY_FILE``, or None.
+
+    Raises:
+        ConfigError: the file can't be read, or holds no key.
+    """
+    key = (os.environ.get("ATOMSTREAM_API_KEY") or "").strip()
+    path = os.environ.get("ATOMSTREAM_API_KEY_FILE")
+    if key or not path:
+        return key or None
+    return read_key_file(Path(path).expanduser())
+
+
+def read_key_file(path: Path) -> str:
+    """The API key in a file: its only line that is not blank, without blanks around it.
+
+    Raises:
+        ConfigError: the file can't be read, or does not hold exactly one line.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"The file with the API key, {path}, can't be read: {error.strerror}.") from None
+    lines = text.decode("utf-8-sig", "replace").split()
+    if len(lines) != 1 or len(text) > MAX_KEY_FILE_BYTES:
+        raise ConfigError(f"The file {path} must hold the API key and nothing else.")
+    return lines[0]
 
 
 def number_in_range(name: str, value: float, low: float, high: float, unit: str = "") -> float:

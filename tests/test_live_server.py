@@ -12,8 +12,10 @@ from tests.wire_client import WireClient
 
 def test_server_for_blocking_clients(serve_in_thread: Callable[..., ThreadedServer]) -> None:
     """A test without a loop gets a server that answers, with its settings."""
-    server = serve_in_thread(api_key="lab-key")
-    request = urllib.request.Request(f"{server.url}/tags/", headers={"X-API-KEY": "lab-key"})
+    server = serve_in_thread(api_key="lab-key-0123456789-abcdefghij")
+    request = urllib.request.Request(
+        f"{server.url}/tags/", headers={"X-API-KEY": "lab-key-0123456789-abcdefghij"}
+    )
     with urllib.request.urlopen(request) as reply:
         assert json.load(reply) == []
 

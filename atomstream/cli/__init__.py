@@ -10,10 +10,12 @@ import click
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
+from atomstream.cli.key_argument import hide_key_argument, is_own_process
 from atomstream.cli.project import project
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
+from atomstream.system.log_privacy import print_redacted, redact
 from atomstream.version import __version__
 
 __all__ = ["commands", "main"]
@@ -46,6 +48,9 @@ for _command in (demo, serve, stream, spool, project, reindex):
 
 def main() -> None:
     """Run the command of ``sys.argv`` and exit with its code."""
+    if is_own_process():
+        hide_key_argument()
+        sys.excepthook = print_redacted
     sys.exit(_run())
 
 
@@ -66,7 +71,7 @@ def _run() -> int:
         code = exit_code_of(error)
         if code is None:
             raise
-        console.write(f"atomstream: {message_of(error)}")
+        console.write(f"atomstream: {redact(message_of(error))}")
         return code
 
 

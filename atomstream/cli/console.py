@@ -17,6 +17,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from atomstream.system.log_privacy import redact
+
 if TYPE_CHECKING:
     from atomstream.streaming import RHEEDStreamer
     from atomstream.streaming.statistics import StreamerStats
@@ -69,7 +71,7 @@ class Console:
             sys.stderr.flush()
 
     def _show_warning(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        self.write(f"atomstream: {message}")
+        self.write(f"atomstream: {redact(str(message))}")
 
 
 class _ConsoleHandler(logging.Handler):

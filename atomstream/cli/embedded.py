@@ -40,7 +40,7 @@ def embedded_server(data_dir: Path, port: int = 0) -> Iterator[EmbeddedServer]:
     key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
     child = _spawn()
     try:
-        settings = {"data_dir": str(data_dir), "port": port, "api_key": key}
+        settings = {"data_dir": str(data_dir), "port": port, "api_key": key, "temporary_key": True}
         yield EmbeddedServer(_start_up(child, settings), key, data_dir)
     finally:
         _stop(child)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from atomstream.arguments import check_calibration
+from atomstream.cli.key_argument import api_key_options
 from atomstream.errors import ConfigError
 from atomstream.protocol import CALIBRATION_LIMITS
 
@@ -17,15 +18,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def connection_options(command: F) -> F:
-    """Add ``--endpoint`` and ``--api-key``; both are None if not given, and then come from the environment."""
+    """Add ``--endpoint``, ``--api-key`` and ``--api-key-file``. What is not given is None, or from the environment."""
     endpoint = click.option(
         "--endpoint",
         metavar="URL",
         help="URL of the server [else $ATOMSTREAM_ENDPOINT, else the hosted service].",
     )
-    api_key = click.option(
-        "--api-key", metavar="KEY", help="API key of the server [else $ATOMSTREAM_API_KEY]."
-    )
+    api_key = api_key_options("API key of the server [else $ATOMSTREAM_API_KEY].")
     return endpoint(api_key(command))
 
 

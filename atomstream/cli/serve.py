@@ -11,6 +11,7 @@ import click
 
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
+from atomstream.cli.key_argument import api_key_options
 from atomstream.cli.options import data_dir_option
 from atomstream.config import environment_api_key
 
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one."
 )
 @data_dir_option("atomstream-data", "Folder for archives, catalogue and API key hash.")
-@click.option(
-    "--api-key", help="API key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start]."
-)
+@api_key_options("API key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start].")
 @click.option(
     "--allow-host",
     "allowed_hosts",
@@ -86,9 +85,9 @@ def _announce(server: RunningServer) -> None:
 
 def _about_key(server: RunningServer) -> str:
     if server.settings.api_key is not None:
-        return "as given (--api-key or ATOMSTREAM_API_KEY)"
+        return "as given; earlier keys are not valid any more"
     if server.api_key is None:
-        return "made at an earlier start; only its hash is stored (keys.json in the data folder)"
+        return "that of an earlier start; only its hash is stored (keys.json in the data folder)"
     return (
         f"{server.api_key}\n"
         "             New, and shown only once: save it, for example as ATOMSTREAM_API_KEY."

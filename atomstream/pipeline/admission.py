@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -30,8 +29,9 @@ from atomstream.pipeline.spool_writer import SpoolWriter
 from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.shard import ShardEncoder
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.admission")
+log = get_logger("atomstream.admission")
 
 T = TypeVar("T")
 

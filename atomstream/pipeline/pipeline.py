@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -38,9 +37,10 @@ from atomstream.pipeline.upload import MemoryPayload, Upload, UploadTransport
 from atomstream.pipeline.uploader import Uploader, UploadObserver
 from atomstream.records import Receipt, Shard, StreamSpec
 from atomstream.spool import SpooledChunk, StreamSpool
+from atomstream.system.log_privacy import get_logger
 from atomstream.system.scheduling import wait_for_threads
 
-log = logging.getLogger("atomstream.pipeline")
+log = get_logger("atomstream.pipeline")
 
 T = TypeVar("T")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 import threading
 import time
 from collections import deque
@@ -22,8 +21,9 @@ from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import MemoryPayload, SpoolPayload, Upload
 from atomstream.records import Shard
 from atomstream.spool import Geometry, JournalEntry, StreamSpool
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.spool")
+log = get_logger("atomstream.spool")
 
 T = TypeVar("T")
 

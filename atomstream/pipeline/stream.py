@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Any
 
@@ -13,8 +12,9 @@ from atomstream.pipeline.ledger import Ledger
 from atomstream.records import StreamSpec
 from atomstream.shard import encoded_bound
 from atomstream.spool import StreamSpool
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.stream")
+log = get_logger("atomstream.stream")
 
 
 class StreamFailure:

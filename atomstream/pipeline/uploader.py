@@ -8,7 +8,6 @@ pauses its stream. An unreachable server pauses all streams, with one probe at a
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -25,9 +24,10 @@ from atomstream.pipeline.upload import Upload, UploadTransport
 from atomstream.pipeline.upload_queue import CircuitBreaker, UploadQueue
 from atomstream.records import Receipt
 from atomstream.retry import delay_s
+from atomstream.system.log_privacy import get_logger
 from atomstream.system.scheduling import interpreter_is_exiting
 
-log = logging.getLogger("atomstream.uploader")
+log = get_logger("atomstream.uploader")
 
 RECHECK_S: Final = 0.25
 """The shortest timer, in seconds, while all upload slots are occupied."""

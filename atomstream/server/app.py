@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from aiohttp import web
 from atomstream.server import dashboard
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.http.api_keys import KeyRing, require_access
+from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.responses import errors_to_replies
 from atomstream.server.routes import analysis, catalogue, feed, health, streams, uploads
@@ -29,18 +31,27 @@ ROUTES: Final = (
 
 def build_app(context: ServerContext, keys: KeyRing) -> web.Application:
     """The application of one server. Paths are exactly the protocol's; no similar path redirects to them."""
+    limiter = GuessLimiter()
     app = web.Application(
         middlewares=[
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
-            require_access(keys, dashboard.has_session),
+            require_access(keys, limiter, dashboard.has_session),
         ]
     )
     app[CONTEXT] = context
     app.add_routes(ROUTES)
-    dashboard.install(app, context, keys)
+    dashboard.install(app, context, keys, limiter)
+    app.on_cleanup.append(_closing(limiter))
     app.on_response_prepare.append(_set_server_header)
     return app
+
+
+def _closing(limiter: GuessLimiter) -> Callable[[web.Application], Awaitable[None]]:
+    async def close(_app: web.Application) -> None:
+        limiter.close()
+
+    return close
 
 
 async def _set_server_header(_request: web.Request, response: web.StreamResponse) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +22,8 @@ from atomstream.server.catalogue.reindex import catch_up
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir
-from atomstream.server.http.api_keys import KeyRing, ensure_key
+from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
+from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
@@ -33,8 +33,9 @@ from atomstream.server.streams.lifecycle import Lifecycle
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.files import load_or_make_secret
+from atomstream.system.log_privacy import get_logger, hide, protect_libraries
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 """Signals that stop the server, where the system has them; SIGBREAK is Ctrl-Break on Windows."""
@@ -85,9 +86,13 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     Raises:
         ConfigError: the folder is used by another server or unusable, or the address can't be listened on.
     """
+    protect_libraries()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         new_key = None if settings.api_key else ensure_key(settings.data_dir)
+        if settings.api_key and not settings.temporary_key:
+            replace_keys(settings.data_dir, settings.api_key)
+        hide(settings.api_key or new_key or "")
         context = await _make_context(settings, stack)
         app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key))
         url = await _listen(app, context, stack)
@@ -133,10 +138,13 @@ async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> Serv
 
 async def _listen(app: web.Application, context: ServerContext, stack: AsyncExitStack) -> str:
     settings = context.settings
+    protocol_log = ProtocolLog()
+    stack.callback(protocol_log.close)
     runner = web.AppRunner(
         app,
+        logger=protocol_log.logger,
         access_log_class=AccessLogger,
-        access_log=logging.getLogger("atomstream.server.http.responses"),
+        access_log=get_logger("atomstream.server.http.responses"),
         # This also limits the time for a request's headers: a connection in the middle of them counts as idle.
         keepalive_timeout=settings.idle_timeout_s,
         lingering_time=settings.linger_s,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from atomstream.config import integer_in_range, normalise_endpoint, number_in_range, usable_cores
 from atomstream.errors import ConfigError
+from atomstream.server.key_strength import checked_api_key
 
 MAX_JSON_BYTES = 1 << 20
 """Longest JSON body that is read. The longest body of the protocol has a few hundred bytes."""
@@ -17,8 +18,10 @@ class ServerSettings:
     """Address, data folder, keys and time limits (in s) of a server.
 
     ``port`` 0 selects a free port. With ``api_key`` None, the keys stored in ``data_dir`` are valid; the first start
-    creates one. ``public_url`` is the server's address for clients if a proxy is in front of it.
-    ``allowed_hosts`` are additional names that are accepted in a request's Host header.
+    creates one. A given ``api_key`` (at least 128 bits) replaces the stored ones, also for later starts without it;
+    with ``temporary_key`` it is valid for this run, and the stored ones are again at the next. ``public_url`` is the
+    server's address for clients if a proxy is in front of it. ``allowed_hosts`` are additional names that are accepted
+    in a request's Host header.
 
     A stream without a chunk for ``silence_s`` has the status interrupted, after ``abandon_s`` the status failed; new
     data makes it active again. An upload URL is valid for ``url_ttl_s``. A connection may be idle for
@@ -36,6 +39,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8765
     api_key: str | None = None
+    temporary_key: bool = False
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     silence_s: float = 120.0
@@ -58,6 +62,8 @@ class ServerSettings:
         set_field(self, "data_dir", Path(self.data_dir).expanduser().absolute())
         set_field(self, "decode_threads", self.decode_threads or min(2, usable_cores()))
         set_field(self, "analysis_workers", self.analysis_workers or min(2, usable_cores()))
+        if self.api_key is not None:
+            set_field(self, "api_key", checked_api_key(self.api_key))
         integer_in_range("port", self.port, 0, 65535)
         for name in (
             "silence_s",

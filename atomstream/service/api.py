@@ -8,7 +8,6 @@ The methods raise subclasses of ``ServiceError`` from :mod:`atomstream.errors` a
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Iterable, Sequence
 
 from atomstream import protocol
@@ -21,8 +20,9 @@ from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
+from atomstream.system.log_privacy import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 class ServiceApi:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,8 +20,9 @@ from typing import Final, Protocol
 
 from atomstream.errors import ServiceError
 from atomstream.records import ClockStatus
+from atomstream.system.log_privacy import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 WINDOW: Final = 8
 """The number of exchanges that are kept."""

@@ -29,6 +29,7 @@ from atomstream.errors import (
     ServiceError,
     UrlExpiredError,
 )
+from atomstream.system.log_privacy import HIDDEN, redact
 
 _BUSY: Final = frozenset({408, 425, 429})
 """4xx statuses that may pass."""
@@ -59,6 +60,8 @@ MAX_TEXT: Final = 300
 
 MAX_RETRY_AFTER_S: Final = 3600.0
 """The longest accepted ``Retry-After`` in seconds. It also bounds the effect of a wrong date."""
+
+_WORD: Final = re.compile(r"[A-Za-z]{1,11}|.{1,3}")
 
 _S3_CODE = re.compile(r"<Code>\s*([A-Za-z0-9]{1,64})\s*</Code>")
 
@@ -137,13 +140,15 @@ def invalid_reply(context: RequestContext, status: int, why: str) -> ServerBusyE
 def from_exception(context: RequestContext, error: Exception) -> ServiceError:
     """The exception for an error of the HTTP library or of the operating system."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return not_connected(context, f"the proxy answered {error.status} {error.message}")
+        return _not_connected(context, f"the proxy answered {error.status} {error.message}")
+    if isinstance(error, UnicodeError):
+        return _not_connected(context, "its name is not a valid host name")
     if isinstance(error, aiohttp.ClientResponseError):
         return invalid_reply(context, error.status, "it is not HTTP")
     if isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.CertificateError)
     ):
-        return not_connected(context, _connect_cause(error))
+        return _not_connected(context, _connect_cause(error))
     return ConnectionFailedError(
         f"Could not {context.what}: {_break_cause(error)} {context.server}. "
         "Whether the request arrived is not known."
@@ -158,8 +163,7 @@ def stalled(context: RequestContext, seconds: float) -> ConnectionFailedError:
     )
 
 
-def not_connected(context: RequestContext, cause: str) -> ConnectionFailedError:
-    """The exception for a request that was not sent, because there is no connection; ``cause`` is a clause."""
+def _not_connected(context: RequestContext, cause: str) -> ConnectionFailedError:
     return ConnectionFailedError(
         f"Could not {context.what}: no connection to {context.server} ({cause}). "
         "Check the endpoint, the network, and that the server runs.",
@@ -213,10 +217,15 @@ class ErrorBody:
 
     @classmethod
     def parse(cls, body: bytes, secrets: tuple[str, ...]) -> ErrorBody:
-        """Parse the body of an error. All ``secrets`` in it are replaced by ``***``."""
+        """Parse the body of an error. All ``secrets`` in it are replaced by ``***``.
+
+        A key that is only a short word is not: "wrong" would be removed from "The API key is wrong".
+        """
         text = body.decode("utf-8", "replace")
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "***")
+        for secret in secrets:
+            if secret and not _WORD.fullmatch(secret):
+                text = text.replace(secret, HIDDEN)
+        text = redact(text)
         if text.lstrip().startswith("<"):
             return cls._from_markup(text)
         try:

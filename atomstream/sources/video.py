@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .frame_source import SourceChunk, checked_chunk_size, optional_package, refuse_dataset
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _DEEP_GREY = {f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be")}
 

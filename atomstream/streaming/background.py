@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from atomstream.errors import SpoolError
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.spool import StreamSpool
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream")
-spool_log = logging.getLogger("atomstream.spool")
+log = get_logger("atomstream")
+spool_log = get_logger("atomstream.spool")
 
 MIN_EXPIRY_INTERVAL_S: Final = 1.0
 MAX_EXPIRY_INTERVAL_S: Final = 60.0

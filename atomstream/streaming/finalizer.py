@@ -7,7 +7,6 @@ From the first call of ``finalize`` the stream accepts no frames. One task per s
 from __future__ import annotations
 
 import asyncio
-import logging
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -29,8 +28,9 @@ from atomstream.records import StreamReport
 from atomstream.retry import delay_s
 from atomstream.service.api import ServiceApi
 from atomstream.spool import JournalEntry, StreamSpool
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.finalize")
+log = get_logger("atomstream.finalize")
 
 DEFAULT_DRAIN_S: Final = 600.0
 WARN_EVERY_S: Final = 10.0

@@ -34,8 +34,9 @@ from atomstream.spool import (
 )
 from atomstream.streaming.background import TaskSupervisor
 from atomstream.streaming.finalizer import Finalizers
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.spool")
+log = get_logger("atomstream.spool")
 
 RESUME_WAIT_S: Final = 2.0
 """How long ``resume`` waits for the server's list of chunks: enough for a server that starts at the same time."""

@@ -7,7 +7,6 @@ that could not be linked to its sample, tags or project is ended, and the error 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -21,8 +20,9 @@ from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NamedItem, NewStreamBody
 from atomstream.streaming.stream_request import InitializeRequest, StreamRequest
+from atomstream.system.log_privacy import get_logger
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -9,15 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.results import (
-    Event,
-    Measurement,
-    event_from,
-    finite_or_none,
-    measurement_from,
-    received_map,
-    received_maps,
-)
+from atomstream.results import Event, Measurement, event_from, finite_or_none, measurement_from
 
 Column = npt.NDArray[np.floating[Any]]
 
@@ -95,15 +87,12 @@ class ResultBatch:
 
     @property
     def oscillations_counted(self) -> float | None:
-        """Oscillations since the last mark that begins a segment, or since the start; None if undetermined.
-
-        Segments that the analysis began itself, where growth stopped or went on, are counted together.
-        """
+        """Oscillations since the start of the growth or of its present segment; None if undetermined."""
         return self.value("oscillations_counted").value
 
     @property
     def layers_grown(self) -> float | None:
-        """Layers grown since the same time, one per oscillation; None if undetermined."""
+        """Layers grown since the same start, one per oscillation; None if undetermined."""
         return self.value("layers_grown").value
 
     @property
@@ -135,27 +124,24 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
     """Convert a message of the feed to a batch; ``lost`` records were lost before it.
 
     Raises:
-        ValueError: the message is malformed.
+        KeyError, ValueError, TypeError, AttributeError: the message is malformed.
     """
-    start, count = (whole_number(message.get(name)) for name in ("start", "count"))
-    columns = {_name(name): _column(name, raw) for name, raw in received_map(message.get("columns")).items()}
+    start, count = whole_number(message["start"]), whole_number(message["count"])
+    columns = {_name(name): _column(name, raw) for name, raw in message["columns"].items()}
     lengths = {len(values) for values in columns.values()} - {count}
     if lengths or not 0 <= start <= start + count < 1 << 53 or (count and TIME not in columns):
         raise ValueError(f"a batch of {count} frames from {start} has columns of {sorted(lengths)}")
     return ResultBatch(
         data_id=data_id,
-        seq=whole_number(message.get("seq")),
+        seq=whole_number(message["seq"]),
         start=start,
         count=count,
         columns=columns,
-        values={
-            _name(name): measurement_from(value)
-            for name, value in received_map(message.get("values")).items()
-        },
-        events=tuple(event_from(event) for event in received_maps(message.get("events"))),
-        segments=received_maps(message.get("segments")),
-        views=received_maps(message.get("views")),
-        profile=_column("profile", message.get("profile", b"")),
+        values={_name(name): measurement_from(value) for name, value in message["values"].items()},
+        events=tuple(event_from(event) for event in message["events"]),
+        segments=_maps(message["segments"]),
+        views=_maps(message["views"]),
+        profile=np.frombuffer(message.get("profile", b""), dtype="<f4"),
         stored_unix_ms=finite_or_none(message, "stored_unix_ms"),
         made_unix_ms=finite_or_none(message, "made_unix_ms"),
         final=bool(message.get("final")),
@@ -164,27 +150,27 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
 
 
 def whole_number(value: Any) -> int:
-    """Return ``value`` if it is an integer from 0 to 2^53 - 1: a received record number, frame number or count.
-
-    Raises:
-        ValueError: it is anything else.
-    """
+    """A received record number, frame number or count; raises TypeError or ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"a whole number was expected, not {type(value).__name__}")
+        raise TypeError(f"a number was expected, not {type(value).__name__}")
     if not 0 <= value < 1 << 53:
-        raise ValueError("a whole number from 0 to 2^53 - 1 was expected")
+        raise ValueError("a number from 0 to 2^53 was expected")
     return value
 
 
 def _name(name: Any) -> str:
     if not isinstance(name, str):
-        raise ValueError(f"a name was expected, not {type(name).__name__}")
+        raise TypeError(f"a name was expected, not {type(name).__name__}")
     return name
 
 
-def _column(name: str, raw: Any) -> Column:
-    if not isinstance(raw, bytes):
-        raise ValueError(f"the bytes of an array were expected, not {type(raw).__name__}")
+def _maps(items: Any) -> tuple[Mapping[str, Any], ...]:
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise TypeError("a list of maps was expected")
+    return tuple(items)
+
+
+def _column(name: str, raw: bytes) -> Column:
     return np.frombuffer(raw, dtype="<f8" if name == TIME else "<f4")
 
 

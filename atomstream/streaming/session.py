@@ -7,7 +7,6 @@ in one task and left in another.
 from __future__ import annotations
 
 import asyncio
-import logging
 import warnings
 from pathlib import Path
 
@@ -33,8 +32,9 @@ from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.streaming.subscription import LATEST_ONLY, LatestResult, ResultSubscription
 from atomstream.streaming.validation import check_capture_ms
 from atomstream.streaming.warm_up import warm_up_loop
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream")
+log = get_logger("atomstream")
 
 
 class StreamingSession:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypedDict
@@ -14,6 +13,7 @@ from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.rate_meter import Rates
 from atomstream.pipeline.stream import StreamState
 from atomstream.spool import JournalState, Spool, SpoolStatus, count_chunks
+from atomstream.system.log_privacy import get_logger
 
 
 class StreamStats(TypedDict):
@@ -144,7 +144,7 @@ def _no_stats(settings: ClientSettings) -> StreamerStats:
 
 # -- forecast -------------------------------------------------------------------------------------------------
 
-log = logging.getLogger("atomstream.forecast")
+log = get_logger("atomstream.forecast")
 
 CHECK_INTERVAL_S: Final = 2.0
 WARN_INTERVAL_S: Final = 30.0

@@ -10,7 +10,6 @@ marker (:func:`is_lost`) in place of each damaged part, so that the records afte
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import struct
@@ -24,8 +23,10 @@ import google_crc32c
 import msgspec
 
 from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import is_link
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 MAX_RECORD_BYTES: Final = 1 << 26
 _HEAD: Final = struct.Struct("<II")
@@ -55,6 +56,9 @@ class RecordLog:
         self._folder_synced = False
         self.n_cached = 0
         file_system.make_folder(path.parent)
+        if is_link(path):
+            log.warning("%s is a link and not a log; the link is removed, its target is not changed", path)
+            file_system.unlink(path)
         if not path.exists():
             self._create()
         self._reader = file_system.open_read(path)
@@ -159,8 +163,11 @@ class RecordLog:
 
     def _use_cached(self, cached: Record, size: int) -> int:
         """Take over the cached positions if the last of them does hold a record; returns where to read on."""
-        offsets, end = array("Q", cached["offsets"]), int(cached["end"])
-        last = self._payload(offsets[-1]) if len(offsets) and end <= size else None
+        try:
+            offsets, end = array("Q", cached["offsets"]), int(cached["end"])
+            last = self._payload(offsets[-1]) if len(offsets) and offsets[-1] < end <= size else None
+        except (KeyError, TypeError, ValueError, OverflowError):  # a file of another program or version
+            offsets, end, last = array("Q"), 0, None
         if last is None or offsets[-1] + _HEAD.size + len(last) != end:
             log.warning("%s: the cached positions do not fit it; it is read from its start", self._path)
             return len(_MAGIC)

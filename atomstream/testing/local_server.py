@@ -85,6 +85,6 @@ def running_server(data_dir: str | os.PathLike[str] | None = None, **settings: A
 
     Args:
         data_dir: the folder for its archives; a temporary one if it is None.
-        settings: fields of :class:`atomstream.server.ServerSettings`, such as ``api_key="lab-key"``.
+        settings: fields of :class:`atomstream.server.ServerSettings`, such as ``api_key="lab-key" * 6``.
     """
     return LocalServer(data_dir, **settings)

@@ -58,10 +58,10 @@ def test_one_line_on_stdout(tmp_path: Path) -> None:
 def test_a_key_from_the_environment(tmp_path: Path) -> None:
     """A key from the environment is accepted and not printed."""
     with running(
-        "serve", "--port", "0", "--data", tmp_path / "data", ATOMSTREAM_API_KEY="lab-secret-1"
+        "serve", "--port", "0", "--data", tmp_path / "data", ATOMSTREAM_API_KEY="lab-secret-1-0123456789-abc"
     ) as command:
-        assert get(f"{listening_url(command)}/projects/", "lab-secret-1") == []
-        assert "lab-secret-1" not in command.text
+        assert get(f"{listening_url(command)}/projects/", "lab-secret-1-0123456789-abc") == []
+        assert "lab-secret-1-0123456789-abc" not in command.text
 
 
 def test_listening_on_the_network_is_reported(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:
 
 def test_reindex_restores_the_catalogue(tmp_path: Path) -> None:
     """If the database of the catalogue is missing, ``reindex`` restores the stream from the files."""
-    data, key = tmp_path / "data", "lab-secret-2"
+    data, key = tmp_path / "data", "lab-secret-2-0123456789-abc"
     np.save(tmp_path / "growth.npy", np.ones((4, 5, 6), np.uint8))
     with running("serve", "--port", "0", "--data", data, ATOMSTREAM_API_KEY=key) as command:
         url = listening_url(command)

@@ -23,7 +23,7 @@ from tests.faults.fault_helpers import FPS, Film, StepLog, StoredStream
 from tests.paths import REPO
 
 HERE = Path(__file__).parent
-KEY = "atst_campaign"
+KEY = "atst_campaign_0123456789_abcdefghij"
 PATIENCE_S = 60.0
 
 

@@ -30,7 +30,7 @@ from tests.wire_client import Address, WireClient, make_frames, raw_connection, 
 PROGRAM = """
 import asyncio, sys
 from atomstream.server import ServerSettings, run_server
-settings = ServerSettings(data_dir=sys.argv[1], port=0, api_key="lab-key")
+settings = ServerSettings(data_dir=sys.argv[1], port=0, api_key="lab-key-0123456789-abcdefghij")
 asyncio.run(run_server(settings, on_ready=lambda server: print(server.url, flush=True)))
 print("ended", flush=True)
 """
@@ -180,7 +180,7 @@ async def test_four_large_shards_at_once(tmp_path: Path) -> None:
     try:
         assert server.stdout is not None
         url = (await server.stdout.readline()).decode().strip()
-        async with WireClient(Address(url, "lab-key")) as client:
+        async with WireClient(Address(url, "lab-key-0123456789-abcdefghij")) as client:
             data_id = await client.create()
             targets = [await client.url(data_id, index, frames.shape, 40) for index in range(5)]
         await put_file(targets[0], body)  # the baseline is the memory after one upload

@@ -16,6 +16,7 @@ from atomstream.server.dashboard import export, images, pages, series, sessions,
 from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, has_session
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.api_keys import KeyRing
+from atomstream.server.http.guessing import GuessLimiter
 
 __all__ = ["ROUTES", "has_session", "install"]
 
@@ -29,11 +30,11 @@ ROUTES: Final = (
 )
 
 
-def install(app: web.Application, context: ServerContext, keys: KeyRing) -> None:
+def install(app: web.Application, context: ServerContext, keys: KeyRing, limiter: GuessLimiter) -> None:
     """Add to ``app`` what the handlers of the dashboard need."""
     app[sessions.KEYS] = keys
     app[sessions.SESSIONS] = SessionStore(context.settings.data_dir / SESSIONS_FILE, keys.knows)
-    app[sessions.LOGIN_LIMITER] = sessions.LoginLimiter()
+    app[sessions.LIMITER] = limiter
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
     app[images.SOCKETS] = images.OpenSockets()

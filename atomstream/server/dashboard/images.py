@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import struct
 import time
@@ -26,6 +25,7 @@ from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError
+from atomstream.system.log_privacy import get_logger
 
 routes = web.RouteTableDef()
 
@@ -175,7 +175,7 @@ async def close_sockets(app: web.Application) -> None:
         await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
 
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 IDLE_S = 0.25
 """Time between two checks for new frames in s."""

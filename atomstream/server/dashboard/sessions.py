@@ -10,7 +10,6 @@ import hashlib
 import secrets
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -20,9 +19,12 @@ from aiohttp import web
 
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import KeyRing, fingerprint
+from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.key_strength import MAX_KEY_CHARS
 from atomstream.system.files import LOCAL, FileSystem, write_private
+from atomstream.system.own_files import read_plain
 
 routes = web.RouteTableDef()
 
@@ -100,8 +102,8 @@ def _hash(token: str) -> str:
 def _read(path: Path) -> list[Session]:
     # If the file is damaged, browsers have to log in again; nothing else is lost.
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Session])
-    except (FileNotFoundError, msgspec.MsgspecError):
+        return msgspec.json.decode(read_plain(path), type=list[Session])
+    except (OSError, msgspec.MsgspecError):
         return []
 
 
@@ -176,55 +178,26 @@ def _behind_tls(request: web.Request) -> bool:
 
 # Login and logout.
 
-MAX_WRONG = 10
-
-WRONG_WITHIN_S = 60.0
-
 
 class Login(msgspec.Struct, frozen=True):
     """Request body of a login."""
 
-    key: Annotated[str, msgspec.Meta(max_length=1024)]
+    key: Annotated[str, msgspec.Meta(max_length=MAX_KEY_CHARS)]
 
 
-class LoginLimiter:
-    """Rate limit for wrong keys: at most ``MAX_WRONG`` in ``WRONG_WITHIN_S`` seconds.
-
-    Keys made by the server cannot be guessed, but a key that a person chose could be. The limit counts all
-    callers together, because behind a proxy they share one address.
-    """
-
-    def __init__(self) -> None:
-        self._wrong: deque[float] = deque(maxlen=MAX_WRONG)
-
-    def check(self) -> None:
-        """Raise HttpError 429 if the limit is reached."""
-        if len(self._wrong) == MAX_WRONG and time.monotonic() - self._wrong[0] < WRONG_WITHIN_S:
-            wait_s = round(WRONG_WITHIN_S - (time.monotonic() - self._wrong[0])) + 1
-            raise HttpError(
-                429,
-                f"Too many wrong keys were tried. Try again in {wait_s} s.",
-                headers={"Retry-After": str(wait_s)},
-            )
-
-    def note_wrong(self) -> None:
-        """Count a wrong key."""
-        self._wrong.append(time.monotonic())
-
-
-LOGIN_LIMITER = web.AppKey("dashboard_login_limiter", LoginLimiter)
+LIMITER = web.AppKey("dashboard_guess_limiter", GuessLimiter)
 
 
 @routes.post("/session")
 @access(Access.PUBLIC)
 async def log_in(request: web.Request) -> web.Response:
-    """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many."""
+    """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many wrong ones."""
     check_own_page(request)
-    request.app[LOGIN_LIMITER].check()
     key = (await read_json(request, Login)).key.strip()
     if not request.app[KEYS].opens(key):
-        request.app[LOGIN_LIMITER].note_wrong()
-        raise HttpError(401, "This is not a key of this server.")
+        raise await request.app[LIMITER].refuse(
+            request.remote, key, "login", "This is not a key of this server."
+        )
     token = await asyncio.to_thread(request.app[SESSIONS].open, fingerprint(key))
     reply = web.Response(status=204)
     set_cookie(request, reply, token)

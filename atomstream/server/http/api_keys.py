@@ -17,8 +17,11 @@ from aiohttp.typedefs import Handler
 from atomstream.errors import ConfigError
 from atomstream.protocol import API_KEY_HEADER, SERVER_KEY_PREFIX
 from atomstream.server.http.access import Access, required_access
+from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.responses import HttpError
 from atomstream.system.files import LOCAL, FileSystem, write_private
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
 
 KEYS_FILE = "keys.json"
 
@@ -44,18 +47,32 @@ def ensure_key(data_dir: Path, file_system: FileSystem = LOCAL) -> str | None:
     if _read_keys(data_dir):
         return None
     key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
+    _store_key(data_dir, key, file_system)
+    return key
+
+
+def replace_keys(data_dir: Path, key: str, file_system: FileSystem = LOCAL) -> None:
+    """Make ``key`` the only stored key of ``data_dir``: one that it replaced must not come back at a later start."""
+    try:
+        if [stored.sha256 for stored in _read_keys(data_dir)] == [fingerprint(key).hex()]:
+            return
+    except ConfigError:  # a damaged key file is replaced, too
+        get_logger("atomstream.server").warning("the damaged key file %s is replaced", data_dir / KEYS_FILE)
+    _store_key(data_dir, key, file_system)
+
+
+def _store_key(data_dir: Path, key: str, file_system: FileSystem) -> None:
     stored = StoredKey(sha256=fingerprint(key).hex(), made=datetime.now(UTC).isoformat())
     write_private(data_dir / KEYS_FILE, msgspec.json.encode([stored]), file_system)
-    return key
 
 
 def _read_keys(data_dir: Path) -> list[StoredKey]:
     path = data_dir / KEYS_FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[StoredKey])
+        return msgspec.json.decode(read_plain(path), type=list[StoredKey])
     except FileNotFoundError:
         return []
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, OSError) as error:
         raise ConfigError(
             f"The key file {path} can't be read ({error}). Remove it to have a new key made at the next start."
         ) from None
@@ -84,26 +101,30 @@ class KeyRing:
         return sum(hmac.compare_digest(mark, known) for known in self._fingerprints) > 0
 
 
-def require_access(keys: KeyRing, has_session: Callable[[web.Request], bool] = lambda _: False) -> Any:
+def require_access(
+    keys: KeyRing, limiter: GuessLimiter, has_session: Callable[[web.Request], bool] = lambda _: False
+) -> Any:
     """A middleware that refuses requests without the right that their handler needs; unknown paths need a key.
 
-    ``has_session`` is called for requests without a key, if their handler accepts browser sessions.
+    ``has_session`` is called for requests without a key, if their handler accepts browser sessions. ``limiter``
+    counts wrong keys.
     """
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
         right = required_access(request.match_info.handler)
-        key = request.headers.get(API_KEY_HEADER)
+        key = request.headers.get(API_KEY_HEADER, "").strip()
         by_session = right is Access.BROWSER and not key and has_session(request)
         if right is not Access.PUBLIC and not by_session:
-            _check(keys, key)
+            if not key:
+                raise HttpError(401, f"An API key is needed: send it in the header {API_KEY_HEADER}.")
+            if not keys.opens(key):
+                raise await limiter.refuse(
+                    request.remote,
+                    key,
+                    f"{request.method[:16]} {request.path[:64]!r}",
+                    "The API key is wrong: this server does not know it.",
+                )
         return await handler(request)
 
     return check_key
-
-
-def _check(keys: KeyRing, presented: str | None) -> None:
-    if not presented:
-        raise HttpError(401, f"An API key is needed: send it in the header {API_KEY_HEADER}.")
-    if not keys.opens(presented):
-        raise HttpError(401, "The API key is wrong: this server does not know it.")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import errno
-import logging
 import secrets
 from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from aiohttp.web import BaseRequest, StreamResponse
 
 from atomstream.errors import RejectedError, ShardError
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Error numbers of a full disk or quota; Windows has no EDQUOT."""
@@ -57,6 +58,8 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
         return refuse(error.status or 400, str(error))
     except web.HTTPException as error:
         return _from_aiohttp(error)
+    except HttpProcessingError:  # a body that is not HTTP; its text quotes the body
+        return refuse(400, "The body of the request is not valid HTTP.")
     except Exception as error:
         return _unexpected(request, error)
 

@@ -6,7 +6,6 @@ replies. docs/live_api.md describes them for other programs.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Annotated, Any, TypeAlias
 
@@ -17,8 +16,9 @@ from atomstream.analysis import Box, Line
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.results import REGION, column_name
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 
 # -- regions ---------------------------------------------------------------------------------------------
 

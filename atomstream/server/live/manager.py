@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.registry import StreamRegistry, checked_id
 from atomstream.server.streams.signals import ChunkStored, ServerSignals, StatusChanged
 from atomstream.shard import frame_nbytes
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 WARM_UP_S: Final = 1.5
 """Delay before a spare worker is started, so that a server which stops at once starts none."""
 MAX_IDLE: Final = 64

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -17,13 +16,14 @@ from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerCl
 from atomstream.server.live.annotation_records import AnalyzerEntry, RegionsEntry, TimedEvent
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import AnalyzerBatch
-from atomstream.server.live.missing_chunks import CRASHED, UNREADABLE, MissingIndices
+from atomstream.server.live.missing_chunks import UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
 from atomstream.server.streams.ingest import run_in
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 TRIES: Final = 3
 DELAY_S: Final = 1.0
 """After the last of several late chunks, before a finished stream is analysed again."""
@@ -57,16 +57,15 @@ class Reanalysis:
         self._waterfalls: dict[str, Waterfall] = {}
         self._last = AnalyzerBatch(0, 0, {})
         self._events: list[Event] = []
-        self._left_out = {UNREADABLE: IndexSet(), CRASHED: IndexSet()}
+        self._unreadable = IndexSet()
         self.indices = IndexSet()
         """The chunks that are analysed; empty before :meth:`run`."""
 
     @property
     def missing(self) -> MissingIndices:
-        """The chunks that could not be read or analysed."""
+        """The chunks that could not be read."""
         missing = MissingIndices()
-        for reason, indices in self._left_out.items():
-            missing.add_all(indices, reason)
+        missing.add_all(self._unreadable, UNREADABLE)
         return missing
 
     @property
@@ -118,7 +117,7 @@ class Reanalysis:
             if self._stopped:
                 return
             await analyzer.skip(index)
-            if not any(index in left_out for left_out in self._left_out.values()):
+            if index not in self._unreadable:
                 await self._chunk(analyzer, index)
             self._report((done + 1) / count)
 
@@ -130,15 +129,15 @@ class Reanalysis:
         return [*regions, *(entry for entry in entries if isinstance(entry, TimedEvent))]
 
     async def _chunk(self, analyzer: AnalyzerClient, index: int) -> None:
-        self._left_out[CRASHED].add(index)  # until it is analysed: the next attempt goes on without it
+        self._unreadable.add(index)  # until it is analysed
         try:
             await analyzer.chunk(index, None, self._keep)
         except JobFailedError as error:
             if error.kind != "shard":
                 raise
             log.error("stream %s: chunk %d is left out: %s", self._about.data_id, index, error)
-            self._left_out[UNREADABLE].add(index)
-        self._left_out[CRASHED].discard(index)
+        else:
+            self._unreadable.discard(index)
 
     async def _keep(self, batch: AnalyzerBatch) -> None:
         self._last = batch

@@ -9,7 +9,6 @@ up to some number, so that a start of the server reads only the rest.
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -35,9 +34,11 @@ from atomstream.server.live.messages import (
 )
 from atomstream.server.live.missing_chunks import MissingIndices
 from atomstream.server.live.view_tracks import ViewTrack
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
 from atomstream.system.record_log import RecordLog, is_lost
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 M = TypeVar("M", bound=NumberedMessage)
 KEPT: Final = CurrentResults.__struct_fields__
 """Fields of a batch that delta encoding applies to."""
@@ -308,7 +309,7 @@ def write_checked(files: ArchiveFiles, path: Path, body: bytes) -> None:
 def read_checked(path: Path) -> Plain | None:
     """The msgpack map in a file of :func:`write_checked`; None if it is absent or damaged."""
     with contextlib.suppress(FileNotFoundError):
-        raw = path.read_bytes()
+        raw = read_plain(path)
         if len(raw) > 4 and google_crc32c.value(raw[:-4]).to_bytes(4, "little") == raw[-4:]:
             content: Plain = msgspec.msgpack.decode(raw[:-4])
             return content

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import time
 from collections.abc import Iterable
 from typing import Final
@@ -43,8 +42,10 @@ from atomstream.server.live.messages import (
 from atomstream.server.live.result_log import ResultLog, read_checked, write_checked
 from atomstream.server.live.view_tracks import renumbered
 from atomstream.server.live.waterfall import Waterfall
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
 LIVE, REANALYSIS = "live", "reanalysis"
@@ -244,12 +245,12 @@ class ResultStore:
 
     def begin(self, what: str = LIVE) -> None:
         """Note on disk that a live analysis or a re-analysis runs, for the next start of the server."""
-        (self.folder / RUNNING).write_text(what, encoding="ascii")
+        self._archive.files.write_atomic(self.folder / RUNNING, what.encode())
 
     def left_running(self) -> str | None:
         """The argument of the last :meth:`begin` that was not followed by :meth:`end`, or None."""
         with contextlib.suppress(FileNotFoundError):
-            noted = (self.folder / RUNNING).read_text(encoding="ascii") or LIVE
+            noted = read_plain(self.folder / RUNNING).decode("ascii", "replace") or LIVE
             return REANALYSIS if noted == "again" else noted  # "again": versions before 0.1.0
         return None
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import tempfile
 import threading
@@ -24,8 +23,10 @@ from typing import Final, TypeAlias
 from filelock import FileLock, Timeout
 
 from atomstream.server.archive.shard_file import Frame
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import FILE_MODE, is_own_folder, is_plain_file, open_file
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 Observe: TypeAlias = Callable[[int, int, Frame], None]
 PREFIX: Final = "atomstream-frames-"
 LOCK: Final = "alive.lock"
@@ -59,7 +60,8 @@ class FramesFolder:
 def remove_leftovers(parent: Path) -> None:
     """Remove the folders of dead servers in ``parent``. Folders in use or of other users stay."""
     for folder in parent.glob(f"{PREFIX}*"):
-        if not (folder / LOCK).exists():  # being made, or of another program
+        # No lock file: being made, or of another program. In a folder for everybody others may plant links.
+        if not is_own_folder(folder) or not is_plain_file(folder / LOCK):
             continue
         lock = _lock_of(folder)
         with contextlib.suppress(Timeout, OSError):
@@ -70,7 +72,7 @@ def remove_leftovers(parent: Path) -> None:
 
 def _lock_of(folder: Path) -> FileLock:
     # It is acquired in one thread and released in another.
-    return FileLock(folder / LOCK, thread_local=False)
+    return FileLock(folder / LOCK, thread_local=False, mode=FILE_MODE)
 
 
 def _remove(folder: Path) -> None:
@@ -86,7 +88,7 @@ class SharedBlock:
     def __init__(self, path: Path, nbytes: int) -> None:
         self.path = path
         self.nbytes = nbytes
-        self._file = path.open("x+b", buffering=0)
+        self._file = open_file(path, "x+b", buffering=0)
         try:
             _allocate(self._file.fileno(), nbytes)
         except BaseException:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -44,8 +43,9 @@ from atomstream.server.live.timeseries import SeriesQuery, azimuths, series_by_a
 from atomstream.server.live.view_tracks import why_no_views
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.streams.ingest import run_in
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 T = TypeVar("T")
 SPECULAR: Final = ("intensity", "background", "x", "y")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -14,9 +13,10 @@ from typing import Final, TypeAlias
 from atomstream.server.live import worker_messages
 from atomstream.server.live.messages import AnalyzerBatch
 from atomstream.server.live.worker_messages import AnyJob, BatchReply, DoneReply, ErrorReply
+from atomstream.system.log_privacy import get_logger
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 JOB_S: Final = 120.0
 """A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""
 COMMAND: Final = (sys.executable, "-m", "atomstream.server.live.worker")

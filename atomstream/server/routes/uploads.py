@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import re
 import uuid
 from typing import Annotated, Literal
@@ -29,10 +28,11 @@ from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
+from atomstream.system.log_privacy import get_logger
 
 routes = web.RouteTableDef()
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 Milliseconds = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
 Rate = Annotated[float, msgspec.Meta(ge=MIN_FPS, le=MAX_FPS)]
 _CHUNK_FILE = re.compile(r"frames\.zarr/frames/c/(0|[1-9][0-9]{0,8})/0/0")

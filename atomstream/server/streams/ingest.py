@@ -18,6 +18,7 @@ from atomstream.server.http.requests import refuse_encoded
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.shard import encoded_bound, frame_nbytes
+from atomstream.system.own_files import open_file
 
 WRITE_BYTES = 1 << 20
 """Bytes gathered before they are written: an upload holds this and one socket buffer in memory."""
@@ -196,7 +197,7 @@ class _Body:
         """Append ``pieces``."""
         if self._file is None:
             self._path = self._archive.incoming()
-            self._file = self._path.open("wb")
+            self._file = open_file(self._path, "xb")
         for piece in pieces:
             self._crc32c = google_crc32c.extend(self._crc32c, piece)
             self._file.write(piece)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,8 +15,9 @@ from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals, StatusChanged
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import CommitResult, UploadClaims
+from atomstream.system.log_privacy import get_logger
 
-log = logging.getLogger("atomstream.server")
+log = get_logger("atomstream.server")
 T = TypeVar("T")
 
 

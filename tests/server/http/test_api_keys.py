@@ -75,12 +75,12 @@ def test_damaged_key_file_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_fixed_key_is_the_only_one(serve: Serve) -> None:
-    """With a configured key, only that one is valid and none is created; stored keys are not valid then."""
-    server = await serve(api_key="lab-key")
+    """With a configured key, only that one is valid and none is created; its hash replaces those stored."""
+    server = await serve(api_key="lab-key-0123456789-abcdefghij")
     async with WireClient(server) as client:
         assert (await client.ask("GET", "/tags/"))[0] == 200
-    assert server.api_key == "lab-key"
-    assert not (server.data_dir / "keys.json").exists()
+    assert server.api_key == "lab-key-0123456789-abcdefghij"
+    assert fingerprint(server.api_key).hex() in (server.data_dir / "keys.json").read_text()
 
 
 async def test_new_key_is_shown_once(serve: Serve) -> None:
