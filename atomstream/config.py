@@ -199,7 +199,7 @@ def plain_os(known: frozenset[str]) -> frozenset[str]:
     """Those of the ``known`` operating-system optimisations that ``$ATOMSTREAM_PLAIN_OS`` turns off.
 
     ``1`` (or ``true``, ``yes``, ``all``) means all of them, ``0`` or an empty value none. Otherwise it is a list
-    such as ``affinity,yield``. An unknown name only causes a warning in the log.
+    such as ``mmap,yield``. An unknown name only causes a warning in the log.
     """
     value = os.environ.get("ATOMSTREAM_PLAIN_OS", "").strip().lower()
     if value in {"1", "true", "yes", "all"}:

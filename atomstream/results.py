@@ -69,7 +69,13 @@ def measured(value: float, sigma: float | None, unit: str = "", note: str = "") 
 
 
 SEGMENT_KINDS: Final = frozenset({"shutter", "laser", "rotation", "growth", "pause"})
-"""Kinds of events that begin a new growth segment. All others, such as ``note``, do not."""
+"""Kinds of the user's events that begin a new growth segment. All others, such as ``note``, do not."""
+
+ANALYSIS_KINDS: Final = (
+    *("exposure", "dark", "light", "dropout", "inverted", "spot", "gap", "change", "fractional_order"),
+    *("rotation_seen", "rotation_refined", "growth_stopped", "growth_began", "rate_changed"),
+)
+"""Kinds of the events that the analysis finds. docs/live_api.md states for each one what ``value`` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,8 @@ class Event:
     """An event of a stream, reported by the user or detected by the analysis (``by``).
 
     ``time_s`` counts from the stream's first frame and is None until the server has the first chunk. ``time_ms_utc``
-    and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: ``exposure`` (factor of the
-    intensity), ``dark``, ``light``, ``gap`` (number of frames), ``change`` (score), ``fractional_order``,
-    ``rotation_seen`` (how often a second the pattern returns), ``growth_stopped``, ``growth_began``, ``rate_changed``.
-    Kinds of the user: ``shutter``, ``laser``, ``growth``, ``pause``, ``rotation`` (rpm), ``note`` or any other word.
+    and ``id`` are set by the server. ``value`` depends on ``kind``. Kinds of the analysis: :data:`ANALYSIS_KINDS`.
+    Kinds of the user: those of :data:`SEGMENT_KINDS`, ``note`` or any other word; the value of ``rotation`` is in rpm.
     """
 
     time_s: float | None
@@ -238,13 +242,27 @@ def finite(value: float | None) -> float | None:
 # -- received maps --------------------------------------------------------
 
 
+def received_map(value: Any) -> Mapping[str, Any]:
+    """``value``, if it is a map. Raises ValueError for anything else."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"a map was expected, not {type(value).__name__}")
+    return value
+
+
+def received_maps(value: Any) -> tuple[Mapping[str, Any], ...]:
+    """``value``, if it is a list of maps. Raises ValueError for anything else."""
+    if not isinstance(value, list):
+        raise ValueError(f"a list of maps was expected, not {type(value).__name__}")
+    return tuple(received_map(item) for item in value)
+
+
 def finite_or_none(plain: Mapping[str, Any], name: str) -> float | None:
-    """The finite number of a received map under ``name``, or None. Raises TypeError or ValueError for anything else."""
+    """The finite number of a received map under ``name``, or None. Raises ValueError for anything else."""
     value = plain.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or None, not {type(value).__name__}")
+        raise ValueError(f"{name} must be a number or None, not {type(value).__name__}")
     if (
         not -sys.float_info.max <= value <= sys.float_info.max
     ):  # NaN, infinite, or an integer beyond the floats
@@ -253,20 +271,22 @@ def finite_or_none(plain: Mapping[str, Any], name: str) -> float | None:
 
 
 def _text(plain: Mapping[str, Any], name: str) -> str:
-    value = plain[name]
+    value = plain.get(name)
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+        raise ValueError(f"{name} must be a str, not {type(value).__name__}")
     return value
 
 
-def measurement_from(plain: Mapping[str, Any]) -> Measurement:
-    """Measurement of a received map. Raises KeyError, TypeError or ValueError where the map is not one."""
+def measurement_from(received: Any) -> Measurement:
+    """Measurement of a received map. Raises ValueError where it is not one."""
+    plain = received_map(received)
     value, sigma = finite_or_none(plain, "value"), finite_or_none(plain, "sigma")
     return Measurement(value, sigma, _text(plain, "unit"), _text(plain, "why"), _text(plain, "note"))
 
 
-def event_from(plain: Mapping[str, Any]) -> Event:
-    """Event of a received map. Raises KeyError, TypeError or ValueError where the map is not one."""
+def event_from(received: Any) -> Event:
+    """Event of a received map. Raises ValueError where it is not one."""
+    plain = received_map(received)
     return Event(
         time_s=finite_or_none(plain, "time_s"),
         kind=_text(plain, "kind"),

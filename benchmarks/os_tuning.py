@@ -22,13 +22,9 @@ from benchmarks.runner import Plan, planned
 from benchmarks.sink import Sink, running_sink
 
 RUNS: Final = {
-    "affinity": ("memory", "paced"),
-    "batch": ("memory", "paced", "loop"),
-    "yield": ("memory", "loop"),
-    "prefault": ("memory", "paced", "loop"),
+    "yield": ("memory", "loop", "frames"),
+    "prefault": ("memory", "paced", "loop", "frames"),
     "mmap": ("memory", "paced", "loop"),
-    "discard": ("memory", "loop"),
-    "direct_io": ("memory", "disk"),
     "recycle": ("memory", "disk"),
     "gc": ("frames", "loop"),
     "1": ("memory", "disk", "paced", "loop", "frames"),

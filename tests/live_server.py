@@ -41,6 +41,11 @@ class LiveServer(LocalServer):
 
         return StreamArchive.open(self.folder(data_id))
 
+    def incoming(self, data_id: str) -> list[str]:
+        """Names of the files of uploads that are neither stored nor refused."""
+        folder = self.folder(data_id) / "incoming"
+        return [path.name for path in folder.iterdir()] if folder.exists() else []
+
 
 @asynccontextmanager
 async def serving(folders: pytest.TempPathFactory) -> AsyncIterator[Serve]:

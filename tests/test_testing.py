@@ -75,6 +75,40 @@ async def test_a_stream_without_chunks_has_no_frames(tmp_path: Path) -> None:
         assert service.frames(await begin(streamer)).shape == (0, 0, 0)
 
 
+async def test_what_is_not_stored_is_a_key_error(tmp_path: Path) -> None:
+    """A chunk or a stream that the service does not have is a KeyError, and asking for it stores nothing."""
+    async with MemoryService() as service, streamer_to(service, tmp_path) as streamer:
+        data_id = await begin(streamer, 1)
+        await streamer.flush(data_id)
+        with pytest.raises(KeyError):
+            service.chunk(data_id, 1)
+        assert service.chunk_indices(data_id) == [0]
+        assert service.uploads(data_id, 1) == []
+        for read in (service.chunk_indices, service.frames, service.ended):
+            with pytest.raises(KeyError):
+                read("unknown")
+        async with ClientSession() as session:
+            url = f"{service.url}/blob/unknown/frames.zarr/frames/c/0/0/0"
+            async with session.put(url, data=b"x") as reply:
+                assert reply.status == 404
+    assert service.data_ids == [data_id]
+
+
+async def test_a_chunk_that_was_announced_is_not_stored(tmp_path: Path) -> None:
+    """Also between its upload URL and its upload a chunk is a KeyError."""
+    async with MemoryService() as service, streamer_to(service, tmp_path) as streamer:
+        service.hold_uploads()
+        data_id = await begin(streamer, 1)
+        with pytest.raises(DrainTimeoutError):
+            await streamer.flush(data_id, timeout_s=0.1)
+        with pytest.raises(KeyError):
+            service.chunk(data_id, 0)
+        assert service.chunk_indices(data_id) == []
+        service.release_uploads()
+        await streamer.flush(data_id)
+        assert service.chunk_indices(data_id) == [0]
+
+
 async def test_uploads_that_fail_are_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Temporary faults, with and without an answer, cost attempts and no frames."""
     hurry(monkeypatch)
@@ -296,7 +330,7 @@ async def test_faults_for_single_chunks(tmp_path: Path) -> None:
 
 
 async def test_a_fault_of_the_clock() -> None:
-    """Also the request for the time can fail."""
+    """The request for the server's time can fail too, and it is recorded with its time of arrival."""
     async with MemoryService() as service:
         service.fail_next(step="time", status=500)
         async with ClientSession() as session:

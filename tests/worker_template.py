@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,15 @@ class Template:
 
     def _accept(self, listener: socket.socket) -> None:
         client, _ = listener.accept()
+        streams: list[int] = []
         try:
             head, streams, *_ = socket.recv_fds(client, 4, 3)
             environment = _exactly(client, int.from_bytes(head, "big"))
+            if len(streams) != 3:
+                raise ConnectionResetError("the request has no streams")
         except ConnectionError:  # the client was killed
+            for stream in streams:
+                os.close(stream)
             client.close()
             return
         pid = os.fork()
@@ -124,7 +130,8 @@ class Fork:
         os.close(self._worker)
         if self._client.fileno() in self._ready.get_map():
             self._ready.unregister(self._client)
-            self._client.sendall(bytes([os.waitstatus_to_exitcode(status) & 0xFF]))
+            with suppress(ConnectionError):  # the client was killed at the same time
+                self._client.sendall(bytes([os.waitstatus_to_exitcode(status) & 0xFF]))
         self._client.close()
 
 

@@ -19,8 +19,9 @@ from atomstream.analysis.regions import Region
 from atomstream.analysis.serialization import VERSION, pack, unpack
 from atomstream.analysis.stream_state import STATE_CLASSES, AnalysisState
 from atomstream.errors import ConfigError
+from atomstream.frame_counter import LAST_COUNTER
 from atomstream.records import Frames
-from atomstream.results import F64, Batch, Bool, Event
+from atomstream.results import F64, Batch, Bool, Event, Int
 
 
 class Analyzer:
@@ -76,15 +77,13 @@ class Analyzer:
         another dtype, a changed frame size, or a wrong number of times or counters.
         """
         block = self._validated_frames(frames)
+        ids = None if frame_ids is None else _validated_ids(frame_ids, len(block))
         times = self._frame_times(index_start, len(block), times_s)
-        if index_start > self._state.next_index:
-            self.gap(index_start - self._state.next_index)
-        skip = min(len(block), self._state.next_index - index_start)
-        if frame_ids is not None:
-            ids = np.asarray(frame_ids, dtype=np.int64)
-            if ids.shape != times.shape:
-                raise ConfigError(f"frame_ids must hold one counter per frame: {len(times)}, not {ids.shape}")
-            state = self._state
+        state = self._state
+        if index_start > state.next_index:
+            self.gap(index_start - state.next_index)
+        skip = min(len(block), state.next_index - index_start)
+        if ids is not None:
             state.new_events += state.missing.add(times[skip:], ids[skip:], state.fps)
         out = BatchBuilder(self._state)
         online.feed_frames(self._state, block[skip:], times[skip:], out)
@@ -178,3 +177,15 @@ class Analyzer:
         base_times = np.where(last >= 0, times[last], state.now_s if state.last_index >= 0 else 0.0)
         frames = np.where(last >= 0, index - last, start + index - max(0, state.last_index))
         return np.asarray(base_times + frames / state.fps)
+
+
+def _validated_ids(frame_ids: npt.ArrayLike, count: int) -> Int:
+    """Return the counters of ``count`` frames as int64 (N,). Raises ConfigError for anything else."""
+    ids = np.asarray(frame_ids)
+    if ids.shape != (count,):
+        raise ConfigError(f"frame_ids must hold one counter per frame: {count}, not shape {ids.shape}")
+    if ids.dtype.kind not in "iu" and count:
+        raise ConfigError(f"frame_ids must be integers (-1: not known), not {ids.dtype}")
+    if ids.dtype == np.uint64 and count and int(ids.max()) > LAST_COUNTER:
+        raise ConfigError(f"frame_ids must be below 2^63, not {int(ids.max())}")
+    return ids.astype(np.int64)

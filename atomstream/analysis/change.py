@@ -17,7 +17,8 @@ from scipy import ndimage
 from scipy.optimize import brentq
 
 from atomstream.analysis.pattern import Pattern
-from atomstream.analysis.regions import bin_factor
+from atomstream.analysis.pictures import MAX_HIDDEN, bridge, correlation, hidden_part
+from atomstream.analysis.regions import bin_factor, block_means
 from atomstream.results import F32, F64, Event
 
 # Online k-means clustering of pictures.
@@ -175,9 +176,6 @@ def threshold(run_length: float, slack: float = SLACK) -> float:
     return float(brentq(excess, 0.0, 40.0)) if excess(0.0) < 0 else 0.5
 
 
-PIXELS = 5000
-"""Largest number of pixels of a binned picture, about."""
-
 HISTORY = 40
 """Memory of the components, in pictures."""
 
@@ -192,12 +190,6 @@ BASELINE_PICTURES = 16
 
 MIN_LOG_SPREAD = 0.25
 """Least spread of the log residual: 28 % more residual is no change, even with a quiet camera."""
-
-HIDDEN_FWHM = 1.5
-"""Half size of the rectangle that hides the specular spot, in widths (FWHM) of the spot."""
-
-MAX_HIDDEN = 0.1
-"""Largest half width of this rectangle, as a share of the picture: in a small crop streaks must be left."""
 
 MIN_CHANGE = 0.003
 """Least 1 - correlation with the usual picture: a smaller difference, even if significant, is no change."""
@@ -253,7 +245,7 @@ class ChangeTracker:
             self._append(now, vector)
             return []
         usual = self.recent.mean(axis=0)
-        self.score = 1.0 - _correlation(vector, usual)
+        self.score = 1.0 - correlation(vector, usual)
         jump = self._is_lasting_jump(now, vector, usual)
         detected = jump | self._is_drift(vector)
         self._append(now, vector)
@@ -307,7 +299,7 @@ class ChangeTracker:
         self.quiet_count = self.quiet_count + 1 if self.score < 0.25 * self.jump_peak else 0
         if self.quiet_count < QUIET_PICTURES:
             return False
-        stays = 1.0 - _correlation(vector, self.before_jump) > JUMP_SCORE
+        stays = 1.0 - correlation(vector, self.before_jump) > JUMP_SCORE
         self.before_jump = vector[:0]
         return stays
 
@@ -333,7 +325,7 @@ class ChangeTracker:
         tests += [float(e) for e in beyond[:2] / (0.25 * (high - low)[:2] + 1e-9)]
         step = float(np.median(np.diff(self.times)))
         alarm = self.cusum.feed(np.array(tests), self.false_alarm_s / max(step, 1e-6))
-        return alarm and 1.0 - _correlation(vector, self.components.mean) > MIN_CHANGE
+        return alarm and 1.0 - correlation(vector, self.components.mean) > MIN_CHANGE
 
 
 def normalised(picture: F32, moved: tuple[float, float], spot: Pattern | None = None) -> F32 | None:
@@ -341,32 +333,14 @@ def normalised(picture: F32, moved: tuple[float, float], spot: Pattern | None = 
 
     The surroundings of the specular ``spot`` are bridged. None for a picture without contrast.
     """
-    factor = bin_factor(picture.shape[0], picture.shape[1], PIXELS)
-    height, width = (n // factor * factor for n in picture.shape)
-    small = (
-        picture[:height, :width].reshape(height // factor, factor, width // factor, factor).mean(axis=(1, 3))
-    )
+    factor = bin_factor(*picture.shape)
+    small = block_means(picture, factor)
     if max(abs(m) for m in moved) > 0.02 * factor:
         small = ndimage.shift(small, (-moved[0] / factor, -moved[1] / factor), order=1, mode="nearest")
     if spot is not None:
-        _bridge(small, spot, factor)
+        rows = hidden_part(spot.y, spot.fwhm_y, len(small), factor)
+        max_half = MAX_HIDDEN * small.shape[1] * factor
+        bridge(small, rows, hidden_part(spot.x, spot.fwhm_x, small.shape[1], factor, max_half))
     vector = small.ravel() - small.mean()
     length = float(np.linalg.norm(vector))
     return None if length < 1e-6 else (vector / length).astype(np.float32)
-
-
-def _bridge(small: F32, spot: Pattern, factor: int) -> None:
-    """Replace the surroundings of the specular spot in a binned picture, in each row by a straight line, in place."""
-    half_y, half_x = HIDDEN_FWHM * spot.fwhm_y + 1.0, HIDDEN_FWHM * spot.fwhm_x + 1.0
-    half_x = min(half_x, MAX_HIDDEN * small.shape[1] * factor)
-    rows = slice(max(0, math.floor((spot.y - half_y) / factor)), math.ceil((spot.y + half_y) / factor) + 1)
-    first, last = math.floor((spot.x - half_x) / factor), math.ceil((spot.x + half_x) / factor) + 1
-    if first > 0 and last < small.shape[1]:
-        share = np.linspace(0.0, 1.0, last - first, dtype=np.float32)
-        left, right = small[rows, first - 1, None], small[rows, last, None]
-        small[rows, first:last] = left + share * (right - left)
-
-
-def _correlation(a: F32, b: F32) -> float:
-    norm = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
-    return float(a @ b) / norm if norm > 0 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.analysis.online import end_block, flush_light, tracked_boxes, watch_step
+from atomstream.analysis.online import begin_trace, end_block, flush_light, tracked_boxes, watch_step
 from atomstream.analysis.regions import Box, Line, Region
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.stream_state import AnalysisState
@@ -15,6 +15,8 @@ from atomstream.results import Event
 
 MAX_GAP_S = 20.0
 """Longest gap, in s, that is written to the growth trace as missing samples."""
+
+SPECULAR_SET = "the specular box was set"
 
 SHUTTERED_AFTER = 4
 """After this many shutter marks without a rate between any two, the growth counts as shuttered: the oscillation
@@ -37,8 +39,7 @@ def apply_gap(state: AnalysisState, n_frames: int) -> None:
     flush_light(state)
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
-    trackers.sudden.restart()
-    trackers.surface.restart_orders()
+    trackers.restart("gap")
     step, first = watch_step(state), state.next_index - n_frames
     trackers.turns.skip((state.next_index - 1) // step - (first - 1) // step)
     if trackers.rotation:
@@ -85,24 +86,32 @@ def apply_rotation(state: AnalysisState, rpm: float) -> None:
         state.trackers.rotation = (
             RotationTracker.for_speed(rpm, state.fps, state.next_view_id) if rpm else None
         )
-        state.trackers.change.restart()
-        state.trackers.sudden.restart()
+        state.trackers.restart("rotation")
         state.trackers.turns = TurnDetector()
 
 
 def apply_regions(state: AnalysisState, regions: list[Region]) -> None:
-    """Replace the user's regions. Raises ConfigError if two have the same name."""
+    """Replace the user's regions. Raises ConfigError if two have the same name.
+
+    Boxes that did not change keep their place. Another specular box begins a segment.
+    """
     names = [r.name for r in regions]
     if len(set(names)) != len(names):
         raise ConfigError(f"regions: names must be unique, got {sorted(names)}")
     if state.trackers is not None and state.block_features:
         end_block(state)
+    before = state.boxes
     state.boxes = [r for r in regions if isinstance(r, Box)]
     state.lines = [r for r in regions if isinstance(r, Line)]
-    state.box_trackers = {b.name: Tracker(b) for b in state.boxes if b.tracked and b.name != "specular"}
-    specular = [b for b in state.boxes if b.name == "specular"]
-    if specular and state.trackers is not None:
-        state.trackers.spot = Tracker(specular[0])
+    state.box_trackers = {
+        b.name: state.box_trackers[b.name] if b in before else Tracker(b)
+        for b in state.boxes
+        if b.tracked and b.name != "specular"
+    }
+    specular = next((b for b in state.boxes if b.name == "specular" and b not in before), None)
+    if specular is not None and state.trackers is not None:
+        begin_trace(state, state.now_s, SPECULAR_SET)
+        state.trackers.spot = Tracker(specular)
 
 
 def current_regions(state: AnalysisState) -> tuple[Region, ...]:

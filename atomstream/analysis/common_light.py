@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import signal
 
+from atomstream.analysis.pictures import correlation, dim_pixels
 from atomstream.analysis.regions import Box
 from atomstream.results import F32, F64, Bool, Int
 
 SAMPLES = 120
-"""Blocks of 0.1 s that are compared: the last 12 s."""
+"""Number of blocks that are compared: the last 12 s; below 15 frames per second, where a block is one frame, more."""
 
 MIN_SAMPLES = 25
 """Fewest blocks for a decision."""
@@ -32,21 +33,18 @@ RATIOS = (0.8, 1.25)
 MIN_CHANGE = 0.004
 """Least relative standard deviation of the spot for a decision."""
 
-DIM_SHARE = 0.4
-"""Share of the sampled pixels, the dimmest, that are taken as background."""
-
 REFERENCE_BLOCKS = 10
-"""Number of blocks whose mean is the reference picture."""
+"""Number of blocks whose mean is the reference picture: the first second, or 10 frames of a slow camera."""
 
 ALL_ALIKE = "all spots and the background brighten and dim alike: beam, mains hum or exposure, not the film"
 
 
 @dataclass(slots=True)
 class CommonLight:
-    """Compares spot, other streaks and background of the last seconds.
+    """Compares spot, other streaks and background of the last blocks.
 
-    ``samples`` (M, 3) are means over blocks: intensity of the spot, contrast of the rest of the picture relative to a
-    ``reference`` (P,), and background. The reference is the mean of the first ``blocks`` blocks, ``dim`` (P,) its
+    ``samples`` (<= 120, 3) are means over blocks: intensity of the spot, contrast of the rest of the picture relative
+    to a ``reference`` (P,), and background. The reference is the mean of the first ``blocks`` blocks, ``dim`` (P,) its
     dimmest pixels.
     """
 
@@ -70,7 +68,7 @@ class CommonLight:
                 self.reference + picture / REFERENCE_BLOCKS if self.blocks else picture / REFERENCE_BLOCKS
             )
             self.blocks += 1
-            self.dim = np.argsort(self.reference)[: max(1, round(DIM_SHARE * len(picture)))]
+            self.dim = dim_pixels(self.reference)
             return
         # The slope of a regression on the reference does not depend on the dark level.
         spread = np.where(outside, self.reference - self.reference[outside].mean(), 0.0)
@@ -80,7 +78,7 @@ class CommonLight:
 
     @property
     def reason(self) -> str:
-        """Why the last seconds allow no growth rate, "" if they do."""
+        """Why the last blocks allow no growth rate, "" if they do."""
         if len(self.samples) < MIN_SAMPLES or not (self.samples.mean(axis=0) > 0).all():
             return ""
         spot, streaks, background = signal.detrend(self.samples / self.samples.mean(axis=0), axis=0).T
@@ -88,9 +86,9 @@ class CommonLight:
         if change < MIN_CHANGE or min(streaks.std(), background.std()) <= 0:
             return ""
         alike = (
-            _correlation(spot, streaks) > MIN_CORRELATION and RATIOS[0] < streaks.std() / change < RATIOS[1]
+            correlation(spot, streaks) > MIN_CORRELATION and RATIOS[0] < streaks.std() / change < RATIOS[1]
         )
-        return ALL_ALIKE if alike and _correlation(spot, background) > MIN_BACKGROUND_CORRELATION else ""
+        return ALL_ALIKE if alike and correlation(spot, background) > MIN_BACKGROUND_CORRELATION else ""
 
 
 def outside_of(box: Box, shape: tuple[int, int], rows: Int, columns: Int) -> Bool:
@@ -99,7 +97,3 @@ def outside_of(box: Box, shape: tuple[int, int], rows: Int, columns: Int) -> Boo
     y0, y1, x0, x1 = box.bounds(*shape, margin)
     inside: Bool = np.outer((rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1)).ravel()
     return ~inside
-
-
-def _correlation(a: F64, b: F64) -> float:
-    return float(np.mean(a * b) / (a.std() * b.std()))

@@ -88,10 +88,10 @@ def _denominator(order: float) -> int:
 class FractionalOrderDetector:
     """Detects one fractional order 1/``denominator``: ``present`` is True after z > 5 for 0.5 s.
 
-    ``mean`` is the exponential mean of its height, ``variance`` the variance between blocks. ``levels`` (N, 3) are
-    time in s, height and height of the first order, averaged over 0.5 s, of the last 8 s; ``announced`` is True once it
-    has appeared, until it vanishes; ``open_level`` (4,) are the
-    sums of the next one. An order that is there from the beginning is present, but has not appeared: it appears only by
+    ``mean`` is the exponential mean of its height, ``variance`` the variance between blocks. ``levels`` (<= 16, 3) are
+    time in s, height and height of the first order, each averaged over 0.5 s; ``open_level`` (4,) holds the sums of
+    the next level: number of blocks, both heights, length in s. ``announced`` is True once the order has appeared,
+    until it vanishes. An order that is there from the beginning is present, but has not appeared: it appears only by
     a rise above the earlier levels.
     """
 

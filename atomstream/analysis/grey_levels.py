@@ -18,7 +18,7 @@ MIN_RATIO = 2.0
 """A clipped spot has more than so many times as many pixels at the largest value as in the band below it."""
 
 MIN_FRAMES = 2
-"""Fewest frames of a block that are clipped at the same level."""
+"""Fewest frames that are clipped at the same level. Blocks are joined until they have as many frames."""
 
 MIN_VALUES = 12
 """Fewest different grey levels of a camera's picture: drawings with a few flat areas are not clipped."""
@@ -31,13 +31,14 @@ class ClipDetector:
     A clipped spot has many pixels at exactly the largest value, and few just below it. Sensors of 10 to 16 bits in
     uint16, and those whose full well lies below the converter's range, clip at any value. ``level`` is the smallest
     grey level that counts as clipped: ``maximum``, that of the data type, until a lower one is recognised, and again
-    when a pixel exceeds that. ``highest`` is the largest value of the block, ``clipped`` how many frames have how often
-    been clipped at which level.
+    when a pixel exceeds that. ``highest`` is the largest value of the last ``frames`` frames, those since the last
+    decision, and ``clipped`` how many of them are clipped, by level.
     """
 
     maximum: int = 255
     level: int = 255
     highest: int = 0
+    frames: int = 0
     clipped: dict[int, int] = field(default_factory=dict)
 
     @classmethod
@@ -50,6 +51,7 @@ class ClipDetector:
         """Add the pixels (N, h, w) of the next frames."""
         if crops.size == 0:
             return
+        self.frames += len(crops)
         pixels = crops.reshape(len(crops), -1)
         tops = pixels.max(axis=1)
         self.highest = max(self.highest, int(tops.max()))
@@ -61,12 +63,14 @@ class ClipDetector:
                 self.clipped[top] = self.clipped.get(top, 0) + 1
 
     def end_block(self) -> int:
-        """Decide at the end of a block and return ``level``."""
+        """Decide at the end of a block and return ``level``; a single frame is decided together with the next one."""
+        if self.frames < MIN_FRAMES:
+            return self.level
         if self.highest > self.level:
             self.level = self.maximum
         if self.clipped.get(self.highest, 0) >= MIN_FRAMES:
             self.level = self.highest
-        self.highest, self.clipped = 0, {}
+        self.highest, self.frames, self.clipped = 0, 0, {}
         return self.level
 
 

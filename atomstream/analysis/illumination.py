@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from atomstream.analysis.pictures import dim_pixels
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
 
 SAMPLE_PIXELS = 5000
-"""Largest number of pixels per sampled picture, about."""
+"""Largest number of pixels per sampled or binned picture, about."""
 
 DELAY_FRAMES = 4
 """Delay in frames: a step is detected from two frames on each side of it, so that mains hum cancels."""
@@ -31,14 +32,14 @@ MIN_STEP = 0.04
 SAME_LEVEL = 0.03
 """Largest relative difference to an earlier light level that is taken for a return to it."""
 
+RETURN_PARTS = 4
+"""Light at a new level has come back when it rose by less than 3 % over so many parts of 0.25 s."""
+
 KNOWN_LEVELS = 8
 """Number of light levels that are remembered."""
 
 DARK = 0.05
 """Below this factor the light is off."""
-
-DIM_FRACTION = 0.4
-"""Share of the picture's pixels, the dimmest, that are taken as background."""
 
 
 def sampled_pixels(height: int, width: int) -> tuple[slice, slice]:
@@ -78,7 +79,11 @@ class IlluminationTracker:
     picture and of the last steady one, both on a slowly averaged ``reference``. So neither the camera's offset nor a
     drop-out between them matters. ``gain`` is the present level relative to the first one. A level that returns within
     3 % of one in ``levels`` is that one, so factors of repeated steps do not add up errors. ``dark`` is True while the
-    light is off.
+    light is off or still comes back: light that comes back slowly makes no step. ``return_factors`` are its last
+    levels, each the mean of 0.25 s, and ``return_sum`` (P,) is the sum of ``return_frames`` pictures of the next one.
+
+    A step less than 0.25 s before missing frames is examined with the frames after them. Until then ``open_step_s`` is
+    its time in s, else NaN.
 
     Frames are delayed in ``t``, ``y``, ``motion`` and ``pictures``; the first ``done`` of them were returned already.
     ``steps`` are the frames at which the light steps, ``searched`` the first frame that was not searched for one.
@@ -102,6 +107,10 @@ class IlluminationTracker:
     steady: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     recent_changes: F64 = field(default_factory=lambda: np.empty(0))
     dim_pixels: Int = field(default_factory=lambda: np.empty(0, np.int64))
+    open_step_s: float = math.nan
+    return_factors: list[float] = field(default_factory=list)
+    return_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
+    return_frames: int = 0
 
     @property
     def is_steady(self) -> bool:
@@ -111,7 +120,11 @@ class IlluminationTracker:
     def flush(self) -> tuple[CorrectedTrace, list[Event]]:
         """Return the samples that are still delayed: frames are missing after them, or the stream ends."""
         none = np.empty(0)
-        return self.feed(none, none, none, self.pictures[:0], is_last=True)
+        corrected, events = self.feed(none, none, none, self.pictures[:0], is_last=True)
+        if math.isfinite(self.open_step_s):
+            self.t, self.y, self.motion, self.pictures = none, none, none, self.pictures[:0]
+            self.done, self.searched, self.steps = 0, 2, [0]
+        return corrected, events
 
     def feed(
         self, t: F64, y: F64, motion: F64, pictures: F32, *, is_last: bool = False
@@ -122,13 +135,13 @@ class IlluminationTracker:
         """
         if self.pictures.shape[1:] != pictures.shape[1:]:
             self.pictures = pictures[:0]
-            self.dim_pixels = np.argsort(pictures.mean(axis=0))[
-                : max(1, round(DIM_FRACTION * pictures.shape[1]))
-            ]
+            self.dim_pixels = dim_pixels(pictures.mean(axis=0))
         self.t, self.y = np.concatenate([self.t, t]), np.concatenate([self.y, y])
         self.motion = np.concatenate([self.motion, motion])
         self.pictures = np.concatenate([self.pictures, pictures])
         self._find_steps()
+        if is_last:
+            self._find_last_step()
         first, usable = self.done, np.full(len(self.t), math.nan)
         events = self._decide(usable, is_last)
         cut = slice(first, self.done)
@@ -150,7 +163,7 @@ class IlluminationTracker:
         before, after = b[at - 1] + b[np.maximum(at - 2, 0)], b[at] + b[np.minimum(at + 1, len(b) - 1)]
         change, jump = 0.5 * (after - before), np.abs(b[at] - b[at - 1])
         self.recent_changes = np.concatenate([self.recent_changes, np.abs(change[1:-1])])[-240:]
-        limit = MIN_STEP + 6.0 * float(np.median(self.recent_changes)) / 0.6745
+        limit = self._limit()
         for i in range(1, len(at) - 1):
             # A step also appears at its neighbours. A change of the opposite sign is another step: the end of a dip.
             same = [j for j in (i - 1, i + 1) if change[i] * change[j] > 0]
@@ -158,33 +171,61 @@ class IlluminationTracker:
                 self.steps.append(int(at[i]))
         self.searched = last + 1
 
+    def _limit(self) -> float:
+        """Return the least change of ln(mean of a picture) that is a step."""
+        return MIN_STEP + 6.0 * float(np.median(self.recent_changes)) / 0.6745
+
+    def _find_last_step(self) -> None:
+        """Append a step in the last two frames, which are compared with those before because none follow."""
+        before = self.searched - 2
+        if (
+            len(self.t) <= self.searched
+            or len(self.recent_changes) == 0
+            or max(self.steps, default=0) > before
+        ):
+            return
+        b = np.log(self.pictures[before:].mean(axis=1, dtype=np.float64) + 1e-3)
+        differs = np.abs(b[2:] - 0.5 * (b[0] + b[1])) > self._limit()
+        if differs.any():
+            self.steps.append(self.searched + int(np.argmax(differs)))
+
     def _decide(self, usable: F64, is_last: bool) -> list[Event]:
         """Advance ``done`` over the frames whose light is known; write the gain of the usable ones to ``usable``."""
         events: list[Event] = []
         known = len(self.t) if is_last else max(self.done, len(self.t) - DELAY_FRAMES)
         while True:
             at = self.steps[0] if self.steps else known
-            self._accept(at, usable, is_before_step=bool(self.steps))
+            events += self._accept(at, usable, is_before_step=bool(self.steps))
             if not self.steps:
                 return events
             end = self.steps[1] if len(self.steps) > 1 else known
             is_short = end - at < max(DELAY_FRAMES, SETTLED_S * self.fps)
-            if is_short and len(self.steps) == 1 and not is_last:
+            if is_short and len(self.steps) == 1:
+                if is_last:  # the light after the missing frames shows whether it is a step or a drop-out
+                    self.open_step_s = (
+                        self.open_step_s if math.isfinite(self.open_step_s) else float(self.t[at])
+                    )
+                    self.done = known
                 return events
             self.steps.pop(0)
             events += self._examine(at, end, is_short, usable)
 
-    def _accept(self, end: int, usable: F64, *, is_before_step: bool) -> None:
-        """Mark the frames from ``done`` to ``end`` as usable with the present gain."""
+    def _accept(self, end: int, usable: F64, *, is_before_step: bool) -> list[Event]:
+        """Mark the frames from ``done`` to ``end`` as usable with the present gain; return a slow return of the light.
+
+        While it is dark they are not usable.
+        """
         start, self.done = self.done, max(self.done, end)
-        if self.dark or end <= start:
-            return
+        if end <= start:
+            return []
+        if self.dark:
+            return self._watch_return(start, end)
         usable[start:end] = self.gain
         if is_before_step:
             usable[end - 1] = math.nan  # the light may have changed within its exposure
             end -= 1
         if end <= start:
-            return
+            return []
         self.steady = _averaged(
             self.steady, self.pictures[start:end].mean(axis=0), (end - start) / CONTEXT_FRAMES
         )
@@ -195,6 +236,42 @@ class IlluminationTracker:
         else:
             self.variance = np.zeros_like(mean)
         self.reference = _averaged(self.reference, mean, share)
+        return []
+
+    def _watch_return(self, start: int, end: int) -> list[Event]:
+        """Add the frames from ``start`` to ``end`` in which the light is off; return an event if it has come back."""
+        total = self.pictures[start:end].sum(axis=0)
+        self.return_sum = self.return_sum + total if self.return_frames else total
+        self.return_frames += end - start
+        if self.return_frames < SETTLED_S * self.fps:
+            return []
+        factor = self._factor(self.return_sum / np.float32(self.return_frames)) or 0.0
+        self.return_factors, self.return_frames = [*self.return_factors[-RETURN_PARTS:], factor], 0
+        parts = 2 if self._is_known(factor) else RETURN_PARTS + 1
+        compared = self.return_factors[-parts:]
+        if len(compared) < parts or factor < DARK or factor > (1.0 + SAME_LEVEL) * compared[0]:
+            return []
+        return [self._light_came_back(float(self.t[end - 1]), factor)]
+
+    def _light_came_back(self, time_s: float, factor: float) -> Event:
+        """End the darkness with light of a ``factor`` relative to that before it; return the event."""
+        self.dark, self.return_factors, self.return_frames = False, [], 0
+        before, self.gain = self.gain, self._level(self.gain * factor)
+        self.steady = self.steady[:0]
+        return Event(time_s, "light", "the light came back", self.gain / before)
+
+    def _has_come_back(self, factor: float, first: int, end: int) -> bool:
+        """Return True if the light of the frames from ``first`` to ``end`` has a known level and does not rise.
+
+        Otherwise it may still come back.
+        """
+        middle = (first + end) // 2
+        if not self._is_known(factor) or middle == first:
+            return self._is_known(factor)
+        early, late = (
+            self._factor(self.pictures[a:b].mean(axis=0)) for a, b in ((first, middle), (middle, end))
+        )
+        return early is None or late is None or late < (1.0 + MIN_STEP) * early
 
     def _examine(self, at: int, end: int, is_short: bool, usable: F64) -> list[Event]:
         """Find the light level of the frames from a step ``at`` to ``end`` and return the events."""
@@ -202,7 +279,8 @@ class IlluminationTracker:
             at + 1 if end - at > 2 else at
         )  # the light may have changed within the exposure of the first frame
         factor = self._factor(self.pictures[first : min(end, first + CONTEXT_FRAMES)].mean(axis=0))
-        time = float(self.t[at])
+        time = self.open_step_s if math.isfinite(self.open_step_s) else float(self.t[at])
+        self.open_step_s = math.nan
         if factor is None or (abs(math.log(max(factor, 1e-9))) <= 0.5 * MIN_STEP and not self.dark):
             self.done = max(self.done, first)
             return []
@@ -213,20 +291,19 @@ class IlluminationTracker:
             length = float(self.t[min(end, len(self.t) - 1)]) - time
             text = f"the light changed by a factor of {factor:.2g} for {length:.2g} s"
             return [Event(time, "dropout", text, factor)]
-        if factor < DARK:
+        if factor < DARK or (self.dark and not self._has_come_back(factor, first, end)):
             self.done = max(self.done, at + 1)
             if self.dark:
                 return []
             self.dark = True
             return [Event(time, "dark", "the light went out", factor)]
         self.done = max(self.done, first)
-        was_dark, self.dark = self.dark, False
+        if self.dark:
+            return [self._light_came_back(time, factor)]
         before, self.gain = self.gain, self._level(self.gain * factor)
         self.steady, factor = self.steady[:0], self.gain / before
-        if not was_dark and factor == 1.0:
+        if factor == 1.0:
             return []
-        if was_dark:
-            return [Event(time, "light", "the light came back", factor)]
         return [Event(time, "exposure", f"the light changed by a factor of {factor:.3g}", factor)]
 
     def _factor(self, picture: F32) -> float | None:
@@ -237,10 +314,19 @@ class IlluminationTracker:
         old = _light_factor(self.reference, self.steady, self.variance, self.saturation)
         return new / old if new is not None and old else None
 
+    def _is_known(self, factor: float) -> bool:
+        """Return True if light of a ``factor`` relative to the last steady one has a known level."""
+        return factor > 0 and self._nearest_level(self.gain * factor) is not None
+
+    def _nearest_level(self, gain: float) -> float | None:
+        """Return the known level that equals a gain within the error, None if there is none."""
+        nearest = min(self.levels, key=lambda level: abs(math.log(level / gain)))
+        return nearest if abs(math.log(nearest / gain)) < SAME_LEVEL else None
+
     def _level(self, gain: float) -> float:
         """Return the known level next to a gain if they are equal within the error, else remember the gain."""
-        nearest = min(self.levels, key=lambda level: abs(math.log(level / gain)))
-        found = nearest if abs(math.log(nearest / gain)) < SAME_LEVEL else gain
+        nearest = self._nearest_level(gain)
+        found = gain if nearest is None else nearest
         self.levels = [*(level for level in self.levels if level != found), found][-KNOWN_LEVELS:]
         return found
 

@@ -205,27 +205,19 @@ def end_block(state: AnalysisState) -> None:
         tracker.end_block(elapsed, trackers.light.is_steady)
     now = float(times[-1])
     if trackers.turns.reason:
-        trackers.sudden.restart()
+        trackers.restart("turning")
     if trackers.light.is_steady and not (trackers.rotation or trackers.turns.reason):
         with state.failures.contained("streaks", now):
             new_orders = trackers.surface.update_block(profiles, trackers.spot.x, elapsed)
             state.new_events += [
                 Event(now, "fractional_order", f"1/{k} order appeared", 1.0 / k) for k in new_orders
             ]
-        with state.failures.contained("changes", now):
+        with state.failures.contained("sudden changes", now):
             _report_sudden(state, trackers.sudden.feed(times, profiles, trackers.pattern, state.fps))
     with state.failures.contained("light", now):
         _watch_light(state, specular, pictures)
         corrected, events = trackers.light.feed(times, specular.intensity, specular.motion, pictures)
-        state.new_events += events
-        if events:
-            trackers.chooser.restart()
-            trackers.common.restart()
-            trackers.change.restart()
-            trackers.sudden.light_changed(trackers.light.dark)
-            trackers.surface.restart_orders()
-            if trackers.rotation:
-                trackers.rotation.discard_turn()
+        _report_light(state, events)
         trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
@@ -246,17 +238,43 @@ def _watch_light(state: AnalysisState, specular: BoxTrace, pictures: F32) -> Non
 def flush_light(state: AnalysisState) -> None:
     """Extend the traces by the samples that wait for the frames after them, because none follow."""
     trackers = _trackers(state)
-    corrected, events = trackers.light.flush()
-    state.new_events += events
-    trackers.growth.feed(corrected)
+    with state.failures.contained("light", state.now_s):
+        corrected, events = trackers.light.flush()
+        _report_light(state, events)
+        trackers.growth.feed(corrected)
+
+
+def begin_trace(state: AnalysisState, time_s: float, label: str) -> None:
+    """Begin a new trace, and with it a segment, at ``time_s`` (s): another spot or box is measured from now on.
+
+    What is known of the laser and of the growth rate is kept.
+    """
+    flush_light(state)  # the frames that wait belong to the old trace
+    trackers = _trackers(state)
+    old = trackers.growth
+    fresh = GrowthTracker(IntensityTrace.for_frames(old.trace.stated_fps, old.trace.raw_t[-16:]))
+    fresh.laser, fresh.known_hz = old.laser, old.known_hz
+    state.segment_log.cut(time_s, label, old)
+    fresh.start_segment(time_s)
+    trackers.growth = fresh
+    trackers.restart("spot")
+    state.segments = state.segment_log.segments(time_s, fresh)
+
+
+def _report_light(state: AnalysisState, events: list[Event]) -> None:
+    """Report changes of the light; short ones that repeat are reported together."""
+    if events:
+        _trackers(state).restart("light")
+    for event in events:
+        state.new_events += state.dropouts.add(event, state.now_s) if event.kind == "dropout" else [event]
+    state.new_events += state.dropouts.due(state.now_s)
 
 
 def _report_sudden(state: AnalysisState, changes: list[Event]) -> None:
     """Report changes from frame to frame; the slow comparison begins again, so that it does not report them too."""
     state.new_events += changes
     if changes:
-        _trackers(state).change.restart()
-        _trackers(state).surface.restart_orders()
+        _trackers(state).restart("pattern")
 
 
 def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
@@ -318,9 +336,8 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
     """Measure streaks and changes in the mean picture (H, W) of a slow block of a sample at rest."""
     trackers, now = _trackers(state), float(times[-1])
     if trackers.turns.reason:
-        trackers.change.restart()
         return
-    with state.failures.contained("streaks", now):
+    with state.failures.contained("streak widths", now):
         trackers.surface.update_slow_block(
             without_hot_pixels(picture, trackers.pattern.hot_pixels), trackers.spot.y
         )
@@ -329,7 +346,7 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
         changes = trackers.change.feed(now, picture, drift_px, trackers.pattern)
         # A change that also shows from frame to frame is reported when it is over, at its right time.
         state.new_events += [] if trackers.sudden.goes_on else changes
-    with state.failures.contained("light", now):
+    with state.failures.contained("spot choice", now):
         _choose_spot(state, picture, times)
 
 
@@ -355,7 +372,7 @@ def _update_growth(state: AnalysisState, now: float) -> None:
 
 def finish(state: AnalysisState, out: BatchBuilder) -> None:
     """End the analysis: search once more in frames that still wait, end the open block and repeat the fit."""
-    state.new_events += state.missing.report(state.now_s)
+    state.new_events += state.missing.report()
     if state.pending_frames:
         search_pattern(state, *pop_pending(state), out)
     if state.trackers is None:
@@ -363,5 +380,7 @@ def finish(state: AnalysisState, out: BatchBuilder) -> None:
     if state.block_features:
         end_block(state)
     flush_light(state)
-    _report_sudden(state, state.trackers.sudden.finish())
+    state.new_events += state.dropouts.report()
+    with state.failures.contained("sudden changes", state.now_s):
+        _report_sudden(state, state.trackers.sudden.finish())
     _update_growth(state, state.now_s)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage, signal
 
+from atomstream.analysis.pictures import correlation
 from atomstream.records import Frames
 from atomstream.results import F32, F64
 
@@ -189,12 +190,7 @@ def _mirror_correlation(contrast: F64, column: int, row: int) -> float:
     left = np.clip(contrast[rows, column - reach : column][:, ::-1], 0, None)
     right = np.clip(contrast[rows, column + 1 : column + reach + 1], 0, None)
     skip = max(2, width // 100)
-    return _correlation(left[:, skip:], right[:, skip:])
-
-
-def _correlation(a: F64, b: F64) -> float:
-    norm = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
-    return float((a * b).sum()) / norm if norm > 0 else 0.0
+    return correlation(left[:, skip:], right[:, skip:])
 
 
 def _half_widths(fine: F64, row: int, column: int) -> tuple[float, float]:

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from atomstream.analysis.illumination import sample_picture
+from atomstream.analysis.illumination import SAMPLE_PIXELS, sample_picture
 from atomstream.analysis.pattern import Pattern, correct_profiles
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Bool
 
 RING_PIXELS = 240
-"""Pixels used for the background median: more cost time and change it by less than its noise."""
+"""Pixels from which the background is taken: more cost time and change it by less than its noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +85,14 @@ class BoxTrace:
 
 
 def measure_box(frames: Frames, box: Box, saturation: int) -> BoxTrace:
-    """Measure a box in frames (N, H, W): intensity = sum(box) - area * median(ring around it).
+    """Measure a box in frames (N, H, W): intensity = sum(box) - area * background.
 
+    The background is the mean of the middle fifth of the values in a ring around the box, in counts per px.
     Pixels of at least the grey level ``saturation`` count as saturated.
     """
     y0, y1, x0, x1 = box.bounds(*frames.shape[1:])
     crop = frames[:, y0:y1, x0:x1]
-    background = _ring_median(frames, box)
+    background = _ring_background(frames, box)
     area = (y1 - y0) * (x1 - x0)
     total = crop.sum(axis=(1, 2), dtype=np.int64)
     saturated = (crop >= saturation).sum(axis=(1, 2)) / area
@@ -126,7 +127,8 @@ def middle_mean(pixels: F64, outside: Bool) -> F64:
     return middle
 
 
-def _ring_median(frames: Frames, box: Box) -> F64:
+def _ring_background(frames: Frames, box: Box) -> F64:
+    """Return the background (N,) of frames (N, H, W): the mean of the middle fifth of the pixels around a box."""
     height, width = frames.shape[1:]
     rows, columns = (
         (offsets + 0.5 * (max(1, round(size)) - 1)).astype(np.intp) + round(centre - 0.5 * (size - 1))
@@ -199,7 +201,15 @@ def binned(frame: Frames, factor: int) -> F32:
     return mean.reshape(n, height // factor, width // factor)
 
 
-def bin_factor(height: int, width: int, target: int = 5000) -> int:
+def block_means(picture: F32, factor: int) -> F32:
+    """Return a picture (H, W) averaged over blocks of ``factor`` x ``factor`` px; odd edges are left out."""
+    height, width = (size // factor * factor for size in picture.shape)
+    blocks = picture[:height, :width].reshape(height // factor, factor, width // factor, factor)
+    mean: F32 = blocks.mean(axis=(1, 3)).astype(np.float32, copy=False)
+    return mean
+
+
+def bin_factor(height: int, width: int, target: int = SAMPLE_PIXELS) -> int:
     """Return the binning factor that leaves at most about ``target`` pixels (4 to 8 for usual cameras)."""
     factor = 1
     while height * width / factor**2 > target and factor < 64:

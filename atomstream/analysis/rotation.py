@@ -1,7 +1,7 @@
 """Rotating substrate: refined rotation speed, azimuth of each frame, mean picture per azimuth, and views.
 
-The nominal speed may be wrong by 10 %. The true speed is found from the lag at which pictures repeat, near the
-nominal period. On an n-fold surface pictures also repeat n times a turn; those lags lie outside the search range.
+The nominal speed may be wrong by 10 %: the true speed is found from the lag at which pictures repeat. Where they
+repeat at lags that fit no speed near the nominal one, it was stated wrongly, and nothing is computed with it.
 
 A *view* is an azimuth at which the picture is mirror-symmetric about the specular column, that is, the beam lies in
 a mirror plane of the surface. A view keeps its number while the sample turns, also if it is not found in some turns.
@@ -18,7 +18,9 @@ from scipy import ndimage
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.lattice import fit_comb
 from atomstream.analysis.pattern import Pattern, find_spacing
+from atomstream.analysis.pictures import hidden_part
 from atomstream.analysis.regions import FrameFeatures, bin_factor, binned
+from atomstream.analysis.repetition import FOLDS, repeat_lag, return_lag, turn_of
 from atomstream.analysis.tracking import Tracker
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Bool, Event, Measurement, View, measured, undetermined
@@ -32,8 +34,11 @@ RING_SIZE = 480
 PIXELS = 1200
 """Largest number of pixels of a binned picture, about."""
 
-SEARCH_RANGE = 0.12
-"""Relative deviation from the nominal period within which the true period is searched."""
+SAME_SPEED = 0.03
+"""Largest relative difference between the nearest repetition and a turn, both from the same pictures."""
+
+MISFITS = 2
+"""Number of searches in a row in which the pictures must contradict the stated speed."""
 
 MAX_VIEWS = 12
 
@@ -55,7 +60,8 @@ class RotationTracker:
     ``last_angles`` (N,) those of the last piece. ``ring`` (M, P) holds every ``ring_step``-th picture, normalised.
     For each of the :data:`BINS` azimuth bins there are ``frames_per_bin`` and exponential means of the binned
     ``pictures``, the streak ``profiles``, the specular ``intensity`` and its ``variance``.
-    ``turn_means`` are mean pictures of whole turns.
+    ``turn_means`` are mean pictures of whole turns. ``reason`` is a sentence about a stated speed that the pictures
+    contradict, "" if they do not; ``misfits`` is the number of searches in a row that contradict it.
     """
 
     nominal_hz: float
@@ -82,6 +88,8 @@ class RotationTracker:
     binning: int = 1
     turn_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     turn_frames: int = 0
+    misfits: int = 0
+    reason: str = ""
     turn_means: F32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     @classmethod
@@ -167,7 +175,7 @@ class RotationTracker:
             and len(self.ring) * self.ring_step * self.hz / self.fps > 1.2
         ):
             self.next_refine = self.frame_count + round(0.5 * self.fps / self.hz)
-            events = self._refine(now)
+            events = self._refine(now, self._hidden(pattern, spot))
         turn = int(self.frame_count * self.hz / self.fps)
         if turn > self.turn:
             self.turn = turn
@@ -185,26 +193,65 @@ class RotationTracker:
         turns, self.turn_means = self.turn_means, self.turn_means[:0]
         return [e for turn in turns for e in change.feed(now, turn.reshape(self.shape), (y, x))]
 
-    def _refine(self, now: float) -> list[Event]:
-        lag, sigma = repeat_lag(self.ring, self.fps / self.ring_step / self.nominal_hz)
+    def _refine(self, now: float, hidden: Bool) -> list[Event]:
+        """Find the speed from the pictures; the ``hidden`` pixels (P,) are those of the specular spot."""
+        step_s = self.ring_step / self.fps
+        lag, sigma = repeat_lag(self.ring, 1.0 / (step_s * self.nominal_hz))
+        returned = return_lag(self.ring, hidden)
+        if returned is not None:
+            turn_s = turn_of(returned * step_s, 1.0 / self.nominal_hz)
+            if turn_s is None:
+                return self._contradict(now, returned * step_s)
+            self.misfits = 0
+            if self.reason:
+                self.reason = ""
+                self._forget_azimuths()
+            if not abs(lag * step_s / turn_s - 1.0) < SAME_SPEED:
+                lag, sigma = turn_s / step_s, 0.3
         if not math.isfinite(lag):
             return []
-        hz = self.fps / self.ring_step / lag
+        hz = 1.0 / (step_s * lag)
         before, self.hz_sigma = self.hz, hz * sigma / lag
         # Where the pictures agree with the nominal speed, the nominal one is used: a motor is more exact than the fit.
         self.hz = self.nominal_hz if abs(hz - self.nominal_hz) < max(2.0 * self.hz_sigma, 0.004 * hz) else hz
         if abs(self.hz / before - 1.0) < 0.01:
             return []
-        self.frames_per_bin[:] = 0
-        self.current_views, self.known_views = [], {}  # azimuths from a wrong speed are wrong
+        self._forget_azimuths()
         return [
             Event(now, "rotation_refined", f"the substrate turns at {60 * self.hz:.4g} rpm", 60 * self.hz)
         ]
 
+    def _contradict(self, now: float, return_s: float) -> list[Event]:
+        """Note that the pattern returns after a time in s that does not fit the stated speed; return a new event."""
+        self.misfits += 1
+        if self.misfits < MISFITS or self.reason:
+            return []
+        stated = 60.0 * self.nominal_hz
+        speeds = (60.0 / (fold * return_s) for fold in FOLDS)
+        first, second = sorted(speeds, key=lambda rpm: abs(math.log(rpm / stated)))[:2]
+        self.reason = (
+            f"the pattern returns after about {return_s:.3g} s, which does not fit the stated {stated:.4g} rpm, "
+            f"but for example {first:.3g} or {second:.3g} rpm: set the rotation"
+        )
+        self._forget_azimuths()
+        return [Event(now, "rotation_seen", self.reason, 1.0 / return_s)]
+
+    def _forget_azimuths(self) -> None:
+        """Forget the pictures by azimuth and the views: azimuths from a wrong speed are wrong."""
+        self.frames_per_bin[:] = 0
+        self.current_views, self.known_views = [], {}
+
+    def _hidden(self, pattern: Pattern, spot: Tracker) -> Bool:
+        """Return which pixels (P,) of a binned picture the specular spot covers."""
+        hidden = np.zeros(self.shape, dtype=bool)
+        rows = hidden_part(spot.y, pattern.fwhm_y, self.shape[0], self.binning)
+        hidden[rows, hidden_part(spot.x, pattern.fwhm_x, self.shape[1], self.binning)] = True
+        return hidden.ravel()
+
     def _find_views(self, pattern: Pattern, spot: Tracker) -> None:
         """Find the azimuths of highest mirror symmetry about the specular column."""
         seen = self.frames_per_bin > 0
-        if not covers_whole_turn(seen):
+        if self.reason or not covers_whole_turn(seen):
             return
         symmetry = mirror_symmetry(self.pictures.reshape(BINS, *self.shape), self.centre)
         self.current_views = []
@@ -241,36 +288,12 @@ class RotationTracker:
         return tuple(self.current_views)
 
     def rpm(self) -> Measurement:
-        """Return the speed in 1/min with its uncertainty, None until the pictures confirmed it."""
+        """Return the speed in 1/min; its uncertainty is None until the pictures confirmed it."""
+        if self.reason:
+            return undetermined(self.reason, "1/min")
         if not math.isfinite(self.hz_sigma):
             return measured(60 * self.hz, None, "1/min", "as set; not yet confirmed by the pictures")
         return measured(60 * self.hz, 60 * self.hz_sigma, "1/min")
-
-
-def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
-    """Return the lag near ``nominal`` at which a series of unit pictures (N, P) repeats, and its sigma.
-
-    Both are in pictures; the lag has sub-sample resolution (parabola through the autocorrelation's maximum). NaN
-    where the series does not repeat.
-    """
-    low, high = math.floor(nominal * (1 - SEARCH_RANGE)), math.ceil(nominal * (1 + SEARCH_RANGE))
-    high = min(high, len(ring) - 8)
-    if high - low < 3:
-        return math.nan, math.nan
-    gram = ring @ (ring - ring.mean(axis=0)).T
-    lags = np.arange(low, high + 1)
-    score = np.array([float(np.diagonal(gram, int(k)).mean()) for k in lags])
-    # At the border the autocorrelation may rise towards the period of an n-fold surface: only maxima count.
-    inner = np.flatnonzero((score[1:-1] >= score[:-2]) & (score[1:-1] > score[2:])) + 1
-    spread = float(np.median(np.abs(np.diff(score)))) + 1e-12
-    if len(inner) == 0 or score[inner].max() - np.median(score) < 2.0 * spread:
-        return math.nan, math.nan
-    best = int(inner[np.argmax(score[inner])])
-    reach = slice(max(0, best - 2), best + 3)
-    a, b, _ = np.polyfit(lags[reach] - lags[best], score[reach], 2)
-    if a >= 0:
-        return math.nan, math.nan
-    return float(lags[best] - b / (2 * a)), 0.15
 
 
 def covers_whole_turn(seen: Bool) -> bool:

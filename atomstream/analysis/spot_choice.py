@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from atomstream.analysis.regions import Box
-from atomstream.results import F32, F64
+from atomstream.analysis.regions import Box, block_means
+from atomstream.results import F32
 
 PICTURES = 16
 """Number of pictures that are compared: the last 8 s, at two a second."""
@@ -93,9 +93,4 @@ def _binned_bounds(box: Box, binning: int, shape: tuple[int, ...]) -> tuple[int,
     return y0 // binning, -(-y1 // binning), x0 // binning, -(-x1 // binning)
 
 
-def picture_of(picture: F32, binning: int) -> F32:
-    """Return a picture (H, W) averaged over ``binning`` x ``binning`` px."""
-    height, width = (size // binning * binning for size in picture.shape)
-    blocks: F64 = picture[:height, :width].reshape(height // binning, binning, width // binning, binning)
-    mean: F32 = blocks.mean(axis=(1, 3)).astype(np.float32)
-    return mean
+picture_of = block_means

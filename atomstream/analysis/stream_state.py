@@ -6,6 +6,7 @@ The state holds plain records only, so that :mod:`~atomstream.analysis.serializa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
+from atomstream.analysis.repeated_events import RepeatedEvents
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.spot_choice import SpotChooser
@@ -42,6 +44,11 @@ BLOCK_S = 0.1
 
 SLOW_BLOCK_S = 0.5
 """Interval of slow blocks: after each, the fits are repeated."""
+
+
+Restart: TypeAlias = Literal["light", "pattern", "gap", "rotation", "turning", "spot"]
+"""Why trackers forget the earlier pictures: the light or the pattern changed, frames are missing, the rotation was set,
+the pattern turns, or another spot or box is the specular one."""
 
 
 @dataclass(slots=True)
@@ -71,7 +78,24 @@ class PatternTrackers:
     @property
     def no_rate_reason(self) -> str:
         """Why the pattern allows no growth rate, "" if it does: it turns and the speed is not known."""
-        return "" if self.rotation else self.turns.reason or self.common.reason
+        return self.rotation.reason if self.rotation else self.turns.reason or self.common.reason
+
+    def restart(self, why: Restart) -> None:
+        """Forget the earlier pictures: they do not compare with those from now on, for the reason ``why``.
+
+        Without this, a step of the light, a gap or another spot would be reported as a change of the film.
+        """
+        if why == "light":
+            self.sudden.light_changed(self.light.dark)  # a change of the pattern during it is still reported
+        elif why != "pattern":
+            self.sudden.restart()
+        if why != "gap":  # slow comparisons go on over a gap: else frequent ones would make them impossible
+            self.change.restart()
+            self.chooser.restart()
+            self.common.restart()
+        self.surface.restart_orders()
+        if self.rotation is not None:
+            self.rotation.discard_turn()
 
 
 @dataclass(slots=True)
@@ -84,7 +108,8 @@ class AnalysisState:
     value if its greys are inverted, else 0. ``block_features`` are the features of the current block,
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
-    the per-frame columns until the next slow block; ``failures`` are the parts whose last step raised an error.
+    the per-frame columns until the next slow block; ``failures`` are the steps whose last run raised an error.
+    ``missing`` and ``dropouts`` hold small gaps and short changes of the light that are reported together.
     """
 
     fps: float
@@ -119,6 +144,7 @@ class AnalysisState:
     next_view_id: int = 0
     failures: Failures = field(default_factory=Failures)
     missing: MissingFrames = field(default_factory=MissingFrames)
+    dropouts: RepeatedEvents = field(default_factory=RepeatedEvents)
 
     @property
     def block_frames(self) -> int:
@@ -172,6 +198,7 @@ _RECORDS: tuple[type, ...] = (
         TurnDetector,
         PictureHistory,
         MissingFrames,
+        RepeatedEvents,
     ),
     *(Measurement, Event, Segment, View, Failures),
 )

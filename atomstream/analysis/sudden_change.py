@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from atomstream.analysis.pattern import Pattern
+from atomstream.analysis.pictures import MAX_HIDDEN, bridge, hidden_part
 from atomstream.results import F32, F64, Event
 
 SAMPLES_HZ = 30.0
@@ -22,12 +23,6 @@ SAMPLES_HZ = 30.0
 
 MAX_BINS = 320
 """Largest number of bins of a profile, about."""
-
-HIDDEN_FWHM = 1.5
-"""Half width of the hidden part around the specular spot, in widths (FWHM) of the spot."""
-
-MAX_HIDDEN = 0.1
-"""Largest half width of the hidden part, as a share of the profile: in a small crop streaks must be left."""
 
 MAX_SHIFT_SHARE = 0.04
 """Largest shift that is taken out, as a share of the profile's width."""
@@ -101,7 +96,7 @@ class SuddenChangeTracker:
     def restart(self) -> None:
         """Forget the profiles: the light changed, or frames are missing."""
         self.recent, self.before = self.recent[:0], self.before[:0]
-        self.usual = self.usual[:0]
+        self.usual, self.least = self.usual[:0], LASTING
 
     def light_changed(self, is_dark: bool) -> None:
         """Allow for clipped pixels after a step of the light; forget the profiles if it went out."""
@@ -164,10 +159,8 @@ def comparable(profile: F64, pattern: Pattern) -> F32 | None:
     if count < 16:
         return None
     line = profile[: count * bins].reshape(count, bins).mean(axis=1)
-    half = min(HIDDEN_FWHM * pattern.fwhm_x + 1.0, MAX_HIDDEN * len(profile))
-    first, last = math.floor((pattern.x - half) / bins), math.ceil((pattern.x + half) / bins) + 1
-    if first > 0 and last < count:
-        line[first:last] = np.linspace(line[first - 1], line[last], last - first)
+    hidden = hidden_part(pattern.x, pattern.fwhm_x, count, bins, MAX_HIDDEN * len(profile))
+    bridge(line[None], slice(None), hidden)
     line -= line.mean()
     length = float(np.linalg.norm(line))
     return (line / length).astype(np.float32) if length > 1e-6 else None

@@ -14,6 +14,7 @@ from atomstream.analysis.diffraction_orders import FRACTIONS, FractionalOrderDet
 from atomstream.analysis.lattice import StreakComb, fit_comb, profile_noise, reciprocal_spacing
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width, coherence_length, fit_width
+from atomstream.analysis.pictures import correlation
 from atomstream.results import F32, F64, Int, Measurement, measured, undetermined
 
 # Two- or three-dimensional growth: a smooth surface gives long, even streaks along y; islands give transmission spots
@@ -65,9 +66,7 @@ def _repeat_strength(part: F64, tops: Int) -> float:
     places = np.arange(first, last)
     whole = part[first:last] / np.interp(places, tops, part[tops])
     a, b = whole[:-lag] - whole[:-lag].mean(), whole[lag:] - whole[lag:].mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    repeats = float(a @ b) / norm if norm > 0 else 0.0
-    return float(np.clip(depth, 0.0, 1.0)) * math.sqrt(max(0.0, repeats))
+    return float(np.clip(depth, 0.0, 1.0)) * math.sqrt(max(0.0, correlation(a, b)))
 
 
 def _error(noise: float, height: float) -> float:

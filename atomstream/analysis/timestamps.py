@@ -59,7 +59,10 @@ MIN_CLOCK_DIFFERENCE = 0.001
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameClock:
-    """Corrected times (N,) in s (NaN: unknown), frame period in s, and the shares (0-1) of late and missing frames."""
+    """Corrected times (N,) in s (NaN: unknown), frame period in s, and the shares (0-1) of late and missing frames.
+
+    The period is > 0, or NaN if it is not known.
+    """
 
     times: F64
     period_s: float
@@ -81,10 +84,12 @@ def corrected_times(t: F64, n: F64) -> FrameClock:
     missing = 1.0 - float(seen[-1] - seen[0]) / float(n[-1] - n[0])
     period, late = frame_period(t, n), np.zeros(len(t), dtype=bool)
     for slack in SLACK_FACTORS:
-        if not period > 0:
-            return FrameClock(np.full(len(t), np.nan), math.nan, 1.0, missing)
+        if math.isnan(period):
+            break
         late = _is_late(t, n, period, slack)
         period = frame_period(t[~late], n[~late])
+    if math.isnan(period):
+        return FrameClock(np.full(len(t), np.nan), math.nan, 1.0, missing)
     if not late.any() and not _catching_up(t, n, period):
         return FrameClock(t, period, 0.0, missing)
     times = _interpolated(t, n, late, period)
@@ -157,14 +162,18 @@ def _is_late(t: F64, n: F64, period: float, slack: float) -> Bool:
 
 
 def frame_period(t: F64, n: F64) -> float:
-    """Return the frame period in s: the median slope over about five seconds, robust against stalls and pauses."""
+    """Return the frame period in s (> 0): the median slope over about five seconds, robust against stalls and pauses.
+
+    NaN if it is not known, for example because most timestamps are equal.
+    """
     if len(t) < 2 or t[-1] <= t[0] or n[-1] <= n[0]:
         return math.nan
     t = _without_pauses(t, n)
     lag = int(np.clip(HORIZON_S * (len(t) - 1) / float(t[-1] - t[0]), 1, len(t) // 2))
     moved = n[lag:] - n[:-lag]
     good = moved > 0
-    return float(np.median((t[lag:] - t[:-lag])[good] / moved[good])) if good.any() else math.nan
+    period = float(np.median((t[lag:] - t[:-lag])[good] / moved[good])) if good.any() else 0.0
+    return period if period > 0 else math.nan
 
 
 def _without_pauses(t: F64, n: F64) -> F64:

@@ -7,6 +7,7 @@ Discrete-Time Signal Processing, ch. 4 and 7).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from weakref import WeakKeyDictionary
@@ -177,11 +178,7 @@ class IntensityTrace:
 
     def retune(self, clock: FrameClock) -> None:
         """Choose the filter again if the measured frame rate differs much from that of the first frames."""
-        if (
-            len(self.fine_t) < 2
-            or not self.fine_t[-1] - self.fine_t[0] > MIN_CLOCK_S
-            or not clock.period_s > 0
-        ):
+        if not self._seen_s() > MIN_CLOCK_S or math.isnan(clock.period_s):
             return
         wanted = decimation_for(1.0 / clock.period_s)
         if not 0.6 < wanted / self.decimator.decimation < 1.7:
@@ -191,10 +188,14 @@ class IntensityTrace:
 
     def camera_fps(self) -> float:
         """Return the measured frame rate (1/s) if it differs by more than 0.2 % from the nominal one, else that."""
-        if len(self.fine_t) < 2 or self.fine_t[-1] - self.fine_t[0] < 2.0 * MIN_CLOCK_S:
+        period_s = self.clock().period_s
+        if self._seen_s() < 2.0 * MIN_CLOCK_S or math.isnan(period_s):
             return self.stated_fps
-        fps = 1.0 / self.clock().period_s
-        return fps if abs(fps / self.stated_fps - 1.0) > 0.002 else self.stated_fps
+        return 1.0 / period_s if abs(period_s * self.stated_fps - 1.0) > 0.002 else self.stated_fps
+
+    def _seen_s(self) -> float:
+        """Return the time in s from the first to the last fine sample."""
+        return float(self.fine_t[-1] - self.fine_t[0]) if len(self.fine_t) else 0.0
 
     def clock(self) -> FrameClock:
         """Return the corrected times of the fine samples."""

@@ -18,6 +18,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.analysis.pictures import bridge, hidden_part
 from atomstream.analysis.regions import Box
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Int
@@ -87,10 +88,10 @@ MIN_CONTRAST = 0.3
 CONTRAST_MEMORY = 0.98
 """Factor by which the usual contrast falls from one picture to the next: in 10 s to 1/e."""
 
-MOVES = "the pattern keeps moving, as if the substrate turned, but 0 rpm was stated"
+CONFIRMATIONS = 2
+"""Number of searches in a row that must find a return before the pattern counts as turning."""
 
-HIDDEN_FWHM = 1.5
-"""Half size of the rectangle that hides the specular spot, in widths (FWHM) of the spot."""
+MOVES = "the pattern keeps moving, as if the substrate turned, but 0 rpm was stated"
 
 
 @dataclass(slots=True)
@@ -98,7 +99,8 @@ class PictureHistory:
     """The last pictures at even intervals and their similarities.
 
     ``pictures`` (<= 96, B, C) are reduced pictures, ``norms`` (<= 96,) their lengths without the noise (NaN for one
-    that is not reliable), ``similarity`` (<= 96, <= 96) their correlation after alignment, ``times`` (<= 96,) in s.
+    that is not reliable), ``similarity`` (<= 96, <= 96) their correlation after alignment (NaN with one that is not
+    reliable, also on the diagonal), ``times`` (<= 96,) in s.
     """
 
     times: F64 = field(default_factory=lambda: np.empty(0))
@@ -116,6 +118,7 @@ class PictureHistory:
         matrix = np.ones((n + 1, n + 1), np.float32)
         matrix[:n, :n] = self.similarity[kept, kept]
         matrix[n, :n] = matrix[:n, n] = similarities(old, norms, picture, norm)
+        matrix[n, n] = 1.0 if math.isfinite(norm) else math.nan
         self.similarity = matrix
         self.pictures, self.norms = np.concatenate([old, picture[None]]), np.append(norms, np.float32(norm))
         self.times = np.append(self.times[kept], time_s)
@@ -126,19 +129,25 @@ class PictureHistory:
         if found is None:
             return None
         now, latest, best = found
-        first = float(np.median(self.times[now] - self.times[latest]))
+        first = _middle(self.times[now] - self.times[latest])
         # The best of several returns is a multiple of the period and gives it more exactly.
-        surest = float(np.median(self.times[now] - self.times[best]))
+        surest = _middle(self.times[now] - self.times[best])
         return surest / max(1, round(surest / first))
 
     def is_still(self) -> bool:
-        """Return True if the last pictures agree."""
+        """Return True if the last pictures agree; False if most of them are not reliable."""
         recent = self.similarity[-STILL_PICTURES:, -STILL_PICTURES:]
-        return not bool((recent < SAME).any())
+        reliable = np.isfinite(np.diagonal(recent))
+        return bool(reliable.sum() >= 0.5 * STILL_PICTURES) and not bool((recent < SAME).any())
 
     def keeps_moving(self) -> bool:
         """Return True if each of the last pictures differs from the one before, and some show another azimuth."""
         return moves_on(self.similarity) and bool((self.similarity[-JUDGED:, -JUDGED:] < OTHER).any())
+
+
+def _middle(times: F64) -> float:
+    """Return the lower median of times (N,): the mean of two middle ones may be no multiple of the period."""
+    return float(np.quantile(times, 0.5, method="lower"))
 
 
 def moves_on(similarity: F32) -> bool:
@@ -166,7 +175,8 @@ def returns(similarity: F32) -> tuple[Int, Int, Int] | None:
         similarity[rows, before:], similarity[rows - before, :-before]
     )  # of picture ``before`` and later
     pair[~(np.arange(before, n) < last_other[:, None]) | ~np.isfinite(pair)] = -1.0
-    judged = np.isfinite(np.diagonal(similarity)[rows])
+    reliable = np.isfinite(np.diagonal(similarity))
+    judged = reliable[rows] & reliable[rows - before]
     returned = pair.max(axis=1) > SAME
     if returned.sum() < MIN_SHARE * max(1, judged.sum()) or judged.sum() < 0.5 * JUDGED:
         return None
@@ -232,11 +242,7 @@ def local_contrast(halves: F32, hidden: tuple[slice, slice]) -> tuple[Int8, floa
     is NaN if there is no structure beyond the noise. The contrast is in counts.
     """
     columns = halves.shape[2]
-    rows, part = hidden
-    if 0 < part.start < part.stop < columns:
-        share = np.linspace(0.0, 1.0, part.stop - part.start, dtype=np.float32)
-        left, right = halves[:, rows, part.start - 1, None], halves[:, rows, part.stop, None]
-        halves[:, rows, part] = left + share * (right - left)
+    bridge(halves, *hidden)
     mean = _mean_matrix(columns)
     details = halves - halves @ mean
     difference = np.abs(halves[0] - halves[1])
@@ -325,12 +331,11 @@ class TurnDetector:
     def update(self) -> bool:
         """Judge the last pictures, about twice a second; return True when the turning is noticed for the first time."""
         found = self.history.return_s()
-        if found:
-            self.confirmed += 1
-            if self.confirmed >= 2:
-                self.return_s = found
+        self.confirmed = self.confirmed + 1 if found else 0
+        if found and self.confirmed >= CONFIRMATIONS:
+            self.return_s = found
         elif self.history.is_still():
-            self.confirmed, self.return_s = 0, 0.0
+            self.return_s = 0.0
         self.moves = self.history.keeps_moving()
         if not self.return_s or self.was_reported:
             return False
@@ -342,9 +347,8 @@ def _hidden(
     spot: Box, fwhm: tuple[float, float], shape: tuple[int, ...], small: tuple[int, ...]
 ) -> tuple[slice, slice]:
     """Return the rows and columns of a reduced picture that the specular spot covers."""
-    ends = []
-    for at, width, full, count in zip((spot.y, spot.x), fwhm, shape, small, strict=True):
-        half, scale = HIDDEN_FWHM * width + 1.0, count / full
-        first, last = math.floor((at - half) * scale), math.ceil((at + half) * scale)
-        ends.append(slice(min(max(first, 0), count), min(max(last + 1, 0), count)))
-    return ends[0], ends[1]
+    rows, columns = (
+        hidden_part(at, width, count, full / count)
+        for at, width, full, count in zip((spot.y, spot.x), fwhm, shape, small, strict=True)
+    )
+    return rows, columns

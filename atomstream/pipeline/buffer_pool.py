@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.shard import EncodedSlice
-from atomstream.system.memory import MAPPED_BYTES, allocate, discard, free_async, populate
+from atomstream.system.memory import MAPPED_BYTES, allocate, populate
 
 Buffer = npt.NDArray[np.uint8]
 
@@ -100,8 +100,6 @@ class FreeList:
         self._closed = True
         self._absorb()
         with self._locked():
-            for buffer in self._free:
-                discard(buffer.memory)
             self._free.clear()
 
     @contextmanager
@@ -125,9 +123,7 @@ class FreeList:
     def _sort_released(self) -> None:
         while self._released:
             buffer = self._released.popleft()
-            if buffer.discarded or self._closed:
-                free_async(buffer.memory)
-            else:
+            if not (buffer.discarded or self._closed):
                 self._free.append(buffer)
 
     def _trim(self) -> None:
@@ -135,9 +131,8 @@ class FreeList:
             same_kind = [buffer for buffer in self._free if buffer.kind == kind]
             for buffer in same_kind[: max(0, len(same_kind) - most)]:
                 self._free.remove(buffer)
-                free_async(buffer.memory)
         while not self._fit([buffer.touched for buffer in self._free]):
-            free_async(self._free.pop(0).memory)
+            del self._free[0]
 
     def _fit(self, sizes: list[int]) -> bool:
         room = self._limiter.limit - self._limiter.used

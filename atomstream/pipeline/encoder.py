@@ -20,7 +20,6 @@ from atomstream.pipeline.buffer_pool import Buffer, ScratchPool
 from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Chunk, Shard
 from atomstream.shard import EncodedSlice, ShardEncoder, assemble, slice_bound
-from atomstream.system.scheduling import CoreAffinity, use_batch_policy
 
 DENSE_LEVEL: Final = 5
 """The zstd level for a slow uplink: smooth and 16-bit pictures are 5 to 20 % smaller than at level 1, at 60-70 MB/s a
@@ -123,9 +122,7 @@ class Encoder:
         self.reserved_bytes = 0
         """Largest size, in bytes, of the slices that are not encoded yet; permitted, but not allocated."""
         self._threads = [
-            threading.Thread(
-                target=self._work, args=(k, threads), name=f"atomstream-encoder-{k}", daemon=True
-            )
+            threading.Thread(target=self._work, name=f"atomstream-encoder-{k}", daemon=True)
             for k in range(threads)
         ]
         for thread in self._threads:
@@ -176,20 +173,16 @@ class Encoder:
             self._ready.notify_all()
         return self._threads
 
-    def _work(self, number: int, threads: int) -> None:
-        use_batch_policy()
-        core = CoreAffinity(number, threads, patience=2 * SLICES_PER_THREAD)  # more than one chunk has for it
+    def _work(self) -> None:
         live, dense = ShardEncoder(self._level), ShardEncoder(max(self._level, DENSE_LEVEL))
-        while (turn := self._next(core)) is not None:
+        while (turn := self._next()) is not None:
             sliced, part = turn
-            core.pin_if_busy()
             self._encode(dense if sliced.dense else live, sliced, part)
             del turn, sliced  # an idle thread must not hold the memory of the last chunk
 
-    def _next(self, core: CoreAffinity) -> tuple[_SlicedJob, slice] | None:
+    def _next(self) -> tuple[_SlicedJob, slice] | None:
         with self._ready:
             while not self._queue and not self._stopping:
-                core.unpin()
                 self._ready.wait()
             if not self._queue or (self._stopping and self._queue[0].not_begun):
                 return None

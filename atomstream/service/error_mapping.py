@@ -140,15 +140,13 @@ def invalid_reply(context: RequestContext, status: int, why: str) -> ServerBusyE
 def from_exception(context: RequestContext, error: Exception) -> ServiceError:
     """The exception for an error of the HTTP library or of the operating system."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _not_connected(context, f"the proxy answered {error.status} {error.message}")
-    if isinstance(error, UnicodeError):
-        return _not_connected(context, "its name is not a valid host name")
+        return not_connected(context, f"the proxy answered {error.status} {error.message}")
     if isinstance(error, aiohttp.ClientResponseError):
         return invalid_reply(context, error.status, "it is not HTTP")
     if isinstance(
         error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.CertificateError)
     ):
-        return _not_connected(context, _connect_cause(error))
+        return not_connected(context, _connect_cause(error))
     return ConnectionFailedError(
         f"Could not {context.what}: {_break_cause(error)} {context.server}. "
         "Whether the request arrived is not known."
@@ -163,7 +161,8 @@ def stalled(context: RequestContext, seconds: float) -> ConnectionFailedError:
     )
 
 
-def _not_connected(context: RequestContext, cause: str) -> ConnectionFailedError:
+def not_connected(context: RequestContext, cause: str) -> ConnectionFailedError:
+    """The exception for a request that was not sent, because there is no connection; ``cause`` is a clause."""
     return ConnectionFailedError(
         f"Could not {context.what}: no connection to {context.server} ({cause}). "
         "Check the endpoint, the network, and that the server runs.",

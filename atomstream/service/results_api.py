@@ -61,7 +61,7 @@ class ResultsApi:
         """Add an event to a stream. If it has an ``id``, repeated calls add it only once."""
         path = protocol.path(protocol.EVENTS_PATH, data_id=data_id)
         call = Call(f"mark an event of stream {data_id}", "POST", path, body=payloads.pack(event))
-        return (await self._transport.call(call)).parse(lambda data: event_from(_object(data)))
+        return (await self._transport.call(call)).parse(event_from)
 
     async def calibrate(self, data_id: str, calibration: dict[str, Json]) -> None:
         """Replace the calibration of a stream. Repeated calls have no further effect."""
@@ -72,8 +72,10 @@ class ResultsApi:
 
 def _read(call: Call, message: aiohttp.WSMessage) -> Message:
     try:
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            raise ValueError("it is not binary")
         return _object(unpack(message.data))
-    except (ValueError, TypeError) as error:  # a text message is a TypeError
+    except ValueError as error:
         raise ServerBusyError(
             f"Could not {call.what}: a message of the feed can't be read ({error})."
         ) from None

@@ -19,12 +19,12 @@ import aiohttp
 from yarl import URL
 
 from atomstream.config import normalise_endpoint
-from atomstream.errors import ClosedError
+from atomstream.errors import ClosedError, ServiceError
 from atomstream.protocol import API_KEY_HEADER
 from atomstream.records import Json
 from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
-from atomstream.service.reply_limits import CompressionError, decompress, parse_json
+from atomstream.service.reply_limits import decompress, parse_json
 from atomstream.service.upload_body import UploadBody
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
 from atomstream.version import __version__
@@ -73,30 +73,48 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful reply. The names of ``headers`` are case-insensitive."""
+    """A reply with any status. The names of ``headers`` are case-insensitive.
+
+    ``raw_body`` is the body before decompression. Only :meth:`parse` and :meth:`error` decompress it: many calls need
+    nothing but the status, and must not fail because of a body that they do not use.
+    """
 
     context: RequestContext
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    raw_body: bytes
 
     def parse(self, read: Callable[[Json], T]) -> T:
-        """Parse the body as JSON and return ``read(data)``.
-
-        ``read`` raises ValueError, TypeError or KeyError for unexpected data.
+        """Parse the body as JSON and return ``read(data)``; ``read`` raises ValueError for unexpected data.
 
         Raises:
-            ServerBusyError: the body is not JSON, or ``read`` rejected it.
+            ServerBusyError: the body can't be decompressed, is too large or not JSON, or ``read`` rejected it.
         """
-        why = "it is too large"
-        if len(self.body) <= REPLY_BODY_BYTES:
-            try:
-                return read(parse_json(self.body))
-            except KeyError as error:
-                why = f"it has no {error}"
-            except (ValueError, TypeError, OverflowError) as error:
-                why = str(error)
+        try:
+            return read(parse_json(self._body()))
+        except ValueError as error:
+            why = str(error)
         raise error_mapping.invalid_reply(self.context, self.status, why)
+
+    def error(self) -> ServiceError:
+        """The exception for this reply, if its status is an error. An unreadable body counts as an empty one."""
+        try:
+            body = self._body()
+        except ValueError:
+            body = b""
+        return error_mapping.from_reply(self.context, self.status, self.headers, body)
+
+    def _body(self) -> bytes:
+        limit = _body_limit(self.status)
+        body = decompress(self.raw_body, self.headers.get("Content-Encoding", ""), limit + 1)
+        if len(body) > limit and self.is_success:
+            raise ValueError("it is too large")
+        return body
+
+    @property
+    def is_success(self) -> bool:
+        """True for a 2xx status."""
+        return 200 <= self.status < 300
 
 
 class Transport:
@@ -142,8 +160,8 @@ class Transport:
             headers=self._headers(call),
             data=call.body,
         )
-        if not 200 <= reply.status < 300:
-            raise error_mapping.from_reply(context, reply.status, reply.headers, reply.body)
+        if not reply.is_success:
+            raise reply.error()
         return reply
 
     def _headers(self, call: Call) -> dict[str, str]:
@@ -158,7 +176,7 @@ class Transport:
         """Open a WebSocket, in one attempt. The caller closes it. Raises the same errors as :meth:`call`."""
         context = RequestContext(call.what, self.endpoint, (self._api_key,))
         url = f"{self.endpoint}{call.path}?{call.query}"
-        proxy = await self._proxies.for_url(url)
+        proxy = await self._proxy(context, url)
         try:
             async with asyncio.timeout(self._request_timeout_s):
                 return await self._session("sockets").ws_connect(
@@ -208,7 +226,7 @@ class Transport:
         )
         reply = await self._put(context, url, body)
         if reply.status not in _STORED:
-            raise error_mapping.from_reply(context, reply.status, reply.headers, reply.body)
+            raise reply.error()
         if not body.complete:
             raise error_mapping.invalid_reply(
                 context, reply.status, "it answered before it had received the whole body"
@@ -245,7 +263,7 @@ class Transport:
         timeout: aiohttp.ClientTimeout,
         **request: Any,
     ) -> Reply:
-        proxy = await self._proxies.for_url(url)
+        proxy = await self._proxy(context, url)
         try:
             async with session.request(
                 method,
@@ -256,15 +274,23 @@ class Transport:
                 skip_auto_headers=_SKIPPED_HEADERS,
                 **request,
             ) as response:
-                body = await _read(response)
-                encoding = response.headers.get("Content-Encoding", "")
-                body = decompress(body, encoding, _body_limit(response.status) + 1)
-                return Reply(context, response.status, response.headers.copy(), body)
-        except CompressionError as error:
-            problem: Exception = error_mapping.invalid_reply(context, response.status, str(error))
-        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
+                return Reply(context, response.status, response.headers.copy(), await _read(response))
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             problem = error_mapping.from_exception(context, error)
         raise problem
+
+    async def _proxy(self, context: RequestContext, url: str) -> str | None:
+        """The proxy for ``url``, None for a direct connection.
+
+        Raises:
+            ConnectionFailedError: the host or the port of the server or of the proxy is not a valid one.
+        """
+        if not is_address(url):
+            raise error_mapping.not_connected(context, "its host name or port is not valid")
+        proxy = await self._proxies.for_url(url)
+        if proxy is not None and not is_address(proxy):
+            raise error_mapping.not_connected(context, "the host name or port of the proxy is not valid")
+        return proxy
 
     def _session(self, name: str) -> aiohttp.ClientSession:
         if self._closed:
@@ -276,7 +302,7 @@ class Transport:
                 connector=aiohttp.TCPConnector(limit=0 if is_sockets else self._connections),
                 trace_configs=[_refusing_redirects()] if is_sockets else None,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,  # without a bound; decompress() has one
+                auto_decompress=False,  # aiohttp does not limit the decompressed size; decompress() does
                 headers={"User-Agent": f"atomstream/{__version__}"},
             )
         return self._sessions[name]
@@ -371,6 +397,19 @@ class Proxies:
         return self._cached[key]
 
 
+def is_address(url: str) -> bool:
+    """True if ``url`` has a port from 0 to 65535 or none, and a host name that the DNS can have.
+
+    The labels of such a name have 1 to 63 characters (RFC 1035, 2.3.4).
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:  # raised by urlsplit, by the port, or the UnicodeError of the encoding
+        return False
+    return bool(host)
+
+
 def is_loopback(host: str) -> bool:
     """True if ``host`` is this machine."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -386,7 +425,7 @@ def _look_up(scheme: str, host: str) -> str | None:
     if not proxy or proxy_bypass(host):
         return None
     url = proxy if "://" in proxy else f"http://{proxy}"
-    if urlsplit(url).scheme not in {"http", "https"}:
+    if url.partition("://")[0].lower() not in {"http", "https"}:
         _log.warning("The proxy for %s is not an http proxy; connecting directly.", host)
         return None
     return url

@@ -9,7 +9,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.results import Event, Measurement, event_from, finite_or_none, measurement_from
+from atomstream.results import (
+    Event,
+    Measurement,
+    event_from,
+    finite_or_none,
+    measurement_from,
+    received_map,
+    received_maps,
+)
 
 Column = npt.NDArray[np.floating[Any]]
 
@@ -87,12 +95,15 @@ class ResultBatch:
 
     @property
     def oscillations_counted(self) -> float | None:
-        """Oscillations since the start of the growth or of its present segment; None if undetermined."""
+        """Oscillations since the last mark that begins a segment, or since the start; None if undetermined.
+
+        Segments that the analysis began itself, where growth stopped or went on, are counted together.
+        """
         return self.value("oscillations_counted").value
 
     @property
     def layers_grown(self) -> float | None:
-        """Layers grown since the same start, one per oscillation; None if undetermined."""
+        """Layers grown since the same time, one per oscillation; None if undetermined."""
         return self.value("layers_grown").value
 
     @property
@@ -124,24 +135,27 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
     """Convert a message of the feed to a batch; ``lost`` records were lost before it.
 
     Raises:
-        KeyError, ValueError, TypeError, AttributeError: the message is malformed.
+        ValueError: the message is malformed.
     """
-    start, count = whole_number(message["start"]), whole_number(message["count"])
-    columns = {_name(name): _column(name, raw) for name, raw in message["columns"].items()}
+    start, count = (whole_number(message.get(name)) for name in ("start", "count"))
+    columns = {_name(name): _column(name, raw) for name, raw in received_map(message.get("columns")).items()}
     lengths = {len(values) for values in columns.values()} - {count}
     if lengths or not 0 <= start <= start + count < 1 << 53 or (count and TIME not in columns):
         raise ValueError(f"a batch of {count} frames from {start} has columns of {sorted(lengths)}")
     return ResultBatch(
         data_id=data_id,
-        seq=whole_number(message["seq"]),
+        seq=whole_number(message.get("seq")),
         start=start,
         count=count,
         columns=columns,
-        values={_name(name): measurement_from(value) for name, value in message["values"].items()},
-        events=tuple(event_from(event) for event in message["events"]),
-        segments=_maps(message["segments"]),
-        views=_maps(message["views"]),
-        profile=np.frombuffer(message.get("profile", b""), dtype="<f4"),
+        values={
+            _name(name): measurement_from(value)
+            for name, value in received_map(message.get("values")).items()
+        },
+        events=tuple(event_from(event) for event in received_maps(message.get("events"))),
+        segments=received_maps(message.get("segments")),
+        views=received_maps(message.get("views")),
+        profile=_column("profile", message.get("profile", b"")),
         stored_unix_ms=finite_or_none(message, "stored_unix_ms"),
         made_unix_ms=finite_or_none(message, "made_unix_ms"),
         final=bool(message.get("final")),
@@ -150,27 +164,27 @@ def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> Res
 
 
 def whole_number(value: Any) -> int:
-    """A received record number, frame number or count; raises TypeError or ValueError for anything else."""
+    """Return ``value`` if it is an integer from 0 to 2^53 - 1: a received record number, frame number or count.
+
+    Raises:
+        ValueError: it is anything else.
+    """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"a number was expected, not {type(value).__name__}")
+        raise ValueError(f"a whole number was expected, not {type(value).__name__}")
     if not 0 <= value < 1 << 53:
-        raise ValueError("a number from 0 to 2^53 was expected")
+        raise ValueError("a whole number from 0 to 2^53 - 1 was expected")
     return value
 
 
 def _name(name: Any) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"a name was expected, not {type(name).__name__}")
+        raise ValueError(f"a name was expected, not {type(name).__name__}")
     return name
 
 
-def _maps(items: Any) -> tuple[Mapping[str, Any], ...]:
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise TypeError("a list of maps was expected")
-    return tuple(items)
-
-
-def _column(name: str, raw: bytes) -> Column:
+def _column(name: str, raw: Any) -> Column:
+    if not isinstance(raw, bytes):
+        raise ValueError(f"the bytes of an array were expected, not {type(raw).__name__}")
     return np.frombuffer(raw, dtype="<f8" if name == TIME else "<f4")
 
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, ParamSpec
 
 import numpy as np
 
 from atomstream.errors import AtomstreamError, NotFoundError, RejectedError, ServerBusyError, ServiceError
-from atomstream.results import Measurement, finite_or_none
+from atomstream.results import Measurement, finite_or_none, received_maps
 from atomstream.retry import delay_s
-from atomstream.streaming.result_batch import TIME, ResultBatch, from_message, whole_number, without_first
+from atomstream.streaming.result_batch import (
+    TIME,
+    ResultBatch,
+    from_message,
+    whole_number,
+    without_first,
+)
 from atomstream.system.log_privacy import get_logger
 
 if TYPE_CHECKING:
@@ -47,13 +53,16 @@ _POSITION_NAMES: Final = frozenset(
 )
 """Entries of a polled point that are its position in time, not results."""
 
-_MISSING_REASONS: Final = {
+MISSING_REASONS: Final = {
     "late": "they arrived after the analysis had gone on without them. They are stored, and the values of their single "
     "frames are filled in. Rates and other fits include them when the stream has ended (finalize it) and is analysed "
     "again; the server does that itself.",
     "unreadable": "their files on the server are damaged. Check the disk of the server. All other results are valid. "
     "If the files can be restored, have the finished stream analysed again (docs/live_api.md).",
+    "crashed": "their analysis failed repeatedly. They are stored, and all other results are valid. The log of the "
+    "server has the reason; please report it.",
 }
+"""What the log states for each reason of the server for which chunks are missing in the results."""
 
 _LATE_AFTER_END: Final = (
     "they arrived after the end of the stream. They are stored. The stream is being analysed again with them."
@@ -121,7 +130,7 @@ class ResultSubscription:
                         if message.get("type") == "end":
                             return
                         batch = self._checked(self._apply, message)
-                        if message["type"] != "hello":  # each attempt begins with one
+                        if message.get("type") != "hello":  # each attempt begins with one
                             self._failures = 0
                         if batch is not None:
                             yield batch
@@ -135,13 +144,13 @@ class ResultSubscription:
     def _checked(
         self, read: Callable[P, ResultBatch | None], *args: P.args, **kwargs: P.kwargs
     ) -> ResultBatch | None:
-        """Return what ``read`` returns. A malformed message raises ServerBusyError."""
+        """Return what ``read`` returns. Its ValueError for a malformed message becomes a ServerBusyError."""
         try:
             return read(*args, **kwargs)
-        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        except ValueError as error:
             raise ServerBusyError(
                 f"Could not follow the results of stream {self._data_id}: the server sent a malformed "
-                f"message ({type(error).__name__}: {str(error)[:100]}). Nothing of it was used."
+                f"message ({str(error)[:100]}). Nothing of it was used."
             ) from None
 
     async def _pause(self, error: ServiceError) -> None:
@@ -156,37 +165,40 @@ class ResultSubscription:
 
     def _apply(self, message: Message) -> ResultBatch | None:
         """Update the position from a message of the feed. Returns its batch; None if there is none or no new one."""
-        match message["type"]:
+        match message.get("type"):
+            case None:
+                raise ValueError("it has no type")
             case "hello":
                 # After a power failure the server may have lost its last records. It analyses their frames again, and
                 # its new batches may begin at other frames.
-                newest = whole_number(message["seq"])
+                newest = whole_number(message.get("seq"))
                 self._server_went_back = newest < self._position
                 self._position = min(self._position, newest)
             case "lost":
-                self._lost += whole_number(message["count"])
-                self._position = whole_number(message["last"])
+                count, last = (whole_number(message.get(name)) for name in ("count", "last"))
+                self._lost += count
+                self._position = last
             case "missing":
                 self._warn_about_missing(message)
             case "event" | "regions":
-                self._position = whole_number(message["seq"])
+                self._position = whole_number(message.get("seq"))
             case "batch":
                 batch = from_message(self._data_id, message, self._lost)
-                self._position = whole_number(message["seq"])
+                self._position = batch.seq
                 return self._new_frames_of(batch)
         return None
 
     def _warn_about_missing(self, message: Message) -> None:
         """Log which chunks are not in the results, once per reason: a stream with one missing chunk often has more."""
         reanalysis = bool(message.get("reanalysis"))
-        for missing in message.get("missing") or ():
+        for missing in received_maps(message.get("missing") or []):
             kind = missing.get("why")
-            if kind not in _MISSING_REASONS:
+            if not isinstance(kind, str) or kind not in MISSING_REASONS:
                 kind = "other"
             if kind in self._reported_reasons:
                 continue
             self._reported_reasons.add(kind)
-            reason = _MISSING_REASONS.get(kind, _REASON_UNKNOWN)
+            reason = MISSING_REASONS.get(kind, _REASON_UNKNOWN)
             if reanalysis and kind == "late":
                 reason = _LATE_AFTER_END
             log.warning(
@@ -214,19 +226,16 @@ class ResultSubscription:
         points: int | None = None
         ended = False
         while True:
+            newest = dict(last_frames)  # a copy: if one entry is malformed, all are requested again
             try:
                 series = await self._api.series(self._data_id, points)
-                self._failures = 0
+                new_points = [self._checked(self._new_points, entry, newest) for entry in series]
             except NotFoundError:
                 raise
             except ServiceError as error:
                 await self._pause(error)
                 continue
-            try:
-                new_points = [self._checked(self._new_points, entry, last_frames) for entry in series]
-            except ServiceError as error:
-                await self._pause(error)
-                continue
+            last_frames, self._failures = newest, 0
             batches = [batch for batch in new_points if batch is not None]
             for batch in batches:
                 yield batch
@@ -247,7 +256,7 @@ class ResultSubscription:
         """Return the new points of the series of one azimuth; updates its last frame in ``last_frames``."""
         angle = finite_or_none(entry, "angle") or 0.0
         previous = last_frames.get(angle, -1)
-        points = [point for point in entry["series"] if _frame_number(point) > previous]
+        points = [point for point in received_maps(entry.get("series")) if _frame_number(point) > previous]
         if not points:
             return None
         if len(last_frames) > MAX_ANGLES:
@@ -267,15 +276,18 @@ class ResultSubscription:
         )
 
 
-def _columns(points: list[Message]) -> dict[str, Any]:
+def _columns(points: list[Mapping[str, Any]]) -> dict[str, Any]:
     names = [name for name in points[-1] if name not in _POSITION_NAMES and name != "low_level_features"]
     columns = {name: np.array([_float(point.get(name)) for point in points]) for name in names}
     times = [_float(point.get("relative_time_seconds", point.get("time_seconds"))) for point in points]
     return {TIME: np.array(times), **columns}
 
 
-def _frame_number(point: Message) -> int:
-    return whole_number(point.get("frame_number") or 0)
+def _frame_number(point: Mapping[str, Any]) -> int:
+    number = point.get("frame_number")
+    if isinstance(number, float) and number.is_integer():  # JSON does not distinguish 12.0 from 12
+        number = int(number)
+    return 0 if number is None else whole_number(number)
 
 
 def _short(text: Any) -> str:
@@ -285,16 +297,21 @@ def _short(text: Any) -> str:
 
 
 def _float(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else math.nan
+    if not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number is too large") from None
 
 
-def _is_number(point: Message, name: str) -> bool:
+def _is_number(point: Mapping[str, Any], name: str) -> bool:
     return name not in _POSITION_NAMES and (point[name] is None or isinstance(point[name], (int, float)))
 
 
-def _polled_value(point: Message, name: str) -> Measurement:
+def _polled_value(point: Mapping[str, Any], name: str) -> Measurement:
     value = point[name]
-    return Measurement(None, why="the server has no value") if value is None else Measurement(float(value))
+    return Measurement(None, why="the server has no value") if value is None else Measurement(_float(value))
 
 
 class LatestResult:

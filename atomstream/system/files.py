@@ -16,13 +16,12 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from atomstream.records import Piece
-from atomstream.system.direct_io import DirectWriter
 from atomstream.system.own_files import (
     FOLDER_MODE,
     OPEN_FLAGS,
@@ -53,13 +52,10 @@ _LONGEST_PAUSE_S: Final = 0.1
 
 
 class FileSystem:
-    """The local file system. Stateless except one write window; any thread may call any method.
+    """The local file system. Stateless; any thread may call any method.
 
     The caller closes the descriptors that it gets. Errors are the operating system's OSErrors.
     """
-
-    def __init__(self) -> None:
-        self._direct = DirectWriter()
 
     # -- one system call each: what a test's subclass overrides --------------------------------------------
 
@@ -112,14 +108,14 @@ class FileSystem:
                 raise  # any other error means: not supported here; the write itself will show real problems
 
     def write(self, fd: int, pieces: Sequence[Piece]) -> None:
-        """Write all pieces at the file's position, without joining them; large ones bypass the page cache."""
-        rest, coop = _skip_bytes(pieces, self._direct.write(fd, pieces)), CoopYield()
-        for batch in _batches(rest):
+        """Write all pieces at the file's position, without joining them."""
+        coop = CoopYield()
+        for batch in _batches(pieces):
             coop.yield_if_due()
             _write_all(fd, batch)
 
     def write_at(self, fd: int, position: int, data: bytes) -> None:
-        """Write ``data`` at ``position``, through the page cache. Does not use the file's own position."""
+        """Write ``data`` at ``position``. Does not use the file's own position."""
         view = memoryview(data)
         while view:  # a disk that fills up writes a part, and refuses the next one
             if sys.platform == "win32":
@@ -295,20 +291,11 @@ def temporary_path(target: Path) -> Path:
     return target.with_name(target.name + TEMP_SUFFIX)
 
 
-def _skip_bytes(pieces: Sequence[Piece], count: int) -> Iterator[memoryview]:
-    """The pieces without their first ``count`` bytes."""
-    for piece in pieces:
-        view = memoryview(piece).cast("B")
-        skipped = min(count, view.nbytes)
-        count -= skipped
-        if skipped < view.nbytes:
-            yield view[skipped:]
-
-
-def _batches(views: Iterable[memoryview]) -> Iterator[list[memoryview]]:
-    """The views, split and grouped into what one system call writes."""
+def _batches(pieces: Sequence[Piece]) -> Iterator[list[memoryview]]:
+    """Views of the pieces, split and grouped into what one system call writes."""
     most = 1 if sys.platform == "win32" else os.sysconf("SC_IOV_MAX")
     batch, nbytes = list[memoryview](), 0
+    views = (memoryview(piece).cast("B") for piece in pieces)
     for part in (memoryview(part) for view in views for part in split_piece(view, STEP_BYTES)):
         if len(batch) == most or nbytes + part.nbytes > STEP_BYTES:
             yield batch

@@ -1,4 +1,4 @@
-"""Memory pages of large buffers: page faults and freeing happen in other threads than the capture thread.
+"""Memory pages of large buffers: page faults happen in other threads than the capture thread.
 
 Measured: the first touch of a huge page takes 0.2 ms, on a virtual machine 7 ms, because the kernel clears it. That
 delayed every seventh frame of a new ``push_frame`` buffer. Linux can populate pages without changing their content
@@ -8,12 +8,9 @@ small; there the faults cost a frame about 0.05 ms.
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import mmap
-import os
 import sys
-from collections import deque
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final
@@ -26,16 +23,10 @@ from atomstream.system.scheduling import STEP_BYTES, CoopYield
 
 _PAGE_BYTES: Final = 4096
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, from Linux 5.14 on; an older kernel returns an error
-_DONTNEED: Final = 4
-_FREE_ASYNC_FROM: Final = 8 << 20
-"""Bytes; a smaller buffer is freed in less than a millisecond."""
 MAPPED_BYTES: Final = 128 << 10
 """Smaller buffers come from the C library: Linux allows a process 65530 memory maps."""
 _HUGE_PAGES_FROM: Final = 4 << 20
 """Bytes; numpy uses the same limit."""
-
-_pending_free: deque[npt.NDArray[np.uint8]] = deque()
-_free_lock = _thread.allocate_lock()
 
 
 def allocate(nbytes: int) -> npt.NDArray[np.uint8]:
@@ -71,52 +62,6 @@ def populate(buffer: npt.NDArray[np.uint8]) -> bool:
             return False
         at = upto
     return start < end
-
-
-def discard(buffer: npt.NDArray[np.uint8]) -> bool:
-    """Return the pages of ``buffer`` to the system, which erases its bytes; False where the system can't.
-
-    Releases the GIL; freeing a large array does not.
-    """
-    return tuning.enabled("discard") and _advise(*_pages(buffer), _DONTNEED)
-
-
-def free_async(buffer: npt.NDArray[np.uint8]) -> None:
-    """Return the pages of ``buffer`` to the system in a thread. (Measured: freeing 250 MB takes 10 to 24 ms.)
-
-    Never waits, not even for the thread to start: a finalizer may call this at any point of any thread.
-    """
-    if buffer.nbytes < _FREE_ASYNC_FROM or not tuning.enabled("discard") or _madvise() is None:
-        return
-    _pending_free.append(buffer)
-    if _free_lock.acquire(blocking=False):
-        try:
-            _thread.start_new_thread(_free_loop, ())
-        except RuntimeError:  # no thread can be started: the caller frees the buffer by dropping it
-            _pending_free.clear()
-            _free_lock.release()
-
-
-def _free_loop() -> None:
-    # One thread at a time: starting a second one would wait in the kernel for the first one's madvise.
-    while True:
-        while _pending_free:
-            discard(_pending_free.popleft())
-        _free_lock.release()
-        # A buffer added just before the release found the lock taken.
-        if not _pending_free or not _free_lock.acquire(blocking=False):
-            return
-
-
-def _reset_after_fork() -> None:
-    # The freeing thread exists in the parent only: its buffers would never be freed here.
-    _pending_free.clear()
-    if _free_lock.locked():
-        _free_lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _pages(buffer: npt.NDArray[np.uint8]) -> tuple[int, int]:

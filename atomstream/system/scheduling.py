@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Final
 
 from atomstream.records import Piece
@@ -81,55 +79,6 @@ async def wait_for_threads(threads: Iterable[threading.Thread], wait_s: float = 
     for thread in threads:
         while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread's end sets no event
             await asyncio.sleep(POLL_INTERVAL_S)
-
-
-def use_batch_policy() -> None:
-    """Schedule the calling thread as SCHED_BATCH (Linux): when it becomes ready it does not preempt others.
-
-    Measured with 1024x1024 frames and as many encoders as cores: each slice of a chunk delayed an application's event
-    loop by 5 to 10 ms, and by 3 to 7 ms with this policy. A policy that the user chose for the process is kept.
-    """
-    if sys.platform == "linux" and tuning.enabled("batch"):
-        with suppress(OSError):  # a sandbox may refuse it
-            if os.sched_getscheduler(0) == os.SCHED_OTHER:
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-class CoreAffinity:
-    """Pins the calling thread, number ``number`` (from 0) of ``threads``, to one core while it is busy (Linux).
-
-    Measured on two cores: the scheduler left two busy encoders on one core for milliseconds while the other core was
-    idle, 3 per cent of all time. A thread with little to do is not pinned: if another program had its core, it
-    would hold the GIL for longer. Nothing is pinned unless the process may use exactly ``threads`` cores.
-    """
-
-    def __init__(self, number: int, threads: int, patience: int) -> None:
-        self._patience = patience
-        self._turns = 0
-        self._usable: set[int] = set()
-        self._mine: set[int] = set()
-        self._kept = False
-        if sys.platform == "linux" and threads > 1 and tuning.enabled("affinity"):
-            with suppress(OSError):
-                cores = sorted(os.sched_getaffinity(0))
-                self._usable = set(cores) if len(cores) == threads else set()
-                self._mine = {cores[number % len(cores)]}
-
-    def pin_if_busy(self) -> None:
-        """Call it before each piece of work; the thread is pinned after more than ``patience`` of them in a row."""
-        self._turns += 1
-        self._change(self._turns > self._patience)
-
-    def unpin(self) -> None:
-        """Call it when there is no work: the thread may run on all cores again."""
-        self._turns = 0
-        self._change(False)
-
-    def _change(self, keep: bool) -> None:
-        if self._usable and keep != self._kept and sys.platform == "linux":
-            self._kept = keep
-            with suppress(OSError):  # the process has lost cores meanwhile
-                os.sched_setaffinity(0, self._mine if keep else self._usable)
 
 
 def split_piece(piece: Piece, nbytes: int) -> Iterator[Piece]:

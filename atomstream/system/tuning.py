@@ -1,7 +1,7 @@
 """Which operating-system optimisations this process uses; all by default.
 
 ``ATOMSTREAM_PLAIN_OS=1`` turns all of them off: nothing but portable Python is left, which helps to find out whether
-one of them causes a problem. ``ATOMSTREAM_PLAIN_OS=affinity,direct_io`` turns off those named, so that each can be
+one of them causes a problem. ``ATOMSTREAM_PLAIN_OS=mmap,recycle`` turns off those named, so that each can be
 measured alone. The setting is read once, at import.
 """
 
@@ -12,13 +12,9 @@ from typing import Final, Literal, TypeAlias, get_args
 from atomstream import config
 
 Optimisation: TypeAlias = Literal[
-    "affinity",  # a busy encoder thread is pinned to one core (scheduling.CoreAffinity)
-    "batch",  # encoder threads are scheduled as SCHED_BATCH (scheduling.use_batch_policy)
     "yield",  # long native work calls sched_yield in between (scheduling.yield_core)
     "prefault",  # the pages of a new frame buffer are populated by a thread (memory.populate)
     "mmap",  # each large buffer is a separate memory map, with huge pages (memory.allocate)
-    "discard",  # pages of unused buffers are given back by madvise, in a thread (memory.discard, free_async)
-    "direct_io",  # large records are written with O_DIRECT (direct_io.DirectWriter)
     "recycle",  # the files of delivered records are written over (spool.record_store.RecycledFiles)
     "gc",  # one garbage collection before the first capture (streaming.warm_up)
 ]

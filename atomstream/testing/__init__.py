@@ -1,7 +1,7 @@
 """Test doubles for programs that use atomstream: a service in memory, a real server, a simulated camera.
 
-* :class:`MemoryService`: a small HTTP server with the hosted service's protocol and keeps chunks in memory.
-  It can fail on request. Needs no extra.
+* :class:`MemoryService`: a small HTTP server that has the hosted service's protocol and keeps the chunks in memory.
+  A test can make its requests fail. Needs no extra.
 * :func:`running_server`: a real atomstream server with archive and live analysis. Needs the extra ``[server]``.
 * :class:`SimulatedCamera`: frames of a growth with known truth, with counters and capture times.
 

@@ -59,7 +59,7 @@ class _Stream:
     """What the service has of one stream: decoded sizes and the encoded bodies, by chunk index."""
 
     dims: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-    bodies: dict[int, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    bodies: dict[int, list[bytes]] = field(default_factory=dict)
     ended: bool = False
 
 
@@ -255,7 +255,10 @@ class MemoryService(AsyncOrThreaded):
         while self._held:
             self._released.clear()
             await self._released.wait()
-        self._streams[attempt.data_id].bodies[attempt.chunk_idx].append(body)
+        stream = self._streams.get(attempt.data_id)
+        if stream is None:
+            return _unknown(attempt.data_id)
+        stream.bodies.setdefault(attempt.chunk_idx, []).append(body)
         return _json({})
 
     def _end(self, data_id: str) -> web.Response:

@@ -7,7 +7,7 @@ import pytest
 
 from atomstream.analysis import analyze
 from atomstream.analysis.change import ChangeTracker, Clusters, Cusum, threshold
-from atomstream.analysis.pattern import find_pattern
+from atomstream.analysis.pattern import Pattern, find_pattern
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from tests.analysis.composites import TRACES, Composite
 from tests.analysis.growth_helpers import Film
@@ -45,6 +45,27 @@ def test_another_picture_is_a_change_from_frame_to_frame() -> None:
     frames = np.stack([(one if i < 37 else other).frame(i) for i in range(60)]).astype(np.uint16)
     changes = [e.time_s for e in analyze(frames, 20.0).events if e.kind == "change"]
     assert changes == pytest.approx([36.5 / 20], abs=0.06)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_small_change_is_found_after_a_restart(restarted: bool) -> None:
+    """A tracker that was restarted during a change with a step of the light finds the same changes as a new one."""
+    x = np.arange(160.0)
+    streaks = [np.exp(-(((x - at) / 4.0) ** 2)) for at in (20.0, 50.0, 110.0, 140.0)]
+    plain = (10.0 + 50.0 * sum(streaks)).astype(np.float32)
+    stronger, spot = (
+        plain + np.float32(22.0) * streaks[0].astype(np.float32),
+        Pattern(80, 60, 5, 9, (0, 9), 30),
+    )
+    noise = np.random.default_rng(2).normal(0.0, 0.1, (80, 160)).astype(np.float32)
+    tracker, t = SuddenChangeTracker(), np.arange(80) / 30.0
+    if restarted:
+        tracker.feed(t[:12], np.repeat([plain, plain.cumsum()], [10, 2], axis=0) + noise[:12], spot, 30.0)
+        assert tracker.goes_on
+        tracker.light_changed(False)
+        tracker.restart()
+    film = np.where(t[:, None] < 1.2, plain, stronger) + noise
+    assert len(tracker.feed(t, film, spot, 30.0)) == 1
 
 
 @pytest.mark.slow

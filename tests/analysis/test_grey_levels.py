@@ -26,11 +26,28 @@ def _film(peak: float, full: int, clip: int, count: int = 6) -> np.ndarray:
     [(255, 255), (255, 200), (1023, 1023), (4095, 4095), (4095, 4000), (16383, 16383), (65535, 65520), (65535, 50000)],
 )  # fmt: skip
 def test_the_clip_level_is_recognised_when_it_appears(full: int, clip: int) -> None:
-    """While the spot is below the clip level nothing counts as clipped; from the first clipped block on, the level."""
+    """The level is the largest grey level until the spot is clipped, and the clip level from that block on."""
     detector = ClipDetector.for_frames(_film(0.3, full, clip))
     for peak, level in ((0.3, detector.maximum), (0.6, detector.maximum), (1.2, clip), (0.6, clip)):
         detector.add(_film(peak, full, clip))
         assert detector.end_block() == level
+
+
+def test_clipping_is_recognised_at_one_frame_per_block() -> None:
+    """A slow camera has one frame in a block of 0.1 s: two successive clipped frames show the clip level."""
+    detector, levels = ClipDetector.for_frames(_film(0.3, 4095, 4000)), []
+    for peak in (0.3, 0.3, 1.2, 1.2, 0.3, 1.2):
+        detector.add(_film(peak, 4095, 4000, 1))
+        levels.append(detector.end_block())
+    assert levels == [65535] * 3 + [4000] * 3
+
+
+@pytest.mark.parametrize("fps", [1.0, 8.0, 14.0, 30.0])
+def test_the_saturated_share_of_a_slow_camera(fps: float) -> None:
+    """A spot that a 12-bit camera clips is reported as saturated at any frame rate."""
+    frames = np.minimum(spot_film(np.ones(40), shape=(60, 80), peak=200.0, fwhm=(12.0, 6.0)), 150)
+    batch = Analyzer(fps).feed(0, frames.astype(np.uint16) * np.uint16(27))
+    assert batch.values["saturated_fraction"].value > 0.05
 
 
 @pytest.mark.parametrize("full", [255, 1023, 65535])

@@ -19,17 +19,26 @@ def _corrected(
     dark_level: float = 0.0,
     spot: np.ndarray | None = None,
     block: int = 3,
+    gap_at: int = 0,
 ) -> tuple[CorrectedTrace, list[Event]]:
-    """Return the corrected trace of a spot whose true intensity is ``spot`` (default 1), and the events."""
+    """Return the corrected trace of a spot whose true intensity is ``spot`` (default 1), and the events.
+
+    Frames are missing before frame ``gap_at``; their time is left out.
+    """
     spot = np.ones(len(light)) if spot is None else spot
     frames = spot_film(spot, shape=SHAPE, light=light, dark_level=dark_level, fwhm=(6.6, 3.0))
     pictures, t, y = sample_picture(frames), np.arange(len(light)) / fps, spot * light
     tracker, traces, events = IlluminationTracker(255.0, fps), [], []
-    for i in range(0, len(t), block):
-        part = slice(i, i + block)
-        trace, new = tracker.feed(t[part], y[part], 0.0 * y[part], pictures[part])
-        traces.append(trace)
-        events += new
+    for first, end in ((0, gap_at), (gap_at, len(t))):
+        for i in range(first, end, block):
+            part = slice(i, min(i + block, end))
+            trace, new = tracker.feed(t[part], y[part], 0.0 * y[part], pictures[part])
+            traces.append(trace)
+            events += new
+        if end == gap_at > 0:
+            trace, new = tracker.flush()
+            traces.append(trace)
+            events += new
     trace, new = tracker.flush()
     columns = (
         np.concatenate([getattr(one, name) for one in (*traces, trace)]) for name in CorrectedTrace.__slots__
@@ -114,3 +123,41 @@ def test_a_step_while_frames_are_missing() -> None:
     after, events = tracker.feed(t[58:] + 1.0, y[58:], y[58:], pictures[58:])
     assert [e.kind for e in events] == ["exposure"]
     assert after.y[-1] == pytest.approx(1.0, rel=0.03)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.0, 10.0])
+@pytest.mark.parametrize(("start", "dark_level"), [(0.0, 0.0), (0.1, 10.0), (0.6, 0.0)])
+def test_light_that_comes_back_slowly(seconds: float, start: float, dark_level: float) -> None:
+    """After a drop-out the light rises from ``start`` to its old level: it is on again, and the trace is right."""
+    ramp = np.linspace(start, 1.0, round(seconds * FPS))
+    light = np.concatenate([np.ones(60), np.zeros(30), ramp, np.ones(75)])
+    trace, events = _corrected(light, dark_level=dark_level)
+    assert [e.kind for e in events] == ["dark", "light"]
+    np.testing.assert_array_equal(trace.y[-30:], 1.0)
+    assert np.nanmin(trace.y) > 0.94
+    assert np.nanmax(trace.y) < 1.06
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 7, 9])
+@pytest.mark.parametrize("level", [0.0, 0.5, 1.6])
+def test_a_step_just_before_frames_are_missing(after: int, level: float) -> None:
+    """A step ``after`` frames before a gap is a step: one event at its time, and the trace is right after the gap."""
+    light = np.where(np.arange(120) < 60, 1.0, level)
+    trace, events = _corrected(light, gap_at=60 + after)
+    kind = "exposure" if level else "dark"
+    assert [(e.kind, round(e.at_s * FPS)) for e in events] == [(kind, 60)]
+    assert len(trace.t) == 120
+    if level:
+        np.testing.assert_allclose(trace.y[np.isfinite(trace.y)], 1.0, rtol=0.03)
+        assert np.isfinite(trace.y).sum() > 120 - 15
+    else:
+        assert np.isnan(trace.y[60:]).all()
+
+
+def test_a_drop_out_just_before_frames_are_missing() -> None:
+    """Light that has its old level after the gap did not step."""
+    light = np.ones(120)
+    light[57:60] = 0.3
+    trace, events = _corrected(light, gap_at=60)
+    assert [e.kind for e in events] in ([], ["dropout"])
+    np.testing.assert_array_equal(trace.y[np.isfinite(trace.y)], 1.0)

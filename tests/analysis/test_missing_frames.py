@@ -21,7 +21,7 @@ def counted(ids: list[int], step: int = 20) -> list[tuple[float, float]]:
     times = (numbers - numbers[0]) / FPS
     for i in range(0, len(ids), step):
         events += missing.add(times[i : i + step], numbers[i : i + step], FPS)
-    events += missing.report(float(times[-1]))
+    events += missing.report()
     return [(round(e.at_s * FPS), e.value) for e in events]
 
 
@@ -33,9 +33,17 @@ def test_a_gap_is_counted_wherever_it_lies(step: int) -> None:
 
 def test_many_small_gaps_are_reported_together() -> None:
     """Each tenth of 1000 frames is missing: all are counted, in a few events."""
-    reports = counted([i for i in range(1000) if i % 10 != 5])
+    ids = [i for i in range(1000) if i % 10 != 5]
+    reports = counted(ids)
     assert sum(n for _, n in reports) == 100
     assert len(reports) <= 5
+    assert all(counted(ids, step) == reports for step in (1, 7, 300, 900))
+
+
+def test_a_large_gap_does_not_wait() -> None:
+    """A large gap is reported alone and at once; the small ones before it wait for their own report."""
+    ids = [*range(20), *range(21, 30), *range(31, 40), *range(60, 100)]
+    assert counted(ids, 100) == counted(ids, 1) == [(20, 1.0), (40, 20.0), (30, 1.0)]
 
 
 @pytest.mark.parametrize("step", [1, 3, 20])
@@ -68,3 +76,15 @@ def test_times_of_a_chunk_follow_the_counter() -> None:
     assert chunk.times_unix_ms().tolist() == [1000.0, 1100.0, 1400.0]
     again = ChunkTimes((3, 16, 16), 10.0, 1000.0, 1400.0, meta=FrameMeta(ids=(7, 3, 4)))
     assert again.times_unix_ms().tolist() == [1000.0, 1100.0, 1200.0]
+
+
+@pytest.mark.parametrize("ids", [[1, 2], [1.5] * 5, ["1"] * 5, [2**63] * 5, [2**64] * 5])
+def test_wrong_counters_change_nothing(ids: list) -> None:
+    """Counters that are refused leave the analysis as it was: the frames can be fed again with right ones."""
+    frames = np.full((5, 16, 16), 9, np.uint8)
+    engine = Analyzer(FPS)
+    engine.feed(0, frames)
+    with pytest.raises(ConfigError, match="frame_ids"):
+        engine.feed(20, frames, None, ids)
+    assert engine.frames_fed == 5
+    assert [e.kind for e in engine.feed(5, frames, None, range(5, 10)).events] == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 
 import numpy as np
 import pytest
 
 from atomstream.analysis import Analyzer
-from atomstream.analysis.timestamps import clock_uncertainty, corrected_times
+from atomstream.analysis.timestamps import clock_uncertainty, corrected_times, frame_period
+from atomstream.analysis.trace import IntensityTrace
 from atomstream.sources import GrowthSpec, Simulator
 from tests.analysis.growth_helpers import Film
 
@@ -170,6 +172,21 @@ def test_late_frames_are_not_missing(name: str) -> None:
     """Frames of a stalled host are late, and none is missing."""
     clock = corrected_times(DISTORTIONS[name](_true())[::6], np.arange(len(_true()), dtype=float)[::6])
     assert clock.missing_share < 0.005
+
+
+@pytest.mark.parametrize("equal", [60, 90, 100])
+def test_equal_timestamps_have_no_frame_period(equal: int) -> None:
+    """If most timestamps are equal the frame period is not known, and the nominal frame rate is used."""
+    t = np.concatenate([np.zeros(equal), np.arange(1.0, 101.0 - equal)])
+    assert math.isnan(frame_period(t, np.arange(100.0)))
+    clock = corrected_times(t, np.arange(100.0))
+    assert math.isnan(clock.period_s)
+    assert np.isnan(clock.times).all()
+    trace = IntensityTrace.for_frames(20.0, t)
+    trace.feed(t, np.ones(100), np.ones(100), np.zeros(100))
+    assert trace.camera_fps() == 20.0
+    trace.retune(clock)
+    assert trace.fps == 20.0
 
 
 @pytest.mark.parametrize("factor", [0.4, 0.8, 0.95])

@@ -7,7 +7,7 @@ import pytest
 
 from atomstream.analysis import Analysis, Analyzer
 from atomstream.analysis.regions import Box
-from atomstream.analysis.undeclared_rotation import TurnDetector
+from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
 from tests.analysis.growth_helpers import Film
 from tests.analysis.turning_film import TurningFilm
 
@@ -18,12 +18,15 @@ RECTANGULAR = ((22.0, 0.0), (0.0, 34.0))
 HZ = 5.0
 
 
-def seen(film: TurningFilm) -> list[float]:
-    """Feed a film of 5 frames a second to the detector; return the period it tells after each half second."""
+def seen(film: TurningFilm, dark: np.ndarray | None = None) -> list[float]:
+    """Feed a film of 5 frames a second to the detector; return the period it tells after each half second.
+
+    ``dark`` (N,) are the frames without light.
+    """
     detector, spot = TurnDetector(), Box(80.0, 56.0, 10.0, 10.0)
     out = []
     for i, frame in enumerate(film.frames()):
-        detector.feed(i / HZ, frame, spot, (12.0, 5.0))
+        detector.feed(i / HZ, frame, spot, (12.0, 5.0), dark=dark is not None and bool(dark[i]))
         if i % 3 == 2:
             detector.update()
             out.append(detector.return_s)
@@ -66,6 +69,35 @@ def test_a_start_and_a_stop_of_the_rotation_are_noticed() -> None:
     assert not any(reported[: round(5 * HZ / 3)])
     assert all(reported[round(9.5 * HZ / 3) : round(13 * HZ / 3)])
     assert reported[-1] == 0
+
+
+@pytest.mark.parametrize(("axes", "every", "period_s"), [(SQUARE, 6, 1.25), (RECTANGULAR, 5, 5.0)])
+def test_a_turning_crystal_is_noticed_between_drop_outs(axes: tuple, every: int, period_s: float) -> None:
+    """Some pictures are dark: they are left out, and the others show the rotation."""
+    t = times(15)
+    dark = np.arange(len(t)) % every == every - 1
+    reported = seen(TurningFilm(t * 0.2, axes, light=np.where(dark, 0.02, 1.0)), dark)
+    assert reported[-1] == pytest.approx(period_s, rel=0.05)
+
+
+def test_darkness_is_no_rest() -> None:
+    """While the shutter is closed nothing shows that the crystal stopped."""
+    t = times(16)
+    dark = t > 10
+    assert all(seen(TurningFilm(t * 0.2, SQUARE, light=np.where(dark, 0.02, 1.0)), dark)[-8:])
+
+
+@pytest.mark.parametrize(("found", "seen_s"), [("x.x.x.", 0.0), ("x.xx", 2.0)])
+def test_a_return_is_confirmed_by_the_next_search(
+    found: str, seen_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pattern turns when two searches in a row find its return, not two of several."""
+    answers = iter(2.0 if letter == "x" else None for letter in found)
+    monkeypatch.setattr(PictureHistory, "return_s", lambda self: next(answers))
+    detector = TurnDetector()
+    for _ in found:
+        detector.update()
+    assert detector.return_s == seen_s
 
 
 def still_films() -> dict[str, TurningFilm]:

@@ -17,8 +17,6 @@ from benchmarks.truth.picture import svg
 from benchmarks.truth.table import table, totals
 from benchmarks.truth.traces import feed_trace, random_trace
 
-pytestmark = pytest.mark.xdist_group("truth")  # the integrated growth models are cached in the process
-
 
 def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **other: Any) -> dict[str, Any]:
     """Return a look as :mod:`benchmarks.truth.watch` stores it."""
@@ -40,7 +38,7 @@ def record(looks: list[dict[str, Any]], **other: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", catalogue.KINDS)
 def test_the_truth_of_a_film_is_consistent(kind: str) -> None:
-    """The layers grown are the integral of the rate, times ascend, frames hold a picture."""
+    """The true layers are the integral of the true rate, the times never decrease, and no frame is uniform."""
     film = catalogue.film(kind, 2)
     frames = film.frames(0, 2)
     assert frames.dtype in (np.uint8, np.uint16)
@@ -64,7 +62,7 @@ def test_a_film_is_reproducible(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", composites.TRACES)
 def test_a_composite_follows_its_trace(kind: str) -> None:
-    """The spot's light rises and falls with the real trace, stamps ascend, and the rate is known somewhere."""
+    """The spot's intensity follows the real trace, the times never decrease, and the true rate is known somewhere."""
     film = composites.film(kind, 4)
     picked = np.linspace(0, len(film) - 1, 40).astype(int)
     frames = np.concatenate([film.frames(i, i + 1) for i in picked]).astype(float)

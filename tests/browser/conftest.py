@@ -73,14 +73,14 @@ async def browser(chromium: Any) -> AsyncIterator[Any]:
 
 @in_one_loop()
 async def no_tasks_left() -> AsyncIterator[None]:
-    """As in the other folders; the tasks of the Chromium began before the test."""
+    """Fail a test that leaves asyncio tasks behind; those of the browser began before the test."""
     async with no_new_tasks():
         yield
 
 
 @in_one_loop()
 async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve]:
-    """As in the other folders."""
+    """A factory of real servers, as in ``tests/conftest.py``, in the loop that all browser tests share."""
     async with serving(tmp_path_factory) as factory:
         yield factory
 

@@ -12,6 +12,7 @@ from atomstream.records import Frames
 from atomstream.sources import GrowthSpec, Simulator
 from atomstream.streaming import AsyncRHEEDStreamer
 from tests.live_server import LiveServer
+from tests.wire_client import WireClient
 
 FPS = 20.0
 CHUNK = 40
@@ -69,3 +70,9 @@ class Growth:
     def path(self) -> str:
         """Path of its page."""
         return f"/streams/{self.data_id}"
+
+
+async def regions_of(server: LiveServer, growth: Growth) -> list[dict[str, Any]]:
+    """The user's regions of the stream that the server stores."""
+    async with WireClient(server) as client:
+        return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.growth import Growth
+from tests.browser.growth import Growth, regions_of
 from tests.live_server import LiveServer
-from tests.wire_client import WireClient
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
 playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
@@ -42,12 +41,6 @@ async def at_page(page: Any, growth: Growth, seconds: float = 8.0) -> None:
     """Push the beginning of a growth and open its page, until it shows values."""
     await growth.show(page, seconds)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))
-
-
-async def regions_of(server: LiveServer, growth: Growth) -> list[dict[str, Any]]:
-    """The user's regions that the server stores."""
-    async with WireClient(server) as client:
-        return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
 
 
 async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: LiveServer) -> None:

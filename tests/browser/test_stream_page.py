@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.browser.growth import SPEC, Growth
+from tests.browser.growth import SPEC, Growth, regions_of
 from tests.live_server import LiveServer
 from tests.wire_client import WireClient
 
@@ -205,13 +205,14 @@ async def test_charts_repeat_a_failed_request(logged_in: Any, growth: Growth, se
 
 
 async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """M sets a mark at the current time, stored by the server, shown in list and lane; a new segment begins there."""
+    """M sets a note at the current time, stored by the server, shown in list and lane; a count begins, no segment."""
     page = logged_in
     await at_page(page, growth)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
     await page.keyboard.press("m")
     await expect(page.locator("#events li.user .label")).to_have_text("Mark 1")
     await expect(page.get_by_text("Oscillations since “Mark 1”")).to_be_visible()
+    await expect(page.locator("[data-name=layers_grown] dt")).to_have_text("Layers since the start")
     (event,) = await events_of(server, growth.data_id)
     assert (event["label"], event["kind"]) == ("Mark 1", "note")
     await growth.push(event["time_s"] + 4 - 12)  # until the frames reach the time of the mark
@@ -219,7 +220,10 @@ async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer)
 
 
 async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:
-    """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape."""
+    """Shift+M keeps the time while name and kind are entered; a typed m sets no mark, nor does Escape.
+
+    The tile of the layers names the mark, because a shutter begins a segment.
+    """
     page = logged_in
     await at_page(page, growth, 8.0)
     await page.keyboard.press("Shift+M")
@@ -231,6 +235,7 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     await page.get_by_label("Kind").select_option("shutter")
     await page.get_by_role("button", name="Set mark").click()
     await expect(page.locator("#events li.user .label")).to_have_text("mmm open")
+    await expect(page.locator("[data-name=layers_grown] dt")).to_have_text("Layers since “mmm open”")
     (event,) = await events_of(server, growth.data_id)
     assert (event["label"], event["kind"]) == ("mmm open", "shutter")
 
@@ -257,10 +262,6 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     page = logged_in
     await at_page(page, growth, 8.0)
 
-    async def kept() -> list[dict[str, Any]]:
-        async with WireClient(server) as client:
-            return list((await client.ask("GET", f"/rheed/stream/{growth.data_id}/regions"))[1]["regions"])
-
     await page.get_by_role("button", name="+ Box").click()
     stage = await page.locator("#stage").bounding_box()
     x, y = stage["x"] + 0.2 * stage["width"], stage["y"] + 0.6 * stage["height"]
@@ -270,7 +271,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
         await page.mouse.move(x + 0.25 * stage["width"], y + 0.25 * stage["height"], steps=4)
         await page.mouse.up()
     await drawn.value
-    (box,) = await kept()
+    (box,) = await regions_of(server, growth)
     assert (box["name"], box["width"], box["height"]) == (
         "box1",
         pytest.approx(80, abs=2),
@@ -282,7 +283,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
         await page.keyboard.press("ArrowRight")
         await page.keyboard.press("ArrowRight")
     await moved.value
-    assert (await kept())[0]["x"] == box["x"] + 2
+    assert (await regions_of(server, growth))[0]["x"] == box["x"] + 2
     await expect(
         page.get_by_label("Quantity of the third chart").locator("option", has_text="Region box1")
     ).to_have_count(1)
@@ -290,7 +291,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as removed:
         await page.keyboard.press("Delete")
     await removed.value
-    assert await kept() == []
+    assert await regions_of(server, growth) == []
 
 
 async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:

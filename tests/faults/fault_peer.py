@@ -18,7 +18,7 @@ from tests.faults import fault_manners as manners
 from tests.faults import fault_outages as outages
 from tests.faults.fault_helpers import Film, StepLog, Tally
 from tests.faults.fault_rig import HERE, KEY, Rig
-from tests.faults.fault_table import ROWS, SEED, Row
+from tests.faults.fault_table import ROWS, SEED, Row, places
 
 
 class PeerRig(Rig):
@@ -79,10 +79,6 @@ def _draw() -> Random:
     return Random(SEED)
 
 
-def _all(count: int) -> list[float]:
-    return [k / max(1, count - 1) for k in range(count)]
-
-
 def rows(tries: int) -> list[tuple[Row, Callable[[Rig], Tally]]]:
     """The rows of the table that apply to the peer's client, each with a function that runs it."""
     named = {row.name: row for row in ROWS}
@@ -93,7 +89,7 @@ def rows(tries: int) -> list[tuple[Row, Callable[[Rig], Tally]]]:
         "full_disk": lambda rig: disks.full_disk(rig, 1),
         "torn_records": lambda rig: damage.damaged_records(rig, step, damage.tear, "torn"),
         "flipped_records": lambda rig: damage.damaged_records(rig, step, damage.flip, "with a bit flipped"),
-        "damaged_description": lambda rig: damage.damaged_files(rig, "stream.json", _all(4), _draw()),
+        "damaged_description": lambda rig: damage.damaged_files(rig, "stream.json", places(4), _draw()),
         "foreign_files": lambda rig: damage.foreign_files(rig, 1),
         "stepping_clock": lambda rig: outages.stepping_clock(rig, 1),
         "interrupted": lambda rig: manners.signalled(rig, signal.SIGINT, max(1, tries // 6), _draw()),

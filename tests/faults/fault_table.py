@@ -121,20 +121,20 @@ ROWS = (
     ),
     Row(
         "damaged_journal",
-        lambda rig: damage.damaged_files(rig, "journal", _places(6), _draw()),
-        lambda rig: damage.damaged_files(rig, "journal", _places(150), _draw()),
+        lambda rig: damage.damaged_files(rig, "journal", places(6), _draw()),
+        lambda rig: damage.damaged_files(rig, "journal", places(150), _draw()),
         _FORK,
     ),
     Row(
         "damaged_description",
-        lambda rig: damage.damaged_files(rig, "stream.json", _places(4), _draw()),
-        lambda rig: damage.damaged_files(rig, "stream.json", _places(100), _draw()),
+        lambda rig: damage.damaged_files(rig, "stream.json", places(4), _draw()),
+        lambda rig: damage.damaged_files(rig, "stream.json", places(100), _draw()),
         _FORK,
     ),
     Row(
         "damaged_usage",
-        lambda rig: damage.damaged_files(rig, "usage", _places(2), _draw()),
-        lambda rig: damage.damaged_files(rig, "usage", _places(12), _draw()),
+        lambda rig: damage.damaged_files(rig, "usage", places(2), _draw()),
+        lambda rig: damage.damaged_files(rig, "usage", places(12), _draw()),
         _FORK,
     ),
     Row(
@@ -201,6 +201,6 @@ ROWS = (
 )
 
 
-def _places(count: int) -> list[float]:
+def places(count: int) -> list[float]:
     """Positions distributed evenly over a file, with its first and last byte."""
     return [k / max(1, count - 1) for k in range(count)]

@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import queue
-import sys
 import threading
 
 import numpy as np
-import pytest
 
-from atomstream.pipeline.buffer_pool import BufferPool, FreeList, PooledBuffer
+from atomstream.pipeline.buffer_pool import BufferPool, FreeList
 from atomstream.pipeline.memory_limiter import MemoryLimiter
-from atomstream.system import memory as pages
 from atomstream.system.memory import populate
-from tests.system.tuning_marks import needs
 
 MIB = 1 << 20
 BIG = 16 * MIB
-only_where_a_thread_frees = pytest.mark.skipif(
-    sys.platform != "linux", reason="on other systems the calling thread frees an array"
-)
 
 
 def wait_for_page_threads() -> None:
     for thread in threading.enumerate():
         if thread.name == "atomstream-pages":
             thread.join(30)
-
-
-@only_where_a_thread_frees
-@needs("discard")
-def test_a_buffer_without_room_is_freed_by_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that releases a buffer does not free another one: that would block a loop for 10 to 24 ms."""
-    freed: queue.Queue[tuple[int, int]] = queue.Queue()
-    monkeypatch.setattr(
-        pages, "discard", lambda buffer: freed.put((threading.get_ident(), buffer.ctypes.data))
-    )
-    free_list = FreeList(MemoryLimiter(BIG))
-    buffers = [np.empty(BIG, dtype=np.uint8) for _ in range(3)]
-    for buffer in buffers:  # room for one, and for one more while a push waits for it
-        free_list.release(PooledBuffer("frames", buffer, BIG))
-    thread, address = freed.get(timeout=10)
-    assert thread != threading.get_ident()
-    assert address == buffers[0].ctypes.data
 
 
 def test_the_next_buffer_is_prepared() -> None:

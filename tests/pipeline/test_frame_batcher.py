@@ -12,7 +12,7 @@ from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.frame_batcher import Frame
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
-from tests.pipeline.transports import STAMP, FakeTransport, frames, settings, spec
+from tests.pipeline.transports import STAMP, FakeTransport, drained, frames, settings, spec
 
 
 @pytest.fixture
@@ -35,10 +35,6 @@ def make_frame(
 
 def opened(pipeline: Pipeline, chunk_size: int = 4) -> StreamState:
     return pipeline.open(spec(chunk_size=chunk_size))
-
-
-async def drained(stream: StreamState) -> None:
-    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
 async def test_frames_are_gathered_into_chunks(pipeline: Pipeline, transport: FakeTransport) -> None:

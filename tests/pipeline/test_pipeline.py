@@ -24,7 +24,7 @@ from atomstream.pipeline.admission import PushRequest
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState, memory_needed
 from atomstream.pipeline.upload import Upload
-from tests.pipeline.transports import META, STAMP, FakeTransport, frames, settings, spec
+from tests.pipeline.transports import META, STAMP, FakeTransport, drained, frames, settings, spec
 
 MakePipeline = Callable[..., Pipeline]
 ONE = memory_needed(4, 30)
@@ -33,10 +33,6 @@ ONE = memory_needed(4, 30)
 
 def chunk_request(index: int | None, seed: int | None = None, **rest: object) -> PushRequest:
     return PushRequest(index, frames(index or 0 if seed is None else seed), STAMP, META, **rest)  # type: ignore[arg-type]
-
-
-async def drained(stream: StreamState) -> None:
-    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
 async def test_chunks_arrive_equal(make: MakePipeline, transport: FakeTransport) -> None:

@@ -16,7 +16,7 @@ from atomstream.pipeline.encoder import EncodeJob, Encoder
 from atomstream.pipeline.memory_limiter import MemoryLimiter
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
-from tests.pipeline.transports import META, STAMP, FakeTransport, frames, spec
+from tests.pipeline.transports import META, STAMP, FakeTransport, drained, frames, spec
 
 MakePipeline = Callable[..., Pipeline]
 
@@ -29,10 +29,6 @@ def started(pipeline: Pipeline, stream: StreamState, of: PushRequest) -> Future[
     taken = pipeline.start_push(stream, of)
     assert taken is not None
     return taken
-
-
-async def drained(stream: StreamState) -> None:
-    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
 async def test_a_chunk_is_accepted_while_the_loop_is_blocked(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from atomstream.config import ClientSettings
+from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import Upload
 from atomstream.records import FrameMeta, Frames, Receipt, StreamSpec, Timestamp
 from atomstream.shard import decode_shard
@@ -73,6 +74,11 @@ def spec(name: str = "s", chunk_size: int = 8, announced: bool = True) -> Stream
 def frames(seed: int = 0, n: int = 4, shape: tuple[int, int] = (6, 5)) -> Frames:
     """Random frames."""
     return np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8)
+
+
+async def drained(stream: StreamState) -> None:
+    """Wait until no chunk of the stream is pending."""
+    await stream.ledger.changed.wait_for(lambda: stream.ledger.pending == 0)
 
 
 STAMP = Timestamp(0.0)

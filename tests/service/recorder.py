@@ -18,6 +18,16 @@ from atomstream.service.api import ServiceApi
 from atomstream.testing import ReceivedRequest
 
 KEY = "RECORDED-KEY"
+EVENT = {
+    "time_s": 1.0,
+    "kind": "note",
+    "label": "",
+    "value": None,
+    "id": "i",
+    "time_ms_utc": 1.0,
+    "by": "user",
+}
+"""A valid event of the user, as a server sends it."""
 
 
 Answer: TypeAlias = "web.StreamResponse | Awaitable[web.StreamResponse]"

@@ -19,8 +19,8 @@ from atomstream.errors import RejectedError, ServerBusyError
 from atomstream.service import reply_limits, transport
 from atomstream.service.api import ServiceApi
 from atomstream.service.reply_limits import MAX_OBJECTS, parse_json, unpack
-from atomstream.streaming.subscription import MAX_ANGLES, MAX_LOGGED_CHARS, ResultSubscription
-from tests.service.recorder import Recorder, calling, recording
+from atomstream.streaming.subscription import MAX_ANGLES, MAX_LOGGED_CHARS, MAX_PAUSE_S, ResultSubscription
+from tests.service.recorder import EVENT, Recorder, calling, recording
 
 FEED = "GET /rheed/stream/d/feed"
 HELLO = {"type": "hello", "seq": 1}
@@ -29,15 +29,6 @@ BATCH = {
     "events": [], "segments": [], "views": [], "final": False,
 }  # fmt: skip
 VALUE = {"value": 1.0, "sigma": None, "unit": "", "why": "", "note": ""}
-EVENT = {
-    "time_s": None,
-    "kind": "note",
-    "label": "",
-    "value": None,
-    "id": "",
-    "time_ms_utc": None,
-    "by": "user",
-}
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(1 << 63), (1 << 64) - 1) | st.floats(allow_nan=False)
     | st.text(max_size=300) | st.binary(max_size=300)
@@ -226,6 +217,50 @@ async def test_a_series_of_another_shape_is_a_typed_error(
         with caplog.at_level(logging.WARNING, "atomstream"), pytest.raises(StoppedError):
             await no_batch(subscription)
     assert "malformed message" in caplog.text
+
+
+@pytest.mark.parametrize("first", [0, 0.0])
+async def test_a_malformed_series_costs_no_points_of_another(first: float) -> None:
+    """If the series of one azimuth is malformed in one reply, its points and those of the others come with the next."""
+    good = {"angle": 0, "series": [{"frame_number": first, "x": 1.0}, {"frame_number": 12.0, "x": 2.0}]}
+    other = {"angle": 90, "series": [{"frame_number": 5, "x": 3.0}]}
+    bad = {"angle": 90, "series": [{"frame_number": 5.5}]}
+    replies = [[good, bad], [good, bad], [good, other]]
+
+    async def pause(_seconds: float) -> None:
+        pass
+
+    def answer(_request: web.Request, _body: bytes) -> web.Response:
+        return web.json_response({"series_by_angle": replies.pop(0) if len(replies) > 1 else replies[0]})
+
+    async with recording() as server, calling(server.url) as api:
+        server.on("GET /rheed/timeseries/d/", answer)
+        server.on_json("GET /data_entries/", [{"pipeline_status": "success"}])
+        subscription = ResultSubscription(api.results, "d", announced=False, sleep=pause)
+        async with aclosing(subscription.batches()) as batches:
+            found = [(batch.angle_deg, batch.start, batch.count) async for batch in batches]
+    assert found == [(0.0, 0, 2), (90.0, 5, 1)]
+
+
+async def test_repeated_malformed_series_are_warned_about_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server whose series are always malformed is asked again after longer and longer pauses, with one warning."""
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            raise StoppedError
+
+    monkeypatch.setattr("atomstream.streaming.subscription.delay_s", lambda failures, _: float(failures))
+    async with recording() as server, calling(server.url) as api:
+        server.on_json("GET /rheed/timeseries/d/", {"series_by_angle": [{"angle": "x", "series": []}]})
+        subscription = ResultSubscription(api.results, "d", announced=False, sleep=pause)
+        with caplog.at_level(logging.WARNING, "atomstream"), pytest.raises(StoppedError):
+            await no_batch(subscription)
+    assert len(caplog.records) == 1
+    assert pauses == [min(float(failures), MAX_PAUSE_S) for failures in range(8)]
 
 
 def empty_maps(server: Recorder) -> Callable[[ServiceApi], Awaitable[Any]]:

@@ -7,19 +7,29 @@ import gzip
 import json
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from atomstream.errors import ConnectionFailedError, RejectedError, ServerBusyError, ServiceError
+from atomstream.errors import (
+    AuthenticationError,
+    ConflictError,
+    ConnectionFailedError,
+    NotFoundError,
+    RejectedError,
+    ServerBusyError,
+    ServiceError,
+    UrlExpiredError,
+)
 from atomstream.records import ShardInfo, StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import MAX_ID_CHARS, MAX_URL_CHARS, NewStreamBody
 from atomstream.service.reply_limits import CompressionError, decompress
-from tests.service.recorder import Recorder, calling, recording
+from atomstream.service.transport import is_address
+from tests.service.recorder import EVENT, Recorder, calling, recording
 
 TAGS = "GET /tags/"
 STREAMS = "POST /rheed/stream/"
@@ -162,7 +172,7 @@ async def test_a_compressed_bomb_is_an_error(status: int) -> None:
     ],
 )
 async def test_a_body_that_cannot_be_decompressed(encoding: str, body: bytes, why: str) -> None:
-    """Damaged and unknown compression is a typed error that names it."""
+    """A list with a damaged or an unknown compression is a ServerBusyError that states the problem."""
     async with recording() as server, calling(server.url) as api:
         headers = {"Content-Encoding": encoding}
         server.on(TAGS, lambda *_: web.Response(body=body, headers=headers))
@@ -170,6 +180,56 @@ async def test_a_body_that_cannot_be_decompressed(encoding: str, body: bytes, wh
             await api.list_tags()
     with pytest.raises(CompressionError, match=why):
         decompress(body, encoding, 1000)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (302, RejectedError),
+        (401, AuthenticationError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (422, RejectedError),
+        (503, ServerBusyError),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+async def test_a_refusal_that_cannot_be_decompressed(
+    status: int, kind: type[ServiceError], encoding: str
+) -> None:
+    """The status decides about the error, even if the body can't be read: a refusal is not taken for a busy server."""
+    async with recording() as server, calling(server.url) as api:
+        headers = {"Content-Encoding": encoding}
+        for route in (TAGS, "PUT /shard"):
+            server.on(route, lambda *_: web.Response(body=b"junk" * 9, headers=headers, status=status))
+        with pytest.raises(kind, match=f"HTTP {status}") as caught:
+            await api.list_tags()
+        assert type(caught.value) is kind
+        with pytest.raises(UrlExpiredError if status == 401 else kind, match=f"HTTP {status}"):
+            await api.put_shard(f"{server.url}/shard", [b"x"], 1, crc32c=0)
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+async def test_a_reply_whose_body_is_not_needed(encoding: str) -> None:
+    """Uploads and calls that return nothing succeed by their status, whatever the body is."""
+    async with recording() as server, calling(server.url) as api:
+        headers = {"Content-Encoding": encoding}
+        for route in ("PUT /shard", "POST /rheed/stream/d/end", "PUT /rheed/stream/d/calibration"):
+            server.on(route, lambda *_: web.Response(body=b"junk" * 9, headers=headers))
+        await api.put_shard(f"{server.url}/shard", [b"x"], 1, crc32c=0)
+        await api.end_stream("d")
+        await api.results.calibrate("d", {})
+    assert len(server.requests) == 3
+
+
+async def test_an_empty_body_has_no_compression() -> None:
+    """An error without a body is that of its status although the header names a compression."""
+    assert decompress(b"", "br", 10) == b""
+    async with recording() as server, calling(server.url) as api:
+        headers = {"Content-Encoding": "gzip"}
+        server.on(TAGS, lambda *_: web.Response(status=404, headers=headers))
+        with pytest.raises(NotFoundError):
+            await api.list_tags()
 
 
 def create(server: Recorder, reply: Any) -> Callable[[ServiceApi], Any]:
@@ -200,17 +260,6 @@ def mark(server: Recorder, reply: Any) -> Callable[[ServiceApi], Any]:
     """``reply`` to a new event."""
     server.on_json("POST /rheed/stream/d/events", reply)
     return lambda api: api.results.mark("d", {"label": "x"})
-
-
-EVENT = {
-    "time_s": 1.0,
-    "kind": "note",
-    "label": "",
-    "value": None,
-    "id": "i",
-    "time_ms_utc": 1.0,
-    "by": "user",
-}
 
 
 @pytest.mark.parametrize(
@@ -267,11 +316,46 @@ async def test_ids_and_names_of_a_real_service_are_read() -> None:
         assert (await api.results.mark("d", {"label": "x"})).time_s == 1.0
 
 
-async def test_a_host_name_that_cannot_be_encoded_is_a_typed_error() -> None:
-    """A label of more than 63 characters is refused by the encoding of host names, before the DNS."""
-    async with recording() as server, calling(server.url) as api:
-        with pytest.raises(ConnectionFailedError):
-            await api.put_shard(f"http://{'a' * 70}.invalid/shard", [bytes(4)], 4, crc32c=0)
+NO_HOSTS = [f"{'a' * 64}.invalid", f"{'é' * 60}.invalid", "a..invalid", ".invalid"]
+"""Host names that the DNS can't have: a label with more than 63 characters, and an empty one."""
+
+
+@pytest.mark.parametrize("host", NO_HOSTS)
+async def test_a_host_name_that_cannot_be_encoded_is_a_typed_error(host: str) -> None:
+    """It is refused before the request, of each kind, and was never sent."""
+    async with calling(f"http://{host}") as api:
+        requests: list[Callable[[], Awaitable[Any]]] = [
+            api.list_tags,
+            lambda: api.put_shard(f"http://{host}/shard", [bytes(4)], 4, crc32c=0),
+            lambda: anext(api.results.feed("d", 0)),
+        ]
+        for ask in requests:
+            with pytest.raises(ConnectionFailedError, match="its host name or port is not valid") as caught:
+                await ask()
+            assert caught.value.never_sent
+
+
+@pytest.mark.parametrize("proxy", [*NO_HOSTS, "http://[::1", "http://127.0.0.1:99999"])
+async def test_a_proxy_that_is_no_address_is_a_typed_error(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a wrong proxy setting names the proxy."""
+    monkeypatch.setenv("http_proxy", proxy)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with calling("http://service.invalid") as api:
+        with pytest.raises(ConnectionFailedError, match="of the proxy is not valid") as caught:
+            await api.list_tags()
+    assert caught.value.never_sent
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:80", "https://[::1]:8765/a", "http://[fe80::1%25eth0]/", "http://lab_pc", "http://größe.de"],
+)  # fmt: skip
+def test_an_address_is_accepted(url: str) -> None:
+    """Addresses of both versions of IP, names with underscores, and names that need an encoding."""
+    assert is_address(url)
 
 
 @pytest.mark.parametrize("location", ["http://[::1", "//[", "http://" + "a" * 5000 + "/", "\x85"])

@@ -1,12 +1,9 @@
-"""Memory that is mapped, populated, discarded and freed in another thread."""
+"""Memory that is mapped, populated and returned to the system."""
 
 from __future__ import annotations
 
-import _thread
 import mmap
-import subprocess
 import sys
-import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +11,7 @@ import pytest
 
 from atomstream.system import memory as pages
 from atomstream.system import scheduling as yielding
-from atomstream.system.memory import allocate, discard, populate
+from atomstream.system.memory import allocate, populate
 from atomstream.system.scheduling import STEP_BYTES
 from tests.system.tuning_marks import needs
 
@@ -23,9 +20,11 @@ BIG = 16 * MIB
 only_where_pages_are_faulted_in = pytest.mark.skipif(
     sys.platform != "linux", reason="only Linux can populate pages without changing them"
 )
-only_where_a_thread_frees = pytest.mark.skipif(
-    sys.platform != "linux", reason="on other systems the calling thread frees an array"
-)
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
 
 
 @only_where_pages_are_faulted_in
@@ -69,35 +68,6 @@ def test_allocation_works_without_memory_maps(monkeypatch: pytest.MonkeyPatch) -
     assert memory.nbytes == MIB
 
 
-@needs("discard")
-def test_discard_releases_pages() -> None:
-    """After discard the pages belong to the system (Linux; elsewhere it returns False). The buffer stays usable."""
-    buffer = np.full(BIG, 1, dtype=np.uint8)
-    if sys.platform != "linux":
-        assert not discard(buffer)
-        return
-    before = resident_bytes()
-    assert discard(buffer)
-    assert before - resident_bytes() > BIG // 2
-    assert not buffer[BIG // 4 : BIG // 2].any()
-    buffer[:] = 2
-
-
-@only_where_a_thread_frees
-def test_a_buffer_is_freed_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If no thread can be started, the calling thread frees the buffer."""
-
-    def refuse(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(_thread, "start_new_thread", refuse)
-    buffer = np.empty(BIG, dtype=np.uint8)
-    end = weakref.ref(buffer)
-    pages.free_async(buffer)
-    del buffer
-    assert end() is None
-
-
 @only_where_pages_are_faulted_in
 @needs("prefault")
 def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,34 +84,3 @@ def test_pages_are_faulted_in_step_by_step(monkeypatch: pytest.MonkeyPatch) -> N
     assert all(upto % STEP_BYTES == 0 for _, upto in steps[:-1])
     assert max(upto - at for at, upto in steps) <= STEP_BYTES
     assert len(yields) == len(steps)
-
-
-FORKS = """
-import os, sys, threading
-import numpy as np
-from atomstream.system import memory as pages
-
-begun, freed = threading.Event(), threading.Event()
-pages.discard = lambda buffer: begun.set() or threading.Event().wait()
-pages.free_async(np.empty(16 << 20, dtype=np.uint8))
-begun.wait(20)
-child = os.fork()
-if child == 0:
-    pages.discard = lambda buffer: freed.set()
-    pages.free_async(np.empty(16 << 20, dtype=np.uint8))
-    os._exit(0 if freed.wait(20) else 1)
-os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@only_where_a_thread_frees
-@needs("discard")
-def test_a_forked_child_frees_its_buffers() -> None:
-    """A child does not have the parent's freeing thread, so it starts its own."""
-    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKS], check=False, timeout=60)
-    assert ended.returncode == 0
-
-
-def resident_bytes() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        return 1024 * next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))

@@ -79,7 +79,8 @@ class Column:
                 handle = self._file_system.open_existing(path)
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
-                self._file_system.close(handle)  # of a version that did not sync it, after a power cut
+                # It is too short: an earlier version wrote it without a sync before a power cut.
+                self._file_system.close(handle)
             self._make_file(path)
         raise OSError(f"{path} can't be made in its full length.")
 

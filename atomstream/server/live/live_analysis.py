@@ -19,7 +19,7 @@ from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.messages import AnalyzerBatch
-from atomstream.server.live.missing_chunks import LATE, UNREADABLE, MissingIndices
+from atomstream.server.live.missing_chunks import CRASHED, LATE, UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import ResultStore, Snapshot
 from atomstream.server.live.worker_messages import AnalyzerState
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -32,7 +32,7 @@ T = TypeVar("T")
 SNAPSHOT_S: Final = 10.0
 """Time between snapshots in s: so much analysis is repeated after a crash."""
 TRIES: Final = 2
-"""Crashes of the worker at one chunk before the chunk is left out."""
+"""Failed analyses of one chunk before the chunk is left out."""
 AHEAD_S: Final = 1.0
 """Chunks that start within so many s of the next one are kept decoded: short ones arrive several at a time."""
 DISK_PAUSE_S: Final = 1.0
@@ -58,7 +58,7 @@ class LiveAnalysis:
         self.about = about
         self.order = ReorderBuffer(resources.gap_wait_s)
         self.missing = MissingIndices()
-        """Chunks that are missing in the fits."""
+        """Stored chunks whose frames are not in the fits, by reason."""
         self.done = False
         """True after :meth:`run`: later chunks are not analysed here."""
         self.analyzer = AnalyzerClient(about.data_id, archive, resources)
@@ -209,7 +209,7 @@ class LiveAnalysis:
         if step.kind == "gap":
             await self.analyzer.skip(step.last + 1)
         elif self._crashes[step.first] >= TRIES:
-            await self._leave_out(step.first, f"its worker crashed {TRIES} times")
+            await self._leave_out(step.first, CRASHED, f"its analysis failed {TRIES} times")
         else:
             await self._try_chunk(step)
 
@@ -221,16 +221,16 @@ class LiveAnalysis:
         except JobFailedError as error:
             if error.kind != "shard":
                 raise
-            await self._leave_out(index, str(error))
+            await self._leave_out(index, UNREADABLE, str(error))
         finally:
             self._release(index)
         del self._crashes[index]
         self._stored_ms.pop(index, None)
 
-    async def _leave_out(self, index: int, why: str) -> None:
+    async def _leave_out(self, index: int, reason: str, why: str) -> None:
         log.error("stream %s: chunk %d is left out: %s", self.about.data_id, index, why)
         await self.analyzer.skip(index + 1)
-        self.missing.add(index, UNREADABLE)
+        self.missing.add(index, reason)
         self._feed.notify()
 
     async def _chunk(self, index: int) -> None:
@@ -250,7 +250,7 @@ class LiveAnalysis:
             missing=self.missing.parts(),
         )
         self._snapshot_at = asyncio.get_running_loop().time()
-        # In a separate task: to sync dozens of files may take a busy disk longer than a chunk lasts.
+        # A separate task saves it: on a busy disk, syncing dozens of files may take longer than a chunk lasts.
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
 

@@ -11,14 +11,17 @@ from atomstream.server.live.messages import MissingChunks
 LATE = "late"
 """The chunk was stored after the analysis had passed it: it has values per frame, but is not in the fits."""
 UNREADABLE = "unreadable"
-"""The file of the chunk is damaged, or its analysis crashed the worker."""
+"""The file of the chunk is damaged."""
+CRASHED = "crashed"
+"""The analysis of the chunk failed with an error or with the end of its process, each time that it was tried."""
+REASONS = (LATE, UNREADABLE, CRASHED)
 
 
 class MissingIndices:
     """Indices of chunks by reason. A chunk has one reason, the one that was set last.
 
-    Every operation costs what the number of ranges costs, because a stream may have hundreds of thousands of chunks
-    and readers of the feed ask for :meth:`parts` at each change.
+    The time of every operation grows with the number of ranges, not of chunks: a stream may have hundreds of thousands
+    of chunks, and :meth:`parts` is called for each subscriber of the feed at each change.
     """
 
     def __init__(self, parts: Iterable[MissingChunks] = ()) -> None:

@@ -16,7 +16,7 @@ from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerCl
 from atomstream.server.live.annotation_records import AnalyzerEntry, RegionsEntry, TimedEvent
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import AnalyzerBatch
-from atomstream.server.live.missing_chunks import UNREADABLE, MissingIndices
+from atomstream.server.live.missing_chunks import CRASHED, UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
@@ -57,15 +57,16 @@ class Reanalysis:
         self._waterfalls: dict[str, Waterfall] = {}
         self._last = AnalyzerBatch(0, 0, {})
         self._events: list[Event] = []
-        self._unreadable = IndexSet()
+        self._left_out = {UNREADABLE: IndexSet(), CRASHED: IndexSet()}
         self.indices = IndexSet()
         """The chunks that are analysed; empty before :meth:`run`."""
 
     @property
     def missing(self) -> MissingIndices:
-        """The chunks that could not be read."""
+        """The chunks that could not be read or analysed."""
         missing = MissingIndices()
-        missing.add_all(self._unreadable, UNREADABLE)
+        for reason, indices in self._left_out.items():
+            missing.add_all(indices, reason)
         return missing
 
     @property
@@ -117,7 +118,7 @@ class Reanalysis:
             if self._stopped:
                 return
             await analyzer.skip(index)
-            if index not in self._unreadable:
+            if not any(index in left_out for left_out in self._left_out.values()):
                 await self._chunk(analyzer, index)
             self._report((done + 1) / count)
 
@@ -129,15 +130,15 @@ class Reanalysis:
         return [*regions, *(entry for entry in entries if isinstance(entry, TimedEvent))]
 
     async def _chunk(self, analyzer: AnalyzerClient, index: int) -> None:
-        self._unreadable.add(index)  # until it is analysed
+        self._left_out[CRASHED].add(index)  # until it is analysed: the next attempt goes on without it
         try:
             await analyzer.chunk(index, None, self._keep)
         except JobFailedError as error:
             if error.kind != "shard":
                 raise
             log.error("stream %s: chunk %d is left out: %s", self._about.data_id, index, error)
-        else:
-            self._unreadable.discard(index)
+            self._left_out[UNREADABLE].add(index)
+        self._left_out[CRASHED].discard(index)
 
     async def _keep(self, batch: AnalyzerBatch) -> None:
         self._last = batch

@@ -114,7 +114,10 @@ class AnalyzerSession:
         self._analyzer.gap(until - self._analyzer.frames_fed)
 
     def late(self, start: int, frames: Frames, times: F64, ids: Int | None = None) -> Iterator[AnalyzerBatch]:
-        """Measure late frames: only what needs no other frames, with the present regions."""
+        """Measure late frames: only what needs no other frames, with the present regions.
+
+        ``ids`` are not used: they only give events of missing frames, and late frames give columns without events.
+        """
         helper = self._new_analyzer()
         helper.set_regions(
             [box for box in self._analyzer.regions if isinstance(box, Box) and box.name != "streaks"]

@@ -93,13 +93,13 @@ async def put_regions(request: web.Request) -> web.Response:
 class CalibrationBody(CalibrationRecord, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The body that replaces the calibration. A field that is left out is unknown."""
 
-
-def check_calibration_body(wanted: CalibrationBody) -> None:
-    """Raises HttpError 400 for values outside of the limits."""
-    try:
-        check_calibration(msgspec.to_builtins(wanted))
-    except ConfigError as error:
-        raise HttpError(400, f"calibration: {error} Nothing was changed.") from None
+    def checked(self) -> CalibrationRecord:
+        """The record of these values. Raises HttpError 400 for values outside of the limits."""
+        try:
+            check_calibration(msgspec.to_builtins(self))
+        except ConfigError as error:
+            raise HttpError(400, f"calibration: {error} Nothing was changed.") from None
+        return CalibrationRecord(**msgspec.structs.asdict(self))
 
 
 @routes.get(CALIBRATION_PATH)
@@ -114,6 +114,6 @@ async def get_calibration(request: web.Request) -> web.Response:
 async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: valid from now on. A finished stream is analysed again with it."""
     results, wanted = await results_of(request), await read_json(request, CalibrationBody)
-    check_calibration_body(wanted)
-    await results.calibrate(wanted)
-    return json_reply(wanted)
+    calibration = wanted.checked()
+    await results.calibrate(calibration)
+    return json_reply(calibration)

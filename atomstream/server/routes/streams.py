@@ -33,7 +33,7 @@ from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
 from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.server.routes.annotations import CalibrationBody, check_calibration_body
+from atomstream.server.routes.annotations import CalibrationBody
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
@@ -74,8 +74,7 @@ async def create_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/``: create a stream. The reply is its ``data_id`` as a JSON string."""
     wanted = await read_json(request, NewStream)
     name = checked_name(wanted.data_item_name, "stream")
-    if wanted.calibration is not None:
-        check_calibration_body(wanted.calibration)
+    calibration = None if wanted.calibration is None else wanted.calibration.checked()
     context = context_of(request)
     projects = await named_ids(context, Project, [wanted.project_id] if wanted.project_id else [], "project")
     now = iso_now()
@@ -92,8 +91,8 @@ async def create_stream(request: web.Request) -> web.Response:
     )
     await context.streams.create(about)
     await context.lifecycle.begin(about.data_id)
-    if wanted.calibration is not None:
-        await (await context.results.of(about.data_id)).calibrate(wanted.calibration)
+    if calibration is not None:
+        await (await context.results.of(about.data_id)).calibrate(calibration)
     return json_reply(about.data_id, headers={ANNOUNCEMENT: ANNOUNCED})
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atomstream.server.streams.ingest import WRITE_BYTES
-from tests.live_server import LiveServer, Serve
+from tests.live_server import Serve
 from tests.wire_client import WireClient, make_frames, raw_connection, request_head, shard_bytes
 
 DIMS = (4, 8, 12)
@@ -28,12 +28,6 @@ async def status_of(reader: asyncio.StreamReader) -> int:
     return int(line.split()[1]) if line else 0
 
 
-def bodies_left(server: LiveServer, data_id: str) -> list[str]:
-    """Files of uploads that are neither stored nor refused."""
-    folder = server.folder(data_id) / "incoming"
-    return [path.name for path in folder.iterdir()] if folder.exists() else []
-
-
 @pytest.mark.parametrize("sent", [0, 1, 100], ids=["nothing", "a byte", "100 bytes"])
 async def test_stalled_body_is_408(serve: Serve, sent: int) -> None:
     """A body that stalls is answered by 408 after ``body_idle_s``, and its file is removed."""
@@ -44,7 +38,7 @@ async def test_stalled_body_is_408(serve: Serve, sent: int) -> None:
         async with raw_connection(url) as (reader, writer):
             writer.write(request_head("PUT", url, {"Content-Length": str(len(BODY))}) + BODY[:sent])
             assert await status_of(reader) == 408
-        assert bodies_left(server, data_id) == []
+        assert server.incoming(data_id) == []
 
 
 async def test_trickling_body_is_408(serve: Serve) -> None:
@@ -78,8 +72,8 @@ async def test_torn_body_leaves_nothing(serve: Serve) -> None:
         url = await client.url(data_id, 0, NOISE.shape)
         async with raw_connection(url) as (_, writer):
             writer.write(request_head("PUT", url, {"Content-Length": str(len(body))}) + body[:half])
-            await until(lambda: bodies_left(server, data_id) != [])
-        await until(lambda: bodies_left(server, data_id) == [])
+            await until(lambda: server.incoming(data_id) != [])
+        await until(lambda: server.incoming(data_id) == [])
         assert server.archive(data_id).chunks() == {}
         assert (await client.put(url, LARGE))[0] == 200
 
@@ -143,10 +137,10 @@ async def test_too_many_uploads_are_503(serve: Serve) -> None:
         url, other = [await client.url(data_id, index, NOISE.shape) for index in range(2)]
         async with raw_connection(url) as (_, writer):
             writer.write(half_sent(url))
-            await until(lambda: bodies_left(server, data_id) != [])
+            await until(lambda: server.incoming(data_id) != [])
             status, _, headers = await client.put(other, LARGE)
             assert (status, headers["Retry-After"]) == (503, "1")
-        await until(lambda: bodies_left(server, data_id) == [])
+        await until(lambda: server.incoming(data_id) == [])
         assert (await client.put(other, LARGE))[0] == 200
 
 
@@ -158,7 +152,7 @@ async def test_stop_ends_incomplete_uploads(serve: Serve) -> None:
         url = await client.url(data_id, 0, NOISE.shape)
     async with raw_connection(url) as (reader, writer):
         writer.write(half_sent(url))
-        await until(lambda: bodies_left(server, data_id) != [])
+        await until(lambda: server.incoming(data_id) != [])
         await server.stop()
         assert await status_of(reader) == 503
-    assert bodies_left(server, data_id) == []
+    assert server.incoming(data_id) == []

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ from atomstream.server.live.annotation_records import (
     TimedEvent,
 )
 from atomstream.server.live.annotations import Annotations
+from atomstream.server.routes.annotations import CalibrationBody
 from atomstream.system.record_log import RecordLog
 from tests.live_helpers import (
     CHUNK,
@@ -237,6 +239,15 @@ async def test_invalid_calibrations_are_refused(serve: Serve, wrong: dict[str, f
         assert status == 400
         assert next(iter(wrong)) in reply["detail"]
         assert (await client.ask("GET", path))[1] == {}
+
+
+def test_the_body_becomes_the_record() -> None:
+    """The route stores the record and sends it to the analysis, with the values of the body."""
+    values = {"beam_energy": 20.0, "layer_unit": "unit cell"}
+    record = msgspec.convert(values, CalibrationBody).checked()
+    assert record == CalibrationRecord(**values)
+    assert type(record) is CalibrationRecord
+    assert msgspec.to_builtins(record) == values
 
 
 def test_the_page_has_the_same_ranges() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgpack
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from atomstream.analysis import Box, Line
+from atomstream.analysis import Box, Calibration, Line
 from atomstream.errors import ConfigError
 from atomstream.results import Batch, Event, Measurement, Segment, View
 from atomstream.server.live.annotation_records import (
@@ -34,12 +35,15 @@ from atomstream.server.live.messages import (
     HeartbeatMessage,
     HelloMessage,
     LostMessage,
+    MeasurementRecord,
     MissingChunks,
     MissingMessage,
     ProgressMessage,
     RegionsMessage,
     RegionsReport,
+    SegmentRecord,
     ViewAnnotation,
+    ViewRecord,
     analyzer_batch,
 )
 from atomstream.server.live.result_log import complete, shortened, typed
@@ -310,6 +314,30 @@ def test_bodies_of_replies() -> None:
         b'"azimuth_label":"[110]","confidence":0.5,"annotation":{"enabled":true,"angle_deg":90.0}}'
     )
     assert list(AnalysisStatus.__struct_fields__) == STATUS_KEYS
+
+
+@pytest.mark.parametrize(
+    ("record", "original"),
+    [
+        (BoxRecord, Box),
+        (LineRecord, Line),
+        (CalibrationRecord, Calibration),
+        (MeasurementRecord, Measurement),
+        (SegmentRecord, Segment),
+        (ViewRecord, View),
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_records_have_the_fields_of_the_analysis(record: type[msgspec.Struct], original: type[Any]) -> None:
+    """A record on the wire has the fields of the analysis' own class. Where both have a default, it is the same."""
+    on_wire = {field.name: field.default for field in structs.fields(record)}
+    own = {field.name: field.default for field in dataclasses.fields(original)}
+    assert on_wire.keys() == own.keys()
+    for name, default in on_wire.items():
+        if default is not msgspec.NODEFAULT and own[name] is not dataclasses.MISSING:
+            assert default == own[name]
+    if record is CalibrationRecord:
+        assert on_wire == own
 
 
 def test_regions_that_are_refused() -> None:

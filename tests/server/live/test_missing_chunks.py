@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
-from atomstream.server.live.missing_chunks import LATE, UNREADABLE, MissingIndices
+from atomstream.server import dashboard
+from atomstream.server.live.analyzer_client import AnalyzerClient
+from atomstream.server.live.missing_chunks import CRASHED, REASONS, MissingIndices
 from atomstream.server.live.result_store import REANALYSIS
+from atomstream.server.live.worker_messages import AnalyzerState
+from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
+from atomstream.streaming import subscription
 from tests.live_helpers import (
     CHUNK,
     FPS,
@@ -25,6 +34,7 @@ from tests.live_helpers import (
     with_a_damaged_chunk,
 )
 from tests.live_server import Serve
+from tests.paths import REPO
 from tests.wire_client import WireClient
 
 BOX = {"type": "box", "name": "one", "x": 80.0, "y": 150.0, "width": 12.0, "height": 40.0}
@@ -124,9 +134,47 @@ async def test_an_unreadable_chunk_is_reported(serve: Serve) -> None:
     assert before == [{"why": "unreadable", "chunks": "1", "count": 1}]
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8), st.sampled_from([LATE, UNREADABLE]))))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "error",
+    [WorkerDiedError("the worker ended"), JobFailedError("analysis", "ValueError: a mistake")],
+    ids=str,
+)
+async def test_a_chunk_whose_analysis_fails_is_reported(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Its reason is ``crashed``, because its file can be read: in the live analysis, and when it is repeated."""
+    analyse = AnalyzerClient.chunk
+
+    async def fail(client: AnalyzerClient, index: int, *args: Any, **options: Any) -> AnalyzerState | None:
+        if index == 1:
+            raise error
+        return await analyse(client, index, *args, **options)
+
+    monkeypatch.setattr(AnalyzerClient, "chunk", fail)
+    async with WireClient(await serve()) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        first = await analysed(client, data_id, growth(3 * CHUNK))
+        live = (await analysis_status(client, data_id))["missing"]
+        await client.ask("POST", f"/rheed/stream/{data_id}/reanalyse")
+        await follow(client, data_id, after=first[-1]["seq"])
+        repeated = (await analysis_status(client, data_id))["missing"]
+    assert live == repeated == [{"why": CRASHED, "chunks": "1", "count": 1}]
+
+
+def test_each_reason_is_explained() -> None:
+    """The log of ``results()``, the page and docs/live_api.md explain the same reasons."""
+    script = (Path(dashboard.__file__).parent / "static" / "js" / "reanalysis.js").read_text(encoding="utf-8")
+    manual = (REPO / "docs" / "live_api.md").read_text(encoding="utf-8")
+    assert set(re.findall(r'chunks\(missing, "(\w+)"\)', script)) == set(REASONS)
+    assert subscription.MISSING_REASONS.keys() == set(REASONS)
+    assert "|".join(f'"{reason}"' for reason in REASONS) in manual
+    assert set(REASONS) <= set(re.findall(r"^- `(\w+)`", manual, re.MULTILINE))
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 8), st.sampled_from(REASONS))))
 def test_each_missing_chunk_has_its_last_reason(added: list[tuple[int, int, str]]) -> None:
-    """Ranges by reason are what a dictionary from index to reason is, at the cost of the ranges."""
+    """After any additions each chunk has the reason that was added last, as in a dictionary from index to reason."""
     missing, expected = MissingIndices(), dict[int, str]()
     for first, more, reason in added:
         if more:
@@ -140,7 +188,5 @@ def test_each_missing_chunk_has_its_last_reason(added: list[tuple[int, int, str]
     }
     assert read == expected
     assert sum(part.count for part in parts) == len(expected)
-    assert [missing.has(reason) for reason in (LATE, UNREADABLE)] == [
-        reason in expected.values() for reason in (LATE, UNREADABLE)
-    ]
+    assert [missing.has(reason) for reason in REASONS] == [reason in expected.values() for reason in REASONS]
     assert MissingIndices(parts).parts() == missing.copy().parts() == parts

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import selectors
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -69,6 +73,32 @@ async def test_a_worker_that_died() -> None:
         assert worker.life == life + 1
     finally:
         await pool.close()
+
+
+def test_the_template_outlives_a_client_that_died() -> None:
+    """If a client was killed before the exit code of its worker could be sent, the template goes on."""
+    if not worker_template.SUPPORTED:
+        pytest.skip("this system cannot pass the pipes to another process")
+    ours, theirs = socket.socketpair()
+    with selectors.DefaultSelector() as ready, subprocess.Popen([sys.executable, "-c", ""]) as worker:
+        fork = worker_template.Fork(ready, ours, worker.pid)
+        theirs.close()
+        fork._worker_ended(None)  # waits for the end of the worker
+        assert not ready.get_map()
+    assert ours.fileno() == -1
+
+
+def test_the_template_ignores_a_client_without_a_request() -> None:
+    """A client that was killed before it sent its request gets no worker."""
+    if not worker_template.SUPPORTED:
+        pytest.skip("this system cannot pass the pipes to another process")
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    listener: Any = SimpleNamespace(accept=lambda: (ours, None))
+    before = children()
+    worker_template.Template._accept(worker_template.Template.__new__(worker_template.Template), listener)
+    assert children() == before
+    assert ours.fileno() == -1
 
 
 def test_a_worker_loads_no_more_than_it_needs() -> None:

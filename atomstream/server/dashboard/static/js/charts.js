@@ -25,7 +25,7 @@ const CHOICES = [
   ["spottiness", "2D / 3D (spottiness)", "0–1"],
   ["first_order_intensity", "First-order intensity", "counts/px"],
   ["reconstruction_intensity", "Half order over first", "ratio"],
-  ["oscillations_counted", "Oscillations in this segment", ""],
+  ["oscillations_counted", "Oscillations since the last segment mark", ""],
   ["change_score", "Change score", ""],
   ["saturated_fraction", "Saturated share", ""],
   ["rotation_rpm", "Rotation", "rpm"],

@@ -4,6 +4,19 @@ import { brief, duration, visible } from "./format.js";
 import { KeyedList } from "./keyed_list.js";
 
 const LISTED = 300;
+// Texts for the kinds of events of the analysis whose names are not plain words.
+const KINDS = {
+  exposure: "exposure step",
+  dropout: "drop-out",
+  inverted: "inverted greys",
+  spot: "other spot",
+  fractional_order: "fractional order",
+  rotation_seen: "rotation seen",
+  rotation_refined: "rotation speed",
+  growth_stopped: "growth stopped",
+  growth_began: "growth began again",
+  rate_changed: "rate changed",
+};
 
 export class Events {
   constructor(view, chosen) {
@@ -69,7 +82,7 @@ function keyOf(event) {
 }
 
 export function kindText(kind) {
-  return { fractional_order: "fractional order", change: "change", exposure: "exposure step", rotation_seen: "rotation seen", growth_stopped: "growth stopped", growth_began: "growth began again", rate_changed: "rate changed" }[kind] ?? visible(kind);
+  return Object.hasOwn(KINDS, kind) ? KINDS[kind] : visible(kind);
 }
 
 function labelText(event) {

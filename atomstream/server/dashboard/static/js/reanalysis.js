@@ -42,6 +42,8 @@ export class Reanalysis {
       : `The results do not include ${late}, which arrived late. All chunks are analysed again when the stream has ended.`);
     const unreadable = chunks(missing, "unreadable");
     if (unreadable) parts.push(`The results do not include ${unreadable}, which cannot be read; the server's log has the reason.`);
+    const crashed = chunks(missing, "crashed");
+    if (crashed) parts.push(`The results do not include ${crashed}, whose analysis failed; the server's log has the reason.`);
     return parts.join(" ");
   }
 

@@ -21,6 +21,7 @@ import { TimeRange } from "./time_range.js";
 import { Waterfall } from "./waterfall.js";
 
 const INFO_EACH_MS = 2000;
+// The kinds of marks that begin a segment: SEGMENT_KINDS of atomstream/results.py.
 const CUTS = ["shutter", "laser", "growth", "pause", "rotation"];
 const dataId = decodeURIComponent(location.pathname.split("/")[2]);
 
@@ -128,7 +129,8 @@ function applyEvents(added) {
 }
 
 /**
- * Oscillations are counted per segment. A note does not begin a segment, so the count at its time is subtracted.
+ * Oscillations are counted since the last mark that begins a segment; segments that the analysis found are counted
+ * together. A note does not begin a segment, so the count at its time is subtracted.
  * A new mark is ahead of the analysis: until the analysis reaches it, the count since the mark is zero.
  */
 async function setBase() {
@@ -147,7 +149,12 @@ function showCounted() {
   const counted = state.analysis.values.oscillations_counted ?? { value: null, why: "" };
   const { mark, counted: before } = state.base;
   const value = counted.value === null ? null : before === null ? 0 : Math.max(0, counted.value - before);
-  tiles.showCounted({ ...counted, value, since: mark ? `“${visible(mark.label || mark.kind)}”` : "the start" });
+  tiles.showCounted({ ...counted, value, since: markName(mark) });
+  tiles.showLayersSince(markName(events.users.filter(({ kind }) => CUTS.includes(kind)).at(-1)));
+}
+
+function markName(mark) {
+  return mark ? `“${visible(mark.label || mark.kind)}”` : "the start";
 }
 
 /** Sorted by number, because the azimuth of a view moves by a degree or two. The selected view stays in the list. */

@@ -9,7 +9,7 @@ const MAX_VIEWS = 6;
 /** [name of the value, title, { factor, unit, from }]: shown in this order where they make sense. */
 const TILES = [
   ["oscillation_period", "Oscillation period", {}],
-  ["layers_grown", "Layers in this segment", {}],
+  ["layers_grown", "Layers since the start", {}],
   ["lattice_spacing", "Streak spacing", {}],
   ["relative_spacing_change", "Spacing change", { factor: 100, unit: "%" }],
   ["referenced_strain", "Strain", { factor: 100, unit: "%", calibrated: true }],
@@ -106,6 +106,11 @@ export class Values {
     const parts = this.tiles.get("counted");
     setText(parts.title, `Oscillations since ${since}`);
     this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? why : "");
+  }
+
+  /** `since` names the last mark of the user that begins a segment, or the start. */
+  showLayersSince(since) {
+    setText(this.tiles.get("layers_grown").title, `Layers since ${since}`);
   }
 
   showTile(name, value, { factor = 1, unit, words, turning: onlyTurning, calibrated, warnOver }, turning) {
