@@ -226,9 +226,12 @@ async def test_a_malformed_series_costs_no_points_of_another(first: float) -> No
     other = {"angle": 90, "series": [{"frame_number": 5, "x": 3.0}]}
     bad = {"angle": 90, "series": [{"frame_number": 5.5}]}
     replies = [[good, bad], [good, bad], [good, other]]
+    pauses: list[float] = []
 
-    async def pause(_seconds: float) -> None:
-        pass
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 8:
+            raise StoppedError
 
     def answer(_request: web.Request, _body: bytes) -> web.Response:
         return web.json_response({"series_by_angle": replies.pop(0) if len(replies) > 1 else replies[0]})
