@@ -281,7 +281,8 @@ class IlluminationTracker:
         factor = self._factor(self.pictures[first : min(end, first + CONTEXT_FRAMES)].mean(axis=0))
         time = self.open_step_s if math.isfinite(self.open_step_s) else float(self.t[at])
         self.open_step_s = math.nan
-        if factor is None or (abs(math.log(max(factor, 1e-9))) <= 0.5 * MIN_STEP and not self.dark):
+        least = MIN_STEP if is_short else 0.5 * MIN_STEP
+        if factor is None or (abs(math.log(max(factor, 1e-9))) <= least and not self.dark):
             self.done = max(self.done, first)
             return []
         if is_short:
@@ -289,7 +290,7 @@ class IlluminationTracker:
             if self.dark:
                 return []
             length = float(self.t[min(end, len(self.t) - 1)]) - time
-            text = f"the light changed by a factor of {factor:.2g} for {length:.2g} s"
+            text = f"the light changed by a factor of {factor:.3g} for {length:.2g} s"
             return [Event(time, "dropout", text, factor)]
         if factor < DARK or (self.dark and not self._has_come_back(factor, first, end)):
             self.done = max(self.done, at + 1)

@@ -318,7 +318,8 @@ def _end_slow_block(state: AnalysisState, times: F64) -> None:
             state.new_events.append(
                 Event(now, "rotation_seen", trackers.turns.reason, trackers.turns.turning_hz or math.nan)
             )
-        if trackers.rotation is not None and trackers.light.is_steady:
+        # Streaks that brighten at some azimuths may look like steps of the light, again and again.
+        if trackers.rotation is not None and not trackers.light.dark:
             missing = trackers.growth.trace.clock().missing_share
             trackers.rotation.fps = trackers.growth.trace.camera_fps() * (1.0 - missing)
             state.new_events += trackers.rotation.update(

@@ -58,5 +58,5 @@ def merged(events: list[Event]) -> Event:
         return Event(first.time_s, "gap", f"{frames:.0f} frames are missing in {count} places", frames)
     largest = max(values, key=lambda factor: abs(math.log(max(factor, 1e-9))))
     span_s = events[-1].at_s - first.at_s
-    text = f"the light changed {count} times in {span_s:.2g} s, at most by a factor of {largest:.2g}"
+    text = f"the light changed {count} times in {span_s:.2g} s, at most by a factor of {largest:.3g}"
     return Event(first.time_s, first.kind, text, largest)

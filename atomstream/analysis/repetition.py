@@ -19,22 +19,24 @@ SEARCH_RANGE = 0.12
 FOLDS = (1, 2, 3, 4, 6)
 """Rotation symmetries of a crystal's surface."""
 
+CLEARLY_NEARER = 1.8
+"""A turn is taken if the one of the next symmetry deviates so many times as much from the stated one."""
+
 DOMAIN_FOLDS, DOMAIN_RANGE = (8, 12), 0.03
 """Symmetries of surfaces with two domains at 45 or 30 degrees, and the range within which the turn must be nominal."""
 
 RETURNED = 0.5
 """Least similarity of pictures that returned, as a share of that of the most similar ones."""
 
-EQUAL = 0.9
-"""Least similarity of pictures that are the same again, as a share of the best return. On a tilted sample they are so
-after a whole turn only, and after 1/n of it they are similar."""
-
 OTHER = 0.3
 """Largest similarity of pictures at other azimuths, as the same share."""
 
 MIN_FIRST, FINE_FIRST = 2, 4
 """Fewest pictures until the pattern is another one: for any search, since the camera may miss the returns of a faster
-one, and for a comparison of the returns."""
+one, and for a return between two pictures to be as similar as one at a picture."""
+
+MIN_BETTER = 0.015
+"""Least excess of the similarity after a whole turn over that after 1/n of it, relative: the sample is tilted."""
 
 MIN_SIMILARITY = 0.1
 """Least similarity of the most similar pictures: below, they show only noise."""
@@ -73,6 +75,8 @@ def repeat_lag(ring: F32, nominal: float) -> tuple[float, float]:
 def return_lag(ring: F32, hidden: Bool) -> float | None:
     """Return the shortest lag, in pictures, at which a series of pictures (N, P) repeats as well as at any other.
 
+    On a tilted sample this is a whole turn, although 1/n of it gives similar pictures.
+
     The ``hidden`` pixels (P,) do not count: those of the specular spot, whose brightness changes with growth. Pictures
     that do not resemble the ones beside them, such as those without light, are left out. None if the pictures do not
     repeat, all agree, differ already from the next one, or repeat at lags that are not multiples of one of them.
@@ -95,27 +99,54 @@ def return_lag(ring: F32, hidden: Bool) -> float | None:
     best = max((height for _, height in peaks), default=0.0)
     if first < MIN_FIRST or best < RETURNED * top:
         return None
-    # Between two pictures of a fast rotation the similarity is lower, so all returns count.
-    least = EQUAL if first >= FINE_FIRST else RETURNED
-    equal = [lag for lag, height in peaks if height > least * best]
-    period = equal[0]
-    for lag in equal:
-        multiple = round(lag / period)
-        if abs(lag - multiple * period) > LAG_ERROR + LAG_ERROR_SHARE * lag:
-            return None
-        period = lag / multiple
-    return period
+    heights: dict[
+        int, tuple[float, float]
+    ] = {}  # similarity, and distance from the next picture, of each multiple
+    period = 0.0
+    for lag, height in peaks:
+        if height > RETURNED * best:
+            period = period or lag
+            multiple = round(lag / period)
+            if abs(lag - multiple * period) > LAG_ERROR + LAG_ERROR_SHARE * lag:
+                return None
+            period = lag / multiple
+            heights[multiple] = height / best, abs(lag - round(lag))
+    return period * _best_multiple(heights, is_fine=first >= FINE_FIRST)
+
+
+def _best_multiple(heights: dict[int, tuple[float, float]], *, is_fine: bool) -> int:
+    """Return the smallest n so that each n-th return is better than the ones beside it; 1 if all are alike.
+
+    ``heights`` are the similarity of each return and its distance from the next picture, in pictures. Where the
+    pictures are not fine, returns nearer to a picture are better, so they say nothing.
+    """
+    for n in FOLDS[1:]:
+        triples = [
+            (heights[m], heights[m - 1], heights[m + 1])
+            for m in range(n, max(heights), n)
+            if m - 1 in heights and m in heights and m + 1 in heights
+        ]
+        if not triples:
+            last, before = heights.get(n), heights.get(n - 1)
+            triples = [(last, before, before)] if last and before else []
+        better = [at[0] - 0.5 * (one[0] + other[0]) for at, one, other in triples]
+        nearer = [0.5 * (one[1] + other[1]) - at[1] for at, one, other in triples]
+        if better and min(better) > MIN_BETTER and (is_fine or float(np.mean(nearer)) < 0.1):
+            return n
+    return 1
 
 
 def turn_of(return_s: float, nominal_s: float) -> float | None:
     """Return the length of a turn in s after whose 1/n the pattern returns (``return_s``), near the nominal one.
 
-    None if no symmetry n gives a turn within 12 % of ``nominal_s``.
+    None if no symmetry n gives a turn within 12 % of ``nominal_s``, or if two of them are nearly as near.
     """
-    limits = {**dict.fromkeys(FOLDS, SEARCH_RANGE), **dict.fromkeys(DOMAIN_FOLDS, DOMAIN_RANGE)}
-    near = {n: abs(n * return_s / nominal_s - 1.0) for n in limits}
-    fitting = [n for n in limits if near[n] < limits[n]]
-    return min(fitting, key=lambda n: near[n]) * return_s if fitting else None
+    far = {n: abs(math.log(n * return_s / nominal_s)) for n in FOLDS}
+    nearest, second = sorted(FOLDS, key=lambda n: far[n])[:2]
+    is_clear = far[nearest] < SEARCH_RANGE and far[second] > CLEARLY_NEARER * far[nearest]
+    domains = [n for n in DOMAIN_FOLDS if abs(math.log(n * return_s / nominal_s)) < DOMAIN_RANGE]
+    fold = domains[0] if domains else nearest if is_clear else None
+    return None if fold is None else fold * return_s
 
 
 def _mean(values: F32) -> float:

@@ -37,6 +37,9 @@ PIXELS = 1200
 SAME_SPEED = 0.03
 """Largest relative difference between the nearest repetition and a turn, both from the same pictures."""
 
+MIN_TURNS = 1.6
+"""Turns that must be filmed before another speed than the stated one is taken from an n-fold pattern."""
+
 MISFITS = 2
 """Number of searches in a row in which the pictures must contradict the stated speed."""
 
@@ -203,6 +206,11 @@ class RotationTracker:
             if turn_s is None:
                 return self._contradict(now, returned * step_s)
             self.misfits = 0
+            if (
+                abs(turn_s * self.nominal_hz - 1.0) > SAME_SPEED
+                and MIN_TURNS * turn_s > len(self.ring) * step_s
+            ):
+                return []  # a turn of 4 returns instead of 3, or of 6 instead of 4, is not excluded yet
             if self.reason:
                 self.reason = ""
                 self._forget_azimuths()
