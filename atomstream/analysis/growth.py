@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
 from atomstream.analysis.hypotheses import Surroundings, other_cause
@@ -41,15 +42,26 @@ MAX_WAIT_PERIODS = 1.3
 CONFIRMED_CYCLES = 2.2
 """A rate from fewer oscillations, or under a pulsed laser, is given only if the fit before it found the same one."""
 
+MAX_BLANK_S = 7.0
+"""Time without samples after which a rate is not kept, in s."""
+
+VETO_REACH_S = 30.0
+"""A rate that was found within this time before a veto (s) has the same cause."""
+
 SAME_RATE = 0.03
 """Rates that differ by less are the same after an interruption."""
+
+
+FoundKind: TypeAlias = Literal["growth_stopped", "growth_began", "rate_changed"]
+"""Why a segment begins without a mark; the kind of its event, too."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundSegment:
     """A segment whose end was found in the trace, without a mark.
 
-    It lasts from ``start_s`` to ``end_s`` (s); ``next_label`` describes the segment after it.
+    It lasts from ``start_s`` to ``end_s`` (s); ``next_kind`` is why the segment after it begins. If both times are
+    equal, there is no such segment, and the present one gets another ``next_kind``.
     """
 
     start_s: float
@@ -57,7 +69,7 @@ class FoundSegment:
     rate: Measurement
     cycles: float
     counted: Measurement
-    next_label: str
+    next_kind: FoundKind
 
 
 @dataclass(slots=True)
@@ -65,17 +77,18 @@ class GrowthTracker:
     """Rate and oscillation count of the current segment.
 
     Call :meth:`feed` with corrected samples, :meth:`update` at about 2 Hz and :meth:`start_segment` at a mark of the
-    user. ``segment_start_s`` is the start of the segment and ``onset_s`` that of the oscillation (s), ``latest`` is
-    the last result, ``best`` the segment's. ``history`` are recent fits. ``stopped_s`` is the time at which an
-    oscillation of ``stopped_hz`` stopped or changed, NaN while it goes on; ``found`` are the segments that ended
-    since the last call of :meth:`take_found`. The count waits while it is ``doubtful`` whether the oscillation goes
-    on. ``known_hz`` is the rate of an earlier segment (0: none). While ``veto`` is not empty the rate is undetermined
-    for this reason.
+    user. ``segment_start_s`` is the start of the segment, ``onset_s`` that of the oscillation and ``search_start_s``
+    that of the trace in which one is searched (s). ``latest`` is the last result, ``best`` the segment's. ``history``
+    are recent fits. ``stopped_s`` is the time at which an oscillation of ``stopped_hz`` stopped or changed, NaN while
+    it goes on; ``found`` are the segments that ended since the last call of :meth:`take_found`. The count waits while
+    it is ``doubtful`` whether the oscillation goes on. ``known_hz`` is the rate of an earlier segment (0: none).
+    ``count_note`` is a note on the count. While ``veto`` is not empty the rate is undetermined for this reason.
     """
 
     trace: IntensityTrace
     segment_start_s: float = 0.0
     onset_s: float = 0.0
+    search_start_s: float = 0.0
     latest: Oscillation = field(default_factory=lambda: undetermined_oscillation(TOO_SHORT))
     best: Oscillation | None = None
     counter: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
@@ -89,6 +102,7 @@ class GrowthTracker:
     doubtful_since_s: float = 0.0
     unconfirmed_hz: float = 0.0
     laser: Laser = field(default_factory=Laser)
+    count_note: str = ""
     veto: str = ""
     next_search_s: float = 0.0
     next_rotating_fit_s: float = 0.0
@@ -102,10 +116,10 @@ class GrowthTracker:
     def start_segment(self, time_s: float) -> None:
         """Begin a new segment at ``time_s``, at a mark of the user: the count begins at 0."""
         self.known_hz = float(self.best.rate) if self.best else self.known_hz
-        self.segment_start_s = self.onset_s = time_s
+        self.segment_start_s = self.onset_s = self.search_start_s = time_s
         self.latest, self.best = undetermined_oscillation(TOO_SHORT), None
         self.counter, self.counted_before = LayerCounter(time_s), 0.0
-        self.history, self.found = [], []
+        self.history, self.found, self.count_note = [], [], ""
         self.stopped_s, self.stopped_hz = math.nan, 0.0
         self.doubtful, self.unconfirmed_hz = False, 0.0
         self.next_search_s = 0.0
@@ -117,8 +131,10 @@ class GrowthTracker:
 
     def update(self, now: float, rotation_hz: float = 0.0) -> Oscillation:
         """Repeat the fit if it is due at ``now`` (s) and return the latest result."""
+        self.laser.expire(now)
         if self.veto:
-            self.best = None
+            if self.best is not None and self.best.best and now - self.best.best.t_end < VETO_REACH_S:
+                self.best = None
             self._interrupt(now, self.veto)
             return self.latest
         if rotation_hz and now < self.next_rotating_fit_s:
@@ -129,28 +145,34 @@ class GrowthTracker:
             self.laser.update(self.trace, self.segment_start_s, now)
         if self.latest.determined and now < self.last_fit_s + 0.03 / float(self.latest.rate):
             return self.latest  # another 3 % of a period changes a fit by less than its uncertainty
-        if rotation_hz:
+        t, y = self._notched(self.onset_s)
+        self._watch_clock(t)
+        if math.isfinite(self.newest_s) and now - self.newest_s > _longest_blank_s(self.latest.best):
+            self.counter.end_run(self.newest_s)
+            self._interrupt(now, f"no light or no frames since {self.newest_s:.1f} s")
+        elif rotation_hz:
             self._update_rotating(now, rotation_hz)
         else:
-            self._update_at_rest(now)
+            self._update_at_rest(now, t, y)
         if self.latest.best is not None and not self.doubtful:
             self.last_fit_s = now
             self._remember(self.latest)
             self.counter.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
+        self.counter.waits = not self.latest.determined or self.doubtful
+        self.counter.report(now)
         return self.latest
 
     def _interrupt(self, now: float, why: str) -> None:
-        """End the run of growth because no rate can be given any more."""
+        """End the run of growth because no rate can be given any more; what is seen until ``now`` is not used again."""
         if self.latest.determined:
-            self.counter.end_run(now)
-        self.history = []
-        self.onset_s = now
+            self.counter.end_run(self.doubtful_since_s if self.doubtful else now)
+        self.history, self.doubtful, self.unconfirmed_hz = [], False, 0.0
+        self.stopped_s, self.stopped_hz = math.nan, 0.0
+        self.onset_s = self.search_start_s = now
         self.latest = undetermined_oscillation(why)
 
-    def _update_at_rest(self, now: float) -> None:
-        t, y = self._notched(self.onset_s)
-        self._watch_clock(t)
+    def _update_at_rest(self, now: float, t: F64, y: F64) -> None:
         self._update_doubt(t, y)
         if self._has_ended(t, y):
             self._stop(t, y)
@@ -228,10 +250,10 @@ class GrowthTracker:
     def _confirm_stop(self, now: float) -> None:
         """End the segment where growth stopped, when nothing oscillated since for some periods."""
         if self.stopped_hz > 0.0 and now - self.stopped_s > CONFIRMED_PERIODS / self.stopped_hz:
-            self._end_segment(self.stopped_s, "growth stopped")
+            self._end_segment(self.stopped_s, "growth_stopped")
             self.stopped_hz = 0.0
 
-    def _end_segment(self, time_s: float, next_label: str) -> None:
+    def _end_segment(self, time_s: float, next_kind: FoundKind) -> None:
         """End the segment at ``time_s`` without a mark; the count goes on."""
         total = self.counter.value(time_s)
         rate = self.best.rate if self.best else self.latest.rate
@@ -241,14 +263,15 @@ class GrowthTracker:
             else undetermined(rate.why, "oscillations")
         )
         cycles = self.best.cycles if self.best else 0.0
-        self.found.append(FoundSegment(self.segment_start_s, time_s, rate, cycles, counted, next_label))
+        self.found.append(FoundSegment(self.segment_start_s, time_s, rate, cycles, counted, next_kind))
         self.known_hz = float(self.best.rate) if self.best else self.known_hz
-        self.segment_start_s, self.best, self.counted_before = time_s, None, total
+        self.segment_start_s = self.search_start_s = time_s
+        self.best, self.counted_before = None, total
 
     # The search for an oscillation that is not known yet.
 
     def _search(self, now: float) -> None:
-        start_s = self.segment_start_s if math.isnan(self.stopped_s) else self.stopped_s
+        start_s = self.search_start_s if math.isnan(self.stopped_s) else self.stopped_s
         # A search costs ten fits: without a result, the interval grows with the length of the segment.
         self.next_search_s = now + max(0.4, 0.03 * (now - start_s))
         t, y = self._notched(start_s)
@@ -286,12 +309,13 @@ class GrowthTracker:
         if math.isnan(self.stopped_s):
             return
         if self.stopped_hz > 0.0 and late:
-            self._end_segment(self.stopped_s, "growth stopped")
-            self._end_segment(onset_s, "growth began again")
+            self._end_segment(self.stopped_s, "growth_stopped")
+            self._end_segment(onset_s, "growth_began")
         elif self.stopped_hz <= 0.0:
-            self._end_segment(onset_s, "growth began again")
+            # Nothing rested after all if the next oscillation goes back to the end of the last one.
+            self._end_segment(onset_s, "growth_began" if late else "rate_changed")
         elif abs(hz / self.stopped_hz - 1.0) > SAME_RATE:
-            self._end_segment(self.stopped_s, "the rate changed")
+            self._end_segment(self.stopped_s, "rate_changed")
         self.stopped_s, self.stopped_hz = math.nan, 0.0
 
     # Under rotation: joint fits with the rotation's harmonics.
@@ -341,10 +365,13 @@ class GrowthTracker:
         """Return a fitted oscillation as the rate of growth, or the reason why it is none."""
         if answer.best is None:
             return answer
-        around = Surroundings(self.trace, self.segment_start_s, self.laser, self.known_hz, rotation_hz)
-        pulse_hz, why = self.laser.hz, other_cause(answer.best, around)
-        if self.laser.hz != pulse_hz:
+        is_pulses = not rotation_hz and self.laser.is_seen_in(answer.best, self.trace)
+        if is_pulses and self.laser.notice(answer.best):
             self.next_search_s = 0.0  # without the pulses the trace may show the layers
+        around = Surroundings(
+            self.trace, self.segment_start_s, self.laser, is_pulses, self.known_hz, rotation_hz
+        )
+        why = other_cause(answer.best, around)
         if why:
             return undetermined_oscillation(why, answer.cycles, answer.r2, answer.span_s)
         relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)
@@ -367,14 +394,12 @@ class GrowthTracker:
         """
         if not self.counter.has_count:
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
-        goes_on = self.latest.determined and not self.doubtful
-        until_s = now if goes_on else self.counter.phase_time_s
-        notes = []
+        notes = [self.count_note] if self.count_note else []
         if (self.onset_s - self.counter.start_s) * self.counter.rate > 0.3 and self.counter.finished == 0.0:
             notes.append(f"counted from {self.onset_s:.1f} s on")
         if not self.latest.determined:
-            notes.append(f"counted until {until_s:.1f} s, undetermined since")
-        return measured(self.counter.value(until_s), self.counter.sigma(until_s), unit, "; ".join(notes))
+            notes.append(f"counted until {min(now, self.counter.phase_time_s):.1f} s, undetermined since")
+        return measured(self.counter.value(now), self.counter.sigma(now), unit, "; ".join(notes))
 
     def segment_counted(self, now: float) -> Measurement:
         """Return the oscillations of the current segment alone; :meth:`oscillations_counted` adds those before it."""
@@ -384,6 +409,11 @@ class GrowthTracker:
         if self.best is None:
             return undetermined(self.latest.rate.why, counted.unit)
         return replace(counted, value=counted.value - self.counted_before)
+
+
+def _longest_blank_s(fit: Fit | None) -> float:
+    """Return for how long a rate is kept without new samples, in s: late stamps are corrected after some seconds."""
+    return MAX_BLANK_S if fit is None else max(MAX_BLANK_S, PREDICTION_AGE / fit.frequency)
 
 
 def _unconfirmed(answer: Oscillation) -> Oscillation:

@@ -69,13 +69,15 @@ class Oscillating:
 class Surroundings:
     """What else was measured while an oscillation was seen.
 
-    ``trace`` holds the light and the spot's motion from ``start_s`` (s) on. ``laser`` is the pulse rate, ``known_hz``
-    the rate of an earlier segment (0: none), ``rotation_hz`` that of the substrate (0: at rest).
+    ``trace`` holds the light and the spot's motion from ``start_s`` (s) on. ``laser`` holds the pulse rate;
+    ``is_pulses`` is True if the oscillation has the shape of pulses. ``known_hz`` is the rate of an earlier segment (0:
+    none), ``rotation_hz`` that of the substrate (0: at rest).
     """
 
     trace: IntensityTrace
     start_s: float
     laser: Laser
+    is_pulses: bool
     known_hz: float
     rotation_hz: float
 
@@ -181,7 +183,7 @@ def _motion(fit: Fit, around: Surroundings) -> str:
 
 def _laser(fit: Fit, around: Surroundings) -> str:
     laser = around.laser
-    if laser.owns(fit, around.trace):
+    if around.is_pulses:
         return f"the laser's pulses are seen ({fit.frequency:.3g} Hz), but not yet the period of a layer"
     if laser.hz <= 0.0:
         return ""

@@ -19,6 +19,9 @@ SLOW_TRACE_S = 120.0
 PULSES_FOR_RATE = 2.8
 """Fewest pulses from whose shape their rate is taken."""
 
+SLOWER_FACTOR = 2.0
+"""An oscillation slower than a known laser by more than this factor is not one of its pulses."""
+
 KEPT_S = 60.0
 KEPT_PULSES = 30.0
 """Time, and number of pulses, after which a pulse rate that is not seen any more is forgotten: whichever is longer."""
@@ -45,16 +48,24 @@ class Laser:
             found = self.hz
         if found is not None:
             self.hz, self.seen_s = found, now
-        elif self.hz and now - self.seen_s > max(KEPT_S, KEPT_PULSES / self.hz):
-            self.hz = 0.0
 
-    def owns(self, fit: Fit, trace: IntensityTrace) -> bool:
-        """Return True if a fitted oscillation has the shape of pulses; after three of them their rate is known."""
-        if not is_pulse_train(*trace.since(fit.t_end - fit.span_s), fit.frequency):
+    def is_seen_in(self, fit: Fit, trace: IntensityTrace) -> bool:
+        """Return True if a fitted oscillation has the shape of pulses; not one that is much slower than this laser."""
+        if self.hz > SLOWER_FACTOR * fit.frequency:
             return False
-        if fit.cycles > PULSES_FOR_RATE:
-            self.hz, self.seen_s = fit.frequency, fit.t_end
+        return is_pulse_train(*trace.since(fit.t_end - fit.span_s), fit.frequency)
+
+    def notice(self, fit: Fit) -> bool:
+        """Take the pulse rate from a fit with the shape of pulses; return True if there are enough of them."""
+        if fit.cycles < PULSES_FOR_RATE:
+            return False
+        self.hz, self.seen_s = fit.frequency, fit.t_end
         return True
+
+    def expire(self, now: float) -> None:
+        """Forget a pulse rate that was not seen for a long time before ``now`` (s)."""
+        if self.hz and now - self.seen_s > max(KEPT_S, KEPT_PULSES / self.hz):
+            self.hz = 0.0
 
     def removed(self, t: F64, y: F64) -> tuple[F64, F64]:
         """Return a trace t (s), y (N,) without the pulses; half a pulse period is missing at both ends."""

@@ -1,7 +1,7 @@
 """Count of oscillations, usually one per layer: the integral of what grew since the user's last mark.
 
-The count follows the fitted phase, so errors of the rate do not add up. It never falls, and its uncertainty includes
-the doubt about the time at which growth began or stopped.
+The count follows the fitted phase, so errors of the rate do not add up. It never falls from one report to the next, and
+its uncertainty includes the doubt about the time at which growth began or stopped, and about what was not seen.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ PHASE_ERROR = 0.05
 ONSET_ERROR = 0.1
 """Additional uncertainty, in oscillations, where the time was found in the trace."""
 
+MAX_EXTRAPOLATION = 1.2
+"""Longest time, in periods, for which the count goes on without a new fit."""
+
+UNSEEN_PERIODS = 2.0
+UNSEEN_ERROR = 0.5
+"""Oscillations between two fits that are farther apart than this number of periods were not seen. It is assumed that
+the growth went on, with an uncertainty of this share of them: it may have rested."""
+
 
 @dataclass(slots=True)
 class LayerCounter:
     """Counts oscillations from ``start_s`` (s) on, in one or more runs of growth.
 
     ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s). The present run
-    began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles) and
-    ``rate`` (1/s); NaN before the first fit. ``reported`` is the largest count that was reported.
+    began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles), ``rate``
+    and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after that time.
+    ``reported`` is the largest count that was reported, at ``reported_s``.
     """
 
     start_s: float
@@ -37,7 +46,10 @@ class LayerCounter:
     phase: float = 0.0
     phase_time_s: float = 0.0
     rate: float = 0.0
+    rate_sigma: float = 0.0
+    waits: bool = False
     reported: float = 0.0
+    reported_s: float = math.inf
 
     def update(self, result: Oscillation, onset_s: float) -> None:
         """Update the count with a determined fit; ``onset_s`` is when its growth began."""
@@ -53,21 +65,30 @@ class LayerCounter:
             mean_sigma = sigma / 2.0 if fit.model.drifts else sigma
             self.variance = doubt**2 + (mean_sigma * elapsed) ** 2
         else:
-            step_s = fit.t_end - self.phase_time_s
-            expected = fit.cycles_between(self.phase_time_s, fit.t_end)
-            phase_error = (fit.phase - self.phase - expected + 0.5) % 1.0 - 0.5
-            trusted = sigma * step_s < 0.3 and abs(phase_error) < 0.4
-            self.counted += expected + (phase_error if trusted else 0.0)
-            self.variance += 0.0 if trusted else 0.25
-        self.phase, self.phase_time_s, self.rate = fit.phase, fit.t_end, rate
+            self._extend(result)
+        self.phase, self.phase_time_s, self.rate, self.rate_sigma = fit.phase, fit.t_end, rate, sigma
+
+    def _extend(self, result: Oscillation) -> None:
+        """Add the oscillations since the last fit."""
+        fit = result.best
+        assert fit is not None
+        step_s, sigma = fit.t_end - self.phase_time_s, result.rate.sigma or 0.0
+        expected = fit.cycles_between(self.phase_time_s, fit.t_end)
+        phase_error = (fit.phase - self.phase - expected + 0.5) % 1.0 - 0.5
+        trusted = sigma * step_s < 0.3 and abs(phase_error) < 0.4
+        self.counted += expected + (phase_error if trusted else 0.0)
+        if not trusted:
+            self.variance += max(0.25, (sigma * step_s) ** 2)
+        if expected > UNSEEN_PERIODS:
+            self.variance += (UNSEEN_ERROR * expected) ** 2
 
     def end_run(self, time_s: float) -> None:
         """End the present run of growth at ``time_s``; nothing is counted until the next fit."""
         if math.isnan(self.counted):
             return
-        self.finished = max(0.0, self.finished + self.counted + self.rate * (time_s - self.phase_time_s))
-        self.finished_variance += self.variance + ONSET_ERROR**2
-        self.counted, self.variance, self.rate = math.nan, 0.0, 0.0
+        self.finished_variance += self._variance_at(time_s) + ONSET_ERROR**2
+        self.finished = self._total(time_s)
+        self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
         self.phase_time_s = self.ended_s = time_s
 
     @property
@@ -75,19 +96,29 @@ class LayerCounter:
         """True if anything was counted."""
         return self.finished > 0.0 or not math.isnan(self.counted)
 
-    def value(self, now: float) -> float:
-        """Return the count at ``now`` (s), extrapolated from the last fit; what was reported before is the least."""
-        run = (
-            0.0 if math.isnan(self.counted) else self.counted + self.rate * max(0.0, now - self.phase_time_s)
-        )
-        self.reported = max(self.reported, self.finished + run)
-        return self.reported
+    def report(self, now: float) -> None:
+        """Remember that the count at ``now`` (s) was reported: later counts are not smaller."""
+        self.reported, self.reported_s = self.value(now), now
 
-    def sigma(self, now: float) -> float:
+    def value(self, time_s: float) -> float:
+        """Return the count at ``time_s`` (s), before or after the last fit; it is not below an earlier report."""
+        earlier = self.reported if time_s >= self.reported_s else 0.0
+        return max(earlier, self._total(time_s))
+
+    def sigma(self, time_s: float) -> float:
         """Return the uncertainty of the count, including how far an earlier report was too high."""
-        run = (
-            0.0 if math.isnan(self.counted) else self.counted + self.rate * max(0.0, now - self.phase_time_s)
-        )
-        return math.hypot(
-            math.sqrt(self.finished_variance + self.variance), self.reported - self.finished - run
-        )
+        too_high = self.value(time_s) - self._total(time_s)
+        return math.sqrt(self.finished_variance + self._variance_at(time_s) + too_high**2)
+
+    def _total(self, time_s: float) -> float:
+        if math.isnan(self.counted):
+            return self.finished
+        return self.finished + max(0.0, self.counted + self.rate * self._beyond_fit(time_s))
+
+    def _variance_at(self, time_s: float) -> float:
+        return self.variance + (self.rate_sigma * self._beyond_fit(time_s)) ** 2
+
+    def _beyond_fit(self, time_s: float) -> float:
+        """Return the time from the last fit to ``time_s`` in s, limited where it is later."""
+        longest = MAX_EXTRAPOLATION / self.rate if self.rate > 0.0 and not self.waits else 0.0
+        return min(time_s - self.phase_time_s, longest)

@@ -46,6 +46,7 @@ RETRY_S = 1.0
 NO_PATTERN = "no spot is brighter than the background: no beam, or the picture is saturated or noise"
 
 
+OTHER_SPOT_LABEL = "another spot"
 OTHER_SPOT = "the spot so far never changed, another one does: it is taken as the specular spot from now on"
 
 INVERTED = "dark spots on a bright background: the camera's greys are inverted, and are inverted back"
@@ -287,13 +288,16 @@ def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
     pattern = find_pattern(picture.astype(np.float64), place) if place else None
     if pattern is None:
         return
+    flush_light(state)  # the samples that wait are those of the spot so far
     fresh = _start_trackers(state, pattern, times)
     trackers.pattern, trackers.spot, trackers.surface = fresh.pattern, fresh.spot, fresh.surface
     # The new spot's trace begins here, and with it a segment; what is known of the stream goes on.
+    state.segment_log.cut(float(times[-1]), OTHER_SPOT_LABEL, trackers.growth)
     fresh.growth.laser, fresh.growth.known_hz = trackers.growth.laser, trackers.growth.known_hz
-    state.segment_log.cut(float(times[-1]), OTHER_SPOT, trackers.growth)
     fresh.growth.start_segment(float(times[-1]))
+    fresh.growth.count_note = f"counted from {times[-1]:.1f} s on, when this spot was chosen"
     trackers.growth = fresh.growth
+    state.saturated_fraction = 0.0
     trackers.common.restart()
     trackers.change.restart()
     trackers.sudden.restart()
@@ -351,14 +355,6 @@ def _update_surface(state: AnalysisState, times: F64, picture: F32) -> None:
         _choose_spot(state, picture, times)
 
 
-GROWTH_EVENTS = {
-    "growth stopped": "growth_stopped",
-    "growth began again": "growth_began",
-    "the rate changed": "rate_changed",
-}
-"""Kind of the event for each label of a segment that was found without a mark."""
-
-
 def _update_growth(state: AnalysisState, now: float) -> None:
     """Repeat the fit of the growth rate; add the segments whose end it found, with their events."""
     trackers = _trackers(state)
@@ -366,8 +362,7 @@ def _update_growth(state: AnalysisState, now: float) -> None:
         trackers.growth.update(now, trackers.rotation_hz)
         for segment in trackers.growth.take_found():
             state.segment_log.add(segment, trackers.growth.trace)
-            kind = GROWTH_EVENTS[segment.next_label]
-            state.new_events.append(Event(segment.end_s, kind, segment.next_label))
+            state.new_events.append(Event(segment.end_s, segment.next_kind, state.segment_log.label))
         state.segments = state.segment_log.segments(now, trackers.growth)
 
 

@@ -188,17 +188,7 @@ def _running_mean(t: F64, y: F64, width: float) -> tuple[F64, F64]:
 
 
 def notch(t: F64, y: F64, pulse_hz: float) -> tuple[F64, F64]:
-    """Apply a running mean of one pulse period to a trace (N,), resampled evenly; both ends lose half a period."""
-    even = np.linspace(t[0], t[-1], len(t))
-    t, y = even, np.interp(even, t, y)
-    step = float(t[-1] - t[0]) / (len(t) - 1)
-    half = 0.5 / pulse_hz / step
-    if 2 * half + 2 >= len(t):
+    """Apply a running mean of one pulse period to a trace t (s), y (N,); both ends lose half a period."""
+    if float(t[-1] - t[0]) * pulse_hz < 2.0:
         return t, y
-    integral = np.concatenate([[0.0], np.cumsum(0.5 * (y[1:] + y[:-1]))])
-    place = np.arange(len(t), dtype=np.float64)
-    inside = (place >= half) & (place <= len(t) - 1 - half)
-    middle = place[inside]
-    upper = np.interp(middle + half, place, integral)
-    lower = np.interp(middle - half, place, integral)
-    return t[inside], (upper - lower) / (2 * half)
+    return _running_mean(t, y, 1.0 / pulse_hz)

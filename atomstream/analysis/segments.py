@@ -1,13 +1,16 @@
-"""Segments of a growth. Marks of the user and rotation changes begin a segment; each has its own rate and count."""
+"""Segments of a growth, each with a rate and a count.
+
+Marks of the user, rotation changes, another spot, and ends of growth found in the trace begin a segment.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from atomstream.analysis.growth import FoundSegment, GrowthTracker
+from atomstream.analysis.growth import FoundKind, FoundSegment, GrowthTracker
 from atomstream.analysis.oscillation import TOO_SHORT
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import downsampled
@@ -63,6 +66,14 @@ def _residual_sum(t: F64, y: F64, tau: float) -> float:
     return float(((centred - slope * decay) ** 2).sum())
 
 
+FOUND_LABELS: dict[FoundKind, str] = {
+    "growth_stopped": "growth stopped",
+    "growth_began": "growth began again",
+    "rate_changed": "the rate changed",
+}
+"""Labels of segments that were found without a mark."""
+
+
 @dataclass(slots=True)
 class SegmentLog:
     """Finished segments, and the label of the mark that began the current one."""
@@ -71,14 +82,22 @@ class SegmentLog:
     label: str = "start"
 
     def cut(self, time_s: float, label: str, growth: GrowthTracker) -> None:
-        """End the current segment at ``time_s`` and begin the next one."""
+        """End the current segment at ``time_s`` and begin the next one.
+
+        Segments whose end was found in the trace after ``time_s`` end there too, or are removed.
+        """
+        kept = [segment for segment in self.finished if segment.start_s < time_s]
+        self.finished = [replace(segment, end_s=min(segment.end_s, time_s)) for segment in kept]
         if math.isfinite(time_s) and time_s - growth.segment_start_s > 0:
             self.finished.append(summarise_segment(len(self.finished), self.label, time_s, growth))
         self.label = label
         growth.start_segment(time_s)
 
     def add(self, segment: FoundSegment, trace: IntensityTrace) -> None:
-        """Add a segment whose end was found in the trace; the next one has its label."""
+        """Add a segment whose end was found in the trace, and label the next one."""
+        label, self.label = self.label, FOUND_LABELS[segment.next_kind]
+        if not segment.end_s > segment.start_s:
+            return
         recovery = undetermined("the segment oscillates: there was growth", "s")
         if not segment.rate.determined:
             t, y = trace.since(segment.start_s)
@@ -89,14 +108,13 @@ class SegmentLog:
                 number,
                 segment.start_s,
                 segment.end_s,
-                self.label,
+                label,
                 segment.rate,
                 segment.cycles,
                 segment.counted,
                 recovery,
             )
         )
-        self.label = segment.next_label
 
     def segments(self, now_s: float, growth: GrowthTracker) -> tuple[Segment, ...]:
         """Return the finished segments and the current one up to ``now_s``."""

@@ -35,7 +35,7 @@ def test_an_unmarked_stop_ends_rate_and_count(rate: float, stop: float, after: s
     counts = [look.counted.value for look in looks if look.counted.value is not None]
     assert abs(counts[-1] - stop) < 0.3
     assert (np.diff(counts) >= 0).all()
-    assert [segment.next_label for segment in found] == ["growth stopped"]
+    assert [segment.next_kind for segment in found] == ["growth_stopped"]
     assert found[0].end_s == pytest.approx(stop / rate, abs=0.25 / rate)
     assert found[0].rate.value == pytest.approx(rate, rel=0.02)
     assert tracker.best is None
@@ -49,7 +49,7 @@ def test_growth_that_begins_again_is_found() -> None:
     looks, found, _ = watch(cusps(layers, tau=30), layers)
     assert looks[-1].rate.value == pytest.approx(0.35, rel=0.01)
     assert looks[-1].counted.value == pytest.approx(layers[-1], abs=0.4)
-    assert [segment.next_label for segment in found] == ["growth stopped", "growth began again"]
+    assert [segment.next_kind for segment in found] == ["growth_stopped", "growth_began"]
     assert found[1].end_s == pytest.approx(18, abs=0.8)
     assert not found[1].rate.determined
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train
+from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.laser import Laser
+from atomstream.analysis.oscillation import analyse_trace
+from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
+from atomstream.analysis.varpro import Fit
 from tests.analysis.traces import FPS, cusps, layers_of, watch
 from tests.paths import DATA
 
@@ -75,3 +81,53 @@ def test_the_scale_of_a_trace_does_not_matter(scale: float) -> None:
     """Tiny and huge intensities do not overflow."""
     t, y = _pulsed(1.0, 6.0)
     assert is_pulse_train(t, scale * y, 1.0)
+
+
+def _wave(hz: float, seconds: float) -> tuple[GrowthTracker, Fit]:
+    t, y = _pulsed(hz, seconds)
+    _, _, tracker = watch(y, np.zeros(len(y)), noise=0.005)
+    fit = analyse_trace(t, y, hz).best
+    assert fit is not None
+    return tracker, fit
+
+
+def test_a_slower_oscillation_does_not_replace_a_laser() -> None:
+    """Sawtooth layers below half of the known pulse rate are not taken for its pulses; a faster train is."""
+    tracker, fit = _wave(0.5, 16.0)
+    for known_hz, seen in ((2.0, False), (0.6, True), (0.0, True)):
+        laser = Laser(known_hz)
+        assert laser.is_seen_in(fit, tracker.trace) is seen
+        assert laser.hz == known_hz
+
+
+def test_a_pulse_rate_is_taken_from_three_pulses() -> None:
+    """A fit of fewer pulses does not give the rate."""
+    _, fit = _wave(0.5, 16.0)
+    laser = Laser()
+    assert not laser.notice(replace(fit, cycles=2.0))
+    assert laser.hz == 0.0
+    assert laser.notice(fit)
+    assert laser.hz == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("rotation_hz", [0.0, 0.2])
+@pytest.mark.parametrize("veto", ["", "all of the picture brightens and darkens"])
+def test_a_pulse_rate_that_is_not_seen_any_more_is_forgotten(rotation_hz: float, veto: str) -> None:
+    """Also while the substrate rotates, or while no rate can be given."""
+    layers = np.zeros(90)
+    _, _, tracker = watch(cusps(layers), layers)
+    tracker.laser, tracker.veto = Laser(5.0, 1.0), veto
+    tracker.update(50.0, rotation_hz)
+    assert tracker.laser.hz == 5.0
+    tracker.update(70.0, rotation_hz)
+    assert tracker.laser.hz == 0.0
+
+
+def test_removing_pulses_keeps_the_times_of_the_samples() -> None:
+    """Two samples per second followed by thirty: each remaining sample keeps its time, and the layers their shape."""
+    t = np.concatenate([np.arange(0, 60, 0.5), np.arange(60, 90, 1 / FPS)])
+    slow = np.cos(2 * np.pi * 0.05 * t)
+    without_t, without = notch(t, slow + 0.2 * np.cos(2 * np.pi * 1.0 * t) * (t >= 60), 1.0)
+    assert np.isin(without_t, t).all()
+    assert len(without_t) > len(t) - 2 * FPS
+    assert without == pytest.approx(np.cos(2 * np.pi * 0.05 * without_t), abs=0.06)

@@ -42,6 +42,25 @@ def test_the_spot_that_changes_is_chosen() -> None:
     assert events[0].time_s < 8.0
 
 
+def test_a_segment_begins_with_the_chosen_spot() -> None:
+    """Segments are cut where the other spot is chosen, and the count says from when on it counts."""
+    analyzer = Analyzer(FPS)
+    batch = analyzer.feed(0, _film(GROWTH, np.full(120, 200.0)))
+    (event,) = [e for e in batch.events if e.kind == "spot"]
+    before, after = batch.segments
+    assert before.end_s == after.start_s == pytest.approx(event.time_s)
+    assert after.label == "another spot"
+    assert not before.rate.determined
+    counted = batch.values["oscillations_counted"]
+    assert f"counted from {event.time_s:.1f} s on, when this spot was chosen" in (counted.note or counted.why)
+
+
+def test_saturation_of_the_spot_before_is_not_that_of_the_chosen_one() -> None:
+    """A saturated reflection is left: the rate of the chosen spot does not get its uncertainty."""
+    batch = Analyzer(FPS).feed(0, _film(GROWTH, np.full(120, 400.0)))
+    assert batch.values["saturated_fraction"].value == pytest.approx(0.0, abs=0.02)
+
+
 @pytest.mark.parametrize("growing", [True, False], ids=["both change", "nothing changes"])
 def test_the_chosen_spot_stays(growing: bool) -> None:
     """A chosen spot stays if it changes as well, or if nothing does."""

@@ -1,0 +1,141 @@
+"""The count of layers: at any time, without light, over gaps in the frames, and at marks that come late."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.illumination import CorrectedTrace
+from atomstream.analysis.segments import SegmentLog
+from tests.analysis.traces import FPS, cusps, watch
+
+RATE = 0.8
+
+
+@pytest.fixture(scope="module")
+def grown() -> GrowthTracker:
+    layers = RATE * np.arange(round(14 * FPS)) / FPS
+    _, _, tracker = watch(cusps(layers), layers)
+    return tracker
+
+
+@pytest.fixture
+def growing(grown: GrowthTracker) -> GrowthTracker:
+    """A tracker after 14 s of steady growth at 0.8 layers per second."""
+    return copy.deepcopy(grown)
+
+
+def _feed(tracker: GrowthTracker, t: np.ndarray, layers: np.ndarray) -> None:
+    y = cusps(layers) + np.random.default_rng(4).normal(0, 0.01, len(t))
+    tracker.feed(CorrectedTrace(t, y, np.ones(len(t)), np.full(len(t), np.nan)))
+
+
+@pytest.mark.parametrize("time_s", [3.0, 8.3, 12.1, 14.0])
+def test_the_count_at_an_earlier_time(growing: GrowthTracker, time_s: float) -> None:
+    """The count at a time in the past is what had grown then, also after a later count was reported."""
+    if time_s < 12.0:
+        growing.counter.report(14.0)
+    assert growing.counter.value(time_s) == pytest.approx(RATE * time_s, abs=0.1)
+    assert growing.counter.value(14.0) == pytest.approx(RATE * 14.0, abs=0.1)
+
+
+def test_a_mark_in_the_past_divides_the_count(growing: GrowthTracker) -> None:
+    """Layers between a late mark and now are counted in the new segment only."""
+    log = SegmentLog([])
+    log.cut(12.1, "shutter", growing)
+    assert log.finished[0].counted.value == pytest.approx(RATE * 12.1, abs=0.1)
+    for now in np.arange(14.5, 18.0, 0.5):
+        t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
+        _feed(growing, t, RATE * t)
+        growing.update(float(now))
+    assert growing.oscillations_counted(17.5).value == pytest.approx(RATE * (17.5 - 12.1), abs=0.15)
+
+
+def test_asking_for_the_count_changes_nothing(growing: GrowthTracker) -> None:
+    """A count that was computed for a later time, or twice, has no effect on the next one."""
+    before = growing.oscillations_counted(14.0)
+    growing.oscillations_counted(15.0)
+    growing.segment_counted(15.3)
+    assert growing.oscillations_counted(14.0) == before
+
+
+def test_without_light_rate_and_count_end(growing: GrowthTracker) -> None:
+    """No samples: the count goes on for at most 1.2 periods, and the rate is withdrawn with the reason."""
+    last = growing.oscillations_counted(14.0).value
+    assert last is not None
+    for now in np.arange(14.5, 60.0, 0.5):
+        growing.update(float(now))
+        counted = growing.oscillations_counted(float(now)).value
+        assert counted is not None
+        assert last - 1e-9 <= counted < RATE * 14.0 + 1.4
+        last = counted
+        if now > 14.0 + 7.5:
+            assert "no light or no frames since 14.0 s" in growing.latest.rate.why
+    sigma = growing.oscillations_counted(60.0).sigma
+    assert sigma is not None
+    assert abs(last - RATE * 14.0) < 1.5 * sigma
+
+
+@pytest.mark.parametrize("grew_on", [True, False])
+def test_the_uncertainty_covers_a_gap_in_the_frames(growing: GrowthTracker, grew_on: bool) -> None:
+    """Nobody knows whether growth went on while no frames came: the uncertainty covers both."""
+    gap_s, whole = 15.0, RATE * 14.0
+    for now in np.arange(29.5, 42.0, 0.5):
+        t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
+        layers = RATE * (t if grew_on else t - gap_s)
+        _feed(growing, t, layers)
+        growing.update(float(now))
+        whole = float(layers[-1])
+    counted = growing.oscillations_counted(41.5)
+    assert counted.value is not None
+    assert counted.sigma is not None
+    assert abs(counted.value - whole) < 2.5 * counted.sigma
+
+
+def test_a_mark_before_a_found_end_cuts_there(growing: GrowthTracker) -> None:
+    """A mark whose time is before segments that were found since removes or shortens them: none overlap."""
+    log = SegmentLog([])
+    growing._end_segment(9.0, "growth_stopped")
+    growing._end_segment(11.0, "growth_began")
+    for segment in growing.take_found():
+        log.add(segment, growing.trace)
+    log.cut(7.0, "shutter", growing)
+    assert [(one.start_s, one.end_s) for one in log.finished] == [(0.0, 7.0)]
+    assert growing.segment_start_s == 7.0
+
+
+def test_a_segment_of_no_length_only_changes_the_label(growing: GrowthTracker) -> None:
+    """A rest of no duration is no segment; the present segment is named after the change of the rate."""
+    log = SegmentLog([])
+    growing._end_segment(9.0, "growth_stopped")
+    growing._end_segment(9.0, "rate_changed")
+    for segment in growing.take_found():
+        log.add(segment, growing.trace)
+    assert [(one.start_s, one.end_s) for one in log.finished] == [(0.0, 9.0)]
+    assert log.label == "the rate changed"
+
+
+def test_a_veto_keeps_an_older_rate(growing: GrowthTracker) -> None:
+    """A cause that is found now takes back a rate of the last half minute, not one measured long before."""
+    old = growing.best
+    assert old is not None
+    growing.veto = "all of the picture brightens and darkens"
+    growing.update(14.5)
+    assert growing.best is None
+    growing.best = old
+    growing.update(14.0 + 60.0)
+    assert growing.best is old
+
+
+def test_the_trace_before_a_veto_is_not_searched_again(growing: GrowthTracker) -> None:
+    """After a veto the search begins at its end: the oscillation that it concerned is not found again."""
+    growing.veto = "all of the picture brightens and darkens"
+    growing.update(14.5)
+    growing.veto = ""
+    for now in np.arange(15.0, 22.0, 0.5):
+        t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
+        _feed(growing, t, np.zeros(len(t)))
+        assert not growing.update(float(now)).determined
