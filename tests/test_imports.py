@@ -32,3 +32,9 @@ def test_the_http_library_comes_with_a_streamer() -> None:
     assert loaded_after("from atomstream import RHEEDStreamer", ["aiohttp"]) == []
     made = "from atomstream import AsyncRHEEDStreamer as S; S('key', 'http://127.0.0.1:9')"
     assert loaded_after(made, ["aiohttp"]) == ["aiohttp"]
+
+
+def test_the_server_leaves_scipy_to_its_workers() -> None:
+    """The analysis runs in worker processes: the server itself starts without scipy, which takes a second."""
+    assert loaded_after("import atomstream.server.runner, atomstream.server.app", ["scipy"]) == []
+    assert loaded_after("from atomstream.analysis import Analyzer", ["scipy"]) == ["scipy"]

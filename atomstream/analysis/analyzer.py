@@ -15,8 +15,8 @@ import numpy.typing as npt
 from atomstream.analysis import commands, online
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.regions import Region
 from atomstream.analysis.serialization import VERSION, pack, unpack
+from atomstream.analysis.shapes import Region
 from atomstream.analysis.stream_state import STATE_CLASSES, AnalysisState
 from atomstream.errors import ConfigError
 from atomstream.frame_counter import LAST_COUNTER

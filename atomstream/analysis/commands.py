@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from atomstream.analysis.online import begin_trace, end_block, flush_light, tracked_boxes, watch_step
-from atomstream.analysis.regions import Box, Line, Region
 from atomstream.analysis.rotation import RotationTracker
+from atomstream.analysis.shapes import Box, Line, Region
 from atomstream.analysis.stream_state import AnalysisState
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import TurnDetector

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import signal
 
 from atomstream.analysis.pictures import correlation, dim_pixels
-from atomstream.analysis.regions import Box
+from atomstream.analysis.shapes import Box
 from atomstream.results import F32, F64, Bool, Int
 
 SAMPLES = 120

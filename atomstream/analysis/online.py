@@ -20,16 +20,10 @@ from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
 from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
-from atomstream.analysis.regions import (
-    Box,
-    BoxTrace,
-    bin_factor,
-    compute_features,
-    line_profile,
-    measure_box,
-)
+from atomstream.analysis.regions import BoxTrace, bin_factor, compute_features, line_profile, measure_box
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.scalars import update_held_values
+from atomstream.analysis.shapes import Box
 from atomstream.analysis.spot_choice import SpotChooser, picture_of
 from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.sudden_change import SuddenChangeTracker

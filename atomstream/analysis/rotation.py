@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
+from atomstream.analysis.azimuth import matching_view
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.lattice import fit_comb
 from atomstream.analysis.pattern import Pattern, find_spacing
@@ -47,12 +48,6 @@ MAX_VIEWS = 12
 
 MAX_GAP_DEG = 8.0
 """Largest gap between filmed azimuths: views are a few degrees wide, so a wider gap could hide one."""
-
-MIN_FRAMES_PER_TURN = 60
-"""With at least this many frames per turn, bins of 2 degrees leave no such gap."""
-
-SAME_VIEW_DEG = 6.0
-"""Azimuths that differ by less are the same view."""
 
 
 @dataclass(slots=True)
@@ -326,22 +321,6 @@ def find_view_bins(symmetry: F64, seen: Bool) -> list[int]:
     noise = 1.4826 * float(np.median(np.abs(sharp[bins]))) + 1e-9
     found = [int(i) for i in np.flatnonzero(peak & seen & (sharp > 4.0 * noise))]
     return sorted(found, key=lambda i: -float(sharp[i]))[:MAX_VIEWS]
-
-
-def matching_view(angle_deg: float, known: dict[int, View], used: set[int]) -> int | None:
-    """Return the number of the nearest ``known`` view within 6 degrees that is not ``used``; None for a new view."""
-    near = [
-        (angle_between_deg(view.angle_deg, angle_deg), number)
-        for number, view in known.items()
-        if number not in used
-    ]
-    distance, number = min(near, default=(SAME_VIEW_DEG, -1))
-    return number if distance < SAME_VIEW_DEG else None
-
-
-def angle_between_deg(one: float, other: float) -> float:
-    """Return the angle between two azimuths (deg), 0 to 180."""
-    return abs((one - other + 180.0) % 360.0 - 180.0)
 
 
 def mirror_symmetry(pictures: F32, centre: float) -> F64:

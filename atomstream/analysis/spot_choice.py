@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from atomstream.analysis.regions import Box, block_means
+from atomstream.analysis.regions import block_means
+from atomstream.analysis.shapes import Box
 from atomstream.results import F32
 
 PICTURES = 16

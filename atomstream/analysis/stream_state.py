@@ -25,10 +25,11 @@ from atomstream.analysis.missing_frames import MissingFrames
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
 from atomstream.analysis.peak_shape import Width
-from atomstream.analysis.regions import Box, BoxTrace, FrameFeatures, Line
+from atomstream.analysis.regions import BoxTrace, FrameFeatures
 from atomstream.analysis.repeated_events import RepeatedEvents
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.segments import SegmentLog
+from atomstream.analysis.shapes import Box, Line
 from atomstream.analysis.spot_choice import SpotChooser
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker

@@ -15,7 +15,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import ndtr
 
-from atomstream.analysis.regions import Box, BoxTrace, measure_box, middle_mean, ring_offsets
+from atomstream.analysis.regions import BoxTrace, measure_box, middle_mean, ring_offsets
+from atomstream.analysis.shapes import Box
 from atomstream.records import Frames
 from atomstream.results import F64
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.analysis.pictures import bridge, hidden_part
-from atomstream.analysis.regions import Box
+from atomstream.analysis.shapes import Box
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Int
 

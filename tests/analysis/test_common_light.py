@@ -7,7 +7,7 @@ import pytest
 
 from atomstream.analysis.common_light import CommonLight, outside_of
 from atomstream.analysis.illumination import sample_picture
-from atomstream.analysis.regions import Box
+from atomstream.analysis.shapes import Box
 from tests.analysis.spot_film import spot_film
 
 T = np.arange(60) * 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.analysis.regions import Box
+from atomstream.analysis.shapes import Box
 from atomstream.analysis.tracking import Tracker
 from tests.analysis.spot_film import circling, spot_film
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import Analysis, Analyzer
-from atomstream.analysis.regions import Box
+from atomstream.analysis.shapes import Box
 from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
 from tests.analysis.growth_helpers import Film
 from tests.analysis.turning_film import TurningFilm

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import msgspec
 import numpy as np
 
-from atomstream.analysis.rotation import MIN_FRAMES_PER_TURN, SAME_VIEW_DEG, angle_between_deg
+from atomstream.analysis.azimuth import MIN_FRAMES_PER_TURN, SAME_VIEW_DEG, angle_between_deg
 from atomstream.results import Plain
 from atomstream.server.live.messages import ViewRecord
 

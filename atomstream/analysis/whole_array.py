@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from atomstream.analysis.analyzer import Analyzer
 from atomstream.analysis.calibration import Calibration
-from atomstream.analysis.regions import Region
+from atomstream.analysis.shapes import Region
 from atomstream.records import Frames
 from atomstream.results import F64, UNITS, Batch, Event, Measurement, Segment, View
 
