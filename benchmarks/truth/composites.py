@@ -110,7 +110,7 @@ def film(kind: str, seed: int) -> Film:
     growth = Growth(
         tuple(Piece(max(0.0, a - made.start), b - made.start, rate, rate) for a, b, rate in made.growth)
     )
-    maker = _Maker(picture, light, int(r.integers(2**31)), bits, noise, between(r, 0.0, 0.02))
+    maker = CompositeMaker(picture, light, int(r.integers(2**31)), bits, noise, between(r, 0.0, 0.02))
     return Film(
         kind, seed, fps, t, growth, maker.frames, slack=made.slack, pulse_hz=made.pulse_hz,
         look_s=1.0 if made.end - made.start > 100 else 0.5,
@@ -123,11 +123,12 @@ def specular_spot(picture: F64) -> tuple[int, int]:
     return int(y), int(x)
 
 
-class _Maker:
-    """Makes the frames of a composite: the spot's surroundings times the trace, and shot noise."""
+class CompositeMaker:
+    """Makes the frames of a composite: the spot's surroundings times the trace ``light`` (N,), and shot noise."""
 
     def __init__(self, picture: F64, light: F64, seed: int, bits: int, noise: float, black: float) -> None:
-        self._picture, self._light, self._seed = picture, light, seed
+        self.light = light
+        self._picture, self._seed = picture, seed
         self._full, self._noise, self._black = 2**bits - 1, noise, black
         y0, x0 = specular_spot(picture)
         y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
@@ -139,7 +140,7 @@ class _Maker:
 
     def _frame(self, i: int) -> Frames:
         rng = np.random.default_rng((self._seed, i))
-        light = 0.85 * self._picture * (1 - self._mask + self._mask * self._light[i])
+        light = 0.85 * self._picture * (1 - self._mask + self._mask * self.light[i])
         grain = rng.standard_normal(light.shape, dtype=np.float32)
         light = light + self._noise * np.sqrt(np.maximum(light, 0.004) / 255) * grain + self._black
         level = np.rint(np.clip(light, 0, 1) * self._full)

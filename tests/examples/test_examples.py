@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import zarr
 
 from atomstream.sources import GrowthSpec, Simulator
+from benchmarks.truth import closed_loop
 from tests.live_server import ThreadedServer
 from tests.scripts import REPO, run_python
 
@@ -91,3 +93,25 @@ def test_stop_after_layers(server: ThreadedServer, tmp_path: Path) -> None:
     output, _ = run_example(server, tmp_path, "stop_after_layers.py", "--layers", "5", "--seconds", "30")
     (grown,) = re.findall(r"closed after (\d+\.\d+) layers", output)
     assert abs(float(grown) - 5.0) < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_loop_holds_when_growth_ends_by_itself(server: ThreadedServer, tmp_path: Path) -> None:
+    """Growth that ends before the requested layers, without a mark: the shutter is never closed."""
+    arguments = ["--layers", "5", "--seconds", "10", "--stops-at", "4.3", "--height", "120", "--width", "160"]
+    output, _ = run_example(server, tmp_path, "stop_after_layers.py", *arguments)
+    assert "the shutter stays open" in output
+    assert "never closed: the film has 3.44 layers" in output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("stops_after", "seconds"), [(math.inf, 16.0), (2.6, 8.0)])
+def test_the_loop_on_a_composite(monkeypatch: pytest.MonkeyPatch, stops_after: float, seconds: float) -> None:
+    """A real frame and a real layer: the shutter closes at 4 layers, or stays open if growth ends before."""
+    monkeypatch.setenv("ATOMSTREAM_ENDPOINT", "")
+    monkeypatch.setenv("ATOMSTREAM_API_KEY", "")
+    made = closed_loop.run(3, 4.0, stops_after, seconds)
+    assert made.closed.is_set() is math.isinf(stops_after)
+    assert made.layers == pytest.approx(min(4.0, stops_after), abs=0.15)
