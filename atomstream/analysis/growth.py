@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from atomstream.analysis.continuation import compare, is_doubtful, onset_time, stop_time
+from atomstream.analysis.continuation import Continuation, compare, is_doubtful, onset_time, stop_time
 from atomstream.analysis.hypotheses import Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
@@ -173,13 +173,15 @@ class GrowthTracker:
         self.latest = undetermined_oscillation(why)
 
     def _update_at_rest(self, now: float, t: F64, y: F64) -> None:
-        self._update_doubt(t, y)
-        if self._has_ended(t, y):
-            self._stop(t, y)
+        before = self._prediction(float(t[-1])) if len(t) else None
+        comparison = compare(before, t, y) if before is not None else None
+        self._update_doubt(before, comparison, t, y)
+        if before is not None and comparison is not None and not comparison.goes_on:
+            self._stop(before, t, y)
         elif self._waits(now):
             return
         elif self.latest.determined:
-            answer = analyse_trace(t, y, float(self.latest.rate), change=self._recent_change(t, y))
+            answer = analyse_trace(t, y, float(self.latest.rate), change=self._recent_change(comparison))
             self.latest = self._checked(answer)
         if not self.latest.determined and now >= self.next_search_s:
             self._search(now)
@@ -193,12 +195,10 @@ class GrowthTracker:
 
     # The end of growth: an earlier fit does not predict the newest periods any more.
 
-    def _update_doubt(self, t: F64, y: F64) -> None:
-        before = self._prediction(float(t[-1])) if len(t) else None
+    def _update_doubt(self, before: Fit | None, comparison: Continuation | None, t: F64, y: F64) -> None:
         was_doubtful = self.doubtful
         self.doubtful = before is not None and is_doubtful(before, t, y)
-        if was_doubtful and before is not None:
-            comparison = compare(before, t, y)
+        if was_doubtful:
             self.doubtful |= comparison is not None and not comparison.is_clear
         if self.doubtful and not was_doubtful:
             self.doubtful_since_s = float(t[-1])
@@ -211,17 +211,10 @@ class GrowthTracker:
             and now - self.doubtful_since_s < MAX_WAIT_PERIODS / self.latest.best.frequency
         )
 
-    def _has_ended(self, t: F64, y: F64) -> bool:
-        before = self._prediction(float(t[-1])) if len(t) else None
-        comparison = compare(before, t, y) if before is not None else None
-        return comparison is not None and not comparison.goes_on
-
-    def _recent_change(self, t: F64, y: F64) -> Change:
+    def _recent_change(self, comparison: Continuation | None) -> Change:
         """Return what the last fit and the newest periods show about a change of the rate."""
         if self.latest.best is not None and self.latest.best.model.drifts:
             return "drift"
-        before = self._prediction(float(t[-1])) if len(t) else None
-        comparison = compare(before, t, y) if before is not None else None
         return "none" if comparison is not None and comparison.is_exact else "unknown"
 
     def _prediction(self, now: float) -> Fit | None:
@@ -237,10 +230,8 @@ class GrowthTracker:
             sigma_hz = math.hypot(result.rate.sigma or 0.0, float(result.rate) - fit.frequency)
             self.history = [*self.history[1 - HISTORY_FITS :], replace(fit, sigma_hz=sigma_hz)]
 
-    def _stop(self, t: F64, y: F64) -> None:
-        """End the run of growth where the trace stopped following the prediction."""
-        before = self._prediction(float(t[-1]))
-        assert before is not None
+    def _stop(self, before: Fit, t: F64, y: F64) -> None:
+        """End the run of growth where the trace stopped following the prediction by the fit ``before``."""
         time_s = stop_time(before, t, y)
         self.counter.end_run(time_s)
         self.stopped_s, self.stopped_hz, self.onset_s = time_s, before.frequency, time_s

@@ -10,8 +10,11 @@ from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import Fit
 from atomstream.results import F64
 
-CHECK_S = 4.0
-"""Interval of the search for a pulse rate, in s."""
+CHECK_S = (0.5, 4.0)
+"""Interval of the search for a pulse rate, in s: at the start of a trace, and later."""
+
+CHECK_SHARE = 0.25
+"""Between them the interval is this share of the trace's length: a search costs as much as the trace is long."""
 
 SLOW_TRACE_S = 120.0
 """Length of the trace in which a slow laser is searched, in s."""
@@ -39,7 +42,7 @@ class Laser:
         """Search the pulses in the trace from ``start_s`` to ``now`` (s), every few seconds."""
         if now < self.next_check_s:
             return
-        self.next_check_s = now + CHECK_S
+        self.next_check_s = now + min(CHECK_S[1], max(CHECK_S[0], CHECK_SHARE * (now - start_s)))
         traces = (trace.raw_since(start_s), trace.since(max(start_s, now - SLOW_TRACE_S)))
         candidates = ((part, find_pulse_rate(*part)) for part in traces)
         # The cusps of layer growth have harmonics too, but are symmetric in time.

@@ -77,9 +77,9 @@ def analyse_trace(
     """Search and fit the oscillation of a trace.
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
-    recent fit: it sets the window (the last 8 periods) and replaces the search. Under rotation (``rotation_hz``
-    turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change`` says whether
-    the rate changed in the recent fits. Never raises for bad data.
+    recent fit: it sets the window (the last 8 periods, 12 if the rate is steady) and replaces the search. Under
+    rotation (``rotation_hz`` turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change``
+    says whether the rate changed in the recent fits. Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]

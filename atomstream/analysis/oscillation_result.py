@@ -32,7 +32,8 @@ USUAL_DRIFT = 0.1
 """Relative change over a window that a changing rate usually has."""
 
 UNCERTAIN_DRIFT = 0.5
-"""Error of a steady model's rate at the end of a window, as a share of a drift that is seen but not certain."""
+"""Error of a steady model's rate at the end of a window, as a share of a drift that is seen but not certain. A steady
+model gives the mean rate of the window; with a linear drift, the rate at its end differs by half of the drift."""
 
 UNEVEN_DRIFT = 0.08
 """Error of the rate at the end of a window with a drift, as a share of the drift: rates of evaporation cells follow
