@@ -22,7 +22,8 @@ from atomstream.results import F64
 
 MAX_LIGHT_SHARE = 0.22
 """Relative amplitude of the background in phase with the spot, over that of the spot: about 0.7 for hum (less than 1
-because of the camera's dark level), near 0 for growth. The limit is nearer to growth: a false rate is worse than none."""
+because of the camera's dark level), near 0 for growth. The limit is nearer to growth, since a false rate
+is worse than none."""
 
 LIGHT_OSCILLATES = (
     "the whole picture brightens and dims with the spot: beam, mains hum or a shutter, not the film"
