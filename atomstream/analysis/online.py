@@ -251,7 +251,9 @@ def begin_trace(state: AnalysisState, time_s: float, label: str) -> None:
     fresh.laser, fresh.known_hz = old.laser, old.known_hz
     state.segment_log.cut(time_s, label, old)
     fresh.start_segment(time_s)
+    fresh.count_note = f"counted from {time_s:.1f} s on, when this spot was chosen"
     trackers.growth = fresh
+    state.saturated_fraction = 0.0
     trackers.restart("spot")
     state.segments = state.segment_log.segments(time_s, fresh)
 
@@ -282,19 +284,9 @@ def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
     pattern = find_pattern(picture.astype(np.float64), place) if place else None
     if pattern is None:
         return
-    flush_light(state)  # the samples that wait are those of the spot so far
+    begin_trace(state, float(times[-1]), OTHER_SPOT_LABEL)
     fresh = _start_trackers(state, pattern, times)
     trackers.pattern, trackers.spot, trackers.surface = fresh.pattern, fresh.spot, fresh.surface
-    # The new spot's trace begins here, and with it a segment; what is known of the stream goes on.
-    state.segment_log.cut(float(times[-1]), OTHER_SPOT_LABEL, trackers.growth)
-    fresh.growth.laser, fresh.growth.known_hz = trackers.growth.laser, trackers.growth.known_hz
-    fresh.growth.start_segment(float(times[-1]))
-    fresh.growth.count_note = f"counted from {times[-1]:.1f} s on, when this spot was chosen"
-    trackers.growth = fresh.growth
-    state.saturated_fraction = 0.0
-    trackers.common.restart()
-    trackers.change.restart()
-    trackers.sudden.restart()
     state.new_events.append(Event(float(times[-1]), "spot", OTHER_SPOT))
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from atomstream import analysis
-from atomstream.analysis.online import GROWTH_EVENTS
+from atomstream.analysis.segments import FOUND_LABELS
 from atomstream.results import ANALYSIS_KINDS, SEGMENT_KINDS
 from atomstream.server import dashboard
 from tests.paths import REPO
@@ -31,7 +31,7 @@ def made_kinds() -> set[str]:
 
 def test_each_kind_that_is_made_is_listed() -> None:
     """The list has the kinds that the analysis makes, each once. A change of the rotation is one of the user."""
-    assert sorted(ANALYSIS_KINDS) == sorted((made_kinds() - {"rotation"}) | set(GROWTH_EVENTS.values()))
+    assert sorted(ANALYSIS_KINDS) == sorted((made_kinds() - {"rotation"}) | set(FOUND_LABELS))
     assert not SEGMENT_KINDS & set(ANALYSIS_KINDS)
 
 
