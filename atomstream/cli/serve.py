@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Another host name of this server, as clients use it; may be repeated.",
 )
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Change a limit, such as max_frame_bytes=67108864; may be repeated. docs/server.md lists all of them.",
+)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 def serve(
     host: str,
@@ -40,6 +47,7 @@ def serve(
     data_dir: Path,
     api_key: str | None,
     allowed_hosts: tuple[str, ...],
+    limits: tuple[str, ...],
     public_url: str | None,
 ) -> int:
     """Run a server that stores and analyses streams on this computer.
@@ -66,9 +74,23 @@ def serve(
         api_key=api_key or environment_api_key(),
         allowed_hosts=allowed_hosts,
         public_url=public_url,
+        **_read_limits(limits, ServerSettings.limits()),
     )
     asyncio.run(run_server(settings, on_ready=_announce))
     return ExitCode.DONE
+
+
+def _read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in known:
+            raise click.BadParameter(f"{name!r} is no limit; there are {', '.join(sorted(known))}.")
+        try:
+            found[name] = type(known[name])(number)
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: {number!r} is not a number for {name}.") from None
+    return found
 
 
 def _announce(server: RunningServer) -> None:

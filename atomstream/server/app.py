@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -29,11 +29,15 @@ ROUTES: Final = (
 """Every route of the server. A decorator at each handler declares its method, path and right."""
 
 
-def build_app(context: ServerContext, keys: KeyRing) -> web.Application:
-    """The application of one server. Paths are exactly the protocol's; no similar path redirects to them."""
+def build_app(context: ServerContext, keys: KeyRing, *outermost: Any) -> web.Application:
+    """The application of one server. Paths are exactly the protocol's; no similar path redirects to them.
+
+    ``outermost`` are middlewares that a request passes before all others.
+    """
     limiter = GuessLimiter()
     app = web.Application(
         middlewares=[
+            *outermost,
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
             require_access(keys, limiter, dashboard.has_session),

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
@@ -31,6 +32,7 @@ class ServerContext:
     signer: UrlSigner
     signals: ServerSignals
     results: ResultsManager
+    readers: ReadPools
 
 
 CONTEXT = web.AppKey("context", ServerContext)

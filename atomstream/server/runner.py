@@ -18,12 +18,15 @@ from atomstream.server.app import build_app
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.names_log import NamesLog
-from atomstream.server.catalogue.reindex import catch_up
+from atomstream.server.catalogue.reindex import catch_up, catch_up_later
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
+from atomstream.server.http.connections import ConnectionGuard
+from atomstream.server.http.handles import HandleShares, available_handles
 from atomstream.server.http.protocol_log import ProtocolLog
+from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
@@ -39,6 +42,10 @@ log = get_logger("atomstream.server")
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 """Signals that stop the server, where the system has them; SIGBREAK is Ctrl-Break on Windows."""
+
+
+READ_AT_START = 64
+"""Streams whose files are read before the server listens, if they may differ from the catalogue; others follow then."""
 
 
 @contextmanager
@@ -77,6 +84,7 @@ class RunningServer:
     api_key: str | None
     settings: ServerSettings
     context: ServerContext
+    connections: ConnectionGuard
 
 
 @asynccontextmanager
@@ -94,10 +102,11 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
             replace_keys(settings.data_dir, settings.api_key)
         hide(settings.api_key or new_key or "")
         context = await _make_context(settings, stack)
-        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key))
-        url = await _listen(app, context, stack)
+        guard = _make_guard(settings)
+        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key), guard.note_requests())
+        url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
-        yield RunningServer(url, settings.api_key or new_key, settings, context)
+        yield RunningServer(url, settings.api_key or new_key, settings, context, guard)
 
 
 async def run_server(
@@ -116,13 +125,20 @@ async def run_server(
 async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> ServerContext:
     database = await Database.open(settings.data_dir)
     stack.push_async_callback(database.close)
-    await catch_up(database, settings.data_dir)
+    unread = await catch_up(database, settings.data_dir, most=READ_AT_START)
     streams_table, signals = StreamsTable(database), ServerSignals()
-    streams = StreamRegistry(settings.streams_dir, streams_table)
+    shares = handle_shares(settings)
+    streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams)
+    later = asyncio.create_task(
+        catch_up_later(database, unread, streams.archive), name="atomstream catalogue catch-up"
+    )
+    stack.push_async_callback(_cancel, later)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
-    results = ResultsManager(settings, streams, signals)
+    results = ResultsManager(settings, streams, signals, shares.streams)
     stack.push_async_callback(results.close)
+    readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
+    stack.push_async_callback(readers.close)
     return ServerContext(
         settings=settings,
         catalogue=Catalogue(database, NamesLog(settings.data_dir)),
@@ -133,10 +149,29 @@ async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> Serv
         signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
         signals=signals,
         results=results,
+        readers=readers,
     )
 
 
-async def _listen(app: web.Application, context: ServerContext, stack: AsyncExitStack) -> str:
+def handle_shares(settings: ServerSettings) -> HandleShares:
+    """How the handles of this process are shared out."""
+    return HandleShares.of(available_handles(), settings.max_connections, settings.max_open_streams)
+
+
+def _make_guard(settings: ServerSettings) -> ConnectionGuard:
+    handles, shares = available_handles(), handle_shares(settings)
+    if shares.connections < settings.max_connections:
+        log.info(
+            "this process may open %d files: at most %d connections and %d open streams",
+            handles, shares.connections, shares.streams,
+        )  # fmt: skip
+    most = min(settings.max_connections_per_address, max(1, shares.connections * 3 // 4))
+    return ConnectionGuard(shares.connections, most, settings.reply_min_rate, settings.reply_window_s)
+
+
+async def _listen(
+    app: web.Application, context: ServerContext, guard: ConnectionGuard, stack: AsyncExitStack
+) -> str:
     settings = context.settings
     protocol_log = ProtocolLog()
     stack.callback(protocol_log.close)
@@ -156,8 +191,9 @@ async def _listen(app: web.Application, context: ServerContext, stack: AsyncExit
     assert runner.server is not None
     stack.push_async_callback(runner.cleanup)
     try:
+        guard.serve(runner.server)
         server = await asyncio.get_running_loop().create_server(
-            runner.server, settings.host, settings.port, backlog=128
+            guard, settings.host, settings.port, backlog=128
         )
     except OSError as error:
         raise ConfigError(
@@ -165,6 +201,8 @@ async def _listen(app: web.Application, context: ServerContext, stack: AsyncExit
             "Is another server running there? Port 0 selects a free port."
         ) from None
     stack.push_async_callback(_stop_listening, server)
+    watch = asyncio.create_task(guard.watch(), name="atomstream connections")
+    stack.push_async_callback(_cancel, watch)
     return _local_url(settings.host, server.sockets[0].getsockname()[1])
 
 
@@ -201,10 +239,10 @@ async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None
     await context.lifecycle.resume()
     await context.results.resume()
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
-    stack.push_async_callback(_cancel_timeouts, watch)
+    stack.push_async_callback(_cancel, watch)
 
 
-async def _cancel_timeouts(watch: asyncio.Task[None]) -> None:
-    watch.cancel()
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
     with suppress(asyncio.CancelledError):
-        await watch
+        await task

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from atomstream.config import integer_in_range, normalise_endpoint, number_in_range, usable_cores
 from atomstream.errors import ConfigError
+from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
 
 MAX_JSON_BYTES = 1 << 20
@@ -26,13 +27,21 @@ class ServerSettings:
     A stream without a chunk for ``silence_s`` has the status interrupted, after ``abandon_s`` the status failed; new
     data makes it active again. An upload URL is valid for ``url_ttl_s``. A connection may be idle for
     ``idle_timeout_s`` between requests and while it sends a request's headers. An upload may pause for
-    ``body_idle_s``, and must reach ``body_min_rate`` bytes/s on average. After an upload is refused, its body is read
-    for ``linger_s`` more, so that the client can receive the reply. Running requests have ``shutdown_s`` to finish
-    when the server stops. ``decode_threads`` 0 means one thread per core, at most two.
+    ``body_idle_s``, and must reach ``body_min_rate`` bytes/s on average from ``body_grace_s`` on. After an upload is
+    refused, its body is read for ``linger_s`` more, so that the client can receive the reply. Running requests have
+    ``shutdown_s`` to finish when the server stops. ``decode_threads`` 0 means one thread per core, at most two.
 
     ``analysis_workers`` is the number of analysis processes (0: one per core, at most two), ``analysis_shared_bytes``
-    the shared memory for the decoded frames that they receive. The analysis waits ``gap_wait_s`` for a missing chunk
-    once a later one has arrived. A subscriber of a feed may be ``feed_behind`` records behind.
+    the shared memory for the decoded frames that they receive. A worker may take ``worker_memory_bytes`` of memory
+    beyond that of the loaded program (Linux only; 0: no bound). Frames larger than ``max_frame_bytes`` (decoded) are
+    refused when they are announced. Long reading (series, tables, pictures, lists) has ``read_threads`` threads for
+    each class of requests, of which ``max_waiting_reads`` may wait. There are at most ``max_connections`` connections,
+    ``max_connections_per_address`` of one address, and ``max_open_streams`` open streams; fewer where the process may
+    open few files. A client that reads less than ``reply_min_rate`` bytes/s of a waiting reply in ``reply_window_s`` is
+    cut off.
+
+    The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
+    ``feed_behind`` records behind.
     """
 
     data_dir: Path
@@ -47,6 +56,7 @@ class ServerSettings:
     url_ttl_s: float = 900.0
     idle_timeout_s: float = 75.0
     body_idle_s: float = 20.0
+    body_grace_s: float = 5.0
     body_min_rate: int = 16 * 1024
     max_uploads: int = 32
     decode_threads: int = 0
@@ -54,6 +64,15 @@ class ServerSettings:
     shutdown_s: float = 10.0
     analysis_workers: int = 0
     analysis_shared_bytes: int = 384 << 20
+    worker_memory_bytes: int = 1 << 30
+    max_frame_bytes: int = 32 << 20
+    max_connections: int = 2048
+    max_connections_per_address: int = 1024
+    max_open_streams: int = 256
+    reply_window_s: float = 30.0
+    reply_min_rate: int = 1024
+    read_threads: int = 2
+    max_waiting_reads: int = 64
     gap_wait_s: float = 5.0
     feed_behind: int = 4096
 
@@ -71,18 +90,43 @@ class ServerSettings:
             "url_ttl_s",
             "idle_timeout_s",
             "body_idle_s",
+            "body_grace_s",
+            "reply_window_s",
             "linger_s",
             "shutdown_s",
             "gap_wait_s",
         ):
             number_in_range(name, getattr(self, name), 1e-3, 1e9)
-        for name in ("body_min_rate", "max_uploads", "decode_threads", "analysis_workers", "feed_behind"):
+        for name in (
+            "body_min_rate",
+            "max_uploads",
+            "decode_threads",
+            "analysis_workers",
+            "feed_behind",
+            "read_threads",
+            "max_waiting_reads",
+            "max_connections",
+            "max_connections_per_address",
+            "max_open_streams",
+            "reply_min_rate",
+        ):
             integer_in_range(name, getattr(self, name), 1, 1 << 30)
         integer_in_range("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
+        integer_in_range("worker_memory_bytes", self.worker_memory_bytes, 0, 1 << 40)
+        integer_in_range("max_frame_bytes", self.max_frame_bytes, 1, MAX_SHARD_BYTES)
         if not self.host:
             raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:
             set_field(self, "public_url", normalise_endpoint(self.public_url))
+
+    @classmethod
+    def limits(cls) -> dict[str, int | float]:
+        """The names and defaults of all limits: the settings that are numbers, but for the port."""
+        return {
+            field.name: field.default
+            for field in fields(cls)
+            if isinstance(field.default, (int, float)) and field.name != "port"
+        }
 
     @property
     def streams_dir(self) -> Path:

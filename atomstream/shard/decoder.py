@@ -25,8 +25,12 @@ from atomstream.shard.format import (
     read_meta,
 )
 
-_WINDOW_LIMIT: Final = 1 << 27
-"""The largest zstd window that is accepted, in bytes."""
+_LEAST_WINDOW_LIMIT: Final = 1 << 23
+_MOST_WINDOW_LIMIT: Final = 1 << 27
+"""The largest zstd window that is accepted, in bytes, lies between these; RFC 8878 recommends the lower one."""
+
+_MOST_RATIO: Final = 1 << 15
+"""Decoded bytes for one encoded byte: the shortest zstd block has 4 bytes and decodes to at most 128 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,17 @@ def iter_frames(
     """
     fetch = data if callable(data) else _from_memory(data)
     size = frame_nbytes(layout.dims, layout.dtype)
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT)
+    # A window larger than the frame would only take memory.
+    window = min(_MOST_WINDOW_LIMIT, max(_LEAST_WINDOW_LIMIT, 1 << (size - 1).bit_length()))
+    decompressor = zstandard.ZstdDecompressor(max_window_size=window)
     for k in only if only is not None else range(len(layout.index)):
         offset, nbytes = layout.index[k].tolist()
         if offset == ABSENT:
             continue
         if nbytes > 2 * size + 1024:  # endless empty blocks would decode to nothing, but slowly
             raise ShardError(f"Frame {k} of the shard has {nbytes} bytes encoded, {size} decoded.")
+        if size > nbytes * _MOST_RATIO:  # before anything is allocated for it
+            raise ShardError(f"Frame {k} of the shard has {nbytes} bytes, too few for {size} decoded ones.")
         raw = _decode_frame(decompressor, memoryview(fetch(offset, nbytes)), size, k)
         yield k, np.frombuffer(raw, dtype=DTYPES[layout.dtype]).reshape(layout.dims[1:])
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from atomstream import protocol
 from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
+from atomstream.server.archive.frame_runs import FrameRuns
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
 from atomstream.server.archive.timestamp_columns import (
@@ -192,6 +193,12 @@ class ChunkIndex:
         if self.geometry is None or index not in self._stored:
             return 0
         return self._partial.get(index, self.geometry.chunk_size)
+
+    def frame_runs(self) -> FrameRuns:
+        """Which frames are stored. Costs what ranges and short chunks cost: not for the event loop."""
+        with self._state_lock:
+            stored, partial = self._stored.copy(), dict(self._partial)
+        return FrameRuns.of_chunks(stored, self.geometry.chunk_size if self.geometry else 1, partial)
 
     def n_frames(self) -> int:
         """Length of ``frames``: the largest k * chunk_size + N_k."""

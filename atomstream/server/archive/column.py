@@ -10,6 +10,8 @@ or the new one.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.system.own_files import open_file
 
@@ -55,25 +58,33 @@ class Column:
         Raises:
             OSError: from the disk; a part may be written, and writing all again is harmless.
         """
-        by_file: dict[int, list[tuple[int, bytes]]] = {}
+        by_file: dict[int, list[tuple[int, Values]]] = {}
         for start, values in pieces:
             for number, offset, part in _split(start, values):
-                encoded = np.ascontiguousarray(part, dtype=self.dtype).tobytes()
+                encoded = np.ascontiguousarray(part, dtype=self.dtype)
                 by_file.setdefault(number, []).append((offset * self.dtype.itemsize, encoded))
-        return [self._put_file(number, writes) for number, writes in by_file.items()]
+        written = (self._put_file(number, writes) for number, writes in by_file.items())
+        return [path for path in written if path is not None]
 
-    def _put_file(self, number: int, writes: list[tuple[int, bytes]]) -> Path:
+    def _put_file(self, number: int, writes: list[tuple[int, Values]]) -> Path | None:
         path = self._folder / "c" / str(number)
         # A descriptor, not a file object: each batch of results writes dozens of columns, in half of the time.
-        handle = self._open_whole(path)
+        handle = self._open_whole(path, writes)
+        if handle is None:
+            return None
         try:
             for offset, encoded in writes:
-                self._file_system.write_at(handle, offset, encoded)
+                self._file_system.write_at(handle, offset, encoded.tobytes())
         finally:
             self._file_system.close(handle)
         return path
 
-    def _open_whole(self, path: Path) -> int:
+    def _open_whole(self, path: Path, writes: list[tuple[int, Values]]) -> int | None:
+        """Open a file, made in full length if it is missing; None if it is missing and all values are the fill value.
+
+        Such values need no file: readers see the same. So a short chunk does not make files for all frames
+        that its chunk could have.
+        """
         for _ in range(2):
             with contextlib.suppress(FileNotFoundError):
                 handle = self._file_system.open_existing(path)
@@ -81,8 +92,13 @@ class Column:
                     return handle
                 # It is too short: an earlier version wrote it without a sync before a power cut.
                 self._file_system.close(handle)
+            if not path.exists() and all(self._is_fill(values) for _, values in writes):
+                return None
             self._make_file(path)
         raise OSError(f"{path} can't be made in its full length.")
+
+    def _is_fill(self, values: Values) -> bool:
+        return bool((np.isnan(values) if math.isnan(self.fill) else values == self.fill).all())
 
     def _make_file(self, path: Path) -> None:
         # Of full size, filled and synced before it gets its name: readers refuse an uncompressed chunk that is too
@@ -124,6 +140,28 @@ class Column:
             part = self._read_file(number, offset, count)
             out[done : done + len(part)] = part
             done += count
+        return out
+
+    def read_at(self, places: npt.NDArray[np.int64]) -> Values:
+        """The values at these ascending ``places``, the fill value where nothing was written.
+
+        Costs what the files that have these places cost, however far apart they are.
+
+        Raises:
+            OSError: from the disk.
+        """
+        out: Values = np.full(len(places), self.fill, dtype=self.dtype)
+        numbers = places // COLUMN_CHUNK
+        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(places)]
+        for first, stop in itertools.pairwise(bounds):
+            if first == stop:
+                continue
+            check_wanted()
+            inside = places[first:stop] - numbers[first] * COLUMN_CHUNK
+            low = int(inside[0])
+            part = self._read_file(int(numbers[first]), low, int(inside[-1]) + 1 - low)
+            there = inside - low < len(part)
+            out[first:stop][there] = part[(inside - low)[there]]
         return out
 
     def _read_file(self, number: int, offset: int, count: int) -> Values:

@@ -7,10 +7,13 @@ until the file changes.
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import time
 import warnings
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,7 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.server.archive.frame_runs import Numbers
 from atomstream.system.own_files import open_file, read_plain
 
 F64 = npt.NDArray[np.float64]
@@ -99,36 +104,60 @@ class ColumnReader:
         self._sums: OrderedDict[tuple[str, int], tuple[int, MinMaxBuckets]] = OrderedDict()
         self._lock = Lock()
 
-    def values(self, column: Path, start: int, stop: int) -> F64:
-        """Values ``start`` .. ``stop`` of the column in that folder, (stop - start,)."""
+    def values(self, column: Path, start: int, stop: int, files: Sequence[int] | None = None) -> F64:
+        """Values ``start`` .. ``stop`` of the column in that folder, (stop - start,).
+
+        With ``files`` (ascending file numbers) these are positions in those files, one file after the other, instead
+        of frame numbers: so a gap between two files has no length.
+        """
         out = np.full(max(0, stop - start), np.nan)
         dtype = column_dtype(column)
         if dtype is None:
             return out
-        for number in range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)):
-            first = number * COLUMN_CHUNK
+        for slot in range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)):
+            check_wanted()
+            number, first = slot if files is None else files[slot], slot * COLUMN_CHUNK
             low, high = max(start, first), min(stop, first + COLUMN_CHUNK)
             piece = _read(column, number, dtype, low - first, high - first)
             if piece is not None:
                 out[low - start : high - start] = piece
         return out
 
-    def buckets(self, column: Path, start: int, stop: int, size: int) -> MinMaxBuckets:
-        """The values ``start`` .. ``stop`` in buckets of ``size`` values.
+    def values_at(self, column: Path, frames: Numbers) -> F64:
+        """The values at these ascending frame numbers. Costs what the files that have them cost."""
+        out, numbers = np.full(len(frames), np.nan), frames // COLUMN_CHUNK
+        dtype = column_dtype(column)
+        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(frames)]
+        if dtype is None or not len(frames):
+            return out
+        for first, stop in itertools.pairwise(bounds):
+            check_wanted()
+            inside = frames[first:stop] - numbers[first] * COLUMN_CHUNK
+            low = int(inside[0])
+            piece = _read(column, int(numbers[first]), dtype, low, int(inside[-1]) + 1)
+            if piece is not None:
+                out[first:stop] = piece[inside - low]
+        return out
+
+    def buckets(
+        self, column: Path, start: int, stop: int, size: int, files: Sequence[int] | None = None
+    ) -> MinMaxBuckets:
+        """The values ``start`` .. ``stop`` in buckets of ``size`` values; with ``files`` as in :meth:`values`.
 
         If ``size`` is at least ``FINE``, then ``start`` and ``size`` must be multiples of it (see :func:`fitting`).
         """
         if size < FINE:
-            return bucketed(self.values(column, start, stop), size)
-        fine = self._fine(column, start // FINE, -(-stop // FINE))
+            return bucketed(self.values(column, start, stop, files), size)
+        fine = self._fine(column, start // FINE, -(-stop // FINE), files)
         return merged(fine, size // FINE)
 
-    def _fine(self, column: Path, start: int, stop: int) -> MinMaxBuckets:
+    def _fine(self, column: Path, start: int, stop: int, files: Sequence[int] | None) -> MinMaxBuckets:
         per_file = COLUMN_CHUNK // FINE
         dtype, parts = column_dtype(column), []
-        for number in range(start // per_file, -(-stop // per_file)):
-            sums = self._file_sums(column, number, dtype)
-            low, high = max(0, start - number * per_file), min(per_file, stop - number * per_file)
+        for slot in range(start // per_file, -(-stop // per_file)):
+            check_wanted()
+            sums = self._file_sums(column, slot if files is None else files[slot], dtype)
+            low, high = max(0, start - slot * per_file), min(per_file, stop - slot * per_file)
             parts.append(
                 MinMaxBuckets(
                     sums.low[low:high], sums.high[low:high], sums.total[low:high], sums.count[low:high]
@@ -177,6 +206,15 @@ def fitting(start: int, stop: int, points: int) -> tuple[int, int]:
     if size >= FINE:
         size = -(-size // FINE) * FINE
     return size, start // size * size
+
+
+def column_files(column: Path) -> list[int]:
+    """The numbers of the files that a column has, ascending: file k has the values from k * ``COLUMN_CHUNK`` on."""
+    try:
+        names = os.listdir(column / "c")
+    except OSError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
 
 
 def column_dtype(column: Path) -> np.dtype[Any] | None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import Column
+from atomstream.server.archive.frame_runs import Numbers
 from atomstream.server.archive.zarr_group import RESULT
 
 F32: TypeAlias = npt.NDArray[np.float32]
@@ -98,6 +99,27 @@ class ResultArrays:
             for name in names
             if name in existing
         }
+
+    def read_at(self, names: Iterable[str], frames: Numbers) -> dict[str, F32]:
+        """The arrays ``names`` at these ascending frame numbers; unknown names are left out.
+
+        Raises:
+            OSError: from the disk.
+        """
+        existing = self._index.group.results()
+        return {
+            name: existing[name].read_at(frames).astype(np.float32, copy=False)
+            for name in names
+            if name in existing
+        }
+
+    def times_at(self, frames: Numbers) -> npt.NDArray[np.float64]:
+        """Capture times of these ascending frame numbers in seconds since the stream's start; NaN for missing ones."""
+        group = self._index.group
+        if not group.has("time"):
+            return np.full(len(frames), np.nan)
+        column = group.column("time", "time", "float64", float("nan"))
+        return column.read_at(frames).astype(np.float64, copy=False)
 
     def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Capture times of frames ``start`` .. ``stop`` in seconds since the stream's start; NaN for missing frames."""

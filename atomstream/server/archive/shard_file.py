@@ -57,6 +57,7 @@ class ShardFile:
 
     def __init__(self, path: Path, dims: Dims, dtype: DtypeName, slots: int | None = None) -> None:
         self._file: BinaryIO = _open(path)
+        self._black_frame: Frame | None = None
         try:
             nbytes = os.fstat(self._file.fileno()).st_size
             self.layout = ShardLayout.fetch(self.fetch, nbytes, dims, dtype, slots)
@@ -84,17 +85,21 @@ class ShardFile:
             ShardError: a frame is damaged.
         """
         wanted = only if only is not None else range(self.layout.dims[0])
-        black: Frame = np.zeros(self.layout.dims[1:], dtype=self.layout.dtype)
-        black.setflags(write=False)
         expected = iter(wanted)
         for k, frame in iter_frames(self.fetch, self.layout, wanted):
             for absent in expected:
                 if absent == k:
                     break
-                yield absent, black
+                yield absent, self._black()
             yield k, frame
         for absent in expected:
-            yield absent, black
+            yield absent, self._black()
+
+    def _black(self) -> Frame:
+        if self._black_frame is None:
+            self._black_frame = np.zeros(self.layout.dims[1:], dtype=self.layout.dtype)
+            self._black_frame.setflags(write=False)
+        return self._black_frame
 
 
 def _open(path: Path) -> BinaryIO:

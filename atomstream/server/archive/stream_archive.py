@@ -36,6 +36,7 @@ from atomstream.protocol import MAX_LOST
 from atomstream.records import Frames
 from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.frame_runs import FrameRuns
 from atomstream.server.archive.metadata import ABOUT, lost_in, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
@@ -53,6 +54,10 @@ log = get_logger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
 COSMETIC_PERIOD_S: Final = 0.5
 """Least time between two writes of the group's documents for changed attributes alone."""
+MAX_LOST_RANGES: Final = 10_000
+"""Most ranges of lost chunks: each description of the stream lists them."""
+MAX_ATTRIBUTE_CHARS: Final = 64_000
+"""Longest list of missing chunks in the group's attributes, which are written for each chunk; the rest is left out."""
 _STRIPES: Final = 64
 _STREAM_DIMENSIONS: Final = ("time", "chunk")
 _VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -105,6 +110,11 @@ class StreamArchive:
         archive.files.remove_leftovers()
         archive._index.recover()
         return archive
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """The description as it was written last, not to be changed. Costs nothing, unlike :attr:`about`."""
+        return self._about
 
     @property
     def about(self) -> dict[str, Any]:
@@ -186,6 +196,10 @@ class StreamArchive:
         """Index -> number of frames, of each chunk stored. As long as the stream: not for the event loop."""
         return self._index.chunks()
 
+    def frame_runs(self) -> FrameRuns:
+        """Which frames are stored: the range of frame numbers may be far longer. Not for the event loop."""
+        return self._index.frame_runs()
+
     def n_frames(self) -> int:
         """Length of the array ``frames``: the largest k * chunk_size + N_k, holes included."""
         return self._index.n_frames()
@@ -214,8 +228,9 @@ class StreamArchive:
         """
         with self._index.writing:
             lost = self._lost | indices
-            if len(lost) > MAX_LOST or lost.end > protocol.MAX_CHUNK_INDEX + 1:
-                limits = f"at most {MAX_LOST} indices, in 0 .. {protocol.MAX_CHUNK_INDEX}"
+            too_many = len(lost) > MAX_LOST or len(lost.ranges()) > MAX_LOST_RANGES
+            if too_many or lost.end > protocol.MAX_CHUNK_INDEX + 1:
+                limits = f"at most {MAX_LOST} indices in {MAX_LOST_RANGES} ranges, in 0 .. {protocol.MAX_CHUNK_INDEX}"
                 raise RejectedError(f"These lost chunks can't be listed: {limits}.", status=400)
             self.update_about(lost=str(lost))
 
@@ -319,7 +334,7 @@ class StreamArchive:
             **{key: plain(value) for key, value in about.items()},
             "lost": None,
             ORIGIN: self._index.origin_ms,
-            "missing_chunks": str(self._index.missing()),
+            "missing_chunks": self._index.missing().text(MAX_ATTRIBUTE_CHARS),
             "lost_chunks": about["lost"],
         }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ForeignKey, event, text
+from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -110,8 +110,9 @@ class StreamTag(Base):
 class Database:
     """Sessions on the catalogue. ``is_new`` is True if its tables were just created and are empty."""
 
-    def __init__(self, engine: AsyncEngine, *, is_new: bool) -> None:
+    def __init__(self, engine: AsyncEngine, blocking: Engine, *, is_new: bool) -> None:
         self._engine = engine
+        self._blocking = blocking
         self._writer = asyncio.Lock()
         self.is_new = is_new
 
@@ -128,8 +129,10 @@ class Database:
             await asyncio.to_thread(_discard, path)
             await asyncio.to_thread(_make_private, path)
         engine = create_async_engine(f"sqlite+aiosqlite:///{path.as_posix()}")
-        event.listen(engine.sync_engine, "connect", _configure)
-        database = cls(engine, is_new=not usable)
+        blocking = create_engine(f"sqlite:///{path.as_posix()}")
+        for one in (engine.sync_engine, blocking):
+            event.listen(one, "connect", _configure)
+        database = cls(engine, blocking, is_new=not usable)
         if not usable:
             await database._create_tables()
         return database
@@ -144,6 +147,12 @@ class Database:
         """A session for reading."""
         async with AsyncSession(self._engine) as session:
             yield session
+
+    @contextmanager
+    def reading_in_thread(self) -> Iterator[Connection]:
+        """A connection for reading from a thread: thousands of rows would hold up the event loop. Blocks."""
+        with self._blocking.connect() as connection:
+            yield connection
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncSession]:
@@ -167,6 +176,7 @@ class Database:
     async def close(self) -> None:
         """Close all connections and end their threads."""
         await self._engine.dispose()
+        self._blocking.dispose()
 
 
 def _configure(connection: Any, _record: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -134,21 +135,42 @@ async def reindex(data_dir: Path) -> ReindexReport:
             await database.close()
 
 
-async def catch_up(database: Database, data_dir: Path) -> None:
+async def catch_up(database: Database, data_dir: Path, most: int | None = None) -> list[str]:
     """Update the tables from the files, reading only streams that may differ.
 
     These are the streams that are not in the tables, and those that were not finished when the server stopped: only
-    they can have changed after their row was written.
+    they can have changed after their row was written. At most ``most`` of them are read, the last changed first. The
+    ids of the others are returned, for :func:`catch_up_later`.
     """
     entries, streams_dir = StreamsTable(database), data_dir / "streams"
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
     listed = await entries.all_ids()
-    changed = (on_disk - listed) | (on_disk & set(await entries.with_status(*UNFINISHED)))
-    found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, sorted(changed))))
+    changed = (on_disk.keys() - listed) | (on_disk.keys() & set(await entries.with_status(*UNFINISHED)))
+    ordered = sorted(changed, key=lambda data_id: (-on_disk[data_id], data_id))
+    found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, ordered[:most])))
     names = await asyncio.to_thread(NameIndex.read, data_dir)
     async with database.writing() as session:
         await _fill(session, names, found)
-    await entries.remove(sorted(listed - on_disk))
+    await entries.remove(sorted(listed - on_disk.keys()))
+    return [] if most is None else ordered[most:]
+
+
+async def catch_up_later(
+    database: Database, data_ids: Iterable[str], open_archive: Callable[[str], Awaitable[StreamArchive]]
+) -> None:
+    """Update the rows of these streams one by one, while the server runs.
+
+    ``open_archive`` returns the archive of a stream, the only one in this process.
+    """
+    for data_id in data_ids:
+        try:
+            archive = await open_archive(data_id)
+            found = (read_about(archive.description), archive.n_frames())
+            async with database.writing() as session:
+                await _fill(session, NameIndex(), [found])
+        except Exception as error:
+            # One damaged folder must not keep the others out of the catalogue.
+            log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
 
 
 async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found]) -> None:
@@ -159,8 +181,13 @@ async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found])
         await put_stream(session, about, n_frames)
 
 
-def _stream_ids(streams_dir: Path) -> set[str]:
-    return {path.name for path in streams_dir.iterdir() if (path / "stream.json").exists()}
+def _stream_ids(streams_dir: Path) -> dict[str, float]:
+    """The streams in the folder, each with the time of the last change of its description."""
+    found: dict[str, float] = {}
+    for path in streams_dir.iterdir():
+        with suppress(OSError):  # no stream, or a link that leads nowhere
+            found[path.name] = (path / "stream.json").stat().st_mtime
+    return found
 
 
 def _read_streams(streams_dir: Path, data_ids: Iterable[str]) -> Iterator[Found]:

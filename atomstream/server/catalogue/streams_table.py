@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Update, case, delete, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Update,
+    and_,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.protocol import normalized_name
+from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.catalogue.catalogue import OWNER
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, iso_now
+from atomstream.system.log_privacy import get_logger
 
+log = get_logger("atomstream.server")
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
 TAGS_AT_ONCE = 500
@@ -35,6 +53,10 @@ class EntryFilter:
     growth_length: tuple[float | None, float | None] = (None, None)
     uploaded: tuple[str | None, str | None] = (None, None)
     updated: tuple[str | None, str | None] = (None, None)
+    limit: int | None = None
+    """Most streams to list; None: all."""
+    after: str | None = None
+    """Continue after this stream, the last one of the page before."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filter as SQL conditions. All values are bound parameters."""
@@ -51,6 +73,8 @@ class EntryFilter:
             found.append(Stream.data_id.is_(None))
         found += _within(Stream.n_frames / Stream.fps, self.growth_length)
         found += _within(Stream.made, self.uploaded)
+        if self.after is not None:
+            found.append(_follows(self.after))
         return found + _within(Stream.last_updated, self.updated)
 
 
@@ -62,6 +86,12 @@ def _mentions(key: str) -> ColumnElement[bool]:
     )
     by_name = func.instr(Stream.name_key, key) > 0
     return or_(by_name, func.instr(func.coalesce(Sample.name_key, ""), key) > 0, tagged.exists())
+
+
+def _follows(data_id: str) -> ColumnElement[bool]:
+    """In the order of the list: the newest first."""
+    made = select(Stream.made).where(Stream.data_id == data_id).scalar_subquery()
+    return or_(Stream.made < made, and_(Stream.made == made, Stream.data_id > data_id))
 
 
 def _within(column: Any, bounds: tuple[Any, Any]) -> list[ColumnElement[bool]]:
@@ -133,15 +163,25 @@ class StreamsTable:
             await session.execute(delete(StreamTag).where(StreamTag.data_id.in_(data_ids)))
             await session.execute(delete(Stream).where(Stream.data_id.in_(data_ids)))
 
-    async def search(self, wanted: EntryFilter) -> list[dict[str, Any]]:
-        """The streams that match ``wanted``, newest first, in the protocol's form."""
-        await self._write_grown()
-        async with self._db.reading() as session:
-            rows = (await session.execute(_entry_query(wanted))).all()
-            tags = await _tags_of(session, [stream.data_id for stream, _, _ in rows])
-        return [
-            _entry(stream, sample, project, tags.get(stream.data_id, [])) for stream, sample, project in rows
-        ]
+    async def search(self, wanted: EntryFilter) -> Callable[[], list[dict[str, Any]]]:
+        """A function that returns the streams that match ``wanted``, newest first. It blocks."""
+        try:
+            await self._write_grown()
+        except DatabaseError as error:  # the disk is full: the list still shows everything
+            log.warning("the lengths of streams can't be written to the catalogue: %s", error.orig)
+        return partial(self._search, wanted, dict(self._grown))
+
+    def _search(self, wanted: EntryFilter, grown: Mapping[str, tuple[int, str]]) -> list[dict[str, Any]]:
+        with self._db.reading_in_thread() as connection:
+            rows = connection.execute(_entry_query(wanted)).all()
+            tags = _tags_of(connection, [row.data_id for row in rows])
+        entries = []
+        for row in rows:
+            check_wanted()
+            n_frames, at = grown.get(row.data_id, (0, ""))
+            length = max(row.n_frames, n_frames), max(row.last_updated, at)
+            entries.append(_entry(row, *length, tags.get(row.data_id, [])))
+        return entries
 
 
 def _growth(data_id: str, n_frames: int, at: str) -> Update:
@@ -149,13 +189,16 @@ def _growth(data_id: str, n_frames: int, at: str) -> Update:
     return update(Stream).where(Stream.data_id == data_id).values(n_frames=longer, last_updated=at)
 
 
-def _entry_query(wanted: EntryFilter) -> Select[Stream, str, str]:
+def _entry_query(wanted: EntryFilter) -> Select[Any]:
     joined = (
-        select(Stream, Sample.name, Project.name)
+        select(
+            *Stream.__table__.columns, Sample.name.label("sample_name"), Project.name.label("project_name")
+        )
         .outerjoin(Sample, Sample.id == Stream.sample_id)
         .outerjoin(Project, Project.id == Stream.project_id)
     )
-    return joined.where(*wanted.conditions()).order_by(Stream.made.desc(), Stream.data_id)
+    found = joined.where(*wanted.conditions()).order_by(Stream.made.desc(), Stream.data_id)
+    return found if wanted.limit is None else found.limit(wanted.limit)
 
 
 async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int | None = None) -> None:
@@ -181,37 +224,35 @@ async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int
     session.add_all([StreamTag(data_id=about.data_id, tag_id=tag.id) for tag in about.tags])
 
 
-async def _tags_of(session: AsyncSession, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
+def _tags_of(connection: Connection, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:
     query = select(StreamTag.data_id, Tag.id, Tag.name).join(Tag, Tag.id == StreamTag.tag_id)
     found: dict[str, list[dict[str, str]]] = {}
     for first in range(0, len(data_ids), TAGS_AT_ONCE):
         some = StreamTag.data_id.in_(data_ids[first : first + TAGS_AT_ONCE])
-        for data_id, tag_id, name in await session.execute(query.where(some).order_by(Tag.name_key)):
+        for data_id, tag_id, name in connection.execute(query.where(some).order_by(Tag.name_key)):
             found.setdefault(data_id, []).append({"id": tag_id, "name": name})
     return found
 
 
-def _entry(
-    row: Stream, sample_name: str | None, project_name: str | None, tags: list[dict[str, str]]
-) -> dict[str, Any]:
+def _entry(row: Row[Any], n_frames: int, last_updated: str, tags: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "data_id": row.data_id,
         "char_source_type": SOURCE_TYPE,
         "raw_name": row.name,
         "pipeline_status": row.status,
         "upload_datetime": row.made,
-        "last_updated": row.last_updated,
+        "last_updated": last_updated,
         "collected_datetime": row.made,
-        "growth_length": row.n_frames / row.fps,
+        "growth_length": n_frames / row.fps,
         "physical_sample_id": row.sample_id,
-        "physical_sample_name": sample_name,
-        "projects": [{"id": row.project_id, "name": project_name}] if row.project_id else [],
+        "physical_sample_name": row.sample_name,
+        "projects": [{"id": row.project_id, "name": row.project_name}] if row.project_id else [],
         "tags": tags,
         "owner_name": OWNER,
         "file_metadata": {
             "fps_capture_rate": row.fps,
             "rotations_per_min": row.rpm,
             "azimuth_label": row.azimuth_label,
-            "n_frames": row.n_frames,
+            "n_frames": n_frames,
         },
     }

@@ -17,6 +17,7 @@ from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, ha
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.api_keys import KeyRing
 from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
 
 __all__ = ["ROUTES", "has_session", "install"]
 
@@ -37,7 +38,8 @@ def install(app: web.Application, context: ServerContext, keys: KeyRing, limiter
     app[sessions.LIMITER] = limiter
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
-    app[images.SOCKETS] = images.OpenSockets()
+    sockets = app[SOCKETS] = OpenSockets()
     context.signals.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
     context.signals.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
-    app.on_shutdown.append(images.close_sockets)
+    app.cleanup_ctx.append(sessions.end_expired)
+    app.on_shutdown.append(lambda _: sockets.close())

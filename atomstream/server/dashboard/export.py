@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,16 @@ from aiohttp import web
 
 from atomstream.results import UNITS
 from atomstream.server.archive.column import COLUMN_CHUNK
-from atomstream.server.archive.downsampling import ColumnReader, column_attributes, column_dimension
+from atomstream.server.archive.downsampling import (
+    ColumnReader,
+    column_attributes,
+    column_dimension,
+    column_files,
+)
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.responses import send_pieces
 
 routes = web.RouteTableDef()
 
@@ -30,7 +35,10 @@ _ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
 @routes.get("/dashboard/streams/{data_id}/results.csv")
 @access(Access.BROWSER)
 async def results_csv(request: web.Request) -> web.StreamResponse:
-    """Query ``step``: export every n-th frame only. Frames that were never received have an empty time."""
+    """Query ``step``: export every n-th frame only. Frames that were never received have an empty time.
+
+    A stretch of 16,384 frames none of which was received has no rows.
+    """
     step = int(number(request.query, "step", 1, 1, 1_000_000))
     data_id, streams = request.match_info["data_id"], context_of(request).streams
     archive = await streams.archive(data_id)
@@ -43,12 +51,14 @@ async def results_csv(request: web.Request) -> web.StreamResponse:
             "Cache-Control": "no-store",
         }
     )
-    await reply.prepare(request)
     pieces = csv_pieces(request.app[READER], archive.folder / "frames.zarr", archive.n_frames(), step)
-    while piece := await asyncio.to_thread(next, pieces, ""):
-        await reply.write(piece.encode())
-    await reply.write_eof()
-    return reply
+    tables = context_of(request).readers.tables
+
+    async def encoded() -> AsyncIterator[bytes]:
+        while piece := await tables.run(request, next, pieces, ""):
+            yield piece.encode()
+
+    return await send_pieces(request, reply, encoded())
 
 
 def csv_pieces(reader: ColumnReader, group: Path, n_frames: int, step: int) -> Iterator[str]:
@@ -56,7 +66,8 @@ def csv_pieces(reader: ColumnReader, group: Path, n_frames: int, step: int) -> I
     names = result_names(group)
     units = [unit_of(group / name, name) for name in names]
     yield _lines([[*FIRST, *names], [*FIRST.values(), *units]])
-    for start in range(0, n_frames, COLUMN_CHUNK):
+    for file in column_files(group / "time"):
+        start = file * COLUMN_CHUNK
         stop = min(n_frames, start + COLUMN_CHUNK)
         picks = np.arange(-(-start // step) * step, stop, step)
         if len(picks):

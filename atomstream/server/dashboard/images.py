@@ -6,11 +6,10 @@ import asyncio
 import math
 import struct
 import time
-import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -24,6 +23,7 @@ from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.open_sockets import SOCKETS
 from atomstream.server.http.responses import HttpError
 from atomstream.system.log_privacy import get_logger
 
@@ -39,6 +39,12 @@ MAX_HEIGHT = 1280
 
 HEADER = struct.Struct("<d6I")
 """Time (s, NaN if unknown), frame number, width, height, the original width and height, full scale."""
+
+MAX_REACH = 1 << 17
+"""Most values that are read to find one frame, by its time or its azimuth."""
+
+_LARGEST = (1 << 32) - 1
+"""Frame numbers above it are sent as this one: a stream has them only after a huge gap."""
 
 _BITS = (8, 10, 12, 14, 16)
 
@@ -56,7 +62,9 @@ class Picture:
     def to_bytes(self) -> bytes:
         """:data:`HEADER`, then the rows."""
         (height, width), (full_height, full_width) = self.pixels.shape, self.full_size
-        head = HEADER.pack(self.time_s, self.frame, width, height, full_width, full_height, self.level)
+        head = HEADER.pack(
+            self.time_s, min(self.frame, _LARGEST), width, height, full_width, full_height, self.level
+        )
         return head + self.pixels.tobytes()
 
 
@@ -139,17 +147,7 @@ def frame_at_azimuth(upto: int, angle_deg: float, angles_deg: F64, frames_per_tu
     return max(0, min(upto, round((turns + phase) * frames_per_turn)))
 
 
-# The dashboard's WebSockets: small incoming messages; all are closed when the server stops.
-
-
-class OpenSockets:
-    """The WebSockets that are open."""
-
-    def __init__(self) -> None:
-        self.all: weakref.WeakSet[web.WebSocketResponse] = weakref.WeakSet()
-
-
-SOCKETS = web.AppKey("dashboard_sockets", OpenSockets)
+# The dashboard's WebSocket: small incoming messages; it is closed when the session ends or the server stops.
 
 MAX_MESSAGE = 4096
 """Bytes of an incoming message."""
@@ -162,17 +160,11 @@ async def open_socket(request: web.Request) -> AsyncIterator[web.WebSocketRespon
     # Not compressed: noisy pixels hardly shrink, and compression would use cores that uploads need.
     socket = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE, compress=False)
     await socket.prepare(request)
-    request.app[SOCKETS].all.add(socket)
-    try:
-        yield socket
-    finally:
-        await socket.close()
-
-
-async def close_sockets(app: web.Application) -> None:
-    """Close all WebSockets with GOING_AWAY; the pages reconnect after a restart."""
-    for socket in tuple(app[SOCKETS].all):
-        await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server is stopping")
+    with request.app[SOCKETS].hold(request, socket):
+        try:
+            yield socket
+        finally:
+            await socket.close()
 
 
 log = get_logger("atomstream.server")
@@ -222,23 +214,32 @@ class PictureSource:
         return made
 
     def frame_at(self, time_s: float) -> int:
-        """Index of the stored frame that is nearest to ``time_s``."""
-        last = self._archive.n_frames() - 1
-        guess = min(max(0, round(time_s * self._fps)), last) if last >= 0 else 0
-        reach = max(64, last // 50)
-        first = max(0, guess - reach)
-        times = self._reader.values(self._columns / "time", first, min(last + 1, guess + reach))
-        return first + int(np.nanargmin(np.abs(times - time_s))) if np.isfinite(times).any() else guess
+        """Index of the stored frame that is nearest to ``time_s``; of the newest one for infinity."""
+        runs = self._archive.frame_runs()
+        if not len(runs):
+            return 0
+        if not math.isfinite(time_s):
+            return int(runs.frames(np.array([len(runs) - 1], dtype=np.int64))[0])
+        guess = min(runs.rank(min(max(0, round(min(time_s, 1e12) * self._fps)), 1 << 62)), len(runs) - 1)
+        reach = min(max(64, len(runs) // 50), MAX_REACH)
+        around = np.arange(max(0, guess - reach), min(len(runs), guess + reach), dtype=np.int64)
+        frames = runs.frames(around)
+        times = self._reader.values_at(self._columns / "time", frames)
+        if not np.isfinite(times).any():
+            return int(runs.frames(np.array([guess], dtype=np.int64))[0])
+        return int(frames[np.nanargmin(np.abs(times - time_s))])
 
     def _aligned(self, upto: int, angle_deg: float) -> int:
         per_turn = 60.0 * self._fps / self._rpm
+        if not per_turn < MAX_REACH:  # the sample hardly turns
+            return upto
         first = max(0, upto + 1 - math.ceil(per_turn))
         angles = self._reader.values(self._columns / "azimuth_angle", first, upto + 1)
         return frame_at_azimuth(upto, angle_deg, angles, per_turn)
 
     def _chunk_size(self) -> int | None:
-        geometry = self._archive.about.get("geometry")
-        return int(geometry["chunk_size"]) if geometry else None
+        geometry = self._archive.geometry
+        return geometry.chunk_size if geometry else None
 
 
 async def source_of(request: web.Request) -> PictureSource:
@@ -253,7 +254,8 @@ async def single_picture(request: web.Request) -> web.Response:
     """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes."""
     at = number(request.query, "time", math.inf, 0.0, math.inf)
     source = await source_of(request)
-    picture = await asyncio.to_thread(lambda: source.picture(source.frame_at(min(at, 1e12))))
+    pictures = context_of(request).readers.pictures
+    picture = await pictures.run(request, lambda: source.picture(source.frame_at(at)))
     if picture is None:
         raise HttpError(404, "This stream has no frames yet.")
     return web.Response(
@@ -263,7 +265,7 @@ async def single_picture(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/dashboard/streams/{data_id}/pictures")
+@routes.get("/dashboard/streams/{data_id}/pictures", allow_head=False)
 @access(Access.BROWSER)
 async def live_pictures(request: web.Request) -> web.StreamResponse:
     """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each :class:`ImageRequest` gets one picture.
@@ -271,9 +273,13 @@ async def live_pictures(request: web.Request) -> web.StreamResponse:
     A browser asks for the next image after it has drawn the last one, so a slow browser gets fewer images and
     none are queued. A new request replaces one that was not answered yet.
     """
-    source = await source_of(request)
+    source, pictures = await source_of(request), context_of(request).readers.pictures
     async with open_socket(request) as socket:
-        subscriber, reply = ImageSubscriber(socket, source), None
+
+        def draw(shown: int, angle_deg: float | None) -> Awaitable[Picture | None]:
+            return pictures.run(request, source.next, shown, angle_deg)
+
+        subscriber, reply = ImageSubscriber(socket, draw), None
         try:
             async for message in socket:
                 await _cancel(reply)
@@ -302,12 +308,16 @@ async def _cancel(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
+NextPicture: TypeAlias = Callable[[int, float | None], Awaitable[Picture | None]]
+"""Draws the next image for a browser that shows a frame, at an azimuth (degrees)."""
+
+
 class ImageSubscriber:
     """One browser that shows one stream."""
 
-    def __init__(self, socket: web.WebSocketResponse, source: PictureSource) -> None:
+    def __init__(self, socket: web.WebSocketResponse, draw: NextPicture) -> None:
         self._socket = socket
-        self._source = source
+        self._draw = draw
         self._shown = -1
         self._sent_at = -math.inf
 
@@ -324,7 +334,9 @@ class ImageSubscriber:
 
     async def _next(self, angle_deg: float | None) -> Picture | None:
         try:
-            return await asyncio.to_thread(self._source.next, self._shown, angle_deg)
+            return await self._draw(self._shown, angle_deg)
+        except HttpError:  # too many pages at once; this one asks again
+            return None
         except (ShardError, OSError) as error:
             # The page keeps its last image.
             log.warning("an image of a stream could not be read: %s", error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 from pathlib import Path
@@ -14,7 +13,8 @@ from aiohttp import web
 from multidict import MultiMapping
 
 from atomstream.results import UNITS
-from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, fitting
+from atomstream.server.archive.column import COLUMN_CHUNK
+from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, column_files, fitting
 from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError, json_reply
@@ -42,8 +42,10 @@ async def series(request: web.Request) -> web.Response:
     archive = await context.streams.archive(request.match_info["data_id"])
     group, n_frames = archive.folder / "frames.zarr", archive.n_frames()
     span = _span(query)
-    reply = await asyncio.to_thread(_collect, request.app[READER], group, n_frames, names, span, points)
-    return json_reply(reply)
+    reader = request.app[READER]
+    return await context.readers.series.run(
+        request, lambda: json_reply(_collect(reader, group, n_frames, names, span, points))
+    )
 
 
 def _span(query: MultiMapping[str]) -> tuple[float, float, float | None]:
@@ -60,23 +62,26 @@ def _collect(
     span: tuple[float, float, float | None],
     points: int,
 ) -> dict[str, Any]:
-    clock, first_s, end_s = reader.buckets(group / "time", 0, n_frames, FINE), span[0], span[1]
+    # All positions count only the files that exist, see ColumnReader.values.
+    files = column_files(group / "time")
+    n_values = _places(files, n_frames)
+    clock, first_s, end_s = reader.buckets(group / "time", 0, n_values, FINE, files), span[0], span[1]
     ends = latest_so_far(clock.high)
     if span[2] is not None and len(ends):
         first_s = float(ends[-1]) - span[2]
-    start, stop = frame_range(ends, n_frames, first_s, end_s)
+    start, stop = frame_range(ends, n_values, first_s, end_s)
     size, start = fitting(start, stop, points)
-    times = reader.buckets(group / "time", start, stop, size).mean
+    times = reader.buckets(group / "time", start, stop, size, files).mean
     order = in_order(times)
     columns: dict[str, Any] = {}
     for name in names:
-        sums = reader.buckets(group / name, start, stop, size)
+        sums = reader.buckets(group / name, start, stop, size, files)
         columns[name] = {"unit": UNITS.get(name, ""), "mean": brief(sums.mean[order])}
         if size > 1:
             columns[name] |= {"low": brief(sums.low[order]), "high": brief(sums.high[order])}
     return {
-        "from_frame": start,
-        "to_frame": stop,
+        "from_frame": _frame(files, start),
+        "to_frame": _frame(files, stop - 1) + 1 if stop > start else _frame(files, start),
         "n_frames": n_frames,
         "bucket": size,
         "begin_s": float(np.nanmin(clock.low)) if len(ends) and math.isfinite(ends[-1]) else None,
@@ -84,6 +89,19 @@ def _collect(
         "t": brief(times[order], 9),
         "series": columns,
     }
+
+
+def _places(files: list[int], n_frames: int) -> int:
+    """The number of values in these files of a column, for a stream of ``n_frames``."""
+    if not files:
+        return 0
+    return (len(files) - 1) * COLUMN_CHUNK + min(max(0, n_frames - files[-1] * COLUMN_CHUNK), COLUMN_CHUNK)
+
+
+def _frame(files: list[int], place: int) -> int:
+    """The frame number of a position in these files."""
+    slot, inside = divmod(place, COLUMN_CHUNK)
+    return files[slot] * COLUMN_CHUNK + inside if slot < len(files) else place
 
 
 def in_order(times: F64) -> npt.NDArray[np.intp]:

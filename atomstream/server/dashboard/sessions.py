@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from aiohttp import web
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.http.open_sockets import LOOK_S, SESSION, SOCKETS
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.key_strength import MAX_KEY_CHARS
@@ -68,7 +69,7 @@ class SessionStore:
     def open(self, key_hash: bytes) -> str:
         """Create a session for the key with that hash; return its token. Only the hash is stored. Blocks."""
         token = secrets.token_urlsafe(32)
-        session = Session(_hash(token), key_hash.hex(), self._clock() + LIFETIME_S)
+        session = Session(mark_of(token), key_hash.hex(), self._clock() + LIFETIME_S)
         with self._lock:
             alive = sorted(filter(self._alive, self._sessions.values()), key=lambda one: one.expires)
             self._store([*alive[-MAX_SESSIONS + 1 :], session])
@@ -79,13 +80,17 @@ class SessionStore:
 
         The look-up uses the hash, so its duration reveals nothing about any token.
         """
-        session = self._sessions.get(_hash(token))
+        return self.is_open(mark_of(token))
+
+    def is_open(self, mark: str) -> bool:
+        """True if the session with that :func:`mark_of` its token has not ended."""
+        session = self._sessions.get(mark)
         return session is not None and self._alive(session)
 
     def close(self, token: str) -> None:
         """Delete a session; does nothing if there is none. Blocks."""
         with self._lock:
-            self._store([one for one in self._sessions.values() if one.token != _hash(token)])
+            self._store([one for one in self._sessions.values() if one.token != mark_of(token)])
 
     def _alive(self, session: Session) -> bool:
         return self._clock() < session.expires and self._key_is_known(bytes.fromhex(session.key))
@@ -95,7 +100,8 @@ class SessionStore:
         write_private(self._path, msgspec.json.encode(sessions), self._file_system)
 
 
-def _hash(token: str) -> str:
+def mark_of(token: str) -> str:
+    """The hash of a token, under which its session is stored."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -120,9 +126,11 @@ def has_session(request: web.Request) -> bool:
     Raises:
         HttpError: 403 if the session is valid but the request may come from a page of another site.
     """
-    if not request.app[SESSIONS].knows(session_token(request)):
+    token = session_token(request)
+    if not request.app[SESSIONS].knows(token):
         return False
     check_own_page(request)
+    request[SESSION] = mark_of(token)
     return True
 
 
@@ -176,7 +184,25 @@ def _behind_tls(request: web.Request) -> bool:
     return request.headers.get("Origin", "").startswith("https:")
 
 
+async def end_expired(app: web.Application) -> AsyncIterator[None]:
+    """Close the WebSockets of sessions that have expired or whose key was removed, while the server runs."""
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            app[SOCKETS].end_sessions(app[SESSIONS].is_open)
+
+    task = asyncio.create_task(watch(), name="atomstream sessions")
+    yield
+    task.cancel()
+    await asyncio.wait([task])
+
+
 # Login and logout.
+
+
+MAX_LOGIN_BYTES = 8192
+"""Longest body of a login: whoever sends it has shown no key yet."""
 
 
 class Login(msgspec.Struct, frozen=True):
@@ -193,7 +219,7 @@ LIMITER = web.AppKey("dashboard_guess_limiter", GuessLimiter)
 async def log_in(request: web.Request) -> web.Response:
     """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many wrong ones."""
     check_own_page(request)
-    key = (await read_json(request, Login)).key.strip()
+    key = (await read_json(request, Login, most=MAX_LOGIN_BYTES)).key.strip()
     if not request.app[KEYS].opens(key):
         raise await request.app[LIMITER].refuse(
             request.remote, key, "login", "This is not a key of this server."
@@ -209,7 +235,9 @@ async def log_in(request: web.Request) -> web.Response:
 async def log_out(request: web.Request) -> web.Response:
     """``DELETE /session``: 204; ends the session and deletes the cookie."""
     check_own_page(request)
-    await asyncio.to_thread(request.app[SESSIONS].close, session_token(request))
+    token = session_token(request)
+    await asyncio.to_thread(request.app[SESSIONS].close, token)
+    request.app[SOCKETS].end_session(mark_of(token))
     reply = web.Response(status=204)
     drop_cookie(request, reply)
     return reply

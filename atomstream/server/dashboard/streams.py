@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import time
 from collections import defaultdict, deque
@@ -139,7 +138,7 @@ async def stream_info(request: web.Request) -> web.Response:
     """Metadata, stored chunks and throughput as JSON. Times in s; ``server_unix_ms`` is the server's clock."""
     context, data_id = context_of(request), request.match_info["data_id"]
     archive, about = await context.streams.archive(data_id), await context.streams.about(data_id)
-    stored = await asyncio.to_thread(_stored, archive)
+    stored = await context.readers.facts.run(request, _stored, archive)
     arrivals = request.app[ARRIVALS]
     return json_reply(
         {

@@ -24,13 +24,17 @@ JSON_DEADLINE_S = 15.0
 """Time limit for a whole JSON body in s. aiohttp itself has none."""
 
 
-async def read_json(request: web.Request, kind: type[T], *, strings: bool = False) -> T:
-    """The JSON body of ``request`` as ``kind``. With ``strings``, numbers may be written as strings.
+async def read_json(
+    request: web.Request, kind: type[T], *, strings: bool = False, most: int = MAX_JSON_BYTES
+) -> T:
+    """The JSON body of ``request``, of at most ``most`` bytes, as ``kind``.
+
+    With ``strings``, numbers may be written as strings.
 
     Raises:
         HttpError: 400 invalid, 408 too slow, 413 too long, 415 compressed.
     """
-    data = await read_bounded(request)
+    data = await read_bounded(request, most)
     try:
         return msgspec.json.decode(data, type=kind, strict=not strings)
     except RecursionError:
@@ -39,26 +43,26 @@ async def read_json(request: web.Request, kind: type[T], *, strings: bool = Fals
         raise HttpError(400, f"The JSON body is not valid: {error}.") from None
 
 
-async def read_bounded(request: web.Request) -> bytes:
-    """The body of ``request``, at most ``MAX_JSON_BYTES``, within ``JSON_DEADLINE_S``; raises HttpError otherwise."""
+async def read_bounded(request: web.Request, most: int = MAX_JSON_BYTES) -> bytes:
+    """The body of ``request``, at most ``most`` bytes, within ``JSON_DEADLINE_S``; raises HttpError otherwise."""
     refuse_encoded(request)
-    if (request.content_length or 0) > MAX_JSON_BYTES:
-        raise HttpError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+    if (request.content_length or 0) > most:
+        raise HttpError(413, f"The body is too long: at most {most} bytes are read.")
     try:
         async with asyncio.timeout(JSON_DEADLINE_S):
-            return await _read_limited(request)
+            return await _read_limited(request, most)
     except TimeoutError:
         raise HttpError(408, f"The body did not arrive within {JSON_DEADLINE_S:g} s.") from None
     except (web.RequestPayloadError, ConnectionError):
         raise HttpError(400, "The body ended before its Content-Length.") from None
 
 
-async def _read_limited(request: web.Request) -> bytes:
+async def _read_limited(request: web.Request, most: int) -> bytes:
     data = bytearray()
     while piece := await request.content.readany():
         data += piece
-        if len(data) > MAX_JSON_BYTES:
-            raise HttpError(413, f"The body is too long: at most {MAX_JSON_BYTES} bytes are read.")
+        if len(data) > most:
+            raise HttpError(413, f"The body is too long: at most {most} bytes are read.")
     return bytes(data)
 
 

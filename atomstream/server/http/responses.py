@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -38,6 +39,18 @@ def json_reply(value: Any, *, status: int = 200, headers: dict[str, str] | None 
     return web.Response(
         body=msgspec.json.encode(value), status=status, headers=safe, content_type="application/json"
     )
+
+
+async def send_pieces(
+    request: web.Request, reply: web.StreamResponse, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    """Send a reply whose length is not known before. A HEAD request gets its headers alone."""
+    await reply.prepare(request)
+    if request.method != "HEAD":
+        async for piece in pieces:
+            await reply.write(piece)
+    await reply.write_eof()
+    return reply
 
 
 def refuse(status: int, detail: Any, headers: dict[str, str] | None = None) -> web.Response:

@@ -25,10 +25,14 @@ SECRET_FILE = "signing.key"
 
 
 class Permit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of a signed URL: ``ticket`` may be uploaded until ``expires``, in s since the epoch."""
+    """The content of a signed URL: ``ticket`` may be uploaded until ``expires``, in s since the epoch.
+
+    ``owner`` is a mark of the key that asked for it.
+    """
 
     ticket: UploadClaims
     expires: float
+    owner: str = ""
 
 
 class UrlSigner:
@@ -38,15 +42,15 @@ class UrlSigner:
         self._secret = secret
         self._now = now
 
-    def sign(self, ticket: UploadClaims, ttl_s: float) -> str:
+    def sign(self, ticket: UploadClaims, ttl_s: float, owner: str = "") -> str:
         """Path and query of a URL that permits the upload of ``ticket`` for ``ttl_s`` seconds from now."""
-        permit = Permit(ticket=ticket, expires=self._now() + ttl_s)
+        permit = Permit(ticket=ticket, expires=self._now() + ttl_s, owner=owner)
         packed = base64.urlsafe_b64encode(msgspec.json.encode(permit)).decode()
         path = upload_path(ticket)
         return f"{path}?{urlencode({'ticket': packed, 'signature': self._signature('PUT', path, packed)})}"
 
-    def check(self, request: web.Request) -> UploadClaims:
-        """The claims in the URL of a PUT request.
+    def check(self, request: web.Request) -> Permit:
+        """The permit in the URL of a PUT request.
 
         Raises:
             HttpError: 403 if the signature is wrong or the URL has expired. A new URL helps.
@@ -59,7 +63,7 @@ class UrlSigner:
         permit = _unpack(packed)
         if self._now() > permit.expires:
             raise HttpError(403, "This upload URL has expired; request a new one.")
-        return permit.ticket
+        return permit
 
     def _signature(self, method: str, path: str, packed: str) -> str:
         message = "\n".join((method, path, packed)).encode("utf-8", "surrogateescape")

@@ -36,7 +36,6 @@ TRIES: Final = 2
 AHEAD_S: Final = 1.0
 """Chunks that start within so many s of the next one are kept decoded: short ones arrive several at a time."""
 DISK_PAUSE_S: Final = 1.0
-WARM_UP_S: Final = 0.7
 
 
 class LiveAnalysis:
@@ -76,6 +75,8 @@ class LiveAnalysis:
         self._snapshot_at = 0.0
         self._now_chunk = -1
         self._saving: asyncio.Task[None] | None = None
+        self.idle = False
+        """True while it waits for the next chunk and nothing else: then it can be ended and begun again later."""
 
     # -- input ---------------------------------------------------------------------------------
 
@@ -129,7 +130,6 @@ class LiveAnalysis:
     async def run(self) -> None:
         """Analyse all stored chunks and all that follow, until :meth:`end`."""
         try:
-            await self._first_need()
             self._snapshot = await self._disk(self._store.load)
             await self._until_done(self._resume)
             while not await self._until_done(self._step):
@@ -141,13 +141,24 @@ class LiveAnalysis:
             if self._saving is not None:
                 await asyncio.wait([self._saving])
 
-    async def _first_need(self) -> None:
-        # A worker starts in about a second. The first chunk usually comes 2 s after the creation of its stream, so the
-        # worker is ready by then, and a stream that ends at once needs none.
-        if not self._archive.stored():
+    async def first_need(self) -> None:
+        """Wait for the first chunk or the end: a stream without frames takes nothing of a worker."""
+        while not (self._archive.stored() or self.order.ended):
+            self._wake.clear()
+            await self._wait(None)
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        self.idle = timeout_s is None and not self.order.backlog and self._saving_is_done
+        try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(WARM_UP_S):
+                async with asyncio.timeout(timeout_s):
                     await self._wake.wait()
+        finally:
+            self.idle = False
+
+    @property
+    def _saving_is_done(self) -> bool:
+        return self._saving is None or self._saving.done()
 
     async def _until_done(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
         """Repeat ``work`` until it succeeds; after each failure continue from the last snapshot."""
@@ -193,9 +204,7 @@ class LiveAnalysis:
             await self.analyzer.finish(self._keep_final)
             return True
         else:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.order.due(now)):
-                    await self._wake.wait()
+            await self._wait(self.order.due(now))
         return False
 
     async def _send_annotations(self) -> None:
@@ -251,7 +260,7 @@ class LiveAnalysis:
         )
         self._snapshot_at = asyncio.get_running_loop().time()
         # A separate task saves it: on a busy disk, syncing dozens of files may take longer than a chunk lasts.
-        if self._saving is None or self._saving.done():
+        if self._saving_is_done:
             self._saving = asyncio.create_task(self._save_on_disk(self._snapshot))
 
     async def _save_on_disk(self, snapshot: Snapshot) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from atomstream.server.archive.records import UploadClaims
+from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
-from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
 from atomstream.server.live.worker_pool import WorkerPool
 from atomstream.server.settings import ServerSettings
+from atomstream.server.streams.keyed_locks import KeyedLocks
 from atomstream.server.streams.registry import StreamRegistry, checked_id
 from atomstream.server.streams.signals import ChunkStored, ServerSignals, StatusChanged
 from atomstream.shard import frame_nbytes
@@ -23,35 +27,93 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 WARM_UP_S: Final = 1.5
 """Delay before a spare worker is started, so that a server which stops at once starts none."""
+SHARED_RATIO: Final = 256
+"""Decoded bytes for each byte of a body, up to which shared memory is reserved before the body is read."""
 MAX_IDLE: Final = 64
-"""Number of streams without a running analysis whose results stay open for the next request."""
+"""Number of streams without work whose results stay open for the next request or chunk."""
+REST_S: Final = 2.0
+"""Results that were used within so many s are not closed: a request may still use them."""
+IDLE_S: Final = 60.0
+"""Time in s without a chunk after which the analysis of a stream that is not ended is closed, if many are open."""
+RESUMED_AT_START: Final = 32
+WAIT_S: Final = 1.0
+
+
+class NoRoomError(HttpError):
+    """503: as many streams are in use as may be open at once."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "Too many streams are in use; try again.", headers={"Retry-After": "1"})
 
 
 class ResultsManager:
-    """The results of all streams. Used in the server's loop."""
+    """The results of all streams. Used in the server's loop.
 
-    def __init__(self, settings: ServerSettings, streams: StreamRegistry, events: ServerSignals) -> None:
+    Open results take files and memory. So a stream's results are opened when a request or a chunk needs them, and
+    closed when nobody has used them for some time; at most ``most_open`` are open at once.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        streams: StreamRegistry,
+        events: ServerSignals,
+        most_open: int = 256,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._streams = streams
         self._dir = settings.streams_dir
+        self._most_open = most_open
+        self._clock = clock
         self._frames = SharedFrames(settings.analysis_shared_bytes)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="atomstream-results")
-        self._pool = WorkerPool(settings.analysis_workers)
+        self._pool = WorkerPool(settings.analysis_workers, settings.worker_memory_bytes)
         self._resources = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
-        self._open: dict[str, StreamResults] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        # By the time of the last use, the longest unused ones first.
+        self._open: OrderedDict[str, StreamResults] = OrderedDict()
+        self._used_at: dict[str, float] = {}
+        self._opening = 0
+        self._locks = KeyedLocks()
+        # Streams with work to do for which there was no room, in order.
+        self._waiting: dict[str, None] = {}
+        self._opener: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
         events.status_changed.subscribe(self._status_changed)
 
     async def resume(self) -> None:
-        """After a start of the server: continue the analyses that had not ended."""
-        for data_id in await asyncio.to_thread(_unfinished, self._dir):
-            try:
-                await self.of(data_id)
-            except Exception:  # its folder is damaged; the others are resumed
-                log.exception("the analysis of stream %s could not be resumed", data_id)
+        """After a start of the server: continue the analyses that had not ended, the last used ones first.
+
+        Only the first of them are opened before this returns, so that a start takes no longer where thousands lie.
+        """
+        unfinished = await asyncio.to_thread(_unfinished, self._dir)
+        for data_id in unfinished[:RESUMED_AT_START]:
+            await self._open_later(data_id)
+        self._waiting.update(dict.fromkeys(unfinished[RESUMED_AT_START:]))
+        self._open_waiting()
         self._prepare_worker()
+
+    async def _open_later(self, data_id: str) -> None:
+        """Open results, now or, if there is no room, as soon as there is."""
+        try:
+            await self.of(data_id)
+        except NoRoomError:
+            self._waiting[data_id] = None
+            self._open_waiting()
+        except Exception:  # its folder is damaged; the others go on
+            log.exception("the analysis of stream %s could not be opened", data_id)
+
+    def _open_waiting(self) -> None:
+        if self._waiting and (self._opener is None or self._opener.done()):
+            self._opener = asyncio.create_task(self._open_one_by_one(), name="atomstream waiting analyses")
+
+    async def _open_one_by_one(self) -> None:
+        while self._waiting:
+            data_id = next(iter(self._waiting))
+            del self._waiting[data_id]
+            await self._open_later(data_id)
+            await asyncio.sleep(WAIT_S if data_id in self._waiting else 0)
 
     def _prepare_worker(self) -> None:
         if self._warming is None or self._warming.done():
@@ -65,58 +127,99 @@ class ResultsManager:
             log.exception("a worker for the analysis could not be started")
 
     async def of(self, data_id: str) -> StreamResults:
-        """The results of a stream; raises HttpError 404 if there is none.
+        """The results of a stream.
 
         An analysis that an earlier process did not finish is resumed before anyone else gets the results. A request
         may be faster than :meth:`resume`: without this, a subscriber would receive ``end``, and a new chunk would
         start a re-analysis.
-        """
-        known = self._open.get(data_id)
-        if known is not None:
-            return known
-        lock = self._opening.setdefault(checked_id(data_id), asyncio.Lock())
-        async with lock:
-            if data_id not in self._open:
-                archive = await self._streams.archive(data_id)
-                about = await self._streams.about(data_id)
-                results = await StreamResults.open(archive, about, self._resources)
-                await self._resume(results)
-                self._open[data_id] = results
-        self._opening.pop(data_id, None)
-        await self._close_idle()
-        return self._open[data_id]
 
-    async def _resume(self, results: StreamResults) -> None:
+        Raises:
+            HttpError: 404 there is no such stream. NoRoomError: 503, too many streams are in use.
+        """
+        results = self._open.get(data_id)
+        if results is None:
+            async with self._locks.hold(checked_id(data_id)):
+                results = self._open.get(data_id) or await self._open_results(data_id)
+        self._used_at[data_id] = self._clock()
+        self._open.move_to_end(data_id)
+        if len(self._open) > MAX_IDLE:
+            await self._close_idle()
+        return results
+
+    async def _open_results(self, data_id: str) -> StreamResults:
+        archive = await self._streams.archive(data_id)
+        if len(self._open) + self._opening >= self._most_open and not await self._make_room():
+            raise NoRoomError
+        self._opening += 1
         try:
-            await results.resume()
-        except BaseException:
-            await results.close()
-            raise
-        if results.metadata.status in ("success", "stream_error"):
-            results.end()
+            about = await self._streams.about(data_id)
+            results = await StreamResults.open(archive, about, self._resources)
+            try:
+                await results.resume()
+            except BaseException:
+                await results.close()
+                raise
+        finally:
+            self._opening -= 1
+        self._open[data_id] = results
+        return results
 
     async def _close_idle(self) -> None:
+        """Close results that nobody has used for some time, beyond the ``MAX_IDLE`` that were used last."""
         idle = [
-            data_id for data_id, results in self._open.items() if results.is_over and results.followers == 0
+            data_id for data_id, results in self._open.items() if self._is_unused(data_id, results, IDLE_S)
         ]
         for data_id in idle[: max(0, len(idle) - MAX_IDLE)]:
-            await self._open.pop(data_id).close()
+            await self._close(data_id, IDLE_S)
+
+    async def _make_room(self) -> bool:
+        """Close the results that were unused for the longest time; False if all are in use."""
+        unused = [
+            data_id for data_id, results in self._open.items() if self._is_unused(data_id, results, REST_S)
+        ]
+        for data_id in unused[: max(1, self._most_open // 16)]:
+            await self._close(data_id, REST_S)
+        return len(self._open) + self._opening < self._most_open
+
+    def _is_unused(self, data_id: str, results: StreamResults, idle_s: float) -> bool:
+        unused_s = self._clock() - self._used_at.get(data_id, 0.0)
+        if results.followers or unused_s < REST_S:
+            return False
+        return results.is_over or (results.is_idle and unused_s >= idle_s)
+
+    async def _close(self, data_id: str, idle_s: float) -> None:
+        async with self._locks.hold(data_id):
+            results = self._open.get(data_id)
+            if results is not None and self._is_unused(data_id, results, idle_s):
+                del self._open[data_id]
+                self._used_at.pop(data_id, None)
+                await results.park()
 
     # -- signals -------------------------------------------------------------------------
 
-    async def _created(self, data_id: str) -> None:
-        (await self.of(data_id)).begin()
+    async def _created(self, _data_id: str) -> None:
+        # The results are opened by the first chunk or request: most streams that nobody ends never get a chunk.
         self._prepare_worker()
 
     async def _status_changed(self, changed: StatusChanged) -> None:
-        if changed.status in ("success", "stream_error"):
-            (await self.of(changed.data_id)).end()
+        data_id, status = changed.data_id, changed.status
+        if status not in ENDED_STATUSES:
+            return
+        opened = self._open.get(data_id)
+        if opened is not None:
+            opened.end()
+        elif status == "success" or (await self._streams.about(data_id)).geometry is not None:
+            await self._open_later(data_id)  # it is ended by its status
 
     async def _chunk_stored(self, stored: ChunkStored) -> None:
         claims = stored.ticket
-        results = await self.of(claims.data_id)
-        if stored.committed.repeated:
-            return
+        if claims.data_id not in self._open:
+            await self._open_later(claims.data_id)
+        results = self._open.get(claims.data_id)
+        if results is None or stored.committed.repeated:
+            return  # without results: the analysis finds the chunk in the archive when it is opened
+        self._used_at[claims.data_id] = self._clock()
+        self._open.move_to_end(claims.data_id)
         tap = stored.decoded
         block = tap.take() if isinstance(tap, UploadTap) else None
         results.stored(
@@ -124,19 +227,24 @@ class ResultsManager:
         )
 
     @contextmanager
-    def tap(self, claims: UploadClaims) -> Iterator[UploadTap]:
-        """Copy the decoded frames of an upload for the analysis, if its chunk is among the next to be analysed."""
-        tap = UploadTap(self._frames, self._block_for(claims), claims.dims[0])
+    def tap(self, claims: UploadClaims, body_nbytes: int) -> Iterator[UploadTap]:
+        """Copy the decoded frames of an upload for the analysis, if its chunk is among the next to be analysed.
+
+        A body of ``body_nbytes`` that is far smaller than its frames reserves no memory: a worker decodes it.
+        """
+        nbytes = claims.dims[0] * frame_nbytes(claims.dims, claims.dtype)
+        block = self._block_for(claims, nbytes) if nbytes <= body_nbytes * SHARED_RATIO else None
+        tap = UploadTap(self._frames, block, claims.dims[0])
         try:
             yield tap
         finally:
             tap.close()
 
-    def _block_for(self, claims: UploadClaims) -> SharedBlock | None:
+    def _block_for(self, claims: UploadClaims, nbytes: int) -> SharedBlock | None:
         results = self._open.get(claims.data_id)
         if results is None or not results.wants(claims.index):
             return None
-        return self._frames.acquire(claims.dims[0] * frame_nbytes(claims.dims, claims.dtype))
+        return self._frames.acquire(nbytes)
 
     # -- the end -----------------------------------------------------------------------------------------
 
@@ -147,9 +255,10 @@ class ResultsManager:
 
     async def close(self) -> None:
         """Stop all analyses. The next start of the server continues them."""
-        if self._warming is not None:
-            self._warming.cancel()
-            await asyncio.wait([self._warming])
+        for task in (self._warming, self._opener):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         for results in self._open.values():
             await results.close()
         await self._pool.close()
@@ -158,4 +267,9 @@ class ResultsManager:
 
 
 def _unfinished(streams_dir: Path) -> list[str]:
-    return sorted(path.parents[1].name for path in streams_dir.glob("*/analysis/running"))
+    """The streams whose analysis has not ended, the last changed first. Blocks."""
+    found: list[tuple[float, str]] = []
+    for path in streams_dir.glob("*/analysis/running"):
+        with suppress(OSError):
+            found.append((path.parent.stat().st_mtime, path.parents[1].name))
+    return [data_id for _, data_id in sorted(found, reverse=True)]

@@ -29,6 +29,7 @@ from msgspec import UNSET, structs
 
 from atomstream.analysis.serialization import VERSION
 from atomstream.results import TIME, Event, Plain, packed, unit_of, unpacked
+from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.annotation_records import TimedEvent
@@ -198,10 +199,18 @@ class ResultStore:
         }
         return {TIME: packed(results.times(start, stop), "<f8"), **determined}
 
-    def columns(self, start: int, stop: int) -> dict[str, F32]:
-        """All per-frame columns of frames ``start`` .. ``stop - 1``, NaN where undetermined."""
+    def frame_runs(self) -> FrameRuns:
+        """Which frames are stored."""
+        return self._archive.frame_runs()
+
+    def columns_at(self, frames: Numbers, names: Iterable[str] | None = None) -> dict[str, F32]:
+        """Per-frame columns (all, or those of ``names``) at these ascending frame numbers, NaN if undetermined."""
         results = self._archive.results
-        return results.read(results.names(), start, stop)
+        return results.read_at(results.names() if names is None else names, frames)
+
+    def times_at(self, frames: Numbers) -> npt.NDArray[np.float64]:
+        """Capture times of these ascending frame numbers in s from the stream's start, NaN where there is no frame."""
+        return self._archive.results.times_at(frames)
 
     def times(self, start: int, stop: int) -> npt.NDArray[np.float64]:
         """Capture times of frames in s from the stream's start, NaN where there is no frame."""

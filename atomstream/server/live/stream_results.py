@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -47,6 +48,8 @@ from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 T = TypeVar("T")
+ENDED_STATUSES: Final = frozenset({"success", "stream_error"})
+"""Statuses of streams that get no more chunks, as far as it is known."""
 SPECULAR: Final = ("intensity", "background", "x", "y")
 
 
@@ -108,6 +111,16 @@ class StreamResults:
     def is_over(self) -> bool:
         """True if no analysis is running or scheduled."""
         return not self._tasks and not self._reanalyses.scheduled
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the live analysis waits for the next chunk, and nothing else is to be done."""
+        return (
+            self._live is not None
+            and self._live.idle
+            and len(self._tasks) == 1
+            and not (self._reanalyses.scheduled or self._reanalyses.running)
+        )
 
     @property
     def has_frames(self) -> bool:
@@ -200,10 +213,10 @@ class StreamResults:
 
     # -- series ------------------------------------------------------------------------------------------
 
-    async def series(self, query: SeriesQuery) -> list[AngleSeries]:
-        """``series_by_angle`` of the hosted service's protocol."""
+    def series_reader(self, query: SeriesQuery) -> Callable[[], list[AngleSeries]]:
+        """A function that returns ``series_by_angle`` of the hosted service's protocol. It blocks."""
         metadata, labels = self.metadata, self._annotations.labels()
-        return await asyncio.to_thread(
+        return partial(
             series_by_angle, self._store, query, metadata.rotations_per_min, metadata.azimuth_label, labels
         )
 
@@ -302,12 +315,15 @@ class StreamResults:
     # -- live analysis -----------------------------------------------------------------------------------
 
     async def resume(self) -> None:
-        """Continue what an earlier process did not finish, if there is anything."""
+        """Begin the analysis of a stream that is not ended, or continue what an earlier process did not finish."""
         left = await self._in_thread(self._store.left_running)
+        is_open = self.metadata.status not in ENDED_STATUSES
         if left == REANALYSIS:
             self.reanalyse()
-        elif left is not None:
+        elif left is not None or (not self._store.log.ended and (is_open or not self.has_frames)):
             self.begin()
+        if not is_open:
+            self.end()
 
     def begin(self) -> None:
         """Start the live analysis, from the last snapshot of an earlier process if there is one."""
@@ -318,6 +334,7 @@ class StreamResults:
             self._start(self._run_live(self._live))
 
     async def _run_live(self, live: LiveAnalysis) -> None:
+        await live.first_need()
         await self._in_thread(self._store.begin)
         await live.run()
         self._add_late(live.order.waiting)  # stored just as the analysis ended
@@ -430,6 +447,16 @@ class StreamResults:
             await asyncio.wait(tasks)
         self._store.close()
         self._annotations.close()
+
+    async def park(self) -> None:
+        """Stop an idle analysis, and release its worker and files.
+
+        When it is opened again, it continues from the last snapshot.
+        """
+        live = self._live
+        await self.close()
+        if live is not None:
+            await live.close()
 
 
 def _columns_of(regions: list[RegionRecord]) -> frozenset[str]:

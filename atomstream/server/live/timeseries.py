@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from atomstream.server.archive.abandoned import check_wanted
+from atomstream.server.archive.frame_runs import Numbers
 from atomstream.server.live.annotation_records import AzimuthChanges
 from atomstream.server.live.messages import AngleSeries, AzimuthView, SeriesPoint, ViewAnnotation
 from atomstream.server.live.result_store import ResultStore
@@ -22,7 +24,9 @@ PROPERTIES: Final = (
     *("reconstruction_intensity", "cluster_id", "cluster_std"),
 )
 MAX_POINTS: Final = 20_000
-"""Points in a reply. Of a longer range only every n-th frame is returned; the frame numbers show it."""
+"""Points in a reply. Of more frames only every n-th stored one is returned; the frame numbers show it."""
+CHECK_EACH: Final = 1000
+"""Points between two looks whether the client still waits."""
 _OF_VIEW: Final = {
     "turns": "turns",
     "azimuth_angle": "angle_deg",
@@ -62,47 +66,43 @@ FRAMES_VIEW: Final = "stationary"
 
 
 def _frames(store: ResultStore, query: SeriesQuery) -> list[SeriesPoint]:
-    start, stop = _stretch(store, query)
-    step = max(1, math.ceil((stop - start) / MAX_POINTS))
-    names = query.properties or PROPERTIES
-    known = store.columns(start, stop)
-    at = np.arange(start, stop)[::step]
-    times = store.times(start, stop)[::step]
-    there = np.isfinite(times)
-    columns = {
-        name: _column(known.get(name), name, len(at), step, there) for name in names if name in PROPERTIES
-    }
+    at = _picks(store, query)
+    at = at[np.isfinite(times := store.times_at(at))]
+    times = times[np.isfinite(times)]
+    names = [name for name in query.properties or PROPERTIES if name in PROPERTIES]
+    known = store.columns_at(at, None if query.low_level else names)
+    columns = {name: _column(known.get(name), name, len(at)) for name in names}
     low = (
-        {name: _column(values, name, len(at), step, there) for name, values in known.items()}
+        {name: _column(values, name, len(at)) for name, values in known.items() if name not in PROPERTIES}
         if query.low_level
         else {}
     )
-    points = [
-        {**_place(store, int(frame), float(time)), **dict(zip(columns, row, strict=True))}
-        for frame, time, *row in zip(at[there], times[there], *columns.values(), strict=True)
-    ]
+    points: list[SeriesPoint] = []
+    for frame, time, *row in zip(at.tolist(), times.tolist(), *columns.values(), strict=True):
+        if len(points) % CHECK_EACH == 0:
+            check_wanted()
+        points.append({**_place(store, frame, time), **dict(zip(columns, row, strict=True))})
     for number, point in enumerate(points if low else ()):
-        point["low_level_features"] = {
-            name: values[number] for name, values in low.items() if name not in PROPERTIES
-        }
+        point["low_level_features"] = {name: values[number] for name, values in low.items()}
     return points
 
 
-def _stretch(store: ResultStore, query: SeriesQuery) -> tuple[int, int]:
-    stop = store.log.analysed
+def _picks(store: ResultStore, query: SeriesQuery) -> Numbers:
+    """The frames of the reply: stored and analysed ones, at most ``MAX_POINTS``, evenly among those that are stored."""
+    runs, analysed = store.frame_runs(), store.log.analysed
+    stop = runs.rank(analysed)
     start = 0 if query.last_n is None else max(0, stop - query.last_n)
-    if query.elapsed_s is not None and stop:
-        frames = math.ceil(query.elapsed_s * store.fps)
-        start = max(start, stop - frames)
-    return start, stop
+    if query.elapsed_s is not None:
+        start = max(start, runs.rank(analysed - math.ceil(query.elapsed_s * store.fps)))
+    step = max(1, math.ceil((stop - start) / MAX_POINTS))
+    return runs.frames(np.arange(start, stop, step, dtype=np.int64))
 
 
-def _column(values: Any, name: str, count: int, step: int, there: Any) -> list[float | int | None]:
+def _column(values: Any, name: str, count: int) -> list[float | int | None]:
     if values is None:
-        return [None] * int(np.count_nonzero(there))
-    thin = values[::step][there]
+        return [None] * count
     whole = name in _INTEGERS
-    return [None if value != value else int(value) if whole else value for value in thin.tolist()]
+    return [None if value != value else int(value) if whole else value for value in values.tolist()]
 
 
 def _place(store: ResultStore, frame: int, time_s: float) -> SeriesPoint:

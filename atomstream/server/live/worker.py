@@ -15,8 +15,9 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 import numpy as np
@@ -37,6 +38,7 @@ from atomstream.server.live.annotation_records import (
 )
 from atomstream.server.live.messages import AnalyzerBatch, analyzer_batch
 from atomstream.server.live.worker_messages import (
+    MEMORY_VARIABLE,
     AnalyzerState,
     AnnotateJob,
     AnyJob,
@@ -58,6 +60,9 @@ from atomstream.server.live.worker_messages import (
 
 SUB_BATCH_S = 0.5
 """Longest time of frames in one batch, in s: long chunks give several batches, with new fits in each."""
+
+PART_BYTES = 64 << 20
+"""Frames of a chunk are decoded and analysed in parts of at most so many bytes, or of one frame."""
 
 LATE_COLUMNS = frozenset(
     {
@@ -97,13 +102,15 @@ class AnalyzerSession:
                     self._events.append(entry)
         self._events.sort(key=lambda event: event.time_s)
 
-    def feed(self, start: int, frames: Frames, times: F64, ids: Int | None = None) -> Iterator[AnalyzerBatch]:
+    def feed(
+        self, start: int, frames: ChunkPixels, times: F64, ids: Int | None = None
+    ) -> Iterator[AnalyzerBatch]:
         """Analyse frames (N, H, W) from index ``start`` on, at ``times`` (N,) in s; yields a batch for each part.
 
         ``ids`` (N,) are the camera's frame counters.
         """
-        for first in range(0, len(frames), self._step):
-            part = slice(first, first + self._step)
+        for part in parts_of(frames, self._step):
+            first = part.start
             self._apply_events_until(float(times[part][-1]))
             counters = None if ids is None else ids[part]
             batch = self._analyzer.feed(start + first, frames[part], times[part], counters)
@@ -113,7 +120,9 @@ class AnalyzerSession:
         """Skip frames up to index ``until``; the next batch has the event of the gap."""
         self._analyzer.gap(until - self._analyzer.frames_fed)
 
-    def late(self, start: int, frames: Frames, times: F64, ids: Int | None = None) -> Iterator[AnalyzerBatch]:
+    def late(
+        self, start: int, frames: ChunkPixels, times: F64, ids: Int | None = None
+    ) -> Iterator[AnalyzerBatch]:
         """Measure late frames: only what needs no other frames, with the present regions.
 
         ``ids`` are not used: they only give events of missing frames, and late frames give columns without events.
@@ -122,7 +131,11 @@ class AnalyzerSession:
         helper.set_regions(
             [box for box in self._analyzer.regions if isinstance(box, Box) and box.name != "streaks"]
         )
-        for batch in (helper.feed(start, frames, times), helper.finish()):
+        fed = (
+            helper.feed(start + part.start, frames[part], times[part])
+            for part in parts_of(frames, len(frames))
+        )
+        for batch in chain(fed, map(Analyzer.finish, [helper])):
             whole = analyzer_batch(batch)
             columns = whole.columns.items()
             kept = {name: raw for name, raw in columns if name in LATE_COLUMNS or name.startswith("region_")}
@@ -194,7 +207,9 @@ class Worker:
         return None
 
     def _send_batches(
-        self, analyse: Callable[[int, Frames, F64, Int | None], Iterator[AnalyzerBatch]], chunk: ChunkFrames
+        self,
+        analyse: Callable[[int, ChunkPixels, F64, Int | None], Iterator[AnalyzerBatch]],
+        chunk: ChunkFrames,
     ) -> None:
         times = np.frombuffer(chunk.times, dtype="<f8")
         ids = np.frombuffer(chunk.ids, dtype="<i8") if chunk.ids else None
@@ -204,7 +219,7 @@ class Worker:
 
 
 @contextmanager
-def frames_of(chunk: ChunkFrames) -> Iterator[Frames]:
+def frames_of(chunk: ChunkFrames) -> Iterator[ChunkPixels]:
     """The frames (N, H, W) of a chunk: from shared memory if they are there, else decoded from the stored shard.
 
     Raises:
@@ -212,7 +227,8 @@ def frames_of(chunk: ChunkFrames) -> Iterator[Frames]:
     """
     shared = _shared(chunk)
     if shared is None:
-        yield decoded(chunk)
+        with ShardFile(Path(chunk.path), chunk.dims, chunk.dtype, chunk.slots) as shard:
+            yield StoredFrames(shard)
         return
     dtype: np.dtype[Any] = np.dtype(chunk.dtype)
     frames: Frames = np.frombuffer(shared, dtype, count=math.prod(chunk.dims)).reshape(chunk.dims)
@@ -234,14 +250,36 @@ def _shared(chunk: ChunkFrames) -> mmap.mmap | None:
         return None
 
 
-def decoded(chunk: ChunkFrames) -> Frames:
-    """All frames of the stored shard."""
-    dtype: np.dtype[Any] = np.dtype(chunk.dtype)
-    frames: Frames = np.zeros(chunk.dims, dtype)
-    with ShardFile(Path(chunk.path), chunk.dims, chunk.dtype, chunk.slots) as shard:
-        for k, frame in shard.frames():
-            frames[k] = frame
-    return frames
+class StoredFrames:
+    """The frames (N, H, W) of a stored shard. A slice is decoded when it is read, so a chunk is never whole in memory.
+
+    Reading raises ShardError or OSError if the shard is damaged.
+    """
+
+    def __init__(self, shard: ShardFile) -> None:
+        self._shard = shard
+        self._dtype: np.dtype[Any] = np.dtype(shard.layout.dtype)
+        self.nbytes = math.prod(shard.layout.dims) * self._dtype.itemsize
+
+    def __len__(self) -> int:
+        return self._shard.layout.dims[0]
+
+    def __getitem__(self, part: slice) -> Frames:
+        wanted = range(*part.indices(len(self)))
+        frames: Frames = np.zeros((len(wanted), *self._shard.layout.dims[1:]), self._dtype)
+        for k, frame in self._shard.frames(wanted):
+            frames[k - wanted.start] = frame
+        return frames
+
+
+ChunkPixels: TypeAlias = Frames | StoredFrames
+
+
+def parts_of(frames: ChunkPixels, step: int) -> Iterator[slice]:
+    """Slices of at most ``step`` frames and ``PART_BYTES`` bytes that cover ``frames``."""
+    step = max(1, min(step, PART_BYTES // max(1, frames.nbytes // len(frames))))
+    for first in range(0, len(frames), step):
+        yield slice(first, min(first + step, len(frames)))
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
@@ -251,8 +289,24 @@ def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
     return sys.stdin.buffer, out
 
 
+def limit_memory(nbytes: int) -> None:
+    """Let this process take at most ``nbytes`` more memory than it has now; beyond that allocations fail.
+
+    A failed allocation ends one job; the chunk is left out after a second try. Only Linux has such a limit.
+    """
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        now = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData"))
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (now + nbytes, most))
+
+
 def main() -> None:
     """Run jobs until standard input closes."""
+    if memory_bytes := int(os.environ.get(MEMORY_VARIABLE) or 0):
+        limit_memory(memory_bytes)
     source, sink = _own_pipes()
 
     def send(message: Reply) -> None:

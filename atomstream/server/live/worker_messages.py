@@ -116,6 +116,9 @@ Reply: TypeAlias = BatchReply | DoneReply | ErrorReply
 _JOBS: Final = msgspec.msgpack.Decoder(AnyJob)
 _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
 
+MEMORY_VARIABLE: Final = "ATOMSTREAM_WORKER_BYTES"
+"""Environment variable of a worker: how much memory it may take, in bytes."""
+
 # -- framing on the pipe: the length of a message (uint32, little-endian), then msgpack --------------------
 
 _LENGTH: Final = struct.Struct("<I")

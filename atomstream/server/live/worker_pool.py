@@ -12,7 +12,13 @@ from typing import Final, TypeAlias
 
 from atomstream.server.live import worker_messages
 from atomstream.server.live.messages import AnalyzerBatch
-from atomstream.server.live.worker_messages import AnyJob, BatchReply, DoneReply, ErrorReply
+from atomstream.server.live.worker_messages import (
+    MEMORY_VARIABLE,
+    AnyJob,
+    BatchReply,
+    DoneReply,
+    ErrorReply,
+)
 from atomstream.system.log_privacy import get_logger
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
@@ -40,8 +46,9 @@ class JobFailedError(Exception):
 class WorkerProcess:
     """One worker. ``life`` counts its starts: a stream that was opened before a restart is not open after it."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int = 0) -> None:
         self.life = 0
+        self._memory_bytes = memory_bytes
         self.streams = 0
         """Number of streams that use it."""
         self._process: asyncio.subprocess.Process | None = None
@@ -59,7 +66,12 @@ class WorkerProcess:
                 *COMMAND,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": _python_path()},
+                env={
+                    **os.environ,
+                    **ONE_THREAD,
+                    MEMORY_VARIABLE: str(self._memory_bytes),
+                    "PYTHONPATH": _python_path(),
+                },
                 limit=1 << 22,
                 start_new_session=True,  # Ctrl-C reaches only the server, which ends its workers
             )
@@ -132,10 +144,10 @@ def _python_path() -> str:
 
 
 class WorkerPool:
-    """``count`` workers. A stream stays with its worker."""
+    """``count`` workers. A stream stays with its worker. ``memory_bytes`` bounds the memory of each (0: no bound)."""
 
-    def __init__(self, count: int) -> None:
-        self._workers = [WorkerProcess() for _ in range(count)]
+    def __init__(self, count: int, memory_bytes: int = 0) -> None:
+        self._workers = [WorkerProcess(memory_bytes) for _ in range(count)]
 
     def acquire(self) -> WorkerProcess:
         """The worker with the fewest streams; call :meth:`release` when the stream is done."""
@@ -144,10 +156,10 @@ class WorkerPool:
         return worker
 
     async def warm_up(self) -> None:
-        """Start one worker more than streams need, if the count permits: a start takes about a second."""
+        """Start the workers that streams will need, and one more if the count permits: a start takes about a second."""
         idle = [worker for worker in self._workers if not worker.streams]
-        if idle:
-            await idle[0].start()
+        for worker in (*(worker for worker in self._workers if worker.streams), *idle[:1]):
+            await worker.start()
 
     def release(self, worker: WorkerProcess) -> None:
         """A stream does not use the worker any more."""

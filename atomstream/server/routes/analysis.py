@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 from aiohttp import web
 
 from atomstream.protocol import (
@@ -15,7 +14,7 @@ from atomstream.protocol import (
     REANALYSE_PATH,
     TIMESERIES_PATH,
 )
-from atomstream.server.context import results_of
+from atomstream.server.context import context_of, results_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.requests import number, read_json
 from atomstream.server.http.responses import HttpError, json_reply, refuse
@@ -34,15 +33,10 @@ MAX_LAST_N = 10_000_000
 async def timeseries(request: web.Request) -> web.Response:
     """``GET /rheed/timeseries/{data_id}/``."""
     results, query = await results_of(request), read_query(request)
-    series = await results.series(query)
-    return json_body(await asyncio.to_thread(lambda: msgspec.json.encode({"series_by_angle": series})))
-
-
-def json_body(body: bytes) -> web.Response:
-    """A reply whose JSON is already encoded."""
-    reply = json_reply(None)
-    reply.body = body
-    return reply
+    read = results.series_reader(query)
+    return await context_of(request).readers.series.run(
+        request, lambda: json_reply({"series_by_angle": read()})
+    )
 
 
 def read_query(request: web.Request) -> SeriesQuery:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -23,7 +24,7 @@ from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
-from atomstream.server.http.requests import UuidText, checked_name, read_json
+from atomstream.server.http.requests import UuidText, checked_name, number, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
@@ -126,22 +127,46 @@ async def track_sample(request: web.Request) -> web.Response:
 
 Query = MultiMapping[str]
 
+MAX_KEYWORDS = 32
+MAX_PAGE = 5000
+
 
 @routes.get(ENTRIES_PATH)
 @access(Access.BROWSER)
 async def list_entries(request: web.Request) -> web.Response:
-    """``GET /data_entries/`` with any of the protocol's filters."""
-    return json_reply(await context_of(request).streams_table.search(read_filter(request.query)))
+    """``GET /data_entries/`` with any of the protocol's filters.
+
+    With ``limit`` it returns one page; the header ``Link`` then has the address of the next one, if there may be one.
+    """
+    context, wanted = context_of(request), read_filter(request.query)
+    find = await context.streams_table.search(wanted)
+    return await context.readers.facts.run(request, lambda: _list_reply(request, wanted, find()))
+
+
+def _list_reply(request: web.Request, wanted: EntryFilter, entries: list[dict[str, Any]]) -> web.Response:
+    reply = json_reply(entries)
+    if wanted.limit is not None and len(entries) == wanted.limit:
+        following = request.rel_url.update_query(after=entries[-1]["data_id"])
+        reply.headers["Link"] = f'<{following}>; rel="next"'
+    return reply
 
 
 def read_filter(query: Query) -> EntryFilter:
     """The filter in a query string. Parameters of the hosted service without a meaning here are ignored.
 
     Raises:
-        HttpError: 400 for an invalid number or time.
+        HttpError: 400 for an invalid number or time, or too many keywords.
     """
+    keywords = tuple(dict.fromkeys(_texts(query, "keywords")))
+    if len(keywords) > MAX_KEYWORDS:
+        raise HttpError(
+            400, f"At most {MAX_KEYWORDS} different keywords are looked for; there are {len(keywords)}."
+        )
+    limit = number(query.get("limit"), "limit", 1, MAX_PAGE)
     return EntryFilter(
-        keywords=_texts(query, "keywords"),
+        limit=None if limit is None else int(limit),
+        after=query.get("after", "").lower() or None,
+        keywords=keywords,
         data_ids=_ids(query, "data_ids"),
         sample_ids=_ids(query, "physical_sample_ids"),
         project_ids=_ids(query, "project_ids"),

@@ -22,6 +22,7 @@ from atomstream.protocol import (
 )
 from atomstream.server.context import context_of, results_of
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.open_sockets import SOCKETS
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
 from atomstream.server.live.messages import (
@@ -133,7 +134,7 @@ class FeedSubscriber:
             await self._socket.send_bytes(body)
 
 
-@routes.get(FEED_PATH)
+@routes.get(FEED_PATH, allow_head=False)
 @access(Access.BROWSER)
 async def feed(request: web.Request) -> web.WebSocketResponse:
     """The handler of the path above. An unknown stream is refused with 404 before the handshake."""
@@ -147,12 +148,10 @@ async def feed(request: web.Request) -> web.WebSocketResponse:
     socket.headers[ANNOUNCEMENT] = ANNOUNCED
     await socket.prepare(request)
     results.followers += 1
+    subscriber = FeedSubscriber(socket, results, columns, context_of(request).settings.feed_behind)
     try:
-        await _serve(
-            socket,
-            FeedSubscriber(socket, results, columns, context_of(request).settings.feed_behind),
-            int(after),
-        )
+        with request.app[SOCKETS].hold(request, socket):
+            await _serve(socket, subscriber, int(after))
     finally:
         results.followers -= 1
     return socket

@@ -162,8 +162,9 @@ async def stored_chunks(request: web.Request) -> web.Response:
 
     For a client that was killed after an upload was answered and before its journal noted it.
     """
-    archive = await context_of(request).streams.archive(checked_id(request.match_info["data_id"]))
-    return json_reply({"stored": str(archive.stored())})
+    context = context_of(request)
+    archive = await context.streams.archive(checked_id(request.match_info["data_id"]))
+    return await context.readers.facts.run(request, lambda: json_reply({"stored": str(archive.stored())}))
 
 
 def parse_lost(text: str) -> IndexSet:

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from atomstream.errors import ConflictError
 from atomstream.protocol import (
+    API_KEY_HEADER,
     CRC_HEADER,
     MAX_CHUNK_INDEX,
     MAX_CHUNK_SIZE,
@@ -24,10 +25,12 @@ from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.api_keys import fingerprint
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
+from atomstream.shard import frame_nbytes
 from atomstream.system.log_privacy import get_logger
 
 routes = web.RouteTableDef()
@@ -65,9 +68,17 @@ async def upload_url(request: web.Request) -> web.Response:
     context, wanted = context_of(request), await read_json(request, UploadRequest, strings=True)
     about = await context.streams.about(checked_id(wanted.data_id))
     ticket = make_ticket(index, wanted, about)
+    check_frame_size(ticket, context.settings.max_frame_bytes)
     check_geometry(ticket, about)
-    url = base_url(context, request) + context.signer.sign(ticket, context.settings.url_ttl_s)
+    url = base_url(context, request) + context.signer.sign(
+        ticket, context.settings.url_ttl_s, owner_mark(request)
+    )
     return json_reply([{"upload_id": str(uuid.uuid4()), "url": url, "part": 0}])
+
+
+def owner_mark(request: web.Request) -> str:
+    """A short mark of the request's key: places for uploads are shared out over keys."""
+    return fingerprint(request.headers.get(API_KEY_HEADER, "")).hex()[:8]
 
 
 def chunk_index(request: web.Request) -> int:
@@ -109,6 +120,18 @@ def make_ticket(index: int, wanted: UploadRequest, about: StreamMetadata) -> Upl
     return ticket
 
 
+def check_frame_size(ticket: UploadClaims, most: int) -> None:
+    """Refuse frames of more than ``most`` decoded bytes; raises HttpError 413."""
+    nbytes = frame_nbytes(ticket.dims, ticket.dtype)
+    if nbytes > most:
+        _, height, width = ticket.dims
+        raise HttpError(
+            413,
+            f"A frame of {height} x {width} pixels ({ticket.dtype}) has {nbytes} bytes; this server takes frames of "
+            f"at most {most} bytes (its setting max_frame_bytes).",
+        )
+
+
 def check_geometry(ticket: UploadClaims, about: StreamMetadata) -> None:
     """Refuse a changed frame shape before the upload of its (up to 41 MB); raises ConflictError.
 
@@ -133,11 +156,13 @@ def base_url(context: ServerContext, request: web.Request) -> str:
 async def put_chunk(request: web.Request) -> web.Response:
     """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable. The URL is signed."""
     context = context_of(request)
-    ticket = context.signer.check(request)
+    permit = context.signer.check(request)
+    ticket = permit.ticket
+    check_frame_size(ticket, context.settings.max_frame_bytes)
     archive = await context.streams.archive(ticket.data_id)
     context.lifecycle.touch(ticket.data_id)
-    with context.results.tap(ticket) as tap:
-        committed = await context.ingest.receive(request, ticket, archive, tap.observe)
+    with context.results.tap(ticket, request.content_length or 0) as tap:
+        committed = await context.ingest.receive(request, ticket, archive, tap.observe, permit.owner)
         await note_stored(context, ChunkStored(ticket, committed, tap))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})

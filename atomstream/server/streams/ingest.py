@@ -17,6 +17,7 @@ from atomstream.server.archive.stream_archive import Observe, StreamArchive
 from atomstream.server.http.requests import refuse_encoded
 from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
+from atomstream.server.streams.upload_places import Upload, UploadPlaces
 from atomstream.shard import encoded_bound, frame_nbytes
 from atomstream.system.own_files import open_file
 
@@ -55,8 +56,7 @@ class Ingest:
         self._settings = settings
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-write")
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
-        self._receiving: set[asyncio.Timeout] = set()
-        self._active = 0
+        self._places = UploadPlaces(settings.max_uploads, settings.body_min_rate)
         self._stopping = False
 
     async def receive(
@@ -65,9 +65,11 @@ class Ingest:
         ticket: UploadClaims,
         archive: StreamArchive,
         observe: Observe | None = None,
+        owner: str = "",
     ) -> CommitResult:
         """Receive the body of ``request`` and commit it. A refused or incomplete body leaves no file.
 
+        ``owner`` names the key that asked for the upload: places are shared out over keys and streams.
         ``observe`` is called with each decoded frame (see :meth:`StreamArchive.commit`).
 
         Raises:
@@ -75,15 +77,13 @@ class Ingest:
             ShardError, ConflictError: about the content of the body.
         """
         length = checked_length(request, ticket)
-        if self._stopping or self._active >= self._settings.max_uploads:
-            raise HttpError(
-                503, "The server accepts no more uploads at the moment.", headers={"Retry-After": "1"}
-            )
-        self._active += 1
+        if self._stopping:
+            raise self._too_slow(None)
+        upload = self._places.take(owner, ticket.data_id)
         try:
-            return await self._receive(request, ticket, archive, length, observe)
+            return await self._receive(request, ticket, archive, length, observe, upload)
         finally:
-            self._active -= 1
+            self._places.release(upload)
 
     async def _receive(
         self,
@@ -92,53 +92,89 @@ class Ingest:
         archive: StreamArchive,
         length: int,
         observe: Observe | None,
+        upload: Upload,
     ) -> CommitResult:
         body = _Body(archive)
         try:
-            async with self._deadline(length):
-                await self._copy(request, body, length)
+            async with self._deadline(upload):
+                await self._copy(request, body, length, upload)
             return await run_in(self._decoders, body.commit, ticket, observe)
         except BaseException:
             await run_in(self._writers, body.discard)
             raise
 
-    async def _copy(self, request: web.Request, body: _Body, length: int) -> None:
-        received = 0
-        async for pieces in _batches(request.content, self._settings.body_idle_s):
-            received += sum(map(len, pieces))
+    async def _copy(self, request: web.Request, body: _Body, length: int, upload: Upload) -> None:
+        loop = asyncio.get_running_loop()
+        async for pieces in self._batches(request.content, upload):
+            paused = loop.time()
             await run_in(self._writers, body.write, pieces)
-        if received != length:
-            raise HttpError(400, f"The body has {received} bytes, but its Content-Length is {length}.")
+            upload.begun += loop.time() - paused  # a slow disk is not the client's fault
+        if upload.received != length:
+            raise HttpError(400, f"The body has {upload.received} bytes, but its Content-Length is {length}.")
+
+    async def _batches(self, content: StreamReader, upload: Upload) -> AsyncIterator[list[bytes]]:
+        """The body in lists of pieces of about ``WRITE_BYTES``; each piece moves the deadline."""
+        pieces: list[bytes] = []
+        gathered = 0
+        while True:
+            self._expect_more(upload)
+            piece = await content.readany()
+            pieces.append(piece)
+            gathered += len(piece)
+            upload.received += len(piece)
+            if not piece or gathered >= WRITE_BYTES:
+                if not upload.lost_place and not self._stopping:
+                    upload.timeout.reschedule(None)
+                yield pieces
+                pieces, gathered = [], 0
+            if not piece:
+                return
+
+    def _expect_more(self, upload: Upload) -> None:
+        """Set the deadline of the next piece: by the pause, and by the rate since the beginning.
+
+        The pause alone would allow one byte every 20 s, which would hold a place for hours.
+        """
+        if upload.lost_place or self._stopping:
+            return  # the deadline has been set to now
+        settings = self._settings
+        grace_s = min(settings.body_grace_s, settings.body_idle_s)
+        by_rate = upload.begun + grace_s + upload.received / settings.body_min_rate
+        upload.timeout.reschedule(min(asyncio.get_running_loop().time() + settings.body_idle_s, by_rate))
 
     @asynccontextmanager
-    async def _deadline(self, length: int) -> AsyncIterator[None]:
-        """Limit the time of a whole body by its length; the idle limit alone would allow one byte per second."""
-        timeout = asyncio.timeout(self._settings.body_idle_s + length / self._settings.body_min_rate)
+    async def _deadline(self, upload: Upload) -> AsyncIterator[None]:
         try:
-            async with timeout:
-                self._receiving.add(timeout)
+            async with upload.timeout:
+                upload.receiving = True
                 yield
         except TimeoutError:
-            raise self._too_slow() from None
+            raise self._too_slow(upload) from None
         except (web.RequestPayloadError, ConnectionError):
             raise HttpError(
                 400, "The body ended before its Content-Length; nothing of it was stored."
             ) from None
         finally:
-            self._receiving.discard(timeout)
+            upload.receiving = False
 
-    def _too_slow(self) -> HttpError:
+    def _too_slow(self, upload: Upload | None) -> HttpError:
         if self._stopping:
             return HttpError(503, "The server is stopping; nothing of this body was stored. Send it again.")
+        if upload is not None and upload.lost_place:
+            return HttpError(
+                503,
+                "Others needed the place of this upload; nothing of its body was stored. Send it again.",
+                headers={"Retry-After": "1"},
+            )
         return HttpError(408, "The body arrived too slowly; nothing of it was stored. Send it again.")
 
     def stop_receiving(self) -> None:
         """Refuse new bodies and incomplete ones. Bodies that were received completely are still committed."""
         self._stopping = True
         now = asyncio.get_running_loop().time()
-        for timeout in self._receiving:
-            if not timeout.expired():
-                timeout.reschedule(now)
+        for upload in self._places.receiving():
+            if not upload.timeout.expired():
+                upload.timeout.reschedule(now)
 
     async def close(self) -> None:
         """Wait for the threads; a commit that runs ends first."""
@@ -162,22 +198,6 @@ def checked_length(request: web.Request, ticket: UploadClaims) -> int:
             413, f"The body is too long: chunk {ticket.index}, as announced, has at most {bound} bytes."
         )
     return length
-
-
-async def _batches(content: StreamReader, idle_s: float) -> AsyncIterator[list[bytes]]:
-    """The body in lists of pieces of about ``WRITE_BYTES``; raises TimeoutError after ``idle_s`` without data."""
-    pieces: list[bytes] = []
-    gathered = 0
-    while True:
-        async with asyncio.timeout(idle_s):
-            piece = await content.readany()
-        pieces.append(piece)
-        gathered += len(piece)
-        if not piece or gathered >= WRITE_BYTES:
-            yield pieces
-            pieces, gathered = [], 0
-        if not piece:
-            return
 
 
 class _Body:

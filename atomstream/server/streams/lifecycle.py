@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +13,6 @@ from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import Geometry
 from atomstream.server.catalogue.streams_table import StreamsTable
-from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals, StatusChanged
@@ -41,19 +42,40 @@ class Lifecycle:
         self._signals = signals
         self._clock = clock
         self._last_activity: dict[str, float] = {}
+        self._interrupted: set[str] = set()
+        # The next check of each stream: a heap, because there may be thousands of streams that nobody has ended.
+        self._checks: list[tuple[float, str]] = []
+        self._check_at: dict[str, float] = {}
         self._finishing: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
 
     async def resume(self) -> None:
         """After a start: begin to time the open streams, and finish those that were finalizing."""
+        self._interrupted.update(await self._entries.with_status("stream_interrupted"))
         for data_id in await self._entries.with_status(*OPEN):
             self._start_timing(data_id)
         for data_id in await self._entries.with_status("stream_finalizing"):
-            await self._finish(data_id)
+            try:
+                await self._finish(data_id)
+            except Exception:  # its files are damaged; the others are finished
+                log.exception("stream %s was being finished when the server stopped, and can't be", data_id)
 
     def _start_timing(self, data_id: str) -> None:
-        self._last_activity[data_id] = self._clock()
-        self._wake.set()
+        now = self._last_activity[data_id] = self._clock()
+        self._check(data_id, now + min(self._settings.silence_s, self._settings.abandon_s))
+
+    def _check(self, data_id: str, at: float) -> None:
+        """Check the stream at time ``at``, unless a check is due before that."""
+        if self._check_at.get(data_id, math.inf) <= at:
+            return
+        if not self._checks or at < self._checks[0][0]:
+            self._wake.set()
+        self._check_at[data_id] = at
+        heapq.heappush(self._checks, (at, data_id))
+
+    def _forget(self, data_id: str) -> None:
+        self._last_activity.pop(data_id, None)
+        self._interrupted.discard(data_id)
 
     async def begin(self, data_id: str) -> None:
         """A stream was created."""
@@ -76,12 +98,13 @@ class Lifecycle:
             return
         self._start_timing(data_id)
         if about.status != "stream_active":
+            self._interrupted.discard(data_id)
             await self._set(data_id, "stream_active")
 
     async def end(self, data_id: str, lost: IndexSet) -> Status:
         """The client has sent everything: store the lost indices and finish the archive. May be repeated."""
         archive = await self._streams.archive(data_id)
-        self._last_activity.pop(data_id, None)
+        self._forget(data_id)
         if lost:
             await asyncio.to_thread(archive.mark_lost, lost)
         if lost or (await self._streams.about(data_id)).status != "success":
@@ -125,26 +148,39 @@ class Lifecycle:
 
     async def expire_idle(self) -> float | None:
         """Change the status of streams without data. Returns the seconds until the next check; None if none is open."""
-        waits: list[float] = []
-        for data_id, since in list(self._last_activity.items()):
+        now = self._clock()
+        while self._checks and self._checks[0][0] <= now:
+            at, data_id = heapq.heappop(self._checks)
+            if self._check_at.get(data_id) != at:  # an earlier check has replaced this one
+                continue
+            del self._check_at[data_id]
+            since = self._last_activity.get(data_id)
+            if since is None:
+                continue
             try:
-                waits.append(await self._expire(data_id, self._clock() - since))
-            except (OSError, HttpError):
-                # The folder was removed, or the disk fails. The other streams must still be checked.
+                wait_s = await self._expire(data_id, now - since)
+            except Exception:
+                # The folder was removed or is damaged, or the disk fails. The other streams must still be checked.
                 log.exception("the status of stream %s can't be stored", data_id)
-                self._last_activity.pop(data_id, None)
-        return min(waits, default=None)
+                self._forget(data_id)
+            else:
+                if wait_s is not None:
+                    self._check(data_id, now + wait_s)
+        return max(0.0, self._checks[0][0] - self._clock()) if self._checks else None
 
-    async def _expire(self, data_id: str, silent_s: float) -> float:
+    async def _expire(self, data_id: str, silent_s: float) -> float | None:
+        """Returns the time in s until the stream is checked again, None if it is not open any more."""
         silence_s, abandon_s = self._settings.silence_s, self._settings.abandon_s
         if silent_s >= abandon_s:
-            self._last_activity.pop(data_id, None)
+            self._forget(data_id)
             log.warning(
                 "stream %s: no data for %.0f s; its status is failed until data arrives", data_id, silent_s
             )
             await self._set(data_id, "stream_error")
-            return abandon_s
+            return None
         if silent_s >= silence_s:
-            await self._set(data_id, "stream_interrupted")
+            if data_id not in self._interrupted:
+                self._interrupted.add(data_id)
+                await self._set(data_id, "stream_interrupted")
             return abandon_s - silent_s
         return min(silence_s, abandon_s) - silent_s

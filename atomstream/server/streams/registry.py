@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -16,47 +17,57 @@ from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.database import iso_now
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.http.responses import HttpError
+from atomstream.server.streams.keyed_locks import KeyedLocks
 
 
 class StreamRegistry:
     """Opens each archive once, and keeps a stream's metadata equal in its files and the catalogue.
 
-    There is one :class:`StreamArchive` object per stream, because its locks protect only users of the same object.
+    There is one :class:`StreamArchive` object per stream, because its locks protect only users of the same object. The
+    ``kept`` archives that were used last stay open; another one that somebody still uses is found as well.
     """
 
-    def __init__(self, streams_dir: Path, entries: StreamsTable) -> None:
+    def __init__(self, streams_dir: Path, entries: StreamsTable, kept: int = 256) -> None:
         self._dir = streams_dir
         self._entries = entries
-        self._open: dict[str, StreamArchive] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._kept = kept
+        self._recent: OrderedDict[str, StreamArchive] = OrderedDict()
+        self._open: WeakValueDictionary[str, StreamArchive] = WeakValueDictionary()
+        self._locks = KeyedLocks()
 
     async def create(self, about: StreamMetadata) -> None:
         """Create the folder of a new stream, then its row in the catalogue."""
         folder = self._dir / about.data_id
         archive = await asyncio.to_thread(StreamArchive.create, folder, write_about(about))
-        self._open[about.data_id] = archive
+        self._keep(about.data_id, archive)
         await self._entries.put(about)
 
     async def archive(self, data_id: str) -> StreamArchive:
         """The archive of a stream; raises HttpError 404 if there is no such stream."""
-        archive = self._open.get(data_id)
+        archive = self._recent.get(data_id)
         if archive is not None:
+            self._recent.move_to_end(data_id)
             return archive
         folder = self._dir / checked_id(data_id)
-        async with self._locks[data_id]:
-            if data_id not in self._open:
-                self._open[data_id] = await self._open_archive(folder, data_id)
-        return self._open[data_id]
+        async with self._locks.hold(data_id):
+            archive = self._open.get(data_id) or await self._open_archive(folder, data_id)
+        self._keep(data_id, archive)
+        return archive
+
+    def _keep(self, data_id: str, archive: StreamArchive) -> None:
+        self._open[data_id] = self._recent[data_id] = archive
+        self._recent.move_to_end(data_id)
+        while len(self._recent) > self._kept:
+            self._recent.popitem(last=False)
 
     async def _open_archive(self, folder: Path, data_id: str) -> StreamArchive:
         if not await asyncio.to_thread(folder.is_dir):
-            self._locks.pop(data_id, None)
             raise unknown_stream(data_id)
         return await asyncio.to_thread(StreamArchive.open, folder)
 
     async def about(self, data_id: str) -> StreamMetadata:
         """The metadata of a stream; raises HttpError 404."""
-        return read_about((await self.archive(data_id)).about)
+        return read_about((await self.archive(data_id)).description)
 
     async def change(self, data_id: str, **fields: Any) -> StreamMetadata:
         """Change fields of a stream's :class:`StreamMetadata`, on disk and in the catalogue."""
@@ -67,8 +78,8 @@ class StreamRegistry:
     ) -> StreamMetadata:
         """Replace a stream's metadata by ``revision(metadata)``. Revisions of one stream do not overlap."""
         archive = await self.archive(data_id)
-        async with self._locks[data_id]:
-            old = read_about(archive.about)
+        async with self._locks.hold(data_id):
+            old = read_about(archive.description)
             new = revision(old)
             if new == old:
                 return old

@@ -16,10 +16,10 @@ async def test_tags_of_more_streams_than_one_statement_reads(tmp_path: Path) -> 
     database = await Database.open(tmp_path)
     try:
         data_ids = await _fill(database, 2 * TAGS_AT_ONCE + 1)
-        found = await StreamsTable(database).search(EntryFilter())
+        found = (await StreamsTable(database).search(EntryFilter()))()
         assert {entry["data_id"] for entry in found} == set(data_ids)
         assert {tuple(tag["name"] for tag in entry["tags"]) for entry in found} == {("GaN", "night")}
-        (one,) = await StreamsTable(database).search(EntryFilter(keywords=("no. 7.",)))
+        (one,) = (await StreamsTable(database).search(EntryFilter(keywords=("no. 7.",))))()
         assert [tag["name"] for tag in one["tags"]] == ["GaN", "night"]
     finally:
         await database.close()

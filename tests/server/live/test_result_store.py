@@ -256,9 +256,9 @@ def test_another_analysis_leaves_no_stale_number(archive: StreamArchive) -> None
     first = AnalyzerBatch(0, 12, dict.fromkeys(("layers_grown", "region_a"), numbers))
     store.write_columns(first)
     store.replace_columns(structs.replace(first, columns={}), frozenset({"region_a"}))
-    assert np.isfinite(store.columns(0, 12)["layers_grown"]).all()
+    assert np.isfinite(store.columns_at(np.arange(12))["layers_grown"]).all()
     store.replace_columns(structs.replace(first, columns={"oscillations_counted": numbers}))
-    read = store.columns(0, 12)
+    read = store.columns_at(np.arange(12))
     assert np.isnan(read["layers_grown"]).all()
     assert read["region_a"].tolist() == read["oscillations_counted"].tolist() == list(range(12))
     store.close()
@@ -274,7 +274,7 @@ def test_a_restarted_analysis_leaves_no_stale_number(archive: StreamArchive) -> 
     assert store.add_batch(first, (), chunk=0, final=False) is not None
     other = structs.replace(first, columns={"oscillations_counted": numbers, TIME: times})
     assert store.add_batch(other, (), chunk=0, final=False) is None  # sent before
-    read = store.columns(0, 12)
+    read = store.columns_at(np.arange(12))
     assert np.isnan(read["layers_grown"]).all()
     assert read["oscillations_counted"].tolist() == list(range(12))
     store.close()

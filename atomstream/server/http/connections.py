@@ -1,0 +1,254 @@
+"""A bound on connections, overall and per address, and an end for clients that do not read their replies.
+
+Each connection takes a handle (file descriptor) of the process, of which Linux gives 1024 by default. Without a bound
+a stranger who opens connections and sends nothing would take them all, and the archive could open no file. At a bound
+a new connection takes the place of one that nobody misses: first of one in the middle of a request's headers, then of
+one that was never used, then of one that waits for its next request. Connections whose client has shown a valid key
+go last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, Final, TypeAlias
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from atomstream.server.http.access import Access, required_access
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
+
+HALF, UNUSED, IDLE, KNOWN, BUSY = range(5)
+"""States: within a request's headers, never used, waiting for a request, the same with a key, in a request."""
+KEPT_UNUSED: Final = 64
+"""The unused connections of an address that were opened first are closed late: they were there before any flood."""
+LOOK_S: Final = 5.0
+"""Time in s between two looks at the replies that are being sent."""
+RESUMED_BYTES: Final = 48 << 10
+"""Bytes that a client has read, at least, when asyncio resumes writing: its high minus its low water mark."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection. It passes all calls of the transport on to aiohttp's handler, and keeps track of the state."""
+
+    def __init__(self, guard: ConnectionGuard, handler: web.RequestHandler) -> None:
+        self.state = UNUSED
+        self.counted = False
+        self.known = False
+        """True once the client has made a request that needs a key."""
+        self.peer = _Peer("")
+        self.transport: asyncio.Transport | None = None
+        self.unread = 0
+        """Bytes of replies that waited at the last look."""
+        self.progress = 0
+        """Bytes that the client has read since ``since``, as far as it is known."""
+        self.since = 0.0
+        self.handler = handler
+        self._guard = guard
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take part in the count; a connection without a place is closed at once."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self._guard.admit(self):
+            self.handler.connection_made(transport)
+        else:
+            self.transport = None
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the count."""
+        if self.transport is not None:
+            self.transport = None
+            self._guard.remove(self)
+            self.handler.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request."""
+        if self.state != BUSY and self.state != HALF:
+            self.move(HALF)
+        if self.transport is not None:
+            self.handler.data_received(data)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more."""
+        if self.transport is not None:
+            self.handler.eof_received()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than the server writes."""
+        self.handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read most of what waited."""
+        self.progress += RESUMED_BYTES
+        self.handler.resume_writing()
+
+    def move(self, state: int) -> None:
+        """Change the state; the connection becomes the newest one in it."""
+        self.peer.by_state[self.state].pop(self, None)
+        self.state = state
+        if self.counted:
+            self.peer.by_state[state][self] = None
+
+
+class _Peer:
+    """The connections of one address, by state and in the order in which they got it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.by_state: tuple[dict[Connection, None], ...] = ({}, {}, {}, {}, {})
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_state))
+
+    def victim(self) -> Connection | None:
+        """The connection to close for a new one; None if all are in a request."""
+        half, unused, idle, known, _ = self.by_state
+        for candidates in (half, islice(unused, KEPT_UNUSED, None), idle, unused, known):
+            found: Connection | None = next(iter(candidates), None)
+            if found is not None:
+                return found
+        return None
+
+
+HandlerFactory: TypeAlias = Callable[[], web.RequestHandler]
+
+
+class ConnectionGuard:
+    """The protocol factory of a listening socket: at most ``total`` connections, ``per_address`` of one address.
+
+    A client that has not read ``min_rate`` bytes/s of its waiting reply within ``window_s`` is cut off.
+    """
+
+    def __init__(self, total: int, per_address: int, min_rate: float, window_s: float) -> None:
+        self._factory: HandlerFactory | None = None
+        self._total = total
+        self._per_address = min(per_address, total)
+        self._min_rate = min_rate
+        self._window_s = window_s
+        self._peers: dict[str, _Peer] = {}
+        self._by_handler: dict[Any, Connection] = {}
+        self._logged_at = -1e9
+
+    def serve(self, factory: HandlerFactory) -> None:
+        """Make the handler of each connection with ``factory``."""
+        self._factory = factory
+
+    def __call__(self) -> Connection:
+        """The protocol of a new connection."""
+        assert self._factory is not None
+        return Connection(self, self._factory())
+
+    def __len__(self) -> int:
+        return len(self._by_handler)
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection, if necessary in place of another one; False if there is no place."""
+        assert connection.transport is not None
+        address = address_of(connection.transport.get_extra_info("peername"))
+        peer = self._peers.get(address) or _Peer(address)
+        if len(peer) >= self._per_address:
+            self._note(f"{address} has {len(peer)} connections")
+            if not self._close(peer.victim()):
+                return False
+        elif len(self) >= self._total:
+            self._note(f"there are {len(self)} connections")
+            if not self._close(max(self._peers.values(), key=len).victim()):
+                return False
+        connection.peer, connection.counted = self._peers.setdefault(address, peer), True
+        connection.move(UNUSED)
+        self._by_handler[connection.handler] = connection
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Do not count a connection any more, which has ended. A second call has no effect."""
+        if not connection.counted:
+            return
+        peer, connection.counted = connection.peer, False
+        peer.by_state[connection.state].pop(connection, None)
+        self._by_handler.pop(connection.handler, None)
+        if not len(peer):
+            self._peers.pop(peer.address, None)
+
+    def _close(self, connection: Connection | None) -> bool:
+        if connection is None or connection.transport is None:
+            return False
+        connection.transport.abort()  # connection_lost follows in the next iteration of the loop
+        self.remove(connection)
+        return True
+
+    def _note(self, what: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at >= 60.0:
+            self._logged_at = now
+            log.warning("%s, the most that are allowed: idle ones are closed, or new ones refused", what)
+
+    def note_requests(self) -> Any:
+        """A middleware, the outermost one, that keeps the state of a request's connection."""
+
+        @web.middleware
+        async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = self._by_handler.get(request.protocol)
+            if connection is None:
+                return await handler(request)
+            connection.move(BUSY)
+            try:
+                reply = await handler(request)
+                connection.known = connection.known or (
+                    reply.status < 400
+                    and (
+                        request.method == "PUT"
+                        or required_access(request.match_info.handler) != Access.PUBLIC
+                    )
+                )
+                return reply
+            finally:
+                connection.move(KNOWN if connection.known else IDLE)
+
+        return noted
+
+    async def watch(self) -> None:
+        """Cut off clients that do not read, for as long as the server runs."""
+        while True:
+            await asyncio.sleep(min(LOOK_S, self._window_s / 2))
+            self.cut_off(asyncio.get_running_loop().time())
+
+    def cut_off(self, now: float) -> None:
+        """Look once at all replies that wait to be read; ``now`` is the loop's time in s."""
+        for connection in self._stuck(now):
+            assert connection.transport is not None
+            log.info("a client at %s does not read its reply and is cut off", connection.peer.address)
+            connection.transport.abort()
+
+    def _stuck(self, now: float) -> Iterator[Connection]:
+        for connection in tuple(self._by_handler.values()):
+            if connection.transport is None:
+                continue
+            unread = connection.transport.get_write_buffer_size()
+            connection.progress += max(0, connection.unread - unread)
+            if not connection.unread or not unread:
+                connection.progress, connection.since = 0, now
+            elif now - connection.since >= self._window_s:
+                if connection.progress < self._min_rate * (now - connection.since):
+                    yield connection
+                connection.progress, connection.since = 0, now
+            connection.unread = unread
+
+
+def address_of(peername: Any) -> str:
+    """The address that a connection counts for: of IPv6 the first 64 bits, of which one client may have all others."""
+    try:
+        address = ipaddress.ip_address(str(peername[0]).partition("%")[0])
+    except (ValueError, TypeError, IndexError):
+        return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+    return str(address)

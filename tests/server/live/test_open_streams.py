@@ -1,0 +1,105 @@
+"""Streams that nobody ended: they hold no files, and their analysis continues when a chunk or a request comes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from atomstream.server.live import manager
+from tests.live_helpers import FPS, growth
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import WireClient, make_frames
+
+CHUNK = 15
+
+
+def open_files(folder: Path) -> list[str]:
+    """The open files of this process in ``folder``."""
+    found = []
+    for handle in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(handle)
+        except OSError:
+            continue
+        if target.startswith(str(folder)):
+            found.append(target)
+    return found
+
+
+async def analysed(client: WireClient, data_id: str, frames: int) -> None:
+    """Wait until so many frames have results."""
+    while (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]["frames_analysed"] < frames:
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+async def test_a_created_stream_holds_no_file(serve: Serve) -> None:
+    """A stream that was created and gets no chunk opens nothing."""
+    server = await serve()
+    async with WireClient(server) as client:
+        created = [await client.create() for _ in range(20)]
+        assert open_files(server.data_dir / "streams") == []
+        for data_id in created[:2]:
+            await client.send(data_id, 0, make_frames(4))
+        assert len(open_files(server.data_dir / "streams")) <= 2 * 4
+
+
+async def test_an_analysis_continues_after_it_was_closed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream closed for others continues with its next chunk: each frame has results once, as without the pause."""
+    monkeypatch.setattr(manager, "REST_S", 0.0)
+    monkeypatch.setattr(manager, "MAX_IDLE", 0)
+    monkeypatch.setattr(manager, "IDLE_S", 0.0)
+    server = await serve()
+    frames = growth(4 * CHUNK)
+    async with WireClient(server) as client:
+        first, other = await client.create(fps_capture_rate=FPS), await client.create(fps_capture_rate=FPS)
+        for k in range(4):
+            for data_id in (first, other):
+                await client.send(data_id, k, frames[k * CHUNK : (k + 1) * CHUNK], CHUNK)
+                await analysed(client, data_id, (k + 1) * CHUNK)
+            await closed(server, first)
+        for data_id in (first, other):
+            await client.end(data_id)
+        await analysed(client, first, 4 * CHUNK)
+        results = await server.running.context.results.of(first)  # type: ignore[union-attr]
+        batches = [results._store.message(seq) for seq in range(1, results.seq + 1)]
+    starts = [(batch.start, batch.count) for batch in batches if getattr(batch, "count", 0)]
+    assert sum(count for _, count in starts) == 4 * CHUNK
+    assert [start for start, _ in starts] == sorted({start for start, _ in starts})
+
+
+async def closed(server: LiveServer, data_id: str) -> None:
+    """Wait until the results of a stream are closed."""
+    results = server.running.context.results  # type: ignore[union-attr]
+    while data_id in results._open:
+        await results._close_idle()
+        await asyncio.sleep(0.01)
+
+
+async def test_too_many_streams_at_once(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the bound a request is answered by 503; uploads are stored, and analysed when there is room."""
+    monkeypatch.setattr(manager, "REST_S", 1e9)
+    monkeypatch.setattr(manager, "WAIT_S", 0.05)
+    server = await serve(max_open_streams=1)
+    async with WireClient(server) as client:
+        first, second = await client.create(fps_capture_rate=FPS), await client.create(fps_capture_rate=FPS)
+        for data_id in (first, second):
+            assert (await client.send(data_id, 0, growth(CHUNK), CHUNK))[0] == 200
+        assert (await client.ask("GET", f"/rheed/stream/{second}/analysis"))[0] == 503
+        await analysed(client, first, CHUNK)
+        monkeypatch.setattr(manager, "REST_S", 0.0)
+        await analysed_soon(client, second, CHUNK)
+
+
+async def analysed_soon(client: WireClient, data_id: str, frames: int) -> None:
+    """Wait until so many frames have results; the stream may have to wait for room."""
+    while True:
+        status, reply = await client.ask("GET", f"/rheed/stream/{data_id}/analysis")
+        if status == 200 and reply["frames_analysed"] >= frames:
+            return
+        await asyncio.sleep(0.02)
