@@ -84,7 +84,7 @@ class FileSystem:
 
     def open_read(self, path: Path) -> io.FileIO:
         """An unbuffered file for reading."""
-        return io.FileIO(path, "rb", opener=lambda name, flags: open_plain(Path(name), flags))
+        return io.FileIO(path, "rb", opener=open_plain)
 
     def truncate(self, fd: int, position: int) -> None:
         """Cut the file off at ``position``; the next :meth:`write` continues there."""

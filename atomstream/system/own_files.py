@@ -32,7 +32,7 @@ _LINK_ERRNOS: Final = frozenset({errno.ELOOP, errno.EMLINK})
 """Error numbers of O_NOFOLLOW for a link; some BSDs use EMLINK."""
 
 
-def open_plain(path: Path, flags: int) -> int:
+def open_plain(path: Path | str, flags: int) -> int:
     """A descriptor of an existing regular file. ``flags`` are O_RDONLY, O_WRONLY or O_RDWR.
 
     Raises:
@@ -80,13 +80,11 @@ def create_plain(path: Path) -> int:
 
 def open_file(path: Path, mode: Literal["rb", "xb", "x+b"], *, buffering: int = -1) -> BinaryIO:
     """Like ``open``, for regular files only; a new one ("xb", "x+b") is private."""
+    return open(path, mode, buffering=buffering, opener=open_plain if mode == "rb" else _create)
 
-    def opener(name: str, flags: int) -> int:
-        if flags & os.O_CREAT:
-            return os.open(name, flags | OPEN_FLAGS, FILE_MODE)
-        return open_plain(Path(name), flags)
 
-    return open(path, mode, buffering=buffering, opener=opener)
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | OPEN_FLAGS, FILE_MODE)
 
 
 def read_plain(path: Path) -> bytes:
@@ -95,7 +93,7 @@ def read_plain(path: Path) -> bytes:
         return file.read()
 
 
-def is_link(path: Path) -> bool:
+def is_link(path: Path | str) -> bool:
     """Whether ``path`` is a symbolic link or (Windows) a junction; False if there is nothing."""
     try:
         found = os.lstat(path)
@@ -185,5 +183,5 @@ def _replace_by_copy(path: Path) -> None:
         raise
 
 
-def _refused(path: Path, what: str) -> OSError:
+def _refused(path: Path | str, what: str) -> OSError:
     return OSError(errno.ELOOP, f"it is {what}, which atomstream does not open", str(path))

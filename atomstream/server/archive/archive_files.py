@@ -24,10 +24,14 @@ class ArchiveFiles:
     def __init__(self, incoming: Path, file_system: FileSystem = LOCAL) -> None:
         self.file_system: Final = file_system
         self._incoming = incoming
+        self._checked = False
 
     def temporary_path(self) -> Path:
         """A new file name in ``incoming/``; makes the folder where it is missing."""
-        self.file_system.make_folder(self._incoming, durable=False, inside=self._incoming.parent)
+        # Once is enough against links: nobody else can write into an open archive's private folder.
+        inside = None if self._checked else self._incoming.parent
+        self.file_system.make_folder(self._incoming, durable=False, inside=inside)
+        self._checked = True
         return self._incoming / f"{os.urandom(16).hex()}.part"
 
     def remove_leftovers(self) -> None:

@@ -254,7 +254,9 @@ class ResultStore:
 
     def begin(self, what: str = LIVE) -> None:
         """Note on disk that a live analysis or a re-analysis runs, for the next start of the server."""
-        self._archive.files.write_atomic(self.folder / RUNNING, what.encode())
+        disk = self._archive.files.file_system
+        disk.unlink(self.folder / RUNNING)  # overwrite() would leave the end of a longer text
+        disk.overwrite(self.folder / RUNNING, what.encode())
 
     def left_running(self) -> str | None:
         """The argument of the last :meth:`begin` that was not followed by :meth:`end`, or None."""
