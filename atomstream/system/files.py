@@ -167,11 +167,14 @@ class FileSystem:
 
     def overwrite(self, path: Path, data: bytes) -> None:
         """Write ``data`` over the start of a small file that need not survive a power cut. A link is replaced."""
-        if is_link(path):
-            os.unlink(path)
         try:
             fd = open_for_writing(path)
         except FileNotFoundError:
+            fd = create_plain(path)
+        except OSError:
+            if not is_link(path):
+                raise
+            os.unlink(path)
             fd = create_plain(path)
         try:
             os.write(fd, data)
