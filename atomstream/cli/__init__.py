@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -59,8 +60,9 @@ def _run() -> int:
     try:
         return _code(commands.main(prog_name="atomstream", standalone_mode=False))
     except click.ClickException as error:
-        error.message = redact(error.message)  # it may repeat a mistyped option with its value
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        sys.stderr.write(redact(shown.getvalue()))  # it may repeat a mistyped option with its value
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.write("Interrupted.")
