@@ -20,11 +20,18 @@ from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
 from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
-from atomstream.analysis.regions import BoxTrace, bin_factor, compute_features, line_profile, measure_box
+from atomstream.analysis.regions import (
+    BoxTrace,
+    bin_factor,
+    block_means,
+    compute_features,
+    line_profile,
+    measure_box,
+)
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.scalars import update_held_values
 from atomstream.analysis.shapes import Box
-from atomstream.analysis.spot_choice import SpotChooser, picture_of
+from atomstream.analysis.spot_choice import SpotChooser
 from atomstream.analysis.stream_state import AnalysisState, PatternTrackers
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
@@ -280,7 +287,7 @@ def _choose_spot(state: AnalysisState, picture: F32, times: F64) -> None:
     if any(box.name == "specular" for box in state.boxes):
         return  # the user has chosen
     binning = bin_factor(height, width)
-    place = trackers.chooser.feed(picture_of(picture, binning), binning, trackers.spot.box)
+    place = trackers.chooser.feed(block_means(picture, binning), binning, trackers.spot.box)
     pattern = find_pattern(picture.astype(np.float64), place) if place else None
     if pattern is None:
         return

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from atomstream.analysis.regions import block_means
 from atomstream.analysis.shapes import Box
 from atomstream.results import F32
 
@@ -92,6 +91,3 @@ def _binned_bounds(box: Box, binning: int, shape: tuple[int, ...]) -> tuple[int,
     """Return (first row, end, first column, end) of a box in a picture binned by ``binning``."""
     y0, y1, x0, x1 = box.bounds(shape[0] * binning, shape[1] * binning)
     return y0 // binning, -(-y1 // binning), x0 // binning, -(-x1 // binning)
-
-
-picture_of = block_means
