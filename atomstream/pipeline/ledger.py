@@ -12,9 +12,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_LOST
 from atomstream.records import ChunkState, Loss, StreamReport
 
 
@@ -226,9 +228,13 @@ class Ledger:
             return all(record.state != "pending" for k, record in self._records.items() if k < index)
 
     def losses(self) -> list[Loss]:
-        """The indices below ``next_index`` that are lost or were never pushed, with the reasons."""
+        """The first ``MAX_LOST`` indices below ``next_index`` that are lost or were never pushed, with the reasons.
+
+        There can be millions only after a mistake, such as a spool that another program wrote to.
+        """
         with self._lock:
-            return [loss for k in range(self._next) if (loss := self._loss(k)) is not None]
+            found = (loss for k in range(self._next) if (loss := self._loss(k)) is not None)
+            return list(islice(found, MAX_LOST))
 
     def _loss(self, index: int) -> Loss | None:
         record = self._records.get(index)

@@ -177,6 +177,13 @@ class Uploader:
             self._endpoint.abandon(endpoint_ticket)
             breaker.abandon(stream_ticket)
             self._retry_read(upload, error)
+        except (TypeError, ValueError, OverflowError) as error:
+            self._endpoint.abandon(endpoint_ticket)
+            breaker.abandon(stream_ticket)
+            if not upload.recovered:
+                raise
+            # A record of another program: its values have the right types, but can't be sent together.
+            self._observer.rejected(upload, f"its record can't be sent: {error}")
         except Exception:
             # The chunk is not to blame: it stays pending, and its record stays on disk.
             self._endpoint.abandon(endpoint_ticket)

@@ -281,3 +281,18 @@ def test_nested_descriptions_are_damaged_ones(tmp_path: Path) -> None:
         journal.write(frame([1, 0, b"", deep]))
     new_spool(tmp_path / "spool").open_stream(ENDPOINT, DATA_ID).close()
     Journal.open(FileSystem(), folder / JOURNAL)[0].close()
+
+
+def test_a_far_index_makes_no_endless_report(tmp_path: Path) -> None:
+    """An entry with the largest index that is allowed costs a bounded number of losses in a report."""
+    from atomstream.pipeline.ledger import Ledger
+    from atomstream.protocol import MAX_CHUNK_INDEX, MAX_LOST
+
+    folder = closed_stream(tmp_path / "spool")
+    with (folder / JOURNAL).open("ab") as journal:
+        journal.write(pack_entry(JournalEntry("stored", MAX_CHUNK_INDEX)))
+    stream = new_spool(tmp_path / "spool").open_stream(ENDPOINT, DATA_ID)
+    ledger = Ledger(DATA_ID)
+    ledger.restore(stream.journal_state.states, {}, {})
+    assert len(ledger.report()["lost"]) == MAX_LOST
+    stream.close()

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.archive_files import ArchiveFiles
-from atomstream.system.own_files import open_file
+from atomstream.system.own_files import is_plain_file, open_file, read_plain
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
@@ -177,7 +177,7 @@ class Column:
         """(start, values) of each existing file; a file of a wrong size is skipped."""
         folder = self._folder / "c"
         for path in folder.iterdir() if folder.is_dir() else ():
-            raw = path.read_bytes() if path.name.isdecimal() else b""
+            raw = read_plain(path) if path.name.isdecimal() and is_plain_file(path) else b""
             if len(raw) == COLUMN_CHUNK * self.dtype.itemsize:
                 yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
 
