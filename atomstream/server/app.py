@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 from atomstream.server import dashboard
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.http.api_keys import KeyRing, require_access
+from atomstream.server.http.connections import ConnectionGuard
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.responses import errors_to_replies
@@ -29,18 +30,16 @@ ROUTES: Final = (
 """Every route of the server. A decorator at each handler declares its method, path and right."""
 
 
-def build_app(context: ServerContext, keys: KeyRing, *outermost: Any) -> web.Application:
-    """The application of one server. Paths are exactly the protocol's; no similar path redirects to them.
-
-    ``outermost`` are middlewares that a request passes before all others.
-    """
+def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> web.Application:
+    """The application of one server. Paths are exactly the protocol's; no similar path redirects to them."""
     limiter = GuessLimiter()
     app = web.Application(
         middlewares=[
-            *outermost,
+            guard.note_requests(),
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
             require_access(keys, limiter, dashboard.has_session),
+            guard.note_allowed(),
         ]
     )
     app[CONTEXT] = context

@@ -103,7 +103,7 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
         hide(settings.api_key or new_key or "")
         context = await _make_context(settings, stack)
         guard = _make_guard(settings)
-        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key), guard.note_requests())
+        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key), guard)
         url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
         yield RunningServer(url, settings.api_key or new_key, settings, context, guard)
@@ -133,6 +133,7 @@ async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> Serv
         catch_up_later(database, unread, streams.archive), name="atomstream catalogue catch-up"
     )
     stack.push_async_callback(_cancel, later)
+    stack.push_async_callback(streams.close)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
     results = ResultsManager(settings, streams, signals, shares.streams)

@@ -24,9 +24,12 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 
 HALF, UNUSED, IDLE, KNOWN, BUSY = range(5)
-"""States: within a request's headers, never used, waiting for a request, the same with a key, in a request."""
+"""States: in a request without a key (yet), never used, waiting for a request, the same with a key, in a request."""
 KEPT_UNUSED: Final = 64
 """The unused connections of an address that were opened first are closed late: they were there before any flood."""
+STRANGER_BYTES: Final = 16 << 10
+CLIENT_BYTES: Final = 256 << 10
+"""Bytes that are received at once from a client without and with a key: hundreds of strangers take little memory."""
 LOOK_S: Final = 5.0
 """Time in s between two looks at the replies that are being sent."""
 RESUMED_BYTES: Final = 48 << 10
@@ -56,6 +59,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if self._guard.admit(self):
+            self.receive_at_once(STRANGER_BYTES)
             self.handler.connection_made(transport)
         else:
             self.transport = None
@@ -88,6 +92,12 @@ class Connection(asyncio.Protocol):
         """The client has read most of what waited."""
         self.progress += RESUMED_BYTES
         self.handler.resume_writing()
+
+    def receive_at_once(self, nbytes: int) -> None:
+        """Receive at most so many bytes per call; asyncio's selector transports have this attribute."""
+        transport: Any = self.transport
+        if hasattr(transport, "max_size"):
+            transport.max_size = nbytes
 
     def move(self, state: int) -> None:
         """Change the state; the connection becomes the newest one in it."""
@@ -190,28 +200,41 @@ class ConnectionGuard:
             log.warning("%s, the most that are allowed: idle ones are closed, or new ones refused", what)
 
     def note_requests(self) -> Any:
-        """A middleware, the outermost one, that keeps the state of a request's connection."""
+        """A middleware, the outermost one, that keeps the state of a request's connection.
+
+        A request that has not shown a key, such as a login, does not protect its connection: the server may let it
+        wait, for its body or after a wrong key.
+        """
 
         @web.middleware
         async def noted(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = self._by_handler.get(request.protocol)
             if connection is None:
                 return await handler(request)
-            connection.move(BUSY)
+            connection.move(HALF)
             try:
                 reply = await handler(request)
-                connection.known = connection.known or (
-                    reply.status < 400
-                    and (
-                        request.method == "PUT"
-                        or required_access(request.match_info.handler) != Access.PUBLIC
-                    )
-                )
+                connection.known = connection.known or (connection.state == BUSY and reply.status < 400)
                 return reply
             finally:
                 connection.move(KNOWN if connection.known else IDLE)
 
         return noted
+
+    def note_allowed(self) -> Any:
+        """A middleware, after the check of keys: from now on the connection is not closed for another one."""
+
+        @web.middleware
+        async def allowed(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = self._by_handler.get(request.protocol)
+            # The URL of an upload is its key; a wrong one is answered at once.
+            needs_key = required_access(request.match_info.handler) is not Access.PUBLIC
+            if connection is not None and (needs_key or request.method == "PUT"):
+                connection.move(BUSY)
+                connection.receive_at_once(CLIENT_BYTES)
+            return await handler(request)
+
+        return allowed
 
     async def watch(self) -> None:
         """Cut off clients that do not read, for as long as the server runs."""

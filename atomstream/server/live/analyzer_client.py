@@ -36,12 +36,16 @@ OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class AnalysisResources:
-    """Resources of all streams: workers, shared memory, threads for the disk, and the wait for a missing chunk (s)."""
+    """Resources of all streams: workers, shared memory, threads, and the wait for a missing chunk (s).
+
+    ``threads`` write results; ``readers`` read them for subscribers that are behind, who must not delay the writing.
+    """
 
     pool: WorkerPool
     frames: SharedFrames
     threads: ThreadPoolExecutor
     gap_wait_s: float
+    readers: ThreadPoolExecutor
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,10 @@ class ResultsManager:
         self._frames = SharedFrames(settings.analysis_shared_bytes)
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="atomstream-results")
         self._pool = WorkerPool(settings.analysis_workers, settings.worker_memory_bytes)
-        self._resources = AnalysisResources(self._pool, self._frames, self._threads, settings.gap_wait_s)
+        self._readers = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="atomstream-feeds")
+        self._resources = AnalysisResources(
+            self._pool, self._frames, self._threads, settings.gap_wait_s, self._readers
+        )
         # By the time of the last use, the longest unused ones first.
         self._open: OrderedDict[str, StreamResults] = OrderedDict()
         self._used_at: dict[str, float] = {}
@@ -263,7 +266,8 @@ class ResultsManager:
             await results.close()
         await self._pool.close()
         await self._frames.close()
-        await asyncio.to_thread(self._threads.shutdown)
+        for threads in (self._threads, self._readers):
+            await asyncio.to_thread(threads.shutdown)
 
 
 def _unfinished(streams_dir: Path) -> list[str]:

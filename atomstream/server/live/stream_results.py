@@ -265,7 +265,7 @@ class StreamResults:
         recent = self._feed.recent(seq)
         if recent is not None:
             return recent
-        return Message(await self._in_thread(lambda: self._store.message(seq, columns)))
+        return Message(await run_in(self._resources.readers, self._store.message, seq, columns))
 
     async def _publish(self, record: EventMessage | RegionsMessage | EndMessage) -> None:
         self._feed.publish(await self._in_thread(lambda: self._store.log.add(record)))

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -34,6 +35,8 @@ class StreamRegistry:
         self._recent: OrderedDict[str, StreamArchive] = OrderedDict()
         self._open: WeakValueDictionary[str, StreamArchive] = WeakValueDictionary()
         self._locks = KeyedLocks()
+        # Opening may read thousands of files: such work has its own threads.
+        self._openers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-open")
 
     async def create(self, about: StreamMetadata) -> None:
         """Create the folder of a new stream, then its row in the catalogue."""
@@ -63,7 +66,11 @@ class StreamRegistry:
     async def _open_archive(self, folder: Path, data_id: str) -> StreamArchive:
         if not await asyncio.to_thread(folder.is_dir):
             raise unknown_stream(data_id)
-        return await asyncio.to_thread(StreamArchive.open, folder)
+        return await asyncio.get_running_loop().run_in_executor(self._openers, StreamArchive.open, folder)
+
+    async def close(self) -> None:
+        """Wait for the threads."""
+        await asyncio.to_thread(self._openers.shutdown, cancel_futures=True)
 
     async def about(self, data_id: str) -> StreamMetadata:
         """The metadata of a stream; raises HttpError 404."""

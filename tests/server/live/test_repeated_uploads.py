@@ -113,7 +113,7 @@ async def test_a_chunk_stored_again_during_its_analysis() -> None:
         while shared.acquire(100) is None:
             await asyncio.sleep(0)
     read, new = tuple(shared._in_use)
-    resources = AnalysisResources(WorkerPool(1), shared, unused, 5.0)
+    resources = AnalysisResources(WorkerPool(1), shared, unused, 5.0, unused)
     metadata: Any = type("Metadata", (), {"data_id": "a"})
     live = LiveAnalysis(unused, metadata, resources, unused, unused, Feed(0))
     live.stored(0, DecodedChunk(read, unused))
