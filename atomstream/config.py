@@ -4,7 +4,7 @@ Limits that client and server both check are in :mod:`atomstream.protocol`. A li
 that module.
 
 Environment variables: ``ATOMSTREAM_API_KEY`` or ``ATOMSTREAM_API_KEY_FILE`` (client and server),
-``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_SPOOL_DIR``,
+``ATOMSTREAM_ENDPOINT``, ``ATOMSTREAM_TLS_FINGERPRINT``, ``ATOMSTREAM_SPOOL_DIR``,
 ``ATOMSTREAM_SKIP_CLOCK_SYNC`` or ``ATOMSCALE_SKIP_CLOCK_SYNC``,
 ``ATOMSTREAM_PLAIN_OS`` (:mod:`atomstream.system.tuning`).
 """
@@ -14,7 +14,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
@@ -177,6 +179,47 @@ def normalise_endpoint(url: str) -> str:
     default = {"http": 80, "https": 443}[scheme]
     netloc = host if port in (None, default) else f"{host}:{port}"
     return urlunsplit((scheme, netloc, parts.path.rstrip("/"), "", ""))
+
+
+def pinned_certificate(endpoint: str) -> bytes | None:
+    """The SHA-256 of the certificate that the server must have: ``$ATOMSTREAM_TLS_FINGERPRINT``; None if not set.
+
+    The value has 64 hexadecimal digits; colons, blanks and a prefix ``sha256:`` are allowed, as other programs print
+    them. An http endpoint has no certificate. It is an error, so that a mistyped endpoint does not send the key in
+    clear; on this computer itself (``atomstream demo``) the value is ignored.
+
+    Raises:
+        ConfigError: not such a number, or the endpoint is an http URL of another computer.
+    """
+    value = os.environ.get("ATOMSTREAM_TLS_FINGERPRINT", "").strip()
+    if not value:
+        return None
+    digits = re.sub(r"[:\s]", "", re.sub(r"(?i)^sha-?256\s*(fingerprint)?\s*[:=]", "", value))
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
+        raise ConfigError(
+            "ATOMSTREAM_TLS_FINGERPRINT is not the SHA-256 of a certificate: that has 64 hexadecimal digits, with or "
+            "without colons. The server prints it at its start."
+        )
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https":
+        return bytes.fromhex(digits)
+    if is_loopback(parts.hostname or ""):
+        return None
+    raise ConfigError(
+        f"ATOMSTREAM_TLS_FINGERPRINT is set, but the endpoint {endpoint} is not an https URL: key and frames would be "
+        "sent in clear. Write https://, or remove the variable."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """True if ``host`` (a name or an address, without brackets) is this machine."""
+    host = host.lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def resolve_spool_dir(explicit: str | os.PathLike[str] | None) -> Path:

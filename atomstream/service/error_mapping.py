@@ -143,9 +143,9 @@ def from_exception(context: RequestContext, error: Exception) -> ServiceError:
         return not_connected(context, f"the proxy answered {error.status} {error.message}")
     if isinstance(error, aiohttp.ClientResponseError):
         return invalid_reply(context, error.status, "it is not HTTP")
-    if isinstance(
-        error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ssl.CertificateError)
-    ):
+    if isinstance(error, _CERTIFICATE_ERRORS):
+        return not_connected(context, _certificate_cause(error), _certificate_advice(error))
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return not_connected(context, _connect_cause(error))
     return ConnectionFailedError(
         f"Could not {context.what}: {_break_cause(error)} {context.server}. "
@@ -161,19 +161,20 @@ def stalled(context: RequestContext, seconds: float) -> ConnectionFailedError:
     )
 
 
-def not_connected(context: RequestContext, cause: str) -> ConnectionFailedError:
+def not_connected(
+    context: RequestContext,
+    cause: str,
+    advice: str = "Check the endpoint, the network, and that the server runs.",
+) -> ConnectionFailedError:
     """The exception for a request that was not sent, because there is no connection; ``cause`` is a clause."""
     return ConnectionFailedError(
-        f"Could not {context.what}: no connection to {context.server} ({cause}). "
-        "Check the endpoint, the network, and that the server runs.",
+        f"Could not {context.what}: no connection to {context.server} ({cause}). {advice}",
         never_sent=True,
     )
 
 
 def _connect_cause(error: Exception) -> str:
     # Messages of the HTTP library contain whole URLs, including the signature of an upload URL.
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)):
-        return f"its TLS certificate is not trusted: {_certificate_reason(error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "its name is unknown to the DNS"
     if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -183,9 +184,31 @@ def _connect_cause(error: Exception) -> str:
     return _system_reason(error)
 
 
-def _certificate_reason(error: Exception) -> str:
+_CERTIFICATE_ERRORS: Final = (
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+    ssl.CertificateError,
+)
+
+
+def _certificate_cause(error: Exception) -> str:
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return f"its TLS certificate is not the pinned one, but has the SHA-256 {error.got.hex()}"
     inner = getattr(error, "certificate_error", error)
-    return str(getattr(inner, "verify_message", "")) or "verification failed"
+    reason = str(getattr(inner, "verify_message", "")) or "verification failed"
+    return f"its TLS certificate is not trusted: {reason}"
+
+
+def _certificate_advice(error: Exception) -> str:
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return (
+            "If the server has a new certificate, which it shows at its start and on its page, set "
+            "ATOMSTREAM_TLS_FINGERPRINT to it. Otherwise somebody may be between you and the server. Nothing was sent."
+        )
+    return (
+        "If it is the right server, set SSL_CERT_FILE to a file with the certificate of its authority (PEM), or "
+        "ATOMSTREAM_TLS_FINGERPRINT to the SHA-256 that an atomstream server prints at its start. Nothing was sent."
+    )
 
 
 def _break_cause(error: Exception) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -18,7 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
-from atomstream.config import normalise_endpoint
+from atomstream.config import is_loopback, normalise_endpoint, pinned_certificate
 from atomstream.errors import ClosedError, ServiceError
 from atomstream.protocol import API_KEY_HEADER
 from atomstream.records import Json
@@ -122,6 +121,12 @@ class Transport:
 
     ``request_timeout_s`` limits a whole call. ``upload_timeout_s`` limits the time without progress of an upload.
     ``connections`` limits the open connections per session; 0 means no limit.
+
+    Certificates are verified by the system's trusted authorities, or those in ``$SSL_CERT_FILE``. If the environment
+    pins the endpoint's certificate, its SHA-256 is compared instead, on every connection to that host and port.
+
+    Raises:
+        ConfigError: the endpoint is not a URL, or the pinned fingerprint is not one or does not fit it.
     """
 
     def __init__(
@@ -136,6 +141,8 @@ class Transport:
         protect_libraries()
         hide(api_key)
         self.endpoint = normalise_endpoint(endpoint)
+        pin = pinned_certificate(self.endpoint)
+        self._pin = None if pin is None else aiohttp.Fingerprint(pin)
         self._api_key = api_key
         self._request_timeout_s = request_timeout_s
         self._upload_timeout_s = upload_timeout_s
@@ -184,6 +191,7 @@ class Transport:
                     protocols=(protocol,),
                     headers=self._headers(call),
                     proxy=proxy,
+                    ssl=self._trust(url),
                     autoping=False,  # receive() answers pings, and limits their number
                     max_msg_size=REPLY_BODY_BYTES,
                 )
@@ -270,6 +278,7 @@ class Transport:
                 URL(url, encoded=True),
                 timeout=timeout,
                 proxy=proxy,
+                ssl=self._trust(url),
                 allow_redirects=False,
                 skip_auto_headers=_SKIPPED_HEADERS,
                 **request,
@@ -278,6 +287,13 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             problem = error_mapping.from_exception(context, error)
         raise problem
+
+    def _trust(self, url: str) -> aiohttp.Fingerprint | bool:
+        """How a connection verifies the certificate: by the pin, or (True) as the system does.
+
+        Upload URLs may lead to another host, which has another certificate.
+        """
+        return self._pin if self._pin is not None and _origin(url) == _origin(self.endpoint) else True
 
     async def _proxy(self, context: RequestContext, url: str) -> str | None:
         """The proxy for ``url``, None for a direct connection.
@@ -397,6 +413,11 @@ class Proxies:
         return self._cached[key]
 
 
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
 def is_address(url: str) -> bool:
     """True if ``url`` has a port from 0 to 65535 or none, and a host name that the DNS can have.
 
@@ -408,16 +429,6 @@ def is_address(url: str) -> bool:
     except ValueError:  # raised by urlsplit, by the port, or the UnicodeError of the encoding
         return False
     return bool(host)
-
-
-def is_loopback(host: str) -> bool:
-    """True if ``host`` is this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _look_up(scheme: str, host: str) -> str | None:

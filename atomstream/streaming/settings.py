@@ -32,9 +32,11 @@ def make_settings(
         TypeError: an argument has the wrong type.
     """
     key = config.resolve_api_key(api_key)
+    address = config.resolve_endpoint(endpoint, key)
+    config.pinned_certificate(address)  # an invalid one is an error here, before threads start
     return ClientSettings(
         api_key=key,
-        endpoint=config.resolve_endpoint(endpoint, key),
+        endpoint=address,
         clock_sync=config.clock_sync_enabled() if clock_sync is None else clock_sync,
         buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
         encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,

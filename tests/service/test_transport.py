@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
-import subprocess
-from pathlib import Path
 
 import pytest
 from aiohttp import web
 
+from atomstream.config import is_loopback
 from atomstream.errors import ConnectionFailedError, ServerBusyError, ServiceError
 from atomstream.service import transport
 from atomstream.service.payloads import NewStreamBody
-from atomstream.service.transport import Proxies, is_loopback
+from atomstream.service.transport import Proxies
 from tests.service.recorder import calling, listening, recording
 
 
@@ -54,36 +52,6 @@ async def test_plain_server_behind_https_was_never_sent() -> None:
             await api.list_tags()
     assert caught.value.never_sent
     assert plain.requests == []
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A self-signed certificate and its key."""
-    made = subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=localhost", "-keyout", tmp_path / "k.pem", "-out", tmp_path / "c.pem"),
-        ],
-        capture_output=True,
-        check=False,
-    )
-    if made.returncode:
-        pytest.skip("no openssl command to make a certificate with")
-    return tmp_path / "c.pem", tmp_path / "k.pem"
-
-
-async def test_untrusted_certificate_is_named(certificate: tuple[Path, Path]) -> None:
-    """A self-signed certificate is rejected with a clear message, before anything is sent."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=context)
-    try:
-        async with calling(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}") as api:
-            with pytest.raises(ConnectionFailedError, match="certificate is not trusted: self") as caught:
-                await api.list_tags()
-    finally:
-        server.close()
-    assert caught.value.never_sent
 
 
 async def test_lost_answer_may_have_been_received() -> None:
