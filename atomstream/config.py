@@ -173,8 +173,10 @@ def normalise_endpoint(url: str) -> str:
     scheme = parts.scheme.lower()
     if scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"The endpoint {url!r} is not an http(s) URL, such as http://127.0.0.1:8765.")
-    if parts.query or parts.fragment or parts.username or parts.password:
-        raise ConfigError(f"The endpoint {url!r} must have scheme, host, port and path only.")
+    if parts.query or parts.fragment or parts.username or parts.password:  # not quoted: they may be secrets
+        raise ConfigError(
+            f"The endpoint with the host {parts.hostname!r} must have scheme, host, port and path only."
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     default = {"http": 80, "https": 443}[scheme]
     netloc = host if port in (None, default) else f"{host}:{port}"

@@ -11,7 +11,16 @@ from filelock import FileLock, Timeout
 
 from atomstream.errors import ConfigError
 from atomstream.system.files import LOCAL
-from atomstream.system.own_files import FILE_MODE, make_file_private, make_private, prepare_for_library
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import (
+    FILE_MODE,
+    exposure_of,
+    make_file_private,
+    make_private,
+    prepare_for_library,
+)
+
+log = get_logger("atomstream.server")
 
 LOCK_FILE = ".lock"
 
@@ -45,6 +54,10 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
         LOCAL.make_folder(data_dir / "streams")
         make_private(data_dir / "streams")
         make_private(data_dir, _OWN_NAMES.__contains__)
+        if exposure := exposure_of(data_dir):
+            log.warning(
+                "The data folder %s %s. Choose another one, or close it (chmod 700).", data_dir, exposure
+            )
         for name in _OWN_NAMES - {"streams"}:
             make_file_private(data_dir / name)
         prepare_for_library(data_dir / LOCK_FILE)

@@ -37,7 +37,7 @@ from atomstream.spool.stream_spool import StreamFolderHandles, StreamSpool
 from atomstream.spool.stream_state import JournalState, StreamManifest, read_manifest, write_manifest
 from atomstream.system.files import FileSystem
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import is_link, refuse_linked_folders
+from atomstream.system.own_files import refuse_linked_folders, remove_unless_plain
 
 _log = get_logger(__name__)
 
@@ -274,10 +274,9 @@ def _open(
 
 def _open_journal(disk: FileSystem, folder: Path, manifest: StreamManifest) -> tuple[Journal, JournalState]:
     path = folder / JOURNAL
-    if is_link(path):
-        _log.warning("The journal %s is a link: it is removed, and the stream's records are used.", path)
-        with disk_errors("remove a link", path):
-            disk.unlink(path)
+    with disk_errors("remove what is in place of the journal", path):
+        if remove_unless_plain(path):
+            _log.warning("The journal %s was a link or no file; the stream's records are used.", path)
     if not path.exists():  # a new stream, or the journal was deleted: then recovery uses the records
         first = JournalEntry("manifest", detail=manifest.to_fields())
         return Journal.create(disk, path, first), JournalState.from_entries([first])

@@ -36,7 +36,10 @@ from atomstream.spool.recovery import (
 from atomstream.spool.stream_spool import StreamSpool
 from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
 from atomstream.system.files import FileSystem
-from atomstream.system.own_files import is_plain_file, make_private
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import exposure_of, is_plain_file, make_private
+
+_log = get_logger("atomstream.spool")
 
 
 class ChunkCounts(TypedDict):
@@ -118,6 +121,10 @@ class Spool:
             for folder in endpoint_folders(root):
                 make_private(folder)
             make_private(root, is_own_name)
+            if exposure := exposure_of(root):
+                _log.warning(
+                    "The spool's folder %s %s. Choose another one, or close it (chmod 700).", root, exposure
+                )
             self._quota = Quota(self._disk, root, max_bytes, min_free_bytes)
         self._recount_unlocked_streams()
 

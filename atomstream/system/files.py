@@ -27,6 +27,7 @@ from atomstream.system.own_files import (
     OPEN_FLAGS,
     create_plain,
     is_link,
+    is_plain_file,
     open_for_writing,
     open_plain,
     read_plain,
@@ -166,13 +167,16 @@ class FileSystem:
             os.unlink(path)
 
     def overwrite(self, path: Path, data: bytes) -> None:
-        """Write ``data`` over the start of a small file that need not survive a power cut. A link is replaced."""
+        """Write ``data`` over the start of a small file that need not survive a power cut.
+
+        A link or a pipe of that name is replaced.
+        """
         try:
             fd = open_for_writing(path)
         except FileNotFoundError:
             fd = create_plain(path)
         except OSError:
-            if not is_link(path):
+            if is_plain_file(path):
                 raise
             os.unlink(path)
             fd = create_plain(path)

@@ -63,6 +63,7 @@ _RULES: Final = (
         ),
         rf'\1"{HIDDEN}',
     ),
+    (re.compile(r"(://[^/\s:@]*):[^/\s@]+@"), rf"\1:{HIDDEN}@"),
     (re.compile(r"(?i)\b(atomstream_session\w*)=[^;\s\"',]+"), rf"\1={HIDDEN}"),
 )
 
@@ -79,7 +80,7 @@ _HINTS: Final = (
         "secret",
         "credential",
     ),
-    "atomstream_session",
+    *("atomstream_session", "://"),
 )
 """What the rules look for. Most lines have none of it, and the rules would take ten times as long as this search."""
 

@@ -108,6 +108,18 @@ def is_plain_file(path: Path) -> bool:
     return not is_link(path) and path.is_file()
 
 
+def remove_unless_plain(path: Path) -> bool:
+    """Remove a link, a pipe or a device of that name; True if there was one. The target of a link is not touched.
+
+    Raises:
+        OSError: it could not be removed.
+    """
+    if not os.path.lexists(path) or is_plain_file(path) or (path.is_dir() and not is_link(path)):
+        return False
+    os.unlink(path)
+    return True
+
+
 def is_own_folder(path: Path) -> bool:
     """Whether ``path`` is a folder of this user, and no link to one."""
     if is_link(path) or not path.is_dir():
@@ -116,15 +128,14 @@ def is_own_folder(path: Path) -> bool:
 
 
 def prepare_for_library(path: Path) -> None:
-    """Check the name of a file that a library will open or make by itself. A link is removed, its target stays.
+    """Check the name of a file that a library will open or make by itself. A link or a pipe is removed.
 
     Raises:
-        OSError: a folder, a pipe or a device has this name.
+        OSError: a folder has this name.
     """
-    if is_link(path):
-        os.unlink(path)
-    elif path.exists() and not path.is_file():
+    if path.is_dir() and not is_link(path):
         raise _refused(path, "not a regular file")
+    remove_unless_plain(path)
 
 
 def refuse_linked_folders(folder: Path, top: Path) -> None:
@@ -152,6 +163,16 @@ def make_private(folder: Path, is_own: Callable[[str], bool] = lambda _name: Tru
         found = folder.stat()
         if found.st_mode & 0o077 and found.st_uid == os.geteuid() and all(map(is_own, os.listdir(folder))):
             folder.chmod(FOLDER_MODE)
+
+
+def exposure_of(folder: Path) -> str:
+    """What lets other users change the files in ``folder``, to be put after its name; empty if nothing does."""
+    if sys.platform == "win32":
+        return ""
+    found = folder.stat()
+    if found.st_uid not in (os.geteuid(), 0):
+        return "belongs to another user, who can read and change its files"
+    return "can be changed by other users of this computer" if found.st_mode & 0o022 else ""
 
 
 def make_file_private(path: Path) -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
-from atomstream.system.own_files import is_link
+from atomstream.system.own_files import remove_unless_plain
 
 log = get_logger("atomstream.server")
 
@@ -56,9 +56,10 @@ class RecordLog:
         self._folder_synced = False
         self.n_cached = 0
         file_system.make_folder(path.parent)
-        if is_link(path):
-            log.warning("%s is a link and not a log; the link is removed, its target is not changed", path)
-            file_system.unlink(path)
+        if remove_unless_plain(path):
+            log.warning(
+                "%s was a link or no file; it is removed, and the target of a link is not changed", path
+            )
         if not path.exists():
             self._create()
         self._reader = file_system.open_read(path)

@@ -75,7 +75,7 @@ def test_a_spool_is_private(tmp_path: Path) -> None:
 
 @links
 @pytest.mark.parametrize("name", [JOURNAL, USAGE, LOCK, MANIFEST, record_name(0), record_name(1), ROOT_LOCK])
-@pytest.mark.parametrize("kind", ["link", "hard link"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
 def test_a_planted_link_costs_only_its_own_file(tmp_path: Path, name: str, kind: str) -> None:
     """The file that a link points to keeps its bytes, and the stream's other records are delivered."""
     foreign = tmp_path / "foreign"
@@ -86,6 +86,8 @@ def test_a_planted_link_costs_only_its_own_file(tmp_path: Path, name: str, kind:
     path.unlink(missing_ok=True)
     if kind == "link":
         path.symlink_to(foreign)
+    elif kind == "pipe":
+        os.mkfifo(path)
     else:
         os.link(foreign, path)
     stream = new_spool(root).open_stream(ENDPOINT, DATA_ID)

@@ -34,6 +34,7 @@ CHOSEN = 'lab key "with" \\ odd letters %1'
         "{'password': 'SECRET'}",
         '{\\"token\\": \\"SECRET\\"}',
         "api_key=SECRET",
+        "no connection through http://user:SECRET@proxy.lab:3128",
     ],
 )
 def test_places_of_secrets_are_emptied(text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.system.files import LOCAL, load_or_make_secret
-from atomstream.system.own_files import make_private, open_file, read_plain
+from atomstream.system.own_files import exposure_of, make_private, open_file, read_plain
 from atomstream.system.record_log import RecordLog
 
 pytestmark = pytest.mark.skipif(
@@ -139,3 +139,6 @@ def test_old_folders_are_closed(tmp_path: Path) -> None:
     make_private(tmp_path / "shared", lambda name: name == "lock")
     assert mode_of(tmp_path / "own") == 0o700
     assert mode_of(tmp_path / "shared") == 0o755
+    assert exposure_of(tmp_path / "shared") == ""
+    (tmp_path / "shared").chmod(0o777)
+    assert "can be changed by other users" in exposure_of(tmp_path / "shared")

@@ -310,7 +310,7 @@ class StreamArchive:
         seal(body, claims, crc32c, self._file_system)
         if not self._index.set_geometry(Geometry.of(claims)):
             raise self._other_geometry(claims)
-        self._file_system.make_folder(path.parent, durable=False)
+        self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self._file_system.rename(body, path)
         return claims.stamps(shard.layout.meta)
 

@@ -21,7 +21,7 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.column import COLUMN_CHUNK, Column, Values
 from atomstream.server.archive.records import Geometry
 from atomstream.shard import DtypeName
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import read_plain, refuse_linked_folders
 
 Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
@@ -63,6 +63,7 @@ class ZarrGroup:
         found = {name: document for name, raw in own.items() if (document := _parse(raw))}
         for name, document in {**_consolidated_in(self._on_disk[""]), **found}.items():
             if (self.folder / name).is_dir():
+                refuse_linked_folders(self.folder / name / "c", self.folder)
                 self._adopt(name, document)
         self._on_disk.update((name, own[name]) for name in found)
 

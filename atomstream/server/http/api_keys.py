@@ -20,7 +20,7 @@ from atomstream.server.http.access import Access, required_access
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.responses import HttpError
 from atomstream.system.files import LOCAL, FileSystem, write_private
-from atomstream.system.log_privacy import get_logger
+from atomstream.system.log_privacy import get_logger, hide
 from atomstream.system.own_files import read_plain
 
 KEYS_FILE = "keys.json"
@@ -83,17 +83,28 @@ class KeyRing:
 
     def __init__(self, fingerprints: list[bytes]) -> None:
         self._fingerprints = fingerprints
+        self._hidden: set[str] = set()
 
     @classmethod
     def load(cls, data_dir: Path, fixed: str | None) -> KeyRing:
         """Only ``fixed`` if it is given; otherwise the keys stored in ``data_dir``."""
         if fixed:
             return cls([fingerprint(fixed)])
-        return cls([bytes.fromhex(key.sha256) for key in _read_keys(data_dir)])
+        try:
+            return cls([bytes.fromhex(key.sha256) for key in _read_keys(data_dir)])
+        except ValueError:
+            raise ConfigError(
+                f"The key file {data_dir / KEYS_FILE} has a hash that is none. Remove the file to have a new key made."
+            ) from None
 
     def opens(self, presented: str) -> bool:
         """True if ``presented`` is a valid key. The time does not depend on where two keys differ."""
-        return self.knows(fingerprint(presented))
+        if not self.knows(fingerprint(presented)):
+            return False
+        if presented not in self._hidden:
+            self._hidden.add(presented)
+            hide(presented)  # of a key from an earlier start, the log's filter does not know the value before
+        return True
 
     def knows(self, mark: bytes) -> bool:
         """The same for the :func:`fingerprint` of a key."""
