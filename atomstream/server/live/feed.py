@@ -13,6 +13,9 @@ from atomstream.results import Plain, unpacked
 from atomstream.server.live.messages import BatchMessage, FeedMessage, NumberedMessage
 
 RECENT: Final = 256
+"""Newest messages of a stream that stay in memory."""
+RECENT_BYTES: Final = 8 << 20
+"""Most bytes of per-frame values in them; older messages are read from the disk."""
 
 
 class Message:
@@ -20,6 +23,7 @@ class Message:
 
     def __init__(self, record: NumberedMessage) -> None:
         self.record = record
+        self.nbytes = _nbytes(record)
         self._encoded: dict[str, bytes] = {}
 
     def encoded(self, kind: str, columns: frozenset[str] | None) -> bytes:
@@ -29,6 +33,14 @@ class Message:
         if kind not in self._encoded:
             self._encoded[kind] = encode(kind, self.record)
         return self._encoded[kind]
+
+
+def _nbytes(record: NumberedMessage) -> int:
+    if not isinstance(record, BatchMessage):
+        return 0
+    parts = [record.columns, record.lines]
+    profile = 0 if record.profile is UNSET else len(record.profile)
+    return profile + sum(len(raw) for part in parts if part is not UNSET for raw in part.values())
 
 
 def only(message: NumberedMessage, columns: frozenset[str] | None) -> NumberedMessage:
@@ -72,15 +84,17 @@ class Feed:
         self.seq = seq
         self.closed = False
         self._recent: OrderedDict[int, Message] = OrderedDict()
+        self._nbytes = 0
         self._changed = asyncio.Event()
 
     def publish(self, record: NumberedMessage) -> None:
         """Add a message, which has a number, and wake all readers."""
         assert record.seq is not UNSET
         self.seq = record.seq
-        self._recent[self.seq] = Message(record)
-        while len(self._recent) > RECENT:
-            self._recent.popitem(last=False)
+        message = self._recent[self.seq] = Message(record)
+        self._nbytes += message.nbytes
+        while len(self._recent) > RECENT or (self._nbytes > RECENT_BYTES and len(self._recent) > 1):
+            self._nbytes -= self._recent.popitem(last=False)[1].nbytes
         self.notify()
 
     def recent(self, seq: int) -> Message | None:

@@ -49,6 +49,8 @@ from atomstream.system.own_files import read_plain
 log = get_logger("atomstream.server")
 STREAKS: Final = "streaks"
 RUNNING: Final = "running"
+MAX_WATERFALLS: Final = 80
+"""Lines whose profiles are kept: all present ones, and the newest of those that the user has removed."""
 LIVE, REANALYSIS = "live", "reanalysis"
 SNAPSHOT_VERSION: Final = f"2/{VERSION}"
 """Version of :class:`Snapshot` and of the analyzer's state in it."""
@@ -174,8 +176,11 @@ class ResultStore:
         if not batch.count:
             return
         at = float(unpacked(TIME, batch.columns[TIME])[-1])
-        for name, raw in {STREAKS: batch.profile, **batch.lines}.items():
+        present = {STREAKS: batch.profile, **batch.lines}
+        for name, raw in present.items():
             falls.setdefault(name, Waterfall()).add(at, np.frombuffer(raw, dtype="<f4"))
+        for name in [name for name in falls if name not in present][: max(0, len(falls) - MAX_WATERFALLS)]:
+            del falls[name]
 
     # -- reading -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from atomstream.errors import ConfigError
 from atomstream.index_ranges import IndexSet
 from atomstream.results import Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata
@@ -50,6 +51,8 @@ log = get_logger("atomstream.server")
 T = TypeVar("T")
 ENDED_STATUSES: Final = frozenset({"success", "stream_error"})
 """Statuses of streams that get no more chunks, as far as it is known."""
+MAX_ARRAYS: Final = 512
+"""Arrays of results of one stream."""
 SPECULAR: Final = ("intensity", "background", "x", "y")
 
 
@@ -286,11 +289,22 @@ class StreamResults:
         """Replace the user's regions. Their traces are computed back to the first frame in the background.
 
         Raises:
-            ConfigError: invalid regions; nothing was changed.
+            ConfigError: invalid regions, or too many different names in this stream; nothing was changed.
         """
+        await self._check_columns(regions)
         checked = await self._writer.set_regions(regions, self._detected_regions)
         if checked and self.has_frames:
             self._start(self._trace_regions(checked))
+
+    async def _check_columns(self, regions: list[RegionRecord]) -> None:
+        """Each name that a region ever had is an array of the archive, whose metadata are written for each chunk."""
+        known = set(await self._in_thread(self._archive.results.names))
+        boxes = [region for region in regions if isinstance(region, BoxRecord)]
+        if len(known | {column_name(f"region:{box.name}") for box in boxes}) > MAX_ARRAYS:
+            raise ConfigError(
+                f"regions: this stream has {len(known)} arrays of results, {MAX_ARRAYS} are the most; use earlier "
+                "names again"
+            )
 
     async def _trace_regions(self, regions: list[RegionRecord]) -> None:
         _, batch = await self._reanalyses.run(_columns_of(regions))

@@ -13,7 +13,17 @@ from atomstream.results import Plain
 
 ROWS = 1024
 STEP_S = 0.5
+MAX_COLUMNS = 4096
+"""Longest profile that is kept; of a longer one neighbouring values are averaged. 1024 rows of it take 16 MB."""
 F32 = npt.NDArray[np.float32]
+
+
+def _shortened(profile: F32) -> F32:
+    if len(profile) <= MAX_COLUMNS:
+        return profile
+    size = -(-len(profile) // MAX_COLUMNS)
+    whole = len(profile) // size * size
+    return np.asarray(profile[:whole].reshape(-1, size).mean(axis=1), dtype=np.float32)
 
 
 @dataclass(slots=True)
@@ -32,6 +42,7 @@ class Waterfall:
         """Take in the profile at ``time_s``; times before the start are passed over."""
         if len(profile) == 0 or not math.isfinite(time_s):
             return
+        profile = _shortened(profile)
         if self._sums.shape[1:] != profile.shape:
             self.start_s, self.step_s = time_s, STEP_S
             self._sums = np.zeros((ROWS, len(profile)), np.float32)

@@ -134,6 +134,22 @@ async def test_head_has_no_body(serve: Serve) -> None:
         assert rest.startswith(b"HTTP/1.1 200 OK\r\n"), path
 
 
+async def test_refused_methods_are_framed(serve: Serve) -> None:
+    """The reply to a method that a path does not support has exactly its body, so the next reply follows it."""
+    server = await serve()
+    for method in ("OPTIONS", "TRACE", "DELETE", "PATCH", "PROPFIND", "PUT", "POST"):
+        async with raw_connection(server.url) as (reader, writer):
+            head = {**server.headers, "Content-Length": "0"}
+            writer.write(request_head(method, f"{server.url}/health", head))
+            writer.write(request_head("GET", f"{server.url}/health", {"Connection": "close"}))
+            first, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+        length = int(
+            next(line.split()[1] for line in first.splitlines() if line.startswith(b"Content-Length"))
+        )
+        assert first.split()[1] == b"405", method
+        assert rest[length:].startswith(b"HTTP/1.1 200 OK\r\n"), method
+
+
 async def test_one_class_of_requests_does_not_delay_another(serve: Serve) -> None:
     """With all threads for series in use, other requests are answered; work ends when its client disconnects."""
     server = await serve(read_threads=1, max_waiting_reads=2)

@@ -159,6 +159,20 @@ async def test_invalid_regions_are_refused(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+async def test_too_many_names_of_regions_are_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name makes an array of the archive for ever, so a stream has a limited number; earlier names stay usable."""
+    monkeypatch.setattr("atomstream.server.live.stream_results.MAX_ARRAYS", 2)
+    async with WireClient(await serve()) as client:
+        path = f"/rheed/stream/{await client.create()}/regions"
+
+        async def put(*names: str) -> int:
+            boxes = [{"type": "box", "name": name, "x": 5, "y": 5, "width": 3, "height": 3} for name in names]
+            return (await client.ask("PUT", path, {"regions": boxes}))[0]
+
+        assert await put("a", "b") == 200
+        assert await put("a", "b", "c") == 400
+
+
 async def test_calibration_gives_lengths(serve: Serve) -> None:
     """With a calibration the lattice parameter is in Å, as in the simulated crystal."""
     known = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from atomstream.server.live.waterfall import ROWS, Waterfall
+from atomstream.server.live.waterfall import MAX_COLUMNS, ROWS, Waterfall
 
 
 def test_hours_stay_within_the_rows() -> None:
@@ -49,3 +49,12 @@ def test_kept_and_followed() -> None:
     np.testing.assert_array_equal(kept.rows(), first.rows())
     second.follow(kept)
     np.testing.assert_array_equal(second.rows()[:, 0], [100, 101, 102, 103, 104, 5, 6, 7])
+
+
+def test_a_long_profile_is_shortened() -> None:
+    """Of a profile with more than MAX_COLUMNS values, neighbouring ones are averaged: its memory is bounded."""
+    fall = Waterfall()
+    fall.add(0.0, np.arange(10 * MAX_COLUMNS + 1, dtype=np.float32))
+    (row,) = fall.rows()
+    assert len(row) <= MAX_COLUMNS
+    assert row[0] == np.arange(11).mean()

@@ -6,6 +6,7 @@ import { setUpTheme } from "./theme.js";
 
 const SHOWN = 200;
 const REFRESH_MS = 3000;
+const PAGE = 500; // of the newest streams; older ones are found by a search
 const ORDER = ["stream_active", "stream_finalizing", "stream_interrupted"];
 const search = byId("search");
 let newest = 0;
@@ -16,7 +17,7 @@ async function refresh() {
   const words = search.value.trim().split(/\s+/).filter(Boolean);
   const query = words.map((word) => `keywords=${encodeURIComponent(word)}`).join("&");
   try {
-    const entries = await ask(`/data_entries/${query ? `?${query}` : ""}`);
+    const entries = await listed(query ? `${query}&` : "");
     if (number === newest) show(entries, words.length > 0);
     setHidden(byId("notice"), true);
   } catch (error) {
@@ -24,6 +25,14 @@ async function refresh() {
     setText(byId("notice"), `${error.message} Trying again.`);
     setHidden(byId("notice"), false);
   }
+}
+
+async function listed(query) {
+  const entries = await ask(`/data_entries/?${query}limit=${PAGE}`);
+  if (entries.length < PAGE) return entries;
+  const known = new Set(entries.map((entry) => entry.data_id));
+  const live = await ask(`/data_entries/?${query}status=stream_active&limit=${SHOWN}`);
+  return [...entries, ...live.filter((entry) => !known.has(entry.data_id))];
 }
 
 function show(entries, searched) {
@@ -36,7 +45,8 @@ function show(entries, searched) {
   shown = content;
   const live = entries.filter((entry) => entry.pipeline_status === "stream_active").length;
   const more = entries.length > SHOWN ? `, the first ${SHOWN} shown: search for others` : "";
-  setText(byId("count"), `${entries.length} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
+  const number = entries.length < PAGE ? `${entries.length}` : `${PAGE} or more`;
+  setText(byId("count"), `${number} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
   setHidden(byId("empty"), entries.length > 0);
   setText(byId("empty"), searched ? "No stream contains these words in its name, sample or tags." : "No streams yet. Point a RHEEDStreamer at this server's address.");
 }
