@@ -24,6 +24,9 @@ log = get_logger("atomstream.server")
 
 LOCK_FILE = ".lock"
 
+RESTORING: Final = ".restoring"
+"""A folder in the data folder while a backup is restored into it."""
+
 _CATALOGUE: Final = "catalogue.sqlite"
 
 _OWN_NAMES: Final = frozenset(
@@ -39,6 +42,14 @@ _OWN_NAMES: Final = frozenset(
 )
 """The entries of a data folder. Other files in it are those of somebody else."""
 
+COPIED_NAMES: Final = frozenset(
+    name
+    for name in _OWN_NAMES - {LOCK_FILE, "streams", "sessions.json", "signing.key"}
+    if not name.startswith(_CATALOGUE)
+)
+"""The files beside ``streams`` that a backup has. The catalogue is built from the files; sessions and the secret of
+upload URLs are made again, so that a backup has no valid secret in it."""
+
 
 @contextmanager
 def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
@@ -50,6 +61,10 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
     """
     if must_exist and not (data_dir / "streams").is_dir():
         raise ConfigError(f"{data_dir} is not the data folder of an atomstream server: it has no 'streams'.")
+    if (data_dir / RESTORING).exists():
+        raise ConfigError(
+            f"A backup was being restored into {data_dir}, and that was interrupted. Run atomstream restore again."
+        )
     try:
         LOCAL.make_folder(data_dir / "streams")
         make_private(data_dir / "streams")
@@ -60,16 +75,27 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
             )
         for name in _OWN_NAMES - {"streams"}:
             make_file_private(data_dir / name)
-        prepare_for_library(data_dir / LOCK_FILE)
-        lock = FileLock(data_dir / LOCK_FILE, timeout=0, thread_local=False, mode=FILE_MODE)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"Another atomstream server runs on {data_dir}. Stop it first, or give this one a different folder."
-        ) from None
+        lock = lock_data_dir(data_dir)
     except OSError as error:
         raise ConfigError(f"The data folder {data_dir} can't be used: {error}.") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def lock_data_dir(data_dir: Path) -> FileLock:
+    """Lock an existing data folder for this process, until ``release()`` or the end of the process.
+
+    Raises:
+        ConfigError: a server has the lock. OSError: from the disk.
+    """
+    prepare_for_library(data_dir / LOCK_FILE)
+    lock = FileLock(data_dir / LOCK_FILE, timeout=0, thread_local=False, mode=FILE_MODE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"Another atomstream server runs on {data_dir}. Stop it first, or give this one a different folder."
+        ) from None
+    return lock

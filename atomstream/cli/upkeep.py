@@ -1,0 +1,116 @@
+"""``atomstream backup`` and ``restore``: copies of a server's data folder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from atomstream.cli.console import console
+from atomstream.cli.exit_codes import ExitCode, require_server
+from atomstream.cli.options import data_dir_option
+
+if TYPE_CHECKING:
+    from atomstream.server.upkeep.pace import Pace
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def rate_option(command: F) -> F:
+    """The option ``--rate``, passed as ``rate`` in MB/s or None."""
+    return click.option(
+        "--rate",
+        type=click.FloatRange(0.01, 1e6),
+        metavar="MB/S",
+        help="Read at most so many MB per second, to leave the disk to running streams [no limit].",
+    )(command)
+
+
+def make_pace(rate: float | None) -> Pace:
+    """The pace of ``--rate``."""
+    from atomstream.server.upkeep.pace import Pace
+
+    return Pace(None if rate is None else rate * 1e6)
+
+
+@click.command()
+@click.argument("target", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@data_dir_option("atomstream-data", "Data folder of the server, which may be running.")
+@rate_option
+def backup(target: Path, data_dir: Path, rate: float | None) -> int:
+    """Copy the data folder of a server to a new folder in DIR, also while the server runs and streams grow.
+
+    The copy is consistent: it can be restored and then has all streams, marks, results and keys of the time of the
+    copy. Each backup is complete in itself; files that did not change are linked to those of the backup before, and
+    take no space. To remove a backup, remove its folder. An interrupted backup leaves the earlier ones unchanged, and
+    is removed by the next one.
+
+    \b
+    Example:
+      atomstream backup E:/backups --data D:/rheed
+    """
+    require_server()
+    from atomstream.server.upkeep.backup import back_up
+
+    report = back_up(_absolute(data_dir), _absolute(target), pace=make_pace(rate), say=click.echo)
+    seconds = max(report.seconds, 1e-3)
+    click.echo(
+        f"{report.folder}: {report.streams} streams with {report.chunks} chunks; {report.files} files copied "
+        f"({report.nbytes / 1e6:.1f} MB at {report.nbytes / 1e6 / seconds:.1f} MB/s), "
+        f"{report.linked_files} unchanged ({report.linked_nbytes / 1e6:.1f} MB)."
+    )
+    return _end(report.problems, "could not be read and is not in the backup")
+
+
+@click.command()
+@click.argument("source", metavar="BACKUP", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--data",
+    "data_dir",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="New data folder; it must be empty or missing.",
+)
+@click.option(
+    "--incomplete", is_flag=True, help="Also use a backup that was interrupted: its complete streams."
+)
+@rate_option
+def restore(source: Path, data_dir: Path, incomplete: bool, rate: float | None) -> int:
+    """Restore a backup into a new data folder, for a server to run on.
+
+    BACKUP is the folder of one backup, or a folder of backups, of which the newest is used. Each file is checked
+    against its checksum. After an interruption, give the same command again; no server starts before it is finished.
+
+    \b
+    Example:
+      atomstream restore E:/backups --data D:/rheed-again
+      atomstream serve --data D:/rheed-again
+    """
+    require_server()
+    from atomstream.server import reindex
+    from atomstream.server.upkeep.restore import choose_backup
+    from atomstream.server.upkeep.restore import restore as restore_backup
+
+    target = _absolute(data_dir)
+    chosen = choose_backup(_absolute(source), incomplete=incomplete)
+    report = restore_backup(chosen, target, pace=make_pace(rate), say=click.echo)
+    listed = asyncio.run(reindex(target))
+    click.echo(
+        f"{target}: {report.streams} streams from the backup of {report.made or 'an interrupted run'} "
+        f"({report.files} files, {report.nbytes / 1e6:.1f} MB). The catalogue holds {listed.streams} streams, "
+        f"{listed.samples} samples, {listed.tags} tags and {listed.projects} projects."
+    )
+    return _end(report.damaged, "is missing or damaged in the backup, and was left out")
+
+
+def _absolute(folder: Path) -> Path:
+    return folder.expanduser().absolute()
+
+
+def _end(problems: Sequence[str], what: str) -> int:
+    for problem in problems:
+        console.write(f"atomstream: {problem} {what}")
+    return ExitCode.INCOMPLETE if problems else ExitCode.DONE
