@@ -130,7 +130,8 @@ async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> Serv
     shares = handle_shares(settings)
     streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams)
     later = asyncio.create_task(
-        catch_up_later(database, unread, streams.archive), name="atomstream catalogue catch-up"
+        catch_up_later(database, settings.streams_dir, unread, streams.archive),
+        name="atomstream catalogue catch-up",
     )
     stack.push_async_callback(_cancel, later)
     stack.push_async_callback(streams.close)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.errors import AtomstreamError
 from atomstream.protocol import normalized_name
-from atomstream.server.archive.metadata import StreamMetadata, read_about
+from atomstream.server.archive.metadata import StreamMetadata, read_about, read_about_file
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES
 from atomstream.server.catalogue.catalogue import project_row, put_tracking, sample_row, tag_row
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag
 from atomstream.server.catalogue.names_log import (
@@ -30,9 +32,12 @@ from atomstream.server.catalogue.names_log import (
 from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
 from atomstream.server.data_dir import own_data_dir
 from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
 
 log = get_logger("atomstream.server")
 
+AT_ONCE = 100
+"""Streams that are written to the catalogue in one transaction after the start."""
 UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
 
 Found: TypeAlias = tuple[StreamMetadata, int]
@@ -156,21 +161,34 @@ async def catch_up(database: Database, data_dir: Path, most: int | None = None) 
 
 
 async def catch_up_later(
-    database: Database, data_ids: Iterable[str], open_archive: Callable[[str], Awaitable[StreamArchive]]
+    database: Database,
+    streams_dir: Path,
+    data_ids: Iterable[str],
+    open_archive: Callable[[str], Awaitable[StreamArchive]],
 ) -> None:
     """Update the rows of these streams one by one, while the server runs.
 
     ``open_archive`` returns the archive of a stream, the only one in this process.
     """
-    for data_id in data_ids:
-        try:
-            archive = await open_archive(data_id)
-            found = (read_about(archive.description), archive.n_frames())
-            async with database.writing() as session:
-                await _fill(session, NameIndex(), [found])
-        except Exception as error:
-            # One damaged folder must not keep the others out of the catalogue.
-            log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
+    remaining = list(data_ids)
+    for first in range(0, len(remaining), AT_ONCE):
+        some = remaining[first : first + AT_ONCE]
+        found = await asyncio.to_thread(_read_quickly, streams_dir, some)
+        for data_id in some:
+            if data_id not in found and (read := await _read_by(open_archive, data_id)) is not None:
+                found[data_id] = read
+        async with database.writing() as session:
+            await _fill(session, NameIndex(), list(found.values()))
+
+
+async def _read_by(open_archive: Callable[[str], Awaitable[StreamArchive]], data_id: str) -> Found | None:
+    try:
+        archive = await open_archive(data_id)
+        return read_about(archive.description), archive.n_frames()
+    except Exception as error:
+        # One damaged folder must not keep the others out of the catalogue.
+        log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
+        return None
 
 
 async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found]) -> None:
@@ -191,13 +209,34 @@ def _stream_ids(streams_dir: Path) -> dict[str, float]:
 
 
 def _read_streams(streams_dir: Path, data_ids: Iterable[str]) -> Iterator[Found]:
-    for data_id in data_ids:
+    ids = list(data_ids)
+    quick = _read_quickly(streams_dir, ids)
+    for data_id in ids:
         try:
-            archive = StreamArchive.open(streams_dir / data_id)
-            yield read_about(archive.about), archive.n_frames()
+            yield quick.get(data_id) or _read_stream(streams_dir / data_id)
         except (AtomstreamError, OSError, msgspec.MsgspecError) as error:
             # One damaged folder must not keep the others out of the catalogue.
             log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
+
+
+def _read_stream(folder: Path) -> Found:
+    archive = StreamArchive.open(folder)
+    return read_about(archive.description), archive.n_frames()
+
+
+def _read_quickly(streams_dir: Path, data_ids: Iterable[str]) -> dict[str, Found]:
+    """Those of the streams that need not be opened: without any chunk, or ended with complete documents."""
+    found: dict[str, Found] = {}
+    for data_id in data_ids:
+        folder = streams_dir / data_id
+        with suppress(AtomstreamError, OSError, ValueError, LookupError, TypeError, msgspec.MsgspecError):
+            about = read_about(read_about_file(folder))
+            if not (folder / "frames.zarr" / FRAMES).exists():
+                found[data_id] = (about, 0)
+            elif about.status == "success":
+                arrays = json.loads(read_plain(folder / "frames.zarr" / DOCUMENT))["consolidated_metadata"]
+                found[data_id] = (about, int(arrays["metadata"][FRAMES]["shape"][0]))
+    return found
 
 
 async def _count(database: Database) -> ReindexReport:
