@@ -222,11 +222,11 @@ class FileSystem:
 
         ``inside`` is one of its parents: a link in place of a folder below that one is refused.
         """
-        if inside is not None:
-            refuse_linked_folders(path, inside)
         if path.is_dir():
+            if inside is not None:
+                refuse_linked_folders(path, inside)
             return
-        self.make_folder(path.parent, durable=durable)
+        self.make_folder(path.parent, durable=durable, inside=inside)
         self.make_one_folder(path)
         if durable:
             self.sync_folder(path.parent)

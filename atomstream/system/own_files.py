@@ -38,6 +38,11 @@ def open_plain(path: Path | str, flags: int) -> int:
     Raises:
         OSError: it is a link, a folder, a pipe or a device (ELOOP), or the system could not open it.
     """
+    return _open_checked(path, flags)[0]
+
+
+def _open_checked(path: Path | str, flags: int) -> tuple[int, int]:
+    """:func:`open_plain`, and the number of names of the file."""
     if sys.platform == "win32" and is_link(path):  # Windows has no O_NOFOLLOW
         raise _refused(path, "a link")
     try:
@@ -46,10 +51,11 @@ def open_plain(path: Path | str, flags: int) -> int:
         if error.errno in _LINK_ERRNOS:
             raise _refused(path, "a link") from None
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
         os.close(fd)
         raise _refused(path, "not a regular file")
-    return fd
+    return fd, found.st_nlink
 
 
 def open_for_writing(path: Path) -> int:
@@ -60,13 +66,8 @@ def open_for_writing(path: Path) -> int:
     Raises:
         OSError: as :func:`open_plain`, or the copy could not be made.
     """
-    fd = open_plain(path, os.O_WRONLY)
-    try:
-        shared = os.fstat(fd).st_nlink > 1
-    except BaseException:
-        os.close(fd)
-        raise
-    if not shared:
+    fd, names = _open_checked(path, os.O_WRONLY)
+    if names <= 1:
         return fd
     os.close(fd)
     _replace_by_copy(path)
@@ -99,8 +100,9 @@ def is_link(path: Path | str) -> bool:
         found = os.lstat(path)
     except OSError:
         return False
-    reparse = getattr(found, "st_file_attributes", 0) & getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
-    return stat.S_ISLNK(found.st_mode) or bool(reparse)
+    if sys.platform == "win32" and found.st_file_attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT:
+        return True
+    return stat.S_ISLNK(found.st_mode)
 
 
 def is_plain_file(path: Path) -> bool:
@@ -144,11 +146,11 @@ def refuse_linked_folders(folder: Path, top: Path) -> None:
     Raises:
         OSError: one of them is.
     """
-    for one in (folder, *folder.parents):
-        if one == top:
-            return
+    one, last = str(folder), str(top)  # not Path.parents: this runs for each upload
+    while len(one) > len(last):
         if is_link(one):
             raise _refused(one, "a link")
+        one = os.path.dirname(one)
 
 
 def make_private(folder: Path, is_own: Callable[[str], bool] = lambda _name: True) -> None:
