@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
 from atomstream.cli.options import data_dir_option
-from atomstream.config import environment_api_key
+from atomstream.config import environment_api_key, is_loopback
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer
@@ -40,6 +39,25 @@ if TYPE_CHECKING:
     metavar="NAME=NUMBER",
     help="Change a limit, such as max_frame_bytes=67108864; may be repeated. docs/server.md lists all of them.",
 )
+@click.option(
+    "--tls",
+    type=click.Choice(["self-signed"]),
+    help="Speak https with a certificate that is made once, in the data folder.",
+)
+@click.option(
+    "--tls-cert",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Certificate (PEM, with its chain) for https; read again when the file changes.",
+)
+@click.option(
+    "--tls-key", metavar="PATH", type=click.Path(path_type=Path), help="Key of the certificate (PEM)."
+)
+@click.option(
+    "--insecure-network",
+    is_flag=True,
+    help="Allow other computers without TLS: whoever is between can read the API key and the frames.",
+)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 def serve(
     host: str,
@@ -48,6 +66,10 @@ def serve(
     api_key: str | None,
     allowed_hosts: tuple[str, ...],
     limits: tuple[str, ...],
+    tls: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    insecure_network: bool,
     public_url: str | None,
 ) -> int:
     """Run a server that stores and analyses streams on this computer.
@@ -59,7 +81,7 @@ def serve(
     Examples:
       atomstream serve
       atomstream serve --data D:/rheed --port 9000
-      atomstream serve --host 0.0.0.0 --allow-host mbe-pc.lab.local     (for the whole network)
+      atomstream serve --host 0.0.0.0 --allow-host mbe-pc.lab.local --tls self-signed   (for the whole network)
     \b
     Each stream is a Zarr v3 group, readable while it grows:
       DIR/streams/<data_id>/frames.zarr
@@ -73,6 +95,10 @@ def serve(
         port=port,
         api_key=api_key or environment_api_key(),
         allowed_hosts=allowed_hosts,
+        tls=tls,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        insecure_network=insecure_network,
         public_url=public_url,
         **_read_limits(limits, ServerSettings.limits()),
     )
@@ -97,11 +123,13 @@ def _announce(server: RunningServer) -> None:
     """Print the notes to stderr first, and then the line on stdout that scripts wait for."""
     console.write(f"Data folder  {server.settings.data_dir}")
     console.write(f"API key      {_about_key(server)}")
-    if not _is_loopback(server.settings.host):
+    if server.certificate is not None:
         console.write(
-            "Network      Other computers can reach this server. Anyone with the API key can read and write.\n"
-            "             The traffic is plain http: use a TLS proxy outside a trusted network."
+            f"Certificate  SHA-256 {server.certificate.fingerprint}\n"
+            "             Clients that do not trust it by an authority need it as ATOMSTREAM_TLS_FINGERPRINT."
         )
+    if not is_loopback(server.settings.host):
+        console.write(f"Network      {_about_network(server)}")
     click.echo(f"atomstream listens at {server.url}")  # flushes
 
 
@@ -116,11 +144,11 @@ def _about_key(server: RunningServer) -> str:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+def _about_network(server: RunningServer) -> str:
+    reached = "Other computers can reach this server. Anyone with the API key can read and write."
+    if server.certificate is not None:
+        return reached
+    return f"{reached}\n             The traffic is plain http, as --insecure-network allows: others can read the key."
 
 
 @click.command()

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.http.certificate import ServerCertificate
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
@@ -33,6 +34,7 @@ class ServerContext:
     signals: ServerSignals
     results: ResultsManager
     readers: ReadPools
+    certificate: ServerCertificate | None
 
 
 CONTEXT = web.AppKey("context", ServerContext)

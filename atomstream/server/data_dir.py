@@ -37,6 +37,8 @@ _OWN_NAMES: Final = frozenset(
         "names.jsonl",
         "sessions.json",
         "signing.key",
+        "tls-cert.pem",
+        "tls-key.pem",
         *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm")),
     }
 )

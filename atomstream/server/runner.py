@@ -23,11 +23,13 @@ from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
-from atomstream.server.http.connections import ConnectionGuard
+from atomstream.server.http.certificate import ServerCertificate, load_certificate
+from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
 from atomstream.server.http.handles import HandleShares, available_handles
 from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
+from atomstream.server.http.tls_connections import TlsConnections
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.settings import ServerSettings
@@ -77,7 +79,8 @@ class RunningServer:
     """A server that listens at ``url``.
 
     ``api_key`` is the key from the settings, or the key created at this start, which should be shown once. It is
-    None if the keys were created at an earlier start, because only their hashes are stored.
+    None if the keys were created at an earlier start, because only their hashes are stored. ``certificate`` is that
+    of a server with TLS.
     """
 
     url: str
@@ -85,6 +88,7 @@ class RunningServer:
     settings: ServerSettings
     context: ServerContext
     connections: ConnectionGuard
+    certificate: ServerCertificate | None = None
 
 
 @asynccontextmanager
@@ -92,21 +96,24 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     """Run a server in this loop for as long as the block lasts.
 
     Raises:
-        ConfigError: the folder is used by another server or unusable, or the address can't be listened on.
+        ConfigError: the folder is used by another server or unusable, the address can't be listened on, the files of
+            the TLS certificate can't be used, or the server would be reached from elsewhere without TLS.
     """
     protect_libraries()
+    settings.check_network()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         new_key = None if settings.api_key else ensure_key(settings.data_dir)
         if settings.api_key and not settings.temporary_key:
             replace_keys(settings.data_dir, settings.api_key)
         hide(settings.api_key or new_key or "")
-        context = await _make_context(settings, stack)
+        certificate = await asyncio.to_thread(load_certificate, settings)
+        context = await _make_context(settings, stack, certificate)
         guard = _make_guard(settings)
         app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key), guard)
         url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
-        yield RunningServer(url, settings.api_key or new_key, settings, context, guard)
+        yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate)
 
 
 async def run_server(
@@ -122,7 +129,9 @@ async def run_server(
             log.info("stopping: uploads that have been received completely are still stored")
 
 
-async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> ServerContext:
+async def _make_context(
+    settings: ServerSettings, stack: AsyncExitStack, certificate: ServerCertificate | None
+) -> ServerContext:
     database = await Database.open(settings.data_dir)
     stack.push_async_callback(database.close)
     unread = await catch_up(database, settings.data_dir, most=READ_AT_START)
@@ -152,6 +161,7 @@ async def _make_context(settings: ServerSettings, stack: AsyncExitStack) -> Serv
         signals=signals,
         results=results,
         readers=readers,
+        certificate=certificate,
     )
 
 
@@ -191,9 +201,10 @@ async def _listen(
     app.on_shutdown.append(_stop_receiving)
     await runner.setup()
     assert runner.server is not None
+    make = await _start_tls(context, guard, stack)
     stack.push_async_callback(runner.cleanup)
     try:
-        guard.serve(runner.server)
+        guard.serve(runner.server, make)
         server = await asyncio.get_running_loop().create_server(
             guard, settings.host, settings.port, backlog=128
         )
@@ -205,7 +216,21 @@ async def _listen(
     stack.push_async_callback(_stop_listening, server)
     watch = asyncio.create_task(guard.watch(), name="atomstream connections")
     stack.push_async_callback(_cancel, watch)
-    return _local_url(settings.host, server.sockets[0].getsockname()[1])
+    scheme = "https" if settings.has_tls else "http"
+    return _local_url(scheme, settings.host, server.sockets[0].getsockname()[1])
+
+
+async def _start_tls(
+    context: ServerContext, guard: ConnectionGuard, stack: AsyncExitStack
+) -> ConnectionFactory:
+    """What makes the connections: with TLS if the server has a certificate, which is watched from now on."""
+    if context.certificate is None:
+        return Connection
+    connections = TlsConnections(context.certificate)
+    stack.push_async_callback(connections.close, guard)
+    watch = asyncio.create_task(context.certificate.watch(), name="atomstream certificate")
+    stack.push_async_callback(_cancel, watch)
+    return connections
 
 
 async def _stop_listening(server: asyncio.Server) -> None:
@@ -228,13 +253,13 @@ async def _stop_receiving(app: web.Application) -> None:
     app[CONTEXT].results.close_feeds()
 
 
-def _local_url(host: str, port: int) -> str:
+def _local_url(scheme: str, host: str, port: int) -> str:
     """A URL that works on this machine. A wildcard address can be listened on, but not connected to."""
     with suppress(ValueError):
         address = ip_address(host)
         if address.is_unspecified:
             host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None:

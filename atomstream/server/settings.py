@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from atomstream.config import integer_in_range, normalise_endpoint, number_in_range, usable_cores
+from atomstream.config import integer_in_range, is_loopback, normalise_endpoint, number_in_range, usable_cores
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
@@ -22,7 +23,11 @@ class ServerSettings:
     creates one. A given ``api_key`` (at least 128 bits) replaces the stored ones, also for later starts without it;
     with ``temporary_key`` it is valid for this run, and the stored ones are again at the next. ``public_url`` is the
     server's address for clients if a proxy is in front of it. ``allowed_hosts`` are additional names that are accepted
-    in a request's Host header.
+    in a request's Host header. Beyond this computer (``host`` is not a loopback address) the server needs TLS;
+    ``insecure_network`` allows it without: others on the network can then read keys and frames.
+
+    ``tls_cert`` and ``tls_key`` are PEM files of a certificate and its key: then the server speaks https, and uses new
+    files as soon as they are there. With ``tls`` "self-signed" it makes a pair in ``data_dir`` once.
 
     A stream without a chunk for ``silence_s`` has the status interrupted, after ``abandon_s`` the status failed; new
     data makes it active again. An upload URL is valid for ``url_ttl_s``. A connection may be idle for
@@ -51,6 +56,10 @@ class ServerSettings:
     temporary_key: bool = False
     public_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
+    insecure_network: bool = False
+    tls: str | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     silence_s: float = 120.0
     abandon_s: float = 7200.0
     url_ttl_s: float = 900.0
@@ -118,6 +127,42 @@ class ServerSettings:
             raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:
             set_field(self, "public_url", normalise_endpoint(self.public_url))
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        for name in ("tls_cert", "tls_key"):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, Path(path).expanduser().absolute())
+        if self.tls not in (None, "self-signed"):
+            raise ConfigError(f"tls={self.tls!r} is unknown; it is 'self-signed', or left out.")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls_cert and tls_key belong together: give the files of certificate and key.")
+        if self.tls is not None and self.tls_cert is not None:
+            raise ConfigError("Give either tls='self-signed', or the files tls_cert and tls_key.")
+
+    def check_network(self) -> None:
+        """Refuse to send keys and frames in clear beyond this computer, unless that was allowed.
+
+        Raises:
+            ConfigError: ``host`` is not a loopback address, and there is neither TLS nor ``insecure_network``.
+        """
+        if not (is_loopback(self.host) or self.has_tls or self.insecure_network):
+            raise ConfigError(
+                f"{self.host} is reached by other computers, and without TLS anyone between them can read the API key "
+                "and the frames. Add --tls self-signed, or --tls-cert and --tls-key. Behind a TLS proxy on this "
+                "computer use the host 127.0.0.1. In a network where nobody can listen, --insecure-network allows it."
+            )
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks https."""
+        return self.tls is not None or self.tls_cert is not None
+
+    @property
+    def public_host(self) -> str | None:
+        """The host of ``public_url``."""
+        return urlsplit(self.public_url).hostname if self.public_url else None
 
     @classmethod
     def limits(cls) -> dict[str, int | float]:
@@ -125,7 +170,9 @@ class ServerSettings:
         return {
             field.name: field.default
             for field in fields(cls)
-            if isinstance(field.default, (int, float)) and field.name != "port"
+            if isinstance(field.default, (int, float))
+            and not isinstance(field.default, bool)
+            and field.name != "port"
         }
 
     @property

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import ssl
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -64,11 +66,18 @@ def test_a_key_from_the_environment(tmp_path: Path) -> None:
         assert "lab-secret-1-0123456789-abc" not in command.text
 
 
-def test_listening_on_the_network_is_reported(tmp_path: Path) -> None:
-    """With all addresses bound, the command warns that others can reach the server."""
-    with running("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data") as command:
-        assert listening_url(command).startswith("http://127.0.0.1:")
+def test_listening_on_the_network_needs_tls(tmp_path: Path) -> None:
+    """With all addresses bound, the command needs TLS; it prints the fingerprint and a warning."""
+    here = ("serve", "--host", "0.0.0.0", "--port", "0", "--data", tmp_path / "data")
+    refused = atomstream_here(*here)
+    assert (refused.returncode, "--insecure-network" in refused.stderr) == (2, True)
+    with running(*here, "--tls", "self-signed") as command:
+        url = listening_url(command)
+        assert url.startswith("https://127.0.0.1:")
         assert "Other computers can reach this server" in command.text
+        (fingerprint,) = re.findall(r"SHA-256 ([0-9a-f]{64})$", command.text, re.MULTILINE)
+        shown = ssl.get_server_certificate(("127.0.0.1", int(url.rpartition(":")[2])))
+        assert hashlib.sha256(ssl.PEM_cert_to_DER_cert(shown)).hexdigest() == fingerprint
 
 
 def test_a_folder_that_another_server_owns(tmp_path: Path) -> None:

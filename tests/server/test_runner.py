@@ -67,7 +67,7 @@ async def test_url_works_on_this_machine(serve: Serve, host: str) -> None:
     """For any listening address, the reported URL works on this machine."""
     if host == "::1" and not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
-    server = await serve(host=host)
+    server = await serve(host=host, insecure_network=True)
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/health") as reply:
         assert reply.status == 200
 

@@ -17,6 +17,7 @@ from typing import Annotated
 import msgspec
 from aiohttp import web
 
+from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.guessing import GuessLimiter
@@ -245,6 +246,11 @@ async def log_out(request: web.Request) -> web.Response:
 
 @routes.get("/session")
 @access(Access.BROWSER)
-async def who(_request: web.Request) -> web.Response:
-    """``GET /session``: ``{"ok": true}`` if logged in; other requests get 401 before they reach this handler."""
-    return json_reply({"ok": True})
+async def who(request: web.Request) -> web.Response:
+    """``GET /session``: ``{"ok": true}`` if logged in; other requests get 401 before they reach this handler.
+
+    With TLS also ``tls_fingerprint``, the SHA-256 of the server's certificate.
+    """
+    certificate = context_of(request).certificate
+    shown = {} if certificate is None else {"tls_fingerprint": certificate.fingerprint}
+    return json_reply({"ok": True, **shown})

@@ -60,10 +60,15 @@ class Connection(asyncio.Protocol):
         self.transport = transport
         if self._guard.admit(self):
             self.receive_at_once(STRANGER_BYTES)
-            self.handler.connection_made(transport)
+            self.begin()
         else:
             self.transport = None
             transport.abort()
+
+    def begin(self) -> None:
+        """The connection has its place: let the handler begin."""
+        assert self.transport is not None
+        self.handler.connection_made(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the count."""
@@ -92,6 +97,10 @@ class Connection(asyncio.Protocol):
         """The client has read most of what waited."""
         self.progress += RESUMED_BYTES
         self.handler.resume_writing()
+
+    def waiting(self) -> int:
+        """Bytes of replies that the client has not taken yet."""
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
 
     def receive_at_once(self, nbytes: int) -> None:
         """Receive at most so many bytes per call; asyncio's selector transports have this attribute."""
@@ -128,6 +137,7 @@ class _Peer:
 
 
 HandlerFactory: TypeAlias = Callable[[], web.RequestHandler]
+ConnectionFactory: TypeAlias = "Callable[[ConnectionGuard, web.RequestHandler], Connection]"
 
 
 class ConnectionGuard:
@@ -138,6 +148,8 @@ class ConnectionGuard:
 
     def __init__(self, total: int, per_address: int, min_rate: float, window_s: float) -> None:
         self._factory: HandlerFactory | None = None
+        self._make: ConnectionFactory = Connection
+        self._empty = asyncio.Event()
         self._total = total
         self._per_address = min(per_address, total)
         self._min_rate = min_rate
@@ -146,14 +158,14 @@ class ConnectionGuard:
         self._by_handler: dict[Any, Connection] = {}
         self._logged_at = -1e9
 
-    def serve(self, factory: HandlerFactory) -> None:
-        """Make the handler of each connection with ``factory``."""
-        self._factory = factory
+    def serve(self, factory: HandlerFactory, make: ConnectionFactory = Connection) -> None:
+        """Make the handler of each connection with ``factory``, and the connection itself with ``make``."""
+        self._factory, self._make = factory, make
 
     def __call__(self) -> Connection:
         """The protocol of a new connection."""
         assert self._factory is not None
-        return Connection(self, self._factory())
+        return self._make(self, self._factory())
 
     def __len__(self) -> int:
         return len(self._by_handler)
@@ -185,6 +197,21 @@ class ConnectionGuard:
         self._by_handler.pop(connection.handler, None)
         if not len(peer):
             self._peers.pop(peer.address, None)
+        if not self._by_handler:
+            self._empty.set()
+
+    async def wait_until_empty(self) -> None:
+        """Return once there is no connection."""
+        while self._by_handler:
+            self._empty.clear()
+            await self._empty.wait()
+
+    async def abort_all(self) -> None:
+        """Close all connections at once; returns when they are."""
+        for connection in tuple(self._by_handler.values()):
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self.wait_until_empty()
 
     def _close(self, connection: Connection | None) -> bool:
         if connection is None or connection.transport is None:
@@ -253,7 +280,7 @@ class ConnectionGuard:
         for connection in tuple(self._by_handler.values()):
             if connection.transport is None:
                 continue
-            unread = connection.transport.get_write_buffer_size()
+            unread = connection.waiting()
             connection.progress += max(0, connection.unread - unread)
             if not connection.unread or not unread:
                 connection.progress, connection.since = 0, now

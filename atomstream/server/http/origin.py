@@ -27,8 +27,8 @@ class HostGuard:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._names = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
-        if settings.public_url:
-            self._names.add((urlsplit(settings.public_url).hostname or "").lower())
+        if settings.public_host:
+            self._names.add(settings.public_host)
         self._any_address = _is_wildcard(settings.host)
         if self._any_address:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}

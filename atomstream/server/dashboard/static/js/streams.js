@@ -75,7 +75,15 @@ function row(entry) {
   ));
 }
 
+/** With TLS: the certificate's fingerprint, for clients that do not trust it by an authority. */
+async function showCertificate() {
+  const { tls_fingerprint: sha256 } = await ask("/session");
+  setText(byId("certificate"), sha256 ? `This server's TLS certificate, for ATOMSTREAM_TLS_FINGERPRINT of its clients: ${sha256}` : "");
+  setHidden(byId("certificate"), !sha256);
+}
+
 setUpTheme();
+showCertificate().catch(() => {});
 byId("logout").addEventListener("click", logOut);
 byId("search-form").addEventListener("submit", (event) => event.preventDefault());
 let typed;
