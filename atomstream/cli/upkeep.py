@@ -1,4 +1,4 @@
-"""``atomstream backup`` and ``restore``: copies of a server's data folder."""
+"""``atomstream backup``, ``restore``, ``check`` and ``gc``: care for a server's data folder."""
 
 from __future__ import annotations
 
@@ -104,6 +104,75 @@ def restore(source: Path, data_dir: Path, incomplete: bool, rate: float | None) 
         f"{listed.samples} samples, {listed.tags} tags and {listed.projects} projects."
     )
     return _end(report.damaged, "is missing or damaged in the backup, and was left out")
+
+
+@click.command()
+@data_dir_option("atomstream-data", "Data folder of the server, which may be running.")
+@rate_option
+def check(data_dir: Path, rate: float | None) -> int:
+    """Read every file of a data folder and compare it with its checksum. Nothing is changed.
+
+    Prints a line for each damaged file, and how much was read at which rate. The exit code is 1 if a file is damaged.
+
+    \b
+    Example:
+      atomstream check --data D:/rheed --rate 50
+    """
+    require_server()
+    from atomstream.server.upkeep.check import check as check_files
+
+    report = check_files(
+        _absolute(data_dir), pace=make_pace(rate), say=lambda line: click.echo(f"damaged: {line}")
+    )
+    click.echo(
+        f"{report.streams} streams: {report.shards} shards and {report.records} records, {report.files} files, "
+        f"{report.nbytes / 1e6:.1f} MB at {report.nbytes / 1e6 / max(report.seconds, 1e-3):.1f} MB/s; "
+        f"{len(report.damaged) or 'nothing'} damaged."
+    )
+    return ExitCode.INCOMPLETE if report.damaged else ExitCode.DONE
+
+
+@click.command()
+@data_dir_option("atomstream-data", "Data folder of the server, which may be running.")
+@click.option(
+    "--days",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(0.0, 1e5),
+    help="Age of damaged files that were set aside, from which on they are removed.",
+)
+@click.option("--delete", is_flag=True, help="Remove what was found. Without it, nothing is changed.")
+def gc(data_dir: Path, days: float, delete: bool) -> int:
+    """List what nothing in a data folder refers to; with --delete, remove it.
+
+    These are leftovers of interrupted writes that are a day old, files of deleted streams, and damaged files that were
+    set aside --days ago. Without --delete nothing is removed: what was set aside may be somebody's last copy, and a
+    removal can't be undone.
+
+    \b
+    Examples:
+      atomstream gc --data D:/rheed
+      atomstream gc --data D:/rheed --delete
+    """
+    require_server()
+    from atomstream.server.upkeep.gc import Garbage, collect_garbage
+
+    folder = _absolute(data_dir)
+
+    def show(one: Garbage) -> None:
+        click.echo(
+            f"{one.path.relative_to(folder).as_posix()}  {one.nbytes} bytes, {one.days:.1f} days: {one.why}"
+        )
+
+    report = collect_garbage(folder, days=days, delete=delete, say=show)
+    nbytes = sum(one.nbytes for one in report.found)
+    if delete:
+        click.echo(f"Removed {report.removed} of {len(report.found)}, {report.removed_nbytes / 1e6:.1f} MB.")
+    else:
+        click.echo(
+            f"Found {len(report.found)}, {nbytes / 1e6:.1f} MB. Nothing was removed; --delete does that."
+        )
+    return _end(report.failed, "could not be removed")
 
 
 def _absolute(folder: Path) -> Path:
