@@ -220,7 +220,7 @@ LIMITER = web.AppKey("dashboard_guess_limiter", GuessLimiter)
 async def log_in(request: web.Request) -> web.Response:
     """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many wrong ones."""
     check_own_page(request)
-    key = (await read_json(request, Login, most=MAX_LOGIN_BYTES)).key.strip()
+    key = (await _read_login(request)).key.strip()
     if not request.app[KEYS].opens(key):
         raise await request.app[LIMITER].refuse(
             request.remote, key, "login", "This is not a key of this server."
@@ -229,6 +229,16 @@ async def log_in(request: web.Request) -> web.Response:
     reply = web.Response(status=204)
     set_cookie(request, reply, token)
     return reply
+
+
+async def _read_login(request: web.Request) -> Login:
+    """The body of a login; one that no key can need is 400 like any other that is none."""
+    try:
+        return await read_json(request, Login, most=MAX_LOGIN_BYTES)
+    except HttpError as error:
+        if error.status != 413:
+            raise
+        raise HttpError(400, f"This is not a login: it has more than {MAX_LOGIN_BYTES} bytes.") from None
 
 
 @routes.delete("/session")
