@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.errors import AtomstreamError
@@ -29,14 +30,14 @@ from atomstream.server.catalogue.names_log import (
     SampleTracked,
     TagCreated,
 )
-from atomstream.server.catalogue.streams_table import StreamsTable, put_stream
+from atomstream.server.catalogue.streams_table import StreamsTable, put_streams
 from atomstream.server.data_dir import own_data_dir
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
 
 log = get_logger("atomstream.server")
 
-AT_ONCE = 100
+AT_ONCE = 500
 """Streams that are written to the catalogue in one transaction after the start."""
 UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
 
@@ -140,12 +141,20 @@ async def reindex(data_dir: Path) -> ReindexReport:
             await database.close()
 
 
-async def catch_up(database: Database, data_dir: Path, most: int | None = None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Streams that a start has not read, and the names that it knows."""
+
+    data_ids: list[str]
+    names: NameIndex
+
+
+async def catch_up(database: Database, data_dir: Path, most: int | None = None) -> Unread:
     """Update the tables from the files, reading only streams that may differ.
 
     These are the streams that are not in the tables, and those that were not finished when the server stopped: only
     they can have changed after their row was written. At most ``most`` of them are read, the last changed first. The
-    ids of the others are returned, for :func:`catch_up_later`.
+    others are returned, for :func:`catch_up_later`.
     """
     entries, streams_dir = StreamsTable(database), data_dir / "streams"
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
@@ -157,28 +166,32 @@ async def catch_up(database: Database, data_dir: Path, most: int | None = None) 
     async with database.writing() as session:
         await _fill(session, names, found)
     await entries.remove(sorted(listed - on_disk.keys()))
-    return [] if most is None else ordered[most:]
+    return Unread([] if most is None else ordered[most:], names)
 
 
 async def catch_up_later(
     database: Database,
     streams_dir: Path,
-    data_ids: Iterable[str],
+    unread: Unread,
     open_archive: Callable[[str], Awaitable[StreamArchive]],
 ) -> None:
-    """Update the rows of these streams one by one, while the server runs.
+    """Update the rows of these streams, while the server runs.
 
     ``open_archive`` returns the archive of a stream, the only one in this process.
     """
-    remaining = list(data_ids)
-    for first in range(0, len(remaining), AT_ONCE):
-        some = remaining[first : first + AT_ONCE]
+    for first in range(0, len(unread.data_ids), AT_ONCE):
+        some = unread.data_ids[first : first + AT_ONCE]
         found = await asyncio.to_thread(_read_quickly, streams_dir, some)
         for data_id in some:
             if data_id not in found and (read := await _read_by(open_archive, data_id)) is not None:
                 found[data_id] = read
-        async with database.writing() as session:
-            await _fill(session, NameIndex(), list(found.values()))
+        try:
+            async with database.writing() as session:
+                await _fill(session, unread.names, list(found.values()), newer=True)
+        except (
+            SQLAlchemyError
+        ) as error:  # the disk is full, or a name was taken meanwhile: the next start repeats it
+            log.warning("%d streams could not be written to the catalogue: %s", len(found), error)
 
 
 async def _read_by(open_archive: Callable[[str], Awaitable[StreamArchive]], data_id: str) -> Found | None:
@@ -191,12 +204,15 @@ async def _read_by(open_archive: Callable[[str], Awaitable[StreamArchive]], data
         return None
 
 
-async def _fill(session: AsyncSession, names: NameIndex, found: Iterable[Found]) -> None:
+async def _fill(
+    session: AsyncSession, names: NameIndex, found: Iterable[Found], *, newer: bool = False
+) -> None:
     for about, _ in found:
         names.add_stream(about)
     await names.put(session)
-    for about, n_frames in found:
-        await put_stream(session, about, n_frames)
+    await put_streams(
+        session, list({about.data_id: (about, n_frames) for about, n_frames in found}.values()), newer=newer
+    )
 
 
 def _stream_ids(streams_dir: Path) -> dict[str, float]:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,6 +37,7 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
+ROWS_AT_ONCE = 100
 TAGS_AT_ONCE = 500
 """Most streams in one query for tags: SQLite limits the number of parameters."""
 
@@ -201,27 +203,56 @@ def _entry_query(wanted: EntryFilter) -> Select[Any]:
     return found if wanted.limit is None else found.limit(wanted.limit)
 
 
-async def put_stream(session: AsyncSession, about: StreamMetadata, n_frames: int | None = None) -> None:
-    """Write the row of a stream. With ``n_frames`` None its length stays unchanged."""
-    row = Stream(
-        data_id=about.data_id,
-        name=about.name,
-        name_key=normalized_name(about.name),
-        status=about.status,
-        fps=about.fps,
-        rpm=about.rotations_per_min,
-        azimuth_label=about.azimuth_label,
-        project_id=about.project.id if about.project else None,
-        sample_id=about.sample.id if about.sample else None,
-        made=about.made,
-        last_updated=about.last_updated,
-    )
-    if n_frames is not None:
-        row.n_frames = n_frames
-    await session.merge(row)
+async def put_stream(session: AsyncSession, about: StreamMetadata) -> None:
+    """Write the row of a stream. Its length stays unchanged."""
+    await session.merge(Stream(**_row(about)))
     await session.flush()
-    await session.execute(delete(StreamTag).where(StreamTag.data_id == about.data_id))
-    session.add_all([StreamTag(data_id=about.data_id, tag_id=tag.id) for tag in about.tags])
+    await _put_tags(session, [about])
+
+
+async def put_streams(
+    session: AsyncSession, found: Sequence[tuple[StreamMetadata, int]], *, newer: bool = False
+) -> None:
+    """Write the rows of many streams, each with its length in frames, in few statements.
+
+    With ``newer``, a row that was changed after the stream's description stays, but for a length that has grown.
+    """
+    for first in range(0, len(found), ROWS_AT_ONCE):
+        some = found[first : first + ROWS_AT_ONCE]
+        rows = [{**_row(about), "n_frames": n_frames} for about, n_frames in some]
+        new = insert(Stream).values(rows)
+        changed: dict[str, Any] = {name: new.excluded[name] for name in rows[0] if name != "data_id"}
+        if newer:
+            is_newer = new.excluded.last_updated >= Stream.last_updated
+            changed = {
+                name: case((is_newer, value), else_=getattr(Stream, name)) for name, value in changed.items()
+            }
+            changed["n_frames"] = func.max(new.excluded.n_frames, Stream.n_frames)
+        await session.execute(new.on_conflict_do_update(index_elements=["data_id"], set_=changed))
+        await _put_tags(session, [about for about, _ in some])
+
+
+def _row(about: StreamMetadata) -> dict[str, Any]:
+    return {
+        "data_id": about.data_id,
+        "name": about.name,
+        "name_key": normalized_name(about.name),
+        "status": about.status,
+        "fps": about.fps,
+        "rpm": about.rotations_per_min,
+        "azimuth_label": about.azimuth_label,
+        "project_id": about.project.id if about.project else None,
+        "sample_id": about.sample.id if about.sample else None,
+        "made": about.made,
+        "last_updated": about.last_updated,
+    }
+
+
+async def _put_tags(session: AsyncSession, found: Sequence[StreamMetadata]) -> None:
+    await session.execute(delete(StreamTag).where(StreamTag.data_id.in_([about.data_id for about in found])))
+    tags = [{"data_id": about.data_id, "tag_id": tag.id} for about in found for tag in about.tags]
+    if tags:
+        await session.execute(insert(StreamTag), tags)
 
 
 def _tags_of(connection: Connection, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:

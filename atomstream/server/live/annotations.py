@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
+from atomstream.errors import ConfigError
 from atomstream.results import Event
 from atomstream.server.live.annotation_records import (
     AnalyzerEntry,
@@ -28,8 +30,9 @@ from atomstream.server.live.messages import EventMessage, RegionsMessage
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.record_log import RecordLog
 
-E = TypeVar("E", bound=AnnotationEntry)
 T = TypeVar("T")
+MAX_EVENTS: Final = 20_000
+"""Events of the user in one stream: pages and the analysis get all of them."""
 
 
 class Annotations:
@@ -37,7 +40,31 @@ class Annotations:
 
     def __init__(self, path: Path, file_system: FileSystem = LOCAL) -> None:
         self._log = RecordLog(path, file_system=file_system)
-        self.entries = [read_entry(self._log.read(number + 1)) for number in range(len(self._log))]
+        self.entries: list[AnnotationEntry] = []
+        # What the entries amount to, so that an event costs the same however many there are.
+        self._events_lock = threading.Lock()  # events are stored in a thread and read in the loop
+        self._events: dict[str, EventEntry] = {}
+        self._as_events: list[Event] = []
+        self._origin_ms: float | None = None
+        self._labels: dict[str, AzimuthChanges] = {}
+        self._regions: list[RegionRecord] = []
+        self._calibration = CalibrationRecord()
+        for number in range(len(self._log)):
+            self._note(read_entry(self._log.read(number + 1)))
+
+    def _note(self, entry: AnnotationEntry) -> None:
+        self.entries.append(entry)
+        if isinstance(entry, EventEntry):
+            with self._events_lock:
+                if self._events.setdefault(entry.id, entry) is entry:
+                    self._as_events.append(as_event(entry, self._origin_ms))
+        elif isinstance(entry, RegionsEntry):
+            self._regions = entry.regions
+        elif isinstance(entry, CalibrationEntry):
+            self._calibration = entry.calibration
+        elif isinstance(entry, AzimuthEntry):
+            before = self._labels.get(entry.view_id, AzimuthChanges())
+            self._labels[entry.view_id] = before.followed_by(entry.changes)
 
     def append(self, entry: AnnotationEntry) -> None:
         """Store an entry durably.
@@ -46,44 +73,46 @@ class Annotations:
             OSError: of the disk; nothing was stored.
         """
         self._log.append(entry, durable=True)
-        self.entries.append(entry)
+        self._note(entry)
 
     def add_event(
         self, kind: str, label: str, time_ms_utc: float, value: float | None, event_id: str | None
     ) -> EventEntry:
-        """Store an event and return it. If an event with this id is stored already, that one is returned."""
-        stored = [entry for entry in self._all(EventEntry) if entry.id == event_id]
-        if stored:
-            return stored[0]
+        """Store an event and return it. If an event with this id is stored already, that one is returned.
+
+        Raises:
+            ConfigError: the stream has ``MAX_EVENTS`` events already.
+        """
+        stored = self._events.get(event_id or "")
+        if stored is not None:
+            return stored
+        if len(self._events) >= MAX_EVENTS:
+            raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
         entry = EventEntry(event_id or str(uuid.uuid4()), kind, label, time_ms_utc, value)
         self.append(entry)
         return entry
 
     def events(self, origin_ms: float | None) -> list[Event]:
         """The user's events; ``time_s`` is None as long as the stream has no origin."""
-        return [as_event(entry, origin_ms) for entry in self._all(EventEntry)]
+        with self._events_lock:
+            if origin_ms != self._origin_ms:
+                self._origin_ms = origin_ms
+                self._as_events = [as_event(event, origin_ms) for event in self._events.values()]
+            return list(self._as_events)
 
     @property
     def regions(self) -> list[RegionRecord]:
         """The user's present regions."""
-        entries = self._all(RegionsEntry)
-        return entries[-1].regions if entries else []
+        return self._regions
 
     @property
     def calibration(self) -> CalibrationRecord:
         """The present calibration, empty if there is none."""
-        entries = self._all(CalibrationEntry)
-        return entries[-1].calibration if entries else CalibrationRecord()
-
-    def _all(self, kind: type[E]) -> list[E]:
-        return [entry for entry in self.entries if isinstance(entry, kind)]
+        return self._calibration
 
     def labels(self) -> dict[str, AzimuthChanges]:
         """The changes of each azimuth's view that the user has changed, by the view's id."""
-        labels: dict[str, AzimuthChanges] = {}
-        for entry in self._all(AzimuthEntry):
-            labels[entry.view_id] = labels.get(entry.view_id, AzimuthChanges()).followed_by(entry.changes)
-        return labels
+        return dict(self._labels)
 
     def for_analysis(self, since: int, origin_ms: float) -> list[AnalyzerEntry]:
         """What an analyzer needs of the entries from number ``since`` on (from 0); ``origin_ms`` is frame 0's time."""

@@ -160,6 +160,9 @@ class ResultStore:
 
     def _own_events(self, events: Iterable[Event], user_events: Iterable[Event]) -> list[Event]:
         """Events of the analysis. The analyzer also returns the user's events, which are recorded already."""
+        events = list(events)
+        if not events:
+            return []
         users = {(event.kind, event.label) for event in user_events}
         own = [event for event in events if (event.kind, event.label) not in users]
         return [self._complete_event(event) for event in own if event.kind != "rotation"]

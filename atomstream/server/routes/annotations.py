@@ -64,7 +64,10 @@ async def mark_event(request: web.Request) -> web.Response:
         check_event(wanted.kind, wanted.label, wanted.value)
     except ConfigError as error:
         raise HttpError(400, f"{error} Nothing was changed.") from None
-    event = await results.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
+    try:
+        event = await results.mark(wanted.kind, wanted.label, wanted.time_ms_utc, wanted.value, wanted.id)
+    except ConfigError as error:
+        raise HttpError(409, str(error)) from None
     return json_reply(event)
 
 

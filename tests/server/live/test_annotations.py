@@ -159,6 +159,17 @@ async def test_invalid_regions_are_refused(serve: Serve) -> None:
 
 
 @pytest.mark.slow
+async def test_too_many_events_are_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream has a limited number of events; a repeat of a stored one is answered as before."""
+    monkeypatch.setattr("atomstream.server.live.annotations.MAX_EVENTS", 1)
+    async with WireClient(await serve()) as client:
+        path = f"/rheed/stream/{await client.create()}/events"
+        body = {"label": "a", "id": "00000000-0000-4000-8000-000000000000"}
+        assert [(await client.ask("POST", path, body))[0] for _ in range(2)] == [200, 200]
+        assert (await client.ask("POST", path, {"label": "b"}))[0] == 409
+        assert len((await client.ask("GET", path))[1]) == 1
+
+
 async def test_too_many_names_of_regions_are_refused(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each name makes an array of the archive for ever, so a stream has a limited number; earlier names stay usable."""
     monkeypatch.setattr("atomstream.server.live.stream_results.MAX_ARRAYS", 2)
