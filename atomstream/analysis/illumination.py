@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from atomstream.analysis.fading import FADED, BrightPictures, FadeDetector
 from atomstream.analysis.pictures import dim_pixels
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Int
@@ -79,7 +80,8 @@ class IlluminationTracker:
     picture and of the last steady one, both on a slowly averaged ``reference``. So neither the camera's offset nor a
     drop-out between them matters. ``gain`` is the present level relative to the first one. A level that returns within
     3 % of one in ``levels`` is that one, so factors of repeated steps do not add up errors. ``dark`` is True while the
-    light is off or still comes back: light that comes back slowly makes no step. ``return_factors`` are its last
+    light is off or still comes back: light that comes back slowly makes no step. Light that goes out slowly is found
+    by ``fading``. ``return_factors`` are its last
     levels, each the mean of 0.25 s, and ``return_sum`` (P,) is the sum of ``return_frames`` pictures of the next one.
 
     A step less than 0.25 s before missing frames is examined with the frames after them. Until then ``open_step_s`` is
@@ -111,6 +113,7 @@ class IlluminationTracker:
     return_factors: list[float] = field(default_factory=list)
     return_sum: F32 = field(default_factory=lambda: np.empty(0, np.float32))
     return_frames: int = 0
+    fading: FadeDetector = field(default_factory=FadeDetector)
 
     @property
     def is_steady(self) -> bool:
@@ -236,7 +239,32 @@ class IlluminationTracker:
         else:
             self.variance = np.zeros_like(mean)
         self.reference = _averaged(self.reference, mean, share)
-        return []
+        return self._watch_fading(float(self.t[end - 1]))
+
+    def _watch_fading(self, time_s: float) -> list[Event]:
+        """Return an event if the light went out slowly; the pictures before that are the steady ones again."""
+        share = self._bright_share(self.steady)
+        now = BrightPictures(self.steady, self.reference, self.variance)
+        if not self.fading.feed(now, time_s, share):
+            return []
+        self._go_dark()
+        return [Event(time_s, "dark", "the light went out slowly", share)]
+
+    def _bright_share(self, picture: F32) -> float | None:
+        """Return the light of a picture relative to the last bright one; None if it is not known."""
+        bright = self.fading.bright
+        if bright is None:
+            return None
+        new = _light_factor(bright.reference, picture, bright.variance, self.saturation)
+        old = _light_factor(bright.reference, bright.steady, bright.variance, self.saturation)
+        return new / old if new is not None and old else None
+
+    def _go_dark(self) -> None:
+        """Note that the light is off. If it went out slowly, the last bright pictures are the steady ones again."""
+        self.dark = True
+        bright, share = self.fading.bright, self._bright_share(self.steady)
+        if bright is not None and share is not None and share < FADED:
+            self.steady, self.reference, self.variance = bright.steady, bright.reference, bright.variance
 
     def _watch_return(self, start: int, end: int) -> list[Event]:
         """Add the frames from ``start`` to ``end`` in which the light is off; return an event if it has come back."""
@@ -278,7 +306,8 @@ class IlluminationTracker:
         first = (
             at + 1 if end - at > 2 else at
         )  # the light may have changed within the exposure of the first frame
-        factor = self._factor(self.pictures[first : min(end, first + CONTEXT_FRAMES)].mean(axis=0))
+        picture = self.pictures[first : min(end, first + CONTEXT_FRAMES)].mean(axis=0)
+        factor = self._factor(picture)
         time = self.open_step_s if math.isfinite(self.open_step_s) else float(self.t[at])
         self.open_step_s = math.nan
         least = MIN_STEP if is_short else 0.5 * MIN_STEP
@@ -292,11 +321,12 @@ class IlluminationTracker:
             length = float(self.t[min(end, len(self.t) - 1)]) - time
             text = f"the light changed by a factor of {factor:.3g} for {length:.2g} s"
             return [Event(time, "dropout", text, factor)]
-        if factor < DARK or (self.dark and not self._has_come_back(factor, first, end)):
+        is_out = factor < DARK or (not self.dark and self.fading.is_out(picture, self._bright_share(picture)))
+        if is_out or (self.dark and not self._has_come_back(factor, first, end)):
             self.done = max(self.done, at + 1)
             if self.dark:
                 return []
-            self.dark = True
+            self._go_dark()
             return [Event(time, "dark", "the light went out", factor)]
         self.done = max(self.done, first)
         if self.dark:

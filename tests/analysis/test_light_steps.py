@@ -161,3 +161,27 @@ def test_a_drop_out_just_before_frames_are_missing() -> None:
     trace, events = _corrected(light, gap_at=60)
     assert [e.kind for e in events] in ([], ["dropout"])
     np.testing.assert_array_equal(trace.y[np.isfinite(trace.y)], 1.0)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("back_s", [0.0, 2.0])
+@pytest.mark.parametrize("dark_level", [0.0, 10.0])
+def test_light_that_goes_out_slowly(seconds: float, back_s: float, dark_level: float) -> None:
+    """After a fade to dark the light has its old level again, whether it comes back at once or slowly.
+
+    The end of a fast fade may be reported as steps too.
+    """
+    down, up = np.linspace(1.0, 0.0, round(seconds * FPS)), np.linspace(0.0, 1.0, round(back_s * FPS))
+    light = np.concatenate([np.ones(150), down, np.zeros(90), up, np.ones(120)])
+    trace, events = _corrected(light, dark_level=dark_level, block=15)
+    assert [e.kind for e in events if e.kind not in ("dropout", "exposure")] == ["dark", "light"]
+    np.testing.assert_allclose(trace.y[-40:], 1.0, rtol=0.03)
+    np.testing.assert_array_equal(trace.y[:140], 1.0)
+
+
+def test_a_film_that_roughens_is_not_dark() -> None:
+    """Spots that fade in 20 s while the diffuse light stays: no event, and the intensity follows the spot."""
+    spot = np.concatenate([np.ones(150), np.linspace(1.0, 0.02, round(20 * FPS)), np.full(90, 0.02)])
+    trace, events = _corrected(np.ones(len(spot)), spot=spot, block=15)
+    assert events == []
+    np.testing.assert_allclose(trace.y[-60:], 0.02, rtol=0.05)
