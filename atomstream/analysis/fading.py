@@ -33,11 +33,12 @@ roughens loses its spots in minutes."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BrightPictures:
-    """Pictures (P,) of steady light: the newest ones, the slow mean, and the variance about it."""
+    """Pictures (P,) of steady light: the newest ones, the slow mean, and the variance about it; the light's ``gain``."""
 
     steady: F32
     reference: F32
     variance: F32
+    gain: float
 
 
 @dataclass(slots=True)

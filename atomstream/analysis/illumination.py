@@ -244,7 +244,7 @@ class IlluminationTracker:
     def _watch_fading(self, time_s: float) -> list[Event]:
         """Return an event if the light went out slowly; the pictures before that are the steady ones again."""
         share = self._bright_share(self.steady)
-        now = BrightPictures(self.steady, self.reference, self.variance)
+        now = BrightPictures(self.steady, self.reference, self.variance, self.gain)
         if not self.fading.feed(now, time_s, share):
             return []
         self._go_dark()
@@ -265,6 +265,7 @@ class IlluminationTracker:
         bright, share = self.fading.bright, self._bright_share(self.steady)
         if bright is not None and share is not None and share < FADED:
             self.steady, self.reference, self.variance = bright.steady, bright.reference, bright.variance
+            self.gain = bright.gain
 
     def _watch_return(self, start: int, end: int) -> list[Event]:
         """Add the frames from ``start`` to ``end`` in which the light is off; return an event if it has come back."""
