@@ -33,7 +33,7 @@ roughens loses its spots in minutes."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BrightPictures:
-    """Pictures (P,) of steady light: the newest ones, the slow mean, and the variance about it; the light's ``gain``."""
+    """Pictures (P,) of steady light: the newest ones, the slow mean, the variance about it. ``gain`` is the light's."""
 
     steady: F32
     reference: F32

@@ -14,6 +14,7 @@ from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
 from atomstream.analysis.common_light import CommonLight
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
+from atomstream.analysis.fading import BrightPictures, FadeDetector
 from atomstream.analysis.failures import Failures
 from atomstream.analysis.grey_levels import ClipDetector
 from atomstream.analysis.growth import FoundSegment, GrowthTracker
@@ -176,6 +177,8 @@ _RECORDS: tuple[type, ...] = (
         Tracker,
         BoxTrace,
         FrameFeatures,
+        BrightPictures,
+        FadeDetector,
     ),
     *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
     *(
