@@ -10,15 +10,16 @@ from aiohttp import web
 from atomstream.server import dashboard
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.http.api_keys import KeyRing, require_access
-from atomstream.server.http.connections import ConnectionGuard
+from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.responses import errors_to_replies
-from atomstream.server.routes import analysis, catalogue, feed, health, streams, uploads
+from atomstream.server.routes import analysis, catalogue, feed, health, metrics, streams, uploads
 from atomstream.server.routes import annotations as annotation_routes
 
 ROUTES: Final = (
     *health.routes,
+    *metrics.routes,
     *catalogue.routes,
     *streams.routes,
     *uploads.routes,
@@ -35,6 +36,7 @@ def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> 
     limiter = GuessLimiter()
     app = web.Application(
         middlewares=[
+            context.measurements.middleware(),
             guard.note_requests(),
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
@@ -43,7 +45,9 @@ def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> 
         ]
     )
     app[CONTEXT] = context
+    app[GUARD] = guard
     app.add_routes(ROUTES)
+    metrics.count_chunks(context)
     dashboard.install(app, context, keys, limiter)
     app.on_cleanup.append(_closing(limiter))
     app.on_response_prepare.append(_set_server_header)

@@ -9,6 +9,7 @@ from aiohttp import web
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.http.certificate import ServerCertificate
+from atomstream.server.http.measurements import Measurements
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
@@ -34,6 +35,7 @@ class ServerContext:
     signals: ServerSignals
     results: ResultsManager
     readers: ReadPools
+    measurements: Measurements
     certificate: ServerCertificate | None
 
 

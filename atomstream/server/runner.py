@@ -26,6 +26,7 @@ from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
 from atomstream.server.http.handles import HandleShares, available_handles
+from atomstream.server.http.measurements import Measurements
 from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
@@ -146,7 +147,10 @@ async def _make_context(
     stack.push_async_callback(streams.close)
     ingest = Ingest(settings)
     stack.push_async_callback(ingest.close)
-    results = ResultsManager(settings, streams, signals, shares.streams)
+    measurements = Measurements()
+    results = ResultsManager(
+        settings, streams, signals, shares.streams, note_delay=measurements.result_delay.note
+    )
     stack.push_async_callback(results.close)
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     stack.push_async_callback(readers.close)
@@ -161,6 +165,7 @@ async def _make_context(
         signals=signals,
         results=results,
         readers=readers,
+        measurements=measurements,
         certificate=certificate,
     )
 

@@ -24,6 +24,7 @@ PUBLIC = {
     "DELETE /session",
 }
 FOR_PROGRAMS = {
+    "GET /metrics",
     "GET /physical_samples/",
     "POST /physical_samples/",
     "GET /tags/",

@@ -154,6 +154,12 @@ class StreamsTable:
             query = select(Stream.data_id).where(Stream.status.in_(statuses))
             return list(await session.scalars(query))
 
+    async def count_by_status(self) -> dict[str, int]:
+        """The number of streams with each status."""
+        async with self._db.reading() as session:
+            found = await session.execute(select(Stream.status, func.count()).group_by(Stream.status))
+            return {str(status): int(count) for status, count in found}
+
     async def all_ids(self) -> set[str]:
         """The ids of all streams in the table."""
         async with self._db.reading() as session:

@@ -291,6 +291,9 @@ class ConnectionGuard:
             connection.unread = unread
 
 
+GUARD: Final = web.AppKey("connection_guard", ConnectionGuard)
+
+
 def address_of(peername: Any) -> str:
     """The address that a connection counts for: of IPv6 the first 64 bits, of which one client may have all others."""
     try:

@@ -33,6 +33,9 @@ class ReadPool:
         self._waiting = waiting
         self._count = 0
 
+    def __len__(self) -> int:
+        return self._count
+
     async def run(self, request: web.Request, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``call(...)`` in a thread of this class. It is abandoned when the client of ``request`` disconnects.
 
@@ -83,7 +86,19 @@ class ReadPools:
         self.facts = ReadPool("facts", threads, waiting)
         """Short reading: what is stored of a stream, its status, the list of streams."""
 
+    def waiting(self) -> dict[str, int]:
+        """The number of requests that run or wait, by the name of their class."""
+        return {name: len(pool) for name, pool in self._by_name().items()}
+
+    def _by_name(self) -> dict[str, ReadPool]:
+        return {
+            "series": self.series,
+            "tables": self.tables,
+            "pictures": self.pictures,
+            "facts": self.facts,
+        }
+
     async def close(self) -> None:
         """Wait for the threads of all classes."""
-        for pool in (self.series, self.tables, self.pictures, self.facts):
+        for pool in self._by_name().values():
             await pool.close()

@@ -46,6 +46,8 @@ class AnalysisResources:
     threads: ThreadPoolExecutor
     gap_wait_s: float
     readers: ThreadPoolExecutor
+    note_delay: Callable[[float], None] = lambda _delay_s: None
+    """Called with the seconds from the storing of a chunk until its results were published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,6 +294,8 @@ class LiveAnalysis:
         )
         if message is not None:
             self._feed.publish(message)
+            if stored_unix_ms is not None:
+                self._resources.note_delay(time.time() - stored_unix_ms / 1000.0)
 
     async def _keep_columns(self, batch: AnalyzerBatch) -> None:
         await self._disk(self._store.write_columns, batch)

@@ -60,6 +60,7 @@ class ResultsManager:
         events: ServerSignals,
         most_open: int = 256,
         clock: Callable[[], float] = time.monotonic,
+        note_delay: Callable[[float], None] = lambda _delay_s: None,
     ) -> None:
         self._streams = streams
         self._dir = settings.streams_dir
@@ -70,7 +71,7 @@ class ResultsManager:
         self._pool = WorkerPool(settings.analysis_workers, settings.worker_memory_bytes)
         self._readers = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="atomstream-feeds")
         self._resources = AnalysisResources(
-            self._pool, self._frames, self._threads, settings.gap_wait_s, self._readers
+            self._pool, self._frames, self._threads, settings.gap_wait_s, self._readers, note_delay
         )
         # By the time of the last use, the longest unused ones first.
         self._open: OrderedDict[str, StreamResults] = OrderedDict()
@@ -84,6 +85,19 @@ class ResultsManager:
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
         events.status_changed.subscribe(self._status_changed)
+
+    @property
+    def workers(self) -> WorkerPool:
+        """The analysis processes."""
+        return self._pool
+
+    def backlog(self) -> dict[str, int]:
+        """Stored chunks that wait for the analysis, by stream; only streams whose results are open."""
+        return {data_id: results.backlog for data_id, results in self._open.items()}
+
+    def followers(self) -> int:
+        """Number of subscribers of all feeds."""
+        return sum(results.followers for results in self._open.values())
 
     async def resume(self) -> None:
         """After a start of the server: continue the analyses that had not ended, the last used ones first.

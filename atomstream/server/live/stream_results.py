@@ -135,6 +135,11 @@ class StreamResults:
         """Progress of a re-analysis, 0 to 1; None if none runs."""
         return self._reanalyses.progress
 
+    @property
+    def backlog(self) -> int:
+        """Stored chunks that wait for the live analysis."""
+        return self._live.order.backlog if self._live is not None else 0
+
     async def status(self) -> AnalysisStatus:
         """The status of the analysis and its newest results."""
         metadata, archive, records = self.metadata, self._archive, self._store.log
@@ -155,7 +160,7 @@ class StreamResults:
             dtype=geometry.dtype if geometry else None,
             frames_stored=archive.n_frames(),
             frames_analysed=records.analysed,
-            backlog_chunks=self._live.order.backlog if self._live is not None else 0,
+            backlog_chunks=self.backlog,
             progress=self.progress,
             reanalysis=missing.reanalysis,
             missing=missing.missing,

@@ -54,6 +54,11 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         """Start the process if it does not run."""
         async with self._turn:
@@ -148,6 +153,17 @@ class WorkerPool:
 
     def __init__(self, count: int, memory_bytes: int = 0) -> None:
         self._workers = [WorkerProcess(memory_bytes) for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def running(self) -> int:
+        """Number of processes that run."""
+        return sum(worker.is_running for worker in self._workers)
+
+    def starts(self) -> int:
+        """Number of starts, those after a crash included."""
+        return sum(worker.life for worker in self._workers)
 
     def acquire(self) -> WorkerProcess:
         """The worker with the fewest streams; call :meth:`release` when the stream is done."""

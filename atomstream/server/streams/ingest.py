@@ -56,7 +56,7 @@ class Ingest:
         self._settings = settings
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-write")
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
-        self._places = UploadPlaces(settings.max_uploads, settings.body_min_rate)
+        self.places = UploadPlaces(settings.max_uploads, settings.body_min_rate)
         self._stopping = False
 
     async def receive(
@@ -79,11 +79,11 @@ class Ingest:
         length = checked_length(request, ticket)
         if self._stopping:
             raise self._too_slow(None)
-        upload = self._places.take(owner, ticket.data_id)
+        upload = self.places.take(owner, ticket.data_id)
         try:
             return await self._receive(request, ticket, archive, length, observe, upload)
         finally:
-            self._places.release(upload)
+            self.places.release(upload)
 
     async def _receive(
         self,
@@ -172,7 +172,7 @@ class Ingest:
         """Refuse new bodies and incomplete ones. Bodies that were received completely are still committed."""
         self._stopping = True
         now = asyncio.get_running_loop().time()
-        for upload in self._places.receiving():
+        for upload in self.places.receiving():
             if not upload.timeout.expired():
                 upload.timeout.reschedule(now)
 

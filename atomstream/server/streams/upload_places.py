@@ -48,6 +48,9 @@ class UploadPlaces:
         self._min_rate = min_rate
         self._uploads: set[Upload] = set()
 
+    def __len__(self) -> int:
+        return len(self._uploads)
+
     def take(self, key: str, stream: str) -> Upload:
         """A place for an upload, which ends with :meth:`release`.
 
