@@ -34,13 +34,17 @@ runpy.run_path(sys.argv[1], init_globals={"camera": Camera(), "num_chunks": 2})
 
 @pytest.fixture
 def server(serve_in_thread: Callable[..., ThreadedServer]) -> ThreadedServer:
-    """A server with the key that the guide uses."""
-    return serve_in_thread(api_key="YOUR_API_KEY")
+    """A server, whose key replaces the guide's ``YOUR_API_KEY``."""
+    return serve_in_thread()
 
 
-def follow(server: ThreadedServer, cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def follow(server: ThreadedServer, cwd: Path, *scripts: Path) -> subprocess.CompletedProcess[str]:
+    """Run the scripts' copies with the server's own key: the first one, with the others as its arguments."""
+    copies = [cwd / f"with_key_{script.name}" for script in scripts]
+    for script, copy in zip(scripts, copies, strict=True):
+        copy.write_text(script.read_text().replace("YOUR_API_KEY", server.api_key))
     return run_python(
-        *arguments, cwd=cwd, ATOMSTREAM_ENDPOINT=server.url, ATOMSTREAM_SPOOL_DIR=str(cwd / "spool")
+        *copies, cwd=cwd, ATOMSTREAM_ENDPOINT=server.url, ATOMSTREAM_SPOOL_DIR=str(cwd / "spool")
     )
 
 
@@ -48,7 +52,7 @@ def ask(server: ThreadedServer, path: str, body: dict[str, Any] | None = None) -
     request = urllib.request.Request(
         server.url + path,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"X-API-KEY": "YOUR_API_KEY", "Content-Type": "application/json"},
+        headers={"X-API-KEY": server.api_key, "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=10) as reply:
         return json.load(reply)

@@ -53,6 +53,11 @@ COPIED_NAMES: Final = frozenset(
 upload URLs are made again, so that a backup has no valid secret in it."""
 
 
+def _is_own(name: str) -> bool:
+    """Whether an entry of a data folder is the server's, also one that is set aside or being written."""
+    return name == RESTORING or any(name == own or name.startswith(f"{own}.") for own in _OWN_NAMES)
+
+
 @contextmanager
 def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
     """Create ``data_dir`` and lock it for this process; the operating system releases the lock when the process ends.
@@ -70,7 +75,7 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
     try:
         LOCAL.make_folder(data_dir / "streams")
         make_private(data_dir / "streams")
-        make_private(data_dir, _OWN_NAMES.__contains__)
+        make_private(data_dir, _is_own)
         if exposure := exposure_of(data_dir):
             log.warning(
                 "The data folder %s %s. Choose another one, or close it (chmod 700).", data_dir, exposure
