@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import (
     FILE_MODE,
     exposure_of,
+    is_link,
     make_file_private,
     make_private,
     prepare_for_library,
@@ -29,9 +31,16 @@ RESTORING: Final = ".restoring"
 
 _CATALOGUE: Final = "catalogue.sqlite"
 
+SET_ASIDE: Final = "damaged"
+"""The folder for what is in the way of one of the server's own files."""
+
+_REPLACEABLE: Final = ("names.jsonl", "sessions.json", "signing.key")
+"""Files that a server can do without. The file of the keys is none of them: a new one would open the server."""
+
 _OWN_NAMES: Final = frozenset(
     {
         LOCK_FILE,
+        SET_ASIDE,
         "streams",
         "keys.json",
         "names.jsonl",
@@ -46,7 +55,7 @@ _OWN_NAMES: Final = frozenset(
 
 COPIED_NAMES: Final = frozenset(
     name
-    for name in _OWN_NAMES - {LOCK_FILE, "streams", "sessions.json", "signing.key"}
+    for name in _OWN_NAMES - {LOCK_FILE, SET_ASIDE, "streams", "sessions.json", "signing.key"}
     if not name.startswith(_CATALOGUE)
 )
 """The files beside ``streams`` that a backup has. The catalogue is built from the files; sessions and the secret of
@@ -56,6 +65,29 @@ upload URLs are made again, so that a backup has no valid secret in it."""
 def _is_own(name: str) -> bool:
     """Whether an entry of a data folder is the server's, also one that is set aside or being written."""
     return name == RESTORING or any(name == own or name.startswith(f"{own}.") for own in _OWN_NAMES)
+
+
+def set_aside_foreign(data_dir: Path, note: Callable[[str, str], None]) -> None:
+    """Move folders, pipes and devices away that have the name of a file of the server. Links are handled elsewhere.
+
+    ``note`` receives the name of each and a sentence.
+
+    Raises:
+        ConfigError: that is not possible.
+    """
+    for name in _REPLACEABLE:
+        path, number = data_dir / name, 1
+        if is_link(path) or not path.exists() or path.is_file():
+            continue
+        folder = data_dir / SET_ASIDE
+        while (target := folder / f"{name}-{number}").exists():
+            number += 1
+        try:
+            LOCAL.make_folder(folder, durable=False, inside=data_dir)
+            os.rename(path, target)
+        except OSError as error:
+            raise ConfigError(f"{path} is not a file and can't be moved away: {error.strerror}.") from None
+        note(name, f"something else had its place, which was moved to {SET_ASIDE}/{target.name}")
 
 
 @contextmanager
@@ -80,7 +112,7 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
             log.warning(
                 "The data folder %s %s. Choose another one, or close it (chmod 700).", data_dir, exposure
             )
-        for name in _OWN_NAMES - {"streams"}:
+        for name in _OWN_NAMES - {"streams", SET_ASIDE}:
             make_file_private(data_dir / name)
         lock = lock_data_dir(data_dir)
     except OSError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from types import FrameType
 
@@ -15,13 +16,15 @@ from aiohttp import web
 
 from atomstream.errors import ConfigError
 from atomstream.server.app import build_app
+from atomstream.server.archive.damage import DamageLog
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.names_log import NamesLog
 from atomstream.server.catalogue.reindex import catch_up, catch_up_later
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
-from atomstream.server.data_dir import own_data_dir
+from atomstream.server.data_dir import own_data_dir, set_aside_foreign
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
@@ -133,27 +136,29 @@ async def run_server(
 async def _make_context(
     settings: ServerSettings, stack: AsyncExitStack, certificate: ServerCertificate | None
 ) -> ServerContext:
+    damage = DamageLog()
+    await asyncio.to_thread(set_aside_foreign, settings.data_dir, damage.of("").add)
     database = await Database.open(settings.data_dir)
-    stack.push_async_callback(database.close)
-    unread = await catch_up(database, settings.data_dir, most=READ_AT_START)
+    _at_the_end(stack, "closing the catalogue", database.close)
+    unread = await catch_up(database, settings.data_dir, READ_AT_START, damage)
     streams_table, signals = StreamsTable(database), ServerSignals()
     shares = handle_shares(settings)
-    streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams)
+    streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage)
     later = asyncio.create_task(
-        catch_up_later(database, settings.streams_dir, unread, streams.archive),
+        catch_up_later(database, settings.streams_dir, unread, streams.archive, damage),
         name="atomstream catalogue catch-up",
     )
-    stack.push_async_callback(_cancel, later)
-    stack.push_async_callback(streams.close)
+    _at_the_end(stack, "reading the catalogue", partial(_cancel, later))
+    _at_the_end(stack, "ending the opening of streams", streams.close)
     ingest = Ingest(settings)
-    stack.push_async_callback(ingest.close)
+    _at_the_end(stack, "ending the uploads", ingest.close)
     measurements = Measurements()
     results = ResultsManager(
         settings, streams, signals, shares.streams, note_delay=measurements.result_delay.note
     )
-    stack.push_async_callback(results.close)
+    _at_the_end(stack, "ending the analyses", results.close)
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
-    stack.push_async_callback(readers.close)
+    _at_the_end(stack, "ending the readers", readers.close)
     return ServerContext(
         settings=settings,
         catalogue=Catalogue(database, NamesLog(settings.data_dir)),
@@ -207,7 +212,7 @@ async def _listen(
     await runner.setup()
     assert runner.server is not None
     make = await _start_tls(context, guard, stack)
-    stack.push_async_callback(runner.cleanup)
+    _at_the_end(stack, "ending the connections", runner.cleanup)
     try:
         guard.serve(runner.server, make)
         server = await asyncio.get_running_loop().create_server(
@@ -218,9 +223,9 @@ async def _listen(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "
             "Is another server running there? Port 0 selects a free port."
         ) from None
-    stack.push_async_callback(_stop_listening, server)
+    _at_the_end(stack, "closing the listener", partial(_stop_listening, server))
     watch = asyncio.create_task(guard.watch(), name="atomstream connections")
-    stack.push_async_callback(_cancel, watch)
+    _at_the_end(stack, "watching the connections", partial(_cancel, watch))
     scheme = "https" if settings.has_tls else "http"
     return _local_url(scheme, settings.host, server.sockets[0].getsockname()[1])
 
@@ -232,9 +237,9 @@ async def _start_tls(
     if context.certificate is None:
         return Connection
     connections = TlsConnections(context.certificate)
-    stack.push_async_callback(connections.close, guard)
+    _at_the_end(stack, "ending the TLS connections", partial(connections.close, guard))
     watch = asyncio.create_task(context.certificate.watch(), name="atomstream certificate")
-    stack.push_async_callback(_cancel, watch)
+    _at_the_end(stack, "watching the certificate", partial(_cancel, watch))
     return connections
 
 
@@ -271,7 +276,22 @@ async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None
     await context.lifecycle.resume()
     await context.results.resume()
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
-    stack.push_async_callback(_cancel, watch)
+    _at_the_end(stack, "watching for silent streams", partial(_cancel, watch))
+
+
+def _at_the_end(stack: AsyncExitStack, what: str, close: Callable[[], Awaitable[None]]) -> None:
+    """Call ``close`` when the server stops. An error is logged, so that the steps after it are done as well.
+
+    ``what`` names the step for the log.
+    """
+
+    async def call() -> None:
+        try:
+            await close()
+        except Exception as error:
+            log_failure(log, error, "stopping: %s failed", what)
+
+    stack.push_async_callback(call)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

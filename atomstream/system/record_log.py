@@ -15,7 +15,7 @@ import re
 import struct
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,12 +44,21 @@ class RecordLog:
     ``cached`` is what :attr:`positions` returned earlier: the records covered by it are not read again, unless it does
     not fit the file. :attr:`n_cached` is their number, 0 if ``cached`` was not used.
 
+    ``report`` receives a sentence about damage (None: it is logged).
+
     Raises:
         OSError: from the disk; the file is then unchanged.
     """
 
-    def __init__(self, path: Path, cached: Record | None = None, file_system: FileSystem = LOCAL) -> None:
+    def __init__(
+        self,
+        path: Path,
+        cached: Record | None = None,
+        file_system: FileSystem = LOCAL,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
         self._path = path
+        self._report = report or (lambda what: log.warning("%s: %s", path, what))
         self._file_system = file_system
         self._lock = threading.Lock()
         self._offsets = array("Q")
@@ -57,9 +66,11 @@ class RecordLog:
         self.n_cached = 0
         file_system.make_folder(path.parent)
         if remove_unless_plain(path):
-            log.warning(
-                "%s was a link or no file; it is removed, and the target of a link is not changed", path
-            )
+            self._report("it was a link or no file; it is removed, and the target of a link is not changed")
+        elif path.exists() and not path.is_file():
+            copy = self._free_name()
+            file_system.rename(path, copy)
+            self._report(f"it is not a file; what was there was moved to {copy.name}")
         if not path.exists():
             self._create()
         self._reader = file_system.open_read(path)
@@ -113,9 +124,13 @@ class RecordLog:
             payload = self._payload(offset)
             end = self._offsets[number] if number < len(self._offsets) else self._end
         if payload is None:
-            log.warning("%s: record %d at byte %d is damaged and can't be read", self._path, number, offset)
+            self._report(f"record {number} at byte {offset} is damaged and can't be read")
             return lost_record(end - offset)
-        return decode(payload)
+        record = decode(payload)
+        if record is None:
+            self._report(f"record {number} at byte {offset} is not a map of values")
+            return lost_record(end - offset)
+        return record
 
     @property
     def positions(self) -> Record:
@@ -198,25 +213,27 @@ class RecordLog:
         found = scan(data)
         copy = self._copy_aside(data)
         if not found.records and not data.startswith(_MAGIC):
-            log.warning("%s is not a log of atomstream: it was moved to %s", self._path, copy.name)
+            self._report(f"it is not a log of atomstream and was moved to {copy.name}")
         for start, stop in found.gaps:
-            log.warning(
-                "%s is damaged: %d bytes at byte %d can't be read and are lost, with the record in them; all "
-                "other records are kept. The damaged file was copied to %s.",
-                *(self._path, stop - start, start, copy.name),
+            self._report(
+                f"it is damaged: {stop - start} bytes at byte {start} can't be read and are lost, with the record in "
+                f"them; all other records are kept. The damaged file was copied to {copy.name}."
             )
         if found.end < len(data) and data.startswith(_MAGIC):
-            log.warning(
-                "%s: the last %d bytes, from byte %d on, are an incomplete record and were removed. A copy of the file "
-                "before that is %s.",
-                *(self._path, len(data) - found.end, found.end, copy.name),
+            self._report(
+                f"the last {len(data) - found.end} bytes, from byte {found.end} on, are an incomplete record and were "
+                f"removed. A copy of the file before that is {copy.name}."
             )
         self._file_system.write_atomic(self._path, found.repaired(data))
 
-    def _copy_aside(self, data: bytes) -> Path:
+    def _free_name(self) -> Path:
         number = 1
         while (copy := self._path.with_name(f"{self._path.name}.damaged-{number}")).exists():
             number += 1
+        return copy
+
+    def _copy_aside(self, data: bytes) -> Path:
+        copy = self._free_name()
         self._file_system.write_atomic(copy, [data])
         return copy
 
@@ -306,7 +323,12 @@ def is_lost(record: Record) -> bool:
     return record.get("type") == "lost" and record.get("what") == "lost"
 
 
-def decode(payload: bytes) -> Record:
-    """Decode a MessagePack payload to a dictionary."""
-    record: Record = msgspec.msgpack.decode(payload)
-    return record
+def decode(payload: bytes) -> Record | None:
+    """The map in a MessagePack payload; None if it is anything else: a checksum only shows that it was written so."""
+    try:
+        return _DECODER.decode(payload)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+
+
+_DECODER: Final = msgspec.msgpack.Decoder(dict[str, Any])

@@ -112,7 +112,9 @@ def test_garbage_in_the_middle_costs_what_it_covers(data: st.DataObject) -> None
         found = survivors(path, raw[:first] + garbage + raw[last:])
         ends = [*starts[1:], len(raw)]
         untouched = [n for n in range(1, 9) if ends[n - 1] <= first or starts[n - 1] >= last]
-        assert [n for n in found if n is not None] in (untouched, list(range(1, 9)))
+        readable = [n for n in found if n is not None]
+        assert set(untouched) <= set(readable)  # and those in which the garbage happens to be what was there
+        assert readable == sorted(set(readable))
 
 
 def test_the_damage_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

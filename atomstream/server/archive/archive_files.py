@@ -9,22 +9,71 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from atomstream.server.archive.damage import StreamDamage
 from atomstream.system.files import LOCAL, FileSystem
 
 _TEMPORARY: Final = re.compile(r"[0-9a-f]{32}\.part")
 
+SET_ASIDE: Final = "damaged"
+"""The folder for what is in the way of an archive's own file or folder: a folder where a file belongs, for example."""
+
 
 class ArchiveFiles:
-    """The temporary folder of one archive, and the :class:`FileSystem` that all its writes go through."""
+    """The temporary folder of one archive, the :class:`FileSystem` for all its writes, and what is damaged in it."""
 
-    def __init__(self, incoming: Path, file_system: FileSystem = LOCAL) -> None:
+    def __init__(
+        self, incoming: Path, file_system: FileSystem = LOCAL, damage: StreamDamage | None = None
+    ) -> None:
         self.file_system: Final = file_system
+        self.damage: Final = damage or StreamDamage(name=incoming.parent.name)
         self._incoming = incoming
         self._checked = False
+
+    def note_damage(self, path: Path, what: str) -> None:
+        """Note that a file of the archive is damaged; ``what`` tells what that means, without the name."""
+        self.damage.add(self._name(path), what)
+
+    def note_mended(self, path: Path) -> None:
+        """Forget the note about a file that was replaced by a whole one."""
+        self.damage.remove(self._name(path))
+
+    def _name(self, path: Path) -> str:
+        top = self._incoming.parent
+        name = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
+        return name.encode("utf-8", "backslashreplace").decode()
+
+    def clear_way(self, path: Path, *, folder: bool = False) -> None:
+        """Move away whatever prevents a file, or a ``folder``, at ``path``; its content is kept in ``damaged/``.
+
+        Links stay: the caller refuses or replaces them.
+
+        Raises:
+            OSError: it can't be moved.
+        """
+        top = self._incoming.parent
+        for one in reversed([path, *path.parents][: len(path.parts) - len(top.parts)]):
+            try:
+                mode = one.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                return
+            wanted = stat.S_ISDIR if folder or one != path else stat.S_ISREG
+            if not wanted(mode) and not stat.S_ISLNK(mode):
+                self._set_aside(one)
+                return
+
+    def _set_aside(self, path: Path) -> None:
+        folder, number = self._incoming.parent / SET_ASIDE, 1
+        self.file_system.make_folder(folder, durable=False, inside=folder.parent)
+        name = self._name(path).replace("/", "_")
+        while (target := folder / f"{name}-{number}").exists():
+            number += 1
+        self.file_system.rename(path, target)
+        self.note_damage(path, f"something else had its place, which was moved to {SET_ASIDE}/{target.name}")
 
     def temporary_path(self) -> Path:
         """A new file name in ``incoming/``; makes the folder where it is missing."""

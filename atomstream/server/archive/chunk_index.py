@@ -6,6 +6,7 @@ All of it follows from the shard files. So a crash may leave it behind them but 
 
 from __future__ import annotations
 
+import errno
 import math
 import threading
 import time
@@ -22,12 +23,13 @@ from atomstream.server.archive.frame_runs import FrameRuns
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
 from atomstream.server.archive.timestamp_columns import (
+    drop_invalid,
     recorded_chunks,
     recorded_origin,
     sync_stamps,
     write_stamps,
 )
-from atomstream.server.archive.zarr_group import FRAMES, ZarrGroup
+from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.system.log_privacy import get_logger
 
 T = TypeVar("T")
@@ -90,6 +92,12 @@ second. After a power cut, the timestamps of what was not synced are read from t
 
 _HEALED_AT_ONCE: Final = 512
 
+_TRIED: Final = 4
+"""Shards that are read to find out which of two geometries is right."""
+
+NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that are not those of a file: the process can't open any more at present."""
+
 
 class ChunkIndex:
     """Knows which chunks are stored, and adds new ones; thread-safe.
@@ -107,6 +115,7 @@ class ChunkIndex:
         # _state_lock is never held during a disk write, so reading the stream's status does not wait for the disk.
         self._state_lock = threading.Lock()
         self._attributes = attributes
+        self._files = group.files
         # Ten hours of short chunks are 360 000 chunks: so their indices are kept as ranges, and a size only of those
         # that are not full.
         self._partial: dict[int, int] = {}
@@ -219,10 +228,11 @@ class ChunkIndex:
         with self._state_lock:
             return indices - self._stored
 
-    def recover(self) -> None:
+    def recover(self, described: Geometry | None = None) -> None:
         """Read the state from the disk at opening, and repair columns and documents from the shards.
 
-        Only the shards whose columns were not synced are read: a few after a crash.
+        Only the shards whose columns were not synced are read: a few after a crash. ``described`` is the geometry in
+        the stream's description, in case the document of ``frames`` is damaged.
 
         Raises:
             StreamError: the metadata of ``frames`` is lost. OSError: from the disk.
@@ -230,22 +240,50 @@ class ChunkIndex:
         with self.writing:
             self.group.load()
             found = set(_indices_in(self.group.shards))
-            if not found:  # without any shard the geometry is still free
-                self.group.documents.pop(FRAMES, None)
-            self.geometry = self.group.geometry()
-            if found and self.geometry is None:
-                raise StreamError(
-                    f"{self.group.folder} holds {len(found)} chunks, but the metadata of `frames` is lost: "
-                    "restore frames/zarr.json from a copy. Nothing was changed.",
-                    data_id=self._name,
-                )
+            if found:
+                self._find_geometry(found, described)
+            else:  # without any shard the geometry is still free
+                self.group.drop(FRAMES)
             self._load_chunks(found)
             self.publish()
             self.sync()
 
+    def _find_geometry(self, found: set[int], described: Geometry | None) -> None:
+        recorded = self.group.geometry()
+        self.geometry = recorded
+        differs = described is not None and described != recorded
+        if differs and (recorded is None or not self._fits(found) or self._fits(found, described)):
+            self.geometry = described
+        if self.geometry is None:
+            raise StreamError(
+                f"{self.group.folder} holds {len(found)} chunks, but the metadata of `frames` is lost: "
+                "restore frames/zarr.json from a copy. Nothing was changed.",
+                data_id=self._name,
+            )
+        if self.geometry != recorded:
+            path = self.group.folder / FRAMES / DOCUMENT
+            self._files.note_damage(path, "it does not describe the frames; it was written again")
+            self.group.drop(FRAMES)
+            self.group.add_frames(self.geometry)
+
+    def _fits(self, found: set[int], geometry: Geometry | None = None) -> bool:
+        """Whether one of the first shards can be read with this geometry."""
+        before, self.geometry = self.geometry, geometry or self.geometry
+        try:
+            return next(self._read_stamps(sorted(found)[:_TRIED]), None) is not None
+        finally:
+            self.geometry = before
+
     def _load_chunks(self, found: set[int]) -> None:
-        self.origin_ms = recorded_origin(self.group)
-        counted, synced = recorded_chunks(self.group) if self.origin_ms is not None else ({}, set())
+        for name in drop_invalid(self.group):
+            self._files.note_damage(
+                self.group.folder / name / DOCUMENT, "it was written again, from the chunks"
+            )
+        self.origin_ms = recorded_origin(self.group) if self.geometry is not None else None
+        counted: dict[int, int] = {}
+        synced: set[int] = set()
+        if self.origin_ms is not None and self.geometry is not None:
+            counted, synced = recorded_chunks(self.group, self.geometry.chunk_size)
         self._add_sizes({index: counted[index] for index in found & synced})
         if vanished := counted.keys() - found:
             self._write_columns(dict.fromkeys(vanished))
@@ -265,7 +303,17 @@ class ChunkIndex:
             except FileNotFoundError:
                 continue  # a crash between making the folder and the rename
             except ShardError as error:
-                log.warning("stream %s: chunk %d counts as missing: %s", self._name, index, error)
+                self.note_unreadable(index, error)
+            except OSError as error:
+                if error.errno in NO_RESOURCES:
+                    raise
+                self.note_unreadable(index, error)
+
+    def note_unreadable(self, index: int, error: Exception | str) -> None:
+        """Note that the shard of a chunk is damaged."""
+        path = self.shard_path(index)
+        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        self._files.note_damage(path, f"chunk {index} can't be read: {why.replace(str(path), 'the file')}")
 
     def read_stamps(self, index: int) -> ChunkTimes:
         """Timestamps and per-frame data of a stored chunk, read from its file.
@@ -274,7 +322,11 @@ class ChunkIndex:
             ShardError: the file is damaged. FileNotFoundError: there is none.
         """
         assert self.geometry is not None
-        return read_trailer(self.shard_path(index), self.geometry.dtype, self.geometry.chunk_size).stamps
+        path = self.shard_path(index)
+        stamps = read_trailer(path, self.geometry.dtype, self.geometry.chunk_size).stamps
+        if stamps.dims[1:] != (self.geometry.height, self.geometry.width):
+            raise ShardError(f"{path} has frames of another shape than the stream.")
+        return stamps
 
     @property
     def _name(self) -> str:
@@ -287,6 +339,8 @@ class ChunkIndex:
             self._synced_at = -math.inf  # stored again: the note that it is synced no longer holds
         self._unsynced.update(index for index, _ in entries)
         self._add_sizes({index: stamps.dims[0] for index, stamps in entries})
+        for index, _ in entries:
+            self._files.note_mended(self.shard_path(index))
         self.publish()
         self.sync_if_due()
 

@@ -10,6 +10,7 @@ or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import math
 import os
@@ -22,10 +23,16 @@ import numpy.typing as npt
 
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.archive_files import ArchiveFiles
-from atomstream.system.own_files import is_plain_file, open_file, read_plain
+from atomstream.system.own_files import open_file, read_plain
+
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})
+"""Errors of a missing file, or of something else in its place."""
 
 COLUMN_CHUNK: Final = 16_384
 """Values in a file: 128 KiB of float64, and 264 files for 10 h at 120 frames a second."""
+
+_MAX_DIGITS: Final = 13
+"""Longest name of a file: the place of a value fits into 64 bits."""
 
 Values: TypeAlias = npt.NDArray[Any]
 
@@ -86,8 +93,15 @@ class Column:
         that its chunk could have.
         """
         for _ in range(2):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 handle = self._file_system.open_existing(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in _NO_FILE:
+                    raise
+                self._files.clear_way(path)
+            else:
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
                 # It is too short: an earlier version wrote it without a sync before a power cut.
@@ -169,7 +183,9 @@ class Column:
             with open_file(self._folder / "c" / str(number), "rb", buffering=0) as file:
                 file.seek(offset * self.dtype.itemsize)
                 raw = file.read(count * self.dtype.itemsize)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
             raw = b""
         return np.frombuffer(raw[: len(raw) // self.dtype.itemsize * self.dtype.itemsize], dtype=self.dtype)
 
@@ -177,7 +193,11 @@ class Column:
         """(start, values) of each existing file; a file of a wrong size is skipped."""
         folder = self._folder / "c"
         for path in folder.iterdir() if folder.is_dir() else ():
-            raw = read_plain(path) if path.name.isdecimal() and is_plain_file(path) else b""
+            if not (path.name.isascii() and path.name.isdecimal() and len(path.name) <= _MAX_DIGITS):
+                continue
+            raw = b""
+            with contextlib.suppress(OSError):  # its values count as not stored
+                raw = read_plain(path)
             if len(raw) == COLUMN_CHUNK * self.dtype.itemsize:
                 yield int(path.name) * COLUMN_CHUNK, np.frombuffer(raw, dtype=self.dtype)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -11,7 +13,7 @@ import msgspec
 
 from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
-from atomstream.protocol import MAX_CHUNK_INDEX
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MIN_FPS
 from atomstream.server.archive.records import Geometry
 from atomstream.system.own_files import read_plain
 
@@ -53,6 +55,40 @@ def read_about(about: dict[str, Any]) -> StreamMetadata:
     return msgspec.convert(about, StreamMetadata)
 
 
+def checked_about(about: dict[str, Any], data_id: str) -> StreamMetadata:
+    """The :class:`StreamMetadata` in the description of the stream ``data_id``, with all values checked.
+
+    Raises:
+        StreamError: a value is missing, of another type or out of range; the message names it.
+    """
+    try:
+        found = read_about(about)
+        json.dumps(about, allow_nan=False, ensure_ascii=False).encode()  # neither NaN nor half characters
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise StreamError(f"{ABOUT} is damaged: {error}.", data_id=data_id) from None
+    if found.data_id != data_id:
+        raise StreamError(f"{ABOUT} describes another stream: {found.data_id[:64]!r}.", data_id=data_id)
+    ranges = (
+        ("fps", found.fps, MIN_FPS, MAX_FPS),
+        ("rotations_per_min", found.rotations_per_min, 0.0, MAX_RPM),
+    )
+    for name, value, low, high in ranges:
+        if not low <= value <= high:
+            raise StreamError(
+                f"{ABOUT} is damaged: {name} is {value:g}; allowed is {low:g} to {high:g}.", data_id=data_id
+            )
+    return found
+
+
+def geometry_in(about: Mapping[str, Any]) -> Geometry | None:
+    """The geometry in a description; None if there is none, or an impossible one."""
+    try:
+        found = msgspec.convert(about.get("geometry"), Geometry)
+    except msgspec.ValidationError:
+        return None
+    return found if found.is_possible else None
+
+
 def write_about(about: StreamMetadata) -> dict[str, Any]:
     """``about`` as plain JSON values."""
     plain: dict[str, Any] = msgspec.to_builtins(about)
@@ -60,6 +96,14 @@ def write_about(about: StreamMetadata) -> dict[str, Any]:
 
 
 ABOUT: Final = "stream.json"
+
+
+def is_stream_id(name: str) -> bool:
+    """Whether ``name`` is a UUID in canonical form: so it can't be a path to another folder."""
+    try:
+        return str(uuid.UUID(name)) == name
+    except ValueError:
+        return False
 
 
 def read_about_file(folder: Path) -> dict[str, Any]:
@@ -72,8 +116,12 @@ def read_about_file(folder: Path) -> dict[str, Any]:
         about = json.loads(read_plain(folder / ABOUT))
     except FileNotFoundError:
         raise StreamError(f"{folder} holds no stream: it has no {ABOUT}.", data_id=folder.name) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StreamError(f"{folder / ABOUT} is damaged: {error}.", data_id=folder.name) from None
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise StreamError(f"{folder / ABOUT} is not a file.", data_id=folder.name) from None
     if not isinstance(about, dict):
         raise StreamError(f"{folder / ABOUT} does not describe a stream.", data_id=folder.name)
     return about

@@ -121,6 +121,15 @@ class Geometry:
     width: int
     dtype: DtypeName
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether a stream may have it: all values in the ranges of the protocol. False for values of other types."""
+        sizes = (self.chunk_size, self.height, self.width)
+        if any(type(size) is not int or size < 1 for size in sizes) or self.dtype not in ("uint8", "uint16"):
+            return False
+        frame = self.height * self.width * (2 if self.dtype == "uint16" else 1)
+        return self.chunk_size <= protocol.MAX_CHUNK_SIZE and frame <= protocol.MAX_SHARD_BYTES
+
     @classmethod
     def of(cls, claims: UploadClaims) -> Geometry:
         """The geometry in an upload's claims."""

@@ -22,6 +22,7 @@ import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
+from atomstream import protocol
 from atomstream.errors import ShardError
 from atomstream.server.archive.records import ChunkTimes, UploadClaims
 from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
@@ -106,7 +107,7 @@ def _open(path: Path) -> BinaryIO:
     try:
         return open_file(path, "rb")
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         raise ShardError(f"{path} is not a regular file and is not opened.") from None
 
@@ -140,7 +141,7 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
         if position < 0:
             raise ShardError(f"{path} is too short to be a stored shard.")
         file.seek(position)
-        trailer = _unpack_trailer(file.read(_trailer_nbytes()), path)
+        trailer = _unpack_trailer(file.read(_trailer_nbytes()), path, slots)
     with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
         return trailer._replace(stamps=dataclasses.replace(trailer.stamps, meta=shard.layout.meta))
 
@@ -205,7 +206,7 @@ def _pack_trailer(claims: UploadClaims, nbytes: int, crc32c: int) -> bytes:
     return packed + struct.pack("<I", google_crc32c.value(packed))
 
 
-def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
+def _unpack_trailer(raw: bytes, path: Path, slots: int) -> Trailer:
     packed, check = raw[: _TRAILER.size], raw[_TRAILER.size :]
     if len(check) != 4 or struct.unpack("<I", check)[0] != google_crc32c.value(packed):
         raise ShardError(f"{path} has no valid trailer: it is damaged, or not a shard file.")
@@ -214,5 +215,9 @@ def _unpack_trailer(raw: bytes, path: Path) -> Trailer:
     )
     if tag != _TAG:
         raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
+    if not (protocol.MIN_FPS <= fps <= protocol.MAX_FPS and math.isfinite(start) and math.isfinite(end)):
+        raise ShardError(f"{path} has impossible times: {fps} frames/s from {start} to {end} ms.")
+    if not 1 <= n <= slots:
+        raise ShardError(f"{path} has {n} frames; a chunk of this stream has at most {slots}.")
     offset, uncertainty = (None if math.isnan(value) else value for value in (offset, uncertainty))
     return Trailer(ChunkTimes((n, height, width), fps, start, end, offset, uncertainty), nbytes, crc)

@@ -30,14 +30,15 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream import protocol
-from atomstream.errors import AtomstreamError, ConflictError, RejectedError
+from atomstream.errors import AtomstreamError, ConflictError, RejectedError, ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
 from atomstream.records import Frames
-from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.server.archive.archive_files import SET_ASIDE, ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.frame_runs import FrameRuns
-from atomstream.server.archive.metadata import ABOUT, lost_in, plain
+from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays
@@ -63,17 +64,23 @@ _STREAM_DIMENSIONS: Final = ("time", "chunk")
 _VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
-_FOLDERS: Final = ("incoming", "frames.zarr/frames/c", "analysis")
+_FOLDERS: Final = (SET_ASIDE, "incoming", "frames.zarr/frames/c", "analysis")
 """Folders of an archive that a link may not replace: files in them are written, renamed and removed."""
 
 
 class StreamArchive:
     """The archive of one stream, see the module's docstring; made by :meth:`create` or :meth:`open`."""
 
-    def __init__(self, folder: Path, about: dict[str, Any], file_system: FileSystem = LOCAL) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        file_system: FileSystem = LOCAL,
+        damage: StreamDamage | None = None,
+    ) -> None:
         self.folder = folder
         self._about = about
-        self.files = ArchiveFiles(folder / "incoming", file_system)
+        self.files = ArchiveFiles(folder / "incoming", file_system, damage)
         self._file_system = file_system
         self._lost = lost_in(about)
         self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self.files, NAMES), self._attributes)
@@ -81,7 +88,13 @@ class StreamArchive:
         self.results = ResultArrays(self._index)
 
     @classmethod
-    def create(cls, folder: Path, about: Mapping[str, Any], file_system: FileSystem = LOCAL) -> StreamArchive:
+    def create(
+        cls,
+        folder: Path,
+        about: Mapping[str, Any],
+        file_system: FileSystem = LOCAL,
+        damage: StreamDamage | None = None,
+    ) -> StreamArchive:
         """Create the archive of a new stream; ``about`` is its description, for ``stream.json``.
 
         Raises:
@@ -90,7 +103,7 @@ class StreamArchive:
         if (folder / ABOUT).exists():
             raise FileExistsError(f"{folder} holds a stream already.")
         json.dumps(about, allow_nan=False)
-        archive = cls(folder, dict(about), file_system)
+        archive = cls(folder, dict(about), file_system, damage)
         file_system.make_folder(archive._index.group.folder, durable=False)
         archive.flush_metadata()
         archive._write_about()  # last: a folder without it is the remains of a crash
@@ -98,17 +111,25 @@ class StreamArchive:
         return archive
 
     @classmethod
-    def open(cls, folder: Path, file_system: FileSystem = LOCAL) -> StreamArchive:
+    def open(
+        cls, folder: Path, file_system: FileSystem = LOCAL, damage: StreamDamage | None = None
+    ) -> StreamArchive:
         """Open an archive and complete what a crash interrupted; every chunk that was answered with 200 is there.
+
+        Files that are damaged, but for ``stream.json``, are made again or count as missing; ``damage`` notes them.
 
         Raises:
             StreamError: ``stream.json`` is missing or damaged. OSError: from the disk.
         """
         for name in _FOLDERS:
             refuse_linked_folders(folder / name, folder)
-        archive = cls(folder, read_about(folder), file_system)
+        archive = cls(folder, read_about(folder), file_system, damage)
+        for name in _FOLDERS:
+            archive.files.clear_way(folder / name, folder=True)
+        if not archive._index.group.folder.exists():
+            archive.files.note_damage(archive._index.group.folder, "it is missing, and all frames with it")
         archive.files.remove_leftovers()
-        archive._index.recover()
+        archive._index.recover(geometry_in(archive._about))
         return archive
 
     @property
@@ -183,6 +204,10 @@ class StreamArchive:
     def shard_file(self, index: int) -> Path:
         """Path of a chunk's shard file, whether or not it exists."""
         return self._index.shard_path(index)
+
+    def note_unreadable(self, index: int, why: str) -> None:
+        """Note that the shard of a chunk is damaged, as its reader found."""
+        self._index.note_unreadable(index, why)
 
     def stored(self) -> IndexSet:
         """The indices of the chunks stored; a copy, which costs what its ranges cost."""
@@ -299,7 +324,7 @@ class StreamArchive:
         if geometry not in (None, Geometry.of(claims)):
             raise self._other_geometry(claims)
         with ShardFile(body, claims.dims, claims.dtype) as shard:
-            comparison = compare(path, shard, claims.chunk_size) if path.exists() else "damaged"
+            comparison = compare(path, shard, claims.chunk_size) if path.is_file() else "damaged"
             if comparison == "different":
                 raise self._conflict(claims, "is stored already, with other frames")
             if comparison == "equal":
@@ -310,6 +335,7 @@ class StreamArchive:
         seal(body, claims, crc32c, self._file_system)
         if not self._index.set_geometry(Geometry.of(claims)):
             raise self._other_geometry(claims)
+        self.files.clear_way(path)
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self._file_system.rename(body, path)
         return claims.stamps(shard.layout.meta)
@@ -325,8 +351,17 @@ class StreamArchive:
         if not wanted:
             return
         dims = (self._index.size(index), geometry.height, geometry.width)
-        with ShardFile(self._index.shard_path(index), dims, geometry.dtype, geometry.chunk_size) as shard:
-            yield from shard.frames(wanted)
+        path = self._index.shard_path(index)
+        try:
+            with ShardFile(path, dims, geometry.dtype, geometry.chunk_size) as shard:
+                yield from shard.frames(wanted)
+        except ShardError as error:
+            self._index.note_unreadable(index, error)
+            raise
+        except FileNotFoundError:
+            missing = ShardError(f"{path} is missing.")
+            self._index.note_unreadable(index, missing)
+            raise missing from None
 
     def _attributes(self) -> dict[str, Any]:
         about = self.about

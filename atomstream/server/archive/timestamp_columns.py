@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from atomstream.index_ranges import IndexSet
-from atomstream.protocol import MAX_CHUNK_INDEX
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_TIME_MS
 from atomstream.server.archive.column import Values
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup
@@ -113,20 +113,36 @@ def recorded_origin(group: ZarrGroup) -> float | None:
     if not all(group.has(name) for name in _ALWAYS):
         return None
     origin = group.documents["time"].get("attributes", {}).get(ORIGIN)
-    return float(origin) if isinstance(origin, (int, float)) else None
+    if not isinstance(origin, (int, float)) or not abs(origin) <= MAX_TIME_MS:
+        return None
+    return float(origin)
 
 
-def recorded_chunks(group: ZarrGroup) -> tuple[dict[int, int], set[int]]:
+def drop_invalid(group: ZarrGroup) -> list[str]:
+    """Forget the columns whose documents describe something else than these columns; returns their names."""
+    wrong = [
+        spec.name
+        for spec in _SPECS
+        if spec.name in group.documents and group.shape_of(spec.name) != (spec.dimension, spec.dtype)
+    ]
+    for name in wrong:
+        group.drop(name)
+    return wrong
+
+
+def recorded_chunks(group: ZarrGroup, chunk_size: int = MAX_CHUNK_SIZE) -> tuple[dict[int, int], set[int]]:
     """Number of frames by chunk index, from the column ``chunk_frames``; and the indices whose columns are durable.
 
-    For the other chunks a power cut may have kept one column and lost the next.
+    Numbers that no chunk can have are damage; those chunks do not count as durable. For the other chunks a power cut
+    may have kept one column and lost the next.
     """
     found: dict[int, int] = {}
     for start, values in group.stored(COUNTS):
         (places,) = np.nonzero(values)
         found.update(zip((places + start).tolist(), values[places].tolist(), strict=True))
     synced = group.documents[COUNTS].get("attributes", {}).get(SYNCED)
+    possible = {index for index, count in found.items() if 1 <= count <= chunk_size}
     if synced is None:
-        return found, set(found)
-    covered = IndexSet.parse_lenient(synced, max_index=MAX_CHUNK_INDEX)
-    return found, {index for index in found if index in covered}
+        return found, possible
+    covered = IndexSet.parse_lenient(str(synced), max_index=MAX_CHUNK_INDEX)
+    return found, {index for index in possible if index in covered}

@@ -27,6 +27,7 @@ Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
 DOCUMENT: Final = "zarr.json"
 COLUMN_DTYPES: Final = ("float64", "float32", "int64", "int32")
+_MAX_SIZE: Final = 1 << 53
 RESULT: Final = {"source": "analysis"}
 """Attributes that mark an array of analysis results, as opposed to the archive's own arrays."""
 
@@ -44,7 +45,7 @@ class ZarrGroup:
         self._later = later
         self.shards = folder / FRAMES / "c"
         """The folder of the shards; that of chunk k is ``k/0/0``."""
-        self._files = files
+        self.files = files
         self.documents: dict[str, Document] = {}
         self.lengths: dict[str, int] = {}
         self._columns: dict[str, Column] = {}
@@ -58,32 +59,61 @@ class ZarrGroup:
         For an array whose own document can't be read, the copy in the group's document is used, if there is one.
         """
         top = self.folder / DOCUMENT
-        self._on_disk[""] = _read(top) if top.exists() else b""
+        self._on_disk[""] = _read(top)
+        copies = _consolidated_in(self._on_disk[""])
+        if copies is None:
+            self.files.note_damage(top, "it can't be read; it is written again")
+            copies = {}
         own = {path.parent.name: _read(path) for path in self.folder.glob(f"*/{DOCUMENT}")}
-        found = {name: document for name, raw in own.items() if (document := _parse(raw))}
-        for name, document in {**_consolidated_in(self._on_disk[""]), **found}.items():
-            if (self.folder / name).is_dir():
+        for name in {**copies, **own}:
+            if name and (self.folder / name).is_dir():
                 refuse_linked_folders(self.folder / name / "c", self.folder)
-                self._adopt(name, document)
-        self._on_disk.update((name, own[name]) for name in found)
+                document = _parse(own.get(name, b""))
+                if document is not None and self._adopt(name, document):
+                    self._on_disk[name] = own[name]
+                    continue
+                if name in own:
+                    self.files.note_damage(self.folder / name / DOCUMENT, "it can't be read")
+                if name in copies:
+                    self._adopt(name, copies[name])
 
-    def _adopt(self, name: str, document: Document) -> None:
+    def _adopt(self, name: str, document: Document) -> bool:
+        """Take over an array's document; False if it is not valid, and the array is left out."""
+        try:
+            _check(document)
+            self._add(name, document)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError):
+            self.drop(name)
+            return False
+        return True
+
+    def drop(self, name: str) -> None:
+        """Forget the document of an array, so that a new one is written; its files stay."""
+        self.documents.pop(name, None)
+        self._columns.pop(name, None)
+        self._on_disk.pop(name, None)
+
+    def _add(self, name: str, document: Document) -> None:
         self.documents[name] = document
         dimension = _column_dimension(document)
         if dimension is not None:
             self.lengths[dimension] = max(self.lengths.get(dimension, 0), document["shape"][0])
             fill = float(document["fill_value"])  # "NaN" is a float's text too
             self._columns[name] = Column(
-                self.folder / name, self._files, np.dtype(document["data_type"]), fill
+                self.folder / name, self.files, np.dtype(document["data_type"]), fill
             )
 
     def geometry(self) -> Geometry | None:
-        """The geometry in the document of ``frames``, None before the first chunk."""
+        """The geometry in the document of ``frames``, None before the first chunk or if it is not possible."""
         document = self.documents.get(FRAMES)
         if document is None:
             return None
-        chunk, height, width = document["chunk_grid"]["configuration"]["chunk_shape"]
-        return Geometry(chunk, height, width, cast(DtypeName, document["data_type"]))
+        try:
+            chunk, height, width = document["chunk_grid"]["configuration"]["chunk_shape"]
+            given = Geometry(chunk, height, width, cast(DtypeName, document["data_type"]))
+            return given if len(document["shape"]) == 3 and given.is_possible else None
+        except (TypeError, ValueError, KeyError):
+            return None
 
     def add_frames(self, geometry: Geometry) -> None:
         """Create the empty array ``frames``, durably, before the first shard is stored.
@@ -95,9 +125,9 @@ class ZarrGroup:
         document = _make_document(
             (0, *shard[1:]), np.dtype(geometry.dtype), (1, *shard[1:]), shard, 0, ("time", "y", "x")
         )
-        self._files.file_system.make_folder(self.shards, durable=False)
+        self.files.file_system.make_folder(self.shards, durable=False)
         self._write(FRAMES, document)
-        self._files.file_system.sync_folders(self.folder / FRAMES, self.folder.parent)
+        self.files.file_system.sync_folders(self.folder / FRAMES, self.folder.parent)
         self.documents[FRAMES] = document
 
     def column(
@@ -108,7 +138,7 @@ class ZarrGroup:
             document = _make_document(
                 (0,), np.dtype(dtype), (COLUMN_CHUNK,), None, fill, (dimension,), attributes
             )
-            self._columns[name] = Column(self.folder / name, self._files, np.dtype(dtype), fill)
+            self._columns[name] = Column(self.folder / name, self.files, np.dtype(dtype), fill)
             self.documents[name] = document
             self.lengths.setdefault(dimension, 0)
         return self._columns[name]
@@ -116,6 +146,13 @@ class ZarrGroup:
     def has(self, name: str) -> bool:
         """Whether a column of that name exists."""
         return name in self._columns
+
+    def shape_of(self, name: str) -> tuple[str, str] | None:
+        """Dimension and data type of a column; None for an array of another form."""
+        if name not in self._columns:
+            return None
+        document = self.documents[name]
+        return document["dimension_names"][0], document["data_type"]
 
     def is_result(self, name: str) -> bool:
         """Whether the array of that name holds analysis results."""
@@ -164,7 +201,7 @@ class ZarrGroup:
         for name in filter(self._is_later, self.documents):
             self.write_document(name)
         for name in ("", *self.documents):
-            self._files.file_system.sync_folder(self.folder / name)
+            self.files.file_system.sync_folder(self.folder / name)
 
     def _resize(self, name: str) -> None:
         if name == FRAMES:
@@ -189,8 +226,13 @@ class ZarrGroup:
         if self._on_disk.get(name) == raw:
             return
         path = self.folder / name / DOCUMENT
-        self._files.file_system.make_folder(path.parent, durable=False)
-        self._files.write_atomic(path, raw)
+        try:
+            self.files.file_system.make_folder(path.parent, durable=False)
+            self.files.write_atomic(path, raw)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError):
+            self.files.clear_way(path)
+            self.files.file_system.make_folder(path.parent, durable=False)
+            self.files.write_atomic(path, raw)
         self._on_disk[name] = raw
 
 
@@ -226,11 +268,11 @@ def _make_document(
 
 
 def _read(path: Path) -> bytes:
-    """The content of a document; empty for a link, a pipe or a device, which are not opened."""
+    """The content of a document; empty if there is none, or a link, a pipe or a folder, which are not opened."""
     try:
         return read_plain(path)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        if error.errno not in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR):
             raise
         return b""
 
@@ -238,7 +280,7 @@ def _read(path: Path) -> bytes:
 def _parse(raw: bytes) -> Document | None:
     try:
         document = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return document if _is_array(document) else None
 
@@ -247,12 +289,29 @@ def _is_array(document: Any) -> bool:
     return isinstance(document, dict) and document.get("node_type") == "array"
 
 
-def _consolidated_in(raw: bytes) -> dict[str, Document]:
+def _check(document: Document) -> None:
+    """Check what every reader of a group needs of an array's document; raises ValueError or TypeError."""
+    shape, chunks = document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"]
+    names = document.get("dimension_names")
+    sizes = [*shape, *chunks]
+    if any(type(size) is not int or not 0 <= size < _MAX_SIZE for size in sizes) or len(shape) != len(chunks):
+        raise ValueError("impossible sizes")
+    if not isinstance(document.get("attributes", {}), dict) or not isinstance(
+        document["data_type"], (str, dict)
+    ):
+        raise TypeError("attributes or data type")
+    if names is not None and (not isinstance(names, list) or len(names) != len(shape)):
+        raise TypeError("names of dimensions")
+    json.dumps(document, allow_nan=False)
+
+
+def _consolidated_in(raw: bytes) -> dict[str, Document] | None:
+    """The copies of the arrays' documents in that of the group; None if it can't be read."""
     try:
         arrays = json.loads(raw)["consolidated_metadata"]["metadata"]
         return {name: document for name, document in arrays.items() if _is_array(document)}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _column_dimension(document: Document) -> str | None:

@@ -220,12 +220,30 @@ def _is_usable(path: Path) -> bool:
     try:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if version == SCHEMA_VERSION and verdict == "ok":
+            _check_content(connection)
     except sqlite3.DatabaseError as error:
         log.warning("The catalogue %s is damaged (%s); it is rebuilt from the files.", path, error)
         return False
     finally:
         connection.close()
     return bool(version == SCHEMA_VERSION and verdict == "ok")
+
+
+def _check_content(connection: sqlite3.Connection) -> None:
+    """Check that all tables have their columns, and numbers where numbers belong: SQLite itself checks neither.
+
+    Raises:
+        sqlite3.DatabaseError: they have not.
+    """
+    for table in Base.metadata.sorted_tables:
+        names = ", ".join(column.name for column in table.columns)
+        connection.execute(f"SELECT {names} FROM {table.name} LIMIT 0")
+    wrong = " OR ".join(
+        f"typeof({name}) NOT IN ('integer', 'real') OR {name} < 0" for name in ("fps", "rpm", "n_frames")
+    )
+    if connection.execute(f"SELECT 1 FROM streams WHERE {wrong} OR fps = 0 LIMIT 1").fetchone():
+        raise sqlite3.DatabaseError("it has texts or impossible values in the place of numbers")
 
 
 def _discard(path: Path) -> None:

@@ -103,5 +103,5 @@ class NamesLog:
                 continue
             try:
                 yield decoder.decode(row)
-            except (msgspec.MsgspecError, UnicodeError):
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
                 log.warning("line %d of %s can't be read and is skipped", number, self._path)

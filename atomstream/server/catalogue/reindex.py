@@ -8,21 +8,30 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from atomstream.errors import AtomstreamError
-from atomstream.protocol import normalized_name
-from atomstream.server.archive.metadata import StreamMetadata, read_about, read_about_file
+from atomstream.errors import StreamError
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, normalized_name
+from atomstream.server.archive.damage import DamageLog
+from atomstream.server.archive.metadata import (
+    ABOUT,
+    StreamMetadata,
+    checked_about,
+    is_stream_id,
+    read_about_file,
+)
+from atomstream.server.archive.opening import open_checked
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES
 from atomstream.server.catalogue.catalogue import project_row, put_tracking, sample_row, tag_row
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag
 from atomstream.server.catalogue.names_log import (
+    JOURNAL_FILE,
     NameRecord,
     NamesLog,
     ProjectCreated,
@@ -32,6 +41,7 @@ from atomstream.server.catalogue.names_log import (
 )
 from atomstream.server.catalogue.streams_table import StreamsTable, put_streams
 from atomstream.server.data_dir import own_data_dir
+from atomstream.server.disk_errors import describe
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
 
@@ -41,12 +51,49 @@ AT_ONCE = 500
 """Streams that are written to the catalogue in one transaction after the start."""
 UNFINISHED = ("stream_active", "stream_interrupted", "stream_finalizing")
 
+MAX_FRAMES: Final = MAX_CHUNK_INDEX * MAX_CHUNK_SIZE
+
+_BAD_VALUES: Final = (
+    IntegrityError,
+    DataError,
+    InterfaceError,
+    ProgrammingError,
+    OverflowError,
+    UnicodeError,
+)
+"""Errors of values that the tables can't hold, as opposed to those of the disk."""
+
 Found: TypeAlias = tuple[StreamMetadata, int]
 """A stream and its archive's length in frames."""
 
 # Samples, tags and projects: first from the names log, then from the streams' descriptions.
 
 Made: TypeAlias = SampleCreated | TagCreated | ProjectCreated
+
+
+_TABLES: Final[dict[type[Made], type[Sample] | type[Tag] | type[Project]]] = {
+    SampleCreated: Sample,
+    TagCreated: Tag,
+    ProjectCreated: Project,
+}
+
+
+def _row(record: Made) -> Sample | Tag | Project:
+    if isinstance(record, SampleCreated):
+        return sample_row(record)
+    return tag_row(record) if isinstance(record, TagCreated) else project_row(record)
+
+
+def _renamed(record: Made, keys: set[str]) -> Made:
+    """``record`` with a name that is not in ``keys``, and is then.
+
+    Names are unique in the tables. Two ids have equal names where folders of another server were copied here, or where
+    an earlier version compared names differently: the later one is listed with a part of its id, or all of it.
+    """
+    names = (record.name, f"{record.name} ({record.id[:8]})", f"{record.name} ({record.id})")
+    name = next((name for name in names if normalized_name(name) not in keys), names[-1])
+    keys.add(normalized_name(name))
+    return msgspec.structs.replace(record, name=name)
 
 
 class NameIndex:
@@ -58,7 +105,6 @@ class NameIndex:
             TagCreated: {},
             ProjectCreated: {},
         }
-        self._keys: dict[type[Made], set[str]] = {kind: set() for kind in self._made}
         self._tracked: dict[tuple[str, str], SampleTracked] = {}
 
     @classmethod
@@ -90,29 +136,36 @@ class NameIndex:
         records = self._made[type(record)]
         if record.id in records:
             return
-        # Names are unique in the tables. Two ids have equal names where folders of another server were copied here,
-        # or where an earlier version compared names differently: the later one is listed with part of its id.
-        keys = self._keys[type(record)]
-        if normalized_name(record.name) in keys:
-            record = msgspec.structs.replace(record, name=f"{record.name} ({record.id[:8]})")
-        keys.add(normalized_name(record.name))
         records[record.id] = record
+
+    def split(self) -> Iterator[NameIndex]:
+        """Each name alone, then each sample in a project alone."""
+        for kind, records in self._made.items():
+            for record in records.values():
+                single = NameIndex()
+                single._made[kind] = {record.id: record}
+                yield single
+        for place, tracking in self._tracked.items():
+            single = NameIndex()
+            single._tracked[place] = tracking
+            yield single
 
     async def put(self, session: AsyncSession) -> None:
         """Add the names that are missing in the tables."""
-        samples = set(await session.scalars(select(Sample.id)))
-        tags = set(await session.scalars(select(Tag.id)))
-        projects = set(await session.scalars(select(Project.id)))
-        for line in (line for made in self._made.values() for line in made.values()):
-            if isinstance(line, SampleCreated) and line.id not in samples:
-                session.add(sample_row(line))
-            elif isinstance(line, TagCreated) and line.id not in tags:
-                session.add(tag_row(line))
-            elif isinstance(line, ProjectCreated) and line.id not in projects:
-                session.add(project_row(line))
+        ids: dict[type[Made], set[str]] = {}
+        for kind, table in _TABLES.items():
+            rows = (await session.execute(select(table.id, table.name_key))).all()
+            ids[kind], keys = {row.id for row in rows}, {row.name_key for row in rows}
+            for record in self._made[kind].values():
+                if record.id not in ids[kind]:
+                    record = _renamed(record, keys)
+                    ids[kind].add(record.id)
+                    session.add(_row(record))
         await session.flush()
         for tracking in self._tracked.values():
-            await put_tracking(session, tracking)
+            # The line that created one of them may be damaged.
+            if tracking.project_id in ids[ProjectCreated] and tracking.sample_id in ids[SampleCreated]:
+                await put_tracking(session, tracking)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +202,24 @@ class Unread:
     names: NameIndex
 
 
-async def catch_up(database: Database, data_dir: Path, most: int | None = None) -> Unread:
+async def catch_up(
+    database: Database, data_dir: Path, most: int | None = None, damage: DamageLog | None = None
+) -> Unread:
     """Update the tables from the files, reading only streams that may differ.
 
     These are the streams that are not in the tables, and those that were not finished when the server stopped: only
     they can have changed after their row was written. At most ``most`` of them are read, the last changed first. The
-    others are returned, for :func:`catch_up_later`.
+    others are returned, for :func:`catch_up_later`. What can't be read is left out and noted in ``damage``.
     """
+    damage = damage or DamageLog()
     entries, streams_dir = StreamsTable(database), data_dir / "streams"
-    on_disk = await asyncio.to_thread(_stream_ids, streams_dir)
+    on_disk = await asyncio.to_thread(_stream_ids, streams_dir, damage)
     listed = await entries.all_ids()
     changed = (on_disk.keys() - listed) | (on_disk.keys() & set(await entries.with_status(*UNFINISHED)))
     ordered = sorted(changed, key=lambda data_id: (-on_disk[data_id], data_id))
-    found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, ordered[:most])))
+    found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, ordered[:most], damage)))
     names = await asyncio.to_thread(NameIndex.read, data_dir)
-    async with database.writing() as session:
-        await _fill(session, names, found)
+    await _store(database, names, found, damage)
     await entries.remove(sorted(listed - on_disk.keys()))
     return Unread([] if most is None else ordered[most:], names)
 
@@ -174,6 +229,7 @@ async def catch_up_later(
     streams_dir: Path,
     unread: Unread,
     open_archive: Callable[[str], Awaitable[StreamArchive]],
+    damage: DamageLog,
 ) -> None:
     """Update the rows of these streams, while the server runs.
 
@@ -186,22 +242,48 @@ async def catch_up_later(
             if data_id not in found and (read := await _read_by(open_archive, data_id)) is not None:
                 found[data_id] = read
         try:
-            async with database.writing() as session:
-                await _fill(session, unread.names, list(found.values()), newer=True)
-        except (
-            SQLAlchemyError
-        ) as error:  # the disk is full, or a name was taken meanwhile: the next start repeats it
-            log.warning("%d streams could not be written to the catalogue: %s", len(found), error)
+            await _store(database, unread.names, list(found.values()), damage, newer=True)
+        except SQLAlchemyError as error:  # the disk is full: the next start repeats it
+            log.warning("%d streams could not be written to the catalogue: %s", len(found), describe(error))
 
 
 async def _read_by(open_archive: Callable[[str], Awaitable[StreamArchive]], data_id: str) -> Found | None:
     try:
         archive = await open_archive(data_id)
-        return read_about(archive.description), archive.n_frames()
+        return checked_about(archive.description, data_id), archive.n_frames()
     except Exception as error:
         # One damaged folder must not keep the others out of the catalogue.
         log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
         return None
+
+
+async def _store(
+    database: Database, names: NameIndex, found: list[Found], damage: DamageLog, *, newer: bool = False
+) -> None:
+    try:
+        async with database.writing() as session:
+            await _fill(session, names, found, newer=newer)
+    except _BAD_VALUES:  # of one stream or name: the others are stored one by one
+        await _fill_singly(database, names, found, damage, newer=newer)
+
+
+async def _fill_singly(
+    database: Database, names: NameIndex, found: Iterable[Found], damage: DamageLog, *, newer: bool
+) -> None:
+    for single in names.split():
+        try:
+            async with database.writing() as session:
+                await single.put(session)
+        except _BAD_VALUES as error:
+            damage.of("").add(JOURNAL_FILE, f"a name in it can't be stored: {type(error).__name__}")
+    for stream in found:
+        try:
+            async with database.writing() as session:
+                await _fill(session, NameIndex(), [stream], newer=newer)
+        except _BAD_VALUES as error:
+            damage.of(stream[0].data_id).add(
+                ABOUT, f"the stream is left out of the list: a value can't be stored ({type(error).__name__})"
+            )
 
 
 async def _fill(
@@ -215,29 +297,37 @@ async def _fill(
     )
 
 
-def _stream_ids(streams_dir: Path) -> dict[str, float]:
+def _stream_ids(streams_dir: Path, damage: DamageLog) -> dict[str, float]:
     """The streams in the folder, each with the time of the last change of its description."""
     found: dict[str, float] = {}
     for path in streams_dir.iterdir():
-        with suppress(OSError):  # no stream, or a link that leads nowhere
-            found[path.name] = (path / "stream.json").stat().st_mtime
+        try:
+            changed = (path / ABOUT).stat().st_mtime
+        except OSError:  # no stream, or a link that leads nowhere
+            if not (path / "frames.zarr" / "frames").is_dir():
+                continue
+            changed = 0.0  # the description is lost, which is noted when the stream is opened
+        if is_stream_id(path.name):
+            found[path.name] = changed
+        else:
+            name = path.name[:64].encode("utf-8", "backslashreplace").decode()
+            damage.of("").add(
+                f"streams/{name}", "the name of this folder is no id of a stream; it is left out"
+            )
     return found
 
 
-def _read_streams(streams_dir: Path, data_ids: Iterable[str]) -> Iterator[Found]:
+def _read_streams(streams_dir: Path, data_ids: Iterable[str], damage: DamageLog) -> Iterator[Found]:
     ids = list(data_ids)
     quick = _read_quickly(streams_dir, ids)
     for data_id in ids:
-        try:
-            yield quick.get(data_id) or _read_stream(streams_dir / data_id)
-        except (AtomstreamError, OSError, msgspec.MsgspecError) as error:
-            # One damaged folder must not keep the others out of the catalogue.
-            log.warning("stream %s can't be read and is left out of the catalogue: %s", data_id, error)
+        with suppress(StreamError, OSError):  # one damaged folder must not keep the others out; it is noted
+            yield quick.get(data_id) or _read_stream(streams_dir / data_id, damage)
 
 
-def _read_stream(folder: Path) -> Found:
-    archive = StreamArchive.open(folder)
-    return read_about(archive.description), archive.n_frames()
+def _read_stream(folder: Path, damage: DamageLog) -> Found:
+    archive = open_checked(folder, damage.of(folder.name))
+    return checked_about(archive.description, folder.name), archive.n_frames()
 
 
 def _read_quickly(streams_dir: Path, data_ids: Iterable[str]) -> dict[str, Found]:
@@ -245,13 +335,15 @@ def _read_quickly(streams_dir: Path, data_ids: Iterable[str]) -> dict[str, Found
     found: dict[str, Found] = {}
     for data_id in data_ids:
         folder = streams_dir / data_id
-        with suppress(AtomstreamError, OSError, ValueError, LookupError, TypeError, msgspec.MsgspecError):
-            about = read_about(read_about_file(folder))
+        with suppress(Exception):  # whatever is wrong with it is found when it is opened
+            about = checked_about(read_about_file(folder), data_id)
             if not (folder / "frames.zarr" / FRAMES).exists():
                 found[data_id] = (about, 0)
             elif about.status == "success":
                 arrays = json.loads(read_plain(folder / "frames.zarr" / DOCUMENT))["consolidated_metadata"]
-                found[data_id] = (about, int(arrays["metadata"][FRAMES]["shape"][0]))
+                n_frames = int(arrays["metadata"][FRAMES]["shape"][0])
+                if 0 <= n_frames <= MAX_FRAMES:
+                    found[data_id] = (about, n_frames)
     return found
 
 

@@ -256,9 +256,10 @@ def _row(about: StreamMetadata) -> dict[str, Any]:
 
 async def _put_tags(session: AsyncSession, found: Sequence[StreamMetadata]) -> None:
     await session.execute(delete(StreamTag).where(StreamTag.data_id.in_([about.data_id for about in found])))
-    tags = [{"data_id": about.data_id, "tag_id": tag.id} for about in found for tag in about.tags]
+    tags = dict.fromkeys((about.data_id, tag.id) for about in found for tag in about.tags)
     if tags:
-        await session.execute(insert(StreamTag), tags)
+        rows = [{"data_id": data_id, "tag_id": tag_id} for data_id, tag_id in tags]
+        await session.execute(insert(StreamTag), rows)
 
 
 def _tags_of(connection: Connection, data_ids: Sequence[str]) -> dict[str, list[dict[str, str]]]:

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from aiohttp.web import BaseRequest, StreamResponse
 
-from atomstream.errors import RejectedError, ShardError
+from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -23,7 +23,7 @@ _NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSP
 """Error numbers of a full disk or quota; Windows has no EDQUOT."""
 
 
-class HttpError(Exception):
+class HttpError(AtomstreamError):
     """Ends a request with an error status. ``detail`` is sent to the client unchanged."""
 
     def __init__(self, status: int, detail: Any, *, headers: dict[str, str] | None = None) -> None:

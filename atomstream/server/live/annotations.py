@@ -38,8 +38,10 @@ MAX_EVENTS: Final = 20_000
 class Annotations:
     """The entries of one stream, in the order in which they were made. Blocks; one writer at a time."""
 
-    def __init__(self, path: Path, file_system: FileSystem = LOCAL) -> None:
-        self._log = RecordLog(path, file_system=file_system)
+    def __init__(
+        self, path: Path, file_system: FileSystem = LOCAL, report: Callable[[str], None] | None = None
+    ) -> None:
+        self._log = RecordLog(path, file_system=file_system, report=report)
         self.entries: list[AnnotationEntry] = []
         # What the entries amount to, so that an event costs the same however many there are.
         self._events_lock = threading.Lock()  # events are stored in a thread and read in the loop

@@ -13,6 +13,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.analyzer_client import AnalysisResources, AnalyzerClient, DecodedChunk
 from atomstream.server.live.annotation_records import CalibrationEntry
 from atomstream.server.live.annotations import Annotations
@@ -169,9 +170,12 @@ class LiveAnalysis:
                 log.warning(
                     "stream %s: %s; its analysis continues from an earlier state", self.about.data_id, error
                 )
-            except OSError:
-                log.exception(
-                    "stream %s: results could not be stored; they are computed again", self.about.data_id
+            except OSError as error:
+                log_failure(
+                    log,
+                    error,
+                    "stream %s: results could not be stored; they are computed again",
+                    self.about.data_id,
                 )
                 await asyncio.sleep(DISK_PAUSE_S)
             if work == self._resume:
@@ -240,6 +244,8 @@ class LiveAnalysis:
         log.error("stream %s: chunk %d is left out: %s", self.about.data_id, index, why)
         await self.analyzer.skip(index + 1)
         self.missing.add(index, reason)
+        if reason == UNREADABLE:
+            self._archive.note_unreadable(index, why)
         self._feed.notify()
 
     async def _chunk(self, index: int) -> None:
@@ -266,8 +272,10 @@ class LiveAnalysis:
     async def _save_on_disk(self, snapshot: Snapshot) -> None:
         try:
             await self._disk(self._store.save, snapshot)
-        except OSError:
-            log.exception(
+        except OSError as error:
+            log_failure(
+                log,
+                error,
                 "stream %s: the state of the analysis could not be saved; an older one is kept",
                 self.about.data_id,
             )

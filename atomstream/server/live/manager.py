@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from atomstream.server.archive.records import UploadClaims
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
@@ -118,8 +119,8 @@ class ResultsManager:
         except NoRoomError:
             self._waiting[data_id] = None
             self._open_waiting()
-        except Exception:  # its folder is damaged; the others go on
-            log.exception("the analysis of stream %s could not be opened", data_id)
+        except Exception as error:  # its folder is damaged; the others go on
+            log_failure(log, error, "the analysis of stream %s could not be opened", data_id)
 
     def _open_waiting(self) -> None:
         if self._waiting and (self._opener is None or self._opener.done()):
@@ -140,8 +141,8 @@ class ResultsManager:
         await asyncio.sleep(WARM_UP_S)
         try:
             await self._pool.warm_up()
-        except OSError:  # the stream that needs it reports it
-            log.exception("a worker for the analysis could not be started")
+        except OSError as error:  # the stream that needs it reports it
+            log_failure(log, error, "a worker for the analysis could not be started")
 
     async def of(self, data_id: str) -> StreamResults:
         """The results of a stream.
@@ -276,8 +277,11 @@ class ResultsManager:
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
-        for results in self._open.values():
-            await results.close()
+        for data_id, results in self._open.items():
+            try:
+                await results.close()
+            except Exception as error:  # the others must be closed
+                log_failure(log, error, "the analysis of stream %s could not be closed", data_id)
         await self._pool.close()
         await self._frames.close()
         for threads in (self._threads, self._readers):

@@ -138,6 +138,7 @@ class Reanalysis:
                 raise
             log.error("stream %s: chunk %d is left out: %s", self._about.data_id, index, error)
             self._left_out[UNREADABLE].add(index)
+            self._archive.note_unreadable(index, str(error))
         self._left_out[CRASHED].discard(index)
 
     async def _keep(self, batch: AnalyzerBatch) -> None:

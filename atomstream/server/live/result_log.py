@@ -9,15 +9,19 @@ up to some number, so that a start of the server reads only the rest.
 from __future__ import annotations
 
 import contextlib
+import errno
+import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import google_crc32c
 import msgspec
 from msgspec import UNSET
 
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE
 from atomstream.results import Event, Plain
 from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.live.messages import (
@@ -39,12 +43,14 @@ from atomstream.system.own_files import read_plain
 from atomstream.system.record_log import RecordLog, is_lost
 
 log = get_logger("atomstream.server")
+T = TypeVar("T")
 M = TypeVar("M", bound=NumberedMessage)
 KEPT: Final = CurrentResults.__struct_fields__
 """Fields of a batch that delta encoding applies to."""
 KEY_EACH: Final = 64
 CHECKPOINT_BYTES: Final = 1 << 20
 """A checkpoint is written when the log has grown by so much, or by the size of the last checkpoint."""
+MAX_FRAMES: Final = MAX_CHUNK_INDEX * MAX_CHUNK_SIZE
 MAX_EVENTS: Final = 10_000
 """Newest events of the analysis in memory, about 6 MB; older ones are in the log only."""
 _FACTS: Final = (
@@ -64,6 +70,27 @@ _OLD_KEYS: Final = {
     "fed": "frames_received",
 }
 """Keys of records and checkpoints that earlier versions wrote."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What the file has: where the records are, what they amount to, and the views' histories as bytes."""
+
+    places: Plain
+    noted: Plain
+    view_tracks: list[tuple[int, bytes]] | None = None
+    """Absent in checkpoints of an earlier version, whose log is read from its start."""
+
+
+class CheckpointFacts(msgspec.Struct, frozen=True):
+    """The values of a :class:`ResultLog` in a checkpoint."""
+
+    events: list[Event]
+    frames_received: int
+    analysed: Annotated[int, msgspec.Meta(ge=0, le=MAX_FRAMES)]
+    closed_at: int = msgspec.field(name="_closed_at")
+    ended: bool = False
+    missing: list[MissingChunks] = []
+    made_unix_ms: float | None = None
 
 
 class ResultLog:
@@ -97,22 +124,42 @@ class ResultLog:
         self._log = self._open()
 
     def _open(self) -> RecordLog:
-        kept = read_checked(self._folder / "checkpoint")
-        if kept and "view_tracks" not in kept:  # of an earlier version: everything is read from the log
-            kept = None
-        records = RecordLog(self._folder / "results.log", kept and kept["places"], self._files.file_system)
-        if kept and records.n_cached:
-            facts = current_form(kept["noted"])
-            for name in _FACTS:
-                setattr(self, name, facts[name])
-            self.missing = MissingIndices(msgspec.convert(facts["missing"], list[MissingChunks]))
-            self.newest = msgspec.convert(current_form(facts["newest"]), CurrentResults)
-            self.events = msgspec.convert(facts["events"], list[Event])
-            self.view_points = {number: ViewTrack(raw) for number, raw in kept["view_tracks"]}
-        for number in range(records.n_cached + 1, len(records) + 1):
-            self._note(typed(number, records.read(number)))
-        self._checked = (records.positions["end"], 0) if records.n_cached else (0, 0)
+        path = self._folder / "results.log"
+        kept = read_kept(self._files, self._folder / "checkpoint", Checkpoint)
+        records = RecordLog(
+            path,
+            None if kept is None else kept.places,
+            self._files.file_system,
+            partial(self._files.note_damage, path),
+        )
+        try:
+            n_cached = records.n_cached if records.n_cached and self._take_over(kept) else 0
+            for number in range(n_cached + 1, len(records) + 1):
+                self._note(self._typed(number, records.read(number)))
+        except BaseException:
+            records.close()
+            raise
+        self._checked = (records.positions["end"], 0) if n_cached else (0, 0)
         return records
+
+    def _take_over(self, kept: Checkpoint | None) -> bool:
+        """Set the state to that of a checkpoint; False if it is not valid, and nothing was changed."""
+        if kept is None or kept.view_tracks is None:
+            return False
+        try:
+            facts = current_form(kept.noted)
+            found = msgspec.convert({name: facts[name] for name in _FACTS}, CheckpointFacts)
+            newest = msgspec.convert(current_form(facts["newest"]), CurrentResults)
+            missing = MissingIndices(found.missing)
+            views = {number: ViewTrack(raw) for number, raw in kept.view_tracks}
+        except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+            self._files.note_damage(self._folder / "checkpoint", _COMPUTED)
+            return False
+        self.newest, self.view_points = newest, views
+        self.events, self.missing = found.events, missing
+        self.frames_received, self.analysed = found.frames_received, found.analysed
+        self._closed_at, self.ended, self.made_unix_ms = found.closed_at, found.ended, found.made_unix_ms
+        return True
 
     @property
     def seq(self) -> int:
@@ -190,7 +237,22 @@ class ResultLog:
         return BatchMessage(**_facts_of(record), **msgspec.structs.asdict(after), seq=seq)
 
     def _record(self, number: int) -> StoredRecord:
-        return typed(number, self._log.read(number))
+        return self._typed(number, self._log.read(number))
+
+    def _typed(self, number: int, record: Plain) -> StoredRecord:
+        """The record of that number; a ``LostMessage`` if it is damaged, or was never one of atomstream."""
+        try:
+            made = typed(number, record)
+            if isinstance(made, StoredBatch) and not is_possible(made):
+                raise ValueError("its numbers are impossible")
+            if isinstance(made, EndMessage) and made.missing is not UNSET:
+                MissingIndices(made.missing)
+        except (msgspec.MsgspecError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+            self._files.note_damage(
+                self._folder / "results.log", f"record {number} can't be used and is left out: {error}"
+            )
+            return LostMessage(count=1, first=number, last=number)
+        return made
 
     def sync(self) -> None:
         """Make all records durable."""
@@ -237,6 +299,12 @@ def typed(number: int, record: Plain) -> StoredRecord:
         return LostMessage(count=1, first=number, last=number)
     made: StoredRecord = msgspec.convert(current_form(record), StoredRecord)
     return made
+
+
+def is_possible(record: StoredBatch) -> bool:
+    """Whether the frames of a batch can be those of a stream."""
+    numbers = (record.start, record.count, record.frames_received)
+    return all(0 <= number <= MAX_FRAMES for number in numbers) and math.isfinite(record.made_unix_ms)
 
 
 def _facts_of(record: BatchFields) -> dict[str, Any]:
@@ -306,12 +374,30 @@ def write_checked(files: ArchiveFiles, path: Path, body: bytes) -> None:
     files.write_atomic(path, body + google_crc32c.value(body).to_bytes(4, "little"))
 
 
-def read_checked(path: Path) -> Plain | None:
-    """The msgpack map in a file of :func:`write_checked`; None if it is absent or damaged."""
-    with contextlib.suppress(FileNotFoundError):
+def read_kept(files: ArchiveFiles, path: Path, kind: type[T]) -> T | None:
+    """The content of a file of :func:`write_checked` as ``kind``; None if it is absent, empty or damaged.
+
+    A damaged one is noted, and something else in its place is moved away, so that it can be written again.
+    """
+    files.clear_way(path)
+    try:
         raw = read_plain(path)
-        if len(raw) > 4 and google_crc32c.value(raw[:-4]).to_bytes(4, "little") == raw[-4:]:
-            content: Plain = msgspec.msgpack.decode(raw[:-4])
-            return content
-        log.warning("%s is damaged; its content is computed again", path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        files.note_damage(path, "it is a link and is not read")
+        return None
+    if len(raw) > 4 and google_crc32c.value(raw[:-4]).to_bytes(4, "little") == raw[-4:]:
+        if raw[:-4] == _EMPTY:
+            return None
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError):
+            return msgspec.msgpack.decode(raw[:-4], type=kind)
+    files.note_damage(path, _COMPUTED)
     return None
+
+
+_EMPTY: Final = msgspec.msgpack.encode({})
+
+_COMPUTED: Final = "it is damaged; its content is computed again"

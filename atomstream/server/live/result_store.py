@@ -28,6 +28,8 @@ import numpy.typing as npt
 from msgspec import UNSET, structs
 
 from atomstream.analysis.serialization import VERSION
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
 from atomstream.results import TIME, Event, Plain, packed, unit_of, unpacked
 from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.result_columns import F32
@@ -40,7 +42,8 @@ from atomstream.server.live.messages import (
     NumberedMessage,
     ViewRecord,
 )
-from atomstream.server.live.result_log import ResultLog, read_checked, write_checked
+from atomstream.server.live.missing_chunks import MissingIndices
+from atomstream.server.live.result_log import ResultLog, read_kept, write_checked
 from atomstream.server.live.view_tracks import renumbered
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.system.log_privacy import get_logger
@@ -70,6 +73,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     sent: int = 0
     missing: list[MissingChunks] = []
     version: str = SNAPSHOT_VERSION
+
+
+class SnapshotVersion(msgspec.Struct, frozen=True):
+    """The version in the file of a :class:`Snapshot`, which may have other fields than this one."""
+
+    version: str = ""
 
 
 class ResultStore:
@@ -242,20 +251,33 @@ class ResultStore:
 
     def load(self) -> Snapshot | None:
         """The snapshot of the last :meth:`save`; None if there is none that this version can read."""
-        saved = read_checked(self.folder / "state")
-        if not saved:
+        files, path = self._archive.files, self.folder / "state"
+        version = read_kept(files, path, SnapshotVersion)
+        if version is None:
             return None
-        if saved.get("version") != SNAPSHOT_VERSION:
+        if version.version != SNAPSHOT_VERSION:
             log.warning(
                 "stream %s: its analysis was begun by another version of atomstream; it starts from the first frame",
                 self._archive.folder.name,
             )
             return None
-        return msgspec.convert(saved, Snapshot)
+        saved = read_kept(files, path, Snapshot)
+        try:
+            IndexSet.parse("" if saved is None else saved.passed, max_index=MAX_CHUNK_INDEX)
+            MissingIndices(() if saved is None else saved.missing)
+        except (ValueError, TypeError):
+            files.note_damage(path, "it is damaged; the analysis starts from the first frame")
+            return None
+        return saved
 
     def _read_waterfalls(self) -> dict[str, Waterfall]:
-        kept = read_checked(self.folder / "profiles") or {}
-        return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
+        path = self.folder / "profiles"
+        kept = read_kept(self._archive.files, path, dict[str, Plain]) or {}
+        try:
+            return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+            self._archive.files.note_damage(path, "it is damaged; the line profiles begin anew")
+            return {}
 
     def _write(self, name: str, content: Plain | Snapshot) -> None:
         write_checked(self._archive.files, self.folder / name, msgspec.msgpack.encode(content))
@@ -268,6 +290,7 @@ class ResultStore:
 
     def left_running(self) -> str | None:
         """The argument of the last :meth:`begin` that was not followed by :meth:`end`, or None."""
+        self._archive.files.clear_way(self.folder / RUNNING)
         with contextlib.suppress(FileNotFoundError):
             noted = read_plain(self.folder / RUNNING).decode("ascii", "replace") or LIVE
             return REANALYSIS if noted == "again" else noted  # "again": versions before 0.1.0

@@ -14,6 +14,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.results import Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
     AzimuthChanges,
@@ -94,7 +95,14 @@ class StreamResults:
 
         def files() -> tuple[ResultStore, Annotations]:
             store = ResultStore(archive, metadata.fps)
-            return store, Annotations(store.folder / "inputs.log", archive.files.file_system)
+            path = store.folder / "inputs.log"
+            try:
+                return store, Annotations(
+                    path, archive.files.file_system, partial(archive.files.note_damage, path)
+                )
+            except BaseException:
+                store.close()
+                raise
 
         return cls(archive, metadata, resources, *await run_in(resources.threads, files))
 
@@ -453,7 +461,7 @@ class StreamResults:
         self._tasks.discard(task)
         self._feed.notify()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("the analysis of stream %s failed", self.metadata.data_id, exc_info=error)
+            log_failure(log, error, "the analysis of stream %s failed", self.metadata.data_id)
 
     async def close(self) -> None:
         """Stop all work. The next start of the server continues from the last snapshot."""
@@ -464,8 +472,10 @@ class StreamResults:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._store.close()
-        self._annotations.close()
+        try:
+            self._store.close()
+        finally:
+            self._annotations.close()
 
     async def park(self) -> None:
         """Stop an idle analysis, and release its worker and files.

@@ -90,11 +90,17 @@ class Waterfall:
 
     @classmethod
     def from_plain(cls, plain: Plain) -> Waterfall:
-        """The waterfall that :meth:`plain` described, each row as one profile."""
+        """The waterfall that :meth:`plain` described, each row as one profile.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
         made = cls(float(plain["start_s"]), float(plain["step_s"]))
         columns = int(plain["columns"])
         rows: Any = np.frombuffer(plain["rows"], dtype="<f4").reshape(-1, columns) if columns else None
         if rows is not None:
+            if len(rows) > ROWS or not 0.0 < made.step_s < math.inf:
+                raise ValueError("no waterfall has so many rows, or such a step")
             made._sums = np.zeros((ROWS, columns), np.float32)
             made._counts = np.zeros(ROWS, np.int32)
             known = np.isfinite(rows).all(axis=1)

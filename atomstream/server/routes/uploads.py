@@ -24,6 +24,7 @@ from atomstream.protocol import (
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import fingerprint
 from atomstream.server.http.requests import read_json
@@ -175,8 +176,12 @@ async def note_stored(context: ServerContext, stored: ChunkStored) -> None:
         reaches = ticket.index * ticket.chunk_size + stored.committed.n_frames
         await context.streams_table.note_chunk(ticket.data_id, reaches)
         await context.lifecycle.data_came(ticket.data_id, Geometry.of(ticket))
-    except Exception:
-        log.exception(
-            "chunk %d of %s is stored, but updating the catalogue failed", ticket.index, ticket.data_id
+    except Exception as error:
+        log_failure(
+            log,
+            error,
+            "chunk %d of %s is stored, but updating the catalogue failed",
+            ticket.index,
+            ticket.data_id,
         )
     await context.signals.chunk_stored.send(stored)

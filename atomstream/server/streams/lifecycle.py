@@ -8,17 +8,21 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import Geometry
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.disk_errors import is_disk_error, log_failure
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals, StatusChanged
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
+RETRY_S: Final = 10.0
+"""Time in s until a status that the disk refused is stored again."""
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
 
 
@@ -57,8 +61,10 @@ class Lifecycle:
         for data_id in await self._entries.with_status("stream_finalizing"):
             try:
                 await self._finish(data_id)
-            except Exception:  # its files are damaged; the others are finished
-                log.exception("stream %s was being finished when the server stopped, and can't be", data_id)
+            except Exception as error:  # its files are damaged; the others are finished
+                log_failure(
+                    log, error, "stream %s was being finished when the server stopped, and can't be", data_id
+                )
 
     def _start_timing(self, data_id: str) -> None:
         now = self._last_activity[data_id] = self._clock()
@@ -141,7 +147,11 @@ class Lifecycle:
         """Apply the time-outs for as long as the server runs."""
         while True:
             self._wake.clear()
-            due = await self.expire_idle()
+            try:
+                due = await self.expire_idle()
+            except Exception as error:
+                log_failure(log, error, "the streams without data can't be checked")
+                due = RETRY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(due):
                     await self._wake.wait()
@@ -159,10 +169,13 @@ class Lifecycle:
                 continue
             try:
                 wait_s = await self._expire(data_id, now - since)
-            except Exception:
+            except Exception as error:
                 # The folder was removed or is damaged, or the disk fails. The other streams must still be checked.
-                log.exception("the status of stream %s can't be stored", data_id)
-                self._forget(data_id)
+                log_failure(log, error, "the status of stream %s can't be stored", data_id)
+                if is_disk_error(error):
+                    self._check(data_id, now + RETRY_S)
+                else:
+                    self._forget(data_id)
             else:
                 if wait_s is not None:
                     self._check(data_id, now + wait_s)

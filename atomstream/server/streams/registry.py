@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from atomstream.server.archive.metadata import StreamMetadata, read_about, write_about
+from atomstream.errors import StreamError
+from atomstream.server.archive.damage import DamageLog
+from atomstream.server.archive.metadata import StreamMetadata, is_stream_id, read_about, write_about
+from atomstream.server.archive.opening import open_checked
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.database import iso_now
 from atomstream.server.catalogue.streams_table import StreamsTable
@@ -28,7 +30,11 @@ class StreamRegistry:
     ``kept`` archives that were used last stay open; another one that somebody still uses is found as well.
     """
 
-    def __init__(self, streams_dir: Path, entries: StreamsTable, kept: int = 256) -> None:
+    def __init__(
+        self, streams_dir: Path, entries: StreamsTable, kept: int = 256, damage: DamageLog | None = None
+    ) -> None:
+        self.damage = damage or DamageLog()
+        """What is damaged in the files of the streams."""
         self._dir = streams_dir
         self._entries = entries
         self._kept = kept
@@ -41,12 +47,18 @@ class StreamRegistry:
     async def create(self, about: StreamMetadata) -> None:
         """Create the folder of a new stream, then its row in the catalogue."""
         folder = self._dir / about.data_id
-        archive = await asyncio.to_thread(StreamArchive.create, folder, write_about(about))
+        archive = await asyncio.to_thread(
+            StreamArchive.create, folder, write_about(about), damage=self.damage.of(about.data_id)
+        )
         self._keep(about.data_id, archive)
         await self._entries.put(about)
 
     async def archive(self, data_id: str) -> StreamArchive:
-        """The archive of a stream; raises HttpError 404 if there is no such stream."""
+        """The archive of a stream.
+
+        Raises:
+            HttpError: 404 there is no such stream; 503 it is damaged, and may be readable again after a repair.
+        """
         archive = self._recent.get(data_id)
         if archive is not None:
             self._recent.move_to_end(data_id)
@@ -66,7 +78,12 @@ class StreamRegistry:
     async def _open_archive(self, folder: Path, data_id: str) -> StreamArchive:
         if not await asyncio.to_thread(folder.is_dir):
             raise unknown_stream(data_id)
-        return await asyncio.get_running_loop().run_in_executor(self._openers, StreamArchive.open, folder)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._openers, open_checked, folder, self.damage.of(data_id)
+            )
+        except StreamError as error:
+            raise HttpError(503, f"Stream {data_id} can't be used: {error}") from None
 
     async def close(self) -> None:
         """Wait for the threads."""
@@ -102,11 +119,7 @@ def checked_id(data_id: str) -> str:
     Raises:
         HttpError: 404, because no stream has such an id.
     """
-    try:
-        canonical = str(uuid.UUID(data_id)) == data_id
-    except ValueError:
-        canonical = False
-    if not canonical:
+    if not is_stream_id(data_id):
         raise unknown_stream(data_id)
     return data_id
 

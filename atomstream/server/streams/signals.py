@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import CommitResult, UploadClaims
+from atomstream.server.disk_errors import log_failure
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -33,8 +34,8 @@ class Signal(Generic[T]):
         for listener in tuple(self._listeners):
             try:
                 await listener(value)
-            except Exception:
-                log.exception("a listener failed at %r", value)
+            except Exception as error:
+                log_failure(log, error, "a listener failed at %r", value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""Opening the archive of a stream whose files may have been damaged in any way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from atomstream.errors import StreamError
+from atomstream.server.archive.archive_files import SET_ASIDE
+from atomstream.server.archive.chunk_index import NO_RESOURCES
+from atomstream.server.archive.damage import StreamDamage
+from atomstream.server.archive.metadata import ABOUT, checked_about
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
+
+
+def open_checked(folder: Path, damage: StreamDamage) -> StreamArchive:
+    """Open the archive in ``folder`` and check its description. Blocks.
+
+    Whatever is wrong with it, the error is of one type and concerns this stream alone. ``damage`` has a note about it.
+
+    Raises:
+        StreamError: the stream can't be used; the message tells why, without paths of this computer.
+        OSError: this process can't open more files at present.
+    """
+    try:
+        archive = StreamArchive.open(folder, damage=damage)
+        checked_about(archive.description, folder.name)
+        _mend_geometry(archive)
+        _note_set_aside(archive)
+    except OSError as error:
+        if error.errno in NO_RESOURCES:
+            raise
+        raise _unusable(folder, damage, error, error.strerror or str(error)) from error
+    except Exception as error:  # any value in the files may be wrong; the others must be opened
+        raise _unusable(folder, damage, error, str(error)) from error
+    damage.remove(ABOUT)
+    return archive
+
+
+def _unusable(folder: Path, damage: StreamDamage, error: Exception, why: str) -> StreamError:
+    if not isinstance(error, (StreamError, OSError)):
+        log.debug("stream %s can't be opened", folder.name, exc_info=error)
+        why = f"its files have impossible values ({type(error).__name__}: {why})"
+    why = why.replace(f"{folder}/", "").replace(str(folder), "its folder")
+    damage.add(ABOUT, f"the stream can't be used: {why} Its files were not changed.")
+    return StreamError(why, data_id=folder.name)
+
+
+def _mend_geometry(archive: StreamArchive) -> None:
+    """The frames tell their shape: a description that has another one would refuse all further chunks."""
+    described = archive.description.get("geometry")
+    if archive.geometry is None or described is None:
+        return
+    found = msgspec.to_builtins(archive.geometry)
+    if described != found:
+        archive.files.note_damage(
+            archive.folder / ABOUT, "its geometry was not that of the frames; it was corrected"
+        )
+        archive.update_about(geometry=found)
+
+
+def _note_set_aside(archive: StreamArchive) -> None:
+    """Damaged files that were moved or copied away at an earlier start stay listed for as long as they exist."""
+    places = (*archive.folder.glob(f"{SET_ASIDE}/*"), *archive.folder.glob("analysis/*.damaged-*"))
+    for path in sorted(places):
+        archive.files.note_damage(path, "a damaged file was kept here; remove it when it is not needed")

@@ -1,0 +1,70 @@
+"""Errors of a disk: which of them mean that it is full, and how they are logged."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+from typing import Final
+
+from atomstream.errors import AtomstreamError
+from atomstream.system.files import DISK_FULL_ERRNOS
+
+_FULL: Final = DISK_FULL_ERRNOS - {errno.EFBIG}
+_EXPECTED: Final = frozenset({*_FULL, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM})
+"""Error numbers whose cause is the disk or its permissions: where in the program they came up tells nothing more."""
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """``error`` and the errors that it wraps: SQLAlchemy keeps that of SQLite in ``orig``."""
+    found: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        following = getattr(following, "orig", None) or following.__cause__
+    return found
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether ``error`` means that there is no space left on the disk, or in the user's quota."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return True
+        if (
+            isinstance(cause, sqlite3.Error)
+            and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+        ):
+            return True
+    return False
+
+
+_SQLITE: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+    | {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+)
+
+
+def is_disk_error(error: BaseException) -> bool:
+    """Whether the cause is the disk, the files on it or their permissions, and not this program."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in _EXPECTED:
+            return True
+        if isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE:
+            return True
+    return False
+
+
+def describe(error: BaseException) -> str:
+    """The error in one line, from the system's own words."""
+    cause = _causes(error)[-1]
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    return str(cause) or type(cause).__name__
+
+
+def log_failure(log: logging.Logger, error: BaseException, message: str, *values: object) -> None:
+    """Log that something failed: in one line if the disk, or a damaged stream, is the cause; else with the place."""
+    if isinstance(error, AtomstreamError) or is_disk_error(error):
+        log.error(f"{message}: %s", *values, describe(error))
+    else:
+        log.error(message, *values, exc_info=error)

@@ -1,0 +1,144 @@
+"""Damaged files cost only themselves: everything else of the server goes on, and the damage is named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.live_server import LiveServer, Serve
+from tests.server.damage_cases import FOLDER, STREAM
+from tests.wire_client import WireClient, make_frames, shard_bytes
+
+FRAMES = make_frames(12)
+KEY = "k" * 43
+NAMES = ("damaged", "ended", "open")
+KINDS = list(STREAM)
+GROUPS = [KINDS[start::4] for start in range(4)]
+Template = tuple[Path, dict[str, str]]
+
+
+async def make_template(folder: Path) -> dict[str, str]:
+    """A data folder with three streams of three chunks with results; returns their ids by name."""
+    server = LiveServer(folder, api_key=KEY)
+    await server.start()
+    assert server.running is not None
+    ids: dict[str, str] = {}
+    async with WireClient(server) as client:
+        for name in NAMES:
+            data_id = ids[name] = await client.create(name)
+            for index in range(3):
+                assert (await client.send(data_id, index, FRAMES[4 * index : 4 * index + 4]))[0] == 200
+            event = {"label": "mark", "kind": "note"}
+            assert (await client.ask("POST", f"/rheed/stream/{data_id}/events", event))[0] == 200
+        await client.end(ids["ended"])
+        for data_id in ids.values():
+            results = await server.running.context.results.of(data_id)
+            while results._store.log.analysed < 12:
+                await asyncio.sleep(0.01)
+            results._store.log.checkpoint(force=True)
+    await server.stop()
+    return ids
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    """The folder of :func:`make_template`, made in a thread because the test's loop exists already."""
+    folder, ids = tmp_path_factory.mktemp("template") / "data", dict[str, str]()
+    thread = threading.Thread(target=lambda: ids.update(asyncio.run(make_template(folder))))
+    thread.start()
+    thread.join()
+    yield folder, ids
+    shutil.rmtree(folder)
+
+
+def copy_damaged(data: Path, source: str, kind: str) -> str:
+    """Add a stream that is a copy of ``source`` with this damage; returns its id."""
+    data_id = str(uuid.uuid4())
+    folder = data / "streams" / data_id
+    shutil.copytree(data / "streams" / source, folder)
+    about = json.loads((folder / "stream.json").read_text())
+    (folder / "stream.json").write_text(json.dumps({**about, "data_id": data_id, "name": kind}))
+    STREAM[kind](folder)
+    return data_id
+
+
+@pytest.mark.parametrize("kinds", GROUPS, ids=range(4))
+async def test_a_damaged_stream_costs_only_itself(
+    serve: Serve, tmp_path: Path, template: Template, kinds: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server starts, serves the other streams, times them and stops, whatever is damaged in one."""
+    data, ids = tmp_path / "data", template[1]
+    shutil.copytree(template[0], data)
+    damaged = {kind: copy_damaged(data, ids["damaged"], kind) for kind in kinds}
+    server = await serve(data_dir=data, api_key=KEY)
+    async with WireClient(server) as client:
+        for kind, data_id in damaged.items():
+            answers = await use_all(client, data_id)
+            assert set(answers.values()) <= {200, 404, 409, 503}, (kind, answers)
+        await all_others_go_on(server, client, ids)
+    await server.stop()
+    assert not [record.getMessage() for record in caplog.records if record.exc_info], caplog.text[-3000:]
+
+
+@pytest.mark.parametrize("kind", FOLDER)
+async def test_a_damaged_data_folder_costs_only_what_is_damaged(
+    serve: Serve, tmp_path: Path, template: Template, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same for the files beside the streams."""
+    data, ids = tmp_path / "data", template[1]
+    shutil.copytree(template[0], data)
+    FOLDER[kind](data)
+    server = await serve(data_dir=data, api_key=KEY)
+    async with WireClient(server) as client:
+        await all_others_go_on(server, client, ids)
+        assert (await client.ask("POST", "/tags/", {"name": "new"}))[0] == 200
+    await server.stop()
+    assert not [record.getMessage() for record in caplog.records if record.exc_info], caplog.text[-3000:]
+
+
+async def all_others_go_on(server: LiveServer, client: WireClient, ids: dict[str, str]) -> None:
+    """The undamaged streams are equal, take chunks, are listed, answer everything and are timed."""
+    assert np.array_equal(server.frames(ids["ended"]), FRAMES)
+    status, entries = await client.ask("GET", "/data_entries/")
+    assert status == 200, entries
+    assert {"ended", "open"} <= {entry["raw_name"] for entry in entries}
+    await client.create("new")
+    assert server.running is not None
+    lifecycle = server.running.context.lifecycle
+    assert ids["open"] in lifecycle._last_activity
+    clock, lifecycle._clock = lifecycle._clock, lambda: clock() + 200.0
+    lifecycle._wake.set()
+    while (await client.entry(ids["open"]))["pipeline_status"] != "stream_interrupted":
+        await asyncio.sleep(0.01)
+    lifecycle._clock = clock
+    for name in ("open", "ended"):
+        answers = await use_all(client, ids[name])
+        assert set(answers.values()) == {200}, answers
+
+
+async def use_all(client: WireClient, data_id: str) -> dict[str, int]:
+    """The status of each kind of request about a stream: reading, a repeated and a new chunk, an event, the end."""
+    answers = {}
+    for path in (
+        f"/dashboard/streams/{data_id}", f"/rheed/stream/{data_id}/analysis", f"/rheed/stream/{data_id}/chunks",
+        f"/dashboard/streams/{data_id}/series?name=specular_intensity", f"/rheed/stream/{data_id}/events",
+        f"/rheed/timeseries/{data_id}/", f"/rheed/{data_id}/azimuths",
+    ):  # fmt: skip
+        answers[path.replace(data_id, "ID")] = (await client.ask("GET", path))[0]
+    for index, frames in ((1, FRAMES[4:8]), (3, FRAMES[:4])):
+        status, reply = await client.ask_url(data_id, index, (4, 8, 12))
+        if status == 200:
+            status, _, _ = await client.put(reply[0]["url"], shard_bytes(frames))
+        answers[f"put {index}"] = status
+    event = {"label": "another", "kind": "note"}
+    answers["event"] = (await client.ask("POST", f"/rheed/stream/{data_id}/events", event))[0]
+    answers["end"] = (await client.end(data_id))[0]
+    return answers
