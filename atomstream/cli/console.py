@@ -6,6 +6,7 @@ is not a terminal there is no live line, and log files contain no control charac
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
@@ -14,6 +15,7 @@ import time
 import warnings
 from collections import deque
 from contextlib import suppress
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -30,6 +32,8 @@ class Console:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # reentrant: a Ctrl-C handler may write between two writes
         self._live = ""
+        self._handler: logging.Handler | None = None
+        self._as_json = False
 
     @property
     def is_terminal(self) -> bool:
@@ -38,8 +42,12 @@ class Console:
 
     def write(self, text: str) -> None:
         """Write a message above the live line."""
+        self.write_line(json_line("INFO", "atomstream", text) if self._as_json else text)
+
+    def write_line(self, line: str) -> None:
+        """Write a line that has its final format."""
         with self._lock:
-            self._write(self._erased() + text + "\n" + self._live)
+            self._write(self._erased() + line + "\n" + self._live)
 
     def show_live(self, text: str) -> None:
         """Replace the live line, cut to the width of the terminal; only if :attr:`is_terminal`."""
@@ -60,6 +68,23 @@ class Console:
         handler = _ConsoleHandler(self)
         handler.setFormatter(logging.Formatter("atomstream: %(message)s"))
         logging.getLogger("atomstream").addHandler(handler)
+        self._handler = handler
+
+    def set_log(self, log_format: str, level: str) -> None:
+        """Show messages from ``level`` on ("debug" to "error"), as "text" or as "json": one object a line.
+
+        Call it after :meth:`redirect_messages`. As JSON, what :meth:`write` and the libraries write are objects too.
+        """
+        handler, number = self._handler, logging.getLevelNamesMapping()[level.upper()]
+        if handler is None or (log_format, level) == ("text", "warning"):  # the state after redirect_messages
+            return
+        handler.setLevel(number)
+        logging.getLogger("atomstream").setLevel(number)
+        if log_format == "json":
+            self._as_json = True
+            handler.setFormatter(JsonFormatter())
+            for name in ("aiohttp", "asyncio"):
+                logging.getLogger(name).addHandler(handler)
 
     def _erased(self) -> str:
         # Blanks instead of an escape sequence, which older Windows consoles print literally.
@@ -71,7 +96,8 @@ class Console:
             sys.stderr.flush()
 
     def _show_warning(self, message: Warning | str, *_: Any, **__: Any) -> None:
-        self.write(f"atomstream: {redact(str(message))}")
+        text = redact(str(message))
+        self.write_line(json_line("WARNING", "atomstream", text) if self._as_json else f"atomstream: {text}")
 
 
 class _ConsoleHandler(logging.Handler):
@@ -80,7 +106,28 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.write(self.format(record))
+        self._console.write_line(self.format(record))
+
+
+def json_line(level: str, logger: str, message: str, at_s: float | None = None, exception: str = "") -> str:
+    """A log line as JSON: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, and ``exception`` if any."""
+    moment = datetime.fromtimestamp(time.time() if at_s is None else at_s, UTC)
+    shown = {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": level,
+        "logger": logger,
+        "message": message,
+    }
+    return json.dumps({**shown, "exception": exception} if exception else shown, ensure_ascii=False)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record by :func:`json_line`; its secrets have been removed by the filters of its logger."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        return json_line(record.levelname, record.name, record.getMessage(), record.created, trace)
 
 
 console = Console()

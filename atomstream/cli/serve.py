@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from atomstream.cli.configuration import LOG_FORMATS, LOG_LEVELS, merged
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
-from atomstream.cli.options import data_dir_option
-from atomstream.config import environment_api_key, is_loopback
+from atomstream.config import environment_api_key, is_loopback, read_key_file
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
 @click.option(
-    "--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: any free one."
+    "--config",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="File with settings (TOML) [else $ATOMSTREAM_SERVER_CONFIG]; flags and environment go before it.",
 )
-@data_dir_option("atomstream-data", "Folder for archives, catalogue and API key hash.")
+@click.option("--host", help="Address to listen on; 0.0.0.0 for all.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0: any free one.  [default: 8765]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for archives, catalogue and API key hash.  [default: atomstream-data]",
+)
 @api_key_options("API key to accept [else $ATOMSTREAM_API_KEY, else one made at the first start].")
 @click.option(
     "--allow-host",
@@ -41,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tls",
-    type=click.Choice(["self-signed"]),
+    type=click.Choice(["self-signed", "off"]),
     help="Speak https with a certificate that is made once, in the data folder.",
 )
 @click.option(
@@ -54,24 +63,14 @@ if TYPE_CHECKING:
     "--tls-key", metavar="PATH", type=click.Path(path_type=Path), help="Key of the certificate (PEM)."
 )
 @click.option(
-    "--insecure-network",
-    is_flag=True,
+    "--insecure-network/--no-insecure-network",
+    default=None,
     help="Allow other computers without TLS: whoever is between can read the API key and the frames.",
 )
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
-def serve(
-    host: str,
-    port: int,
-    data_dir: Path,
-    api_key: str | None,
-    allowed_hosts: tuple[str, ...],
-    limits: tuple[str, ...],
-    tls: str | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    insecure_network: bool,
-    public_url: str | None,
-) -> int:
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
+def serve(config: Path | None, api_key: str | None, limits: tuple[str, ...], **given: Any) -> int:
     """Run a server that stores and analyses streams on this computer.
 
     Prints one line with its URL on stdout when it listens. Ctrl-C stops it; data that it acknowledged is safe.
@@ -81,6 +80,7 @@ def serve(
     Examples:
       atomstream serve
       atomstream serve --data D:/rheed --port 9000
+      atomstream serve --config D:/rheed/server.toml
       atomstream serve --host 0.0.0.0 --allow-host mbe-pc.lab.local --tls self-signed   (for the whole network)
     \b
     Each stream is a Zarr v3 group, readable while it grows:
@@ -89,18 +89,16 @@ def serve(
     require_server()
     from atomstream.server import ServerSettings, run_server
 
+    known = ServerSettings.limits()
+    flags = {name: value for name, value in given.items() if value not in (None, ())}
+    values = merged({**flags, **_read_limits(limits, known)}, os.environ, config, known)
+    console.set_log(values.pop("log_format"), values.pop("log_level"))
+    key_file = values.pop("api_key_file")
     settings = ServerSettings(
-        data_dir=data_dir,
-        host=host,
-        port=port,
-        api_key=api_key or environment_api_key(),
-        allowed_hosts=allowed_hosts,
-        tls=tls,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        insecure_network=insecure_network,
-        public_url=public_url,
-        **_read_limits(limits, ServerSettings.limits()),
+        data_dir=values.pop("data"),
+        api_key=api_key or environment_api_key() or (None if key_file is None else read_key_file(key_file)),
+        tls=None if values["tls"] == "off" else values["tls"],
+        **{name: value for name, value in values.items() if name != "tls"},
     )
     asyncio.run(run_server(settings, on_ready=_announce))
     return ExitCode.DONE
