@@ -73,6 +73,10 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
         return _from_aiohttp(error)
     except HttpProcessingError:  # a body that is not HTTP; its text quotes the body
         return refuse(400, "The body of the request is not valid HTTP.")
+    except ConnectionError as error:
+        if request.transport is None or request.transport.is_closing():
+            return refuse(499, "The client has disconnected.")  # nobody receives it
+        return _unexpected(request, error)
     except Exception as error:
         return _unexpected(request, error)
 
