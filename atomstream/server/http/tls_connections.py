@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
-from atomstream.server.http.connections import HALF, UNUSED, Connection, address_of
+from atomstream.server.http.connections import HALF, STRANGER_BYTES, UNUSED, Connection, address_of
 from atomstream.server.http.tally import Tally
 from atomstream.system.log_privacy import get_logger
 
@@ -101,6 +101,8 @@ class TlsConnection(Connection):
         assert wire is not None
         address = address_of(wire.get_extra_info("peername"))
         tls: asyncio.Transport | None = None
+        # start_tls makes the protocol at once, and then waits.
+        asyncio.get_running_loop().call_soon(self.receive_at_once, STRANGER_BYTES)
         try:
             if not wire.is_closing():
                 tls = await asyncio.get_running_loop().start_tls(
@@ -157,6 +159,18 @@ class TlsConnection(Connection):
             super().eof_received()
         else:
             self._early_end = True
+
+    def receive_at_once(self, nbytes: int) -> None:
+        """Receive at most so many bytes per call.
+
+        asyncio allocates 256 KiB for each connection with TLS. Hundreds of strangers must not take that much.
+        """
+        protocol: Any = None if self._wire is None else self._wire.get_protocol()
+        if hasattr(protocol, "_ssl_buffer"):
+            protocol.max_size = nbytes
+            if len(protocol._ssl_buffer) > nbytes:
+                protocol._ssl_buffer = bytearray(nbytes)
+                protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)
 
     def waiting(self) -> int:
         """Bytes of replies that wait, above and below TLS."""

@@ -20,6 +20,7 @@ from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
 from atomstream.server.http.certificate import CERTIFICATE_FILE, KEY_FILE, ServerCertificate, self_signed_pair
+from atomstream.server.http.connections import CLIENT_BYTES, STRANGER_BYTES
 from atomstream.service.api import ServiceApi
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -316,6 +317,28 @@ async def test_unfinished_handshakes_take_places_and_make_room(serve: Serve) -> 
     for _, writer in silent:
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_a_stranger_takes_little_memory(serve: Serve) -> None:
+    """The buffer of a connection is small, from the handshake until a request with a key."""
+    server = await serve(tls="self-signed")
+    parts = urlsplit(server.url)
+    assert server.running is not None
+    guard = server.running.connections
+
+    def buffers() -> list[int]:
+        return [len(one._wire.get_protocol()._ssl_buffer) for one in guard._by_handler.values()]  # type: ignore[attr-defined]
+
+    _, silent = await asyncio.open_connection(parts.hostname, parts.port)
+    async with pinned(server) as client:
+        async with client.session.get(f"{server.url}/health") as reply:
+            assert reply.status == 200
+        assert buffers() == [STRANGER_BYTES] * 2
+        for _ in range(2):
+            assert (await client.ask("GET", "/projects/"))[0] == 200
+        assert sorted(buffers()) == [STRANGER_BYTES, CLIENT_BYTES]
+    silent.close()
+    await asyncio.gather(silent.wait_closed(), return_exceptions=True)
 
 
 async def test_plain_http_to_the_https_port(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
