@@ -47,7 +47,7 @@ class AnalysisResources:
     gap_wait_s: float
     readers: ThreadPoolExecutor
     note_delay: Callable[[float], None] = lambda _delay_s: None
-    """Called with the seconds from the storing of a chunk until its results were published."""
+    """Called with the seconds from the storing of a chunk until its last results were published."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,6 +252,9 @@ class LiveAnalysis:
         self._now_chunk = index
         due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
         state = await self.analyzer.chunk(index, self._decoded.get(index), self._keep, state=due)
+        stored_unix_ms = self._stored_ms.get(index)
+        if stored_unix_ms is not None:
+            self._resources.note_delay(time.time() - stored_unix_ms / 1000.0)
         if state is not None:
             self._save(state)
 
@@ -302,8 +305,6 @@ class LiveAnalysis:
         )
         if message is not None:
             self._feed.publish(message)
-            if stored_unix_ms is not None:
-                self._resources.note_delay(time.time() - stored_unix_ms / 1000.0)
 
     async def _keep_columns(self, batch: AnalyzerBatch) -> None:
         await self._disk(self._store.write_columns, batch)

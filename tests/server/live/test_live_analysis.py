@@ -66,15 +66,22 @@ async def test_a_stall_moves_no_later_frame(serve: Serve) -> None:
 
 
 async def test_every_frame_has_its_results_once(serve: Serve) -> None:
-    """Batches contain each frame once and in order, and equal those of an offline analysis of the same array."""
-    frames = growth()
-    async with WireClient(await serve()) as client:
+    """Batches contain each frame once and in order, and equal those of an offline analysis of the same array.
+
+    The delay of each chunk's results is measured for ``/metrics``.
+    """
+    frames, server = growth(), await serve()
+    async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
         messages = await analysed(client, data_id, frames)
     found = batches(messages)
     assert frame_numbers(found) == list(range(len(frames)))
     assert [message["seq"] for message in messages[1:-1]] == list(range(1, len(messages) - 1))
     assert messages[-1]["type"] == "end"
+    assert server.running is not None
+    delays = server.running.context.measurements.result_delay
+    assert sum(delays.counts) == len({batch["chunk"] for batch in found})
+    assert 0.0 <= delays.total_s < 1e4
     offline = analyze(
         frames, FPS, times_s=np.concatenate([np.frombuffer(b["columns"]["time_seconds"]) for b in found])
     )
