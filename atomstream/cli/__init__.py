@@ -16,6 +16,7 @@ from atomstream.cli.project import project
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
+from atomstream.cli.streams import streams
 from atomstream.cli.upkeep import backup, check, gc, restore
 from atomstream.system.log_privacy import print_redacted, redact
 from atomstream.version import __version__
@@ -44,7 +45,7 @@ def commands() -> None:
     """
 
 
-for _command in (demo, serve, stream, spool, project, backup, restore, check, gc, reindex):
+for _command in (demo, serve, stream, streams, spool, project, backup, restore, check, gc, reindex):
     commands.add_command(_command)
 
 

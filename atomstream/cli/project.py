@@ -35,7 +35,7 @@ def create(name: str, endpoint: str | None, api_key: str | None) -> int:
       atomstream project create "GaN on Si" --endpoint http://127.0.0.1:8765
     """
     try:
-        click.echo(_call(lambda api: api.create_project(name), endpoint, api_key))
+        click.echo(call_service(lambda api: api.create_project(name), endpoint, api_key))
     except ConflictError as error:
         existing = error.detail.get("project_id") if isinstance(error.detail, dict) else None
         raise ConflictError(f"A project called {name!r} exists already: {existing or error}") from None
@@ -46,17 +46,20 @@ def create(name: str, endpoint: str | None, api_key: str | None) -> int:
 @connection_options
 def list_all(endpoint: str | None, api_key: str | None) -> int:
     """Print UUID and name of every project that the API key can see."""
-    for listed in _call(lambda api: api.list_projects(), endpoint, api_key):
+    for listed in call_service(lambda api: api.list_projects(), endpoint, api_key):
         click.echo(f"{listed.id}  {listed.name}")
     return ExitCode.DONE
 
 
-def _call(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None) -> T:
+def call_service(
+    request: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None
+) -> T:
+    """The result of ``request(api)`` with the server and key of the command line or the environment."""
     key = resolve_api_key(api_key)
-    return asyncio.run(_call_async(request, resolve_endpoint(endpoint, key), key))
+    return asyncio.run(_request(request, resolve_endpoint(endpoint, key), key))
 
 
-async def _call_async(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
+async def _request(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:
     from atomstream.service.api import ServiceApi
 
     service = ServiceApi(endpoint, key, request_timeout_s=30.0, upload_timeout_s=30.0, connections=1)

@@ -14,7 +14,7 @@ from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.responses import errors_to_replies
-from atomstream.server.routes import analysis, catalogue, feed, health, metrics, streams, uploads
+from atomstream.server.routes import analysis, catalogue, feed, health, manage, metrics, streams, uploads
 from atomstream.server.routes import annotations as annotation_routes
 
 ROUTES: Final = (
@@ -22,6 +22,7 @@ ROUTES: Final = (
     *metrics.routes,
     *catalogue.routes,
     *streams.routes,
+    *manage.routes,
     *uploads.routes,
     *analysis.routes,
     *annotation_routes.routes,

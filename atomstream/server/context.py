@@ -15,6 +15,7 @@ from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.settings import ServerSettings
+from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
 from atomstream.server.streams.registry import StreamRegistry
@@ -30,6 +31,7 @@ class ServerContext:
     streams_table: StreamsTable
     streams: StreamRegistry
     lifecycle: Lifecycle
+    deletion: Deletion
     ingest: Ingest
     signer: UrlSigner
     signals: ServerSignals

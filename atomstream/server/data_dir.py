@@ -48,18 +48,19 @@ _OWN_NAMES: Final = frozenset(
         "signing.key",
         "tls-cert.pem",
         "tls-key.pem",
-        *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm")),
+        *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm", "-run")),
     }
 )
 """The entries of a data folder. Other files in it are those of somebody else."""
 
 COPIED_NAMES: Final = frozenset(
     name
-    for name in _OWN_NAMES - {LOCK_FILE, SET_ASIDE, "streams", "sessions.json", "signing.key"}
+    for name in _OWN_NAMES
+    - {LOCK_FILE, SET_ASIDE, "streams", "sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
     if not name.startswith(_CATALOGUE)
 )
-"""The files beside ``streams`` that a backup has. The catalogue is built from the files; sessions and the secret of
-upload URLs are made again, so that a backup has no valid secret in it."""
+"""The files beside ``streams`` that a backup has. The catalogue is built from the files. Sessions, the secret of
+upload URLs and a self-signed certificate are made again, so that a backup has no valid secret in it."""
 
 
 def _is_own(name: str) -> bool:

@@ -37,6 +37,7 @@ from atomstream.server.http.tls_connections import TlsConnections
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.settings import ServerSettings
+from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
 from atomstream.server.streams.registry import StreamRegistry
@@ -157,14 +158,20 @@ async def _make_context(
         settings, streams, signals, shares.streams, note_delay=measurements.result_delay.note
     )
     _at_the_end(stack, "ending the analyses", results.close)
+    deletion = Deletion(streams.folder)
+    _at_the_end(stack, "ending the removal of deleted streams", deletion.close)
+    deletion.begin()
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     _at_the_end(stack, "ending the readers", readers.close)
+    catalogue = Catalogue(database, NamesLog(settings.data_dir))
+    streams.deleted |= await catalogue.deleted_streams(settings.streams_dir)
     return ServerContext(
         settings=settings,
-        catalogue=Catalogue(database, NamesLog(settings.data_dir)),
+        catalogue=catalogue,
         streams_table=streams_table,
         streams=streams,
         lifecycle=Lifecycle(settings, streams, streams_table, signals),
+        deletion=deletion,
         ingest=ingest,
         signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
         signals=signals,

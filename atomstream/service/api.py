@@ -16,7 +16,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
 from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads
-from atomstream.service.payloads import CreatedStream, NamedItem, NewStreamBody
+from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewStreamBody
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
@@ -180,6 +180,35 @@ class ServiceApi:
         path = protocol.path(protocol.CHUNKS_PATH, data_id=data_id)
         call = Call(f"ask which chunks of stream {data_id} are stored", "GET", path)
         return (await self._transport.call(call)).parse(payloads.stored_chunks)
+
+    async def list_streams(self, keywords: Sequence[str] = ()) -> list[ListedStream]:
+        """All streams (with all ``keywords``) that are visible with this key, the newest first; in pages."""
+        found: list[ListedStream] = []
+        while True:
+            after = found[-1].data_id if found else ""
+            query = payloads.entries_query(keywords, after)
+            call = Call("list the streams", "GET", protocol.ENTRIES_PATH, query=query)
+            page = (await self._transport.call(call)).parse(payloads.listed_streams)
+            found += page
+            if len(page) < payloads.PAGE:
+                return found
+
+    async def rename_stream(self, data_id: str, name: str) -> None:
+        """Give a stream another name (atomstream server only)."""
+        await self._change_stream(f"rename the stream {data_id}", data_id, {"name": name})
+
+    async def move_stream(self, data_id: str, project_id: str | None) -> None:
+        """Move a stream to another project, or (None) out of its project (atomstream server only)."""
+        await self._change_stream(f"move the stream {data_id}", data_id, {"project_id": project_id})
+
+    async def _change_stream(self, what: str, data_id: str, body: dict[str, Json]) -> None:
+        path = protocol.path(protocol.STREAM_PATH, data_id=data_id)
+        await self._transport.call(Call(what, "PATCH", path, body=payloads.pack(body)))
+
+    async def delete_stream(self, data_id: str) -> None:
+        """Delete a stream for ever (atomstream server only). One that was deleted before raises NotFoundError, 410."""
+        path = protocol.path(protocol.STREAM_PATH, data_id=data_id)
+        await self._transport.call(Call(f"delete the stream {data_id}", "DELETE", path))
 
     async def close(self) -> None:
         """Close all connections. Repeated calls have no effect."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -33,6 +34,17 @@ class NamedItem:
 
     id: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedStream:
+    """A stream in the server's list; ``length_s`` is the length of its frames in s, ``project`` its project's name."""
+
+    data_id: str
+    name: str
+    status: str
+    length_s: float
+    project: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,35 @@ def _dtype_key(spec: StreamSpec, info: ShardInfo) -> dict[str, Json]:
     if not spec.announced:
         raise TypeError("uint16 frames go to an atomstream server only; scale them with to_uint8 first.")
     return {"dtype": info.dtype}
+
+
+PAGE: Final = 1000
+"""Streams in one page of a list."""
+
+
+def entries_query(keywords: Sequence[str], after: str) -> str:
+    """Query of a page of ``GET /data_entries/``, from behind the stream ``after`` on."""
+    words = "".join(f"&keywords={path_part(word)}" for word in keywords)
+    return f"limit={PAGE}{words}" + (f"&after={path_part(after)}" if after else "")
+
+
+def listed_streams(data: Json) -> list[ListedStream]:
+    """``[{"data_id", "raw_name", "pipeline_status", "growth_length", "projects"}, ...]``."""
+    if not isinstance(data, list):
+        raise ValueError("expected a list")
+    return [_listed_stream(item) for item in map(_object, data)]
+
+
+def _listed_stream(item: dict[str, Any]) -> ListedStream:
+    length, projects = item.get("growth_length"), item.get("projects")
+    first = projects[0] if isinstance(projects, list) and projects else None
+    return ListedStream(
+        _id(item.get("data_id")),
+        _text(item, "raw_name", empty=True),
+        _text(item, "pipeline_status"),
+        float(length) if isinstance(length, (int, float)) and not isinstance(length, bool) else 0.0,
+        _name(_object(first)) if first is not None else None,
+    )
 
 
 def path_part(text: str) -> str:

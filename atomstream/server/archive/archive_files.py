@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from atomstream.errors import StreamError
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.system.files import LOCAL, FileSystem
 
@@ -21,6 +22,10 @@ _TEMPORARY: Final = re.compile(r"[0-9a-f]{32}\.part")
 
 SET_ASIDE: Final = "damaged"
 """The folder for what is in the way of an archive's own file or folder: a folder where a file belongs, for example."""
+
+
+class ArchiveDeletedError(StreamError):
+    """The stream was deleted while something was to be written into its archive."""
 
 
 class ArchiveFiles:
@@ -33,6 +38,8 @@ class ArchiveFiles:
         self.damage: Final = damage or StreamDamage(name=incoming.parent.name)
         self._incoming = incoming
         self._checked = False
+        self.deleted = False
+        """True once the stream was deleted: nothing may be written any more, which would make its folder again."""
 
     def note_damage(self, path: Path, what: str) -> None:
         """Note that a file of the archive is damaged; ``what`` tells what that means, without the name."""
@@ -77,11 +84,17 @@ class ArchiveFiles:
 
     def temporary_path(self) -> Path:
         """A new file name in ``incoming/``; makes the folder where it is missing."""
+        self.check_not_deleted()
         # Once is enough against links: nobody else can write into an open archive's private folder.
         inside = None if self._checked else self._incoming.parent
         self.file_system.make_folder(self._incoming, durable=False, inside=inside)
         self._checked = True
         return self._incoming / f"{os.urandom(16).hex()}.part"
+
+    def check_not_deleted(self) -> None:
+        """Raises ArchiveDeletedError if the stream was deleted."""
+        if self.deleted:
+            raise ArchiveDeletedError(f"Stream {self._incoming.parent.name} was deleted.")
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files that a crash left; other files in the folder stay."""

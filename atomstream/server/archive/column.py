@@ -117,6 +117,7 @@ class Column:
     def _make_file(self, path: Path) -> None:
         # Of full size, filled and synced before it gets its name: readers refuse an uncompressed chunk that is too
         # short, and after a power cut an unsynced file may read as zeros, which are values and not the fill value.
+        self._files.check_not_deleted()
         self._file_system.make_folder(path.parent, durable=False)
         temporary = self._files.temporary_path()
         handle = self._file_system.create(temporary)

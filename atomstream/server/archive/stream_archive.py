@@ -23,6 +23,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -152,6 +153,7 @@ class StreamArchive:
         """
         json.dumps(changes, allow_nan=False)
         with self._index.writing:
+            self.files.check_not_deleted()
             self._about = {**self._about, **changes}
             self._lost = lost_in(self._about)
             self._write_about()
@@ -181,12 +183,14 @@ class StreamArchive:
             nbytes = body.stat().st_size
             path = self._index.shard_path(claims.index)
             with self._stripes[claims.index % _STRIPES]:
+                self.files.check_not_deleted()
                 new = self._store(claims, body, crc32c, observe)
                 if new is None:
                     self._file_system.sync_file(path)
                 self._file_system.sync_folders(path.parent, self._index.group.shards)
                 stamps = new or self._index.read_stamps(claims.index)
-            self._index.add(claims.index, stamps)
+            if not self.files.deleted:  # else the chunk is gone with the stream
+                self._index.add(claims.index, stamps)
         finally:
             self._file_system.unlink(body)
         return CommitResult(claims.index, claims.dims[0], nbytes, crc32c, new is None, stamps)
@@ -263,9 +267,28 @@ class StreamArchive:
         """Write documents and attributes now, without waiting for the time limit."""
         self._index.publish()
 
+    def delete(self, target: Path) -> None:
+        """Move the folder to ``target``, on the same file system, durably; this is the moment of the deletion.
+
+        Waits for commits and writes that run; later ones raise ArchiveDeletedError.
+
+        Raises:
+            OSError: from the disk; the stream is then not deleted.
+        """
+        with ExitStack() as stack:
+            for stripe in self._stripes:
+                stack.enter_context(stripe)
+            stack.enter_context(self._index.writing)
+            self._file_system.make_folder(target.parent)
+            self._file_system.rename(self.folder, target)
+            self.files.deleted = True
+        self._file_system.sync_folder(target.parent)
+        self._file_system.sync_folder(self.folder.parent)
+
     def finish(self) -> None:
         """Make all documents and columns durable. Late chunks may still be committed afterwards."""
         with self._index.writing:
+            self.files.check_not_deleted()
             self.flush_metadata()
             self._index.sync()
             self._index.group.sync()

@@ -226,6 +226,7 @@ class ZarrGroup:
         if self._on_disk.get(name) == raw:
             return
         path = self.folder / name / DOCUMENT
+        self.files.check_not_deleted()
         try:
             self.files.file_system.make_folder(path.parent, durable=False)
             self.files.write_atomic(path, raw)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select, update
@@ -19,6 +20,7 @@ from atomstream.server.catalogue.names_log import (
     ProjectCreated,
     SampleCreated,
     SampleTracked,
+    StreamDeleted,
     TagCreated,
 )
 
@@ -80,6 +82,21 @@ class Catalogue:
         async with self._db.writing() as session:
             await put_tracking(session, record)
             await asyncio.to_thread(self._names_log.append, record)
+
+    async def note_deleted(self, data_id: str, name: str) -> None:
+        """Note in the names log that a stream was deleted."""
+        record = StreamDeleted(id=data_id, name=name, made=iso_now())
+        async with self._db.writing():  # one writer of the log at a time
+            await asyncio.to_thread(self._names_log.append, record)
+
+    async def deleted_streams(self, streams_dir: Path) -> set[str]:
+        """The ids of all streams that were deleted here, but for those that a backup has brought back."""
+
+        def read() -> set[str]:
+            noted = {line.id for line in self._names_log.lines() if isinstance(line, StreamDeleted)}
+            return {data_id for data_id in noted if not (streams_dir / data_id).is_dir()}
+
+        return await asyncio.to_thread(read)
 
     async def find(self, kind: type[Named], ids: Sequence[str]) -> dict[str, Named]:
         """The rows of those ``ids`` that exist, by id."""

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from atomstream.system.files import LOCAL
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import create_plain, make_file_private, open_for_writing, prepare_for_library
 
@@ -108,10 +109,26 @@ class StreamTag(Base):
     tag_id: Mapped[str] = mapped_column(ForeignKey("tags.id"), primary_key=True)
 
 
-class Database:
-    """Sessions on the catalogue. ``is_new`` is True if its tables were just created and are empty."""
+RUN_SUFFIX: Final = "-run"
+"""Of a file beside the catalogue that exists while a server runs. If it is there at a start, the server was killed."""
+_CLOCK_S: Final = 2.0
 
-    def __init__(self, engine: AsyncEngine, blocking: Engine, *, is_new: bool) -> None:
+
+class Database:
+    """Sessions on the catalogue. ``is_new`` is True if its tables were just created and are empty.
+
+    ``changed_since`` is None after a clean end of the last server. Otherwise rows may be older than the files: those of
+    streams whose description was written at this time (Unix s) or later. ``complete`` is set once they were read again.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, blocking: Engine, *, is_new: bool, run_marker: Path | None = None
+    ) -> None:
+        self.changed_since: float | None = None
+        self.complete = False
+        self.deleted: set[str] = set()
+        """Streams that are being deleted or were deleted."""
+        self._run_marker = run_marker
         self._engine = engine
         self._blocking = blocking
         self._writer = asyncio.Lock()
@@ -133,7 +150,9 @@ class Database:
         blocking = create_engine(f"sqlite:///{path.as_posix()}")
         for one in (engine.sync_engine, blocking):
             event.listen(one, "connect", _configure)
-        database = cls(engine, blocking, is_new=not usable)
+        marker = path.with_name(path.name + RUN_SUFFIX)
+        database = cls(engine, blocking, is_new=not usable, run_marker=marker)
+        database.changed_since = await asyncio.to_thread(_begin_run, marker)
         if not usable:
             await database._create_tables()
         return database
@@ -178,6 +197,17 @@ class Database:
         """Close all connections and end their threads."""
         await self._engine.dispose()
         self._blocking.dispose()
+        if self.complete and self._run_marker is not None:
+            self._run_marker.unlink(missing_ok=True)
+
+
+def _begin_run(marker: Path) -> float | None:
+    """Make the marker; the time of an existing one, which stays until all changes since then have been read."""
+    try:
+        return marker.stat().st_mtime - _CLOCK_S
+    except FileNotFoundError:
+        LOCAL.write_atomic(marker, [b""])
+        return None
 
 
 def _configure(connection: Any, _record: Any) -> None:

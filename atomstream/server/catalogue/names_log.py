@@ -55,7 +55,15 @@ class SampleTracked(msgspec.Struct, frozen=True, tag="tracking"):
     made: str
 
 
-NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTracked
+class StreamDeleted(msgspec.Struct, frozen=True, tag="deleted"):
+    """A stream was deleted: requests about it are answered by 410, so that its client does not wait for it."""
+
+    id: str
+    name: str
+    made: str
+
+
+NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTracked | StreamDeleted
 
 
 class NamesLog:

@@ -37,6 +37,7 @@ from atomstream.server.catalogue.names_log import (
     ProjectCreated,
     SampleCreated,
     SampleTracked,
+    StreamDeleted,
     TagCreated,
 )
 from atomstream.server.catalogue.streams_table import StreamsTable, put_streams
@@ -116,6 +117,8 @@ class NameIndex:
         return names
 
     def _add(self, line: NameRecord) -> None:
+        if isinstance(line, StreamDeleted):
+            return  # read by the registry of streams
         if isinstance(line, SampleTracked):
             # In the order of the last record of each pair: the last active sample of a project counts.
             self._tracked.pop((line.project_id, line.sample_id), None)
@@ -216,12 +219,16 @@ async def catch_up(
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir, damage)
     listed = await entries.all_ids()
     changed = (on_disk.keys() - listed) | (on_disk.keys() & set(await entries.with_status(*UNFINISHED)))
+    if (since := database.changed_since) is not None:  # a kill may have come between a file and its row
+        changed |= {data_id for data_id, at in on_disk.items() if at >= since}
     ordered = sorted(changed, key=lambda data_id: (-on_disk[data_id], data_id))
     found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, ordered[:most], damage)))
     names = await asyncio.to_thread(NameIndex.read, data_dir)
     await _store(database, names, found, damage)
     await entries.remove(sorted(listed - on_disk.keys()))
-    return Unread([] if most is None else ordered[most:], names)
+    unread = [] if most is None else ordered[most:]
+    database.complete = not unread
+    return Unread(unread, names)
 
 
 async def catch_up_later(
@@ -235,6 +242,7 @@ async def catch_up_later(
 
     ``open_archive`` returns the archive of a stream, the only one in this process.
     """
+    complete = True
     for first in range(0, len(unread.data_ids), AT_ONCE):
         some = unread.data_ids[first : first + AT_ONCE]
         found = await asyncio.to_thread(_read_quickly, streams_dir, some)
@@ -243,8 +251,13 @@ async def catch_up_later(
                 found[data_id] = read
         try:
             await _store(database, unread.names, list(found.values()), damage, newer=True)
+            if gone := database.deleted & set(some):  # deleted while they were read
+                await StreamsTable(database).remove(sorted(gone))
         except SQLAlchemyError as error:  # the disk is full: the next start repeats it
             log.warning("%d streams could not be written to the catalogue: %s", len(found), describe(error))
+            complete = False
+    if unread.data_ids:
+        database.complete = complete
 
 
 async def _read_by(open_archive: Callable[[str], Awaitable[StreamArchive]], data_id: str) -> Found | None:

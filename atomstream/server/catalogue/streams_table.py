@@ -117,6 +117,15 @@ class StreamsTable:
         async with self._db.writing() as session:
             await put_stream(session, about)
 
+    @property
+    def deleted(self) -> set[str]:
+        """The ids of streams that are being deleted or were deleted: no row of them is written any more."""
+        return self._db.deleted
+
+    def mark_incomplete(self) -> None:
+        """A row may differ from its stream's files: the next start of the server reads them again."""
+        self._db.complete = False
+
     async def note_chunk(self, data_id: str, n_frames: int) -> None:
         """A chunk was stored, and the archive now has at least ``n_frames`` frames.
 
@@ -167,6 +176,8 @@ class StreamsTable:
 
     async def remove(self, data_ids: Sequence[str]) -> None:
         """Delete the rows of streams whose files were removed."""
+        for data_id in data_ids:
+            self._grown.pop(data_id, None)
         async with self._db.writing() as session:
             await session.execute(delete(StreamTag).where(StreamTag.data_id.in_(data_ids)))
             await session.execute(delete(Stream).where(Stream.data_id.in_(data_ids)))

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Handler
 from aiohttp.web import BaseRequest, StreamResponse
 
 from atomstream.errors import AtomstreamError, RejectedError, ShardError
+from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -67,6 +68,8 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
         return refuse(error.status, error.detail, error.headers)
     except ShardError as error:
         return refuse(400, str(error))
+    except ArchiveDeletedError as error:
+        return refuse(410, str(error))
     except RejectedError as error:
         return refuse(error.status or 400, str(error))
     except web.HTTPException as error:

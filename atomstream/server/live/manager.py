@@ -213,6 +213,15 @@ class ResultsManager:
                 self._used_at.pop(data_id, None)
                 await results.park()
 
+    async def remove(self, data_id: str) -> None:
+        """The stream is being deleted: end its analysis and the readers of its feed, and close its files."""
+        self._waiting.pop(data_id, None)
+        async with self._locks.hold(data_id):
+            results = self._open.pop(data_id, None)
+            self._used_at.pop(data_id, None)
+            if results is not None:
+                await results.park()
+
     # -- signals -------------------------------------------------------------------------
 
     async def _created(self, _data_id: str) -> None:
@@ -231,6 +240,8 @@ class ResultsManager:
 
     async def _chunk_stored(self, stored: ChunkStored) -> None:
         claims = stored.ticket
+        if claims.data_id in self._streams.deleted:
+            return
         if claims.data_id not in self._open:
             await self._open_later(claims.data_id)
         results = self._open.get(claims.data_id)

@@ -88,7 +88,7 @@ async def create_tag(request: web.Request) -> web.Response:
 
 
 @routes.get(PROJECTS_PATH)
-@access(Access.KEY)
+@access(Access.BROWSER)
 async def list_projects(request: web.Request) -> web.Response:
     """``GET /projects/``."""
     return json_reply(await context_of(request).catalogue.projects())

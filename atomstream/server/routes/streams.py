@@ -31,6 +31,7 @@ from atomstream.server.catalogue.catalogue import Named
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.audit import audit
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.routes.annotations import CalibrationBody
@@ -145,13 +146,14 @@ async def known_streams(context: ServerContext, data_ids: list[str]) -> list[str
 
 
 @routes.post(END_PATH)
-@access(Access.KEY)
+@access(Access.BROWSER)
 async def end_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/end``: end the stream; ``Atomstream-Lost`` lists the lost chunks."""
     data_id = checked_id(request.match_info["data_id"])
     await read_bounded(request)
     lost = parse_lost(request.headers.get(LOST_HEADER, ""))
     status = await context_of(request).lifecycle.end(data_id, lost)
+    audit(request, "ended", data_id)
     return json_reply({"data_id": data_id, "pipeline_status": status})
 
 

@@ -172,6 +172,8 @@ async def put_chunk(request: web.Request) -> web.Response:
 async def note_stored(context: ServerContext, stored: ChunkStored) -> None:
     """Update catalogue, status and listeners. If that fails, the upload still succeeds, because the chunk is stored."""
     ticket = stored.ticket
+    if ticket.data_id in context.streams.deleted:
+        return
     try:
         reaches = ticket.index * ticket.chunk_size + stored.committed.n_frames
         await context.streams_table.note_chunk(ticket.data_id, reaches)

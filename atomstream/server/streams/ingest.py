@@ -12,6 +12,7 @@ from typing import BinaryIO, ParamSpec, TypeVar
 import google_crc32c
 from aiohttp import StreamReader, web
 
+from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.records import CommitResult, UploadClaims
 from atomstream.server.archive.stream_archive import Observe, StreamArchive
 from atomstream.server.http.requests import refuse_encoded
@@ -58,6 +59,8 @@ class Ingest:
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
         self.places = UploadPlaces(settings.max_uploads, settings.body_min_rate)
         self._stopping = False
+        self._running: dict[str, set[Upload]] = {}
+        self._ended = asyncio.Event()
 
     async def receive(
         self,
@@ -80,10 +83,31 @@ class Ingest:
         if self._stopping:
             raise self._too_slow(None)
         upload = self.places.take(owner, ticket.data_id)
+        self._running.setdefault(ticket.data_id, set()).add(upload)
         try:
             return await self._receive(request, ticket, archive, length, observe, upload)
+        except ArchiveDeletedError:
+            raise _deleted(ticket.data_id) from None
         finally:
             self.places.release(upload)
+            self._running[ticket.data_id].discard(upload)
+            if not self._running[ticket.data_id]:
+                del self._running[ticket.data_id]
+                self._ended.set()
+
+    async def stop_stream(self, data_id: str) -> None:
+        """End the uploads of a stream that is being deleted: bodies that are being received are refused with 410.
+
+        Returns when none of them runs any more. Bodies that were received completely are still committed.
+        """
+        while running := self._running.get(data_id):
+            now = asyncio.get_running_loop().time()
+            for upload in running:
+                upload.deleted = True
+                if upload.receiving and not upload.timeout.expired():
+                    upload.timeout.reschedule(now)
+            self._ended.clear()
+            await self._ended.wait()
 
     async def _receive(
         self,
@@ -123,7 +147,7 @@ class Ingest:
             gathered += len(piece)
             upload.received += len(piece)
             if not piece or gathered >= WRITE_BYTES:
-                if not upload.lost_place and not self._stopping:
+                if not (upload.lost_place or upload.deleted or self._stopping):
                     upload.timeout.reschedule(None)
                 yield pieces
                 pieces, gathered = [], 0
@@ -135,7 +159,7 @@ class Ingest:
 
         The pause alone would allow one byte every 20 s, which would hold a place for hours.
         """
-        if upload.lost_place or self._stopping:
+        if upload.lost_place or upload.deleted or self._stopping:
             return  # the deadline has been set to now
         settings = self._settings
         grace_s = min(settings.body_grace_s, settings.body_idle_s)
@@ -160,6 +184,8 @@ class Ingest:
     def _too_slow(self, upload: Upload | None) -> HttpError:
         if self._stopping:
             return HttpError(503, "The server is stopping; nothing of this body was stored. Send it again.")
+        if upload is not None and upload.deleted:
+            return _deleted(upload.stream)
         if upload is not None and upload.lost_place:
             return HttpError(
                 503,
@@ -198,6 +224,10 @@ def checked_length(request: web.Request, ticket: UploadClaims) -> int:
             413, f"The body is too long: chunk {ticket.index}, as announced, has at most {bound} bytes."
         )
     return length
+
+
+def _deleted(data_id: str) -> HttpError:
+    return HttpError(410, f"Stream {data_id} was deleted; nothing of this body was stored.")
 
 
 class _Body:

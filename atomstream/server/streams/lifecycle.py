@@ -83,6 +83,13 @@ class Lifecycle:
         self._last_activity.pop(data_id, None)
         self._interrupted.discard(data_id)
 
+    async def forget(self, data_id: str) -> None:
+        """The stream is being deleted: end its timing, and wait for the work on its end."""
+        self._forget(data_id)
+        while (task := self._finishing.get(data_id)) is not None and not task.done():
+            await asyncio.wait([task])
+        self._finishing.pop(data_id, None)
+
     async def begin(self, data_id: str) -> None:
         """A stream was created."""
         self._start_timing(data_id)

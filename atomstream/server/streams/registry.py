@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -21,6 +21,10 @@ from atomstream.server.catalogue.database import iso_now
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.http.responses import HttpError
 from atomstream.server.streams.keyed_locks import KeyedLocks
+from atomstream.system.files import LOCAL
+
+DELETED: Final = ".deleted"
+"""The folder, beside the streams, of the files of deleted streams until they are removed."""
 
 
 class StreamRegistry:
@@ -35,18 +39,20 @@ class StreamRegistry:
     ) -> None:
         self.damage = damage or DamageLog()
         """What is damaged in the files of the streams."""
-        self._dir = streams_dir
+        self.folder = streams_dir
         self._entries = entries
         self._kept = kept
         self._recent: OrderedDict[str, StreamArchive] = OrderedDict()
         self._open: WeakValueDictionary[str, StreamArchive] = WeakValueDictionary()
         self._locks = KeyedLocks()
+        self.deleted = entries.deleted
+        """Streams that are being deleted or were deleted: requests about them are answered by 410."""
         # Opening may read thousands of files: such work has its own threads.
         self._openers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-open")
 
     async def create(self, about: StreamMetadata) -> None:
         """Create the folder of a new stream, then its row in the catalogue."""
-        folder = self._dir / about.data_id
+        folder = self.folder / about.data_id
         archive = await asyncio.to_thread(
             StreamArchive.create, folder, write_about(about), damage=self.damage.of(about.data_id)
         )
@@ -59,15 +65,40 @@ class StreamRegistry:
         Raises:
             HttpError: 404 there is no such stream; 503 it is damaged, and may be readable again after a repair.
         """
+        self.refuse_deleted(data_id)
         archive = self._recent.get(data_id)
         if archive is not None:
             self._recent.move_to_end(data_id)
             return archive
-        folder = self._dir / checked_id(data_id)
+        folder = self.folder / checked_id(data_id)
         async with self._locks.hold(data_id):
             archive = self._open.get(data_id) or await self._open_archive(folder, data_id)
+            self.refuse_deleted(data_id)
         self._keep(data_id, archive)
         return archive
+
+    def refuse_deleted(self, data_id: str) -> None:
+        """Raises HttpError 410 if the stream was deleted."""
+        if data_id in self.deleted:
+            raise HttpError(410, f"Stream {data_id} was deleted. Nothing can be added to it any more.")
+
+    async def delete(self, data_id: str, archive: StreamArchive | None) -> None:
+        """Move the files of a stream out of the way, then remove its row. The files themselves are removed later.
+
+        The caller has put it into :attr:`deleted` and stopped everything that writes into it. ``archive`` is None if
+        it can't be opened, because its files are damaged.
+        """
+        async with self._locks.hold(data_id):
+            target = self.folder / DELETED / data_id
+            if archive is not None:
+                await asyncio.to_thread(archive.delete, target)
+            else:
+                await asyncio.to_thread(_move_away, self.folder / data_id, target)
+            self._recent.pop(data_id, None)
+            self._open.pop(data_id, None)
+            await self._entries.remove([data_id])
+            for note in self.damage.notes(data_id):
+                self.damage.remove(data_id, note.file)
 
     def _keep(self, data_id: str, archive: StreamArchive) -> None:
         self._open[data_id] = self._recent[data_id] = archive
@@ -103,14 +134,25 @@ class StreamRegistry:
         """Replace a stream's metadata by ``revision(metadata)``. Revisions of one stream do not overlap."""
         archive = await self.archive(data_id)
         async with self._locks.hold(data_id):
+            self.refuse_deleted(data_id)
             old = read_about(archive.description)
             new = revision(old)
             if new == old:
                 return old
             new = msgspec.structs.replace(new, last_updated=iso_now())
-            await asyncio.to_thread(archive.update_about, **write_about(new))
-            await self._entries.put(new)
+            try:
+                await asyncio.to_thread(archive.update_about, **write_about(new))
+                await self._entries.put(new)
+            except BaseException:  # the file may be changed and the row not: the next start reads it again
+                self._entries.mark_incomplete()
+                raise
             return new
+
+
+def _move_away(folder: Path, target: Path) -> None:
+    LOCAL.make_folder(target.parent)
+    LOCAL.rename(folder, target)
+    LOCAL.sync_folders(target.parent, folder.parent)
 
 
 def checked_id(data_id: str) -> str:

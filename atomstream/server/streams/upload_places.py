@@ -31,6 +31,8 @@ class Upload:
     begun: float
     received: int = 0
     lost_place: bool = False
+    deleted: bool = False
+    """True once its stream was deleted."""
     receiving: bool = False
     """True while ``timeout`` runs."""
     timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))

@@ -17,19 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from atomstream.errors import ConfigError
+from atomstream.server.archive.archive_files import SET_ASIDE
 from atomstream.server.archive.metadata import ABOUT
 from atomstream.server.data_dir import COPIED_NAMES
+from atomstream.server.streams.registry import DELETED
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.own_files import is_link
 
 LEFTOVER_S: Final = 86_400.0
 """Age in s from which on a temporary file is a leftover."""
-DELETED: Final = ".deleted"
-"""The folder in ``streams`` of deleted streams whose files are still to be removed."""
-
-SET_ASIDE: Final = "damaged"
-"""A folder of what had the name of one of our files or folders, in the data folder and in that of a stream."""
-
 _OWN: Final = COPIED_NAMES | {"sessions.json", "signing.key", "catalogue.sqlite"}
 _TEMPORARY: Final = re.compile(r"[0-9a-f]{32}\.part|.+\.tmp")
 _ASIDE: Final = re.compile(r".+\.(damaged|aside)-[0-9]+")

@@ -1,0 +1,23 @@
+"""The audit lines of the log: who ended, renamed, moved or deleted which stream."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from atomstream.protocol import API_KEY_HEADER
+from atomstream.server.http.api_keys import fingerprint
+from atomstream.system.log_privacy import get_logger
+
+log: Final = get_logger("atomstream.server.audit")
+
+
+def audit(request: web.Request, done: str, data_id: str) -> None:
+    """Log one line: what was ``done`` to the stream, from which address, and by which key.
+
+    A key is named by the first eight hexadecimal digits of its SHA-256, as it is stored in ``keys.json``.
+    """
+    key = request.headers.get(API_KEY_HEADER, "").strip()
+    who = f"key {fingerprint(key).hex()[:8]}" if key else "a browser session"
+    log.info("stream %s %s by %s from %s", data_id, done, who, request.remote)

@@ -1,0 +1,109 @@
+"""Requests that change or delete a whole stream: rename, move to another project, delete."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+
+from atomstream.protocol import STREAM_PATH
+from atomstream.server.archive.metadata import StreamMetadata, read_about
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.catalogue.database import Project
+from atomstream.server.context import ServerContext, context_of
+from atomstream.server.http.access import Access, access
+from atomstream.server.http.audit import audit
+from atomstream.server.http.requests import UuidText, checked_name, read_json
+from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.routes.streams import named_ids
+from atomstream.server.streams.registry import checked_id
+from atomstream.system.log_privacy import get_logger
+
+routes = web.RouteTableDef()
+
+log = get_logger("atomstream.server")
+
+
+class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body that changes a stream. What is absent stays; ``project_id`` null takes it out of its project."""
+
+    name: str | UnsetType = UNSET
+    project_id: UuidText | UnsetType | None = UNSET
+
+
+@routes.patch(STREAM_PATH)
+@access(Access.BROWSER)
+async def change_stream(request: web.Request) -> web.Response:
+    """``PATCH /rheed/stream/{data_id}``: rename a stream, or move it to another project."""
+    context, data_id = context_of(request), checked_id(request.match_info["data_id"])
+    wanted = await read_json(request, StreamChanges)
+    before = await context.streams.about(data_id)
+    fields: dict[str, Any] = {}
+    if wanted.name is not UNSET:
+        fields["name"] = checked_name(wanted.name, "stream")
+    if wanted.project_id is not UNSET:
+        ids = [wanted.project_id] if wanted.project_id else []
+        fields["project"] = next(iter(await named_ids(context, Project, ids, "project")), None)
+    if not fields:
+        raise HttpError(400, "Nothing is to be changed: give name or project_id.")
+    after = await context.streams.change(data_id, **fields)
+    await asyncio.to_thread((await context.streams.archive(data_id)).flush_metadata)
+    for done in _differences(before, after):
+        audit(request, done, data_id)
+    project = after.project.id if after.project else None
+    return json_reply({"data_id": data_id, "name": after.name, "project_id": project})
+
+
+def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
+    done = []
+    if before.name != after.name:
+        done.append(f"renamed from {before.name!r} to {after.name!r}")
+    if before.project != after.project:
+        names = [one.name if one else "no project" for one in (before.project, after.project)]
+        done.append(f"moved from {names[0]!r} to {names[1]!r}")
+    return done
+
+
+@routes.delete(STREAM_PATH)
+@access(Access.BROWSER)
+async def delete_stream(request: web.Request) -> web.Response:
+    """``DELETE /rheed/stream/{data_id}``: delete a stream for ever, with frames, results and marks.
+
+    Uploads that run are answered with 410, and so is each later request about it.
+    """
+    context, data_id = context_of(request), checked_id(request.match_info["data_id"])
+    archive, name = await _open(context, data_id)
+    context.streams.refuse_deleted(data_id)
+    context.streams.deleted.add(data_id)
+    try:
+        await context.ingest.stop_stream(data_id)
+        await context.results.remove(data_id)
+        await context.lifecycle.forget(data_id)
+        await context.streams.delete(data_id, archive)
+    except BaseException:
+        if (context.streams.folder / data_id).is_dir():  # it was not deleted, and goes on
+            context.streams.deleted.discard(data_id)
+            await context.lifecycle.begin(data_id)
+        raise
+    audit(request, f"deleted, named {name!r}", data_id)
+    context.deletion.begin()
+    try:
+        await context.catalogue.note_deleted(data_id, name)
+    except OSError:  # it is deleted; only after a restart requests about it get 404 in place of 410
+        log.exception("stream %s is deleted, but the names log can't note it", data_id)
+    return json_reply({"data_id": data_id, "deleted": True})
+
+
+async def _open(context: ServerContext, data_id: str) -> tuple[StreamArchive | None, str]:
+    """The archive and name of a stream; None if its files are damaged, which is no reason to keep it."""
+    try:
+        archive = await context.streams.archive(data_id)
+        return archive, read_about(archive.description).name
+    except HttpError as error:
+        if error.status != 503:
+            raise
+        log.warning("stream %s, which is to be deleted, is damaged", data_id)
+        return None, ""
