@@ -1,5 +1,6 @@
 // The page of one stream: creates its parts and passes messages of the server to them.
 import { ask, logOut } from "./api.js";
+import { Manage } from "./manage.js";
 import { Reanalysis } from "./reanalysis.js";
 import { Azimuths } from "./azimuths.js";
 import { Calibration } from "./calibration.js";
@@ -35,6 +36,7 @@ const events = new Events(view, ({ time_s: at }) => showMoment(at));
 const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
 const waterfall = new Waterfall(dataId, view);
 const health = new Health();
+new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const azimuths = new Azimuths(dataId, showNames);
@@ -200,9 +202,9 @@ async function refreshInfo() {
     feed.now();
     if (state.analysis) regions.refresh();
   } catch (error) {
-    if (error.status !== 404) return;
+    if (error.status !== 404 && error.status !== 410) return;
     clearInterval(timer);
-    setText(byId("name"), "No such stream");
+    setText(byId("name"), error.status === 410 ? "Deleted stream" : "No such stream");
     setHidden(byId("notice"), false);
     setText(byId("notice"), error.message);
   }
