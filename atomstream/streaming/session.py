@@ -298,7 +298,7 @@ class ServiceUploader:
         except NotFoundError as error:
             raise StreamGoneError(
                 f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "
-                "Its chunks can't be delivered; what was stored before stays stored.",
+                "Its chunks can't be delivered; those that were not uploaded are kept and reported.",
                 data_id=data_id,
                 index=upload.index,
             ) from error

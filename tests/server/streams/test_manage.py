@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import StreamGoneError
 from atomstream.server.archive.records import CommitResult
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.system.files import FileSystem
@@ -169,6 +171,27 @@ async def test_a_running_upload_is_answered(serve: Serve) -> None:
             assert b"was deleted; nothing of this body was stored" in await reader.read()
         await removed(server)
         assert list((server.data_dir / "streams").iterdir()) == []
+
+
+async def test_the_client_of_a_deleted_stream(serve: Serve, tmp_path: Path) -> None:
+    """The real client raises StreamGoneError with the reason at its next chunk; other streams of it go on."""
+    server = await serve()
+    async with (
+        WireClient(server) as client,
+        AsyncRHEEDStreamer(server.api_key, server.url, spool_dir=tmp_path) as streamer,
+    ):
+        deleted, kept = [await streamer.initialize(2.0, 0.0, 4, name) for name in ("Deleted", "Kept")]
+        await streamer.push(deleted, 0, make_frames(4))
+        await streamer.flush(deleted)
+        assert (await client.ask("DELETE", f"/rheed/stream/{deleted}"))[0] == 200
+        await streamer.push(deleted, 1, make_frames(4, seed=1))
+        with pytest.raises(StreamGoneError, match="was deleted"):
+            await streamer.flush(deleted)
+        await streamer.push(kept, 0, make_frames(4))
+        await streamer.finalize(kept)
+        with pytest.warns(RuntimeWarning, match="was deleted"):
+            await streamer.finalize(deleted)
+        assert await names(client) == {kept: "Kept"}
 
 
 async def test_a_commit_that_runs_ends_first(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
