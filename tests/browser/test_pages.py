@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.browser.growth import Growth
-from tests.live_server import LiveServer
+from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -95,6 +95,23 @@ async def test_the_list(logged_in: Any, server: LiveServer) -> None:
         await expect(names).to_have_text(["Ended one"])
         await logged_in.get_by_role("searchbox").fill("nothing like it")
         await expect(logged_in.get_by_text("No stream contains these words")).to_be_visible()
+
+
+async def test_the_certificate_is_shown(browser: Any, serve: Serve) -> None:
+    """Over TLS the login works, and the list shows the fingerprint for clients; without TLS there is none."""
+    server = await serve(tls="self-signed")
+    assert server.running is not None
+    assert server.running.certificate is not None
+    context = await browser.new_context(base_url=server.url, ignore_https_errors=True)
+    page = await context.new_page()
+    await page.goto("/login")
+    await page.get_by_label("API key").fill(server.api_key)
+    await page.keyboard.press("Enter")
+    await page.wait_for_url(f"{server.url}/")
+    await expect(page.locator("#certificate")).to_contain_text(server.running.certificate.fingerprint)
+    (cookie,) = await context.cookies()
+    assert cookie["secure"]
+    await context.close()
 
 
 async def test_hostile_names_are_text(logged_in: Any, server: LiveServer) -> None:
