@@ -13,7 +13,7 @@ from atomstream.server.http.api_keys import KeyRing, require_access
 from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
-from atomstream.server.http.responses import errors_to_replies
+from atomstream.server.http.responses import DISK, errors_to_replies
 from atomstream.server.routes import analysis, catalogue, feed, health, manage, metrics, streams, uploads
 from atomstream.server.routes import annotations as annotation_routes
 
@@ -45,7 +45,7 @@ def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> 
             guard.note_allowed(),
         ]
     )
-    app[CONTEXT] = context
+    app[CONTEXT], app[DISK] = context, context.disk
     app[GUARD] = guard
     app.add_routes(ROUTES)
     metrics.count_chunks(context)

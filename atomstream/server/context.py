@@ -8,6 +8,7 @@ from aiohttp import web
 
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.disk_errors import DiskState
 from atomstream.server.http.certificate import ServerCertificate
 from atomstream.server.http.measurements import Measurements
 from atomstream.server.http.read_pools import ReadPools
@@ -37,6 +38,7 @@ class ServerContext:
     signals: ServerSignals
     results: ResultsManager
     readers: ReadPools
+    disk: DiskState
     measurements: Measurements
     certificate: ServerCertificate | None
 

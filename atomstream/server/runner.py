@@ -24,7 +24,7 @@ from atomstream.server.catalogue.reindex import catch_up, catch_up_later
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir, set_aside_foreign
-from atomstream.server.disk_errors import log_failure
+from atomstream.server.disk_errors import DiskState, log_failure
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
@@ -177,6 +177,7 @@ async def _make_context(
         signals=signals,
         results=results,
         readers=readers,
+        disk=DiskState(settings.data_dir),
         measurements=measurements,
         certificate=certificate,
     )

@@ -23,6 +23,7 @@ from atomstream.server.archive.frame_runs import FrameRuns
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
 from atomstream.server.archive.timestamp_columns import (
+    COUNTS,
     drop_invalid,
     recorded_chunks,
     recorded_origin,
@@ -284,6 +285,9 @@ class ChunkIndex:
         synced: set[int] = set()
         if self.origin_ms is not None and self.geometry is not None:
             counted, synced = recorded_chunks(self.group, self.geometry.chunk_size)
+            if any(not 1 <= count <= self.geometry.chunk_size for count in counted.values()):
+                what = "it had impossible numbers of frames; those were read from the chunks again"
+                self._files.note_damage(self.group.folder / COUNTS, what)
         self._add_sizes({index: counted[index] for index in found & synced})
         if vanished := counted.keys() - found:
             self._write_columns(dict.fromkeys(vanished))

@@ -104,8 +104,11 @@ class Column:
             else:
                 if os.fstat(handle).st_size == COLUMN_CHUNK * self.dtype.itemsize:
                     return handle
-                # It is too short: an earlier version wrote it without a sync before a power cut.
+                # It is too short: an earlier version wrote it without a sync before a power cut, or it is damaged.
                 self._file_system.close(handle)
+                self._files.note_damage(
+                    path, "it had a wrong length and was made again, filled as far as is known"
+                )
             if not path.exists() and all(self._is_fill(values) for _, values in writes):
                 return None
             self._make_file(path)

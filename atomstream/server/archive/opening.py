@@ -29,6 +29,7 @@ def open_checked(folder: Path, damage: StreamDamage) -> StreamArchive:
     try:
         archive = StreamArchive.open(folder, damage=damage)
         checked_about(archive.description, folder.name)
+        damage.remove(ABOUT)
         _mend_geometry(archive)
         _note_set_aside(archive)
     except OSError as error:
@@ -37,7 +38,6 @@ def open_checked(folder: Path, damage: StreamDamage) -> StreamArchive:
         raise _unusable(folder, damage, error, error.strerror or str(error)) from error
     except Exception as error:  # any value in the files may be wrong; the others must be opened
         raise _unusable(folder, damage, error, str(error)) from error
-    damage.remove(ABOUT)
     return archive
 
 

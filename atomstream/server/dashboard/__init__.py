@@ -12,7 +12,7 @@ from aiohttp import web
 
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
-from atomstream.server.dashboard import export, images, pages, series, sessions, streams
+from atomstream.server.dashboard import export, images, pages, problems, series, sessions, streams
 from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, has_session
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.api_keys import KeyRing
@@ -25,6 +25,7 @@ ROUTES: Final = (
     *pages.routes,
     *sessions.routes,
     *streams.routes,
+    *problems.routes,
     *series.routes,
     *export.routes,
     *images.routes,

@@ -6,6 +6,7 @@ this server and cannot be embedded in a frame.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from functools import cache
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import HttpError
-from atomstream.server.streams.registry import checked_id
+from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
 
@@ -96,7 +98,12 @@ async def login_page(request: web.Request) -> web.Response:
 @access(Access.PUBLIC)
 async def stream_page(request: web.Request) -> web.Response:
     """``GET /streams/{data_id}``: the page of one stream; its script reads the id from the address."""
-    checked_id(request.match_info["data_id"])
+    data_id = checked_id(request.match_info["data_id"])
+    context = context_of(request)
+    folder = context.settings.streams_dir / data_id
+    # The page of a deleted stream tells that it was deleted.
+    if data_id not in context.streams.deleted and not await asyncio.to_thread(folder.is_dir):
+        raise unknown_stream(data_id)
     return _reply(request, "stream.html")
 
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
+from atomstream.server.dashboard.problems import stream_problems
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import json_reply
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
@@ -145,6 +146,7 @@ async def stream_info(request: web.Request) -> web.Response:
             **_description(about),
             **stored,
             "throughput": arrivals.throughput(data_id),
+            "problems": [*filter(None, [context.disk.problem()]), *stream_problems(context, data_id)],
             "views_why": (await context.results.of(data_id)).why_no_views(),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], arrivals.bytes_per_s()),
             "server_unix_ms": time.time() * 1000.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -16,12 +15,13 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_failure
+from atomstream.server.http.error_page import error_page, wants_page
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
-_NO_SPACE: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""Error numbers of a full disk or quota; Windows has no EDQUOT."""
+DISK: Final = web.AppKey("disk", DiskState)
 
 
 class HttpError(AtomstreamError):
@@ -64,24 +64,33 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
     """Convert exceptions of handlers to replies: the outermost middleware, and the only place that does it."""
     try:
         return await handler(request)
-    except HttpError as error:
-        return refuse(error.status, error.detail, error.headers)
-    except ShardError as error:
-        return refuse(400, str(error))
-    except ArchiveDeletedError as error:
-        return refuse(410, str(error))
-    except RejectedError as error:
-        return refuse(error.status or 400, str(error))
-    except web.HTTPException as error:
-        return _from_aiohttp(error)
-    except HttpProcessingError:  # a body that is not HTTP; its text quotes the body
-        return refuse(400, "The body of the request is not valid HTTP.")
-    except ConnectionError as error:
-        if request.transport is None or request.transport.is_closing():
-            return refuse(499, "The client has disconnected.")  # nobody receives it
-        return _unexpected(request, error)
     except Exception as error:
-        return _unexpected(request, error)
+        reply = _reply_to(request, error)
+        return error_page(reply.status, _detail(reply)) if wants_page(request) else reply
+
+
+def _detail(reply: web.Response) -> str:
+    assert isinstance(reply.body, bytes)
+    detail = msgspec.json.decode(reply.body)["detail"]
+    return detail if isinstance(detail, str) else ""
+
+
+def _reply_to(request: web.Request, error: Exception) -> web.Response:
+    if isinstance(error, HttpError):
+        return refuse(error.status, error.detail, error.headers)
+    if isinstance(error, ShardError):
+        return refuse(400, str(error))
+    if isinstance(error, ArchiveDeletedError):
+        return refuse(410, str(error))
+    if isinstance(error, RejectedError):
+        return refuse(error.status or 400, str(error))
+    if isinstance(error, web.HTTPException):
+        return _from_aiohttp(error)
+    if isinstance(error, HttpProcessingError):  # a body that is not HTTP; its text quotes the body
+        return refuse(400, "The body of the request is not valid HTTP.")
+    if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+        return refuse(499, "The client has disconnected.")  # nobody receives it
+    return _unexpected(request, error)
 
 
 def _from_aiohttp(error: web.HTTPException) -> web.Response:
@@ -95,11 +104,16 @@ def _from_aiohttp(error: web.HTTPException) -> web.Response:
 
 def _unexpected(request: web.Request, error: Exception) -> web.Response:
     # The reply names a log line, not the cause: file paths and SQL must not leave the server.
+    if is_disk_full(error):
+        disk = request.app[DISK]
+        disk.note_full()
+        log_failure(log, error, "requests can't be stored")
+        return refuse(507, disk.problem())
     reference = secrets.token_hex(4)
-    log.error("request %s %s failed, reference %s", request.method, request.path, reference, exc_info=error)
-    if isinstance(error, OSError):
+    log_failure(log, error, "request %s %s failed, reference %s", request.method, request.path, reference)
+    if isinstance(error, OSError) or is_disk_error(error):
         return refuse(
-            507 if error.errno in _NO_SPACE else 500,
+            500,
             f"The server's disk failed during this request; nothing was stored. "
             f"The cause is in the server's log, reference {reference}.",
         )

@@ -164,6 +164,7 @@ async def put_chunk(request: web.Request) -> web.Response:
     context.lifecycle.touch(ticket.data_id)
     with context.results.tap(ticket, request.content_length or 0) as tap:
         committed = await context.ingest.receive(request, ticket, archive, tap.observe, permit.owner)
+        context.disk.note_stored()
         await note_stored(context, ChunkStored(ticket, committed, tap))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})

@@ -166,6 +166,7 @@ async def test_a_key_in_the_header_is_enough(serve: Serve) -> None:
 async def test_pages_are_locked_down(serve: Serve, path: str) -> None:
     """Pages run only scripts of this server, none inline, and no frame may embed them."""
     server = await serve()
+    (server.data_dir / "streams" / "00000000-0000-4000-8000-000000000000").mkdir()
     async with aiohttp.ClientSession(server.url) as session, session.get(path) as reply:
         assert reply.status == 200
         policy = dict(

@@ -13,6 +13,7 @@ import { Health, showReport } from "./health.js";
 import { Annotations } from "./annotations.js";
 import { notify } from "./notifications.js";
 import { Picture } from "./picture.js";
+import { showProblems } from "./problems.js";
 import { Values, sentence } from "./values.js";
 import { Regions } from "./regions.js";
 import { Segments } from "./segments.js";
@@ -199,9 +200,11 @@ async function refreshInfo() {
     state.skew = info.server_unix_ms - Date.now();
     if (state.analysis) state.analysis.frames_stored = info.n_frames;
     showInfo(info);
+    showProblems(info.problems.map((text) => ({ text })));
     feed.now();
     if (state.analysis) regions.refresh();
   } catch (error) {
+    if (error.status === 503) showProblems([{ text: error.message }]);
     if (error.status !== 404 && error.status !== 410) return;
     clearInterval(timer);
     setText(byId("name"), error.status === 410 ? "Deleted stream" : "No such stream");

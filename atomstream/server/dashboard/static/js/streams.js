@@ -2,6 +2,7 @@
 import { ask, logOut } from "./api.js";
 import { byId, el, isTyping, setText, setHidden } from "./dom.js";
 import { duration, momentText, STATUS, visible } from "./format.js";
+import { allProblems, showProblems } from "./problems.js";
 import { setUpTheme } from "./theme.js";
 
 const SHOWN = 200;
@@ -19,6 +20,8 @@ async function refresh() {
   try {
     const entries = await listed(query ? `${query}&` : "");
     if (number === newest) show(entries, words.length > 0);
+    const names = new Map(entries.map((entry) => [entry.data_id, entry.raw_name]));
+    showProblems(allProblems(await ask("/dashboard/problems"), (id) => names.get(id)));
     setHidden(byId("notice"), true);
   } catch (error) {
     if (error.status === 401) return;

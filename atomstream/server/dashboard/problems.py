@@ -1,0 +1,40 @@
+"""``GET /dashboard/problems``: a full disk and damaged files, for the pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from atomstream.server.context import ServerContext, context_of
+from atomstream.server.http.access import Access, access
+from atomstream.server.http.responses import json_reply
+
+routes = web.RouteTableDef()
+
+MAX_SENTENCES = 50
+
+
+@routes.get("/dashboard/problems")
+@access(Access.BROWSER)
+async def problems(request: web.Request) -> web.Response:
+    """Sentences about the whole server, and about each stream with damaged files by its id."""
+    context = context_of(request)
+    damage = context.streams.damage
+    names = [name for name in damage.names() if name]
+    streams = {name: stream_problems(context, name) for name in names[:MAX_SENTENCES]}
+    server = [f"{file}: {what}." if file else f"{what}." for file, what in damage.notes("")]
+    full = context.disk.problem()
+    more = len(names) - len(streams)
+    if more:
+        server.append(f"{more} more streams have damaged files; the log of the server names them.")
+    if full:
+        server.insert(0, full)
+    free = context.disk.free_bytes()
+    return json_reply({"server": server, "streams": streams, "disk_free_bytes": free})
+
+
+def stream_problems(context: ServerContext, data_id: str) -> list[str]:
+    """A sentence about each damaged file of a stream."""
+    notes: list[Any] = context.streams.damage.notes(data_id)
+    return [f"{file}: {what}".rstrip(".") + "." if file else f"{what}." for file, what in notes]

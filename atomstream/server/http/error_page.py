@@ -1,0 +1,55 @@
+"""The page that a person sees in a browser in place of one that does not exist. Programs get JSON."""
+
+from __future__ import annotations
+
+import html
+from typing import Final
+
+from aiohttp import web
+
+_TITLES: Final = {
+    401: "A key is needed",
+    404: "Not found",
+    410: "Deleted",
+    503: "Not available",
+    507: "The disk is full",
+}
+
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="dark light">
+<title>{title} · atomstream</title>
+<link rel="stylesheet" href="/dashboard/static/css/base.css">
+</head>
+<body>
+<main class="error-page">
+<h1>{title}</h1>
+<p>{detail}</p>
+<p><a href="/">All streams</a></p>
+</main>
+</body>
+</html>
+"""
+
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def wants_page(request: web.Request) -> bool:
+    """Whether a person opened the address in a browser: those ask for HTML, programs and scripts do not."""
+    accept = request.headers.get("Accept", "")
+    return request.method in ("GET", "HEAD") and "text/html" in accept and "Upgrade" not in request.headers
+
+
+def error_page(status: int, detail: str) -> web.Response:
+    """A page with the sentence ``detail``, which may quote the address and is shown as text."""
+    title = _TITLES.get(status, "That did not work")
+    body = _PAGE.format(title=title, detail=html.escape(detail or f"The server answered {status}."))
+    return web.Response(text=body, status=status, content_type="text/html", headers=_HEADERS)
