@@ -14,6 +14,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    Table,
     Update,
     and_,
     case,
@@ -38,6 +39,10 @@ log = get_logger("atomstream.server")
 SOURCE_TYPE = "rheed"
 GROWN_PERIOD_S = 0.5
 ROWS_AT_ONCE = 100
+_ROW_NAMES = (
+    *("name", "name_key", "status", "fps", "rpm", "azimuth_label"),
+    *("project_id", "sample_id", "made", "last_updated"),
+)
 TAGS_AT_ONCE = 500
 """Most streams in one query for tags: SQLite limits the number of parameters."""
 
@@ -234,18 +239,20 @@ async def put_streams(
 
     With ``newer``, a row that was changed after the stream's description stays, but for a length that has grown.
     """
+    table = Stream.__table__
+    assert isinstance(table, Table)
+    new = insert(table)
+    names = [*_ROW_NAMES, "n_frames"]
+    changed: dict[str, Any] = {name: new.excluded[name] for name in names}
+    if newer:
+        is_newer = new.excluded.last_updated >= table.c.last_updated
+        changed = {name: case((is_newer, value), else_=table.c[name]) for name, value in changed.items()}
+        changed["n_frames"] = func.max(new.excluded.n_frames, table.c.n_frames)
+    upsert = new.on_conflict_do_update(index_elements=["data_id"], set_=changed)
     for first in range(0, len(found), ROWS_AT_ONCE):
         some = found[first : first + ROWS_AT_ONCE]
-        rows = [{**_row(about), "n_frames": n_frames} for about, n_frames in some]
-        new = insert(Stream).values(rows)
-        changed: dict[str, Any] = {name: new.excluded[name] for name in rows[0] if name != "data_id"}
-        if newer:
-            is_newer = new.excluded.last_updated >= Stream.last_updated
-            changed = {
-                name: case((is_newer, value), else_=getattr(Stream, name)) for name, value in changed.items()
-            }
-            changed["n_frames"] = func.max(new.excluded.n_frames, Stream.n_frames)
-        await session.execute(new.on_conflict_do_update(index_elements=["data_id"], set_=changed))
+        # One statement for all rows, which SQLite runs in its thread: to compile one for each would hold up the loop.
+        await session.execute(upsert, [{**_row(about), "n_frames": n_frames} for about, n_frames in some])
         await _put_tags(session, [about for about, _ in some])
 
 
