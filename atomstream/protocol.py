@@ -42,6 +42,8 @@ JSON_SUBPROTOCOL: Final = "atomstream.json"
 # Paths.
 
 HEALTH_PATH: Final = "/health"
+READY_PATH: Final = "/healthz"
+"""An extension of this server."""
 TIME_PATH: Final = "/gateway/time"
 SAMPLES_PATH: Final = "/physical_samples/"
 TAGS_PATH: Final = "/tags/"

@@ -16,7 +16,7 @@ from atomstream.cli.key_argument import api_key_options
 from atomstream.config import environment_api_key, is_loopback, read_key_file
 
 if TYPE_CHECKING:
-    from atomstream.server import RunningServer
+    from atomstream.server import RunningServer, ServerSettings
 
 
 @click.command()
@@ -70,7 +70,10 @@ if TYPE_CHECKING:
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
-def serve(config: Path | None, api_key: str | None, limits: tuple[str, ...], **given: Any) -> int:
+@click.option("--check", is_flag=True, help="Check what a start would need, print it, and do not start.")
+def serve(
+    config: Path | None, api_key: str | None, limits: tuple[str, ...], *, check: bool, **given: Any
+) -> int:
     """Run a server that stores and analyses streams on this computer.
 
     Prints one line with its URL on stdout when it listens. Ctrl-C stops it; data that it acknowledged is safe.
@@ -81,6 +84,7 @@ def serve(config: Path | None, api_key: str | None, limits: tuple[str, ...], **g
       atomstream serve
       atomstream serve --data D:/rheed --port 9000
       atomstream serve --config D:/rheed/server.toml
+      atomstream serve --config D:/rheed/server.toml --check      (starts nothing)
       atomstream serve --host 0.0.0.0 --allow-host mbe-pc.lab.local --tls self-signed   (for the whole network)
     \b
     Each stream is a Zarr v3 group, readable while it grows:
@@ -100,8 +104,19 @@ def serve(config: Path | None, api_key: str | None, limits: tuple[str, ...], **g
         tls=None if values["tls"] == "off" else values["tls"],
         **{name: value for name, value in values.items() if name != "tls"},
     )
+    if check:
+        return _check(settings)
     asyncio.run(run_server(settings, on_ready=_announce))
     return ExitCode.DONE
+
+
+def _check(settings: ServerSettings) -> ExitCode:
+    from atomstream.server.preflight import check_start
+
+    findings = check_start(settings)
+    for finding in findings:
+        click.echo(f"{'ok    ' if finding.ok else 'FAILS '} {finding.name:12} {finding.text}")
+    return ExitCode.DONE if all(finding.ok for finding in findings) else ExitCode.USAGE
 
 
 def _read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[str, Any]:

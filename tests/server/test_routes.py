@@ -14,6 +14,7 @@ from tests.wire_client import WireClient
 
 PUBLIC = {
     "GET /health",
+    "GET /healthz",
     "GET /gateway/time",
     "PUT /upload/{data_id}/{index}",  # its URL is signed
     "GET /",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import time
 
 from aiohttp import web
+from sqlalchemy.exc import SQLAlchemyError
 
-from atomstream.protocol import HEALTH_PATH, TIME_PATH
+from atomstream.protocol import HEALTH_PATH, READY_PATH, TIME_PATH
+from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import Access, access
 from atomstream.server.http.responses import json_reply
 
@@ -26,3 +30,37 @@ async def reference_time(_request: web.Request) -> web.Response:
 async def health(_request: web.Request) -> web.Response:
     """``GET /health``: for monitoring; always ``ok`` while the server runs."""
     return json_reply({"status": "ok"})
+
+
+CATALOGUE_S = 5.0
+"""Time for one query of the catalogue."""
+
+
+@routes.get(READY_PATH)
+@access(Access.PUBLIC)
+async def ready(request: web.Request) -> web.Response:
+    """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` tell why not.
+
+    A reply at all means that it is live. Damaged streams are no reason: all others are served.
+    """
+    reasons = await _reasons(context_of(request))
+    reply = {"live": True, "ready": not reasons, "reasons": reasons}
+    return json_reply(reply, status=503 if reasons else 200)
+
+
+async def _reasons(context: ServerContext) -> list[str]:
+    found = []
+    if context.ingest.is_stopping:
+        found.append("The server is stopping.")
+    if not os.access(context.settings.streams_dir, os.W_OK | os.X_OK):
+        found.append("The data folder is missing, or this server may not write to it.")
+    elif full := context.disk.problem():
+        found.append(full)
+    try:
+        async with asyncio.timeout(CATALOGUE_S):
+            await context.streams_table.known([""])
+    except TimeoutError:
+        found.append(f"The catalogue does not answer within {CATALOGUE_S:g} s.")
+    except SQLAlchemyError:
+        found.append("The catalogue can't be read; a start of the server builds it again from the files.")
+    return found

@@ -194,6 +194,11 @@ class Ingest:
             )
         return HttpError(408, "The body arrived too slowly; nothing of it was stored. Send it again.")
 
+    @property
+    def is_stopping(self) -> bool:
+        """True after :meth:`stop_receiving`."""
+        return self._stopping
+
     def stop_receiving(self) -> None:
         """Refuse new bodies and incomplete ones. Bodies that were received completely are still committed."""
         self._stopping = True
