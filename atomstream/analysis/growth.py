@@ -48,6 +48,9 @@ MAX_BLANK_S = 7.0
 VETO_REACH_S = 30.0
 """A rate that was found within this time before a veto (s) has the same cause."""
 
+ROTATING_FIT_S = 1.9
+"""Interval of the fits under rotation, in s; at rest it is half a second."""
+
 SAME_RATE = 0.03
 """Rates that differ by less are the same after an interruption."""
 
@@ -139,7 +142,8 @@ class GrowthTracker:
             return self.latest
         if rotation_hz and now < self.next_rotating_fit_s:
             return self.latest  # a joint fit with the rotation costs ten times as much
-        self.next_rotating_fit_s = now + 1.9
+        self.next_rotating_fit_s = now + ROTATING_FIT_S
+        self.counter.fit_interval_s = 1.0 + (ROTATING_FIT_S if rotation_hz else 0.0)
         self.trace.retune(self.trace.clock())
         if not rotation_hz:
             self.laser.update(self.trace, self.segment_start_s, now)

@@ -18,7 +18,7 @@ ONSET_ERROR = 0.1
 """Additional uncertainty, in oscillations, where the time was found in the trace."""
 
 MAX_EXTRAPOLATION = 1.2
-"""Longest time, in periods, for which the count goes on without a new fit."""
+"""Longest time, in periods, for which the count goes on without a new fit; never less than the interval of the fits."""
 
 UNSEEN_PERIODS = 2.0
 UNSEEN_ERROR = 0.5
@@ -33,6 +33,7 @@ class LayerCounter:
     ``finished`` and ``finished_variance`` are those of earlier runs, which ended at ``ended_s`` (s). The present run
     began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles), ``rate``
     and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after that time.
+    ``fit_interval_s`` is the longest time from one fit to the next while there is light (s).
     ``reported`` is the largest count that was reported, at ``reported_s``.
     """
 
@@ -48,6 +49,7 @@ class LayerCounter:
     rate: float = 0.0
     rate_sigma: float = 0.0
     waits: bool = False
+    fit_interval_s: float = 1.0
     reported: float = 0.0
     reported_s: float = math.inf
 
@@ -120,5 +122,7 @@ class LayerCounter:
 
     def _beyond_fit(self, time_s: float) -> float:
         """Return the time from the last fit to ``time_s`` in s, limited where it is later."""
-        longest = MAX_EXTRAPOLATION / self.rate if self.rate > 0.0 and not self.waits else 0.0
+        longest = 0.0
+        if self.rate > 0.0 and not self.waits:
+            longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s)
         return min(time_s - self.phase_time_s, longest)

@@ -139,3 +139,15 @@ def test_the_trace_before_a_veto_is_not_searched_again(growing: GrowthTracker) -
         t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
         _feed(growing, t, np.zeros(len(t)))
         assert not growing.update(float(now)).determined
+
+
+@pytest.mark.parametrize(("rate", "interval_s"), [(6.0, 1.0), (2.5, 2.9), (0.1, 1.0)])
+def test_the_count_goes_on_between_two_fits(growing: GrowthTracker, rate: float, interval_s: float) -> None:
+    """Fast growth has several periods between two fits; slow growth goes on for more than one period."""
+    counter = growing.counter
+    counter.rate, counter.fit_interval_s = rate, interval_s
+    counted, last_s = counter.value(counter.phase_time_s), counter.phase_time_s
+    longest_s = max(interval_s, 1.2 / rate)
+    counter.reported = 0.0
+    assert counter.value(last_s + longest_s) - counted == pytest.approx(rate * longest_s, abs=0.01)
+    assert counter.value(last_s + 2 * longest_s) - counted == pytest.approx(rate * longest_s, abs=0.01)
