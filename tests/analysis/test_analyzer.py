@@ -90,8 +90,8 @@ def test_white_frames_are_reported_as_saturated() -> None:
 @pytest.mark.slow
 def test_one_frame_per_second() -> None:
     """At 1 frame per second slow growth is measured."""
-    answer = Film(300, fps=1.0, rate_ml_s=0.03).analysed()
-    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.03, rel=0.01)
+    answer = Film(120, fps=1.0, rate_ml_s=0.05).analysed()
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.05, rel=0.01)
 
 
 def test_frame_times_are_used_instead_of_the_nominal_rate() -> None:
