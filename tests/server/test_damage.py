@@ -155,3 +155,21 @@ async def use_all(client: WireClient, data_id: str) -> dict[str, int]:
     answers["event"] = (await client.ask("POST", f"/rheed/stream/{data_id}/events", event))[0]
     answers["end"] = (await client.end(data_id))[0]
     return answers
+
+
+@pytest.mark.parametrize("kind", ["a shard emptied", "a shard cut", "a shard a folder", "a shard gone"])
+async def test_a_bad_chunk_is_named_before_it_is_read(
+    serve: Serve, tmp_path: Path, template: Template, kind: str
+) -> None:
+    """Its file is named as soon as the stream is opened, until the chunk is sent again."""
+    data = tmp_path / "data"
+    shutil.copytree(template[0], data)
+    data_id = copy_damaged(data, template[1]["damaged"], kind)
+    server = await serve(data_dir=data, api_key=KEY)
+    async with WireClient(server) as client:
+        _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+        named = any(problem.startswith("frames.zarr/frames/c/1/0/0: chunk 1") for problem in info["problems"])
+        assert named or (kind == "a shard gone" and info["missing"] == ["1"])
+        assert (await client.send(data_id, 1, FRAMES[4:8]))[0] == 200
+        _, info = await client.ask("GET", f"/dashboard/streams/{data_id}")
+        assert not any("chunk 1" in problem for problem in info["problems"])
