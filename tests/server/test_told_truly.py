@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.server.catalogue import database
 from atomstream.server.disk_errors import LEAST_FREE, DiskState, is_disk_full
 from atomstream.system.files import LOCAL, FileSystem
 from tests.live_server import Serve
@@ -192,3 +193,27 @@ def test_something_in_the_way_is_kept(tmp_path: Path) -> None:
         assert (tmp_path / "damaged" / f"a_file-{number}" / "mine").read_text() == "mine"
     assert not (tmp_path / "a" / "file").exists()
     assert [note.file for note in files.damage.notes()] == ["a/file"]
+
+
+async def test_a_server_starts_on_a_full_disk(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored can be read and is listed, and the catalogue in the data folder stays."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create("growth")
+    await server.stop()
+    before = (server.data_dir / "catalogue.sqlite").read_bytes()
+    real = database._is_usable
+
+    def full(path: Path) -> bool:
+        if path.parent == server.data_dir:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(database, "_is_usable", full)
+    await server.start()
+    async with WireClient(server) as client:
+        assert (await client.entry(data_id))["raw_name"] == "growth"
+    await server.stop()
+    assert (server.data_dir / "catalogue.sqlite").read_bytes() == before

@@ -31,6 +31,7 @@ from atomstream.server.archive.timestamp_columns import (
     write_stamps,
 )
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
+from atomstream.system.files import DISK_FULL_ERRNOS
 from atomstream.system.log_privacy import get_logger
 
 T = TypeVar("T")
@@ -96,8 +97,8 @@ _HEALED_AT_ONCE: Final = 512
 _TRIED: Final = 4
 """Shards that are read to find out which of two geometries is right."""
 
-NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors that are not those of a file: the process can't open any more at present."""
+NO_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, *DISK_FULL_ERRNOS})
+"""Errors that are not those of a file: the process can't open any more, or the disk is full."""
 
 
 class ChunkIndex:
@@ -246,8 +247,14 @@ class ChunkIndex:
             else:  # without any shard the geometry is still free
                 self.group.drop(FRAMES)
             self._load_chunks(found)
-            self.publish()
-            self.sync()
+            try:
+                self.publish()
+                self.sync()
+            except OSError as error:
+                if error.errno not in DISK_FULL_ERRNOS:
+                    raise
+                # The stream can be read. The next chunk, or the next start, writes them again.
+                log.warning("stream %s: its documents can't be written, the disk is full", self._name)
 
     def _find_geometry(self, found: set[int], described: Geometry | None) -> None:
         recorded = self.group.geometry()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -13,9 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full
 from atomstream.system.files import LOCAL
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import create_plain, make_file_private, open_for_writing, prepare_for_library
@@ -133,6 +137,7 @@ class Database:
         self._blocking = blocking
         self._writer = asyncio.Lock()
         self.is_new = is_new
+        self._temporary: Path | None = None
 
     @classmethod
     async def open(cls, data_dir: Path) -> Database:
@@ -140,7 +145,22 @@ class Database:
 
         Nothing is lost: the catalogue can be rebuilt from the files.
         """
-        path = data_dir / CATALOGUE_FILE
+        try:
+            return await cls._open(data_dir / CATALOGUE_FILE)
+        except (sqlite3.Error, SQLAlchemyError, OSError) as error:
+            if not is_disk_full(error) and not (is_disk_error(error) and DiskState(data_dir).problem()):
+                raise
+        # SQLite can't even read a database without room for its log. What is stored can be read nevertheless.
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="atomstream-catalogue-"))
+        log.error(
+            "the disk of %s is full: the list of streams is kept in %s until the next start", data_dir, folder
+        )
+        database = await cls._open(folder / CATALOGUE_FILE)
+        database._temporary = folder
+        return database
+
+    @classmethod
+    async def _open(cls, path: Path) -> Database:
         await asyncio.to_thread(_make_private, path)
         usable = await asyncio.to_thread(_is_usable, path)
         if not usable:
@@ -154,7 +174,11 @@ class Database:
         database = cls(engine, blocking, is_new=not usable, run_marker=marker)
         database.changed_since = await asyncio.to_thread(_begin_run, marker)
         if not usable:
-            await database._create_tables()
+            try:
+                await database._create_tables()
+            except BaseException:
+                await database.close()
+                raise
         return database
 
     async def _create_tables(self) -> None:
@@ -197,6 +221,8 @@ class Database:
         """Close all connections and end their threads."""
         await self._engine.dispose()
         self._blocking.dispose()
+        if self._temporary is not None:
+            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
         if self.complete and self._run_marker is not None:
             self._run_marker.unlink(missing_ok=True)
 
@@ -253,6 +279,8 @@ def _is_usable(path: Path) -> bool:
         if version == SCHEMA_VERSION and verdict == "ok":
             _check_content(connection)
     except sqlite3.DatabaseError as error:
+        if is_disk_full(error) or (is_disk_error(error) and DiskState(path.parent).problem()):
+            raise
         log.warning("The catalogue %s is damaged (%s); it is rebuilt from the files.", path, error)
         return False
     finally:

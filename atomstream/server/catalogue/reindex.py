@@ -42,7 +42,7 @@ from atomstream.server.catalogue.names_log import (
 )
 from atomstream.server.catalogue.streams_table import StreamsTable, put_streams
 from atomstream.server.data_dir import own_data_dir
-from atomstream.server.disk_errors import describe
+from atomstream.server.disk_errors import describe, is_disk_full, log_failure
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
 
@@ -224,8 +224,14 @@ async def catch_up(
     ordered = sorted(changed, key=lambda data_id: (-on_disk[data_id], data_id))
     found = await asyncio.to_thread(lambda: list(_read_streams(streams_dir, ordered[:most], damage)))
     names = await asyncio.to_thread(NameIndex.read, data_dir)
-    await _store(database, names, found, damage)
-    await entries.remove(sorted(listed - on_disk.keys()))
+    try:
+        await _store(database, names, found, damage)
+        await entries.remove(sorted(listed - on_disk.keys()))
+    except SQLAlchemyError as error:
+        if not is_disk_full(error):
+            raise
+        # What is stored can still be read. The next start brings the catalogue up to date.
+        log_failure(log, error, "the catalogue could not be brought up to date")
     unread = [] if most is None else ordered[most:]
     database.complete = not unread
     return Unread(unread, names)
