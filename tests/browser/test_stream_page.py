@@ -347,8 +347,11 @@ async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
 
 
 async def test_a_stream_that_does_not_exist(logged_in: Any, server: LiveServer) -> None:
-    """The link to a missing stream shows that it does not exist, and requests are not repeated."""
-    await logged_in.goto("/streams/00000000-0000-4000-8000-000000000000")
-    await expect(logged_in.get_by_role("heading", level=1)).to_have_text("No such stream")
+    """The link to a missing stream shows that it does not exist, with a way to the others."""
+    reply = await logged_in.goto("/streams/00000000-0000-4000-8000-000000000000")
+    assert reply.status == 404
+    await expect(logged_in.get_by_role("heading", level=1)).to_have_text("Not found")
+    await logged_in.get_by_role("link", name="All streams").click()
+    await logged_in.wait_for_url(f"{server.url}/")
     async with aiohttp.ClientSession() as session, session.get(f"{server.url}/streams/nonsense") as reply:
         assert reply.status == 404
