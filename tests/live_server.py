@@ -13,6 +13,7 @@ from tests.worker_template import use_template
 
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start no server
     from atomstream.server.archive.stream_archive import StreamArchive
+    from atomstream.server.context import ServerContext
 
 
 Serve: TypeAlias = Callable[..., Awaitable["LiveServer"]]
@@ -34,6 +35,12 @@ class LiveServer(LocalServer):
     def headers(self) -> dict[str, str]:
         """The header with this server's API key."""
         return {"X-API-KEY": self.api_key}
+
+    @property
+    def context(self) -> ServerContext:
+        """The parts of the running server."""
+        assert self.running is not None
+        return self.running.context
 
     def archive(self, data_id: str) -> StreamArchive:
         """The archive of one stream, read from the disk again."""

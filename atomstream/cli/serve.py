@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 @click.option(
     "--insecure-network/--no-insecure-network",
     default=None,
-    help="Allow other computers without TLS: whoever is between can read the API key and the frames.",
+    help="Allow other computers without TLS. Anyone on the network path can then read the API key and the frames.",
 )
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")

@@ -28,7 +28,7 @@ FPS = 30.0
 SPEED = 8.0
 CREST_S = 8.8
 NEXT_CREST_S = 20.4
-"""Two crests of the real trace, in s of its own time from the start of the growth at 3 pulses per second."""
+"""Times of two successive maxima of the real trace, in s after the start of its growth at 3 pulses per second."""
 
 GROWTH_BEGAN_S = 74.2
 """Time of that start in the trace, in s."""

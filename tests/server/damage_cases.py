@@ -26,6 +26,11 @@ def write(name: str, content: bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+def make_folder(name: str) -> Damage:
+    """Make the empty folder ``name``."""
+    return lambda folder: (folder / name).mkdir()
+
+
 def remove(name: str) -> Damage:
     """Remove the file or folder ``name``."""
 
@@ -237,7 +242,7 @@ STREAM: Final[dict[str, Damage]] = {
         write("frames.zarr/frames/c/x", b"x"),
         write("frames.zarr/frames/c/7", b"file"),
         *(
-            lambda folder, name=name: (folder / "frames.zarr/frames/c" / name).mkdir()  # type: ignore[misc]
+            make_folder(f"frames.zarr/frames/c/{name}")
             for name in ("٣", "-1", "8", "999999999999", "1" * 200)
         ),
     ),

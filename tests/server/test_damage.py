@@ -50,7 +50,7 @@ async def make_template(folder: Path) -> dict[str, str]:
             assert (await client.ask("POST", f"/rheed/stream/{data_id}/events", event))[0] == 200
         await client.end(ids["ended"])
         for data_id in ids.values():
-            results = await server.running.context.results.of(data_id)
+            results = await server.context.results.of(data_id)
             while results._store.log.analysed < 12:
                 await asyncio.sleep(0.01)
             results._store.log.checkpoint(force=True)
@@ -125,7 +125,7 @@ async def all_others_go_on(server: LiveServer, client: WireClient, ids: dict[str
     assert {"ended", "open"} <= {entry["raw_name"] for entry in entries}
     await client.create("new")
     assert server.running is not None
-    lifecycle = server.running.context.lifecycle
+    lifecycle = server.context.lifecycle
     assert ids["open"] in lifecycle._last_activity
     clock, lifecycle._clock = lifecycle._clock, lambda: clock() + 200.0
     lifecycle._wake.set()

@@ -35,7 +35,7 @@ async def test_healthz_tells_why_not(serve: Serve, monkeypatch: pytest.MonkeyPat
         (server.data_dir / "gone").rename(server.data_dir / "streams")
         assert await client.ask("GET", "/healthz") == (200, well)
         assert server.running is not None
-        server.running.context.ingest.stop_receiving()
+        server.context.ingest.stop_receiving()
         assert (await client.ask("GET", "/healthz"))[1]["reasons"] == ["The server is stopping."]
 
 

@@ -77,7 +77,7 @@ class DamageLog:
 
 
 class StreamDamage:
-    """The notes about one stream in a :class:`DamageLog`; with a log of its own if none is given."""
+    """Notes on the damaged files of one stream, kept in a :class:`DamageLog`; a new one is made if none is given."""
 
     def __init__(self, damage_log: DamageLog | None = None, name: str = "") -> None:
         self._log = damage_log or DamageLog()

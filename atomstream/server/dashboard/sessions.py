@@ -203,7 +203,7 @@ async def end_expired(app: web.Application) -> AsyncIterator[None]:
 
 
 MAX_LOGIN_BYTES = 8192
-"""Longest body of a login: whoever sends it has shown no key yet."""
+"""Largest body of a login request in bytes. It is small, because the sender is not authenticated yet."""
 
 
 class Login(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ log: Final = get_logger("atomstream.server.audit")
 def audit(request: web.Request, done: str, data_id: str) -> None:
     """Log one line: what was ``done`` to the stream, from which address, and by which key.
 
-    A key is named by the first eight hexadecimal digits of its SHA-256, as it is stored in ``keys.json``.
+    The line has the first eight hexadecimal digits of the key's SHA-256; ``keys.json`` has the whole hash.
     """
     key = request.headers.get(API_KEY_HEADER, "").strip()
     who = f"key {fingerprint(key).hex()[:8]}" if key else "a browser session"

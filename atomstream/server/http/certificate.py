@@ -1,6 +1,6 @@
 """The server's TLS certificate: read from files, made on request, and replaced while the server runs.
 
-A certificate is changed by writing its files anew, as certbot and similar programs do. The server looks at them every
+To change the certificate, replace its files, as certbot and similar programs do. The server looks at them every
 few seconds. Connections that are open keep the old certificate, new ones get the new one. Files that can't be read,
 or that do not belong together because only one of them is written yet, are tried again at the next look; until then
 the old certificate remains.

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self.unread = 0
         """Bytes of replies that waited at the last look."""
         self.progress = 0
-        """Bytes that the client has read since ``since``, as far as it is known."""
+        """Bytes of replies that the client has read since the time ``since``. A lower bound: the system has buffers."""
         self.since = 0.0
         self.handler = handler
         self._guard = guard

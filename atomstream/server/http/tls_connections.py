@@ -1,8 +1,8 @@
 """Connections with TLS: the handshake comes first, and counts as a request that is not complete.
 
 asyncio can do the handshake before it calls the protocol. Then connections in the handshake would not be counted, and
-a stranger could open any number of them. So a :class:`TlsConnection` takes its place as soon as it is accepted, and
-starts TLS by itself.
+a stranger could open any number of them. So a :class:`TlsConnection` is counted as soon as it is accepted, and then
+starts TLS.
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ class ResultStore:
         try:
             return {name: Waterfall.from_plain(plain) for name, plain in kept.items()}
         except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-            self._archive.files.note_damage(path, "it is damaged; the line profiles begin anew")
+            self._archive.files.note_damage(path, "the file is damaged; earlier line profiles are lost")
             return {}
 
     def _write(self, name: str, content: Plain | Snapshot) -> None:

@@ -51,7 +51,7 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 T = TypeVar("T")
 ENDED_STATUSES: Final = frozenset({"success", "stream_error"})
-"""Statuses of streams that get no more chunks, as far as it is known."""
+"""Statuses of streams that have ended: no more chunks are expected."""
 MAX_ARRAYS: Final = 512
 """Arrays of results of one stream."""
 SPECULAR: Final = ("intensity", "background", "x", "y")

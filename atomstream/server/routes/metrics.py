@@ -21,7 +21,7 @@ from atomstream.server.streams.signals import ChunkStored
 from atomstream.version import __version__
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.core import HistogramMetricFamily, Metric
 
 routes = web.RouteTableDef()
 
@@ -187,8 +187,8 @@ def _histograms(measured: Measurements) -> Iterator[Metric]:
     yield requests
 
 
-def _add(family: Metric, labels: list[str], histogram: Histogram) -> None:
-    family.add_metric(labels, histogram.buckets(), histogram.total_s)  # type: ignore[attr-defined] # of its subclass
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    family.add_metric(labels, histogram.buckets(), histogram.total_s)
 
 
 def _streams(numbers: Numbers) -> Iterator[Metric]:

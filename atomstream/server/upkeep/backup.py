@@ -6,7 +6,7 @@ never refers to something that is not in the copy, and what is newer than a file
 after a crash. (Shards never change; documents are replaced whole; logs only grow, and half a record at the end is
 cut off when a log is opened.)
 
-Each backup is a folder of its own, complete in itself. A file that did not change since the last backup is not copied
+Each backup is a separate folder with all files. A file that did not change since the last backup is not copied
 again but linked (a second name of the same file), where the disk can do that.
 """
 

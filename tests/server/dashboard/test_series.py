@@ -47,7 +47,7 @@ async def send_chunks(client: WireClient, indices: list[int]) -> tuple[str, np.n
 async def test_series_of_a_time_range(client: WireClient, server: LiveServer) -> None:
     """Times and values of the requested range, downsampled to the requested points, with extremes."""
     data_id, _ = await send_chunks(client, list(range(50)))
-    (await server.running.context.streams.archive(data_id)).write_values(  # type: ignore[union-attr]
+    (await server.context.streams.archive(data_id)).write_values(
         "some_trace", 0, np.arange(200.0), "time", {"units": "counts"}
     )
     status, whole = await client.ask("GET", f"/dashboard/streams/{data_id}/series?name=some_trace&points=50")
@@ -171,7 +171,7 @@ async def test_the_server_stops_with_subscribers(client: WireClient, server: Liv
 async def test_the_table_has_units(client: WireClient, server: LiveServer) -> None:
     """CSV: names, then units, then one row per frame with its number and time; empty cells for missing values."""
     data_id, _ = await send_chunks(client, [0, 2])
-    archive = await server.running.context.streams.archive(data_id)  # type: ignore[union-attr]
+    archive = await server.context.streams.archive(data_id)
     archive.write_values("specular_intensity", 0, np.array([1.5, np.nan, 3.0]), "time")
     url = f"{client.server.url}/dashboard/streams/{data_id}/results.csv"
     async with client.session.get(url) as reply:

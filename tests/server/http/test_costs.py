@@ -102,7 +102,7 @@ async def test_absent_frames_are_analysed(serve: Serve) -> None:
         url = await client.url(data_id, 0, (2, 640, 640))
         status, _, _ = await client.put(url, pack_index(index_of([(ABSENT, ABSENT)] * 2)))
         assert status == 200
-        shared = server.running.context.results._frames  # type: ignore[union-attr]
+        shared = server.context.results._frames
         assert shared._total == 0
         await client.end(data_id)
         while (await client.ask("GET", f"/rheed/stream/{data_id}/analysis"))[1]["status"] != "ended":
@@ -153,7 +153,7 @@ async def test_refused_methods_are_framed(serve: Serve) -> None:
 async def test_one_class_of_requests_does_not_delay_another(serve: Serve) -> None:
     """With all threads for series in use, other requests are answered; work ends when its client disconnects."""
     server = await serve(read_threads=1, max_waiting_reads=2)
-    series: ReadPool = server.running.context.readers.series  # type: ignore[union-attr]
+    series: ReadPool = server.context.readers.series
     started, ended = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -203,7 +203,7 @@ class FakeRequest:
 async def test_unknown_streams_leave_nothing(serve: Serve) -> None:
     """Requests about streams that do not exist leave neither locks nor anything else."""
     server = await serve()
-    context = server.running.context  # type: ignore[union-attr]
+    context = server.context
     async with WireClient(server) as client:
         for k in range(5):
             for what in ("chunks", "analysis"):
@@ -256,5 +256,5 @@ async def test_many_lost_ranges_are_refused(serve: Serve) -> None:
         assert (await client.end(data_id, **{"Atomstream-Lost": "1-99999"}))[0] == 200
         status, _ = await client.end(data_id, **{"Atomstream-Lost": "200000-200002"})
         assert status == 400
-        archive = await server.running.context.streams.archive(data_id)  # type: ignore[union-attr]
+        archive = await server.context.streams.archive(data_id)
         assert archive.about["lost"] == "1-99999"

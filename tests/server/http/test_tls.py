@@ -8,6 +8,7 @@ import os
 import shutil
 import ssl
 import stat
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -212,11 +213,11 @@ async def test_half_written_files_change_nothing(
     ids=["no certificate", "no key", "another key", "not PEM", "key not PEM"],
 )
 async def test_files_that_can_not_be_used(
-    serve: Serve, pairs: tuple[Pair, Pair], damage: object, message: str
+    serve: Serve, pairs: tuple[Pair, Pair], damage: Callable[[Pair, Pair], object], message: str
 ) -> None:
     """The server does not start, with the reason."""
     used, new = pairs
-    damage(used, new)  # type: ignore[operator]
+    damage(used, new)
     with pytest.raises(ConfigError, match=message):
         await serve(tls_cert=used[0], tls_key=used[1])
 

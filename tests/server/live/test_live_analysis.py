@@ -79,7 +79,7 @@ async def test_every_frame_has_its_results_once(serve: Serve) -> None:
     assert [message["seq"] for message in messages[1:-1]] == list(range(1, len(messages) - 1))
     assert messages[-1]["type"] == "end"
     assert server.running is not None
-    delays = server.running.context.measurements.result_delay
+    delays = server.context.measurements.result_delay
     assert sum(delays.counts) == len({batch["chunk"] for batch in found})
     assert 0.0 <= delays.total_s < 1e4
     offline = analyze(

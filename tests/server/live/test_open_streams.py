@@ -67,7 +67,7 @@ async def test_an_analysis_continues_after_it_was_closed(
         for data_id in (first, other):
             await client.end(data_id)
         await analysed(client, first, 4 * CHUNK)
-        results = await server.running.context.results.of(first)  # type: ignore[union-attr]
+        results = await server.context.results.of(first)
         batches = [results._store.message(seq) for seq in range(1, results.seq + 1)]
     starts = [(batch.start, batch.count) for batch in batches if getattr(batch, "count", 0)]
     assert sum(count for _, count in starts) == 4 * CHUNK
@@ -76,7 +76,7 @@ async def test_an_analysis_continues_after_it_was_closed(
 
 async def closed(server: LiveServer, data_id: str) -> None:
     """Wait until the results of a stream are closed."""
-    results = server.running.context.results  # type: ignore[union-attr]
+    results = server.context.results
     while data_id in results._open:
         await results._close_idle()
         await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ class Watch:
         self.statuses: asyncio.Queue[str] = asyncio.Queue()
         self.chunks: list[ChunkStored] = []
         self.created: list[str] = []
-        events = server.running.context.signals  # type: ignore[union-attr]
+        events = server.context.signals
         events.status_changed.subscribe(self._status)
         events.chunk_stored.subscribe(self._chunk)
         events.created.subscribe(self._creation)
@@ -99,7 +99,7 @@ async def test_interrupted_finish_is_completed(serve: Serve) -> None:
     async with WireClient(server) as client:
         data_id = await client.create()
         await client.send(data_id, 0, make_frames(4))
-    await server.running.context.streams.change(data_id, status="stream_finalizing")  # type: ignore[union-attr]
+    await server.context.streams.change(data_id, status="stream_finalizing")
     await server.stop()
     await server.start()
     async with WireClient(server) as client:
@@ -113,7 +113,7 @@ async def test_signals_report_chunks(serve: Serve) -> None:
     async def failing(_stored: ChunkStored) -> None:
         raise RuntimeError("a listener's own trouble")
 
-    server.running.context.signals.chunk_stored.subscribe(failing)  # type: ignore[union-attr]
+    server.context.signals.chunk_stored.subscribe(failing)
     watch = Watch(server)
     async with WireClient(server) as client:
         data_id = await client.create()

@@ -38,7 +38,7 @@ async def names(client: WireClient) -> dict[str, str]:
 async def removed(server: LiveServer) -> None:
     """Wait until the files of deleted streams are removed."""
     assert server.running is not None
-    await server.running.context.deletion.wait()
+    await server.context.deletion.wait()
 
 
 async def test_rename_and_move(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -164,7 +164,7 @@ async def test_a_running_upload_is_answered(serve: Serve) -> None:
         async with raw_connection(url) as (reader, writer):
             writer.write(request_head("PUT", url, {"Content-Length": str(len(body))}) + body[:100])
             await writer.drain()
-            while not server.running.context.ingest._running:  # type: ignore[union-attr]
+            while not server.context.ingest._running:
                 await asyncio.sleep(0)
             assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
             assert b" 410 " in await reader.readline()
@@ -210,7 +210,7 @@ async def test_a_commit_that_runs_ends_first(serve: Serve, monkeypatch: pytest.M
         upload = asyncio.create_task(client.send(data_id, 0, make_frames(4)))
         await asyncio.to_thread(began.wait)
         deletion = asyncio.create_task(client.ask("DELETE", f"/rheed/stream/{data_id}"))
-        while not server.running.context.streams.deleted:  # type: ignore[union-attr]
+        while not server.context.streams.deleted:
             await asyncio.sleep(0)
         assert (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0] == 410
         go_on.set()

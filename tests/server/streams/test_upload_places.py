@@ -73,7 +73,7 @@ async def test_slow_uploads_keep_nobody_out(serve: Serve) -> None:
             group.create_task(hold(url, held, release))
         for _ in range(3):
             await held.acquire()
-        while len(server.running.context.ingest.places.receiving()) < 3:  # type: ignore[union-attr]
+        while len(server.context.ingest.places.receiving()) < 3:
             await asyncio.sleep(0.01)
         assert (await client.send(camera, 0, make_frames(4)))[0] == 200
         release.set()
