@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ import pytest
 
 from atomstream.errors import ConfigError
 from atomstream.server import ServerSettings
-from atomstream.server.archive.records import CommitResult
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.http.origin import HostGuard
 from tests.live_server import Serve
+from tests.server.held_commits import hold_commits
 from tests.wire_client import Address, WireClient, make_frames, raw_connection, shard_bytes
 
 PROGRAM = """
@@ -100,24 +99,17 @@ def test_names_of_a_server(tmp_path: Path, host: str, name: str, known: bool) ->
 
 async def test_stop_lets_complete_uploads_finish(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard whose body is complete is committed and answered although the server is stopping."""
-    began, go_on, commit = threading.Event(), threading.Event(), StreamArchive.commit
-
-    def held(*args: Any) -> CommitResult:
-        began.set()
-        go_on.wait()
-        return commit(*args)
-
-    monkeypatch.setattr(StreamArchive, "commit", held)
+    commits = hold_commits(monkeypatch)
     server = await serve()
     frames = make_frames(4)
     async with WireClient(server) as client:
         data_id = await client.create()
         upload = asyncio.create_task(client.send(data_id, 0, frames))
-        await asyncio.to_thread(began.wait)
+        await asyncio.to_thread(commits.began.wait)
         stop = asyncio.create_task(server.stop())
         while await answers(server.url):
             pass
-        go_on.set()
+        commits.go_on.set()
         assert (await upload)[0] == 200
         await stop
     assert np.array_equal(server.archive(data_id).frames(0, 4), frames)

@@ -15,11 +15,11 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import StreamGoneError
-from atomstream.server.archive.records import CommitResult
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.system.files import FileSystem
 from tests.live_helpers import FPS, feed, follow, growth, next_message, send_chunks
 from tests.live_server import LiveServer, Serve
+from tests.server.held_commits import hold_commits
 from tests.wire_client import Address, WireClient, make_frames, raw_connection, request_head, shard_bytes
 
 
@@ -196,24 +196,17 @@ async def test_the_client_of_a_deleted_stream(serve: Serve, tmp_path: Path) -> N
 
 async def test_a_commit_that_runs_ends_first(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that was received completely is stored and answered by 200; then the stream is deleted."""
-    began, go_on, commit = threading.Event(), threading.Event(), StreamArchive.commit
-
-    def held(*args: Any) -> CommitResult:
-        began.set()
-        go_on.wait()
-        return commit(*args)
-
-    monkeypatch.setattr(StreamArchive, "commit", held)
+    commits = hold_commits(monkeypatch)
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create()
         upload = asyncio.create_task(client.send(data_id, 0, make_frames(4)))
-        await asyncio.to_thread(began.wait)
+        await asyncio.to_thread(commits.began.wait)
         deletion = asyncio.create_task(client.ask("DELETE", f"/rheed/stream/{data_id}"))
         while not server.context.streams.deleted:
             await asyncio.sleep(0)
         assert (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0] == 410
-        go_on.set()
+        commits.go_on.set()
         assert ((await upload)[0], (await deletion)[0]) == (200, 200)
         await removed(server)
         assert list((server.data_dir / "streams").iterdir()) == []
