@@ -16,7 +16,7 @@ from atomstream.cli.console import Console, Progress
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.errors import ConfigError, DrainTimeoutError
 from atomstream.records import ClockStatus
-from atomstream.sources import FrameSource, SourceChunk, paced, to_uint8
+from atomstream.sources import FrameSource, SourceChunk, paced
 from atomstream.streaming import RHEEDStreamer
 from atomstream.streaming.statistics import StreamerStats, StreamStats
 
@@ -167,13 +167,11 @@ class PlaybackPlan:
         data_id: str,
         source: FrameSource,
         fps: float,
-        levels: tuple[float, float] | None,
     ) -> None:
         self._streamer = streamer
         self._data_id = data_id
         self._source = source
         self._fps = fps
-        self._levels = levels
         self._pace = True
         self._uses_times = source.fps is None or abs(source.fps / fps - 1.0) <= FPS_TOLERANCE
         self._start_ms: float | None = None
@@ -192,7 +190,7 @@ class PlaybackPlan:
         Raises:
             SourceReadError: The server does not accept these pixels.
         """
-        frames = to_uint8(chunk.frames, *self._levels) if self._levels else chunk.frames
+        frames = chunk.frames
         start_ms, times_ms = self._timestamps(chunk)
         try:
             self._streamer.push(

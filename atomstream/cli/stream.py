@@ -11,6 +11,7 @@ import click
 
 from atomstream.cli.console import console
 from atomstream.cli.options import calibration_options, connection_options, pop_calibration
+from atomstream.cli.reading_options import pop_reading, reading_options
 from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import AtomstreamError, ConfigError
 
@@ -25,11 +26,9 @@ class StreamOptions:
     """The command's arguments; :func:`stream` documents them."""
 
     source: Path
-    dataset: str | None
     fps: float | None
     chunk_size: int | None
     rpm: float
-    levels: tuple[float, float] | None
     name: str | None
     sample: str | None
     project_id: str | None
@@ -37,6 +36,8 @@ class StreamOptions:
     azimuth: str | None
     pace: bool
     drain_timeout_s: float | None
+    reading: dict[str, Any]
+    """Arguments of :func:`open_source`."""
     calibration: dict[str, Any]
 
 
@@ -45,8 +46,6 @@ class StreamOptions:
 @click.option("--fps", type=float, help="Frame rate of the camera in 1/s [default: that of the file].")
 @click.option("--chunk-size", type=int, help="Frames per chunk [default: 2 s of frames].")
 @click.option("--rpm", default=0.0, show_default=True, help="Rotations per minute; 0 for stationary RHEED.")
-@click.option("--dataset", metavar="NAME", help="Array of an .npz file or a Zarr group [default: frames].")
-@click.option("--levels", nargs=2, type=float, metavar="LOW HIGH", help="Scale 16-bit pixels to 8 bits.")
 @click.option("--name", help="Name of the stream [default: name of the file].")
 @click.option("--sample", help="Physical sample: a name (created if new) or a UUID.")
 @click.option("--project", "project_id", metavar="UUID", help="Project of the sample.")
@@ -60,6 +59,7 @@ class StreamOptions:
     metavar="S",
     help="Longest wait for delivery at the end [600].",
 )
+@reading_options
 @calibration_options
 @connection_options
 def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
@@ -84,7 +84,8 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     from atomstream.cli.playback import playback_report
 
     calibration = pop_calibration(arguments)
-    options = StreamOptions(calibration=calibration, **arguments)
+    reading = pop_reading(arguments)
+    options = StreamOptions(calibration=calibration, reading=reading, **arguments)
     outcome = _stream(options, endpoint, api_key)
     click.echo(playback_report(outcome))
     return outcome.exit_code
@@ -97,15 +98,14 @@ def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -
 
     key = resolve_api_key(api_key)
     server = resolve_endpoint(endpoint, key)
-    source = open_source(options.source, dataset=options.dataset)
+    source = open_source(options.source, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
-    _check_levels(options.levels)
     with closing_soon(RHEEDStreamer(key, server)) as streamer:
         data_id = _initialize(options, streamer, fps, chunk_size)
         console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {server}")
         _calibrate(options, streamer, data_id)
-        plan = PlaybackPlan(streamer, data_id, source, fps, options.levels)
+        plan = PlaybackPlan(streamer, data_id, source, fps)
         playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s)
         return playback.run(plan.chunks(chunk_size, pace=options.pace), plan.send)
 
@@ -132,11 +132,6 @@ def _calibrate(options: StreamOptions, streamer: RHEEDStreamer, data_id: str) ->
         console.write(
             f"atomstream: The calibration was not accepted: {error} The stream continues without it."
         )
-
-
-def _check_levels(levels: tuple[float, float] | None) -> None:
-    if levels is not None and not (math.isfinite(levels[0]) and levels[0] < levels[1] < math.inf):
-        raise ConfigError(f"--levels {levels[0]:g} {levels[1]:g}: LOW must be below HIGH, and both finite.")
 
 
 def _fps(options: StreamOptions, source: FrameSource) -> float:

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import ConfigError
+from atomstream.records import Frames
 
-from .frame_source import SourceChunk, Times, checked_chunk_size, checked_dtype, checked_stack, refuse_dataset
-
-
-class Sliceable(Protocol):
-    """An array that may be on disk: a numpy array, a memory map or a Zarr array."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(n, H, W) or (H, W)."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the pixels."""
-
-    def __getitem__(self, key: Any, /) -> Any: ...
+from .axes import Sliceable, layout
+from .frame_source import SourceChunk, Times, checked_chunk_size
+from .options import ReadOptions
+from .pixels import PixelFormat, PixelReader
 
 
 class ArraySource:
-    """Frames of an array (n, H, W) or (H, W), uint8 or uint16, read slice by slice.
+    """Frames of an array, uint8 or uint16, read slice by slice; (n, H, W) or (H, W) if ``axes`` says nothing else.
 
-    ``times_s`` (n,) are the times of the frames in s. A frame with the time NaN is a gap, as in an archive, and is
-    skipped. Raises :class:`ConfigError` for other dtypes and shapes.
+    ``axes``, ``channel`` and ``levels`` are those of :func:`open_source`. ``times_s`` (n,) are the times of the
+    frames in s, which must not run backwards. A frame with the time NaN is a gap, as in an archive, and is skipped.
+    ``pixels`` and ``known_axes`` are what the file states about its samples and axes. Raises :class:`ConfigError`
+    for other dtypes and shapes.
     """
 
     def __init__(
@@ -43,17 +35,30 @@ class ArraySource:
         name: str = "the array",
         fps: float | None = None,
         times_s: npt.ArrayLike | None = None,
+        axes: str | None = None,
+        channel: str | None = None,
+        levels: tuple[float, float] | None = None,
+        pixels: PixelFormat | None = None,
+        known_axes: str | None = None,
     ) -> None:
         self.name = name
         self.fps = fps
-        self.dtype = checked_dtype(name, array.dtype)
-        self._length, height, width = checked_stack(name, tuple(array.shape))
-        self.frame_shape = (height, width)
-        self._array = array if len(array.shape) == 3 else np.asarray(array[...])[None]
+        self._array = array
+        self._layout = layout(name, tuple(array.shape), axes, known=known_axes)
+        if pixels is None:
+            pixels = PixelFormat(np.dtype(array.dtype), samples=self._layout.n_samples)
+            if self._layout.n_samples in (3, 4):
+                pixels = replace(pixels, meaning="rgb", opacity=self._layout.n_samples == 4)
+        self._pixels = PixelReader(name, pixels, ReadOptions(channel=channel, levels=levels))
+        self.dtype = self._pixels.dtype
+        self.frame_shape = self._pixels.frame_shape(*self._layout.frame_shape)
+        self._length = self._layout.n_frames
         self._times = None if times_s is None else self._checked_times(np.asarray(times_s, dtype=np.float64))
         self.n_frames: int | None = self._length
         if self._times is not None:
             self.n_frames = int(np.isfinite(self._times).sum())
+        if self._pixels.decided_by_values:
+            self._read(slice(0, 1))
 
     def _checked_times(self, times: Times) -> Times:
         if times.shape != (self._length,):
@@ -79,36 +84,40 @@ class ArraySource:
             kept = block if len(block) == index.size else block[index - index[0]]
             yield SourceChunk(kept, self._times[index])
 
-    def _read(self, part: slice) -> npt.NDArray[Any]:
-        block = self._array[part]
+    def _read(self, part: slice) -> Frames:
+        block = self._layout.read(self._array, part.start, part.stop)
         if isinstance(block, np.memmap):
             # Read the disk here, and not later while a caller holds a lock.
-            return np.array(block, dtype=self.dtype, order="C", subok=False)
-        return np.ascontiguousarray(block, dtype=self.dtype)
+            block = np.array(block, order="C", subok=False)
+        return self._pixels.frames(block, part.start)
 
 
-def open_npy(path: Path, dataset: str | None) -> ArraySource:
+def open_npy(path: Path, options: ReadOptions) -> ArraySource:
     """Open a .npy file as a memory map. Raises ConfigError for a file that can't be read."""
-    refuse_dataset(str(path), dataset)
+    options.refuse_dataset(str(path))
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise ConfigError(f"{path} can't be read as .npy: {error}") from error
-    return ArraySource(array, name=str(path))
+    return _source(array, str(path), options)
 
 
-def open_npz(path: Path, dataset: str | None) -> ArraySource:
-    """Open the array ``dataset`` of a .npz file (default: ``frames``, or the only one), held in memory."""
+def open_npz(path: Path, options: ReadOptions) -> ArraySource:
+    """Open the array that the dataset names in a .npz file (default: ``frames``, or the only one), held in memory."""
     try:
         # Opened here, because numpy does not close a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            chosen = _choose(path, list(archive.files), dataset)
+            chosen = _choose(path, list(archive.files), options.dataset)
             array = archive[chosen]
     except (ValueError, EOFError, OSError, BadZipFile) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} can't be read as .npz: {error}") from error
-    return ArraySource(array, name=f"{path} [{chosen}]")
+    return _source(array, f"{path} [{chosen}]", options)
+
+
+def _source(array: Sliceable, name: str, options: ReadOptions) -> ArraySource:
+    return ArraySource(array, name=name, axes=options.axes, channel=options.channel, levels=options.levels)
 
 
 def _choose(path: Path, names: list[str], dataset: str | None) -> str:

@@ -85,12 +85,6 @@ def checked_chunk_size(chunk_size: int) -> int:
     return chunk_size
 
 
-def refuse_dataset(name: str, dataset: str | None) -> None:
-    """Raise ConfigError if a ``dataset`` is given for a kind of file that has only one."""
-    if dataset is not None:
-        raise ConfigError(f"{name} contains a single sequence of frames; omit the dataset {dataset!r}")
-
-
 def optional_package(package: str, extra: str, purpose: str) -> Any:
     """Import an optional package. Raises ConfigError with the pip command if it is missing."""
     try:

@@ -13,19 +13,16 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-from .frame_source import (
-    SourceChunk,
-    checked_chunk_size,
-    checked_dtype,
-    optional_package,
-    refuse_dataset,
-)
+from .av_pixels import Picture, picture_of, turned_pixels
+from .exif import exif_orientation
+from .frame_source import SourceChunk, checked_chunk_size, optional_package
+from .options import ReadOptions
+from .pgm import read_pgm
+from .pixels import PixelReader
+from .tiff import open_tiff
 
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
 IMAGE_SUFFIXES = frozenset({".png", ".bmp", ".jpg", ".jpeg", ".pgm"}) | TIFF_SUFFIXES
-
-_GREY_TOLERANCE = 3
-"""Largest difference of the channels of a grey JPEG after its conversion."""
 
 
 class ImagesSource:
@@ -33,13 +30,14 @@ class ImagesSource:
 
     fps: float | None = None
 
-    def __init__(self, name: str, paths: list[Path]) -> None:
+    def __init__(self, name: str, paths: list[Path], options: ReadOptions) -> None:
         self.name = name
         self._paths = paths
+        self._options = options
         self.n_frames: int | None = len(paths)
-        first = read_image(paths[0])
+        first = read_image(paths[0], options)
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
-        self.dtype = checked_dtype(str(paths[0]), first.dtype)
+        self.dtype = first.dtype
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all images in order, at most ``chunk_size`` at a time."""
@@ -48,20 +46,20 @@ class ImagesSource:
             yield SourceChunk(np.stack([self._read(path) for path in self._paths[begin : begin + step]]))
 
     def _read(self, path: Path) -> np.ndarray[Any, Any]:
-        frame = read_image(path)
-        if frame.shape != self.frame_shape or frame.dtype.newbyteorder("=") != self.dtype:
+        frame = read_image(path, self._options)
+        if frame.shape != self.frame_shape or frame.dtype != self.dtype:
             raise ConfigError(
                 f"{path} is {frame.shape} {frame.dtype}, but {self._paths[0].name} is {self.frame_shape} "
                 f"{self.dtype}; a stream's frames are all of one size"
             )
-        return frame.astype(self.dtype, copy=False)
+        return frame
 
 
-def open_images(path: Path, dataset: str | None) -> ImagesSource:
+def open_images(path: Path, options: ReadOptions) -> ImagesSource:
     """Open a folder of images, or one image; other files in the folder are ignored."""
-    refuse_dataset(str(path), dataset)
+    options.refuse_dataset(str(path))
     if path.is_file():
-        return ImagesSource(str(path), [path])
+        return ImagesSource(str(path), [path], options)
     images = [file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     images = [file for file in images if not file.name.startswith(".")]
     if not images:
@@ -72,7 +70,7 @@ def open_images(path: Path, dataset: str | None) -> ImagesSource:
         raise ConfigError(
             f"{path} holds images of several kinds ({found}); keep those of one camera in a folder"
         )
-    return ImagesSource(str(path), sorted(images, key=natural_key))
+    return ImagesSource(str(path), sorted(images, key=natural_key), options)
 
 
 def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -81,41 +79,34 @@ def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
 
-def read_image(path: Path) -> np.ndarray[Any, Any]:
-    """Read one grey image (H, W), or RGB with equal channels. Raises :class:`ConfigError` for others."""
-    frame = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_with_av(path)
-    if frame.ndim == 3 and np.ptp(frame[..., :3], axis=2).max() <= _GREY_TOLERANCE:
-        frame = frame[..., 1]
-    if frame.ndim == 3:
-        raise ConfigError(f"{path} is a colour image {frame.shape}; convert it to grey first")
-    if frame.ndim != 2:
-        raise ConfigError(f"{path} has the shape {frame.shape}; in a folder each file is one frame (H, W)")
+def read_image(path: Path, options: ReadOptions) -> np.ndarray[Any, Any]:
+    """Read one image as a frame (H, W), uint8 or uint16. Raises :class:`ConfigError` for others."""
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        return _read_tiff(path, options)
+    if path.suffix.lower() == ".pgm":
+        picture = read_pgm(path)
+    else:
+        data = path.read_bytes()
+        picture = turned_pixels(_read_with_av(path, data, options), exif_orientation(data))
+    reader = PixelReader(str(path), picture.pixels, options)
+    frame: np.ndarray[Any, Any] = reader.frames(picture.samples[None], 0, picture.chroma)[0]
     return frame
 
 
-def _read_tiff(path: Path) -> np.ndarray[Any, Any]:
-    tifffile = optional_package("tifffile", "video", "Reading TIFF")
-    try:
-        with tifffile.TiffFile(path) as tif:
-            if len(tif.pages) != 1:
-                raise ConfigError(f"{path} has {len(tif.pages)} pages; in a folder each file is one frame")
-            return np.asarray(tif.pages[0].asarray())
-    except (tifffile.TiffFileError, OSError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} can't be read as TIFF: {error}") from error
+def _read_tiff(path: Path, options: ReadOptions) -> np.ndarray[Any, Any]:
+    source = open_tiff(path, options)
+    if source.n_frames != 1:
+        raise ConfigError(f"{path} has {source.n_frames} pages; in a folder each file is one frame")
+    frame: np.ndarray[Any, Any] = next(iter(source.chunks(1))).frames[0]
+    return frame
 
 
-def _read_with_av(path: Path) -> np.ndarray[Any, Any]:
+def _read_with_av(path: Path, data: bytes, options: ReadOptions) -> Picture:
     av = optional_package("av", "video", "Reading images")
     try:
         # Opened by content: FFmpeg takes a name with % for a pattern of names.
-        with av.open(io.BytesIO(path.read_bytes())) as container:
+        with av.open(io.BytesIO(data)) as container:
             frame = next(container.decode(video=0))
     except (av.error.FFmpegError, OSError, IndexError, StopIteration) as error:
         raise ConfigError(f"{path} can't be read as an image: {error}") from error
-    if frame.format.name in {"gray", "gray16le", "gray16be"}:
-        return np.asarray(frame.to_ndarray())
-    if frame.format.components[0].bits > 8:  # rgb24 would lose the low bits
-        raise ConfigError(f"{path} is a colour image ({frame.format.name}); convert it to grey first")
-    return np.asarray(frame.to_ndarray(format="rgb24"))
+    return picture_of(str(path), frame, options)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from atomstream.errors import ConfigError
 
 from .arrays import ArraySource
-from .frame_source import (
-    FrameSource,
-    SourceChunk,
-    checked_chunk_size,
-    checked_dtype,
-    checked_stack,
-    optional_package,
-    refuse_dataset,
-)
+from .axes import COUNTING, Sliceable, layout
+from .frame_source import FrameSource, SourceChunk, optional_package
+from .options import ReadOptions
+from .tiff_pages import TiffArray, pixel_format
 
 
 class TiffSource:
@@ -27,43 +21,71 @@ class TiffSource:
 
     fps: float | None = None
 
-    def __init__(self, path: Path, series: Sequence[Any]) -> None:
-        self.name = str(path)
-        self.dtype = checked_dtype(self.name, series[0].dtype)
-        stacks = [checked_stack(self.name, tuple(part.shape)) for part in series]
-        self.n_frames: int | None = sum(n_frames for n_frames, _, _ in stacks)
-        self.frame_shape = stacks[0][1:]
+    def __init__(self, path: Path, options: ReadOptions, series: list[Any]) -> None:
         self._path = path
+        self._options = options
+        self.name = str(path)
+        source = _array_source(self.name, TiffArray(self.name, series), series, options)
+        self.dtype = source.dtype
+        self.n_frames: int | None = source.n_frames
+        self.frame_shape = source.frame_shape
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
-        """Yield all pages in order, at most ``chunk_size`` at a time."""
-        step = checked_chunk_size(chunk_size)
-        tifffile = _tifffile()
-        with tifffile.TiffFile(self._path) as tif:
-            pages = [page for series in tif.series for page in series.pages]
-            for begin in range(0, len(pages), step):
-                block = [self._read(page, begin + i) for i, page in enumerate(pages[begin : begin + step])]
-                yield SourceChunk(np.stack(block))
-
-    def _read(self, page: Any, number: int) -> np.ndarray[Any, Any]:
-        try:
-            frame = np.asarray(page.asarray())
-        except Exception as error:  # decoders raise errors of their libraries
-            raise ConfigError(f"{self.name}: page {number} can't be read: {error}") from error
-        return frame.astype(self.dtype, copy=False)
+        """Yield all frames in order, at most ``chunk_size`` at a time."""
+        with _opened(self._path) as tif:
+            series = list(tif.series)
+            source = _array_source(self.name, TiffArray(self.name, series), series, self._options)
+            yield from source.chunks(chunk_size)
 
 
-def open_tiff(path: Path, dataset: str | None) -> FrameSource:
-    """Open a TIFF with grey pages of one size, 8 or 16 bits (also ImageJ, OME and BigTIFF)."""
-    refuse_dataset(str(path), dataset)
+def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
+    """Open a TIFF with pages of one size (also ImageJ, OME and BigTIFF)."""
+    options.refuse_dataset(str(path))
+    with _opened(path) as tif:
+        series = _checked_series(path, list(tif.series))
+        if len(series) == 1 and series[0].dataoffset is not None:
+            mapped = _tifffile().memmap(path, series=0, mode="r")
+            return _array_source(str(path), mapped, series, options)
+        return TiffSource(path, options, series)
+
+
+def _array_source(name: str, array: Sliceable, series: list[Any], options: ReadOptions) -> ArraySource:
+    axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
+    known = _stated_axes(axes, tuple(array.shape))
+    channels = layout(name, tuple(array.shape), options.axes, known=known).n_samples
+    return ArraySource(
+        array,
+        name=name,
+        axes=options.axes,
+        channel=options.channel,
+        levels=options.levels,
+        pixels=pixel_format(name, series[0].keyframe, channels),
+        known_axes=known,
+    )
+
+
+def _stated_axes(axes: str, shape: tuple[int, ...]) -> str | None:
+    """Return the axes that a file states, None if it states nothing.
+
+    Programs that store arrays of any kind call each axis Q. Stacks without a time axis are often called channels (C),
+    one page for each: a file with no other axis for frames has frames there.
+    """
+    if axes.count("Q") > 1:
+        return None
+    longer = [letter for letter, length in zip(axes, shape, strict=True) if length != 1]
+    if "C" in longer and not set(longer) & set(COUNTING):
+        return axes.replace("C", "N")
+    return axes
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file; errors of its parser become ConfigError."""
     tifffile = _tifffile()
     try:
         with tifffile.TiffFile(path) as tif:
-            series = _checked_series(path, list(tif.series))
-            if len(series) == 1 and series[0].dataoffset is not None:
-                return ArraySource(tifffile.memmap(path, series=0, mode="r"), name=str(path))
-            return TiffSource(path, series)
-    except ConfigError:
+            yield tif
+    except (ConfigError, GeneratorExit):
         raise
     except Exception as error:  # for damaged files the parser raises struct.error and others
         raise ConfigError(f"{path} can't be read as TIFF: {error}") from error
@@ -73,12 +95,10 @@ def _checked_series(path: Path, series: list[Any]) -> list[Any]:
     """Check the series of tifffile: one, or many if a camera appended page by page. Returns them."""
     if not series:
         raise ConfigError(f"{path} is empty: it has no pages")
-    kinds = {f"{part.shape[-2:]} {part.dtype}" for part in series}
+    kinds = {f"{part.keyframe.shape} {part.dtype}" for part in series}
     if len(kinds) > 1:
         sizes = ", ".join(sorted(kinds)[:3])
         raise ConfigError(f"{path} mixes pages of different sizes ({sizes}); a stream's are all of one size")
-    if "S" in series[0].axes:
-        raise ConfigError(f"{path} holds colour frames {series[0].shape}; make them grey first")
     return series
 
 

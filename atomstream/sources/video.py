@@ -4,47 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from atomstream.errors import ConfigError
 from atomstream.system.log_privacy import get_logger
 
-from .frame_source import SourceChunk, checked_chunk_size, optional_package, refuse_dataset
+from .av_pixels import orientation_of, picture_of, turned_pixels
+from .frame_source import SourceChunk, checked_chunk_size, optional_package
+from .options import ReadOptions
+from .pixels import PixelReader
 
 logger = get_logger(__name__)
 
-_DEEP_GREY = {f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be")}
+Frame: TypeAlias = np.ndarray[Any, Any]
 
 
 class VideoSource:
-    """The first video stream of a file. Grey is unchanged (more than 8 bits as uint16), colour becomes luma.
+    """The first video stream of a file. Samples are unchanged, of more than 8 bits as uint16.
 
     Times are the presentation timestamps in s from the first frame, also for a variable frame rate. Raises
     :class:`ConfigError` if the file has no video that can be decoded.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: ReadOptions) -> None:
         self.name = str(path)
+        self._options = options
         self.n_frames: int | None = None
         first, rate = self._probe()
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
         self.dtype = first.dtype
         self.fps: float | None = rate
 
-    def _probe(self) -> tuple[np.ndarray[Any, Any], float | None]:
+    def _probe(self) -> tuple[Frame, float | None]:
         """Decode the first frame, because headers may contain wrong sizes and formats."""
         for frame, stream in self._decode():
             rate = stream.average_rate or stream.guessed_rate
             self.n_frames = stream.frames or None
-            return _to_grey(frame), float(rate) if rate else None
+            return self._grey(frame, 0), float(rate) if rate else None
         raise ConfigError(f"{self.name} is empty: its video has no frames")
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time, with their times."""
         step = checked_chunk_size(chunk_size)
-        block: list[tuple[np.ndarray[Any, Any], float | None]] = []
+        block: list[tuple[Frame, float | None]] = []
         count = 0
         try:
             for timed in self._timed_frames():
@@ -65,12 +69,12 @@ class VideoSource:
                 "%s ended after %d of the %d frames in its header", self.name, count, self.n_frames
             )
 
-    def _timed_frames(self) -> Iterator[tuple[np.ndarray[Any, Any], float | None]]:
+    def _timed_frames(self) -> Iterator[tuple[Frame, float | None]]:
         start: float | None = None
-        for frame, _ in self._decode():
+        for number, (frame, _) in enumerate(self._decode()):
             start = frame.time if start is None else start
             time = None if frame.time is None or start is None else frame.time - start
-            yield self._checked(_to_grey(frame)), time
+            yield self._checked(self._grey(frame, number)), time
 
     def _decode(self) -> Iterator[tuple[Any, Any]]:
         """Yield decoded frames with their stream; errors of PyAV become ConfigError."""
@@ -86,7 +90,13 @@ class VideoSource:
         except (av.error.FFmpegError, AttributeError) as error:  # AttributeError: a stream without a decoder
             raise ConfigError(f"{self.name} can't be decoded as video: {error}") from error
 
-    def _checked(self, frame: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def _grey(self, frame: Any, number: int) -> Frame:
+        picture = turned_pixels(picture_of(self.name, frame, self._options), orientation_of(self.name, frame))
+        reader = PixelReader(self.name, picture.pixels, self._options)
+        grey: Frame = reader.frames(picture.samples[None], number, picture.chroma)[0]
+        return grey
+
+    def _checked(self, frame: Frame) -> Frame:
         if frame.shape != self.frame_shape or frame.dtype != self.dtype:
             raise ConfigError(
                 f"{self.name} changes from {self.frame_shape} {self.dtype} to {frame.shape} {frame.dtype} "
@@ -95,22 +105,16 @@ class VideoSource:
         return frame
 
 
-def open_video(path: Path, dataset: str | None) -> VideoSource:
+def open_video(path: Path, options: ReadOptions) -> VideoSource:
     """Open a video file; a ``dataset`` is an error."""
-    refuse_dataset(str(path), dataset)
-    return VideoSource(path)
+    options.refuse_dataset(str(path))
+    return VideoSource(path, options)
 
 
-def _chunk(block: list[tuple[np.ndarray[Any, Any], float | None]]) -> SourceChunk:
+def _chunk(block: list[tuple[Frame, float | None]]) -> SourceChunk:
     known = [time for _, time in block if time is not None]
     frames = np.stack([frame for frame, _ in block])
     return SourceChunk(frames, np.array(known) if len(known) == len(block) else None)
-
-
-def _to_grey(frame: Any) -> np.ndarray[Any, Any]:
-    if frame.format.name in _DEEP_GREY:
-        return np.asarray(frame.to_ndarray()).astype(np.uint16, copy=False)
-    return np.asarray(frame.to_ndarray(format="gray"))
 
 
 def _av() -> Any:

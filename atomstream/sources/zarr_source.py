@@ -12,6 +12,7 @@ from atomstream.errors import ConfigError
 
 from .arrays import ArraySource
 from .frame_source import optional_package
+from .options import ReadOptions
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -21,17 +22,17 @@ def is_zarr(path: Path) -> bool:
     return any((path / marker).is_file() for marker in _MARKERS)
 
 
-def open_zarr(path: Path, dataset: str | None) -> ArraySource:
+def open_zarr(path: Path, options: ReadOptions) -> ArraySource:
     """Open a Zarr array, or the array ``dataset`` (default ``frames``) of a group.
 
     In a group, an array ``time`` has the times of the frames in s, and an attribute ``fps`` the nominal rate.
     """
     node = _open(path)
     if not hasattr(node, "keys"):
-        if dataset is not None:
-            raise ConfigError(f"{path} is a single array; leave out the dataset {dataset!r}")
+        if options.dataset is not None:
+            raise ConfigError(f"{path} is a single array; leave out the dataset {options.dataset!r}")
         return ArraySource(node, name=str(path), fps=_fps(node.attrs))
-    name = dataset or "frames"
+    name = options.dataset or "frames"
     if name not in node or hasattr(node[name], "keys"):
         there = ", ".join(sorted(key for key, _ in node.arrays())) or "none"
         raise ConfigError(f"{path} has no array {name!r}; choose a dataset of {there}")

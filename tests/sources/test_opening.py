@@ -29,9 +29,9 @@ def test_an_unknown_type_lists_the_known_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((2, 4, 5), np.int32), r"int32 pixels.*to_uint8\(frames, low, high\)"),
-        (np.zeros((2, 4, 5), np.float32), r"float32 pixels.*to_uint8"),
-        (np.zeros((2, 4, 5), bool), "bool pixels.*to_uint8"),
+        (np.zeros((2, 4, 5), np.int32), r"int32 pixels.*--levels LOW HIGH"),
+        (np.zeros((2, 4, 5), np.float32), r"float32 pixels.*--levels LOW HIGH"),
+        (np.zeros((2, 4, 5), bool), "1-bit pixels.*--levels 0 1"),
         (np.zeros((2, 4, 5, 3), np.uint8), "colour frames"),
         (np.zeros((2, 4, 5, 6), np.uint8), r"shape \(2, 4, 5, 6\)"),
         (np.zeros(7, np.uint8), r"shape \(7,\)"),

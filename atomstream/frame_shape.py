@@ -1,0 +1,20 @@
+"""Tells one picture with samples per pixel, (H, W, samples), from frames (N, H, W); both have three axes.
+
+Cameras and OpenCV deliver (H, W, 1) and (H, W, 3). Taken as (N, H, W), such a picture would become H frames that
+are 1 or 3 pixels wide, without any error. Frames of RHEED are never so narrow, so the shape is enough to decide.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SAMPLES: Final = (1, 3, 4)
+"""Samples per pixel of grey, colour, and colour with opacity."""
+
+_SMALLEST: Final = 8
+"""Pixels on a side of the smallest picture that is told from frames. Below, both are possible: a test pattern."""
+
+
+def is_one_picture(shape: tuple[int, ...]) -> bool:
+    """Return True if ``shape`` is that of one picture (H, W, samples), and not of frames (N, H, W)."""
+    return len(shape) == 3 and shape[2] in _SAMPLES and min(shape[:2]) >= _SMALLEST

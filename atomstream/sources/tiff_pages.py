@@ -1,0 +1,134 @@
+"""The pages of a TIFF file as one array, and what the tags state about their pixels and axes."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.errors import ConfigError
+
+from .pixels import Meaning, PixelFormat
+
+_MEANING: Final[dict[int, Meaning]] = {
+    0: "white_is_zero",
+    1: "grey",
+    2: "rgb",
+    3: "palette",
+    4: "grey",  # a mask
+    32803: "mosaic",
+    34892: "grey",  # linear raw
+}
+"""Photometric interpretation (tag 262); all others have no sample that is the brightness."""
+
+_YCBCR: Final = 6
+_JPEG: Final = 7
+_OPACITY: Final = (1, 2)
+"""Extra samples (tag 338) that are opacity, premultiplied or not."""
+
+
+def pixel_format(name: str, page: Any, channels: int) -> PixelFormat:
+    """Return what the tags of a page of tifffile state about its samples.
+
+    ``channels`` are the samples of a pixel, also where each one has a page of its own.
+    """
+    photometric = int(page.photometric) if page.photometric is not None else 1
+    samples = int(page.samplesperpixel)
+    meaning = _MEANING.get(photometric, "other")
+    if photometric == _YCBCR and int(page.compression) == _JPEG:
+        meaning = "rgb"  # the decoder of JPEG converts it
+    dtype = np.dtype(page.dtype)
+    return PixelFormat(
+        dtype=dtype,
+        meaning=meaning,
+        bits=_bits(page, dtype),
+        samples=max(samples, channels),
+        opacity=_has_opacity(page, meaning, samples),
+        palette=_palette(page) if meaning == "palette" else None,
+        orientation=_orientation(name, page),
+    )
+
+
+def _bits(page: Any, dtype: np.dtype[Any]) -> int | None:
+    bits = page.bitspersample
+    bits = max(bits) if isinstance(bits, tuple) else int(bits)
+    return bits if dtype.kind == "u" and 0 < bits < 8 * dtype.itemsize else None
+
+
+def _has_opacity(page: Any, meaning: Meaning, samples: int) -> bool:
+    extra = tuple(int(kind) for kind in page.extrasamples or ())
+    return samples in (2, 4) and len(extra) == 1 and (extra[0] in _OPACITY or meaning == "rgb")
+
+
+def _palette(page: Any) -> npt.NDArray[np.uint16] | None:
+    colours = page.colormap
+    return None if colours is None else np.asarray(colours, dtype=np.uint16).T
+
+
+def _orientation(name: str, page: Any) -> int:
+    tag = page.tags.get(274)
+    value = 1 if tag is None else tag.value
+    if isinstance(value, int) and 1 <= value <= 8:
+        return int(value)
+    if value == 0:  # written by programs that do not know it
+        return 1
+    raise ConfigError(f"{name} has the orientation {value!r} (tag 274), which TIFF does not define")
+
+
+class TiffArray:
+    """The pages of one or several series of a TIFF file as an array that is read page by page.
+
+    ``series`` are of tifffile, with pages of one shape and dtype. The pages of several series follow each other.
+    A page is read when it is sliced; the file must be open then.
+    """
+
+    def __init__(self, name: str, series: list[Any]) -> None:
+        self._name = name
+        self._pages = [page for part in series for page in part.pages]
+        first = series[0]
+        self.dtype = np.dtype(first.dtype)
+        self.shape = tuple(int(n) for n in first.shape)
+        self.axes = str(first.axes)
+        if len(series) > 1:
+            self.shape = (len(self._pages), *(int(n) for n in first.keyframe.shape))
+            self.axes = f"N{first.keyframe.axes}"
+        leading, count = 0, 1
+        while count < len(self._pages):
+            count *= self.shape[leading]
+            leading += 1
+        if count != len(self._pages):
+            raise ConfigError(
+                f"{name} has {len(self._pages)} pages, which do not fit its shape {self.shape}; is it complete?"
+            )
+        self._leading = leading
+
+    def __getitem__(self, key: tuple[int | slice, ...], /) -> npt.NDArray[Any]:
+        """Return a part; ``key`` has an integer or a slice for each axis."""
+        slow, inner = key[: self._leading], key[self._leading :]
+        ranges = [
+            range(*part.indices(length)) if isinstance(part, slice) else range(part, part + 1)
+            for part, length in zip(slow, self.shape, strict=False)
+        ]
+        places = (
+            np.indices([len(r) for r in ranges]).reshape(len(ranges), -1).T
+            if ranges
+            else np.zeros((1, 0), int)
+        )
+        pages = []
+        for place in places:
+            at = [r[int(i)] for r, i in zip(ranges, place, strict=True)]
+            number = int(np.ravel_multi_index(at, self.shape[: self._leading])) if at else 0
+            pages.append(self._page(number)[inner])
+        kept = [len(r) for r, part in zip(ranges, slow, strict=True) if isinstance(part, slice)]
+        return np.stack(pages).reshape(*kept, *pages[0].shape)
+
+    def _page(self, number: int) -> npt.NDArray[Any]:
+        page = self._pages[number]
+        if page is None:
+            raise ConfigError(f"{self._name}: page {number} is missing")
+        try:
+            pixels = np.asarray(page.asarray())
+        except Exception as error:  # decoders raise errors of their libraries
+            raise ConfigError(f"{self._name}: page {number} can't be read: {error}") from error
+        return pixels.reshape(self.shape[self._leading :])
