@@ -38,6 +38,7 @@ from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
 from atomstream.analysis.varpro import Fit, Model
+from atomstream.frame_counter import FrameCounter
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Measurement, Segment, View
 
@@ -201,6 +202,7 @@ _RECORDS: tuple[type, ...] = (
         SuddenChangeTracker,
         TurnDetector,
         PictureHistory,
+        FrameCounter,
         MissingFrames,
         RepeatedEvents,
     ),

@@ -19,12 +19,10 @@ import numpy.typing as npt
 from atomstream.errors import StreamFinalizedError
 from atomstream.pipeline.buffer_pool import Buffer, BufferPool, as_frames
 from atomstream.pipeline.encoder import EncodeJob, Encoder
+from atomstream.pipeline.frame_gaps import FrameGaps
 from atomstream.pipeline.memory_limiter import MemoryLimiter, Permit
 from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Timestamp
-
-GAP_PERIODS = 1.5
-"""If two frames are more than this many frame periods apart, at least one frame is missing between them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +64,8 @@ class FrameBatcher:
         self._filling: _Filling | None = None
         self._reserved: Permit | None = None
         self._frames_to_discard = 0
-        self._last: Frame | None = None
+        self._gaps = FrameGaps(stream.spec)
+        self._examined = False
         self._sealed = False
 
     @property
@@ -87,17 +86,18 @@ class FrameBatcher:
         """
         with self._lock:
             self._check(frame)
-            if self._follows_gap(frame):
-                self._stream.frame_gaps += 1
+            if not self._frames_to_discard and self._filling is None and not self._begin(frame):
+                return False
+            if self._ends_chunk(frame) and self.frames_held:
                 self._submit()
+                if not self._frames_to_discard and not self._begin(frame):
+                    self._examined = True
+                    return False
+            self._examined = False
             if self._frames_to_discard:
                 self._frames_to_discard -= 1
-                self._last = frame
                 return True
-            if self._filling is None and not self._begin(frame):
-                return False
             self._copy(frame)
-            self._last = frame
             if self._filling is not None and self._filling.count == self._stream.spec.chunk_size:
                 self._submit()
             return True
@@ -138,16 +138,12 @@ class FrameBatcher:
         height, width = frame.frame.shape
         self._stream.fix_geometry((height, width), frame.frame.dtype.newbyteorder("="))
 
-    def _follows_gap(self, frame: Frame) -> bool:
-        last = self._last
-        if last is None:
+    def _ends_chunk(self, frame: Frame) -> bool:
+        if self._examined:  # it ended a chunk, and had to wait for memory for the next one
             return False
-        if frame.frame_id is not None and last.frame_id is not None:
-            return frame.frame_id != last.frame_id + 1
-        if frame.capture_ms is None or last.capture_ms is None:
-            return False
-        period_ms = 1000.0 / self._stream.spec.fps
-        return not 0.0 <= frame.capture_ms - last.capture_ms <= GAP_PERIODS * period_ms
+        ends = self._gaps.ends_chunk(frame.frame_id, frame.capture_ms)
+        self._stream.frame_gaps = self._gaps.count
+        return ends
 
     def _begin(self, frame: Frame) -> bool:
         permit, self._reserved = self._reserved, None
@@ -172,13 +168,10 @@ class FrameBatcher:
             target = filling.buffer[start : start + pixels.nbytes].view(pixels.dtype.newbyteorder("="))
             np.copyto(target.reshape(pixels.shape), pixels)
         filling.count += 1
-        for values, value in (
-            (filling.times, frame.capture_ms),
-            (filling.ids, frame.frame_id),
-            (filling.angles, frame.angle_deg),
-        ):
+        filling.ids.append(-1 if frame.frame_id is None else frame.frame_id)
+        for values, value in ((filling.times, frame.capture_ms), (filling.angles, frame.angle_deg)):
             if value is not None:
-                values.append(value)  # type: ignore[arg-type]
+                values.append(value)
 
     def _submit(self) -> None:
         filling, self._filling = self._filling, None
@@ -199,10 +192,10 @@ class FrameBatcher:
 
 
 def _meta(filling: _Filling) -> FrameMeta:
-    # A value that only some frames have could not be assigned to its frames: the whole column is omitted.
+    # A time or an angle that only some frames have could not be assigned to them: the whole column is omitted.
     n = filling.count
     return FrameMeta(
         times_ms=tuple(filling.times) if len(filling.times) == n else None,
-        ids=tuple(filling.ids) if len(filling.ids) == n else None,
+        ids=tuple(filling.ids) if max(filling.ids) >= 0 else None,
         angles_deg=tuple(filling.angles) if len(filling.angles) == n else None,
     )

@@ -55,7 +55,8 @@ class StreamState:
 
     ``spool`` is its folder, or None if the disk could not provide one; only the disk thread works on it.
     ``recovered`` is True while the stream only delivers what an earlier process left. ``reconciling`` is True until
-    the server has answered which chunks of such a stream it has.
+    the server has answered which chunks of such a stream it has. ``date_checked`` is True once the first capture time
+    was compared with the calendar.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class StreamState:
         self.reconciling = False
         self.failure = StreamFailure()
         self.frame_gaps = 0
+        self.date_checked = False
         self._memory_warned = False
         self._lock = threading.Lock()
         self._geometry: tuple[tuple[int, int], np.dtype[Any]] | None = None

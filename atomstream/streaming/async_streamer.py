@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from atomstream.config import Durability, OnFull, integer_in_range, number_in_range
-from atomstream.errors import ClosedError, UnknownStreamError
+from atomstream.errors import ClosedError, ConfigError, UnknownStreamError
 from atomstream.records import ClockStatus, Frames, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
@@ -227,8 +228,9 @@ class AsyncRHEEDStreamer:
     ) -> None:
         """Push one frame. A chunk is sent when ``chunk_size`` frames are gathered; its index is the next free one.
 
-        The last, shorter chunk is sent by ``flush`` or ``finalize``. A gap in ``frame_id`` or in the capture times
-        also ends a chunk, so that each frame keeps its position in time.
+        The last, shorter chunk is sent by ``flush`` or ``finalize``. Gaps in ``frame_id``, or else in the capture
+        times, are counted in ``stats()`` and logged once. One of a whole chunk also ends a chunk where the server gets
+        no time for each frame, so that each frame keeps its position in time.
 
         Args:
             data_id: the stream.
@@ -482,6 +484,7 @@ class AsyncRHEEDStreamer:
         """Return the session, which is made at the first call."""
         self._check_usable()
         if self._session is None:
+            check_event_loop()
             self._session = self._session_class(self._settings)
         await self._session.started()
         return self._session
@@ -501,6 +504,22 @@ class AsyncRHEEDStreamer:
         check_process(self._pid)
         if self._closed:
             raise ClosedError("The streamer is closed; make a new one.")
+
+
+def check_event_loop() -> None:
+    """Check that an event loop of asyncio runs in this thread.
+
+    Raises:
+        ConfigError: none runs, for example because the application uses trio.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigError(
+            "This streamer needs asyncio, and no event loop of asyncio runs here: the application uses trio or "
+            "another library. Use the blocking RHEEDStreamer there, whose methods may be called in any thread "
+            "(trio.to_thread.run_sync), or run the application with asyncio. Nothing was sent."
+        ) from None
 
 
 def check_process(pid: int) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Future
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from atomstream.errors import StreamFinalizedError
 from atomstream.frame_counter import frame_numbers
@@ -22,6 +22,9 @@ from atomstream.records import FrameMeta, Timestamp
 from atomstream.streaming import validation
 from atomstream.streaming.stream_request import ChunkArguments, FrameArguments
 from atomstream.streaming.validation import iterate, split
+
+_CALLER: Final = 5
+"""Calls between a warning and the caller of ``push``: they are shown with the caller's line where it is in reach."""
 
 
 class FrameInput:
@@ -77,8 +80,10 @@ class FrameInput:
         stream.check_geometry(array.shape[1:], array.dtype.newbyteorder("="))
         meta = validation.check_meta(len(array), chunk.frame_times_ms, chunk.frame_ids, chunk.angles_deg)
         explicit_ms = validation.check_capture_ms(chunk.capture_start_ms_utc)
+        first_ms = _first_time_ms(explicit_ms, meta)
+        self._check_date(stream, first_ms)
         duration_s = _camera_frames(len(array), meta, stream.spec.fps) / stream.spec.fps
-        timestamp = self._timestamp(duration_s, _first_time_ms(explicit_ms, meta))
+        timestamp = self._timestamp(duration_s, first_ms)
         return stream, PushRequest(index, array, timestamp, meta, chunk.copy)
 
     async def push_frame(self, one: FrameArguments) -> None:
@@ -97,6 +102,7 @@ class FrameInput:
     def _checked_frame(self, one: FrameArguments) -> tuple[StreamState, Frame]:
         stream = self.open_stream(one.data_id)
         explicit_ms = validation.check_capture_ms(one.capture_ms_utc, "capture_ms_utc")
+        self._check_date(stream, explicit_ms)
         return stream, Frame(
             frame=validation.check_frame(one.frame, stream.spec),
             capture_ms=explicit_ms,
@@ -104,6 +110,13 @@ class FrameInput:
             angle_deg=None if one.angle_deg is None else validation.check_angle(one.angle_deg),
             make_timestamp=lambda: self._timestamp(1.0 / stream.spec.fps, explicit_ms),
         )
+
+    def _check_date(self, stream: StreamState, capture_ms: float | None) -> None:
+        """Warn once if the first given capture time of the stream is probably not in milliseconds."""
+        if capture_ms is None or stream.date_checked:
+            return
+        stream.date_checked = True
+        validation.warn_if_absurd(capture_ms, stream.spec.data_id, stacklevel=_CALLER)
 
     async def run(self, data_id: str, frames_iter: Iterable[Any] | AsyncIterable[Any]) -> None:
         """Push every item of ``frames_iter``; a synchronous one is iterated in its own thread."""
@@ -118,6 +131,7 @@ class FrameInput:
         stream = self.open_stream(data_id)
         array = validation.check_item(frames, stream.spec)
         explicit_ms = validation.check_capture_ms(start_ms)
+        self._check_date(stream, explicit_ms)
         if array.ndim == 2:
             await self.push_frame(FrameArguments(data_id, array, explicit_ms))
             return

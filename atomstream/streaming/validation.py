@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -18,10 +20,14 @@ import numpy.typing as npt
 
 from atomstream.config import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
+from atomstream.frame_counter import known_id
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_SHARD_BYTES, MAX_TIME_MS
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
 _MIN_TIME_MS: Final = 0.0
+
+_EARLIEST_MS: Final = 631_152_000_000.0
+"""The year 1990 in UTC milliseconds. An earlier capture time is allowed, but probably given in another unit."""
 
 MAX_INDEX_JUMP: Final = 100_000
 """Chunks that may be left out at once, more than two days of 2 s chunks. Each is a line of the report."""
@@ -147,6 +153,23 @@ def check_capture_ms(value: Any, name: str = "capture_start_ms_utc") -> float | 
     return None if value is None else number_in_range(name, value, _MIN_TIME_MS, MAX_TIME_MS)
 
 
+def warn_if_absurd(capture_ms: float, data_id: str, stacklevel: int) -> bool:
+    """Warn if a capture time in UTC ms is before 1990, as seconds are; returns whether it is.
+
+    ``stacklevel`` 1 is the caller of this function.
+    """
+    if capture_ms >= _EARLIEST_MS:
+        return False
+    date = datetime.fromtimestamp(capture_ms / 1000.0, UTC).date()
+    hint = " Is it in seconds? Multiply it by 1000." if capture_ms >= 1e-3 * _EARLIEST_MS else ""
+    warnings.warn(
+        f"The capture time {capture_ms:g} of stream {data_id} is {date} in milliseconds since 1970.{hint} It is sent "
+        "as given, and the growth gets this date.",
+        stacklevel=stacklevel + 1,
+    )
+    return True
+
+
 def check_meta(
     n_frames: int,
     frame_times_ms: Sequence[float] | None,
@@ -166,8 +189,8 @@ def check_meta(
 
 
 def check_frame_id(value: Any) -> int:
-    """Return the camera's counter of a frame, a signed integer of 64 bits."""
-    return integer_in_range("frame_id", value, -(2**63), 2**63 - 1)
+    """Return the camera's counter of a frame, an integer of 64 bits. Signed: those from 2^63 on are -1, not known."""
+    return known_id(integer_in_range("frame_id", value, -(2**63), 2**64 - 1))
 
 
 def check_angle(value: Any) -> float:

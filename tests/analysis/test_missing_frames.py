@@ -21,7 +21,7 @@ def counted(ids: list[int], step: int = 20) -> list[tuple[float, float]]:
     times = (numbers - numbers[0]) / FPS
     for i in range(0, len(ids), step):
         events += missing.add(times[i : i + step], numbers[i : i + step], FPS)
-    events += missing.report()
+    events += missing.report(FPS)
     return [(round(e.at_s * FPS), e.value) for e in events]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,26 +80,119 @@ async def test_sixteen_bit_frames_of_either_byte_order(pipeline: Pipeline, trans
     np.testing.assert_array_equal(transport.stored["s", 0], [values, values])
 
 
+PERIOD_MS = 1000 / 120
+
+
 @pytest.mark.parametrize(
-    ("marks", "lengths"),
+    ("marks", "lengths", "gaps"),
     [
-        ([dict(number=k) for k in (1, 2, 3, 9, 10)], [3, 2]),
-        ([dict(ms=1000 / 120 * k) for k in (0, 1, 2, 6, 7)], [3, 2]),
-        ([dict(ms=1000 / 120 * k) for k in (0, 1.3, 1.9, 3.2)], [4]),
-        ([dict(number=k) for k in (5, 5)], [1, 1]),
+        ([dict(number=k) for k in (1, 2, 3, 6, 7)], [4, 1], 1),
+        ([dict(ms=PERIOD_MS * k) for k in (0, 1, 2, 5, 6)], [4, 1], 1),
+        ([dict(ms=PERIOD_MS * k) for k in (0, 1.3, 1.9, 3.2)], [4], 0),
+        ([dict(number=k) for k in (1, 2, 3, 99, 100)], [3, 2], 1),
+        ([dict(ms=PERIOD_MS * k) for k in (0, 1, 2, 600, 601)], [3, 2], 1),
+        ([dict(number=k) for k in (50, 51, 0, 1)], [2, 2], 0),
+        ([dict(ms=PERIOD_MS * k) for k in (9, 10, 0, 1)], [2, 2], 0),
+        ([dict(number=k, ms=PERIOD_MS * k) for k in (0, 2, 3, 4, 5, 6, 7)], [4, 3], 1),
+        ([dict(number=7, ms=PERIOD_MS * k) for k in (0, 1, 2, 4, 5, 6)], [4, 2], 1),
+        ([dict(ms=PERIOD_MS * k) for k in (0, 3, 4, 5, 6)], [4, 1], 1),
+        ([dict(number=k) for k in (3, 65535, 5, 6)], [4], 0),
+        ([dict(number=k) for k in (65534, 65535, 0, 1)], [4], 0),
     ],
 )
-async def test_a_gap_ends_a_chunk_early(
-    pipeline: Pipeline, transport: FakeTransport, marks: list[dict[str, float]], lengths: list[int]
+async def test_gaps_are_counted_and_large_ones_end_a_chunk(
+    pipeline: Pipeline,
+    transport: FakeTransport,
+    marks: list[dict[str, float]],
+    lengths: list[int],
+    gaps: int,
 ) -> None:
-    """A gap in ids or times is counted and ends the chunk; jitter is not a gap."""
-    stream = opened(pipeline, chunk_size=240)
+    """Gaps in ids, or else in times, are counted; jitter is none. One of a whole chunk or a restart ends a chunk."""
+    stream = pipeline.open(replace(spec(chunk_size=4), announced=False))
     for mark in marks:
         pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], **mark))  # type: ignore[arg-type]
     pipeline.send_gathered(stream)
     await drained(stream)
-    assert [len(transport.stored["s", k]) for k in range(len(lengths))] == lengths
-    assert stream.frame_gaps == len(lengths) - 1
+    assert [len(transport.stored["s", k]) for k in range(stream.ledger.next_index)] == lengths
+    assert stream.frame_gaps == gaps
+
+
+async def test_a_chunk_stays_whole_where_the_server_gets_the_times(
+    pipeline: Pipeline, transport: FakeTransport
+) -> None:
+    """An atomstream server stores the time of each frame, so not even a long gap or a step back ends a chunk."""
+    stream = opened(pipeline)
+    for number, ms in ((0, 0.0), (1, 8.0), (900, 7500.0), (3, 20.0)):
+        pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], ms, number))
+    await drained(stream)
+    assert len(transport.stored["s", 0]) == 4
+    assert stream.frame_gaps == 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "logged"),
+    [
+        (lambda k: dict(number=0), ""),
+        (lambda k: dict(number=65535), ""),
+        (lambda k: dict(number=2**32 - 1), ""),
+        (lambda k: dict(number=-1), ""),
+        (lambda k: dict(number=4 * k), ""),
+        (lambda k: dict(number=(65500 + k) % 65536), ""),
+        (lambda k: dict(number=(65500 + k) % 65535 + 1), ""),
+        (lambda k: dict(number=(2**32 - 60 + 4 * k) % 2**32), ""),
+        (lambda k: dict(number=None if k % 3 else k), ""),
+        (lambda k: dict(ms=1000 * k / 30), "30 frames come in a second, not fps=120"),
+        (lambda k: dict(ms=10_000 * k), "0.1 frames come in a second, not fps=120"),
+        (lambda k: dict(number=0, ms=1000 * k / 30), "30 frames come in a second"),
+        (lambda k: dict(ms=1000.0 * k / 500), "500 frames come in a second"),
+    ],
+)
+async def test_numbers_of_any_driver_keep_chunks_whole(
+    pipeline: Pipeline,
+    transport: FakeTransport,
+    mark: Callable[[int], dict[str, float]],
+    logged: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Constant, stepping, wrapping and unknown ids, and another frame rate, are no gaps; a rate is logged once."""
+    stream = opened(pipeline, chunk_size=20)
+    for k in range(100):
+        pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], **mark(k)))  # type: ignore[arg-type]
+    await drained(stream)
+    assert [len(transport.stored["s", k]) for k in range(stream.ledger.next_index)] == [20] * 5
+    assert stream.frame_gaps == 0
+    assert [logged in record.getMessage() for record in caplog.records] == ([True] if logged else [])
+
+
+async def test_a_gap_is_logged_once(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    """The first of many gaps is logged, with its frame; all are counted, and at most each second chunk is short."""
+    stream = opened(pipeline, chunk_size=20)
+    for k in range(200):
+        pipeline.try_push_frame(stream, make_frame(frames(0, 1)[0], number=k + 50 * (k // 10)))
+    await drained(stream)
+    assert stream.frame_gaps == 19
+    assert stream.ledger.next_index <= 20
+    (record,) = caplog.records
+    assert "50 frames are missing before frame 60 " in record.getMessage()
+
+
+async def test_a_frame_that_waits_for_memory_is_examined_once(transport: FakeTransport) -> None:
+    """A frame that ends a chunk and then has to wait for memory for the next one counts as one gap, and is kept."""
+    pipeline = Pipeline(settings(buffer_bytes=1), transport)
+    stream = opened(pipeline)
+    transport.hold()
+    first, second, last = (make_frame(frames(0, 1)[0], number=number) for number in (5, 6, 900))
+    assert pipeline.try_push_frame(stream, first)
+    assert pipeline.try_push_frame(stream, second)
+    assert not pipeline.try_push_frame(stream, last)
+    assert not pipeline.try_push_frame(stream, last)
+    transport.release()
+    await pipeline.push_frame(stream, last)
+    pipeline.send_gathered(stream)
+    await drained(stream)
+    assert [len(chunk) for chunk in transport.stored.values()] == [2, 1]
+    assert stream.frame_gaps == 1
+    await pipeline.close()
 
 
 async def test_another_shape_is_rejected(pipeline: Pipeline) -> None:

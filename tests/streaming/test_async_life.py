@@ -289,3 +289,11 @@ async def test_a_time_server_that_fails_is_no_failure(
     assert forms
     assert not any(b"clock_" in form for form in forms)
     assert caplog.text.count("Reference time could not be measured") == 1
+
+
+@pytest.mark.parametrize("method", ["__aenter__", "spool_status"])
+def test_a_loop_of_another_library_is_refused(tmp_path: Path, method: str) -> None:
+    """In an application of trio, where no event loop of asyncio runs, the error names both and what to do."""
+    streamer = AsyncRHEEDStreamer("key", "http://127.0.0.1:9", spool_dir=tmp_path)
+    with pytest.raises(ConfigError, match=r"needs asyncio.*trio\.to_thread"):
+        getattr(streamer, method)().send(None)

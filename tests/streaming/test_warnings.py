@@ -50,6 +50,25 @@ def test_the_warning_about_short_chunks_names_the_callers_line(streamer: RHEEDSt
     assert [one.filename for one in warned] == [__file__]
 
 
+@pytest.mark.parametrize(
+    "push",
+    [
+        lambda streamer, data_id, k: streamer.push(data_id, k, noise(k), START_MS / 1000.0),
+        lambda streamer, data_id, k: streamer.push_frame(data_id, noise(k)[0], START_MS / 1000.0 + k),
+    ],
+)
+def test_seconds_in_place_of_milliseconds_are_noticed(
+    streamer: RHEEDStreamer, push: Callable[[RHEEDStreamer, str, int], None]
+) -> None:
+    """The first capture time before 1990 gives one warning at the caller's line; a right one gives none (P6)."""
+    data_id = begin(streamer)
+    with pytest.warns(UserWarning, match=r"is 1970-01-21 .* Is it in seconds\?") as warned:
+        push(streamer, data_id, 0)
+    assert [one.filename for one in warned] == [__file__]
+    push(streamer, data_id, 1)
+    streamer.push(begin(streamer), 0, noise(0), frame_times_ms=[START_MS] * CHUNK)
+
+
 def test_stats_count_chunks_frames_and_memory(server: ThreadedServer, streamer: RHEEDStreamer) -> None:
     """stats() has the counts, the watermark, the gathered frames and the memory in use."""
     assert streamer.stats()["streams"] == {}
