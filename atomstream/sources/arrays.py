@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -14,9 +15,11 @@ from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
 from .axes import Sliceable, layout
+from .datasets import chosen_array
 from .frame_source import SourceChunk, Times, checked_chunk_size
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
+from .times import TIME_NAMES, named_times, relative, seconds
 
 
 class ArraySource:
@@ -63,11 +66,7 @@ class ArraySource:
     def _checked_times(self, times: Times) -> Times:
         if times.shape != (self._length,):
             raise ConfigError(f"{self.name} has {self._length} frames, but times of the shape {times.shape}")
-        taken = times[np.isfinite(times)]
-        if not taken.size:
-            raise ConfigError(f"{self.name} is empty: no frame has a time")
-        seconds: Times = times - taken[0]
-        return seconds
+        return relative(self.name, times)
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time; views where the array is in memory."""
@@ -103,27 +102,53 @@ def open_npy(path: Path, options: ReadOptions) -> ArraySource:
 
 
 def open_npz(path: Path, options: ReadOptions) -> ArraySource:
-    """Open the array that the dataset names in a .npz file (default: ``frames``, or the only one), held in memory."""
+    """Open an array of a .npz file, held in memory: the dataset, ``frames`` or the only one.
+
+    An array ``time`` or ``times`` beside it has the times of the frames in s, or as datetime64.
+    """
     try:
         # Opened here, because numpy does not close a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            chosen = _choose(path, list(archive.files), options.dataset)
+            chosen = chosen_array(path, _shapes(archive), options.dataset)
             array = archive[chosen]
+            times = None if options.ignore_times else _times(path, archive, chosen, options)
     except (ValueError, EOFError, OSError, BadZipFile) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{path} can't be read as .npz: {error}") from error
-    return _source(array, f"{path} [{chosen}]", options)
+    return _source(array, f"{path} [{chosen}]", options, times)
 
 
-def _source(array: Sliceable, name: str, options: ReadOptions) -> ArraySource:
-    return ArraySource(array, name=name, axes=options.axes, channel=options.channel, levels=options.levels)
+def _shapes(archive: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array, from its header; the pixels are not read."""
+    shapes = {}
+    for name in archive.files:
+        with archive.zip.open(f"{name}.npy" if f"{name}.npy" in archive.zip.namelist() else name) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shapes[name] = tuple(read(member)[0])
+    return shapes
 
 
-def _choose(path: Path, names: list[str], dataset: str | None) -> str:
-    if dataset is None and len(names) == 1:
-        return names[0]
-    chosen = dataset or "frames"
-    if chosen not in names:
-        raise ConfigError(f"{path} has no array {chosen!r}; choose a dataset of {', '.join(names) or 'none'}")
-    return chosen
+def _times(path: Path, archive: Any, chosen: str, options: ReadOptions) -> Times | None:
+    for name in archive.files:
+        if name != chosen and name.casefold() in TIME_NAMES:
+            values = archive[name]
+            if values.ndim == 1 and named_times(
+                name, values.dtype.kind in "mM" or options.time_unit is not None
+            ):
+                return seconds(f"{path} [{name}]", values, stated_unit=options.time_unit)
+    return None
+
+
+def _source(array: Sliceable, name: str, options: ReadOptions, times_s: Times | None = None) -> ArraySource:
+    return ArraySource(
+        array,
+        name=name,
+        axes=options.axes,
+        channel=options.channel,
+        levels=options.levels,
+        times_s=times_s,
+    )

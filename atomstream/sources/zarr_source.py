@@ -1,4 +1,4 @@
-"""Frames from a Zarr array, or from a group with one, for example an atomstream archive."""
+"""Frames from a Zarr array, or from a group with one: an atomstream archive, xarray, OME-Zarr and others."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any
 import numpy as np
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .arrays import ArraySource
-from .frame_source import optional_package
+from .axes import layout, letters_of_names
+from .datasets import chosen_array
+from .frame_source import Times, optional_package
+from .ome_zarr import Image, image_of
 from .options import ReadOptions
+from .times import named_times, seconds, unit_seconds
+
+logger = get_logger(__name__)
 
 _MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -23,22 +30,57 @@ def is_zarr(path: Path) -> bool:
 
 
 def open_zarr(path: Path, options: ReadOptions) -> ArraySource:
-    """Open a Zarr array, or the array ``dataset`` (default ``frames``) of a group.
+    """Open a Zarr array, or an array of a group: the dataset, ``frames``, OME-Zarr's image or the only one.
 
-    In a group, an array ``time`` has the times of the frames in s, and an attribute ``fps`` the nominal rate.
+    The times of the frames are those of an array beside it: the coordinate of its first dimension as xarray writes
+    it, or ``time``. An attribute ``fps`` is the nominal rate.
     """
-    node = _open(path)
+    return open_node(str(path), _open(path), options)
+
+
+def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
+    """Open an array or group of the package zarr; ``path`` is its name for messages."""
     if not hasattr(node, "keys"):
         if options.dataset is not None:
             raise ConfigError(f"{path} is a single array; leave out the dataset {options.dataset!r}")
-        return ArraySource(node, name=str(path), fps=_fps(node.attrs))
-    name = options.dataset or "frames"
-    if name not in node or hasattr(node[name], "keys"):
-        there = ", ".join(sorted(key for key, _ in node.arrays())) or "none"
-        raise ConfigError(f"{path} has no array {name!r}; choose a dataset of {there}")
+        known = letters_of_names(_dimensions(node))
+        return _source(node, path, options, known, fps=_fps(node.attrs))
+    image = image_of(node) if options.dataset is None else None
+    if image is not None and image.array in node:
+        return _ome_source(path, node, image, options)
+    shapes = {name: tuple(array.shape) for name, array in node.arrays()}
+    if options.dataset is not None or not shapes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about files that are no part of the Zarr group
+            members = node.members(max_depth=None)
+        shapes = {name: tuple(item.shape) for name, item in members if not hasattr(item, "keys")}
+    name = chosen_array(path, shapes, options.dataset)
     array = node[name]
-    fps = _fps(array.attrs) or _fps(node.attrs)
-    return ArraySource(array, name=f"{path} [{name}]", fps=fps, times_s=_times(node, array))
+    beside = node[name.rpartition("/")[0]] if "/" in name else node
+    image = image_of(beside)
+    if image is not None and name.rpartition("/")[2] == image.array:
+        return _ome_source(f"{path} [{name}]", beside, image, options)
+    known = letters_of_names(_dimensions(array))
+    times = None if options.ignore_times else _times(path, beside, array, known, options)
+    fps = _fps(array.attrs) or _fps(beside.attrs) or _fps(node.attrs)
+    return _source(array, f"{path} [{name}]", options, known, fps=fps, times_s=times)
+
+
+def _source(array: Any, name: str, options: ReadOptions, known: str | None, **more: Any) -> ArraySource:
+    return ArraySource(
+        array,
+        name=name,
+        axes=options.axes,
+        channel=options.channel,
+        levels=options.levels,
+        known_axes=known,
+        **more,
+    )
+
+
+def _ome_source(path: str, group: Any, image: Image, options: ReadOptions) -> ArraySource:
+    fps = None if options.ignore_times or not image.time_step_s else 1.0 / image.time_step_s
+    return _source(group[image.array], path, options, image.axes, fps=fps or _fps(group.attrs))
 
 
 def _open(path: Path) -> Any:
@@ -53,10 +95,49 @@ def _open(path: Path) -> Any:
         raise ConfigError(f"{path} can't be read as Zarr: {error}") from error
 
 
-def _times(group: Any, array: Any) -> np.ndarray[Any, Any] | None:
-    if "time" not in group or group["time"].shape != array.shape[:1] or group["time"].dtype.kind not in "iuf":
-        return None
-    return np.asarray(group["time"][:], dtype=np.float64)
+def _dimensions(array: Any) -> Any:
+    """Return the names of an array's axes: those of Zarr 3, or those of xarray in Zarr 2."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return tuple(names) if names is not None else None
+
+
+def _times(path: str, group: Any, array: Any, known: str | None, options: ReadOptions) -> Times | None:
+    """Return the times in s of the axis that counts the frames, None if the file has none."""
+    place = layout(path, tuple(array.shape), options.axes, known=known)
+    axis = place.counting[0] if len(place.counting) == 1 else 0
+    dimensions = _dimensions(array)
+    names = [dimensions[axis]] if dimensions and dimensions[axis] else []
+    for name in dict.fromkeys([*names, "time", "times", *sorted(group.array_keys())]):
+        if name not in group or hasattr(group[name], "keys"):
+            continue
+        column = group[name]
+        unit = column.attrs.get("units") or column.attrs.get("unit")
+        is_date = column.dtype.kind in "mM"
+        if not (named_times(name, unit is not None or is_date) or (name in names and unit_seconds(unit))):
+            continue
+        if tuple(column.shape) != (place.n_frames,):
+            logger.warning(
+                "%s: %r has the shape %s, which is not one time for each of the %d frames; it is ignored",
+                path, name, tuple(column.shape), place.n_frames,
+            )  # fmt: skip
+            continue
+        return seconds(f"{path} [{name}]", _unpacked(column), unit, stated_unit=options.time_unit)
+    return None
+
+
+def _unpacked(column: Any) -> np.ndarray[Any, Any]:
+    """Return the values of a CF variable: missing ones as NaN, packed ones unpacked."""
+    values = np.asarray(column[:])
+    attributes = column.attrs
+    missing = attributes.get("_FillValue", attributes.get("missing_value"))
+    if values.dtype.kind in "iu" and isinstance(missing, int):
+        absent = values == missing
+        if absent.any():
+            known = values[~absent]
+            values = (values - known[0] if known.size else values).astype(np.float64)
+            values[absent] = np.nan
+    factor, offset = attributes.get("scale_factor", 1), attributes.get("add_offset", 0)
+    return values if factor == 1 and offset == 0 else values * float(factor) + float(offset)
 
 
 def _fps(attributes: Any) -> float | None:
