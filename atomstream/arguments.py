@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from atomstream.config import number_in_range
 from atomstream.errors import ConfigError
@@ -69,3 +69,59 @@ def _calibration_value(name: str, value: Any) -> Json:
             f"layer_unit={value!r} must have 1 to {MAX_LAYER_UNIT_CHARS} characters, for example 'unit cell'."
         )
     return value
+
+
+MAX_ATTRIBUTES: Final = 64
+"""Most attributes of a stream."""
+
+MAX_ATTRIBUTE_CHARS: Final = 1000
+"""Longest text of an attribute, and most entries of a list."""
+
+_ATTRIBUTE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def check_attributes(attributes: Any) -> dict[str, Json]:
+    """Check the attributes of a stream: each value is a text, a number, a bool, or a list of them.
+
+    Raises:
+        TypeError: a wrong type. ConfigError: a name or value that is not allowed.
+    """
+    if not isinstance(attributes, Mapping):
+        raise TypeError(f"attributes must be a dict, not {type(attributes).__name__}.")
+    if len(attributes) > MAX_ATTRIBUTES:
+        raise ConfigError(f"There are {len(attributes)} attributes; at most {MAX_ATTRIBUTES} are allowed.")
+    for name, value in attributes.items():
+        if not isinstance(name, str) or not _ATTRIBUTE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"The attribute name {name!r} is not allowed: it is a-z, 0-9 and _, begins with a letter and has at "
+                "most 64 characters."
+            )
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        if len(entries) > MAX_ATTRIBUTE_CHARS:
+            raise ConfigError(
+                f"The attribute {name} has {len(entries)} entries; at most {MAX_ATTRIBUTE_CHARS} are allowed."
+            )
+        for entry in entries:
+            _check_attribute_value(name, entry)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
+
+
+def _check_attribute_value(name: str, value: Any) -> None:
+    if isinstance(value, str):
+        if len(value) > MAX_ATTRIBUTE_CHARS:
+            raise ConfigError(
+                f"The attribute {name} has {len(value)} characters; at most {MAX_ATTRIBUTE_CHARS} are allowed."
+            )
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"The attribute {name} contains an invalid character (a lone surrogate)."
+            ) from None
+    elif isinstance(value, (int, float)):
+        if not math.isfinite(value) or abs(value) > 1e300:
+            raise ConfigError(f"The attribute {name} is {value!r}, which is not a finite number.")
+    else:
+        raise TypeError(
+            f"The attribute {name} must be a text, a number, a bool or a list of them, not {type(value).__name__}."
+        )

@@ -22,6 +22,8 @@
     │   ├── BufferFullError                   no memory left, with on_full="raise" or after full_timeout_s
     │   ├── DrainTimeoutError (TimeoutError)  finalize or flush timed out; it has the report
     │   └── SpoolLockedError                  another process holds this stream's spool
+    ├── CameraError                           a camera can't be opened or used
+    │   └── CameraLostError         retry     an open camera delivers no frames any more: unplugged, or switched off
     ├── ShardError (ValueError)               bytes that are not a valid shard
     ├── SpoolError                            the disk of the spool failed
     │   ├── SpoolFullError                    no space, by the spool's limits or on the disk
@@ -166,6 +168,16 @@ class DrainTimeoutError(StreamError, TimeoutError):
 
 class SpoolLockedError(StreamError):
     """Another process (or another streamer of this process) holds this stream's spool folder."""
+
+
+class CameraError(AtomstreamError):
+    """A camera can't be opened or used; the message names the camera and the reason."""
+
+
+class CameraLostError(CameraError):
+    """An open camera delivers no frames any more, because it was unplugged or switched off. It may come back."""
+
+    retriable = True
 
 
 class ShardError(AtomstreamError, ValueError):

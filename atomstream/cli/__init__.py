@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from atomstream.cli.camera import camera
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
@@ -45,7 +46,7 @@ def commands() -> None:
     """
 
 
-for _command in (demo, serve, stream, streams, spool, project, backup, restore, check, gc, reindex):
+for _command in (demo, serve, stream, camera, streams, spool, project, backup, restore, check, gc, reindex):
     commands.add_command(_command)
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from atomstream.errors import AtomstreamError, ConfigError, LinkError, ServiceError, StreamGoneError
+from atomstream.errors import (
+    AtomstreamError,
+    CameraError,
+    ConfigError,
+    LinkError,
+    ServiceError,
+    StreamGoneError,
+)
 
 
 class ExitCode(IntEnum):
@@ -36,7 +43,7 @@ def exit_code_of(error: Exception) -> ExitCode | None:
     """Return the exit code of an expected error; None for any other, which is a bug and shows its traceback."""
     if isinstance(error, (ServiceError, LinkError, StreamGoneError)):
         return ExitCode.SERVICE
-    if isinstance(error, (ConfigError, MissingPackagesError, OSError)):
+    if isinstance(error, (ConfigError, CameraError, MissingPackagesError, OSError)):
         return ExitCode.USAGE
     return ExitCode.INCOMPLETE if isinstance(error, AtomstreamError) else None
 

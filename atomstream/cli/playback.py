@@ -7,15 +7,16 @@ delivered.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from atomstream.cli.console import Console, Progress
+from atomstream.cameras import Transforms
+from atomstream.cli.console import Console, Progress, console
 from atomstream.cli.exit_codes import ExitCode
-from atomstream.errors import ConfigError, DrainTimeoutError
-from atomstream.records import ClockStatus
+from atomstream.errors import AtomstreamError, CameraError, ConfigError, DrainTimeoutError
+from atomstream.records import ClockStatus, Frames
 from atomstream.sources import FrameSource, SourceChunk, paced
 from atomstream.streaming import RHEEDStreamer
 from atomstream.streaming.statistics import StreamerStats, StreamStats
@@ -116,8 +117,9 @@ class Playback:
 
     def _send_all(self, items: Iterable[Item], send: Callable[[Item], int]) -> None:
         try:
-            for item in _mark_source_errors(items):
-                self._progress.frames_sent += send(item)
+            with closing(_mark_source_errors(items)) as marked:
+                for item in marked:
+                    self._progress.frames_sent += send(item)
         except KeyboardInterrupt:
             self._interrupted = True
             self._console.write(
@@ -136,18 +138,26 @@ class Playback:
             return [], False
 
 
-def _mark_source_errors(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield ``items``; errors in reading become SourceReadError, so that they differ from errors in sending."""
+def _mark_source_errors(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """Yield ``items``; errors in reading become SourceReadError, so that they differ from errors in sending.
+
+    When this generator is closed, it closes ``items``, which stops a camera.
+    """
     iterator = iter(items)
     end: Any = object()
-    while True:
-        try:
-            item = next(iterator, end)
-        except (ConfigError, OSError) as error:
-            raise SourceReadError(f"{str(error).rstrip('.')}.") from error
-        if item is end:
-            return
-        yield item
+    try:
+        while True:
+            try:
+                item = next(iterator, end)
+            except (ConfigError, CameraError, OSError) as error:
+                raise SourceReadError(f"{str(error).rstrip('.')}.") from error
+            if item is end:
+                return
+            yield item
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
 
 
 FPS_TOLERANCE = 0.01
@@ -167,11 +177,13 @@ class PlaybackPlan:
         data_id: str,
         source: FrameSource,
         fps: float,
+        transforms: Transforms,
     ) -> None:
         self._streamer = streamer
         self._data_id = data_id
         self._source = source
         self._fps = fps
+        self._transforms = transforms
         self._pace = True
         self._uses_times = source.fps is None or abs(source.fps / fps - 1.0) <= FPS_TOLERANCE
         self._start_ms: float | None = None
@@ -190,7 +202,7 @@ class PlaybackPlan:
         Raises:
             SourceReadError: The server does not accept these pixels.
         """
-        frames = chunk.frames
+        frames = self._changed(chunk.frames)
         start_ms, times_ms = self._timestamps(chunk)
         try:
             self._streamer.push(
@@ -201,6 +213,13 @@ class PlaybackPlan:
         self._chunks_sent += 1
         self._frames_sent += len(frames)
         return len(frames)
+
+    def _changed(self, frames: Frames) -> Frames:
+        try:
+            changed: Frames = self._transforms.apply(frames)
+        except ConfigError as error:  # a dark frame, crop or bin factor that does not fit to these frames
+            raise SourceReadError(f"{str(error).rstrip('.')}.") from error
+        return changed
 
     def _timestamps(self, chunk: SourceChunk) -> tuple[float | None, list[float] | None]:
         if self._start_ms is None:
@@ -217,6 +236,18 @@ class PlaybackPlan:
         now_ms = 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)
         past = first_frames if self._pace else self._source.n_frames or 0
         return now_ms - 1000.0 * past / self._fps
+
+
+def note_recording(streamer: RHEEDStreamer, data_id: str, attributes: dict[str, Any]) -> None:
+    """Store how the frames were recorded with the stream. If it fails, a message says so, and the stream goes on."""
+    if not attributes:
+        return
+    try:
+        streamer.set_attributes(data_id, attributes)
+    except AtomstreamError as error:  # the frames come only once, and do not need it
+        console.write(
+            f"atomstream: The settings were not stored with the stream: {error} The frames are not affected."
+        )
 
 
 def table(rows: list[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""``atomstream stream``: streams a recording as its camera would have."""
+"""``atomstream stream``: streams a camera, or a recording as its camera would have."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from atomstream.cli.camera_options import camera_options, settings_from, transform_options, transforms_from
 from atomstream.cli.console import console
 from atomstream.cli.options import calibration_options, connection_options, pop_calibration
 from atomstream.cli.reading_options import pop_reading, reading_options
@@ -16,6 +17,7 @@ from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import AtomstreamError, ConfigError
 
 if TYPE_CHECKING:
+    from atomstream.cameras import CameraSettings, Transforms
     from atomstream.cli.playback import Outcome
     from atomstream.sources import FrameSource
     from atomstream.streaming import RHEEDStreamer
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 class StreamOptions:
     """The command's arguments; :func:`stream` documents them."""
 
-    source: Path
+    source: Path | None
+    camera_name: str | None
+    seconds: float | None
+    frames: int | None
     fps: float | None
     chunk_size: int | None
     rpm: float
@@ -39,11 +44,20 @@ class StreamOptions:
     reading: dict[str, Any]
     """Arguments of :func:`open_source`."""
     calibration: dict[str, Any]
+    camera_settings: CameraSettings
+    transforms: Transforms
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--fps", type=float, help="Frame rate of the camera in 1/s [default: that of the file].")
+@click.argument("source", type=click.Path(path_type=Path), required=False)
+@click.option("--camera", "camera_name", metavar="NAME", help="Stream this camera, such as basler:0 or sim.")
+@click.option("--seconds", type=float, help="End the stream after this time (cameras only).")
+@click.option(
+    "--frames", type=click.IntRange(min=1), help="End the stream after this many frames (cameras only)."
+)
+@camera_options
+@transform_options
+@click.option("--fps", type=float, help="Frame rate of the camera in 1/s [default: that of file or camera].")
 @click.option("--chunk-size", type=int, help="Frames per chunk [default: 2 s of frames].")
 @click.option("--rpm", default=0.0, show_default=True, help="Rotations per minute; 0 for stationary RHEED.")
 @click.option("--name", help="Name of the stream [default: name of the file].")
@@ -63,7 +77,7 @@ class StreamOptions:
 @calibration_options
 @connection_options
 def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
-    """Stream the recording SOURCE in real time, as its camera would have.
+    """Stream the recording SOURCE in real time, as its camera would have, or a live camera (--camera).
 
     SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images, with uint8 pixels, or uint16
     for an atomstream server. Progress goes to stderr: frames, MB/s on the network, backlog, and the watermark (all
@@ -71,6 +85,10 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
 
     With a calibration (--beam-energy and the options after it) an atomstream server also computes rates in nm/s,
     the lattice parameter in angstrom, and strain.
+
+    A camera streams until Ctrl-C, --seconds or --frames; `atomstream camera list` shows the names. --exposure,
+    --gain, --roi, --pixel-format and --fps set the camera. --dark, --crop, --bin, --rotate, --flip and --levels
+    change the frames before the upload, in this order; the stream's attributes record it.
 
     Ctrl-C stops reading and delivers the frames read so far; a second Ctrl-C exits at once.
 
@@ -83,39 +101,100 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     """
     from atomstream.cli.playback import playback_report
 
-    calibration = pop_calibration(arguments)
     reading = pop_reading(arguments)
-    options = StreamOptions(calibration=calibration, reading=reading, **arguments)
-    outcome = _stream(options, endpoint, api_key)
-    click.echo(playback_report(outcome))
+    is_camera = arguments["camera_name"] is not None
+    options = StreamOptions(
+        reading=reading,
+        calibration=pop_calibration(arguments),
+        camera_settings=settings_from(arguments, arguments["fps"] if is_camera else None),
+        transforms=transforms_from(arguments, reading["levels"] if is_camera else None),
+        **arguments,
+    )
+    if options.camera_name is not None:
+        outcome, report = _stream_camera(options, options.camera_name, endpoint, api_key)
+    else:
+        outcome = _stream(options, _only_source(options), endpoint, api_key)
+        report = playback_report(outcome)
+    click.echo(report)
     return outcome.exit_code
 
 
-def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -> Outcome:
-    from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon
+def _only_source(options: StreamOptions) -> Path:
+    """The recording to stream, with no option given that is for cameras only."""
+    if options.source is None:
+        raise ConfigError("Nothing to stream: give a recording as SOURCE, or a camera with --camera NAME.")
+    settings = options.camera_settings
+    for flag, value in (
+        ("--seconds", options.seconds),
+        ("--frames", options.frames),
+        ("--exposure", settings.exposure_ms),
+        ("--gain", settings.gain),
+        ("--roi", settings.roi),
+        ("--pixel-format", settings.pixel_format),
+    ):
+        if value is not None:
+            raise ConfigError(
+                f"{flag} is for cameras only: leave it out, or give --camera NAME instead of SOURCE."
+            )
+    return options.source
+
+
+def _stream_camera(
+    options: StreamOptions, name: str, endpoint: str | None, api_key: str | None
+) -> tuple[Outcome, str]:
+    from atomstream.cli.camera_stream import CameraOptions, chunk_size_for, stream_camera
+
+    reading = [
+        f"--{key.replace('_', '-')}"
+        for key, value in options.reading.items()
+        if key != "levels" and value not in {None, "auto", "name", False}
+    ]
+    if options.source is not None or reading or not options.pace:
+        given = ", ".join(["SOURCE"] * bool(options.source) + ["--no-pace"] * (not options.pace) + reading)
+        raise ConfigError(f"With --camera leave out what is for recordings: {given}.")
+    key = resolve_api_key(api_key)
+    server = resolve_endpoint(endpoint, key)
+
+    def make(streamer: RHEEDStreamer, fps: float) -> str:
+        chunk_size = options.chunk_size or chunk_size_for(fps)
+        data_id = _initialize(options, streamer, fps, chunk_size, name.replace("/", " "))
+        _calibrate(options, streamer, data_id)
+        return data_id
+
+    camera = CameraOptions(name, options.camera_settings, options.transforms, options.seconds, options.frames)
+    return stream_camera(camera, make, server, key, options.drain_timeout_s)
+
+
+def _stream(options: StreamOptions, path: Path, endpoint: str | None, api_key: str | None) -> Outcome:
+    from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon, note_recording
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
 
     key = resolve_api_key(api_key)
     server = resolve_endpoint(endpoint, key)
-    source = open_source(options.source, **options.reading)
+    source = open_source(path, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
     with closing_soon(RHEEDStreamer(key, server)) as streamer:
-        data_id = _initialize(options, streamer, fps, chunk_size)
+        data_id = _initialize(options, streamer, fps, chunk_size, path.resolve().stem)
         console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {server}")
         _calibrate(options, streamer, data_id)
-        plan = PlaybackPlan(streamer, data_id, source, fps)
+        levels = options.reading["levels"]
+        found = {} if levels is None else {"levels": list(levels)}
+        note_recording(streamer, data_id, found | options.transforms.attributes())
+        plan = PlaybackPlan(streamer, data_id, source, fps, options.transforms)
         playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s)
         return playback.run(plan.chunks(chunk_size, pace=options.pace), plan.send)
 
 
-def _initialize(options: StreamOptions, streamer: RHEEDStreamer, fps: float, chunk_size: int) -> str:
+def _initialize(
+    options: StreamOptions, streamer: RHEEDStreamer, fps: float, chunk_size: int, default_name: str
+) -> str:
     return streamer.initialize(
         fps,
         options.rpm,
         chunk_size,
-        options.name or options.source.resolve().stem or None,
+        options.name or default_name or None,
         options.sample,
         options.project_id,
         options.tags,

@@ -201,6 +201,10 @@ class ServiceApi:
         """Move a stream to another project, or (None) out of its project (atomstream server only)."""
         await self._change_stream(f"move the stream {data_id}", data_id, {"project_id": project_id})
 
+    async def set_attributes(self, data_id: str, attributes: dict[str, Json]) -> None:
+        """Add attributes to a stream (atomstream server only); existing ones of the same name are replaced."""
+        await self._change_stream(f"set attributes of stream {data_id}", data_id, {"attributes": attributes})
+
     async def _change_stream(self, what: str, data_id: str, body: dict[str, Json]) -> None:
         path = protocol.path(protocol.STREAM_PATH, data_id=data_id)
         await self._transport.call(Call(what, "PATCH", path, body=payloads.pack(body)))

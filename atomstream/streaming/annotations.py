@@ -1,11 +1,15 @@
-"""Annotations that a user adds to a stream: marks (events) and the calibration. Checked here, stored by the server."""
+"""Annotations that a user adds to a stream: marks (events), calibration and attributes.
+
+They are checked here and stored by the server.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from atomstream.arguments import check_calibration, check_event
+from atomstream.arguments import check_attributes, check_calibration, check_event
 from atomstream.config import number_in_range
 from atomstream.errors import StreamError
 from atomstream.protocol import MAX_RPM
@@ -14,6 +18,7 @@ from atomstream.results import Event
 from atomstream.retry import retrying
 
 if TYPE_CHECKING:  # it imports aiohttp
+    from atomstream.service.api import ServiceApi
     from atomstream.service.results_api import ResultsApi
 
 ATTEMPTS: Final = 4
@@ -76,3 +81,23 @@ async def send_calibration(
         )
     # A repeated request is harmless: each one replaces the complete calibration.
     await retrying(lambda: api.calibrate(data_id, body), attempts=ATTEMPTS)
+
+
+async def send_attributes(
+    api: ServiceApi, data_id: str, attributes: Mapping[str, Json], announced: bool | None
+) -> None:
+    """Check the attributes and add them to those of the stream.
+
+    Raises:
+        TypeError, ConfigError: a value of the wrong type, or an invalid one; nothing was sent.
+        StreamError: ``announced`` is False, so the server stores no attributes; nothing was sent.
+        ServiceError: the server refused it or was not reached.
+    """
+    body = check_attributes(attributes)
+    if announced is False:
+        raise StreamError(
+            f"Stream {data_id} is on a server that stores no attributes (it did not announce itself as an "
+            "atomstream server). Nothing was sent, and the frames are not affected.",
+            data_id=data_id,
+        )
+    await retrying(lambda: api.set_attributes(data_id, body), attempts=ATTEMPTS)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from atomstream.config import Durability, OnFull, integer_in_range, number_in_range
 from atomstream.errors import ClosedError, ConfigError, UnknownStreamError
-from atomstream.records import ClockStatus, Frames, StreamReport
+from atomstream.records import ClockStatus, Frames, Json, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.annotations import check_rpm
@@ -427,6 +427,25 @@ class AsyncRHEEDStreamer:
         }
         session = await self._open_session()
         await session.calibrate(data_id, values)
+
+    async def set_attributes(self, data_id: str, attributes: Mapping[str, Json]) -> None:
+        """Note how the stream was recorded, such as camera, exposure or crop. The archive stores it with the frames.
+
+        Attributes that the stream has already stay; one of the same name gets the new value. In the archive's Zarr
+        group each name begins with ``recording_``.
+
+        Args:
+            data_id: a stream of the server.
+            attributes: up to 64 names (a-z, 0-9 and _, up to 64 characters); each value is a text of up to 1000
+                characters, a number, a bool, or a list of them.
+
+        Raises:
+            StreamError: the server stores no attributes, because it is not an atomstream server. Nothing was sent.
+            TypeError, ConfigError: an argument is invalid. Nothing was sent.
+            ServiceError: the server refused the request or was not reached.
+        """
+        session = await self._open_session()
+        await session.set_attributes(data_id, attributes)
 
     # -- status and close ---------------------------------------------------------------------------------
 

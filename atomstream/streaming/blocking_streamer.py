@@ -10,14 +10,14 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from atomstream.config import Durability, OnFull
-from atomstream.records import ClockStatus, Frames, StreamReport
+from atomstream.records import ClockStatus, Frames, Json, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer, check_process
@@ -250,6 +250,11 @@ class RHEEDStreamer:
                 reference_spacing_px=reference_spacing_px,
             )
         )
+
+    @_documented_by(AsyncRHEEDStreamer.set_attributes)
+    def set_attributes(self, data_id: str, attributes: Mapping[str, Json]) -> None:
+        """This call blocks until the server has stored them; see :meth:`AsyncRHEEDStreamer.set_attributes`."""
+        self._call(lambda: self._streamer.set_attributes(data_id, attributes))
 
     # -- status and close ---------------------------------------------------------------------------------
 

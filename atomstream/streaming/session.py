@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 from atomstream.config import ClientSettings, number_in_range
@@ -15,12 +16,12 @@ from atomstream.errors import ClosedError, NotFoundError, SpoolError, StreamFina
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import Upload
-from atomstream.records import ClockStatus, Receipt, StreamReport, StreamSpec, Timestamp
+from atomstream.records import ClockStatus, Json, Receipt, StreamReport, StreamSpec, Timestamp
 from atomstream.results import Event
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
 from atomstream.spool import Spool, SpoolStatus, StreamSpool
-from atomstream.streaming.annotations import new_mark, send_calibration, send_mark
+from atomstream.streaming.annotations import new_mark, send_attributes, send_calibration, send_mark
 from atomstream.streaming.background import TaskSupervisor, expire_old_chunks
 from atomstream.streaming.finalizer import Finalizers, bounded, drain_timeout
 from atomstream.streaming.frame_input import FrameInput
@@ -197,6 +198,10 @@ class StreamingSession:
     async def calibrate(self, data_id: str, values: dict[str, float | str | None]) -> None:
         """Replace the stream's calibration on the server."""
         await send_calibration(self._api.results, data_id, values, self._announced(data_id))
+
+    async def set_attributes(self, data_id: str, attributes: Mapping[str, Json]) -> None:
+        """Add attributes to the stream on the server."""
+        await send_attributes(self._api, data_id, attributes, self._announced(data_id))
 
     def _announced(self, data_id: str) -> bool | None:
         """Whether the stream's server is an atomstream server; None if this session did not open the stream."""

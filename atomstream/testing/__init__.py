@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from atomstream.testing.camera import CameraFrame, SimulatedCamera
+from atomstream.cameras import CameraFrame
+from atomstream.testing.camera import SimulatedCamera
 from atomstream.testing.local_server import LocalServer, running_server
 from atomstream.testing.memory_service import Attempt, MemoryService, ReceivedRequest
 

@@ -6,26 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.cameras import CameraFrame
 from atomstream.errors import ConfigError
 from atomstream.sources import GrowthSpec, Simulator, apaced, paced
-
-
-@dataclass(frozen=True, slots=True)
-class CameraFrame:
-    """One frame as a driver delivers it."""
-
-    pixels: npt.NDArray[Any]
-    """(H, W); a new array for each frame."""
-    frame_id: int
-    """The camera's counter, from 0; it also counts frames that were dropped."""
-    time_ms_utc: float
-    """When the frame was captured, in UTC milliseconds."""
 
 
 class SimulatedCamera:

@@ -78,6 +78,7 @@ METHODS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "mark": (dict(data_id=REQUIRED, label=REQUIRED, kind="note", time_ms_utc=None), {}),
     "set_rotation": (dict(data_id=REQUIRED, rpm=REQUIRED), {}),
     "calibrate": (dict(data_id=REQUIRED), dict.fromkeys(CALIBRATION)),
+    "set_attributes": (dict(data_id=REQUIRED, attributes=REQUIRED), {}),
     "stats": ({}, {}),
     "clock_status": ({}, {}),
     "spool_status": ({}, {}),

@@ -304,7 +304,7 @@ async def test_polling_where_there_is_no_feed(hosted: PolledServer, tmp_path: Pa
 
 
 async def test_no_events_without_announcement(hosted: PolledServer, tmp_path: Path) -> None:
-    """For a server that did not announce itself, mark, set_rotation and calibrate raise an error and send nothing."""
+    """For a server that did not announce itself, marks, calibration and attributes raise an error and send nothing."""
     async with streamer_for(hosted, tmp_path, clock_sync=False) as streamer:
         with warnings.catch_warnings():
             data_id = await streamer.initialize(FPS, 0.0, CHUNK)
@@ -314,3 +314,7 @@ async def test_no_events_without_announcement(hosted: PolledServer, tmp_path: Pa
             await streamer.set_rotation(data_id, 12.0)
         with pytest.raises(StreamError, match="accepts no calibration"):
             await streamer.calibrate(data_id, beam_energy=20.0)
+        with pytest.raises(StreamError, match="stores no attributes"):
+            await streamer.set_attributes(data_id, {"camera": "sim"})
+        with pytest.raises(TypeError, match="crop"):
+            await streamer.set_attributes(data_id, {"crop": {"x": 1}})

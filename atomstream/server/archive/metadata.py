@@ -48,6 +48,8 @@ class StreamMetadata(msgspec.Struct, frozen=True):
     tags: tuple[NamedId, ...] = ()
     geometry: Geometry | None = None
     """Set by the first stored chunk; None before that."""
+    attributes: dict[str, Any] = {}
+    """What the client noted about the recording, such as camera and crop; checked by ``check_attributes``."""
 
 
 def read_about(about: dict[str, Any]) -> StreamMetadata:

@@ -390,6 +390,8 @@ class StreamArchive:
         about = self.about
         return {
             **{key: plain(value) for key, value in about.items()},
+            **_named_attributes(about.get("attributes")),
+            "attributes": None,
             "lost": None,
             ORIGIN: self._index.origin_ms,
             "missing_chunks": self._index.missing().text(MAX_ATTRIBUTE_CHARS),
@@ -403,6 +405,12 @@ class StreamArchive:
     def _write_about(self) -> None:
         about = json.dumps(self._about, indent=2).encode()
         self.files.write_atomic(self.folder / ABOUT, about, durable=True)
+
+
+def _named_attributes(attributes: Any) -> dict[str, Any]:
+    """A stream's attributes with names that are not the archive's own: ``crop`` becomes ``recording_crop``."""
+    found = attributes if isinstance(attributes, dict) else {}
+    return {f"recording_{name}": value for name, value in found.items()}
 
 
 def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:

@@ -9,6 +9,8 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from atomstream.arguments import check_attributes
+from atomstream.errors import ConfigError
 from atomstream.protocol import STREAM_PATH
 from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -32,12 +34,14 @@ class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     name: str | UnsetType = UNSET
     project_id: UuidText | UnsetType | None = UNSET
+    attributes: dict[str, Any] | UnsetType = UNSET
+    """Added to the stream's attributes; a name that exists gets the new value, null removes it."""
 
 
 @routes.patch(STREAM_PATH)
 @access(Access.BROWSER)
 async def change_stream(request: web.Request) -> web.Response:
-    """``PATCH /rheed/stream/{data_id}``: rename a stream, or move it to another project."""
+    """``PATCH /rheed/stream/{data_id}``: rename a stream, move it, or add attributes."""
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
     wanted = await read_json(request, StreamChanges)
     before = await context.streams.about(data_id)
@@ -47,14 +51,25 @@ async def change_stream(request: web.Request) -> web.Response:
     if wanted.project_id is not UNSET:
         ids = [wanted.project_id] if wanted.project_id else []
         fields["project"] = next(iter(await named_ids(context, Project, ids, "project")), None)
+    if wanted.attributes is not UNSET:
+        fields["attributes"] = _merged(before.attributes, wanted.attributes)
     if not fields:
-        raise HttpError(400, "Nothing is to be changed: give name or project_id.")
+        raise HttpError(400, "Nothing is to be changed: give name, project_id or attributes.")
     after = await context.streams.change(data_id, **fields)
     await asyncio.to_thread((await context.streams.archive(data_id)).flush_metadata)
     for done in _differences(before, after):
         audit(request, done, data_id)
     project = after.project.id if after.project else None
-    return json_reply({"data_id": data_id, "name": after.name, "project_id": project})
+    reply = {"data_id": data_id, "name": after.name, "project_id": project}
+    return json_reply(reply if wanted.attributes is UNSET else reply | {"attributes": after.attributes})
+
+
+def _merged(before: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    merged = {name: value for name, value in {**before, **wanted}.items() if value is not None}
+    try:
+        return check_attributes(merged)
+    except (TypeError, ConfigError) as error:
+        raise HttpError(400, str(error)) from None
 
 
 def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
@@ -64,6 +79,8 @@ def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
     if before.project != after.project:
         names = [one.name if one else "no project" for one in (before.project, after.project)]
         done.append(f"moved from {names[0]!r} to {names[1]!r}")
+    if before.attributes != after.attributes:
+        done.append("changed its attributes")
     return done
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import StreamGoneError
@@ -79,10 +80,37 @@ async def test_rename_and_move(serve: Serve, caplog: pytest.LogCaptureFixture) -
     assert server.api_key not in caplog.text
 
 
+async def test_attributes(serve: Serve) -> None:
+    """Attributes are merged, kept over a restart, and readable with zarr-python; null removes one."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create("Growth 1")
+        path = f"/rheed/stream/{data_id}"
+        first = {"camera": "basler:0", "crop": [1, 2, 30, 40], "name": "a"}
+        status, reply = await client.ask("PATCH", path, {"attributes": first})
+        assert (status, reply["attributes"]) == (200, first)
+        await client.send(data_id, 0, make_frames(4))
+        await client.ask("PATCH", path, {"attributes": {"camera": "sim", "crop": None, "bin": 2}})
+        await client.end(data_id)
+    await server.stop()
+    await server.start()
+    assert server.archive(data_id).about["attributes"] == {"camera": "sim", "name": "a", "bin": 2}
+    group = zarr.open_group(server.data_dir / "streams" / data_id / "frames.zarr", mode="r")
+    found = {key: value for key, value in group.attrs.items() if key.startswith("recording_")}
+    assert found == {"recording_camera": "sim", "recording_name": "a", "recording_bin": 2}
+    assert group.attrs["name"] == "Growth 1"
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
         ({}, 400),
+        ({"attributes": {"Crop": 1}}, 400),
+        ({"attributes": {"crop": {"x": 1}}}, 400),
+        ({"attributes": {"crop": "x" * 1001}}, 400),
+        ({"attributes": {"crop": [1] * 1001}}, 400),
+        ({"attributes": {f"a{number}": 1 for number in range(65)}}, 400),
+        ({"attributes": [1]}, 400),
         ({"name": "  "}, 400),
         ({"name": "n" * 300}, 400),
         ({"name": None}, 400),

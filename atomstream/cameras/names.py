@@ -1,0 +1,99 @@
+"""Names of cameras, such as ``basler:0``: which adapter opens them, and which cameras are found on this computer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+from atomstream.cameras.camera import Camera, FoundCamera
+from atomstream.errors import AtomstreamError, CameraError, ConfigError
+
+
+class Adapter(NamedTuple):
+    """Where the camera class of one kind is, which extra installs its driver, and how its names look."""
+
+    module: str
+    class_name: str
+    extra: str
+    example: str
+    what: str
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "sim": Adapter("simulated", "SimulatedGrowth", "", "sim", "simulated growth, needs no hardware"),
+    "folder": Adapter(
+        "watch_folder", "WatchFolder", "video", "folder:PATH", "images that a program writes to a folder"
+    ),
+}
+"""Kind of camera (the part of a name before the colon) -> its adapter."""
+
+
+def open_camera(name: str) -> Camera:
+    """Return the camera with this name, not yet opened.
+
+    The part before the first colon is the kind, the rest selects the camera: ``sim``, ``folder:D:/frames``,
+    ``basler:0`` (the first one), ``basler:21234567`` (serial number).
+
+    Raises:
+        ConfigError: there is no such kind, its driver is not installed, or the rest of the name is invalid.
+    """
+    kind, _, which = name.partition(":")
+    if kind not in ADAPTERS:
+        examples = ", ".join(adapter.example for adapter in ADAPTERS.values())
+        raise ConfigError(f"{name!r} is not the name of a camera; names look like {examples}")
+    camera: Camera = _camera_class(kind)(which)
+    return camera
+
+
+def list_cameras(kinds: list[str] | None = None) -> tuple[list[FoundCamera], dict[str, str]]:
+    """Search this computer for cameras of these kinds (None: all).
+
+    Returns the cameras found, and for each kind that could not be searched the reason, such as a driver that is not
+    installed.
+    """
+    found: list[FoundCamera] = []
+    not_searched: dict[str, str] = {}
+    for kind in ADAPTERS if kinds is None else kinds:
+        if kind not in ADAPTERS:
+            raise ConfigError(f"{kind!r} is no kind of camera; there are {', '.join(ADAPTERS)}")
+        try:
+            found += _camera_class(kind).found()
+        except (AtomstreamError, OSError) as error:
+            not_searched[kind] = str(error)
+    return found, not_searched
+
+
+def _camera_class(kind: str) -> Any:
+    adapter = ADAPTERS[kind]
+    module = importlib.import_module(f"atomstream.cameras.{adapter.module}")
+    return getattr(module, adapter.class_name)
+
+
+def driver(kind: str, package: str) -> Any:
+    """Import the driver ``package`` of a kind of camera.
+
+    Raises:
+        ConfigError: it is not installed; the message has the pip command.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"{kind}: cameras need the package {package!r} ({error}): pip install 'atomstream[{ADAPTERS[kind].extra}]'"
+        ) from error
+
+
+def chosen(kind: str, which: str, serials: list[str]) -> int:
+    """Return the place of the camera ``which`` (a place from 0, a serial number, or empty: the first) in ``serials``.
+
+    Raises:
+        CameraError: there is no such camera; the message lists those that are there.
+    """
+    if which in serials:
+        return serials.index(which)
+    if which.isdecimal() and int(which) < len(serials):
+        return int(which)
+    if not which and serials:
+        return 0
+    there = ", ".join(f"{kind}:{serial}" for serial in serials) or "none"
+    raise CameraError(f"There is no camera {kind}:{which}; found: {there}.")
