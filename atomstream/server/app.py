@@ -13,6 +13,7 @@ from atomstream.server.http.api_keys import KeyRing, require_access
 from atomstream.server.http.connections import GUARD, ConnectionGuard
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.origin import HostGuard, guard_origin
+from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, errors_to_replies
 from atomstream.server.routes import analysis, catalogue, feed, health, manage, metrics, streams, uploads
 from atomstream.server.routes import annotations as annotation_routes
@@ -47,7 +48,7 @@ def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> 
     )
     app[CONTEXT], app[DISK] = context, context.disk
     app[GUARD] = guard
-    app.add_routes(ROUTES)
+    add_routes(app, ROUTES, context.settings.path_prefix)
     metrics.count_chunks(context)
     dashboard.install(app, context, keys, limiter)
     app.on_cleanup.append(_closing(limiter))

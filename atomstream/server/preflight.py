@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atomstream.errors import ConfigError
+from atomstream.server.app import ROUTES
 from atomstream.server.data_dir import LOCK_FILE, lock_data_dir
 from atomstream.server.disk_errors import LEAST_FREE
 from atomstream.server.http.api_keys import KEYS_FILE, KeyRing
 from atomstream.server.http.certificate import load_certificate
+from atomstream.server.http.path_prefix import check_prefix
 from atomstream.server.settings import ServerSettings
 
 
@@ -93,6 +95,7 @@ def _certificate(settings: ServerSettings) -> str:
 
 
 def _address(settings: ServerSettings) -> str:
+    check_prefix(ROUTES, settings.path_prefix)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

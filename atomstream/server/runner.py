@@ -15,7 +15,7 @@ from types import FrameType
 from aiohttp import web
 
 from atomstream.errors import ConfigError
-from atomstream.server.app import build_app
+from atomstream.server.app import ROUTES, build_app
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.database import Database
@@ -30,6 +30,7 @@ from atomstream.server.http.certificate import ServerCertificate, load_certifica
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
 from atomstream.server.http.handles import HandleShares, available_handles
 from atomstream.server.http.measurements import Measurements
+from atomstream.server.http.path_prefix import check_prefix
 from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
@@ -106,6 +107,7 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     """
     protect_libraries()
     settings.check_network()
+    check_prefix(ROUTES, settings.path_prefix)
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         new_key = None if settings.api_key else ensure_key(settings.data_dir)

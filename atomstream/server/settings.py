@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from atomstream.config import integer_in_range, is_loopback, normalise_endpoint, number_in_range, usable_cores
@@ -13,6 +15,9 @@ from atomstream.server.key_strength import checked_api_key
 
 MAX_JSON_BYTES = 1 << 20
 """Longest JSON body that is read. The longest body of the protocol has a few hundred bytes."""
+
+_PREFIX: Final = re.compile(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*")
+"""A path without special characters, and without parts that browsers remove."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class ServerSettings:
         if not self.host:
             raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")
         if self.public_url is not None:
-            set_field(self, "public_url", normalise_endpoint(self.public_url))
+            set_field(self, "public_url", _checked_public_url(self.public_url))
         self._check_tls()
 
     def _check_tls(self) -> None:
@@ -164,6 +169,11 @@ class ServerSettings:
         """The host of ``public_url``."""
         return urlsplit(self.public_url).hostname if self.public_url else None
 
+    @property
+    def path_prefix(self) -> str:
+        """The path of ``public_url``: empty, or such as ``/rheed``."""
+        return urlsplit(self.public_url).path if self.public_url else ""
+
     @classmethod
     def limits(cls) -> dict[str, int | float]:
         """The names and defaults of all limits: the settings that are numbers, but for the port."""
@@ -179,3 +189,17 @@ class ServerSettings:
     def streams_dir(self) -> Path:
         """Contains one folder per stream, with its archive and description."""
         return self.data_dir / "streams"
+
+
+def _checked_public_url(url: str) -> str:
+    try:
+        checked = normalise_endpoint(url)
+    except ConfigError as error:
+        raise ConfigError(f"public_url: {error}") from None
+    path = urlsplit(checked).path
+    if not _PREFIX.fullmatch(path):
+        raise ConfigError(
+            f"The path {path!r} of public_url has parts that are not possible there: use letters, digits and . _ ~ -, "
+            "such as https://lab.example/rheed."
+        )
+    return checked

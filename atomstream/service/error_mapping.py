@@ -73,13 +73,39 @@ class RequestContext:
     """One request, as error messages describe it.
 
     ``what`` completes "Could not ...". ``server`` is the address without a query. ``secrets`` are removed from all
-    texts of the server. ``upload`` is True for a PUT to a signed URL, False for a call of the API.
+    texts of the server. ``upload`` is True for a PUT to a signed URL, False for a call of the API. ``elsewhere`` is a
+    sentence about an upload URL of an atomstream server that does not begin with the endpoint (:func:`elsewhere`).
     """
 
     what: str
     server: str
     secrets: tuple[str, ...]
     upload: bool = False
+    elsewhere: str = ""
+
+    def advice(self, usual: str) -> str:
+        """``usual``, and the sentence about the upload URL, if there is one."""
+        return f"{usual} {self.elsewhere}".rstrip()
+
+
+_UPLOAD_URL: Final = re.compile(r"/upload/[0-9a-f-]{36}/\d+\?ticket=")
+"""The end of an upload URL of an atomstream server."""
+
+
+def elsewhere(endpoint: str, url: str) -> str:
+    """A sentence if ``url`` is an upload URL of an atomstream server that does not begin with the client's endpoint.
+
+    Then the server does not know the address under which this client reaches it: it is behind a proxy, and its setting
+    for that is missing or wrong.
+    """
+    match = _UPLOAD_URL.search(url)
+    if match is None or url.startswith(f"{endpoint}/upload/"):
+        return ""
+    return (
+        f"The server expects uploads at {url[: match.start()]}, but this client reaches it at {endpoint}. If the first "
+        f"address does not lead to it from here, start the server with --public-url {endpoint} (public_url in its "
+        "configuration file). The chunk is kept."
+    )
 
 
 def from_reply(context: RequestContext, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
@@ -99,6 +125,8 @@ def from_reply(context: RequestContext, status: int, headers: Mapping[str, str],
             never_sent=True,
             **facts,
         )
+    if context.elsewhere and not error_body.is_of_atomstream:
+        return misdirected(context, f"{context.server} answered HTTP {status}", **facts)
     advice = _redirect_advice(headers) if 300 <= status < 400 else _ADVICE[kind]
     return kind(f"{sentence} {advice}", **facts)
 
@@ -117,6 +145,15 @@ def _kind(status: int, code: str, *, upload: bool) -> type[ServiceError]:
     return ConflictError if status == 409 else RejectedError
 
 
+def misdirected(context: RequestContext, cause: str, **facts: Any) -> ConnectionFailedError:
+    """The exception for an upload that something else than the server has answered; ``cause`` is a clause."""
+    return ConnectionFailedError(
+        f"Could not {context.what}: {cause}, which is not the answer of an atomstream server. {context.elsewhere}",
+        never_sent=True,
+        **facts,
+    )
+
+
 def _redirect_advice(headers: Mapping[str, str]) -> str:
     to = ""
     with contextlib.suppress(ValueError):  # not a URL
@@ -132,7 +169,10 @@ def invalid_reply(context: RequestContext, status: int, why: str) -> ServerBusyE
     """The exception for a reply with a success status but an invalid body."""
     return ServerBusyError(
         f"Could not {context.what}: {context.server} answered HTTP {status}, but not with what was asked for "
-        f"({why}). Check that the endpoint is the service's own address, not a web page or a proxy's.",
+        f"({why}). "
+        + context.advice(
+            "Check that the endpoint is the service's own address, not a web page or a proxy's."
+        ),
         status=status,
     )
 
@@ -149,7 +189,7 @@ def from_exception(context: RequestContext, error: Exception) -> ServiceError:
         return not_connected(context, _connect_cause(error))
     return ConnectionFailedError(
         f"Could not {context.what}: {_break_cause(error)} {context.server}. "
-        "Whether the request arrived is not known."
+        + context.advice("Whether the request arrived is not known.")
     )
 
 
@@ -157,7 +197,7 @@ def stalled(context: RequestContext, seconds: float) -> ConnectionFailedError:
     """The exception for an upload of which no byte was sent for ``seconds``."""
     return ConnectionFailedError(
         f"Could not {context.what}: nothing moved towards {context.server} for {seconds:g} s. "
-        "Check the network's uplink; the chunk is kept."
+        + context.advice("Check the network's uplink; the chunk is kept.")
     )
 
 
@@ -168,7 +208,7 @@ def not_connected(
 ) -> ConnectionFailedError:
     """The exception for a request that was not sent, because there is no connection; ``cause`` is a clause."""
     return ConnectionFailedError(
-        f"Could not {context.what}: no connection to {context.server} ({cause}). {advice}",
+        f"Could not {context.what}: no connection to {context.server} ({cause}). {context.advice(advice)}",
         never_sent=True,
     )
 
@@ -230,12 +270,13 @@ class ErrorBody:
     """The body of an error reply.
 
     ``text`` is a short text for messages. ``detail`` is the JSON under ``"detail"``, or all of it. ``code`` is the
-    error code of S3.
+    error code of S3. ``is_of_atomstream`` is True for the form of our server's errors.
     """
 
     text: str
     detail: Any
     code: str = ""
+    is_of_atomstream: bool = False
 
     @classmethod
     def parse(cls, body: bytes, secrets: tuple[str, ...]) -> ErrorBody:
@@ -254,9 +295,10 @@ class ErrorBody:
             detail = json.loads(text)
         except (ValueError, RecursionError):
             return cls(_one_line(text), _one_line(text) or None)
+        own = isinstance(detail, dict) and isinstance(detail.get("detail"), str)
         if isinstance(detail, dict):
             detail = detail.get("detail", detail)
-        return cls(_one_line(_message(detail)), detail)
+        return cls(_one_line(_message(detail)), detail, is_of_atomstream=own)
 
     @classmethod
     def _from_markup(cls, text: str) -> ErrorBody:

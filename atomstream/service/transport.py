@@ -20,7 +20,7 @@ from yarl import URL
 
 from atomstream.config import is_loopback, normalise_endpoint, pinned_certificate
 from atomstream.errors import ClosedError, ServiceError
-from atomstream.protocol import API_KEY_HEADER
+from atomstream.protocol import API_KEY_HEADER, CRC_HEADER
 from atomstream.records import Json
 from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
@@ -231,11 +231,17 @@ class Transport:
         """Make one attempt at an upload. Success: status 200, 201 or 204, and the whole body was sent."""
         parts = urlsplit(url)
         context = RequestContext(
-            what, f"{parts.scheme}://{parts.hostname}", (self._api_key, parts.query), upload=True
+            what,
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}",
+            (self._api_key, parts.query),
+            upload=True,
+            elsewhere=error_mapping.elsewhere(self.endpoint, url),
         )
         reply = await self._put(context, url, body)
         if reply.status not in _STORED:
             raise reply.error()
+        if context.elsewhere and CRC_HEADER not in reply.headers:
+            raise error_mapping.misdirected(context, f"{context.server} answered HTTP {reply.status}")
         if not body.complete:
             raise error_mapping.invalid_reply(
                 context, reply.status, "it answered before it had received the whole body"
@@ -397,8 +403,9 @@ class Proxies:
     """Finds the proxy for a URL in the environment.
 
     aiohttp's ``trust_env`` is not used: it would also add logins of ``~/.netrc`` to signed upload URLs, which S3 then
-    refuses. The look-up of the standard library may block (it reads the registry on Windows), so it runs in a thread,
-    once per server.
+    refuses. The look-up is that of :mod:`urllib.request`: ``HTTP_PROXY`` and ``HTTPS_PROXY`` (or lower case, which goes
+    before), and ``NO_PROXY`` with names, suffixes of names, addresses, each with or without a port, or ``*``; networks
+    (CIDR) are not known there. It may block (it reads the registry on Windows), so it runs in a thread, once a server.
     """
 
     def __init__(self) -> None:
@@ -407,10 +414,12 @@ class Proxies:
     async def for_url(self, url: str) -> str | None:
         """The URL of the proxy, or None for a direct connection. Loopback addresses are always direct."""
         parts = urlsplit(url)
-        key = (parts.scheme, parts.hostname or "")
+        if is_loopback(parts.hostname or ""):
+            return None
+        # With the port, as urllib does: NO_PROXY may name it.
+        key = (parts.scheme, parts.netloc.rpartition("@")[2])
         if key not in self._cached:
-            direct = is_loopback(key[1])
-            self._cached[key] = None if direct else await asyncio.to_thread(_look_up, *key)
+            self._cached[key] = await asyncio.to_thread(_look_up, *key)
         return self._cached[key]
 
 

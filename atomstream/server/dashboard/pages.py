@@ -16,6 +16,7 @@ from aiohttp import web
 
 from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.path_prefix import prefix_of, with_prefix
 from atomstream.server.http.responses import HttpError
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
@@ -69,14 +70,16 @@ class StaticFile:
 
 
 @cache
-def static_files() -> dict[str, StaticFile]:
-    """All files that are served, by their path below ``static``."""
+def static_files(prefix: str = "") -> dict[str, StaticFile]:
+    """All files that are served, by their path below ``static``; the links of pages begin with ``prefix``."""
     paths = [path for path in STATIC.rglob("*") if path.suffix in TYPES]
-    return {path.relative_to(STATIC).as_posix(): _load(path) for path in paths}
+    return {path.relative_to(STATIC).as_posix(): _load(path, prefix) for path in paths}
 
 
-def _load(path: Path) -> StaticFile:
+def _load(path: Path, prefix: str) -> StaticFile:
     body = path.read_bytes()
+    if path.suffix == ".html":
+        body = with_prefix(body.decode(), prefix).encode()
     return StaticFile(body, TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:20])
 
 
@@ -118,7 +121,7 @@ async def static_file(request: web.Request) -> web.Response:
 
 
 def _reply(request: web.Request, name: str) -> web.Response:
-    file = static_files()[name]
+    file = static_files(prefix_of(request))[name]
     headers = {**HEADERS, "ETag": f'"{file.etag}"'}
     if any(tag.value == file.etag for tag in request.if_none_match or ()):
         return web.Response(status=304, headers=headers)

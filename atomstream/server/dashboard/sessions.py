@@ -22,6 +22,7 @@ from atomstream.server.http.access import Access, access
 from atomstream.server.http.api_keys import KeyRing, fingerprint
 from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.open_sockets import LOOK_S, SESSION, SOCKETS
+from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.key_strength import MAX_KEY_CHARS
@@ -168,7 +169,7 @@ def set_cookie(request: web.Request, response: web.Response, token: str) -> None
         cookie_name(request),
         token,
         max_age=int(LIFETIME_S),
-        path="/",
+        path=prefix_of(request) or "/",
         httponly=True,
         samesite="Strict",
         secure=request.scheme == "https" or _behind_tls(request),
@@ -177,7 +178,9 @@ def set_cookie(request: web.Request, response: web.Response, token: str) -> None
 
 def drop_cookie(request: web.Request, response: web.Response) -> None:
     """Delete the session cookie in the browser."""
-    response.del_cookie(cookie_name(request), path="/", httponly=True, samesite="Strict")
+    response.del_cookie(
+        cookie_name(request), path=prefix_of(request) or "/", httponly=True, samesite="Strict"
+    )
 
 
 def _behind_tls(request: web.Request) -> bool:

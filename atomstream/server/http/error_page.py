@@ -7,6 +7,8 @@ from typing import Final
 
 from aiohttp import web
 
+from atomstream.server.http.path_prefix import with_prefix
+
 _TITLES: Final = {
     401: "A key is needed",
     404: "Not found",
@@ -50,8 +52,13 @@ def wants_page(request: web.Request) -> bool:
     return request.method in ("GET", "HEAD") and "text/html" in accept and "Upgrade" not in request.headers
 
 
-def error_page(status: int, detail: str) -> web.Response:
-    """A page with the sentence ``detail``, which may quote the address and is shown as text."""
+def error_page(status: int, detail: str, prefix: str) -> web.Response:
+    """A page with the sentence ``detail``, which may quote the address and is shown as text.
+
+    ``prefix`` is that of the server's addresses.
+    """
     title = _TITLES.get(status, "That did not work")
-    body = _PAGE.format(title=title, detail=html.escape(detail or f"The server answered {status}."))
+    body = with_prefix(_PAGE, prefix).format(
+        title=title, detail=html.escape(detail or f"The server answered {status}.")
+    )
     return web.Response(text=body, status=status, content_type="text/html", headers=_HEADERS)

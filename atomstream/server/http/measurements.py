@@ -16,6 +16,8 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from atomstream.server.http.path_prefix import route_path
+
 DURATION_BOUNDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0),
@@ -104,10 +106,9 @@ class Measurements:
 
     def note_request(self, request: web.Request, status: int, duration_s: float) -> None:
         """A request was answered."""
-        resource = request.match_info.route.resource
         key = (
             request.method if request.method in METHODS else OTHER,
-            OTHER if resource is None else resource.canonical,
+            route_path(request) or OTHER,
             status,
         )
         histogram = self.requests.get(key)

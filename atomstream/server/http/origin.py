@@ -29,6 +29,7 @@ class HostGuard:
         self._names = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
         if settings.public_host:
             self._names.add(settings.public_host)
+        self._public_origin = urlsplit(settings.public_url or "").netloc
         self._any_address = _is_wildcard(settings.host)
         if self._any_address:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
@@ -42,6 +43,17 @@ class HostGuard:
         if address is not None and (address.is_loopback or self._any_address):
             return True
         return name in self._names
+
+    def is_own_page(self, origin: str, host: str) -> bool:
+        """True if a page with this Origin is of the server that the Host header ``host`` names.
+
+        A proxy may send another Host than the browser, which knows the public address alone. The scheme is not
+        compared: behind a proxy that terminates TLS the page is https and this server http.
+        """
+        try:
+            return urlsplit(origin).netloc.lower() in filter(None, (host.lower(), self._public_origin))
+        except ValueError:
+            return False
 
 
 def guard_origin(guard: HostGuard) -> Any:
@@ -57,19 +69,11 @@ def guard_origin(guard: HostGuard) -> Any:
                 "allowed hosts when starting it.",
             )
         origin = request.headers.get("Origin")
-        if origin is not None and not _same_origin(origin, host):
+        if origin is not None and not guard.is_own_page(origin, host):
             raise HttpError(403, "Requests from pages of other sites are not accepted (Origin).")
         return await handler(request)
 
     return check_origin
-
-
-def _same_origin(origin: str, host: str) -> bool:
-    # The scheme is not compared: behind a proxy that terminates TLS the page is https and this server http.
-    try:
-        return urlsplit(origin).netloc.lower() == host.lower()
-    except ValueError:
-        return False
 
 
 def _bare_name(host: str) -> str | None:

@@ -17,6 +17,7 @@ from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_failure
 from atomstream.server.http.error_page import error_page, wants_page
+from atomstream.server.http.path_prefix import prefix_of
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -66,7 +67,7 @@ async def errors_to_replies(request: web.Request, handler: Handler) -> web.Strea
         return await handler(request)
     except Exception as error:
         reply = _reply_to(request, error)
-        return error_page(reply.status, _detail(reply)) if wants_page(request) else reply
+        return error_page(reply.status, _detail(reply), prefix_of(request)) if wants_page(request) else reply
 
 
 def _detail(reply: web.Response) -> str:

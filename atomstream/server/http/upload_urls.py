@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import msgspec
 from aiohttp import web
 
+from atomstream.protocol import UPLOAD_PATH
 from atomstream.server.archive.records import UploadClaims
 from atomstream.server.http.responses import HttpError
 
@@ -57,7 +58,9 @@ class UrlSigner:
         """
         packed = request.query.get("ticket", "")
         presented = request.query.get("signature", "")
-        signature = self._signature(request.method, request.path, packed)
+        # Not request.path: it may begin with the prefix of a proxy.
+        path = UPLOAD_PATH.format(**request.match_info)
+        signature = self._signature(request.method, path, packed)
         if not hmac.compare_digest(signature.encode(), presented.encode("utf-8", "surrogateescape")):
             raise HttpError(403, "The signature of this upload URL is wrong; request a new URL.")
         permit = _unpack(packed)
@@ -72,7 +75,7 @@ class UrlSigner:
 
 def upload_path(ticket: UploadClaims) -> str:
     """The path of a chunk's upload. It contains stream and index, so that they are in the access log."""
-    return f"/upload/{ticket.data_id}/{ticket.index}"
+    return UPLOAD_PATH.format(data_id=ticket.data_id, index=ticket.index)
 
 
 def _unpack(packed: str) -> Permit:

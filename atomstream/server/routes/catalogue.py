@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 from multidict import MultiMapping
+from yarl import URL
 
 from atomstream.protocol import (
     ENTRIES_PATH,
@@ -24,6 +25,7 @@ from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
 from atomstream.server.http.access import Access, access
+from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.requests import UuidText, checked_name, number, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.streams.registry import checked_id, unknown_stream
@@ -146,7 +148,8 @@ async def list_entries(request: web.Request) -> web.Response:
 def _list_reply(request: web.Request, wanted: EntryFilter, entries: list[dict[str, Any]]) -> web.Response:
     reply = json_reply(entries)
     if wanted.limit is not None and len(entries) == wanted.limit:
-        following = request.rel_url.update_query(after=entries[-1]["data_id"])
+        following = URL(prefix_of(request) + ENTRIES_PATH).with_query(request.query)
+        following = following.update_query(after=entries[-1]["data_id"])
         reply.headers["Link"] = f'<{following}>; rel="next"'
     return reply
 

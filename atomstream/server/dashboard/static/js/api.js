@@ -1,5 +1,13 @@
 // Requests to this page's server, with the session cookie.
 
+// The path of this server as the browser sees it: empty, or the prefix of a proxy.
+const ROOT = new URL("../../..", import.meta.url).pathname.replace(/\/$/, "");
+
+/** The address of one of the server's own paths. */
+export function at(path) {
+  return ROOT + path;
+}
+
 export class RequestError extends Error {
   constructor(status, detail) {
     super(detail);
@@ -23,7 +31,7 @@ async function request(path, { method = "GET", body, signal }) {
   const options = { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) };
   let reply;
   try {
-    reply = await fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+    reply = await fetch(at(path), { ...options, credentials: "same-origin", cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new RequestError(0, "The server does not answer.");
@@ -44,16 +52,16 @@ async function detailOf(reply) {
 
 /** Goes to the login page if there is really no session: otherwise both pages would redirect to each other. */
 async function goToLogin() {
-  if ((await fetch("/session", { cache: "no-store" })).ok) return;
+  if ((await fetch(at("/session"), { cache: "no-store" })).ok) return;
   const here = location.pathname + location.search;
-  location.replace(here === "/" ? "/login" : `/login?next=${encodeURIComponent(here)}`);
+  location.replace(here === at("/") ? at("/login") : at(`/login?next=${encodeURIComponent(here)}`));
 }
 
 export async function logOut() {
   await ask("/session", { method: "DELETE" }).catch(() => {});
-  location.replace("/login");
+  location.replace(at("/login"));
 }
 
 export function socketUrl(path) {
-  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${path}`;
+  return `${location.protocol === "https:" ? "wss:" : "ws:"}//${location.host}${at(path)}`;
 }

@@ -1,5 +1,5 @@
 // The login page: an API key opens a session. The key is not stored in the browser.
-import { ask } from "./api.js";
+import { ask, at } from "./api.js";
 import { byId, setText } from "./dom.js";
 
 const form = byId("form");
@@ -8,12 +8,12 @@ const button = form.querySelector("button");
 
 /** The page to open after login: always a page of this server. */
 function destination() {
-  const wanted = new URLSearchParams(location.search).get("next") ?? "/";
+  const wanted = new URLSearchParams(location.search).get("next") ?? at("/");
   try {
     const url = new URL(wanted, location.origin);
-    return url.origin === location.origin ? url.pathname + url.search : "/";
+    return url.origin === location.origin ? url.pathname + url.search : at("/");
   } catch {
-    return "/";
+    return at("/");
   }
 }
 

@@ -1,5 +1,5 @@
 // Rename, move, end and delete the stream: one dialog, which asks before anything is changed.
-import { ask } from "./api.js";
+import { ask, at } from "./api.js";
 import { byId, el, setHidden, setText } from "./dom.js";
 import { visible } from "./format.js";
 import { notify } from "./notifications.js";
@@ -67,7 +67,7 @@ export class Manage {
     try {
       await this.send();
       this.dialog.close();
-      if (this.action === "delete") location.replace("/");
+      if (this.action === "delete") location.replace(at("/"));
       else this.changed();
     } catch (error) {
       setText(byId("manage-problem"), error.message);

@@ -1,4 +1,5 @@
 // What is wrong with the server or a stream: a full disk, damaged files.
+import { at } from "./api.js";
 import { byId, el, setHidden } from "./dom.js";
 import { visible } from "./format.js";
 
@@ -19,6 +20,6 @@ export function showProblems(problems) {
 
 /** The sentences of the server's answer about all streams; `nameOf(id)` is the name of a listed stream. */
 export function allProblems(answer, nameOf) {
-  const ofStreams = Object.entries(answer.streams).flatMap(([id, texts]) => texts.map((text) => ({ text: `${nameOf(id) ?? id}: ${text}`, href: `/streams/${encodeURIComponent(id)}` })));
+  const ofStreams = Object.entries(answer.streams).flatMap(([id, texts]) => texts.map((text) => ({ text: `${nameOf(id) ?? id}: ${text}`, href: at(`/streams/${encodeURIComponent(id)}`) })));
   return [...answer.server.map((text) => ({ text })), ...ofStreams];
 }

@@ -1,5 +1,5 @@
 // The page of one stream: creates its parts and passes messages of the server to them.
-import { ask, logOut } from "./api.js";
+import { ask, at, logOut } from "./api.js";
 import { Manage } from "./manage.js";
 import { Reanalysis } from "./reanalysis.js";
 import { Azimuths } from "./azimuths.js";
@@ -25,7 +25,7 @@ import { Waterfall } from "./waterfall.js";
 const INFO_EACH_MS = 2000;
 // The kinds of marks that begin a segment: SEGMENT_KINDS of atomstream/results.py.
 const CUTS = ["shutter", "laser", "growth", "pause", "rotation"];
-const dataId = decodeURIComponent(location.pathname.split("/")[2]);
+const dataId = decodeURIComponent(location.pathname.split("/").at(-1));
 
 const view = new TimeRange();
 const series = new Series(dataId, view);
@@ -254,7 +254,7 @@ function showMoment(at) {
 
 function setLinks() {
   const step = Math.max(1, Math.round(Number(byId("csv-step").value) || 1));
-  byId("csv").href = `/dashboard/streams/${dataId}/results.csv?step=${step}`;
+  byId("csv").href = at(`/dashboard/streams/${dataId}/results.csv?step=${step}`);
 }
 
 function showRange() {

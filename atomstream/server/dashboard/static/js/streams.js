@@ -1,5 +1,5 @@
 // The list of streams: live ones first, then the newest; the server does the search.
-import { ask, logOut } from "./api.js";
+import { ask, at, logOut } from "./api.js";
 import { byId, el, isTyping, setText, setHidden } from "./dom.js";
 import { duration, momentText, STATUS, visible } from "./format.js";
 import { allProblems, showProblems } from "./problems.js";
@@ -57,7 +57,7 @@ function show(entries, searched) {
 function draw(entries) {
   const focused = document.activeElement?.getAttribute?.("href");
   byId("list").replaceChildren(...entries.map(row));
-  if (focused?.startsWith("/streams/")) document.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  if (focused?.startsWith(at("/streams/"))) document.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function row(entry) {
@@ -69,7 +69,7 @@ function row(entry) {
     meta.rotations_per_min ? `${meta.rotations_per_min} rpm` : null,
     ...(entry.tags ?? []).map((tag) => tag.name),
   ];
-  return el("li", {}, el("a", { href: `/streams/${encodeURIComponent(entry.data_id)}` },
+  return el("li", {}, el("a", { href: at(`/streams/${encodeURIComponent(entry.data_id)}`) },
     el("span", { class: "name", dir: "auto" }, visible(entry.raw_name)),
     el("span", { class: `status ${tone}` }, status),
     el("span", { class: "length num" }, duration(entry.growth_length, { tenths: false })),
