@@ -16,7 +16,7 @@ import numpy as np
 from atomstream.errors import ConfigError
 
 from .options import ReadOptions
-from .pixels import PixelFormat, Samples
+from .pixels import Meaning, PixelFormat, Range, Samples
 
 _GREY: Final = re.compile(r"gray(\d*)(le|be)?$")
 _YUV: Final = re.compile(r"yuv(j?)a?4\d\dp(\d*)(le|be)?$")
@@ -30,7 +30,7 @@ _DEEP_RGB: Final = {"rgb48": (0, 1, 2), "bgr48": (2, 1, 0), "rgba64": (0, 1, 2, 
 _OPAQUE_RGB: Final = re.compile(r"(rgb24|bgr24|0rgb|rgb0|0bgr|bgr0|rgb555|rgb565|bgr555|bgr565)(le|be)?$")
 _CLEAR_RGB: Final = ("rgba", "bgra", "argb", "abgr")
 
-_LIMITED, _FULL = 1, 2
+_RANGES: Final[dict[int, Range]] = {1: "limited", 2: "full"}
 """AVColorRange of FFmpeg; 0 is not stated."""
 
 _ORIENTATIONS: Final = {
@@ -73,11 +73,8 @@ def picture_of(name: str, frame: Any, options: ReadOptions) -> Picture:
         return _palette(frame)
     if found in ("monow", "monob"):
         bits = np.unpackbits(_plane(frame, 0, np.dtype(np.uint8), (frame.width + 7) // 8), axis=1)
-        meaning = "white_is_zero" if found == "monow" else "grey"
-        samples = bits[:, : frame.width].astype(bool)
-        return Picture(
-            PixelFormat(np.dtype(bool), "white_is_zero" if meaning == "white_is_zero" else "grey"), samples
-        )
+        meaning: Meaning = "white_is_zero" if found == "monow" else "grey"
+        return Picture(PixelFormat(np.dtype(bool), meaning), bits[:, : frame.width].astype(bool))
     return _packed(name, frame)
 
 
@@ -134,45 +131,37 @@ def _sample_type(bits: int, end: str | None) -> np.dtype[Any]:
 def _grey(frame: Any, match: re.Match[str], options: ReadOptions) -> Picture:
     bits = int(match[1] or 8)
     dtype = _sample_type(bits, match[2])
-    limited = _is_limited(frame, options, otherwise=False)
-    return Picture(PixelFormat(dtype, bits=bits, limited=limited), _plane(frame, 0, dtype, frame.width))
+    pixels = PixelFormat(dtype, bits=bits, range=_range(frame, options, unstated="full"))
+    return Picture(pixels, _plane(frame, 0, dtype, frame.width))
 
 
-def _is_limited(frame: Any, options: ReadOptions, *, otherwise: bool) -> bool:
+def _range(frame: Any, options: ReadOptions, *, unstated: Range) -> Range:
     if options.video_range != "auto":
-        return options.video_range == "limited"
-    stated = int(frame.color_range)
-    return stated == _LIMITED if stated in (_LIMITED, _FULL) else otherwise
+        return "limited" if options.video_range == "limited" else "full"
+    return _RANGES.get(int(frame.color_range), unstated)
 
 
 def _yuv(frame: Any, options: ReadOptions) -> Picture:
-    found = frame.format.name
-    width = frame.width
+    found, width = frame.format.name, frame.width
+    match, shifted = _YUV.match(found), _SHIFTED.match(found)
+    # yuvj: the old name of FFmpeg for the full range.
+    limits = _range(frame, options, unstated="full" if match and match[1] else "presumably limited")
     if found in _PACKED_LUMA:
         luma_at, chroma_at = _PACKED_LUMA[found]
         pairs = _plane(frame, 0, np.dtype(np.uint8), 2 * width)
-        limited = _is_limited(frame, options, otherwise=True)
-        return Picture(
-            PixelFormat(np.dtype(np.uint8), "yuv", 8, limited=limited),
-            pairs[:, luma_at::2],
-            (pairs[:, chroma_at::2],),
-        )
-    if (match := _YUV.match(found)) is not None:
-        bits, shift = int(match[2] or 8), 0
-        dtype = _sample_type(bits, match[3])
-        limited = not match[1] and _is_limited(frame, options, otherwise=True)
-        if match[1] and options.video_range == "limited":
-            limited = True
-        chroma = tuple(_plane(frame, number, dtype, frame.planes[number].width) for number in (1, 2))
+        pixels = PixelFormat(np.dtype(np.uint8), "yuv", 8, range=limits)
+        return Picture(pixels, pairs[:, luma_at::2], (pairs[:, chroma_at::2],))
+    if match is not None:
+        bits, end = int(match[2] or 8), match[3]
     else:
-        shifted = _SHIFTED.match(found)
-        bits = _SEMIPLANAR.get(found, 0) or int(shifted[1] if shifted else 8)
-        dtype = _sample_type(bits, shifted[2] if shifted else None)
-        shift = 8 * dtype.itemsize - bits
-        limited = _is_limited(frame, options, otherwise=True)
-        chroma = (_plane(frame, 1, dtype, 2 * frame.planes[1].width) >> shift,)
+        bits, end = (int(shifted[1]), shifted[2]) if shifted else (_SEMIPLANAR[found], None)
+    dtype = _sample_type(bits, end)
+    shift = 16 - bits if shifted else 0
+    planes = [(1, 1), (2, 1)] if match is not None else [(1, 2)]
+    chroma = [_plane(frame, number, dtype, per * frame.planes[number].width) for number, per in planes]
     luma = _plane(frame, 0, dtype, width)
-    return Picture(PixelFormat(dtype, "yuv", bits, limited=limited), luma >> shift if shift else luma, chroma)
+    pixels = PixelFormat(dtype, "yuv", bits, range=limits)
+    return Picture(pixels, luma >> shift if shift else luma, tuple(c >> shift for c in chroma))
 
 
 def _converted(frame: Any, match: re.Match[str] | None) -> Picture:

@@ -8,7 +8,7 @@ the option that decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +32,9 @@ Meaning: TypeAlias = Literal["grey", "white_is_zero", "palette", "rgb", "yuv", "
 ``rgb``: red, green, blue. ``yuv``: luma; the chroma is given apart. ``mosaic``: one colour per pixel, behind a
 colour filter (Bayer). ``other``: CMYK, Lab and others, of which no sample is the brightness.
 """
+
+Range: TypeAlias = Literal["full", "limited", "presumably limited"]
+"""Numbers of black and white: all, or 16 and 235 (of 8 bits, in proportion for more), as most video has them."""
 
 _COLOURS: Final = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2}
 _LUMA: Final = (0.299, 0.587, 0.114)
@@ -58,10 +61,17 @@ class PixelFormat:
     """True if the last sample is the opacity (alpha)."""
     palette: Samples | None = None
     """Colours (k, 3) of the indices, uint8 or uint16; None for ``meaning="palette"`` if the file has none."""
-    limited: bool = False
-    """True if black is 16 and white 235 (of 8 bits; in proportion for more bits)."""
+    range: Range = "full"
     orientation: int = 1
     """How a frame is turned for display: 1 to 8, as in TIFF and EXIF."""
+
+    def same_as(self, other: PixelFormat) -> bool:
+        """Return True if both describe the same samples."""
+        if any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name != "palette"):
+            return False
+        if self.palette is None or other.palette is None:
+            return self.palette is other.palette
+        return np.array_equal(self.palette, other.palette)
 
 
 class PixelReader:
@@ -72,7 +82,7 @@ class PixelReader:
 
     def __init__(self, name: str, pixels: PixelFormat, options: ReadOptions) -> None:
         self.name = name
-        self._pixels = pixels
+        self.pixels = pixels
         self._levels = options.levels
         self._reported = False
         self._raw = options.channel == "raw"
@@ -85,11 +95,11 @@ class PixelReader:
     @property
     def decided_by_values(self) -> bool:
         """True if only the values tell whether a picture is grey: colours may be equal or not."""
-        return self._sample is None and (self._pixels.samples > 1 or self._palette is not None)
+        return self._sample is None and (self.pixels.samples > 1 or self._palette is not None)
 
     def frame_shape(self, height: int, width: int) -> tuple[int, int]:
         """Return (H, W) of the frames of pictures that are stored with these sizes."""
-        return (width, height) if self._pixels.orientation >= 5 else (height, width)
+        return (width, height) if self.pixels.orientation >= 5 else (height, width)
 
     def frames(self, block: Samples, first: int = 0, chroma: tuple[Samples, ...] = ()) -> Frames:
         """Return frames (n, H, W), C-contiguous, of ``block`` (n, h, w) or (n, h, w, samples).
@@ -98,29 +108,29 @@ class PixelReader:
         differences of ``yuv``, of any shapes. Raises :class:`ConfigError` for colour and for NaN.
         """
         grey = self._one_sample(block, first, chroma)
-        if self._pixels.meaning == "palette" and not self._raw and self._pixels.palette is not None:
+        if self.pixels.meaning == "palette" and not self._raw and self.pixels.palette is not None:
             grey = self._colours_of(grey, first)
-        elif self._pixels.limited and not self._raw:
+        elif self.pixels.range != "full" and not self._raw:
             grey = self._expanded(grey)
-        grey = self._inverted(grey) if self._pixels.meaning == "white_is_zero" and not self._raw else grey
+        grey = self._inverted(grey) if self.pixels.meaning == "white_is_zero" and not self._raw else grey
         grey = self._scaled(grey, first)
-        frames: Frames = np.ascontiguousarray(turned(grey, self._pixels.orientation), dtype=self.dtype)
+        frames: Frames = np.ascontiguousarray(turned(grey, self.pixels.orientation), dtype=self.dtype)
         return frames
 
     def _chosen_sample(self, channel: str | None) -> int | None:
         if channel is None or channel in ("raw", "luma"):
             return None
-        if self._pixels.meaning == "rgb" and channel.casefold() in _COLOURS:
+        if self.pixels.meaning == "rgb" and channel.casefold() in _COLOURS:
             return _COLOURS[channel.casefold()]
-        if channel.isdecimal() and int(channel) < self._pixels.samples:
+        if channel.isdecimal() and int(channel) < self.pixels.samples:
             return int(channel)
         raise ConfigError(
-            f"{self.name} has no channel {channel!r} (--channel); its pixels have {self._pixels.samples} sample(s)"
-            + (": r, g, b or luma" if self._pixels.meaning == "rgb" else ", counted from 0")
+            f"{self.name} has no channel {channel!r} (--channel); its pixels have {self.pixels.samples} sample(s)"
+            + (": r, g, b or luma" if self.pixels.meaning == "rgb" else ", counted from 0")
         )
 
     def _check_meaning(self) -> None:
-        pixels = self._pixels
+        pixels = self.pixels
         if pixels.meaning == "mosaic" and not self._raw:
             raise ConfigError(
                 f"{self.name} was taken by a colour camera and holds its filter mosaic (Bayer): give channel='raw' "
@@ -136,8 +146,8 @@ class PixelReader:
 
     def _grey_palette(self) -> Samples | None:
         """Return the brightness of each index, None if the indices are the brightness."""
-        palette = self._pixels.palette
-        if self._pixels.meaning != "palette" or palette is None or self._raw:
+        palette = self.pixels.palette
+        if self.pixels.meaning != "palette" or palette is None or self._raw:
             return None
         levels = np.where((palette == palette[:, :1]).all(axis=1), palette[:, 1].astype(np.int64), -1)
         if palette.dtype.itemsize == 2:
@@ -150,7 +160,7 @@ class PixelReader:
         return levels
 
     def _frame_dtype(self) -> np.dtype[Any]:
-        pixels = self._pixels
+        pixels = self.pixels
         dtype, bits = pixels.dtype, pixels.bits
         if self._levels is not None and dtype.kind in "buif":
             return np.dtype(np.uint8)
@@ -171,7 +181,7 @@ class PixelReader:
 
     def _one_sample(self, block: Samples, first: int, chroma: tuple[Samples, ...]) -> Samples:
         """Return (n, h, w): the only sample, the chosen one, or that of colours which are all equal."""
-        pixels = self._pixels
+        pixels = self.pixels
         if pixels.meaning == "yuv" and not (self._luma or self._raw or self._sample == 0):
             self._check_chroma(chroma, first)
         if block.ndim == 3:
@@ -193,7 +203,7 @@ class PixelReader:
         return first_colour
 
     def _refuse_colour(self, frame: int, samples: int) -> None:
-        if self._pixels.meaning in ("rgb", "yuv"):
+        if self.pixels.meaning in ("rgb", "yuv"):
             choices = "channel (--channel): luma, r, g or b"
         else:
             choices = f"channel (--channel): 0 to {samples - 1}"
@@ -203,7 +213,7 @@ class PixelReader:
         )
 
     def _check_chroma(self, chroma: tuple[Samples, ...], first: int) -> None:
-        bits = self._pixels.bits or 8
+        bits = self.pixels.bits or 8
         middle, tolerance = 1 << (bits - 1), int(CHROMA_TOLERANCE * (1 << bits))
         for plane in chroma:
             if plane.size and (
@@ -212,7 +222,7 @@ class PixelReader:
                 self._refuse_colour(first, 3)
 
     def _check_opacity(self, opacity: Samples, first: int) -> None:
-        top = (1 << (self._pixels.bits or 8 * opacity.dtype.itemsize)) - 1 if opacity.dtype.kind == "u" else 1
+        top = (1 << (self.pixels.bits or 8 * opacity.dtype.itemsize)) - 1 if opacity.dtype.kind == "u" else 1
         clear = (opacity != top).any(axis=(1, 2))
         if clear.any() and not self._luma:
             raise ConfigError(
@@ -250,12 +260,13 @@ class PixelReader:
 
     def _expanded(self, luma: Samples) -> Samples:
         """Map the limited range, 16 to 235 (of 8 bits), to all values, as every player does."""
-        bits = self._pixels.bits or 8
+        bits = self.pixels.bits or 8
         black, white, top = 16 << (bits - 8), 235 << (bits - 8), (1 << bits) - 1
         every = np.arange(1 << bits, dtype=np.int64)
         lookup = np.clip((2 * (every - black) * top + (white - black)) // (2 * (white - black)), 0, top)
-        if not self._reported:
-            outside = np.count_nonzero((luma < black) | (luma > white)) / max(1, luma.size)
+        if self.pixels.range == "presumably limited" and not self._reported:
+            near = (white - black) // 50  # compression leaves some values just outside
+            outside = np.count_nonzero((luma < black - near) | (luma > white + near)) / max(1, luma.size)
             if outside > _CLIPPED_PIXELS:
                 self._reported = True
                 logger.warning(
@@ -274,7 +285,7 @@ class PixelReader:
         if dtype.kind == "b":
             grey = np.logical_not(grey)
         elif dtype.kind == "u":
-            top = (1 << (self._pixels.bits or 8 * dtype.itemsize)) - 1
+            top = (1 << (self.pixels.bits or 8 * dtype.itemsize)) - 1
             grey = np.subtract(dtype.type(top), grey, dtype=dtype)
         return grey  # for other types the levels are exchanged
 
@@ -285,7 +296,7 @@ class PixelReader:
             scaled: Samples = to_uint8(grey, *self._levels)
         except ConfigError as error:
             raise ConfigError(f"{self.name}: frame {first} or one after it: {error}") from error
-        if self._pixels.meaning == "white_is_zero" and not self._raw and grey.dtype.kind in "if":
+        if self.pixels.meaning == "white_is_zero" and not self._raw and grey.dtype.kind in "if":
             return 255 - scaled
         return scaled
 

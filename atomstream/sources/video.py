@@ -15,6 +15,7 @@ from .av_pixels import orientation_of, picture_of, turned_pixels
 from .frame_source import SourceChunk, checked_chunk_size, optional_package
 from .options import ReadOptions
 from .pixels import PixelReader
+from .video_times import in_order, stated_rate
 
 logger = get_logger(__name__)
 
@@ -30,7 +31,9 @@ class VideoSource:
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.name = str(path)
+        self._path = path
         self._options = options
+        self._reader: PixelReader | None = None
         self.n_frames: int | None = None
         first, rate = self._probe()
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
@@ -39,10 +42,15 @@ class VideoSource:
 
     def _probe(self) -> tuple[Frame, float | None]:
         """Decode the first frame, because headers may contain wrong sizes and formats."""
-        for frame, stream in self._decode():
-            rate = stream.average_rate or stream.guessed_rate
+        for frame, container, stream in self._decode():
             self.n_frames = stream.frames or None
-            return self._grey(frame, 0), float(rate) if rate else None
+            if frame.interlaced_frame:
+                logger.warning(
+                    "%s is interlaced: odd and even rows of a frame were taken half a frame's time apart. They are "
+                    "kept as they are",
+                    self.name,
+                )
+            return self._grey(frame, 0), stated_rate(self._path, container, stream)
         raise ConfigError(f"{self.name} is empty: its video has no frames")
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
@@ -70,14 +78,15 @@ class VideoSource:
             )
 
     def _timed_frames(self) -> Iterator[tuple[Frame, float | None]]:
-        start: float | None = None
-        for number, (frame, _) in enumerate(self._decode()):
-            start = frame.time if start is None else start
-            time = None if frame.time is None or start is None else frame.time - start
-            yield self._checked(self._grey(frame, number)), time
+        has_times = self.fps is not None and not self._options.ignore_times
+        items = (
+            (self._checked(self._grey(frame, number)), frame.time if has_times else None)
+            for number, (frame, _, _) in enumerate(self._decode())
+        )
+        return in_order(self.name, items, self.fps)
 
-    def _decode(self) -> Iterator[tuple[Any, Any]]:
-        """Yield decoded frames with their stream; errors of PyAV become ConfigError."""
+    def _decode(self) -> Iterator[tuple[Any, Any, Any]]:
+        """Yield decoded frames with their container and stream; errors of PyAV become ConfigError."""
         av = _av()
         try:
             with av.open(self.name) as container:
@@ -86,14 +95,15 @@ class VideoSource:
                 stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 for frame in container.decode(stream):
-                    yield frame, stream
+                    yield frame, container, stream
         except (av.error.FFmpegError, AttributeError) as error:  # AttributeError: a stream without a decoder
             raise ConfigError(f"{self.name} can't be decoded as video: {error}") from error
 
     def _grey(self, frame: Any, number: int) -> Frame:
         picture = turned_pixels(picture_of(self.name, frame, self._options), orientation_of(self.name, frame))
-        reader = PixelReader(self.name, picture.pixels, self._options)
-        grey: Frame = reader.frames(picture.samples[None], number, picture.chroma)[0]
+        if self._reader is None or not picture.pixels.same_as(self._reader.pixels):
+            self._reader = PixelReader(self.name, picture.pixels, self._options)
+        grey: Frame = self._reader.frames(picture.samples[None], number, picture.chroma)[0]
         return grey
 
     def _checked(self, frame: Frame) -> Frame:
