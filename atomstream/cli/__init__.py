@@ -8,17 +8,20 @@ from typing import Any
 
 import click
 
+from atomstream.cli.audit import audit
 from atomstream.cli.camera import camera
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
 from atomstream.cli.key_argument import hide_key_argument, is_own_process
+from atomstream.cli.keys import keys
 from atomstream.cli.project import project
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
 from atomstream.cli.streams import streams
 from atomstream.cli.upkeep import backup, check, gc, restore
+from atomstream.cli.users import users
 from atomstream.system.log_privacy import print_redacted, redact
 from atomstream.version import __version__
 
@@ -46,7 +49,23 @@ def commands() -> None:
     """
 
 
-for _command in (demo, serve, stream, camera, streams, spool, project, backup, restore, check, gc, reindex):
+for _command in (
+    demo,
+    serve,
+    stream,
+    camera,
+    streams,
+    spool,
+    project,
+    users,
+    keys,
+    audit,
+    backup,
+    restore,
+    check,
+    gc,
+    reindex,
+):
     commands.add_command(_command)
 
 

@@ -8,10 +8,9 @@ from typing import Final
 from aiohttp import web
 
 from atomstream.server import dashboard
-from atomstream.server.context import CONTEXT, ServerContext
-from atomstream.server.http.api_keys import KeyRing, require_access
+from atomstream.server.context import CONTEXT, ServerContext, visible_in
 from atomstream.server.http.connections import GUARD, ConnectionGuard
-from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.http.gate import Gate, require_access
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, errors_to_replies
@@ -33,16 +32,16 @@ ROUTES: Final = (
 """Every route of the server. A decorator at each handler declares its method, path and right."""
 
 
-def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> web.Application:
+def build_app(context: ServerContext, gate: Gate, guard: ConnectionGuard) -> web.Application:
     """The application of one server. Paths are exactly the protocol's; no similar path redirects to them."""
-    limiter = GuessLimiter()
+    visible = visible_in(context)
     app = web.Application(
         middlewares=[
             context.measurements.middleware(),
             guard.note_requests(),
             errors_to_replies,
             guard_origin(HostGuard(context.settings)),
-            require_access(keys, limiter, dashboard.has_session),
+            require_access(gate, dashboard.principal_of_session, visible),
             guard.note_allowed(),
         ]
     )
@@ -50,15 +49,15 @@ def build_app(context: ServerContext, keys: KeyRing, guard: ConnectionGuard) -> 
     app[GUARD] = guard
     add_routes(app, ROUTES, context.settings.path_prefix)
     metrics.count_chunks(context)
-    dashboard.install(app, context, keys, limiter)
-    app.on_cleanup.append(_closing(limiter))
+    dashboard.install(app, context, gate, visible)
+    app.on_cleanup.append(_closing(gate))
     app.on_response_prepare.append(_set_server_header)
     return app
 
 
-def _closing(limiter: GuessLimiter) -> Callable[[web.Application], Awaitable[None]]:
+def _closing(gate: Gate) -> Callable[[web.Application], Awaitable[None]]:
     async def close(_app: web.Application) -> None:
-        limiter.close()
+        gate.limiter.close()
 
     return close
 

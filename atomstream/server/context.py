@@ -10,16 +10,18 @@ from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import DiskState
 from atomstream.server.http.certificate import ServerCertificate
+from atomstream.server.http.gate import Visible
 from atomstream.server.http.measurements import Measurements
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.people.rights import Principal
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
-from atomstream.server.streams.registry import StreamRegistry
+from atomstream.server.streams.registry import StreamRegistry, unknown_stream
 from atomstream.server.streams.signals import ServerSignals
 
 
@@ -54,3 +56,13 @@ def context_of(request: web.Request) -> ServerContext:
 async def results_of(request: web.Request) -> StreamResults:
     """The results of the stream in the request's path; raises HttpError 404 if there is no such stream."""
     return await context_of(request).results.of(request.match_info["data_id"])
+
+
+def visible_in(context: ServerContext) -> Visible:
+    """The check whether a stream is visible for somebody; raises HttpError 404, as for a stream that does not exist."""
+
+    async def visible(principal: Principal, data_id: str) -> None:
+        if not principal.sees(await context.streams.project_of(data_id)):
+            raise unknown_stream(data_id)
+
+    return visible

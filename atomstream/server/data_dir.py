@@ -34,7 +34,7 @@ _CATALOGUE: Final = "catalogue.sqlite"
 SET_ASIDE: Final = "damaged"
 """The folder for what is in the way of one of the server's own files."""
 
-_REPLACEABLE: Final = ("names.jsonl", "sessions.json", "signing.key")
+_REPLACEABLE: Final = ("names.jsonl", "sessions.json", "signing.key", "key-use.json", "people.lock")
 """Files that a server can do without. The file of the keys is none of them: a new one would open the server."""
 
 _OWN_NAMES: Final = frozenset(
@@ -43,7 +43,11 @@ _OWN_NAMES: Final = frozenset(
         SET_ASIDE,
         "streams",
         "keys.json",
+        "key-use.json",
         "names.jsonl",
+        "passwords.json",
+        "people.jsonl",
+        "people.lock",
         "sessions.json",
         "signing.key",
         "tls-cert.pem",
@@ -57,6 +61,7 @@ COPIED_NAMES: Final = frozenset(
     name
     for name in _OWN_NAMES
     - {LOCK_FILE, SET_ASIDE, "streams", "sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
+    - {"key-use.json", "people.lock"}
     if not name.startswith(_CATALOGUE)
 )
 """The files beside ``streams`` that a backup has. The catalogue is built from the files. Sessions, the secret of

@@ -28,7 +28,10 @@ from atomstream.server.disk_errors import DiskState, log_failure
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
+from atomstream.server.http.gate import Gate
+from atomstream.server.http.guessing import GuessLimiter
 from atomstream.server.http.handles import HandleShares, available_handles
+from atomstream.server.http.key_use import KeyUse
 from atomstream.server.http.measurements import Measurements
 from atomstream.server.http.path_prefix import check_prefix
 from atomstream.server.http.protocol_log import ProtocolLog
@@ -37,6 +40,8 @@ from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
+from atomstream.server.people.log import PEOPLE_FILE
+from atomstream.server.people.store import People
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
@@ -117,7 +122,8 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
         certificate = await asyncio.to_thread(load_certificate, settings)
         context = await _make_context(settings, stack, certificate)
         guard = _make_guard(settings)
-        app = build_app(context, KeyRing.load(settings.data_dir, settings.api_key), guard)
+        gate = await asyncio.to_thread(_make_gate, settings, context.streams.damage)
+        app = build_app(context, gate, guard)
         url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
         yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate)
@@ -166,7 +172,8 @@ async def _make_context(
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     _at_the_end(stack, "ending the readers", readers.close)
     catalogue = Catalogue(database, NamesLog(settings.data_dir))
-    streams.deleted |= await catalogue.deleted_streams(settings.streams_dir)
+    streams.deleted_from.update(await catalogue.deleted_streams(settings.streams_dir))
+    streams.deleted.update(streams.deleted_from)
     return ServerContext(
         settings=settings,
         catalogue=catalogue,
@@ -183,6 +190,17 @@ async def _make_context(
         measurements=measurements,
         certificate=certificate,
     )
+
+
+def _make_gate(settings: ServerSettings, damage: DamageLog) -> Gate:
+    people = People(settings.data_dir)
+    if people.damage:
+        log.error("%s", people.damage)
+        damage.of("").add(
+            PEOPLE_FILE, "it is damaged: only the server's own key is valid; the log has the reason"
+        )
+    ring = KeyRing.load(settings.data_dir, settings.api_key if settings.temporary_key else None)
+    return Gate(ring, people, GuessLimiter(), KeyUse(settings.data_dir))
 
 
 def handle_shares(settings: ServerSettings) -> HandleShares:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
+import pytest
 from aiohttp import web
 
 from atomstream import protocol
 from atomstream.server.app import ROUTES
 from atomstream.server.http.access import Access, declared_access, required_access
+from atomstream.server.people.rights import Right
 from tests.live_server import Serve
 from tests.wire_client import WireClient
 
@@ -42,19 +45,74 @@ FOR_PROGRAMS = {
 }
 
 
-def routes_with(right: Access) -> set[str]:
-    """``"GET /path"`` of each route with this right."""
+CHANGES = {
+    "POST /physical_samples/",
+    "POST /tags/",
+    "POST /tags/data-items/",
+    "POST /projects/",
+    "POST /projects/{project_id}/configuration/tracking_samples",
+    "POST /rheed/stream/",
+    "PATCH /rheed/stream/{data_id}",
+    "POST /rheed/stream/{data_id}/end",
+    "POST /rheed/stream/{data_id}/events",
+    "PUT /rheed/stream/{data_id}/regions",
+    "PUT /rheed/stream/{data_id}/calibration",
+    "POST /rheed/stream/{data_id}/reanalyse",
+    "PATCH /rheed/{data_id}/azimuths/{view_id}",
+    "POST /data_entries/physical_sample",
+    "POST /data_entries/raw_data/staged/upload_urls/",
+}
+FOR_ADMINISTRATORS = {
+    "DELETE /rheed/stream/{data_id}",
+}
+READS = {
+    "GET /metrics",
+    "GET /session",
+    "GET /physical_samples/",
+    "GET /tags/",
+    "GET /projects/",
+    "GET /data_entries/",
+    "GET /data_entries/video_single_frames/{data_id}",
+    "GET /rheed/images/{data_id}/frames/{n}",
+    "GET /rheed/timeseries/{data_id}/",
+    "GET /rheed/{data_id}/azimuths",
+    "GET /rheed/stream/{data_id}/analysis",
+    "GET /rheed/stream/{data_id}/calibration",
+    "GET /rheed/stream/{data_id}/chunks",
+    "GET /rheed/stream/{data_id}/events",
+    "GET /rheed/stream/{data_id}/feed",
+    "GET /rheed/stream/{data_id}/profiles",
+    "GET /rheed/stream/{data_id}/regions",
+    "GET /dashboard/problems",
+    "GET /dashboard/streams/{data_id}",
+    "GET /dashboard/streams/{data_id}/picture",
+    "GET /dashboard/streams/{data_id}/pictures",
+    "GET /dashboard/streams/{data_id}/results.csv",
+    "GET /dashboard/streams/{data_id}/series",
+}
+
+
+def routes_with(wanted: Callable[[Access], bool]) -> set[str]:
+    """``"GET /path"`` of each route whose access fits."""
     return {
         f"{route.method} {route.path}"
         for route in ROUTES
-        if isinstance(route, web.RouteDef) and required_access(route.handler) is right
+        if isinstance(route, web.RouteDef) and wanted(required_access(route.handler))
     }
 
 
-def test_these_routes_are_public() -> None:
-    """A request without a key reaches only these handlers; a browser's session does not open the second group."""
-    assert routes_with(Access.PUBLIC) == PUBLIC
-    assert routes_with(Access.KEY) == FOR_PROGRAMS
+@pytest.mark.parametrize(
+    ("right", "routes"),
+    [(Right.NONE, PUBLIC), (Right.READ, READS), (Right.WRITE, CHANGES), (Right.ADMIN, FOR_ADMINISTRATORS)],
+)
+def test_each_route_has_this_right(right: Right, routes: set[str]) -> None:
+    """All routes, each with the right that it needs: a new one must be added here."""
+    assert routes_with(lambda access: access.right is right) == routes
+
+
+def test_these_routes_need_a_key() -> None:
+    """A browser's session does not open these routes."""
+    assert routes_with(lambda access: access.right is not Right.NONE and not access.browser) == FOR_PROGRAMS
 
 
 def test_each_route_declares_its_right_once() -> None:
@@ -65,13 +123,13 @@ def test_each_route_declares_its_right_once() -> None:
     assert max(Counter((route.method, route.path) for route in routes).values()) == 1
 
 
-def test_a_handler_without_a_right_needs_a_key() -> None:
-    """A handler without a declared right needs a key."""
+def test_a_handler_without_a_right_needs_an_administrator() -> None:
+    """A handler without a declared right needs the key of an administrator."""
 
     async def forgotten(_request: web.Request) -> web.Response:
         raise AssertionError
 
-    assert required_access(forgotten) is Access.KEY
+    assert required_access(forgotten) == Access(Right.ADMIN, browser=False)
 
 
 def test_the_paths_of_the_protocol_are_served() -> None:

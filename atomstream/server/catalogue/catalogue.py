@@ -6,14 +6,23 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.protocol import normalized_name
-from atomstream.server.catalogue.database import Database, Project, Sample, Stream, Tag, Tracking, iso_now
+from atomstream.server.catalogue.database import (
+    Database,
+    Project,
+    Sample,
+    Stream,
+    StreamTag,
+    Tag,
+    Tracking,
+    iso_now,
+)
 from atomstream.server.catalogue.names_log import (
     NameRecord,
     NamesLog,
@@ -26,6 +35,10 @@ from atomstream.server.catalogue.names_log import (
 
 OWNER = "atomstream"
 """Owner in all listings: this server has no user accounts."""
+
+Visible: TypeAlias = frozenset[str] | None
+"""The ids of the projects that somebody sees; None: everything."""
+
 Named = TypeVar("Named", Sample, Tag, Project)
 
 
@@ -83,18 +96,21 @@ class Catalogue:
             await put_tracking(session, record)
             await asyncio.to_thread(self._names_log.append, record)
 
-    async def note_deleted(self, data_id: str, name: str) -> None:
-        """Note in the names log that a stream was deleted."""
-        record = StreamDeleted(id=data_id, name=name, made=iso_now())
+    async def note_deleted(self, data_id: str, name: str, project_id: str | None) -> None:
+        """Note in the names log that a stream was deleted, which was in that project."""
+        record = StreamDeleted(id=data_id, name=name, made=iso_now(), project_id=project_id)
         async with self._db.writing():  # one writer of the log at a time
             await asyncio.to_thread(self._names_log.append, record)
 
-    async def deleted_streams(self, streams_dir: Path) -> set[str]:
-        """The ids of all streams that were deleted here, but for those that a backup has brought back."""
+    async def deleted_streams(self, streams_dir: Path) -> dict[str, str | None]:
+        """The ids of all streams that were deleted here, each with the id of its project.
 
-        def read() -> set[str]:
-            noted = {line.id for line in self._names_log.lines() if isinstance(line, StreamDeleted)}
-            return {data_id for data_id in noted if not (streams_dir / data_id).is_dir()}
+        Those that a backup has brought back are left out.
+        """
+
+        def read() -> dict[str, str | None]:
+            lines = [line for line in self._names_log.lines() if isinstance(line, StreamDeleted)]
+            return {line.id: line.project_id for line in lines if not (streams_dir / line.id).is_dir()}
 
         return await asyncio.to_thread(read)
 
@@ -104,22 +120,45 @@ class Catalogue:
             rows = await session.scalars(select(kind).where(kind.id.in_(ids)))
             return {row.id: row for row in rows}
 
-    async def tags(self) -> list[dict[str, Any]]:
-        """All tags, in the protocol's form, by name."""
+    async def tags(self, visible: Visible = None) -> list[dict[str, Any]]:
+        """All tags, in the protocol's form, by name; of ``visible`` projects those that their streams have."""
+        query = select(Tag).order_by(Tag.name_key)
+        if visible is not None:
+            of_streams = select(StreamTag.tag_id).join(Stream, Stream.data_id == StreamTag.data_id)
+            query = query.where(Tag.id.in_(of_streams.where(Stream.project_id.in_(visible))))
         async with self._db.reading() as session:
-            rows = await session.scalars(select(Tag).order_by(Tag.name_key))
+            rows = await session.scalars(query)
             return [{"id": tag.id, "name": tag.name} for tag in rows]
 
-    async def samples(self) -> list[dict[str, Any]]:
-        """All samples, in the protocol's form, oldest first."""
-        async with self._db.reading() as session:
-            counts = await _streams_by_sample(session)
-            projects = await _projects_by_sample(session)
-            rows = await session.scalars(select(Sample).order_by(Sample.made))
-            return [_sample_entry(row, counts, projects) for row in rows]
+    async def samples(self, visible: Visible = None) -> list[dict[str, Any]]:
+        """All samples, in the protocol's form, oldest first.
 
-    async def projects(self) -> list[dict[str, Any]]:
-        """All projects, in the protocol's form, oldest first."""
+        Of ``visible`` projects: those that are in one of them or on a stream of one. Then only these projects and
+        streams are listed and counted.
+        """
+        async with self._db.reading() as session:
+            counts = await _streams_by_sample(session, visible)
+            projects = await _projects_by_sample(session, visible)
+            rows = await session.scalars(select(Sample).order_by(Sample.made))
+            return [
+                _sample_entry(row, counts, projects)
+                for row in rows
+                if visible is None or row.id in counts or row.id in projects
+            ]
+
+    async def sees_sample(self, sample_id: str, visible: Visible) -> bool:
+        """Whether a sample is in one of the ``visible`` projects, or on a stream of one."""
+        if visible is None:
+            return True
+        tracked = select(Tracking.sample_id).where(
+            Tracking.sample_id == sample_id, Tracking.project_id.in_(visible)
+        )
+        used = select(Stream.sample_id).where(Stream.sample_id == sample_id, Stream.project_id.in_(visible))
+        async with self._db.reading() as session:
+            return (await session.scalars(tracked.union_all(used).limit(1))).first() is not None
+
+    async def projects(self, visible: Visible = None) -> list[dict[str, Any]]:
+        """All projects, in the protocol's form, oldest first; only the ``visible`` ones if that is given."""
         count = select(func.count()).where(Tracking.project_id == Project.id).scalar_subquery()
         active = select(Tracking.sample_id).where(Tracking.project_id == Project.id, Tracking.active)
         query = select(Project, count, active.limit(1).scalar_subquery()).order_by(Project.made)
@@ -134,6 +173,7 @@ class Catalogue:
                     "owner_name": OWNER,
                 }
                 for project, n_samples, tracked in (await session.execute(query))
+                if visible is None or project.id in visible
             ]
 
 
@@ -171,15 +211,19 @@ async def put_tracking(session: AsyncSession, record: SampleTracked) -> None:
     await session.execute(touched)
 
 
-async def _streams_by_sample(session: AsyncSession) -> dict[str, tuple[int, str]]:
+async def _streams_by_sample(session: AsyncSession, visible: Visible) -> dict[str, tuple[int, str]]:
     query = select(Stream.sample_id, func.count(), func.max(Stream.last_updated)).group_by(Stream.sample_id)
+    if visible is not None:
+        query = query.where(Stream.project_id.in_(visible))
     return {key: (n, last) for key, n, last in (await session.execute(query)) if key is not None}
 
 
-async def _projects_by_sample(session: AsyncSession) -> dict[str, list[dict[str, str]]]:
+async def _projects_by_sample(session: AsyncSession, visible: Visible) -> dict[str, list[dict[str, str]]]:
     query = select(Tracking.sample_id, Project.id, Project.name).join(
         Project, Project.id == Tracking.project_id
     )
+    if visible is not None:
+        query = query.where(Project.id.in_(visible))
     found: dict[str, list[dict[str, str]]] = {}
     for sample_id, project_id, name in await session.execute(query):
         found.setdefault(sample_id, []).append({"id": project_id, "name": name})

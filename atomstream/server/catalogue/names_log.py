@@ -55,12 +55,16 @@ class SampleTracked(msgspec.Struct, frozen=True, tag="tracking"):
     made: str
 
 
-class StreamDeleted(msgspec.Struct, frozen=True, tag="deleted"):
-    """A stream was deleted: requests about it are answered by 410, so that its client does not wait for it."""
+class StreamDeleted(msgspec.Struct, frozen=True, tag="deleted", omit_defaults=True):
+    """A stream was deleted: requests about it are answered by 410, so that its client does not wait for it.
+
+    For those who do not see the project that it was in, it does not exist.
+    """
 
     id: str
     name: str
     made: str
+    project_id: str | None = None
 
 
 NameRecord: TypeAlias = SampleCreated | TagCreated | ProjectCreated | SampleTracked | StreamDeleted

@@ -60,6 +60,8 @@ class EntryFilter:
     growth_length: tuple[float | None, float | None] = (None, None)
     uploaded: tuple[str | None, str | None] = (None, None)
     updated: tuple[str | None, str | None] = (None, None)
+    visible: frozenset[str] | None = None
+    """Only streams of these projects; None: all streams."""
     limit: int | None = None
     """Most streams to list; None: all."""
     after: str | None = None
@@ -80,8 +82,10 @@ class EntryFilter:
             found.append(Stream.data_id.is_(None))
         found += _within(Stream.n_frames / Stream.fps, self.growth_length)
         found += _within(Stream.made, self.uploaded)
+        if self.visible is not None:
+            found.append(Stream.project_id.in_(self.visible))
         if self.after is not None:
-            found.append(_follows(self.after))
+            found.append(_follows(self.after, self.visible))
         return found + _within(Stream.last_updated, self.updated)
 
 
@@ -95,9 +99,10 @@ def _mentions(key: str) -> ColumnElement[bool]:
     return or_(by_name, func.instr(func.coalesce(Sample.name_key, ""), key) > 0, tagged.exists())
 
 
-def _follows(data_id: str) -> ColumnElement[bool]:
-    """In the order of the list: the newest first."""
-    made = select(Stream.made).where(Stream.data_id == data_id).scalar_subquery()
+def _follows(data_id: str, visible: frozenset[str] | None) -> ColumnElement[bool]:
+    """In the order of the list: the newest first. A stream that is not visible is none."""
+    named = select(Stream.made).where(Stream.data_id == data_id)
+    made = (named if visible is None else named.where(Stream.project_id.in_(visible))).scalar_subquery()
     return or_(Stream.made < made, and_(Stream.made == made, Stream.data_id > data_id))
 
 
@@ -161,6 +166,12 @@ class StreamsTable:
         """The ``data_ids`` that are in the table."""
         async with self._db.reading() as session:
             return set(await session.scalars(select(Stream.data_id).where(Stream.data_id.in_(data_ids))))
+
+    async def project_of(self, data_id: str) -> str | None:
+        """The id of a stream's project; None if there is none."""
+        async with self._db.reading() as session:
+            found = await session.scalars(select(Stream.project_id).where(Stream.data_id == data_id))
+            return found.first()
 
     async def with_status(self, *statuses: str) -> list[str]:
         """The ids of streams with one of these statuses."""

@@ -13,13 +13,13 @@ from aiohttp import web
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import export, images, pages, problems, series, sessions, streams
-from atomstream.server.dashboard.sessions import SESSIONS_FILE, SessionStore, has_session
+from atomstream.server.dashboard.session_store import SESSIONS_FILE, SessionStore
+from atomstream.server.dashboard.sessions import principal_of_session
 from atomstream.server.dashboard.streams import Arrivals
-from atomstream.server.http.api_keys import KeyRing
-from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
 
-__all__ = ["ROUTES", "has_session", "install"]
+__all__ = ["ROUTES", "install", "principal_of_session"]
 
 ROUTES: Final = (
     *pages.routes,
@@ -32,15 +32,16 @@ ROUTES: Final = (
 )
 
 
-def install(app: web.Application, context: ServerContext, keys: KeyRing, limiter: GuessLimiter) -> None:
+def install(app: web.Application, context: ServerContext, gate: Gate, visible: Visible) -> None:
     """Add to ``app`` what the handlers of the dashboard need."""
-    app[sessions.KEYS] = keys
-    app[sessions.SESSIONS] = SessionStore(context.settings.data_dir / SESSIONS_FILE, keys.knows)
-    app[sessions.LIMITER] = limiter
+    app[GATE] = gate
+    app[sessions.SESSIONS] = SessionStore(
+        context.settings.data_dir / SESSIONS_FILE, lambda holder: gate.of_holder(holder) is not None
+    )
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
     sockets = app[SOCKETS] = OpenSockets()
     context.signals.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
     context.signals.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
-    app.cleanup_ctx.append(sessions.end_expired)
+    app.cleanup_ctx.append(sessions.watch_sessions(visible))
     app.on_shutdown.append(lambda _: sockets.close())

@@ -22,8 +22,9 @@ from atomstream.server.archive.downsampling import (
 )
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.responses import send_pieces
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
@@ -33,7 +34,7 @@ _ATTRIBUTE_UNIT = re.compile(r"[\x20-\x7eµÅ°]{1,32}")
 
 
 @routes.get("/dashboard/streams/{data_id}/results.csv")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def results_csv(request: web.Request) -> web.StreamResponse:
     """Query ``step``: export every n-th frame only. Frames that were never received have an empty time.
 

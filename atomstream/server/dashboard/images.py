@@ -22,9 +22,10 @@ from atomstream.server.archive.downsampling import F64
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.series import READER, number
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.open_sockets import SOCKETS
 from atomstream.server.http.responses import HttpError
+from atomstream.server.people.rights import Right
 from atomstream.system.log_privacy import get_logger
 
 routes = web.RouteTableDef()
@@ -249,7 +250,7 @@ async def source_of(request: web.Request) -> PictureSource:
 
 
 @routes.get("/dashboard/streams/{data_id}/picture")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def single_picture(request: web.Request) -> web.Response:
     """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes."""
     at = number(request.query, "time", math.inf, 0.0, math.inf)
@@ -266,7 +267,7 @@ async def single_picture(request: web.Request) -> web.Response:
 
 
 @routes.get("/dashboard/streams/{data_id}/pictures", allow_head=False)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def live_pictures(request: web.Request) -> web.StreamResponse:
     """``GET /dashboard/streams/{id}/pictures`` (WebSocket): each :class:`ImageRequest` gets one picture.
 

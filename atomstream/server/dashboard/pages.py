@@ -14,10 +14,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from atomstream.server.context import context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.context import context_of, visible_in
+from atomstream.server.dashboard.sessions import principal_of_session
+from atomstream.server.http.access import access
 from atomstream.server.http.path_prefix import prefix_of, with_prefix
 from atomstream.server.http.responses import HttpError
+from atomstream.server.people.rights import Right
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
@@ -84,21 +86,21 @@ def _load(path: Path, prefix: str) -> StaticFile:
 
 
 @routes.get("/")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def list_page(request: web.Request) -> web.Response:
     """``GET /``: the list of streams."""
     return _reply(request, "streams.html")
 
 
 @routes.get("/login")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def login_page(request: web.Request) -> web.Response:
     """``GET /login``: the login form."""
     return _reply(request, "login.html")
 
 
 @routes.get("/streams/{data_id}")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def stream_page(request: web.Request) -> web.Response:
     """``GET /streams/{data_id}``: the page of one stream; its script reads the id from the address."""
     data_id = checked_id(request.match_info["data_id"])
@@ -107,11 +109,14 @@ async def stream_page(request: web.Request) -> web.Response:
     # The page of a deleted stream tells that it was deleted.
     if data_id not in context.streams.deleted and not await asyncio.to_thread(folder.is_dir):
         raise unknown_stream(data_id)
+    principal = principal_of_session(request)
+    if principal is not None and principal.projects is not None:
+        await visible_in(context)(principal, data_id)
     return _reply(request, "stream.html")
 
 
 @routes.get("/dashboard/static/{path:.+}")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def static_file(request: web.Request) -> web.Response:
     """``GET /dashboard/static/{path}``: a script, style, font or icon."""
     path = request.match_info["path"]

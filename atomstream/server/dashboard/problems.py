@@ -7,8 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.http.access import Access, access
-from atomstream.server.http.responses import json_reply
+from atomstream.server.http.access import access
+from atomstream.server.http.gate import principal_of
+from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.people.rights import Principal, Right
 
 routes = web.RouteTableDef()
 
@@ -16,14 +18,16 @@ MAX_SENTENCES = 50
 
 
 @routes.get("/dashboard/problems")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def problems(request: web.Request) -> web.Response:
     """Sentences about the whole server, and about each stream with damaged files by its id."""
     context = context_of(request)
     damage = context.streams.damage
-    names = [name for name in damage.names() if name]
+    principal = principal_of(request)
+    names = [name for name in damage.names() if name and await _sees(context, principal, name)]
     streams = {name: stream_problems(context, name) for name in names[:MAX_SENTENCES]}
-    server = [f"{file}: {what}." if file else f"{what}." for file, what in damage.notes("")]
+    notes = damage.notes("") if principal.projects is None else []
+    server = [f"{file}: {what}." if file else f"{what}." for file, what in notes]
     full = context.disk.problem()
     more = len(names) - len(streams)
     if more:
@@ -32,6 +36,15 @@ async def problems(request: web.Request) -> web.Response:
         server.insert(0, full)
     free = context.disk.free_bytes()
     return json_reply({"server": server, "streams": streams, "disk_free_bytes": free})
+
+
+async def _sees(context: ServerContext, principal: Principal, data_id: str) -> bool:
+    if principal.projects is None:
+        return True
+    try:
+        return principal.sees(await context.streams.project_of(data_id))
+    except HttpError:
+        return False
 
 
 def stream_problems(context: ServerContext, data_id: str) -> list[str]:

@@ -16,8 +16,9 @@ from atomstream.results import UNITS
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.downsampling import F64, FINE, ColumnReader, column_files, fitting
 from atomstream.server.context import context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @routes.get("/dashboard/streams/{data_id}/series")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def series(request: web.Request) -> web.Response:
     """Query: ``name`` (repeated), ``points``, and ``from``/``to`` or ``last`` (stream time in s).
 

@@ -1,139 +1,52 @@
-"""Browser sessions: login by API key, the session cookie, and protection against cross-site requests.
-
-A session survives a restart of the server. Tokens and keys are stored as hashes only.
-"""
+"""Browser sessions: login by API key, the session cookie, and protection against cross-site requests."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
-import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from aiohttp import web
 
 from atomstream.server.context import context_of
-from atomstream.server.http.access import Access, access
-from atomstream.server.http.api_keys import KeyRing, fingerprint
-from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.dashboard.session_store import LIFETIME_S, SessionStore, mark_of
+from atomstream.server.disk_errors import log_failure
+from atomstream.server.http.access import access
+from atomstream.server.http.audit import audit
+from atomstream.server.http.gate import GATE, Visible, principal_of
+from atomstream.server.http.key_use import KeyUse
 from atomstream.server.http.open_sockets import LOOK_S, SESSION, SOCKETS
 from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.key_strength import MAX_KEY_CHARS
-from atomstream.system.files import LOCAL, FileSystem, write_private
-from atomstream.system.own_files import read_plain
+from atomstream.server.people.rights import Principal, Right
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
 
 routes = web.RouteTableDef()
-
-SESSIONS_FILE = "sessions.json"
-
-LIFETIME_S = 14 * 24 * 3600.0
-"""Seconds until a session expires: long enough for a display that stays on during a growth campaign."""
-
-MAX_SESSIONS = 500
-
-
-class Session(msgspec.Struct, frozen=True):
-    """One stored session: SHA-256 (hex) of its token and of the API key that opened it; expiry in Unix s."""
-
-    token: str
-    key: str
-    expires: float
-
-
-class SessionStore:
-    """Sessions of one server, in memory and in the file ``path``, which only the server's user can read.
-
-    ``key_is_known(hash)`` returns whether the API key with that hash is still valid. A session ends when its
-    key is removed. The methods that write to the disk block; call them in a thread.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        key_is_known: Callable[[bytes], bool],
-        clock: Callable[[], float] = time.time,
-        file_system: FileSystem = LOCAL,
-    ) -> None:
-        self._path = path
-        self._key_is_known = key_is_known
-        self._clock = clock
-        self._file_system = file_system
-        self._sessions = {one.token: one for one in _read(path)}
-        self._lock = threading.Lock()
-
-    def open(self, key_hash: bytes) -> str:
-        """Create a session for the key with that hash; return its token. Only the hash is stored. Blocks."""
-        token = secrets.token_urlsafe(32)
-        session = Session(mark_of(token), key_hash.hex(), self._clock() + LIFETIME_S)
-        with self._lock:
-            alive = sorted(filter(self._alive, self._sessions.values()), key=lambda one: one.expires)
-            self._store([*alive[-MAX_SESSIONS + 1 :], session])
-        return token
-
-    def knows(self, token: str) -> bool:
-        """True if ``token`` belongs to a session that has not expired.
-
-        The look-up uses the hash, so its duration reveals nothing about any token.
-        """
-        return self.is_open(mark_of(token))
-
-    def is_open(self, mark: str) -> bool:
-        """True if the session with that :func:`mark_of` its token has not ended."""
-        session = self._sessions.get(mark)
-        return session is not None and self._alive(session)
-
-    def close(self, token: str) -> None:
-        """Delete a session; does nothing if there is none. Blocks."""
-        with self._lock:
-            self._store([one for one in self._sessions.values() if one.token != mark_of(token)])
-
-    def _alive(self, session: Session) -> bool:
-        return self._clock() < session.expires and self._key_is_known(bytes.fromhex(session.key))
-
-    def _store(self, sessions: list[Session]) -> None:
-        self._sessions = {one.token: one for one in sessions}
-        write_private(self._path, msgspec.json.encode(sessions), self._file_system)
-
-
-def mark_of(token: str) -> str:
-    """The hash of a token, under which its session is stored."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _read(path: Path) -> list[Session]:
-    # If the file is damaged, browsers have to log in again; nothing else is lost.
-    try:
-        return msgspec.json.decode(read_plain(path), type=list[Session])
-    except (OSError, msgspec.MsgspecError):
-        return []
-
 
 # The session cookie in place of an API key, and protection against cross-site requests (CSRF).
 
 SESSIONS = web.AppKey("dashboard_sessions", SessionStore)
 
-KEYS = web.AppKey("dashboard_keys", KeyRing)
 
-
-def has_session(request: web.Request) -> bool:
-    """True if the request comes from a logged-in browser.
+def principal_of_session(request: web.Request) -> Principal | None:
+    """Who is logged in in the browser that sent the request; None if nobody.
 
     Raises:
         HttpError: 403 if the session is valid but the request may come from a page of another site.
     """
     token = session_token(request)
-    if not request.app[SESSIONS].knows(token):
-        return False
-    check_own_page(request)
-    request[SESSION] = mark_of(token)
-    return True
+    holder = request.app[SESSIONS].holder_of(token)
+    principal = None if holder is None else request.app[GATE].of_holder(holder)
+    if principal is not None:
+        check_own_page(request)
+        request[SESSION] = mark_of(token)
+    return principal
 
 
 def session_token(request: web.Request) -> str:
@@ -188,18 +101,57 @@ def _behind_tls(request: web.Request) -> bool:
     return request.headers.get("Origin", "").startswith("https:")
 
 
-async def end_expired(app: web.Application) -> AsyncIterator[None]:
-    """Close the WebSockets of sessions that have expired or whose key was removed, while the server runs."""
+CHANGES_S = 1.0
+"""Time in s between two looks whether a command has changed people or keys."""
 
-    async def watch() -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            app[SOCKETS].end_sessions(app[SESSIONS].is_open)
 
-    task = asyncio.create_task(watch(), name="atomstream sessions")
-    yield
-    task.cancel()
-    await asyncio.wait([task])
+def watch_sessions(visible: Visible) -> Callable[[web.Application], AsyncIterator[None]]:
+    """While the server runs: read changes of people and keys, and close WebSockets that are not allowed any more."""
+
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(_watch(app, visible), name="atomstream sessions")
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(_write_use, app[GATE].use, now=True)
+
+    return run
+
+
+async def _watch(app: web.Application, visible: Visible) -> None:
+    async def is_allowed(request: web.Request) -> bool:
+        try:
+            return await _is_allowed(app, request, visible)
+        except HttpError:
+            return False
+
+    looked_at = time.monotonic()
+    while True:
+        await asyncio.sleep(CHANGES_S)
+        changed = await app[GATE].refresh()
+        await asyncio.to_thread(_write_use, app[GATE].use)
+        if changed or time.monotonic() - looked_at >= LOOK_S:
+            looked_at = time.monotonic()
+            await app[SOCKETS].end_forbidden(is_allowed)
+
+
+async def _is_allowed(app: web.Application, request: web.Request, visible: Visible) -> bool:
+    mark = request.get(SESSION)
+    if mark is not None and not app[SESSIONS].is_open(mark):
+        return False
+    principal = app[GATE].of_holder(principal_of(request).holder)
+    if principal is None or not principal.right:
+        return False
+    if principal.projects is not None and (data_id := request.match_info.get("data_id")) is not None:
+        await visible(principal, data_id)
+    return True
+
+
+def _write_use(use: KeyUse, *, now: bool = False) -> None:
+    try:
+        use.write(now=now)
+    except OSError as error:
+        log_failure(log, error, "the times of the last use of keys can't be written")
 
 
 # Login and logout.
@@ -215,20 +167,15 @@ class Login(msgspec.Struct, frozen=True):
     key: Annotated[str, msgspec.Meta(max_length=MAX_KEY_CHARS)]
 
 
-LIMITER = web.AppKey("dashboard_guess_limiter", GuessLimiter)
-
-
 @routes.post("/session")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def log_in(request: web.Request) -> web.Response:
     """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many wrong ones."""
     check_own_page(request)
     key = (await _read_login(request)).key.strip()
-    if not request.app[KEYS].opens(key):
-        raise await request.app[LIMITER].refuse(
-            request.remote, key, "login", "This is not a key of this server."
-        )
-    token = await asyncio.to_thread(request.app[SESSIONS].open, fingerprint(key))
+    principal = await request.app[GATE].of_key(key, request.remote, "login")
+    token = await asyncio.to_thread(request.app[SESSIONS].open, principal.holder)
+    await audit(request, "signed in by API key", principal=principal)
     reply = web.Response(status=204)
     set_cookie(request, reply, token)
     return reply
@@ -245,7 +192,7 @@ async def _read_login(request: web.Request) -> Login:
 
 
 @routes.delete("/session")
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def log_out(request: web.Request) -> web.Response:
     """``DELETE /session``: 204; ends the session and deletes the cookie."""
     check_own_page(request)
@@ -258,12 +205,12 @@ async def log_out(request: web.Request) -> web.Response:
 
 
 @routes.get("/session")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def who(request: web.Request) -> web.Response:
-    """``GET /session``: ``{"ok": true}`` if logged in; other requests get 401 before they reach this handler.
+    """``GET /session``: who is logged in, and what they may do; others get 401 before they reach this handler.
 
     With TLS also ``tls_fingerprint``, the SHA-256 of the server's certificate.
     """
-    certificate = context_of(request).certificate
+    certificate, principal = context_of(request).certificate, principal_of(request)
     shown = {} if certificate is None else {"tls_fingerprint": certificate.fingerprint}
-    return json_reply({"ok": True, **shown})
+    return json_reply({"ok": True, "name": principal.name, "right": principal.right.text, **shown})

@@ -16,8 +16,10 @@ from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.problems import stream_problems
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
+from atomstream.server.http.gate import principal_of
 from atomstream.server.http.responses import json_reply
+from atomstream.server.people.rights import Right
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 
 routes = web.RouteTableDef()
@@ -134,13 +136,14 @@ MAX_RANGES = 20
 
 
 @routes.get("/dashboard/streams/{data_id}")
-@access(Access.BROWSER)
+@access(Right.READ)
 async def stream_info(request: web.Request) -> web.Response:
     """Metadata, stored chunks and throughput as JSON. Times in s; ``server_unix_ms`` is the server's clock."""
     context, data_id = context_of(request), request.match_info["data_id"]
     archive, about = await context.streams.archive(data_id), await context.streams.about(data_id)
     stored = await context.readers.facts.run(request, _stored, archive)
-    arrivals = request.app[ARRIVALS]
+    arrivals, all_projects = request.app[ARRIVALS], principal_of(request).projects is None
+    written = arrivals.bytes_per_s()  # of all streams: it would show that others run
     return json_reply(
         {
             **_description(about),
@@ -148,7 +151,7 @@ async def stream_info(request: web.Request) -> web.Response:
             "throughput": arrivals.throughput(data_id),
             "problems": [*filter(None, [context.disk.problem()]), *stream_problems(context, data_id)],
             "views_why": (await context.results.of(data_id)).why_no_views(),
-            "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], arrivals.bytes_per_s()),
+            "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], written) if all_projects else None,
             "server_unix_ms": time.time() * 1000.0,
         }
     )

@@ -1,40 +1,51 @@
-"""Who may use a route: declared at each handler, enforced by the middleware of :mod:`.api_keys`."""
+"""Who may use a route: the right that each handler declares, enforced by the middleware of :mod:`.gate`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+
+from atomstream.server.people.rights import Right
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Access(Enum):
-    """What a request must present."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a request must present: something with this right.
 
-    PUBLIC = "nothing"
-    KEY = "an API key"
-    BROWSER = "an API key, or the session cookie of a logged-in browser"
+    That is an API key, or with ``browser`` also the session cookie of a logged-in browser.
+    """
 
+    right: Right
+    browser: bool = True
+
+
+UNDECLARED: Final = Access(Right.ADMIN, browser=False)
+"""What a handler needs that does not declare its right."""
 
 _DECLARED: Final[dict[Callable[..., Any], Access]] = {}
 
 
-def access(right: Access) -> Callable[[F], F]:
-    """Declare the right that a handler needs; written below the decorator that registers its path."""
+def access(right: Right, *, browser: bool = True) -> Callable[[F], F]:
+    """Declare the right that a handler needs; written below the decorator that registers its path.
+
+    With ``browser`` False it needs an API key: a browser's session does not open it.
+    """
 
     def declare(handler: F) -> F:
-        _DECLARED[handler] = right
+        _DECLARED[handler] = Access(right, browser)
         return handler
 
     return declare
 
 
 def declared_access(handler: Callable[..., Any]) -> Access | None:
-    """The right that was declared for a handler, or None."""
+    """The access that was declared for a handler, or None."""
     return _DECLARED.get(handler)
 
 
 def required_access(handler: Callable[..., Any]) -> Access:
-    """The right that a handler needs. A handler without a declaration, as that of unknown paths, needs a key."""
-    return _DECLARED.get(handler, Access.KEY)
+    """What a handler needs; that of an unknown path declares nothing."""
+    return _DECLARED.get(handler, UNDECLARED)

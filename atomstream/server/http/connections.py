@@ -18,7 +18,8 @@ from typing import Any, Final, TypeAlias
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from atomstream.server.http.access import Access, required_access
+from atomstream.server.http.access import required_access
+from atomstream.server.people.rights import Right
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -255,7 +256,7 @@ class ConnectionGuard:
         async def allowed(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = self._by_handler.get(request.protocol)
             # The URL of an upload is its key; a wrong one is answered at once.
-            needs_key = required_access(request.match_info.handler) is not Access.PUBLIC
+            needs_key = required_access(request.match_info.handler).right is not Right.NONE
             if connection is not None and (needs_key or request.method == "PUT"):
                 connection.move(BUSY)
                 connection.receive_at_once(CLIENT_BYTES)

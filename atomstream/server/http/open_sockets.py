@@ -1,9 +1,9 @@
-"""The WebSockets that are open, and which browser session each belongs to: they end with the session."""
+"""The WebSockets that are open, and the request of each: they end when it would not be allowed any more."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,20 +12,20 @@ from aiohttp import WSCloseCode, web
 SESSION: Final = web.RequestKey("session", str)
 """Mark of the browser session that a request was allowed by; missing for a request with a key."""
 LOOK_S: Final = 20.0
-"""Time in s between two looks whether the sessions of open WebSockets are still valid."""
+"""Time in s between two looks whether open WebSockets are still allowed; changes of people and keys cause one too."""
 
 
 class OpenSockets:
     """All WebSockets of one server. Used in the server's loop."""
 
     def __init__(self) -> None:
-        self._sockets: dict[web.WebSocketResponse, str | None] = {}
+        self._sockets: dict[web.WebSocketResponse, web.Request] = {}
         self._ending: set[asyncio.Task[bool]] = set()
 
     @contextmanager
     def hold(self, request: web.Request, socket: web.WebSocketResponse) -> Iterator[None]:
         """Know ``socket``, opened by ``request``, for as long as the block lasts."""
-        self._sockets[socket] = request.get(SESSION)
+        self._sockets[socket] = request
         try:
             yield
         finally:
@@ -33,17 +33,22 @@ class OpenSockets:
 
     def end_session(self, session: str) -> None:
         """Close the WebSockets of a session that has ended."""
-        self.end_sessions(lambda one: one != session)
+        for socket, request in tuple(self._sockets.items()):
+            if request.get(SESSION) == session:
+                self._end(socket)
 
-    def end_sessions(self, is_valid: Callable[[str], bool]) -> None:
-        """Close the WebSockets of all sessions that are not valid."""
-        for socket, session in tuple(self._sockets.items()):
-            if session is not None and not is_valid(session):
-                task = asyncio.create_task(
-                    socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"the session has ended")
-                )
-                self._ending.add(task)
-                task.add_done_callback(self._ending.discard)
+    async def end_forbidden(self, is_allowed: Callable[[web.Request], Awaitable[bool]]) -> None:
+        """Close the WebSockets whose request would not be allowed now."""
+        for socket, request in tuple(self._sockets.items()):
+            if not await is_allowed(request):
+                self._end(socket)
+
+    def _end(self, socket: web.WebSocketResponse) -> None:
+        task = asyncio.create_task(
+            socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"the session has ended")
+        )
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def close(self) -> None:
         """Close all with GOING_AWAY; the pages reconnect after a restart."""

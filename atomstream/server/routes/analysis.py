@@ -15,13 +15,14 @@ from atomstream.protocol import (
     TIMESERIES_PATH,
 )
 from atomstream.server.context import context_of, results_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.requests import number, read_json
 from atomstream.server.http.responses import HttpError, json_reply, refuse
 from atomstream.server.live.annotation_records import AzimuthChanges
 from atomstream.server.live.messages import AzimuthView
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.live.timeseries import SeriesQuery
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
@@ -29,7 +30,7 @@ MAX_LAST_N = 10_000_000
 
 
 @routes.get(TIMESERIES_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def timeseries(request: web.Request) -> web.Response:
     """``GET /rheed/timeseries/{data_id}/``."""
     results, query = await results_of(request), read_query(request)
@@ -53,14 +54,14 @@ def read_query(request: web.Request) -> SeriesQuery:
 
 
 @routes.get(AZIMUTHS_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def list_azimuths(request: web.Request) -> web.Response:
     """``GET /rheed/{data_id}/azimuths``."""
     return json_reply(await (await results_of(request)).azimuths())
 
 
 @routes.patch(AZIMUTH_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def change_azimuth(request: web.Request) -> web.Response:
     """``PATCH /rheed/{data_id}/azimuths/{view_id}``: change its label, or whether the time series contain it."""
     results, wanted = await results_of(request), await read_json(request, AzimuthChanges)
@@ -76,14 +77,14 @@ async def _view(results: StreamResults, view_id: str) -> AzimuthView | None:
 
 
 @routes.get(ANALYSIS_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def analysis(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/analysis``: status of the analysis."""
     return json_reply(await (await results_of(request)).status())
 
 
 @routes.post(REANALYSE_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def reanalyse(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/reanalyse``: analyse a finished stream again."""
     results = await results_of(request)
@@ -95,7 +96,7 @@ async def reanalyse(request: web.Request) -> web.Response:
 
 
 @routes.get(PROFILES_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def profiles(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/profiles``: the waterfall of a line, as float32 rows."""
     results, line = await results_of(request), request.query.get("line", "streaks")

@@ -18,10 +18,11 @@ from atomstream.protocol import (
     REGIONS_PATH,
 )
 from atomstream.server.context import results_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.requests import UuidText, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.live.annotation_records import CalibrationRecord, RegionRecord
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
@@ -49,14 +50,14 @@ class RegionsBody(msgspec.Struct, frozen=True):
 
 
 @routes.get(EVENTS_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def list_events(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/events``: those of the user and of the analysis, by time."""
     return json_reply((await results_of(request)).events())
 
 
 @routes.post(EVENTS_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def mark_event(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/events``."""
     results, wanted = await results_of(request), await read_json(request, NewEvent)
@@ -72,14 +73,14 @@ async def mark_event(request: web.Request) -> web.Response:
 
 
 @routes.get(REGIONS_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def get_regions(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/regions``."""
     return json_reply((await results_of(request)).regions())
 
 
 @routes.put(REGIONS_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def put_regions(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/regions``: replace all regions."""
     results, wanted = await results_of(request), await read_json(request, RegionsBody)
@@ -106,14 +107,14 @@ class CalibrationBody(CalibrationRecord, frozen=True, forbid_unknown_fields=True
 
 
 @routes.get(CALIBRATION_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def get_calibration(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/calibration``."""
     return json_reply((await results_of(request)).calibration())
 
 
 @routes.put(CALIBRATION_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: valid from now on. A finished stream is analysed again with it."""
     results, wanted = await results_of(request), await read_json(request, CalibrationBody)

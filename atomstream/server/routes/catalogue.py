@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,10 +25,12 @@ from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, iso_now
 from atomstream.server.catalogue.streams_table import EntryFilter
 from atomstream.server.context import context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
+from atomstream.server.http.gate import principal_of, require_all_projects
 from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.requests import UuidText, checked_name, number, read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.people.rights import Right
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
@@ -54,53 +57,72 @@ class TrackingSample(msgspec.Struct, frozen=True):
 
 
 @routes.get(SAMPLES_PATH)
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def list_samples(request: web.Request) -> web.Response:
     """``GET /physical_samples/``."""
-    return json_reply(await context_of(request).catalogue.samples())
+    return json_reply(await context_of(request).catalogue.samples(principal_of(request).projects))
 
 
 @routes.post(SAMPLES_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def create_sample(request: web.Request) -> web.Response:
-    """``POST /physical_samples/``; 409 with the id of the existing sample if the name is taken."""
+    """``POST /physical_samples/``; 409 with the id of the existing sample if the name is taken.
+
+    A sample of somebody who sees only some projects is put into these: otherwise it would not be visible to them. If
+    it exists in other projects only, the answer is the same as for a new one.
+    """
     name = checked_name((await read_json(request, NewName)).name, "sample")
+    catalogue, projects = context_of(request).catalogue, principal_of(request).projects
     try:
-        return json_reply({"id": await context_of(request).catalogue.add_sample(name)})
+        sample_id = await catalogue.add_sample(name)
     except NameTakenError as taken:
-        raise HttpError(409, {"physical_sample_id": taken.existing_id}) from None
+        sample_id = taken.existing_id
+        if await catalogue.sees_sample(sample_id, projects):
+            raise HttpError(409, {"physical_sample_id": sample_id}) from None
+    for project_id in await catalogue.find(Project, sorted(projects or ())):
+        await catalogue.track(project_id, sample_id, active=False)
+    return json_reply({"id": sample_id})
 
 
 @routes.get(TAGS_PATH)
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def list_tags(request: web.Request) -> web.Response:
     """``GET /tags/``."""
-    return json_reply(await context_of(request).catalogue.tags())
+    return json_reply(await context_of(request).catalogue.tags(principal_of(request).projects))
 
 
 @routes.post(TAGS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def create_tag(request: web.Request) -> web.Response:
-    """``POST /tags/``; 400 if the name is taken."""
+    """``POST /tags/``; 400 if the name is taken.
+
+    For somebody who sees only some projects it is the same tag as that of others, as if it was new.
+    """
     name = checked_name((await read_json(request, NewName)).name, "tag")
+    catalogue, projects = context_of(request).catalogue, principal_of(request).projects
     try:
-        return json_reply({"id": await context_of(request).catalogue.add_tag(name)})
-    except NameTakenError:
+        return json_reply({"id": await catalogue.add_tag(name)})
+    except NameTakenError as taken:
+        if projects is not None and all(
+            tag["id"] != taken.existing_id for tag in await catalogue.tags(projects)
+        ):
+            return json_reply({"id": taken.existing_id})
         raise HttpError(400, f"There is already a tag named {name!r}; GET /tags/ lists its id.") from None
 
 
 @routes.get(PROJECTS_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def list_projects(request: web.Request) -> web.Response:
     """``GET /projects/``."""
-    return json_reply(await context_of(request).catalogue.projects())
+    return json_reply(await context_of(request).catalogue.projects(principal_of(request).projects))
 
 
 @routes.post(PROJECTS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def create_project(request: web.Request) -> web.Response:
     """``POST /projects/``; 409 with the id of the existing project if the name or the id is taken."""
     wanted = await read_json(request, NewProject)
+    require_all_projects(request, "Only who sees all projects can make one")
     try:
         added = await context_of(request).catalogue.add_project(
             checked_name(wanted.name, "project"), wanted.id
@@ -111,17 +133,19 @@ async def create_project(request: web.Request) -> web.Response:
 
 
 @routes.post(TRACKING_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def track_sample(request: web.Request) -> web.Response:
     """``POST /projects/{project_id}/configuration/tracking_samples``."""
     project_id = request.match_info["project_id"].lower()
     wanted = await read_json(request, TrackingSample)
-    catalogue = context_of(request).catalogue
-    if not await catalogue.find(Project, [project_id]):
+    catalogue, principal = context_of(request).catalogue, principal_of(request)
+    if not principal.sees(project_id) or not await catalogue.find(Project, [project_id]):
         raise HttpError(404, f"No project {project_id[:64]!r} is known here; GET /projects/ lists them.")
-    if not await catalogue.find(Sample, [wanted.physical_sample_id]):
+    sample_id = wanted.physical_sample_id.lower()
+    known = await catalogue.find(Sample, [sample_id])
+    if not known or not await catalogue.sees_sample(sample_id, principal.projects):
         raise HttpError(404, f"No physical sample {wanted.physical_sample_id!r} is known here.")
-    await catalogue.track(project_id, wanted.physical_sample_id, active=wanted.set_active)
+    await catalogue.track(project_id, sample_id, active=wanted.set_active)
     return json_reply({"project_id": project_id, "physical_sample_id": wanted.physical_sample_id})
 
 
@@ -134,13 +158,14 @@ MAX_PAGE = 5000
 
 
 @routes.get(ENTRIES_PATH)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def list_entries(request: web.Request) -> web.Response:
     """``GET /data_entries/`` with any of the protocol's filters.
 
     With ``limit`` it returns one page; the header ``Link`` then has the address of the next one, if there may be one.
     """
-    context, wanted = context_of(request), read_filter(request.query)
+    context, visible = context_of(request), principal_of(request).projects
+    wanted = replace(read_filter(request.query), visible=visible)
     find = await context.streams_table.search(wanted)
     return await context.readers.facts.run(request, lambda: _list_reply(request, wanted, find()))
 
@@ -214,7 +239,7 @@ def _time(query: Query, name: str) -> str | None:
 
 
 @routes.get(SINGLE_FRAMES_PATH)
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def single_frames(request: web.Request) -> web.Response:
     """``GET /data_entries/video_single_frames/{data_id}``: always empty, because streams have no extracted frames."""
     data_id = checked_id(request.match_info["data_id"])
@@ -224,7 +249,7 @@ async def single_frames(request: web.Request) -> web.Response:
 
 
 @routes.get(IMAGE_PATH)
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def no_image(request: web.Request) -> web.Response:
     """``GET /rheed/images/{data_id}/frames/{n}``: always 404, see :func:`single_frames`."""
     raise HttpError(404, f"Stream {request.match_info['data_id'][:64]!r} has no single images here.")

@@ -21,7 +21,7 @@ from atomstream.protocol import (
     MSGPACK_SUBPROTOCOL,
 )
 from atomstream.server.context import context_of, results_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.open_sockets import SOCKETS
 from atomstream.server.http.requests import number
 from atomstream.server.live.feed import encode
@@ -34,6 +34,7 @@ from atomstream.server.live.messages import (
     ProgressMessage,
 )
 from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
@@ -135,7 +136,7 @@ class FeedSubscriber:
 
 
 @routes.get(FEED_PATH, allow_head=False)
-@access(Access.BROWSER)
+@access(Right.READ)
 async def feed(request: web.Request) -> web.WebSocketResponse:
     """The handler of the path above. An unknown stream is refused with 404 before the handshake."""
     results = await results_of(request)

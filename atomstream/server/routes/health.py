@@ -11,14 +11,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from atomstream.protocol import HEALTH_PATH, READY_PATH, TIME_PATH
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.responses import json_reply
+from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
 
 
 @routes.get(TIME_PATH)
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def reference_time(_request: web.Request) -> web.Response:
     """``GET /gateway/time``: times at which the request was received and the reply sent, in UTC ms."""
     received = time.time_ns()
@@ -26,7 +27,7 @@ async def reference_time(_request: web.Request) -> web.Response:
 
 
 @routes.get(HEALTH_PATH)
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def health(_request: web.Request) -> web.Response:
     """``GET /health``: for monitoring; always ``ok`` while the server runs."""
     return json_reply({"status": "ok"})
@@ -37,7 +38,7 @@ CATALOGUE_S = 5.0
 
 
 @routes.get(READY_PATH)
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def ready(request: web.Request) -> web.Response:
     """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` tell why not.
 

@@ -14,13 +14,14 @@ from atomstream.errors import ConfigError
 from atomstream.protocol import STREAM_PATH
 from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.catalogue.database import Project
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.audit import audit
+from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import UuidText, checked_name, read_json
 from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.server.routes.streams import named_ids
+from atomstream.server.people.rights import Right
+from atomstream.server.routes.streams import project_for
 from atomstream.server.streams.registry import checked_id
 from atomstream.system.log_privacy import get_logger
 
@@ -39,18 +40,17 @@ class StreamChanges(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @routes.patch(STREAM_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def change_stream(request: web.Request) -> web.Response:
     """``PATCH /rheed/stream/{data_id}``: rename a stream, move it, or add attributes."""
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
     wanted = await read_json(request, StreamChanges)
     before = await context.streams.about(data_id)
-    fields: dict[str, Any] = {}
+    principal, fields = principal_of(request), dict[str, Any]()
     if wanted.name is not UNSET:
         fields["name"] = checked_name(wanted.name, "stream")
     if wanted.project_id is not UNSET:
-        ids = [wanted.project_id] if wanted.project_id else []
-        fields["project"] = next(iter(await named_ids(context, Project, ids, "project")), None)
+        fields["project"] = await project_for(context, principal, wanted.project_id)
     if wanted.attributes is not UNSET:
         fields["attributes"] = _merged(before.attributes, wanted.attributes)
     if not fields:
@@ -58,7 +58,7 @@ async def change_stream(request: web.Request) -> web.Response:
     after = await context.streams.change(data_id, **fields)
     await asyncio.to_thread((await context.streams.archive(data_id)).flush_metadata)
     for done in _differences(before, after):
-        audit(request, done, data_id)
+        await audit(request, done, data_id)
     project = after.project.id if after.project else None
     reply = {"data_id": data_id, "name": after.name, "project_id": project}
     return json_reply(reply if wanted.attributes is UNSET else reply | {"attributes": after.attributes})
@@ -85,7 +85,7 @@ def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
 
 
 @routes.delete(STREAM_PATH)
-@access(Access.BROWSER)
+@access(Right.ADMIN)
 async def delete_stream(request: web.Request) -> web.Response:
     """``DELETE /rheed/stream/{data_id}``: delete a stream for ever, with frames, results and marks.
 
@@ -93,8 +93,10 @@ async def delete_stream(request: web.Request) -> web.Response:
     """
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
     archive, name = await _open(context, data_id)
+    project_id = None if data_id in context.streams.deleted else await context.streams.project_of(data_id)
     context.streams.refuse_deleted(data_id)
     context.streams.deleted.add(data_id)
+    context.streams.deleted_from[data_id] = project_id
     try:
         await context.ingest.stop_stream(data_id)
         await context.results.remove(data_id)
@@ -103,12 +105,13 @@ async def delete_stream(request: web.Request) -> web.Response:
     except BaseException:
         if (context.streams.folder / data_id).is_dir():  # it was not deleted, and goes on
             context.streams.deleted.discard(data_id)
+            context.streams.deleted_from.pop(data_id, None)
             await context.lifecycle.begin(data_id)
         raise
-    audit(request, f"deleted, named {name!r}", data_id)
+    await audit(request, f"deleted, named {name!r}", data_id)
     context.deletion.begin()
     try:
-        await context.catalogue.note_deleted(data_id, name)
+        await context.catalogue.note_deleted(data_id, name, project_id)
     except OSError:  # it is deleted; only after a restart requests about it get 404 in place of 410
         log.exception("stream %s is deleted, but the names log can't note it", data_id)
     return json_reply({"data_id": data_id, "deleted": True})

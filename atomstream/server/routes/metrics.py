@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.connections import GUARD
+from atomstream.server.http.gate import require_all_projects
 from atomstream.server.http.measurements import Histogram, Measurements, Stored
 from atomstream.server.http.responses import HttpError
+from atomstream.server.people.rights import Right
 from atomstream.server.streams.signals import ChunkStored
 from atomstream.version import __version__
 
@@ -62,10 +64,11 @@ def count_chunks(context: ServerContext) -> None:
 
 
 @routes.get("/metrics")
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def metrics(request: web.Request) -> web.Response:
     """``GET /metrics``: counters, gauges and histograms; durations in s, sizes in bytes."""
     context = context_of(request)
+    require_all_projects(request, "These are the numbers of the whole server")
     numbers = await _numbers(context, len(request.app[GUARD]))
     text = await context.readers.facts.run(request, _render, numbers)
     return web.Response(

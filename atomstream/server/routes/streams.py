@@ -30,10 +30,12 @@ from atomstream.server.archive.metadata import NamedId, StreamMetadata
 from atomstream.server.catalogue.catalogue import Named
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.context import ServerContext, context_of
-from atomstream.server.http.access import Access, access
+from atomstream.server.http.access import access
 from atomstream.server.http.audit import audit
+from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.people.rights import Principal, Right
 from atomstream.server.routes.annotations import CalibrationBody
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
@@ -70,14 +72,14 @@ class TagLink(msgspec.Struct, frozen=True):
 
 
 @routes.post(STREAMS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def create_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/``: create a stream. The reply is its ``data_id`` as a JSON string."""
     wanted = await read_json(request, NewStream)
     name = checked_name(wanted.data_item_name, "stream")
     calibration = None if wanted.calibration is None else wanted.calibration.checked()
     context = context_of(request)
-    projects = await named_ids(context, Project, [wanted.project_id] if wanted.project_id else [], "project")
+    project = await project_for(context, principal_of(request), wanted.project_id)
     now = iso_now()
     about = StreamMetadata(
         data_id=str(uuid.uuid4()),
@@ -86,7 +88,7 @@ async def create_stream(request: web.Request) -> web.Response:
         rotations_per_min=wanted.rotations_per_min,
         rotational_period=wanted.rotational_period,
         azimuth_label=wanted.azimuth_label,
-        project=projects[0] if projects else None,
+        project=project,
         made=now,
         last_updated=now,
     )
@@ -98,23 +100,26 @@ async def create_stream(request: web.Request) -> web.Response:
 
 
 @routes.post(SAMPLE_LINKS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def link_sample(request: web.Request) -> web.Response:
     """``POST /data_entries/physical_sample``."""
     context, wanted = context_of(request), await read_json(request, SampleLink)
+    principal = principal_of(request)
+    if not await context.catalogue.sees_sample(wanted.physical_sample_id.lower(), principal.projects):
+        raise unknown_name("physical sample", wanted.physical_sample_id)
     (sample,) = await named_ids(context, Sample, [wanted.physical_sample_id], "physical sample")
-    for data_id in await known_streams(context, wanted.data_ids):
+    for data_id in await known_streams(context, principal, wanted.data_ids):
         await context.streams.change(data_id, sample=sample)
     return json_reply({"data_ids": wanted.data_ids, "physical_sample_id": sample.id})
 
 
 @routes.post(TAG_LINKS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def link_tags(request: web.Request) -> web.Response:
     """``POST /tags/data-items/``: add tags; existing tags stay."""
     context, wanted = context_of(request), await read_json(request, TagLink)
     tags = await named_ids(context, Tag, wanted.tag_ids, "tag")
-    for data_id in await known_streams(context, wanted.data_ids):
+    for data_id in await known_streams(context, principal_of(request), wanted.data_ids):
         await context.streams.revise(data_id, lambda about: add_tags(about, tags))
     return json_reply({"data_ids": wanted.data_ids, "tag_ids": wanted.tag_ids})
 
@@ -131,34 +136,61 @@ async def named_ids(context: ServerContext, kind: type[Named], ids: list[str], w
     rows = await context.catalogue.find(kind, wanted)
     for one in wanted:
         if one not in rows:
-            raise HttpError(404, f"No {what} {one!r} is known here; nothing was changed.")
+            raise unknown_name(what, one)
     return [NamedId(id=one, name=rows[one].name) for one in wanted]
 
 
-async def known_streams(context: ServerContext, data_ids: list[str]) -> list[str]:
-    """``data_ids`` in lower case; raises HttpError 404 if one of them is not a stream."""
+def unknown_name(what: str, one: str) -> HttpError:
+    """The error for an id of a sample, tag or project that does not exist, or that the request may not know of."""
+    return HttpError(404, f"No {what} {one.lower()!r} is known here; nothing was changed.")
+
+
+async def project_for(context: ServerContext, principal: Principal, project_id: str | None) -> NamedId | None:
+    """The project that a stream is put into, which ``principal`` must see.
+
+    Raises:
+        HttpError: 404 there is no such project; 403 somebody who sees only some projects named none.
+    """
+    if not project_id:
+        if principal.projects is not None:
+            raise HttpError(
+                403, f"{principal.name} sees only some projects: give the id of one of them (project_id)."
+            )
+        return None
+    if not principal.sees(project_id.lower()):
+        raise unknown_name("project", project_id)
+    (found,) = await named_ids(context, Project, [project_id], "project")
+    return found
+
+
+async def known_streams(context: ServerContext, principal: Principal, data_ids: list[str]) -> list[str]:
+    """``data_ids`` in lower case; raises HttpError 404 if one is not a stream, or not visible for ``principal``."""
     wanted = [one.lower() for one in data_ids]
     existing = await context.streams_table.known(wanted)
     for one in wanted:
-        if one not in existing:
+        if one not in existing or not await _is_visible(context, principal, one):
             raise unknown_stream(one)
     return wanted
 
 
+async def _is_visible(context: ServerContext, principal: Principal, data_id: str) -> bool:
+    return principal.projects is None or principal.sees(await context.streams.project_of(data_id))
+
+
 @routes.post(END_PATH)
-@access(Access.BROWSER)
+@access(Right.WRITE)
 async def end_stream(request: web.Request) -> web.Response:
     """``POST /rheed/stream/{data_id}/end``: end the stream; ``Atomstream-Lost`` lists the lost chunks."""
     data_id = checked_id(request.match_info["data_id"])
     await read_bounded(request)
     lost = parse_lost(request.headers.get(LOST_HEADER, ""))
     status = await context_of(request).lifecycle.end(data_id, lost)
-    audit(request, "ended", data_id)
+    await audit(request, "ended", data_id)
     return json_reply({"data_id": data_id, "pipeline_status": status})
 
 
 @routes.get(CHUNKS_PATH)
-@access(Access.KEY)
+@access(Right.READ, browser=False)
 async def stored_chunks(request: web.Request) -> web.Response:
     """``GET /rheed/stream/{data_id}/chunks``: the stored indices, ``{"stored": "0-5,9"}``.
 

@@ -12,7 +12,6 @@ from aiohttp import web
 
 from atomstream.errors import ConflictError
 from atomstream.protocol import (
-    API_KEY_HEADER,
     CRC_HEADER,
     MAX_CHUNK_INDEX,
     MAX_CHUNK_SIZE,
@@ -23,12 +22,13 @@ from atomstream.protocol import (
 )
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
-from atomstream.server.context import ServerContext, context_of
+from atomstream.server.context import ServerContext, context_of, visible_in
 from atomstream.server.disk_errors import log_failure
-from atomstream.server.http.access import Access, access
-from atomstream.server.http.api_keys import fingerprint
+from atomstream.server.http.access import access
+from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.people.rights import Right
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
 from atomstream.shard import frame_nbytes
@@ -62,12 +62,13 @@ class UploadRequest(msgspec.Struct, frozen=True):
 
 
 @routes.post(UPLOAD_URLS_PATH)
-@access(Access.KEY)
+@access(Right.WRITE, browser=False)
 async def upload_url(request: web.Request) -> web.Response:
     """``POST /data_entries/raw_data/staged/upload_urls/``: a short-lived URL for one chunk."""
     index = chunk_index(request)
     context, wanted = context_of(request), await read_json(request, UploadRequest, strings=True)
-    about = await context.streams.about(checked_id(wanted.data_id))
+    await visible_in(context)(principal_of(request), checked_id(wanted.data_id))
+    about = await context.streams.about(wanted.data_id)
     ticket = make_ticket(index, wanted, about)
     check_frame_size(ticket, context.settings.max_frame_bytes)
     check_geometry(ticket, about)
@@ -79,7 +80,7 @@ async def upload_url(request: web.Request) -> web.Response:
 
 def owner_mark(request: web.Request) -> str:
     """A short mark of the request's key: places for uploads are shared out over keys."""
-    return fingerprint(request.headers.get(API_KEY_HEADER, "")).hex()[:8]
+    return principal_of(request).key_id
 
 
 def chunk_index(request: web.Request) -> int:
@@ -153,7 +154,7 @@ def base_url(context: ServerContext, request: web.Request) -> str:
 
 
 @routes.put(UPLOAD_PATH)
-@access(Access.PUBLIC)
+@access(Right.NONE)
 async def put_chunk(request: web.Request) -> web.Response:
     """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable. The URL is signed."""
     context = context_of(request)

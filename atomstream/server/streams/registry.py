@@ -47,6 +47,8 @@ class StreamRegistry:
         self._locks = KeyedLocks()
         self.deleted = entries.deleted
         """Streams that are being deleted or were deleted: requests about them are answered by 410."""
+        self.deleted_from: dict[str, str | None] = {}
+        """The project that each of them was in, if that is known."""
         # Opening may read thousands of files: such work has its own threads.
         self._openers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-open")
 
@@ -123,6 +125,18 @@ class StreamRegistry:
     async def about(self, data_id: str) -> StreamMetadata:
         """The metadata of a stream; raises HttpError 404."""
         return read_about((await self.archive(data_id)).description)
+
+    async def project_of(self, data_id: str) -> str | None:
+        """The id of the project that a stream is or was in; None for none. Raises HttpError 404."""
+        if data_id in self.deleted:
+            return self.deleted_from.get(data_id)
+        try:
+            about = await self.about(data_id)
+        except HttpError as error:
+            if error.status != 503:
+                raise
+            return await self._entries.project_of(data_id)  # its files are damaged
+        return about.project.id if about.project else None
 
     async def change(self, data_id: str, **fields: Any) -> StreamMetadata:
         """Change fields of a stream's :class:`StreamMetadata`, on disk and in the catalogue."""

@@ -26,7 +26,7 @@ from atomstream.system.own_files import is_link
 
 LEFTOVER_S: Final = 86_400.0
 """Age in s from which on a temporary file is a leftover."""
-_OWN: Final = COPIED_NAMES | {"sessions.json", "signing.key", "catalogue.sqlite"}
+_OWN: Final = COPIED_NAMES | {"sessions.json", "signing.key", "key-use.json", "catalogue.sqlite"}
 _TEMPORARY: Final = re.compile(r"[0-9a-f]{32}\.part|.+\.tmp")
 _ASIDE: Final = re.compile(r".+\.(damaged|aside)-[0-9]+")
 

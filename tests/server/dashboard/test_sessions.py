@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from pathlib import Path
 
-from atomstream.server.dashboard.sessions import LIFETIME_S, MAX_SESSIONS, SessionStore
+from atomstream.server.dashboard.session_store import (
+    LIFETIME_S,
+    MAX_OF_ONE,
+    MAX_SESSIONS,
+    SessionStore,
+    mark_of,
+)
 
-KEY = b"\x01" * 32
+KEY = "key:" + "01" * 32
 
 
-def make_store(path: Path, known: set[bytes] | None = None, clock: list[float] | None = None) -> SessionStore:
+def make_store(path: Path, known: set[str] | None = None, clock: list[float] | None = None) -> SessionStore:
     """A session store with keys and time controlled by the test."""
     keys, now = known if known is not None else {KEY}, clock or [1000.0]
     return SessionStore(path / "sessions.json", keys.__contains__, lambda: now[0])
@@ -19,7 +26,7 @@ def make_store(path: Path, known: set[bytes] | None = None, clock: list[float] |
 def test_a_session_outlives_the_server(tmp_path: Path) -> None:
     """A session opened by one server is valid for the next one on the same folder."""
     token = make_store(tmp_path).open(KEY)
-    assert make_store(tmp_path).knows(token)
+    assert make_store(tmp_path).holder_of(token)
 
 
 def test_tokens_are_kept_hashed(tmp_path: Path) -> None:
@@ -36,8 +43,8 @@ def test_a_session_ends_by_logout(tmp_path: Path) -> None:
     first, second = store.open(KEY), store.open(KEY)
     store.close(first)
     for one in (store, make_store(tmp_path)):
-        assert not one.knows(first)
-        assert one.knows(second)
+        assert not one.holder_of(first)
+        assert one.holder_of(second)
 
 
 def test_a_session_expires(tmp_path: Path) -> None:
@@ -46,9 +53,9 @@ def test_a_session_expires(tmp_path: Path) -> None:
     store = make_store(tmp_path, clock=clock)
     token = store.open(KEY)
     clock[0] += LIFETIME_S - 1
-    assert store.knows(token)
+    assert store.holder_of(token)
     clock[0] += 1
-    assert not store.knows(token)
+    assert not store.holder_of(token)
 
 
 def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
@@ -57,22 +64,36 @@ def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
     store = make_store(tmp_path, known=keys)
     token = store.open(KEY)
     keys.clear()
-    assert not store.knows(token)
+    assert not store.holder_of(token)
 
 
 def test_the_number_of_sessions_is_bounded(tmp_path: Path) -> None:
-    """The oldest sessions are removed when there are too many."""
-    store = make_store(tmp_path, clock=(clock := [0.0]))
+    """The oldest sessions are removed when there are too many; those of one key do not remove others'."""
+    holders = {KEY, *(f"key:{number:064x}" for number in range(MAX_SESSIONS))}
+    store = make_store(tmp_path, holders, clock=(clock := [0.0]))
+    first = store.open(f"key:{0:064x}")
     tokens = []
-    for _ in range(MAX_SESSIONS + 1):
+    for _ in range(MAX_OF_ONE + 1):
         clock[0] += 1
         tokens.append(store.open(KEY))
-    assert [store.knows(token) for token in (*tokens[:2], tokens[-1])] == [False, True, True]
+    kept = [store.holder_of(token) is not None for token in (first, *tokens[:2], tokens[-1])]
+    assert kept == [True, False, True, True]
+    for number in range(MAX_SESSIONS - MAX_OF_ONE):
+        clock[0] += 1
+        store.open(f"key:{number:064x}")
+    assert [store.holder_of(token) is not None for token in (first, tokens[1])] == [False, True]
+
+
+def test_sessions_of_an_earlier_version_stay(tmp_path: Path) -> None:
+    """A session that version 0.2 stored for an API key is still valid."""
+    earlier = [{"token": mark_of("token"), "key": "01" * 32, "expires": 2000.0}]
+    (tmp_path / "sessions.json").write_text(json.dumps(earlier))
+    assert make_store(tmp_path).holder_of("token") == KEY
 
 
 def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     """With any content of the file, the server starts, and nobody is logged in."""
     (tmp_path / "sessions.json").write_bytes(secrets.token_bytes(64))
     store = make_store(tmp_path)
-    assert not store.knows("")
-    assert store.knows(store.open(KEY))
+    assert not store.holder_of("")
+    assert store.holder_of(store.open(KEY))

@@ -68,7 +68,7 @@ async def test_rename_and_move(serve: Serve, caplog: pytest.LogCaptureFixture) -
         entry = await client.entry(data_id)
         assert (entry["raw_name"], entry["projects"], entry["pipeline_status"]) == ("Growth 3", [], "success")
     lines = [record.getMessage() for record in caplog.records if record.name == "atomstream.server.audit"]
-    done = [line.split(f"stream {data_id} ")[1].split(" by key ")[0] for line in lines]
+    done = [line.split(f"stream {data_id} ")[1].split(" by ")[0] for line in lines]
     assert done == [
         "renamed from 'Growth 1' to 'Growth 2'",
         "moved from 'GaN' to 'STO'",
@@ -179,7 +179,7 @@ async def test_a_deleted_stream_is_gone(serve: Serve, caplog: pytest.LogCaptureF
             await server.start()
             url = url.replace(url.split("/upload")[0], server.url)
         assert (server.frames(kept) == make_frames(4)).all()
-    assert f"stream {data_id} deleted, named 'Growth' by key" in caplog.text
+    assert f"stream {data_id} deleted, named 'Growth' by the server's key (key " in caplog.text
 
 
 async def test_a_running_upload_is_answered(serve: Serve) -> None:
