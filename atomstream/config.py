@@ -34,6 +34,7 @@ SPOOL_MIN_FREE_BYTES = 512 * MIB
 
 OnFull: TypeAlias = Literal["wait", "drop_newest", "drop_oldest", "raise"]
 Durability: TypeAlias = Literal["memory", "disk"]
+WhenUnreachable: TypeAlias = Literal["record", "raise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class ClientSettings:
     endpoint: str
     buffer_bytes: int = 512 * MIB
     """Memory for frames, 1 byte to 1 PiB."""
+    when_unreachable: WhenUnreachable = "record"
+    """What ``initialize`` does while the server can't be reached: begin under a local id, or raise."""
     on_full: OnFull = "wait"
     """What ``push`` does when that memory is used up."""
     full_timeout_s: float | None = None
@@ -76,6 +79,7 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         _one_of("on_full", self.on_full, get_args(OnFull))
+        _one_of("when_unreachable", self.when_unreachable, get_args(WhenUnreachable))
         _one_of("durability", self.durability, get_args(Durability))
         integer_in_range("buffer_bytes", self.buffer_bytes, 1, 1 << 50)
         integer_in_range("compression_level", self.compression_level, -50, 22)

@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)              an invalid setting or argument
     ├── ServiceError                          a request to the server failed
     │   ├── ConnectionFailedError   retry     not connected, connection lost, or timed out
+    │   │   └── UntrustedServerError  retry   the server's TLS certificate is not trusted; nothing was sent
     │   ├── ServerBusyError         retry     408, 425, 429, 5xx; or a 2xx with an invalid body
     │   ├── UrlExpiredError         retry     403 for an upload URL: a new URL is needed
     │   ├── AuthenticationError     (paused)  401/403 of the API: the key is wrong or has too few rights
@@ -82,6 +83,10 @@ class ConnectionFailedError(ServiceError):
     def __init__(self, message: str, *, never_sent: bool = False, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.never_sent = never_sent
+
+
+class UntrustedServerError(ConnectionFailedError):
+    """The TLS certificate of the server is not trusted, or is not the pinned one. Nothing was sent."""
 
 
 class ServerBusyError(ServiceError):

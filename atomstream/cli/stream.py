@@ -175,7 +175,7 @@ def _stream(options: StreamOptions, path: Path, endpoint: str | None, api_key: s
     source = open_source(path, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
-    with closing_soon(RHEEDStreamer(key, server)) as streamer:
+    with closing_soon(RHEEDStreamer(key, server, when_unreachable="raise")) as streamer:
         data_id = _initialize(options, streamer, fps, chunk_size, path.resolve().stem)
         console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {server}")
         _calibrate(options, streamer, data_id)

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, Literal, TypeVar
 
 from atomstream.errors import SpoolError
@@ -153,7 +154,7 @@ def _describe(spool: StreamSpool, shard: Shard) -> None:
     if spool.manifest.geometry is None:
         _, height, width = shard.info.dims
         geometry = Geometry(height, width, shard.info.dtype)
-        spool.update_manifest(type(spool.manifest)(spool.manifest.endpoint, spool.manifest.spec, geometry))
+        spool.update_manifest(replace(spool.manifest, geometry=geometry))
 
 
 class DiskExecutor:

@@ -8,7 +8,7 @@ The methods raise subclasses of ``ServiceError`` from :mod:`atomstream.errors` a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from atomstream import protocol
 from atomstream.errors import ChecksumMismatchError
@@ -30,7 +30,7 @@ class ServiceApi:
 
     ``request_timeout_s`` limits each call, in seconds. ``upload_timeout_s`` limits the time without progress of an
     upload; a slow uplink may take longer in total. ``connections`` limits the open connections per kind of request
-    (0: no limit).
+    (0: no limit). ``server_id`` gives ``results`` the id of a stream on the server.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class ServiceApi:
         request_timeout_s: float,
         upload_timeout_s: float,
         connections: int,
+        server_id: Callable[[str], str] = str,
     ) -> None:
         self._transport = Transport(
             endpoint,
@@ -49,7 +50,7 @@ class ServiceApi:
             upload_timeout_s=upload_timeout_s,
             connections=connections,
         )
-        self.results = ResultsApi(self._transport)
+        self.results = ResultsApi(self._transport, server_id)
         """The calls for results and events."""
 
     @property

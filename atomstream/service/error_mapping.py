@@ -27,6 +27,7 @@ from atomstream.errors import (
     RejectedError,
     ServerBusyError,
     ServiceError,
+    UntrustedServerError,
     UrlExpiredError,
 )
 from atomstream.system.log_privacy import HIDDEN, redact
@@ -184,7 +185,9 @@ def from_exception(context: RequestContext, error: Exception) -> ServiceError:
     if isinstance(error, aiohttp.ClientResponseError):
         return invalid_reply(context, error.status, "it is not HTTP")
     if isinstance(error, _CERTIFICATE_ERRORS):
-        return not_connected(context, _certificate_cause(error), _certificate_advice(error))
+        return UntrustedServerError(
+            _no_connection(context, _certificate_cause(error), _certificate_advice(error)), never_sent=True
+        )
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
         return not_connected(context, _connect_cause(error))
     return ConnectionFailedError(
@@ -207,10 +210,11 @@ def not_connected(
     advice: str = "Check the endpoint, the network, and that the server runs.",
 ) -> ConnectionFailedError:
     """The exception for a request that was not sent, because there is no connection; ``cause`` is a clause."""
-    return ConnectionFailedError(
-        f"Could not {context.what}: no connection to {context.server} ({cause}). {context.advice(advice)}",
-        never_sent=True,
-    )
+    return ConnectionFailedError(_no_connection(context, cause, advice), never_sent=True)
+
+
+def _no_connection(context: RequestContext, cause: str, advice: str) -> str:
+    return f"Could not {context.what}: no connection to {context.server} ({cause}). {context.advice(advice)}"
 
 
 def _connect_cause(error: Exception) -> str:

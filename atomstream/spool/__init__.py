@@ -12,7 +12,7 @@ from atomstream.spool.record_store import SpooledChunk
 from atomstream.spool.recovery import DiskFailed, Quarantined, VerifyResult, verify_records
 from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, count_chunks
 from atomstream.spool.stream_spool import StreamSpool
-from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
+from atomstream.spool.stream_state import Geometry, JournalState, LateRegistration, StreamManifest
 from atomstream.system.files import FileSystem
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Journal",
     "JournalEntry",
     "JournalState",
+    "LateRegistration",
     "Quarantined",
     "RecordHeader",
     "Spool",

@@ -34,7 +34,7 @@ from atomstream.spool.recovery import (
     open_stream_folder,
 )
 from atomstream.spool.stream_spool import StreamSpool
-from atomstream.spool.stream_state import Geometry, JournalState, StreamManifest
+from atomstream.spool.stream_state import Geometry, JournalState, LateRegistration, StreamManifest
 from atomstream.system.files import FileSystem
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import exposure_of, is_plain_file, make_private
@@ -139,13 +139,19 @@ class Spool:
             below_limit = self._quota.max_bytes - self._quota.used_bytes()
             return max(0, min(below_limit, self._quota.free_bytes() - self._quota.min_free_bytes))
 
-    def create_stream(self, endpoint: str, spec: StreamSpec, geometry: Geometry | None = None) -> StreamSpool:
-        """Create the folder of a new stream and lock it.
+    def create_stream(
+        self,
+        endpoint: str,
+        spec: StreamSpec,
+        geometry: Geometry | None = None,
+        late: LateRegistration | None = None,
+    ) -> StreamSpool:
+        """Create the folder of a new stream and lock it. ``late`` is given if the server does not know it yet.
 
         Raises:
             SpoolLockedError: another process holds it. SpoolError: it exists, or the disk failed.
         """
-        manifest = StreamManifest(normalise_endpoint(endpoint), spec, geometry)
+        manifest = StreamManifest(normalise_endpoint(endpoint), spec, geometry, late)
         with self._quota.lock.held():
             folder = self.folder_of(endpoint, spec.data_id)
             return create_stream_folder(self._disk, folder, self._quota, manifest)

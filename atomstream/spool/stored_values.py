@@ -7,12 +7,14 @@ All functions return the value, or raise ValueError.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal
 
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_SHARD_BYTES
 
 MAX_TEXT_CHARS: Final = 4096
 MAX_DIGEST_BYTES: Final = 64
+MAX_BODY_FIELDS: Final = 64
 MAX_PIXELS: Final = 1 << 20
 """Largest height or width of a frame."""
 
@@ -21,6 +23,20 @@ def stored_text(value: Any) -> str:
     """A string of at most ``MAX_TEXT_CHARS`` characters."""
     if type(value) is not str or len(value) > MAX_TEXT_CHARS:
         raise ValueError(f"expected a text of at most {MAX_TEXT_CHARS} characters")
+    return value
+
+
+def stored_body(value: Any) -> dict[str, Any]:
+    """The body of a request: a flat map of short texts, numbers, flags and None."""
+    if type(value) is not dict or len(value) > MAX_BODY_FIELDS:
+        raise ValueError(f"expected a map of at most {MAX_BODY_FIELDS} fields")
+    for field, content in value.items():
+        stored_text(field)
+        if content is None or type(content) in (bool, int):
+            continue
+        if type(content) is float and math.isfinite(content):
+            continue
+        stored_text(content)
     return value
 
 

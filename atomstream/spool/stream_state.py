@@ -11,13 +11,15 @@ from typing import Any, Final, Literal, TypeGuard, get_args
 
 import google_crc32c
 
+from atomstream.arguments import check_attributes
 from atomstream.config import normalise_endpoint
 from atomstream.errors import ConfigError, SpoolError
 from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS
-from atomstream.records import ChunkState, StreamSpec
+from atomstream.records import ChunkState, Json, StreamSpec
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.journal import JournalEntry
 from atomstream.spool.stored_values import (
+    stored_body,
     stored_dims,
     stored_dtype,
     stored_flag,
@@ -42,16 +44,43 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class LateRegistration:
+    """What is left to be done on the server for a stream that began while the server was away.
+
+    ``sample``, ``tags``, ``project_id`` and ``azimuth`` are the arguments of ``initialize``. ``server_id`` is the
+    stream's id on the server; empty until the stream is created there. ``events``, ``calibration`` and
+    ``attributes`` are the bodies of requests that are to be sent then. ``complete`` is True when nothing is left to do.
+    """
+
+    sample: str | None = None
+    project_id: str | None = None
+    tags: tuple[str, ...] = ()
+    azimuth: str | None = None
+    server_id: str = ""
+    events: tuple[dict[str, Json], ...] = ()
+    calibration: dict[str, Json] | None = None
+    attributes: dict[str, Json] | None = None
+    complete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class StreamManifest:
-    """The data needed to continue a stream in another process; ``geometry`` is None before the first chunk."""
+    """The data needed to continue a stream in another process.
+
+    ``geometry`` is None before the first chunk. ``late`` is None if the stream was created on the server at once.
+    """
 
     endpoint: str
     spec: StreamSpec
     geometry: Geometry | None = None
+    late: LateRegistration | None = None
 
     def to_fields(self) -> dict[str, Any]:
         """The manifest as plain values, for ``stream.json`` and the journal."""
-        return {"format": FORMAT, **asdict(self)}
+        fields = {"format": FORMAT, **asdict(self)}
+        if self.late is None:
+            del fields["late"]
+        return fields
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> StreamManifest:
@@ -68,6 +97,7 @@ class StreamManifest:
                 endpoint=normalise_endpoint(stored_text(fields["endpoint"])),
                 spec=_spec(**fields["spec"]),
                 geometry=_geometry(**geometry) if geometry else None,
+                late=_late(**fields["late"]) if fields.get("late") else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise SpoolError(f"a field of the stream's description is missing or wrong ({error!r})") from None
@@ -89,6 +119,32 @@ def _spec(
 def _geometry(height: Any, width: Any, dtype: Any) -> Geometry:
     _, height, width = stored_dims((1, height, width))
     return Geometry(height, width, stored_dtype(dtype))
+
+
+def _late(
+    sample: Any,
+    project_id: Any,
+    tags: Any,
+    azimuth: Any,
+    server_id: Any,
+    events: Any,
+    calibration: Any,
+    attributes: Any,
+    complete: Any,
+) -> LateRegistration:
+    if not isinstance(tags, (list, tuple)) or not isinstance(events, (list, tuple)):
+        raise TypeError("tags and events are lists")
+    return LateRegistration(
+        sample=None if sample is None else stored_text(sample),
+        project_id=None if project_id is None else stored_text(project_id),
+        tags=tuple(stored_text(tag) for tag in tags),
+        azimuth=None if azimuth is None else stored_text(azimuth),
+        server_id=stored_text(server_id),
+        events=tuple(stored_body(event) for event in events),
+        calibration=None if calibration is None else stored_body(calibration),
+        attributes=None if attributes is None else check_attributes(attributes),
+        complete=stored_flag(complete),
+    )
 
 
 def write_manifest(disk: FileSystem, path: Path, manifest: StreamManifest) -> None:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from atomstream.config import Durability, OnFull, integer_in_range, number_in_range
+from atomstream.config import Durability, OnFull, WhenUnreachable, integer_in_range, number_in_range
 from atomstream.errors import ClosedError, ConfigError, UnknownStreamError
 from atomstream.records import ClockStatus, Frames, Json, StreamReport
 from atomstream.results import Event
@@ -58,6 +58,8 @@ class AsyncRHEEDStreamer:
         upload_timeout_s: limit for the upload of one chunk, in seconds.
         clock_sync: whether to measure the difference between the server's clock and this computer's clock. None: yes,
             unless ``$ATOMSTREAM_SKIP_CLOCK_SYNC`` is set.
+        when_unreachable: what ``initialize`` does if the server can't be reached. ``"record"``: begin the stream under
+            a local id in the spool, and register it when the server answers. ``"raise"``: raise the error.
 
     Raises:
         ConfigError: an argument is invalid, or there is no API key.
@@ -84,6 +86,7 @@ class AsyncRHEEDStreamer:
         request_timeout_s: float = 30.0,
         upload_timeout_s: float = 300.0,
         clock_sync: bool | None = None,
+        when_unreachable: WhenUnreachable = "record",
     ) -> None:
         apply_verbosity(verbosity)
         self._settings = make_settings(
@@ -103,6 +106,7 @@ class AsyncRHEEDStreamer:
             request_timeout_s=request_timeout_s,
             upload_timeout_s=upload_timeout_s,
             clock_sync=clock_sync,
+            when_unreachable=when_unreachable,
         )
         self._pid = os.getpid()
         # Imported here because it imports aiohttp: that is half of the import time of this module, and in a running
@@ -129,6 +133,12 @@ class AsyncRHEEDStreamer:
     ) -> str:
         """Create a stream on the server and return its ``data_id``.
 
+        If the server can't be reached after some attempts, the stream begins under a local id (``local-...``). Its
+        frames are kept in the spool. When the server answers, the stream is registered there and its frames are sent,
+        by this streamer or by the next one with the same spool. All methods take the local id; :meth:`server_id`
+        returns the other one. A warning is logged. An unknown sample, tag or project is then found only at the
+        registration: the stream is stored without it, and an error is logged.
+
         Args:
             fps: frame rate of the camera in frames per second, 0.001 to 100 000.
             rotations_per_min: rotation of the substrate, 0 to 10 000; 0 for stationary RHEED.
@@ -145,7 +155,8 @@ class AsyncRHEEDStreamer:
             ConfigError: an argument is invalid (it is a ValueError); nothing was created.
             NotFoundError: no sample or tag has the given UUID; nothing was created.
             LinkError: the stream was created, but linking it to the sample, tags or project failed; it was ended.
-            ServiceError: the server refused the request or was not reached.
+            ServiceError: the server refused the request. It was not reached, and ``when_unreachable`` is "raise" or
+                there is no spool.
 
         Warns:
             UserWarning: the chunks are shorter than the hosted service requires.
@@ -462,6 +473,17 @@ class AsyncRHEEDStreamer:
         """
         session = await self._open_session()
         return await session.spool_status()
+
+    async def server_id(self, data_id: str) -> str | None:
+        """Return the id of a stream on the server; None if it began without the server and is not registered yet.
+
+        Args:
+            data_id: the id that ``initialize`` or ``resume`` returned, such as a local one.
+
+        Raises:
+            UnknownStreamError: this streamer has no such stream.
+        """
+        return self._current_session().server_id(data_id)
 
     async def stats(self) -> StreamerStats:
         """Return counts, rates and free memory as of now (see ``StreamerStats``); zeros before the first stream."""

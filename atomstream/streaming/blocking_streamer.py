@@ -16,7 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from atomstream.config import Durability, OnFull
+from atomstream.config import Durability, OnFull, WhenUnreachable
 from atomstream.records import ClockStatus, Frames, Json, StreamReport
 from atomstream.results import Event
 from atomstream.spool import SpoolStatus
@@ -82,6 +82,7 @@ class RHEEDStreamer:
         request_timeout_s: float = 30.0,
         upload_timeout_s: float = 300.0,
         clock_sync: bool | None = None,
+        when_unreachable: WhenUnreachable = "record",
     ) -> None:
         self._streamer = AsyncRHEEDStreamer(
             api_key,
@@ -101,6 +102,7 @@ class RHEEDStreamer:
             request_timeout_s=request_timeout_s,
             upload_timeout_s=upload_timeout_s,
             clock_sync=clock_sync,
+            when_unreachable=when_unreachable,
         )
         self._pid = os.getpid()
         self._loop_thread = LoopThread()
@@ -267,6 +269,11 @@ class RHEEDStreamer:
     def spool_status(self) -> SpoolStatus:
         """This call blocks until the folder is read; see :meth:`AsyncRHEEDStreamer.spool_status`."""
         return self._call(self._streamer.spool_status)
+
+    @_documented_by(AsyncRHEEDStreamer.server_id)
+    def server_id(self, data_id: str) -> str | None:
+        """This call does not block; see :meth:`AsyncRHEEDStreamer.server_id`."""
+        return self._call(partial(self._streamer.server_id, data_id))
 
     @_documented_by(AsyncRHEEDStreamer.stats)
     def stats(self) -> StreamerStats:

@@ -28,6 +28,7 @@ from atomstream.records import StreamReport
 from atomstream.retry import delay_s
 from atomstream.service.api import ServiceApi
 from atomstream.spool import JournalEntry, StreamSpool
+from atomstream.streaming.late_registration import LateRegistrations
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.finalize")
@@ -39,9 +40,10 @@ WARN_EVERY_S: Final = 10.0
 class Finalizers:
     """The finalizers of a session's streams, at most one per stream."""
 
-    def __init__(self, pipeline: Pipeline, api: ServiceApi) -> None:
+    def __init__(self, pipeline: Pipeline, api: ServiceApi, late: LateRegistrations) -> None:
         self._pipeline = pipeline
         self._api = api
+        self._late = late
         self._by_id: dict[str, Finalizer] = {}
 
     def get(self, data_id: str) -> Finalizer | None:
@@ -50,7 +52,7 @@ class Finalizers:
 
     def start(self, stream: StreamState) -> Finalizer:
         """Start to finalize a stream whose ledger is sealed."""
-        finalizer = Finalizer(self._pipeline, self._api, stream)
+        finalizer = Finalizer(self._pipeline, self._api, self._late, stream)
         self._by_id[stream.spec.data_id] = finalizer
         return finalizer
 
@@ -69,9 +71,12 @@ class Finalizers:
 class Finalizer:
     """Finalizes one stream; starts its task at once."""
 
-    def __init__(self, pipeline: Pipeline, api: ServiceApi, stream: StreamState) -> None:
+    def __init__(
+        self, pipeline: Pipeline, api: ServiceApi, late: LateRegistrations, stream: StreamState
+    ) -> None:
         self._pipeline = pipeline
         self._api = api
+        self._late = late
         self._stream = stream
         self._losses_reported = False
         self._task = asyncio.get_running_loop().create_task(self._run(), name="atomstream-finalize")
@@ -148,7 +153,11 @@ class Finalizer:
         attempt = 1 if self._stream.recovered else 0
         while True:
             try:
-                await self._api.end_stream(data_id, lost, announced=self._stream.spec.announced)
+                spec = await self._late.registered(self._stream.spec, self._api)
+                await self._api.end_stream(spec.data_id, lost, announced=spec.announced)
+                return
+            except StreamGoneError as error:
+                self._stream.failure.set(error)
                 return
             except RejectedError as error:
                 if attempt:

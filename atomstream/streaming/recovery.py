@@ -34,6 +34,7 @@ from atomstream.spool import (
 )
 from atomstream.streaming.background import TaskSupervisor
 from atomstream.streaming.finalizer import Finalizers
+from atomstream.streaming.late_registration import LateRegistrations
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.spool")
@@ -64,12 +65,18 @@ class SpoolRecovery:
     """
 
     def __init__(
-        self, pipeline: Pipeline, api: ServiceApi, tasks: TaskSupervisor, finalizers: Finalizers
+        self,
+        pipeline: Pipeline,
+        api: ServiceApi,
+        tasks: TaskSupervisor,
+        finalizers: Finalizers,
+        late: LateRegistrations,
     ) -> None:
         self._pipeline = pipeline
         self._api = api
         self._tasks = tasks
         self._finalizers = finalizers
+        self._late = late
         self._spool: Spool | None = None
         self._endpoint = ""
         self._all_opened = asyncio.Event()
@@ -153,6 +160,7 @@ class SpoolRecovery:
     def _recover(self, folder: StreamSpool) -> StreamState:
         """Add the stream to the pipeline, and start to check and upload its records."""
         stream = self._pipeline.recover(folder)
+        self._late.add(folder)
         log.warning(
             "Stream %s (%s) was left by an earlier process: %d chunks are being uploaded%s.",
             stream.spec.data_id,
@@ -160,7 +168,7 @@ class SpoolRecovery:
             len(folder.pending()),
             f", {len(folder.missing)} were only in its memory" if folder.missing else "",
         )
-        reconciliation = ServerReconciliation(self._pipeline, self._api, stream, folder.missing)
+        reconciliation = ServerReconciliation(self._pipeline, self._api, self._late, stream, folder.missing)
         self._reconciliations[stream.spec.data_id] = reconciliation
         self._tasks.start(reconciliation.run(), "recovered chunks")
         self._check_records(stream, folder, verify_records(folder))
@@ -224,10 +232,16 @@ class ServerReconciliation:
     """
 
     def __init__(
-        self, pipeline: Pipeline, api: ServiceApi, stream: StreamState, missing: Sequence[int]
+        self,
+        pipeline: Pipeline,
+        api: ServiceApi,
+        late: LateRegistrations,
+        stream: StreamState,
+        missing: Sequence[int],
     ) -> None:
         self._pipeline = pipeline
         self._api = api
+        self._late = late
         self._stream = stream
         self._missing = missing
         self._answered = asyncio.Event()
@@ -261,11 +275,12 @@ class ServerReconciliation:
         await ledger.changed.wait_for(lambda: ledger.sealed and ledger.pending == 0)
 
     async def _stored(self) -> IndexSet:
-        if not self._stream.spec.announced:
-            return IndexSet()
+        server_id = self._late.find_server_id(self._stream.spec.data_id)
+        if server_id is None or not self._late.announced(self._stream.spec):
+            return IndexSet()  # a stream that is not registered has no chunks on the server
         try:
             return await retrying(
-                lambda: self._api.stored_chunks(self._stream.spec.data_id),
+                lambda: self._api.stored_chunks(server_id),
                 attempts=sys.maxsize,  # like uploads: an outage or a refused key may end at any time
                 may_repeat=self._may_repeat,
             )

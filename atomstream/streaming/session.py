@@ -8,16 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from atomstream.arguments import check_attributes, check_calibration
 from atomstream.config import ClientSettings, number_in_range
-from atomstream.errors import ClosedError, NotFoundError, SpoolError, StreamFinalizedError, StreamGoneError
+from atomstream.errors import (
+    ClosedError,
+    NotFoundError,
+    RejectedError,
+    ServiceError,
+    SpoolError,
+    StreamFinalizedError,
+    StreamGoneError,
+)
 from atomstream.pipeline.pipeline import Pipeline
 from atomstream.pipeline.stream import StreamState
 from atomstream.pipeline.upload import Upload
 from atomstream.records import ClockStatus, Json, Receipt, StreamReport, StreamSpec, Timestamp
-from atomstream.results import Event
+from atomstream.results import Event, event_from
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
 from atomstream.spool import Spool, SpoolStatus, StreamSpool
@@ -25,17 +35,20 @@ from atomstream.streaming.annotations import new_mark, send_attributes, send_cal
 from atomstream.streaming.background import TaskSupervisor, expire_old_chunks
 from atomstream.streaming.finalizer import Finalizers, bounded, drain_timeout
 from atomstream.streaming.frame_input import FrameInput
+from atomstream.streaming.late_registration import LateRegistrations, local_stream, server_is_away
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
 from atomstream.streaming.registration import register
 from atomstream.streaming.result_batch import ResultBatch
 from atomstream.streaming.statistics import StreamerStats, no_spool_status, stats_of, watch_forecast
-from atomstream.streaming.stream_request import InitializeRequest
+from atomstream.streaming.stream_request import InitializeRequest, StreamRequest
 from atomstream.streaming.subscription import LATEST_ONLY, LatestResult, ResultSubscription
 from atomstream.streaming.validation import check_capture_ms
 from atomstream.streaming.warm_up import warm_up_loop
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream")
+
+T = TypeVar("T")
 
 
 class StreamingSession:
@@ -47,21 +60,23 @@ class StreamingSession:
     def __init__(self, settings: ClientSettings) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
+        self._late = LateRegistrations(self._run_on_disk)
         self._api = ServiceApi(
             settings.endpoint,
             settings.api_key,
             request_timeout_s=settings.request_timeout_s,
             upload_timeout_s=settings.upload_timeout_s,
             connections=0,  # the uploader limits them: an upload must not wait for the connection of a stalled one
+            server_id=self._late.server_id,
         )
         self._clock = ReferenceClock(self._api)
-        self._pipeline = Pipeline(settings, ServiceUploader(self._api))
+        self._pipeline = Pipeline(settings, ServiceUploader(self._api, self._late))
         self.frames = FrameInput(self._pipeline, self.timestamp)
-        self._finalizers = Finalizers(self._pipeline, self._api)
+        self._finalizers = Finalizers(self._pipeline, self._api, self._late)
         self._tasks = TaskSupervisor()
         self._latest: dict[str, LatestResult] = {}
         self._spool: Spool | None = None
-        self._recovery = SpoolRecovery(self._pipeline, self._api, self._tasks, self._finalizers)
+        self._recovery = SpoolRecovery(self._pipeline, self._api, self._tasks, self._finalizers, self._late)
         self._opening = self._loop.create_task(self._open_spool(), name="atomstream-open-spool")
 
     async def started(self) -> None:
@@ -97,13 +112,52 @@ class StreamingSession:
     # -- streams ------------------------------------------------------------------------------------------
 
     async def initialize(self, request: InitializeRequest) -> str:
-        """Create a stream on the server and open it in the pipeline; returns its ``data_id``."""
-        spec = (await register(self._api, request)).spec
+        """Create a stream on the server and open it in the pipeline; returns its ``data_id``.
+
+        If the server can't be reached, the stream gets a local id and is registered by its first upload.
+        """
+        try:
+            spec = (await register(self._api, request)).spec
+        except ServiceError as error:
+            if self._settings.when_unreachable == "raise" or not server_is_away(error):
+                raise
+            return await self._initialize_locally(request.checked(), error)
         if self._settings.clock_sync:
             await self._clock.start()
         self._pipeline.open(spec, await self._claim_folder(spec))
         log.info("Stream %r is open: %s", spec.name, spec.data_id)
         return spec.data_id
+
+    async def _initialize_locally(self, request: StreamRequest, error: ServiceError) -> str:
+        """Open a stream under a local id. Without a spool it could be lost at the end of this process: raise."""
+        spool, endpoint = self._spool, self._settings.endpoint
+        if spool is None:
+            raise error
+        spec, late = local_stream(request, endpoint)
+        try:
+            folder = await self._run_on_disk(lambda: spool.create_stream(endpoint, spec, late=late))
+        except SpoolError as disk_error:
+            log.warning("%s So the stream can't begin while the server is away.", disk_error)
+            raise error from None
+        self._late.add(folder)
+        self._pipeline.open(spec, folder)
+        log.warning(
+            "%s Stream %r begins under the local id %s: its frames are kept in the spool, and the stream is "
+            "registered and sent when the server answers.",
+            error,
+            spec.name,
+            spec.data_id,
+        )
+        if self._settings.clock_sync:
+            await self._clock.start()
+        return spec.data_id
+
+    async def _run_on_disk(self, call: Callable[[], T]) -> T:
+        return await self._pipeline.run_on_disk(call)
+
+    def server_id(self, data_id: str) -> str | None:
+        """Return the id of an open stream on the server; None if it is not registered yet."""
+        return self._late.find_server_id(self._pipeline.stream(data_id).spec.data_id)
 
     async def _claim_folder(self, spec: StreamSpec) -> StreamSpool | None:
         spool = self._spool
@@ -193,20 +247,29 @@ class StreamingSession:
         """Store an event of the stream on the server; ``time_ms_utc`` None is now."""
         explicit_ms = check_capture_ms(time_ms_utc, "time_ms_utc")
         event = new_mark(label, kind, self.timestamp(0.0, explicit_ms).start_ms, value)
+        if self._late.is_pending(data_id):
+            await self._late.keep_event(data_id, event)
+            return event_from({**event, "time_s": None, "by": "user"})
         return await send_mark(self._api.results, data_id, event, self._announced(data_id))
 
     async def calibrate(self, data_id: str, values: dict[str, float | str | None]) -> None:
         """Replace the stream's calibration on the server."""
+        if self._late.is_pending(data_id):
+            await self._late.keep_calibration(data_id, check_calibration(values))
+            return
         await send_calibration(self._api.results, data_id, values, self._announced(data_id))
 
     async def set_attributes(self, data_id: str, attributes: Mapping[str, Json]) -> None:
         """Add attributes to the stream on the server."""
+        if self._late.is_pending(data_id):
+            await self._late.keep_attributes(data_id, check_attributes(attributes))
+            return
         await send_attributes(self._api, data_id, attributes, self._announced(data_id))
 
     def _announced(self, data_id: str) -> bool | None:
         """Whether the stream's server is an atomstream server; None if this session did not open the stream."""
         stream = self._pipeline.find(data_id)
-        return None if stream is None else stream.spec.announced
+        return None if stream is None else self._late.announced(stream.spec)
 
     # -- status and close ---------------------------------------------------------------------------------
 
@@ -287,19 +350,26 @@ def _warn_about_rest(stream: StreamState, drain_s: float) -> None:
 class ServiceUploader:
     """Uploads one chunk over HTTP: requests an upload URL, then sends the body. One attempt, without retry."""
 
-    def __init__(self, api: ServiceApi) -> None:
+    def __init__(self, api: ServiceApi, late: LateRegistrations) -> None:
         self._api = api
+        self._late = late
 
     async def deliver(self, upload: Upload) -> Receipt:
-        """Upload the chunk and return the server's receipt.
+        """Upload the chunk and return the server's receipt. A stream with a local id is registered first.
 
         Raises:
             ServiceError: the server refused it or was not reached.
             StreamGoneError: the server does not know the stream.
         """
         data_id = upload.spec.data_id
+        spec = await self._late.registered(upload.spec, self._api)
+        if upload.info.dtype == "uint16" and not spec.announced:
+            raise RejectedError(
+                f"Chunk {upload.index} of stream {data_id} has uint16 frames, and {self._api.endpoint} accepts "
+                "only uint8: it is not an atomstream server."
+            )
         try:
-            url = await self._api.upload_url(upload.spec, upload.info)
+            url = await self._api.upload_url(spec, upload.info)
         except NotFoundError as error:
             raise StreamGoneError(
                 f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "

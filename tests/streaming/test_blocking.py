@@ -345,7 +345,9 @@ def test_a_wrong_server_is_one_clear_sentence(tmp_path: Any) -> None:
     with pytest.raises(ConfigError, match="ATOMSTREAM_ENDPOINT"):
         RHEEDStreamer("atst_abc")
     with (
-        RHEEDStreamer("k", "http://127.0.0.1:9", spool_dir=tmp_path, clock_sync=False) as streamer,
+        RHEEDStreamer(
+            "k", "http://127.0.0.1:9", spool_dir=tmp_path, clock_sync=False, when_unreachable="raise"
+        ) as streamer,
         pytest.raises(ConnectionFailedError, match=r"no connection to http://127\.0\.0\.1:9"),
     ):
         begin(streamer)
