@@ -34,7 +34,11 @@ FAULT = st.none() | st.tuples(
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """``now`` is the state of the open stream; ``later`` has the allowed states for a new process."""
+    """``now`` is the state of the open stream; ``later`` has the allowed states for a new process.
+
+    ``written`` are the chunks whose record was written without an error. Only another one may be pending in the journal
+    and have no record: its frames were only in the memory of the process.
+    """
 
     stream: StreamSpool
 
@@ -46,6 +50,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.now: dict[int, str] = {}
         self.later: dict[int, set[str]] = {}
         self.content: dict[int, int] = {}
+        self.written: set[int] = set()
 
     def teardown(self) -> None:
         if hasattr(self, "root"):
@@ -69,6 +74,8 @@ class SpoolMachine(RuleBasedStateMachine):
         else:
             self.now[index] = state
             self.later[index] = {state}
+            if state == "pending":
+                self.written.add(index)
             return True
         finally:
             self.disk.recover()
@@ -122,8 +129,11 @@ class SpoolMachine(RuleBasedStateMachine):
         for index, possible in self.later.items():
             state = str(self.stream.journal_state.states.get(index, "none"))
             assert state in possible, (index, state, possible)
-            self.now[index] = state
             self.later[index] = {state}
+            if index in self.stream.missing:
+                assert index not in self.written
+                state = "none"
+            self.now[index] = state
 
     @invariant()
     def says_what_the_model_says(self) -> None:
