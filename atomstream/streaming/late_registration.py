@@ -248,10 +248,12 @@ class _Attempt:
         )
 
     async def _send_annotations(self) -> None:
-        """Send calibration, attributes and events until none is left; an event has an id, so a repeated one is stored once."""
+        """Send calibration, attributes and events until none is left.
+
+        An event has an id, so a repeated one is stored once.
+        """
         stream, api = self._stream, self._api.results
-        data_id = stream.spec.data_id
-        late = stream.late
+        data_id, late = stream.spec.data_id, stream.late
         if not stream.spec.announced and (late.events or late.calibration or late.attributes):
             self._problems.append("the server stores no events, no calibration and no attributes.")
             stream.late = replace(late, events=(), calibration=None, attributes=None)
