@@ -20,6 +20,7 @@ from atomstream.analysis.shapes import Region
 from atomstream.analysis.stream_state import STATE_CLASSES, AnalysisState
 from atomstream.errors import ConfigError
 from atomstream.frame_counter import LAST_COUNTER
+from atomstream.frame_shape import is_one_picture
 from atomstream.records import Frames
 from atomstream.results import F64, Batch, Bool, Event, Int
 
@@ -150,6 +151,10 @@ class Analyzer:
             array = array[None]
         if array.ndim != 3 or array.dtype.kind != "u" or array.dtype.itemsize > 2:
             raise ConfigError(f"frames must be (N, H, W) of uint8 or uint16, not {array.dtype} {array.shape}")
+        if is_one_picture(array.shape):
+            raise ConfigError(
+                f"frames must be (N, H, W); {array.shape} is one picture with samples per pixel"
+            )
         if min(array.shape[1:]) < 1:
             raise ConfigError(f"frames of shape {array.shape[1:]} hold no pixels")
         array = array.astype(array.dtype.newbyteorder("="), copy=False)

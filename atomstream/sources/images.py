@@ -1,9 +1,8 @@
-"""Frames from a folder of images, one per file, in natural order of the names (frame2 before frame10)."""
+"""Frames from a folder of images, one per file, in the order of their names as people count, or of their times."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from .av_pixels import Picture, picture_of, turned_pixels
 from .exif import exif_orientation
 from .frame_source import SourceChunk, checked_chunk_size, optional_package
 from .options import ReadOptions
+from .ordering import ordered
 from .pgm import read_pgm
 from .pixels import PixelReader
 from .tiff import open_tiff
@@ -70,13 +70,7 @@ def open_images(path: Path, options: ReadOptions) -> ImagesSource:
         raise ConfigError(
             f"{path} holds images of several kinds ({found}); keep those of one camera in a folder"
         )
-    return ImagesSource(str(path), sorted(images, key=natural_key), options)
-
-
-def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Return a sort key that compares numbers in file names by value."""
-    parts = re.split(r"(\d+)", path.stem.casefold())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+    return ImagesSource(str(path), ordered(images, options.order), options)
 
 
 def read_image(path: Path, options: ReadOptions) -> np.ndarray[Any, Any]:

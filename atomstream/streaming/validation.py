@@ -21,6 +21,7 @@ import numpy.typing as npt
 from atomstream.config import integer_in_range, number_in_range
 from atomstream.errors import ConfigError
 from atomstream.frame_counter import known_id
+from atomstream.frame_shape import is_one_picture
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_SHARD_BYTES, MAX_TIME_MS
 from atomstream.records import FrameMeta, Frames, StreamSpec, Timestamp
 
@@ -69,7 +70,10 @@ def check_frame(frame: Any, spec: StreamSpec) -> Frames:
     if type(frame) is np.ndarray and frame.ndim == 2 and frame.dtype == np.uint8 and frame.size:
         array: Frames = frame  # the usual case, without further checks: it runs for every frame
     else:
-        array = _check_array(frame, spec)
+        array = _as_array(frame)
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[..., 0]  # vmbpy and others give (H, W, 1); it is one frame in any case
+        array = _check_array(array, spec)
     if array.ndim != 2:
         raise ValueError(f"push_frame takes one frame of shape (H, W), not {array.shape}; push takes chunks.")
     _check_size(spec.chunk_size, array)
@@ -98,14 +102,24 @@ def _check_array(frames: Any, spec: StreamSpec) -> Frames:
             "Frames must be uint8 for this server, not uint16 (only an atomstream server accepts 16 bits): convert "
             "them with atomstream.sources.to_uint8(frames, low, high), which scales low..high to 0..255."
         )
-    if array.ndim not in (2, 3):
-        raise ValueError(
-            f"Frames must have shape (N, H, W) or (H, W), not {array.shape}"
-            + (": convert colour frames to grayscale first." if array.ndim == 4 else ".")
-        )
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]  # one sample per pixel, as some cameras state it
+    if array.ndim not in (2, 3) or is_one_picture(array.shape):
+        raise ValueError(f"Frames must have shape (N, H, W) or (H, W), not {array.shape}{_advice(array)}")
     if array.size == 0:
         raise ValueError(f"Frames of shape {array.shape} have no pixels; N, H and W must be at least 1.")
     return array
+
+
+def _advice(array: npt.NDArray[Any]) -> str:
+    if array.ndim == 3 and array.shape[2] == 1:
+        return ": this is one picture with one sample per pixel; push frame[..., 0]."
+    if array.ndim in (3, 4) and array.shape[-1] in (3, 4):
+        return (
+            ": these are colours; push one of them (frame[..., 1]) or their mean, or set the camera to a "
+            "monochrome format such as Mono8."
+        )
+    return "."
 
 
 def _as_array(frames: Any) -> npt.NDArray[Any]:

@@ -37,6 +37,8 @@ WRONG_KIND: dict[str, tuple[Any, str]] = {
 }
 WRONG_SHAPE: dict[str, tuple[Any, str]] = {
     "colour": (np.zeros((2, 4, 4, 3), np.uint8), r"\(N, H, W\) or \(H, W\), not \(2, 4, 4, 3\).*colour"),
+    "a colour picture": (np.zeros((24, 32, 3), np.uint8), r"not \(24, 32, 3\): these are colours"),
+    "a picture with opacity": (np.zeros((24, 32, 4), np.uint8), r"not \(24, 32, 4\): these are colours"),
     "a row": (np.zeros(16, np.uint8), r"\(N, H, W\) or \(H, W\), not \(16,\)"),
     "a scalar": (np.uint8(3), r"\(N, H, W\) or \(H, W\), not \(\)"),
     "no frames": (np.zeros((0, 4, 4), np.uint8), r"\(0, 4, 4\) have no pixels"),
@@ -117,6 +119,23 @@ async def test_a_chunk_that_no_server_accepts_is_refused(opened: tuple[AsyncRHEE
         await streamer.run(data_id, [huge])
     with pytest.raises(ValueError, match="chunk_size"):
         await streamer.push_frame(data_id, huge[0])
+
+
+async def test_one_sample_per_pixel_is_grey(service: MemoryService) -> None:
+    """A picture (H, W, 1), as vmbpy gives it, is refused where it could be H frames, and else a frame."""
+    frames = noise(0, shape=(16, 20))
+    async with make_async(service.url, KEY) as streamer:
+        data_id = await streamer.initialize(FPS, 0.0, CHUNK)
+        with pytest.raises(ValueError, match=r"\(16, 20, 1\): this is one picture.*frame\[\.\.\., 0\]"):
+            await streamer.push(data_id, 0, frames[0][..., None])
+        with pytest.raises(ValueError, match=r"\(16, 20, 1\): this is one picture"):
+            await streamer.run(data_id, [frames[0][..., None]])
+        await streamer.push(data_id, 0, frames[..., None])
+        for frame in frames:
+            await streamer.push_frame(data_id, frame[..., None])
+        await streamer.finalize(data_id)
+    for chunk in (0, 1):
+        np.testing.assert_array_equal(service.chunk(data_id, chunk), frames)
 
 
 async def test_another_format_within_a_stream_is_refused(service: MemoryService) -> None:

@@ -1,0 +1,71 @@
+"""The order of files as people count: frame2 before frame10, T=-5 before T=5, 0.25 before 0.5.
+
+A number is compared by its value. Whether ``-`` is a sign or separates words, and whether ``.`` is a decimal point,
+is decided for all files together, because one name alone does not tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, TypeAlias
+
+_NUMBER: Final = re.compile(r"(?<!\d)-?\d+(?:\.\d+)*|\d+(?:\.\d+)*")
+_Key: TypeAlias = tuple[tuple[Fraction, str], ...]
+
+
+def ordered(paths: Sequence[Path], order: str = "name") -> list[Path]:
+    """Return files in the order of their names, or of the last change (``mtime``; the same moment: by name).
+
+    A hyphen before a number is a sign if other files have a number at the same place without it (T-5, T0, T5);
+    otherwise it separates words (run-1, run-2). A point is decimal (0.5, 0.25) unless the numbers after it are
+    counted: that is, if one file has the same number with another count of zeros at its end (1.1 and 1.10), or
+    several points (1.2.3).
+    """
+    parts = {path: _split(path.stem) for path in paths}
+    templates: dict[tuple[str, ...], list[list[str]]] = {}
+    for words, numbers in parts.values():
+        templates.setdefault(words, []).append(numbers)
+    rules = {words: _rules(rows) for words, rows in templates.items()}
+
+    def by_name(path: Path) -> tuple[_Key, str]:
+        words, numbers = parts[path]
+        key: list[tuple[Fraction, str]] = []
+        for place, word in enumerate(words):
+            if word or place == 0:
+                key.append((Fraction(-(10**40)), word))
+            if place < len(numbers):
+                signed, decimal = rules[words][place]
+                key.extend((value, "") for value in _values(numbers[place], signed, decimal))
+        return tuple(key), path.name
+
+    names = sorted(paths, key=by_name)
+    return sorted(names, key=lambda path: path.stat().st_mtime_ns) if order == "mtime" else names
+
+
+def _split(stem: str) -> tuple[tuple[str, ...], list[str]]:
+    """Return the words around the numbers of a name, and the numbers as they are written."""
+    name = stem.casefold()
+    numbers = [match.group() for match in _NUMBER.finditer(name)]
+    return tuple(_NUMBER.split(name)), numbers
+
+
+def _rules(rows: list[list[str]]) -> list[tuple[bool, bool]]:
+    """Return for each number of names with the same words: is its hyphen a sign, is its point decimal."""
+    rules = []
+    for column in zip(*rows, strict=True):
+        signed = any(not number.startswith("-") for number in column)
+        plain = {number.lstrip("-") for number in column}
+        values = [number.rstrip("0") for number in plain if number.count(".") == 1]
+        decimal = all(number.count(".") <= 1 for number in plain) and len(set(values)) == len(values)
+        rules.append((signed, decimal))
+    return rules
+
+
+def _values(number: str, signed: bool, decimal: bool) -> list[Fraction]:
+    negative = signed and number.startswith("-")
+    digits = number.lstrip("-")
+    values = [Fraction(digits)] if decimal else [Fraction(part) for part in digits.split(".")]
+    return [-value for value in values] if negative else values
