@@ -1,7 +1,7 @@
 """The camera ``folder:PATH``: each new image in a folder is a frame. For cameras whose program only writes files.
 
 A file is read when it is whole: its size and time of change have not changed for ``SETTLE_S``, and it can be decoded.
-Files are taken in the natural order of their names (frame2 before frame10); a file that is still being written
+Files are taken in the order of their names as people count (frame2 before frame10); a file that is still being written
 delays those after it. What is in the folder at the start is left out.
 """
 
@@ -24,7 +24,8 @@ from atomstream.cameras.camera import (
 )
 from atomstream.errors import CameraError, CameraLostError, ConfigError
 from atomstream.sources import open_source
-from atomstream.sources.images import IMAGE_SUFFIXES, natural_key
+from atomstream.sources.images import IMAGE_SUFFIXES
+from atomstream.sources.ordering import ordered
 
 SUFFIXES: Final = IMAGE_SUFFIXES | {".npy"}
 """Files with other suffixes are ignored, and so are hidden ones (``.name``)."""
@@ -112,7 +113,8 @@ class WatchFolder:
             files = self._files()
         except OSError as error:
             raise CameraLostError(f"The folder {self._folder} can't be read: {error}.") from error
-        new = dict(sorted((one for one in files if self._done.get(one[0]) != one[1]), key=_by_name))
+        versions = dict(one for one in files if self._done.get(one[0]) != one[1])
+        new = {path: versions[path] for path in ordered(list(versions))}
         now = time.monotonic()
         # The age of every new file begins now, also of those that wait for an earlier one.
         self._since = {path: self._seen(path, version, now) for path, version in new.items()}
@@ -138,7 +140,3 @@ class WatchFolder:
                 return None
             return [CameraFrame(NO_PIXELS, None, time_ms, problem=str(error))]
         return [CameraFrame(grey(self.name, chunk.frames[0]), None, time_ms) for chunk in chunks]
-
-
-def _by_name(one: tuple[Path, _Version]) -> tuple[list[tuple[int, str]], str]:
-    return natural_key(one[0])
