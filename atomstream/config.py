@@ -22,7 +22,6 @@ from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from atomstream.errors import ConfigError
-from atomstream.protocol import SERVER_KEY_PREFIX
 
 HOSTED_ENDPOINT = "https://api.atomscale.ai"
 
@@ -113,43 +112,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def resolve_api_key(explicit: str | None) -> str:
-    """The API key: ``explicit``, else ``$ATOMSTREAM_API_KEY``.
+def checked_api_key(key: str) -> str:
+    """Return the API key ``key`` if it can be sent in an HTTP header.
 
     Raises:
-        ConfigError: there is no key, or it has characters that are not allowed in an HTTP header.
+        ConfigError: it is empty, or has characters that are not allowed.
     """
-    key = (explicit or "").strip() or environment_api_key()
-    if not key:
-        raise ConfigError(
-            "No API key: pass api_key='...' or set ATOMSTREAM_API_KEY. "
-            "(An atomstream server prints one at its first start.)"
-        )
-    if not key.isascii() or not key.isprintable():
+    if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(
             "The API key has characters that are not allowed in a key; copy it again, without quotes."
         )
     return key
-
-
-def resolve_endpoint(explicit: str | None, api_key: str) -> str:
-    """The endpoint: ``explicit``, else ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
-
-    With a key of an atomstream server the endpoint must be given, so that no data is sent to the hosted service
-    by mistake.
-
-    Raises:
-        ConfigError: not an http(s) URL, or no endpoint for a key of an atomstream server.
-    """
-    endpoint = explicit_endpoint(explicit)
-    if endpoint is not None:
-        return endpoint
-    if api_key.startswith(SERVER_KEY_PREFIX):
-        raise ConfigError(
-            "This API key belongs to an atomstream server, but no endpoint was given: pass "
-            "endpoint='http://HOST:8765' or set ATOMSTREAM_ENDPOINT. (Nothing was sent anywhere.)"
-        )
-    return HOSTED_ENDPOINT
 
 
 def explicit_endpoint(explicit: str | None) -> str | None:

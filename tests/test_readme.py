@@ -73,7 +73,8 @@ def run_block(text: str, tmp_path: Path, server: ThreadedServer | None = None) -
         tmp_path / "block.py", cwd=tmp_path, ATOMSTREAM_SPOOL_DIR=str(tmp_path / "spool"), **where
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    messages = [line for line in done.stderr.splitlines() if "frames are missing before" not in line]
+    assert messages == []  # the simulated camera of one block drops frames, which is logged
 
 
 def film() -> np.ndarray:

@@ -15,6 +15,7 @@ from atomstream.cli.demo import demo
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
 from atomstream.cli.key_argument import hide_key_argument, is_own_process
 from atomstream.cli.keys import keys
+from atomstream.cli.login import login, logout
 from atomstream.cli.project import project
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
@@ -52,6 +53,8 @@ def commands() -> None:
 for _command in (
     demo,
     serve,
+    login,
+    logout,
     stream,
     camera,
     streams,

@@ -18,6 +18,7 @@ from atomstream.cli.playback import (
     table,
     verdict,
 )
+from atomstream.login import ServerLogin
 from atomstream.streaming import RHEEDStreamer
 
 RATE_TOLERANCE: Final = 0.05
@@ -137,19 +138,21 @@ class CameraStream:
 def stream_camera(
     options: CameraOptions,
     make: Callable[[RHEEDStreamer, float], str],
-    endpoint: str,
-    api_key: str,
+    login: ServerLogin,
     drain_timeout_s: float | None,
 ) -> tuple[Outcome, str]:
     """Stream one camera; returns the outcome and the report.
 
     ``make(streamer, fps)`` creates the stream with the command's other options and returns its data_id.
     """
-    with CameraStream(options) as stream, closing_soon(RHEEDStreamer(api_key, endpoint)) as streamer:
+    with (
+        CameraStream(options) as stream,
+        closing_soon(RHEEDStreamer(login.api_key, login.endpoint)) as streamer,
+    ):
         description = stream.describe()
         fps = stream.fps()
         data_id = make(streamer, fps)
-        console.write(f"{description} at {fps:g} fps\nstream {data_id} at {endpoint}")
+        console.write(f"{description} at {fps:g} fps\nstream {data_id} at {login.endpoint}")
         note_recording(streamer, data_id, stream.attributes())
         outcome = stream.run(streamer, data_id, drain_timeout_s)
         note_recording(streamer, data_id, stream.troubles())

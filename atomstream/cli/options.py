@@ -22,9 +22,11 @@ def connection_options(command: F) -> F:
     endpoint = click.option(
         "--endpoint",
         metavar="URL",
-        help="URL of the server [else $ATOMSTREAM_ENDPOINT, else the hosted service].",
+        help="URL of the server [else $ATOMSTREAM_ENDPOINT, else that of `atomstream login`].",
     )
-    api_key = api_key_options("API key of the server [else $ATOMSTREAM_API_KEY].")
+    api_key = api_key_options(
+        "API key of the server [else $ATOMSTREAM_API_KEY, else that of `atomstream login`]."
+    )
     return endpoint(api_key(command))
 
 

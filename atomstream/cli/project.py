@@ -10,8 +10,8 @@ import click
 
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
-from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import ConflictError
+from atomstream.login import resolve_login
 
 if TYPE_CHECKING:
     from atomstream.service.api import ServiceApi
@@ -55,8 +55,8 @@ def call_service(
     request: Callable[[ServiceApi], Awaitable[T]], endpoint: str | None, api_key: str | None
 ) -> T:
     """The result of ``request(api)`` with the server and key of the command line or the environment."""
-    key = resolve_api_key(api_key)
-    return asyncio.run(_request(request, resolve_endpoint(endpoint, key), key))
+    login = resolve_login(api_key, endpoint)
+    return asyncio.run(_request(request, login.endpoint, login.api_key))
 
 
 async def _request(request: Callable[[ServiceApi], Awaitable[T]], endpoint: str, key: str) -> T:

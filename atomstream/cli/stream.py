@@ -13,8 +13,8 @@ from atomstream.cli.camera_options import camera_options, settings_from, transfo
 from atomstream.cli.console import console
 from atomstream.cli.options import calibration_options, connection_options, pop_calibration
 from atomstream.cli.reading_options import pop_reading, reading_options
-from atomstream.config import resolve_api_key, resolve_endpoint
 from atomstream.errors import AtomstreamError, ConfigError
+from atomstream.login import resolve_login
 
 if TYPE_CHECKING:
     from atomstream.cameras import CameraSettings, Transforms
@@ -152,8 +152,7 @@ def _stream_camera(
     if options.source is not None or reading or not options.pace:
         given = ", ".join(["SOURCE"] * bool(options.source) + ["--no-pace"] * (not options.pace) + reading)
         raise ConfigError(f"With --camera leave out what is for recordings: {given}.")
-    key = resolve_api_key(api_key)
-    server = resolve_endpoint(endpoint, key)
+    login = resolve_login(api_key, endpoint)
 
     def make(streamer: RHEEDStreamer, fps: float) -> str:
         chunk_size = options.chunk_size or chunk_size_for(fps)
@@ -162,7 +161,7 @@ def _stream_camera(
         return data_id
 
     camera = CameraOptions(name, options.camera_settings, options.transforms, options.seconds, options.frames)
-    return stream_camera(camera, make, server, key, options.drain_timeout_s)
+    return stream_camera(camera, make, login, options.drain_timeout_s)
 
 
 def _stream(options: StreamOptions, path: Path, endpoint: str | None, api_key: str | None) -> Outcome:
@@ -170,14 +169,13 @@ def _stream(options: StreamOptions, path: Path, endpoint: str | None, api_key: s
     from atomstream.sources import open_source
     from atomstream.streaming import RHEEDStreamer
 
-    key = resolve_api_key(api_key)
-    server = resolve_endpoint(endpoint, key)
+    login = resolve_login(api_key, endpoint)
     source = open_source(path, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
-    with closing_soon(RHEEDStreamer(key, server, when_unreachable="raise")) as streamer:
+    with closing_soon(RHEEDStreamer(login.api_key, login.endpoint, when_unreachable="raise")) as streamer:
         data_id = _initialize(options, streamer, fps, chunk_size, path.resolve().stem)
-        console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {server}")
+        console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {login.endpoint}")
         _calibrate(options, streamer, data_id)
         levels = options.reading["levels"]
         found = {} if levels is None else {"levels": list(levels)}

@@ -18,7 +18,7 @@ from atomstream.cli.people_options import (
     project_option,
     seconds_of,
 )
-from atomstream.config import resolve_endpoint
+from atomstream.config import explicit_endpoint
 from atomstream.errors import ConfigError
 
 ROLES = ("viewer", "operator", "admin")
@@ -198,10 +198,4 @@ def login_link(name: str, valid: str, url: str | None, data_dir: Path) -> int:
 
 
 def _base_url(url: str | None) -> str:
-    # A key of this kind stands for a server that is not the hosted service.
-    try:
-        return resolve_endpoint(url, "atst_").rstrip("/")
-    except ConfigError:
-        if url:
-            raise
-        return "http://127.0.0.1:8765"
+    return explicit_endpoint(url) or "http://127.0.0.1:8765"

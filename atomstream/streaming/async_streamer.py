@@ -32,8 +32,9 @@ class AsyncRHEEDStreamer:
     :meth:`close` at the end. Several streams may be open at the same time.
 
     Args:
-        api_key: key of the server. None: ``$ATOMSTREAM_API_KEY``.
-        endpoint: URL of the server. None: ``$ATOMSTREAM_ENDPOINT``, else the hosted service.
+        api_key: key of the server. None: ``$ATOMSTREAM_API_KEY``, else the key that ``atomstream login`` saved.
+        endpoint: URL of the server. None: ``$ATOMSTREAM_ENDPOINT``, else that of ``atomstream login``. Without either,
+            only a key that is passed as ``api_key`` goes to the hosted service; one from the environment goes nowhere.
         verbosity: log level on stderr: 0 errors, 1 warnings, 2 progress, 3 everything. None: logging stays as the
             application configured it.
         spool_dir: folder in which chunks are kept until the server has them. None: ``$ATOMSTREAM_SPOOL_DIR``, else a
@@ -62,7 +63,7 @@ class AsyncRHEEDStreamer:
             a local id in the spool, and register it when the server answers. ``"raise"``: raise the error.
 
     Raises:
-        ConfigError: an argument is invalid, or there is no API key.
+        ConfigError: an argument is invalid, or there is no API key or no endpoint.
         TypeError: an argument has the wrong type.
     """
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from atomstream import config
 from atomstream.config import ClientSettings
+from atomstream.login import resolve_login
 
 _LEVELS: Final = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -28,15 +29,14 @@ def make_settings(
     ``other`` are fields of ``ClientSettings`` whose defaults do not depend on either.
 
     Raises:
-        ConfigError: an argument is invalid, or there is no API key.
+        ConfigError: an argument is invalid, or there is no API key or no endpoint.
         TypeError: an argument has the wrong type.
     """
-    key = config.resolve_api_key(api_key)
-    address = config.resolve_endpoint(endpoint, key)
-    config.pinned_certificate(address)  # an invalid one is an error here, before threads start
+    login = resolve_login(api_key, endpoint)
+    config.pinned_certificate(login.endpoint)  # an invalid one is an error here, before threads start
     return ClientSettings(
-        api_key=key,
-        endpoint=address,
+        api_key=login.api_key,
+        endpoint=login.endpoint,
         clock_sync=config.clock_sync_enabled() if clock_sync is None else clock_sync,
         buffer_bytes=config.default_buffer_bytes() if buffer_bytes is None else buffer_bytes,
         encoder_threads=config.default_encoder_threads() if encoder_threads is None else encoder_threads,

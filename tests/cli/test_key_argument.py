@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from atomstream.cli.key_argument import without_key
-from atomstream.config import environment_api_key, read_key_file, resolve_api_key
+from atomstream.config import environment_api_key, read_key_file
 from atomstream.errors import ConfigError
+from atomstream.login import resolve_login
 from tests.cli.commands import atomstream_here, running
 
 KEY = "lab-key-from-a-file-0123456789"
@@ -59,7 +60,7 @@ def test_a_key_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert read_key_file(path) == KEY
     monkeypatch.setenv("ATOMSTREAM_API_KEY_FILE", str(path))
     assert environment_api_key() == KEY
-    assert resolve_api_key(None) == KEY
+    assert resolve_login(None, "http://lab").api_key == KEY
     monkeypatch.setenv("ATOMSTREAM_API_KEY", "the-variable-itself-comes-first")
     assert environment_api_key() == "the-variable-itself-comes-first"
 
