@@ -25,10 +25,12 @@ PUBLIC = {
     "GET /streams/{data_id}",
     "GET /dashboard/static/{path:.+}",
     "POST /session",
+    "GET /session/ways",
     "DELETE /session",
 }
 FOR_PROGRAMS = {
     "GET /metrics",
+    "POST /session/links",
     "GET /physical_samples/",
     "POST /physical_samples/",
     "GET /tags/",
@@ -68,6 +70,8 @@ FOR_ADMINISTRATORS = {
 READS = {
     "GET /metrics",
     "GET /session",
+    "POST /session/links",
+    "POST /session/password",
     "GET /physical_samples/",
     "GET /tags/",
     "GET /projects/",

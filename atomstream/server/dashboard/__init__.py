@@ -12,7 +12,8 @@ from aiohttp import web
 
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
-from atomstream.server.dashboard import export, images, pages, problems, series, sessions, streams
+from atomstream.server.dashboard import export, images, pages, problems, series, sessions, sign_in, streams
+from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SESSIONS_FILE, SessionStore
 from atomstream.server.dashboard.sessions import principal_of_session
 from atomstream.server.dashboard.streams import Arrivals
@@ -23,7 +24,7 @@ __all__ = ["ROUTES", "install", "principal_of_session"]
 
 ROUTES: Final = (
     *pages.routes,
-    *sessions.routes,
+    *sign_in.routes,
     *streams.routes,
     *problems.routes,
     *series.routes,
@@ -38,10 +39,16 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     app[sessions.SESSIONS] = SessionStore(
         context.settings.data_dir / SESSIONS_FILE, lambda holder: gate.of_holder(holder) is not None
     )
+    app[sign_in.PASSWORDS] = PasswordCheck(gate.people)
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
     sockets = app[SOCKETS] = OpenSockets()
     context.signals.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
     context.signals.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
     app.cleanup_ctx.append(sessions.watch_sessions(visible))
+    app.on_cleanup.append(_close_passwords)
     app.on_shutdown.append(lambda _: sockets.close())
+
+
+async def _close_passwords(app: web.Application) -> None:
+    app[sign_in.PASSWORDS].close()

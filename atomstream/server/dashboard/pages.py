@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 
 from atomstream.server.context import context_of, visible_in
-from atomstream.server.dashboard.sessions import principal_of_session
+from atomstream.server.dashboard.sessions import logged_in
 from atomstream.server.http.access import access
 from atomstream.server.http.path_prefix import prefix_of, with_prefix
 from atomstream.server.http.responses import HttpError
@@ -109,7 +109,7 @@ async def stream_page(request: web.Request) -> web.Response:
     # The page of a deleted stream tells that it was deleted.
     if data_id not in context.streams.deleted and not await asyncio.to_thread(folder.is_dir):
         raise unknown_stream(data_id)
-    principal = principal_of_session(request)
+    principal = logged_in(request)
     if principal is not None and principal.projects is not None:
         await visible_in(context)(principal, data_id)
     return _reply(request, "stream.html")

@@ -1,51 +1,46 @@
-"""Browser sessions: login by API key, the session cookie, and protection against cross-site requests."""
+"""Browser sessions: the cookie, protection against cross-site requests, and the end of what is not allowed any more."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated
+from typing import Literal
 
-import msgspec
 from aiohttp import web
 
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.session_store import LIFETIME_S, SessionStore, mark_of
 from atomstream.server.disk_errors import log_failure
-from atomstream.server.http.access import access
-from atomstream.server.http.audit import audit
 from atomstream.server.http.gate import GATE, Visible, principal_of
 from atomstream.server.http.key_use import KeyUse
 from atomstream.server.http.open_sockets import LOOK_S, SESSION, SOCKETS
 from atomstream.server.http.path_prefix import prefix_of
-from atomstream.server.http.requests import read_json
-from atomstream.server.http.responses import HttpError, json_reply
-from atomstream.server.key_strength import MAX_KEY_CHARS
-from atomstream.server.people.rights import Principal, Right
+from atomstream.server.http.responses import HttpError
+from atomstream.server.people.rights import Principal
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
-routes = web.RouteTableDef()
-
-# The session cookie in place of an API key, and protection against cross-site requests (CSRF).
-
 SESSIONS = web.AppKey("dashboard_sessions", SessionStore)
 
 
+def logged_in(request: web.Request) -> Principal | None:
+    """Who is logged in in the browser that sent the request; None if nobody. Only for pages: see below."""
+    holder = request.app[SESSIONS].holder_of(session_token(request))
+    return None if holder is None else request.app[GATE].of_holder(holder)
+
+
 def principal_of_session(request: web.Request) -> Principal | None:
-    """Who is logged in in the browser that sent the request; None if nobody.
+    """The same for a request that reads or changes something.
 
     Raises:
         HttpError: 403 if the session is valid but the request may come from a page of another site.
     """
-    token = session_token(request)
-    holder = request.app[SESSIONS].holder_of(token)
-    principal = None if holder is None else request.app[GATE].of_holder(holder)
+    principal = logged_in(request)
     if principal is not None:
         check_own_page(request)
-        request[SESSION] = mark_of(token)
+        request[SESSION] = mark_of(session_token(request))
     return principal
 
 
@@ -76,29 +71,41 @@ def check_own_page(request: web.Request) -> None:
         raise HttpError(403, "Requests from pages of other sites are refused (Sec-Fetch-Site).")
 
 
-def set_cookie(request: web.Request, response: web.Response, token: str) -> None:
+def set_cookie(request: web.Request, response: web.StreamResponse, token: str) -> None:
     """Set the session cookie: HttpOnly (no script can read it) and SameSite=Strict."""
+    put_cookie(request, response, cookie_name(request), token, LIFETIME_S)
+
+
+def put_cookie(
+    request: web.Request,
+    response: web.StreamResponse,
+    name: str,
+    value: str,
+    lifetime_s: float,
+    same_site: Literal["Strict", "Lax"] = "Strict",
+) -> None:
+    """Set a cookie that no script can read."""
     response.set_cookie(
-        cookie_name(request),
-        token,
-        max_age=int(LIFETIME_S),
+        name,
+        value,
+        max_age=int(lifetime_s),
         path=prefix_of(request) or "/",
         httponly=True,
-        samesite="Strict",
+        samesite=same_site,
         secure=request.scheme == "https" or _behind_tls(request),
     )
 
 
-def drop_cookie(request: web.Request, response: web.Response) -> None:
-    """Delete the session cookie in the browser."""
-    response.del_cookie(
-        cookie_name(request), path=prefix_of(request) or "/", httponly=True, samesite="Strict"
-    )
+def drop_cookie(request: web.Request, response: web.StreamResponse, name: str = "") -> None:
+    """Delete a cookie in the browser: that of the session, or the one named."""
+    path = prefix_of(request) or "/"
+    response.del_cookie(name or cookie_name(request), path=path, httponly=True, samesite="Strict")
 
 
 def _behind_tls(request: web.Request) -> bool:
     # Behind a proxy that terminates TLS, the Origin header still shows the page's scheme.
-    return request.headers.get("Origin", "").startswith("https:")
+    public = context_of(request).settings.public_url or ""
+    return request.headers.get("Origin", "").startswith("https:") or public.startswith("https:")
 
 
 CHANGES_S = 1.0
@@ -128,11 +135,14 @@ async def _watch(app: web.Application, visible: Visible) -> None:
     looked_at = time.monotonic()
     while True:
         await asyncio.sleep(CHANGES_S)
-        changed = await app[GATE].refresh()
-        await asyncio.to_thread(_write_use, app[GATE].use)
-        if changed or time.monotonic() - looked_at >= LOOK_S:
-            looked_at = time.monotonic()
-            await app[SOCKETS].end_forbidden(is_allowed)
+        try:
+            changed = await app[GATE].refresh()
+            await asyncio.to_thread(_write_use, app[GATE].use)
+            if changed or time.monotonic() - looked_at >= LOOK_S:
+                looked_at = time.monotonic()
+                await app[SOCKETS].end_forbidden(is_allowed)
+        except Exception as error:
+            log_failure(log, error, "changes of people and keys can't be read")
 
 
 async def _is_allowed(app: web.Application, request: web.Request, visible: Visible) -> bool:
@@ -152,65 +162,3 @@ def _write_use(use: KeyUse, *, now: bool = False) -> None:
         use.write(now=now)
     except OSError as error:
         log_failure(log, error, "the times of the last use of keys can't be written")
-
-
-# Login and logout.
-
-
-MAX_LOGIN_BYTES = 8192
-"""Largest body of a login request in bytes. It is small, because the sender is not authenticated yet."""
-
-
-class Login(msgspec.Struct, frozen=True):
-    """Request body of a login."""
-
-    key: Annotated[str, msgspec.Meta(max_length=MAX_KEY_CHARS)]
-
-
-@routes.post("/session")
-@access(Right.NONE)
-async def log_in(request: web.Request) -> web.Response:
-    """``POST /session {"key"}``: 204 with the session cookie; 401 for a wrong key, 429 after too many wrong ones."""
-    check_own_page(request)
-    key = (await _read_login(request)).key.strip()
-    principal = await request.app[GATE].of_key(key, request.remote, "login")
-    token = await asyncio.to_thread(request.app[SESSIONS].open, principal.holder)
-    await audit(request, "signed in by API key", principal=principal)
-    reply = web.Response(status=204)
-    set_cookie(request, reply, token)
-    return reply
-
-
-async def _read_login(request: web.Request) -> Login:
-    """The body of a login; one that no key can need is 400 like any other that is none."""
-    try:
-        return await read_json(request, Login, most=MAX_LOGIN_BYTES)
-    except HttpError as error:
-        if error.status != 413:
-            raise
-        raise HttpError(400, f"This is not a login: it has more than {MAX_LOGIN_BYTES} bytes.") from None
-
-
-@routes.delete("/session")
-@access(Right.NONE)
-async def log_out(request: web.Request) -> web.Response:
-    """``DELETE /session``: 204; ends the session and deletes the cookie."""
-    check_own_page(request)
-    token = session_token(request)
-    await asyncio.to_thread(request.app[SESSIONS].close, token)
-    request.app[SOCKETS].end_session(mark_of(token))
-    reply = web.Response(status=204)
-    drop_cookie(request, reply)
-    return reply
-
-
-@routes.get("/session")
-@access(Right.READ)
-async def who(request: web.Request) -> web.Response:
-    """``GET /session``: who is logged in, and what they may do; others get 401 before they reach this handler.
-
-    With TLS also ``tls_fingerprint``, the SHA-256 of the server's certificate.
-    """
-    certificate, principal = context_of(request).certificate, principal_of(request)
-    shown = {} if certificate is None else {"tls_fingerprint": certificate.fingerprint}
-    return json_reply({"ok": True, "name": principal.name, "right": principal.right.text, **shown})

@@ -56,8 +56,7 @@ class Gate:
         """
         found = self._look_up(presented)
         if found is None:
-            if self.people.has_news() or self.ring.has_news():
-                await self.refresh()
+            await self.catch_up()
             found = self._look_up(presented)
         if found is not None:
             return found
@@ -104,6 +103,11 @@ class Gate:
     async def refresh(self) -> bool:
         """Read what a command has changed; True if there was something."""
         return await asyncio.to_thread(self._refresh)
+
+    async def catch_up(self) -> None:
+        """Read what a command has changed, if there is something. Takes some microseconds otherwise."""
+        if self.people.has_news() or self.ring.has_news():
+            await self.refresh()
 
     def _refresh(self) -> bool:
         damaged = bool(self.people.damage)

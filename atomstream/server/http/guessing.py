@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
+from atomstream.server.http.recent_counts import RecentCounts, network_of
 from atomstream.server.http.responses import HttpError
 from atomstream.server.http.tally import Tally
 from atomstream.system.log_privacy import get_logger
@@ -41,10 +40,9 @@ class GuessLimiter:
     """Counts wrong keys of one server. Used in the server's loop. ``clock`` is monotonic, in s."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, delay_s: float = DELAY_S) -> None:
-        self._clock = clock
         self._delay_s = delay_s
         self._delayed = 0
-        self._wrong: OrderedDict[bytes, deque[float]] = OrderedDict()
+        self._wrong = RecentCounts(MAX_WRONG, WITHIN_S, _MAX_COUNTED, clock)
         self._tally = Tally(
             get_logger("atomstream.server").warning,
             "a wrong API key was refused",
@@ -58,7 +56,7 @@ class GuessLimiter:
         """
         self._tally.note(address, f" ({where})")
         # Both are counted, so "or" would be wrong: it skips the second one.
-        wait_s = max(self._count(_network(address)), self._count(_beginning(key)))
+        wait_s = max(self._wrong.count(network_of(address)), self._wrong.count(_beginning(key)))
         if not wait_s:
             return HttpError(401, sentence)
         headers = {"Retry-After": str(int(wait_s) + 1)}
@@ -74,33 +72,9 @@ class GuessLimiter:
             429, "Too many wrong API keys were tried. A right key is still accepted at once.", headers=headers
         )
 
-    def _count(self, name: bytes) -> float:
-        """Count a wrong key under ``name``; returns 0, or the seconds until the next one is answered with 401."""
-        now = self._clock()
-        times = self._wrong.pop(name, None) or deque(maxlen=MAX_WRONG)
-        self._wrong[name] = times  # the most recent one is the last
-        if len(self._wrong) > _MAX_COUNTED:
-            self._wrong.popitem(last=False)
-        if len(times) == MAX_WRONG and now - times[0] < WITHIN_S:
-            return WITHIN_S - (now - times[0])
-        times.append(now)
-        return 0.0
-
     def close(self) -> None:
         """Log the keys that were counted and not logged yet."""
         self._tally.close()
-
-
-def _network(address: str | None) -> bytes:
-    """What counts as one address: an IPv4 address, or an IPv6 network of 64 bits, which one person has as a whole."""
-    try:
-        parsed = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return b"address unknown"
-    if parsed.version == 6:
-        mapped = parsed.ipv4_mapped
-        return b"address " + (mapped.packed if mapped is not None else parsed.packed[:8])
-    return b"address " + parsed.packed
 
 
 def _beginning(key: str) -> bytes:

@@ -68,6 +68,10 @@ class UrlSigner:
             raise HttpError(403, "This upload URL has expired; request a new one.")
         return permit
 
+    def mark(self, purpose: str, text: str) -> str:
+        """A signature of ``text`` for another ``purpose`` than an upload, in hexadecimal digits."""
+        return self._signature(f"mark {purpose}", "", text)
+
     def _signature(self, method: str, path: str, packed: str) -> str:
         message = "\n".join((method, path, packed)).encode("utf-8", "surrogateescape")
         return hmac.new(self._secret, message, hashlib.sha256).hexdigest()

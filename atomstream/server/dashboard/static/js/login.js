@@ -1,10 +1,6 @@
-// The login page: an API key opens a session. The key is not stored in the browser.
+// The login page: a password, an API key or a login link opens a session. Nothing secret is stored in the browser.
 import { ask, at } from "./api.js";
-import { byId, setText } from "./dom.js";
-
-const form = byId("form");
-const key = byId("key");
-const button = form.querySelector("button");
+import { byId, setHidden, setText } from "./dom.js";
 
 /** The page to open after login: always a page of this server. */
 function destination() {
@@ -17,26 +13,74 @@ function destination() {
   }
 }
 
-form.addEventListener("submit", async (event) => {
-  event.preventDefault();
-  if (!key.value.trim()) {
-    setText(byId("problem"), "Enter a key.");
-    key.focus();
-    return;
+/** A form that logs in with the values of its `fields`, all of which are needed. */
+function setUpForm(form, fields, problem, missing) {
+  const button = form.querySelector("button");
+  const fail = (text, field) => {
+    setText(problem, text);
+    field.setAttribute("aria-invalid", "true");
+    field.select();
+    field.focus();
+  };
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const empty = fields.find((field) => !field.value.trim());
+    if (empty) {
+      fail(missing, empty);
+      return;
+    }
+    button.disabled = true;
+    try {
+      await ask("/session", { method: "POST", body: Object.fromEntries(fields.map((field) => [field.name, field.value])) });
+      for (const field of fields) field.value = "";
+      location.replace(destination());
+    } catch (error) {
+      fail(error.message, fields.at(-1));
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+/** Shows the form for people, or that for a key. */
+function choose(person) {
+  setHidden(byId("person"), !person);
+  setHidden(byId("form"), person);
+  setText(byId("other-way"), person ? "Use an API key instead" : "Use name and password instead");
+  byId(person ? "name" : "key").focus();
+}
+
+async function showWays() {
+  const { password, oidc } = await ask("/session/ways");
+  if (oidc) {
+    setText(byId("oidc-link"), `Sign in with ${oidc}`);
+    byId("oidc-link").href = `${at("/oidc/login")}?next=${encodeURIComponent(destination())}`;
+    setHidden(byId("oidc"), false);
   }
-  button.disabled = true;
+  if (!password && !oidc) return;
+  setText(byId("intro"), "Live RHEED results of this server.");
+  if (password) {
+    setHidden(byId("other"), false);
+    choose(true);
+  }
+}
+
+/** The token of a login link is behind the #, so that it is in no log of a server or a proxy. */
+async function useLink(token) {
+  history.replaceState(null, "", location.pathname + location.search);
   try {
-    await ask("/session", { method: "POST", body: { key: key.value } });
-    key.value = "";
+    await ask("/session", { method: "POST", body: { link: token } });
     location.replace(destination());
   } catch (error) {
-    setText(byId("problem"), error.message);
-    key.setAttribute("aria-invalid", "true");
-    key.select();
-    key.focus();
-  } finally {
-    button.disabled = false;
+    setText(byId("link-problem"), error.message);
+    setHidden(byId("link-problem"), false);
   }
-});
+}
 
-ask("/session").then(() => location.replace(destination()), () => {});
+setUpForm(byId("person"), [byId("name"), byId("password")], byId("person-problem"), "Enter name and password.");
+setUpForm(byId("form"), [byId("key")], byId("problem"), "Enter a key.");
+byId("other-way").addEventListener("click", () => choose(byId("person").hidden));
+showWays().catch(() => {});
+const link = new URLSearchParams(location.hash.slice(1)).get("link");
+if (link) useLink(link);
+else ask("/session").then(() => location.replace(destination()), () => {});
