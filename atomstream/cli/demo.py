@@ -43,7 +43,23 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     help="Port of the embedded server [default: any free one].",
 )
-def demo(seconds: float, fps: float, size: str, rpm: float, seed: int, data_dir: Path, port: int) -> int:
+@click.option(
+    "--open",
+    "open_page",
+    is_flag=True,
+    help="Open the page of the growth in a browser, logged in; the server then runs until Ctrl-C.",
+)
+def demo(
+    seconds: float,
+    fps: float,
+    size: str,
+    rpm: float,
+    seed: int,
+    data_dir: Path,
+    port: int,
+    *,
+    open_page: bool,
+) -> int:
     """Stream a simulated growth over HTTP, and verify the stored frames.
 
     Starts a server in a child process, simulates a growth at camera speed, streams it with the normal client, and
@@ -53,6 +69,7 @@ def demo(seconds: float, fps: float, size: str, rpm: float, seed: int, data_dir:
     \b
     Examples:
       atomstream demo
+      atomstream demo --open
       atomstream demo --seconds 60 --rpm 15
       atomstream demo --size 1024x1024 --fps 60 --data D:/rheed-demo
     """
@@ -61,7 +78,9 @@ def demo(seconds: float, fps: float, size: str, rpm: float, seed: int, data_dir:
 
     height, width = _size(size)
     n_frames = max(1, round(seconds * fps))
-    plan = DemoPlan(n_frames, fps, height, width, rpm, seed, data_dir.expanduser().absolute(), port)
+    plan = DemoPlan(
+        n_frames, fps, height, width, rpm, seed, data_dir.expanduser().absolute(), port, open_page
+    )
     _check_disk_space(plan)
     return run_demo(plan)
 

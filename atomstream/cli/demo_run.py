@@ -20,6 +20,7 @@ import numpy.typing as npt
 import zarr
 
 from atomstream.cli.console import Console, console
+from atomstream.cli.demo_page import keep_open, open_page
 from atomstream.cli.embedded import EmbeddedServer, embedded_server
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.playback import Outcome, Playback, clock_text, closing_soon, table
@@ -192,6 +193,7 @@ class DemoPlan:
     seed: int
     data_dir: Path
     port: int
+    open_page: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -265,7 +267,9 @@ def run_demo(plan: DemoPlan) -> int:
             return outcome.exit_code
         archive = plan.data_dir / "streams" / outcome.data_id / "frames.zarr"
         verification = _verify(archive, _accepted_digests(outcome, camera.digests))
-    click.echo(_report(plan, outcome, camera, verification, results, archive))
+        click.echo(_report(plan, outcome, camera, verification, results, archive))
+        if plan.open_page and not outcome.interrupted:
+            keep_open(server, outcome.data_id)
     return _exit_code(outcome, verification)
 
 
@@ -274,6 +278,8 @@ def _film(plan: DemoPlan, server: EmbeddedServer) -> tuple[Outcome, DemoCamera, 
     spool = plan.data_dir / "spool"
     with closing_soon(RHEEDStreamer(server.api_key, server.url, spool_dir=spool)) as streamer:
         data_id = streamer.initialize(plan.fps, plan.rpm, plan.chunk_size, "atomstream demo")
+        if plan.open_page:
+            open_page(server, data_id)
         camera = DemoCamera(plan, streamer, data_id)
         playback = Playback(console, streamer, data_id, plan.n_frames)
         with DemoResults(console, streamer, data_id, plan.simulator()) as results:

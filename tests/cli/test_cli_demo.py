@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
 import os
 import re
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -105,3 +110,35 @@ def test_a_frame_too_many_or_too_few_is_found(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a", frames[:9])
     assert not verify_archive(archive, sent, lambda _: None).passed
     assert not verify_archive(archive, sent[:8], lambda _: None).passed
+
+
+def test_the_page_is_opened_logged_in(tmp_path: Path) -> None:
+    """With ``--open`` a browser gets a link that logs in once; the server runs until Ctrl-C, and says how to go on."""
+    opened, script = tmp_path / "opened", tmp_path / "browser.py"
+    script.write_text(f"import sys, pathlib; pathlib.Path({str(opened)!r}).write_text(sys.argv[1])")
+    browser = f"{sys.executable} {script} %s"
+    words = ("demo", *SMALL, "--seconds", "0.5", "--open", "--data", tmp_path / "data")
+    with running(*words, BROWSER=browser) as command:
+        page = command.wait_for("until Ctrl-C").split()[-1]
+        assert "API key atst_" in command.wait_for("To open it again")
+        link = urlsplit(opened.read_text())
+        assert page.endswith(link.query.removeprefix("next="))
+        token = link.fragment.removeprefix("link=")
+        root = f"{link.scheme}://{link.netloc}"
+        assert _log_in(root, token) == 204
+        assert _log_in(root, token) == 401
+        command.interrupt()
+        assert command.end() == 0, command.text
+    assert "VERIFIED" in command.text
+
+
+def _log_in(root: str, token: str) -> int:
+    request = urllib.request.Request(
+        f"{root}/session", json.dumps({"link": token}).encode(), headers={"Origin": root}, method="POST"
+    )
+    try:
+        with urllib.request.urlopen(request) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
