@@ -55,8 +55,11 @@ class Picture:
     chroma: tuple[Samples, ...] = ()
 
 
-def picture_of(name: str, frame: Any, options: ReadOptions) -> Picture:
-    """Return the samples of a decoded frame of PyAV. Raises :class:`ConfigError` for formats that are not known."""
+def picture_of(name: str, frame: Any, options: ReadOptions, *, monochrome: bool = False) -> Picture:
+    """Return the samples of a decoded frame of PyAV. Raises :class:`ConfigError` for formats that are not known.
+
+    ``monochrome``: the file has no chroma, also if the decoder gives some.
+    """
     frame = _top_down(frame)
     found = frame.format.name
     if (match := _GREY.match(found)) is not None:
@@ -66,7 +69,7 @@ def picture_of(name: str, frame: Any, options: ReadOptions) -> Picture:
     ) is not None or found in _SEMIPLANAR | _PACKED_LUMA:
         if options.channel in ("r", "g", "b", "red", "green", "blue"):
             return _converted(frame, match)
-        return _yuv(frame, options)
+        return _yuv(frame, options, monochrome)
     if (match := _PLANAR_RGB.match(found)) is not None:
         return _planar_rgb(frame, match)
     if found == "pal8":
@@ -131,7 +134,8 @@ def _sample_type(bits: int, end: str | None) -> np.dtype[Any]:
 def _grey(frame: Any, match: re.Match[str], options: ReadOptions) -> Picture:
     bits = int(match[1] or 8)
     dtype = _sample_type(bits, match[2])
-    pixels = PixelFormat(dtype, bits=bits, range=_range(frame, options, unstated="full"))
+    # A file without chroma has the counts of its camera. HEVC calls them limited where nothing is stated.
+    pixels = PixelFormat(dtype, bits=bits, range="limited" if options.video_range == "limited" else "full")
     return Picture(pixels, _plane(frame, 0, dtype, frame.width))
 
 
@@ -141,11 +145,12 @@ def _range(frame: Any, options: ReadOptions, *, unstated: Range) -> Range:
     return _RANGES.get(int(frame.color_range), unstated)
 
 
-def _yuv(frame: Any, options: ReadOptions) -> Picture:
+def _yuv(frame: Any, options: ReadOptions, monochrome: bool) -> Picture:
     found, width = frame.format.name, frame.width
     match, shifted = _YUV.match(found), _SHIFTED.match(found)
     # yuvj: the old name of FFmpeg for the full range.
-    limits = _range(frame, options, unstated="full" if match and match[1] else "presumably limited")
+    is_full = monochrome or (match is not None and match[1])
+    limits = _range(frame, options, unstated="full" if is_full else "presumably limited")
     if found in _PACKED_LUMA:
         luma_at, chroma_at = _PACKED_LUMA[found]
         pairs = _plane(frame, 0, np.dtype(np.uint8), 2 * width)

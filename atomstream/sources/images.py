@@ -17,7 +17,7 @@ from .exif import exif_orientation
 from .frame_source import SourceChunk, checked_chunk_size, optional_package
 from .options import ReadOptions
 from .ordering import ordered
-from .pgm import read_pgm
+from .pgm import maximum, read_pgm
 from .pixels import PixelReader
 from .tiff import open_tiff
 
@@ -35,7 +35,8 @@ class ImagesSource:
         self._paths = paths
         self._options = options
         self.n_frames: int | None = len(paths)
-        first = read_image(paths[0], options)
+        self._deep = any(maximum(path) > 255 for path in paths if path.suffix.lower() == ".pgm")
+        first = read_image(paths[0], options, deep=self._deep)
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
         self.dtype = first.dtype
 
@@ -46,7 +47,7 @@ class ImagesSource:
             yield SourceChunk(np.stack([self._read(path) for path in self._paths[begin : begin + step]]))
 
     def _read(self, path: Path) -> np.ndarray[Any, Any]:
-        frame = read_image(path, self._options)
+        frame = read_image(path, self._options, deep=self._deep)
         if frame.shape != self.frame_shape or frame.dtype != self.dtype:
             raise ConfigError(
                 f"{path} is {frame.shape} {frame.dtype}, but {self._paths[0].name} is {self.frame_shape} "
@@ -73,12 +74,15 @@ def open_images(path: Path, options: ReadOptions) -> ImagesSource:
     return ImagesSource(str(path), ordered(images, options.order), options)
 
 
-def read_image(path: Path, options: ReadOptions) -> np.ndarray[Any, Any]:
-    """Read one image as a frame (H, W), uint8 or uint16. Raises :class:`ConfigError` for others."""
+def read_image(path: Path, options: ReadOptions, *, deep: bool = False) -> np.ndarray[Any, Any]:
+    """Read one image as a frame (H, W), uint8 or uint16. Raises :class:`ConfigError` for others.
+
+    ``deep``: PGM images are uint16, whatever their own maximum.
+    """
     if path.suffix.lower() in TIFF_SUFFIXES:
         return _read_tiff(path, options)
     if path.suffix.lower() == ".pgm":
-        picture = read_pgm(path)
+        picture = read_pgm(path, deep=deep)
     else:
         data = path.read_bytes()
         picture = turned_pixels(_read_with_av(path, data, options), exif_orientation(data))

@@ -21,16 +21,25 @@ _HEADER: Final = re.compile(
     rb"P([25])" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)" + _GAP + rb"(\d+)(?:#[^\n\r]*)?\s"
 )
 
+_LONGEST_HEADER: Final = 4096
+"""Bytes, with comments."""
 
-def read_pgm(path: Path) -> Picture:
-    """Read one PGM image; with a maximum above 255 as uint16. Raises :class:`ConfigError` for a damaged one."""
+
+def maximum(path: Path) -> int:
+    """Return the maximum in the header of a PGM image: above 255, its pixels have 16 bits."""
+    with path.open("rb") as file:
+        return int(_header(path, file.read(_LONGEST_HEADER))[4])
+
+
+def read_pgm(path: Path, *, deep: bool = False) -> Picture:
+    """Read one PGM image, as uint16 if its maximum is above 255 or if ``deep``.
+
+    Programs that write each file with its own maximum use 8 bits for the dark frames of a 12-bit camera; ``deep``
+    gives all frames one type. Raises :class:`ConfigError` for a damaged file and for several images in one.
+    """
     data = path.read_bytes()
-    match = _HEADER.match(data)
-    if match is None:
-        raise ConfigError(f"{path} can't be read as PGM: its header is not that of P2 or P5")
+    match = _header(path, data)
     width, height, top = (int(match[number]) for number in (2, 3, 4))
-    if not (0 < top < 65536 and width and height):
-        raise ConfigError(f"{path} can't be read as PGM: {width}x{height} pixels with a maximum of {top}")
     dtype = np.dtype(np.uint8 if top < 256 else ">u2")
     if match[1] == b"5":
         size = width * height * dtype.itemsize
@@ -40,6 +49,8 @@ def read_pgm(path: Path) -> Picture:
                 f"{path} can't be read as PGM: it ends after {len(body)} of {size} bytes of pixels"
             )
         samples = np.frombuffer(body, dtype)
+        if _HEADER.match(data[match.end() + size :].lstrip()):
+            raise ConfigError(f"{path} holds several images; in a folder each file is one frame")
     else:
         try:
             samples = np.array(data[match.end() :].split(), dtype=np.int64).astype(dtype)
@@ -50,4 +61,15 @@ def read_pgm(path: Path) -> Picture:
                 f"{path} can't be read as PGM: it ends after {samples.size} of {width * height} pixels"
             )
         samples = samples[: width * height]
-    return Picture(PixelFormat(dtype), samples.reshape(height, width))
+    samples = samples.astype(np.uint16) if deep else samples
+    return Picture(PixelFormat(samples.dtype), samples.reshape(height, width))
+
+
+def _header(path: Path, data: bytes) -> re.Match[bytes]:
+    match = _HEADER.match(data)
+    if match is None:
+        raise ConfigError(f"{path} can't be read as PGM: its header is not that of P2 or P5")
+    width, height, top = (int(match[number]) for number in (2, 3, 4))
+    if not (0 < top < 65536 and width and height):
+        raise ConfigError(f"{path} can't be read as PGM: {width}x{height} pixels with a maximum of {top}")
+    return match

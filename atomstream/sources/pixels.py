@@ -90,6 +90,10 @@ class PixelReader:
         self._sample = self._chosen_sample(options.channel)
         self._check_meaning()
         self._palette = self._grey_palette()
+        self._palette_dtype = np.dtype(
+            np.uint8 if self._palette is None or self._palette.max(initial=0) < 256 else np.uint16
+        )
+        self._expansion: Samples | None = None
         self.dtype = self._frame_dtype()
 
     @property
@@ -145,7 +149,7 @@ class PixelReader:
             raise ConfigError(f"{self.name} has no colours of which a luma can be made (--channel luma)")
 
     def _grey_palette(self) -> Samples | None:
-        """Return the brightness of each index, None if the indices are the brightness."""
+        """Return the brightness of each index, -1 for colours; None if the indices are the brightness."""
         palette = self.pixels.palette
         if self.pixels.meaning != "palette" or palette is None or self._raw:
             return None
@@ -153,10 +157,9 @@ class PixelReader:
         if palette.dtype.itemsize == 2:
             # Programs write 8 bits into the 16 of a TIFF palette as v * 256 or v * 257.
             grey = levels[levels >= 0]
-            if np.isin(grey % 257, 0).all():
-                levels = np.where(levels >= 0, levels // 257, -1)
-            elif (grey % 256 == 0).all():
-                levels = np.where(levels >= 0, levels // 256, -1)
+            for factor in (257, 256):
+                if not (grey % factor).any():
+                    return np.where(levels >= 0, levels // factor, -1)
         return levels
 
     def _frame_dtype(self) -> np.dtype[Any]:
@@ -165,7 +168,7 @@ class PixelReader:
         if self._levels is not None and dtype.kind in "buif":
             return np.dtype(np.uint8)
         if self._palette is not None:
-            return np.dtype(np.uint8 if self._palette.max(initial=0) < 256 else np.uint16)
+            return self._palette_dtype
         if dtype.kind == "u" and bits != 1 and (dtype.itemsize <= 2 or (bits or 99) <= 16):
             return np.dtype(np.uint8 if (bits or 8 * dtype.itemsize) <= 8 else np.uint16)
         if dtype.kind not in "buif":
@@ -248,34 +251,44 @@ class PixelReader:
                 f"{self.name}: frame {first} or one after it has the index {highest}, but the palette has "
                 f"{len(palette)} colours; channel='raw' (--channel raw) streams the indices as they are"
             )
-        grey: Samples = palette[indices]
-        coloured = (grey < 0).any(axis=(1, 2))
-        if coloured.any():
-            raise ConfigError(
-                f"{self.name}: frame {first + int(np.argmax(coloured))} uses colours of a palette; if they are false "
-                "colours of counts, give channel='raw' (--channel raw), which streams the counts; otherwise convert "
-                "the file to grey first"
-            )
+        is_colour = palette < 0
+        if is_colour.any():
+            coloured = is_colour[indices].any(axis=(1, 2))
+            if coloured.any():
+                raise ConfigError(
+                    f"{self.name}: frame {first + int(np.argmax(coloured))} uses colours of a palette; if they are "
+                    "false colours of counts, give channel='raw' (--channel raw), which streams the counts; otherwise "
+                    "convert the file to grey first"
+                )
+        grey: Samples = palette.astype(self._palette_dtype)[indices]
         return grey
 
     def _expanded(self, luma: Samples) -> Samples:
         """Map the limited range, 16 to 235 (of 8 bits), to all values, as every player does."""
         bits = self.pixels.bits or 8
         black, white, top = 16 << (bits - 8), 235 << (bits - 8), (1 << bits) - 1
-        every = np.arange(1 << bits, dtype=np.int64)
-        lookup = np.clip((2 * (every - black) * top + (white - black)) // (2 * (white - black)), 0, top)
         if self.pixels.range == "presumably limited" and not self._reported:
-            near = (white - black) // 50  # compression leaves some values just outside
-            outside = np.count_nonzero((luma < black - near) | (luma > white + near)) / max(1, luma.size)
-            if outside > _CLIPPED_PIXELS:
-                self._reported = True
-                logger.warning(
-                    "%s: %.1f %% of the pixels lie outside of the limited range of video (%d to %d) and are clipped; "
-                    "if the camera used the full range, give video_range='full' (--video-range full)",
-                    self.name, 100 * outside, black, white,
-                )  # fmt: skip
-        expanded: Samples = lookup.astype(self._native(luma))[luma]
+            self._report_clipped(luma, black, white)
+        if self._expansion is None:
+            every = np.arange(1 << bits, dtype=np.int64)
+            expansion = (2 * (every - black) * top + (white - black)) // (2 * (white - black))
+            self._expansion = np.clip(expansion, 0, top).astype(self._native(luma))
+        expanded: Samples = self._expansion[luma]
         return expanded
+
+    def _report_clipped(self, luma: Samples, black: int, white: int) -> None:
+        """Warn once if many pixels lie outside of the limited range; compression leaves a few just outside."""
+        near = (white - black) // 50
+        if int(luma.min()) >= black - near and int(luma.max()) <= white + near:
+            return
+        outside = np.count_nonzero((luma < black - near) | (luma > white + near)) / luma.size
+        if outside > _CLIPPED_PIXELS:
+            self._reported = True
+            logger.warning(
+                "%s: %.1f %% of the pixels lie outside of the limited range of video (%d to %d) and are clipped; "
+                "if the camera used the full range, give video_range='full' (--video-range full)",
+                self.name, 100 * outside, black, white,
+            )  # fmt: skip
 
     def _native(self, array: Samples) -> np.dtype[Any]:
         return array.dtype.newbyteorder("=")

@@ -13,6 +13,7 @@ from atomstream.system.log_privacy import get_logger
 
 from .av_pixels import orientation_of, picture_of, turned_pixels
 from .frame_source import SourceChunk, checked_chunk_size, optional_package
+from .monochrome import is_monochrome
 from .options import ReadOptions
 from .pixels import PixelReader
 from .video_times import in_order, stated_rate
@@ -34,6 +35,7 @@ class VideoSource:
         self._path = path
         self._options = options
         self._reader: PixelReader | None = None
+        self._monochrome = False
         self.n_frames: int | None = None
         first, rate = self._probe()
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
@@ -50,6 +52,7 @@ class VideoSource:
                     "kept as they are",
                     self.name,
                 )
+            self._monochrome = is_monochrome(stream)
             return self._grey(frame, 0), stated_rate(self._path, container, stream)
         raise ConfigError(f"{self.name} is empty: its video has no frames")
 
@@ -100,7 +103,8 @@ class VideoSource:
             raise ConfigError(f"{self.name} can't be decoded as video: {error}") from error
 
     def _grey(self, frame: Any, number: int) -> Frame:
-        picture = turned_pixels(picture_of(self.name, frame, self._options), orientation_of(self.name, frame))
+        picture = picture_of(self.name, frame, self._options, monochrome=self._monochrome)
+        picture = turned_pixels(picture, orientation_of(self.name, frame))
         if self._reader is None or not picture.pixels.same_as(self._reader.pixels):
             self._reader = PixelReader(self.name, picture.pixels, self._options)
         grey: Frame = self._reader.frames(picture.samples[None], number, picture.chroma)[0]
