@@ -17,6 +17,7 @@ from atomstream.cli.key_argument import hide_key_argument, is_own_process
 from atomstream.cli.keys import keys
 from atomstream.cli.login import login, logout
 from atomstream.cli.project import project
+from atomstream.cli.retention import retention
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
@@ -67,6 +68,7 @@ for _command in (
     restore,
     check,
     gc,
+    retention,
     reindex,
 ):
     commands.add_command(_command)

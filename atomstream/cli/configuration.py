@@ -35,8 +35,12 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "insecure_network": False,
     "log_format": "text",
     "log_level": "warning",
+    "retention": None,
 }
 """Every setting but the limits, with its default."""
+
+PLAIN: Final = tuple(name for name in DEFAULTS if name != "retention")
+"""The settings of one value; rules of retention can only be in a file."""
 
 _PATHS: Final = frozenset({"data", "api_key_file", "tls_cert", "tls_key"})
 
@@ -86,7 +90,7 @@ def _from_environment(environment: Mapping[str, str], limits: Mapping[str, int |
     for variable, text in environment.items():
         if variable.startswith(PREFIX) and variable != FILE_VARIABLE:
             name = variable.removeprefix(PREFIX).lower()
-            _check_name(variable, name, [*DEFAULTS, *limits], lambda one: PREFIX + one.upper())
+            _check_name(variable, name, [*PLAIN, *limits], lambda one: PREFIX + one.upper())
             found[name] = _from_text(variable, name, text.strip(), limits)
     return found
 
@@ -127,18 +131,27 @@ def _from_file(path: Path, limits: Mapping[str, int | float]) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {path} is not TOML: {error}.") from None
     folder = path.absolute().parent
     given = tables.pop("limits", {})
+    rules = tables.pop("retention", None)
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: limits is not a table; begin it with a line [limits].")
     if "api_key" in tables:
         raise ConfigError(
             f"{path}: api_key is not read from this file. Name a file with the key by api_key_file."
         )
-    found = {}
-    for names, values in (([*DEFAULTS], tables), ([*limits], given)):
+    found = {} if rules is None else {"retention": _retention(rules, path)}
+    for names, values in (([*PLAIN], tables), ([*limits], given)):
         for name, value in values.items():
             _check_name(f"{path}: {name}", name, names, str)
             found[name] = _from_toml(f"{path}: {name}", name, value, limits, folder)
     return found
+
+
+def _retention(table: Any, path: Path) -> Any:
+    from atomstream.server.retention_rules import RetentionSettings
+
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: retention is not a table; begin it with a line [retention].")
+    return RetentionSettings.parse(table, f"{path}: retention")
 
 
 def _from_toml(where: str, name: str, value: Any, limits: Mapping[str, int | float], folder: Path) -> Any:

@@ -14,7 +14,17 @@ from atomstream.server.http.gate import Gate, require_access
 from atomstream.server.http.origin import HostGuard, guard_origin
 from atomstream.server.http.path_prefix import add_routes
 from atomstream.server.http.responses import DISK, errors_to_replies
-from atomstream.server.routes import analysis, catalogue, feed, health, manage, metrics, streams, uploads
+from atomstream.server.routes import (
+    analysis,
+    catalogue,
+    feed,
+    health,
+    manage,
+    metrics,
+    retention,
+    streams,
+    uploads,
+)
 from atomstream.server.routes import annotations as annotation_routes
 
 ROUTES: Final = (
@@ -23,6 +33,7 @@ ROUTES: Final = (
     *catalogue.routes,
     *streams.routes,
     *manage.routes,
+    *retention.routes,
     *uploads.routes,
     *analysis.routes,
     *annotation_routes.routes,

@@ -17,6 +17,7 @@ from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.people.rights import Principal
+from atomstream.server.retention.retention import Retention
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
@@ -42,6 +43,7 @@ class ServerContext:
     readers: ReadPools
     disk: DiskState
     measurements: Measurements
+    retention: Retention
     certificate: ServerCertificate | None
 
 

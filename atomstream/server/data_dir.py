@@ -26,6 +26,9 @@ log = get_logger("atomstream.server")
 
 LOCK_FILE = ".lock"
 
+UPKEEP_LOCK: Final = ".upkeep-lock"
+"""Held while a backup or the rules of retention work on the folder, which exclude each other."""
+
 RESTORING: Final = ".restoring"
 """A folder in the data folder while a backup is restored into it."""
 
@@ -52,6 +55,8 @@ _OWN_NAMES: Final = frozenset(
         "signing.key",
         "tls-cert.pem",
         "tls-key.pem",
+        UPKEEP_LOCK,
+        "retention.json",
         *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm", "-run")),
     }
 )
@@ -60,7 +65,8 @@ _OWN_NAMES: Final = frozenset(
 COPIED_NAMES: Final = frozenset(
     name
     for name in _OWN_NAMES
-    - {LOCK_FILE, SET_ASIDE, "streams", "sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
+    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, "streams"}
+    - {"sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
     - {"key-use.json", "people.lock"}
     if not name.startswith(_CATALOGUE)
 )
@@ -144,3 +150,9 @@ def lock_data_dir(data_dir: Path) -> FileLock:
             f"Another atomstream server runs on {data_dir}. Stop it first, or give this one a different folder."
         ) from None
     return lock
+
+
+def upkeep_lock(data_dir: Path) -> FileLock:
+    """The lock that a backup and a run of the rules of retention exclude each other by; not yet acquired."""
+    prepare_for_library(data_dir / UPKEEP_LOCK)
+    return FileLock(data_dir / UPKEEP_LOCK, timeout=0, thread_local=False, mode=FILE_MODE)

@@ -42,6 +42,8 @@ from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.people.log import PEOPLE_FILE
 from atomstream.server.people.store import People
+from atomstream.server.retention.retention import Retention
+from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
@@ -129,6 +131,19 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
         yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate)
 
 
+@asynccontextmanager
+async def opened_folder(settings: ServerSettings) -> AsyncIterator[ServerContext]:
+    """The parts of a server on its data folder that does not listen: for commands while no server runs.
+
+    Raises:
+        ConfigError: a server runs on the folder, or it can't be used.
+    """
+    protect_libraries()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(own_data_dir(settings.data_dir, must_exist=True))
+        yield await _make_context(settings, stack, None)
+
+
 async def run_server(
     settings: ServerSettings, on_ready: Callable[[RunningServer], None] | None = None
 ) -> None:
@@ -171,6 +186,8 @@ async def _make_context(
     deletion.begin()
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     _at_the_end(stack, "ending the readers", readers.close)
+    retention = Retention(settings.retention or RetentionSettings(), settings.data_dir, streams, results)
+    _at_the_end(stack, "ending the retention", retention.close)
     catalogue = Catalogue(database, NamesLog(settings.data_dir))
     streams.deleted_from.update(await catalogue.deleted_streams(settings.streams_dir))
     streams.deleted.update(streams.deleted_from)
@@ -188,6 +205,7 @@ async def _make_context(
         readers=readers,
         disk=DiskState(settings.data_dir),
         measurements=measurements,
+        retention=retention,
         certificate=certificate,
     )
 
@@ -305,6 +323,9 @@ async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None
     await context.results.resume()
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
     _at_the_end(stack, "watching for silent streams", partial(_cancel, watch))
+    if context.settings.retention is not None:
+        daily = asyncio.create_task(context.retention.watch(), name="atomstream daily retention")
+        _at_the_end(stack, "waiting for the daily retention", partial(_cancel, daily))
 
 
 def _at_the_end(stack: AsyncExitStack, what: str, close: Callable[[], Awaitable[None]]) -> None:

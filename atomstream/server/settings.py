@@ -12,6 +12,7 @@ from atomstream.config import integer_in_range, is_loopback, normalise_endpoint,
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
+from atomstream.server.retention_rules import RetentionSettings
 
 MAX_JSON_BYTES = 1 << 20
 """Longest JSON body that is read. The longest body of the protocol has a few hundred bytes."""
@@ -49,6 +50,8 @@ class ServerSettings:
     ``max_connections_per_address`` of one address, and ``max_open_streams`` open streams; fewer where the process may
     open few files. A client that reads less than ``reply_min_rate`` bytes/s of a waiting reply in ``reply_window_s`` is
     cut off.
+
+    ``retention`` are the rules by which frames of old streams are removed; without them none is.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
@@ -89,6 +92,7 @@ class ServerSettings:
     max_waiting_reads: int = 64
     gap_wait_s: float = 5.0
     feed_behind: int = 4096
+    retention: RetentionSettings | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

@@ -215,6 +215,19 @@ class ServiceApi:
         path = protocol.path(protocol.STREAM_PATH, data_id=data_id)
         await self._transport.call(Call(f"delete the stream {data_id}", "DELETE", path))
 
+    async def retention(self, *, preview: bool = False) -> Json:
+        """The report of the rules of retention: of the last run, or (``preview``) of what a run would do."""
+        path = protocol.RETENTION_PREVIEW_PATH if preview else protocol.RETENTION_PATH
+        return (await self._transport.call(Call("ask for the report of the retention", "GET", path))).parse(
+            lambda data: data
+        )
+
+    async def run_retention(self) -> None:
+        """Begin to apply the rules of retention (atomstream server only); ConflictError while a run goes on."""
+        await self._transport.call(
+            Call("apply the rules of retention", "POST", protocol.RETENTION_RUN_PATH, body=b"{}")
+        )
+
     async def close(self) -> None:
         """Close all connections. Repeated calls have no effect."""
         await self._transport.close()

@@ -66,6 +66,9 @@ CHANGES = {
 }
 FOR_ADMINISTRATORS = {
     "DELETE /rheed/stream/{data_id}",
+    "GET /retention",
+    "GET /retention/preview",
+    "POST /retention/run",
 }
 READS = {
     "GET /metrics",

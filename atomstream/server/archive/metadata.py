@@ -31,6 +31,23 @@ class NamedId(msgspec.Struct, frozen=True):
     name: str
 
 
+class Thinning(msgspec.Struct, frozen=True, kw_only=True):
+    """What was removed from a stream, in its description.
+
+    One frame in ``every`` was kept, and those within ``around_s`` seconds of an event; with 0 none at all. ``since`` is
+    the UTC time of the last thinning (ISO 8601). Until ``complete``, frames that are to be removed may still be there.
+    """
+
+    every: int
+    around_s: float
+    since: str
+    frames_left: int = 0
+    bytes_freed: int = 0
+    complete: bool = False
+    planned: bool = False
+    """True once ``frame_kept`` has all values of this thinning: an interrupted one is continued from it."""
+
+
 class StreamMetadata(msgspec.Struct, frozen=True):
     """Metadata of one stream; ``fps`` is in frames per second, times are ISO 8601 UTC."""
 
@@ -48,6 +65,8 @@ class StreamMetadata(msgspec.Struct, frozen=True):
     tags: tuple[NamedId, ...] = ()
     geometry: Geometry | None = None
     """Set by the first stored chunk; None before that."""
+    thinning: Thinning | None = None
+    """What was removed from it; None if nothing was."""
     attributes: dict[str, Any] = {}
     """What the client noted about the recording, such as camera and crop; checked by ``check_attributes``."""
 

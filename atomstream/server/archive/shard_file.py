@@ -13,7 +13,7 @@ import errno
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Literal, NamedTuple, TypeAlias
@@ -24,8 +24,18 @@ import numpy.typing as npt
 
 from atomstream import protocol
 from atomstream.errors import ShardError
+from atomstream.records import FrameMeta
 from atomstream.server.archive.records import ChunkTimes, UploadClaims
-from atomstream.shard import Dims, DtypeName, ShardLayout, index_nbytes, iter_frames, pack_index, pad_index
+from atomstream.shard import (
+    ABSENT,
+    Dims,
+    DtypeName,
+    ShardLayout,
+    index_nbytes,
+    iter_frames,
+    pack_index,
+    pad_index,
+)
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.own_files import open_file
 
@@ -35,15 +45,20 @@ Comparison: TypeAlias = Literal["equal", "different", "damaged"]
 _TRAILER: Final = struct.Struct("<II4s4I5dQI")
 _MAGIC: Final = 0x184D2A5B  # the skippable magic after the one of per-frame data (RFC 8878, 3.1.2)
 _TAG: Final = b"ATS1"
+_THINNED_TAG: Final = b"ATT1"
 _WINDOW: Final = 1 << 20
 
 
 class Trailer(NamedTuple):
-    """What the archive adds to a shard: timestamps, and the length and CRC-32C of the received body."""
+    """What the archive adds to a shard: timestamps, and the length and CRC-32C of the received body.
+
+    A ``thinned`` shard has lost frames on purpose: then length and CRC-32C are those of a body without them.
+    """
 
     stamps: ChunkTimes
     nbytes: int
     crc32c: int
+    thinned: bool = False
 
 
 class ShardFile:
@@ -120,7 +135,9 @@ def seal(body: Path, claims: UploadClaims, crc32c: int, file_system: FileSystem 
         content = nbytes - index_nbytes(n)
         file.seek(content)
         index = np.frombuffer(file.read(n * 16), dtype="<u8").reshape(n, 2)
-    end = _pack_trailer(claims, nbytes, crc32c) + pack_index(pad_index(index, slots))
+    end = pack_trailer(claims.stamps(FrameMeta()), slots, nbytes, crc32c) + pack_index(
+        pad_index(index, slots)
+    )
     fd = file_system.open_existing(body)
     try:
         file_system.write_at(fd, content, end)
@@ -149,6 +166,8 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
 def compare(stored: Path, new: ShardFile, slots: int) -> Comparison:
     """Whether the shard at ``stored`` has the same frames as ``new``: compares bytes first, then pixels.
 
+    Frames that were removed from it on purpose are not compared.
+
     ``"damaged"`` if the stored one can't be read, so that the new upload may replace it.
 
     Raises:
@@ -156,13 +175,16 @@ def compare(stored: Path, new: ShardFile, slots: int) -> Comparison:
     """
     dims, dtype = new.layout.dims, new.layout.dtype
     try:
-        if read_trailer(stored, dtype, slots).stamps.dims != dims:
+        trailer = read_trailer(stored, dtype, slots)
+        if trailer.stamps.dims != dims:
             return "different"
         old = ShardFile(stored, dims, dtype, slots)
     except ShardError:
         return "damaged"
     with old:
-        return "equal" if _same_bytes(old, new) else _compare_frames(old, new)
+        if trailer.thinned:
+            return _compare_frames(old, new, [offset == ABSENT for offset, _ in old.layout.index.tolist()])
+        return "equal" if _same_bytes(old, new) else _compare_frames(old, new, [False] * dims[0])
 
 
 def _same_bytes(old: ShardFile, new: ShardFile) -> bool:
@@ -173,31 +195,46 @@ def _same_bytes(old: ShardFile, new: ShardFile) -> bool:
     return all(old.fetch(start, n) == new.fetch(start, n) for start, n in zip(windows, sizes, strict=True))
 
 
-def _compare_frames(old: ShardFile, new: ShardFile) -> Comparison:
+def _compare_frames(old: ShardFile, new: ShardFile, removed: Sequence[bool]) -> Comparison:
     stored = old.frames()
-    for _, frame in new.frames():
+    for k, frame in new.frames():
         try:
             _, before = next(stored)
         except ShardError:
             return "damaged"
-        if not np.array_equal(before, frame):
+        if not (removed[k] or np.array_equal(before, frame)):
             return "different"
     return "equal"
+
+
+def body_crc32c(shard: ShardFile, n_frames: int, note: Callable[[int], None] = lambda _nbytes: None) -> int:
+    """The CRC-32C of the body of a stored shard, to be compared with its trailer; ``note(nbytes)`` at each piece read.
+
+    Raises:
+        OSError: from the disk.
+    """
+    crc = 0
+    for start in range(0, shard.content_nbytes, _WINDOW):
+        piece = shard.fetch(start, min(_WINDOW, shard.content_nbytes - start))
+        crc = google_crc32c.extend(crc, piece)
+        note(len(piece))
+    return int(google_crc32c.extend(crc, pack_index(shard.layout.index[:n_frames])))
 
 
 def _trailer_nbytes() -> int:
     return _TRAILER.size + 4
 
 
-def _pack_trailer(claims: UploadClaims, nbytes: int, crc32c: int) -> bytes:
-    times = (claims.fps, claims.start_unix_ms, claims.end_unix_ms)
-    clock = (claims.clock_offset_ms, claims.clock_uncertainty_ms)
+def pack_trailer(stamps: ChunkTimes, slots: int, nbytes: int, crc32c: int, *, thinned: bool = False) -> bytes:
+    """The bytes of a :class:`Trailer`."""
+    times = (stamps.fps, stamps.start_unix_ms, stamps.end_unix_ms)
+    clock = (stamps.clock_offset_ms, stamps.clock_uncertainty_ms)
     packed = _TRAILER.pack(
         _MAGIC,
         _trailer_nbytes() - 8,
-        _TAG,
-        *claims.dims,
-        claims.chunk_size,
+        _THINNED_TAG if thinned else _TAG,
+        *stamps.dims,
+        slots,
         *times,
         *(math.nan if value is None else value for value in clock),
         nbytes,
@@ -213,11 +250,12 @@ def _unpack_trailer(raw: bytes, path: Path, slots: int) -> Trailer:
     _, _, tag, n, height, width, _, fps, start, end, offset, uncertainty, nbytes, crc = _TRAILER.unpack(
         packed
     )
-    if tag != _TAG:
+    if tag not in (_TAG, _THINNED_TAG):
         raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
     if not (protocol.MIN_FPS <= fps <= protocol.MAX_FPS and math.isfinite(start) and math.isfinite(end)):
         raise ShardError(f"{path} has impossible times: {fps} frames/s from {start} to {end} ms.")
     if not 1 <= n <= slots:
         raise ShardError(f"{path} has {n} frames; a chunk of this stream has at most {slots}.")
     offset, uncertainty = (None if math.isnan(value) else value for value in (offset, uncertainty))
-    return Trailer(ChunkTimes((n, height, width), fps, start, end, offset, uncertainty), nbytes, crc)
+    stamps = ChunkTimes((n, height, width), fps, start, end, offset, uncertainty)
+    return Trailer(stamps, nbytes, crc, tag == _THINNED_TAG)

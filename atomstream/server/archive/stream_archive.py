@@ -44,6 +44,7 @@ from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
+from atomstream.server.archive.thinning import ThinnedFrames
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
 from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, ZarrGroup
 from atomstream.system.files import LOCAL, FileSystem
@@ -87,6 +88,8 @@ class StreamArchive:
         self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self.files, NAMES), self._attributes)
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
+        self.thinned = ThinnedFrames(self._index, self.files, self._stripes)
+        """Which frames were kept when the stream was thinned."""
 
     @classmethod
     def create(
@@ -131,6 +134,7 @@ class StreamArchive:
             archive.files.note_damage(archive._index.group.folder, "it is missing, and all frames with it")
         archive.files.remove_leftovers()
         archive._index.recover(geometry_in(archive._about))
+        archive.thinned.mend(archive._about)
         return archive
 
     @property
@@ -191,6 +195,7 @@ class StreamArchive:
                 stamps = new or self._index.read_stamps(claims.index)
             if not self.files.deleted:  # else the chunk is gone with the stream
                 self._index.add(claims.index, stamps)
+                self.thinned.note_stored(claims.index)
         finally:
             self._file_system.unlink(body)
         return CommitResult(claims.index, claims.dims[0], nbytes, crc32c, new is None, stamps)
@@ -396,6 +401,7 @@ class StreamArchive:
             ORIGIN: self._index.origin_ms,
             "missing_chunks": self._index.missing().text(MAX_ATTRIBUTE_CHARS),
             "lost_chunks": about["lost"],
+            **self.thinned.attributes(about),
         }
 
     def _publish_soon(self) -> None:

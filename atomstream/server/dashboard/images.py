@@ -205,7 +205,11 @@ class PictureSource:
         return None if frame in (shown, -1) else self.picture(frame)
 
     def picture(self, frame: int) -> Picture | None:
-        """The image of a frame; None if the frame is not stored."""
+        """The image of a frame, or of the nearest one that was kept; None if there is none."""
+        near = self._archive.thinned.nearest(frame)
+        if near is None:
+            return None
+        frame = near
         frames = self._archive.frames(frame, frame + 1)
         if not frames.size:
             return None
@@ -258,7 +262,7 @@ async def single_picture(request: web.Request) -> web.Response:
     pictures = context_of(request).readers.pictures
     picture = await pictures.run(request, lambda: source.picture(source.frame_at(at)))
     if picture is None:
-        raise HttpError(404, "This stream has no frames yet.")
+        raise HttpError(404, "This stream has no frames yet, or those near this time were removed.")
     return web.Response(
         body=picture.to_bytes(),
         content_type="application/octet-stream",

@@ -34,6 +34,8 @@ async def problems(request: web.Request) -> web.Response:
         server.append(f"{more} more streams have damaged files; the log of the server names them.")
     if full:
         server.insert(0, full)
+    if context.retention.report is not None and principal.projects is None:
+        server += context.retention.report.over
     free = context.disk.free_bytes()
     return json_reply({"server": server, "streams": streams, "disk_free_bytes": free})
 

@@ -170,6 +170,7 @@ def _description(about: StreamMetadata) -> dict[str, Any]:
         "project": about.project.name if about.project else None,
         "tags": [tag.name for tag in about.tags],
         "geometry": msgspec.to_builtins(about.geometry) if about.geometry else None,
+        "thinning": msgspec.to_builtins(about.thinning) if about.thinning else None,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -212,6 +213,24 @@ class ResultsManager:
                 del self._open[data_id]
                 self._used_at.pop(data_id, None)
                 await results.park()
+
+    def is_used(self, data_id: str, within_s: float) -> bool:
+        """Whether somebody reads a stream's results or asked for them within so many s, or they are being made."""
+        results = self._open.get(data_id)
+        if results is None:
+            return False
+        used_s = self._clock() - self._used_at.get(data_id, -math.inf)
+        return bool(results.followers) or used_s < within_s or not results.is_over
+
+    @contextmanager
+    def unnoticed(self, data_id: str) -> Iterator[None]:
+        """What is asked for in this block does not count as use of the stream."""
+        before = self._used_at.get(data_id)
+        yield
+        if before is not None:
+            self._used_at[data_id] = before
+        else:
+            self._used_at.pop(data_id, None)
 
     async def remove(self, data_id: str) -> None:
         """The stream is being deleted: end its analysis and the readers of its feed, and close its files."""

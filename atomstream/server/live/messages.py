@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from atomstream.analysis import Box, Line
 from atomstream.results import TIME, Batch, Event, Measurement, Segment, View, column_name, finite, packed
+from atomstream.server.archive.metadata import Thinning
 from atomstream.server.live.annotation_records import CalibrationRecord, RegionRecord, from_region
 
 # -- results of the analysis -------------------------------------------------------------------------------
@@ -295,6 +296,8 @@ class AnalysisStatus(msgspec.Struct, frozen=True, kw_only=True):
     columns: dict[str, str]
     regions: list[RegionRecord]
     calibration: CalibrationRecord
+    thinning: Thinning | None = None
+    """What was removed of the frames; None if nothing was."""
 
 
 class RegionsReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ import msgspec
 from atomstream.errors import ConfigError
 from atomstream.index_ranges import IndexSet
 from atomstream.results import Event, column_name, unit_of
-from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
@@ -139,6 +139,11 @@ class StreamResults:
         return bool(self._archive.stored())
 
     @property
+    def is_thinned(self) -> bool:
+        """True if frames were removed, so that an analysis of the others would replace results by worse ones."""
+        return self._archive.thinned.exists
+
+    @property
     def progress(self) -> float | None:
         """Progress of a re-analysis, 0 to 1; None if none runs."""
         return self._reanalyses.progress
@@ -182,6 +187,7 @@ class StreamResults:
             columns={name: unit_of(name) for name in columns},
             regions=self._annotations.regions,
             calibration=self._annotations.calibration,
+            thinning=read_about(archive.description).thinning,
         )
 
     def missing_report(self) -> MissingMessage:
@@ -304,6 +310,8 @@ class StreamResults:
         Raises:
             ConfigError: invalid regions, or too many different names in this stream; nothing was changed.
         """
+        if self.is_thinned:
+            raise ConfigError("regions: frames of this stream were removed, so no trace can be made")
         await self._check_columns(regions)
         checked = await self._writer.set_regions(regions, self._detected_regions)
         if checked and self.has_frames:
@@ -400,7 +408,7 @@ class StreamResults:
 
     def reanalyse(self) -> bool:
         """Analyse the stored frames again from the first; False if an analysis runs already."""
-        if self._live is not None or self._reanalyses.running:
+        if self._live is not None or self._reanalyses.running or self.is_thinned:
             return False
         self._reanalyses.reserve()
         self._start(self._run_reanalysis())
@@ -432,6 +440,8 @@ class StreamResults:
             self._schedule()
 
     def _schedule(self) -> None:
+        if self.is_thinned:
+            return
         if not self._reanalyses.scheduled:
             self._start(self._note_reanalysis())
         self._reanalyses.schedule()

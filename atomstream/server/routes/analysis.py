@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from aiohttp import web
 
@@ -25,6 +26,11 @@ from atomstream.server.live.timeseries import SeriesQuery
 from atomstream.server.people.rights import Right
 
 routes = web.RouteTableDef()
+
+THINNED: Final = (
+    "Frames of this stream were removed by the rules of retention. Its results are kept as they are, because an "
+    "analysis of the frames that are left would be worse."
+)
 
 MAX_LAST_N = 10_000_000
 
@@ -90,6 +96,8 @@ async def reanalyse(request: web.Request) -> web.Response:
     results = await results_of(request)
     if not results.has_frames:
         return refuse(409, "No chunk of this stream is stored yet, so there is nothing to analyse.")
+    if results.is_thinned:
+        return refuse(409, THINNED)
     if not results.reanalyse():
         return refuse(409, "This stream is being analysed; try again when the analysis has ended.")
     return json_reply(await results.status(), status=202)

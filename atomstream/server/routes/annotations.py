@@ -23,6 +23,7 @@ from atomstream.server.http.requests import UuidText, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.live.annotation_records import CalibrationRecord, RegionRecord
 from atomstream.server.people.rights import Right
+from atomstream.server.routes.analysis import THINNED
 
 routes = web.RouteTableDef()
 
@@ -119,5 +120,7 @@ async def put_calibration(request: web.Request) -> web.Response:
     """``PUT /rheed/stream/{data_id}/calibration``: valid from now on. A finished stream is analysed again with it."""
     results, wanted = await results_of(request), await read_json(request, CalibrationBody)
     calibration = wanted.checked()
+    if results.is_thinned:
+        raise HttpError(409, THINNED)
     await results.calibrate(calibration)
     return json_reply(calibration)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.server.archive.metadata import ABOUT, read_about_file
-from atomstream.server.data_dir import COPIED_NAMES, LOCK_FILE
+from atomstream.server.data_dir import COPIED_NAMES, LOCK_FILE, upkeep_lock
 from atomstream.server.upkeep.manifest import (
     MANIFEST,
     PARTIAL,
@@ -104,7 +104,27 @@ def back_up(
     except Timeout:
         raise ConfigError(f"Another backup to {target} is running.") from None
     try:
-        return _Backup(data_dir, target, pace or Pace(), file_system, say).run()
+        with _no_retention(data_dir):
+            return _Backup(data_dir, target, pace or Pace(), file_system, say).run()
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _no_retention(data_dir: Path) -> Iterator[None]:
+    """Keep the rules of retention from changing the folder in this block."""
+    lock = upkeep_lock(data_dir)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"The rules of retention are being applied to {data_dir}, or another backup of it runs. Try again later."
+        ) from None
+    except OSError:  # a folder that is only readable, which nothing changes from here
+        yield
+        return
+    try:
+        yield
     finally:
         lock.release()
 

@@ -23,12 +23,12 @@ from atomstream.server.archive.archive_files import ArchiveFiles
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.metadata import ABOUT, read_about, read_about_file
 from atomstream.server.archive.records import Geometry
-from atomstream.server.archive.shard_file import ShardFile, read_trailer
+from atomstream.server.archive.shard_file import ShardFile, body_crc32c, read_trailer
 from atomstream.server.archive.timestamp_columns import recorded_chunks, recorded_origin
 from atomstream.server.archive.zarr_group import DOCUMENT, ZarrGroup
 from atomstream.server.catalogue.names_log import JOURNAL_FILE, NameRecord
 from atomstream.server.upkeep.pace import Pace
-from atomstream.shard import index_nbytes, pack_index
+from atomstream.shard import index_nbytes
 from atomstream.system.own_files import open_file, read_plain
 from atomstream.system.record_log import scan
 
@@ -156,7 +156,14 @@ class _Checker:
                 self._note(path, "the metadata of `frames` is lost, so it can't be read")
                 continue
             self.report.shards += 1
-            self._try(path, self._check_shard, path, geometry)
+            self._try(path, self._check_shard_again, path, geometry)
+
+    def _check_shard_again(self, path: Path, geometry: Geometry) -> None:
+        """Check a shard; once more after an error, in case the server thinned it at that moment."""
+        try:
+            self._check_shard(path, geometry)
+        except ShardError:
+            self._check_shard(path, geometry)
 
     def _check_shard(self, path: Path, geometry: Geometry) -> None:
         """Rebuild the body that was received, and compare its CRC-32C with that noted at its upload."""
@@ -166,12 +173,7 @@ class _Checker:
         with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
             if shard.content_nbytes + index_nbytes(n_frames) != trailer.nbytes:
                 raise ShardError("its length is not the noted one")
-            crc = 0
-            for start in range(0, shard.content_nbytes, PIECE_BYTES):
-                piece = shard.fetch(start, min(PIECE_BYTES, shard.content_nbytes - start))
-                crc = google_crc32c.extend(crc, piece)
-                self.pace.note(len(piece))
-            crc = google_crc32c.extend(crc, pack_index(shard.layout.index))
+            crc = body_crc32c(shard, n_frames, self.pace.note)
         if crc != trailer.crc32c:
             raise ShardError(f"its checksum is {crc:08x}, not {trailer.crc32c:08x}")
 

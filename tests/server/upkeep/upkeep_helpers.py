@@ -47,7 +47,7 @@ def content(data_dir: Path) -> dict[str, bytes]:
         for path in data_dir.rglob("*")
         if path.is_file()
         and "incoming" not in path.parts
-        and not path.name.startswith((".lock", "catalogue"))
+        and not path.name.startswith((".lock", ".upkeep-lock", "catalogue"))
     }
 
 

@@ -230,12 +230,18 @@ function showInfo(info) {
   setLinks();
 }
 
+/** What the rules of retention removed; null if nothing. */
+function thinned(info) {
+  if (!info.thinning) return null;
+  return info.thinning.every ? `Thinned: 1 frame in ${info.thinning.every} kept, and those near events` : "Frames removed; results kept";
+}
+
 function showFacts() {
   const info = state.info;
   if (!info) return;
   const shape = info.geometry ? `${info.geometry.width} × ${info.geometry.height} px` : null;
   const azimuth = visible(azimuths.ofAll ?? info.azimuth_label ?? "");
-  setText(byId("facts"), [info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", azimuth].filter(Boolean).join(" · "));
+  setText(byId("facts"), [thinned(info), info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", azimuth].filter(Boolean).join(" · "));
 }
 
 function showLink(up) {
