@@ -212,11 +212,19 @@ def _calibrate(options: StreamOptions, streamer: RHEEDStreamer, data_id: str) ->
 
 
 def _fps(options: StreamOptions, source: FrameSource) -> float:
+    step_s: float | None = getattr(source, "time_step_s", None)  # only arrays and TIFF have times in advance
     fps = options.fps if options.fps is not None else source.fps
+    if fps is None and step_s is not None:
+        fps = 1.0 / step_s
     if fps is None:
         raise ConfigError(f"{source.name} does not contain a frame rate: give --fps.")
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigError(f"--fps is {fps:g}; it must be finite and above 0.")
+    if step_s is not None and not 0.02 < step_s * fps < 50.0:
+        raise ConfigError(
+            f"The frames of {source.name} lie {step_s:g} s apart by their times, but {1.0 / fps:g} s at {fps:g} frames "
+            "per second. Give the unit of the times (such as --time-unit ms), or --ignore-times to use the rate alone."
+        )
     return fps
 
 

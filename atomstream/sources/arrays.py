@@ -19,7 +19,7 @@ from .datasets import chosen_array
 from .frame_source import SourceChunk, Times, checked_chunk_size
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
-from .times import TIME_NAMES, named_times, relative, seconds
+from .times import TIME_NAMES, median_step, named_times, relative, seconds
 
 
 class ArraySource:
@@ -56,10 +56,13 @@ class ArraySource:
         self.dtype = self._pixels.dtype
         self.frame_shape = self._pixels.frame_shape(*self._layout.frame_shape)
         self._length = self._layout.n_frames
+        self.time_step_s: float | None = None
+        """Usual time between two frames in s, by their times; None without times."""
         self._times = None if times_s is None else self._checked_times(np.asarray(times_s, dtype=np.float64))
         self.n_frames: int | None = self._length
         if self._times is not None:
             self.n_frames = int(np.isfinite(self._times).sum())
+            self.time_step_s = median_step(self._times)
         if self._pixels.decided_by_values:
             self._read(slice(0, 1))
 

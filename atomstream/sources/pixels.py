@@ -173,7 +173,8 @@ class PixelReader:
             return np.dtype(np.uint8 if (bits or 8 * dtype.itemsize) <= 8 else np.uint16)
         if dtype.kind not in "buif":
             raise ConfigError(
-                f"{self.name} holds {dtype} pixels, which have no brightness: store real numbers, such as numpy.abs"
+                f"{self.name} holds {dtype} pixels, which are no brightness: store real numbers"
+                + (", such as numpy.abs of them" if dtype.kind == "c" else "")
             )
         kind = "1-bit" if dtype.kind == "b" or bits == 1 else str(dtype)
         example = "0 1" if kind == "1-bit" or dtype.kind == "f" else "0 4095"

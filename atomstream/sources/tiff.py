@@ -14,18 +14,18 @@ from .axes import COUNTING, Sliceable, layout
 from .frame_source import FrameSource, SourceChunk, optional_package
 from .options import ReadOptions
 from .tiff_pages import TiffArray, pixel_format
+from .tiff_times import stated_rate, stated_times
 
 
 class TiffSource:
     """A stack with compressed or scattered pages, which are read chunk by chunk."""
 
-    fps: float | None = None
-
-    def __init__(self, path: Path, options: ReadOptions, series: list[Any]) -> None:
+    def __init__(self, path: Path, options: ReadOptions, source: ArraySource) -> None:
         self._path = path
         self._options = options
         self.name = str(path)
-        source = _array_source(self.name, TiffArray(self.name, series), series, options)
+        self.fps = source.fps
+        self.time_step_s = source.time_step_s
         self.dtype = source.dtype
         self.n_frames: int | None = source.n_frames
         self.frame_shape = source.frame_shape
@@ -34,7 +34,7 @@ class TiffSource:
         """Yield all frames in order, at most ``chunk_size`` at a time."""
         with _opened(self._path) as tif:
             series = list(tif.series)
-            source = _array_source(self.name, TiffArray(self.name, series), series, self._options)
+            source = _array_source(self.name, tif, TiffArray(self.name, series), self._options)
             yield from source.chunks(chunk_size)
 
 
@@ -45,22 +45,26 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
         series = _checked_series(path, list(tif.series))
         if len(series) == 1 and series[0].dataoffset is not None:
             mapped = _tifffile().memmap(path, series=0, mode="r")
-            return _array_source(str(path), mapped, series, options)
-        return TiffSource(path, options, series)
+            return _array_source(str(path), tif, mapped, options)
+        source = _array_source(str(path), tif, TiffArray(str(path), series), options)
+        return TiffSource(path, options, source)
 
 
-def _array_source(name: str, array: Sliceable, series: list[Any], options: ReadOptions) -> ArraySource:
+def _array_source(name: str, tif: Any, array: Sliceable, options: ReadOptions) -> ArraySource:
+    series = tif.series
     axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
     known = _stated_axes(axes, tuple(array.shape))
-    channels = layout(name, tuple(array.shape), options.axes, known=known).n_samples
+    place = layout(name, tuple(array.shape), options.axes, known=known)
     return ArraySource(
         array,
         name=name,
         axes=options.axes,
         channel=options.channel,
         levels=options.levels,
-        pixels=pixel_format(name, series[0].keyframe, channels),
+        pixels=pixel_format(name, series[0].keyframe, place.n_samples),
         known_axes=known,
+        fps=None if options.ignore_times else stated_rate(tif),
+        times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
     )
 
 

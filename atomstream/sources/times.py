@@ -107,6 +107,13 @@ def relative(name: str, times: Times) -> Times:
     return result
 
 
+def median_step(times: Times) -> float | None:
+    """Return the median time between two frames in s, None if it is 0 or if there are fewer than two times."""
+    steps = np.diff(times[np.isfinite(times)])
+    step = float(np.median(steps)) if steps.size else 0.0
+    return step if step > 0 else None
+
+
 def named_times(name: str, has_unit: bool) -> bool:
     """Return True if an array of this name, beside the frames, has their times."""
     return name.casefold() in (TIME_NAMES if has_unit else _PLAIN_NAMES)

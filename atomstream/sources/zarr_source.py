@@ -49,7 +49,11 @@ def open_node(path: str, node: Any, options: ReadOptions) -> ArraySource:
     if image is not None and image.array in node:
         return _ome_source(path, node, image, options)
     shapes = {name: tuple(array.shape) for name, array in node.arrays()}
-    if options.dataset is not None or not shapes:
+    if options.dataset is None and not shapes:
+        inner = [(key, group) for key, group in node.groups() if image_of(group) is not None]
+        if len(inner) == 1:  # as bioformats2raw writes it
+            return open_node(f"{path} [{inner[0][0]}]", inner[0][1], options)
+    if options.dataset is not None or all(len(shape) < 2 for shape in shapes.values()):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that are no part of the Zarr group
             members = node.members(max_depth=None)
