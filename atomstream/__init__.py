@@ -1,7 +1,8 @@
 """atomstream streams live RHEED frames from a camera to a server that analyses them while the film grows.
 
 :class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications. Both
-are imported at their first use, so ``import atomstream`` imports no other library.
+are imported at their first use, so ``import atomstream`` imports no other library. :func:`freeze_support` is for frozen
+applications that run a server.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from atomstream.version import __version__
 
 if TYPE_CHECKING:
     from atomstream.streaming import AsyncRHEEDStreamer, RHEEDStreamer
+    from atomstream.system.child_process import freeze_support
 
-__all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer", "__version__"]
+__all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer", "__version__", "freeze_support"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from atomstream import streaming
 
         return getattr(streaming, name)
+    if name == "freeze_support":
+        from atomstream.system.child_process import freeze_support
+
+        return freeze_support
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

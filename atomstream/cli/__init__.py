@@ -24,6 +24,7 @@ from atomstream.cli.stream import stream
 from atomstream.cli.streams import streams
 from atomstream.cli.upkeep import backup, check, gc, restore
 from atomstream.cli.users import users
+from atomstream.system.child_process import freeze_support
 from atomstream.system.log_privacy import print_redacted, redact
 from atomstream.version import __version__
 
@@ -76,6 +77,7 @@ for _command in (
 
 def main() -> None:
     """Run the command of ``sys.argv`` and exit with its code."""
+    freeze_support()
     if is_own_process():
         hide_key_argument()
         sys.excepthook = print_redacted

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Final
 
 from atomstream.errors import ConfigError
 from atomstream.protocol import SERVER_KEY_PREFIX
+from atomstream.system.child_process import child_command, child_environment
 
 STOP_TIMEOUT_S: Final = 15.0
 
@@ -49,10 +49,11 @@ def embedded_server(data_dir: Path, port: int = 0) -> Iterator[EmbeddedServer]:
 def _spawn() -> subprocess.Popen[str]:
     # Not in the process group of the terminal: after Ctrl-C the client still needs the server to deliver.
     return subprocess.Popen(
-        [sys.executable, "-m", "atomstream.cli.embedded_child"],
+        child_command("atomstream.cli.embedded_child"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=child_environment(),
         start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
     )

@@ -23,7 +23,3 @@ async def _serve(settings: ServerSettings) -> None:
     async with running_server(settings) as server:
         print(json.dumps({"url": server.url}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
-
-
-if __name__ == "__main__":
-    main()

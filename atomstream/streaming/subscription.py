@@ -61,6 +61,8 @@ MISSING_REASONS: Final = {
     "If the files can be restored, have the finished stream analysed again (docs/live_api.md).",
     "crashed": "their analysis failed repeatedly. They are stored, and all other results are valid. The log of the "
     "server has the reason; please report it.",
+    "no_analysis": "the server can't start its analysis. They are stored. The log and the page of the server have the "
+    "reason. When it is removed, have the finished stream analysed again (docs/live_api.md).",
 }
 """What the log states for each reason of the server for which chunks are missing in the results."""
 

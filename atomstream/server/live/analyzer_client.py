@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from atomstream.errors import ShardError
 from atomstream.results import packed
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import ChunkTimes
@@ -123,7 +124,7 @@ class AnalyzerClient:
     async def _stamps(self, index: int) -> ChunkTimes | None:
         try:
             return await run_in(self._resources.threads, self._archive.stamps, index)
-        except (ValueError, OSError) as error:
+        except (ShardError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
     async def _frames(self, index: int, decoded: DecodedChunk | None) -> ChunkFrames:

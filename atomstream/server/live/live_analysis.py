@@ -20,10 +20,10 @@ from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.chunk_order import NextStep, ReorderBuffer
 from atomstream.server.live.feed import Feed
 from atomstream.server.live.messages import AnalyzerBatch
-from atomstream.server.live.missing_chunks import CRASHED, LATE, UNREADABLE, MissingIndices
+from atomstream.server.live.missing_chunks import CRASHED, LATE, NO_ANALYSIS, UNREADABLE, MissingIndices
 from atomstream.server.live.result_store import ResultStore, Snapshot
 from atomstream.server.live.worker_messages import AnalyzerState
-from atomstream.server.live.worker_pool import JobFailedError, WorkerDiedError
+from atomstream.server.live.worker_pool import RETRY_S, JobFailedError, WorkerDiedError, WorkerStartError
 from atomstream.server.streams.ingest import run_in
 from atomstream.system.log_privacy import get_logger
 
@@ -34,9 +34,17 @@ SNAPSHOT_S: Final = 10.0
 """Time between snapshots in s: so much analysis is repeated after a crash."""
 TRIES: Final = 2
 """Failed analyses of one chunk before the chunk is left out."""
+MOST_FAILURES: Final = 6
+"""Failures in a row after which the analysis pauses: more than the tries of one chunk."""
+OPENING_TRIES: Final = 3
+"""Failed tries to continue from a state, before the analysis begins again without it, and then gives no results."""
 AHEAD_S: Final = 1.0
 """Chunks that start within so many s of the next one are kept decoded: short ones arrive several at a time."""
 DISK_PAUSE_S: Final = 1.0
+
+
+class _NoAnalysisError(Exception):
+    """The stream has ended, and nothing can analyse it."""
 
 
 class LiveAnalysis:
@@ -76,6 +84,9 @@ class LiveAnalysis:
         self._snapshot_at = 0.0
         self._now_chunk = -1
         self._saving: asyncio.Task[None] | None = None
+        self._failed_ends = 0
+        self.trouble = ""
+        """Why the chunks are not analysed at present; empty if they are."""
         self.idle = False
         """True while it waits for the next chunk and nothing else: then it can be ended and begun again later."""
 
@@ -85,7 +96,7 @@ class LiveAnalysis:
         """True if the chunk is analysed so soon that its decoded frames are worth their memory."""
         size = self._archive.geometry.chunk_size if self._archive.geometry else 1
         ahead = max(1, int(AHEAD_S * self.about.fps / size))
-        return not self.done and 0 <= index - self.order.next_index <= ahead
+        return not self.done and not self.trouble and 0 <= index - self.order.next_index <= ahead
 
     def stored(self, index: int, decoded: DecodedChunk | None) -> None:
         """Analyse chunk ``index``, which is in the archive. The analysis owns ``decoded`` from now on."""
@@ -135,6 +146,10 @@ class LiveAnalysis:
             await self._until_done(self._resume)
             while not await self._until_done(self._step):
                 pass
+        except _NoAnalysisError as error:
+            self.trouble = str(error)
+            self._leave_out_rest()
+            self.order = ReorderBuffer(self._resources.gap_wait_s, self._archive.stored().end)
         finally:
             self.done = True
             for index in tuple(self._decoded):
@@ -162,14 +177,27 @@ class LiveAnalysis:
         return self._saving is None or self._saving.done()
 
     async def _until_done(self, work: Callable[[], Awaitable[bool | None]]) -> bool:
-        """Repeat ``work`` until it succeeds; after each failure continue from the last snapshot."""
+        """Repeat ``work`` until it succeeds; after each failure continue from the last snapshot.
+
+        Raises:
+            _NoAnalysisError: the stream has ended, and there is no process that could analyse it.
+        """
+        failures = 0
         while True:
             try:
                 return bool(await work())
+            except WorkerStartError as error:
+                if error.final:
+                    await self._without_analysis(str(error))
             except (WorkerDiedError, JobFailedError) as error:
                 log.warning(
                     "stream %s: %s; its analysis continues from an earlier state", self.about.data_id, error
                 )
+                failures += 1
+                if work == self._resume:
+                    await self._give_up_state(failures, str(error))
+                elif failures % MOST_FAILURES == 0:
+                    await self._without_analysis(f"the analysis fails repeatedly: {error}")
             except OSError as error:
                 log_failure(
                     log,
@@ -183,6 +211,45 @@ class LiveAnalysis:
             else:
                 await self._until_done(self._resume)
 
+    async def _give_up_state(self, failures: int, why: str) -> None:
+        """After several failures to continue from a state, begin without it; after as many more, wait or end."""
+        if failures % OPENING_TRIES:
+            return
+        if self._snapshot is not None:
+            log.error(
+                "stream %s: its analysis can't continue from its stored state, and begins again: %s",
+                self.about.data_id,
+                why,
+            )
+            self._snapshot = None
+        else:
+            await self._without_analysis(f"the analysis can't begin: {why}")
+
+    async def _without_analysis(self, why: str) -> None:
+        """Show why nothing is analysed, and wait for the time of another try, or for the end of the stream."""
+        if not self.trouble:
+            log.error("stream %s: it is stored, but not analysed: %s", self.about.data_id, why)
+        self.trouble = why
+        loop = asyncio.get_running_loop()
+        until = loop.time() + RETRY_S
+        while not self.order.ended and loop.time() < until:
+            self._wake.clear()
+            self._leave_out_rest()
+            await self._wait(until - loop.time())
+        if self.order.ended:
+            raise _NoAnalysisError(why)
+
+    def _leave_out_rest(self) -> None:
+        """Count all stored chunks without results as missing, because nothing analyses them."""
+        for index in tuple(self._decoded):
+            self._release(index)
+        geometry, analysed = self._archive.geometry, self._store.log.analysed
+        if geometry is not None and analysed < self._archive.n_frames():
+            rest = self._archive.stored()
+            rest.discard_range(0, analysed // geometry.chunk_size - 1)
+            self.missing.add_all(rest, NO_ANALYSIS)
+        self._feed.notify()
+
     async def _resume(self) -> None:
         """Restore the analyzer from the last snapshot (None: a new one), with all later chunks to analyse."""
         saved, ended = self._snapshot or Snapshot(), self.order.ended
@@ -195,6 +262,7 @@ class LiveAnalysis:
         self._snapshot_at = asyncio.get_running_loop().time()
         await self.analyzer.open(self.about, self._annotations.calibration, saved.state)
         await self.analyzer.annotate(saved.entries)
+        self.trouble = ""
 
     async def _step(self) -> bool:
         self._wake.clear()
@@ -204,12 +272,25 @@ class LiveAnalysis:
             await self._send_annotations()
             await self._analyse(step)
         elif self.order.ended:
-            await self._send_annotations()
-            await self.analyzer.finish(self._keep_final)
+            await self._finish()
             return True
         else:
             await self._wait(self.order.due(now))
         return False
+
+    async def _finish(self) -> None:
+        """End the analysis; without its last fits if these failed repeatedly."""
+        if self._failed_ends >= TRIES:
+            log.error(
+                "stream %s: the last fits of its analysis failed %d times and are left out; the results before them "
+                "are valid",
+                self.about.data_id,
+                TRIES,
+            )
+            return
+        self._failed_ends += 1
+        await self._send_annotations()
+        await self.analyzer.finish(self._keep_final)
 
     async def _send_annotations(self) -> None:
         """Send new annotations to the analyzer. Their time in the stream is known once there is a frame."""

@@ -18,7 +18,7 @@ from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.shared_frames import SharedBlock, SharedFrames, UploadTap
 from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
-from atomstream.server.live.worker_pool import WorkerPool
+from atomstream.server.live.worker_pool import WorkerPool, WorkerStartError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.keyed_locks import KeyedLocks
 from atomstream.server.streams.registry import StreamRegistry, checked_id
@@ -142,8 +142,8 @@ class ResultsManager:
         await asyncio.sleep(WARM_UP_S)
         try:
             await self._pool.warm_up()
-        except OSError as error:  # the stream that needs it reports it
-            log_failure(log, error, "a worker for the analysis could not be started")
+        except WorkerStartError as error:  # it is logged; the stream that needs it shows it
+            log.debug("no spare worker: %s", error)
 
     async def of(self, data_id: str) -> StreamResults:
         """The results of a stream.

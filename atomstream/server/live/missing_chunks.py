@@ -14,7 +14,9 @@ UNREADABLE = "unreadable"
 """The file of the chunk is damaged."""
 CRASHED = "crashed"
 """The analysis of the chunk failed with an error or with the end of its process, each time that it was tried."""
-REASONS = (LATE, UNREADABLE, CRASHED)
+NO_ANALYSIS = "no_analysis"
+"""The analysis could not begin or go on: no process could be started, or each failed."""
+REASONS = (LATE, UNREADABLE, CRASHED, NO_ANALYSIS)
 
 
 class MissingIndices:

@@ -162,7 +162,7 @@ class StreamResults:
         return AnalysisStatus(
             data_id=metadata.data_id,
             status=self.state,
-            why="" if self.has_frames else "no chunk is stored yet",
+            why=self._why(),
             seq=self.seq,
             origin_unix_ms=archive.origin_unix_ms,
             fps=metadata.fps,
@@ -189,6 +189,12 @@ class StreamResults:
             calibration=self._annotations.calibration,
             thinning=read_about(archive.description).thinning,
         )
+
+    def _why(self) -> str:
+        """Why there are no new results; empty if there are, or will be."""
+        if self._live is not None and self._live.trouble:
+            return self._live.trouble
+        return "" if self.has_frames else "no chunk is stored yet"
 
     def missing_report(self) -> MissingMessage:
         """The stored chunks that are not in the results, by reason, and whether a re-analysis runs or is scheduled."""

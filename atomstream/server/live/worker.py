@@ -1,4 +1,4 @@
-"""The worker process: ``python -m atomstream.server.live.worker``. It analyses; it stores nothing.
+"""The worker process, which :mod:`~atomstream.server.live.worker_entry` starts. It analyses; it stores nothing.
 
 It is a process because the fits hold the interpreter lock for milliseconds at a time, which would delay the server's
 loop at each piece of an upload, and because a crash of the analysis must not end the server. It receives decoded
@@ -52,6 +52,7 @@ from atomstream.server.live.worker_messages import (
     GapJob,
     LateJob,
     OpenJob,
+    ReadyReply,
     Reply,
     StreamSettings,
 )
@@ -179,7 +180,7 @@ class Worker:
         last: Reply
         try:
             last = DoneReply(self._run(job))
-        except (ShardError, OSError) as error:
+        except ShardError as error:
             last = ErrorReply("shard", str(error))
         except Exception as error:
             self._sessions.pop(job.key, None)  # its state may be inconsistent
@@ -223,11 +224,13 @@ def frames_of(chunk: ChunkFrames) -> Iterator[ChunkPixels]:
     """The frames (N, H, W) of a chunk: from shared memory if they are there, else decoded from the stored shard.
 
     Raises:
-        ShardError, OSError: the shard can't be read.
+        ShardError: the shard can't be read.
     """
     shared = _shared(chunk)
     if shared is None:
-        with ShardFile(Path(chunk.path), chunk.dims, chunk.dtype, chunk.slots) as shard:
+        with _reading():
+            shard = ShardFile(Path(chunk.path), chunk.dims, chunk.dtype, chunk.slots)
+        with shard:
             yield StoredFrames(shard)
         return
     dtype: np.dtype[Any] = np.dtype(chunk.dtype)
@@ -238,6 +241,15 @@ def frames_of(chunk: ChunkFrames) -> Iterator[ChunkPixels]:
         del frames
         with suppress(BufferError):  # an array still refers to it: it is unmapped with the array
             shared.close()
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn an error of the disk into one of the shard: an OSError of the analysis itself is not the chunk's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(str(error)) from error
 
 
 def _shared(chunk: ChunkFrames) -> mmap.mmap | None:
@@ -253,7 +265,7 @@ def _shared(chunk: ChunkFrames) -> mmap.mmap | None:
 class StoredFrames:
     """The frames (N, H, W) of a stored shard. A slice is decoded when it is read, so a chunk is never whole in memory.
 
-    Reading raises ShardError or OSError if the shard is damaged.
+    Reading raises ShardError if the shard can't be read.
     """
 
     def __init__(self, shard: ShardFile) -> None:
@@ -267,8 +279,9 @@ class StoredFrames:
     def __getitem__(self, part: slice) -> Frames:
         wanted = range(*part.indices(len(self)))
         frames: Frames = np.zeros((len(wanted), *self._shard.layout.dims[1:]), self._dtype)
-        for k, frame in self._shard.frames(wanted):
-            frames[k - wanted.start] = frame
+        with _reading():
+            for k, frame in self._shard.frames(wanted):
+                frames[k - wanted.start] = frame
         return frames
 
 
@@ -315,10 +328,7 @@ def main() -> None:
             view = view[sink.write(view) or 0 :]
 
     worker = Worker(send)
+    send(ReadyReply())
     with suppress(BrokenPipeError, KeyboardInterrupt):
         while (job := worker_messages.read(source)) is not None:
             worker.do(job)
-
-
-if __name__ == "__main__":
-    main()

@@ -103,16 +103,23 @@ class DoneReply(msgspec.Struct, frozen=True, tag_field="reply", tag="done"):
     state: AnalyzerState | None = None
 
 
-class ErrorReply(msgspec.Struct, frozen=True, tag_field="reply", tag="error"):
-    """The job failed: ``shard`` (the chunk can't be read) or ``analysis`` (an error of the program)."""
+class ReadyReply(msgspec.Struct, frozen=True, tag_field="reply", tag="ready"):
+    """The first reply: the process is a worker, and has imported what it needs."""
 
-    kind: Literal["shard", "analysis"]
+
+class ErrorReply(msgspec.Struct, frozen=True, tag_field="reply", tag="error"):
+    """The job failed: ``shard`` (the chunk can't be read) or ``analysis`` (an error of the program).
+
+    ``start``, in place of :class:`ReadyReply`: the worker can't begin.
+    """
+
+    kind: Literal["shard", "analysis", "start"]
     text: str
     trace: str = ""
 
 
 AnyJob: TypeAlias = OpenJob | AnnotateJob | ChunkJob | LateJob | GapJob | FinishJob | CloseJob
-Reply: TypeAlias = BatchReply | DoneReply | ErrorReply
+Reply: TypeAlias = ReadyReply | BatchReply | DoneReply | ErrorReply
 _JOBS: Final = msgspec.msgpack.Decoder(AnyJob)
 _REPLIES: Final = msgspec.msgpack.Decoder(Reply)
 
@@ -122,6 +129,8 @@ MEMORY_VARIABLE: Final = "ATOMSTREAM_WORKER_BYTES"
 # -- framing on the pipe: the length of a message (uint32, little-endian), then msgpack --------------------
 
 _LENGTH: Final = struct.Struct("<I")
+MAX_REPLY_BYTES: Final = 1 << 30
+"""Longest reply. The first four letters of a text would be a larger number."""
 
 
 def pack(message: AnyJob | Reply) -> bytes:
@@ -139,6 +148,12 @@ def read(pipe: BinaryIO) -> AnyJob | None:
 
 
 async def receive(pipe: asyncio.StreamReader) -> Reply:
-    """Read the next reply. Raises asyncio.IncompleteReadError at the end of the pipe."""
-    head = await pipe.readexactly(_LENGTH.size)
-    return _REPLIES.decode(await pipe.readexactly(_LENGTH.unpack(head)[0]))
+    """Read the next reply.
+
+    Raises:
+        asyncio.IncompleteReadError: the pipe has ended. ValueError: these are not the bytes of a worker.
+    """
+    (nbytes,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+    if nbytes > MAX_REPLY_BYTES:
+        raise ValueError(f"a reply of {nbytes} bytes")
+    return _REPLIES.decode(await pipe.readexactly(nbytes))

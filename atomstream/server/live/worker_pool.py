@@ -1,15 +1,18 @@
-"""The worker processes of one server. They start on demand, and again after a crash."""
+"""The worker processes of one server. They start on demand, and again after a crash.
+
+A worker whose start fails is tried three times in a row. Then the streams show the reason, and the next try is made
+after a minute, by a stream that is still being recorded.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, TypeAlias
 
+from atomstream.errors import ConfigError
 from atomstream.server.live import worker_messages
 from atomstream.server.live.messages import AnalyzerBatch
 from atomstream.server.live.worker_messages import (
@@ -18,21 +21,81 @@ from atomstream.server.live.worker_messages import (
     BatchReply,
     DoneReply,
     ErrorReply,
+    ReadyReply,
+    Reply,
 )
+from atomstream.system.child_process import child_command, child_environment
 from atomstream.system.log_privacy import get_logger
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 log = get_logger("atomstream.server")
 JOB_S: Final = 120.0
 """A job without any message for so long is taken to hang: its worker is killed, as if it had crashed."""
-COMMAND: Final = (sys.executable, "-m", "atomstream.server.live.worker")
-"""Command line of a worker; it reads jobs from its standard input."""
+START_S: Final = 120.0
+"""A worker that is not ready after so long is taken to hang, or to be another program."""
+START_TRIES: Final = 3
+"""After so many failed starts in a row no worker is started for ``RETRY_S``."""
+RETRY_S: Final = 60.0
+COMMAND: tuple[str, ...] | None = None
+"""Command line of a worker, which reads jobs from its standard input. None: the usual one."""
+MODULE: Final = "atomstream.server.live.worker_entry"
 ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """A worker's environment: the pool has as many workers as there are cores to spare."""
 
 
 class WorkerDiedError(Exception):
     """The worker ended before its job was done; the state of its streams is lost."""
+
+
+class WorkerStartError(WorkerDiedError):
+    """No worker could be started. ``final``: it was tried several times, and is not tried again for some time."""
+
+    def __init__(self, text: str, final: bool) -> None:
+        super().__init__(text)
+        self.final = final
+
+
+class StartFailures:
+    """Failed starts of the workers of one pool, which all fail for the same reason if one does.
+
+    ``clock`` returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.reason = ""
+        """Why no worker could be started at last; empty if one could."""
+        self._clock = clock
+        self._count = 0
+        self._last = 0.0
+
+    def check(self) -> None:
+        """Raise WorkerStartError if a start has failed too often to be tried now."""
+        if self._count >= START_TRIES and self._clock() - self._last < RETRY_S:
+            raise WorkerStartError(self.reason, final=True)
+
+    def succeeded(self) -> None:
+        """A worker was started."""
+        if self.reason:
+            log.warning("The analysis works again: a worker process was started.")
+        self.reason, self._count = "", 0
+
+    def failed(self, why: str) -> WorkerStartError:
+        """Count a failed start, log it, and return the error to raise."""
+        self._count, self._last = self._count + 1, self._clock()
+        final = self._count >= START_TRIES
+        self.reason = f"no worker process for the analysis can be started: {why}"
+        if final and self._count == START_TRIES:
+            log.error(
+                "No worker process for the analysis can be started, %d tries failed: %s. Frames are stored, but not "
+                "analysed. It is tried again after %g s if a stream needs it. When the cause is removed, restart "
+                "the server; finished streams are analysed on request (POST .../reanalyse, or their page).",
+                START_TRIES,
+                why,
+                RETRY_S,
+            )
+        elif not final:
+            log.warning("A worker process for the analysis could not be started: %s.", why)
+        return WorkerStartError(self.reason, final)
 
 
 class JobFailedError(Exception):
@@ -46,9 +109,10 @@ class JobFailedError(Exception):
 class WorkerProcess:
     """One worker. ``life`` counts its starts: a stream that was opened before a restart is not open after it."""
 
-    def __init__(self, memory_bytes: int = 0) -> None:
+    def __init__(self, memory_bytes: int = 0, failures: StartFailures | None = None) -> None:
         self.life = 0
         self._memory_bytes = memory_bytes
+        self._failures = failures or StartFailures()
         self.streams = 0
         """Number of streams that use it."""
         self._process: asyncio.subprocess.Process | None = None
@@ -60,27 +124,36 @@ class WorkerProcess:
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the process if it does not run."""
+        """Start the process if it does not run; raises WorkerStartError."""
         async with self._turn:
             await self._start()
 
     async def _start(self) -> asyncio.subprocess.Process:
         process = self._process
         if process is None or process.returncode is not None:
-            process = self._process = await asyncio.create_subprocess_exec(
-                *COMMAND,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                env={
-                    **os.environ,
-                    **ONE_THREAD,
-                    MEMORY_VARIABLE: str(self._memory_bytes),
-                    "PYTHONPATH": _python_path(),
-                },
-                limit=1 << 22,
-                start_new_session=True,  # Ctrl-C reaches only the server, which ends its workers
-            )
+            self._failures.check()
+            self._process = None
+            process = await self._started()
+            self._failures.succeeded()
+            self._process = process
             self.life += 1
+        return process
+
+    async def _started(self) -> asyncio.subprocess.Process:
+        try:
+            command = COMMAND or child_command(MODULE)
+            environment = {**child_environment(), **ONE_THREAD, MEMORY_VARIABLE: str(self._memory_bytes)}
+            process = await _spawned(command, environment)
+        except (OSError, ConfigError) as error:
+            raise self._failures.failed(str(error)) from error
+        try:
+            why = await _why_not_ready(process)
+        except BaseException:
+            await end_process(process)
+            raise
+        if why:
+            await end_process(process)
+            raise self._failures.failed(why)
         return process
 
     async def do(self, job: AnyJob, life: int | None = None, on_batch: OnBatch | None = None) -> DoneReply:
@@ -116,6 +189,8 @@ class WorkerProcess:
             while True:
                 async with asyncio.timeout(JOB_S):
                     message = await worker_messages.receive(process.stdout)
+                if isinstance(message, ReadyReply):
+                    continue
                 if not isinstance(message, BatchReply):
                     return message
                 if on_batch is not None:
@@ -142,17 +217,52 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
         await process.communicate()
 
 
-def _python_path() -> str:
-    """Python path on which the child finds this package."""
-    here = str(Path(__file__).parents[3])
-    return os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
+async def _spawned(command: tuple[str, ...], environment: dict[str, str]) -> asyncio.subprocess.Process:
+    """Start a process with pipes. If this is cancelled, the process is ended first, so that it leaves nothing."""
+    spawning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+            limit=1 << 22,
+            start_new_session=True,  # Ctrl-C reaches only the server, which ends its workers
+        )
+    )
+    try:
+        return await asyncio.shield(spawning)
+    except asyncio.CancelledError:
+        await asyncio.wait([spawning])
+        if not spawning.cancelled() and spawning.exception() is None:
+            await end_process(spawning.result())
+        raise
+
+
+async def _why_not_ready(process: asyncio.subprocess.Process) -> str:
+    """Wait until the worker is ready; return why it is not, empty if it is."""
+    if process.stdout is None:
+        raise AssertionError("the worker has pipes")
+    try:
+        async with asyncio.timeout(START_S):
+            reply: Reply = await worker_messages.receive(process.stdout)
+    except TimeoutError:
+        return f"it was not ready within {START_S:g} s"
+    except asyncio.IncompleteReadError:
+        code = await process.wait()
+        return f"it ended with code {code} before it was ready; its messages are in the output of the server"
+    except ValueError:
+        return "another program was started in its place; its messages are in the output of the server"
+    if isinstance(reply, ErrorReply):
+        return reply.text
+    return ""
 
 
 class WorkerPool:
     """``count`` workers. A stream stays with its worker. ``memory_bytes`` bounds the memory of each (0: no bound)."""
 
     def __init__(self, count: int, memory_bytes: int = 0) -> None:
-        self._workers = [WorkerProcess(memory_bytes) for _ in range(count)]
+        self.failures = StartFailures()
+        self._workers = [WorkerProcess(memory_bytes, self.failures) for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self._workers)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,17 +16,23 @@ import pytest
 
 from atomstream.server.live import worker_pool
 from atomstream.server.live.worker_messages import CloseJob
-from atomstream.server.live.worker_pool import WorkerDiedError, WorkerPool
+from atomstream.server.live.worker_pool import (
+    RETRY_S,
+    StartFailures,
+    WorkerDiedError,
+    WorkerPool,
+    WorkerProcess,
+    WorkerStartError,
+)
 from tests import worker_template
-
-NEW = (sys.executable, "-m", "atomstream.server.live.worker")
+from tests.fake_clock import Clock
 
 
 @pytest.fixture(params=["a new process", "forked from the template"])
 def command(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Test both ways to start a worker: that of a server, and that of the other tests."""
     if request.param == "a new process":
-        monkeypatch.setattr(worker_pool, "COMMAND", NEW)
+        monkeypatch.setattr(worker_pool, "COMMAND", None)
     elif not worker_template.SUPPORTED:
         pytest.skip("this system cannot pass the pipes to another process")
     else:
@@ -67,12 +75,76 @@ async def test_a_worker_that_died() -> None:
         (process,) = children() - before
         life = worker.life
         process.kill()
+        assert worker._process is not None
+        assert worker._process.stdout is not None
+        assert await worker._process.stdout.read() == b""  # a forked one ends a moment after its client
         with pytest.raises(WorkerDiedError):
             await worker.do(CloseJob("a"), life)
         await worker.start()
         assert worker.life == life + 1
     finally:
         await pool.close()
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [
+        ("raise SystemExit(3)", "it ended with code 3 before it was ready"),
+        ("print('Welcome to the growth program')", "another program was started in its place"),
+        ("import os; os.write(1, b'\\x01\\x00\\x00\\x00x')", "another program was started in its place"),
+    ],
+)
+async def test_a_worker_that_cannot_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, program: str, why: str
+) -> None:
+    """After three tries the reason is logged and nothing more is started for a minute; then it may work again."""
+    working = worker_pool.COMMAND
+    monkeypatch.setattr(worker_pool, "COMMAND", (sys.executable, "-S", "-c", program))
+    clock, before = Clock(), children()
+    failures = StartFailures(lambda: clock.now)
+    worker = WorkerProcess(failures=failures)
+    for final in (False, False, True):
+        with pytest.raises(WorkerStartError, match=why) as raised:
+            await worker.start()
+        assert raised.value.final is final
+    assert children() == before
+    monkeypatch.setattr(worker_pool, "COMMAND", ("/nowhere",))
+    with pytest.raises(WorkerStartError, match=why):  # not tried
+        await worker.start()
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    clock.now += RETRY_S
+    with pytest.raises(WorkerStartError, match="nowhere") as raised:
+        await worker.start()
+    assert raised.value.final
+    clock.now += RETRY_S
+    monkeypatch.setattr(worker_pool, "COMMAND", working)
+    try:
+        await worker.start()
+        assert failures.reason == ""
+    finally:
+        await worker.close()
+
+
+async def test_scripts_in_the_present_folder_are_not_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker starts in a folder with scripts named as libraries; one on PYTHONPATH is named in the error."""
+    for name in ("types.py", "scipy.py", "numpy.py", "atomstream.py"):
+        (tmp_path / name).write_text("import my_instrument_driver\n")
+    monkeypatch.setattr(worker_pool, "COMMAND", None)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    worker = WorkerProcess()
+    try:
+        await worker.start()
+    finally:
+        await worker.close()
+    shadow = tmp_path / "lab"
+    shadow.mkdir()
+    (shadow / "scipy.py").write_text("import my_instrument_driver\n")
+    monkeypatch.setenv("PYTHONPATH", "lab")
+    with pytest.raises(WorkerStartError, match=r"No module named 'my_instrument_driver' \(.*scipy\.py\)"):
+        await worker.start()
 
 
 def test_the_template_outlives_a_client_that_died() -> None:

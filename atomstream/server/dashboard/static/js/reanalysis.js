@@ -44,6 +44,8 @@ export class Reanalysis {
     if (unreadable) parts.push(`The results do not include ${unreadable}, which cannot be read; the server's log has the reason.`);
     const crashed = chunks(missing, "crashed");
     if (crashed) parts.push(`The results do not include ${crashed}, whose analysis failed; the server's log has the reason.`);
+    const waiting = chunks(missing, "no_analysis");
+    if (waiting) parts.push(`The results do not include ${waiting}: the analysis cannot be started; the server's log has the reason. The frames are stored.`);
     return parts.join(" ");
   }
 
