@@ -24,7 +24,7 @@ from atomstream.cameras.camera import (
 )
 from atomstream.errors import CameraError, CameraLostError, ConfigError
 from atomstream.sources import open_source
-from atomstream.sources.images import IMAGE_SUFFIXES
+from atomstream.sources.image_files import IMAGE_SUFFIXES
 from atomstream.sources.ordering import ordered
 
 SUFFIXES: Final = IMAGE_SUFFIXES | {".npy"}

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     INCOMPLETE = 1
     USAGE = 2
     SERVICE = 3
+    DAMAGED = 4
     INTERRUPTED = 130
 
 
@@ -31,6 +32,7 @@ Exit codes:
     1  some data was not delivered, or differs
     2  invalid command line or input
     3  server not reachable, or request refused (key, sample, project)
+    4  the recording is damaged: all its readable frames are stored, the report lists the missing ones
   130  Ctrl-C; all frames read before it are stored
 """
 

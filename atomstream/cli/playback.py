@@ -17,11 +17,15 @@ from atomstream.cli.console import Console, Progress, console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.errors import AtomstreamError, CameraError, ConfigError, DrainTimeoutError
 from atomstream.records import ClockStatus, Frames
-from atomstream.sources import FrameSource, SourceChunk, paced
+from atomstream.sources import DamagedSourceError, FrameSource, Gap, SourceChunk, paced
+from atomstream.sources.frame_source import Indices
 from atomstream.streaming import RHEEDStreamer
 from atomstream.streaming.statistics import StreamerStats, StreamStats
 
 Item = TypeVar("Item")
+
+MAX_GAPS: Final = 20
+"""Gaps that the report lists one by one."""
 
 CLOSE_S: Final = 2.0
 """Time in s for undelivered chunks to reach the spool when the streamer is closed."""
@@ -29,6 +33,15 @@ CLOSE_S: Final = 2.0
 
 class SourceReadError(Exception):
     """The source could not be read further; ``__cause__`` is the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Frames of the source that are not in the stream, because they can't be read."""
+
+    gaps: tuple[Gap, ...] = ()
+    behind: int | None = 0
+    """Frames behind the last gap that were not read; None if their number is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,7 @@ class Outcome:
     ended: bool
     interrupted: bool
     source_error: str
+    missing: Missing
     clock: ClockStatus | None
 
     @property
@@ -53,6 +67,8 @@ class Outcome:
             return ExitCode.INCOMPLETE
         if self.interrupted:
             return ExitCode.INTERRUPTED
+        if self.missing.gaps:
+            return ExitCode.DAMAGED
         return ExitCode.USAGE if self.source_error else ExitCode.DONE
 
 
@@ -75,14 +91,17 @@ class Playback:
         data_id: str,
         n_frames: int | None,
         drain_timeout_s: float | None = None,
+        source: FrameSource | None = None,
     ) -> None:
         self._console = console
+        self._source = source
         self._streamer = streamer
         self._data_id = data_id
         self._progress = Progress(console, streamer, data_id, n_frames)
         self._drain_timeout_s = drain_timeout_s
         self._interrupted = False
         self._source_error = ""
+        self._damage: DamagedSourceError | None = None
 
     def run(self, items: Iterable[Item], send: Callable[[Item], int]) -> Outcome:
         """Call ``send`` with each item; it returns the number of frames. Then finalize in any case.
@@ -102,6 +121,7 @@ class Playback:
                 ended=ended,
                 interrupted=self._interrupted,
                 source_error=self._source_error,
+                missing=self._missing(),
                 clock=self._streamer.clock_status(),
             )
 
@@ -127,7 +147,14 @@ class Playback:
             )
         except SourceReadError as error:
             self._source_error = str(error)
+            self._damage = error.__cause__ if isinstance(error.__cause__, DamagedSourceError) else None
             self._console.write(f"atomstream: {error} Frames read before are delivered.")
+
+    def _missing(self) -> Missing:
+        gaps = tuple(self._source.gaps) if self._source is not None else ()
+        if self._damage is None:
+            return Missing(gaps)
+        return Missing((*gaps, self._damage.gap), self._damage.behind)
 
     def _finish(self) -> tuple[list[tuple[int, str]], bool]:
         try:
@@ -190,10 +217,9 @@ class PlaybackPlan:
         self._chunks_sent = 0
         self._frames_sent = 0
 
-    def chunks(self, chunk_size: int, *, pace: bool) -> Iterable[SourceChunk]:
-        """Yield all chunks, in real time if ``pace``, else as fast as possible."""
+    def chunks(self, chunks: Iterable[SourceChunk], *, pace: bool) -> Iterable[SourceChunk]:
+        """Yield the chunks of the source, in real time if ``pace``, else as fast as possible."""
         self._pace = pace
-        chunks = self._source.chunks(chunk_size)
         return paced(chunks, self._fps) if pace else chunks
 
     def send(self, chunk: SourceChunk) -> int:
@@ -204,9 +230,16 @@ class PlaybackPlan:
         """
         frames = self._changed(chunk.frames)
         start_ms, times_ms = self._timestamps(chunk)
+        ids = None if chunk.indices is None else chunk.indices.tolist()
         try:
             self._streamer.push(
-                self._data_id, self._chunks_sent, frames, start_ms, frame_times_ms=times_ms, copy=False
+                self._data_id,
+                self._chunks_sent,
+                frames,
+                start_ms,
+                frame_times_ms=times_ms,
+                frame_ids=ids,
+                copy=False,
             )
         except TypeError as error:  # uint16 for a server that accepts 8 bits only
             raise SourceReadError(f"{error} Use --levels LOW HIGH.") from error
@@ -228,14 +261,33 @@ class PlaybackPlan:
             times_ms = (self._start_ms + 1000.0 * chunk.times_s).tolist()
             return times_ms[0], times_ms
         if self._pace:
+            return self._stamps_of_now(chunk.indices)
+        first = self._frames_sent if chunk.indices is None else int(chunk.indices[0])
+        start_ms = self._start_ms + 1000.0 * first / self._fps
+        return start_ms, self._spread(chunk.indices, start_ms)
+
+    def _stamps_of_now(self, indices: Indices | None) -> tuple[float | None, list[float] | None]:
+        """Return the times of a chunk whose last frame is taken now; the streamer computes them if none is missing."""
+        if indices is None or self._spread(indices, 0.0) is None:
             return None, None
-        return self._start_ms + 1000.0 * self._frames_sent / self._fps, None
+        now_ms = self._now_ms()
+        start_ms = now_ms - 1000.0 * float(indices[-1] - indices[0]) / self._fps
+        return start_ms, self._spread(indices, start_ms)
+
+    def _spread(self, indices: Indices | None, start_ms: float) -> list[float] | None:
+        """Return the time of each frame, if frames between them are missing: they keep the times they would have."""
+        if indices is None or indices[-1] - indices[0] + 1 == len(indices):
+            return None
+        times: list[float] = (start_ms + 1000.0 * (indices - indices[0]) / self._fps).tolist()
+        return times
+
+    def _now_ms(self) -> float:
+        clock = self._streamer.clock_status()
+        return 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)
 
     def _time_line_start(self, first_frames: int) -> float:
-        clock = self._streamer.clock_status()
-        now_ms = 1000.0 * time.time() + (clock["offset_ms"] if clock else 0.0)
         past = first_frames if self._pace else self._source.n_frames or 0
-        return now_ms - 1000.0 * past / self._fps
+        return self._now_ms() - 1000.0 * past / self._fps
 
 
 def note_recording(streamer: RHEEDStreamer, data_id: str, attributes: dict[str, Any]) -> None:
@@ -277,9 +329,26 @@ def delivery_rows(outcome: Outcome) -> list[tuple[str, str]]:
     ]
     if stream["chunks_pending"]:
         rows.append(("Undelivered", _undelivered_text(stream)))
+    rows += missing_rows(outcome.missing)
     rows += [(f"Lost {index}", reason) for index, reason in outcome.lost[:10]]
     if len(outcome.lost) > 10:
         rows.append(("Lost", f"{len(outcome.lost) - 10} more chunks"))
+    return rows
+
+
+def missing_rows(missing: Missing) -> list[tuple[str, str]]:
+    """Return rows with the frames that could not be read, and how many behind them were not."""
+    rows = [("Not read", str(gap)) for gap in missing.gaps[:MAX_GAPS]]
+    if len(missing.gaps) > MAX_GAPS:
+        frames = [gap.frames for gap in missing.gaps[MAX_GAPS:]]
+        known = sum(count or 0 for count in frames)
+        rows.append(("Not read", f"{known} more frames in {len(frames)} places"))
+    if missing.behind is None:
+        rows.append(("Behind", "an unknown number of frames behind the damage; --skip-damaged goes on there"))
+    elif missing.behind:
+        rows.append(
+            ("Behind", f"{missing.behind} frames behind the damage; --skip-damaged streams them as well")
+        )
     return rows
 
 
@@ -307,6 +376,8 @@ def verdict(outcome: Outcome) -> str:
         return "INCOMPLETE: not all frames that were read are stored."
     if outcome.interrupted:
         return "Interrupted: all frames read before are stored."
+    if outcome.missing.gaps:
+        return "DAMAGED: the recording can't be read completely; every frame that was read is stored."
     if outcome.source_error:
         return "The source could not be read to its end: all frames read before are stored."
     return "Complete: every frame is stored."

@@ -50,6 +50,14 @@ _OPTIONS: Final = (
     click.option(
         "--time-unit", metavar="UNIT", help="Unit of the times in the file: s, ms, us, ns, min or h."
     ),
+    click.option(
+        "--geometry",
+        metavar="WxH[xPIXEL][+HEADER]",
+        help="Of raw pixels: columns, rows, bits (8, 12, 16, 16be, 10p, 12p, 12packed, ...) and bytes of the header.",
+    ),
+    click.option(
+        "--skip-damaged", is_flag=True, help="Go on behind frames that can't be read; the report lists them."
+    ),
     click.option("--ignore-times", is_flag=True, help="Ignore the times in the file; --fps alone is used."),
 )
 """In the order of the help. Their names are those of :func:`open_source`."""
@@ -63,6 +71,8 @@ _NAMES: Final = (
     "order",
     "time_unit",
     "ignore_times",
+    "geometry",
+    "skip_damaged",
 )
 
 

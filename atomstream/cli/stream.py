@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class StreamOptions:
     """The command's arguments; :func:`stream` documents them."""
 
-    source: Path | None
+    sources: tuple[Path, ...]
     camera_name: str | None
     seconds: float | None
     frames: int | None
@@ -49,7 +49,7 @@ class StreamOptions:
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), required=False)
+@click.argument("sources", metavar="[SOURCE]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--camera", "camera_name", metavar="NAME", help="Stream this camera, such as basler:0 or sim.")
 @click.option("--seconds", type=float, help="End the stream after this time (cameras only).")
 @click.option(
@@ -79,9 +79,10 @@ class StreamOptions:
 def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     """Stream the recording SOURCE in real time, as its camera would have, or a live camera (--camera).
 
-    SOURCE is a video, a TIFF stack, .npy, .npz, a Zarr folder or a folder of images, with uint8 pixels, or uint16
-    for an atomstream server. Progress goes to stderr: frames, MB/s on the network, backlog, and the watermark (all
-    chunks before it are stored or lost). The report at the end, on stdout, lists what is stored.
+    SOURCE is a video, a TIFF stack, .npy, .npz, Zarr, HDF5 or NeXus, .seq, raw pixels (--geometry) or a folder of
+    images, with uint8 pixels, or uint16 for an atomstream server. Several in a row are one recording. Progress goes
+    to stderr: frames, MB/s on the network, backlog, and the watermark (all chunks before it are stored or lost). The
+    report at the end, on stdout, lists what is stored, and frames that could not be read.
 
     With a calibration (--beam-energy and the options after it) an atomstream server also computes rates in nm/s,
     the lattice parameter in angstrom, and strain.
@@ -113,15 +114,16 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
     if options.camera_name is not None:
         outcome, report = _stream_camera(options, options.camera_name, endpoint, api_key)
     else:
-        outcome = _stream(options, _only_source(options), endpoint, api_key)
+        _check_recording(options)
+        outcome = _stream(options, endpoint, api_key)
         report = playback_report(outcome)
     click.echo(report)
     return outcome.exit_code
 
 
-def _only_source(options: StreamOptions) -> Path:
-    """The recording to stream, with no option given that is for cameras only."""
-    if options.source is None:
+def _check_recording(options: StreamOptions) -> None:
+    """Raise ConfigError if no recording is given, or an option that is for cameras only."""
+    if not options.sources:
         raise ConfigError("Nothing to stream: give a recording as SOURCE, or a camera with --camera NAME.")
     settings = options.camera_settings
     for flag, value in (
@@ -136,7 +138,6 @@ def _only_source(options: StreamOptions) -> Path:
             raise ConfigError(
                 f"{flag} is for cameras only: leave it out, or give --camera NAME instead of SOURCE."
             )
-    return options.source
 
 
 def _stream_camera(
@@ -149,8 +150,8 @@ def _stream_camera(
         for key, value in options.reading.items()
         if key != "levels" and value not in {None, "auto", "name", False}
     ]
-    if options.source is not None or reading or not options.pace:
-        given = ", ".join(["SOURCE"] * bool(options.source) + ["--no-pace"] * (not options.pace) + reading)
+    if options.sources or reading or not options.pace:
+        given = ", ".join(["SOURCE"] * bool(options.sources) + ["--no-pace"] * (not options.pace) + reading)
         raise ConfigError(f"With --camera leave out what is for recordings: {given}.")
     login = resolve_login(api_key, endpoint)
 
@@ -164,25 +165,26 @@ def _stream_camera(
     return stream_camera(camera, make, login, options.drain_timeout_s)
 
 
-def _stream(options: StreamOptions, path: Path, endpoint: str | None, api_key: str | None) -> Outcome:
+def _stream(options: StreamOptions, endpoint: str | None, api_key: str | None) -> Outcome:
     from atomstream.cli.playback import Playback, PlaybackPlan, closing_soon, note_recording
-    from atomstream.sources import open_source
+    from atomstream.sources import ReadAhead, open_sources
     from atomstream.streaming import RHEEDStreamer
 
     login = resolve_login(api_key, endpoint)
-    source = open_source(path, **options.reading)
+    source = open_sources(options.sources, **options.reading)
     fps = _fps(options, source)
     chunk_size = options.chunk_size or max(1, math.ceil(2.0 * fps))
     with closing_soon(RHEEDStreamer(login.api_key, login.endpoint, when_unreachable="raise")) as streamer:
-        data_id = _initialize(options, streamer, fps, chunk_size, path.resolve().stem)
+        data_id = _initialize(options, streamer, fps, chunk_size, options.sources[0].resolve().stem)
         console.write(f"{_description(source, fps, chunk_size)}\nstream {data_id} at {login.endpoint}")
         _calibrate(options, streamer, data_id)
         levels = options.reading["levels"]
         found = {} if levels is None else {"levels": list(levels)}
         note_recording(streamer, data_id, found | options.transforms.attributes())
         plan = PlaybackPlan(streamer, data_id, source, fps, options.transforms)
-        playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s)
-        return playback.run(plan.chunks(chunk_size, pace=options.pace), plan.send)
+        playback = Playback(console, streamer, data_id, source.n_frames, options.drain_timeout_s, source)
+        with ReadAhead(source.chunks(chunk_size)) as chunks:
+            return playback.run(plan.chunks(chunks, pace=options.pace), plan.send)
 
 
 def _initialize(

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from .arrays import ArraySource
 from .convert import to_uint8
-from .frame_source import FrameSource, SourceChunk
-from .opening import open_source
+from .damage import DamagedSourceError
+from .frame_source import FrameSource, Gap, SourceChunk
+from .opening import open_source, open_sources
 from .pacing import Schedule, apaced, paced
+from .read_ahead import ReadAhead
 from .sim_growth import Truth
 from .sim_spec import GrowthSpec, no_signal_specs
 from .simulator import Simulator
 
 __all__ = [
     "ArraySource",
+    "DamagedSourceError",
     "FrameSource",
+    "Gap",
     "GrowthSpec",
+    "ReadAhead",
     "Schedule",
     "Simulator",
     "SourceChunk",
@@ -22,6 +27,7 @@ __all__ = [
     "apaced",
     "no_signal_specs",
     "open_source",
+    "open_sources",
     "paced",
     "to_uint8",
 ]

@@ -79,6 +79,12 @@ class Layout:
         """Samples of a pixel."""
         return 1 if self.samples is None else self.shape[self.samples]
 
+    @property
+    def consecutive(self) -> bool:
+        """True if each frame is one piece of the array in C order, and the frames follow each other."""
+        order = [*self.counting, self.rows, self.columns, *([] if self.samples is None else [self.samples])]
+        return order == sorted(order)
+
     def read(self, array: Sliceable, begin: int, end: int) -> npt.NDArray[Any]:
         """Return the frames ``begin`` to ``end`` (excluded) as (n, H, W), or (n, H, W, samples).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -14,17 +14,40 @@ from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
 Times: TypeAlias = npt.NDArray[np.float64]
+Indices: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Consecutive frames of a recording that can't be read."""
+
+    frame: int
+    """Number of the first missing frame; the recording begins with 0."""
+    frames: int | None
+    """Number of missing frames; None: all to the end, and the recording does not state how many."""
+    file: str
+    """The damaged file."""
+    byte: int | None
+    """Where the damage begins in the file; None if that is not known."""
+    reason: str
+
+    def __str__(self) -> str:
+        where = f" from byte {self.byte}" if self.byte is not None else ""
+        return f"{_numbers(self.frame, self.frames)} of {self.file}{where}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceChunk:
     """Consecutive frames of a source: ``frames`` is C-contiguous (n, H, W).
 
-    ``times_s`` (n,) are times in s from the first frame of the source, None if the file has none.
+    ``times_s`` (n,) are times in s from the first frame of the source, None if the file has none. ``indices`` (n,)
+    are the numbers of the frames in the recording, which begins with 0; they jump where frames can't be read. None:
+    the frames follow those of the chunk before.
     """
 
     frames: Frames
     times_s: Times | None = None
+    indices: Indices | None = None
 
 
 @runtime_checkable
@@ -51,8 +74,29 @@ class FrameSource(Protocol):
     def fps(self) -> float | None:
         """Frame rate in 1/s; None if the file has none."""
 
+    @property
+    def gaps(self) -> Sequence[Gap]:
+        """Frames that the last reading left out because they can't be read, if it was asked to go on there."""
+
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` (>= 1) at a time, only the last chunk shorter."""
+
+
+def _numbers(first: int, count: int | None) -> str:
+    if count is None:
+        return f"frame {first} and all after it"
+    return f"frame {first}" if count == 1 else f"frames {first} to {first + count - 1}"
+
+
+def first_chunk(source: FrameSource) -> SourceChunk | None:
+    """Read the first frame of ``source``, and close what reading opened; None if there is none."""
+    chunks = source.chunks(1)
+    try:
+        return next(chunks, None)
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
 
 
 def checked_dtype(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 from atomstream.errors import ConfigError
 
-from .arrays import open_npy, open_npz
-from .frame_source import FrameSource
-from .images import IMAGE_SUFFIXES, TIFF_SUFFIXES, open_images
+from .frame_source import FrameSource, first_chunk
+from .hdf5_source import HDF5_SUFFIXES, open_hdf5
+from .image_files import IMAGE_SUFFIXES, TIFF_SUFFIXES
+from .images import open_images
+from .norpix import open_norpix
+from .npy_source import open_npy, open_npz
 from .options import ReadOptions
+from .raw_source import RAW_SUFFIXES, open_raw
+from .sequence import SourceSequence
 from .tiff import open_tiff
 from .video import open_video
 from .zarr_source import is_zarr, open_zarr
@@ -20,8 +25,27 @@ from .zarr_source import is_zarr, open_zarr
 Opener: TypeAlias = Callable[[Path, ReadOptions], FrameSource]
 
 VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".y4m", ".flv", ".ogv"}
-)
+    {
+        ".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".wmv", ".mpg", ".mpeg", ".ts", ".y4m", ".flv", ".ogv",
+        ".gif", ".mjpg", ".mjpeg", ".asf", ".mts", ".m2ts", ".3gp",
+    }
+)  # fmt: skip
+
+_KINDS: Final[dict[str, Opener]] = {
+    ".npy": open_npy,
+    ".npz": open_npz,
+    ".seq": open_norpix,
+    **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
+    **dict.fromkeys(VIDEO_SUFFIXES, open_video),
+    **dict.fromkeys(IMAGE_SUFFIXES, open_images),
+    **dict.fromkeys(TIFF_SUFFIXES, open_tiff),
+}
+
+_PACKERS: Final = {
+    ".gz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd", ".zip": "unzip", ".7z": "7z x",
+    ".tar": "tar xf", ".tgz": "tar xf", ".rar": "unrar x",
+}  # fmt: skip
+"""Programs that unpack a file which is packed as a whole."""
 
 
 def open_source(
@@ -36,11 +60,11 @@ def open_source(
     time_unit: str | None = None,
     ignore_times: bool = False,
     skip_damaged: bool = False,
+    geometry: str | None = None,
 ) -> FrameSource:
-    """Open recorded frames: .npy, .npz, TIFF, a video, one image, a folder of images, or Zarr.
+    """Open recorded frames: .npy, .npz, TIFF, a video, images, Zarr, HDF5, .seq, or raw pixels of known geometry.
 
-    Before :meth:`FrameSource.chunks` only headers and the first frame of videos and images are read; .npz is loaded
-    completely.
+    Before :meth:`FrameSource.chunks` only headers and the first frame are read; of .npz the checksum is compared.
 
     Args:
         path: The file or folder.
@@ -56,7 +80,9 @@ def open_source(
         order: ``name`` or ``mtime`` (time of the last change) for images of a folder.
         time_unit: Unit of the times in the file: ``s``, ``ms``, ``us``, ``ns``, ``min`` or ``h``.
         ignore_times: Ignore the times in the file; the frame rate alone is used.
-        skip_damaged: Go on behind damaged frames.
+        skip_damaged: Go on behind frames that can't be read; :attr:`FrameSource.gaps` lists them. By default reading
+            ends there with :class:`DamagedSourceError`, after all frames before.
+        geometry: How raw pixels are stored, ``WxH[xPIXEL][+HEADER[+EACH]]``, such as ``640x480x16+640``.
 
     Raises:
         ConfigError: the file is missing, of an unknown type, damaged, empty, its pixels or axes can't be known without
@@ -66,25 +92,53 @@ def open_source(
     if not where.exists():
         raise ConfigError(f"{where} does not exist")
     options = ReadOptions(
-        dataset, axes, channel, levels, video_range, order, time_unit, ignore_times, skip_damaged
+        dataset, axes, channel, levels, video_range, order, time_unit, ignore_times, skip_damaged, geometry
     )
-    return _opener(where)(where, options)
+    source = _opener(where, options)(where, options)
+    _read_first(source)
+    return source
 
 
-def _opener(path: Path) -> Opener:
+def open_sources(paths: Sequence[str | PathLike[str]], **options: Any) -> FrameSource:
+    """Open one file, or several in a row as one recording; the options are those of :func:`open_source`."""
+    if not paths:
+        raise ConfigError("no file is given")
+    sources = [open_source(path, **options) for path in paths]
+    return sources[0] if len(sources) == 1 else SourceSequence(sources)
+
+
+def _read_first(source: FrameSource) -> None:
+    """Read the first frame, so that a file of which nothing can be read is found before anything is sent.
+
+    Raises :class:`ConfigError` if there is none.
+    """
+    if first_chunk(source) is None:
+        gaps = f": {source.gaps[0]}" if source.gaps else ""
+        raise ConfigError(f"{source.name} is empty: no frame can be read{gaps}")
+
+
+def _opener(path: Path, options: ReadOptions) -> Opener:
+    suffix = path.suffix.casefold()
+    raw = suffix in RAW_SUFFIXES or (options.geometry is not None and suffix not in _KINDS)
+    if options.geometry is not None and not raw and suffix not in VIDEO_SUFFIXES:
+        options.refuse_geometry(str(path))
     if path.is_dir():
+        options.refuse_geometry(str(path))
         return open_zarr if is_zarr(path) else open_images
-    suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        return open_tiff
-    if suffix in VIDEO_SUFFIXES:
-        return open_video
-    if suffix in IMAGE_SUFFIXES:
-        return open_images
-    try:
-        return {".npy": open_npy, ".npz": open_npz}[suffix]
-    except KeyError:
-        known = ", ".join(sorted({".npy", ".npz"} | TIFF_SUFFIXES | IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+    if path.name.casefold().endswith(".zarr.zip"):
+        return open_zarr
+    if raw:
+        return open_raw
+    if suffix in _PACKERS:
         raise ConfigError(
-            f"{path} has an unknown type; frames can be read from {known}, folders of images and Zarr folders"
+            f"{path} is packed as a whole ({suffix}): unpack it first, such as by {_PACKERS[suffix]}, and give the "
+            "unpacked file"
+        )
+    try:
+        return _KINDS[suffix]
+    except KeyError:
+        known = ", ".join(sorted(_KINDS.keys() | RAW_SUFFIXES))
+        raise ConfigError(
+            f"{path} has an unknown type; frames can be read from {known}, .zarr.zip, folders of images and Zarr "
+            "folders; raw pixels from any file with --geometry WxH[xPIXEL][+HEADER]"
         ) from None

@@ -25,6 +25,7 @@ class ReadOptions:
     time_unit: str | None = None
     ignore_times: bool = False
     skip_damaged: bool = False
+    geometry: str | None = None
 
     def __post_init__(self) -> None:
         _check_choice("order", self.order, ORDERS)
@@ -35,6 +36,11 @@ class ReadOptions:
                 raise ConfigError(
                     f"levels (--levels) are {low:g} {high:g}: LOW must be below HIGH, and both finite"
                 )
+
+    def refuse_geometry(self, name: str) -> None:
+        """Raise ConfigError if a geometry is given, for a file that states its own."""
+        if self.geometry is not None:
+            raise ConfigError(f"{name} states its own geometry: leave out --geometry {self.geometry}")
 
     def refuse_dataset(self, name: str) -> None:
         """Raise ConfigError if a dataset is given, for a kind of file that has only one."""

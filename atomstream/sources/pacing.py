@@ -34,7 +34,7 @@ class Schedule:
         self.frames = 0
 
     def due(self, n_frames: int) -> float:
-        """Return when the next chunk, with ``n_frames`` frames, is due (s from the start)."""
+        """Return when the next chunk is due (s from the start); it ends ``n_frames`` frames after the one before."""
         self.frames += n_frames
         return self.frames / self.fps
 
@@ -51,12 +51,12 @@ def paced(
     An item is (n, H, W), one frame (H, W) or a :class:`SourceChunk`. The time starts when the first one was
     read, so that the time to open a file does not count. ``clock`` and ``sleep`` are in seconds.
     """
-    schedule = Schedule(fps)
+    schedule, progress = Schedule(fps), _Progress()
     start: float | None = None
     for item in chunks:
         if start is None:
             start = clock()
-        due = start + schedule.due(_frames_in(item))
+        due = start + schedule.due(progress.intervals(item))
         while (wait := due - clock()) > 0:
             sleep(wait)
         yield item
@@ -70,12 +70,12 @@ async def apaced(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> AsyncIterator[Item]:
     """Asyncio version of :func:`paced`. A synchronous iterable is read in a thread, because it may block."""
-    schedule = Schedule(fps)
+    schedule, progress = Schedule(fps), _Progress()
     start: float | None = None
     async for item in _off_loop(chunks):
         if start is None:
             start = clock()
-        due = start + schedule.due(_frames_in(item))
+        due = start + schedule.due(progress.intervals(item))
         while (wait := due - clock()) > 0:
             await sleep(wait)
         yield item
@@ -94,3 +94,18 @@ async def _off_loop(chunks: Iterable[Item] | AsyncIterable[Item]) -> AsyncIterat
 def _frames_in(item: np.ndarray[Any, Any] | SourceChunk) -> int:
     frames = item.frames if isinstance(item, SourceChunk) else item
     return 1 if frames.ndim == 2 else len(frames)
+
+
+class _Progress:
+    """Counts the frame intervals of the items, with those of frames that are missing."""
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def intervals(self, item: np.ndarray[Any, Any] | SourceChunk) -> int:
+        """Return the intervals from the last frame of the item before to the last one of this item."""
+        if not isinstance(item, SourceChunk) or item.indices is None or not len(item.indices):
+            return _frames_in(item)
+        begin = int(item.indices[0]) if self._next is None else self._next
+        self._next = int(item.indices[-1]) + 1
+        return self._next - begin

@@ -14,6 +14,7 @@ import numpy as np
 from atomstream.errors import ConfigError
 
 from .av_pixels import Picture
+from .damage import FrameDamage
 from .pixels import PixelFormat
 
 _GAP: Final = rb"(?:\s|#[^\n\r]*[\n\r])+"
@@ -35,7 +36,8 @@ def read_pgm(path: Path, *, deep: bool = False) -> Picture:
     """Read one PGM image, as uint16 if its maximum is above 255 or if ``deep``.
 
     Programs that write each file with its own maximum use 8 bits for the dark frames of a 12-bit camera; ``deep``
-    gives all frames one type. Raises :class:`ConfigError` for a damaged file and for several images in one.
+    gives all frames one type. Raises :class:`FrameDamage` for a damaged file, :class:`ConfigError` for several images
+    in one.
     """
     data = path.read_bytes()
     match = _header(path, data)
@@ -45,9 +47,7 @@ def read_pgm(path: Path, *, deep: bool = False) -> Picture:
         size = width * height * dtype.itemsize
         body = data[match.end() : match.end() + size]
         if len(body) < size:
-            raise ConfigError(
-                f"{path} can't be read as PGM: it ends after {len(body)} of {size} bytes of pixels"
-            )
+            raise FrameDamage(f"it ends after {len(body)} of {size} bytes of pixels", path.name, len(data))
         samples = np.frombuffer(body, dtype)
         if _HEADER.match(data[match.end() + size :].lstrip()):
             raise ConfigError(f"{path} holds several images; in a folder each file is one frame")
@@ -55,10 +55,10 @@ def read_pgm(path: Path, *, deep: bool = False) -> Picture:
         try:
             samples = np.array(data[match.end() :].split(), dtype=np.int64).astype(dtype)
         except ValueError as error:
-            raise ConfigError(f"{path} can't be read as PGM: {error}") from error
+            raise FrameDamage(f"its pixels are no numbers ({error})", path.name) from error
         if samples.size < width * height:
-            raise ConfigError(
-                f"{path} can't be read as PGM: it ends after {samples.size} of {width * height} pixels"
+            raise FrameDamage(
+                f"it ends after {samples.size} of {width * height} pixels", path.name, len(data)
             )
         samples = samples[: width * height]
     samples = samples.astype(np.uint16) if deep else samples
@@ -68,7 +68,7 @@ def read_pgm(path: Path, *, deep: bool = False) -> Picture:
 def _header(path: Path, data: bytes) -> re.Match[bytes]:
     match = _HEADER.match(data)
     if match is None:
-        raise ConfigError(f"{path} can't be read as PGM: its header is not that of P2 or P5")
+        raise FrameDamage("it has no header of PGM (P2 or P5)" if data else "the file is empty", path.name, 0)
     width, height, top = (int(match[number]) for number in (2, 3, 4))
     if not (0 < top < 65536 and width and height):
         raise ConfigError(f"{path} can't be read as PGM: {width}x{height} pixels with a maximum of {top}")

@@ -1,71 +1,62 @@
-"""Frames from a TIFF stack, page by page; uncompressed stacks are memory-mapped."""
+"""Frames from a TIFF stack, page by page; uncompressed stacks are read as one piece."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from atomstream.errors import ConfigError
 
 from .arrays import ArraySource
-from .axes import COUNTING, Sliceable, layout
-from .frame_source import FrameSource, SourceChunk, optional_package
+from .axes import COUNTING, layout
+from .damage import UnreadableFileError
+from .file_frames import FileFrames
+from .frame_source import FrameSource, Gap
 from .options import ReadOptions
-from .tiff_pages import TiffArray, pixel_format
+from .tiff_chain import broken_link
+from .tiff_pages import TiffArray, opened_tiff, pixel_format
 from .tiff_times import stated_rate, stated_times
 
 
-class TiffSource:
-    """A stack with compressed or scattered pages, which are read chunk by chunk."""
-
-    def __init__(self, path: Path, options: ReadOptions, source: ArraySource) -> None:
-        self._path = path
-        self._options = options
-        self.name = str(path)
-        self.fps = source.fps
-        self.time_step_s = source.time_step_s
-        self.dtype = source.dtype
-        self.n_frames: int | None = source.n_frames
-        self.frame_shape = source.frame_shape
-
-    def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
-        """Yield all frames in order, at most ``chunk_size`` at a time."""
-        with _opened(self._path) as tif:
-            series = list(tif.series)
-            source = _array_source(self.name, tif, TiffArray(self.name, series), self._options)
-            yield from source.chunks(chunk_size)
-
-
 def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
-    """Open a TIFF with pages of one size (also ImageJ, OME and BigTIFF)."""
+    """Open a TIFF with pages of one size (also ImageJ, OME and BigTIFF). Pages up to a damaged one are read."""
     options.refuse_dataset(str(path))
-    with _opened(path) as tif:
+    name = str(path)
+    link = broken_link(path)
+    if link is not None and not link.pages:
+        raise UnreadableFileError(name, "TIFF", f"{link.reason} (byte {link.target})")
+    with opened_tiff(path) as tif:
         series = _checked_series(path, list(tif.series))
-        if len(series) == 1 and series[0].dataoffset is not None:
-            mapped = _tifffile().memmap(path, series=0, mode="r")
-            return _array_source(str(path), tif, mapped, options)
-        source = _array_source(str(path), tif, TiffArray(str(path), series), options)
-        return TiffSource(path, options, source)
+        array = _array(path, tif, series)
+        axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
+        known = _stated_axes(axes, tuple(array.shape))
+        place = layout(name, tuple(array.shape), options.axes, known=known)
+        source = ArraySource(
+            array,
+            name=name,
+            axes=options.axes,
+            channel=options.channel,
+            levels=options.levels,
+            pixels=pixel_format(name, series[0].keyframe, place.n_samples),
+            known_axes=known,
+            fps=None if options.ignore_times else stated_rate(tif),
+            times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
+            skip_damaged=options.skip_damaged,
+        )
+    if link is not None and source.lost_tail is None:
+        source.lost_tail = Gap(source.n_frames or 0, None, path.name, link.target, link.reason)
+    return source
 
 
-def _array_source(name: str, tif: Any, array: Sliceable, options: ReadOptions) -> ArraySource:
-    series = tif.series
-    axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
-    known = _stated_axes(axes, tuple(array.shape))
-    place = layout(name, tuple(array.shape), options.axes, known=known)
-    return ArraySource(
-        array,
-        name=name,
-        axes=options.axes,
-        channel=options.channel,
-        levels=options.levels,
-        pixels=pixel_format(name, series[0].keyframe, place.n_samples),
-        known_axes=known,
-        fps=None if options.ignore_times else stated_rate(tif),
-        times_s=None if options.ignore_times else stated_times(tif, place.n_frames),
-    )
+def _array(path: Path, tif: Any, series: list[Any]) -> FileFrames | TiffArray:
+    """Return the pixels: in one piece where they are so in the file, else page by page."""
+    first = series[0]
+    if len(series) == 1 and first.dataoffset is not None:
+        dtype = np.dtype(tif.byteorder + np.dtype(first.dtype).char)
+        return FileFrames(path, dtype, tuple(int(n) for n in first.shape), int(first.dataoffset))
+    return TiffArray(path, series)
 
 
 def _stated_axes(axes: str, shape: tuple[int, ...]) -> str | None:
@@ -82,29 +73,12 @@ def _stated_axes(axes: str, shape: tuple[int, ...]) -> str | None:
     return axes
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a file; errors of its parser become ConfigError."""
-    tifffile = _tifffile()
-    try:
-        with tifffile.TiffFile(path) as tif:
-            yield tif
-    except (ConfigError, GeneratorExit):
-        raise
-    except Exception as error:  # for damaged files the parser raises struct.error and others
-        raise ConfigError(f"{path} can't be read as TIFF: {error}") from error
-
-
 def _checked_series(path: Path, series: list[Any]) -> list[Any]:
     """Check the series of tifffile: one, or many if a camera appended page by page. Returns them."""
     if not series:
-        raise ConfigError(f"{path} is empty: it has no pages")
+        raise UnreadableFileError(str(path), "TIFF", "it has no pages")
     kinds = {f"{part.keyframe.shape} {part.dtype}" for part in series}
     if len(kinds) > 1:
         sizes = ", ".join(sorted(kinds)[:3])
         raise ConfigError(f"{path} mixes pages of different sizes ({sizes}); a stream's are all of one size")
     return series
-
-
-def _tifffile() -> Any:
-    return optional_package("tifffile", "video", "Reading TIFF")

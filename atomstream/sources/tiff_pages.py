@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +12,11 @@ import numpy.typing as npt
 
 from atomstream.errors import ConfigError
 
+from .damage import FrameDamage, UnreadableFileError, decode_error
+from .frame_source import optional_package
 from .pixels import Meaning, PixelFormat
+from .tiff_chain import EndedBefore, broken_link
+from .whole_pictures import why_not_whole
 
 _MEANING: Final[dict[int, Meaning]] = {
     0: "white_is_zero",
@@ -24,6 +31,8 @@ _MEANING: Final[dict[int, Meaning]] = {
 
 _YCBCR: Final = 6
 _JPEG: Final = 7
+_JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
+"""Kinds of compression (tag 259) by JPEG, of which a decoder fills the rest if it is cut off."""
 _OPACITY: Final = (1, 2)
 """Extra samples (tag 338) that are opacity, premultiplied or not."""
 
@@ -76,32 +85,65 @@ def _orientation(name: str, page: Any) -> int:
     raise ConfigError(f"{name} has the orientation {value!r} (tag 274), which TIFF does not define")
 
 
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[Any]:
+    """Open a file up to its first broken link; errors of its parser become :class:`UnreadableFileError`."""
+    tif = None
+    try:
+        tif = _open(path)
+        yield tif
+    except (ConfigError, FrameDamage, GeneratorExit):
+        raise
+    except Exception as error:  # for damaged files the parser raises struct.error and others
+        raise UnreadableFileError(str(path), "TIFF", str(error)) from error
+    finally:
+        if tif is not None:
+            tif.close()
+
+
+def _open(path: Path) -> Any:
+    tifffile = optional_package("tifffile", "video", "Reading TIFF")
+    link = broken_link(path)
+    if link is None:
+        return tifffile.TiffFile(path)
+    return tifffile.TiffFile(EndedBefore(path, link), name=path.name)
+
+
 class TiffArray:
     """The pages of one or several series of a TIFF file as an array that is read page by page.
 
     ``series`` are of tifffile, with pages of one shape and dtype. The pages of several series follow each other.
-    A page is read when it is sliced; the file must be open then.
+    The file is opened again at the first access, and stays open until :meth:`close`. A page that is not complete
+    raises :class:`FrameDamage`.
     """
 
-    def __init__(self, name: str, series: list[Any]) -> None:
-        self._name = name
-        self._pages = [page for part in series for page in part.pages]
+    def __init__(self, path: Path, series: list[Any]) -> None:
+        self._path = path
+        self._tif: Any = None
+        self._pages: list[Any] = []
+        count = sum(len(part.pages) for part in series)
         first = series[0]
         self.dtype = np.dtype(first.dtype)
         self.shape = tuple(int(n) for n in first.shape)
         self.axes = str(first.axes)
         if len(series) > 1:
-            self.shape = (len(self._pages), *(int(n) for n in first.keyframe.shape))
+            self.shape = (count, *(int(n) for n in first.keyframe.shape))
             self.axes = f"N{first.keyframe.axes}"
-        leading, count = 0, 1
-        while count < len(self._pages):
-            count *= self.shape[leading]
+        leading, reached = 0, 1
+        while reached < count:
+            reached *= self.shape[leading]
             leading += 1
-        if count != len(self._pages):
+        if reached != count:
             raise ConfigError(
-                f"{name} has {len(self._pages)} pages, which do not fit its shape {self.shape}; is it complete?"
+                f"{path} has {count} pages, which do not fit its shape {self.shape}; is it complete?"
             )
         self._leading = leading
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._tif is not None:
+            self._tif.close()
+        self._tif, self._pages = None, []
 
     def __getitem__(self, key: tuple[int | slice, ...], /) -> npt.NDArray[Any]:
         """Return a part; ``key`` has an integer or a slice for each axis."""
@@ -124,11 +166,31 @@ class TiffArray:
         return np.stack(pages).reshape(*kept, *pages[0].shape)
 
     def _page(self, number: int) -> npt.NDArray[Any]:
-        page = self._pages[number]
+        if self._tif is None:
+            self._tif = _open(self._path)
+            self._pages = [page for part in self._tif.series for page in part.pages]
+        page = self._pages[number] if number < len(self._pages) else None
         if page is None:
-            raise ConfigError(f"{self._name}: page {number} is missing")
+            raise FrameDamage(f"page {number} is missing", self._path.name)
+        self._check_strips(page)
         try:
             pixels = np.asarray(page.asarray())
         except Exception as error:  # decoders raise errors of their libraries
-            raise ConfigError(f"{self._name}: page {number} can't be read: {error}") from error
+            at = page.dataoffsets[0] if page.dataoffsets else None
+            raise decode_error(error, self._path.name, at) from error
         return pixels.reshape(self.shape[self._leading :])
+
+    def _check_strips(self, page: Any) -> None:
+        """Raise FrameDamage if a strip or tile is missing or cut off; parsers fill it with zeros or grey."""
+        handle = self._tif.filehandle
+        name = self._path.name
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if not offset or not count:
+                raise FrameDamage("a part of its pixels was never written", name, page.offset)
+            if offset + count > handle.size:
+                raise FrameDamage("the file ends within it", name, offset)
+        if int(page.compression) in _JPEG_KINDS:
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+                handle.seek(offset)
+                if reason := why_not_whole(handle.read(count)):
+                    raise FrameDamage(reason, name, offset)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,11 +13,15 @@ import numpy as np
 from atomstream.errors import ConfigError
 from atomstream.system.log_privacy import get_logger
 
-from .av_pixels import orientation_of, picture_of, turned_pixels
-from .frame_source import SourceChunk, checked_chunk_size, optional_package
+from .av_pixels import Picture, orientation_of, picture_of, turned_pixels
+from .containers import fourcc, raw_pixels, why_not_open
+from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap
+from .frame_source import Gap, SourceChunk, checked_chunk_size, optional_package
+from .geometry import Geometry, parse_geometry
 from .monochrome import is_monochrome
 from .options import ReadOptions
-from .pixels import PixelReader
+from .pixels import PixelFormat, PixelReader
+from .video_decoding import Lost, RawPackets, VideoDecoder
 from .video_times import in_order, stated_rate
 
 logger = get_logger(__name__)
@@ -34,9 +40,11 @@ class VideoSource:
         self.name = str(path)
         self._path = path
         self._options = options
+        self._raw = _raw_pixels(path, options)
         self._reader: PixelReader | None = None
         self._monochrome = False
         self.n_frames: int | None = None
+        self.gaps: list[Gap] = []
         first, rate = self._probe()
         self.frame_shape: tuple[int, int] = (first.shape[0], first.shape[1])
         self.dtype = first.dtype
@@ -44,67 +52,106 @@ class VideoSource:
 
     def _probe(self) -> tuple[Frame, float | None]:
         """Decode the first frame, because headers may contain wrong sizes and formats."""
-        for frame, container, stream in self._decode():
+        with self._opened() as (container, stream):
             self.n_frames = stream.frames or None
-            if frame.interlaced_frame:
-                logger.warning(
-                    "%s is interlaced: odd and even rows of a frame were taken half a frame's time apart. They are "
-                    "kept as they are",
-                    self.name,
-                )
             self._monochrome = is_monochrome(stream)
-            return self._grey(frame, 0), stated_rate(self._path, container, stream)
+            for item in self._decoder(container, stream).frames():
+                if isinstance(item, Lost):
+                    self._leave_out(item)
+                    continue
+                if getattr(item.frame, "interlaced_frame", False):
+                    logger.warning(
+                        "%s is interlaced: odd and even rows of a frame were taken half a frame's time apart. They "
+                        "are kept as they are",
+                        self.name,
+                    )
+                return self._grey(item.frame, item.number), stated_rate(self._path, container, stream)
         raise ConfigError(f"{self.name} is empty: its video has no frames")
 
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
-        """Yield all frames in order, at most ``chunk_size`` at a time, with their times."""
-        step = checked_chunk_size(chunk_size)
-        block: list[tuple[Frame, float | None]] = []
-        count = 0
-        try:
-            for timed in self._timed_frames():
-                block.append(timed)
-                count += 1
-                if len(block) == step:
-                    yield _chunk(block)
-                    block = []
-        except ConfigError:
-            if block:  # frames before the damage are whole
-                yield _chunk(block)
-            raise
-        if block:
-            yield _chunk(block)
-        if self.n_frames is not None and count < self.n_frames:
-            # FFmpeg raises no error for a file that is cut off between two frames.
-            logger.warning(
-                "%s ended after %d of the %d frames in its header", self.name, count, self.n_frames
-            )
+        """Yield all frames in order, at most ``chunk_size`` at a time, with their times.
 
-    def _timed_frames(self) -> Iterator[tuple[Frame, float | None]]:
+        Raises :class:`DamagedSourceError` at a frame that can't be decoded, after all frames before it; with
+        ``skip_damaged`` it is left out and listed in :attr:`gaps`.
+        """
+        builder = ChunkBuilder(checked_chunk_size(chunk_size))
+        self.gaps = []
+        block: list[_Timed] = []
+        with self._opened() as (container, stream):
+            numbered = self._numbered(self._decoder(container, stream))
+            try:
+                for (frame, number), time in in_order(self.name, numbered, self.fps):
+                    block.append(_Timed(frame, time, number))
+                    if len(block) == builder.wanted:
+                        yield from self._add(builder, block)
+            except ConfigError:  # frames before it are whole
+                yield from self._add(builder, block)
+                yield from builder.rest()
+                raise
+        yield from self._add(builder, block)
+        yield from builder.rest()
+
+    def _numbered(
+        self, decoder: VideoDecoder | RawPackets
+    ) -> Iterator[tuple[tuple[Frame, int], float | None]]:
         has_times = self.fps is not None and not self._options.ignore_times
-        items = (
-            (self._checked(self._grey(frame, number)), frame.time if has_times else None)
-            for number, (frame, _, _) in enumerate(self._decode())
-        )
-        return in_order(self.name, items, self.fps)
+        for item in decoder.frames():
+            if isinstance(item, Lost):
+                self._leave_out(item)
+                continue
+            frame = self._checked(self._grey(item.frame, item.number))
+            yield (frame, item.number), item.time if has_times else None
 
-    def _decode(self) -> Iterator[tuple[Any, Any, Any]]:
-        """Yield decoded frames with their container and stream; errors of PyAV become ConfigError."""
-        av = _av()
+    def _add(self, builder: ChunkBuilder, block: list[_Timed]) -> Iterator[SourceChunk]:
+        if block:
+            times = [item.time for item in block if item.time is not None]
+            yield from builder.add(
+                np.stack([item.frame for item in block]),
+                np.array([item.number for item in block]),
+                np.array(times) if len(times) == len(block) else None,
+            )
+            block.clear()
+
+    def _leave_out(self, lost: Lost) -> None:
+        """Note what is lost, or raise DamagedSourceError."""
+        gap = lost.damage.gap(lost.number, lost.count)
+        if not self._options.skip_damaged:
+            end = None if lost.count is None else lost.number + lost.count
+            behind = None if self.n_frames is None or end is None else max(0, self.n_frames - end)
+            raise DamagedSourceError(gap, behind)
+        add_gap(self.gaps, gap)
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        """Open the file, and yield its container and video stream; errors of PyAV become UnreadableFileError."""
+        av = optional_package("av", "video", "Reading video")
         try:
             with av.open(self.name) as container:
                 if not container.streams.video:
                     raise ConfigError(f"{self.name} holds no video")
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                for frame in container.decode(stream):
-                    yield frame, container, stream
-        except (av.error.FFmpegError, AttributeError) as error:  # AttributeError: a stream without a decoder
-            raise ConfigError(f"{self.name} can't be decoded as video: {error}") from error
+                yield container, container.streams.video[0]
+        except av.error.FFmpegError as error:
+            raise UnreadableFileError(self.name, "video", why_not_open(self._path, error)) from error
+
+    def _decoder(self, container: Any, stream: Any) -> VideoDecoder | RawPackets:
+        if self._raw is not None:
+            return RawPackets(container, stream, self._raw, self._path.name)
+        if stream.codec_context is None:  # decoding such a stream ends the process in PyAV before 18.1
+            code = fourcc(self._path)
+            raise ConfigError(
+                f"{self.name} has a codec that FFmpeg can't decode{f' (FourCC {code!r})' if code else ''}: if its "
+                "frames are raw pixels, state them by --geometry WxH[xPIXEL]; otherwise convert it with the camera's "
+                "program, such as to uncompressed AVI or TIFF"
+            )
+        return VideoDecoder(container, stream, self._path, skip_damaged=self._options.skip_damaged)
 
     def _grey(self, frame: Any, number: int) -> Frame:
-        picture = picture_of(self.name, frame, self._options, monochrome=self._monochrome)
-        picture = turned_pixels(picture, orientation_of(self.name, frame))
+        if self._raw is not None:
+            block = self._raw.pixels(self.name, frame[None], number)
+            picture = Picture(PixelFormat(self._raw.sample, bits=self._raw.bits), block[0])
+        else:
+            decoded = picture_of(self.name, frame, self._options, monochrome=self._monochrome)
+            picture = turned_pixels(decoded, orientation_of(self.name, frame))
         if self._reader is None or not picture.pixels.same_as(self._reader.pixels):
             self._reader = PixelReader(self.name, picture.pixels, self._options)
         grey: Frame = self._reader.frames(picture.samples[None], number, picture.chroma)[0]
@@ -125,11 +172,18 @@ def open_video(path: Path, options: ReadOptions) -> VideoSource:
     return VideoSource(path, options)
 
 
-def _chunk(block: list[tuple[Frame, float | None]]) -> SourceChunk:
-    known = [time for _, time in block if time is not None]
-    frames = np.stack([frame for frame, _ in block])
-    return SourceChunk(frames, np.array(known) if len(known) == len(block) else None)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Timed:
+    frame: Frame
+    time: float | None
+    number: int
 
 
-def _av() -> Any:
-    return optional_package("av", "video", "Reading video")
+def _raw_pixels(path: Path, options: ReadOptions) -> Geometry | None:
+    """Return how raw pixels are stored that FFmpeg has no decoder for, stated by the caller or by the AVI."""
+    if options.geometry is None:
+        return raw_pixels(path)
+    geometry = parse_geometry(options.geometry)
+    if geometry.header or geometry.each:
+        raise ConfigError(f"{path} is a video, whose frames have no header: leave out +HEADER in --geometry")
+    return geometry

@@ -78,6 +78,7 @@ def _source(array: Any, name: str, options: ReadOptions, known: str | None, **mo
         channel=options.channel,
         levels=options.levels,
         known_axes=known,
+        skip_damaged=options.skip_damaged,
         **more,
     )
 

@@ -42,7 +42,9 @@ def write_video(path: Path, frames: npt.NDArray[Any], pts: list[int], **options:
     """Write grey frames with these presentation timestamps (ms)."""
     options = {"codec": "ffv1", "pix_fmt": "gray", "source": "gray"} | options
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(options["codec"], rate=options.get("rate", 1000))
+        stream = container.add_stream(
+            options["codec"], rate=options.get("rate", 1000), options=options.get("options", {})
+        )
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = options["pix_fmt"]
         for image, stamp in zip(frames, pts, strict=True):

@@ -21,9 +21,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_type_lists_the_known_ones(tmp_path: Path) -> None:
     """An unknown extension gives an error with the known ones."""
-    (tmp_path / "a.imm").write_bytes(b"kSA")
-    with pytest.raises(ConfigError, match=r"a\.imm has an unknown type; .*\.npy.*\.tif.*Zarr"):
-        open_source(tmp_path / "a.imm")
+    (tmp_path / "a.cine").write_bytes(b"CI")
+    with pytest.raises(ConfigError, match=r"a\.cine has an unknown type; .*\.npy.*\.tif.*Zarr.*--geometry"):
+        open_source(tmp_path / "a.cine")
+
+
+@pytest.mark.parametrize("name", ["a.npy.gz", "a.tif.GZ", "a.zip", "a.tar.xz", "a.7z"])
+def test_a_packed_file_is_to_be_unpacked(tmp_path: Path, name: str) -> None:
+    """A file that is packed as a whole is refused with the program that unpacks it."""
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"is packed as a whole.*unpack it first"):
+        open_source(tmp_path / name)
 
 
 @pytest.mark.parametrize(

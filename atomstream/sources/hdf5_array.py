@@ -1,0 +1,126 @@
+"""One HDF5 dataset as an array that is read piece by piece, with what HDF5 itself hides made visible.
+
+HDF5 returns zeros for chunks that were never written, as by a program that ended in the middle of a recording, and
+for virtual datasets whose files are missing. Both are errors here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.errors import ConfigError
+
+from .damage import FrameDamage, decode_error
+from .frame_source import optional_package
+
+FILTERS: Final = {
+    307: "bzip2", 32000: "LZF", 32001: "Blosc", 32004: "LZ4", 32008: "bitshuffle", 32013: "ZFP", 32015: "Zstandard",
+    32017: "SZ", 32018: "FCIDECOMP", 32024: "SZ3", 32026: "Blosc2", 32028: "SPERR",
+}  # fmt: skip
+"""Registered numbers of compression filters (The HDF Group), for messages."""
+
+
+def open_file(path: Path) -> Any:
+    """Open an HDF5 file for reading, also one that another program is writing. Raises ConfigError if it can't."""
+    h5py = optional_package("h5py", "hdf5", "Reading HDF5")
+    try:
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError as error:
+            if "already open for write" not in str(error):
+                raise
+            return h5py.File(path, "r", locking=False, swmr=True)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read as HDF5: {_plain(error, path)}") from error
+
+
+def _plain(error: OSError, path: Path) -> str:
+    text = " ".join(str(error).split())
+    if "truncated file" in text:
+        return (
+            f"the file is cut off ({text}). HDF5 keeps its index in several places of the file, so that nothing before "
+            "the end can be read safely: copy the file again, or try h5recover or h5clear on a copy of it"
+        )
+    if "signature not found" in text and path.stat().st_size:
+        return "it has no HDF5 signature"
+    return text if path.stat().st_size else "the file is empty"
+
+
+class Hdf5Array:
+    """A dataset of an HDF5 file; the file is opened at the first access, and by :meth:`close` closed until the next.
+
+    Raises :class:`ConfigError` if a needed filter or file is missing, :class:`FrameDamage` from item access.
+    """
+
+    def __init__(self, path: Path, name: str, dataset: Any) -> None:
+        self.path = path
+        self.name = name
+        self.shape: tuple[int, ...] = dataset.shape
+        self.dtype: np.dtype[Any] = dataset.dtype
+        _check_filters(f"{path} [{name}]", dataset)
+        _check_parts(path, name, dataset)
+        self._file: Any = None
+        self._dataset: Any = None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = self._dataset = None
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        if self._dataset is None:
+            self._file = open_file(self.path)
+            self._dataset = self._file[self.name]
+        try:
+            self._check_written(key)
+            return np.asarray(self._dataset[key])
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise decode_error(error, self.path.name) from error
+
+    def _check_written(self, key: Any) -> None:
+        """Raise FrameDamage if a chunk of this part was never written."""
+        chunks = self._dataset.chunks
+        if chunks is None:
+            return
+        keys = key if isinstance(key, tuple) else (key,)
+        keys += (slice(None),) * (len(self.shape) - len(keys))
+        starts = []
+        for k, length, step in zip(keys, self.shape, chunks, strict=True):
+            part = k if isinstance(k, slice) else slice(int(k), int(k) + 1)
+            begin, end, _ = part.indices(length)
+            starts.append(range(begin - begin % step, end, step))
+        for place in itertools.product(*starts):
+            if self._dataset.id.get_chunk_info_by_coord(place).byte_offset is None:
+                raise FrameDamage("it was never written (HDF5 has no chunk for it)", self.path.name)
+
+
+def _check_filters(name: str, dataset: Any) -> None:
+    h5py = optional_package("h5py", "hdf5", "Reading HDF5")
+    properties = dataset.id.get_create_plist()
+    for k in range(properties.get_nfilters()):
+        number = properties.get_filter(k)[0]
+        if h5py.h5z.filter_avail(number):
+            continue
+        kind = FILTERS.get(number, f"the filter {number}")
+        try:
+            optional_package("hdf5plugin", "hdf5", f"Reading {name}, compressed by {kind},")
+        except ConfigError as error:
+            raise ConfigError(f"{error} (or pip install hdf5plugin)") from error
+        if not h5py.h5z.filter_avail(number):
+            raise ConfigError(f"{name} is compressed by {kind}, which neither h5py nor hdf5plugin can read")
+
+
+def _check_parts(path: Path, name: str, dataset: Any) -> None:
+    """Raise ConfigError if frames of the dataset are in other files which are missing, or were never written."""
+    if dataset.is_virtual:
+        for source in dataset.virtual_sources():
+            if source.file_name != "." and not (path.parent / source.file_name).exists():
+                raise ConfigError(f"{path} [{name}] has frames in {source.file_name}, which is missing")
+    elif dataset.size and not dataset.external and dataset.id.get_storage_size() == 0:
+        raise ConfigError(f"{path} [{name}] is empty: its frames were never written")
