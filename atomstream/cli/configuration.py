@@ -58,7 +58,8 @@ def merged(
 ) -> dict[str, Any]:
     """All settings by name. ``flags`` are those given, limits included; ``limits`` are all limits with their defaults.
 
-    ``file`` is the one of a flag; without it ``$ATOMSTREAM_SERVER_CONFIG`` names one.
+    ``file`` is the one of a flag; without it ``$ATOMSTREAM_SERVER_CONFIG`` names one. ``oidc`` is the table of that
+    name with the folder of the file, or None; only a file can have it.
 
     Raises:
         ConfigError: a setting does not exist or has a wrong type, or the file can't be read.
@@ -70,7 +71,7 @@ def merged(
         _from_environment(environment, limits),
         dict(flags),
     ]
-    found: dict[str, Any] = {**DEFAULTS, **limits}
+    found: dict[str, Any] = {**DEFAULTS, **limits, "oidc": None}
     for source in sources:  # later ones replace earlier ones
         if _TLS & source.keys():
             found.update({name: DEFAULTS[name] for name in _TLS})
@@ -134,11 +135,14 @@ def _from_file(path: Path, limits: Mapping[str, int | float]) -> dict[str, Any]:
     rules = tables.pop("retention", None)
     if not isinstance(given, dict):
         raise ConfigError(f"{path}: limits is not a table; begin it with a line [limits].")
+    oidc = tables.pop("oidc", None)
     if "api_key" in tables:
         raise ConfigError(
             f"{path}: api_key is not read from this file. Name a file with the key by api_key_file."
         )
-    found = {} if rules is None else {"retention": _retention(rules, path)}
+    found: dict[str, Any] = {} if rules is None else {"retention": _retention(rules, path)}
+    if oidc is not None:
+        found["oidc"] = (oidc, folder)
     for names, values in (([*PLAIN], tables), ([*limits], given)):
         for name, value in values.items():
             _check_name(f"{path}: {name}", name, names, str)

@@ -92,13 +92,16 @@ def serve(
     """
     require_server()
     from atomstream.server import ServerSettings, run_server
+    from atomstream.server.oidc_settings import OidcSettings
 
     known = ServerSettings.limits()
     flags = {name: value for name, value in given.items() if value not in (None, ())}
     values = merged({**flags, **_read_limits(limits, known)}, os.environ, config, known)
     console.set_log(values.pop("log_format"), values.pop("log_level"))
     key_file = values.pop("api_key_file")
+    oidc = values.pop("oidc")
     settings = ServerSettings(
+        oidc=None if oidc is None else OidcSettings.from_table(*oidc),
         data_dir=values.pop("data"),
         api_key=api_key or environment_api_key() or (None if key_file is None else read_key_file(key_file)),
         tls=None if values["tls"] == "off" else values["tls"],

@@ -12,6 +12,7 @@ from atomstream.config import integer_in_range, is_loopback, normalise_endpoint,
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
+from atomstream.server.oidc_settings import OidcSettings
 from atomstream.server.retention_rules import RetentionSettings
 
 MAX_JSON_BYTES = 1 << 20
@@ -52,6 +53,7 @@ class ServerSettings:
     cut off.
 
     ``retention`` are the rules by which frames of old streams are removed; without them none is.
+    ``oidc`` are the settings of the sign-in by an OpenID Connect provider.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
@@ -93,6 +95,7 @@ class ServerSettings:
     gap_wait_s: float = 5.0
     feed_behind: int = 4096
     retention: RetentionSettings | None = None
+    oidc: OidcSettings | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__

@@ -26,6 +26,8 @@ PUBLIC = {
     "GET /dashboard/static/{path:.+}",
     "POST /session",
     "GET /session/ways",
+    "GET /oidc/login",
+    "GET /oidc/callback",
     "DELETE /session",
 }
 FOR_PROGRAMS = {

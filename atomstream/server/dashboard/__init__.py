@@ -12,12 +12,23 @@ from aiohttp import web
 
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
-from atomstream.server.dashboard import export, images, pages, problems, series, sessions, sign_in, streams
+from atomstream.server.dashboard import (
+    export,
+    images,
+    oidc_sign_in,
+    pages,
+    problems,
+    series,
+    sessions,
+    sign_in,
+    streams,
+)
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SESSIONS_FILE, SessionStore
 from atomstream.server.dashboard.sessions import principal_of_session
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.gate import GATE, Gate, Visible
+from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
 
 __all__ = ["ROUTES", "install", "principal_of_session"]
@@ -25,6 +36,7 @@ __all__ = ["ROUTES", "install", "principal_of_session"]
 ROUTES: Final = (
     *pages.routes,
     *sign_in.routes,
+    *oidc_sign_in.routes,
     *streams.routes,
     *problems.routes,
     *series.routes,
@@ -40,6 +52,8 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
         context.settings.data_dir / SESSIONS_FILE, lambda holder: gate.of_holder(holder) is not None
     )
     app[sign_in.PASSWORDS] = PasswordCheck(gate.people)
+    if context.settings.oidc is not None:
+        app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()
     app[streams.ARRIVALS] = Arrivals()
     sockets = app[SOCKETS] = OpenSockets()

@@ -58,10 +58,10 @@ class SessionStore:
         self._sessions = {one.token: one for one in _read(path)}
         self._lock = threading.Lock()
 
-    def open(self, holder: str) -> str:
+    def open(self, holder: str, lifetime_s: float = LIFETIME_S) -> str:
         """Create a session for that person or key; return its token. Only the hash is stored. Blocks."""
         token = secrets.token_urlsafe(32)
-        session = Session(mark_of(token), self._clock() + LIFETIME_S, holder)
+        session = Session(mark_of(token), self._clock() + lifetime_s, holder)
         with self._lock:
             alive = sorted(filter(self._alive, self._sessions.values()), key=lambda one: one.expires)
             own = [one for one in alive if one.holder == holder]

@@ -71,9 +71,11 @@ def check_own_page(request: web.Request) -> None:
         raise HttpError(403, "Requests from pages of other sites are refused (Sec-Fetch-Site).")
 
 
-def set_cookie(request: web.Request, response: web.StreamResponse, token: str) -> None:
+def set_cookie(
+    request: web.Request, response: web.StreamResponse, token: str, lifetime_s: float = LIFETIME_S
+) -> None:
     """Set the session cookie: HttpOnly (no script can read it) and SameSite=Strict."""
-    put_cookie(request, response, cookie_name(request), token, LIFETIME_S)
+    put_cookie(request, response, cookie_name(request), token, lifetime_s)
 
 
 def put_cookie(

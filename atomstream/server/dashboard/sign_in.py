@@ -14,7 +14,7 @@ from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_NAME_CHARS
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.password_check import PasswordCheck
-from atomstream.server.dashboard.session_store import mark_of
+from atomstream.server.dashboard.session_store import LIFETIME_S, mark_of
 from atomstream.server.dashboard.sessions import (
     SESSIONS,
     check_own_page,
@@ -79,7 +79,8 @@ async def log_in(request: web.Request) -> web.Response:
     elif login.link:
         principal, way = await _by_link(request, login.link), "login link"
     elif key := login.key.strip():
-        principal, way = await request.app[GATE].of_key(key, request.remote, "login"), "API key"
+        wrong = "This is not a key of this server."
+        principal, way = await request.app[GATE].of_key(key, request.remote, "login", wrong), "API key"
     else:
         raise HttpError(400, "A login needs a key, or name and password, or a login link.")
     await begin_session(request, reply, principal, way)
@@ -87,12 +88,16 @@ async def log_in(request: web.Request) -> web.Response:
 
 
 async def begin_session(
-    request: web.Request, reply: web.StreamResponse, principal: Principal, way: str
+    request: web.Request,
+    reply: web.StreamResponse,
+    principal: Principal,
+    way: str,
+    lifetime_s: float = LIFETIME_S,
 ) -> None:
     """Open a session for ``principal``, who has signed in in this ``way``, and send its cookie with ``reply``."""
-    token = await asyncio.to_thread(request.app[SESSIONS].open, principal.holder)
+    token = await asyncio.to_thread(request.app[SESSIONS].open, principal.holder, lifetime_s)
     await audit(request, f"signed in by {way}", principal=principal)
-    set_cookie(request, reply, token)
+    set_cookie(request, reply, token, lifetime_s)
 
 
 async def _by_password(request: web.Request, login: Login, reply: web.Response) -> Principal:
@@ -181,7 +186,10 @@ async def who(request: web.Request) -> web.Response:
 async def ways(request: web.Request) -> web.Response:
     """``GET /session/ways``: how people can sign in here; an API key is always possible."""
     await request.app[GATE].catch_up()
-    return json_reply({"password": bool(request.app[GATE].people.directory.users)})
+    oidc = context_of(request).settings.oidc
+    users = request.app[GATE].people.directory.users.values()
+    password = any(not user.issuer for user in tuple(users))
+    return json_reply({"password": password, "oidc": None if oidc is None else oidc.name})
 
 
 @routes.post("/session/links")

@@ -48,7 +48,13 @@ class Gate:
         self.use = use
         self._hidden: set[bytes] = set()
 
-    async def of_key(self, presented: str, address: str | None, where: str) -> Principal:
+    async def of_key(
+        self,
+        presented: str,
+        address: str | None,
+        where: str,
+        sentence: str = "The API key is wrong: this server does not know it.",
+    ) -> Principal:
         """Who has this key.
 
         Raises:
@@ -60,9 +66,7 @@ class Gate:
             found = self._look_up(presented)
         if found is not None:
             return found
-        raise await self.limiter.refuse(
-            address, presented, where, "The API key is wrong: this server does not know it."
-        )
+        raise await self.limiter.refuse(address, presented, where, sentence)
 
     def _look_up(self, presented: str) -> Principal | None:
         if self.ring.opens(presented):

@@ -149,8 +149,12 @@ class People:
         projects: tuple[str, ...] | UnsetType | None = UNSET,
         password: str | UnsetType | None = UNSET,
         new_name: str | UnsetType = UNSET,
+        even_last_admin: bool = False,
     ) -> User:
-        """Change what is given of a person. A new password, or None for none, ends their sessions."""
+        """Change what is given of a person. A new password, or None for none, ends their sessions.
+
+        The last administrator keeps the role, unless ``even_last_admin`` is given.
+        """
         hashed = None
         if isinstance(password, str):
             hashed = hash_password(checked_password(password, name))
@@ -165,7 +169,7 @@ class People:
                 done.append(f"renamed to {fields['name']}")
             if role is not UNSET and role != old.role:
                 fields["role"] = checked_role(role)
-                if ROLES[role] is not Right.ADMIN:
+                if ROLES[role] is not Right.ADMIN and not even_last_admin:
                     self._check_other_admin(old)
             if projects is not UNSET and projects != old.projects:
                 fields["projects"] = projects
@@ -183,11 +187,15 @@ class People:
             write(f"changed {old.name}: {', '.join(done)}", new)
         return new
 
-    def remove_user(self, actor: Actor, name: str) -> User:
-        """Remove a person; their sessions and keys are not valid any more."""
+    def remove_user(self, actor: Actor, name: str, *, even_last_admin: bool = False) -> User:
+        """Remove a person; their sessions and keys are not valid any more.
+
+        The last administrator stays, unless ``even_last_admin`` is given.
+        """
         with self._changing(actor) as write:
             user = self._user(name)
-            self._check_other_admin(user)
+            if not even_last_admin:
+                self._check_other_admin(user)
             self._passwords.put(user.id, None)
             write(f"removed {user.name}", UserRemoved(user.id))
         return user
