@@ -13,6 +13,7 @@ from atomstream.cli.camera import camera
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
+from atomstream.cli.export import export
 from atomstream.cli.key_argument import hide_key_argument, is_own_process
 from atomstream.cli.keys import keys
 from atomstream.cli.login import login, logout
@@ -60,6 +61,7 @@ for _command in (
     stream,
     camera,
     streams,
+    export,
     spool,
     project,
     users,

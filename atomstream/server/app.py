@@ -17,6 +17,7 @@ from atomstream.server.http.responses import DISK, errors_to_replies
 from atomstream.server.routes import (
     analysis,
     catalogue,
+    export,
     feed,
     health,
     manage,
@@ -38,6 +39,7 @@ ROUTES: Final = (
     *analysis.routes,
     *annotation_routes.routes,
     *feed.routes,
+    *export.routes,
     *dashboard.ROUTES,
 )
 """Every route of the server. A decorator at each handler declares its method, path and right."""

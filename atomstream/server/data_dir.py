@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,9 @@ _CATALOGUE: Final = "catalogue.sqlite"
 SET_ASIDE: Final = "damaged"
 """The folder for what is in the way of one of the server's own files."""
 
+EXPORTS: Final = "exports"
+"""The folder of files that are being made for a download; emptied at the start."""
+
 _REPLACEABLE: Final = ("names.jsonl", "sessions.json", "signing.key", "key-use.json", "people.lock")
 """Files that a server can do without. The file of the keys is none of them: a new one would open the server."""
 
@@ -44,6 +47,7 @@ _OWN_NAMES: Final = frozenset(
     {
         LOCK_FILE,
         SET_ASIDE,
+        EXPORTS,
         "streams",
         "keys.json",
         "key-use.json",
@@ -65,7 +69,7 @@ _OWN_NAMES: Final = frozenset(
 COPIED_NAMES: Final = frozenset(
     name
     for name in _OWN_NAMES
-    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, "streams"}
+    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, EXPORTS, "streams"}
     - {"sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
     - {"key-use.json", "people.lock"}
     if not name.startswith(_CATALOGUE)
@@ -130,9 +134,20 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"The data folder {data_dir} can't be used: {error}.") from None
     try:
+        _remove_exports(data_dir)
         yield
     finally:
         lock.release()
+
+
+def _remove_exports(data_dir: Path) -> None:
+    """Remove the files of exports during which an earlier process was killed."""
+    folder = data_dir / EXPORTS
+    if is_link(folder) or not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        with suppress(OSError):
+            path.unlink()
 
 
 def lock_data_dir(data_dir: Path) -> FileLock:

@@ -228,6 +228,14 @@ class ServiceApi:
             Call("apply the rules of retention", "POST", protocol.RETENTION_RUN_PATH, body=b"{}")
         )
 
+    async def export_stream(
+        self, data_id: str, to: str, write: Callable[[bytes], object], *, step: int = 1, pixels: bool = True
+    ) -> None:
+        """Download a stream as a file of the format ``to`` (atomstream server only), in pieces given to ``write``."""
+        path = protocol.path(protocol.EXPORT_PATH, data_id=data_id)
+        query = f"to={payloads.path_part(to)}&step={step}&pixels={int(pixels)}"
+        await self._transport.download(Call(f"export the stream {data_id}", "GET", path, query), write)
+
     async def close(self) -> None:
         """Close all connections. Repeated calls have no effect."""
         await self._transport.close()

@@ -45,6 +45,9 @@ REPLY_BODY_BYTES: Final = 16 << 20
 MAX_CONTROL_FRAMES: Final = 100
 """Most pings and pongs of a feed between two messages; a server pings every 20 s and sends a message every 5 s."""
 
+DOWNLOAD_SILENCE_S: Final = 3600.0
+"""Longest wait for the next bytes of a download: the server makes the file first."""
+
 CLOSE_S: Final = 2.0
 """Longest closing handshake of a WebSocket."""
 
@@ -171,6 +174,44 @@ class Transport:
         if not reply.is_success:
             raise reply.error()
         return reply
+
+    async def download(self, call: Call, write: Callable[[bytes], object]) -> None:
+        """Make one attempt at ``call`` and pass the body to ``write`` in pieces. The body may have any length.
+
+        ``write`` blocks for a short time only. The server may take long until it begins to send.
+
+        Raises:
+            ServiceError: an error status, or the connection broke; a part may have been written.
+        """
+        context = RequestContext(call.what, self.endpoint, (self._api_key,))
+        url = f"{self.endpoint}{call.path}?{call.query}"
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=DOWNLOAD_SILENCE_S
+        )
+        proxy = await self._proxy(context, url)
+        try:
+            async with self._session("api").request(
+                call.method,
+                URL(url, encoded=True),
+                timeout=timeout,
+                proxy=proxy,
+                ssl=self._trust(url),
+                allow_redirects=False,
+                headers=self._headers(call),
+                skip_auto_headers=_SKIPPED_HEADERS,
+            ) as response:
+                if 200 <= response.status < 300:
+                    async for piece in response.content.iter_chunked(1 << 20):
+                        write(piece)
+                    return
+                reply = Reply(context, response.status, response.headers.copy(), await _read(response))
+        except aiohttp.ClientError as error:
+            problem: ServiceError = error_mapping.from_exception(context, error)
+        except TimeoutError as error:
+            problem = error_mapping.from_exception(context, error)
+        else:
+            problem = reply.error()
+        raise problem
 
     def _headers(self, call: Call) -> dict[str, str]:
         headers = dict(call.headers)

@@ -89,6 +89,7 @@ READS = {
     "GET /rheed/stream/{data_id}/calibration",
     "GET /rheed/stream/{data_id}/chunks",
     "GET /rheed/stream/{data_id}/events",
+    "GET /rheed/stream/{data_id}/export",
     "GET /rheed/stream/{data_id}/feed",
     "GET /rheed/stream/{data_id}/profiles",
     "GET /rheed/stream/{data_id}/regions",

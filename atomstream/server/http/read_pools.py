@@ -81,6 +81,8 @@ class ReadPools:
         """Time series of results."""
         self.tables = ReadPool("tables", threads, waiting)
         """Results as CSV."""
+        self.exports = ReadPool("exports", threads, waiting)
+        """Files for other programs, which take as long as the stream is long."""
         self.pictures = ReadPool("pictures", threads, waiting)
         """Single pictures. Live ones are drawn at most ten times a second for each page, by the same threads."""
         self.facts = ReadPool("facts", threads, waiting)
@@ -94,6 +96,7 @@ class ReadPools:
         return {
             "series": self.series,
             "tables": self.tables,
+            "exports": self.exports,
             "pictures": self.pictures,
             "facts": self.facts,
         }

@@ -261,6 +261,10 @@ function showMoment(at) {
 function setLinks() {
   const step = Math.max(1, Math.round(Number(byId("csv-step").value) || 1));
   byId("csv").href = at(`/dashboard/streams/${dataId}/results.csv?step=${step}`);
+  for (const link of document.querySelectorAll("[data-export]")) {
+    const every = ["pdf", "mp4"].includes(link.dataset.export) ? "" : `&step=${step}`;
+    link.href = at(`/rheed/stream/${dataId}/export?to=${link.dataset.export}${every}`);
+  }
 }
 
 function showRange() {

@@ -1,0 +1,126 @@
+"""One stream as the exports read it: its description, its results, and its stored frames in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from atomstream.records import Frames
+from atomstream.results import F64, TIME, unit_of
+from atomstream.server.archive.abandoned import check_wanted
+from atomstream.server.archive.downsampling import ColumnReader, column_dimension
+from atomstream.server.archive.frame_runs import Numbers
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.messages import AnalysisStatus
+
+PIECE_BYTES: Final = 16 << 20
+"""Pixels in one piece; a piece has at least one frame."""
+
+ROWS: Final = 1 << 14
+"""Most frames in a piece of values without pixels."""
+
+_TIMES: Final = frozenset({"time", TIME})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """Consecutive exported frames. ``numbers`` (n,) are frame numbers, ``time_s`` (n,) seconds from the start."""
+
+    numbers: Numbers
+    time_s: F64
+    columns: dict[str, F64]
+    frames: Frames | None = None
+    """(n, H, W); None if pixels are not exported."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Growth:
+    """What an export writes. ``step`` n exports every n-th stored frame; frames that were never received are left out.
+
+    Its methods read from the disk, and end early if nobody wants the result any more (``check_wanted``).
+    """
+
+    metadata: StreamMetadata
+    status: AnalysisStatus
+    archive: StreamArchive
+    reader: ColumnReader
+    step: int = 1
+
+    @property
+    def group(self) -> Path:
+        """The Zarr group of the archive."""
+        return self.archive.folder / "frames.zarr"
+
+    @property
+    def n_exported(self) -> int:
+        """Number of frames that are exported."""
+        return -(-len(self.archive.frame_runs()) // self.step)
+
+    @property
+    def origin(self) -> datetime | None:
+        """Time of the first frame (UTC); None before the first chunk."""
+        ms = self.status.origin_unix_ms
+        return None if ms is None else datetime.fromtimestamp(ms / 1e3, UTC)
+
+    @property
+    def layer_nm(self) -> float | None:
+        """Thickness of one layer in nm; None without a calibration."""
+        return self.status.calibration.layer_thickness_nm
+
+    def columns(self) -> dict[str, str]:
+        """Name and unit of each result that has a value per frame, in the order of the analysis."""
+        return {
+            name: unit_of(name)
+            for name in self.status.columns
+            if name not in _TIMES and column_dimension(self.group / name) == "time"
+        }
+
+    def pieces(self, *, pixels: bool, columns: bool = True) -> Iterator[Piece]:
+        """The exported frames in order, in pieces of bounded size."""
+        runs, geometry = self.archive.frame_runs(), self.archive.geometry
+        names = list(self.columns()) if columns else []
+        rows = ROWS
+        if pixels and geometry is not None:
+            rows = max(
+                1, PIECE_BYTES // (geometry.height * geometry.width * np.dtype(geometry.dtype).itemsize)
+            )
+        for first in range(0, self.n_exported, rows):
+            check_wanted()
+            ranks = np.arange(first, min(first + rows, self.n_exported), dtype=np.int64) * self.step
+            numbers = runs.frames(ranks)
+            yield Piece(
+                numbers,
+                self.reader.values_at(self.group / "time", numbers),
+                {name: self.reader.values_at(self.group / name, numbers) for name in names},
+                self._pixels(numbers) if pixels and geometry is not None else None,
+            )
+
+    def _pixels(self, numbers: Numbers) -> Frames:
+        first, last = int(numbers[0]), int(numbers[-1])
+        if last - first + 1 == len(numbers):
+            return self.archive.frames(first, last + 1)
+        return np.concatenate([self.archive.frames(number, number + 1) for number in numbers.tolist()])
+
+    def frame_at(self, rank: int) -> Frames | None:
+        """One stored frame (H, W), counted from 0, or from the end if negative; None if there is none."""
+        runs = self.archive.frame_runs()
+        if not len(runs):
+            return None
+        number = int(runs.frames(np.array([rank % len(runs)], dtype=np.int64))[0])
+        frame: Frames = self.archive.frames(number, number + 1)[0]
+        return frame
+
+
+def utc_text(unix_ms: float | None) -> str:
+    """An ISO 8601 time in UTC with milliseconds; empty if there is none."""
+    if unix_ms is None:
+        return ""
+    return (
+        datetime.fromtimestamp(unix_ms / 1e3, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

@@ -1,0 +1,140 @@
+"""Frames as TIFF, MP4 or GIF. A film has the time and the growth rate of each frame below the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.errors import ConfigError
+from atomstream.records import Frames
+from atomstream.server.export.growth import Growth, Piece
+from atomstream.server.export.table import RATE
+
+FILM_FPS: Final = 25
+"""Pictures per second of a film."""
+
+GIF_FPS: Final = 10
+MAX_GIF_PICTURES: Final = 600
+CAPTION_PX: Final = 24
+_LEVELS_FROM: Final = 64
+"""Number of frames, spread over the stream, from which the brightness of a film is set."""
+
+
+def write_tiff(growth: Growth, path: Path) -> None:
+    """Write the frames as a TIFF stack with their full bit depth; ImageJ and napari read time steps from it."""
+    import tifffile
+
+    geometry = growth.archive.geometry
+    if geometry is None:
+        raise ConfigError("The stream has no frames yet.")
+    shape = (growth.n_exported, geometry.height, geometry.width)
+    pages = (frame for piece in growth.pieces(pixels=True, columns=False) for frame in _frames(piece))
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        writer.write(
+            pages,
+            shape=shape,
+            dtype=np.dtype(geometry.dtype),
+            photometric="minisblack",
+            metadata={"axes": "TYX", "fps": growth.metadata.fps / growth.step, "Name": growth.metadata.name},
+            software="atomstream",
+        )
+
+
+def write_mp4(growth: Growth, path: Path) -> None:
+    """Write an H.264 film at real speed, :data:`FILM_FPS` pictures a second, with time and growth rate.
+
+    Raises:
+        ConfigError: the stream has no frames.
+    """
+    import av
+
+    film = _Film.of(growth, FILM_FPS)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FILM_FPS)
+        stream.width, stream.height = film.size
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = Fraction(1, FILM_FPS)
+        for picture in film.pictures():
+            frame = av.VideoFrame.from_ndarray(picture, format="gray").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def write_gif(growth: Growth, path: Path) -> None:
+    """Write an animated GIF of at most :data:`MAX_GIF_PICTURES` pictures; longer streams are shown faster.
+
+    Raises:
+        ConfigError: the stream has no frames.
+    """
+    from PIL import Image
+
+    film = _Film.of(growth, GIF_FPS, MAX_GIF_PICTURES)
+    pictures = (Image.fromarray(picture) for picture in film.pictures())
+    with closing(pictures):
+        first = next(pictures)
+        first.save(path, "GIF", save_all=True, append_images=pictures, duration=round(1000 / GIF_FPS), loop=0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Film:
+    """The pictures of a film: 8 bit, scaled to ``low`` .. ``high``, with a caption below."""
+
+    growth: Growth
+    low: float
+    high: float
+    size: tuple[int, int]
+    """Width and height of a picture in pixels; both even, which H.264 needs."""
+
+    @classmethod
+    def of(cls, growth: Growth, fps: int, most: int | None = None) -> _Film:
+        """A film of every n-th frame, so that it plays at real speed with ``fps`` pictures a second."""
+        geometry, stored = growth.archive.geometry, len(growth.archive.frame_runs())
+        if geometry is None or not stored:
+            raise ConfigError("The stream has no frames yet.")
+        step = max(growth.step, round(growth.metadata.fps / fps) or 1)
+        if most is not None:
+            step = max(step, -(-stored // most))
+        chosen = Growth(growth.metadata, growth.status, growth.archive, growth.reader, step)
+        ranks = np.linspace(0, stored - 1, min(stored, _LEVELS_FROM)).astype(int)
+        samples = [growth.frame_at(int(rank)) for rank in ranks]
+        levels = np.array([np.percentile(one, (1.0, 99.8)) for one in samples if one is not None])
+        low, high = float(levels[:, 0].min()), float(levels[:, 1].max())
+        width = geometry.width + geometry.width % 2
+        height = geometry.height + CAPTION_PX
+        return cls(chosen, low, max(high, low + 1.0), (width, height + height % 2))
+
+    def pictures(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """The pictures (height, width), uint8."""
+        for piece in self.growth.pieces(pixels=True):
+            for k, frame in enumerate(_frames(piece)):
+                yield self._picture(frame, self._caption(piece, k))
+
+    def _picture(self, frame: Frames, caption: str) -> npt.NDArray[np.uint8]:
+        from PIL import Image, ImageDraw, ImageFont
+
+        width, height = self.size
+        out = np.zeros((height, width), dtype=np.uint8)
+        scaled = (frame.astype(np.float32) - self.low) * (255.0 / (self.high - self.low))
+        out[: frame.shape[0], : frame.shape[1]] = np.clip(scaled, 0, 255)
+        strip = Image.new("L", (width, CAPTION_PX))
+        size = min(16.0, max(7.0, 1.7 * width / max(len(caption), 1)))
+        ImageDraw.Draw(strip).text((4, 3), caption, fill=255, font=ImageFont.load_default(size))
+        out[frame.shape[0] : frame.shape[0] + CAPTION_PX] = np.asarray(strip)[: height - frame.shape[0]]
+        return out
+
+    def _caption(self, piece: Piece, k: int) -> str:
+        time_s = float(piece.time_s[k])
+        clock = "" if time_s != time_s else f"{int(time_s // 60)}:{time_s % 60:04.1f}"
+        rate = float(piece.columns[RATE][k]) if RATE in piece.columns else float("nan")
+        return f"{clock}   {rate:.4f} ML/s" if rate == rate else clock
+
+
+def _frames(piece: Piece) -> Any:
+    return () if piece.frames is None else piece.frames

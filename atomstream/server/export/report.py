@@ -1,0 +1,239 @@
+"""A report of two pages (PDF): what was grown and when, rates and thickness, charts, pictures, events, versions.
+
+All lines are black or grey, so it is right in black and white.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atomstream.results import F64, Event
+from atomstream.server.export.growth import Growth
+from atomstream.server.export.table import RATE
+from atomstream.server.live.messages import MeasurementRecord, SegmentRecord
+from atomstream.version import __version__
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+A4_INCHES: Final = (8.27, 11.69)
+POINTS: Final = 1500
+"""Points of a curve; each has the smallest and the largest value of its stretch."""
+
+MOST_ROWS: Final = 22
+"""Most rows of a table; the rest is counted in its last line."""
+
+SEGMENT_COLUMNS: Final = {
+    "no.": 0.08,
+    "from": 0.12,
+    "to": 0.19,
+    "begun by": 0.26,
+    "growth rate": 0.48,
+    "oscillations": 0.70,
+}
+EVENT_COLUMNS: Final = {"at": 0.08, "by": 0.15, "kind": 0.23, "what": 0.38}
+
+_STYLE_LOCK: Final = threading.Lock()
+"""matplotlib's style is global, and exports run in several threads."""
+
+NAMES: Final = {
+    "growth_rate_ml_s": "Growth rate",
+    "growth_rate_nm_s": "Growth rate",
+    "oscillation_period": "Period",
+    "oscillations_counted": "Oscillations",
+    "layers_grown": "Layers",
+    "thickness_nm": "Thickness",
+    "damping_layers": "Damping",
+    "lattice_spacing": "Streak spacing",
+    "lattice_parameter": "Lattice parameter",
+    "specular_fwhm_1": "Specular width",
+    "rotation_rpm": "Rotation",
+}
+"""Values of the first page, where the stream has them."""
+
+
+def write_report(growth: Growth, path: Path) -> None:
+    """Write the report to ``path``."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
+
+    curves = _Curves.of(growth)
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    about = {"Title": _plain(growth.metadata.name), "Creator": f"atomstream {__version__}"}
+    with _STYLE_LOCK, mpl.rc_context(style), PdfPages(path, metadata=about) as pdf:
+        for draw in (_first_page, _second_page):
+            figure = Figure(figsize=A4_INCHES)
+            draw(figure, growth, curves)
+            pdf.savefig(figure)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curves:
+    """Smallest and largest value of each stretch of frames, (k,) each."""
+
+    time_s: F64
+    low: dict[str, F64]
+    high: dict[str, F64]
+
+    @classmethod
+    def of(cls, growth: Growth) -> _Curves:
+        wanted = [
+            name for name in ("specular_intensity", RATE, "growth_rate_sigma") if name in growth.columns()
+        ]
+        whole = Growth(growth.metadata, growth.status, growth.archive, growth.reader)
+        per_point = max(1, -(-whole.n_exported // POINTS))
+        times, low, high = list[F64](), dict[str, list[F64]](), dict[str, list[F64]]()
+        for piece in whole.pieces(pixels=False):
+            edges = np.arange(0, len(piece.numbers), per_point)
+            times.append(piece.time_s[edges])
+            for name in wanted:
+                low.setdefault(name, []).append(np.fmin.reduceat(piece.columns[name], edges))
+                high.setdefault(name, []).append(np.fmax.reduceat(piece.columns[name], edges))
+        return cls(
+            np.concatenate([*times, np.empty(0)]),
+            {name: np.concatenate(parts) for name, parts in low.items()},
+            {name: np.concatenate(parts) for name, parts in high.items()},
+        )
+
+
+def _first_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
+    metadata, status = growth.metadata, growth.status
+    figure.text(0.08, 0.95, _plain(metadata.name), fontsize=18, weight="bold", va="top")
+    seconds = curves.time_s[np.isfinite(curves.time_s)]
+    duration = float(seconds[-1]) if len(seconds) else 0.0
+    begin = growth.origin
+    facts = [
+        ("Sample", metadata.sample.name if metadata.sample else "not stated"),
+        ("Project", metadata.project.name if metadata.project else "none"),
+        ("Begin", begin.strftime("%Y-%m-%d %H:%M:%S UTC") if begin else "no frames"),
+        ("Length", f"{int(duration // 3600)}:{int(duration // 60) % 60:02d}:{duration % 60:04.1f} (h:m:s)"),
+        ("Frames", f"{growth.archive.frames_stored():,} at {metadata.fps:g} frames/s"),
+        ("Rotation", f"{metadata.rotations_per_min:g} rpm" if metadata.rotations_per_min else "stationary"),
+    ]
+    _lines(figure, 0.08, 0.90, facts)
+    values = [(NAMES[name], _measurement(one)) for name, one in status.values.items() if name in NAMES]
+    _lines(figure, 0.50, 0.90, values or [("Results", "none")])
+    shared = figure.add_axes((0.10, 0.42, 0.84, 0.22))
+    _curve(shared, curves, "specular_intensity", "Specular intensity (counts)")
+    _mark_events(shared, status.events, status.segments)
+    rate = figure.add_axes((0.10, 0.12, 0.84, 0.22), sharex=shared)
+    _curve(rate, curves, RATE, "Growth rate (layers/s)")
+    if RATE in curves.low and "growth_rate_sigma" in curves.high:
+        band = curves.high["growth_rate_sigma"]
+        rate.fill_between(curves.time_s, curves.low[RATE] - band, curves.high[RATE] + band, color="0.8", lw=0)
+    _mark_events(rate, status.events, status.segments)
+    rate.set_xlabel("Time from the first frame (s)")
+    _foot(figure, 1)
+
+
+def _second_page(figure: Figure, growth: Growth, curves: _Curves) -> None:
+    for left, rank, title in ((0.08, 0, "First frame"), (0.53, -1, "Last frame")):
+        axes = figure.add_axes((left, 0.70, 0.39, 0.22))
+        frame = growth.frame_at(rank)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_axis_off()
+        if frame is not None:
+            axes.imshow(frame, cmap="gray", vmin=0, vmax=max(float(np.percentile(frame, 99.8)), 1.0))
+    segments = [
+        [
+            str(one.number),
+            _clock(one.start_s),
+            _clock(one.end_s),
+            _plain(one.label, 26),
+            _measurement(one.rate) if one.rate.value is not None else "undetermined",
+            _measurement(one.counted) if one.counted.value is not None else "undetermined",
+        ]
+        for one in growth.status.segments
+    ]
+    _table(figure, 0.66, "Segments", SEGMENT_COLUMNS, segments, 8)
+    events = [
+        [_clock(one.time_s), one.by, _plain(one.kind, 18), _plain(one.label, 70)]
+        for one in growth.status.events
+    ]
+    _table(figure, 0.40, "Events", EVENT_COLUMNS, events, MOST_ROWS)
+    _foot(figure, 2)
+
+
+def _curve(axes: Axes, curves: _Curves, name: str, label: str) -> None:
+    axes.set_ylabel(label)
+    if name not in curves.low or not np.isfinite(curves.low[name]).any():
+        axes.text(0.5, 0.5, "undetermined", transform=axes.transAxes, ha="center", color="0.4")
+        return
+    axes.fill_between(curves.time_s, curves.low[name], curves.high[name], color="0.55", lw=0)
+    axes.plot(curves.time_s, (curves.low[name] + curves.high[name]) / 2, color="black", lw=0.8)
+
+
+def _mark_events(axes: Axes, events: list[Event], segments: list[SegmentRecord]) -> None:
+    for number, segment in enumerate(segments):
+        if segment.start_s is not None and segment.end_s is not None and number % 2:
+            axes.axvspan(segment.start_s, segment.end_s, color="0.94", lw=0, zorder=0)
+    for event in events:
+        if event.by == "user" and event.time_s is not None:
+            axes.axvline(event.time_s, color="0.3", lw=0.8, ls="--")
+            axes.text(
+                event.time_s, 1.01, _plain(event.label, 18), transform=axes.get_xaxis_transform(), fontsize=7
+            )
+
+
+def _lines(figure: Figure, left: float, top: float, rows: list[tuple[str, str]]) -> None:
+    for k, (name, value) in enumerate(rows[:12]):
+        y = top - 0.020 * k
+        figure.text(left, y, name, color="0.35", va="top")
+        figure.text(left + 0.15, y, _plain(value, 40), va="top")
+
+
+def _table(
+    figure: Figure, top: float, title: str, columns: dict[str, float], rows: list[list[str]], most: int
+) -> None:
+    """A table: ``columns`` are the titles and the left edges (0 to 1 of the page)."""
+    figure.text(0.08, top, title, fontsize=11, weight="bold", va="top")
+    if not rows:
+        figure.text(0.08, top - 0.022, "none", color="0.35", va="top")
+        return
+    for k, row in enumerate([list(columns), *rows[:most]]):
+        for x, cell in zip(columns.values(), row, strict=True):
+            color = "0.35" if k == 0 else "0"
+            figure.text(x, top - 0.024 - 0.0145 * k, cell, fontsize=7.5, color=color, va="top")
+    if len(rows) > most:
+        y = top - 0.024 - 0.0145 * (most + 1)
+        figure.text(0.08, y, f"and {len(rows) - most} more", fontsize=7.5, color="0.35", va="top")
+
+
+def _foot(figure: Figure, number: int) -> None:
+    figure.text(0.08, 0.035, f"atomstream {__version__}", fontsize=7, color="0.4")
+    figure.text(0.92, 0.035, f"page {number} of 2", fontsize=7, color="0.4", ha="right")
+
+
+def _measurement(one: MeasurementRecord, most: int = 36) -> str:
+    """A value with its uncertainty, both rounded to two digits of the uncertainty; or that there is none, and why."""
+    if one.value is None:
+        return _plain(f"undetermined: {one.why}" if one.why else "undetermined", most)
+    unit = "" if one.unit == "1" else f" {_plain(one.unit)}"
+    return f"{_rounded(one.value, one.sigma)}{unit}"
+
+
+def _rounded(value: float, sigma: float | None) -> str:
+    if not sigma:
+        return f"{value:.5g}"
+    decimals = max(0, 1 - math.floor(math.log10(sigma)))
+    return f"{value:.{decimals}f} ± {sigma:.{decimals}f}"
+
+
+def _clock(time_s: float | None) -> str:
+    if time_s is None:
+        return ""
+    return f"{int(time_s // 60)}:{time_s % 60:04.1f}"
+
+
+def _plain(text: Any, most: int = 60) -> str:
+    """A user's text on one line, without the dollar signs that matplotlib would read as formulas."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split()).replace("$", r"\$")
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"

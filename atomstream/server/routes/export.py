@@ -1,0 +1,108 @@
+"""``GET /rheed/stream/{data_id}/export``: a stream as a file for other programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from aiohttp import web
+
+from atomstream.errors import ConfigError
+from atomstream.protocol import EXPORT_PATH
+from atomstream.server.archive.downsampling import ColumnReader
+from atomstream.server.archive.metadata import read_about
+from atomstream.server.context import context_of, results_of
+from atomstream.server.data_dir import EXPORTS
+from atomstream.server.export.formats import format_of, write_export
+from atomstream.server.export.growth import Growth
+from atomstream.server.http.access import access
+from atomstream.server.http.responses import HttpError, send_pieces
+from atomstream.server.people.rights import Right
+from atomstream.system.files import LOCAL
+
+routes = web.RouteTableDef()
+
+PIECE_BYTES: Final = 1 << 20
+MAX_STEP: Final = 1_000_000
+
+KEPT_FREE_BYTES: Final = 1 << 30
+"""Disk space that an export leaves to running streams."""
+
+
+@routes.get(EXPORT_PATH)
+@access(Right.READ)
+async def export(request: web.Request) -> web.StreamResponse:
+    """Query ``to``: h5, nxs, nc, csv, tiff, mp4, gif or pdf. ``step``: every n-th frame. ``pixels=0``: results alone.
+
+    The file is written to a temporary file first, so its length is stated and a failure is an error status.
+    """
+    data_id, query = request.match_info["data_id"], request.query
+    ending = query.get("to", "h5").lower()
+    step = _step(query.get("step", "1"))
+    context = context_of(request)
+    results = await results_of(request)
+    archive = await context.streams.archive(data_id)
+    growth = Growth(read_about(archive.about), await results.status(), archive, ColumnReader(), step)
+    try:
+        form = format_of(ending)
+        folder = context.settings.data_dir / EXPORTS
+        pixels = query.get("pixels", "1") != "0"
+        await asyncio.to_thread(_check_space, folder, growth, pixels=pixels and form.raw_pixels)
+        path = folder / f"{uuid.uuid4()}.{ending}"
+        try:
+            await context.readers.exports.run(request, write_export, growth, ending, path, pixels=pixels)
+            return await _send(request, path, form.content_type, f"atomstream-{data_id}.{ending}")
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+    except ConfigError as error:
+        raise HttpError(400, str(error)) from None
+
+
+def _check_space(folder: Path, growth: Growth, *, pixels: bool) -> None:
+    """Make the folder; raises HttpError 507 if the file could take the space that running streams need."""
+    LOCAL.make_folder(folder, durable=False, inside=folder.parent)
+    geometry = growth.archive.geometry
+    if not pixels or geometry is None:
+        return
+    nbytes = growth.n_exported * geometry.height * geometry.width * np.dtype(geometry.dtype).itemsize
+    free = shutil.disk_usage(folder).free - KEPT_FREE_BYTES
+    if nbytes > free:
+        raise HttpError(
+            507,
+            f"The export may take {nbytes / 1e9:.1f} GB, and the server's disk has {max(free, 0) / 1e9:.1f} GB to "
+            "spare. Export every n-th frame (step), or the results alone (pixels=0).",
+        )
+
+
+def _step(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_STEP:
+        raise HttpError(400, f"step must be a whole number from 1 to {MAX_STEP}.")
+    return int(text)
+
+
+async def _send(request: web.Request, path: Path, content_type: str, name: str) -> web.StreamResponse:
+    with path.open("rb") as file:
+        reply = web.StreamResponse(
+            headers={
+                "Content-Type": content_type,
+                "Content-Length": str(os.fstat(file.fileno()).st_size),
+                # The id only: the stream's name is free text, which may not be valid as a file name.
+                "Content-Disposition": f'attachment; filename="{name}"',
+                "X-Content-Type-Options": "nosniff",
+                "Cache-Control": "no-store",
+            }
+        )
+
+        async def pieces() -> AsyncIterator[bytes]:
+            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
+                yield piece
+
+        return await send_pieces(request, reply, pieces())
