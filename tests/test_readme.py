@@ -90,7 +90,7 @@ STREAMING = [
     ("streamer.calibrate",),
 ]
 TESTING = [("MemoryService", "SimulatedCamera"), ("MemoryService", "fail_next"), ("running_server",)]
-OTHERS = [("to_uint8",), ("import zarr",), ("import xarray",)]
+OTHERS = [("to_uint8",), ('["frames"][-100:]',), ("frame_kept",), ("import xarray",)]
 
 
 def test_every_python_block_is_run() -> None:

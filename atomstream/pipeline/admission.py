@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -29,6 +29,7 @@ from atomstream.pipeline.spool_writer import SpoolWriter
 from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Frames, Timestamp
 from atomstream.shard import ShardEncoder
+from atomstream.system import tracing
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.admission")
@@ -54,6 +55,8 @@ class PushRequest:
     timestamp: Timestamp
     meta: FrameMeta
     copy: bool = True
+    parent: Any = field(default_factory=tracing.current)
+    """The caller's trace context; None without OpenTelemetry."""
 
 
 class Admission:
@@ -324,6 +327,7 @@ class ChunkCopier:
             on_accepted(None)
             return
         chunk = Chunk(stream.spec.data_id, index, frames, request.timestamp, request.meta)
+        stream.begin_span(chunk, request.parent)
         job = EncodeJob(chunk, permit, buffer, with_meta=stream.spec.announced)
         self._enqueue(job, lambda: on_accepted(index))
 

@@ -23,6 +23,7 @@ from atomstream.pipeline.frame_gaps import FrameGaps
 from atomstream.pipeline.memory_limiter import MemoryLimiter, Permit
 from atomstream.pipeline.stream import StreamState
 from atomstream.records import Chunk, FrameMeta, Timestamp
+from atomstream.system import tracing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +49,7 @@ class _Filling:
     times: list[float] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     angles: list[float] = field(default_factory=list)
+    parent: Any = field(default_factory=tracing.current)
 
 
 class FrameBatcher:
@@ -184,6 +186,7 @@ class FrameBatcher:
         (height, width), dtype = geometry
         frames = as_frames(filling.buffer, (filling.count, height, width), dtype)
         chunk = Chunk(self._stream.spec.data_id, index, frames, filling.timestamp, _meta(filling))
+        self._stream.begin_span(chunk, filling.parent)
         filling.flat.release()
         filling.permit.mark_filled()
         self._encoder.submit(

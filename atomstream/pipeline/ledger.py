@@ -18,6 +18,7 @@ from atomstream.errors import StreamFinalizedError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
 from atomstream.records import ChunkState, Loss, StreamReport
+from atomstream.system.tracing import OpenSpans
 
 
 @dataclass(slots=True)
@@ -37,6 +38,8 @@ class Ledger:
     """
 
     def __init__(self, data_id: str, on_accept: Callable[[int], None] | None = None) -> None:
+        self.spans = OpenSpans("atomstream.chunk")
+        """The spans of the pending chunks, by index; see :mod:`atomstream.system.tracing`."""
         self.data_id = data_id
         self.changed = AsyncCondition()
         self._on_accept = on_accept
@@ -105,6 +108,7 @@ class Ledger:
             self._counts[state] += 1
             self._raise_watermark()
         self.changed.notify_all()
+        self.spans.end(index, "" if state == "stored" else f"{state}: {reason}", state=state)
         return True
 
     def restore(

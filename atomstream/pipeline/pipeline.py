@@ -365,9 +365,11 @@ class Pipeline:
             return
         self._meter.encoded(result)
         stream.ledger.set_digest(result.info.index, result.info.digest)
+        stream.ledger.spans.note(result.info.index, "encoded", nbytes=result.info.nbytes)
         upload = Upload(
-            stream.spec, result.info, MemoryPayload(result.pieces), job.permit, on_sent=self._meter.sent
-        )
+            stream.spec, result.info, MemoryPayload(result.pieces), job.permit, on_sent=self._meter.sent,
+            spans=stream.ledger.spans,
+        )  # fmt: skip
         self._on_loop(lambda: self._uploader.submit(upload))
         self._spool_writer.write(stream, upload, result)
 
@@ -380,6 +382,7 @@ class Pipeline:
     def _on_durable(self, stream: StreamState, upload: Upload) -> None:
         """The record of an upload is on disk. Runs in the disk thread."""
         stream.ledger.mark_durable(upload.index)
+        stream.ledger.spans.note(upload.index, "on disk")
         self._on_loop(lambda: self._allow_eviction(stream, upload))
 
     def _allow_eviction(self, stream: StreamState, upload: Upload) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import StreamGoneError
 from atomstream.pipeline.ledger import Ledger
-from atomstream.records import StreamSpec
+from atomstream.records import Chunk, StreamSpec
 from atomstream.shard import encoded_bound
 from atomstream.spool import StreamSpool
 from atomstream.system.log_privacy import get_logger
@@ -101,6 +101,12 @@ class StreamState:
         with self._lock:
             self.check_geometry(shape, dtype)
             self._geometry = shape, dtype
+
+    def begin_span(self, chunk: Chunk, parent: Any = None) -> None:
+        """Begin the span of a chunk that was just accepted (:mod:`atomstream.system.tracing`)."""
+        self.ledger.spans.begin(
+            chunk.index, parent, data_id=self.spec.data_id, index=chunk.index, frames=len(chunk.frames)
+        )
 
     def memory_needed(self, n_frames: int, frame_nbytes: int, limit: int) -> int:
         """Bytes to reserve for a chunk. Warns once if ``limit`` is too small for two such chunks."""

@@ -16,6 +16,7 @@ from atomstream.pipeline.memory_limiter import Permit
 from atomstream.records import Piece, Receipt, ShardInfo, StreamSpec
 from atomstream.spool import StreamSpool
 from atomstream.system.scheduling import split_piece
+from atomstream.system.tracing import OpenSpans
 
 CUT_BYTES: Final = 512 << 10
 """About as much as a socket accepts at once. The rest of a larger write would be copied, and moved at each send."""
@@ -94,6 +95,8 @@ class Upload:
     recovered: bool = False
     attempts: int = field(default=0)
     sent: int = 0
+    spans: OpenSpans | None = None
+    """Contains the span of the chunk; None for one of an earlier process."""
     on_sent: Callable[[Upload, int], None] = _ignore_sent
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -161,7 +162,8 @@ class Uploader:
     async def _attempt(self, upload: Upload, endpoint_ticket: int, stream_ticket: int) -> None:
         breaker = self._queue.queue_of(upload).breaker
         try:
-            receipt = await self._transport.deliver(upload)
+            with upload.spans.part(upload.index, "atomstream.upload") if upload.spans else nullcontext():
+                receipt = await self._transport.deliver(upload)
         except (ServiceError, StreamGoneError) as error:
             self._handle_error(upload, error, endpoint_ticket, stream_ticket)
         except asyncio.CancelledError:

@@ -93,6 +93,11 @@ _UPLOAD_URL: Final = re.compile(r"/upload/[0-9a-f-]{36}/\d+\?ticket=")
 """The end of an upload URL of an atomstream server."""
 
 
+def is_own_upload(url: str) -> bool:
+    """Whether ``url`` is an upload URL of an atomstream server."""
+    return _UPLOAD_URL.search(url) is not None
+
+
 def elsewhere(endpoint: str, url: str) -> str:
     """A sentence if ``url`` is an upload URL of an atomstream server that does not begin with the client's endpoint.
 

@@ -26,6 +26,7 @@ from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
 from atomstream.service.reply_limits import decompress, parse_json
 from atomstream.service.upload_body import UploadBody
+from atomstream.system import tracing
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
 from atomstream.version import __version__
 
@@ -299,6 +300,8 @@ class Transport:
             async with asyncio.timeout(limit_s) as timeout_scope:
                 body.on_progress = lambda: _postpone(timeout_scope, limit_s)
                 headers = {"Content-Length": str(body.nbytes)}
+                if error_mapping.is_own_upload(url):  # other services sign what is sent
+                    headers |= tracing.headers()
                 return await self._request(
                     self._session("uploads"), context, "PUT", url, timeout, headers=headers, data=body
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from atomstream.errors import ShardError
@@ -31,6 +31,7 @@ from atomstream.server.live.worker_messages import (
 )
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
 from atomstream.server.streams.ingest import run_in
+from atomstream.system.tracing import OpenSpans
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 
@@ -49,6 +50,8 @@ class AnalysisResources:
     readers: ThreadPoolExecutor
     note_delay: Callable[[float], None] = lambda _delay_s: None
     """Called with the seconds from the storing of a chunk until its last results were published."""
+    spans: OpenSpans = field(default_factory=lambda: OpenSpans("atomstream.analyse"))
+    """From the storing of a chunk until its last results were published, by stream and index."""
 
 
 @dataclass(frozen=True, slots=True)

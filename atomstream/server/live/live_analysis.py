@@ -319,12 +319,14 @@ class LiveAnalysis:
         finally:
             self._release(index)
         del self._crashes[index]
+        self._resources.spans.end((self.about.data_id, index))
         self._stored_ms.pop(index, None)
 
     async def _leave_out(self, index: int, reason: str, why: str) -> None:
         log.error("stream %s: chunk %d is left out: %s", self.about.data_id, index, why)
         await self.analyzer.skip(index + 1)
         self.missing.add(index, reason)
+        self._resources.spans.end((self.about.data_id, index), f"left out: {reason}")
         if reason == UNREADABLE:
             self._archive.note_unreadable(index, why)
         self._feed.notify()

@@ -268,6 +268,8 @@ class ResultsManager:
             return  # without results: the analysis finds the chunk in the archive when it is opened
         self._used_at[claims.data_id] = self._clock()
         self._open.move_to_end(claims.data_id)
+        key = (claims.data_id, claims.index)
+        self._resources.spans.begin(key, stored.trace, data_id=claims.data_id, index=claims.index)
         tap = stored.decoded
         block = tap.take() if isinstance(tap, UploadTap) else None
         results.stored(

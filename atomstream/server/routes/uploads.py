@@ -32,6 +32,7 @@ from atomstream.server.people.rights import Right
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
 from atomstream.shard import frame_nbytes
+from atomstream.system import tracing
 from atomstream.system.log_privacy import get_logger
 
 routes = web.RouteTableDef()
@@ -163,10 +164,15 @@ async def put_chunk(request: web.Request) -> web.Response:
     check_frame_size(ticket, context.settings.max_frame_bytes)
     archive = await context.streams.archive(ticket.data_id)
     context.lifecycle.touch(ticket.data_id)
-    with context.results.tap(ticket, request.content_length or 0) as tap:
+    with (
+        tracing.span(
+            "atomstream.store", tracing.received(request.headers), data_id=ticket.data_id, index=ticket.index
+        ),
+        context.results.tap(ticket, request.content_length or 0) as tap,
+    ):
         committed = await context.ingest.receive(request, ticket, archive, tap.observe, permit.owner)
         context.disk.note_stored()
-        await note_stored(context, ChunkStored(ticket, committed, tap))
+        await note_stored(context, ChunkStored(ticket, committed, tap, tracing.current()))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})
 

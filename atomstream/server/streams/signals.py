@@ -48,6 +48,8 @@ class ChunkStored:
     ticket: UploadClaims
     committed: CommitResult
     decoded: object | None = None
+    trace: object | None = None
+    """The trace context of the upload; None without OpenTelemetry."""
 
 
 @dataclass(frozen=True, slots=True)
