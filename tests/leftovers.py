@@ -16,8 +16,17 @@ GRACE_S = 5.0
 """Longest wait for tasks, threads and sockets that are just closing, in s."""
 
 # Threads that outlive a test by design, by the prefix of their names: zarr's event loop and pool live as long as the
-# interpreter, the event loop's default executor as long as the loop, anyio's until the loop is idle.
-LASTING_THREADS = ("zarr", "asyncio_", "AnyIO worker thread", "pytest_timeout", "ThreadPoolExecutor-")
+# interpreter, the event loop's default executor as long as the loop, anyio's until the loop is idle. Those of p4p's
+# servers have no name and live as long as the interpreter, as do threads of C libraries that call Python (Dummy).
+LASTING_THREADS = (
+    "zarr",
+    "asyncio_",
+    "AnyIO worker thread",
+    "pytest_timeout",
+    "ThreadPoolExecutor-",
+    "None[",
+    "Dummy-",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -189,7 +189,9 @@ class Grabber:
 
     def _open_again(self, why: str) -> None:
         lost_at = self._clock()
-        self._tell(f"{self._camera.name} is lost: {why} It is opened again as soon as it is back.")
+        self._tell(
+            f"{self._camera.name} is lost: {why} It is opened again when it returns; frames until then are missing."
+        )
         before = self.info
         while not self._stopped.wait(self._retry_s):
             self.close()

@@ -16,14 +16,19 @@ class Adapter(NamedTuple):
     class_name: str
     extra: str
     example: str
-    what: str
 
 
 ADAPTERS: dict[str, Adapter] = {
-    "sim": Adapter("simulated", "SimulatedGrowth", "", "sim", "simulated growth, needs no hardware"),
-    "folder": Adapter(
-        "watch_folder", "WatchFolder", "video", "folder:PATH", "images that a program writes to a folder"
-    ),
+    "sim": Adapter("simulated", "SimulatedGrowth", "", "sim"),
+    "folder": Adapter("watch_folder", "WatchFolder", "video", "folder:PATH"),
+    "screen": Adapter("screen", "ScreenCamera", "screen", "screen:X,Y,W,H"),
+    "basler": Adapter("basler", "Basler", "basler", "basler:SERIAL"),
+    "genicam": Adapter("genicam", "GenICam", "genicam", "genicam:SERIAL"),
+    "aravis": Adapter("aravis", "AravisCamera", "", "aravis:ID"),
+    "vimba": Adapter("vimba", "Vimba", "vimba", "vimba:ID"),
+    "micromanager": Adapter("micromanager", "MicroManager", "micromanager", "micromanager:CONFIG.cfg"),
+    "epics": Adapter("epics", "EpicsCamera", "epics", "epics:PV"),
+    "opencv": Adapter("opencv", "OpenCVCamera", "opencv", "opencv:0"),
 }
 """Kind of camera (the part of a name before the colon) -> its adapter."""
 

@@ -1,0 +1,140 @@
+"""Trouble that emulators make themselves: lost packets, failed buffers, a camera that disappears and comes back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from atomstream.cameras import CameraFrame, CameraSettings, Grabber, open_camera
+from tests.cameras.emulators import aravis_library, basler, gige_camera, ioc, micromanager
+
+
+def take(grabber: Grabber, count: int) -> list[CameraFrame]:
+    """The next ``count`` complete frames."""
+    return [frame for _, frame in zip(range(count), grabber.frames(), strict=False)]
+
+
+def test_pylon_buffers_that_fail() -> None:
+    """Buffers that pylon marks as failed are told and left out; the numbers show the gap, and nothing else is lost."""
+    told: list[str] = []
+    with basler() as emulator, Grabber(emulator.camera(), emulator.settings, tell=told.append) as grabber:
+        first = take(grabber, 3)[-1]
+        camera: Any = grabber._camera
+        camera._camera.ForceFailedBufferCount.Value = 2
+        camera._camera.ForceFailedBuffer.Execute()
+        frames = [first]
+        while grabber.counts.incomplete < 2 or len(frames) < 5:
+            frames += take(grabber, 1)
+    assert all(frame.pixels.size for frame in frames)
+    assert grabber.counts.incomplete == 2
+    assert grabber.counts.missing == 0
+    assert (frames[-1].frame_id or 0) - (first.frame_id or 0) == len(frames) - 1 + 2
+    assert "incompletely grabbed" in told[0]
+
+
+@pytest.mark.slow
+def test_gige_packets_that_are_lost() -> None:
+    """Frames with lost packets never arrive as whole ones; the numbers of the whole ones show the gaps."""
+    aravis_library()
+    told: list[str] = []
+    with (
+        gige_camera("-r", "3"),
+        Grabber(open_camera("aravis:127.0.0.1"), CameraSettings(fps=50.0), tell=told.append) as grabber,
+    ):
+        frames = take(grabber, 20)
+        while not grabber.counts.incomplete:
+            frames += take(grabber, 1)
+    assert len({frame.pixels.shape for frame in frames}) == 1
+    assert any("incomplete frames" in text for text in told)
+    numbers = [frame.frame_id or 0 for frame in frames]
+    counts = grabber.counts
+    assert numbers[-1] - numbers[0] >= len(frames) - 1
+    assert numbers[-1] - numbers[0] <= len(frames) - 1 + counts.incomplete + counts.missing
+
+
+@pytest.mark.slow
+def test_a_gige_camera_that_is_unplugged_and_back() -> None:
+    """A camera that stops answering is opened again when it is back; ids wrap from 65535 to 1 before that."""
+    aravis_library()
+    told: list[str] = []
+    with (
+        gige_camera() as first,
+        Grabber(
+            open_camera("aravis:127.0.0.1"),
+            CameraSettings(fps=100.0),
+            tell=told.append,
+            retry_s=0.1,
+            silent_s=1.0,
+        ) as grabber,
+    ):
+        before = take(grabber, 160)
+        numbers = [frame.frame_id or 0 for frame in before]
+        assert numbers[0] < 65535 < numbers[-1]
+        assert numbers[-1] - numbers[0] == 159 + grabber.counts.missing
+        first.kill()
+        first.wait()
+        with gige_camera():
+            after = take(grabber, 200)[-1]
+            assert grabber.counts.reconnects == 1
+    assert (after.frame_id or 0) > numbers[-1]
+    assert ["is lost" in text for text in told].index(True) < ["is back" in text for text in told].index(True)
+
+
+def test_an_ioc_that_stops_and_starts_again() -> None:
+    """A lost connection to an IOC is told; the images go on after its restart, none of them twice."""
+    told: list[str] = []
+    lost = threading.Event()
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if "is lost" in text:
+            lost.set()
+
+    with ioc() as served, Grabber(open_camera("epics:RHEED:Image"), tell=tell, retry_s=0.05) as grabber:
+        before = take(grabber, 5)
+        served.unplug()
+        restart = threading.Thread(target=lambda: (lost.wait(), served.listen()))
+        restart.start()
+        after = take(grabber, 5)
+        restart.join()
+    frames = [*before, *after]
+    assert grabber.counts.reconnects == 1
+    assert [one for one in told if "is back" in one]
+    for frame in frames[:5]:
+        assert np.array_equal(frame.pixels, served.frames[(frame.frame_id or 0) % 16])
+    numbers = [frame.frame_id or 0 for frame in frames]
+    assert numbers == sorted(set(numbers))
+
+
+def test_a_ring_of_buffers_that_overflows() -> None:
+    """Frames that Micro-Manager discards because its buffer is full are counted as missing."""
+    with micromanager() as emulator, Grabber(emulator.camera(), emulator.settings) as grabber:
+        take(grabber, 2)
+        core: Any = cast("Any", grabber._camera)._core
+        core.stopSequenceAcquisition()
+        core.setCircularBufferMemoryFootprint(1)
+        core.startContinuousSequenceAcquisition(0)
+        most = 0
+        while (waiting := core.getRemainingImageCount()) >= most:
+            most = waiting
+        frames = take(grabber, 3)
+    assert grabber.counts.missing >= most - 3
+    assert frames[-1].complete
+
+
+def test_a_sequence_that_ends() -> None:
+    """A camera that Micro-Manager stopped, for example because it was unplugged, is started again."""
+    told: list[str] = []
+    with (
+        micromanager() as emulator,
+        Grabber(emulator.camera(), emulator.settings, tell=told.append, retry_s=0.0) as grabber,
+    ):
+        before = take(grabber, 2)[-1]
+        cast("Any", grabber._camera)._core.stopSequenceAcquisition()
+        while not grabber.counts.reconnects:
+            after = take(grabber, 1)[0]
+    assert "sequence has ended" in told[0]
+    assert (after.frame_id or 0) > (before.frame_id or 0)
