@@ -6,7 +6,6 @@ whose range is not stated, and would be expanded from the limited range to the f
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 _WITH_CHROMA_FORMAT: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
@@ -35,7 +34,7 @@ def _sequence_unit(data: bytes) -> bytes:
     if data[:1] == b"\x01":
         length = int.from_bytes(data[6:8], "big")
         return data[8 : 8 + length]
-    units = (unit for unit in re.split(rb"\0\0\1", data) if unit and unit[0] & 31 == _SEQUENCE)
+    units = (unit for unit in data.split(b"\0\0\1") if unit and unit[0] & 31 == _SEQUENCE)
     return next(units, b"")
 
 

@@ -87,8 +87,10 @@ def in_order(
                 yield item, None
                 continue
             last = time if time is not None else (last or 0.0) + clock.step
-            if times and last < max(clock.latest, max(times) - 2 * _REORDERED * clock.step):
-                while waiting:
+            if times and (
+                last <= max(clock.latest, max(times) - 2 * _REORDERED * clock.step) or last in times
+            ):
+                while waiting:  # the times start again
                     yield next_one()
             waiting.append(item)
             heapq.heappush(times, last)
