@@ -154,7 +154,7 @@ class Playback:
         gaps = tuple(self._source.gaps) if self._source is not None else ()
         if self._damage is None:
             return Missing(gaps)
-        return Missing((*gaps, self._damage.gap), self._damage.behind)
+        return Missing((*gaps, *self._damage.gaps), self._damage.behind)
 
     def _finish(self) -> tuple[list[tuple[int, str]], bool]:
         try:

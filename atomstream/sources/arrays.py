@@ -11,7 +11,7 @@ from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
 from .axes import Layout, Sliceable, layout
-from .damage import FrameDamage, IndexedFrames, decode_error
+from .damage import FrameDamage, IndexedFrames, UnreadableFileError, decode_error
 from .file_frames import FileFrames
 from .frame_source import Gap, Times
 from .options import ReadOptions
@@ -40,7 +40,7 @@ class ArraySource(IndexedFrames):
         levels: tuple[float, float] | None = None,
         pixels: PixelFormat | None = None,
         known_axes: str | None = None,
-        skip_damaged: bool = False,
+        skip_damaged: bool | None = None,
     ) -> None:
         self._array = array
         self._layout = layout(name, tuple(array.shape), axes, known=known_axes)
@@ -71,9 +71,10 @@ class ArraySource(IndexedFrames):
         if whole >= stated:
             return
         if not places.consecutive or not whole:
-            raise ConfigError(
-                f"{self.name} is cut off: it has {available} of {item * stated} bytes of pixels, and no frame in it "
-                "is complete"
+            raise UnreadableFileError(
+                self.name,
+                "frames",
+                f"it is cut off, with {available} of {item * stated} bytes of pixels, and no frame in it is complete",
             )
         at = file.offset + whole * item
         self.lost_tail = Gap(whole, stated - whole, file.path.name, at, "the file ends there")

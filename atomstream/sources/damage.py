@@ -1,8 +1,9 @@
 """Frames of a recording that can't be read: what is missing, and how reading goes on behind it.
 
 A reader raises :class:`FrameDamage` for one frame. :class:`IndexedFrames` and the video reader turn it into a
-:class:`Gap`: all whole frames before it are delivered first, then reading ends with :class:`DamagedSourceError`, or
-goes on behind the gap if ``skip_damaged`` is set. A frame that is decoded in part is never delivered.
+:class:`Gap` and deliver all whole frames before it. What comes then, is decided by ``skip_damaged``: reading ends with
+:class:`DamagedSourceError` (False), goes on behind the gap (True), or goes on and ends with that error (None). A frame
+that is decoded in part is never delivered.
 """
 
 from __future__ import annotations
@@ -22,20 +23,30 @@ Block: TypeAlias = npt.NDArray[Any]
 
 
 class DamagedSourceError(ConfigError):
-    """A recording can't be read further; all frames before ``gap`` were delivered.
+    """A recording is damaged; all frames before :attr:`gap` were delivered.
 
-    ``behind`` is the number of frames behind the gap that were not read, None if it is not known.
+    ``behind`` is the number of frames behind the gap that were not read, None if it is not known. ``read_on``: the
+    whole frames behind all ``gaps`` were delivered as well.
     """
 
-    def __init__(self, gap: Gap, behind: int | None) -> None:
-        self.gap = gap
+    def __init__(self, *gaps: Gap, behind: int | None = 0, read_on: bool = False) -> None:
+        self.gaps = gaps
         self.behind = behind
+        self.read_on = read_on
         rest = ""
-        if behind:
+        if read_on:
+            more = f", and {len(gaps) - 1} more gaps" if len(gaps) > 1 else ""
+            rest = f"{more}; all other frames were read"
+        elif behind:
             rest = f"; {behind} frames behind it were not read: --skip-damaged (skip_damaged=True) reads them"
         elif behind is None:
             rest = "; what is behind it was not read: --skip-damaged (skip_damaged=True) goes on there"
-        super().__init__(f"Can't read {gap}{rest}")
+        super().__init__(f"Can't read {gaps[0]}{rest}")
+
+    @property
+    def gap(self) -> Gap:
+        """The first gap."""
+        return self.gaps[0]
 
 
 class UnreadableFileError(ConfigError):
@@ -114,7 +125,7 @@ class IndexedFrames:
     A subclass calls ``__init__``, and defines :meth:`_read`, and :meth:`_close` if it holds something open.
     """
 
-    def __init__(self, name: str, length: int, *, skip_damaged: bool = False) -> None:
+    def __init__(self, name: str, length: int, *, skip_damaged: bool | None = None) -> None:
         self.name = name
         self.gaps: list[Gap] = []
         """Frames that were left out by the last reading, for ``skip_damaged``."""
@@ -140,8 +151,8 @@ class IndexedFrames:
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time.
 
-        Raises :class:`DamagedSourceError` at a frame that can't be read, after all frames before it; with
-        ``skip_damaged`` the frame is left out and listed in :attr:`gaps`.
+        Frames that can't be read are left out and listed in :attr:`gaps`, and :class:`DamagedSourceError` is raised
+        at the end. With ``skip_damaged=False`` it is raised at the first of them, with True not at all.
         """
         builder = ChunkBuilder(checked_chunk_size(chunk_size))
         self.gaps = []
@@ -164,6 +175,7 @@ class IndexedFrames:
         yield from builder.rest()
         if self.lost_tail is not None:
             self._leave_out(self.lost_tail, 0)
+        raise_at_end(self.gaps, self.skip_damaged)
 
     def _length(self) -> int:
         return len(self._order) if self._order is not None else self.n_frames or 0
@@ -186,7 +198,7 @@ class IndexedFrames:
                 frame = self._read(number, number + 1)
             except (FrameDamage, OSError) as error:
                 damage = error if isinstance(error, FrameDamage) else read_error(error, self.name)
-                if not self.skip_damaged:
+                if self.skip_damaged is False:
                     yield from builder.rest()
                 lost = self.lost_tail.frames if self.lost_tail is not None else 0
                 behind = None if lost is None else self._length() - (place + k + 1)
@@ -204,9 +216,15 @@ class IndexedFrames:
 
     def _leave_out(self, gap: Gap, behind: int | None) -> None:
         """Note a gap, or raise DamagedSourceError."""
-        if not self.skip_damaged:
-            raise DamagedSourceError(gap, behind)
+        if self.skip_damaged is False:
+            raise DamagedSourceError(gap, behind=behind)
         add_gap(self.gaps, gap)
+
+
+def raise_at_end(gaps: list[Gap], skip_damaged: bool | None) -> None:
+    """Raise DamagedSourceError after the last frame, if frames are missing and the caller has not said to skip them."""
+    if gaps and skip_damaged is None:
+        raise DamagedSourceError(*gaps, read_on=True)
 
 
 def add_gap(gaps: list[Gap], gap: Gap) -> None:

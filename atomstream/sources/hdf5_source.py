@@ -7,12 +7,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from atomstream.errors import ConfigError
-
 from .arrays import ArraySource
+from .axes import Layout, layout, letters_of_names
+from .datasets import chosen_array
 from .frame_source import Times
 from .hdf5_array import Hdf5Array, open_file
 from .options import ReadOptions
+from .times import TIME_NAMES, named_times, seconds, unit_seconds
 
 HDF5_SUFFIXES: Final = frozenset({".h5", ".hdf5", ".hdf", ".nxs", ".nx5", ".he5"})
 
@@ -22,19 +23,29 @@ _STAMPS: Final = "entry/instrument/NDAttributes/NDArrayTimeStamp"
 
 
 def open_hdf5(path: Path, options: ReadOptions) -> ArraySource:
-    """Open the frames of an HDF5 file: the given dataset, the signal of NeXus, areaDetector's, or the only stack."""
+    """Open the frames of an HDF5 file: the dataset, the signal of NeXus, areaDetector's, ``frames`` or the only stack.
+
+    The times of the frames are those of the first axis of NXdata, of areaDetector's NDArrayTimeStamp, or of an array
+    ``time`` beside the frames. An attribute ``fps`` is the nominal rate.
+    """
     with open_file(path) as file:
         dataset = _chosen(path, file, options.dataset)
         name = dataset.name.lstrip("/")
-        array = Hdf5Array(path, name, dataset)
+        known = _axes(dataset)
+        times = None
+        if not options.ignore_times:
+            place = layout(f"{path} [{name}]", dataset.shape, options.axes, known=known)
+            times = _times(f"{path} [{name}]", dataset, place, options.time_unit)
         return ArraySource(
-            array,
+            Hdf5Array(path, name, dataset),
             name=f"{path} [{name}]",
             fps=_rate(dataset),
-            times_s=None if options.ignore_times else _times(file, dataset),
+            times_s=times,
             axes=options.axes,
             channel=options.channel,
             levels=options.levels,
+            known_axes=known,
+            skip_damaged=options.skip_damaged,
         )
 
 
@@ -42,24 +53,14 @@ def _chosen(path: Path, file: Any, dataset: str | None) -> Any:
     if dataset is not None:
         node = _node(file, dataset)
         found = node if _is_frames(node, 2) else _signal(node)
-        if found is None:
-            raise ConfigError(f"{path} has no array of frames {dataset!r}; {_choices(file)}")
-        return found
-    for candidate in (_nexus_default(file), *(_node(file, name) for name in _AREA_DETECTOR)):
-        if candidate is not None and _is_frames(candidate, 2):
-            return candidate
-    for least in (3, 2):
-        stacks = _all(file, least)
-        if len(stacks) == 1:
-            return stacks[0]
-        if stacks:
-            raise ConfigError(f"{path} holds several arrays; {_choices(file)}")
-    raise ConfigError(f"{path} is empty: it holds no array that can be frames (N, H, W)")
-
-
-def _choices(file: Any) -> str:
-    names = ", ".join(node.name.lstrip("/") for node in _all(file, 2))
-    return f"choose a dataset (--dataset) of {names or 'none'}"
+        if found is not None:
+            return found
+    else:
+        for candidate in (_nexus_default(file), *(_node(file, name) for name in _AREA_DETECTOR)):
+            if candidate is not None and _is_frames(candidate, 2):
+                return candidate
+    arrays = {node.name.lstrip("/"): node for node in _all(file, 2)}
+    return arrays[chosen_array(path, {name: node.shape for name, node in arrays.items()}, dataset)]
 
 
 def _node(group: Any, name: Any) -> Any:
@@ -137,5 +138,26 @@ def _rate(dataset: Any) -> float | None:
     return None
 
 
-def _times(file: Any, dataset: Any) -> Times | None:
+def _axes(dataset: Any) -> str | None:
+    """Return the letters of the axes that NXdata or the dataset's dimensions name, None if they name none."""
+    names = [_text(name) for name in np.atleast_1d(dataset.parent.attrs.get("axes", []))]
+    if len(names) != len(dataset.shape):
+        names = [dimension.label for dimension in dataset.dims]
+    return letters_of_names(tuple(str(name) for name in names))
+
+
+def _times(name: str, dataset: Any, place: Layout, stated_unit: str | None) -> Times | None:
+    """Return the times in s of the frames, None if the file has none."""
+    axis = place.counting[0] if len(place.counting) == 1 else 0
+    beside = dataset.parent
+    axes = [_text(axis_name) for axis_name in np.atleast_1d(beside.attrs.get("axes", []))]
+    named = axes[axis] if len(axes) == len(dataset.shape) else None
+    columns = [(named, _node(beside, named)), (_STAMPS, _node(dataset.file, _STAMPS))]
+    columns += [(key, _node(beside, key)) for key in sorted(beside) if key.casefold() in TIME_NAMES]
+    for key, column in columns:
+        if tuple(getattr(column, "shape", ())) != (place.n_frames,) or column.dtype.kind not in "iuf":
+            continue
+        unit = _text(column.attrs.get("units", column.attrs.get("unit")))
+        if key == _STAMPS or named_times(str(key), unit is not None) or (key == named and unit_seconds(unit)):
+            return seconds(f"{name} ({key})", column[:], unit, stated_unit=stated_unit)
     return None

@@ -50,8 +50,8 @@ class ImagesSource(IndexedFrames):
             try:
                 return number, read_image(path, self._options, deep=self._deep)
             except FrameDamage as damage:
-                if not self.skip_damaged:
-                    raise DamagedSourceError(damage.gap(number), len(self._paths) - 1) from damage
+                if self.skip_damaged is False:
+                    raise DamagedSourceError(damage.gap(number), behind=len(self._paths) - 1) from damage
         raise ConfigError(f"{self.name}: none of the {len(self._paths)} images can be read")
 
     def _read(self, begin: int, end: int) -> Frames:

@@ -59,7 +59,7 @@ def open_source(
     order: str = "name",
     time_unit: str | None = None,
     ignore_times: bool = False,
-    skip_damaged: bool = False,
+    skip_damaged: bool | None = None,
     geometry: str | None = None,
 ) -> FrameSource:
     """Open recorded frames: .npy, .npz, TIFF, a video, images, Zarr, HDF5, .seq, or raw pixels of known geometry.
@@ -80,8 +80,9 @@ def open_source(
         order: ``name`` or ``mtime`` (time of the last change) for images of a folder.
         time_unit: Unit of the times in the file: ``s``, ``ms``, ``us``, ``ns``, ``min`` or ``h``.
         ignore_times: Ignore the times in the file; the frame rate alone is used.
-        skip_damaged: Go on behind frames that can't be read; :attr:`FrameSource.gaps` lists them. By default reading
-            ends there with :class:`DamagedSourceError`, after all frames before.
+        skip_damaged: Frames that can't be read are left out, :attr:`FrameSource.gaps` lists them, and after all whole
+            frames :class:`DamagedSourceError` is raised. True: it is not raised. False: it is raised at the first
+            such frame, after all frames before it.
         geometry: How raw pixels are stored, ``WxH[xPIXEL][+HEADER[+EACH]]``, such as ``640x480x16+640``.
 
     Raises:

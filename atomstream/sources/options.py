@@ -24,7 +24,7 @@ class ReadOptions:
     order: str = "name"
     time_unit: str | None = None
     ignore_times: bool = False
-    skip_damaged: bool = False
+    skip_damaged: bool | None = None
     geometry: str | None = None
 
     def __post_init__(self) -> None:

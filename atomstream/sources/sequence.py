@@ -9,7 +9,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 
-from .damage import ChunkBuilder, DamagedSourceError
+from .damage import ChunkBuilder, DamagedSourceError, raise_at_end
 from .frame_source import FrameSource, Gap, Indices, SourceChunk, Times, checked_chunk_size
 
 _SAME_RATE: Final = 0.01
@@ -52,24 +52,29 @@ class SourceSequence:
         step = checked_chunk_size(chunk_size)
         builder = ChunkBuilder(step)
         self.gaps = []
-        frames_before, time_before = 0, 0.0
+        frames_before, time_before, raises = 0, 0.0, False
         for number, part in enumerate(self.parts):
             ended = _Ends(frames_before, time_before, self.fps)
+            read_on = False
             try:
                 for chunk in part.chunks(step):
                     yield from ended.add(builder, chunk)
             except DamagedSourceError as error:
-                yield from builder.rest()
-                raise self._with_later(error, number, frames_before) from error
+                read_on = error.read_on
+                if not read_on:
+                    yield from builder.rest()
+                    raise self._with_later(error, number, frames_before) from error
+            raises = raises or read_on
             self.gaps += [_moved(gap, frames_before) for gap in part.gaps]
             frames_before, time_before = ended.after(part)
         yield from builder.rest()
+        raise_at_end(self.gaps, None if raises else True)
 
     def _with_later(self, error: DamagedSourceError, number: int, before: int) -> DamagedSourceError:
         later = [part.n_frames for part in self.parts[number + 1 :]]
         known = error.behind is not None and all(later)
         behind = (error.behind or 0) + sum(n or 0 for n in later) if known else None
-        return DamagedSourceError(_moved(error.gap, before), behind)
+        return DamagedSourceError(_moved(error.gap, before), behind=behind)
 
 
 class _Ends:

@@ -111,11 +111,23 @@ def _directory(file: FileIO, form: _Form, target: int, size: int) -> tuple[bytes
 
 
 class EndedBefore(FileIO):
-    """A file whose broken link reads as zero, which is the end of the chain."""
+    """A file whose broken link reads as zero, which is the end of the chain.
 
-    def __init__(self, path: Path, link: BrokenLink) -> None:
+    ``padding``: its end seems to be so many bytes behind the true one, for parsers that refuse a file which is shorter
+    than it states; a read there gives less than was asked for.
+    """
+
+    def __init__(self, path: Path, link: BrokenLink | None, padding: int = 0) -> None:
         super().__init__(path)
-        self._begin, self._end = link.at, link.at + link.size
+        self._begin, self._end = (0, 0) if link is None else (link.at, link.at + link.size)
+        self._padding = padding
+
+    def seek(self, position: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place; see :meth:`io.IOBase.seek`."""
+        if whence == os.SEEK_END:
+            size = os.fstat(self.fileno()).st_size
+            return super().seek(size + self._padding + position)
+        return super().seek(position, whence)
 
     def readinto(self, buffer: Any) -> int:
         """Read into ``buffer``; see :meth:`io.RawIOBase.readinto`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,25 +89,40 @@ def _orientation(name: str, page: Any) -> int:
 @contextmanager
 def opened_tiff(path: Path) -> Iterator[Any]:
     """Open a file up to its first broken link; errors of its parser become :class:`UnreadableFileError`."""
-    tif = None
-    try:
-        tif = _open(path)
-        yield tif
-    except (ConfigError, FrameDamage, GeneratorExit):
-        raise
-    except Exception as error:  # for damaged files the parser raises struct.error and others
-        raise UnreadableFileError(str(path), "TIFF", str(error)) from error
-    finally:
-        if tif is not None:
-            tif.close()
+    with ExitStack() as files:
+        try:
+            yield _open(path, files)
+        except (ConfigError, FrameDamage, GeneratorExit):
+            raise
+        except Exception as error:  # for damaged files the parser raises struct.error and others
+            raise UnreadableFileError(str(path), "TIFF", str(error)) from error
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, files: ExitStack) -> Any:
     tifffile = optional_package("tifffile", "video", "Reading TIFF")
     link = broken_link(path)
     if link is None:
-        return tifffile.TiffFile(path)
-    return tifffile.TiffFile(EndedBefore(path, link), name=path.name)
+        tif = files.enter_context(tifffile.TiffFile(path))
+    else:
+        file = files.enter_context(EndedBefore(path, link))
+        tif = files.enter_context(tifffile.TiffFile(file, name=path.name))
+    missing = _missing_bytes(tif)
+    if missing > 0:
+        file = files.enter_context(EndedBefore(path, link, missing))
+        tif = files.enter_context(tifffile.TiffFile(file, name=path.name))
+    return tif
+
+
+def _missing_bytes(tif: Any) -> int:
+    """Return how many bytes are missing at the end of a file of ImageJ, whose pixels are in one piece."""
+    if not tif.is_imagej or not tif.imagej_metadata:
+        return 0
+    page = tif.pages.first
+    counts = [tif.imagej_metadata.get(name, 1) for name in ("frames", "slices", "channels")]
+    images = int(max(math.prod(counts), tif.imagej_metadata.get("images", 1)))
+    if not page.is_final or images < 2 or len(tif.pages) > 1:
+        return 0
+    return int(page.dataoffsets[0]) + images * int(page.nbytes) - int(tif.filehandle.size)
 
 
 class TiffArray:
@@ -119,6 +135,7 @@ class TiffArray:
 
     def __init__(self, path: Path, series: list[Any]) -> None:
         self._path = path
+        self._files = ExitStack()
         self._tif: Any = None
         self._pages: list[Any] = []
         count = sum(len(part.pages) for part in series)
@@ -141,8 +158,7 @@ class TiffArray:
 
     def close(self) -> None:
         """Close the file."""
-        if self._tif is not None:
-            self._tif.close()
+        self._files.close()
         self._tif, self._pages = None, []
 
     def __getitem__(self, key: tuple[int | slice, ...], /) -> npt.NDArray[Any]:
@@ -167,7 +183,7 @@ class TiffArray:
 
     def _page(self, number: int) -> npt.NDArray[Any]:
         if self._tif is None:
-            self._tif = _open(self._path)
+            self._tif = _open(self._path, self._files)
             self._pages = [page for part in self._tif.series for page in part.pages]
         page = self._pages[number] if number < len(self._pages) else None
         if page is None:
@@ -183,11 +199,12 @@ class TiffArray:
     def _check_strips(self, page: Any) -> None:
         """Raise FrameDamage if a strip or tile is missing or cut off; parsers fill it with zeros or grey."""
         handle = self._tif.filehandle
+        size = self._path.stat().st_size
         name = self._path.name
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
             if not offset or not count:
                 raise FrameDamage("a part of its pixels was never written", name, page.offset)
-            if offset + count > handle.size:
+            if offset + count > size:
                 raise FrameDamage("the file ends within it", name, offset)
         if int(page.compression) in _JPEG_KINDS:
             for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):

@@ -15,7 +15,7 @@ from atomstream.system.log_privacy import get_logger
 
 from .av_pixels import Picture, orientation_of, picture_of, turned_pixels
 from .containers import fourcc, raw_pixels, why_not_open
-from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap
+from .damage import ChunkBuilder, DamagedSourceError, UnreadableFileError, add_gap, raise_at_end
 from .frame_source import Gap, SourceChunk, checked_chunk_size, optional_package
 from .geometry import Geometry, parse_geometry
 from .monochrome import is_monochrome
@@ -71,8 +71,8 @@ class VideoSource:
     def chunks(self, chunk_size: int) -> Iterator[SourceChunk]:
         """Yield all frames in order, at most ``chunk_size`` at a time, with their times.
 
-        Raises :class:`DamagedSourceError` at a frame that can't be decoded, after all frames before it; with
-        ``skip_damaged`` it is left out and listed in :attr:`gaps`.
+        Frames that can't be decoded are left out and listed in :attr:`gaps`, and :class:`DamagedSourceError` is raised
+        at the end. With ``skip_damaged=False`` it is raised at the first of them, with True not at all.
         """
         builder = ChunkBuilder(checked_chunk_size(chunk_size))
         self.gaps = []
@@ -90,6 +90,7 @@ class VideoSource:
                 raise
         yield from self._add(builder, block)
         yield from builder.rest()
+        raise_at_end(self.gaps, self._options.skip_damaged)
 
     def _numbered(
         self, decoder: VideoDecoder | RawPackets
@@ -115,10 +116,10 @@ class VideoSource:
     def _leave_out(self, lost: Lost) -> None:
         """Note what is lost, or raise DamagedSourceError."""
         gap = lost.damage.gap(lost.number, lost.count)
-        if not self._options.skip_damaged:
+        if self._options.skip_damaged is False:
             end = None if lost.count is None else lost.number + lost.count
             behind = None if self.n_frames is None or end is None else max(0, self.n_frames - end)
-            raise DamagedSourceError(gap, behind)
+            raise DamagedSourceError(gap, behind=behind)
         add_gap(self.gaps, gap)
 
     @contextmanager
@@ -143,7 +144,9 @@ class VideoSource:
                 "frames are raw pixels, state them by --geometry WxH[xPIXEL]; otherwise convert it with the camera's "
                 "program, such as to uncompressed AVI or TIFF"
             )
-        return VideoDecoder(container, stream, self._path, skip_damaged=self._options.skip_damaged)
+        return VideoDecoder(
+            container, stream, self._path, skip_damaged=self._options.skip_damaged is not False
+        )
 
     def _grey(self, frame: Any, number: int) -> Frame:
         if self._raw is not None:

@@ -95,7 +95,8 @@ def _open(path: Path) -> Any:
             warnings.simplefilter(
                 "ignore"
             )  # zarr warns about codecs that other programs can't read; this only reads
-            return zarr.open(store=str(path), mode="r")
+            store = zarr.storage.ZipStore(path, mode="r") if path.is_file() else str(path)
+            return zarr.open(store=store, mode="r")
     except Exception as error:  # KeyError, ValueError or others, depending on the zarr version
         raise ConfigError(f"{path} can't be read as Zarr: {error}") from error
 

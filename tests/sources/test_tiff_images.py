@@ -68,7 +68,7 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
     with open(tmp_path / "a.tif", "r+b") as file:
         file.seek(offset)
         file.write(b"\xff" * 40)
-    chunks = open_source(tmp_path / "a.tif").chunks(3)
+    chunks = open_source(tmp_path / "a.tif", skip_damaged=False).chunks(3)
     np.testing.assert_array_equal(next(chunks).frames, FRAMES[:3])
     next(chunks)
     with pytest.raises(ConfigError, match=r"frame 6 of a\.tif from byte \d+.*4 frames behind it"):
@@ -123,7 +123,7 @@ def test_folders_without_a_sequence(tmp_path: Path) -> None:
         "empty": "is empty",
         "kinds": "1 BMP, 1 PNG",
         "stack": "11 pages",
-        "torn": "frame 0 of a.png: it can't be decoded",
+        "torn": "none of the 1 images can be read",
     }
     for name, sentence in message.items():
         with pytest.raises(ConfigError, match=sentence):

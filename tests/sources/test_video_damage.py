@@ -47,7 +47,7 @@ def until_damage(path: Path) -> tuple[npt.NDArray[Any], DamagedSourceError]:
     """Read up to the damage."""
     frames: list[npt.NDArray[Any]] = []
     with pytest.raises(DamagedSourceError) as caught:
-        frames.extend(chunk.frames for chunk in open_source(path).chunks(5))
+        frames.extend(chunk.frames for chunk in open_source(path, skip_damaged=False).chunks(5))
     assert all(len(block) == 5 for block in frames[:-1])
     return np.concatenate(frames), caught.value
 
@@ -157,7 +157,7 @@ def test_a_damaged_first_frame(tmp_path: Path) -> None:
     content[place + 8 : place + size] = bytes(size - 8)
     (tmp_path / "mjpeg.avi").write_bytes(content)
     with pytest.raises(DamagedSourceError, match=r"frame 0 of mjpeg\.avi"):
-        open_source(tmp_path / "mjpeg.avi")
+        open_source(tmp_path / "mjpeg.avi", skip_damaged=False)
     found, gaps, _ = all_that_is_whole(tmp_path / "mjpeg.avi")
     assert gaps == [(0, 1)]
     np.testing.assert_array_equal(np.stack(list(found.values())), good[1:])
