@@ -1,8 +1,8 @@
 """atomstream streams live RHEED frames from a camera to a server that analyses them while the film grows.
 
-:class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications. Both
-are imported at their first use, so ``import atomstream`` imports no other library. :func:`freeze_support` is for frozen
-applications that run a server.
+:class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications;
+:class:`Client` and :class:`AsyncClient` read what a server has. All are imported at their first use, so
+``import atomstream`` imports no other library. :func:`freeze_support` is for frozen applications that run a server.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any
 from atomstream.version import __version__
 
 if TYPE_CHECKING:
+    from atomstream.client import AsyncClient, Client
     from atomstream.streaming import AsyncRHEEDStreamer, RHEEDStreamer
     from atomstream.system.child_process import freeze_support
 
-__all__ = ["AsyncRHEEDStreamer", "RHEEDStreamer", "__version__", "freeze_support"]
+__all__ = ["AsyncClient", "AsyncRHEEDStreamer", "Client", "RHEEDStreamer", "__version__", "freeze_support"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the streamers at their first use (PEP 562); their import may take 0.4 s."""
+    if name in {"AsyncClient", "Client"}:
+        from atomstream import client
+
+        return getattr(client, name)
     if name in {"AsyncRHEEDStreamer", "RHEEDStreamer"}:
         from atomstream import streaming
 

@@ -27,6 +27,12 @@ of the hosted service's protocol: frame times, uint16 frames, :data:`LOST_HEADER
 
 ANNOUNCED: Final = "1"
 
+DIMS_HEADER: Final = "Atomstream-Dims"
+"""Header of a stored chunk: ``frames,height,width,chunk_size,dtype``."""
+
+MAX_COLUMN_ROWS: Final = 1 << 16
+"""Most frames whose results are in one reply."""
+
 LOST_HEADER: Final = "Atomstream-Lost"
 """Header of :data:`END_PATH`: the indices of the chunks that the client has lost, as ``3-5,9``."""
 
@@ -64,6 +70,8 @@ STREAM_PATH: Final = "/rheed/stream/{data_id}"
 """``PATCH`` renames a stream or moves it to another project, ``DELETE`` deletes it (atomstream servers only)."""
 END_PATH: Final = "/rheed/stream/{data_id}/end"
 CHUNKS_PATH: Final = "/rheed/stream/{data_id}/chunks"
+CHUNK_PATH: Final = "/rheed/stream/{data_id}/chunks/{index}"
+COLUMNS_PATH: Final = "/rheed/stream/{data_id}/columns"
 FEED_PATH: Final = "/rheed/stream/{data_id}/feed"
 ANALYSIS_PATH: Final = "/rheed/stream/{data_id}/analysis"
 REANALYSE_PATH: Final = "/rheed/stream/{data_id}/reanalyse"

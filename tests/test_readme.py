@@ -90,7 +90,14 @@ STREAMING = [
     ("streamer.calibrate",),
 ]
 TESTING = [("MemoryService", "SimulatedCamera"), ("MemoryService", "fail_next"), ("running_server",)]
-OTHERS = [("to_uint8",), ('["frames"][-100:]',), ("frame_kept",), ("import xarray",)]
+OTHERS = [
+    ("to_uint8",),
+    ('["frames"][-100:]',),
+    ("frame_kept",),
+    ("import xarray",),
+    ("Client() as client",),
+    ("freeze_support",),
+]
 
 
 def test_every_python_block_is_run() -> None:
@@ -115,6 +122,11 @@ def test_ways_to_test(words: tuple[str, ...], tmp_path: Path) -> None:
     run_block(block(*words), tmp_path)
 
 
+def test_a_frozen_application(tmp_path: Path) -> None:
+    """The example with ``freeze_support`` starts as a usual program."""
+    run_block(block("freeze_support"), tmp_path)
+
+
 def test_scaling(tmp_path: Path) -> None:
     """The example with 12 bits is true."""
     run_block(block("to_uint8"), tmp_path)
@@ -132,6 +144,10 @@ def test_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
     }
     for words, check in checks.items():
         run_block(block(words).replace("DATA_ID", folder.name) + check, tmp_path)
+    reading = block("Client() as client").replace('"GaN"', '"RHEED"')
+    # The frames of this test are noise, which has no growth rate.
+    reading = reading.replace('results()["growth_rate_ml_s"]', 'results()["saturated_fraction"]')
+    run_block(reading + "assert np.array_equal(last, film[-100:]); assert len(rate) == 240", tmp_path, server)
 
 
 def test_the_commands_are_the_ones_that_ci_runs() -> None:

@@ -17,6 +17,7 @@ from atomstream.server.http.responses import DISK, errors_to_replies
 from atomstream.server.routes import (
     analysis,
     catalogue,
+    downloads,
     export,
     feed,
     health,
@@ -39,6 +40,7 @@ ROUTES: Final = (
     *analysis.routes,
     *annotation_routes.routes,
     *feed.routes,
+    *downloads.routes,
     *export.routes,
     *dashboard.ROUTES,
 )

@@ -17,6 +17,7 @@ from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST_C
 from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads
 from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewStreamBody
+from atomstream.service.reading_api import ReadingApi
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
@@ -52,6 +53,8 @@ class ServiceApi:
         )
         self.results = ResultsApi(self._transport, server_id)
         """The calls for results and events."""
+        self.reading = ReadingApi(self._transport)
+        """The calls that read streams, frames and results."""
 
     @property
     def endpoint(self) -> str:

@@ -176,8 +176,10 @@ class Transport:
             raise reply.error()
         return reply
 
-    async def download(self, call: Call, write: Callable[[bytes], object]) -> None:
-        """Make one attempt at ``call`` and pass the body to ``write`` in pieces. The body may have any length.
+    async def download(self, call: Call, write: Callable[[bytes], object]) -> Mapping[str, str]:
+        """Make one attempt at ``call`` and pass the body to ``write`` in pieces; returns the headers.
+
+        The body may have any length.
 
         ``write`` blocks for a short time only. The server may take long until it begins to send.
 
@@ -185,7 +187,7 @@ class Transport:
             ServiceError: an error status, or the connection broke; a part may have been written.
         """
         context = RequestContext(call.what, self.endpoint, (self._api_key,))
-        url = f"{self.endpoint}{call.path}?{call.query}"
+        url = self.endpoint + call.path + (f"?{call.query}" if call.query else "")
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=DOWNLOAD_SILENCE_S
         )
@@ -204,7 +206,7 @@ class Transport:
                 if 200 <= response.status < 300:
                     async for piece in response.content.iter_chunked(1 << 20):
                         write(piece)
-                    return
+                    return response.headers.copy()
                 reply = Reply(context, response.status, response.headers.copy(), await _read(response))
         except aiohttp.ClientError as error:
             problem: ServiceError = error_mapping.from_exception(context, error)

@@ -88,6 +88,8 @@ READS = {
     "GET /rheed/stream/{data_id}/analysis",
     "GET /rheed/stream/{data_id}/calibration",
     "GET /rheed/stream/{data_id}/chunks",
+    "GET /rheed/stream/{data_id}/chunks/{index}",
+    "GET /rheed/stream/{data_id}/columns",
     "GET /rheed/stream/{data_id}/events",
     "GET /rheed/stream/{data_id}/export",
     "GET /rheed/stream/{data_id}/feed",

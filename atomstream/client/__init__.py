@@ -1,0 +1,10 @@
+"""Reading what a server has: :class:`Client` for scripts and notebooks, :class:`AsyncClient` for asyncio."""
+
+from __future__ import annotations
+
+from atomstream.client.async_client import AsyncClient
+from atomstream.client.blocking_client import Client
+from atomstream.client.stream_data import LazyFrames, StreamData
+from atomstream.client.stream_entry import StreamEntry
+
+__all__ = ["AsyncClient", "Client", "LazyFrames", "StreamData", "StreamEntry"]

@@ -1,0 +1,200 @@
+"""The reading client for asyncio applications."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from atomstream.client.stream_entry import StreamEntry
+from atomstream.errors import ConfigError, ServerBusyError
+from atomstream.login import resolve_login
+from atomstream.protocol import PROJECTS_PATH, SAMPLES_PATH
+from atomstream.records import Frames
+from atomstream.results import TIME, unpacked
+from atomstream.shard import DtypeName, decode_shard
+
+if TYPE_CHECKING:
+    from atomstream.service.api import ServiceApi
+
+Range = tuple[float | None, float | None]
+Times = tuple[datetime | None, datetime | None]
+
+
+class AsyncClient:
+    """Searches the streams of a server and reads their frames and results. Use ``async with``, or await ``close``.
+
+    :meth:`search`, :meth:`samples` and :meth:`projects` work with the hosted service too. Frames, results and exports
+    need an atomstream server. All methods raise ``ServiceError`` if the server is not reached or refuses.
+
+    Args:
+        api_key: key of the server. None: ``$ATOMSTREAM_API_KEY``, else that of ``atomstream login``.
+        endpoint: URL of the server. None: ``$ATOMSTREAM_ENDPOINT``, else that of ``atomstream login``.
+        request_timeout_s: limit of a request in seconds, from 0.001.
+
+    Raises:
+        ConfigError: there is no key or no endpoint, or one of them is invalid.
+    """
+
+    def __init__(
+        self, api_key: str | None = None, endpoint: str | None = None, *, request_timeout_s: float = 30.0
+    ) -> None:
+        self._login = resolve_login(api_key, endpoint)
+        self._timeout_s = request_timeout_s
+        self._api: ServiceApi | None = None
+
+    @property
+    def api(self) -> ServiceApi:
+        """The HTTP calls; made at the first use, in the loop that uses it."""
+        if self._api is None:
+            from atomstream.service.api import ServiceApi  # it imports aiohttp
+
+            self._api = ServiceApi(
+                self._login.endpoint,
+                self._login.api_key,
+                request_timeout_s=self._timeout_s,
+                upload_timeout_s=self._timeout_s,
+                connections=8,
+            )
+        return self._api
+
+    async def search(
+        self,
+        keywords: str | Iterable[str] = (),
+        *,
+        data_ids: Iterable[str] = (),
+        physical_sample_ids: Iterable[str] = (),
+        project_ids: Iterable[str] = (),
+        status: str | None = None,
+        growth_length: Range = (None, None),
+        upload_datetime: Times = (None, None),
+    ) -> list[StreamEntry]:
+        """The streams that fit all conditions, the newest first.
+
+        Args:
+            keywords: words that are all in the stream's name, sample or tags.
+            data_ids: ids of streams.
+            physical_sample_ids: ids of samples.
+            project_ids: ids of projects.
+            status: a status such as ``"success"``; None: any.
+            growth_length: shortest and longest length in seconds; None: no limit.
+            upload_datetime: earliest and latest time of creation; one without a time zone is local time.
+        """
+        words = [keywords] if isinstance(keywords, str) else list(keywords)
+        filters: dict[str, str | list[str]] = {
+            "keywords": [word for word in words if word.strip()],
+            "data_ids": list(data_ids),
+            "physical_sample_ids": list(physical_sample_ids),
+            "project_ids": list(project_ids),
+            "status": [] if status is None else [status],
+        }
+        for end, length, when in zip(("min", "max"), growth_length, upload_datetime, strict=True):
+            filters[f"growth_length_{end}"] = [] if length is None else [repr(float(length))]
+            filters[f"upload_datetime_{end}"] = [] if when is None else [when.astimezone().isoformat()]
+        return [StreamEntry.of(one) for one in await self.api.reading.entries(filters)]
+
+    async def samples(self) -> list[dict[str, Any]]:
+        """All physical samples: maps with ``id`` and ``name``, and what else the server states."""
+        return await self.api.reading.items("physical samples", SAMPLES_PATH)
+
+    async def projects(self) -> list[dict[str, Any]]:
+        """All projects: maps with ``id`` and ``name``, and what else the server states."""
+        return await self.api.reading.items("projects", PROJECTS_PATH)
+
+    async def analysis(self, data_id: str) -> dict[str, Any]:
+        """The newest values, segments, events and geometry of a stream (see docs/live_api.md)."""
+        return await self.api.reading.analysis(data_id)
+
+    async def chunk(self, data_id: str, index: int) -> Frames:
+        """The frames of one stored chunk, (n, H, W).
+
+        Raises:
+            NotFoundError: it is not stored. ShardError: its bytes are damaged.
+        """
+        (frames, height, width, size), dtype, body = await self.api.reading.chunk(data_id, index)
+        if not 0 <= frames <= size or dtype not in ("uint8", "uint16"):
+            raise ServerBusyError(
+                f"The server described chunk {index} of stream {data_id} in an invalid way."
+            )
+        kind: DtypeName = "uint8" if dtype == "uint8" else "uint16"
+        return decode_shard(body, (size, height, width), kind)[:frames]
+
+    async def columns(self, data_id: str, names: Iterable[str] = ()) -> dict[str, np.ndarray[Any, Any]]:
+        """Results of all stored frames: ``frame``, ``time_seconds`` and the named columns, or all, (n,) each."""
+        wanted = list(names)
+        parts: dict[str, list[np.ndarray[Any, Any]]] = {"frame": [], TIME: []}
+        at = 0
+        while True:
+            reply = await self.api.reading.columns(data_id, at, wanted)
+            try:
+                frames = np.frombuffer(reply["frame"], "<i8")
+                parts["frame"].append(frames)
+                parts[TIME].append(unpacked(TIME, reply[TIME]))
+                for name, raw in reply["columns"].items():
+                    parts.setdefault(name, []).append(unpacked(name, raw))
+                total = int(reply["total"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ServerBusyError(
+                    f"The results of stream {data_id} came in an invalid form: {error!r}."
+                ) from None
+            at += len(frames)
+            if at >= total or not len(frames):
+                return _joined(parts, at)
+
+    async def download(self, data_id: str, target: str | Path, *, step: int = 1, pixels: bool = True) -> Path:
+        """Export a stream to a file; its ending is the format: h5, nxs, nc, csv, tiff, mp4, gif, pdf.
+
+        Args:
+            data_id: the stream.
+            target: the file, which must not exist.
+            step: every n-th frame.
+            pixels: False: results alone (h5, nxs, nc).
+
+        Raises:
+            ConfigError: the file exists, or the name has no ending.
+        """
+        path = _new_file(target)
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                await self.api.export_stream(
+                    data_id, path.suffix[1:].lower(), file.write, step=step, pixels=pixels
+                )
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def close(self) -> None:
+        """Close all connections. Further calls have no effect."""
+        if self._api is not None:
+            await self._api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def _new_file(target: str | Path) -> Path:
+    path = Path(target)
+    if not path.suffix or path.exists():
+        raise ConfigError(f"{path}: " + ("it exists." if path.suffix else "the ending chooses the format."))
+    return path
+
+
+def _joined(parts: dict[str, list[np.ndarray[Any, Any]]], rows: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The pieces of each column as one array. A column that began to exist while it was read lacks its first values."""
+    whole = {}
+    for name, pieces in parts.items():
+        values = np.concatenate(pieces)
+        if len(values) < rows:
+            values = np.concatenate([np.full(rows - len(values), np.nan, values.dtype), values])
+        whole[name] = values
+    return whole

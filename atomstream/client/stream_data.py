@@ -1,0 +1,182 @@
+"""One stream as a reader sees it: frames like an array, read when they are used, and results for xarray."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.client.async_client import AsyncClient
+from atomstream.client.stream_entry import StreamEntry
+from atomstream.errors import NotFoundError
+from atomstream.records import Frames
+from atomstream.results import (
+    TIME,
+    Event,
+    Measurement,
+    event_from,
+    measurement_from,
+    received_map,
+    received_maps,
+    unit_of,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+T = TypeVar("T")
+
+CACHED_CHUNKS: Final = 4
+"""Chunks that are kept after they were read: neighbouring frames are usually wanted next."""
+
+
+class Call(Protocol):
+    """Runs an asynchronous call and returns its result."""
+
+    def __call__(self, verb: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of ``await verb()``."""
+
+
+class StreamData:
+    """Frames, results, events and newest values of one stream. ``info`` is its entry in the list."""
+
+    def __init__(self, info: StreamEntry, client: AsyncClient, call: Call) -> None:
+        self.info = info
+        self._client = client
+        self._call = call
+        self._analysis: dict[str, Any] | None = None
+
+    def refresh(self) -> None:
+        """Read the description and the newest values again: a running stream grows."""
+        self._analysis = None
+
+    @property
+    def frames(self) -> LazyFrames:
+        """The frames as a read-only array (n, H, W), as of the last :meth:`refresh`; never-received frames are 0."""
+        facts = self._facts()
+        shape = (
+            int(facts.get("frames_stored") or 0),
+            int(facts.get("height") or 0),
+            int(facts.get("width") or 0),
+        )
+        return LazyFrames(
+            shape, np.dtype(facts.get("dtype") or "uint8"), int(facts.get("chunk_size") or 1), self._chunk
+        )
+
+    def results(self, names: Iterable[str] = ()) -> xarray.Dataset:
+        """Results of each stored frame, with the coordinates ``time`` (s from the first frame) and ``frame``.
+
+        Args:
+            names: columns such as ``"growth_rate_ml_s"`` (docs/live_api.md); none: all.
+        """
+        import xarray
+
+        columns = self._call(lambda: self._client.columns(self.info.data_id, names))
+        time, frame = columns.pop(TIME), columns.pop("frame")
+        return xarray.Dataset(
+            {name: ("time", values, {"units": unit_of(name)}) for name, values in columns.items()},
+            {"time": ("time", time, {"units": "s"}), "frame": ("time", frame)},
+            {"data_id": self.info.data_id, "title": self.info.name, "sample": self.info.sample or ""},
+        )
+
+    @property
+    def values(self) -> dict[str, Measurement]:
+        """The newest value of each result, with its uncertainty or the reason why there is none."""
+        values = received_map(self._facts().get("values", {}))
+        return {name: measurement_from(one) for name, one in values.items()}
+
+    @property
+    def events(self) -> list[Event]:
+        """Events of users and of the analysis, by time."""
+        return [event_from(one) for one in received_maps(self._facts().get("events", []))]
+
+    def _facts(self) -> dict[str, Any]:
+        if self._analysis is None:
+            self._analysis = self._call(lambda: self._client.analysis(self.info.data_id))
+        return self._analysis
+
+    def _chunk(self, index: int) -> Frames | None:
+        try:
+            return self._call(lambda: self._client.chunk(self.info.data_id, index))
+        except NotFoundError:
+            return None
+
+    def __repr__(self) -> str:
+        return f"<StreamData {self.info.name!r} {self.info.data_id}, {self.info.length_s:.1f} s, {self.info.status}>"
+
+
+class LazyFrames:
+    """A read-only array of frames; indexing reads the chunks that it needs. numpy functions read all of it.
+
+    ``frames[3]`` is (H, W); ``frames[10:20]``, ``frames[::100]`` and ``frames[10:20, 5:9]`` are arrays of numpy.
+    """
+
+    ndim: Final = 3
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any],
+        chunk_size: int,
+        read: Callable[[int], Frames | None],
+    ) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self._size = chunk_size
+        self._read = read
+        self._kept: OrderedDict[int, Frames | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        if first is Ellipsis:
+            whole: npt.NDArray[Any] = np.asarray(self)[key]
+            return whole
+        if isinstance(first, slice):
+            numbers = np.arange(*first.indices(len(self)))
+            return self._frames(numbers)[(slice(None), *rest)]
+        if isinstance(first, (int, np.integer)):
+            number = int(first) + (len(self) if first < 0 else 0)
+            if not 0 <= number < len(self):
+                raise IndexError(f"frame {first} of {len(self)}")
+            frame: npt.NDArray[Any] = self._frames(np.array([number]))[0]
+            return frame[rest] if rest else frame
+        numbers = np.arange(len(self))[first]
+        return self._frames(numbers)[(slice(None), *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("the frames are on the server: an array of them is always a copy")
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype)
+
+    def _frames(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        out = np.zeros((len(numbers), *self.shape[1:]), self.dtype)
+        chunks = numbers // self._size
+        for index in np.unique(chunks).tolist():
+            frames = self._chunk(index)
+            if frames is None:
+                continue
+            for place in np.flatnonzero(chunks == index).tolist():
+                inside = int(numbers[place]) - index * self._size
+                if inside < len(frames):
+                    out[place] = frames[inside]
+        return out
+
+    def _chunk(self, index: int) -> Frames | None:
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        # The last chunk of a running stream may get longer in the next description, which makes a new object.
+        self._kept[index] = self._read(index)
+        if len(self._kept) > CACHED_CHUNKS:
+            self._kept.popitem(last=False)
+        return self._kept[index]
+
+    def __repr__(self) -> str:
+        return f"<LazyFrames {self.shape} {self.dtype}>"
