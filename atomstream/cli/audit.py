@@ -47,6 +47,8 @@ def audit(last: int, by: str | None, stream: str | None, as_json: bool, data_dir
             continue
         where = f" from {entry.address}" if entry.address else ""
         what = f"stream {entry.stream} {entry.done}" if entry.stream else entry.done
+        for project_id, name in folder.projects.items():
+            what = what.replace(project_id, name)
         text = f"{entry.at[:19].replace('T', ' ')}  {entry.by} ({entry.via}{where}): {what}"
         click.echo("".join(one if one.isprintable() else "?" for one in text))
     return ExitCode.DONE

@@ -109,8 +109,18 @@ class _ConsoleHandler(logging.Handler):
         self._console.write_line(self.format(record))
 
 
-def json_line(level: str, logger: str, message: str, at_s: float | None = None, exception: str = "") -> str:
-    """A log line as JSON: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, and ``exception`` if any."""
+def json_line(
+    level: str,
+    logger: str,
+    message: str,
+    at_s: float | None = None,
+    exception: str = "",
+    audit: dict[str, str] | None = None,
+) -> str:
+    """A log line as JSON: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``.
+
+    With ``exception`` if there is one, and ``audit`` (who did what) in lines of the audit log.
+    """
     moment = datetime.fromtimestamp(time.time() if at_s is None else at_s, UTC)
     shown = {
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -118,7 +128,8 @@ def json_line(level: str, logger: str, message: str, at_s: float | None = None, 
         "logger": logger,
         "message": message,
     }
-    return json.dumps({**shown, "exception": exception} if exception else shown, ensure_ascii=False)
+    more = {**({"exception": exception} if exception else {}), **({"audit": audit} if audit else {})}
+    return json.dumps({**shown, **more}, ensure_ascii=False)
 
 
 class JsonFormatter(logging.Formatter):
@@ -127,7 +138,8 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
         trace = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        return json_line(record.levelname, record.name, record.getMessage(), record.created, trace)
+        audit = getattr(record, "audit", None)
+        return json_line(record.levelname, record.name, record.getMessage(), record.created, trace, audit)
 
 
 console = Console()

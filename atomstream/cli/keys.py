@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.people_options import (
-    OpenFolder,
     data_option,
     end_of,
     me,
@@ -21,10 +18,6 @@ from atomstream.cli.people_options import (
     project_option,
     seconds_of,
 )
-from atomstream.errors import ConfigError
-
-if TYPE_CHECKING:
-    from atomstream.server.http.api_keys import StoredKey
 
 SCOPES = ("read", "write", "admin")
 SERVER = "the server"
@@ -84,12 +77,13 @@ def _show_secret(key_id: str, secret: str) -> None:
 def list_keys(data_dir: Path) -> int:
     """List all keys: id, owner, scope, projects, when each was made, was used last, and expires."""
     from atomstream.server.http.key_use import read_key_use
+    from atomstream.server.http.own_key import own_keys
 
     folder = open_folder(data_dir)
     used, directory = read_key_use(folder.path), folder.people.directory
     rows = [
         (one.sha256[:8], SERVER, "admin", "all projects", moment(one.made), "-", moment(one.expires))
-        for one in _server_keys(folder)
+        for one in own_keys(folder.path)
     ]
     for key in sorted(directory.keys.values(), key=lambda key: key.made):
         ends = f"{moment(key.expires)}{' (expired)' if directory.is_expired(key) else ''}"
@@ -118,18 +112,11 @@ def revoke(key_id: str, data_dir: Path) -> int:
     A running server notices it within a second or two. Upload addresses that it gave out before stay valid for their
     15 minutes.
     """
-    from atomstream.server.http.api_keys import revoke_server_keys
-    from atomstream.server.people.store import has_admin
+    from atomstream.server.http.own_key import is_own_key, revoke_own_keys
 
     folder = open_folder(data_dir)
-    if _is_server_key(folder, key_id):
-        if not has_admin(folder.people):
-            raise ConfigError(
-                "This is the server's own key, and there is no administrator and no key with the scope admin: nobody "
-                "could manage the server any more. Make one first. Nothing was changed."
-            )
-        revoke_server_keys(folder.path)
-        folder.people.note(me(), "revoked the server's own key")
+    if is_own_key(folder.path, folder.people, key_id):
+        revoke_own_keys(folder.path, folder.people, me())
         console.write("The server's own key is revoked. A start with --api-key makes that key valid again.")
         return ExitCode.DONE
     key = folder.people.revoke_key(me(), key_id)
@@ -152,32 +139,14 @@ def rotate(key_id: str, overlap: str, data_dir: Path) -> int:
 
     The old one stays valid for a while, so that instruments can be changed one after the other.
     """
-    from atomstream.server.http.api_keys import fingerprint, rotate_server_key
+    from atomstream.server.http.own_key import is_own_key, rotate_own_key
 
     folder, overlap_s = open_folder(data_dir), seconds_of(overlap, "--overlap")
-    if _is_server_key(folder, key_id):
-        secret = rotate_server_key(folder.path, overlap_s)
-        new_id = fingerprint(secret).hex()[:8]
-        folder.people.note(me(), f"made key {new_id} in place of the server's own key")
+    if is_own_key(folder.path, folder.people, key_id):
+        new_id, secret = rotate_own_key(folder.path, folder.people, me(), overlap_s)
     else:
         made = folder.people.rotate_key(me(), key_id, overlap_s)
         secret, new_id = made.secret, made.key.id
     _show_secret(new_id, secret)
     console.write(f"The old key is valid for {overlap} more." if overlap_s else "The old key is revoked.")
     return ExitCode.DONE
-
-
-def _server_keys(folder: OpenFolder) -> list[StoredKey]:
-    from atomstream.server.http.api_keys import read_keys
-
-    return [key for key in read_keys(folder.path) if not 0.0 < key.expires <= time.time()]
-
-
-def _is_server_key(folder: OpenFolder, key_id: str) -> bool:
-    wanted = key_id.strip().lower()
-    known = folder.people.directory.keys
-    return (
-        bool(wanted)
-        and wanted not in known
-        and any(key.sha256.startswith(wanted) for key in _server_keys(folder))
-    )

@@ -26,6 +26,7 @@ from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir, set_aside_foreign
 from atomstream.server.disk_errors import DiskState, log_failure
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
+from atomstream.server.http.audit import log_entry
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
 from atomstream.server.http.connections import Connection, ConnectionFactory, ConnectionGuard
 from atomstream.server.http.gate import Gate
@@ -217,6 +218,7 @@ def _make_gate(settings: ServerSettings, damage: DamageLog) -> Gate:
         damage.of("").add(
             PEOPLE_FILE, "it is damaged: only the server's own key is valid; the log has the reason"
         )
+    people.on_entry = log_entry
     ring = KeyRing.load(settings.data_dir, settings.api_key if settings.temporary_key else None)
     return Gate(ring, people, GuessLimiter(), KeyUse(settings.data_dir))
 

@@ -22,6 +22,7 @@ PUBLIC = {
     "PUT /upload/{data_id}/{index}",  # its URL is signed
     "GET /",
     "GET /login",
+    "GET /settings",
     "GET /streams/{data_id}",
     "GET /dashboard/static/{path:.+}",
     "POST /session",
@@ -68,6 +69,15 @@ CHANGES = {
 }
 FOR_ADMINISTRATORS = {
     "DELETE /rheed/stream/{data_id}",
+    "GET /people",
+    "GET /people/audit",
+    "POST /people/users",
+    "PATCH /people/users/{user_id}",
+    "DELETE /people/users/{user_id}",
+    "POST /people/users/{user_id}/link",
+    "POST /people/keys",
+    "POST /people/keys/{key_id}/rotate",
+    "DELETE /people/keys/{key_id}",
     "GET /retention",
     "GET /retention/preview",
     "POST /retention/run",

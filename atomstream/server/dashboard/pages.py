@@ -99,6 +99,13 @@ async def login_page(request: web.Request) -> web.Response:
     return _reply(request, "login.html")
 
 
+@routes.get("/settings")
+@access(Right.NONE)
+async def settings_page(request: web.Request) -> web.Response:
+    """``GET /settings``: people, keys and the audit log, for administrators; and one's own password."""
+    return _reply(request, "settings.html")
+
+
 @routes.get("/streams/{data_id}")
 @access(Right.NONE)
 async def stream_page(request: web.Request) -> web.Response:

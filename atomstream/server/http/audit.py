@@ -10,7 +10,7 @@ from aiohttp import web
 from atomstream.errors import ConfigError
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.gate import GATE, actor_of
-from atomstream.server.people.records import Actor
+from atomstream.server.people.records import Entry
 from atomstream.server.people.rights import Principal
 from atomstream.system.log_privacy import get_logger
 
@@ -25,15 +25,17 @@ async def audit(
     It has happened already: if it can't be stored, the log has it, with the reason.
     """
     actor = actor_of(request, principal)
-    log_audit(actor, done, data_id)
     try:
         await asyncio.to_thread(request.app[GATE].people.note, actor, done, data_id)
     except (ConfigError, OSError) as error:
-        log_failure(log, error, "the audit log could not be written: %s", done)
+        log_entry(Entry("", actor.by, actor.via, done, actor.address, data_id))
+        log_failure(log, error, "the audit log could not be written")
 
 
-def log_audit(actor: Actor, done: str, data_id: str = "") -> None:
-    """The line of the log; in JSON it has the fields ``by``, ``via``, ``address``, ``done`` and ``stream``."""
-    fields = {"by": actor.by, "via": actor.via, "address": actor.address, "done": done, "stream": data_id}
-    what = f"stream {data_id} {done}" if data_id else done
-    log.info("%s by %s (%s) from %s", what, actor.by, actor.via, actor.address, extra={"audit": fields})
+def log_entry(entry: Entry) -> None:
+    """The line of the log; in JSON it has an object ``audit`` with the fields of the entry."""
+    fields = {"by": entry.by, "via": entry.via, "address": entry.address}
+    fields |= {"done": entry.done, "stream": entry.stream}
+    what = f"stream {entry.stream} {entry.done}" if entry.stream else entry.done
+    where = f" from {entry.address}" if entry.address else ""
+    log.info("%s by %s (%s)%s", what, entry.by, entry.via, where, extra={"audit": fields})

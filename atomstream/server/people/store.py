@@ -66,6 +66,8 @@ class People:
         self, data_dir: Path, clock: Callable[[], float] = time.time, file_system: FileSystem = LOCAL
     ) -> None:
         self.directory = Directory(clock)
+        self.on_entry: Callable[[Entry], None] | None = None
+        """Called with each entry from now on, also of other processes; in whichever thread reads it."""
         self._clock = clock
         self._lock = threading.Lock()
         self._log = PeopleLog(data_dir, self._receive, file_system)
@@ -79,6 +81,8 @@ class People:
 
     def _receive(self, entry: Entry) -> None:
         self.directory.receive(entry)
+        if self.on_entry is not None:
+            self.on_entry(entry)
 
     def refresh(self) -> bool:
         """Read what other processes have written; True if there was something."""

@@ -78,15 +78,16 @@ function row(entry) {
   ));
 }
 
-/** With TLS: the certificate's fingerprint, for clients that do not trust it by an authority. */
-async function showCertificate() {
-  const { tls_fingerprint: sha256 } = await ask("/session");
+/** The link to the settings, and with TLS the certificate's fingerprint, for clients that do not trust it by an authority. */
+async function showSession() {
+  const { tls_fingerprint: sha256, right, person } = await ask("/session");
+  setHidden(byId("settings-link"), !(right === "admin" || person));
   setText(byId("certificate"), sha256 ? `This server's TLS certificate, for ATOMSTREAM_TLS_FINGERPRINT of its clients: ${sha256}` : "");
   setHidden(byId("certificate"), !sha256);
 }
 
 setUpTheme();
-showCertificate().catch(() => {});
+showSession().catch(() => {});
 byId("logout").addEventListener("click", logOut);
 byId("search-form").addEventListener("submit", (event) => event.preventDefault());
 let typed;
