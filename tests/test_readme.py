@@ -97,6 +97,7 @@ OTHERS = [
     ("import xarray",),
     ("Client() as client",),
     ("freeze_support",),
+    ("open_source", "axes="),
 ]
 
 
@@ -130,6 +131,11 @@ def test_a_frozen_application(tmp_path: Path) -> None:
 def test_scaling(tmp_path: Path) -> None:
     """The example with 12 bits is true."""
     run_block(block("to_uint8"), tmp_path)
+
+
+def test_reading_files(tmp_path: Path) -> None:
+    """The example of ``docs/files.md`` is true."""
+    run_block(block("open_source", "axes="), tmp_path)
 
 
 @pytest.mark.slow
