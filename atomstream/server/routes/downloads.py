@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import numpy as np
@@ -15,9 +15,9 @@ from atomstream.server.archive.downsampling import ColumnReader, column_dimensio
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.context import context_of
 from atomstream.server.http.access import access
-from atomstream.server.http.responses import HttpError
+from atomstream.server.http.responses import HttpError, send_file
 from atomstream.server.people.rights import Right
-from atomstream.system.own_files import read_plain
+from atomstream.system.own_files import open_file
 
 routes = web.RouteTableDef()
 
@@ -27,25 +27,25 @@ _SAFE: Final = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"
 
 @routes.get(CHUNK_PATH)
 @access(Right.READ)
-async def chunk(request: web.Request) -> web.Response:
+async def chunk(request: web.Request) -> web.StreamResponse:
     """The stored bytes of a chunk: one shard. A header has its frames, height, width, and the frames of the shard."""
     archive = await _archive(request)
     index = _number(request.match_info["index"], MAX_CHUNK_INDEX, "a chunk index")
-    read = context_of(request).readers.exports.run
-    dims, body = await read(request, _read_chunk, archive, index)
-    headers = {DIMS_HEADER: dims, **_SAFE}
-    return web.Response(body=body, headers=headers, content_type="application/octet-stream")
+    run = context_of(request).readers.facts.run
+    dims, file = await run(request, _open_chunk, archive, index)
+    with file:
+        return await send_file(request, file, "application/octet-stream", {DIMS_HEADER: dims})
 
 
-def _read_chunk(archive: StreamArchive, index: int) -> tuple[str, bytes]:
+def _open_chunk(archive: StreamArchive, index: int) -> tuple[str, BinaryIO]:
     geometry, frames = archive.geometry, archive.chunks().get(index)
     if geometry is None or frames is None:
         raise HttpError(404, f"Chunk {index} of this stream is not stored.")
     try:
-        body = read_plain(archive.shard_file(index))
+        file = open_file(archive.shard_file(index), "rb")
     except FileNotFoundError:
         raise HttpError(404, f"Chunk {index} of this stream is not stored any more.") from None
-    return f"{frames},{geometry.height},{geometry.width},{geometry.chunk_size},{geometry.dtype}", body
+    return f"{frames},{geometry.height},{geometry.width},{geometry.chunk_size},{geometry.dtype}", file
 
 
 @routes.get(COLUMNS_PATH)

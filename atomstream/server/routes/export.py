@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +21,12 @@ from atomstream.server.data_dir import EXPORTS
 from atomstream.server.export.formats import format_of, write_export
 from atomstream.server.export.growth import Growth
 from atomstream.server.http.access import access
-from atomstream.server.http.responses import HttpError, send_pieces
+from atomstream.server.http.responses import HttpError, send_file
 from atomstream.server.people.rights import Right
 from atomstream.system.files import LOCAL
 
 routes = web.RouteTableDef()
 
-PIECE_BYTES: Final = 1 << 20
 MAX_STEP: Final = 1_000_000
 
 KEPT_FREE_BYTES: Final = 1 << 30
@@ -58,7 +55,10 @@ async def export(request: web.Request) -> web.StreamResponse:
         path = folder / f"{uuid.uuid4()}.{ending}"
         try:
             await context.readers.exports.run(request, write_export, growth, ending, path, pixels=pixels)
-            return await _send(request, path, form.content_type, f"atomstream-{data_id}.{ending}")
+            # The id only: the stream's name is free text, which may not be valid as a file name.
+            name = f'attachment; filename="atomstream-{data_id}.{ending}"'
+            with path.open("rb") as file:
+                return await send_file(request, file, form.content_type, {"Content-Disposition": name})
         finally:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -86,23 +86,3 @@ def _step(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_STEP:
         raise HttpError(400, f"step must be a whole number from 1 to {MAX_STEP}.")
     return int(text)
-
-
-async def _send(request: web.Request, path: Path, content_type: str, name: str) -> web.StreamResponse:
-    with path.open("rb") as file:
-        reply = web.StreamResponse(
-            headers={
-                "Content-Type": content_type,
-                "Content-Length": str(os.fstat(file.fileno()).st_size),
-                # The id only: the stream's name is free text, which may not be valid as a file name.
-                "Content-Disposition": f'attachment; filename="{name}"',
-                "X-Content-Type-Options": "nosniff",
-                "Cache-Control": "no-store",
-            }
-        )
-
-        async def pieces() -> AsyncIterator[bytes]:
-            while piece := await asyncio.to_thread(file.read, PIECE_BYTES):
-                yield piece
-
-        return await send_pieces(request, reply, pieces())
