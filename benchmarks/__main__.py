@@ -11,7 +11,7 @@ from benchmarks.report import Row, table
 from benchmarks.runner import Plan, main
 
 NAMES: Final = (
-    "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
+    "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
     "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink",
     "live_latency", "analysis_cpu", "spool_cost", "truth_table", "campaign",
 )  # fmt: skip

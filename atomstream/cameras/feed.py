@@ -33,8 +33,9 @@ MEASURE_SLOW_S: Final = 4.0
 class CameraFeed:
     """Runs ``grabber.frames()`` in a thread, which applies ``transforms`` and hands the frames on.
 
-    The order of use: :meth:`start`, :meth:`first_frame` and :meth:`measured_rate` if wanted, :meth:`connect`,
-    iteration of :meth:`progress`, :meth:`stop`. ``max_frames`` and ``max_seconds`` (of the frames' own times) end it.
+    The order of use: :meth:`start`, :meth:`first_frame` and :meth:`measured_rate` if wanted, :meth:`connect`, then
+    iteration of :meth:`progress`, or :meth:`stop` and :meth:`raise_failure`. ``max_frames`` and ``max_seconds`` (of the
+    frames' own times) end it.
     """
 
     def __init__(
@@ -117,23 +118,29 @@ class CameraFeed:
                 if new:
                     yield new
                 if ended:
-                    self._raise_failure()
+                    self.raise_failure()
                     return
                 if self._max_seconds is not None and time.monotonic() - began > self._max_seconds + 1.0:
                     self.stop()  # a camera without frames must not prolong the stream
         finally:
             self.stop()
 
-    def _wait(self) -> None:
-        if self._ended:
-            self._raise_failure()
-            raise EOFError("The camera was stopped before it delivered the frames that were needed.")
-        self._changed.wait()
+    @property
+    def delivered(self) -> int:
+        """Number of frames handed on so far."""
+        return self._delivered
 
-    def _raise_failure(self) -> None:
+    def raise_failure(self) -> None:
+        """Raise, once, what the camera or the receiver raised and ended the feed with; nothing if all is well."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+
+    def _wait(self) -> None:
+        if self._ended:
+            self.raise_failure()
+            raise EOFError("The camera was stopped before it delivered the frames that were needed.")
+        self._changed.wait()
 
     def _run(self) -> None:
         try:

@@ -31,7 +31,7 @@ def plan() -> Iterator[Plan]:
 @pytest.mark.parametrize(
     "name",
     [
-        "push_latency", "push_frame_jitter", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
+        "push_latency", "push_frame_jitter", "cameras", "cpu_per_gb", "throughput", "memory_ceiling", "import_time",
         "host_gaps", "loop_stall", "soak_120fps", "many_streams", "server_ingest", "slow_uplink", "charts",
         "spool_cost", "live_latency", "analysis_cpu",
     ],

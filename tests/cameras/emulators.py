@@ -121,7 +121,7 @@ def micromanager() -> Iterator[Emulator]:
 class Ioc:
     """An EPICS server with one NTNDArray, which posts images with a counter until it is stopped."""
 
-    def __init__(self, shape: tuple[int, int] = (24, 32), fps: float = 100.0) -> None:
+    def __init__(self, shape: tuple[int, int], fps: float) -> None:
         from p4p.nt import NTNDArray
         from p4p.server.thread import SharedPV
 
@@ -157,8 +157,8 @@ class Ioc:
         self._server.stop()
 
     def _run(self) -> None:
-        number = 0
-        while not self._stop.wait(1.0 / self._fps):
+        number, begin = 0, time.monotonic()
+        while not self._stop.wait(max(0.0, begin + number / self._fps - time.monotonic())):
             number += 1
             self.pv.post(self.value(number))
 
@@ -174,10 +174,10 @@ class Ioc:
 
 
 @contextmanager
-def ioc(fps: float = 100.0) -> Iterator[Ioc]:
+def ioc(shape: tuple[int, int] = (24, 32), fps: float = 100.0) -> Iterator[Ioc]:
     """An :class:`Ioc`, and the environment in which a client finds it."""
     _package("p4p")
-    with Ioc(fps=fps) as served:
+    with Ioc(shape, fps) as served:
         names = ("ADDR_LIST", "AUTO_ADDR_LIST", "BROADCAST_PORT", "SERVER_PORT")
         with _environment(**{f"EPICS_PVA_{name}": served.settings[f"EPICS_PVA_{name}"] for name in names}):
             from p4p.client.thread import Context

@@ -115,3 +115,52 @@ def test_the_loop_on_a_composite(monkeypatch: pytest.MonkeyPatch, stops_after: f
     made = closed_loop.run(3, 4.0, stops_after, seconds)
     assert made.closed.is_set() is math.isinf(stops_after)
     assert made.layers == pytest.approx(min(4.0, stops_after), abs=0.15)
+
+
+@pytest.mark.slow
+def test_bluesky_detector(server: ThreadedServer, tmp_path: Path) -> None:
+    """Under a RunEngine the detector films, and the stream documents cover every stored frame."""
+    pytest.importorskip("ophyd_async", reason="bluesky and ophyd-async are not installed")
+    arguments = ["--camera", "sim:64x48", "--frames", "50"]
+    output, frames = run_example(server, tmp_path, "bluesky_detector.py", *arguments)
+    (data_id,) = re.findall(r"data_id: (\S+)", output)
+    assert f"stream_resource: atomstream://localhost/{data_id}\n" in output
+    parts = [(int(a), int(b)) for a, b in re.findall(r"stream_datum: frames (\d+) to (\d+)", output)]
+    assert [0, *(end for _, end in parts)] == [*(begin for begin, _ in parts), 50]
+    assert frames.shape == (50, 48, 64)
+
+
+@pytest.mark.slow
+def test_tango_device(server: ThreadedServer, tmp_path: Path) -> None:
+    """The device streams between its commands Start and Stop, and its attributes name the stream."""
+    pytest.importorskip("tango", reason="pytango is not installed")
+    output, frames = run_example(server, tmp_path, "tango_device.py", "--try", "sim:64x48")
+    assert "state RUNNING" in output
+    assert "1 of 1 chunks stored" in output
+    assert np.array_equal(frames, Simulator(GrowthSpec(height=48, width=64)).frames(0, len(frames)))
+    assert len(frames) >= 100
+
+
+@pytest.mark.slow
+def test_qcodes_instrument(server: ThreadedServer, tmp_path: Path) -> None:
+    """The instrument's snapshot has the stream and its frames."""
+    pytest.importorskip("qcodes", reason="qcodes is not installed")
+    arguments = ["--camera", "sim:64x48", "--seconds", "0.5"]
+    output, frames = run_example(server, tmp_path, "qcodes_instrument.py", *arguments)
+    assert "exposure: 5.0 ms" in output
+    assert len(frames) > 0
+    assert np.array_equal(frames, Simulator(GrowthSpec(height=48, width=64)).frames(0, len(frames)))
+
+
+@pytest.mark.slow
+def test_epics_areadetector(server: ThreadedServer, tmp_path: Path) -> None:
+    """Every image of the IOC is stored once."""
+    pytest.importorskip("p4p", reason="p4p is not installed")
+    arguments = ["RHEED:Pva1:Image", "--simulate", "--frames", "70"]
+    output, frames = run_example(server, tmp_path, "epics_areadetector.py", *arguments)
+    assert "70 frames at" in output
+    images = np.random.default_rng(1).integers(0, 256, (8, 48, 64), np.uint8)
+    first = next(k for k in range(8) if np.array_equal(images[k], frames[0]))
+    if ", 0 missing" in output:
+        assert np.array_equal(frames, images[(first + np.arange(70)) % 8])
+    assert len(frames) >= 70
