@@ -64,9 +64,12 @@ def open_folder(data_dir: Path) -> OpenFolder:
     Raises:
         ConfigError: it is no data folder, or its file of people is damaged.
     """
-    require_server()
-    from atomstream.server.catalogue.project_names import read_projects
-    from atomstream.server.people.store import People
+    try:
+        from atomstream.server.catalogue.project_names import read_projects
+        from atomstream.server.people.store import People
+    except ModuleNotFoundError:
+        require_server()  # names the package; otherwise its imports would only take time here
+        raise
 
     path = data_dir.expanduser().absolute()
     if not (path / "streams").is_dir():

@@ -66,7 +66,7 @@ def add(
     folder = open_folder(data_dir)
     password = _read_password(ask, password_file)
     user = folder.people.add_user(me(), name, role, folder.resolve(projects), password=password)
-    console.write(f"{user.name} is a {user.role} now and sees {folder.shown(user.projects)}.")
+    console.write(f"Added {user.name}: {user.role}, sees {folder.shown(user.projects)}.")
     if password is None:
         console.write(
             f'They have no password. A link that logs in once: atomstream users login-link "{user.name}"'
@@ -146,7 +146,7 @@ def set_user(
     if not fields:
         raise click.UsageError("Nothing is to be changed: give --role, --project, --rename or --password.")
     user = folder.people.set_user(me(), name, **fields)
-    console.write(f"{user.name} is a {user.role} and sees {folder.shown(user.projects)}.")
+    console.write(f"Changed {user.name}: {user.role}, sees {folder.shown(user.projects)}.")
     return ExitCode.DONE
 
 

@@ -28,7 +28,7 @@ ARGS = [
 ]
 EXPECTED = re.compile(
     r"401 \(Unauthorized\)|ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|WebSocket connection to"
-    r"|404 \(Not Found\)|410 \(Gone\)"
+    r"|404 \(Not Found\)|409 \(Conflict\)|410 \(Gone\)"
 )
 """Console errors of Chromium about replies that the pages handle."""
 

@@ -43,6 +43,7 @@ async def test_a_lab_is_set_up_on_the_page(logged_in: Any, server: LiveServer) -
     await page.get_by_role("button", name="Make a key").click()
     await page.get_by_label("Name of the instrument").fill("MBE 3")
     await page.keyboard.press("Enter")
+    await expect(page.locator("#secret")).to_have_text(re.compile("^atst_"))
     secret = await page.locator("#secret").inner_text()
     async with WireClient(server, headers={"X-API-KEY": secret}) as client:
         assert (await client.ask("GET", "/projects/"))[0] == 200

@@ -27,6 +27,8 @@ from atomstream.server.archive.shard_file import ShardFile, body_crc32c, read_tr
 from atomstream.server.archive.timestamp_columns import recorded_chunks, recorded_origin
 from atomstream.server.archive.zarr_group import DOCUMENT, ZarrGroup
 from atomstream.server.catalogue.names_log import JOURNAL_FILE, NameRecord
+from atomstream.server.people.log import PEOPLE_FILE, PeopleLog
+from atomstream.server.people.passwords import PASSWORDS_FILE
 from atomstream.server.upkeep.pace import Pace
 from atomstream.shard import index_nbytes
 from atomstream.system.own_files import open_file, read_plain
@@ -101,9 +103,24 @@ class _Checker:
         keys, names = self._data_dir / "keys.json", self._data_dir / JOURNAL_FILE
         self._try(keys, self._check_keys, keys)
         self._try(names, self._check_lines, names)
+        people, passwords = self._data_dir / PEOPLE_FILE, self._data_dir / PASSWORDS_FILE
+        if people.exists():
+            self._try(people, self._check_people, people)
+        if passwords.exists():
+            self._try(passwords, self._check_passwords, passwords)
 
     def _check_keys(self, path: Path) -> None:
         msgspec.json.decode(self._read(path), type=list[dict[str, Any]])
+
+    def _check_people(self, path: Path) -> None:
+        log = PeopleLog(self._data_dir, lambda _entry: None)
+        log.refresh()
+        self.pace.note(path.stat().st_size)
+        if log.damage:
+            raise ConfigError(log.damage)
+
+    def _check_passwords(self, path: Path) -> None:
+        msgspec.json.decode(self._read(path), type=dict[str, str])
 
     def _check_lines(self, path: Path) -> None:
         decoder = msgspec.json.Decoder(NameRecord)

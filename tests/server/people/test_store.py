@@ -12,10 +12,13 @@ import pytest
 
 from atomstream.errors import ConfigError
 from atomstream.server.people.log import PEOPLE_FILE
-from atomstream.server.people.passwords import PASSWORDS_FILE
+from atomstream.server.people.passwords import PASSWORDS_FILE, is_password
 from atomstream.server.people.records import Actor
 from atomstream.server.people.rights import Right
 from atomstream.server.people.store import NewKey, People
+from atomstream.server.upkeep.backup import back_up
+from atomstream.server.upkeep.check import check
+from atomstream.server.upkeep.restore import restore
 from atomstream.system.files import FileSystem
 
 ACTOR = Actor("test", "command line")
@@ -308,3 +311,24 @@ def test_a_removed_link_is_no_way_to_a_file(memory_path: Path) -> None:
     (memory_path / "people.lock").symlink_to(target)
     People(memory_path).add_user(ACTOR, "anna", "admin")
     assert target.read_text() == "precious"
+
+
+def test_backup_and_check_have_people_and_keys(memory_path: Path, cheap_hash: None) -> None:
+    """A backup brings back people, passwords, keys and the audit log; the check names a changed file of them."""
+    data = memory_path / "data"
+    (data / "streams").mkdir(parents=True)
+    people = People(data)
+    people.add_user(ACTOR, "anna", "admin", password="correct horse battery")
+    made = people.create_key(ACTOR, "read", user="anna")
+    (memory_path / "backups").mkdir()
+    report = back_up(data, memory_path / "backups")
+    restore(report.folder, memory_path / "again")
+    again = People(memory_path / "again")
+    user = again.directory.user_named("anna")
+    assert user is not None
+    assert is_password(again.password_hash(user), "correct horse battery")
+    assert again.directory.key_with(digest(made)) is not None
+    assert check(data).damaged == []
+    (data / PEOPLE_FILE).write_bytes((data / PEOPLE_FILE).read_bytes().replace(b"anna", b"eve!", 1))
+    (data / PASSWORDS_FILE).write_bytes(b"[]")
+    assert [line.split(":")[0] for line in check(data).damaged] == [PEOPLE_FILE, PASSWORDS_FILE]
