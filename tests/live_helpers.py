@@ -16,9 +16,10 @@ from atomstream.sources import GrowthSpec, Simulator
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import START_MS, WireClient
 
-FPS = 30.0
+FPS = 60.0
 CHUNK = 60
-RATE = 0.8
+RATE = 1.6
+"""Layers a second. Each second of a growth costs a quarter second of processor time, so growths are fast and short."""
 Frames = npt.NDArray[np.uint8]
 SPEC = GrowthSpec(240, 320, FPS, seed=3, rate_ml_s=RATE)
 

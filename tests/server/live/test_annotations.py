@@ -30,6 +30,7 @@ from atomstream.system.record_log import RecordLog
 from tests.live_helpers import (
     CHUNK,
     FPS,
+    RATE,
     analysed,
     batches,
     batches_until,
@@ -59,20 +60,20 @@ async def test_mark_is_stored_sent_and_begins_a_segment(serve: Serve) -> None:
     server = await serve()
     async with WireClient(server) as client:
         data_id = await client.create(fps_capture_rate=FPS)
-        mark = {"label": "Ga open", "kind": "shutter", "time_ms_utc": START_MS + 4000}
+        mark = {"label": "Ga open", "kind": "shutter", "time_ms_utc": START_MS + 2000}
         async with feed(client, data_id) as socket:
             status, event = await client.ask("POST", f"/rheed/stream/{data_id}/events", mark)
             assert status == 200
             assert (await next_message(socket, "event"))["event"]["id"] == event["id"]
         assert event["time_s"] is None  # no frame yet, so no origin of the times
         last = batches(await analysed(client, data_id, growth()))[-1]
-    assert [(s["label"], s["start_s"]) for s in last["segments"]] == [("start", 0.0), ("Ga open", 4.0)]
+    assert [(s["label"], s["start_s"]) for s in last["segments"]] == [("start", 0.0), ("Ga open", 2.0)]
     await server.stop()
     await server.start()
     async with WireClient(server) as client:
         _, listed = await client.ask("GET", f"/rheed/stream/{data_id}/events")
     (kept,) = [event for event in listed if event["by"] == "user"]
-    assert (kept["label"], kept["kind"], kept["time_s"]) == ("Ga open", "shutter", 4.0)
+    assert (kept["label"], kept["kind"], kept["time_s"]) == ("Ga open", "shutter", 2.0)
 
 
 async def test_a_repeated_mark_is_one(serve: Serve) -> None:
@@ -137,7 +138,7 @@ async def test_regions_reach_back_to_the_first_frame(serve: Serve) -> None:
     offline = analyze(growth(), FPS, regions=[Box(80.0, 150.0, 12.0, 40.0, "Left Streak")])
     np.testing.assert_array_equal(trace, offline.frames["region:Left Streak"].astype("<f4"))
     assert rows.shape[1] == 101
-    assert len(rows) >= 14
+    assert len(rows) >= 7
     assert start < 1.0
 
 
@@ -199,7 +200,7 @@ async def test_calibration_gives_lengths(serve: Serve) -> None:
         assert (await client.ask("PUT", path, known))[0] == 200
         last = batches(await analysed(client, data_id, growth()))[-1]
     assert last["values"]["lattice_parameter"]["value"] == pytest.approx(3.905, rel=0.01)
-    assert last["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+    assert last["values"]["growth_rate_nm_s"]["value"] == pytest.approx(RATE * 0.3905, rel=0.01)
 
 
 async def test_rotation_is_an_event(serve: Serve) -> None:
@@ -210,7 +211,7 @@ async def test_rotation_is_an_event(serve: Serve) -> None:
             "label": "rotation at 6 rpm",
             "kind": "rotation",
             "value": 6.0,
-            "time_ms_utc": START_MS + 2000,
+            "time_ms_utc": START_MS + 1000,
         }
         await client.ask("POST", f"/rheed/stream/{data_id}/events", turn)
         messages = await analysed(client, data_id, growth(120))
@@ -237,7 +238,7 @@ async def test_a_stream_is_created_with_its_calibration(serve: Serve) -> None:
         results = batches(await analysed(client, data_id, growth()))
     whys = [batch["values"].get("growth_rate_nm_s", {}).get("why", "") for batch in results]
     assert not any("calibration" in why for why in whys)
-    assert results[-1]["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+    assert results[-1]["values"]["growth_rate_nm_s"]["value"] == pytest.approx(RATE * 0.3905, rel=0.01)
     assert results[-1]["values"]["oscillations_counted"]["unit"] != ""
 
 
@@ -250,7 +251,7 @@ async def test_calibration_after_the_end(serve: Serve) -> None:
         path = f"/rheed/stream/{data_id}/calibration"
         assert (await client.ask("PUT", path, {"layer_thickness_nm": 0.3905}))[0] == 200
         (final,) = batches(await follow(client, data_id, after=first[-1]["seq"]))
-    assert final["values"]["growth_rate_nm_s"]["value"] == pytest.approx(0.8 * 0.3905, rel=0.01)
+    assert final["values"]["growth_rate_nm_s"]["value"] == pytest.approx(RATE * 0.3905, rel=0.01)
 
 
 @pytest.mark.parametrize(
