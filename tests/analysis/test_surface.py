@@ -29,9 +29,9 @@ def test_error_of_the_spacing() -> None:
 @pytest.mark.slow
 def test_relative_spacing_change_is_not_called_strain() -> None:
     """1 % strain is found within 0.1 %; it is called strain only with a reference of the substrate."""
-    film = Film(8, strain=0.01, strain_layers=0.5, growth_start_s=1.5, **GROWING)
+    film = Film(8, fps=30.0, strain=0.01, strain_layers=0.5, growth_start_s=1.5, **GROWING)
     values = film.analysed().values
-    truth = film.simulator.truth(959).strain[0]
+    truth = film.simulator.truth(239).strain[0]
     assert values["relative_spacing_change"].value == pytest.approx(truth, abs=1e-3)
     assert "not strain" in values["relative_spacing_change"].note
     assert not values["referenced_strain"].determined
@@ -158,7 +158,7 @@ def test_width_is_split_into_its_parts() -> None:
 
 def test_half_order_streaks_are_detected() -> None:
     """Half-order streaks that appear at 3 s are detected within a second, and not before."""
-    answer = Film(7, fractional_at_s=3.0, **GROWING).analysed()
+    answer = Film(7, fps=30.0, fractional_at_s=3.0, **GROWING).analysed()
     events = [e for e in answer.events if e.kind == "fractional_order"]
     assert [e.value for e in events] == [0.5]
     assert 2.7 < events[0].time_s < 4.2
@@ -168,9 +168,14 @@ def test_half_order_streaks_are_detected() -> None:
 
 def test_rough_growth_turns_spotty() -> None:
     """Streaks have spottiness 0, transmission spots towards 1."""
-    assert Film(2, **GROWING).analysed().values["spottiness"].value == pytest.approx(0, abs=0.05)
-    rough = Film(2, roughening_at_s=-9.0, **GROWING).analysed().values["spottiness"].value
-    half = Film(2, roughening_at_s=-9.0, spottiness=0.4, **GROWING).analysed().values["spottiness"].value
+    assert Film(2, fps=30.0, **GROWING).analysed().values["spottiness"].value == pytest.approx(0, abs=0.05)
+    rough = Film(2, fps=30.0, roughening_at_s=-9.0, **GROWING).analysed().values["spottiness"].value
+    half = (
+        Film(2, fps=30.0, roughening_at_s=-9.0, spottiness=0.4, **GROWING)
+        .analysed()
+        .values["spottiness"]
+        .value
+    )
     assert rough > 0.75
     assert 0.1 < half < rough
 

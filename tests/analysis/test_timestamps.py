@@ -14,12 +14,12 @@ from atomstream.analysis.trace import IntensityTrace
 from atomstream.sources import GrowthSpec, Simulator
 from tests.analysis.growth_helpers import Film
 
-FPS, SECONDS = 120.0, 16.0
+FPS, SECONDS, RATE = 120.0, 10.0, 0.8
 
 
 @cache
 def _frames() -> np.ndarray:
-    film = Film(SECONDS, height=96, width=128)
+    film = Film(SECONDS, rate_ml_s=RATE, height=96, width=128)
     return film[0 : len(film)]
 
 
@@ -70,16 +70,16 @@ def _rates(times: np.ndarray, frames: np.ndarray | None = None) -> tuple[object,
 def test_late_timestamps_do_not_change_the_rate(name: str) -> None:
     """With late timestamps the rate stays within 0.3 % at the end and four sigmas at any time."""
     value, rate, sigma = _rates(DISTORTIONS[name](_true()))
-    assert value.value == pytest.approx(0.4, rel=0.003)
+    assert value.value == pytest.approx(RATE, rel=0.003)
     determined = np.isfinite(rate)
-    assert (np.abs(rate - 0.4)[determined] < 4 * sigma[determined] + 0.0008).all()
+    assert (np.abs(rate - RATE)[determined] < 4 * sigma[determined] + 0.0016).all()
 
 
 def test_a_pause_of_the_camera_stays_a_pause() -> None:
     """A pause of 1.3 s is a gap in time, but not in the frame numbers."""
     kept = (_true() < 7.0) | (_true() >= 8.3)
     value, _, _ = _rates(_true()[kept], _frames()[kept])
-    assert value.value == pytest.approx(0.4, rel=0.003)
+    assert value.value == pytest.approx(RATE, rel=0.003)
 
 
 def test_frames_lost_in_a_stall_are_a_gap() -> None:
@@ -87,8 +87,8 @@ def test_frames_lost_in_a_stall_are_a_gap() -> None:
     times = _stalled(_true(), 6.3, 1.5)
     kept = (_true() < 6.3) | (_true() >= 7.8 - 40 / FPS)
     value, _, _ = _rates(times[kept], _frames()[kept])
-    assert abs(value.value - 0.4) < 3 * value.sigma
-    assert value.value == pytest.approx(0.4, rel=0.01)
+    assert abs(value.value - RATE) < 3 * value.sigma
+    assert value.value == pytest.approx(RATE, rel=0.01)
 
 
 def test_chunks_closed_early_do_not_shift_the_clock() -> None:
@@ -97,15 +97,15 @@ def test_chunks_closed_early_do_not_shift_the_clock() -> None:
     for i in range(0, len(frames), 90):
         last = engine.feed(index, frames[i : i + 90], _true()[i : i + 90])
         index += 240
-    assert last.values["growth_rate_ml_s"].value == pytest.approx(0.4, rel=0.003)
+    assert last.values["growth_rate_ml_s"].value == pytest.approx(RATE, rel=0.003)
 
 
 @pytest.mark.parametrize("factor", [1.01, 0.99])
 def test_two_clocks_that_differ_widen_the_sigma(factor: float) -> None:
     """If timestamps and nominal frame rate differ by 1 %, the sigma is larger and a note gives the reason."""
     value, _, _ = _rates(factor * _true())
-    assert value.value == pytest.approx(0.4 / factor, rel=0.002)
-    assert abs(value.value - 0.4) < 3 * value.sigma
+    assert value.value == pytest.approx(RATE / factor, rel=0.002)
+    assert abs(value.value - RATE) < 3 * value.sigma
     assert "not 120" in value.note
 
 
@@ -115,7 +115,7 @@ def test_a_slow_drift_of_the_cadence_is_followed() -> None:
     clock = corrected_times(times[::6], np.arange(len(times), dtype=float)[::6])
     np.testing.assert_array_equal(clock.times, times[::6])
     value, _, _ = _rates(times)
-    assert abs(value.value - 0.4) < 3 * value.sigma
+    assert abs(value.value - RATE) < 3 * value.sigma
 
 
 def test_an_open_burst_has_no_times() -> None:
