@@ -54,6 +54,12 @@ class FileFrames:
         """Return how many bytes the file has behind the beginning of the first item."""
         return max(0, self.path.stat().st_size - self.offset)
 
+    def item_at(self, place: int) -> Array:
+        """Return one item that begins at this byte of the file, wherever the others are."""
+        out = np.empty(self.shape[1:], self.dtype)
+        self._fill(out, place)
+        return out
+
     def __getitem__(self, key: Any) -> Array:
         keys = key if isinstance(key, tuple) else (key,)
         whole = all(isinstance(k, slice) and k == slice(None) for k in keys[1:])
@@ -88,6 +94,8 @@ class FileFrames:
             part._file = self._opened()
             block: Array = part[inner[0]] if inner else part[:]
             return block
+        if self._stride != self.item_bytes:
+            raise NotImplementedError("frames with bytes between them are read one after the other")
         mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
         return np.array(mapped[keys], order="C", subok=False)
 
@@ -104,15 +112,14 @@ class FileFrames:
         if not out.size:
             return out
         if self._stride == self.item_bytes:
-            self._fill(out, begin)
+            self._fill(out, self.offset + begin * self._stride)
         else:
             for k in range(begin, end):
-                self._fill(out[k - begin : k - begin + 1], k)
+                self._fill(out[k - begin : k - begin + 1], self.offset + k * self._stride)
         return out
 
-    def _fill(self, out: Array, item: int) -> None:
+    def _fill(self, out: Array, start: int) -> None:
         file = self._opened()
-        start = self.offset + item * self._stride
         view = memoryview(out.reshape(-1).view(np.uint8).data)
         done = 0
         try:

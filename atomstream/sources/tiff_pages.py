@@ -14,6 +14,7 @@ import numpy.typing as npt
 from atomstream.errors import ConfigError
 
 from .damage import FrameDamage, UnreadableFileError, decode_error
+from .file_frames import FileFrames
 from .frame_source import optional_package
 from .pixels import Meaning, PixelFormat
 from .tiff_chain import EndedBefore, broken_link
@@ -141,6 +142,11 @@ class TiffArray:
         count = sum(len(part.pages) for part in series)
         first = series[0]
         self.dtype = np.dtype(first.dtype)
+        byte_order = first.keyframe.parent.byteorder
+        shape = (1, *(int(n) for n in first.keyframe.shape))
+        self._stored = FileFrames(path, self.dtype.newbyteorder(byte_order), shape, 0)
+        self._size = path.stat().st_size
+        self._places = [self._place(page) for part in series for page in part.pages]
         self.shape = tuple(int(n) for n in first.shape)
         self.axes = str(first.axes)
         if len(series) > 1:
@@ -159,6 +165,7 @@ class TiffArray:
     def close(self) -> None:
         """Close the file."""
         self._files.close()
+        self._stored.close()
         self._tif, self._pages = None, []
 
     def __getitem__(self, key: tuple[int | slice, ...], /) -> npt.NDArray[Any]:
@@ -182,6 +189,9 @@ class TiffArray:
         return np.stack(pages).reshape(*kept, *pages[0].shape)
 
     def _page(self, number: int) -> npt.NDArray[Any]:
+        place = self._places[number]
+        if place is not None:
+            return self._stored.item_at(place).reshape(self.shape[self._leading :])
         if self._tif is None:
             self._tif = _open(self._path, self._files)
             self._pages = [page for part in self._tif.series for page in part.pages]
@@ -195,6 +205,17 @@ class TiffArray:
             at = page.dataoffsets[0] if page.dataoffsets else None
             raise decode_error(error, self._path.name, at) from error
         return pixels.reshape(self.shape[self._leading :])
+
+    def _place(self, page: Any) -> int | None:
+        """Return where the pixels begin, if they are stored as they are in one piece: one read gives them.
+
+        None if the parser is needed, or if a part of them is missing.
+        """
+        if page is None or not page.is_contiguous or sum(page.databytecounts) != self._stored.item_bytes:
+            return None
+        places, counts = list(page.dataoffsets), page.databytecounts
+        ends = [offset + count for offset, count in zip(places, counts, strict=False)]
+        return int(places[0]) if places[0] and places[1:] == ends[:-1] and ends[-1] <= self._size else None
 
     def _check_strips(self, page: Any) -> None:
         """Raise FrameDamage if a strip or tile is missing or cut off; parsers fill it with zeros or grey."""

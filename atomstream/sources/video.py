@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,21 +75,25 @@ class VideoSource:
         """
         builder = ChunkBuilder(checked_chunk_size(chunk_size))
         self.gaps = []
-        block: list[_Timed] = []
+        block = self._new_block(builder)
         with self._opened() as (container, stream):
             numbered = self._numbered(self._decoder(container, stream))
             try:
                 for (frame, number), time in in_order(self.name, numbered, self.fps):
-                    block.append(_Timed(frame, time, number))
+                    block.append(frame, number, time)
                     if len(block) == builder.wanted:
-                        yield from self._add(builder, block)
+                        yield from block.moved_to(builder)
+                        block = self._new_block(builder)
             except ConfigError:  # frames before it are whole
-                yield from self._add(builder, block)
+                yield from block.moved_to(builder)
                 yield from builder.rest()
                 raise
-        yield from self._add(builder, block)
+        yield from block.moved_to(builder)
         yield from builder.rest()
         raise_at_end(self.gaps, self._options.skip_damaged)
+
+    def _new_block(self, builder: ChunkBuilder) -> _Block:
+        return _Block(np.empty((builder.wanted, *self.frame_shape), self.dtype))
 
     def _numbered(
         self, decoder: VideoDecoder | RawPackets
@@ -100,18 +103,9 @@ class VideoSource:
             if isinstance(item, Lost):
                 self._leave_out(item)
                 continue
-            frame = self._checked(self._grey(item.frame, item.number))
+            # A copy, because many frames that refer to the decoder's memory would scatter that.
+            frame = self._checked(self._grey(item.frame, item.number)).copy()
             yield (frame, item.number), item.time if has_times else None
-
-    def _add(self, builder: ChunkBuilder, block: list[_Timed]) -> Iterator[SourceChunk]:
-        if block:
-            times = [item.time for item in block if item.time is not None]
-            yield from builder.add(
-                np.stack([item.frame for item in block]),
-                np.array([item.number for item in block]),
-                np.array(times) if len(times) == len(block) else None,
-            )
-            block.clear()
 
     def _leave_out(self, lost: Lost) -> None:
         """Note what is lost, or raise DamagedSourceError."""
@@ -175,11 +169,27 @@ def open_video(path: Path, options: ReadOptions) -> VideoSource:
     return VideoSource(path, options)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Timed:
-    frame: Frame
-    time: float | None
-    number: int
+class _Block:
+    """Frames that become a chunk, with their numbers and times."""
+
+    def __init__(self, frames: Frame) -> None:
+        self._frames = frames
+        self._numbers: list[int] = []
+        self._times: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def append(self, frame: Frame, number: int, time: float | None) -> None:
+        self._frames[len(self._numbers)] = frame
+        self._numbers.append(number)
+        if time is not None:
+            self._times.append(time)
+
+    def moved_to(self, builder: ChunkBuilder) -> Iterator[SourceChunk]:
+        count = len(self._numbers)
+        times = np.array(self._times) if len(self._times) == count else None
+        yield from builder.add(self._frames[:count], np.array(self._numbers, np.int64), times)
 
 
 def _raw_pixels(path: Path, options: ReadOptions) -> Geometry | None:
