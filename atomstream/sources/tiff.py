@@ -16,7 +16,7 @@ from .file_frames import FileFrames
 from .frame_source import FrameSource, Gap
 from .options import ReadOptions
 from .tiff_chain import broken_link
-from .tiff_pages import TiffArray, opened_tiff, pixel_format
+from .tiff_pages import TiffArray, check_alike, opened_tiff, pixel_format
 from .tiff_times import stated_rate, stated_times
 
 
@@ -29,6 +29,7 @@ def open_tiff(path: Path, options: ReadOptions) -> FrameSource:
         raise UnreadableFileError(name, "TIFF", f"{link.reason} (byte {link.target})")
     with opened_tiff(path) as tif:
         series = _checked_series(path, list(tif.series))
+        check_alike(name, series)
         array = _array(path, tif, series)
         axes = array.axes if isinstance(array, TiffArray) else str(series[0].axes)
         known = _stated_axes(axes, tuple(array.shape))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream.errors import ConfigError
+from atomstream.system.log_privacy import get_logger
 
 from .damage import FrameDamage, UnreadableFileError, decode_error
 from .file_frames import FileFrames
@@ -19,6 +20,8 @@ from .frame_source import optional_package
 from .pixels import Meaning, PixelFormat
 from .tiff_chain import EndedBefore, broken_link
 from .whole_pictures import why_not_whole
+
+logger = get_logger(__name__)
 
 _MEANING: Final[dict[int, Meaning]] = {
     0: "white_is_zero",
@@ -44,7 +47,9 @@ def pixel_format(name: str, page: Any, channels: int) -> PixelFormat:
 
     ``channels`` are the samples of a pixel, also where each one has a page of its own.
     """
-    photometric = int(page.photometric) if page.photometric is not None else 1
+    photometric = _photometric(page)
+    if 262 not in page.tags:
+        logger.warning("%s does not state whether 0 is black (tag 262); it is taken for black", name)
     samples = int(page.samplesperpixel)
     meaning = _MEANING.get(photometric, "other")
     if photometric == _YCBCR and int(page.compression) == _JPEG:
@@ -59,6 +64,44 @@ def pixel_format(name: str, page: Any, channels: int) -> PixelFormat:
         palette=_palette(page) if meaning == "palette" else None,
         orientation=_orientation(name, page),
     )
+
+
+def pages_of(series: list[Any]) -> list[Any]:
+    """Return the pages of all series in their order in the file.
+
+    tifffile makes a series of pages that are stored alike, so pages of several series may alternate.
+    """
+    pages = [page for part in series for page in part.pages]
+    if len(series) > 1 and all(isinstance(getattr(page, "index", None), int) for page in pages):
+        pages.sort(key=lambda page: int(page.index))
+    return pages
+
+
+def check_alike(name: str, series: list[Any]) -> None:
+    """Refuse a file whose pages state different meanings of a pixel: a stream has one for all its frames.
+
+    A tag that a page does not have is that of the first page: programs write some only there.
+    """
+    first = series[0].keyframe
+    for number, page in enumerate(pages_of(series)):
+        if page is None or page is first or not hasattr(page, "tags"):
+            continue  # tifffile knows this page from the first one
+        palettes = [each.tags.valueof(320) for each in (first, page)]
+        alike = (
+            _photometric(page) == _photometric(first)
+            and page.tags.valueof(274) in (None, first.tags.valueof(274, 1))
+            and (any(palette is None for palette in palettes) or np.array_equal(*palettes))
+        )
+        if not alike:
+            raise ConfigError(
+                f"{name}: page {number} has another photometric interpretation, orientation or palette than the first "
+                "one (tags 262, 274, 320): split the file there"
+            )
+
+
+def _photometric(page: Any) -> int:
+    """Return the photometric interpretation; where it is missing, that of most files: 0 is black."""
+    return int(page.photometric) if page.photometric is not None and 262 in page.tags else 1
 
 
 def _bits(page: Any, dtype: np.dtype[Any]) -> int | None:
@@ -194,7 +237,7 @@ class TiffArray:
             return self._stored.item_at(place).reshape(self.shape[self._leading :])
         if self._tif is None:
             self._tif = _open(self._path, self._files)
-            self._pages = [page for part in self._tif.series for page in part.pages]
+            self._pages = pages_of(list(self._tif.series))
         page = self._pages[number] if number < len(self._pages) else None
         if page is None:
             raise FrameDamage(f"page {number} is missing", self._path.name)

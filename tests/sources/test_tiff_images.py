@@ -42,6 +42,42 @@ def test_tiff_written_page_by_page(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(open_source(tmp_path / name)), FRAMES)
 
 
+def test_pages_that_are_stored_in_two_ways_keep_their_order(tmp_path: Path) -> None:
+    """A program that compresses some pages only: all pages come in the order of the file."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for k, frame in enumerate(FRAMES):
+            kind = "zlib" if k % 3 == 1 else None
+            writer.write(frame, contiguous=False, photometric="minisblack", metadata=None, compression=kind)
+    np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), FRAMES)
+
+
+def set_photometric(path: Path, page: int, value: int | None) -> None:
+    """Change what a page states about 0: 0 for white, 1 for black; None makes the tag another, unknown one."""
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages[page].tags[262]
+    with open(path, "r+b") as file:
+        file.seek(tag.offset if value is None else tag.valueoffset)
+        file.write((260 if value is None else value).to_bytes(2, "little"))
+
+
+def test_pages_with_two_meanings_are_refused(tmp_path: Path) -> None:
+    """A file in which 0 is white in some pages only is refused with the page."""
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES, photometric="minisblack", metadata=None)
+    set_photometric(tmp_path / "a.tif", 1, 0)
+    with pytest.raises(ConfigError, match="page 1 has another photometric interpretation"):
+        open_source(tmp_path / "a.tif")
+
+
+def test_a_missing_photometric_interpretation_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the tag, 0 is black, as in most files, and a warning tells so; nothing is inverted."""
+    tifffile.imwrite(tmp_path / "a.tif", FRAMES[0], photometric="minisblack", metadata=None)
+    set_photometric(tmp_path / "a.tif", 0, None)
+    np.testing.assert_array_equal(read(open_source(tmp_path / "a.tif")), FRAMES[:1])
+    assert "does not state whether 0 is black" in caplog.text
+
+
 def test_tiff_without_a_stack(tmp_path: Path) -> None:
     """Colour, pages of different sizes and damaged files raise errors."""
     colours = np.zeros((2, 8, 8, 3), np.uint8)
