@@ -1,8 +1,9 @@
 """atomstream streams live RHEED frames from a camera to a server that analyses them while the film grows.
 
 :class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications;
-:class:`Client` and :class:`AsyncClient` read what a server has. All are imported at their first use, so
-``import atomstream`` imports no other library. :func:`freeze_support` is for frozen applications that run a server.
+:class:`TimeseriesStreamer` and :class:`AsyncTimeseriesStreamer` stream signals of instruments; :class:`Client` and
+:class:`AsyncClient` read what a server has. All are imported at their first use, so ``import atomstream`` imports no
+other library. :func:`freeze_support` is for frozen applications that run a server.
 """
 
 from __future__ import annotations
@@ -13,10 +14,24 @@ from atomstream.version import __version__
 
 if TYPE_CHECKING:
     from atomstream.client import AsyncClient, Client
-    from atomstream.streaming import AsyncRHEEDStreamer, RHEEDStreamer
+    from atomstream.streaming import (
+        AsyncRHEEDStreamer,
+        AsyncTimeseriesStreamer,
+        RHEEDStreamer,
+        TimeseriesStreamer,
+    )
     from atomstream.system.child_process import freeze_support
 
-__all__ = ["AsyncClient", "AsyncRHEEDStreamer", "Client", "RHEEDStreamer", "__version__", "freeze_support"]
+__all__ = [
+    "AsyncClient",
+    "AsyncRHEEDStreamer",
+    "AsyncTimeseriesStreamer",
+    "Client",
+    "RHEEDStreamer",
+    "TimeseriesStreamer",
+    "__version__",
+    "freeze_support",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,7 +40,7 @@ def __getattr__(name: str) -> Any:
         from atomstream import client
 
         return getattr(client, name)
-    if name in {"AsyncRHEEDStreamer", "RHEEDStreamer"}:
+    if name.endswith("Streamer") and name in __all__:
         from atomstream import streaming
 
         return getattr(streaming, name)

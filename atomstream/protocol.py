@@ -84,6 +84,15 @@ TIMESERIES_PATH: Final = "/rheed/timeseries/{data_id}/"
 AZIMUTHS_PATH: Final = "/rheed/{data_id}/azimuths"
 AZIMUTH_PATH: Final = "/rheed/{data_id}/azimuths/{view_id}"
 IMAGE_PATH: Final = "/rheed/images/{data_id}/frames/{n}"
+# Signals of instruments.
+
+SIGNALS_PATH: Final = "/tool-state/stream/initialize"
+SIGNALS_CHUNK_PATH: Final = "/tool-state/stream/chunk"
+SIGNALS_CHUNKS_PATH: Final = "/tool-state/stream/chunk/multi"
+SIGNALS_END_PATH: Final = "/tool-state/stream/{data_id}/finalize"
+SIGNALS_SERIES_PATH: Final = "/tool-state/{data_id}/timeseries/"
+STREAM_SIGNALS_PATH: Final = "/rheed/stream/{data_id}/signals"
+"""The signals of the same sample at the times of a stream (atomstream servers only)."""
 
 CHUNK_FILE: Final = "frames.zarr/frames/c/{index}/0/0"
 """Name of a chunk's file, ``original_filename`` in a request for an upload URL."""
@@ -120,6 +129,15 @@ MAX_NAME_CHARS: Final = 256
 
 MAX_LABEL_CHARS: Final = 200
 """Length of an event's label."""
+
+MAX_UNIT_CHARS: Final = 32
+"""Length of the unit of a channel."""
+
+MAX_CHUNK_POINTS: Final = 1_000_000
+"""Points in a chunk of signals, all channels together."""
+
+MAX_SIGNAL_BYTES: Final = 64 << 20
+"""Size of such a chunk as JSON."""
 
 EVENT_KIND_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"
 

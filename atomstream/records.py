@@ -36,6 +36,8 @@ class StreamSpec:
     name: str = ""
     announced: bool = False
     """True for an atomstream server (it sends ``Atomstream: 1``). Others get no frame times, uint16 or losses."""
+    kind: Literal["frames", "signals"] = "frames"
+    """``signals``: the bytes of a chunk are the JSON text of points, not pixels (docs/decisions/0017-signals.md)."""
 
     @property
     def is_rotating(self) -> bool:

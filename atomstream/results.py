@@ -208,6 +208,8 @@ UNITS: dict[str, str] = {
 FRAME_COLUMNS: Final = tuple(UNITS)
 REGION: Final = "region:"
 """Prefix of the columns that hold traces of the user's regions in a :class:`Batch`."""
+SIGNAL: Final = "signal_"
+"""Prefix of the arrays that hold signals of instruments at the frames' times."""
 _NOT_ALLOWED: Final = re.compile(r"[^a-z0-9]+")
 
 

@@ -20,6 +20,7 @@ from atomstream.cli.login import login, logout
 from atomstream.cli.project import project
 from atomstream.cli.retention import retention
 from atomstream.cli.serve import reindex, serve
+from atomstream.cli.signals import signals
 from atomstream.cli.spool import spool
 from atomstream.cli.stream import stream
 from atomstream.cli.streams import streams
@@ -59,6 +60,7 @@ for _command in (
     login,
     logout,
     stream,
+    signals,
     camera,
     streams,
     export,

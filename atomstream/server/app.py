@@ -26,6 +26,7 @@ from atomstream.server.routes import (
     people,
     retention,
     streams,
+    tool_state,
     uploads,
 )
 from atomstream.server.routes import annotations as annotation_routes
@@ -44,6 +45,7 @@ ROUTES: Final = (
     *feed.routes,
     *downloads.routes,
     *export.routes,
+    *tool_state.routes,
     *dashboard.ROUTES,
 )
 """Every route of the server. A decorator at each handler declares its method, path and right."""

@@ -19,6 +19,8 @@ from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.people.rights import Principal
 from atomstream.server.retention.retention import Retention
 from atomstream.server.settings import ServerSettings
+from atomstream.server.signals.beside_frames import BesideFrames
+from atomstream.server.signals.registry import SignalRegistry
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
@@ -40,6 +42,8 @@ class ServerContext:
     signer: UrlSigner
     signals: ServerSignals
     results: ResultsManager
+    tool_signals: SignalRegistry
+    beside_frames: BesideFrames
     readers: ReadPools
     disk: DiskState
     measurements: Measurements
@@ -60,11 +64,19 @@ async def results_of(request: web.Request) -> StreamResults:
     return await context_of(request).results.of(request.match_info["data_id"])
 
 
+async def project_of(context: ServerContext, data_id: str) -> str | None:
+    """The id of the project of a stream, of frames or of signals; None if it has none, or there is no such stream."""
+    if context.tool_signals.known([data_id]):
+        project = context.tool_signals.about(data_id).project
+        return project.id if project else None
+    return await context.streams.project_of(data_id)
+
+
 def visible_in(context: ServerContext) -> Visible:
     """The check whether a stream is visible for somebody; raises HttpError 404, as for a stream that does not exist."""
 
     async def visible(principal: Principal, data_id: str) -> None:
-        if not principal.sees(await context.streams.project_of(data_id)):
+        if not principal.sees(await project_of(context, data_id)):
             raise unknown_stream(data_id)
 
     return visible

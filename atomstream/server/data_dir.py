@@ -49,6 +49,7 @@ _OWN_NAMES: Final = frozenset(
         SET_ASIDE,
         EXPORTS,
         "streams",
+        "signals",
         "keys.json",
         "key-use.json",
         "names.jsonl",
@@ -69,7 +70,7 @@ _OWN_NAMES: Final = frozenset(
 COPIED_NAMES: Final = frozenset(
     name
     for name in _OWN_NAMES
-    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, EXPORTS, "streams"}
+    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, EXPORTS, "streams", "signals"}
     - {"sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
     - {"key-use.json", "people.lock"}
     if not name.startswith(_CATALOGUE)
@@ -128,7 +129,7 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
             log.warning(
                 "The data folder %s %s. Choose another one, or close it (chmod 700).", data_dir, exposure
             )
-        for name in _OWN_NAMES - {"streams", SET_ASIDE}:
+        for name in _OWN_NAMES - {"streams", "signals", SET_ASIDE}:
             make_file_private(data_dir / name)
         lock = lock_data_dir(data_dir)
     except OSError as error:

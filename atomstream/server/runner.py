@@ -46,6 +46,8 @@ from atomstream.server.people.store import People
 from atomstream.server.retention.retention import Retention
 from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.settings import ServerSettings
+from atomstream.server.signals.beside_frames import BesideFrames
+from atomstream.server.signals.registry import SignalRegistry
 from atomstream.server.streams.deletion import Deletion
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
@@ -182,6 +184,9 @@ async def _make_context(
         settings, streams, signals, shares.streams, note_delay=measurements.result_delay.note
     )
     _at_the_end(stack, "ending the analyses", results.close)
+    tool_signals = SignalRegistry(settings.data_dir)
+    _at_the_end(stack, "closing the signals", tool_signals.close)
+    await tool_signals.load()
     deletion = Deletion(streams.folder)
     _at_the_end(stack, "ending the removal of deleted streams", deletion.close)
     deletion.begin()
@@ -203,6 +208,8 @@ async def _make_context(
         signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
         signals=signals,
         results=results,
+        tool_signals=tool_signals,
+        beside_frames=BesideFrames(streams, streams_table, tool_signals, results, signals),
         readers=readers,
         disk=DiskState(settings.data_dir),
         measurements=measurements,
@@ -323,6 +330,14 @@ def _local_url(scheme: str, host: str, port: int) -> str:
 async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None:
     await context.lifecycle.resume()
     await context.results.resume()
+    beside = asyncio.create_task(context.beside_frames.run(), name="atomstream signals beside frames")
+    _at_the_end(stack, "writing signals beside frames", context.beside_frames.catch_up)
+    _at_the_end(stack, "waiting for signals", partial(_cancel, beside))
+    if len(context.tool_signals):
+        for data_id in await context.streams_table.with_status("stream_active", "stream_interrupted"):
+            context.beside_frames.note(
+                data_id
+            )  # an earlier process may have been killed before it wrote them
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
     _at_the_end(stack, "watching for silent streams", partial(_cancel, watch))
     if context.settings.retention is not None:

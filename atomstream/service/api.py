@@ -16,7 +16,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.protocol import ANNOUNCED, ANNOUNCEMENT, LOST_HEADER, MAX_LOST_CHARS
 from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads
-from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewStreamBody
+from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewSignalsBody, NewStreamBody
 from atomstream.service.reading_api import ReadingApi
 from atomstream.service.results_api import ResultsApi
 from atomstream.service.transport import Call, Transport
@@ -114,6 +114,28 @@ class ServiceApi:
         reply = await self._transport.call(call)
         announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
         return CreatedStream(reply.parse(payloads.stream_id), announced)
+
+    async def create_signals(self, new: NewSignalsBody) -> CreatedStream:
+        """Create a stream of signals. Repeat this only after an error with ``never_sent`` True."""
+        call = Call(
+            f"create the stream of signals {new.name!r}",
+            "POST",
+            protocol.SIGNALS_PATH,
+            body=payloads.pack(payloads.new_signals_body(new)),
+        )
+        reply = await self._transport.call(call)
+        announced = reply.headers.get(ANNOUNCEMENT, "").strip() == ANNOUNCED
+        return CreatedStream(reply.parse(payloads.signals_id), announced)
+
+    async def send_signals(self, body: bytes, *, several: bool, what: str) -> None:
+        """Send a chunk of points, as JSON, of one channel or of ``several``. An equal repeat changes nothing."""
+        path = protocol.SIGNALS_CHUNKS_PATH if several else protocol.SIGNALS_CHUNK_PATH
+        await self._transport.call(Call(what, "POST", path, body=body))
+
+    async def end_signals(self, data_id: str) -> None:
+        """Report the end of a stream of signals."""
+        path = protocol.path(protocol.SIGNALS_END_PATH, data_id=data_id)
+        await self._transport.call(Call(f"end the stream of signals {data_id}", "POST", path))
 
     async def link_sample(self, data_id: str, sample_id: str) -> None:
         """Link a stream to a physical sample."""

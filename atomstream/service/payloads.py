@@ -59,6 +59,17 @@ class NewStreamBody:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSignalsBody:
+    """The arguments of a new stream of signals."""
+
+    name: str
+    points_per_chunk: int
+    project_id: str | None = None
+    synth_source_id: str | int | None = None
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CreatedStream:
     """A stream that the server has created. ``announced`` is True if it is an atomstream server."""
 
@@ -81,6 +92,25 @@ def new_stream_body(new: NewStreamBody) -> dict[str, Json]:
     }
     optional = {"project_id": new.project_id, "azimuth_label": new.azimuth}
     return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def new_signals_body(new: NewSignalsBody) -> dict[str, Json]:
+    """Body of ``POST /tool-state/stream/initialize``. Rules for marks are sent only if there are any."""
+    body: dict[str, Json] = {
+        "stream_name": new.name,
+        "points_per_chunk": new.points_per_chunk,
+        "project_id": new.project_id,
+    }
+    if new.synth_source_id is not None:
+        body["synth_source_id"] = new.synth_source_id
+    if new.marks:
+        body["marks"] = list(new.marks)
+    return body
+
+
+def signals_id(data: Json) -> str:
+    """The ``data_id`` in ``{"data_id", "processed_data_id"}``."""
+    return stream_id(_object(data).get("data_id"))
 
 
 def upload_query(index: int) -> str:

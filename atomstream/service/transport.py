@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import encodings.idna  # noqa: F401  (for is_address(): an import while a stream runs would block the loop)
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -33,6 +34,9 @@ from atomstream.version import __version__
 _log = get_logger(__name__)
 
 T = TypeVar("T")
+
+LARGE_BYTES: Final = 1 << 20
+"""Longer bodies are sent in pieces."""
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """The longest time for a connection to be established, in seconds."""
@@ -170,7 +174,8 @@ class Transport:
             url,
             timeout,
             headers=self._headers(call),
-            data=call.body,
+            # aiohttp would send large bytes in one piece, which holds up the loop.
+            data=call.body if call.body is None or len(call.body) < LARGE_BYTES else io.BytesIO(call.body),
         )
         if not reply.is_success:
             raise reply.error()

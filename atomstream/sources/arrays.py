@@ -16,7 +16,7 @@ from .file_frames import FileFrames
 from .frame_source import Gap, Times
 from .options import ReadOptions
 from .pixels import PixelFormat, PixelReader
-from .times import median_step, relative
+from .times import SparseTimes, median_step, relative
 
 
 class ArraySource(IndexedFrames):
@@ -34,7 +34,7 @@ class ArraySource(IndexedFrames):
         *,
         name: str = "the array",
         fps: float | None = None,
-        times_s: npt.ArrayLike | None = None,
+        times_s: npt.ArrayLike | SparseTimes | None = None,
         axes: str | None = None,
         channel: str | None = None,
         levels: tuple[float, float] | None = None,
@@ -57,7 +57,9 @@ class ArraySource(IndexedFrames):
         """Usual time between two frames in s, by their times; None without times."""
         if isinstance(array, FileFrames):
             self._end_with(array, self._layout)
-        if times_s is not None:
+        if isinstance(times_s, SparseTimes):
+            self._take_sparse(times_s)
+        elif times_s is not None:
             self._take_times(np.asarray(times_s, dtype=np.float64))
         if self._pixels.decided_by_values and isinstance(array, np.ndarray):
             self._read(0, 1)
@@ -91,6 +93,12 @@ class ArraySource(IndexedFrames):
         if taken.size < len(times):
             self._order = taken
             self.n_frames = int(taken.size)
+
+    def _take_sparse(self, given: SparseTimes) -> None:
+        times = relative(self.name, given.times)
+        self._order, self._times = given.places, SparseTimes(given.places, times)
+        self.time_step_s = median_step(times)
+        self.n_frames = len(given.places)
 
     def _read(self, begin: int, end: int) -> Frames:
         try:

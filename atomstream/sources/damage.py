@@ -18,6 +18,7 @@ from atomstream.errors import ConfigError
 from atomstream.records import Frames
 
 from .frame_source import Gap, Indices, SourceChunk, Times, checked_chunk_size
+from .times import SparseTimes
 
 Block: TypeAlias = npt.NDArray[Any]
 
@@ -133,7 +134,7 @@ class IndexedFrames:
         self.skip_damaged = skip_damaged
         self._order: Indices | None = None
         """Numbers of the frames that exist; None: all from 0 to ``n_frames``."""
-        self._times: Times | None = None
+        self._times: Times | SparseTimes | None = None
         """Times of all frames in s from the first one."""
         self.lost_tail: Gap | None = None
         """Frames that the file states, but which lie behind its end."""

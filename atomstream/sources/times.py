@@ -6,6 +6,7 @@ datetime64) or from the caller; without one, times are seconds, as in an archive
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from atomstream.errors import ConfigError
 
-from .frame_source import Times
+from .frame_source import Indices, Times
 
 _SECONDS: Final = {
     "ns": 1e-9,
@@ -105,6 +106,22 @@ def relative(name: str, times: Times) -> Times:
         )
     result: Times = times - times[known[0]]
     return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SparseTimes:
+    """Times (m,) in s of the frames with the ascending numbers ``places`` (m,); all other frames do not exist.
+
+    An archive with a hole may state billions of frames and hold a few: a time for each would not fit into memory.
+    """
+
+    places: Indices
+    times: Times
+
+    def __getitem__(self, part: slice) -> Times:
+        """Return the times of consecutive frames that exist."""
+        first = int(np.searchsorted(self.places, part.start))
+        return self.times[first : first + part.stop - part.start]
 
 
 def median_step(times: Times) -> float | None:

@@ -17,7 +17,7 @@ from .datasets import chosen_array
 from .frame_source import Times, optional_package
 from .ome_zarr import Image, image_of
 from .options import ReadOptions
-from .times import named_times, seconds, unit_seconds
+from .times import SparseTimes, named_times, seconds, unit_seconds
 
 logger = get_logger(__name__)
 
@@ -107,7 +107,9 @@ def _dimensions(array: Any) -> Any:
     return tuple(names) if names is not None else None
 
 
-def _times(path: str, group: Any, array: Any, known: str | None, options: ReadOptions) -> Times | None:
+def _times(
+    path: str, group: Any, array: Any, known: str | None, options: ReadOptions
+) -> Times | SparseTimes | None:
     """Return the times in s of the axis that counts the frames, None if the file has none."""
     place = layout(path, tuple(array.shape), options.axes, known=known)
     axis = place.counting[0] if len(place.counting) == 1 else 0
@@ -127,8 +129,32 @@ def _times(path: str, group: Any, array: Any, known: str | None, options: ReadOp
                 path, name, tuple(column.shape), place.n_frames,
             )  # fmt: skip
             continue
-        return seconds(f"{path} [{name}]", _unpacked(column), unit, stated_unit=options.time_unit)
+        places = _stored_frames(group, array) if axis == 0 and not is_date else None
+        if places is None:
+            return seconds(f"{path} [{name}]", _unpacked(column), unit, stated_unit=options.time_unit)
+        found = np.concatenate([np.zeros(0), *(column[first:stop] for first, stop in places)])
+        numbers = np.concatenate([np.zeros(0, np.int64), *(np.arange(first, stop) for first, stop in places)])
+        known = np.isfinite(found)
+        times = seconds(f"{path} [{name}]", found[known], unit, stated_unit=options.time_unit)
+        return SparseTimes(numbers[known], times)
     return None
+
+
+def _stored_frames(group: Any, array: Any) -> list[tuple[int, int]] | None:
+    """Return the frames of the chunks that an atomstream archive holds, as (first, stop); None for other arrays.
+
+    A chunk with a large index makes the array long: what lies between is never read.
+    """
+    if "chunk_frames" not in group or hasattr(group["chunk_frames"], "keys"):
+        return None
+    counts, size = group["chunk_frames"], (array.shards or array.chunks)[0]
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or counts.shape[0] != -(-array.shape[0] // size):
+        return None
+    stored = np.asarray(counts[:])
+    (indices,) = np.nonzero(stored)
+    breaks = np.flatnonzero((np.diff(indices) != 1) | (stored[indices[:-1]] != size)) + 1
+    runs = np.split(indices, breaks) if len(indices) else []
+    return [(int(run[0]) * size, int(run[-1]) * size + int(stored[run[-1]])) for run in runs]
 
 
 def _unpacked(column: Any) -> np.ndarray[Any, Any]:

@@ -104,8 +104,16 @@ class StreamManifest:
 
 
 def _spec(
-    data_id: Any, fps: Any, rpm: Any, chunk_size: Any, name: Any = "", announced: Any = False
+    data_id: Any,
+    fps: Any,
+    rpm: Any,
+    chunk_size: Any,
+    name: Any = "",
+    announced: Any = False,
+    kind: Any = "frames",
 ) -> StreamSpec:
+    if kind not in ("frames", "signals"):
+        raise ValueError("expected frames or signals")
     return StreamSpec(
         data_id=stored_text(data_id),
         fps=stored_number(fps, MIN_FPS, MAX_FPS),
@@ -113,6 +121,7 @@ def _spec(
         chunk_size=stored_integer(chunk_size, 1, MAX_CHUNK_SIZE),
         name=stored_text(name),
         announced=stored_flag(announced),
+        kind=kind,
     )
 
 

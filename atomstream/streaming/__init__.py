@@ -8,5 +8,15 @@ from atomstream.results import Measurement as Measured
 from atomstream.streaming.async_streamer import AsyncRHEEDStreamer
 from atomstream.streaming.blocking_streamer import RHEEDStreamer
 from atomstream.streaming.result_batch import ResultBatch
+from atomstream.streaming.timeseries_streamer import AsyncTimeseriesStreamer, TimeseriesStreamer
 
-__all__ = ["AsyncRHEEDStreamer", "Measured", "Measurement", "RHEEDStreamer", "ResultBatch", "StreamEvent"]
+__all__ = [
+    "AsyncRHEEDStreamer",
+    "AsyncTimeseriesStreamer",
+    "Measured",
+    "Measurement",
+    "RHEEDStreamer",
+    "ResultBatch",
+    "StreamEvent",
+    "TimeseriesStreamer",
+]

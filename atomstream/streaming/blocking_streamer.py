@@ -39,7 +39,7 @@ There are no uploads at that time: the interpreter refuses to start threads, and
 """
 
 
-def _documented_by(verb: Callable[..., Any]) -> Callable[[F], F]:
+def documented_by(verb: Callable[..., Any]) -> Callable[[F], F]:
     """Merge the documentation of the asynchronous method into this one's, so that ``help()`` shows the complete text.
 
     The order is: summary of ``verb``, the method's own text, the rest of ``verb``.
@@ -112,7 +112,7 @@ class RHEEDStreamer:
 
     # -- streams ------------------------------------------------------------------------------------------
 
-    @_documented_by(AsyncRHEEDStreamer.initialize)
+    @documented_by(AsyncRHEEDStreamer.initialize)
     def initialize(
         self,
         fps: float,
@@ -131,12 +131,12 @@ class RHEEDStreamer:
         request.warn_if_short(stacklevel=2)
         return self._call(lambda: self._session().initialize(request))
 
-    @_documented_by(AsyncRHEEDStreamer.resume)
+    @documented_by(AsyncRHEEDStreamer.resume)
     def resume(self, data_id: str) -> int:
         """This call blocks until the stream is open; see :meth:`AsyncRHEEDStreamer.resume`."""
         return self._call(lambda: self._streamer.resume(data_id))
 
-    @_documented_by(AsyncRHEEDStreamer.push)
+    @documented_by(AsyncRHEEDStreamer.push)
     def push(
         self,
         data_id: str,
@@ -157,7 +157,7 @@ class RHEEDStreamer:
         if started is None or not wait_for_copy(started):
             self._call(lambda: self._session().frames.push(chunk))
 
-    @_documented_by(AsyncRHEEDStreamer.push_frame)
+    @documented_by(AsyncRHEEDStreamer.push_frame)
     def push_frame(
         self,
         data_id: str,
@@ -171,7 +171,7 @@ class RHEEDStreamer:
         if not self._session().frames.try_push_frame(one):
             self._call(lambda: self._session().frames.push_frame(one))
 
-    @_documented_by(AsyncRHEEDStreamer.run)
+    @documented_by(AsyncRHEEDStreamer.run)
     def run(self, data_id: str, frames_iter: Iterable[Any]) -> None:
         """The calling thread iterates, so only synchronous iterables work here; see :meth:`AsyncRHEEDStreamer.run`."""
         if not isinstance(frames_iter, Iterable):
@@ -181,12 +181,12 @@ class RHEEDStreamer:
         for item in frames_iter:
             self._call(partial(frames.push_item, data_id, item))
 
-    @_documented_by(AsyncRHEEDStreamer.flush)
+    @documented_by(AsyncRHEEDStreamer.flush)
     def flush(self, data_id: str, timeout_s: float | None = None) -> None:
         """This call blocks until then; see :meth:`AsyncRHEEDStreamer.flush`."""
         self._call(lambda: self._streamer.flush(data_id, timeout_s))
 
-    @_documented_by(AsyncRHEEDStreamer.finalize)
+    @documented_by(AsyncRHEEDStreamer.finalize)
     def finalize(self, data_id: str, drain_timeout_s: float | None = None) -> StreamReport:
         """This call blocks until then; see :meth:`AsyncRHEEDStreamer.finalize`."""
         report = self._call(lambda: self._session().finalize(data_id, drain_timeout_s))
@@ -195,7 +195,7 @@ class RHEEDStreamer:
 
     # -- results and annotations --------------------------------------------------------------------------
 
-    @_documented_by(AsyncRHEEDStreamer.results)
+    @documented_by(AsyncRHEEDStreamer.results)
     def results(self, data_id: str, after: int = 0) -> Iterator[ResultBatch]:
         """This iterator blocks until the next batch arrives; see :meth:`AsyncRHEEDStreamer.results`."""
         batches = self._streamer.results(data_id, after)
@@ -209,22 +209,22 @@ class RHEEDStreamer:
         finally:
             self._call(batches.aclose)
 
-    @_documented_by(AsyncRHEEDStreamer.latest)
+    @documented_by(AsyncRHEEDStreamer.latest)
     def latest(self, data_id: str) -> ResultBatch | None:
         """This call does not block; see :meth:`AsyncRHEEDStreamer.latest`."""
         return self._call(lambda: self._streamer.latest(data_id))
 
-    @_documented_by(AsyncRHEEDStreamer.mark)
+    @documented_by(AsyncRHEEDStreamer.mark)
     def mark(self, data_id: str, label: str, kind: str = "note", time_ms_utc: float | None = None) -> Event:
         """This call blocks until then; see :meth:`AsyncRHEEDStreamer.mark`."""
         return self._call(lambda: self._streamer.mark(data_id, label, kind, time_ms_utc))
 
-    @_documented_by(AsyncRHEEDStreamer.set_rotation)
+    @documented_by(AsyncRHEEDStreamer.set_rotation)
     def set_rotation(self, data_id: str, rpm: float) -> Event:
         """This call blocks until the server has stored it; see :meth:`AsyncRHEEDStreamer.set_rotation`."""
         return self._call(lambda: self._streamer.set_rotation(data_id, rpm))
 
-    @_documented_by(AsyncRHEEDStreamer.calibrate)
+    @documented_by(AsyncRHEEDStreamer.calibrate)
     def calibrate(
         self,
         data_id: str,
@@ -253,34 +253,34 @@ class RHEEDStreamer:
             )
         )
 
-    @_documented_by(AsyncRHEEDStreamer.set_attributes)
+    @documented_by(AsyncRHEEDStreamer.set_attributes)
     def set_attributes(self, data_id: str, attributes: Mapping[str, Json]) -> None:
         """This call blocks until the server has stored them; see :meth:`AsyncRHEEDStreamer.set_attributes`."""
         self._call(lambda: self._streamer.set_attributes(data_id, attributes))
 
     # -- status and close ---------------------------------------------------------------------------------
 
-    @_documented_by(AsyncRHEEDStreamer.clock_status)
+    @documented_by(AsyncRHEEDStreamer.clock_status)
     def clock_status(self) -> ClockStatus | None:
         """This call does not block; see :meth:`AsyncRHEEDStreamer.clock_status`."""
         return self._call(self._streamer.clock_status)
 
-    @_documented_by(AsyncRHEEDStreamer.spool_status)
+    @documented_by(AsyncRHEEDStreamer.spool_status)
     def spool_status(self) -> SpoolStatus:
         """This call blocks until the folder is read; see :meth:`AsyncRHEEDStreamer.spool_status`."""
         return self._call(self._streamer.spool_status)
 
-    @_documented_by(AsyncRHEEDStreamer.server_id)
+    @documented_by(AsyncRHEEDStreamer.server_id)
     def server_id(self, data_id: str) -> str | None:
         """This call does not block; see :meth:`AsyncRHEEDStreamer.server_id`."""
         return self._call(partial(self._streamer.server_id, data_id))
 
-    @_documented_by(AsyncRHEEDStreamer.stats)
+    @documented_by(AsyncRHEEDStreamer.stats)
     def stats(self) -> StreamerStats:
         """This call does not block; see :meth:`AsyncRHEEDStreamer.stats`."""
         return self._call(self._streamer.stats)
 
-    @_documented_by(AsyncRHEEDStreamer.close)
+    @documented_by(AsyncRHEEDStreamer.close)
     def close(self, drain_timeout_s: float = 30.0) -> None:
         """This call blocks until then. In a forked child it does nothing; see :meth:`AsyncRHEEDStreamer.close`."""
         if self._pid != os.getpid():

@@ -153,6 +153,9 @@ class Finalizer:
         attempt = 1 if self._stream.recovered else 0
         while True:
             try:
+                if self._stream.spec.kind == "signals":
+                    await self._api.end_signals(data_id)
+                    return
                 spec = await self._late.registered(self._stream.spec, self._api)
                 await self._api.end_stream(spec.data_id, lost, announced=spec.announced)
                 return

@@ -278,6 +278,8 @@ class ServerReconciliation:
         server_id = self._late.find_server_id(self._stream.spec.data_id)
         if server_id is None or not self._late.announced(self._stream.spec):
             return IndexSet()  # a stream that is not registered has no chunks on the server
+        if self._stream.spec.kind == "signals":
+            return IndexSet()  # an equal repeat of such a chunk changes nothing
         try:
             return await retrying(
                 lambda: self._api.stored_chunks(server_id),

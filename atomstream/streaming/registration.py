@@ -19,6 +19,7 @@ from atomstream.records import StreamSpec
 from atomstream.retry import certainly_not_received, is_transient, retrying
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import NamedItem, NewStreamBody
+from atomstream.streaming.signal_request import CheckedSignals, SignalsRequest
 from atomstream.streaming.stream_request import InitializeRequest, StreamRequest
 from atomstream.system.log_privacy import get_logger
 
@@ -174,11 +175,19 @@ async def register(
     return await _Registration(api, request.checked(), sleep).run()
 
 
+async def register_signals(api: ServiceApi, request: SignalsRequest) -> StreamRegistration:
+    """As :func:`register`, for a stream of signals."""
+    return await _Registration(api, request.checked(), asyncio.sleep).run()
+
+
 class _Registration:
     """One run of :func:`register`."""
 
     def __init__(
-        self, api: ServiceApi, request: StreamRequest, sleep: Callable[[float], Awaitable[None]]
+        self,
+        api: ServiceApi,
+        request: StreamRequest | CheckedSignals,
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._api = api
         self._request = request
@@ -197,6 +206,8 @@ class _Registration:
 
     async def _create(self) -> StreamSpec:
         request = self._request
+        if isinstance(request, CheckedSignals):
+            return await self._create_signals(request)
         new = NewStreamBody(request.name, request.fps, request.rpm, request.project_id, request.azimuth)
         created = await self._retrying(
             lambda: self._api.create_stream(new), may_repeat=certainly_not_received
@@ -209,6 +220,12 @@ class _Registration:
             name=request.name,
             announced=created.announced,
         )
+
+    async def _create_signals(self, request: CheckedSignals) -> StreamSpec:
+        created = await self._retrying(
+            lambda: self._api.create_signals(request.body()), may_repeat=certainly_not_received
+        )
+        return request.spec(created.data_id, created.announced)
 
     async def _link(self, data_id: str, sample_id: str | None, tag_ids: Sequence[str]) -> None:
         project_id = self._request.project_id
@@ -232,7 +249,9 @@ class _Registration:
 
     async def _end(self, data_id: str) -> str:
         try:
-            await self._retrying(lambda: self._api.end_stream(data_id))
+            signals = isinstance(self._request, CheckedSignals)
+            end = self._api.end_signals if signals else self._api.end_stream
+            await self._retrying(lambda: end(data_id))
         except AtomstreamError as error:
             return f"it should have been ended, which failed too ({error})"
         return "it has been ended"

@@ -37,8 +37,11 @@ from atomstream.streaming.finalizer import Finalizers, bounded, drain_timeout
 from atomstream.streaming.frame_input import FrameInput
 from atomstream.streaming.late_registration import LateRegistrations, local_stream, server_is_away
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
-from atomstream.streaming.registration import register
+from atomstream.streaming.registration import register, register_signals
 from atomstream.streaming.result_batch import ResultBatch
+from atomstream.streaming.signal_chunk import text_of_shard
+from atomstream.streaming.signal_request import SignalsRequest
+from atomstream.streaming.signals_input import SignalsInput
 from atomstream.streaming.statistics import StreamerStats, no_spool_status, stats_of, watch_forecast
 from atomstream.streaming.stream_request import InitializeRequest, StreamRequest
 from atomstream.streaming.subscription import LATEST_ONLY, LatestResult, ResultSubscription
@@ -54,7 +57,8 @@ T = TypeVar("T")
 class StreamingSession:
     """Makes, connects and stops the running parts; construct it inside the loop, then await :meth:`started`.
 
-    ``frames`` has the verbs that push frames. All other methods must be called in the session's loop.
+    ``frames`` has the verbs that push frames, ``signals`` those that push signals. All other methods must be called in
+    the session's loop.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -72,6 +76,7 @@ class StreamingSession:
         self._clock = ReferenceClock(self._api)
         self._pipeline = Pipeline(settings, ServiceUploader(self._api, self._late))
         self.frames = FrameInput(self._pipeline, self.timestamp)
+        self.signals = SignalsInput(self._pipeline, self.frames, self.timestamp)
         self._finalizers = Finalizers(self._pipeline, self._api, self._late)
         self._tasks = TaskSupervisor()
         self._latest: dict[str, LatestResult] = {}
@@ -158,6 +163,17 @@ class StreamingSession:
     def server_id(self, data_id: str) -> str | None:
         """Return the id of an open stream on the server; None if it is not registered yet."""
         return self._late.find_server_id(self._pipeline.stream(data_id).spec.data_id)
+
+    async def initialize_signals(self, request: SignalsRequest) -> str:
+        """Create a stream of signals on the server and open it in the pipeline; returns its ``data_id``."""
+        spec = (await register_signals(self._api, request)).spec
+        if self._settings.clock_sync:
+            await self._clock.start()
+        self._pipeline.open(spec, await self._claim_folder(spec))
+        if request.marks and not spec.announced:
+            log.warning("Stream %s: this server sets no marks by rules; the points are sent.", spec.data_id)
+        log.info("Stream of signals %r is open: %s", spec.name, spec.data_id)
+        return spec.data_id
 
     async def _claim_folder(self, spec: StreamSpec) -> StreamSpool | None:
         spool = self._spool
@@ -362,6 +378,8 @@ class ServiceUploader:
             StreamGoneError: the server does not know the stream.
         """
         data_id = upload.spec.data_id
+        if upload.spec.kind == "signals":
+            return await self._deliver_signals(upload)
         spec = await self._late.registered(upload.spec, self._api)
         if upload.info.dtype == "uint16" and not spec.announced:
             raise RejectedError(
@@ -371,14 +389,29 @@ class ServiceUploader:
         try:
             url = await self._api.upload_url(spec, upload.info)
         except NotFoundError as error:
-            raise StreamGoneError(
-                f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "
-                "Its chunks can't be delivered; those that were not uploaded are kept and reported.",
-                data_id=data_id,
-                index=upload.index,
-            ) from error
+            raise _gone(upload, error) from error
         what = f"upload chunk {upload.index} of stream {data_id}"
         crc32c = await self._api.put_shard(
             url, upload.open(), upload.info.nbytes, crc32c=upload.info.crc32c, what=what
         )
         return Receipt(data_id, upload.index, upload.info.nbytes, crc32c)
+
+    async def _deliver_signals(self, upload: Upload) -> Receipt:
+        shard = b"".join([bytes(piece) async for piece in upload.open()])
+        text, several = text_of_shard(shard, upload.info.dims)
+        what = f"send chunk {upload.index} of the signals {upload.spec.data_id}"
+        try:
+            await self._api.send_signals(text, several=several, what=what)
+        except NotFoundError as error:
+            raise _gone(upload, error) from error
+        return Receipt(upload.spec.data_id, upload.index, upload.info.nbytes, None)
+
+
+def _gone(upload: Upload, error: NotFoundError) -> StreamGoneError:
+    data_id = upload.spec.data_id
+    return StreamGoneError(
+        f"The server no longer knows stream {data_id} (HTTP {error.status}): {error} "
+        "Its chunks can't be delivered; those that were not uploaded are kept and reported.",
+        data_id=data_id,
+        index=upload.index,
+    )

@@ -42,11 +42,11 @@ class InitializeRequest:
             fps=_fps(self.fps),
             rpm=rpm,
             chunk_size=_chunk_size(self.chunk_size),
-            name=_optional("stream_name", self.stream_name) or default_name(datetime.now()),
-            sample=_optional("physical_sample", self.physical_sample),
-            project_id=_stripped(_optional("project_id", self.project_id)),
-            tags=_tags(self.tags),
-            azimuth=_optional("azimuth", self.azimuth),
+            name=optional_text("stream_name", self.stream_name) or default_name(datetime.now()),
+            sample=optional_text("physical_sample", self.physical_sample),
+            project_id=_stripped(optional_text("project_id", self.project_id)),
+            tags=checked_tags(self.tags),
+            azimuth=optional_text("azimuth", self.azimuth),
         )
         if checked.azimuth is not None and rpm:
             raise ConfigError(
@@ -86,7 +86,8 @@ def default_name(now: datetime) -> str:
     return f"RHEED Stream @ {now.hour % 12 or 12}:{now.minute:02d}{half}"
 
 
-def _optional(name: str, value: str | UUID | None) -> str | None:
+def optional_text(name: str, value: str | UUID | None) -> str | None:
+    """Return the text, None for None; raises TypeError or ConfigError for anything else, and for an empty text."""
     return None if value is None else _text(name, value)
 
 
@@ -112,7 +113,8 @@ def _text(name: str, value: str | UUID) -> str:
     return value
 
 
-def _tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
+def checked_tags(tags: Iterable[str | UUID] | None) -> tuple[str, ...]:
+    """Return the tags as texts; raises TypeError or ConfigError for anything else."""
     if tags is None:
         return ()
     if isinstance(tags, (str, bytes)) or not isinstance(tags, Iterable):

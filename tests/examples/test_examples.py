@@ -55,6 +55,31 @@ def test_async_instrument_app(server: ThreadedServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_temperature_and_shutter(server: ThreadedServer, tmp_path: Path) -> None:
+    """The frames are stored; temperature and shutter are arrays beside them, and the shutter's opening is a mark."""
+    output, frames = run_example(
+        server,
+        tmp_path,
+        "temperature_and_shutter.py",
+        "--seconds",
+        "1",
+        "--fps",
+        "20",
+        "--height",
+        "48",
+        "--width",
+        "64",
+    )
+    assert np.array_equal(frames, Simulator(SPEC).frames(0, 20))
+    (data_id,) = re.findall(r"data_id: (\S+)", output)
+    server.stop()  # what is not written yet is written then
+    group = zarr.open_group(server.folder(data_id) / "frames.zarr", mode="r")
+    assert "signal_substrate" in group
+    assert np.nanmin(group["signal_substrate"][:]) >= 580.0
+    assert set(np.unique(group["signal_ga_shutter"][:])) <= {0.0, 1.0, np.nan}
+
+
+@pytest.mark.slow
 def test_plain_script(server: ThreadedServer, tmp_path: Path) -> None:
     """The plain script stores every frame of its chunks."""
     _, frames = run_example(server, tmp_path, "plain_script.py", "--chunks", "2", *SMALL)

@@ -47,6 +47,10 @@ FOR_PROGRAMS = {
     "GET /data_entries/video_single_frames/{data_id}",
     "POST /data_entries/physical_sample",
     "POST /data_entries/raw_data/staged/upload_urls/",
+    "POST /tool-state/stream/initialize",
+    "POST /tool-state/stream/chunk",
+    "POST /tool-state/stream/chunk/multi",
+    "POST /tool-state/stream/{data_id}/finalize",
 }
 
 
@@ -66,6 +70,10 @@ CHANGES = {
     "PATCH /rheed/{data_id}/azimuths/{view_id}",
     "POST /data_entries/physical_sample",
     "POST /data_entries/raw_data/staged/upload_urls/",
+    "POST /tool-state/stream/initialize",
+    "POST /tool-state/stream/chunk",
+    "POST /tool-state/stream/chunk/multi",
+    "POST /tool-state/stream/{data_id}/finalize",
 }
 FOR_ADMINISTRATORS = {
     "DELETE /rheed/stream/{data_id}",
@@ -105,6 +113,8 @@ READS = {
     "GET /rheed/stream/{data_id}/feed",
     "GET /rheed/stream/{data_id}/profiles",
     "GET /rheed/stream/{data_id}/regions",
+    "GET /rheed/stream/{data_id}/signals",
+    "GET /tool-state/{data_id}/timeseries/",
     "GET /dashboard/problems",
     "GET /dashboard/streams/{data_id}",
     "GET /dashboard/streams/{data_id}/picture",

@@ -173,6 +173,11 @@ class StreamsTable:
             found = await session.scalars(select(Stream.project_id).where(Stream.data_id == data_id))
             return found.first()
 
+    async def of_sample(self, sample_id: str) -> list[str]:
+        """The ids of the streams of a sample."""
+        async with self._db.reading() as session:
+            return list(await session.scalars(select(Stream.data_id).where(Stream.sample_id == sample_id)))
+
     async def with_status(self, *statuses: str) -> list[str]:
         """The ids of streams with one of these statuses."""
         async with self._db.reading() as session:

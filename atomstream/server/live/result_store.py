@@ -30,7 +30,7 @@ from msgspec import UNSET, structs
 from atomstream.analysis.serialization import VERSION
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
-from atomstream.results import TIME, Event, Plain, packed, unit_of, unpacked
+from atomstream.results import SIGNAL, TIME, Event, Plain, packed, unit_of, unpacked
 from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -110,12 +110,13 @@ class ResultStore:
     def replace_columns(self, batch: AnalyzerBatch, only: frozenset[str] | None = None) -> None:
         """Like :meth:`write_columns`, over earlier results: columns that the batch does not have become NaN.
 
-        Without ``only`` that is so for all columns but traces of regions, which the user may have removed.
+        Without ``only`` that is so for all columns but signals of instruments, and traces of regions, which the user
+        may have removed.
         """
         absent = [
             name
             for name in self._archive.results.names()
-            if name not in batch.columns and not name.startswith("region_") and name != TIME
+            if name not in batch.columns and not name.startswith(("region_", SIGNAL)) and name != TIME
         ]
         empty = np.full(batch.count, np.nan, np.float32).tobytes()
         blank = {} if only is not None else dict.fromkeys(absent, empty)

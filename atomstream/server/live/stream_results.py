@@ -11,7 +11,7 @@ import msgspec
 
 from atomstream.errors import ConfigError
 from atomstream.index_ranges import IndexSet
-from atomstream.results import Event, column_name, unit_of
+from atomstream.results import SIGNAL, Event, column_name, unit_of
 from atomstream.server.archive.metadata import StreamMetadata, read_about
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
@@ -184,7 +184,7 @@ class StreamResults:
             detected_regions=records.newest.detected_regions,
             views_why=self.why_no_views(),
             events=self.events(),
-            columns={name: unit_of(name) for name in columns},
+            columns={name: columns[name] if name.startswith(SIGNAL) else unit_of(name) for name in columns},
             regions=self._annotations.regions,
             calibration=self._annotations.calibration,
             thinning=read_about(archive.description).thinning,

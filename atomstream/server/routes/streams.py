@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -29,7 +29,7 @@ from atomstream.protocol import (
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
 from atomstream.server.catalogue.catalogue import Named
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
-from atomstream.server.context import ServerContext, context_of
+from atomstream.server.context import ServerContext, context_of, project_of
 from atomstream.server.http.access import access
 from atomstream.server.http.audit import audit
 from atomstream.server.http.gate import principal_of
@@ -37,11 +37,13 @@ from atomstream.server.http.requests import UuidText, checked_name, read_bounded
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Principal, Right
 from atomstream.server.routes.annotations import CalibrationBody
+from atomstream.server.signals.stream import SignalsAbout
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
 
 MAX_LINKED = 10_000
+About = TypeVar("About", StreamMetadata, SignalsAbout)
 
 
 class NewStream(msgspec.Struct, frozen=True):
@@ -109,7 +111,13 @@ async def link_sample(request: web.Request) -> web.Response:
         raise unknown_name("physical sample", wanted.physical_sample_id)
     (sample,) = await named_ids(context, Sample, [wanted.physical_sample_id], "physical sample")
     for data_id in await known_streams(context, principal, wanted.data_ids):
-        await context.streams.change(data_id, sample=sample)
+        if context.tool_signals.known([data_id]):
+            await context.tool_signals.revise(
+                data_id, lambda about: msgspec.structs.replace(about, sample=sample, last_updated=iso_now())
+            )
+        else:
+            await context.streams.change(data_id, sample=sample)
+            context.beside_frames.note(data_id)
     return json_reply({"data_ids": wanted.data_ids, "physical_sample_id": sample.id})
 
 
@@ -120,11 +128,14 @@ async def link_tags(request: web.Request) -> web.Response:
     context, wanted = context_of(request), await read_json(request, TagLink)
     tags = await named_ids(context, Tag, wanted.tag_ids, "tag")
     for data_id in await known_streams(context, principal_of(request), wanted.data_ids):
-        await context.streams.revise(data_id, lambda about: add_tags(about, tags))
+        if context.tool_signals.known([data_id]):
+            await context.tool_signals.revise(data_id, lambda about: add_tags(about, tags))
+        else:
+            await context.streams.revise(data_id, lambda about: add_tags(about, tags))
     return json_reply({"data_ids": wanted.data_ids, "tag_ids": wanted.tag_ids})
 
 
-def add_tags(about: StreamMetadata, tags: Iterable[NamedId]) -> StreamMetadata:
+def add_tags(about: About, tags: Iterable[NamedId]) -> About:
     """``about`` with ``tags`` added, each once."""
     by_id = {tag.id: tag for tag in (*about.tags, *tags)}
     return msgspec.structs.replace(about, tags=tuple(by_id.values()))
@@ -166,7 +177,7 @@ async def project_for(context: ServerContext, principal: Principal, project_id: 
 async def known_streams(context: ServerContext, principal: Principal, data_ids: list[str]) -> list[str]:
     """``data_ids`` in lower case; raises HttpError 404 if one is not a stream, or not visible for ``principal``."""
     wanted = [one.lower() for one in data_ids]
-    existing = await context.streams_table.known(wanted)
+    existing = await context.streams_table.known(wanted) | context.tool_signals.known(wanted)
     for one in wanted:
         if one not in existing or not await _is_visible(context, principal, one):
             raise unknown_stream(one)
@@ -174,7 +185,7 @@ async def known_streams(context: ServerContext, principal: Principal, data_ids: 
 
 
 async def _is_visible(context: ServerContext, principal: Principal, data_id: str) -> bool:
-    return principal.projects is None or principal.sees(await context.streams.project_of(data_id))
+    return principal.projects is None or principal.sees(await project_of(context, data_id))
 
 
 @routes.post(END_PATH)

@@ -29,5 +29,9 @@ class KeyedLocks:
             else:
                 self._locks[key] = (lock, users - 1)
 
+    def is_held(self, key: str) -> bool:
+        """Whether somebody holds the lock of ``key``, or waits for it."""
+        return key in self._locks
+
     def __len__(self) -> int:
         return len(self._locks)

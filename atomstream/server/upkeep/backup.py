@@ -185,7 +185,7 @@ class _Backup:
         partial.write(lines)
 
     def _copy_top(self, partial: BinaryIO) -> None:
-        for name in sorted(COPIED_NAMES):
+        for name in [*sorted(COPIED_NAMES), *_signal_files(self._data_dir)]:
             copied = self._try_copy(name)
             if copied is not None:
                 self._note(partial, encoded([copied]))
@@ -312,6 +312,13 @@ def _new_folder(target: Path) -> Path:
 
 def _stream_ids(data_dir: Path) -> list[str]:
     return [path.name for path in (data_dir / "streams").iterdir() if (path / ABOUT).is_file()]
+
+
+def _signal_files(data_dir: Path) -> list[str]:
+    """The descriptions and logs of signals, which need no order: each point is in one record, and only adds to it."""
+    folder = data_dir / "signals"
+    found = [path for suffix in ("json", "log") for path in folder.glob(f"*.{suffix}")]
+    return sorted(f"signals/{path.name}" for path in found if path.is_file() and not is_link(path))
 
 
 def _names(folder: Path, stage: tuple[str, ...]) -> list[str]:

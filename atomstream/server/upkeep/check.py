@@ -72,6 +72,8 @@ def check(
     for folder in sorted((data_dir / "streams").iterdir()):
         if (folder / ABOUT).exists() or (folder / "frames.zarr").is_dir():
             checker.check_stream(folder)
+    for path in sorted((data_dir / "signals").glob("*.*")):
+        checker.check_signals(path)
     checker.report.nbytes, checker.report.seconds = checker.pace.nbytes, checker.pace.seconds
     return checker.report
 
@@ -131,6 +133,13 @@ class _Checker:
             except (msgspec.MsgspecError, UnicodeError):
                 if number < len(rows):  # else the server writes it at this moment
                     self._note(path, f"line {number} can't be read")
+
+    def check_signals(self, path: Path) -> None:
+        """One file of a stream of signals: its description or its points."""
+        if path.suffix == ".json":
+            self._try(path, self._check_document, path)
+        elif path.suffix == ".log":
+            self._try(path, self._check_log, path)
 
     def check_stream(self, folder: Path) -> None:
         """All files of one stream."""

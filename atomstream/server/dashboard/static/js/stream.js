@@ -18,6 +18,7 @@ import { Values, sentence } from "./values.js";
 import { Regions } from "./regions.js";
 import { Segments } from "./segments.js";
 import { Series, valueAt } from "./series.js";
+import { SignalLanes } from "./signals.js";
 import { setUpTheme } from "./theme.js";
 import { TimeRange } from "./time_range.js";
 import { Waterfall } from "./waterfall.js";
@@ -30,6 +31,7 @@ const dataId = decodeURIComponent(location.pathname.split("/").at(-1));
 const view = new TimeRange();
 const series = new Series(dataId, view);
 const charts = new Charts(view, series);
+const lanes = new SignalLanes(dataId, view, charts.panels[1].box);
 const picture = new Picture(dataId);
 const regions = new Regions(dataId, picture);
 const tiles = new Values();
@@ -303,6 +305,8 @@ document.addEventListener("visibilitychange", () => {
 window.addEventListener("online", () => feed.now());
 setUpTheme(() => {
   charts.rebuild();
+  lanes.rebuild();
+  lanes.requestSoon();
   waterfall.soon();
 });
 setUpDrawer(byId("health-button"), byId("health"), refreshInfo);

@@ -1,0 +1,76 @@
+"""Rules that set a mark where a signal crosses a threshold: ``shutter>0.5 -> mark "shutter open"``.
+
+Client and server use the same text. ``mark`` may be replaced by a kind of event (``growth``, ``pause``, ``laser``); a
+mark of the kind ``shutter``, which ``mark`` means, begins a new segment of the growth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from atomstream.errors import ConfigError
+from atomstream.protocol import EVENT_KIND_PATTERN, MAX_LABEL_CHARS, MAX_NAME_CHARS
+
+MAX_RULES: Final = 64
+"""Most rules of one stream of signals."""
+
+_RULE: Final = re.compile(
+    rf"""\s*(?:"(?P<quoted>[^"]+)"|(?P<channel>[^<>"]+?))\s*(?P<sign>[<>])\s*
+    (?P<threshold>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*->\s*
+    (?:(?P<kind>{EVENT_KIND_PATTERN})\s+)?(?:"(?P<label>[^"]+)"|(?P<bare>[^"]+?))\s*""",
+    re.VERBOSE,
+)
+_EXAMPLE: Final = 'shutter>0.5 -> mark "shutter open"'
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRule:
+    """A mark ``label`` of ``kind`` where ``channel`` becomes larger (or smaller) than ``threshold``."""
+
+    channel: str
+    above: bool
+    threshold: float
+    label: str
+    kind: str = "shutter"
+
+    @classmethod
+    def parse(cls, text: str) -> MarkRule:
+        """Read a rule; see the module's docstring.
+
+        Raises:
+            ConfigError: the text is no rule.
+        """
+        found = _RULE.fullmatch(text)
+        if found is None:
+            raise ConfigError(
+                f"{text[:200]!r} is no rule for marks. A rule is CHANNEL>NUMBER -> LABEL, such as {_EXAMPLE}."
+            )
+        channel, label = found["quoted"] or found["channel"], found["label"] or found["bare"]
+        kind = found["kind"] or "mark"
+        if found["bare"] and found["kind"]:  # two bare words are a label, such as: shutter open
+            label, kind = (f"{kind} {label}", "mark") if kind != "mark" else (label, kind)
+        if len(channel) > MAX_NAME_CHARS or len(label) > MAX_LABEL_CHARS:
+            raise ConfigError(f"The rule {text[:200]!r} has a longer channel or label than a server accepts.")
+        return cls(
+            channel,
+            found["sign"] == ">",
+            float(found["threshold"]),
+            label,
+            "shutter" if kind == "mark" else kind,
+        )
+
+    def crossings(self, times: npt.NDArray[Any], values: npt.NDArray[Any]) -> Iterator[float]:
+        """Yield the times at which the condition becomes true; ``times`` (N,) ascend.
+
+        NaN in ``values`` (N,) is skipped. The first value is no crossing: what was before it is not known.
+        """
+        known = np.isfinite(values)
+        at, value = times[known], values[known]
+        true = value > self.threshold if self.above else value < self.threshold
+        yield from at[1:][true[1:] & ~true[:-1]].tolist()

@@ -1,0 +1,42 @@
+"""Rules that set marks where a signal crosses a threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from atomstream.errors import ConfigError
+from atomstream.mark_rules import MarkRule
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ('shutter>0.5 -> mark "shutter open"', MarkRule("shutter", True, 0.5, "shutter open")),
+        ("shutter > .5 -> shutter open", MarkRule("shutter", True, 0.5, "shutter open")),
+        ('"T > set" < -1e-3 -> growth "too cold"', MarkRule("T > set", False, -1e-3, "too cold", "growth")),
+        ("Ga flux<1E-8->closed", MarkRule("Ga flux", False, 1e-8, "closed")),
+        ("p>1 -> mark leak", MarkRule("p", True, 1.0, "leak")),
+    ],
+)
+def test_rules_are_read(text: str, rule: MarkRule) -> None:
+    """Channel, sign, threshold, kind and label, with or without quotes and blanks."""
+    assert MarkRule.parse(text) == rule
+
+
+@pytest.mark.parametrize(
+    "text", ["", "shutter", "shutter>", "shutter>x -> y", "shutter>1", ">1 -> a", "a=1 -> b"]
+)
+def test_what_is_no_rule_is_named(text: str) -> None:
+    """The error shows an example."""
+    with pytest.raises(ConfigError, match=r'such as shutter>0\.5 -> mark "shutter open"'):
+        MarkRule.parse(text)
+
+
+def test_crossings() -> None:
+    """Only a change of the condition is one; NaN and the first value are none."""
+    times = np.arange(7.0)
+    values = np.array([1.0, 0.0, np.nan, 1.0, 1.0, 0.5, 2.0])
+    assert list(MarkRule("c", True, 0.5, "x").crossings(times, values)) == [3.0, 6.0]
+    assert list(MarkRule("c", False, 0.5, "x").crossings(times, values)) == [1.0]
+    assert list(MarkRule("c", True, 0.5, "x").crossings(times[:0], values[:0])) == []
