@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
+from atomstream.sources import GrowthSpec, Simulator
 from tests.live_server import ThreadedServer
 from tests.paths import REPO
 from tests.scripts import run_python
@@ -98,6 +99,7 @@ OTHERS = [
     ("Client() as client",),
     ("freeze_support",),
     ("open_source", "axes="),
+    ("open_camera",),
 ]
 
 
@@ -136,6 +138,15 @@ def test_scaling(tmp_path: Path) -> None:
 def test_reading_files(tmp_path: Path) -> None:
     """The example of ``docs/files.md`` is true."""
     run_block(block("open_source", "axes="), tmp_path)
+
+
+@pytest.mark.slow
+def test_a_camera_in_python(server: ThreadedServer, tmp_path: Path) -> None:
+    """The example of ``docs/cameras.md`` stores every frame of the simulated camera."""
+    run_block(block("open_camera").replace("max_seconds=4.0", "max_seconds=0.5"), tmp_path, server)
+    (folder,) = (server.data_dir / "streams").iterdir()
+    frames = zarr.open_group(folder / "frames.zarr", mode="r")["frames"][:]
+    assert np.array_equal(frames, Simulator(GrowthSpec(height=240, width=320, fps=60.0)).frames(0, 30))
 
 
 @pytest.mark.slow

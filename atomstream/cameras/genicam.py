@@ -8,14 +8,16 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from atomstream.cameras.camera import NO_PIXELS, CameraFrame, CameraInfo, CameraSettings, FoundCamera, grey
 from atomstream.cameras.genicam_nodes import GAIN, RATE_NOW, Nodes
 from atomstream.cameras.names import chosen, driver
 from atomstream.errors import CameraError, CameraLostError, ConfigError
 
-PRODUCERS = "GENICAM_GENTL64_PATH"
+PRODUCERS: Final = "GENICAM_GENTL64_PATH"
+
+BUFFERS: Final = 64
 
 
 class GenICam:
@@ -50,7 +52,7 @@ class GenICam:
             nodes.apply(settings)
             dtype, most = nodes.pixels()
             roi, rate = nodes.region(), nodes.read(*RATE_NOW)
-            acquirer.num_buffers = max(16, acquirer.min_num_buffers)
+            acquirer.num_buffers = max(BUFFERS, acquirer.min_num_buffers)
             acquirer.add_callback(core.ImageAcquirer.Events.INCOMPLETE_BUFFER, _Counter(self))
             acquirer.start()
         except self._errors() as error:

@@ -18,6 +18,7 @@ from atomstream.cli.playback import (
     table,
     verdict,
 )
+from atomstream.errors import CameraError
 from atomstream.login import ServerLogin
 from atomstream.streaming import RHEEDStreamer
 
@@ -106,7 +107,10 @@ class CameraStream:
 
         def push(frame: CameraFrame) -> None:
             time_ms = None if frame.time_ms_utc is None else frame.time_ms_utc + offset_ms
-            streamer.push_frame(data_id, frame.pixels, time_ms, frame.frame_id)
+            try:
+                streamer.push_frame(data_id, frame.pixels, time_ms, frame.frame_id)
+            except TypeError as error:  # uint16 for a server that accepts 8 bits only
+                raise CameraError(f"{error} Use --levels LOW HIGH.") from error
 
         self._feed.connect(push)
         playback = Playback(console, streamer, data_id, self._options.frames, drain_timeout_s)

@@ -244,7 +244,7 @@ def aravis_library() -> Any:
 
 @contextmanager
 def gige_camera(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Aravis' fake GigE Vision camera: a process that sends packets on the loopback address."""
+    """Aravis' fake GigE Vision camera: a process that sends packets on the loopback address, at the standard's port."""
     program = shutil.which("arv-fake-gv-camera-0.8")
     if program is None:
         pytest.skip("arv-fake-gv-camera-0.8 (aravis-tools) is not installed")

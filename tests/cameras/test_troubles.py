@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from atomstream.cameras import CameraFrame, CameraSettings, Grabber, open_camera
 from tests.cameras.emulators import aravis_library, basler, gige_camera, ioc, micromanager
@@ -35,7 +39,15 @@ def test_pylon_buffers_that_fail() -> None:
     assert "incompletely grabbed" in told[0]
 
 
+@pytest.fixture
+def gige_port() -> Iterator[None]:
+    """The one port of GigE Vision cameras on this computer: parallel tests use it one after the other."""
+    with FileLock(Path(tempfile.gettempdir()) / "atomstream-tests-gige.lock"):
+        yield
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("gige_port")
 def test_gige_packets_that_are_lost() -> None:
     """Frames with lost packets never arrive as whole ones; the numbers of the whole ones show the gaps."""
     aravis_library()
@@ -56,6 +68,7 @@ def test_gige_packets_that_are_lost() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("gige_port")
 def test_a_gige_camera_that_is_unplugged_and_back() -> None:
     """A camera that stops answering is opened again when it is back; ids wrap from 65535 to 1 before that."""
     aravis_library()

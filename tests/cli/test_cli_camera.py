@@ -13,6 +13,7 @@ import zarr
 
 from atomstream.cameras.transforms import bin_pixels, rotate
 from atomstream.sources import GrowthSpec, Simulator
+from atomstream.testing import MemoryService
 from tests.cli.commands import atomstream_here, running
 from tests.live_server import ThreadedServer
 
@@ -143,6 +144,18 @@ def test_ctrl_c_ends_the_stream_of_a_camera(server: ThreadedServer, env: dict[st
     stored = archived(server)["frames"][:]
     assert len(stored) > 20
     assert np.array_equal(stored, Simulator(GROWTH).frames(0, len(stored)))
+
+
+def test_16_bits_for_a_server_that_accepts_8() -> None:
+    """The hosted service accepts 8 bits only: the message names --levels, and the stream is ended."""
+    with MemoryService() as service:
+        login = {"ATOMSTREAM_ENDPOINT": service.url, "ATOMSTREAM_API_KEY": service.api_key}
+        done = atomstream_here("stream", *SMALL, "--bin", "2", "--bin-mode", "sum", "--frames", "70", **login)
+        (data_id,) = service.data_ids
+        assert service.ended(data_id)
+    assert done.returncode == 2, done.stderr
+    assert "--levels LOW HIGH" in done.stderr
+    assert "attributes" in done.stderr
 
 
 @pytest.mark.parametrize(
