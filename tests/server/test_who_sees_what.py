@@ -267,7 +267,9 @@ async def test_open_feeds_end_with_the_right_to_see(serve: Serve, monkeypatch: p
                     async with asyncio.timeout(20):
                         async for _ in socket:
                             pass
-                    assert socket.close_code == aiohttp.WSCloseCode.POLICY_VIOLATION
+                    # The server does not wait for the client's close frame, which may then meet a closed connection.
+                    ended = {aiohttp.WSCloseCode.POLICY_VIOLATION, aiohttp.WSCloseCode.ABNORMAL_CLOSURE}
+                    assert socket.close_code in ended
 
 
 async def test_the_use_of_a_key_is_noted(serve: Serve) -> None:

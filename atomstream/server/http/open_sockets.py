@@ -29,7 +29,7 @@ class OpenSockets:
         try:
             yield
         finally:
-            del self._sockets[socket]
+            self._sockets.pop(socket, None)
 
     def end_session(self, session: str) -> None:
         """Close the WebSockets of a session that has ended."""
@@ -44,6 +44,7 @@ class OpenSockets:
                 self._end(socket)
 
     def _end(self, socket: web.WebSocketResponse) -> None:
+        self._sockets.pop(socket, None)  # once only: aiohttp allows no second close meanwhile
         task = asyncio.create_task(
             socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"the session has ended")
         )
