@@ -92,6 +92,8 @@ def open_source(
     where = Path(path)
     if not where.exists():
         raise ConfigError(f"{where} does not exist")
+    if not (where.is_file() or where.is_dir()):
+        raise ConfigError(f"{where} is neither a file nor a folder, but a pipe, a device or a socket")
     options = ReadOptions(
         dataset, axes, channel, levels, video_range, order, time_unit, ignore_times, skip_damaged, geometry
     )

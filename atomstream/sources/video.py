@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +122,8 @@ class VideoSource:
         """Open the file, and yield its container and video stream; errors of PyAV become UnreadableFileError."""
         av = optional_package("av", "video", "Reading video")
         try:
-            with av.open(self.name) as container:
+            # An absolute path: FFmpeg takes a name such as http:a.avi for an address.
+            with av.open(os.path.abspath(self._path)) as container:
                 if not container.streams.video:
                     raise ConfigError(f"{self.name} holds no video")
                 yield container, container.streams.video[0]

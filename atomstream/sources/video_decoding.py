@@ -46,7 +46,7 @@ _MARK_BYTES: Final = 16
 _MAX_GROUP_BYTES: Final = 64 << 20
 """Most bytes of packets that are kept since a key frame."""
 
-_MAX_LEADING: Final = 32
+_MAX_LEADING: Final = 16
 """Most frames that can be shown before a key frame but are stored behind it."""
 
 
@@ -184,11 +184,13 @@ class VideoDecoder:
     def _waiting(self) -> Iterator[Decoded | Lost]:
         """Yield the frames which the decoder holds back to show them in their order, at the end of the file."""
         frames, _ = self._decode(None)
+        stated = self._stated()
+        may_be_cut = self._regular and (stated is None or stated > self._present())
         for frame in frames:
             if frame.is_corrupt:
                 yield from self._begin_gap(self._marked(), self._shown_at(frame))
                 return
-            if self._regular and (missing := self._missing_before(frame)):
+            if may_be_cut and 0 < (missing := self._missing_before(frame)) <= _MAX_LEADING:
                 damage = FrameDamage(
                     "the file ends before it, and it is shown before frames that are there", self._file
                 )
