@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 import pytest_asyncio
@@ -25,7 +26,11 @@ ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A renderer takes 0.8 s of processor time to start: the pages of a context share one, and none is in reserve.
+    "--renderer-process-limit=1",
+    "--disable-features=IsolateOrigins,site-per-process,SpareRendererForSitePerProcess",
 ]
+VIEWPORT = {"width": 1280, "height": 800}
 EXPECTED = re.compile(
     r"401 \(Unauthorized\)|ERR_CONNECTION_(REFUSED|RESET|CLOSED)|ERR_EMPTY_RESPONSE|WebSocket connection to"
     r"|404 \(Not Found\)|409 \(Conflict\)|410 \(Gone\)"
@@ -63,12 +68,22 @@ async def chromium() -> AsyncIterator[Any]:
         await launched.close()
 
 
+@in_one_loop(scope="session")
+async def context(chromium: Any) -> AsyncIterator[Any]:
+    """The context of the fixture ``page``, with one empty page that keeps its renderer alive between the tests."""
+    made = await chromium.new_context(viewport=VIEWPORT, reduced_motion="reduce")
+    await made.new_page()
+    yield made
+    await made.close()
+
+
 @in_one_loop()
-async def browser(chromium: Any) -> AsyncIterator[Any]:
-    """The Chromium. Each test has its own contexts, which share neither cookies nor storage."""
+async def browser(chromium: Any, context: Any) -> AsyncIterator[Any]:
+    """The Chromium, for contexts of the test's own, which share neither cookies nor storage."""
     yield chromium
-    for context in chromium.contexts:
-        await context.close()
+    for made in chromium.contexts:
+        if made is not context:
+            await made.close()
 
 
 @in_one_loop()
@@ -86,19 +101,25 @@ async def serve(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve
 
 
 @in_one_loop()
-async def page(browser: Any, server: LiveServer) -> AsyncIterator[Any]:
-    """An empty page at 1280 x 800. A script error, a blocked script or a request to another host fails the test."""
-    context = await browser.new_context(
-        viewport={"width": 1280, "height": 800}, base_url=server.url, reduced_motion="reduce"
-    )
+async def page(context: Any, server: LiveServer) -> AsyncIterator[Any]:
+    """An empty page at 1280 x 800. A script error, a blocked script or a request to another host fails the test.
+
+    Its cookies and storage are empty: other tests have other ports, and the cookies are deleted. ``goto`` accepts a
+    path on the server.
+    """
     made, problems = await context.new_page(), []
+    absolute = made.goto
+    made.goto = lambda address, **options: absolute(urljoin(server.url, address), **options)
     made.set_default_timeout(20_000)
     made.on("pageerror", lambda error: problems.append(f"error: {error}"))
     made.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
     made.on("console", lambda message: _note(problems, message))
     made.on("request", lambda asked: _note_request(problems, asked.url, server.url))
     yield made
-    await context.close()
+    devtools = await context.new_cdp_session(made)
+    await devtools.send("Storage.clearDataForOrigin", {"origin": server.url, "storageTypes": "all"})
+    await made.close()
+    await context.clear_cookies()
     assert problems == []
 
 
@@ -129,6 +150,6 @@ async def growth(server: LiveServer) -> AsyncIterator[Growth]:
 async def logged_in(page: Any, server: LiveServer) -> Any:
     """An empty page that is logged in."""
     key = {"key": server.api_key}
-    reply = await page.context.request.post("/session", data=key, headers={"Origin": server.url})
+    reply = await page.context.request.post(f"{server.url}/session", data=key, headers={"Origin": server.url})
     assert reply.ok
     return page

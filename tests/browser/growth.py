@@ -16,7 +16,7 @@ from tests.wire_client import WireClient
 
 FPS = 20.0
 CHUNK = 40
-SPEC: dict[str, Any] = {"fps": FPS, "height": 240, "width": 320, "rate_ml_s": 0.8, "tau_ml": 60.0}
+SPEC: dict[str, Any] = {"fps": FPS, "height": 240, "width": 320, "rate_ml_s": 1.6, "tau_ml": 120.0}
 
 
 @cache

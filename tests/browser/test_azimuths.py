@@ -27,7 +27,7 @@ async def labels_of(server: LiveServer, growth: Growth) -> dict[str, str | None]
 async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """With the keyboard only: a label is kept over a reload, Escape changes nothing, an empty label removes it."""
     page = logged_in
-    await growth.show(page, 8)
+    await growth.show(page, 4)
     button, entry = page.get_by_role("button", name="Azimuth"), page.get_by_label("The sample’s azimuth")
     await button.press("Enter")
     await entry.fill(" [1-10] ")
@@ -52,9 +52,9 @@ async def test_the_azimuth_of_a_stationary_sample(logged_in: Any, growth: Growth
 
 async def test_each_view_of_a_rotating_sample(logged_in: Any, server: LiveServer) -> None:
     """A view's label is shown in the list of views and at its spacing, and stays while the growth continues."""
-    async with Growth.begin(server, rpm=15.0, length_s=40.0) as growth:
+    async with Growth.begin(server, rpm=20.0, length_s=40.0) as growth:
         page = logged_in
-        await growth.push(32)
+        await growth.push(20)
         await page.goto(growth.path)
         aligned = page.get_by_label("View of the rotating sample").locator("option", has_text="Aligned, view")
         await expect(aligned).not_to_have_count(0)
@@ -73,7 +73,7 @@ async def test_each_view_of_a_rotating_sample(logged_in: Any, server: LiveServer
 async def test_a_server_that_is_unreachable(logged_in: Any, growth: Growth) -> None:
     """If a label could not be saved, the dialog shows it and keeps the entered text."""
     page = logged_in
-    await growth.show(page, 8)
+    await growth.show(page, 4)
     await page.get_by_role("button", name="Azimuth").click()
     entry = page.get_by_label("The sample’s azimuth")
     await entry.fill("[110]")

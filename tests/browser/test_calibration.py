@@ -40,7 +40,7 @@ async def fill(page: Any) -> None:
 
 async def expect_lengths(page: Any) -> None:
     """Expect nm/s, Å and strain on the page, correct for the simulated crystal."""
-    await expect(page.locator("#rate-second")).to_have_text(re.compile(r"^0\.31\d* ± .* nm/s$"))
+    await expect(page.locator("#rate-second")).to_have_text(re.compile(r"^0\.62\d* ± .* nm/s$"))
     lattice = page.locator('.tile[data-name="lattice_parameter"]')
     await expect(lattice.locator(".value")).to_have_text(re.compile(r"^3\.(89|9[0-2])\d*$"))
     await expect(lattice.locator(".unit")).to_have_text(" Å")
@@ -50,7 +50,7 @@ async def expect_lengths(page: Any) -> None:
 async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """Units are relative; after a calibration the next result has nm/s, Å and strain; the dialog has the values."""
     page = logged_in
-    await growth.show(page, 12.0)
+    await growth.show(page, 6.0)
     await expect(page.locator("#units-note")).to_contain_text("Relative units")
     await expect(page.locator('.tile[data-name="lattice_parameter"]')).to_be_hidden()
     await fill(page)
@@ -60,7 +60,7 @@ async def test_a_running_stream_is_calibrated(logged_in: Any, growth: Growth, se
     await page.get_by_role("button", name=re.compile("^Use the current")).click()
     await page.get_by_role("button", name="Set", exact=True).click()
     await expect(page.get_by_role("dialog")).to_be_hidden()
-    await growth.push(4)
+    await growth.push(2)
     await expect_lengths(page)
     await expect(page.locator("#units-note")).to_contain_text("20 keV, 300 mm, 3.5 px/mm")
     assert (await calibration_of(server, growth))["px_per_mm"] == 3.5
@@ -88,7 +88,7 @@ async def test_wrong_entries_are_marked_at_their_field(
 ) -> None:
     """eV instead of keV, or text, is refused at its field, which gets the focus; Escape changes nothing."""
     page = logged_in
-    await growth.show(page, 8.0)
+    await growth.show(page, 4.0)
     await page.get_by_role("button", name="Calibrate").press("Enter")
     energy = page.get_by_label("Beam energy keV")
     await energy.fill("20000")
@@ -112,13 +112,13 @@ async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, s
     page = logged_in
     chart = page.get_by_role("group", name=re.compile(" over "))
     quantity = page.get_by_label("Quantity of the third chart")
-    await growth.show(page, 12.0)
+    await growth.show(page, 6.0)
     await expect(quantity).to_have_value("relative_spacing_change")
     await expect(quantity.locator("option", has_text="Lattice parameter")).to_have_count(0)
     await growth.streamer.calibrate(
         growth.data_id, beam_energy=20.0, screen_sample_distance=300.0, px_per_mm=3.5
     )
-    await growth.push(4)
+    await growth.push(2)
     await expect(quantity).to_have_value("lattice_parameter")
     label = re.compile(
         r"^Lattice parameter over 0:00.* from 3\.(89|9[01])\d* to 3\.9[0-2]\d*, newest 3\.9\d* Å"

@@ -37,7 +37,7 @@ async def tab_to(page: Any, selector: str) -> None:
     raise AssertionError(f"Tab does not lead to {selector}")
 
 
-async def at_page(page: Any, growth: Growth, seconds: float = 8.0) -> None:
+async def at_page(page: Any, growth: Growth, seconds: float = 4.0) -> None:
     """Push the beginning of a growth and open its page, until it shows values."""
     await growth.show(page, seconds)
     await expect(page.locator("#canvas")).to_have_attribute("data-frame", re.compile(r"\d+"))

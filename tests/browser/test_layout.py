@@ -22,7 +22,7 @@ CHARTS = "/dashboard/static/js/charts.js"
 async def test_the_main_parts_fit(logged_in: Any, growth: Growth) -> None:
     """Rate, image, charts and waterfall are visible without scrolling; a lower window makes the charts lower."""
     page = logged_in
-    await growth.push(8)
+    await growth.push(4)
     for width, height in ((1280, 800), (1920, 1080)):
         size = f"{width} x {height}"
         await page.set_viewport_size({"width": width, "height": height})
@@ -82,7 +82,7 @@ async def test_times_of_the_axis(logged_in: Any) -> None:
 async def test_the_last_label_is_whole(logged_in: Any, growth: Growth) -> None:
     """Half of the longest label, at ten hours and hundredths of a second, fits to the right of the last tick."""
     page = logged_in
-    await growth.push(4)
+    await growth.push(2)
     await page.goto(growth.path)
     half = await page.evaluate("""() => {
       const context = document.createElement("canvas").getContext("2d");

@@ -167,7 +167,7 @@ async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: Liv
     """From the list to a stream and through its controls without a pointer; the focus is always visible."""
     page = logged_in
     await page.goto("/")
-    await growth.push(6)
+    await growth.push(4)
     await expect(page.locator("#list li")).to_have_count(1)
     await page.keyboard.press("Tab")
     await expect(page.get_by_text("Skip to the streams")).to_be_focused()
@@ -207,7 +207,7 @@ async def test_keys_alone_are_enough(logged_in: Any, growth: Growth, server: Liv
 async def test_screen_readers_get_a_page(logged_in: Any, growth: Growth) -> None:
     """Landmarks, headings, names of all controls, and the growth rate in a polite live region."""
     page = logged_in
-    await growth.push(8)
+    await growth.push(4)
     await page.goto(growth.path)
     for role in ("main", "banner", "navigation"):
         await expect(page.get_by_role(role)).to_have_count(1)
@@ -251,7 +251,7 @@ CONTRASTS = """() => {
 async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
     """In the dark and the light theme all text has the contrast of WCAG AA; the choice is stored."""
     page = logged_in
-    await growth.push(8)
+    await growth.push(4)
     for path in ("/", growth.path):
         await page.goto(path)
         await expect(page.locator(".status").first).to_have_text("Live")
@@ -266,7 +266,7 @@ async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
 async def test_it_fits_any_screen(logged_in: Any, growth: Growth) -> None:
     """From a phone to a wall display nothing overflows at the side, and the rate is on the first screen."""
     page = logged_in
-    await growth.push(8)
+    await growth.push(4)
     for width in (360, 768, 1280, 1920):
         await page.set_viewport_size({"width": width, "height": 800})
         await page.goto(growth.path)

@@ -51,7 +51,7 @@ async def test_a_late_chunk_is_shown(logged_in: Any, growth: Growth, server: Liv
 async def test_a_finished_stream_is_analysed_again(logged_in: Any, growth: Growth) -> None:
     """A button under Data, shown after the end of the stream, starts it; the page shows the progress."""
     page = logged_in
-    await growth.show(page, 8)
+    await growth.show(page, 4)
     await page.get_by_role("button", name="Data").click()
     button = page.get_by_role("button", name="Analyse again")
     await expect(button).to_be_hidden()

@@ -80,7 +80,7 @@ async def test_the_page_follows_live(logged_in: Any, growth: Growth) -> None:
 async def test_undetermined_is_shown_with_its_reason(logged_in: Any, server: LiveServer) -> None:
     """Without a signal the page shows "undetermined" and the reason, never a number."""
     async with Growth.begin(server, rate_ml_s=0.0, gain=0.0) as growth:
-        await at_page(logged_in, growth, 6.0)
+        await at_page(logged_in, growth, 4.0)
         await expect(logged_in.locator("#rate-value")).to_have_text("undetermined")
         await expect(logged_in.locator("#rate-why")).to_have_text(re.compile(r"\w+.*\.$"))
         await expect(logged_in.locator("#rate-unit")).to_have_text("")
@@ -89,7 +89,7 @@ async def test_undetermined_is_shown_with_its_reason(logged_in: Any, server: Liv
 async def test_the_rate_is_large(logged_in: Any, growth: Growth) -> None:
     """At 1280 x 800 the digits are at least 60 px high, those of the uncertainty 26: readable from three metres."""
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth, 4.0)
     await expect(page.locator("#rate-value")).to_have_text(NUMBER)
     size = "id => 0.727 * parseFloat(getComputedStyle(document.getElementById(id)).fontSize)"
     assert await page.evaluate(size, "rate-value") >= 60
@@ -189,19 +189,20 @@ async def test_the_page_reconnects_after_a_restart(
     assert await page.evaluate("window.same")
 
 
-async def test_charts_repeat_a_failed_request(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+async def test_charts_repeat_a_failed_request(logged_in: Any, server: LiveServer) -> None:
     """A failed request of the charts is repeated, although no new result triggers it."""
     page = logged_in
-    await at_page(page, growth)
-    await page.route("**/series?*", lambda route: route.abort("connectionreset"))
-    async with page.expect_event("requestfailed"):
-        await growth.push(4)
-    # The last result is on the page, so that no result triggers a request of the charts.
-    await page.wait_for_function("() => document.getElementById('tiles').textContent.includes('12.8')")
-    async with page.expect_event("requestfailed"):
-        pass
-    await page.unroute("**/series?*")
-    await expect(page.locator("#range")).to_have_text(re.compile(r"– 0:16\.0$"))
+    async with Growth.begin(server, rate_ml_s=0.8, tau_ml=60.0) as growth:
+        await at_page(page, growth)
+        await page.route("**/series?*", lambda route: route.abort("connectionreset"))
+        async with page.expect_event("requestfailed"):
+            await growth.push(4)
+        # The last result is on the page, so that no result triggers a request of the charts.
+        await page.wait_for_function("() => document.getElementById('tiles').textContent.includes('12.8')")
+        async with page.expect_event("requestfailed"):
+            pass
+        await page.unroute("**/series?*")
+        await expect(page.locator("#range")).to_have_text(re.compile(r"– 0:16\.0$"))
 
 
 async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer) -> None:
@@ -225,7 +226,7 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     The tile of the layers names the mark, because a shutter begins a segment.
     """
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth, 4.0)
     await page.keyboard.press("Shift+M")
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
@@ -260,7 +261,7 @@ async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
 async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """A box is drawn by pointer, moved by keys, stored by the server and removed by Delete; its trace is charted."""
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth, 4.0)
 
     await page.get_by_role("button", name="+ Box").click()
     stage = await page.locator("#stage").bounding_box()
@@ -297,7 +298,7 @@ async def test_regions_are_drawn_and_moved(logged_in: Any, growth: Growth, serve
 async def test_the_detected_spot_can_be_moved(logged_in: Any, growth: Growth, server: LiveServer) -> None:
     """If the user drags the specular box found by the analysis, it becomes the user's region."""
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth, 4.0)
     spot = page.locator('#overlay g[data-name="specular"] .grab')
     box = await spot.bounding_box()
     async with page.expect_response(lambda reply: reply.request.method == "PUT") as moved:
@@ -330,12 +331,12 @@ async def test_a_rotating_sample_is_shown_aligned(logged_in: Any, server: LiveSe
 async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
     """After the end of the stream the page shows it, with the report and the results with units."""
     page = logged_in
-    await at_page(page, growth, 8.0)
+    await at_page(page, growth, 4.0)
     await growth.streamer.finalize(growth.data_id)
     await expect(page.locator("#status")).to_have_text("Complete")
     report = page.get_by_role("region", name="Report")
-    await expect(report).to_contain_text("4, none missing")
-    await expect(report).to_contain_text("160 stored, 160 analysed")
+    await expect(report).to_contain_text("2, none missing")
+    await expect(report).to_contain_text("80 stored, 80 analysed")
     await page.get_by_role("button", name="Data").click()
     await expect(page.locator("#zarr-path")).to_have_text(re.compile(r"frames\.zarr$"))
     async with page.expect_download() as download:
@@ -343,7 +344,7 @@ async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
     lines = (await (await download.value).path()).read_text().splitlines()
     assert lines[0].startswith("frame,time,specular_intensity")
     assert lines[1].startswith("1,s,counts")
-    assert len(lines) == 2 + 160
+    assert len(lines) == 2 + 80
 
 
 async def test_a_stream_that_does_not_exist(logged_in: Any, server: LiveServer) -> None:
