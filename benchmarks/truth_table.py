@@ -52,7 +52,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Result of a case: errors in per cent, ``pull`` in units of the stated sigma, layers absolute."""
+    """Result of a case: errors in per cent, ``pull`` in units of the stated sigma, layers absolute.
+
+    ``changes`` is the number of changes of the pattern that were reported; no case has any.
+    """
 
     case: Case
     error: float
@@ -61,6 +64,7 @@ class Row:
     layers_error: float
     spacing_error: float
     milliseconds: float
+    changes: int
     why: str
 
 
@@ -133,6 +137,7 @@ def run(of: Case) -> Row:
         float(answer.values["layers_grown"]) - float(truth.layers[0]),
         100 * spacing,
         spent,
+        sum(event.kind == "change" for event in answer.events),
         rate.why,
     )
 

@@ -24,7 +24,7 @@ TWO_TURNS = {
 @pytest.mark.parametrize("nominal", [13.5, 15.0, 16.5])
 def test_speed_is_refined(nominal: float) -> None:
     """A nominal speed that is wrong by 10 % is corrected to 0.5 %."""
-    value = Film(14, rpm=15.0).analysed(rpm=nominal).values["rotation_rpm"]
+    value = Film(14, fps=30.0, rpm=15.0).analysed(rpm=nominal).values["rotation_rpm"]
     assert value.value == pytest.approx(15.0, rel=0.005)
 
 
@@ -34,7 +34,7 @@ def test_speed_is_refined(nominal: float) -> None:
 )
 def test_rate_under_rotation(rate: float, rpm: float, seconds: float) -> None:
     """The error of the rate under rotation is below 0.6 %."""
-    value = Film(seconds, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
+    value = Film(seconds, fps=60.0, rpm=rpm, rate_ml_s=rate).analysed().values["growth_rate_ml_s"]
     assert value.value == pytest.approx(rate, rel=0.006)
 
 
@@ -73,7 +73,7 @@ def test_rotation_uses_the_frame_times() -> None:
 
 def test_no_growth_while_rotating_has_no_rate() -> None:
     """The modulation by the rotation is not taken for growth."""
-    answer = Film(20, rpm=15.0, rate_ml_s=0.0).analysed()
+    answer = Film(20, fps=30.0, rpm=15.0, rate_ml_s=0.0).analysed()
     assert not answer.values["growth_rate_ml_s"].determined
     assert np.isnan(answer.frames["growth_rate_ml_s"]).all()
 
