@@ -166,7 +166,9 @@ def _yuv(frame: Any, options: ReadOptions, monochrome: bool) -> Picture:
     chroma = [_plane(frame, number, dtype, per * frame.planes[number].width) for number, per in planes]
     luma = _plane(frame, 0, dtype, width)
     pixels = PixelFormat(dtype, "yuv", bits, range=limits)
-    return Picture(pixels, luma >> shift if shift else luma, tuple(c >> shift for c in chroma))
+    if shift:
+        luma, chroma = luma >> shift, [plane >> shift for plane in chroma]
+    return Picture(pixels, luma, tuple(chroma))
 
 
 def _converted(frame: Any, match: re.Match[str] | None) -> Picture:

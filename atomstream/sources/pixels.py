@@ -67,11 +67,15 @@ class PixelFormat:
 
     def same_as(self, other: PixelFormat) -> bool:
         """Return True if both describe the same samples."""
-        if any(getattr(self, f.name) != getattr(other, f.name) for f in fields(self) if f.name != "palette"):
-            return False
+        for name in _COMPARED:  # for each frame of a video, so without dataclasses.fields
+            if getattr(self, name) != getattr(other, name):
+                return False
         if self.palette is None or other.palette is None:
             return self.palette is other.palette
         return np.array_equal(self.palette, other.palette)
+
+
+_COMPARED: Final = tuple(field.name for field in fields(PixelFormat) if field.name != "palette")
 
 
 class PixelReader:

@@ -119,6 +119,13 @@ def test_unpaced_frames_lie_on_one_time_line(
     assert archived(server)["time"][:] == pytest.approx(np.arange(12) / 2.0, abs=0.0021)
 
 
+def test_times_in_another_unit_are_refused(env: dict[str, str], tmp_path: Path) -> None:
+    """Times in ms without their unit differ from the rate by a factor of 1000: refused before a stream is made."""
+    np.savez(tmp_path / "a.npz", frames=sb_frames(), time=np.arange(6) * 500.0)
+    message = "lie 500 s apart by their times, but 0.5 s at 2 frames per second. Give the unit of the times"
+    refused(tmp_path / "a.npz", "--fps", "2", code=2, message=message, **env)
+
+
 def test_project_and_sample_are_linked(server: ThreadedServer, env: dict[str, str]) -> None:
     """A project made by the command contains the sample of a stream, and both are listed."""
     made = atomstream_here("project", "create", "GaN on Si", **env)

@@ -23,7 +23,7 @@ from tests.sources.source_files import av, read, tifffile, write_image, zarr
 
 Array = npt.NDArray[Any]
 
-READERS: Final = ("npy", "npz", "zarr", "tiff", "png", "jpeg", "bmp", "pgm", "video")
+READERS: Final = ("npy", "npz", "zarr", "tiff", "png", "jpeg", "bmp", "pgm", "video", "hdf5")
 
 _Y, _X = np.mgrid[:24, :32]
 GREY: Final = np.stack([(_X * 7 + _Y * 2 + k * 9) % 251 for k in range(3)]).astype(np.uint8)
@@ -131,6 +131,21 @@ def zarr_group(
             made = group.create_array(name, data=data, dimension_names=dims)
             made.attrs.update({key: value for key, value in notes.items() if key != "dims"})
         return folder / "a.zarr"
+
+    return write
+
+
+def hdf5(arrays: Mapping[str, tuple[Array, Mapping[str, Any]]], **attributes: Any) -> Callable[[Path], Path]:
+    """Write an HDF5 file: arrays with their attributes, by their paths."""
+    h5py = pytest.importorskip("h5py")
+
+    def write(folder: Path) -> Path:
+        with h5py.File(folder / "a.h5", "w") as file:
+            file.attrs.update(attributes)
+            for name, (data, notes) in arrays.items():
+                file[name] = data
+                file[name].attrs.update(notes)
+        return folder / "a.h5"
 
     return write
 

@@ -17,6 +17,7 @@ from tests.sources.file_table import (
     SAME_COLOURS,
     Cell,
     check,
+    hdf5,
     npy,
     npz,
     parametrized,
@@ -60,7 +61,12 @@ TYX_MS = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "y"}, {
 
 ARRAYS = [
     cell
-    for reader, write in (("npy", npy), ("npz", lambda a: npz(frames=a)), ("zarr", zarr_array))
+    for reader, write in (
+        ("npy", npy),
+        ("npz", lambda a: npz(frames=a)),
+        ("zarr", zarr_array),
+        ("hdf5", lambda a: hdf5({"frames": (a, {})})),
+    )
     for cell in (
         Cell(reader, "N H W", write(GREY), GREY),
         Cell(reader, "H W", write(GREY[0]), GREY[:1]),

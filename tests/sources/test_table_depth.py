@@ -17,6 +17,7 @@ from tests.sources.file_table import (
     Cell,
     check,
     encoded,
+    hdf5,
     images,
     npy,
     npz,
@@ -38,6 +39,11 @@ BLACK_WHITE = np.where(BITS, 255, 0).astype(np.uint8)
 UNIT_LEVELS = {"levels": (0, 1)}
 
 
+def hdf5_of(array: Any) -> Callable[[Path], Path]:
+    """Write an HDF5 file with one array."""
+    return hdf5({"frames": (array, {})})
+
+
 def tiff_of(array: Any) -> Callable[[Path], Path]:
     """Write a TIFF of grey values."""
     return tiff(array, photometric="minisblack")
@@ -50,6 +56,7 @@ ARRAYS = [
         ("npz", lambda a: npz(frames=a)),
         ("zarr", zarr_array),
         ("tiff", tiff_of),
+        ("hdf5", hdf5_of),
     )
     for cell in (
         Cell(reader, "8 bits", write(GREY), GREY),

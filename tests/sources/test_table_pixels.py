@@ -16,6 +16,7 @@ from tests.sources.file_table import (
     SAME_COLOURS,
     Cell,
     check,
+    hdf5,
     images,
     npy,
     npz,
@@ -68,7 +69,12 @@ def pgm(k: int, path: Path, header: bytes = b"P5 32 24 255\n") -> None:
 
 ARRAYS = [
     cell
-    for reader, write in (("npy", npy), ("npz", lambda a: npz(frames=a)), ("zarr", zarr_array))
+    for reader, write in (
+        ("npy", npy),
+        ("npz", lambda a: npz(frames=a)),
+        ("zarr", zarr_array),
+        ("hdf5", lambda a: hdf5({"frames": (a, {})})),
+    )
     for cell in (
         Cell(reader, "equal colours", write(SAME_COLOURS), GREY, options={"axes": "NHWC"}),
         Cell(reader, "colours", write(COLOUR), refused=COLOURS_REFUSED, options={"axes": "NHWC"}),

@@ -18,6 +18,7 @@ from tests.sources.file_table import (
     GREY,
     Cell,
     check,
+    hdf5,
     npy,
     npz,
     parametrized,
@@ -244,7 +245,25 @@ VIDEO = [
     Cell("video", "main header of AVI", avi(GREY, palette=PALETTE, rate=0), GREY, fps=20.0),
 ]
 
-CELLS = [*ZARR, *ARRAYS, *TIFF, *PICTURES, *VIDEO]
+HDF5 = [
+    Cell("hdf5", "seconds", hdf5({"frames": (GREY, {}), "time": (np.array(TIMES), {})}), GREY, times_s=TIMES),
+    Cell("hdf5", "ms", hdf5({"frames": (GREY, {}), "time": (STEPS, {"units": "ms"})}), GREY, times_s=TIMES),
+    Cell(
+        "hdf5",
+        "unit by option",
+        hdf5({"frames": (GREY, {}), "time": (STEPS, {})}),
+        GREY,
+        times_s=TIMES,
+        options={"time_unit": "ms"},
+    ),
+    Cell("hdf5", "no rate", hdf5({"frames": (GREY, {})}), GREY, times_s=[]),
+    Cell("hdf5", "rate", hdf5({"frames": (GREY, {})}, fps=120.0), GREY, fps=120.0),
+    Cell(
+        "hdf5", "backwards", hdf5({"frames": (GREY, {}), "time": (STEPS[::-1], {})}), refused="runs backwards"
+    ),
+]
+
+CELLS = [*HDF5, *ZARR, *ARRAYS, *TIFF, *PICTURES, *VIDEO]
 
 
 @parametrized(CELLS)
