@@ -142,7 +142,7 @@ async def slow_uploads(rig: Rig, size: float) -> Outcome:
         for _ in range(round(12 * max(size, 0.5))):
             await asyncio.sleep(1.0)
             for _, writer in connections:
-                with contextlib.suppress(OSError):
+                if not writer.transport.is_closing():
                     writer.write(b"x")
     gone = sum([await closed(reader, 0.2) for reader, _ in connections])
     for _, writer in connections:

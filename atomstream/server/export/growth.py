@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from atomstream.errors import ConfigError
 from atomstream.records import Frames
 from atomstream.results import F64, TIME, unit_of
 from atomstream.server.archive.abandoned import check_wanted
@@ -81,8 +82,23 @@ class Growth:
             if name not in _TIMES and column_dimension(self.group / name) == "time"
         }
 
+    def check_pixels(self) -> None:
+        """Raises ConfigError if frames were removed by the rules of retention."""
+        if self.archive.thinned.exists:
+            raise ConfigError(
+                "Frames of this stream were removed by the rules of retention: an export would have black pictures in "
+                "their place. Export the results alone (pixels=0, or CSV). Zarr readers find the frames that are left "
+                "by the array frame_kept."
+            )
+
     def pieces(self, *, pixels: bool, columns: bool = True) -> Iterator[Piece]:
-        """The exported frames in order, in pieces of bounded size."""
+        """The exported frames in order, in pieces of bounded size.
+
+        Raises:
+            ConfigError: with ``pixels``, if frames were removed by the rules of retention.
+        """
+        if pixels:
+            self.check_pixels()
         runs, geometry = self.archive.frame_runs(), self.archive.geometry
         names = list(self.columns()) if columns else []
         rows = ROWS
@@ -108,11 +124,18 @@ class Growth:
         return np.concatenate([self.archive.frames(number, number + 1) for number in numbers.tolist()])
 
     def frame_at(self, rank: int) -> Frames | None:
-        """One stored frame (H, W), counted from 0, or from the end if negative; None if there is none."""
+        """One stored frame (H, W), counted from 0, or from the end if negative; None if there is none.
+
+        For one that was removed, the nearest that is left.
+        """
         runs = self.archive.frame_runs()
         if not len(runs):
             return None
-        number = int(runs.frames(np.array([rank % len(runs)], dtype=np.int64))[0])
+        number = self.archive.thinned.nearest(
+            int(runs.frames(np.array([rank % len(runs)], dtype=np.int64))[0])
+        )
+        if number is None:
+            return None
         frame: Frames = self.archive.frames(number, number + 1)[0]
         return frame
 

@@ -96,6 +96,7 @@ class _Film:
     def of(cls, growth: Growth, fps: int, most: int | None = None) -> _Film:
         """A film of every n-th frame, so that it plays at real speed with ``fps`` pictures a second."""
         geometry, stored = growth.archive.geometry, len(growth.archive.frame_runs())
+        growth.check_pixels()
         if geometry is None or not stored:
             raise ConfigError("The stream has no frames yet.")
         step = max(growth.step, round(growth.metadata.fps / fps) or 1)

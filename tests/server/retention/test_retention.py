@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from atomstream.cli import commands
+from atomstream.protocol import EXPORT_PATH
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.thinning import KEPT
 from atomstream.server.data_dir import upkeep_lock
@@ -238,3 +239,15 @@ async def test_the_command_without_a_server(serve: Serve, tmp_path: Path) -> Non
     done = await asyncio.to_thread(invoke, "run", "--yes")
     assert "became free" in done.output, done
     assert kept_of(server, data_id) == [0, 12]
+
+
+async def test_exports_of_a_thinned_stream(serve: Serve) -> None:
+    """Results are exported as before; an export with pixels is refused with the reason, in place of black pictures."""
+    server, data_id = await thinned_stream(serve)
+    async with aiohttp.ClientSession(headers=server.headers) as session:
+        for query, status in (("csv", 200), ("h5&pixels=0", 200), ("h5", 400), ("tiff", 400), ("mp4", 400)):
+            path = EXPORT_PATH.format(data_id=data_id)
+            async with session.get(f"{server.url}{path}?to={query}") as reply:
+                body = await reply.read()
+                assert reply.status == status, (query, body[:300])
+                assert status == 200 or b"frame_kept" in body
