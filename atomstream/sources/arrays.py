@@ -62,7 +62,7 @@ class ArraySource(IndexedFrames):
         elif times_s is not None:
             self._take_times(np.asarray(times_s, dtype=np.float64))
         if self._pixels.decided_by_values and isinstance(array, np.ndarray):
-            self._read(0, 1)
+            self._read(slice(0, 1))
 
     def _end_with(self, file: FileFrames, places: Layout) -> None:
         """Leave out the frames that a file which is cut off does not hold."""
@@ -100,9 +100,9 @@ class ArraySource(IndexedFrames):
         self.time_step_s = median_step(times)
         self.n_frames = len(given.places)
 
-    def _read(self, begin: int, end: int) -> Frames:
+    def _read(self, part: slice) -> Frames:
         try:
-            block = self._layout.read(self._array, begin, end)
+            block = self._layout.read(self._array, part.start, part.stop)
         except (FrameDamage, ConfigError, OSError, MemoryError):
             raise
         except Exception as error:  # libraries raise many kinds for damaged chunks
@@ -110,7 +110,7 @@ class ArraySource(IndexedFrames):
         if isinstance(block, np.memmap):
             # Read the disk here, and not later while a caller holds a lock.
             block = np.array(block, order="C", subok=False)
-        return self._pixels.frames(block, begin)
+        return self._pixels.frames(block, part.start)
 
     def _close(self) -> None:
         close = getattr(self._array, "close", None)

@@ -139,8 +139,8 @@ class IndexedFrames:
         self.lost_tail: Gap | None = None
         """Frames that the file states, but which lie behind its end."""
 
-    def _read(self, begin: int, end: int) -> Frames:
-        """Return the frames ``begin`` to ``end`` (excluded), new and C-contiguous.
+    def _read(self, part: slice) -> Frames:
+        """Return the frames ``part.start`` to ``part.stop`` (excluded), new and C-contiguous.
 
         Raises FrameDamage or OSError if one of them can't be read, ConfigError if one can't be streamed.
         """
@@ -167,7 +167,7 @@ class IndexedFrames:
         while place < length:
             begin, end = self._run(place, min(length, place + builder.wanted))
             try:
-                block = self._read(begin, end)
+                block = self._read(slice(begin, end))
             except (FrameDamage, OSError, ConfigError):
                 yield from self._one_by_one(builder, place, end - begin)
             else:
@@ -196,7 +196,7 @@ class IndexedFrames:
         for k in range(count):
             number = first + k
             try:
-                frame = self._read(number, number + 1)
+                frame = self._read(slice(number, number + 1))
             except (FrameDamage, OSError) as error:
                 damage = error if isinstance(error, FrameDamage) else read_error(error, self.name)
                 if self.skip_damaged is False:

@@ -54,9 +54,10 @@ class ImagesSource(IndexedFrames):
                     raise DamagedSourceError(damage.gap(number), behind=len(self._paths) - 1) from damage
         raise ConfigError(f"{self.name}: none of the {len(self._paths)} images can be read")
 
-    def _read(self, begin: int, end: int) -> Frames:
-        frames = np.empty((end - begin, *self.frame_shape), self.dtype)
-        for k, path in enumerate(self._paths[begin:end]):
+    def _read(self, part: slice) -> Frames:
+        paths = self._paths[part]
+        frames = np.empty((len(paths), *self.frame_shape), self.dtype)
+        for k, path in enumerate(paths):
             frames[k] = self._image(path)
         return frames
 

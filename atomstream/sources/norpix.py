@@ -99,8 +99,8 @@ class NorpixSource(IndexedFrames):
         times = (seconds - seconds[0]) + (micros - micros[0]) / 1e6
         return times if len(times) > 1 and (np.diff(times) > 0).all() else None
 
-    def _read(self, begin: int, end: int) -> Frames:
-        return self._pixels.frames(self._file[begin:end], begin)
+    def _read(self, part: slice) -> Frames:
+        return self._pixels.frames(self._file[part], part.start)
 
     def _close(self) -> None:
         self._file.close()

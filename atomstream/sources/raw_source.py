@@ -66,9 +66,9 @@ class RawSource(IndexedFrames):
             reason = f"the file ends within this frame, after {rest} of {step} bytes (if --geometry is right)"
             self.lost_tail = Gap(whole, 1, path.name, before + whole * step, reason)
 
-    def _read(self, begin: int, end: int) -> Frames:
-        block = self._geometry.pixels(self.name, self._file[begin:end], begin)
-        return self._pixels.frames(block, begin)
+    def _read(self, part: slice) -> Frames:
+        block = self._geometry.pixels(self.name, self._file[part], part.start)
+        return self._pixels.frames(block, part.start)
 
     def _close(self) -> None:
         self._file.close()
