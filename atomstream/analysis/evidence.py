@@ -11,6 +11,7 @@ import numpy as np
 from scipy import signal
 
 from atomstream.analysis import varpro
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.varpro import Window, downsampled
 from atomstream.results import F64
 
@@ -100,9 +101,7 @@ def rotation_overlap(window: Window, fit: varpro.Fit) -> float:
     if window.nuisance is None:
         return 1.0
     first = fit.model.order + 1
-    waves = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(fit.model.order))[
-        :, first : first + 2
-    ]
+    waves = varpro.design(window.t, fit.frequency, fit.decay, Model(fit.model.order))[:, first : first + 2]
     remainder = waves - window.nuisance @ (window.nuisance.T @ waves)
     return min(10.0, math.sqrt(float((waves**2).sum() / max(float((remainder**2).sum()), 1e-12))))
 

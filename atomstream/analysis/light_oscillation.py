@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.varpro import (
     MAX_POINTS,
     cut_window,
@@ -41,7 +42,7 @@ def light_share(t: F64, y: F64, background: F64, fit: varpro.Fit, rotation_hz: f
     columns = []
     for trace in (y, background):
         window = cut_window(t, trace / max(float(np.abs(trace).mean()), 1e-12), span, rotation_hz, points)
-        basis = varpro.design(window.t, fit.frequency, fit.decay, varpro.Model(1, False))
+        basis = varpro.design(window.t, fit.frequency, fit.decay, Model(1, False))
         turning = rotation_harmonics(window.t, rotation_hz)
         basis = basis if turning is None else np.concatenate([basis, turning], axis=1)
         a, b = np.linalg.lstsq(basis, window.y, rcond=1e-6)[0][2:4]
@@ -82,7 +83,7 @@ def interfering_light(t: F64, y: F64, background: F64, fit: varpro.Fit) -> float
         return 0.0
     at, spot = downsampled(t[part], y[part] / max(abs(float(y[part].mean())), 1e-12))
     light = downsampled(t[part], background[part] / max(abs(float(background[part].mean())), 1e-12))[1]
-    basis = varpro.design(at, fit.frequency, fit.decay, varpro.Model(2, True), fit.drift)
+    basis = varpro.design(at, fit.frequency, fit.decay, Model(2, True), fit.drift)
     amplitude = math.hypot(*np.linalg.lstsq(basis, spot, rcond=1e-9)[0][3:5])
     rest = light - basis[:, :3] @ np.linalg.lstsq(basis[:, :3], light, rcond=1e-9)[0]
     taper = np.hanning(len(at) + 2)[1:-1]

@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from atomstream.analysis import varpro
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.varpro import MAX_POINTS, cut_window, rotation_harmonics, rotation_points
 from atomstream.results import F64
 
@@ -43,7 +44,7 @@ def motion_share(t: F64, y: F64, motion: F64, fit: varpro.Fit, rotation_hz: floa
 
     def amplitude(samples: F64, hz: float) -> float:
         window = cut_window(t[known], samples[known], span, rotation_hz, points)
-        basis = varpro.design(window.t, hz, fit.decay, varpro.Model(1, False))
+        basis = varpro.design(window.t, hz, fit.decay, Model(1, False))
         turning = rotation_harmonics(window.t, rotation_hz)
         basis = basis if turning is None else np.concatenate([basis, turning], axis=1)
         return math.hypot(*np.linalg.lstsq(basis, window.y, rcond=1e-6)[0][2:4])

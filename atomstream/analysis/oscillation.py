@@ -14,6 +14,7 @@ import numpy as np
 
 from atomstream.analysis import varpro
 from atomstream.analysis.hypotheses import MIN_CYCLES, TRANSIENT_DECAY
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.oscillation_result import (
     DRIFT_ODDS,
     KNOWN_DRIFT_ODDS,
@@ -37,9 +38,9 @@ SEARCH_POINTS = 160
 SEARCH_POINTS_ROTATING = 320
 """Samples of a window in the search, at rest and under rotation."""
 
-MODELS_WITH_HARMONIC = (varpro.Model(1, True), varpro.Model(2, True))
-MODELS_WITHOUT_HARMONIC = (varpro.Model(1, False), varpro.Model(2, False))
-MODELS_WITH_DRIFT = (varpro.Model(1, True, True), varpro.Model(2, True, True))
+MODELS_WITH_HARMONIC = (Model(1, True), Model(2, True))
+MODELS_WITHOUT_HARMONIC = (Model(1, False), Model(2, False))
+MODELS_WITH_DRIFT = (Model(1, True, True), Model(2, True, True))
 DRIFT_CYCLES = 3.2
 """Fewest oscillations in which a change of the rate is fitted."""
 

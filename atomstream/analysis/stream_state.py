@@ -22,6 +22,7 @@ from atomstream.analysis.illumination import IlluminationTracker
 from atomstream.analysis.laser import Laser
 from atomstream.analysis.lattice import Peak, StreakComb
 from atomstream.analysis.layer_count import LayerCounter
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.missing_frames import MissingFrames
 from atomstream.analysis.oscillation_result import Oscillation
 from atomstream.analysis.pattern import Pattern
@@ -37,7 +38,7 @@ from atomstream.analysis.surface import SurfaceTracker
 from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
-from atomstream.analysis.varpro import Fit, Model
+from atomstream.analysis.varpro import Fit
 from atomstream.frame_counter import FrameCounter
 from atomstream.records import Frames
 from atomstream.results import F32, F64, Event, Measurement, Segment, View

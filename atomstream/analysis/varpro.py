@@ -9,36 +9,20 @@ drift also searches the change of the rate over the window: w is then the rate a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import signal
 from scipy.optimize import leastsq
 
+from atomstream.analysis.linear_part import LinearPart, Model
 from atomstream.results import F64
-
-RIDGE = 0.5
-"""Penalty on the second harmonic: a fit at half the frequency would lose RIDGE²/(1 + RIDGE²) = 20 % of its signal."""
 
 MAX_DRIFT = 0.6
 """Largest relative change of the rate over a window; beyond, a shorter window is needed."""
 
-PROJECTED_RIDGE = 0.002
-"""Penalty on the fundamental where rotation harmonics are projected out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """Model of a trace.
-
-    ``order`` is that of the background's polynomial (1 or 2), ``harmonic`` adds the second harmonic, and ``drifts``
-    lets the rate change linearly in time.
-    """
-
-    order: int = 1
-    harmonic: bool = True
-    drifts: bool = False
+MAX_STEPS = 20
+"""Largest number of steps of a search; most need four."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +47,7 @@ class Fit:
     r2: float
     rms: float
     t_end: float
-    model: Model = Model()
+    model: Model = field(default_factory=Model)
     drift: float = 0.0
     sigma_drift: float = 0.0
     span_s: float = 0.0
@@ -122,62 +106,6 @@ def _waves(
     return np.stack(columns, axis=1)
 
 
-class _Problem:
-    """The linear part of one fit, with the arrays that do not depend on frequency, decay and drift.
-
-    ``nuisance`` (N, M) has orthonormal columns that are projected out: the rotation harmonics. The second harmonic has
-    a ridge penalty, and with ``nuisance`` the first as well: if growth lies on a harmonic of the rotation, the
-    projected columns nearly vanish, and very large amplitudes that cancel would fit any trace. Columns of
-    :func:`design` are rows here, which is faster.
-    """
-
-    def __init__(self, t: F64, y: F64, model: Model, nuisance: F64 | None = None) -> None:
-        self._model, self._nuisance = model, nuisance
-        self._since_start, self._since_end = t - t[0], t - t[-1]
-        self._span = max(float(t[-1] - t[0]), 1e-12)
-        x = (t - 0.5 * (t[0] + t[-1])) / (0.5 * self._span)
-        count = model.order + (5 if model.harmonic else 3)
-        self._rows = np.empty((count, len(t)))
-        for k in range(model.order + 1):
-            self._rows[k] = x**k
-        self._y = y if nuisance is None else y - nuisance @ (nuisance.T @ y)
-        self._weights = np.zeros(count)
-        if nuisance is not None:
-            self._weights[model.order + 1 : model.order + 3] = PROJECTED_RIDGE
-        if model.harmonic:
-            self._weights[-2:] = RIDGE
-        self._penalised = np.flatnonzero(self._weights)
-
-    def rows(self, frequency: float, decay: float, drift: float) -> F64:
-        """Return the transposed :func:`design`; the array is overwritten by the next call."""
-        first, rows = self._model.order + 1, self._rows
-        envelope = np.exp(np.clip(-decay * self._since_start, -20.0, 20.0))
-        slope = drift * frequency / self._span
-        turn = (2.0 * math.pi) * (frequency + 0.5 * slope * self._since_end) * self._since_end
-        cosine, sine = np.cos(turn), np.sin(turn)
-        np.multiply(envelope, cosine, out=rows[first])
-        np.multiply(envelope, sine, out=rows[first + 1])
-        if self._model.harmonic:
-            np.multiply(rows[first], 2.0 * cosine, out=rows[first + 2])
-            rows[first + 2] -= envelope  # cos 2x = 2 cos² x - 1
-            np.multiply(rows[first + 1], 2.0 * cosine, out=rows[first + 3])
-        return rows
-
-    def solve(self, frequency: float, decay: float, drift: float) -> tuple[F64, F64]:
-        """Return linear coefficients and residuals, with the ridge rows, for a frequency (Hz), decay (1/s), drift."""
-        rows = self.rows(frequency, decay, drift)
-        penalty = self._weights * np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        if self._nuisance is not None:
-            rows = rows - (rows @ self._nuisance) @ self._nuisance.T
-        gram = rows @ rows.T
-        diagonal = gram.flat[:: len(gram) + 1] + penalty**2
-        gram.flat[:: len(gram) + 1] = diagonal * (1.0 + 1e-10)
-        coefficients: F64 = np.linalg.solve(gram, rows @ self._y)
-        rest = self._y - coefficients @ rows
-        ridge = -penalty[self._penalised] * coefficients[self._penalised]
-        return coefficients, np.concatenate([rest, ridge])
-
-
 def fit(
     t: F64,
     y: F64,
@@ -194,16 +122,30 @@ def fit(
     if len(t) < model.order + 10 or not t[-1] > t[0]:
         return None
 
-    problem = _Problem(t, y, model, nuisance)
+    linear = LinearPart(t, y, model, nuisance)
+
+    def limited(p: F64) -> tuple[float, float, float]:
+        frequency = seed_hz * math.exp(min(max(p[0], -1.0), 1.0))
+        return frequency, float(p[1]) * seed_hz, min(max(float(p[2]), -1.0), 1.0) if model.drifts else 0.0
 
     def residuals(p: F64) -> F64:
-        frequency = seed_hz * math.exp(min(max(p[0], -1.0), 1.0))
-        change = min(max(p[2], -1.0), 1.0) if model.drifts else 0.0
-        return problem.solve(frequency, p[1] * seed_hz, change)[1]
+        return linear.solve(*limited(p))[1]
 
+    def slopes(p: F64) -> F64:
+        result: F64 = linear.slopes(*limited(p)) * scales
+        return result
+
+    scales = np.array([1.0, seed_hz, 1.0])[: 3 if model.drifts else 2, None]
     start = np.array([0.0, decay / seed_hz, drift] if model.drifts else [0.0, decay / seed_hz])
     parameters, covariance, info, _, status = leastsq(
-        residuals, start, full_output=True, maxfev=60, ftol=1e-6, xtol=1e-4, epsfcn=1e-9
+        residuals,
+        start,
+        Dfun=slopes,
+        col_deriv=True,
+        full_output=True,
+        maxfev=MAX_STEPS,
+        ftol=1e-6,
+        xtol=1e-4,
     )
     if status not in (1, 2, 3, 4, 5) or abs(parameters[0]) > 0.35 or abs(parameters[1]) > 3.0:
         return None
@@ -212,24 +154,25 @@ def fit(
     spread = np.asarray(covariance, dtype=np.float64) if np.ndim(covariance) == 2 else None
     if spread is None:
         # Near a harmonic of the rotation the search converges slowly; its last point is good enough.
-        spread = np.asarray(_covariance(residuals, parameters), dtype=np.float64)
-    return _describe(t, y, seed_hz, parameters, spread, info["fvec"], model, nuisance)
-
-
-def _covariance(residuals: Callable[[F64], F64], p: F64) -> F64:
-    """Return the inverse of the normal matrix at ``p``, from central differences."""
-    steps = np.diag([1e-4, 1e-3, 1e-3][: len(p)])
-    slopes = np.stack([(residuals(p + s) - residuals(p - s)) / (2.0 * s.sum()) for s in steps])
-    return np.asarray(np.linalg.pinv(slopes @ slopes.T))
+        jacobian = slopes(parameters)
+        spread = np.asarray(np.linalg.pinv(jacobian @ jacobian.T))
+    return _describe(t, y, seed_hz, parameters, spread, model, nuisance, linear)
 
 
 def _describe(
-    t: F64, y: F64, seed_hz: float, p: F64, covariance: F64, residual: F64, model: Model, nuisance: F64 | None
+    t: F64,
+    y: F64,
+    seed_hz: float,
+    p: F64,
+    covariance: F64,
+    model: Model,
+    nuisance: F64 | None,
+    linear: LinearPart,
 ) -> Fit:
     frequency, decay = seed_hz * math.exp(p[0]), p[1] * seed_hz
     drift = float(p[2]) if model.drifts else 0.0
-    coefficients, _ = _Problem(t, y, model, nuisance).solve(frequency, decay, drift)
-    columns, first = design(t, frequency, decay, model, drift), model.order + 1
+    coefficients, residual = linear.solve(frequency, decay, drift)
+    columns, first = linear.rows(frequency, decay, drift), model.order + 1
     noise = residual[: len(t)]
     degrees = max(1, len(t) - model.order - 7)
     variance = float(noise @ noise) / degrees * correlation_time(noise)
@@ -253,8 +196,8 @@ def _describe(
         span_s=span,
         overtone=math.hypot(*coefficients[model.order + 3 :]) / max(math.hypot(a, b), 1e-300),
         residual=noise,
-        trend=float(np.ptp(columns[:, :first] @ coefficients[:first])),
-        wave=columns[:, first:] @ coefficients[first:],
+        trend=float(np.ptp(coefficients[:first] @ columns[:first])),
+        wave=coefficients[first:] @ columns[first:],
         coefficients=coefficients,
     )
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from atomstream.analysis import varpro
+from atomstream.analysis.linear_part import Model
 from atomstream.analysis.motion import MAX_MOTION_SHARE, motion_share
 
 T = np.arange(0, 20, 0.05)
@@ -13,7 +14,7 @@ T = np.arange(0, 20, 0.05)
 
 def _share(trace_hz: float, motion: np.ndarray) -> float:
     y = 1000.0 * (1 + 0.05 * np.sin(2 * np.pi * trace_hz * T))
-    fit = varpro.fit(T, y, trace_hz, varpro.Model(1, False))
+    fit = varpro.fit(T, y, trace_hz, Model(1, False))
     assert fit is not None
     return motion_share(T, y, motion, fit, 0.0)
 
