@@ -85,8 +85,8 @@ STILL_PICTURES = 15
 MIN_CONTRAST = 0.3
 """Pictures with less than this share of the usual contrast are left out: a shutter, a drop-out of the beam."""
 
-CONTRAST_MEMORY = 0.98
-"""Factor by which the usual contrast falls from one picture to the next: in 10 s to 1/e."""
+CONTRAST_PICTURES = 48
+"""Number of last pictures whose median contrast is the usual one: a turning crystal is bright at few azimuths only."""
 
 CONFIRMATIONS = 2
 """Number of searches in a row that must find a return before the pattern counts as turning."""
@@ -279,12 +279,12 @@ class TurnDetector:
     """Notices that the pattern turns.
 
     ``return_s`` is the time in s after which the pattern returns, 0 while it does not turn; on an n-fold surface this
-    may be 1/n of a turn. ``moves`` is True while the pattern keeps changing. ``usual_contrast`` is in counts,
-    ``confirmed`` the number of searches in a row with a result.
+    may be 1/n of a turn. ``moves`` is True while the pattern keeps changing. ``contrasts`` (<= 48,) are those of
+    the last pictures in counts, ``confirmed`` is the number of searches in a row with a result.
     """
 
     history: PictureHistory = field(default_factory=PictureHistory)
-    usual_contrast: float = 0.0
+    contrasts: F64 = field(default_factory=lambda: np.empty(0))
     return_s: float = 0.0
     moves: bool = False
     confirmed: int = 0
@@ -315,8 +315,8 @@ class TurnDetector:
         halves = reduced(frame)
         picture, norm, contrast = local_contrast(halves, _hidden(spot, fwhm, frame.shape, halves.shape[1:]))
         if not dark:
-            self.usual_contrast = max(contrast, self.usual_contrast * CONTRAST_MEMORY)
-        reliable = not dark and contrast > MIN_CONTRAST * self.usual_contrast
+            self.contrasts = np.append(self.contrasts[1 - CONTRAST_PICTURES :], contrast)
+        reliable = not dark and contrast > MIN_CONTRAST * float(np.median(self.contrasts))
         self.history.add(time_s, picture, norm if reliable else math.nan)
 
     def skip(self, n_pictures: int) -> None:

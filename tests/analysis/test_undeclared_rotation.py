@@ -62,6 +62,19 @@ def test_a_turning_crystal_is_noticed(
         assert reported[-1] == pytest.approx(period_s, rel=0.05)
 
 
+def test_a_crystal_that_is_bright_at_few_azimuths_is_noticed_at_once() -> None:
+    """Between them it has a fifth of the contrast; the pictures are compared all the same, and no rate is given."""
+    t = times(4)
+    turns = 0.25 * t + 0.1
+    bright = np.exp(-((np.sin(4 * np.pi * turns) / 0.25) ** 2))
+    detector, moves = TurnDetector(), []
+    for i, frame in enumerate(TurningFilm(turns, SQUARE, light=0.2 + 0.8 * bright).frames()):
+        detector.feed(i / HZ, frame, Box(80.0, 56.0, 10.0, 10.0), (12.0, 5.0))
+        detector.update()
+        moves.append(bool(detector.reason))
+    assert all(moves[round(2 * HZ) :])
+
+
 def test_a_start_and_a_stop_of_the_rotation_are_noticed() -> None:
     """The crystal rests, turns from 5 s to 13 s, and rests again: nothing is reported before and after."""
     t = times(18)
