@@ -360,11 +360,11 @@ class GrowthTracker:
         """Return a fitted oscillation as the rate of growth, or the reason why it is none."""
         if answer.best is None:
             return answer
-        is_pulses = not rotation_hz and self.laser.is_seen_in(answer.best, self.trace)
-        if is_pulses and self.laser.notice(answer.best):
+        pulse_hz = None if rotation_hz else self.laser.rate_seen_in(answer.best, self.trace)
+        if pulse_hz is not None and self.laser.notice(answer.best, pulse_hz):
             self.next_search_s = 0.0  # without the pulses the trace may show the layers
         around = Surroundings(
-            self.trace, self.segment_start_s, self.laser, is_pulses, self.known_hz, rotation_hz
+            self.trace, self.segment_start_s, self.laser, pulse_hz is not None, self.known_hz, rotation_hz
         )
         why = other_cause(answer.best, around)
         if why:

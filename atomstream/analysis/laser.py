@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
+from atomstream.analysis.pulses import find_pulse_rate, notch, pulse_train_rate
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import Fit
 from atomstream.results import F64
@@ -46,23 +46,26 @@ class Laser:
         traces = (trace.raw_since(start_s), trace.since(max(start_s, now - SLOW_TRACE_S)))
         candidates = ((part, find_pulse_rate(*part)) for part in traces)
         # The cusps of layer growth have harmonics too, but are symmetric in time.
-        found = next((hz for part, hz in candidates if hz and is_pulse_train(*part, hz)), None)
-        if found is None and self.hz and is_pulse_train(*trace.since(now - 20.0), self.hz):
+        found = next((hz for part, hz in candidates if hz and pulse_train_rate(*part, hz)), None)
+        if found is None and self.hz and pulse_train_rate(*trace.since(now - 20.0), self.hz):
             found = self.hz
         if found is not None:
             self.hz, self.seen_s = found, now
 
-    def is_seen_in(self, fit: Fit, trace: IntensityTrace) -> bool:
-        """Return True if a fitted oscillation has the shape of pulses; not one that is much slower than this laser."""
-        if self.hz > SLOWER_FACTOR * fit.frequency:
-            return False
-        return is_pulse_train(*trace.since(fit.t_end - fit.span_s), fit.frequency)
+    def rate_seen_in(self, fit: Fit, trace: IntensityTrace) -> float | None:
+        """Return the rate (Hz) of a fitted oscillation with the shape of pulses, None for any other.
 
-    def notice(self, fit: Fit) -> bool:
-        """Take the pulse rate from a fit with the shape of pulses; return True if there are enough of them."""
+        An oscillation that is much slower than this laser is not one of its pulses.
+        """
+        if self.hz > SLOWER_FACTOR * fit.frequency:
+            return None
+        return pulse_train_rate(*trace.since(fit.t_end - fit.span_s), fit.frequency)
+
+    def notice(self, fit: Fit, hz: float) -> bool:
+        """Take the pulse rate ``hz`` (Hz) seen in the window of a fit; return True if there are enough pulses."""
         if fit.cycles < PULSES_FOR_RATE:
             return False
-        self.hz, self.seen_s = fit.frequency, fit.t_end
+        self.hz, self.seen_s = hz, fit.t_end
         return True
 
     def expire(self, now: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.laser import Laser
 from atomstream.analysis.oscillation import analyse_trace
-from atomstream.analysis.pulses import find_pulse_rate, is_pulse_train, notch
+from atomstream.analysis.pulses import find_pulse_rate, notch, pulse_train_rate
 from atomstream.analysis.varpro import Fit
 from tests.analysis.traces import FPS, cusps, layers_of, watch
 from tests.paths import DATA
@@ -52,8 +52,22 @@ def test_pulses_of_real_traces_are_recognised_by_their_shape(name: str, hz: floa
     seen = []
     for start in np.arange(6.0, t[-1] - 6.0, 5.0):
         part = (t >= start) & (t <= start + 5.0 / hz)
-        seen.append(is_pulse_train(t[part], y[part], hz))
+        seen.append(pulse_train_rate(t[part], y[part], hz) is not None)
     assert np.mean(seen) > 0.6
+
+
+def test_weak_pulses_are_recognised_at_a_rate_that_is_a_little_wrong() -> None:
+    """Pulses of 1 Hz on the slope of a real layer: fits of five are off by 1 to 3 %; the rate is found."""
+    traces = np.load(DATA / "sto_pld_traces_long.npz")
+    y = traces["treated_213nm_500hz_y"][::10].astype(float)
+    t = float(traces["treated_213nm_500hz_start"]) + 0.02 * np.arange(len(y))
+    seen = []
+    for start in np.arange(56.0, 68.0, 1.0):
+        part = (t >= start) & (t <= start + 5.0)
+        seen += [pulse_train_rate(t[part], y[part], hz) for hz in (0.97, 0.989, 1.0, 1.02)]
+    found = [hz for hz in seen if hz is not None]
+    assert len(found) > 0.8 * len(seen)
+    assert found == pytest.approx([1.0] * len(found), rel=0.01)
 
 
 def test_layer_growth_is_no_pulse_train() -> None:
@@ -63,7 +77,7 @@ def test_layer_growth_is_no_pulse_train() -> None:
         noise = np.random.default_rng(seed).normal(0, 0.01, len(t))
         waves = (cusps(0.5 * t), 1 + 0.2 * np.cos(np.pi * t) + 0.09 * np.cos(2 * np.pi * t + seed))
         for wave in waves:
-            assert not is_pulse_train(t, wave + noise, 0.5)
+            assert pulse_train_rate(t, wave + noise, 0.5) is None
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -71,16 +85,16 @@ def test_traces_that_are_not_finite_have_no_pulses(bad: float) -> None:
     """NaN and infinite samples and times raise nothing."""
     t, y = _pulsed(1.0, 4.0)
     y[::3] = bad
-    assert is_pulse_train(t[:2], y[:2], 1.0) is False
+    assert pulse_train_rate(t[:2], y[:2], 1.0) is None
     find_pulse_rate(t, y)
-    assert is_pulse_train(np.full(50, 1.0), y[:50], 1.0) is False
+    assert pulse_train_rate(np.full(50, 1.0), y[:50], 1.0) is None
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e120, 1e300])
 def test_the_scale_of_a_trace_does_not_matter(scale: float) -> None:
     """Tiny and huge intensities do not overflow."""
     t, y = _pulsed(1.0, 6.0)
-    assert is_pulse_train(t, scale * y, 1.0)
+    assert pulse_train_rate(t, scale * y, 1.0) == pytest.approx(1.0, rel=0.01)
 
 
 def _wave(hz: float, seconds: float) -> tuple[GrowthTracker, Fit]:
@@ -96,7 +110,7 @@ def test_a_slower_oscillation_does_not_replace_a_laser() -> None:
     tracker, fit = _wave(0.5, 16.0)
     for known_hz, seen in ((2.0, False), (0.6, True), (0.0, True)):
         laser = Laser(known_hz)
-        assert laser.is_seen_in(fit, tracker.trace) is seen
+        assert (laser.rate_seen_in(fit, tracker.trace) is not None) is seen
         assert laser.hz == known_hz
 
 
@@ -104,10 +118,10 @@ def test_a_pulse_rate_is_taken_from_three_pulses() -> None:
     """A fit of fewer pulses does not give the rate."""
     _, fit = _wave(0.5, 16.0)
     laser = Laser()
-    assert not laser.notice(replace(fit, cycles=2.0))
+    assert not laser.notice(replace(fit, cycles=2.0), 0.5)
     assert laser.hz == 0.0
-    assert laser.notice(fit)
-    assert laser.hz == pytest.approx(0.5, rel=0.02)
+    assert laser.notice(fit, 0.5)
+    assert laser.hz == 0.5
 
 
 @pytest.mark.parametrize("rotation_hz", [0.0, 0.2])
