@@ -41,18 +41,22 @@ def explained_share(window: Window, fit: varpro.Fit) -> float:
 def is_significant(window: Window, fit: varpro.Fit) -> bool:
     """Return True if noise alone would give such a fit less than once in 10^7 fits, over all frequencies tried.
 
-    This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits.
+    This is the tail of the F test for white noise behind the anti-alias filter; one hour has about 10^5 fits. Without
+    the pulses of a laser, one sample per pulse is independent.
     """
     free = 8 + (0 if window.nuisance is None else window.nuisance.shape[1])
-    independent = len(window.t) / SAMPLES_PER_INDEPENDENT
+    independent = min(len(window.t) / SAMPLES_PER_INDEPENDENT, window.pulses)
     if fit.r2 >= 1.0 or independent <= free + 2:
-        return fit.r2 > 0.99
+        return fit.r2 > 0.99 and math.isinf(window.pulses)
     log_chance = 0.5 * (independent - free) * math.log1p(-max(0.0, fit.r2))
-    return log_chance + math.log(100.0 * len(window.t)) < math.log(1e-7)
+    return log_chance + math.log(100.0 * min(len(window.t), window.pulses)) < math.log(1e-7)
 
 
 WALK_SAMPLES = 10
 """Samples per period in the comparison with a random walk: coarser than the noise of the camera is correlated."""
+
+MIN_WALK_SAMPLES = 8
+"""Fewest samples that are compared, one per laser pulse: the oscillation has six parameters."""
 
 MIN_WALK_EVIDENCE = 14.0
 """Natural logarithm of the likelihood ratio of oscillation and random walk, beyond the price of the parameters."""
@@ -64,9 +68,14 @@ def exceeds_random_walk(window: Window, fit: varpro.Fit) -> bool:
     Drifts of beam and temperature are random walks, whose short pieces look like one or two oscillations. Such a
     process predicts each sample from those before it; the innovations (errors of this prediction) of the trace are
     compared with those of the residuals of the fit, which is the likelihood ratio of the two models
-    (G. Schwarz, Ann. Statist. 6, 461 (1978), for the price of the parameters).
+    (G. Schwarz, Ann. Statist. 6, 461 (1978), for the price of the parameters). A running mean over a laser's pulses
+    makes any process smooth within a pulse, so there is one sample per pulse at most.
     """
     count = max(15, round(WALK_SAMPLES * fit.cycles))
+    if window.pulses < count:
+        count = int(window.pulses)
+        if count < MIN_WALK_SAMPLES:
+            return False
     t = window.t[len(window.t) - len(fit.residual) :]
     y = window.y[len(window.y) - len(fit.residual) :]
     if len(t) < 15:

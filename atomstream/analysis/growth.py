@@ -185,8 +185,8 @@ class GrowthTracker:
         elif self._waits(now):
             return
         elif self.latest.determined:
-            answer = analyse_trace(t, y, float(self.latest.rate), change=self._recent_change(comparison))
-            self.latest = self._checked(answer)
+            change = self._recent_change(comparison)
+            self.latest = self._checked(self._fitted(t, y, float(self.latest.rate), change))
         if not self.latest.determined and now >= self.next_search_s:
             self._search(now)
         self._confirm_stop(now)
@@ -270,7 +270,7 @@ class GrowthTracker:
         # A search costs ten fits: without a result, the interval grows with the length of the segment.
         self.next_search_s = now + max(0.4, 0.03 * (now - start_s))
         t, y = self._notched(start_s)
-        answer = self._checked(analyse_trace(t, y))
+        answer = self._checked(self._fitted(t, y))
         if not self._is_confirmed(answer):
             if math.isnan(self.stopped_s):
                 self.latest = answer if answer.best is None else _unconfirmed(answer)
@@ -280,13 +280,19 @@ class GrowthTracker:
         late = onset_s > float(t[0])
         if late:
             growing = t >= onset_s
-            answer = self._checked(analyse_trace(t[growing], y[growing], float(answer.rate)))
+            answer = self._checked(self._fitted(t[growing], y[growing], float(answer.rate)))
             if answer.best is None:  # a window with the rest before the growth gives a wrong rate
                 self.unconfirmed_hz = 0.0
                 self.latest = answer if math.isnan(self.stopped_s) else self.latest
                 return
         self._resume(onset_s if late else start_s, late, float(answer.rate))
         self.latest = answer
+
+    def _fitted(
+        self, t: F64, y: F64, near_hz: float | None = None, change: Change = "unknown"
+    ) -> Oscillation:
+        """Search or fit the oscillation of a trace at rest without the laser's pulses."""
+        return analyse_trace(t, y, near_hz, change=change, pulse_hz=self.laser.hz)
 
     def _is_confirmed(self, answer: Oscillation) -> bool:
         """Return False without a rate, and for the first of two rates from few oscillations."""

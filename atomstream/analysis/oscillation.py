@@ -73,14 +73,20 @@ Change: TypeAlias = Literal["unknown", "none", "drift"]
 
 
 def analyse_trace(
-    t: F64, y: F64, near_hz: float | None = None, rotation_hz: float = 0.0, change: Change = "unknown"
+    t: F64,
+    y: F64,
+    near_hz: float | None = None,
+    rotation_hz: float = 0.0,
+    change: Change = "unknown",
+    pulse_hz: float = 0.0,
 ) -> Oscillation:
     """Search and fit the oscillation of a trace.
 
     ``t`` in s ascending, ``y`` any unit, shape (N,); NaN samples are left out. ``near_hz`` is the frequency of a
     recent fit: it sets the window (the last 8 periods, 12 if the rate is steady) and replaces the search. Under
     rotation (``rotation_hz`` turns per second, > 0) ln y is fitted jointly with the rotation's harmonics. ``change``
-    says whether the rate changed in the recent fits. Never raises for bad data.
+    says whether the rate changed in the recent fits. ``pulse_hz`` is the rate of a laser whose pulses were removed from
+    the trace (0: none). Never raises for bad data.
     """
     good = np.isfinite(t) & np.isfinite(y)
     t, y = t[good], y[good]
@@ -97,13 +103,13 @@ def analyse_trace(
             )
         y = np.log(np.clip(y, 0.01 * float(np.median(np.abs(y))) + 1e-12, None))
     if near_hz is not None:
-        follow = fit_window(t, y, near_hz, rotation_hz, change=change)
+        follow = fit_window(t, y, near_hz, rotation_hz, change=change, pulse_hz=pulse_hz)
         if follow.determined:
             return follow
-    return _search(t, y, rotation_hz)
+    return _search(t, y, rotation_hz, pulse_hz)
 
 
-def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
+def _search(t: F64, y: F64, rotation_hz: float, pulse_hz: float) -> Oscillation:
     """Try windows from the whole trace down to its last seconds; fit the best one with all models."""
     step = float(np.median(np.diff(t)))
     length = float(t[-1] - t[0])
@@ -113,7 +119,7 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
         points = SEARCH_POINTS
         if rotation_hz:  # the shortest windows at full resolution, for the fastest growth
             points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_ROTATING
-        window = cut_window(t, y, length, rotation_hz, points)
+        window = cut_window(t, y, length, rotation_hz, points, pulse_hz)
         candidates += [_quick_fit(window, seed) for seed in seeds(window)]
         if not rotation_hz and len(candidates) <= 2:
             # The first layer can change the intensity much more than the oscillations after it.
@@ -132,10 +138,10 @@ def _search(t: F64, y: F64, rotation_hz: float) -> Oscillation:
     determined_fits = [a for a in candidates if a.determined]
     if determined_fits:
         quick = max(determined_fits, key=lambda a: a.r2 * min(a.cycles, 4.0) ** 0.5)
-        full = fit_window(t, y, float(quick.rate), rotation_hz)
+        full = fit_window(t, y, float(quick.rate), rotation_hz, pulse_hz=pulse_hz)
         if full.determined and full.r2 > quick.r2 - 0.05:
             return full
-        return fit_window(t, y, float(quick.rate), rotation_hz, quick.span_s)
+        return fit_window(t, y, float(quick.rate), rotation_hz, quick.span_s, pulse_hz=pulse_hz)
     return max(candidates, key=lambda a: (a.r2 > 0.5, a.span_s), default=undetermined_oscillation(TOO_SHORT))
 
 
@@ -180,6 +186,7 @@ def fit_window(
     rotation_hz: float = 0.0,
     length_s: float | None = None,
     change: Change = "unknown",
+    pulse_hz: float = 0.0,
 ) -> Oscillation:
     """Fit all models near a known frequency, with several window starts, over the last 8 periods or ``length_s``.
 
@@ -193,7 +200,7 @@ def fit_window(
         length = max(1.5 * length, 3.0 / rotation_hz)
     length = min(length, float(t[-1] - t[0]))
     odds = KNOWN_DRIFT_ODDS if change == "drift" else DRIFT_ODDS
-    result = _fit_models(t, y, near_hz, rotation_hz, length, odds)
+    result = _fit_models(t, y, near_hz, rotation_hz, length, odds, pulse_hz)
     if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0] or (change == "none" and result.determined):
         return result
     hz = float(result.rate) if result.determined else near_hz
@@ -205,7 +212,7 @@ def fit_window(
                 shorter.append((cycles / hz, estimate))
     while not (result.determined and _agrees(float(result.rate), shorter)) and shorter:
         length, estimate = shorter.pop()
-        fitted = _fit_models(t, y, estimate.rate, 0.0, length, odds)
+        fitted = _fit_models(t, y, estimate.rate, 0.0, length, odds, pulse_hz)
         if fitted.determined or not result.determined:
             result = fitted if fitted.determined else result
     return result
@@ -228,9 +235,10 @@ def _quick_estimate(t: F64, y: F64, near_hz: float, length_s: float, odds: float
 
 
 def _fit_models(
-    t: F64, y: F64, near_hz: float, rotation_hz: float, length: float, odds: float
+    t: F64, y: F64, near_hz: float, rotation_hz: float, length: float, odds: float, pulse_hz: float
 ) -> Oscillation:
-    window = cut_window(t, y, length, rotation_hz, _fit_points(near_hz, length, rotation_hz))
+    points = _fit_points(near_hz, length, rotation_hz)
+    window = cut_window(t, y, length, rotation_hz, points, pulse_hz)
     found: list[varpro.Fit] = []
     decay = 0.08 * near_hz if rotation_hz else 0.0
     for cut in _start_cuts(window.t, near_hz):

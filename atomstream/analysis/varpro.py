@@ -173,12 +173,11 @@ def _describe(
     drift = float(p[2]) if model.drifts else 0.0
     coefficients, residual = linear.solve(frequency, decay, drift)
     columns, first = linear.rows(frequency, decay, drift), model.order + 1
-    noise = residual[: len(t)]
+    noise, span = residual[: len(t)], float(t[-1] - t[0])
     degrees = max(1, len(t) - model.order - 7)
     variance = float(noise @ noise) / degrees * correlation_time(noise)
     a, b = coefficients[model.order + 1], coefficients[model.order + 2]
     baseline = detrended(t, y, model.order, nuisance)
-    span = float(t[-1] - t[0])
     return Fit(
         frequency=frequency,
         sigma_hz=frequency * math.sqrt(max(0.0, covariance[0, 0] * variance)),
@@ -243,12 +242,16 @@ HARMONICS = 32
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Samples (t, y), each (N,), and the orthonormal ``nuisance`` columns (N, M) of the rotation, or None."""
+    """Samples (t, y), each (N,), and the orthonormal ``nuisance`` columns (N, M) of the rotation, or None.
+
+    ``pulse_hz`` is the rate of a laser whose pulses were removed by a running mean, 0 without one.
+    """
 
     t: F64
     y: F64
     nuisance: F64 | None = None
     rotation_hz: float = 0.0
+    pulse_hz: float = 0.0
 
     @property
     def span_s(self) -> float:
@@ -259,18 +262,31 @@ class Window:
         """Return the window without its first ``seconds``."""
         keep = self.t >= self.t[0] + seconds
         t = self.t[keep]
-        return Window(t, self.y[keep], rotation_harmonics(t, self.rotation_hz), self.rotation_hz)
+        nuisance = rotation_harmonics(t, self.rotation_hz)
+        return Window(t, self.y[keep], nuisance, self.rotation_hz, self.pulse_hz)
+
+    @property
+    def pulses(self) -> float:
+        """Number of laser pulses in the window, infinite without a laser: no more of its samples are independent."""
+        return self.span_s * self.pulse_hz if self.pulse_hz > 0.0 else math.inf
 
 
-def cut_window(t: F64, y: F64, length_s: float, rotation_hz: float = 0.0, points: int = MAX_POINTS) -> Window:
+def cut_window(
+    t: F64,
+    y: F64,
+    length_s: float,
+    rotation_hz: float = 0.0,
+    points: int = MAX_POINTS,
+    pulse_hz: float = 0.0,
+) -> Window:
     """Return the last ``length_s`` (s) of a trace without NaN, downsampled to about ``points`` samples.
 
-    Under rotation, :func:`rotation_points` gives the number that a fit needs.
+    Under rotation, :func:`rotation_points` gives the number that a fit needs. ``pulse_hz`` is that of :class:`Window`.
     """
     part = t >= t[-1] - length_s
     t, y = t[part], y[part]
     if rotation_hz <= 0:
-        return Window(*downsampled(t, y, points))
+        return Window(*downsampled(t, y, points), pulse_hz=pulse_hz)
     t, y = _decimated(t, y, points)
     return Window(t, y, rotation_harmonics(t, rotation_hz), rotation_hz)
 

@@ -28,6 +28,16 @@ def test_fast_growth() -> None:
     assert analyse_trace(*layer_trace(2.5, 4)).rate.value == pytest.approx(2.5, rel=0.005)
 
 
+@pytest.mark.parametrize(("pulse_hz", "enough"), [(0.25, False), (1.5, True), (0.0, True)])
+def test_a_laser_gives_one_independent_sample_per_pulse(pulse_hz: float, enough: bool) -> None:
+    """A wave of five pulses a period, from which the pulses were averaged away, may be noise; one of thirty is not."""
+    t = np.arange(0, 48, 0.05)
+    noise = np.random.default_rng(3).normal(0, 0.01, len(t))
+    answer = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * 0.05 * t) + noise, pulse_hz=pulse_hz)
+    assert answer.determined is enough
+    assert enough or "noise alone" in answer.rate.why
+
+
 def test_damping_in_layers() -> None:
     """The damping in layers is found within its uncertainty."""
     damping = analyse_trace(*layer_trace(0.4, 20, tau=9)).damping
