@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import _pytest.outcomes
+import numpy as np
 
 from atomstream.cameras import (
     CameraFeed,
@@ -59,17 +60,18 @@ def stream(job: dict[str, Any], name: str, prepare: Any, settings: CameraSetting
     ):
         prepare()
         feed = CameraFeed(grabber, Transforms(), max_seconds=job["seconds"])
-        feed.start()
-        first = feed.first_frame().pixels
-        fps = feed.measured_rate()
-        data_id = streamer.initialize(fps, 0.0, max(1, min(round(2.0 * fps), CHUNK_BYTES // first.nbytes)))
+        fps, shape = grabber.info.fps or 60.0, grabber.info.shape
+        nbytes = max(1, shape[0] * shape[1]) * np.dtype(grabber.info.dtype).itemsize
+        data_id = streamer.initialize(fps, 0.0, max(1, min(round(2.0 * fps), CHUNK_BYTES // nbytes)))
 
         def push(frame: CameraFrame) -> None:
             begun = time.perf_counter()
             streamer.push_frame(data_id, frame.pixels, frame.time_ms_utc, frame.frame_id)
             calls.append(time.perf_counter() - begun)
 
-        feed.connect(push)
+        feed.connect(push)  # before the start: no frame is held, so each push is one of real time
+        feed.start()
+        first = feed.first_frame().pixels
         pushed = sum(feed.progress())
         report = streamer.finalize(data_id)
     counts = grabber.counts
