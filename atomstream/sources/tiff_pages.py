@@ -189,7 +189,7 @@ class TiffArray:
         shape = (1, *(int(n) for n in first.keyframe.shape))
         self._stored = FileFrames(path, self.dtype.newbyteorder(byte_order), shape, 0)
         self._size = path.stat().st_size
-        self._places = [self._place(page) for part in series for page in part.pages]
+        self._places = [self._place(page) for page in pages_of(series)]
         self.shape = tuple(int(n) for n in first.shape)
         self.axes = str(first.axes)
         if len(series) > 1:
@@ -254,7 +254,7 @@ class TiffArray:
 
         None if the parser is needed, or if a part of them is missing.
         """
-        if page is None or not page.is_contiguous or sum(page.databytecounts) != self._stored.item_bytes:
+        if page is None or not page.is_final or sum(page.databytecounts) != self._stored.item_bytes:
             return None
         places, counts = list(page.dataoffsets), page.databytecounts
         ends = [offset + count for offset, count in zip(places, counts, strict=False)]
