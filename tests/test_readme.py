@@ -100,6 +100,9 @@ OTHERS = [
     ("freeze_support",),
     ("open_source", "axes="),
     ("open_camera",),
+    ("bytes(640)",),
+    ("cut = open",),
+    ("TimeseriesStreamer",),
 ]
 
 
@@ -136,8 +139,15 @@ def test_scaling(tmp_path: Path) -> None:
 
 
 def test_reading_files(tmp_path: Path) -> None:
-    """The example of ``docs/files.md`` is true."""
-    run_block(block("open_source", "axes="), tmp_path)
+    """The examples of ``docs/files.md`` are true, one after the other."""
+    blocks_of_page = [block("open_source", "axes="), block("bytes(640)"), block("cut = open")]
+    run_block("\n".join(blocks_of_page), tmp_path)
+
+
+@pytest.mark.slow
+def test_signals(server: ThreadedServer, tmp_path: Path) -> None:
+    """The example of ``docs/signals.md`` runs as it is."""
+    run_block(block("TimeseriesStreamer"), tmp_path, server)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any, NamedTuple
 
 from atomstream.cameras.camera import Camera, FoundCamera
@@ -77,15 +78,21 @@ def _camera_class(kind: str) -> Any:
 def driver(kind: str, package: str) -> Any:
     """Import the driver ``package`` of a kind of camera.
 
+    The level of the root logger stays as the application set it: pymmcore-plus sets it to DEBUG.
+
     Raises:
         ConfigError: it is not installed; the message has the pip command.
     """
+    root = logging.getLogger()
+    level = root.level
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise ConfigError(
             f"{kind}: cameras need the package {package!r} ({error}): pip install 'atomstream[{ADAPTERS[kind].extra}]'"
         ) from error
+    finally:
+        root.setLevel(level)
 
 
 def chosen(kind: str, which: str, serials: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -49,7 +50,11 @@ class Emulator:
 
 
 def _package(name: str) -> Any:
-    return pytest.importorskip(name, reason=f"the package {name} is not installed")
+    level = logging.getLogger().level
+    try:
+        return pytest.importorskip(name, reason=f"the package {name} is not installed")
+    finally:
+        logging.getLogger().setLevel(level)  # pymmcore-plus sets it to DEBUG
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -21,6 +22,7 @@ from atomstream.cameras import (
     list_cameras,
     open_camera,
 )
+from atomstream.cameras.names import driver
 from atomstream.errors import CameraError, ConfigError
 from atomstream.testing import MemoryService
 from tests.cameras.emulators import EMULATORS, Emulator
@@ -165,3 +167,12 @@ def test_each_frame_is_streamed(emulator: Emulator, tmp_path: Path) -> None:
     if sent[0].frame_id is not None:
         numbers = [frame.frame_id or 0 for frame in sent]
         assert numbers[-1] - numbers[0] == 39 + counts.missing
+
+
+def test_a_driver_does_not_change_logging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that sets the root logger's level at its import, as pymmcore-plus does, has no effect on the program."""
+    (tmp_path / "loud_driver.py").write_text("import logging\nlogging.getLogger().setLevel(1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = logging.getLogger().level
+    driver("micromanager", "loud_driver")
+    assert logging.getLogger().level == before

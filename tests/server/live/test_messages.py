@@ -103,6 +103,7 @@ STATUS_KEYS = [
         "columns",
         "regions",
         "calibration",
+        "thinning",
     ),
 ]
 EVENT = {
