@@ -32,7 +32,7 @@ class Region(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """What a camera is set to when it is opened; None leaves the camera as it is.
+    """Settings that are applied when a camera is opened; a None is not applied.
 
     Args:
         exposure_ms: exposure time in ms, above 0.
@@ -66,7 +66,7 @@ class CameraSettings:
 
 @dataclass(frozen=True, slots=True)
 class CameraInfo:
-    """An open camera, as it is set now.
+    """Description and present settings of an open camera.
 
     Args:
         model: name for people, with maker and serial number if the driver has them.
@@ -103,7 +103,7 @@ class CameraFrame:
     """One frame as a camera delivers it."""
 
     pixels: Pixels
-    """(H, W), uint8 or uint16; memory of its own, which no driver writes to again."""
+    """(H, W), uint8 or uint16; a copy, so a driver that reuses its buffers can't change it."""
     frame_id: int | None = None
     """The camera's counter, which also counts frames that were dropped; None if it has none."""
     time_ms_utc: float | None = None

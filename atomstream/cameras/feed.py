@@ -109,12 +109,12 @@ class CameraFeed:
         Raises:
             Exception: what the camera or the receiver raised; frames before it were handed on.
         """
-        told, began = 0, time.monotonic()
+        reported, began = 0, time.monotonic()
         try:
             while True:
                 with self._changed:
                     self._changed.wait_for(lambda: self._ended, period_s)
-                    new, told, ended = self._delivered - told, self._delivered, self._ended
+                    new, reported, ended = self._delivered - reported, self._delivered, self._ended
                 if new:
                     yield new
                 if ended:

@@ -26,7 +26,7 @@ SILENT_PERIODS: Final = 20.0
 """A camera with a known rate that delivers nothing for the longer of both is opened again."""
 
 TELL_S: Final = 5.0
-"""Shortest time in s between two messages of the same kind. What happens in between is counted and told together."""
+"""Shortest time in s between two messages of the same kind. The next message has the number of events in between."""
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Grabber:
 
     @property
     def info(self) -> CameraInfo:
-        """The camera as it is set; raises CameraError before it is open."""
+        """Description and present settings of the camera; raises CameraError before it is open."""
         if self._info is None:
             raise CameraError(f"{self._camera.name} is not open.")
         return self._info

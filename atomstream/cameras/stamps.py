@@ -63,7 +63,7 @@ class FrameNumbers:
         """Number of the frame before."""
 
     def restart(self) -> None:
-        """The camera was opened again: its counter begins anew, and only the time tells how many frames are missing."""
+        """Start a new counter after the camera was opened again. Missing frames are then computed from the time."""
         self._restarted = True
 
     def next(self, counter: int | None, time_ms: float) -> tuple[int | None, int]:

@@ -41,7 +41,7 @@ DAMAGED_S: Final = 5.0
 
 
 class _Version(NamedTuple):
-    """A file as it is now: a program may write the same name again."""
+    """Time and size of a file: a program may write another image under the same name."""
 
     mtime_ns: int
     size: int

@@ -7,14 +7,14 @@ import click
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.key_argument import api_key_options
 from atomstream.cli.project import call_service
-from atomstream.config import checked_api_key, normalise_endpoint
+from atomstream.config import checked_api_key, environment_api_key, normalise_endpoint
 from atomstream.errors import AtomstreamError, ConnectionFailedError
 from atomstream.login import ServerLogin, remove_login, save_login
 
 
 @click.command()
 @click.option("--endpoint", metavar="URL", help="URL of the server; asked for if it is not given.")
-@api_key_options("API key of the server; asked for if it is not given.")
+@api_key_options("API key of the server [else $ATOMSTREAM_API_KEY, else it is asked for].")
 @click.option(
     "--no-check", is_flag=True, help="Save them without asking the server whether the key is right."
 )
@@ -32,7 +32,8 @@ def login(endpoint: str | None, api_key: str | None, no_check: bool) -> int:
     address = normalise_endpoint(
         endpoint or click.prompt("Address of the server, such as http://lab-server:8765")
     )
-    given = api_key or click.prompt("API key (it is not shown)", hide_input=True)
+    # --api-key on the command line arrives by the environment (see hide_key_argument).
+    given = api_key or environment_api_key() or click.prompt("API key (it is not shown)", hide_input=True)
     saved = ServerLogin(address, checked_api_key(given.strip()))
     if not no_check:
         _check(saved)

@@ -291,7 +291,7 @@ class PlaybackPlan:
 
 
 def note_recording(streamer: RHEEDStreamer, data_id: str, attributes: dict[str, Any]) -> None:
-    """Store how the frames were recorded with the stream. If it fails, a message says so, and the stream goes on."""
+    """Store in the stream's attributes how the frames were recorded. A failure is printed; the stream continues."""
     if not attributes:
         return
     try:

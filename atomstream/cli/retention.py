@@ -120,7 +120,7 @@ def _show(report: Mapping[str, Any], what: str) -> int:
             f"{action['data_id']}  {action['freed_bytes'] / 1e6:9.1f} MB  {kept}: {action['why']}  {name}"
         )
     for data_id, why in report["skipped"]:
-        click.echo(f"{data_id}  left as it is: {why}")
+        click.echo(f"{data_id}  not changed: {why}")
     for sentence in report["over"]:
         click.echo(sentence)
     for data_id, why in report["failed"]:

@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from atomstream.cli import commands, main
 from atomstream.login import ServerLogin, saved_login
+from tests.cli.commands import atomstream
 from tests.live_server import ThreadedServer
 
 
@@ -27,6 +28,13 @@ def test_asked_once_and_remembered(server: ThreadedServer) -> None:
     assert run("project", "list") == (0, "")
     assert run("logout")[0] == 0
     assert saved_login() is None
+
+
+def test_a_key_as_an_option(server: ThreadedServer) -> None:
+    """``--api-key`` on a real command line is saved without a question."""
+    done = atomstream("login", "--endpoint", server.url, "--api-key", server.api_key)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert saved_login() == ServerLogin(server.url, server.api_key)
 
 
 def test_a_wrong_key_is_not_saved(server: ThreadedServer) -> None:
