@@ -58,7 +58,7 @@ async def far_index(rig: Rig, _size: float) -> Outcome:
         statuses = [await _put(rig, await client.url(data_id, 9_999_999, (2, 8, 12), 100_000), body)]
         for path in (
             f"/dashboard/streams/{data_id}/series?columns=specular_intensity&start=0&stop=1e12",
-            f"/dashboard/streams/{data_id}/results.csv", f"/dashboard/streams/{data_id}/picture?time=1e11",
+            f"/rheed/stream/{data_id}/export?to=csv", f"/dashboard/streams/{data_id}/picture?time=1e11",
             f"/rheed/timeseries/{data_id}/", f"/dashboard/streams/{data_id}", f"/rheed/stream/{data_id}/chunks",
         ):  # fmt: skip
             with contextlib.suppress(TimeoutError):

@@ -62,7 +62,7 @@ async def test_from_the_key_to_the_results(page: Any, growth: Growth, server: Li
     await tab_to(page, "#csv")
     async with page.expect_download() as download:
         await page.keyboard.press("Enter")
-    assert (await (await download.value).path()).read_text().startswith("frame,time,")
+    assert (await (await download.value).path()).read_text().startswith("frame,time_s,time_utc,")
     await tab_to(page, ".chart")
     before = await page.locator("#range").inner_text()
     await page.keyboard.press("+")

@@ -45,7 +45,7 @@ async def test_the_pages_stay_below_the_prefix(browser: Any, serve: Serve, strip
             )
             await page.get_by_role("button", name="Data", exact=True).click()
             link = await page.locator("#csv").get_attribute("href")
-            assert link.startswith("/lab/rheed/dashboard/")
+            assert link.startswith(f"/lab/rheed/rheed/stream/{growth.data_id}/export?to=csv")
         await page.locator("a.brand").click()
         await page.wait_for_url(f"{proxy.url}/")
         await page.get_by_role("button", name="Log out").click()

@@ -342,9 +342,8 @@ async def test_the_end_is_reported(logged_in: Any, growth: Growth) -> None:
     async with page.expect_download() as download:
         await page.get_by_role("link", name="Results as CSV").click()
     lines = (await (await download.value).path()).read_text().splitlines()
-    assert lines[0].startswith("frame,time,specular_intensity")
-    assert lines[1].startswith("1,s,counts")
-    assert len(lines) == 2 + 80
+    assert lines[0].startswith("frame,time_s,time_utc,specular_intensity [counts],")
+    assert len(lines) == 1 + 80
 
 
 async def test_a_stream_that_does_not_exist(logged_in: Any, server: LiveServer) -> None:

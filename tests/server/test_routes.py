@@ -119,7 +119,6 @@ READS = {
     "GET /dashboard/streams/{data_id}",
     "GET /dashboard/streams/{data_id}/picture",
     "GET /dashboard/streams/{data_id}/pictures",
-    "GET /dashboard/streams/{data_id}/results.csv",
     "GET /dashboard/streams/{data_id}/series",
 }
 

@@ -232,12 +232,6 @@ def column_dimension(column: Path) -> str | None:
     return str(names[0]) if isinstance(names, list) and len(names) == 1 else None
 
 
-def column_attributes(column: Path) -> dict[str, Any]:
-    """The attributes of a column; empty if it has none."""
-    attributes = _document(column).get("attributes")
-    return attributes if isinstance(attributes, dict) else {}
-
-
 def _document(column: Path) -> dict[str, Any]:
     try:
         document = json.loads(read_plain(column / "zarr.json"))

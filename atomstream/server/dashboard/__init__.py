@@ -13,7 +13,6 @@ from aiohttp import web
 from atomstream.server.archive.downsampling import ColumnReader
 from atomstream.server.context import ServerContext
 from atomstream.server.dashboard import (
-    export,
     images,
     oidc_sign_in,
     pages,
@@ -40,7 +39,6 @@ ROUTES: Final = (
     *streams.routes,
     *problems.routes,
     *series.routes,
-    *export.routes,
     *images.routes,
 )
 

@@ -152,6 +152,7 @@ async def stream_info(request: web.Request) -> web.Response:
             "problems": [*filter(None, [context.disk.problem()]), *stream_problems(context, data_id)],
             "views_why": (await context.results.of(data_id)).why_no_views(),
             "disk_full_in_s": _full_in_s(stored["disk_free_bytes"], written) if all_projects else None,
+            "right": principal_of(request).right.text,
             "server_unix_ms": time.time() * 1000.0,
         }
     )

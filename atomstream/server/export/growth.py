@@ -12,7 +12,7 @@ import numpy as np
 
 from atomstream.errors import ConfigError
 from atomstream.records import Frames
-from atomstream.results import F64, TIME, unit_of
+from atomstream.results import F64, TIME
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.downsampling import ColumnReader, column_dimension
 from atomstream.server.archive.frame_runs import Numbers
@@ -77,8 +77,8 @@ class Growth:
     def columns(self) -> dict[str, str]:
         """Name and unit of each result that has a value per frame, in the order of the analysis."""
         return {
-            name: unit_of(name)
-            for name in self.status.columns
+            name: unit
+            for name, unit in self.status.columns.items()
             if name not in _TIMES and column_dimension(self.group / name) == "time"
         }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -108,7 +106,7 @@ async def test_invalid_queries_are_refused(client: WireClient, query: str) -> No
 
 async def test_unknown_streams(client: WireClient) -> None:
     """Each request about an unknown stream gets a 404."""
-    for what in ("", "/series", "/picture", "/results.csv", "/pictures"):
+    for what in ("", "/series", "/picture", "/pictures"):
         status, _ = await client.ask("GET", f"/dashboard/streams/00000000-0000-4000-8000-000000000000{what}")
         assert status == 404
 
@@ -166,28 +164,6 @@ async def test_the_server_stops_with_subscribers(client: WireClient, server: Liv
         await socket.send_str("{}")
         await server.stop()
         assert (await socket.receive()).data == aiohttp.WSCloseCode.GOING_AWAY
-
-
-async def test_the_table_has_units(client: WireClient, server: LiveServer) -> None:
-    """CSV: names, then units, then one row per frame with its number and time; empty cells for missing values."""
-    data_id, _ = await send_chunks(client, [0, 2])
-    archive = await server.context.streams.archive(data_id)
-    archive.write_values("specular_intensity", 0, np.array([1.5, np.nan, 3.0]), "time")
-    url = f"{client.server.url}/dashboard/streams/{data_id}/results.csv"
-    async with client.session.get(url) as reply:
-        assert reply.headers["Content-Disposition"].startswith("attachment")
-        rows = list(csv.reader(io.StringIO(await reply.text())))
-    names, units, *frames = rows
-    assert names[:2] == ["frame", "time"]
-    at = names.index("specular_intensity")
-    assert (units[1], units[at]) == ("s", "counts")
-    assert len(frames) == 12
-    assert [row[0] for row in frames] == [str(k) for k in range(12)]
-    assert [row[at] for row in frames[:3]] == ["1.5", "", "3"]
-    assert frames[5][1] == ""
-    async with client.session.get(url, params={"step": "5"}) as reply:
-        thinned = list(csv.reader(io.StringIO(await reply.text())))
-    assert [row[0] for row in thinned[2:]] == ["0", "5", "10"]
 
 
 async def test_facts_about_a_stream(client: WireClient) -> None:

@@ -49,9 +49,9 @@ async def test_a_far_chunk_makes_no_request_long(serve: Serve) -> None:
             ) as reply:
                 assert HEADER.unpack((await reply.read())[: HEADER.size])[1] == frame
         async with client.session.get(
-            f"{client.server.url}/dashboard/streams/{data_id}/results.csv", params={"step": "1000000"}
+            f"{client.server.url}/rheed/stream/{data_id}/export", params={"to": "csv"}
         ) as reply:
-            rows = (await reply.text()).splitlines()[2:]
+            rows = (await reply.text()).splitlines()[1:]
         assert [row.split(",")[0] for row in rows] == ["0", str(FAR * SIZE)]
 
 
@@ -171,7 +171,7 @@ async def test_one_class_of_requests_does_not_delay_another(serve: Serve) -> Non
         transport = FakeTransport()
         work = asyncio.create_task(series.run(FakeRequest(transport), endless))  # type: ignore[arg-type]
         await started.wait()
-        for path in ("", "/picture", "/results.csv"):
+        for path in ("", "/picture"):
             async with client.session.get(f"{client.server.url}/dashboard/streams/{data_id}{path}") as reply:
                 assert reply.status == 200
         waiting = asyncio.create_task(series.run(FakeRequest(FakeTransport()), lambda: 7))  # type: ignore[arg-type]

@@ -80,6 +80,9 @@ async def test_arrays_in_the_archive_hold_the_values_at_each_frame(serve: Serve,
         np.testing.assert_array_equal(found["signal_shutter"][:], EXPECTED_SHUTTER)
         status = await analysis_status(client, frames)
         assert status["columns"]["signal_t_sub"] == "°C"
+        url = f"{server.url}/rheed/stream/{frames}/export?to=csv"
+        async with client.session.get(url) as reply:
+            assert "signal_t_sub [°C]" in (await reply.text()).splitlines()[0].split(",")
         marks = [
             (one["kind"], one["label"], one["time_s"]) for one in status["events"] if one["by"] == "user"
         ]

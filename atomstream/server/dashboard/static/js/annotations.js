@@ -1,6 +1,7 @@
 // Marks of the user: M sets one at the current time; Shift+M keeps the time while a name is entered.
 import { ask, RequestError } from "./api.js";
 import { byId, isTyping, setText } from "./dom.js";
+import { mayWrite } from "./rights.js";
 import { notify } from "./notifications.js";
 
 export class Annotations {
@@ -10,7 +11,7 @@ export class Annotations {
     Object.assign(this, { now, elapsed, count, added });
     byId("mark").addEventListener("click", (event) => (event.shiftKey ? this.openDialog() : this.set()));
     document.addEventListener("keydown", (event) => {
-      if (event.key.toLowerCase() !== "m" || event.repeat || isTyping(event)) return;
+      if (event.key.toLowerCase() !== "m" || event.repeat || isTyping(event) || !mayWrite()) return;
       event.preventDefault();
       if (event.shiftKey) this.openDialog();
       else this.set();

@@ -2,6 +2,7 @@
 import { byId, el } from "./dom.js";
 import { brief, duration, visible } from "./format.js";
 import { KeyedList } from "./keyed_list.js";
+import { mayWrite } from "./rights.js";
 
 const LISTED = 300;
 // Texts for the kinds of events of the analysis whose names are not plain words.
@@ -48,7 +49,7 @@ export class Events {
 
   drawList() {
     const shown = this.sorted.slice(-LISTED).reverse();
-    const none = ["none", "", () => el("li", { class: "none" }, "None yet. Press M to set a mark at this moment, Shift and M to name it first.")];
+    const none = ["none", "", () => el("li", { class: "none" }, mayWrite() ? "None yet. Press M to set a mark at this moment, Shift and M to name it first." : "None yet.")];
     this.lines.show(shown.length ? shown.map((event) => [keyOf(event), JSON.stringify(event), () => this.line(event)]) : [none]);
   }
 

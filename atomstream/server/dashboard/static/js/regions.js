@@ -2,6 +2,7 @@
 import { ask } from "./api.js";
 import { byId, el, setText, svg } from "./dom.js";
 import { visible } from "./format.js";
+import { mayWrite } from "./rights.js";
 import { boxOf, handles, lineOf, moved, resized, rounded } from "./region_shapes.js";
 
 const SAVE_AFTER_MS = 400;
@@ -97,7 +98,7 @@ export class Regions extends EventTarget {
 
   shape(region, own) {
     const { scale } = this;
-    const movable = own || region.name === "specular";
+    const movable = mayWrite() && (own || region.name === "specular");
     const group = svg("g", { class: own ? "own" : "found", "data-name": region.name, tabindex: movable ? "0" : null, role: movable ? "button" : "img", "aria-label": spoken(region, own) });
     const attributes = region.type === "line"
       ? ["line", { x1: region.x0, y1: region.y0, x2: region.x1, y2: region.y1 }]
@@ -107,7 +108,7 @@ export class Regions extends EventTarget {
     const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
     const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
     group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, visible(region.name)));
-    if (own) group.append(...handles(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
+    if (own && movable) group.append(...handles(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
     return group;
   }
 
@@ -235,7 +236,7 @@ function spoken(region, own) {
   const where = region.type === "line"
     ? `line from ${Math.round(region.x0)}, ${Math.round(region.y0)} to ${Math.round(region.x1)}, ${Math.round(region.y1)}`
     : `box at ${Math.round(region.x)}, ${Math.round(region.y)}, ${Math.round(region.width)} by ${Math.round(region.height)} pixels`;
-  const keys = own ? " Arrow keys move it, Shift and arrow keys resize it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
+  const keys = !mayWrite() ? "" : own ? " Arrow keys move it, Shift and arrow keys resize it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
   return `${visible(region.name)}: ${where}.${keys}`;
 }
 

@@ -15,6 +15,7 @@ import { notify } from "./notifications.js";
 import { Picture } from "./picture.js";
 import { showProblems } from "./problems.js";
 import { Values, sentence } from "./values.js";
+import { mayWrite, setRight } from "./rights.js";
 import { Regions } from "./regions.js";
 import { Segments } from "./segments.js";
 import { Series, valueAt } from "./series.js";
@@ -199,6 +200,9 @@ async function refreshInfo() {
   try {
     const info = await ask(`/dashboard/streams/${dataId}`);
     state.info = info;
+    const couldWrite = mayWrite();
+    setRight(info.right);
+    if (mayWrite() !== couldWrite) regions.draw();
     state.skew = info.server_unix_ms - Date.now();
     if (state.analysis) state.analysis.frames_stored = info.n_frames;
     showInfo(info);
@@ -262,7 +266,6 @@ function showMoment(at) {
 
 function setLinks() {
   const step = Math.max(1, Math.round(Number(byId("csv-step").value) || 1));
-  byId("csv").href = at(`/dashboard/streams/${dataId}/results.csv?step=${step}`);
   for (const link of document.querySelectorAll("[data-export]")) {
     const every = ["pdf", "mp4"].includes(link.dataset.export) ? "" : `&step=${step}`;
     link.href = at(`/rheed/stream/${dataId}/export?to=${link.dataset.export}${every}`);
