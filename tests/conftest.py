@@ -15,12 +15,20 @@ import aiohttp
 import hypothesis
 import pytest
 
+from tests.engines import nats_server, postgres_server, s3_server
 from tests.leftovers import no_leftovers, no_tasks_left
 from tests.live_server import LiveServer, Serve, ThreadedServer, serving
 from tests.paths import MEMORY
 from tests.scheduling import pytest_xdist_make_scheduler
 
-__all__ = ["no_leftovers", "no_tasks_left", "pytest_xdist_make_scheduler"]
+__all__ = [
+    "nats_server",
+    "no_leftovers",
+    "no_tasks_left",
+    "postgres_server",
+    "pytest_xdist_make_scheduler",
+    "s3_server",
+]
 
 # An example takes longer on a busy machine, which is no failure.
 hypothesis.settings.register_profile(
