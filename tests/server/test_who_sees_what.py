@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,11 +17,12 @@ from aiohttp import web
 
 from atomstream.server.app import ROUTES
 from atomstream.server.http.access import required_access
+from atomstream.server.http.api_keys import rotate_server_key
 from atomstream.server.people.records import Actor
 from atomstream.server.people.rights import Right
 from atomstream.server.people.store import NewKey, People
 from tests.live_server import LiveServer, Serve
-from tests.wire_client import Address, WireClient, make_frames
+from tests.wire_client import Address, WireClient, make_frames, raw_connection, request_head, shard_bytes
 
 ACTOR = Actor("test", "command line")
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
@@ -52,6 +53,11 @@ class Lab:
     def client(self, scope: str, *projects: str) -> WireClient:
         """A client with such a key."""
         return with_key(self.server, self.key(scope, *projects))
+
+
+async def refresh(here: Lab) -> None:
+    """The server reads what was changed beside it, as it does once a second."""
+    assert (await here.owner.ask("GET", "/people"))[0] == 200
 
 
 @asynccontextmanager
@@ -246,6 +252,68 @@ async def test_answers_to_keys_that_ended(serve: Serve) -> None:
                 for _ in range(12):
                     status, reply = await client.ask("GET", "/tags/")
                     assert (status, word in reply["detail"]) == (401, True)
+
+
+async def test_an_upload_url_ends_with_its_key(serve: Serve) -> None:
+    """A signed URL whose key has lost its right since is refused with 403 and the reason; nothing is stored."""
+    async with lab(serve) as here:
+
+        async def move(_key: NewKey) -> None:
+            await here.owner.ask("PATCH", f"/rheed/stream/{here.seen_stream}", {"project_id": here.hidden})
+
+        ends: tuple[Callable[[NewKey], Any], ...] = (
+            lambda made: here.people.revoke_key(ACTOR, made.key.id),
+            lambda made: here.people.rotate_key(ACTOR, made.key.id, overlap_s=1e-9),
+            lambda _key: here.people.set_user(ACTOR, "Mia 2", role="viewer"),
+            lambda _key: here.people.remove_user(ACTOR, "Mia 3"),
+            move,
+        )
+        for number, end in enumerate(ends):
+            here.people.add_user(ACTOR, f"Mia {number}", "operator", (here.seen,))
+            made = here.people.create_key(ACTOR, "write", user=f"Mia {number}")
+            async with with_key(here.server, made) as client:
+                url = await client.url(here.seen_stream, 1, (4, 8, 12))
+                assert (await client.put(url, shard_bytes(make_frames(4))))[0] == 200
+                if (waiting := end(made)) is not None and asyncio.iscoroutine(waiting):
+                    await waiting
+                await refresh(here)
+                before = here.server.frames(here.seen_stream)
+                status, reply, _ = await client.put(url, shard_bytes(make_frames(4) + 1))
+                named = f"The API key {made.key.id} of this upload URL" in reply["detail"]
+                assert (status, named) == (403, True), number
+                assert (here.server.frames(here.seen_stream) == before).all()
+
+
+async def test_an_upload_url_ends_with_the_servers_own_key(serve: Serve) -> None:
+    """The same for the server's own key that was replaced without an overlap."""
+    async with lab(serve) as here:
+        url = await here.owner.url(here.seen_stream, 1, (4, 8, 12))
+        rotate_server_key(here.server.data_dir, 0.0)
+        async with WireClient(
+            Address(here.server.url, "unknown")
+        ) as stranger:  # then the files are read again
+            assert (await stranger.ask("GET", "/tags/"))[0] == 401
+        status, reply, _ = await here.owner.put(url, shard_bytes(make_frames(4)))
+        assert (status, "was revoked or has expired" in reply["detail"]) == (403, True)
+
+
+async def test_a_key_revoked_during_its_upload(serve: Serve) -> None:
+    """A body that was being received when its key was revoked is refused at its end, and leaves no file."""
+    async with lab(serve) as here:
+        made = here.key("write", here.seen)
+        body = shard_bytes(make_frames(4))
+        async with with_key(here.server, made) as client:
+            url = await client.url(here.seen_stream, 1, (4, 8, 12))
+        async with raw_connection(url) as (reader, writer):
+            writer.write(request_head("PUT", url, {"Content-Length": str(len(body))}) + body[:100])
+            await writer.drain()
+            while not here.server.context.ingest._running:
+                await asyncio.sleep(0)
+            here.people.revoke_key(ACTOR, made.key.id)
+            await refresh(here)
+            writer.write(body[100:])
+            assert b" 403 " in await reader.readline()
+        assert len(here.server.frames(here.seen_stream)) == 4
 
 
 async def test_open_feeds_end_with_the_right_to_see(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

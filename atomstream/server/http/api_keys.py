@@ -165,6 +165,10 @@ class KeyRing:
             hide(presented)  # of a key from an earlier start, the log's filter does not know the value before
         return True
 
+    def knows_id(self, key_id: str) -> bool:
+        """The same for the id of a key, the first 8 digits of its fingerprint."""
+        return any(known.hex()[:8] == key_id and self.knows(known) for known, _ in self._keys)
+
     def knows(self, mark: bytes) -> bool:
         """The same for the :func:`fingerprint` of a key."""
         now = self._clock()

@@ -98,6 +98,15 @@ class Gate:
             return Principal(SERVER_KEY, Right.ADMIN, None, holder)
         return self.people.directory.of_holder(holder)
 
+    def of_key_id(self, key_id: str) -> Principal | None:
+        """Who has the key with that id; None if it is not valid any more. Reads no file."""
+        directory = self.people.directory
+        if (key := directory.keys.get(key_id)) is not None:
+            return directory.of_key(key)
+        if self.ring.knows_id(key_id):
+            return Principal(SERVER_KEY, Right.ADMIN, None, "", key_id)
+        return None
+
     def _ring_knows(self, mark: str) -> bool:
         try:
             return self.ring.knows(bytes.fromhex(mark))

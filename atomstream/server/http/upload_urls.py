@@ -28,7 +28,7 @@ SECRET_FILE = "signing.key"
 class Permit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The content of a signed URL: ``ticket`` may be uploaded until ``expires``, in s since the epoch.
 
-    ``owner`` is a mark of the key that asked for it.
+    ``owner`` is the id of the API key that asked for it: the URL is valid no longer than the key.
     """
 
     ticket: UploadClaims

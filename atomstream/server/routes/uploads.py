@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import uuid
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -22,12 +23,13 @@ from atomstream.protocol import (
 )
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import Geometry, UploadClaims
-from atomstream.server.context import ServerContext, context_of, visible_in
+from atomstream.server.context import ServerContext, context_of, project_of, visible_in
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.access import access
-from atomstream.server.http.gate import principal_of
+from atomstream.server.http.gate import GATE, principal_of
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
+from atomstream.server.http.upload_urls import Permit
 from atomstream.server.people.rights import Right
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
@@ -74,14 +76,9 @@ async def upload_url(request: web.Request) -> web.Response:
     check_frame_size(ticket, context.settings.max_frame_bytes)
     check_geometry(ticket, about)
     url = base_url(context, request) + context.signer.sign(
-        ticket, context.settings.url_ttl_s, owner_mark(request)
+        ticket, context.settings.url_ttl_s, principal_of(request).key_id
     )
     return json_reply([{"upload_id": str(uuid.uuid4()), "url": url, "part": 0}])
-
-
-def owner_mark(request: web.Request) -> str:
-    """A short mark of the request's key: places for uploads are shared out over keys."""
-    return principal_of(request).key_id
 
 
 def chunk_index(request: web.Request) -> int:
@@ -161,6 +158,8 @@ async def put_chunk(request: web.Request) -> web.Response:
     context = context_of(request)
     permit = context.signer.check(request)
     ticket = permit.ticket
+    may_upload = partial(check_owner, request, permit)
+    await may_upload()
     check_frame_size(ticket, context.settings.max_frame_bytes)
     archive = await context.streams.archive(ticket.data_id)
     context.lifecycle.touch(ticket.data_id)
@@ -170,11 +169,39 @@ async def put_chunk(request: web.Request) -> web.Response:
         ),
         context.results.tap(ticket, request.content_length or 0) as tap,
     ):
-        committed = await context.ingest.receive(request, ticket, archive, tap.observe, permit.owner)
+        committed = await context.ingest.receive(
+            request, ticket, archive, tap.observe, permit.owner, may_commit=may_upload
+        )
         context.disk.note_stored()
         await note_stored(context, ChunkStored(ticket, committed, tap, tracing.current()))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})
+
+
+async def check_owner(request: web.Request, permit: Permit) -> None:
+    """Refuse an upload whose API key may not upload any more, although its URL has not expired.
+
+    What the server knows of keys is in memory, and at most a second old if a command has changed it.
+
+    Raises:
+        HttpError: 403 the key was revoked, has expired, or has lost the right to write into this stream.
+    """
+    principal = request.app[GATE].of_key_id(permit.owner)
+    if principal is None:
+        reason = "was revoked or has expired"
+    elif principal.right < Right.WRITE:
+        reason = f"has only the right {principal.right.text} now"
+    elif principal.projects is not None and not principal.sees(
+        await project_of(context_of(request), permit.ticket.data_id)
+    ):
+        reason = "does not see this stream any more"
+    else:
+        return
+    raise HttpError(
+        403,
+        f"The API key {permit.owner} of this upload URL {reason}; nothing was stored. Request a new URL with a valid "
+        "key.",
+    )
 
 
 async def note_stored(context: ServerContext, stored: ChunkStored) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +28,9 @@ WRITE_BYTES = 1 << 20
 P = ParamSpec("P")
 
 T = TypeVar("T")
+
+MayCommit = Callable[[], Awaitable[None]]
+"""Raises HttpError if an upload is not permitted any more."""
 
 
 async def run_in(
@@ -69,11 +72,15 @@ class Ingest:
         archive: StreamArchive,
         observe: Observe | None = None,
         owner: str = "",
+        *,
+        may_commit: MayCommit | None = None,
     ) -> CommitResult:
         """Receive the body of ``request`` and commit it. A refused or incomplete body leaves no file.
 
         ``owner`` names the key that asked for the upload: places are shared out over keys and streams.
-        ``observe`` is called with each decoded frame (see :meth:`StreamArchive.commit`).
+        ``observe`` is called with each decoded frame (see :meth:`StreamArchive.commit`). ``may_commit`` is awaited
+        when the body is complete: an error that it raises refuses the upload, because rights may have changed while a
+        slow body was received.
 
         Raises:
             HttpError: 4xx about the request, 503 at ``max_uploads`` or when stopping.
@@ -85,7 +92,7 @@ class Ingest:
         upload = self.places.take(owner, ticket.data_id)
         self._running.setdefault(ticket.data_id, set()).add(upload)
         try:
-            return await self._receive(request, ticket, archive, length, observe, upload)
+            return await self._receive(request, ticket, archive, length, observe, upload, may_commit)
         except ArchiveDeletedError:
             raise _deleted(ticket.data_id) from None
         finally:
@@ -117,11 +124,14 @@ class Ingest:
         length: int,
         observe: Observe | None,
         upload: Upload,
+        may_commit: MayCommit | None,
     ) -> CommitResult:
         body = _Body(archive)
         try:
             async with self._deadline(upload):
                 await self._copy(request, body, length, upload)
+            if may_commit is not None:
+                await may_commit()
             return await run_in(self._decoders, body.commit, ticket, observe)
         except BaseException:
             await run_in(self._writers, body.discard)
