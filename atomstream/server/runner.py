@@ -48,7 +48,7 @@ from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signals.beside_frames import BesideFrames
 from atomstream.server.signals.registry import SignalRegistry
-from atomstream.server.streams.deletion import Deletion
+from atomstream.server.streams.deletion import Deletion, read_deletions
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
 from atomstream.server.streams.registry import StreamRegistry
@@ -187,16 +187,21 @@ async def _make_context(
     tool_signals = SignalRegistry(settings.data_dir)
     _at_the_end(stack, "closing the signals", tool_signals.close)
     await tool_signals.load()
-    deletion = Deletion(streams.folder)
-    _at_the_end(stack, "ending the removal of deleted streams", deletion.close)
-    deletion.begin()
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)
     _at_the_end(stack, "ending the readers", readers.close)
     retention = Retention(settings.retention or RetentionSettings(), settings.data_dir, streams, results)
     _at_the_end(stack, "ending the retention", retention.close)
     catalogue = Catalogue(database, NamesLog(settings.data_dir))
     streams.deleted_from.update(await catalogue.deleted_streams(settings.streams_dir))
+    streams.deleted_from.update(await asyncio.to_thread(read_deletions, settings.streams_dir))
     streams.deleted.update(streams.deleted_from)
+
+    async def note_deleted(data_id: str, name: str) -> None:
+        await catalogue.note_deleted(data_id, name, streams.deleted_from.get(data_id))
+
+    deletion = Deletion(streams.folder, note_deleted)
+    _at_the_end(stack, "ending the removal of deleted streams", deletion.close)
+    deletion.begin()
     return ServerContext(
         settings=settings,
         catalogue=catalogue,

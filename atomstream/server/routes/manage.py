@@ -107,13 +107,11 @@ async def delete_stream(request: web.Request) -> web.Response:
             context.streams.deleted.discard(data_id)
             context.streams.deleted_from.pop(data_id, None)
             await context.lifecycle.begin(data_id)
+        else:
+            context.deletion.begin()
         raise
     await audit(request, f"deleted, named {name!r}", data_id)
     context.deletion.begin()
-    try:
-        await context.catalogue.note_deleted(data_id, name, project_id)
-    except OSError:  # it is deleted; only after a restart requests about it get 404 in place of 410
-        log.exception("stream %s is deleted, but the names log can't note it", data_id)
     return json_reply({"data_id": data_id, "deleted": True})
 
 

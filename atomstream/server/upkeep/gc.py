@@ -92,7 +92,9 @@ def _find(data_dir: Path, days: float, now: float) -> Iterator[Garbage]:
         if garbage.path.parent.name == SET_ASIDE or garbage.path.name.startswith(tuple(_OWN)):
             yield garbage
     for folder in sorted(_entries(streams / DELETED)):
-        yield Garbage(folder, "files of a deleted stream", _nbytes(folder), _age_s(folder, now) / 86_400)
+        # The description stays until a start of the server has noted that the stream was deleted.
+        for path in sorted(path for path in _entries(folder) if path.name != ABOUT):
+            yield Garbage(path, "of a deleted stream", _nbytes(path), _age_s(path, now) / 86_400)
     for folder in sorted(_entries(streams)):
         if is_link(folder) or not folder.is_dir() or folder.name == DELETED:
             continue

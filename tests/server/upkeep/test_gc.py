@@ -69,6 +69,17 @@ def test_only_garbage_is_removed(memory_path: Path) -> None:
     assert check_stream(memory_path / "streams" / IDS[0]) == {0, 1}
 
 
+def test_a_deleted_stream_leaves_its_description(memory_path: Path) -> None:
+    """Files of a deleted stream are removed, but the description, by which the next start knows of the deletion."""
+    make_data_dir(memory_path)
+    streams = memory_path / "streams"
+    (streams / ".deleted").mkdir()
+    (streams / IDS[0]).rename(streams / ".deleted" / IDS[0])
+    find(memory_path, 0.0, delete=True)
+    assert [path.name for path in (streams / ".deleted" / IDS[0]).iterdir()] == ["stream.json"]
+    assert find(memory_path, 31.0) == set()
+
+
 def test_what_is_not_garbage(memory_path: Path) -> None:
     """Files of others, a stream that lost its description, and the target of a link are never removed."""
     data = memory_path / "data"
