@@ -12,6 +12,7 @@ from atomstream.cli.audit import audit
 from atomstream.cli.camera import camera
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
+from atomstream.cli.docs import docs
 from atomstream.cli.exit_codes import EXIT_CODES, ExitCode, exit_code_of, message_of
 from atomstream.cli.export import export
 from atomstream.cli.key_argument import hide_key_argument, is_own_process
@@ -56,6 +57,7 @@ def commands() -> None:
 
 for _command in (
     demo,
+    docs,
     serve,
     login,
     logout,
