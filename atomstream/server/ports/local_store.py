@@ -1,0 +1,184 @@
+"""A store in a folder: each object is a file. For one computer, and for folders that several computers mount.
+
+Files are written beside their place and renamed, durably. A lock file in the folder makes conditions and writes one
+step for all processes that use the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import google_crc32c
+from filelock import FileLock
+
+from atomstream.server.ports.store import (
+    ChecksumError,
+    Data,
+    ObjectExistsError,
+    ObjectInfo,
+    ObjectMissingError,
+    StaleObjectError,
+    StoredObject,
+    StoreError,
+    StoreUnavailableError,
+    check_conditions,
+    check_key,
+    joined,
+)
+from atomstream.system.files import LOCAL, TEMP_SUFFIX, FileSystem
+from atomstream.system.own_files import open_file, prepare_for_library
+
+LOCK_FILE: Final = ".store-lock"
+_LOCK_WAIT_S: Final = 10.0
+_POLL_S: Final = 0.005
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+"""Errors of a missing file, or of something else in its place, such as a folder or a link."""
+
+
+class LocalStore:
+    """Objects as files in ``folder``, which is made where it is missing; see :class:`~.store.Store`."""
+
+    def __init__(self, folder: Path, file_system: FileSystem = LOCAL) -> None:
+        self._folder = folder
+        self._file_system = file_system
+        file_system.make_folder(folder)
+        prepare_for_library(folder / LOCK_FILE)
+        self._lock = FileLock(folder / LOCK_FILE, timeout=_LOCK_WAIT_S, poll_interval=_POLL_S)
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self._folder)
+
+    def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        crc32c: int | None = None,
+    ) -> str:
+        """Store an object; see :meth:`.store.Store.put`."""
+        check_conditions(key, create_only, if_match)
+        content = joined(data)
+        if crc32c is not None and google_crc32c.value(content) != crc32c:
+            raise ChecksumError(
+                f"The bytes for {key} are not those of their checksum; nothing was stored.", key
+            )
+        path = self._path(key)
+        try:
+            with self._lock:
+                self._check_present(key, path, create_only, if_match)
+                self._file_system.make_folder(path.parent, inside=self._folder)
+                self._file_system.write_atomic(path, [content])
+                return _etag(path.stat())
+        except OSError as error:
+            raise self._failed(key, error) from None
+
+    def _check_present(self, key: str, path: Path, create_only: bool, if_match: str | None) -> None:
+        try:
+            present = _etag(_regular(path))
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
+            present = None
+        if create_only and present is not None:
+            raise ObjectExistsError(f"{key} is in {self.name} already.", key)
+        if if_match is not None and present != if_match:
+            raise StaleObjectError(f"{key} in {self.name} was changed since it was read.", key)
+
+    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A part of an object; see :meth:`.store.Store.fetch`."""
+        check_key(key)
+        try:
+            with open_file(self._path(key), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size + offset) if offset < 0 else offset)
+                return file.read(-1 if length is None else length)
+        except OSError as error:
+            raise self._failed(key, error) from None
+
+    def get(self, key: str) -> StoredObject:
+        """An object with its etag; see :meth:`.store.Store.get`."""
+        check_key(key)
+        try:
+            with open_file(self._path(key), "rb") as file:
+                return StoredObject(file.read(), _etag(os.fstat(file.fileno())))
+        except OSError as error:
+            raise self._failed(key, error) from None
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size and etag of an object; see :meth:`.store.Store.head`."""
+        check_key(key)
+        try:
+            found = _regular(self._path(key))
+        except OSError as error:
+            raise self._failed(key, error) from None
+        return ObjectInfo(found.st_size, _etag(found))
+
+    def keys(self, folder: str) -> Iterator[str]:
+        """The keys below a folder; see :meth:`.store.Store.keys`."""
+        check_key(folder, is_folder=True)
+        for where, _, names in os.walk(self._path(folder)):
+            for name in names:
+                if _is_object(name):
+                    yield Path(where, name).relative_to(self._folder).as_posix()
+
+    def children(self, folder: str) -> list[str]:
+        """The names directly below a folder; see :meth:`.store.Store.children`."""
+        check_key(folder, is_folder=True)
+        try:
+            return sorted(filter(_is_object, os.listdir(self._path(folder))))
+        except OSError as error:
+            if error.errno in _NO_FILE:
+                return []
+            raise self._failed(folder, error) from None
+
+    def delete(self, key: str) -> None:
+        """Remove an object; see :meth:`.store.Store.delete`. Folders that become empty are removed with it."""
+        check_key(key)
+        path = self._path(key)
+        try:
+            with self._lock:
+                self._file_system.unlink(path)
+                for folder in path.parents:
+                    if folder == self._folder or not folder.is_dir() or any(folder.iterdir()):
+                        break
+                    self._file_system.remove_folder(folder)
+        except OSError as error:
+            raise self._failed(key, error) from None
+
+    def close(self) -> None:
+        """Does nothing: no file stays open."""
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key
+
+    def _failed(self, key: str, error: OSError) -> StoreError:
+        if error.errno in _NO_FILE:
+            return ObjectMissingError(f"There is no {key} in {self.name}.", key)
+        why = error.strerror or str(error)  # a lock that another process keeps has its own text
+        return StoreUnavailableError(f"The store {self.name} can't be used at present ({key}): {why}.", key)
+
+
+def _is_object(name: str) -> bool:
+    return name != LOCK_FILE and not name.endswith(TEMP_SUFFIX)
+
+
+def _regular(path: Path) -> os.stat_result:
+    """The state of a file; raises OSError if it is none."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.ELOOP, "it is not a regular file", str(path))
+    return found
+
+
+def _etag(found: os.stat_result) -> str:
+    """A new file has another inode or time than the one that it replaced."""
+    return f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"

@@ -1,0 +1,232 @@
+"""A store in an S3 bucket, by obstore (Rust's object_store): of AWS, or of a server such as SeaweedFS, Ceph or MinIO.
+
+The keys come from the environment (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, or the
+role of the machine); a URL has no secrets. Each object is sent in one request with its SHA-256, which the store
+compares: so an object is there whole and unchanged, or not at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import google_crc32c
+import obstore
+from obstore import exceptions
+from obstore.store import S3Store as Bucket
+
+from atomstream.server.ports.store import (
+    ChecksumError,
+    Data,
+    ObjectExistsError,
+    ObjectInfo,
+    ObjectMissingError,
+    StaleObjectError,
+    StoredObject,
+    StoreUnavailableError,
+    check_conditions,
+    check_key,
+    joined,
+)
+
+CONNECT_S: Final = 2.0
+REQUEST_S: Final = 20.0
+"""Longest time of one attempt in s: a chunk of 41 MB needs 2 MB/s."""
+_TRIES_AGAIN: Final = 1
+_BAD_BYTES: Final = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch")
+_NO_BUCKET: Final = "NoSuchBucket"
+_PAST_THE_END: Final = "InvalidRange"
+
+
+class S3Store:
+    """Objects in ``bucket`` below ``prefix``; see :class:`~.store.Store`.
+
+    ``endpoint`` is the address of the S3 server, None for AWS. ``authority`` is a file with the certificate (PEM) of
+    the authority that signed that of the server. ``options`` are further ones of obstore's ``S3Store``, such as keys
+    in tests.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        authority: Path | None = None,
+        **options: Any,
+    ) -> None:
+        self._bucket_name = bucket
+        self._prefix = prefix.strip("/")
+        self._plain = endpoint is not None and endpoint.startswith("http://")
+        self._options: dict[str, Any] = {
+            "region": region or "us-east-1",
+            "virtual_hosted_style_request": False,
+            "retry_config": {"max_retries": _TRIES_AGAIN},
+            **({} if endpoint is None else {"endpoint": endpoint}),
+            **options,
+        }
+        self._authority = None if authority is None else authority.read_bytes()
+        self._bucket: Bucket | None = self._open()
+
+    def _open(self, headers: dict[str, str] | None = None) -> Bucket:
+        """The bucket; with ``headers``, which each request then has, without a checksum of its own."""
+        given = dict(self._options)
+        client: Any = {"timeout": f"{REQUEST_S:g}s", "connect_timeout": f"{CONNECT_S:g}s"}
+        if self._plain:
+            client["allow_http"] = True
+        if self._authority is not None:
+            client["root_certificate"] = self._authority
+        if headers:
+            client["default_headers"] = headers
+        else:
+            given["checksum_algorithm"] = "SHA256"
+        return Bucket(self._bucket_name, prefix=self._prefix or None, client_options=client, **given)
+
+    @property
+    def name(self) -> str:
+        """The bucket and prefix as a URL."""
+        return f"s3://{self._bucket_name}/{self._prefix}".rstrip("/")
+
+    @property
+    def _open_bucket(self) -> Bucket:
+        if self._bucket is None:
+            raise StoreUnavailableError(f"The store {self.name} was closed.")
+        return self._bucket
+
+    def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        crc32c: int | None = None,
+    ) -> str:
+        """Store an object; see :meth:`.store.Store.put`."""
+        check_conditions(key, create_only, if_match)
+        content = joined(data)
+        if crc32c is not None and google_crc32c.value(content) != crc32c:
+            raise ChecksumError(
+                f"The bytes for {key} are not those of their checksum; nothing was stored.", key
+            )
+        mode: Any = "create" if create_only else "overwrite" if if_match is None else {"e_tag": if_match}
+        with self._errors(key):
+            made = obstore.put(self._open_bucket, key, content, mode=mode, use_multipart=False)
+        return made["e_tag"] or ""
+
+    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """A part of an object; see :meth:`.store.Store.fetch`."""
+        check_key(key)
+        if length is not None and length <= 0:
+            return b""
+        with self._errors(key):
+            try:
+                return self._fetch(key, offset, length)
+            except exceptions.GenericError as error:
+                if _PAST_THE_END not in str(error):
+                    raise
+                return b""
+
+    def _fetch(self, key: str, offset: int, length: int | None) -> bytes:
+        if offset >= 0 and length is not None:
+            return bytes(obstore.get_range(self._open_bucket, key, start=offset, length=length))
+        if offset == 0:
+            return bytes(obstore.get(self._open_bucket, key).bytes())
+        wanted: Any = {"suffix": -offset} if offset < 0 else {"offset": offset}
+        found = bytes(obstore.get(self._open_bucket, key, options={"range": wanted}).bytes())
+        return found if length is None else found[:length]
+
+    def get(self, key: str) -> StoredObject:
+        """An object with its etag; see :meth:`.store.Store.get`."""
+        check_key(key)
+        with self._errors(key):
+            found = obstore.get(self._open_bucket, key)
+            return StoredObject(bytes(found.bytes()), found.meta["e_tag"] or "")
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size and etag of an object; see :meth:`.store.Store.head`."""
+        check_key(key)
+        with self._errors(key):
+            found = obstore.head(self._open_bucket, key)
+        return ObjectInfo(found["size"], found["e_tag"] or "")
+
+    def keys(self, folder: str) -> Iterator[str]:
+        """The keys below a folder; see :meth:`.store.Store.keys`. One request for 1000 keys."""
+        check_key(folder, is_folder=True)
+        with self._errors(folder):
+            for some in obstore.list(self._open_bucket, folder or None):
+                yield from (found["path"] for found in some)
+
+    def children(self, folder: str) -> list[str]:
+        """The names directly below a folder; see :meth:`.store.Store.children`. One request for 1000 names."""
+        check_key(folder, is_folder=True)
+        with self._errors(folder):
+            found = obstore.list_with_delimiter(self._open_bucket, folder or None)
+        paths = [*found["common_prefixes"], *(each["path"] for each in found["objects"])]
+        return sorted(path.rsplit("/", 1)[-1] for path in paths)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; see :meth:`.store.Store.delete`."""
+        check_key(key)
+        try:
+            with self._errors(key):
+                obstore.delete(self._open_bucket, key)
+        except ObjectMissingError:
+            return
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._bucket = None
+
+    def accepts_damaged(self, key: str) -> bool:
+        """Whether the store accepts an object whose checksum is wrong; sends one, and removes what was accepted."""
+        wrong = base64.b64encode(hashlib.md5(b"other bytes", usedforsecurity=False).digest()).decode()
+        bucket = self._open({"Content-MD5": wrong})
+        try:
+            with self._errors(key):
+                obstore.put(bucket, key, b"these bytes", use_multipart=False)
+        except ChecksumError:
+            return False
+        self.delete(key)
+        return True
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        """Turn the errors of obstore into those of the port. Their texts quote the request: only a part is kept."""
+        try:
+            yield
+        except exceptions.AlreadyExistsError:
+            raise ObjectExistsError(f"{key} is in {self.name} already.", key) from None
+        except exceptions.PreconditionError:
+            raise StaleObjectError(f"{key} in {self.name} was changed since it was read.", key) from None
+        except FileNotFoundError as error:
+            if _NO_BUCKET in str(error):
+                raise self._unavailable(f"there is no bucket {self._bucket_name!r}", key) from None
+            raise ObjectMissingError(f"There is no {key} in {self.name}.", key) from None
+        except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
+            raise self._unavailable(f"it refuses the keys of this server ({_code(error)})", key) from None
+        except exceptions.BaseError as error:
+            if any(code in str(error) for code in _BAD_BYTES):
+                raise ChecksumError(
+                    f"{key} was changed on the way to {self.name}; it was not stored.", key
+                ) from None
+            raise self._unavailable(_code(error), key) from None
+
+    def _unavailable(self, why: str, key: str) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"The store {self.name} can't be used at present ({key or '/'}): {why}.", key
+        )
+
+
+def _code(error: Exception) -> str:
+    """The reason in an error of obstore: the S3 code, or what the connection reported."""
+    text = str(error)
+    if "<Code>" in text:
+        return text.split("<Code>", 1)[1].split("<", 1)[0]
+    first = text.splitlines()[0] if text else type(error).__name__
+    return first.rsplit(" - ", 1)[-1].rstrip(". ")[:200]

@@ -1,0 +1,178 @@
+"""The store: named objects (files of bytes) that are written whole, in a local folder or in an S3 bucket.
+
+Several servers may use one store at the same time. Two conditions make that safe, and each store checks them itself:
+an object is created at most once (``create_only``), and it is replaced only if nobody else has replaced it since it
+was read (``if_match``).
+
+Every method blocks, and any thread may call it. Keys are names with ``/`` between their parts, such as
+``streams/<id>/stream.json``; no part is empty, ``.`` or ``..``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
+
+from atomstream.errors import AtomstreamError
+from atomstream.records import Piece
+
+Data: TypeAlias = bytes | Sequence[Piece]
+"""The content of an object: bytes, or pieces (bytes-like) that follow one another."""
+
+
+class StoreError(AtomstreamError):
+    """A request to the store failed; nothing was changed unless the subclass states otherwise."""
+
+    def __init__(self, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class ObjectMissingError(StoreError):
+    """There is no object with this key."""
+
+
+class ObjectExistsError(StoreError):
+    """``create_only``, but there is an object with this key already.
+
+    It may be the caller's own: the reply to an earlier attempt may have been lost. Compare the content.
+    """
+
+
+class StaleObjectError(StoreError):
+    """``if_match``, but the object was replaced or deleted since; read it again."""
+
+
+class ChecksumError(StoreError):
+    """The bytes are not those of the checksum; nothing was stored."""
+
+    retriable: ClassVar[bool] = True
+
+
+class StoreUnavailableError(StoreError):
+    """The store can't be reached, or refuses every request at present. The same request may succeed later.
+
+    It is not known whether a ``put`` was carried out.
+    """
+
+    retriable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """Size in bytes, and the version (etag): another text after each change of the content."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """The content of an object and the version (etag) that has it."""
+
+    data: bytes
+    etag: str
+
+
+class Store(Protocol):
+    """Objects by key; see the module's docstring. Every method may raise :class:`StoreUnavailableError`."""
+
+    @property
+    def name(self) -> str:
+        """The place for people, without secrets, such as ``s3://bucket/prefix``."""
+        ...
+
+    def put(
+        self,
+        key: str,
+        data: Data,
+        *,
+        create_only: bool = False,
+        if_match: str | None = None,
+        crc32c: int | None = None,
+    ) -> str:
+        """Store an object, whole and durably, and return its etag.
+
+        Args:
+            key: its name.
+            data: its content.
+            create_only: only if there is no object with this key.
+            if_match: only if the present object has this etag.
+            crc32c: the CRC-32C that ``data`` must have. On the way to the store other checksums guard it.
+
+        Raises:
+            ObjectExistsError: ``create_only``, and there is one.
+            StaleObjectError: ``if_match``, and the present object has another etag, or there is none.
+            ChecksumError: the bytes are not those of ``crc32c``, or were changed on the way.
+            ValueError: the key is not possible, or both conditions were given.
+        """
+        ...
+
+    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        """``length`` bytes from ``offset`` on, fewer at the end; a negative offset counts from the end.
+
+        Raises:
+            ObjectMissingError: there is no such object.
+        """
+        ...
+
+    def get(self, key: str) -> StoredObject:
+        """The whole content and its etag, of one version.
+
+        Raises:
+            ObjectMissingError: there is no such object.
+        """
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size and etag.
+
+        Raises:
+            ObjectMissingError: there is no such object.
+        """
+        ...
+
+    def keys(self, folder: str) -> Iterator[str]:
+        """The keys of all objects below ``folder`` (at any depth), in any order; ``""`` for all."""
+        ...
+
+    def children(self, folder: str) -> list[str]:
+        """The names directly below ``folder``, of objects and of further folders, sorted.
+
+        A folder whose last object was deleted may be listed for some more seconds.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; a missing one is no error."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections. The store can't be used afterwards."""
+        ...
+
+
+def check_key(key: str, *, is_folder: bool = False) -> None:
+    """Refuse names that are not possible, or mean something else, in one of the stores.
+
+    Raises:
+        ValueError: an empty part, ``.``, ``..``, a backslash or a control character.
+    """
+    if is_folder and not key:
+        return
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts) or any(char < " " or char in "\\\x7f" for char in key):
+        raise ValueError(f"{key!r} can't be the key of an object.")
+
+
+def joined(data: Data) -> bytes:
+    """The content as one piece."""
+    return data if isinstance(data, bytes) else b"".join(data)
+
+
+def check_conditions(key: str, create_only: bool, if_match: str | None) -> None:
+    """Refuse an impossible key and two conditions at once; raises ValueError."""
+    check_key(key)
+    if create_only and if_match is not None:
+        raise ValueError("create_only and if_match exclude each other.")
