@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -115,6 +116,14 @@ def values_of(claims: Mapping[str, Any], name: str) -> list[str]:
             value = value.get(part) if isinstance(value, dict) else None
     found = value if isinstance(value, list) else [value]
     return [one for one in found if isinstance(one, str)]
+
+
+def check_installed() -> None:
+    """Raises ConfigError if the package that checks ID tokens is not installed."""
+    if importlib.util.find_spec("joserfc") is None:
+        raise ConfigError(
+            "The sign-in by OpenID Connect needs a package that is missing: pip install 'atomstream[oidc]'."
+        )
 
 
 def check_address(what: str, url: str) -> None:

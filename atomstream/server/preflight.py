@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from atomstream.errors import ConfigError
@@ -16,6 +17,7 @@ from atomstream.server.disk_errors import LEAST_FREE
 from atomstream.server.http.api_keys import KEYS_FILE, KeyRing
 from atomstream.server.http.certificate import load_certificate
 from atomstream.server.http.path_prefix import check_prefix
+from atomstream.server.oidc_settings import OidcSettings, check_installed
 from atomstream.server.settings import ServerSettings
 
 
@@ -29,13 +31,14 @@ class Finding:
 
 
 def check_start(settings: ServerSettings) -> list[Finding]:
-    """Check data folder, free space, key, certificate and port. Blocks; nothing is made or changed."""
+    """Check data folder, free space, key, certificate, port and sign-in. Blocks; nothing is made or changed."""
     checks: tuple[tuple[str, Callable[[ServerSettings], str]], ...] = (
         ("data folder", _data_folder),
         ("free space", _free_space),
         ("API key", _api_key),
         ("certificate", _certificate),
         ("address", _address),
+        *((("sign-in", partial(_sign_in, settings.oidc)),) if settings.oidc is not None else ()),
     )
     found = []
     for name, check in checks:
@@ -44,6 +47,13 @@ def check_start(settings: ServerSettings) -> list[Finding]:
         except (ConfigError, OSError) as error:
             found.append(Finding(name, False, str(error)))
     return found
+
+
+def _sign_in(oidc: OidcSettings, _settings: ServerSettings) -> str:
+    check_installed()
+    from atomstream.server.http.oidc_check import check_provider
+
+    return check_provider(oidc)
 
 
 def _existing(folder: Path) -> Path:

@@ -41,6 +41,7 @@ from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
 from atomstream.server.live.manager import ResultsManager
+from atomstream.server.oidc_settings import check_installed
 from atomstream.server.people.log import PEOPLE_FILE
 from atomstream.server.people.store import People
 from atomstream.server.retention.retention import Retention
@@ -118,6 +119,8 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     protect_libraries()
     settings.check_network()
     check_prefix(ROUTES, settings.path_prefix)
+    if settings.oidc is not None:
+        check_installed()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
         new_key = None if settings.api_key else ensure_key(settings.data_dir)

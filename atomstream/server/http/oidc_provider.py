@@ -12,6 +12,9 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -46,6 +49,18 @@ class OidcError(AtomstreamError):
         self.status = status
 
 
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What a provider answered: the response types of its metadata, the number of its keys, and its clock.
+
+    ``clock_difference_s`` is its clock minus that of this computer, to about a second; None if it sent no time.
+    """
+
+    response_types: tuple[str, ...]
+    keys: int
+    clock_difference_s: float | None
+
+
 class OidcProvider:
     """One provider. Used in the server's loop. ``clock`` is Unix time in s."""
 
@@ -56,6 +71,15 @@ class OidcProvider:
         self._keys: KeySet | None = None
         self._read_at = self._keys_at = 0.0
         self._lock = asyncio.Lock()
+        self._clock_difference_s: float | None = None
+
+    async def contact(self) -> Contact:
+        """Read its metadata and keys; raises OidcError, whose cause is the error of the connection if it has one."""
+        metadata = await self._read_metadata()
+        types = metadata.get("response_types_supported", ["code"])
+        keys = await self._read_keys(again=False)
+        listed = tuple(map(str, types)) if isinstance(types, list) else ()
+        return Contact(listed, len(keys.keys), self._clock_difference_s)
 
     async def address(self, redirect_uri: str, state: str, nonce: str, verifier: str) -> str:
         """The address of the provider to which the browser is sent."""
@@ -230,12 +254,17 @@ class OidcProvider:
                     body += piece
                     if len(body) > MAX_REPLY:
                         raise OidcError(502, "The provider's answer is too long.")
+                self._note_clock(reply.headers.get("Date", ""))
                 return self._parsed(reply.status, body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             log.warning("the OpenID Connect provider can't be reached: %s", type(error).__name__)
             raise OidcError(
                 503, f"The provider of {self.settings.name} can't be reached. Try again, or use an API key."
-            ) from None
+            ) from error
+
+    def _note_clock(self, date: str) -> None:
+        with suppress(ValueError, TypeError, OverflowError):
+            self._clock_difference_s = parsedate_to_datetime(date).timestamp() - self._clock()
 
     @staticmethod
     def _parsed(status: int, body: bytes) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class ScriptedProvider:
         self.user_info: dict[str, Any] = {}
         self.algorithm = "RS256"
         self.metadata: dict[str, Any] = {}
+        self.headers: dict[str, str] = {}
         self.token_reply: web.Response | None = None
         self.key_requests = 0
         self.issuer = ""
@@ -99,11 +100,11 @@ class ScriptedProvider:
             "jwks_uri": f"{self.issuer}/jwks",
             "userinfo_endpoint": f"{self.issuer}/userinfo",
         }
-        return web.json_response(known | self.metadata)
+        return web.json_response(known | self.metadata, headers=self.headers)
 
     async def _jwks(self, _request: web.Request) -> web.Response:
         self.key_requests += 1
-        return web.json_response(KeySet(list(self.keys)).as_dict(private=False))
+        return web.json_response(KeySet(list(self.keys)).as_dict(private=False), headers=self.headers)
 
     async def _user_info(self, _request: web.Request) -> web.Response:
         return web.json_response(self.user_info)
