@@ -6,6 +6,7 @@ There are three streams of JetStream: notices about chunks (a work queue, by par
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ class Bus:
         self.name = name
         self.jetstream: JetStreamContext = client.jetstream(timeout=ANSWER_S)
         self._listeners: set[Reconnected] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def connect(cls, url: str, name: str = "atomstream", **options: Any) -> Bus:
@@ -135,6 +137,11 @@ class Bus:
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
+    def hold(self, task: asyncio.Task[None]) -> None:
+        """Keep a short task alive; :meth:`close` waits for it."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def _reconnected(self) -> None:
         log.warning("the message bus (NATS) is connected again")
         for listener in tuple(self._listeners):
@@ -145,7 +152,11 @@ class Bus:
             log.warning("the message bus (NATS) is not connected; it is tried again until it answers")
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, after what is being sent."""
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=0.5)
+        for task in tuple(self._tasks):
+            task.cancel()
         with suppress(nats.errors.Error, TimeoutError, OSError):
             await self.client.close()
 
