@@ -241,7 +241,7 @@ class ChunkIndex:
         """
         with self.writing:
             self.group.load()
-            found = set(_indices_in(self.group.shards))
+            found = self._find_chunks()
             if found:
                 self._find_geometry(found, described)
             else:  # without any shard the geometry is still free
@@ -255,6 +255,10 @@ class ChunkIndex:
                     raise
                 # The stream can be read. The next chunk, or the next start, writes them again.
                 log.warning("stream %s: its documents can't be written, the disk is full", self._name)
+
+    def _find_chunks(self) -> set[int]:
+        """The indices of all chunks that are stored."""
+        return set(_indices_in(self.group.shards))
 
     def _find_geometry(self, found: set[int], described: Geometry | None) -> None:
         recorded = self.group.geometry()

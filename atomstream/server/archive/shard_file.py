@@ -30,6 +30,7 @@ from atomstream.shard import (
     ABSENT,
     Dims,
     DtypeName,
+    Fetch,
     ShardLayout,
     index_nbytes,
     iter_frames,
@@ -43,6 +44,8 @@ Frame: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 Comparison: TypeAlias = Literal["equal", "different", "damaged"]
 
 _TRAILER: Final = struct.Struct("<II4s4I5dQI")
+END_NBYTES: Final = _TRAILER.size + 4
+"""Bytes of the trailer."""
 _MAGIC: Final = 0x184D2A5B  # the skippable magic after the one of per-frame data (RFC 8878, 3.1.2)
 _TAG: Final = b"ATS1"
 _THINNED_TAG: Final = b"ATT1"
@@ -80,7 +83,7 @@ class ShardFile:
         except BaseException:
             self._file.close()
             raise
-        self.content_nbytes = nbytes - index_nbytes(slots or dims[0]) - (_trailer_nbytes() if slots else 0)
+        self.content_nbytes = nbytes - index_nbytes(slots or dims[0]) - (END_NBYTES if slots else 0)
 
     def __enter__(self) -> ShardFile:
         return self
@@ -154,13 +157,26 @@ def read_trailer(path: Path, dtype: DtypeName, slots: int) -> Trailer:
         ShardError: there is none, or it is damaged.
     """
     with _open(path) as file:
-        position = file.seek(0, os.SEEK_END) - index_nbytes(slots) - _trailer_nbytes()
-        if position < 0:
-            raise ShardError(f"{path} is too short to be a stored shard.")
-        file.seek(position)
-        trailer = _unpack_trailer(file.read(_trailer_nbytes()), path, slots)
-    with ShardFile(path, trailer.stamps.dims, dtype, slots) as shard:
-        return trailer._replace(stamps=dataclasses.replace(trailer.stamps, meta=shard.layout.meta))
+
+        def fetch(offset: int, nbytes: int) -> bytes:
+            file.seek(offset)
+            return file.read(nbytes)
+
+        return trailer_of(fetch, file.seek(0, os.SEEK_END), str(path), dtype, slots)
+
+
+def trailer_of(fetch: Fetch, nbytes: int, name: str, dtype: DtypeName, slots: int) -> Trailer:
+    """The trailer of a stored shard of ``nbytes`` bytes, of which ``fetch(offset, nbytes)`` returns parts.
+
+    Raises:
+        ShardError: there is none, or it is damaged; ``name`` names the shard.
+    """
+    position = nbytes - index_nbytes(slots) - END_NBYTES
+    if position < 0:
+        raise ShardError(f"{name} is too short to be a stored shard.")
+    trailer = _unpack_trailer(bytes(fetch(position, END_NBYTES)), name, slots)
+    layout = ShardLayout.fetch(fetch, nbytes, trailer.stamps.dims, dtype, slots)
+    return trailer._replace(stamps=dataclasses.replace(trailer.stamps, meta=layout.meta))
 
 
 def compare(stored: Path, new: ShardFile, slots: int) -> Comparison:
@@ -221,17 +237,13 @@ def body_crc32c(shard: ShardFile, n_frames: int, note: Callable[[int], None] = l
     return int(google_crc32c.extend(crc, pack_index(shard.layout.index[:n_frames])))
 
 
-def _trailer_nbytes() -> int:
-    return _TRAILER.size + 4
-
-
 def pack_trailer(stamps: ChunkTimes, slots: int, nbytes: int, crc32c: int, *, thinned: bool = False) -> bytes:
     """The bytes of a :class:`Trailer`."""
     times = (stamps.fps, stamps.start_unix_ms, stamps.end_unix_ms)
     clock = (stamps.clock_offset_ms, stamps.clock_uncertainty_ms)
     packed = _TRAILER.pack(
         _MAGIC,
-        _trailer_nbytes() - 8,
+        END_NBYTES - 8,
         _THINNED_TAG if thinned else _TAG,
         *stamps.dims,
         slots,
@@ -243,19 +255,19 @@ def pack_trailer(stamps: ChunkTimes, slots: int, nbytes: int, crc32c: int, *, th
     return packed + struct.pack("<I", google_crc32c.value(packed))
 
 
-def _unpack_trailer(raw: bytes, path: Path, slots: int) -> Trailer:
+def _unpack_trailer(raw: bytes, name: str, slots: int) -> Trailer:
     packed, check = raw[: _TRAILER.size], raw[_TRAILER.size :]
     if len(check) != 4 or struct.unpack("<I", check)[0] != google_crc32c.value(packed):
-        raise ShardError(f"{path} has no valid trailer: it is damaged, or not a shard file.")
+        raise ShardError(f"{name} has no valid trailer: it is damaged, or not a shard file.")
     _, _, tag, n, height, width, _, fps, start, end, offset, uncertainty, nbytes, crc = _TRAILER.unpack(
         packed
     )
     if tag not in (_TAG, _THINNED_TAG):
-        raise ShardError(f"{path} was written by another version of atomstream ({tag!r}).")
+        raise ShardError(f"{name} was written by another version of atomstream ({tag!r}).")
     if not (protocol.MIN_FPS <= fps <= protocol.MAX_FPS and math.isfinite(start) and math.isfinite(end)):
-        raise ShardError(f"{path} has impossible times: {fps} frames/s from {start} to {end} ms.")
+        raise ShardError(f"{name} has impossible times: {fps} frames/s from {start} to {end} ms.")
     if not 1 <= n <= slots:
-        raise ShardError(f"{path} has {n} frames; a chunk of this stream has at most {slots}.")
+        raise ShardError(f"{name} has {n} frames; a chunk of this stream has at most {slots}.")
     offset, uncertainty = (None if math.isnan(value) else value for value in (offset, uncertainty))
     stamps = ChunkTimes((n, height, width), fps, start, end, offset, uncertainty)
     return Trailer(stamps, nbytes, crc, tag == _THINNED_TAG)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,9 @@ _FOLDERS: Final = (SET_ASIDE, "incoming", "frames.zarr/frames/c", "analysis")
 class StreamArchive:
     """The archive of one stream, see the module's docstring; made by :meth:`create` or :meth:`open`."""
 
+    is_cache: ClassVar[bool] = False
+    """True if the chunks are in a store, and the folder has only some of their files."""
+
     def __init__(
         self,
         folder: Path,
@@ -85,11 +88,14 @@ class StreamArchive:
         self.files = ArchiveFiles(folder / "incoming", file_system, damage)
         self._file_system = file_system
         self._lost = lost_in(about)
-        self._index = ChunkIndex(ZarrGroup(folder / "frames.zarr", self.files, NAMES), self._attributes)
+        self._index = self._make_index(ZarrGroup(folder / "frames.zarr", self.files, NAMES))
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
         self.thinned = ThinnedFrames(self._index, self.files, self._stripes)
         """Which frames were kept when the stream was thinned."""
+
+    def _make_index(self, group: ZarrGroup) -> ChunkIndex:
+        return ChunkIndex(group, self._attributes)
 
     @classmethod
     def create(
@@ -108,11 +114,14 @@ class StreamArchive:
             raise FileExistsError(f"{folder} holds a stream already.")
         json.dumps(about, allow_nan=False)
         archive = cls(folder, dict(about), file_system, damage)
-        file_system.make_folder(archive._index.group.folder, durable=False)
-        archive.flush_metadata()
-        archive._write_about()  # last: a folder without it is the remains of a crash
-        file_system.sync_folder(folder.parent)
+        archive._create()
         return archive
+
+    def _create(self) -> None:
+        self._file_system.make_folder(self._index.group.folder, durable=False)
+        self.flush_metadata()
+        self._write_about()  # last: a folder without it is the remains of a crash
+        self._file_system.sync_folder(self.folder.parent)
 
     @classmethod
     def open(
@@ -125,17 +134,24 @@ class StreamArchive:
         Raises:
             StreamError: ``stream.json`` is missing or damaged. OSError: from the disk.
         """
+        cls._refuse_links(folder)
+        archive = cls(folder, read_about(folder), file_system, damage)
+        archive._recover()
+        return archive
+
+    @staticmethod
+    def _refuse_links(folder: Path) -> None:
         for name in _FOLDERS:
             refuse_linked_folders(folder / name, folder)
-        archive = cls(folder, read_about(folder), file_system, damage)
+
+    def _recover(self) -> None:
         for name in _FOLDERS:
-            archive.files.clear_way(folder / name, folder=True)
-        if not archive._index.group.folder.exists():
-            archive.files.note_damage(archive._index.group.folder, "it is missing, and all frames with it")
-        archive.files.remove_leftovers()
-        archive._index.recover(geometry_in(archive._about))
-        archive.thinned.mend(archive._about)
-        return archive
+            self.files.clear_way(self.folder / name, folder=True)
+        if not self._index.group.folder.exists():
+            self.files.note_damage(self._index.group.folder, "it is missing, and all frames with it")
+        self.files.remove_leftovers()
+        self._index.recover(geometry_in(self._about))
+        self.thinned.mend(self._about)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -213,6 +229,14 @@ class StreamArchive:
     def shard_file(self, index: int) -> Path:
         """Path of a chunk's shard file, whether or not it exists."""
         return self._index.shard_path(index)
+
+    def local_shard(self, index: int) -> Path:
+        """Path of the shard file of a stored chunk, to be read. Blocks where it has to be fetched from elsewhere.
+
+        Raises:
+            ShardError: it can't be fetched, because it is missing there.
+        """
+        return self.shard_file(index)
 
     def note_unreadable(self, index: int, why: str) -> None:
         """Note that the shard of a chunk is damaged, as its reader found."""
@@ -361,12 +385,21 @@ class StreamArchive:
                 if observe is not None:
                     observe(claims.index, k, frame)
         seal(body, claims, crc32c, self._file_system)
+        is_new = self._share(claims, body)
         if not self._index.set_geometry(Geometry.of(claims)):
             raise self._other_geometry(claims)
         self.files.clear_way(path)
         self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
         self._file_system.rename(body, path)
-        return claims.stamps(shard.layout.meta)
+        return claims.stamps(shard.layout.meta) if is_new else None
+
+    def _share(self, claims: UploadClaims, body: Path) -> bool:
+        """Store the sealed shard where other servers find it, before it counts as stored.
+
+        False if one with equal frames is there already, which has then replaced ``body``. This archive is the only
+        one, and shares nothing.
+        """
+        return True
 
     def _other_geometry(self, claims: UploadClaims) -> ConflictError:
         return self._conflict(claims, f"is {Geometry.of(claims)}, but the stream is {self._index.geometry}")
@@ -379,7 +412,7 @@ class StreamArchive:
         if not wanted:
             return
         dims = (self._index.size(index), geometry.height, geometry.width)
-        path = self._index.shard_path(index)
+        path = self.local_shard(index)
         try:
             with ShardFile(path, dims, geometry.dtype, geometry.chunk_size) as shard:
                 yield from shard.frames(wanted)

@@ -42,7 +42,7 @@ def _open_chunk(archive: StreamArchive, index: int) -> tuple[str, BinaryIO]:
     if geometry is None or frames is None:
         raise HttpError(404, f"Chunk {index} of this stream is not stored.")
     try:
-        file = open_file(archive.shard_file(index), "rb")
+        file = open_file(archive.local_shard(index), "rb")
     except FileNotFoundError:
         raise HttpError(404, f"Chunk {index} of this stream is not stored any more.") from None
     return f"{frames},{geometry.height},{geometry.width},{geometry.chunk_size},{geometry.dtype}", file

@@ -1,0 +1,294 @@
+"""The archive of a stream whose truth is in a store that several servers share; its folder here is a cache.
+
+A chunk is stored in the store first, created once, and then in the folder: so whichever server receives a chunk, one
+of them stores it, and the same chunk with other frames is refused by each. The folder may be removed at any moment
+while no server uses it. Shards that are not in it are fetched when they are read. Everything that reads an archive
+works on the folder as it does on a computer of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from atomstream.errors import ShardError, StreamError
+from atomstream.index_ranges import IndexSet
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.damage import StreamDamage
+from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, read_about_file
+from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
+from atomstream.server.archive.shard_file import Frame, ShardFile, compare
+from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.zarr_group import ZarrGroup
+from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
+from atomstream.system.files import LOCAL, FileSystem
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger(__name__)
+
+_RESTORED: Final = ("frames.zarr/", "analysis/")
+"""Objects of these folders are copied into an empty cache: documents, columns and results."""
+
+
+class _SharedIndex(ChunkIndex):
+    """The index of the chunks that are in the store, whether or not their shards are in the folder."""
+
+    def __init__(self, archive: CachedArchive, group: ZarrGroup) -> None:
+        super().__init__(group, archive._attributes)
+        self._shared = archive.shared
+
+    def _find_chunks(self) -> set[int]:
+        try:
+            return set(self._shared.listing().chunks)
+        except StoreUnavailableError as error:
+            log.warning("stream %s: only its cached chunks can be read: %s", self._shared.data_id, error)
+            return super()._find_chunks()
+
+    def read_stamps(self, index: int) -> ChunkTimes:
+        """As in the base class; from the store if the shard is not in the folder, or damaged there."""
+        with suppress(FileNotFoundError, ShardError):
+            return super().read_stamps(index)
+        assert self.geometry is not None
+        try:
+            stamps = self._shared.stamps(index, self.geometry)
+        except ObjectMissingError as error:
+            raise FileNotFoundError(str(error)) from None
+        if stamps.dims[1:] != (self.geometry.height, self.geometry.width):
+            raise ShardError(f"Chunk {index} has frames of another shape than the stream.")
+        return stamps
+
+
+class CachedArchive(StreamArchive):
+    """A :class:`StreamArchive` of which ``shared`` has the truth; made by :meth:`create_shared` or :meth:`open_shared`.
+
+    Methods that change it may raise StoreUnavailableError: the same call may succeed later.
+    """
+
+    is_cache: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, Any],
+        shared: SharedStream,
+        file_system: FileSystem = LOCAL,
+        damage: StreamDamage | None = None,
+    ) -> None:
+        self.shared = shared
+        super().__init__(folder, about, file_system, damage)
+
+    def _make_index(self, group: ZarrGroup) -> ChunkIndex:
+        return _SharedIndex(self, group)
+
+    @classmethod
+    def create_shared(
+        cls,
+        folder: Path,
+        about: Mapping[str, Any],
+        shared: SharedStream,
+        file_system: FileSystem = LOCAL,
+        damage: StreamDamage | None = None,
+    ) -> CachedArchive:
+        """Create a new stream in the store, and its folder.
+
+        Raises:
+            FileExistsError: there is a stream with this id. TypeError, ValueError: ``about`` is not JSON.
+        """
+        json.dumps(about, allow_nan=False)
+        shared.create_about(about)
+        archive = cls(folder, dict(about), shared, file_system, damage)
+        archive._create()
+        return archive
+
+    @classmethod
+    def open_shared(
+        cls,
+        folder: Path,
+        shared: SharedStream,
+        file_system: FileSystem = LOCAL,
+        damage: StreamDamage | None = None,
+    ) -> CachedArchive:
+        """Open a stream of the store; a folder that is missing is filled from it first.
+
+        Raises:
+            ObjectMissingError: there is no such stream. StreamError: its description is damaged.
+            StoreUnavailableError: the store can't be reached, and the folder does not have the stream.
+        """
+        about = _description(folder, shared)
+        cls._refuse_links(folder)
+        archive = cls(folder, about, shared, file_system, damage)
+        file_system.make_folder(archive._index.group.folder, durable=False)
+        if not (folder / ABOUT).is_file():
+            archive._fill()
+        archive._recover()
+        return archive
+
+    def _fill(self) -> None:
+        """Copy documents, columns and results into the empty folder; its description is written last."""
+        self.flush_metadata()
+        documents_last = sorted(self.shared.listing().others, key=lambda name: name.endswith("zarr.json"))
+        for name in reversed(documents_last):  # first, so that they do not name what is written meanwhile
+            if name.startswith(_RESTORED):
+                path = self.folder / name
+                with suppress(ObjectMissingError):
+                    content = self.shared.store.fetch(self.shared.key(name))
+                    self._file_system.make_folder(path.parent, durable=False, inside=self.folder)
+                    self.files.write_atomic(path, content)
+        self._write_about()
+
+    # -- the description ---------------------------------------------------------------------------------
+
+    def update_about(self, **changes: Any) -> None:
+        """Change the description, in the store and then here; what other servers changed meanwhile is kept."""
+        json.dumps(changes, allow_nan=False)
+        with self._index.writing:
+            self.files.check_not_deleted()
+            self._adopt(self._or_deleted(lambda: self.shared.change_about(self._about, changes)))
+
+    def refresh_about(self) -> bool:
+        """Read the description again; True if another server has changed it.
+
+        Raises:
+            ArchiveDeletedError: another server has deleted the stream.
+        """
+        present = self._or_deleted(self.shared.read_about)
+        with self._index.writing:
+            changed = present != self._about
+            if changed:
+                self._adopt(present)
+            return changed
+
+    def _adopt(self, about: dict[str, Any]) -> None:
+        self._about = about
+        self._lost = lost_in(about)
+        self._write_about()
+        self._publish_soon()
+        self._index.sync_if_due()
+
+    def _or_deleted(self, call: Any) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = call()
+        except ObjectMissingError:
+            raise ArchiveDeletedError(f"Stream {self.shared.data_id} was deleted.") from None
+        return found
+
+    def mark_lost(self, indices: IndexSet) -> None:
+        """As in the base class, beside those that were listed by way of other servers."""
+        self.refresh_about()
+        super().mark_lost(indices)
+
+    # -- chunks ------------------------------------------------------------------------------------------
+
+    def _share(self, claims: UploadClaims, body: Path) -> bool:
+        geometry = msgspec.to_builtins(Geometry.of(claims))
+        if self._about.get("geometry") is None:
+            self.update_about(geometry=geometry)
+        if geometry_in(self._about) != Geometry.of(claims):
+            raise self._other_geometry(claims)
+        shard = body.read_bytes()
+        if self.shared.create_chunk(claims.index, shard):
+            return True
+        return not self._take_stored(claims, body, shard)
+
+    def _take_stored(self, claims: UploadClaims, body: Path, shard: bytes) -> bool:
+        """Replace ``body`` by the chunk that is stored, if its frames are equal; False if that one was damaged."""
+        stored = self.incoming()
+        try:
+            self._file_system.write_atomic(stored, [self.shared.chunk(claims.index)], durable=False)
+            with ShardFile(body, claims.dims, claims.dtype, claims.chunk_size) as new:
+                comparison = compare(stored, new, claims.chunk_size)
+            if comparison == "different":
+                raise self._conflict(claims, "is stored already, with other frames")
+            if comparison == "equal":
+                self._file_system.rename(stored, body)
+                return True
+            self.shared.replace_chunk(claims.index, shard)
+            return False
+        finally:
+            self._file_system.unlink(stored)
+
+    def local_shard(self, index: int) -> Path:
+        """As in the base class; a shard that is not in the folder is fetched from the store."""
+        path = self.shard_file(index)
+        return path if path.is_file() else self._fetch_shard(index, path)
+
+    def _chunk_frames(self, index: int, geometry: Geometry, wanted: range) -> Iterator[tuple[int, Frame]]:
+        """As in the base class; a damaged copy in the folder is fetched again, and its frames are read again."""
+        try:
+            yield from super()._chunk_frames(index, geometry, wanted)
+        except ShardError:
+            path = self._fetch_shard(index, self.shard_file(index))
+            self.files.note_mended(path)
+            yield from super()._chunk_frames(index, geometry, wanted)
+
+    def _fetch_shard(self, index: int, path: Path) -> Path:
+        try:
+            shard = self.shared.chunk(index)
+        except ObjectMissingError as error:
+            raise ShardError(str(error)) from None
+        self.files.check_not_deleted()
+        self._file_system.make_folder(path.parent, durable=False, inside=self._index.group.shards)
+        self.files.write_atomic(path, shard)
+        return path
+
+    def follow(self, *, all_chunks: bool = False) -> list[int]:
+        """Add the chunks that other servers have stored since; returns their indices.
+
+        Those that follow the last known one are looked for one by one; with ``all_chunks`` the store is listed, which
+        finds those in gaps too.
+        """
+        geometry = self._index.geometry or self._shared_geometry()
+        if geometry is None:
+            return []
+        listed = self.shared.listing().chunks - self.stored() if all_chunks else ()
+        new = [index for index in listed if self._follow_one(index, geometry)]
+        following = self.stored().end
+        while self._follow_one(following, geometry):
+            new.append(following)
+            following += 1
+        return new
+
+    def _follow_one(self, index: int, geometry: Geometry) -> bool:
+        try:
+            stamps = self.shared.stamps(index, geometry)
+        except ObjectMissingError:
+            return False
+        except ShardError as error:
+            self.note_unreadable(index, str(error))
+            return False
+        self._index.add(index, stamps)
+        self.thinned.note_stored(index)
+        return True
+
+    def _shared_geometry(self) -> Geometry | None:
+        """The geometry that another server has set with the first chunk."""
+        self.refresh_about()
+        geometry = geometry_in(self._about)
+        if geometry is not None:
+            self._index.set_geometry(geometry)
+        return geometry
+
+    def delete(self, target: Path) -> None:
+        """As in the base class; first in the store, where the description goes first."""
+        self.shared.delete()
+        super().delete(target)
+
+
+def _description(folder: Path, shared: SharedStream) -> dict[str, Any]:
+    """The description in the store; that in the folder while the store can't be reached."""
+    try:
+        return shared.read_about()
+    except StoreUnavailableError as error:
+        try:
+            about = read_about_file(folder)
+        except StreamError:
+            raise error from None
+        log.warning("stream %s: its cached description is used: %s", shared.data_id, error)
+        return about

@@ -1,0 +1,201 @@
+"""The objects of one stream in a store that several servers share.
+
+Below ``streams/<data_id>/`` they have the names of the files of an archive: ``stream.json``, and the Zarr group
+``frames.zarr`` with its shards, documents and columns. A shard is created once. The description is replaced only if
+it is the one that was read. All else can be made again from these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from atomstream.errors import ConflictError, StreamError
+from atomstream.index_ranges import IndexSet
+from atomstream.protocol import MAX_CHUNK_INDEX
+from atomstream.server.archive.metadata import ABOUT, is_stream_id
+from atomstream.server.archive.records import ChunkTimes, Geometry
+from atomstream.server.archive.shard_file import END_NBYTES, trailer_of
+from atomstream.server.ports.store import (
+    ObjectExistsError,
+    StaleObjectError,
+    Store,
+)
+from atomstream.shard import index_nbytes
+
+STREAMS: Final = "streams"
+_SHARDS: Final = "frames.zarr/frames/c/"
+_HEAD_NBYTES: Final = 64 << 10
+"""The first bytes of a shard, which have the data of each frame, are fetched in one request of so many bytes."""
+_FIRST_COUNTS: Final = ("geometry",)
+"""Fields of a description that are set once: the first value counts."""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What a stream has in the store: the indices of its chunks, and the names of its other objects."""
+
+    chunks: IndexSet = field(default_factory=IndexSet)
+    others: list[str] = field(default_factory=list)
+
+
+class SharedStream:
+    """The objects of the stream ``data_id`` in ``store``. Blocks; thread-safe.
+
+    Every method may raise StoreUnavailableError: the same call may succeed later.
+    """
+
+    def __init__(self, store: Store, data_id: str) -> None:
+        self.store = store
+        self.data_id = data_id
+        self._folder = f"{STREAMS}/{data_id}"
+
+    def key(self, name: str) -> str:
+        """The key of the object with this name in the stream's folder."""
+        return f"{self._folder}/{name}"
+
+    # -- the description ---------------------------------------------------------------------------------
+
+    def create_about(self, about: Mapping[str, Any]) -> None:
+        """Create the description of a new stream.
+
+        Raises:
+            FileExistsError: there is another stream with this id.
+        """
+        try:
+            self.store.put(self.key(ABOUT), _packed(about), create_only=True)
+        except ObjectExistsError:
+            if self.read_about() != dict(about):  # else an earlier attempt, whose reply was lost
+                raise FileExistsError(f"{self.store.name} holds a stream {self.data_id} already.") from None
+
+    def read_about(self) -> dict[str, Any]:
+        """The present description.
+
+        Raises:
+            ObjectMissingError: there is no such stream. StreamError: it is damaged.
+        """
+        return self._parse(self.store.get(self.key(ABOUT)).data)
+
+    def change_about(self, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Apply those of ``changes`` that differ from ``before``, the description as it was read; returns the new one.
+
+        Other fields keep the values that other servers gave them meanwhile.
+
+        Raises:
+            ConflictError: another server has set the geometry, to another one.
+            ObjectMissingError: the stream was deleted. StreamError: its description is damaged.
+        """
+        wanted = {name: value for name, value in changes.items() if before.get(name) != value}
+        while True:
+            found = self.store.get(self.key(ABOUT))
+            present = self._parse(found.data)
+            for name in _FIRST_COUNTS:
+                if name in wanted and present.get(name) not in (None, wanted[name]):
+                    raise ConflictError(
+                        f"The {name} of stream {self.data_id} is {present[name]}, not {wanted[name]}. Nothing was "
+                        "changed.",
+                        status=409,
+                    )
+            changed = {**present, **wanted}
+            if changed == present:
+                return present
+            try:
+                self.store.put(self.key(ABOUT), _packed(changed), if_match=found.etag)
+            except StaleObjectError:
+                continue
+            return changed
+
+    def _parse(self, raw: bytes) -> dict[str, Any]:
+        try:
+            about = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise StreamError(f"{self.key(ABOUT)} is damaged: {error}.", data_id=self.data_id) from None
+        if not isinstance(about, dict):
+            raise StreamError(f"{self.key(ABOUT)} does not describe a stream.", data_id=self.data_id)
+        return about
+
+    # -- chunks ------------------------------------------------------------------------------------------
+
+    def create_chunk(self, index: int, shard: bytes) -> bool:
+        """Store a sealed shard; False if there is one with this index already, which stays."""
+        try:
+            self.store.put(self._shard(index), shard, create_only=True)
+        except ObjectExistsError:
+            return False
+        return True
+
+    def replace_chunk(self, index: int, shard: bytes) -> None:
+        """Store a shard in the place of a damaged one."""
+        self.store.put(self._shard(index), shard, if_match=self.store.head(self._shard(index)).etag)
+
+    def chunk(self, index: int) -> bytes:
+        """The bytes of a shard; raises ObjectMissingError."""
+        return self.store.fetch(self._shard(index))
+
+    def stamps(self, index: int, geometry: Geometry) -> ChunkTimes:
+        """Times and per-frame data of a chunk, from the two ends of its shard.
+
+        Raises:
+            ObjectMissingError: it is not stored. ShardError: it is damaged.
+        """
+        key = self._shard(index)
+        nbytes = self.store.head(key).size
+        tail_nbytes = min(nbytes, index_nbytes(geometry.chunk_size) + END_NBYTES)
+        tail = self.store.fetch(key, -tail_nbytes)
+        head = self.store.fetch(key, 0, min(nbytes, _HEAD_NBYTES))
+
+        def fetch(offset: int, count: int) -> bytes:
+            if offset >= nbytes - tail_nbytes:
+                start = offset - (nbytes - tail_nbytes)
+                return tail[start : start + count]
+            if offset + count <= len(head):
+                return head[offset : offset + count]
+            return self.store.fetch(key, offset, count)
+
+        return trailer_of(fetch, nbytes, key, geometry.dtype, geometry.chunk_size).stamps
+
+    def _shard(self, index: int) -> str:
+        return self.key(f"{_SHARDS}{index}/0/0")
+
+    # -- all objects -------------------------------------------------------------------------------------
+
+    def listing(self) -> Listing:
+        """All objects of the stream. One request for 1000 objects."""
+        found = Listing()
+        for name in self._names():
+            index = _index_in(name)
+            if index is not None:
+                found.chunks.add(index)
+            elif not name.startswith(_SHARDS):
+                found.others.append(name)
+        return found
+
+    def delete(self) -> None:
+        """Remove the description, and then all else."""
+        self.store.delete(self.key(ABOUT))
+        for name in list(self._names()):
+            self.store.delete(self.key(name))
+
+    def _names(self) -> Iterator[str]:
+        start = len(self._folder) + 1
+        return (key[start:] for key in self.store.keys(self._folder))
+
+
+def stream_ids(store: Store) -> list[str]:
+    """The streams in a store. One request for 1000 streams."""
+    return [name for name in store.children(STREAMS) if is_stream_id(name)]
+
+
+def _packed(about: Mapping[str, Any]) -> bytes:
+    return json.dumps(about, indent=2, allow_nan=False).encode()
+
+
+def _index_in(name: str) -> int | None:
+    """The index of the chunk whose shard has this name; None for another object."""
+    number, _, rest = name.removeprefix(_SHARDS).partition("/")
+    if not name.startswith(_SHARDS) or rest != "0/0" or not (number.isascii() and number.isdecimal()):
+        return None
+    index = int(number) if len(number) < 12 else -1
+    return index if str(index) == number and index <= MAX_CHUNK_INDEX else None

@@ -1,0 +1,236 @@
+"""Archives on one store: each chunk is stored once whichever server receives it, and a folder may be thrown away."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from atomstream.errors import ConflictError
+from atomstream.index_ranges import IndexSet
+from atomstream.records import FrameMeta
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.cached_archive import CachedArchive
+from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.ports.local_store import LocalStore
+from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
+from tests.server.archive.archive_helpers import (
+    ABOUT,
+    body_of,
+    claims_of,
+    commit,
+    commit_body,
+    frames_of,
+    read_zarr,
+)
+from tests.stores import s3_store
+
+if TYPE_CHECKING:
+    from atomstream.cluster.engines import SeaweedFS
+
+Server = Callable[[str], CachedArchive]
+SHARD = "streams/one/frames.zarr/frames/c/{}/0/0"
+
+
+class _Away(LocalStore):
+    """A folder that can be away, as S3 can: ``outage`` is the number of further requests that are answered."""
+
+    left: int | None = None
+
+    def _path(self, key: str) -> Path:
+        if self.left is not None:
+            if not self.left:
+                raise StoreUnavailableError("the store is away", key)
+            self.left -= 1
+        return super()._path(key)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> _Away:
+    return _Away(tmp_path / "store")
+
+
+@pytest.fixture
+def server(store: Store, tmp_path: Path) -> Server:
+    """Opens the stream with the cache folder of the server of that name; the first one creates it."""
+    return _servers(store, tmp_path)
+
+
+def _servers(store: Store, folder: Path) -> Server:
+    shared = SharedStream(store, "one")
+    CachedArchive.create_shared(folder / "first" / "one", ABOUT, shared)
+    return lambda name: CachedArchive.open_shared(folder / name / "one", SharedStream(store, "one"))
+
+
+def _indices(text: str) -> IndexSet:
+    return IndexSet.parse(text, max_index=99)
+
+
+def _all_frames(*indices: int) -> Any:
+    return np.concatenate([frames_of(index) for index in indices])
+
+
+@pytest.fixture(params=["folder", "s3"])
+def any_server(request: pytest.FixtureRequest, store: Store, tmp_path: Path) -> Iterator[Server]:
+    if request.param == "folder":
+        yield _servers(store, tmp_path)
+        return
+    engine: SeaweedFS = request.getfixturevalue("s3_server")
+    made = s3_store(engine, f"archive/{uuid.uuid4()}")
+    yield _servers(made, tmp_path)
+    made.close()
+
+
+def test_chunks_of_two_servers_are_one_stream(any_server: Server) -> None:
+    """A repeat is equal on either server, other frames are refused on either; both read all, and so does a third."""
+    a, b = any_server("a"), any_server("b")
+    assert not commit(a, 0).repeated
+    assert not commit(b, 1).repeated
+    assert not commit(a, 2).repeated
+    assert commit(b, 0).repeated
+    assert commit(a, 1).repeated
+    for archive in (a, b):
+        with pytest.raises(ConflictError, match="stored already, with other frames"):
+            commit(archive, 2, frames_of(7))
+    assert a.follow() == []
+    assert b.follow() == [2]
+    for archive in (a, b, any_server("c")):
+        assert archive.stored() == _indices("0-2")
+        assert np.array_equal(archive.frames(0, 12), _all_frames(0, 1, 2))
+        assert np.array_equal(read_zarr(archive.folder, "chunk_frames"), [4, 4, 4])
+
+
+def test_a_cache_that_was_thrown_away_is_filled_again(server: Server) -> None:
+    """Chunks, times and ids come from the store; the cached documents are those of a server of its own."""
+    a = server("a")
+    meta = FrameMeta(times_ms=(5.0, 6.0, 7.0, 9.0), ids=(3, 4, 5, 7))
+    commit_body(a, claims_of(0, frames_of(0)), body_of(frames_of(0), meta))
+    commit(a, 2)
+    times, ids = read_zarr(a.folder, "time"), read_zarr(a.folder, "frame_id")
+    shutil.rmtree(a.folder)
+    a = server("a")
+    assert a.stored() == _indices("0,2")
+    assert a.missing_ranges() == [(1, 1)]
+    assert np.array_equal(read_zarr(a.folder, "time"), times, equal_nan=True)
+    assert np.array_equal(read_zarr(a.folder, "frame_id"), ids)
+    stamps = a.stamps(0)
+    assert stamps is not None
+    assert stamps.meta == meta
+    assert not a.shard_file(2).exists()
+    assert np.array_equal(a.frames(8, 12), frames_of(2))
+    assert a.shard_file(2).exists()
+
+
+def test_a_damaged_copy_of_a_chunk_is_fetched_again(server: Server, store: Store) -> None:
+    """The folder is a cache: a shard in it that can't be read is no damage of the stream."""
+    a = server("a")
+    commit(a, 0)
+    raw = a.shard_file(0).read_bytes()
+    a.shard_file(0).write_bytes(raw[:40] + b"???" + raw[43:])
+    assert np.array_equal(a.frames(0, 4), frames_of(0))
+    assert a.shard_file(0).read_bytes() == raw == store.fetch(SHARD.format(0))
+    assert a.files.damage.notes() == []
+
+
+def test_a_damaged_object_is_replaced_by_the_next_upload(server: Server, store: Store) -> None:
+    """An upload of the same chunk mends it, as in a folder."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    raw = store.fetch(SHARD.format(0))
+    store.put(SHARD.format(0), raw[:40])
+    assert not commit(b, 0).repeated
+    assert store.fetch(SHARD.format(0)) == raw
+
+
+def test_while_the_store_is_away_nothing_is_half_stored(server: Server, store: _Away) -> None:
+    """An upload fails at each of its requests to the store, then succeeds; what is cached can be read all the time."""
+    a = server("a")
+    commit(a, 0)
+    for answered in range(20):
+        store.left = answered
+        try:
+            done = commit(a, 1)
+        except StoreUnavailableError:
+            assert a.stored() == _indices("0")
+            assert np.array_equal(a.frames(0, 4), frames_of(0))
+            continue
+        break
+    assert not done.repeated or answered > 1
+    store.left = 0
+    reopened = server("a")
+    assert np.array_equal(reopened.frames(0, 8), _all_frames(0, 1))
+    with pytest.raises(StoreUnavailableError):
+        server("c")
+
+
+def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, store: Store) -> None:
+    """SIGKILL between the store and the folder: the next open has the chunk, and a repeat is answered as one."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    a_folder_before = server("a")  # knows chunk 0 only
+    commit(b, 1)  # stored by a process that has died, as far as "a" knows
+    assert commit(a_folder_before, 1).repeated
+    assert server("a").stored() == _indices("0-1")
+
+
+def test_of_many_servers_one_stores_a_chunk(store: Store, tmp_path: Path) -> None:
+    """Four servers receive one index with different frames at once: one is stored, and three are refused."""
+    server = _servers(store, tmp_path)
+    archives = [server(f"s{number}") for number in range(4)]
+    results: list[object] = []
+
+    def upload(number: int) -> None:
+        try:
+            results.append(commit(archives[number], 0, frames_of(number)).repeated)
+        except ConflictError:
+            results.append("refused")
+
+    threads = [threading.Thread(target=upload, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, results)) == ["False", "refused", "refused", "refused"]
+
+
+def test_the_first_chunk_fixes_the_shape_for_all_servers(server: Server) -> None:
+    """A chunk of another shape is refused by a server that has not seen one yet."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    with pytest.raises(ConflictError, match="geometry"):
+        commit(b, 1, frames_of(1, shape=(7, 8)))
+    assert b.stored() == IndexSet()
+    assert not commit(b, 1).repeated
+
+
+def test_descriptions_of_two_servers_are_merged(server: Server) -> None:
+    """Each field keeps the last value that was given to it; lost chunks of both are listed."""
+    a, b = server("a"), server("b")
+    a.update_about(name="Growth 002")
+    b.update_about(**{**b.description, "status": "success"})
+    assert not b.refresh_about()
+    assert a.refresh_about()
+    for archive in (a, b):
+        assert archive.description["name"] == "Growth 002"
+        assert archive.description["status"] == "success"
+    a.mark_lost(_indices("3"))
+    b.mark_lost(_indices("5-6"))
+    assert b.about["lost"] == "3,5-6"
+
+
+def test_a_deleted_stream_is_gone_on_all_servers(server: Server, store: Store, tmp_path: Path) -> None:
+    """Nothing of it stays in the store; another server notices it at its next change."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    a.delete(tmp_path / "a" / ".deleted" / "one")
+    assert list(store.keys("")) == []
+    with pytest.raises(ArchiveDeletedError):
+        b.update_about(name="x")
+    with pytest.raises(ObjectMissingError):
+        server("c")
