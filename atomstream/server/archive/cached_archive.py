@@ -9,6 +9,8 @@ works on the folder as it does on a computer of its own.
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +22,15 @@ from atomstream.errors import ShardError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, read_about_file
+from atomstream.server.archive.mirror import Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.stream_archive import StreamArchive
-from atomstream.server.archive.zarr_group import ZarrGroup
+from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
@@ -35,6 +39,10 @@ log = get_logger(__name__)
 
 _RESTORED: Final = ("frames.zarr/", "analysis/")
 """Objects of these folders are copied into an empty cache: documents, columns and results."""
+
+
+_OF_A_RUN: Final = ("analysis/running", "analysis/state")
+"""Files of an analysis that runs: another server begins its own."""
 
 
 class _SharedIndex(ChunkIndex):
@@ -83,6 +91,8 @@ class CachedArchive(StreamArchive):
     ) -> None:
         self.shared = shared
         super().__init__(folder, about, file_system, damage)
+        self._mirroring = threading.Lock()
+        self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True))
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return _SharedIndex(self, group)
@@ -275,10 +285,67 @@ class CachedArchive(StreamArchive):
             self._index.set_geometry(geometry)
         return geometry
 
+    # -- copies for other readers ------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """As in the base class; then the store has all documents, columns and results too."""
+        self.follow(all_chunks=True)
+        super().finish()
+        with self._mirroring:
+            self._mirror.send((*self._all_columns(), *self._documents(), *self._results()))
+
+    def mirror(self) -> None:
+        """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
+
+        Raises:
+            StoreUnavailableError: the store can't be reached; calling it again continues.
+        """
+        with self._mirroring:
+            with self._index.writing:
+                names = [*self._last_columns(), *self._documents()]
+            self._mirror.send(names)
+
+    def _documents(self) -> Iterator[str]:
+        """The documents of the arrays, then that of the group."""
+        for name in tuple(self._index.group.documents):
+            yield f"{self._index.group.folder.name}/{name}/{DOCUMENT}"
+        yield f"{self._index.group.folder.name}/{DOCUMENT}"
+
+    def _last_columns(self) -> Iterator[str]:
+        """The last two files of each column."""
+        group = self._index.group
+        for name in group.documents:
+            shape = group.shape_of(name)
+            if shape is not None:
+                last = max(0, group.lengths[shape[0]] - 1) // COLUMN_CHUNK
+                yield from (f"{group.folder.name}/{name}/c/{number}" for number in {max(0, last - 1), last})
+
+    def _all_columns(self) -> Iterator[str]:
+        group = self._index.group
+        for name in tuple(group.documents):
+            if name != FRAMES:
+                yield from _names_in(self.folder, f"{group.folder.name}/{name}/c")
+
+    def _results(self) -> Iterator[str]:
+        """The files of the analysis, but for those of one that runs."""
+        for name in _names_in(self.folder, "analysis"):
+            if name not in _OF_A_RUN and ".damaged-" not in name:
+                yield name
+
     def delete(self, target: Path) -> None:
         """As in the base class; first in the store, where the description goes first."""
         self.shared.delete()
         super().delete(target)
+
+
+def _names_in(folder: Path, name: str) -> list[str]:
+    """The files directly in a folder, by their names in the stream's."""
+    try:
+        found = os.scandir(folder / name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    with found:
+        return sorted(f"{name}/{entry.name}" for entry in found if entry.is_file(follow_symlinks=False))
 
 
 def _description(folder: Path, shared: SharedStream) -> dict[str, Any]:

@@ -234,3 +234,61 @@ def test_a_deleted_stream_is_gone_on_all_servers(server: Server, store: Store, t
         b.update_about(name="x")
     with pytest.raises(ObjectMissingError):
         server("c")
+
+
+def _in_store(store: Store, name: str) -> Any:
+    """An array as zarr-python reads it from the store."""
+    import zarr
+    from zarr.storage import LocalStore as ZarrFolder
+    from zarr.storage import ObjectStore
+
+    if isinstance(store, LocalStore):
+        group = zarr.open_group(ZarrFolder(Path(store.name) / "streams/one/frames.zarr"), mode="r")
+    else:
+        group = zarr.open_group(ObjectStore(store._open_bucket), path="streams/one/frames.zarr", mode="r")
+    return np.asarray(group[name][:])
+
+
+def test_the_store_has_a_zarr_group_that_grows(server: Server, store: Store) -> None:
+    """After each copy, by whichever server, readers of the store see every chunk, and their times."""
+    a, b = server("a"), server("b")
+    for index, archive in enumerate((a, b, b, a)):
+        commit(archive, index)
+        archive.mirror()
+        assert np.array_equal(_in_store(store, "frames"), _all_frames(*range(index + 1)))
+        assert np.array_equal(_in_store(store, "chunk_frames"), [4] * (index + 1))
+        assert np.allclose(_in_store(store, "time"), np.arange(4 * (index + 1)) / 100)
+
+
+def test_no_copy_has_fewer_chunks_than_the_one_before(server: Server, store: Store) -> None:
+    """Two servers copy at once what each has: at the end the copy has the chunks of both."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    commit(b, 1)
+
+    def copy(archive: CachedArchive) -> None:
+        for _ in range(5):
+            archive.flush_metadata()
+            archive.mirror()
+
+    threads = [threading.Thread(target=copy, args=(archive,)) for archive in (a, b)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert np.array_equal(_in_store(store, "chunk_frames"), [4, 4])
+
+
+def test_an_ended_stream_is_whole_in_the_store(server: Server, store: Store) -> None:
+    """Results and their records are copied at the end; a server without a cache has them."""
+    a = server("a")
+    commit(a, 0)
+    a.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
+    (a.folder / "analysis").mkdir()
+    for name in ("results.log", "state", "running"):
+        (a.folder / "analysis" / name).write_bytes(name.encode())
+    a.finish()
+    b = server("b")
+    assert np.array_equal(read_zarr(b.folder, "intensity"), np.arange(4, dtype=np.float32))
+    assert [path.name for path in (b.folder / "analysis").iterdir()] == ["results.log"]
+    assert np.array_equal(_in_store(store, "intensity"), np.arange(4, dtype=np.float32))

@@ -1,0 +1,67 @@
+"""Copies an archive's documents and columns from the folder of a server to the store, where others read them.
+
+Several servers may do so for one stream. A copy replaces only the version that this server knows. If another server
+has written one meanwhile, this server first takes over all chunks that are in the store: these were there before the
+other one's copy. So no copy has fewer chunks than the one before it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from atomstream.errors import StreamError
+from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError, StaleObjectError
+from atomstream.system.own_files import read_plain
+
+_ROUNDS: Final = 20
+"""So often another server may be faster before a copy is given to the next call."""
+
+
+class Mirror:
+    """The copies of one stream's files. ``catch_up()`` takes over all chunks of the store. Not thread-safe."""
+
+    def __init__(self, folder: Path, shared: SharedStream, catch_up: Callable[[], object]) -> None:
+        self._folder = folder
+        self._shared = shared
+        self._catch_up = catch_up
+        self._sent: dict[str, tuple[int, int]] = {}
+        self._etags: dict[str, str] = {}
+
+    def send(self, names: Iterable[str]) -> None:
+        """Copy those of the files that changed since their last copy, in this order; missing files are skipped.
+
+        Raises:
+            StoreUnavailableError: the store can't be reached; calling it again continues.
+        """
+        for name in names:
+            try:
+                found = os.stat(self._folder / name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            state = (found.st_mtime_ns, found.st_size)
+            if self._sent.get(name) != state:
+                self._send(name)
+                self._sent[name] = state
+
+    def _send(self, name: str) -> None:
+        store, key = self._shared.store, self._shared.key(name)
+        for _ in range(_ROUNDS):
+            etag = self._etags.get(name)
+            content = read_plain(self._folder / name)
+            try:
+                self._etags[name] = store.put(key, content, create_only=etag is None, if_match=etag)
+            except (ObjectExistsError, StaleObjectError):
+                try:
+                    self._etags[name] = store.head(key).etag
+                except ObjectMissingError:
+                    self._etags.pop(name, None)
+                self._catch_up()
+            else:
+                return
+        raise StreamError(
+            f"{key} is written by many servers at once; it is copied later.", data_id=self._shared.data_id
+        )
