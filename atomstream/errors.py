@@ -24,7 +24,8 @@
     │   ├── DrainTimeoutError (TimeoutError)  finalize or flush timed out; it has the report
     │   └── SpoolLockedError                  another process holds this stream's spool
     ├── CameraError                           a camera can't be opened or used
-    │   └── CameraLostError         retry     an open camera delivers no frames any more: unplugged, or switched off
+    │   ├── CameraLostError         retry     an open camera delivers no frames any more: unplugged, or switched off
+    │   └── CameraEndedError                  there are no more frames: a recording, played as a camera, has ended
     ├── ShardError (ValueError)               bytes that are not a valid shard
     ├── SpoolError                            the disk of the spool failed
     │   ├── SpoolFullError                    no space, by the spool's limits or on the disk
@@ -183,6 +184,10 @@ class CameraLostError(CameraError):
     """An open camera delivers no frames any more, because it was unplugged or switched off. It may come back."""
 
     retriable = True
+
+
+class CameraEndedError(CameraError):
+    """There are no more frames: a recording that is played as a camera has ended."""
 
 
 class ShardError(AtomstreamError, ValueError):

@@ -139,6 +139,7 @@ class Camera(Protocol):
 
         Raises:
             CameraLostError: the camera was unplugged or switched off.
+            CameraEndedError: it is a recording, and all its frames were delivered.
             CameraError: the driver failed in another way.
         """
 

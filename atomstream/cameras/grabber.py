@@ -10,7 +10,7 @@ from typing import Final
 
 from atomstream.cameras.camera import Camera, CameraFrame, CameraInfo, CameraSettings
 from atomstream.cameras.stamps import DeviceClock, FrameNumbers
-from atomstream.errors import CameraError, CameraLostError, ConfigError
+from atomstream.errors import CameraEndedError, CameraError, CameraLostError, ConfigError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger(__name__)
@@ -127,7 +127,7 @@ class Grabber:
         return self._stopped.is_set()
 
     def frames(self) -> Iterator[CameraFrame]:
-        """Yield complete frames until :meth:`stop`, in the thread that iterates.
+        """Yield complete frames until :meth:`stop`, or the end of a recording, in the thread that iterates.
 
         Raises:
             CameraError: the driver failed for another reason than a lost camera, or the camera came back with frames of
@@ -139,6 +139,9 @@ class Grabber:
             except CameraLostError as error:
                 self._open_again(str(error))
                 continue
+            except CameraEndedError as error:
+                self._tell(str(error))
+                return
             if frame is None:
                 self._check_silence()
                 continue

@@ -21,6 +21,7 @@ class Adapter(NamedTuple):
 
 ADAPTERS: dict[str, Adapter] = {
     "sim": Adapter("simulated", "SimulatedGrowth", "", "sim"),
+    "file": Adapter("replay", "FileReplay", "", "file:PATH"),
     "folder": Adapter("watch_folder", "WatchFolder", "video", "folder:PATH"),
     "screen": Adapter("screen", "ScreenCamera", "screen", "screen:X,Y,W,H"),
     "basler": Adapter("basler", "Basler", "basler", "basler:SERIAL"),

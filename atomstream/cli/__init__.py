@@ -19,6 +19,7 @@ from atomstream.cli.key_argument import hide_key_argument, is_own_process
 from atomstream.cli.keys import keys
 from atomstream.cli.login import login, logout
 from atomstream.cli.project import project
+from atomstream.cli.record import record
 from atomstream.cli.retention import retention
 from atomstream.cli.serve import reindex, serve
 from atomstream.cli.signals import signals
@@ -61,6 +62,7 @@ for _command in (
     serve,
     login,
     logout,
+    record,
     stream,
     signals,
     camera,

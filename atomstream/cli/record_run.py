@@ -1,0 +1,180 @@
+"""The steps of ``atomstream record``: serve the page, open the browser, and end safely at Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Final
+
+from atomstream.cli.console import console
+from atomstream.cli.exit_codes import ExitCode
+from atomstream.cli.record import RecordPlan
+from atomstream.record.recorder import Recorder
+from atomstream.record.recordings_log import RecordingEntry
+from atomstream.record.settings import NO_SERVER
+from atomstream.record.snapshot import clock_text, snapshot, span_text, state_line
+from atomstream.record.states import RecorderState
+from atomstream.record.web.app import listen, serving, url_of
+
+LINE_S: Final = 0.5
+LOG_LINE_S: Final = 30.0
+"""Interval in s of the line with the state: on a terminal, and in a log file."""
+
+QUIET_LOGGERS: Final = ("atomstream.forecast", "atomstream.frames", "atomstream.service.clock")
+"""What they report, the page and the line in the terminal show all the time, in other words."""
+
+
+def run_record(plan: RecordPlan) -> int:
+    """Run the recorder until Ctrl-C; returns the exit code."""
+    with _quiet_logs():
+        return asyncio.run(_run(plan))
+
+
+async def _run(plan: RecordPlan) -> int:
+    listening = listen(plan.port)
+    url = url_of(listening)
+    settings = replace(plan.settings, page=url)
+    ended = asyncio.Event()
+    with _ending(ended):
+        recorder = Recorder(settings, console.write)
+        try:
+            await recorder.start()
+            if plan.capture is not None:
+                await recorder.open_source(plan.capture)
+            async with serving(listening, recorder) as sessions:
+                _announce(plan, url, sessions.make_link(), sessions.key)
+                if plan.request is not None:
+                    await recorder.record(replace(plan.request, name=plan.name or _default_name()))
+                await _until_ended(plan, recorder, ended)
+                console.clear_live()
+                if recorder.state is not RecorderState.IDLE:
+                    console.write("Stopping: the recording is being saved.")
+                await recorder.close()
+        except BaseException:
+            await recorder.close()
+            raise
+        finally:
+            listening.close()
+            console.clear_live()
+    console.write(_summary(recorder))
+    return ExitCode.DONE
+
+
+async def _until_ended(plan: RecordPlan, recorder: Recorder, ended: asyncio.Event) -> None:
+    """Show the line with the state until Ctrl-C, or the end of a recording that the command line began."""
+    terminal, elapsed = console.is_terminal, 0.0
+    while not ended.is_set():
+        values = await snapshot(recorder)
+        if terminal:
+            console.show_live(state_line(values))
+        elif elapsed >= LOG_LINE_S:
+            elapsed = 0.0
+            console.write(state_line(values))
+        if plan.request is not None and recorder.state is RecorderState.IDLE:
+            return
+        seconds = values["recording"]["seconds"] if values["recording"] else 0.0
+        if plan.seconds is not None and seconds >= plan.seconds and recorder.state is RecorderState.RECORDING:
+            await recorder.stop()
+        try:
+            async with asyncio.timeout(LINE_S):
+                await ended.wait()
+        except TimeoutError:
+            elapsed += LINE_S
+
+
+def _announce(plan: RecordPlan, url: str, link: str, key: str) -> None:
+    opened = False
+    if plan.open_page:
+        try:
+            opened = webbrowser.open(url + link)
+        except webbrowser.Error:
+            opened = False
+    if opened:
+        console.write(f"The page is open in your browser: {url}")
+    else:
+        console.write(f"Open this address in a browser of this computer; it logs in once: {url}{link}")
+    console.write(
+        f"In another browser log in with the key {key}\n"
+        "Only this computer can open the page. Ctrl-C ends a recording and saves it."
+    )
+    if plan.settings.login_note:
+        console.write(plan.settings.login_note)
+
+
+def _summary(recorder: Recorder) -> str:
+    """What was recorded in this run, and where it is."""
+    mine = [recorder.entry_of(one) for one in recorder.finished if one.data_id]
+    if not mine:
+        return "Nothing was recorded."
+    return "\n".join(_describe(entry) for entry in reversed(mine))
+
+
+def _describe(entry: RecordingEntry) -> str:
+    saved = "" if entry.ended_ms is None else f", saved up to {clock_text(entry.ended_ms)}"
+    if entry.state == "sent":
+        place = f"all on {entry.endpoint}"
+    elif entry.endpoint == NO_SERVER.endpoint:
+        place = "on this computer; it is sent after `atomstream login` and the next start"
+    else:
+        place = f"on this computer; the next start, or `atomstream spool resume`, sends the rest to {entry.endpoint}"
+    name = "".join(c if c.isprintable() else "?" for c in entry.name)
+    return f"Recorded {name}: {span_text(entry.seconds)}, {entry.frames} frames, {entry.lost} lost{saved} ({place})."
+
+
+def _default_name() -> str:
+    return f"RHEED {datetime.now():%Y-%m-%d %H:%M}"
+
+
+@contextmanager
+def _ending(ended: asyncio.Event) -> Iterator[None]:
+    """Set ``ended`` at Ctrl-C, SIGTERM and Ctrl-Break; a second one interrupts at once."""
+    loop = asyncio.get_running_loop()
+    names = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGHUP")
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    before: dict[int, Any] = {}
+
+    def end(number: int, _frame: object) -> None:
+        loop.call_soon_threadsafe(ended.set)
+        signal.signal(number, signal.default_int_handler)
+
+    for number in numbers:
+        before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _NoServer(logging.Filter):
+    """Removes messages about the server that does not exist."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for a message that names it."""
+        text = record.getMessage()
+        return NO_SERVER.endpoint not in text and "chunks in the spool" not in text
+
+
+@contextmanager
+def _quiet_logs() -> Iterator[None]:
+    """Without the messages that the recorder shows in its own words."""
+    removed = _NoServer()
+    handlers = logging.getLogger("atomstream").handlers
+    quiet = [logging.getLogger(name) for name in QUIET_LOGGERS]
+    for handler in handlers:
+        handler.addFilter(removed)
+    for logger in quiet:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(removed)
+        for logger in quiet:
+            logger.disabled = False

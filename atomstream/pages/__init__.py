@@ -1,0 +1,1 @@
+"""What all local pages of atomstream share: the check of Host and Origin, and static files with their headers."""

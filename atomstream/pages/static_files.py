@@ -1,0 +1,85 @@
+"""Static files of pages (no build step, no external resources), sent with a strict Content-Security-Policy.
+
+Pages contain no data and need no key; their scripts request the data. They use only scripts, styles and fonts of
+their server and cannot be embedded in a frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+DASHBOARD: Final = Path(__file__).resolve().parents[1] / "server" / "dashboard" / "static"
+"""The dashboard's files: its styles, fonts and general scripts are those of all pages."""
+
+TYPES: Final = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "manifest-src 'none'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        # Trusted types: the browser refuses to create elements from strings, so names stay text.
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    # Revalidated each time (304 if unchanged), so that browsers get the new pages after an update.
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """One file: content, MIME type and a tag that changes with the content."""
+
+    body: bytes
+    content_type: str
+    etag: str
+
+
+def load_files(folder: Path, change_page: Callable[[str], str] = str) -> dict[str, StaticFile]:
+    """All files of the known types, by their path below ``folder``; pages are changed by ``change_page``."""
+    paths = [path for path in folder.rglob("*") if path.suffix in TYPES]
+    return {path.relative_to(folder).as_posix(): _load(path, change_page) for path in paths}
+
+
+def _load(path: Path, change_page: Callable[[str], str]) -> StaticFile:
+    body = path.read_bytes()
+    if path.suffix == ".html":
+        body = change_page(body.decode()).encode()
+    return StaticFile(body, TYPES[path.suffix], hashlib.sha256(body).hexdigest()[:20])
+
+
+def reply_with(request: web.Request, file: StaticFile) -> web.Response:
+    """The reply that sends a file; 304 if the browser has it."""
+    headers = {**HEADERS, "ETag": f'"{file.etag}"'}
+    if any(tag.value == file.etag for tag in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    charset = None if file.content_type == "font/woff2" else "utf-8"
+    return web.Response(body=file.body, content_type=file.content_type, charset=charset, headers=headers)

@@ -1,0 +1,90 @@
+"""Marks of a recording: kept here with their time, and sent until the server has them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from atomstream.arguments import check_event
+from atomstream.errors import AtomstreamError, RejectedError, ServiceError, StreamError
+
+RETRY_S: Final = 5.0
+"""Time in s until a mark that the server did not take is sent again."""
+
+_KINDS: Final = (
+    ("laser", re.compile(r"\blaser\b", re.IGNORECASE)),
+    ("shutter", re.compile(r"\b(shutter|valve|open|opened|close|closed)\b", re.IGNORECASE)),
+    ("growth", re.compile(r"\bgrowth (start|starts|begin|begins|on)\b", re.IGNORECASE)),
+    ("pause", re.compile(r"\b(growth (stop|stops|end|ends|off)|interrupt\w*|anneal\w*)\b", re.IGNORECASE)),
+)
+
+
+def kind_of(label: str) -> str:
+    """The kind of mark that its words mean: ``shutter``, ``laser``, ``growth``, ``pause``, else ``note``."""
+    return next((kind for kind, words in _KINDS if words.search(label)), "note")
+
+
+@dataclass(slots=True)
+class Mark:
+    """One mark: text for people, kind, and time in UTC ms of this computer's clock."""
+
+    label: str
+    kind: str = ""
+    time_ms: float = field(default_factory=lambda: 1000.0 * time.time())
+    sent: bool = False
+
+    def __post_init__(self) -> None:
+        self.label = self.label.strip()
+        self.kind = self.kind or kind_of(self.label)
+        check_event(self.kind, self.label, None)
+
+
+class MarkSender:
+    """Sends the marks of one recording, in order, in a task of its own.
+
+    ``send`` sends one; ``tell`` gets the sentence if the server refuses one.
+    """
+
+    def __init__(self, send: Callable[[Mark], Awaitable[object]], tell: Callable[[str], object]) -> None:
+        self._send = send
+        self._tell = tell
+        self._new = asyncio.Event()
+        self.marks: list[Mark] = []
+
+    def add(self, mark: Mark) -> None:
+        """Add a mark to be sent."""
+        self.marks.append(mark)
+        self._new.set()
+
+    @property
+    def unsent(self) -> list[Mark]:
+        """The marks that are not sent."""
+        return [mark for mark in self.marks if not mark.sent]
+
+    async def run(self) -> None:
+        """Send marks until cancelled; an outage of the server only delays them."""
+        while True:
+            self._new.clear()
+            for mark in self.unsent:
+                if not await self._try(mark):
+                    break
+            if self.unsent:
+                await asyncio.sleep(RETRY_S)
+            else:
+                await self._new.wait()
+
+    async def _try(self, mark: Mark) -> bool:
+        try:
+            await self._send(mark)
+        except (RejectedError, StreamError) as error:
+            self._tell(f"The mark {mark.label!r} was not accepted by the server: {error}")
+        except ServiceError:
+            return False
+        except AtomstreamError as error:
+            self._tell(f"The mark {mark.label!r} was not sent: {error}")
+        mark.sent = True
+        return True

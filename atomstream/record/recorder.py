@@ -1,0 +1,437 @@
+"""The recorder: one state machine that owns the camera, the recording and the streamers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from atomstream.cameras import open_camera
+from atomstream.errors import AtomstreamError, ConfigError, SpoolError, SpoolLockedError, StreamError
+from atomstream.login import ServerLogin
+from atomstream.record.camera_lock import CameraLock
+from atomstream.record.capture import Capture, CapturePlan
+from atomstream.record.dashcam import Dashcam
+from atomstream.record.dashcam_folders import DashcamFolders
+from atomstream.record.disk_space import DiskSpace, disk_space
+from atomstream.record.marks import Mark
+from atomstream.record.recording import Recording, RecordingRequest
+from atomstream.record.recordings_log import RecordingEntry, RecordingsLog
+from atomstream.record.settings import NO_SERVER, SPOOL_SHARE, RecorderSettings, free_bytes
+from atomstream.record.sources import camera_name
+from atomstream.record.states import NotPossibleError, RecorderState, check_possible
+from atomstream.spool import Spool
+from atomstream.streaming import AsyncRHEEDStreamer
+from atomstream.streaming.statistics import StreamerStats
+from atomstream.streaming.stream_request import InitializeRequest
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger(__name__)
+
+WATCH_S: Final = 1.0
+"""Interval in s at which disk space and state are looked at."""
+
+CLOSE_S: Final = 2.0
+"""Longest wait in s at the end for chunks that are not on the disk yet."""
+
+MESSAGES: Final = 50
+
+
+class Recorder:
+    """Records one camera at a time. Used in one event loop; :meth:`start` first, :meth:`close` last.
+
+    ``tell`` gets each sentence for people, in the loop's thread. Actions raise NotPossibleError, ConfigError or
+    CameraError with a sentence, and then change nothing.
+    """
+
+    def __init__(self, settings: RecorderSettings, tell: Callable[[str], object] = log.warning) -> None:
+        self.settings = settings
+        self.state = RecorderState.IDLE
+        self.capture: Capture | None = None
+        self.recording: Recording | None = None
+        self.space: DiskSpace | None = None
+        self.messages: deque[tuple[float, str]] = deque(maxlen=MESSAGES)
+        self.changed = asyncio.Condition()
+        self.log = RecordingsLog(settings.record_dir / "recordings")
+        self.entries: list[RecordingEntry] = []
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._action = asyncio.Lock()
+        self._look_now = asyncio.Event()
+        self._streamers: dict[str, AsyncRHEEDStreamer] = {}
+        self._folders = DashcamFolders(settings.record_dir / "dashcam")
+        self._folder: Path | None = None
+        self._lock: CameraLock | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._running: asyncio.Task[None] | None = None
+        self.finished: list[Recording] = []
+        self.early_marks: deque[Mark] = deque(maxlen=1000)
+        """Marks that were set while nothing was recorded; the dashcam still has their frames."""
+
+    # -- start --
+
+    async def start(self) -> None:
+        """Open the spool, deliver what earlier processes left, and note which recordings were interrupted."""
+        await asyncio.to_thread(self._folders.remove_abandoned)
+        await self._streamer(self._login)
+        self.entries = await asyncio.to_thread(self.log.entries)
+        for entry in self.entries:
+            if entry.state == "recording":
+                await self._recover(entry)
+        self._tasks.append(asyncio.create_task(self._watch(), name="atomstream-recorder"))
+
+    @property
+    def _login(self) -> ServerLogin:
+        return self.settings.login or NO_SERVER
+
+    async def _streamer(self, login: ServerLogin) -> AsyncRHEEDStreamer:
+        """The streamer of a server; it is made at the first call."""
+        found = self._streamers.get(login.endpoint)
+        if found is None:
+            limit = self.settings.spool_max_bytes
+            if limit is None:
+                limit = await asyncio.to_thread(_spool_limit, self.settings.spool_dir)
+            options: dict[str, Any] = {
+                "spool_dir": self.settings.spool_dir,
+                "spool_max_bytes": limit,
+                **self.settings.streamer_options,
+            }
+            found = AsyncRHEEDStreamer(login.api_key, login.endpoint, **options)
+            self._streamers[login.endpoint] = found
+            await found.__aenter__()
+        return found
+
+    async def _recover(self, entry: RecordingEntry) -> None:
+        """End a recording whose process was killed: its frames are in the spool, and are sent."""
+        login = self._login if entry.endpoint == self._login.endpoint else NO_SERVER
+        if entry.endpoint != login.endpoint:
+            return  # another server's: it is recovered when that one is used again
+        streamer = await self._streamer(login)
+        try:
+            await streamer.resume(entry.data_id)
+        except SpoolLockedError:
+            return  # another recorder records it now
+        except StreamError as error:  # nothing of it is left to be sent
+            log.debug("%s", error)
+        else:
+            self._tasks.append(asyncio.create_task(_finalize(streamer, entry.data_id)))
+        entry.state = "interrupted"
+        await asyncio.to_thread(self.log.write, entry)
+        self.tell(
+            f"The recording {entry.name!r} was interrupted, because its recorder was killed. What was saved until "
+            "then is kept, and is sent to its server."
+        )
+
+    # -- actions --
+
+    async def open_source(self, plan: CapturePlan) -> None:
+        """Open a camera, or the same one with other settings; the dashcam begins again."""
+        async with self._action:
+            check_possible("open another source", self.state)
+            name = await asyncio.to_thread(camera_name, plan.source)
+            camera = await asyncio.to_thread(open_camera, name)
+            await self._close_capture()
+            lock = None if name.startswith("file:") else CameraLock(self._lock_dir, name, self.settings.page)
+            if lock is not None:
+                lock.acquire()
+            folder = await asyncio.to_thread(self._folders.make)
+            dashcam = Dashcam(folder, self.settings.dashcam_limits())
+            capture = Capture(plan, camera, dashcam, self._on_frame, self.tell_from_thread)
+            try:
+                await asyncio.to_thread(capture.start)
+            except BaseException:
+                await asyncio.to_thread(capture.close)
+                self._folders.remove(folder)
+                if lock is not None:
+                    lock.release()
+                raise
+            self.capture, self._folder, self._lock = capture, folder, lock
+        await self._notify()
+
+    async def record(self, request: RecordingRequest) -> None:
+        """Begin a recording; frames of the last ``request.before_s`` seconds belong to it."""
+        async with self._action:
+            check_possible("record", self.state)
+            capture = self.capture
+            if capture is None or capture.state != "running":
+                raise NotPossibleError("No camera runs: choose a source first.")
+            _check(request)
+            streamer = await self._streamer(self._login)
+            recording = Recording(
+                streamer, capture, request, self.tell, lambda: self._streamer(NO_SERVER), self._note_begun
+            )
+            now_ms = 1000.0 * time.time()
+            from_ms = now_ms - 1000.0 * request.before_s
+            dashcam = capture.dashcam
+            recording.begin(dashcam.number_at(from_ms) if request.before_s > 0 else dashcam.end)
+            for mark in self.early_marks:
+                if mark.time_ms >= from_ms:
+                    recording.marks.add(mark)
+            self.early_marks.clear()
+            self.recording, self.state = recording, RecorderState.RECORDING
+            self._running = asyncio.create_task(self._run(recording), name="atomstream-recording")
+        await self._notify()
+
+    async def pause(self) -> None:
+        """Leave frames out from now on."""
+        recording = self._change("pause", RecorderState.PAUSED)
+        recording.pause()
+        recording.marks.add(Mark("Recording paused", "note"))
+        await self._notify()
+
+    async def go_on(self) -> None:
+        """Record frames again."""
+        recording = self._change("go on", RecorderState.RECORDING)
+        recording.begin(recording.capture.dashcam.end)
+        recording.marks.add(Mark("Recording goes on", "note"))
+        await self._notify()
+
+    async def stop(self) -> None:
+        """End the recording; the state becomes idle when it is saved."""
+        self._change("stop", RecorderState.FINISHING).stop()
+        await self._notify()
+
+    async def mark(self, label: str, kind: str = "", time_ms: float | None = None) -> Mark:
+        """Set a mark, now or at a time in UTC ms. Before a recording it is kept for one that begins earlier.
+
+        Raises:
+            ConfigError, TypeError: the text is empty, or too long.
+        """
+        mark = Mark(label, kind)
+        if time_ms is not None:
+            mark.time_ms = time_ms
+        if self.recording is not None and self.state is not RecorderState.IDLE:
+            self.recording.marks.add(mark)
+        else:
+            self.early_marks.append(mark)
+        await self._notify()
+        return mark
+
+    async def close(self) -> None:
+        """End the recording, save it, close the camera, and release everything. What is not sent is in the spool."""
+        if self.state in {RecorderState.RECORDING, RecorderState.PAUSED}:
+            await self.stop()
+        if self._running is not None:
+            await self._wait_saved(self._running)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for recording in self.finished:
+            await recording.close()
+        await self._update_entries()
+        async with self._action:
+            await self._close_capture()
+        for streamer in self._streamers.values():
+            await streamer.close(CLOSE_S)
+
+    async def _wait_saved(self, running: asyncio.Task[None]) -> None:
+        await asyncio.wait([running], timeout=self.settings.save_s)
+        recording = self.recording
+        if not running.done() and recording is not None:
+            missing = recording.frames - recording.saved_frames
+            self.tell(
+                f"{missing} frames at the end of {recording.request.name!r} could not be saved, because the disk "
+                "accepts no more: they are lost. All frames before them are saved."
+            )
+            recording.abandon()
+        await running
+
+    # -- inside --
+
+    @property
+    def _lock_dir(self) -> Path:
+        return self.settings.state_dir / "cameras"
+
+    def _change(self, action: str, to: RecorderState) -> Recording:
+        check_possible(action, self.state)
+        assert self.recording is not None
+        self.state = to
+        return self.recording
+
+    async def _run(self, recording: Recording) -> None:
+        try:
+            await recording.run()
+        except (AtomstreamError, OSError) as error:
+            recording.problem = str(error)
+            self.tell(f"The recording {recording.request.name!r} was ended: {error}")
+        except Exception as error:
+            log.exception("The recording failed.")
+            recording.problem = f"{type(error).__name__}: {error}"
+            self.tell(f"The recording {recording.request.name!r} was ended by an error: {recording.problem}")
+        finally:
+            recording.stop()
+            self.finished.append(recording)
+            self.state = RecorderState.IDLE
+        if recording.data_id:
+            await self._write_entry(recording)
+        await self._notify()
+
+    def _note_begun(self) -> None:
+        self._tasks.append(asyncio.create_task(self._add_entry()))
+
+    async def _add_entry(self) -> None:
+        recording = self.recording
+        if recording is not None and recording.data_id:
+            await self._write_entry(recording)
+
+    async def _write_entry(self, recording: Recording) -> None:
+        entry = self.entry_of(recording)
+        self.entries = [entry, *(one for one in self.entries if one.data_id != entry.data_id)]
+        await asyncio.to_thread(self.log.write, entry)
+
+    def entry_of(self, recording: Recording) -> RecordingEntry:
+        """The entry in the list of recordings for a recording of this process."""
+        ended = self.recording is not recording or self.state is RecorderState.IDLE
+        report = recording.report
+        sent = report is not None and report["closed"]
+        endpoint = next((e for e, one in self._streamers.items() if one is recording.streamer), "")
+        return RecordingEntry(
+            data_id=recording.data_id,
+            endpoint=endpoint,
+            name=recording.request.name,
+            source=recording.capture.plan.source,
+            sample=recording.request.sample or "",
+            began_ms=recording.began_ms or 1000.0 * time.time(),
+            ended_ms=recording.last_ms if ended else None,
+            seconds=recording.seconds,
+            frames=recording.frames,
+            lost=recording.lost,
+            state="sent" if sent and ended else "saved" if ended else "recording",
+            unsent_marks=[asdict(mark) for mark in recording.marks.unsent],
+        )
+
+    def is_local(self, recording: Recording | None) -> bool:
+        """Whether a recording, or the next one, goes to no server."""
+        local = self._streamers.get(NO_SERVER.endpoint)
+        return self.settings.login is None if recording is None else recording.streamer is local
+
+    async def _close_capture(self) -> None:
+        capture, folder, lock = self.capture, self._folder, self._lock
+        self.capture = self._folder = self._lock = None
+        if capture is not None:
+            await asyncio.to_thread(capture.close)
+        if folder is not None:
+            await asyncio.to_thread(self._folders.remove, folder)
+        if lock is not None:
+            lock.release()
+
+    def _on_frame(self) -> None:
+        recording = self.recording
+        if recording is not None:
+            recording.wake.set()
+        capture = self.capture
+        if capture is not None and capture.state != "running":
+            with suppress(RuntimeError):  # after the end of the loop
+                self._loop.call_soon_threadsafe(self._look_now.set)
+
+    async def _watch(self) -> None:
+        while True:
+            with suppress(AtomstreamError, OSError):
+                await self._look()
+            await self._notify()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._look_now.wait()
+            self._look_now.clear()
+
+    async def _look(self) -> None:
+        oldest_ms = 1000.0 * (time.time() - self.settings.before_s)
+        while self.early_marks and self.early_marks[0].time_ms < oldest_ms:
+            self.early_marks.popleft()
+        streamer = await self._streamer(self._login)
+        stats = await self.stats()
+        self.space = disk_space(await streamer.spool_status())
+        recording, capture = self.recording, self.capture
+        if recording is not None:
+            await recording.update_server_id()
+        rate = None if capture is None else capture.dashcam.bytes_per_s()
+        active = self.state in {RecorderState.RECORDING, RecorderState.PAUSED}
+        if active and capture is not None and capture.state != "running":
+            name = recording.request.name if recording else ""
+            self.tell(f"The recording {name!r} ends, because no more frames come. {capture.problem}".strip())
+            await self.stop()
+        elif active and self.space.is_short(max(stats["bytes_in_per_s"], rate or 0.0)):
+            await self._disk_is_short()
+        await self._update_entries()
+
+    async def _disk_is_short(self) -> None:
+        capture, space = self.capture, self.space
+        if (
+            capture is not None
+            and space is not None
+            and not space.by_limit
+            and capture.dashcam.give_up_disk()
+        ):
+            self.tell("The disk is nearly full: the dashcam was emptied, so that the recording can go on.")
+            return
+        what = (
+            "the limit of the spool is reached"
+            if space is not None and space.by_limit
+            else "the disk is full"
+        )
+        self.tell(
+            f"The recording was stopped, because {what} ({self.settings.spool_dir}). All frames until now are saved. "
+            "Free some space, or start the server so that recordings can be sent to it, and record again."
+        )
+        await self.stop()
+
+    async def _update_entries(self) -> None:
+        for recording in self.finished:
+            known = next((one for one in self.entries if one.data_id == recording.data_id), None)
+            if known is not None and asdict(known) != asdict(self.entry_of(recording)):
+                await self._write_entry(recording)
+
+    async def stats(self) -> StreamerStats:
+        """The statistics of the streamer that records, else of that of the server; the recording follows them."""
+        recording = self.recording
+        streamer = await self._streamer(self._login) if recording is None else recording.streamer
+        stats = await streamer.stats()
+        for one in (recording, *self.finished):
+            if one is not None and one.streamer is streamer:
+                one.stats(stats["streams"])
+        return stats
+
+    def tell(self, text: str) -> None:
+        """Give a sentence to people."""
+        self.messages.append((1000.0 * time.time(), text))
+        self._tell(text)
+
+    def tell_from_thread(self, text: str) -> None:
+        """The same for other threads."""
+        with suppress(RuntimeError):  # after the end of the loop
+            self._loop.call_soon_threadsafe(self.tell, text)
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+
+def _check(request: RecordingRequest) -> None:
+    """Raise ConfigError if the stream could not be created with these values."""
+    InitializeRequest(1.0, request.rpm, 1, request.name, request.sample, azimuth=request.azimuth).checked()
+    if not 0.0 <= request.before_s < 1e7:
+        raise ConfigError(f"before_s is {request.before_s}; it is a time in s from 0")
+
+
+async def _finalize(streamer: AsyncRHEEDStreamer, data_id: str) -> None:
+    while True:
+        try:
+            await streamer.finalize(data_id)
+            return
+        except TimeoutError:
+            continue
+        except AtomstreamError as error:
+            log.warning("%s", error)
+            return
+
+
+def _spool_limit(folder: Path) -> int:
+    used = 0
+    with suppress(SpoolError):
+        used = Spool(folder).status()["bytes"]
+    return max(1, used + int(SPOOL_SHARE * free_bytes(folder)))

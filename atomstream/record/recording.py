@@ -1,0 +1,353 @@
+"""One recording: which frames belong to it, and the task that reads them from the dashcam and pushes them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from atomstream.cameras import CameraFrame
+from atomstream.errors import AtomstreamError, DrainTimeoutError, LinkError, ServiceError, StreamError
+from atomstream.record.capture import Capture
+from atomstream.record.dashcam import Part
+from atomstream.record.marks import Mark, MarkSender
+from atomstream.record.saved_time import SavedTime
+from atomstream.records import StreamReport
+from atomstream.streaming import AsyncRHEEDStreamer
+from atomstream.streaming.statistics import StreamStats
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger(__name__)
+
+CHUNK_S: Final = 2.0
+"""Length of a chunk in s; the hosted service accepts no shorter ones."""
+
+SAVE_POLL_S: Final = 0.1
+SLOW_DISK_S: Final = 3.0
+"""After this time in s without being saved, the end of a recording is reported."""
+
+DELIVERY: Final = "atomstream-delivery"
+"""Name of the task that delivers a recording."""
+
+ANNOTATION_RETRY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingRequest:
+    """What a person gives to a recording; ``before_s`` seconds before the present moment belong to it."""
+
+    name: str
+    sample: str | None = None
+    rpm: float = 0.0
+    azimuth: str | None = None
+    before_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Span:
+    """Frames of the dashcam from ``begin`` to before ``end``; None: new frames still belong to it."""
+
+    begin: int
+    end: int | None = None
+
+
+class Wake:
+    """An event of a loop that any thread may set."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Set it; does nothing after the end of the loop."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self) -> None:
+        """Wait until it is set, and clear it."""
+        await self._event.wait()
+        self._event.clear()
+
+
+class Recording:
+    """Pushes the frames of its spans to one stream. Used in one loop; :meth:`run` is a task.
+
+    ``streamer`` is open. If its server refuses the stream, that of ``fallback`` is used, so that a wrong key or a
+    deleted sample holds back no growth. ``begun`` is called as soon as the stream exists.
+    """
+
+    def __init__(
+        self,
+        streamer: AsyncRHEEDStreamer,
+        capture: Capture,
+        request: RecordingRequest,
+        tell: Callable[[str], object],
+        fallback: Callable[[], Awaitable[AsyncRHEEDStreamer]],
+        begun: Callable[[], object],
+    ) -> None:
+        self._fallback = fallback
+        self._begun = begun
+        self.request = request
+        self.capture = capture
+        self.streamer = streamer
+        self.wake = Wake()
+        self.data_id = ""
+        self.server_id: str | None = None
+        self.frames = 0
+        self.lost = 0
+        self.began_ms: float | None = None
+        self.last_ms: float | None = None
+        self.problem = ""
+        self.report: StreamReport | None = None
+        self.marks = MarkSender(self._send_mark, tell)
+        self._tell = tell
+        self._spans: list[Span] = []
+        self._stopped = self._abandoned = False
+        self._saved = SavedTime()
+        self._finished_s = 0.0
+        self._left_out = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._offset_ms = 0.0
+        self._position = 0
+        self._before: CameraFrame | None = None
+        self._span_ms: tuple[float, float] | None = None
+
+    # -- what belongs to it --
+
+    def begin(self, number: int) -> None:
+        """Frames from ``number`` of the dashcam on belong to it."""
+        self.capture.dashcam.need(number)
+        self._spans.append(Span(number))
+        self.wake.set()
+
+    def pause(self) -> None:
+        """Frames from now on do not belong to it."""
+        self._spans[-1].end = self.capture.dashcam.end
+        self.wake.set()
+
+    def stop(self) -> None:
+        """No later frame belongs to it; :meth:`run` returns when all frames before are saved."""
+        if self._spans and self._spans[-1].end is None:
+            self.pause()
+        self._stopped = True
+        self.wake.set()
+
+    # -- what it has done --
+
+    def stats(self, all_stats: dict[str, StreamStats]) -> StreamStats | None:
+        """The statistics of its stream among those of its streamer."""
+        found = all_stats.get(self.data_id)
+        if found is not None:
+            self._saved.update(found)
+        return found
+
+    @property
+    def saved_ms(self) -> float | None:
+        """Time in UTC ms of the last frame that is on disk or on the server; None if none is."""
+        return self._saved.time_ms
+
+    @property
+    def saved_frames(self) -> int:
+        """Frames that are on disk or on the server."""
+        return self._saved.frames
+
+    @property
+    def waiting_frames(self) -> int:
+        """Frames of the dashcam that belong to it and were not pushed yet."""
+        if not self._spans:
+            return 0
+        span = self._spans[-1]
+        end = self.capture.dashcam.end if span.end is None else span.end
+        return max(0, end - max(self._position, span.begin))
+
+    @property
+    def seconds(self) -> float:
+        """Recorded time in s, without pauses."""
+        return self._finished_s + self._span_seconds()
+
+    # -- the task --
+
+    async def run(self) -> None:
+        """Create the stream, push all frames until :meth:`stop`, and return when they are saved.
+
+        The frames are then sent by a task that :meth:`close` ends.
+
+        Raises:
+            AtomstreamError: the stream could not be created; nothing was recorded.
+        """
+        try:
+            await self._create()
+            await self._feed()
+        finally:
+            self.capture.dashcam.need(-1)
+        self._tasks.append(asyncio.create_task(self._deliver(), name=DELIVERY))
+        await self._wait_saved()
+
+    async def _create(self) -> None:
+        capture = self.capture
+        fps = capture.fps()
+        while fps is None and not self._stopped:  # a camera that states no rate, and has delivered two frames
+            await self.wake.wait()
+            fps = capture.fps()
+        fps = fps or 1.0
+        try:
+            self.data_id = await self._initialize(fps)
+        except (ServiceError, LinkError) as error:
+            self._tell(f"The recording is kept on this computer only: {error}")
+            self.streamer = await self._fallback()
+            self.data_id = await self._initialize(fps)
+        self._begun()
+        clock = await self.streamer.clock_status()
+        self._offset_ms = clock["offset_ms"] if clock else 0.0
+        self._tasks.append(asyncio.create_task(self._annotate(), name="atomstream-marks"))
+
+    async def _initialize(self, fps: float) -> str:
+        request = self.request
+        chunk_size = max(1, math.ceil(CHUNK_S * fps))
+        return await self.streamer.initialize(
+            fps, request.rpm, chunk_size, request.name, request.sample, azimuth=request.azimuth
+        )
+
+    async def _annotate(self) -> None:
+        attributes: Any = self.capture.attributes()
+        while True:
+            try:
+                await self.streamer.set_attributes(self.data_id, attributes)
+                break
+            except (StreamError, ServiceError, ValueError) as error:
+                if not getattr(error, "retriable", False):
+                    log.warning("How %s was recorded is not noted: %s", self.data_id, error)
+                    break
+                await asyncio.sleep(ANNOTATION_RETRY_S)
+        await self.marks.run()
+
+    async def update_server_id(self) -> None:
+        """Look up the id of the stream on the server, which a stream that began without it gets later."""
+        if self.server_id is None and self.data_id:
+            with suppress(AtomstreamError):
+                self.server_id = await self.streamer.server_id(self.data_id)
+
+    async def _send_mark(self, mark: Mark) -> None:
+        await self.streamer.mark(self.data_id, mark.label, mark.kind, mark.time_ms + self._offset_ms)
+
+    async def _feed(self) -> None:
+        done = 0
+        while True:
+            if done < len(self._spans):
+                await self._feed_span(self._spans[done])
+                done += 1
+            elif self._stopped:
+                return
+            else:
+                await self.wake.wait()
+
+    async def _feed_span(self, span: Span) -> None:
+        dashcam = self.capture.dashcam
+        self._position, self._before = span.begin, None
+        while span.end is None or self._position < span.end:
+            part = await self._read(self._position)
+            if not part.frames and not part.skipped:
+                await self.wake.wait()
+                continue
+            self._note_skipped(part)
+            room = part.next if span.end is None else min(part.next, span.end)
+            for frame in part.frames[: max(0, room - (part.next - len(part.frames)))]:
+                await self._push(frame)
+            self._position = room
+            dashcam.need(room)
+            await asyncio.sleep(0)  # catching up with an hour of frames must not hold the page
+        self._finished_s += self._span_seconds()
+        self._span_ms = None
+
+    async def _read(self, number: int) -> Part:
+        dashcam = self.capture.dashcam
+        while True:
+            if dashcam.in_memory(number):
+                return dashcam.read(number)
+            try:
+                return await asyncio.to_thread(dashcam.read, number)
+            except (OSError, ValueError) as error:  # the dashcam has deleted them: the next read skips them
+                self._tell(f"Frames of the dashcam can't be read, and are missing: {error}")
+
+    def _note_skipped(self, part: Part) -> None:
+        if part.skipped:
+            self._tell(
+                f"{part.skipped} frames were not recorded: the disk or the computer was too slow, and they were "
+                "deleted from the dashcam before."
+            )
+            if not part.frames or part.frames[0].frame_id is None:
+                self.lost += part.skipped
+
+    async def _push(self, frame: CameraFrame) -> None:
+        time_ms = frame.time_ms_utc or 1000.0 * time.time()
+        self._count_lost(frame)
+        try:
+            await self.streamer.push_frame(
+                self.data_id, frame.pixels, time_ms + self._offset_ms, frame.frame_id
+            )
+        except (TypeError, ValueError) as error:  # such as an image of another size in a watched folder
+            self.lost += 1
+            self._left_out += 1
+            if self._left_out == 1:
+                self._tell(f"A frame does not fit to the recording and is left out: {error}")
+            return
+        self.frames += 1
+        self._saved.pushed(self.frames, time_ms)
+        self.began_ms = time_ms if self.began_ms is None else self.began_ms
+        self._span_ms = (time_ms if self._span_ms is None else self._span_ms[0], time_ms)
+        self.last_ms = time_ms
+
+    def _count_lost(self, frame: CameraFrame) -> None:
+        """Count the frames that are missing between the last frame of this span and ``frame``."""
+        before, self._before = self._before, frame
+        if before is None:
+            return
+        if frame.frame_id is not None and before.frame_id is not None:
+            self.lost += max(0, frame.frame_id - before.frame_id - 1)
+            return
+        fps = self.capture.info.fps
+        gap_s = ((frame.time_ms_utc or 0.0) - (before.time_ms_utc or 0.0)) / 1000.0
+        if fps is not None and gap_s > max(1.0, 3.0 / fps):
+            self.lost += max(0, round(gap_s * fps) - 1)
+
+    def _span_seconds(self) -> float:
+        return 0.0 if self._span_ms is None else max(0.0, self._span_ms[1] - self._span_ms[0]) / 1000.0
+
+    # -- after the last frame --
+
+    async def _deliver(self) -> None:
+        """End the stream on the server, whenever it answers."""
+        while self.report is None:
+            with suppress(DrainTimeoutError):  # the server is away: nothing is discarded
+                self.report = await self.streamer.finalize(self.data_id)
+
+    async def _wait_saved(self) -> None:
+        """Return when no chunk is in memory only, or the stream is delivered or gone, or :meth:`abandon` was called."""
+        began, told = time.monotonic(), False
+        while not (self._abandoned or any(t.done() for t in self._tasks if t.get_name() == DELIVERY)):
+            stats = self.stats((await self.streamer.stats())["streams"])
+            if stats is None or (stats["finalized"] and not stats["chunks_in_memory_only"]):
+                return
+            if not told and time.monotonic() - began > SLOW_DISK_S:
+                told = True
+                self._tell(
+                    f"The end of {self.request.name!r} ({stats['chunks_in_memory_only']} chunks) is only in memory, "
+                    "because the disk accepts no more. Free some space and keep the recorder running: it is saved then."
+                )
+            await asyncio.sleep(SAVE_POLL_S)
+
+    def abandon(self) -> None:
+        """Wait no longer for a disk that accepts nothing."""
+        self._abandoned = True
+
+    async def close(self) -> None:
+        """End the tasks that send marks and the end of the stream; what is not sent is in the spool."""
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, AtomstreamError):
+                log.warning("The delivery of %s failed: %s", self.data_id, outcome)

@@ -1,0 +1,217 @@
+"""The recorder with a real server and a real spool: what is recorded, what is left out, and what is counted."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from atomstream.errors import CameraError, CameraLostError
+from atomstream.login import ServerLogin
+from atomstream.record.capture import CapturePlan
+from atomstream.record.recorder import Recorder
+from atomstream.record.recording import Recording, RecordingRequest
+from atomstream.record.settings import NO_SERVER, RecorderSettings
+from atomstream.record.states import NotPossibleError, RecorderState
+from atomstream.spool import Spool
+from tests.live_server import LiveServer, Serve
+from tests.record.manual_camera import ManualCamera, delivered, recording_of, stack, stopped, taken, until
+
+
+def login_of(server: LiveServer) -> ServerLogin:
+    """Address and key of a server."""
+    return ServerLogin(server.url, server.api_key)
+
+
+def the(recorder: Recorder) -> Recording:
+    """The recorder's recording."""
+    assert recorder.recording is not None
+    return recorder.recording
+
+
+async def test_frames_before_during_and_after(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored are the frames from before the button on, without those of a pause and those after Stop; in order."""
+    server, camera = await serve(), ManualCamera()
+    async with recording_of(tmp_path, camera, monkeypatch, login_of(server)) as recorder:
+        await taken(recorder, camera, *range(10))
+        await recorder.mark("Ga open", time_ms=camera.time_ms(5))
+        await recorder.record(RecordingRequest("growth 7", "GaN <1>", before_s=600.0))
+        await taken(recorder, camera, *range(10, 30))
+        await recorder.pause()
+        await taken(recorder, camera, *range(30, 40))
+        await recorder.go_on()
+        await taken(recorder, camera, *range(40, 60))
+        await stopped(recorder)
+        await taken(recorder, camera, *range(60, 65))
+        await delivered(recorder)
+        recording = the(recorder)
+        assert (recording.frames, recording.lost, recording.saved_frames) == (50, 0, 50)
+        assert recording.seconds == pytest.approx(29 / 20 + 19 / 20)
+        assert recording.saved_ms == camera.time_ms(59)
+        assert recording.marks.unsent == []
+        await recorder._look()
+        (entry,) = recorder.entries
+        assert (entry.name, entry.sample, entry.frames, entry.state) == ("growth 7", "GaN <1>", 50, "sent")
+    stored: Any = zarr.open_group(server.folder(recording.data_id) / "frames.zarr", mode="r")
+    assert np.array_equal(stored["frames"][:], stack(*range(30), *range(40, 60)))
+
+
+async def test_lost_frames_and_a_camera_that_comes_back(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that the camera's counter shows are counted as lost; the recording goes on after an unplugged camera."""
+    server, camera, told = await serve(), ManualCamera(), list[str]()
+    monkeypatch.setattr("atomstream.cameras.grabber.RETRY_S", 0.01)
+    async with recording_of(tmp_path, camera, monkeypatch, login_of(server), told) as recorder:
+        await recorder.record(RecordingRequest("gaps"))
+        await taken(recorder, camera, 1, 2, 5, 6)
+        camera.fail(CameraLostError("unplugged"))
+        await until(recorder, lambda: camera.opened == 2)
+        await taken(recorder, camera, 20, 21)
+        assert recorder.state is RecorderState.RECORDING
+        await stopped(recorder)
+        recording = the(recorder)
+        assert recording.frames == 6
+        assert recording.lost == 2 + (20 - 6 - 1)
+    assert any("is back" in text for text in told)
+
+
+async def test_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any login a recording is complete on the disk, with its marks, and nothing is sent anywhere."""
+    camera = ManualCamera()
+    async with recording_of(tmp_path, camera, monkeypatch) as recorder:
+        await taken(recorder, camera, 0, 1, 2)
+        await recorder.record(RecordingRequest("offline", before_s=600.0))
+        await recorder.mark("Ga open")
+        await taken(recorder, camera, *range(3, 50))
+        await stopped(recorder)
+        recording = the(recorder)
+        assert recording.saved_frames == recording.frames == 50
+    (stream,) = Spool(tmp_path / "spool").status()["streams"]
+    assert (stream["name"], stream["endpoint"], stream["chunks_pending"]) == (
+        "offline",
+        NO_SERVER.endpoint,
+        2,
+    )
+    assert stream["finalizing"]
+    manifest = next(iter(Spool(tmp_path / "spool").streams())).manifest
+    assert manifest is not None
+    assert manifest.late is not None
+    assert [event["label"] for event in manifest.late.events] == ["Ga open"]
+
+
+async def test_a_refused_key_holds_back_nothing(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the server refuses the key, the growth is recorded on this computer, and a sentence says so."""
+    server, camera, told = await serve(), ManualCamera(), list[str]()
+    wrong = ServerLogin(server.url, "atst_wrong")
+    async with recording_of(tmp_path, camera, monkeypatch, wrong, told) as recorder:
+        await taken(recorder, camera, 0, 1, 2)
+        await recorder.record(RecordingRequest("refused", before_s=600.0))
+        await taken(recorder, camera, 3, 4)
+        await stopped(recorder)
+        assert the(recorder).saved_frames == 5
+        assert recorder.entries[0].endpoint == NO_SERVER.endpoint
+    assert any("kept on this computer only" in text and "key" in text for text in told)
+
+
+async def test_actions_that_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each action in the wrong state is refused with a sentence, and changes nothing."""
+    camera = ManualCamera()
+    async with recording_of(tmp_path, camera, monkeypatch) as recorder:
+        for action in (recorder.pause, recorder.go_on, recorder.stop):
+            with pytest.raises(NotPossibleError, match="Nothing is being recorded"):
+                await action()
+        with pytest.raises(ValueError, match="empty"):
+            await recorder.record(RecordingRequest("  "))
+        with pytest.raises(ValueError, match="rotations_per_min"):
+            await recorder.record(RecordingRequest("x", rpm=-1.0))
+        await taken(recorder, camera, 0)
+        await recorder.record(RecordingRequest("x"))
+        for request in (RecordingRequest("y"), RecordingRequest("x")):
+            with pytest.raises(NotPossibleError, match="stop it first"):
+                await recorder.record(request)
+        with pytest.raises(NotPossibleError, match="stop it first"):
+            await recorder.open_source(CapturePlan("manual:1"))
+        assert the(recorder).request.name == "x"
+
+
+async def test_a_second_recorder_on_the_same_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second recorder is refused with the address of the first one's page; after its end it may open the camera."""
+    camera = ManualCamera()
+    page = "http://127.0.0.1:4711"
+    second = Recorder(RecorderSettings(tmp_path / "other spool", tmp_path / "state"))
+    async with recording_of(tmp_path, camera, monkeypatch, page=page):
+        with pytest.raises(CameraError, match=rf"manual:0 is used by another .*{page}"):
+            await second.open_source(CapturePlan("manual:0"))
+    await second.open_source(CapturePlan("manual:0"))
+    await second.close()
+
+
+async def test_a_camera_that_fails_ends_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that fails ends the recording, which is saved up to its last frame; the camera can be opened again."""
+    camera, told = ManualCamera(), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch, None, told) as recorder:
+        await taken(recorder, camera, 0)
+        await recorder.record(RecordingRequest("x", before_s=600.0))
+        await taken(recorder, camera, 1, 2)
+        camera.fail(RuntimeError("driver: code 17"))
+        await until(recorder, lambda: recorder.state is RecorderState.IDLE)
+        assert the(recorder).saved_frames == 3
+        with pytest.raises(NotPossibleError, match="No camera runs"):
+            await recorder.record(RecordingRequest("y"))
+        await recorder.open_source(CapturePlan("manual:0"))
+        await taken(recorder, camera, 3)
+        await recorder.record(RecordingRequest("y"))
+    assert any("code 17" in text for text in told)
+
+
+async def test_a_full_disk_stops_cleanly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the room for recordings is nearly used up, the recording stops with a sentence; all of it is saved."""
+    camera, told = ManualCamera(), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch, None, told, spool_max_bytes=100_000) as recorder:
+        await taken(recorder, camera, 0)
+        await recorder.record(RecordingRequest("full", before_s=600.0))
+        await until(recorder, lambda: the(recorder).data_id)
+        number = 1
+        while recorder.state is RecorderState.RECORDING:
+            await taken(recorder, camera, *range(number, number + 10))
+            number += 10
+            await until(recorder, lambda: the(recorder).waiting_frames == 0)
+            await recorder._look()
+        await until(recorder, lambda: recorder.state is RecorderState.IDLE)
+        recording = the(recorder)
+        assert recording.saved_frames == recording.frames > 10
+        assert recording.lost == 0
+    assert any("the limit of the spool is reached" in text and "are saved" in text for text in told)
+
+
+async def test_a_disk_that_accepts_no_more_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frames that no disk takes are said to be in memory only, and to be lost if the recorder must end nevertheless."""
+    camera, told = ManualCamera(), list[str]()
+    monkeypatch.setattr("atomstream.record.recording.SLOW_DISK_S", 0.05)
+    monkeypatch.setattr("atomstream.record.recorder.CLOSE_S", 0.1)
+    monkeypatch.setattr("atomstream.record.disk_space.DiskSpace.is_short", lambda *_: False)
+    limits: dict[str, Any] = {"spool_max_bytes": 2000, "save_s": 0.5}
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # that of the streamer, which is closed with frames in memory
+        async with recording_of(tmp_path, camera, monkeypatch, None, told, **limits) as recorder:
+            await recorder.record(RecordingRequest("full"))
+            await taken(recorder, camera, *range(100))
+            await recorder.stop()
+            await until(recorder, lambda: any("only in memory" in text for text in told))
+            assert recorder.state is RecorderState.FINISHING
+    assert any("60 frames at the end of 'full' could not be saved" in text for text in told)
