@@ -29,6 +29,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "api_key_file": None,
     "allowed_hosts": (),
     "public_url": None,
+    "catalogue": None,
     "tls": "off",
     "tls_cert": None,
     "tls_key": None,

@@ -13,10 +13,12 @@ from atomstream.cli.configuration import LOG_FORMATS, LOG_LEVELS, merged
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
+from atomstream.cli.service_urls import service_url
 from atomstream.config import environment_api_key, is_loopback, read_key_file
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer, ServerSettings
+    from atomstream.server.postgres.address import PostgresAddress
 
 
 @click.command()
@@ -67,6 +69,10 @@ if TYPE_CHECKING:
     default=None,
     help="Allow other computers without TLS. Anyone on the network path can then read the API key and the frames.",
 )
+@service_url(
+    "--catalogue",
+    "PostgreSQL database that several servers share: postgresql://USER@HOST/DATABASE.  [default: SQLite in --data]",
+)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
@@ -99,9 +105,10 @@ def serve(
     values = merged({**flags, **_read_limits(limits, known)}, os.environ, config, known)
     console.set_log(values.pop("log_format"), values.pop("log_level"))
     key_file = values.pop("api_key_file")
-    oidc = values.pop("oidc")
+    oidc, catalogue = values.pop("oidc"), values.pop("catalogue")
     settings = ServerSettings(
         oidc=None if oidc is None else OidcSettings.from_table(*oidc),
+        catalogue=None if catalogue is None else catalogue_address(catalogue),
         data_dir=values.pop("data"),
         api_key=api_key or environment_api_key() or (None if key_file is None else read_key_file(key_file)),
         tls=None if values["tls"] == "off" else values["tls"],
@@ -111,6 +118,13 @@ def serve(
         return _check(settings)
     asyncio.run(run_server(settings, on_ready=_announce))
     return ExitCode.DONE
+
+
+def catalogue_address(url: str) -> PostgresAddress:
+    """The address of a catalogue, with the secrets of the environment; raises ConfigError."""
+    from atomstream.server.postgres.address import PostgresAddress
+
+    return PostgresAddress.parse(url, os.environ)
 
 
 def _check(settings: ServerSettings) -> ExitCode:

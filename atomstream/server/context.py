@@ -9,6 +9,7 @@ from aiohttp import web
 from atomstream.server.catalogue.catalogue import Catalogue
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import DiskState
+from atomstream.server.documents import Documents
 from atomstream.server.http.certificate import ServerCertificate
 from atomstream.server.http.gate import Visible
 from atomstream.server.http.measurements import Measurements
@@ -49,6 +50,7 @@ class ServerContext:
     measurements: Measurements
     retention: Retention
     certificate: ServerCertificate | None
+    documents: Documents
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,20 +12,20 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from atomstream.errors import ConfigError
 from atomstream.server.app import ROUTES, build_app
 from atomstream.server.archive.damage import DamageLog
-from atomstream.server.catalogue.catalogue import Catalogue
-from atomstream.server.catalogue.database import Database
-from atomstream.server.catalogue.names_log import NamesLog
+from atomstream.server.away import CatalogueAwayError
+from atomstream.server.catalogue.opening import open_catalogue
 from atomstream.server.catalogue.reindex import catch_up, catch_up_later
-from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir, set_aside_foreign
 from atomstream.server.disk_errors import DiskState, log_failure
+from atomstream.server.documents import Documents, FolderDocuments
 from atomstream.server.http.api_keys import KeyRing, ensure_key, replace_keys
 from atomstream.server.http.audit import log_entry
 from atomstream.server.http.certificate import ServerCertificate, load_certificate
@@ -39,7 +40,7 @@ from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
-from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner
+from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner, shared_secret
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.oidc_settings import check_installed
 from atomstream.server.people.log import PEOPLE_FILE
@@ -56,6 +57,9 @@ from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.files import load_or_make_secret
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
+
+if TYPE_CHECKING:
+    from atomstream.server.postgres.postgres import Postgres
 
 log = get_logger("atomstream.server")
 
@@ -123,14 +127,13 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
         check_installed()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir))
-        new_key = None if settings.api_key else ensure_key(settings.data_dir)
-        if settings.api_key and not settings.temporary_key:
-            replace_keys(settings.data_dir, settings.api_key)
-        hide(settings.api_key or new_key or "")
+        postgres = await _open_postgres(settings, stack)
+        documents = _documents(settings, postgres)
+        new_key = await asyncio.to_thread(_first_key, settings, documents)
         certificate = await asyncio.to_thread(load_certificate, settings)
-        context = await _make_context(settings, stack, certificate)
+        context = await _make_context(settings, stack, certificate, postgres)
         guard = _make_guard(settings)
-        gate = await asyncio.to_thread(_make_gate, settings, context.streams.damage)
+        gate = await asyncio.to_thread(_make_gate, settings, context.streams.damage, postgres)
         app = build_app(context, gate, guard)
         url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
@@ -147,7 +150,7 @@ async def opened_folder(settings: ServerSettings) -> AsyncIterator[ServerContext
     protect_libraries()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir, must_exist=True))
-        yield await _make_context(settings, stack, None)
+        yield await _make_context(settings, stack, None, await _open_postgres(settings, stack))
 
 
 async def run_server(
@@ -163,15 +166,63 @@ async def run_server(
             log.info("stopping: uploads that have been received completely are still stored")
 
 
+async def _open_postgres(settings: ServerSettings, stack: AsyncExitStack) -> Postgres | None:
+    """The connections to the catalogue that servers share, with its tables; None without one."""
+    if settings.catalogue is None:
+        return None
+    # Imported here: a server with its own data folder needs none of it.
+    from atomstream.server.postgres.migrate import prepare
+    from atomstream.server.postgres.postgres import opened, require_drivers
+
+    require_drivers()
+    postgres = await stack.enter_async_context(opened(settings.catalogue))
+    try:
+        await asyncio.to_thread(prepare, postgres)
+    except CatalogueAwayError as error:
+        raise ConfigError(
+            f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reach.cause}. Check host, port, user "
+            "and password, or run: atomstream cluster check"
+        ) from error
+    return postgres
+
+
+def _documents(settings: ServerSettings, postgres: Postgres | None) -> Documents:
+    if postgres is None:
+        return FolderDocuments(settings.data_dir)
+    from atomstream.server.postgres.documents import TableDocuments
+
+    return TableDocuments(postgres)
+
+
+def _first_key(settings: ServerSettings, documents: Documents) -> str | None:
+    """The key that was made at this start, if there is one. Blocks."""
+    new_key = None if settings.api_key else ensure_key(documents)
+    if settings.api_key and not settings.temporary_key:
+        replace_keys(documents, settings.api_key)
+    hide(settings.api_key or new_key or "")
+    return new_key
+
+
+def _signing_secret(settings: ServerSettings, documents: Documents) -> bytes:
+    return (
+        shared_secret(documents)
+        if documents.is_shared
+        else load_or_make_secret(settings.data_dir / SECRET_FILE)
+    )
+
+
 async def _make_context(
-    settings: ServerSettings, stack: AsyncExitStack, certificate: ServerCertificate | None
+    settings: ServerSettings,
+    stack: AsyncExitStack,
+    certificate: ServerCertificate | None,
+    postgres: Postgres | None,
 ) -> ServerContext:
-    damage = DamageLog()
+    damage, documents = DamageLog(), _documents(settings, postgres)
     await asyncio.to_thread(set_aside_foreign, settings.data_dir, damage.of("").add)
-    database = await Database.open(settings.data_dir)
-    _at_the_end(stack, "closing the catalogue", database.close)
+    opened = await stack.enter_async_context(open_catalogue(settings, postgres))
+    database, streams_table, catalogue = opened.database, opened.streams, opened.names
     unread = await catch_up(database, settings.data_dir, READ_AT_START, damage)
-    streams_table, signals = StreamsTable(database), ServerSignals()
+    signals = ServerSignals()
     shares = handle_shares(settings)
     streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage)
     later = asyncio.create_task(
@@ -194,7 +245,6 @@ async def _make_context(
     _at_the_end(stack, "ending the readers", readers.close)
     retention = Retention(settings.retention or RetentionSettings(), settings.data_dir, streams, results)
     _at_the_end(stack, "ending the retention", retention.close)
-    catalogue = Catalogue(database, NamesLog(settings.data_dir))
     streams.deleted_from.update(await catalogue.deleted_streams(settings.streams_dir))
     streams.deleted_from.update(await asyncio.to_thread(read_deletions, settings.streams_dir))
     streams.deleted.update(streams.deleted_from)
@@ -213,7 +263,7 @@ async def _make_context(
         lifecycle=Lifecycle(settings, streams, streams_table, signals),
         deletion=deletion,
         ingest=ingest,
-        signer=UrlSigner(load_or_make_secret(settings.data_dir / SECRET_FILE)),
+        signer=UrlSigner(await asyncio.to_thread(_signing_secret, settings, documents)),
         signals=signals,
         results=results,
         tool_signals=tool_signals,
@@ -223,19 +273,21 @@ async def _make_context(
         measurements=measurements,
         retention=retention,
         certificate=certificate,
+        documents=documents,
     )
 
 
-def _make_gate(settings: ServerSettings, damage: DamageLog) -> Gate:
-    people = People(settings.data_dir)
+def _make_gate(settings: ServerSettings, damage: DamageLog, postgres: Postgres | None) -> Gate:
+    people, documents = People(postgres or settings.data_dir), _documents(settings, postgres)
     if people.damage:
         log.error("%s", people.damage)
         damage.of("").add(
             PEOPLE_FILE, "it is damaged: only the server's own key is valid; the log has the reason"
         )
     people.on_entry = log_entry
-    ring = KeyRing.load(settings.data_dir, settings.api_key if settings.temporary_key else None)
-    return Gate(ring, people, GuessLimiter(), KeyUse(settings.data_dir))
+    ring = KeyRing.load(documents, settings.api_key if settings.temporary_key else None)
+    cache_s = settings.key_cache_s if documents.is_shared else math.inf
+    return Gate(ring, people, GuessLimiter(), KeyUse(documents), cache_s=cache_s)
 
 
 def handle_shares(settings: ServerSettings) -> HandleShares:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from atomstream.config import integer_in_range, is_loopback, normalise_endpoint, number_in_range, usable_cores
@@ -14,6 +14,9 @@ from atomstream.protocol import MAX_SHARD_BYTES
 from atomstream.server.key_strength import checked_api_key
 from atomstream.server.oidc_settings import OidcSettings
 from atomstream.server.retention_rules import RetentionSettings
+
+if TYPE_CHECKING:
+    from atomstream.server.postgres.address import PostgresAddress
 
 MAX_JSON_BYTES = 1 << 20
 """Longest JSON body that is read. The longest body of the protocol has a few hundred bytes."""
@@ -54,6 +57,10 @@ class ServerSettings:
 
     ``retention`` are the rules by which frames of old streams are removed; without them none is.
     ``oidc`` are the settings of the sign-in by an OpenID Connect provider.
+
+    ``catalogue`` is a PostgreSQL database that several servers share, for names, the list of streams, people, keys and
+    sessions; without it they are in ``data_dir``. While it can't be reached, keys that were valid are accepted for
+    ``key_cache_s``.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
@@ -96,6 +103,8 @@ class ServerSettings:
     feed_behind: int = 4096
     retention: RetentionSettings | None = None
     oidc: OidcSettings | None = None
+    catalogue: PostgresAddress | None = None
+    key_cache_s: float = 3600.0
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -116,6 +125,7 @@ class ServerSettings:
             "linger_s",
             "shutdown_s",
             "gap_wait_s",
+            "key_cache_s",
         ):
             number_in_range(name, getattr(self, name), 1e-3, 1e9)
         for name in (

@@ -79,11 +79,11 @@ class Catalogue:
         kind = type(row)
         row_id, key = row.id, row.name_key
         try:
-            async with self._db.writing() as session:
+            async with self._db.naming() as session:
                 session.add(row)
                 # If two requests race, the unique index fails here, before the names log has the record.
                 await session.flush()
-                await asyncio.to_thread(self._names_log.append, record)
+                await self._note(session, record)
         except IntegrityError:
             async with self._db.reading() as session:
                 found = select(kind.id).where((kind.name_key == key) | (kind.id == row_id))
@@ -92,15 +92,18 @@ class Catalogue:
     async def track(self, project_id: str, sample_id: str, *, active: bool) -> None:
         """Put a sample into a project. An active one replaces the project's active sample."""
         record = SampleTracked(project_id=project_id, sample_id=sample_id, active=active, made=iso_now())
-        async with self._db.writing() as session:
+        async with self._db.naming() as session:
             await put_tracking(session, record)
-            await asyncio.to_thread(self._names_log.append, record)
+            await self._note(session, record)
 
     async def note_deleted(self, data_id: str, name: str, project_id: str | None) -> None:
         """Note in the names log that a stream was deleted, which was in that project."""
         record = StreamDeleted(id=data_id, name=name, made=iso_now(), project_id=project_id)
-        async with self._db.writing():  # one writer of the log at a time
-            await asyncio.to_thread(self._names_log.append, record)
+        async with self._db.naming() as session:  # one writer of the log at a time
+            await self._note(session, record)
+
+    async def _note(self, _session: AsyncSession, record: NameRecord) -> None:
+        await asyncio.to_thread(self._names_log.append, record)
 
     async def deleted_streams(self, streams_dir: Path) -> dict[str, str | None]:
         """The ids of all streams that were deleted here, each with the id of its project.

@@ -9,12 +9,25 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from sqlalchemy import Connection, Engine, ForeignKey, create_engine, event, text
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -41,8 +54,24 @@ def iso_now(at: datetime | None = None) -> str:
     return (at or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="microseconds")
 
 
+class PostgresText(TypeDecorator[str]):
+    """A text on PostgreSQL, compared by code points as SQLite does. NUL, which it can't store, becomes U+FFFD."""
+
+    impl = Text(collation="C")
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """The text as it is stored and compared."""
+        return value if value is None else value.replace("\0", "\ufffd")
+
+
 class Base(DeclarativeBase):
     """Base of the tables."""
+
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        str: String().with_variant(PostgresText(), "postgresql"),
+        int: Integer().with_variant(BigInteger(), "postgresql"),
+    }
 
 
 class Sample(Base):
@@ -210,6 +239,27 @@ class Database:
             session.begin(),
         ):
             yield session
+
+    def naming(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """The same for a change of names: no other server changes names at the same time."""
+        return self.writing()
+
+    async def gone(self) -> set[str]:
+        """Streams that other servers have deleted: files of them that are left do not count."""
+        return set()
+
+    async def require(self) -> None:
+        """Raises CatalogueAwayError if the database can't be reached; the file of SQLite always can."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers use the same catalogue."""
+        return False
+
+    @property
+    def problem(self) -> str:
+        """A sentence while the database can't be reached; empty otherwise."""
+        return ""
 
     async def clear(self) -> None:
         """Delete all rows, those with foreign keys first."""

@@ -217,6 +217,8 @@ async def catch_up(
     damage = damage or DamageLog()
     entries, streams_dir = StreamsTable(database), data_dir / "streams"
     on_disk = await asyncio.to_thread(_stream_ids, streams_dir, damage)
+    for data_id in await database.gone():
+        on_disk.pop(data_id, None)
     listed = await entries.all_ids()
     changed = (on_disk.keys() - listed) | (on_disk.keys() & set(await entries.with_status(*UNFINISHED)))
     if (since := database.changed_since) is not None:  # a kill may have come between a file and its row
@@ -226,7 +228,8 @@ async def catch_up(
     names = await asyncio.to_thread(NameIndex.read, data_dir)
     try:
         await _store(database, names, found, damage)
-        await entries.remove(sorted(listed - on_disk.keys()))
+        if not database.is_shared:  # otherwise they are streams of other servers
+            await entries.remove(sorted(listed - on_disk.keys()))
     except SQLAlchemyError as error:
         if not is_disk_full(error):
             raise

@@ -20,19 +20,24 @@ from sqlalchemy import (
     case,
     delete,
     func,
+    insert,
+    literal,
     or_,
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import GenericFunction
 
 from atomstream.protocol import normalized_name
 from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.catalogue.catalogue import OWNER
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, iso_now
+from atomstream.server.catalogue.shared_rows import put_rows
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -45,6 +50,18 @@ _ROW_NAMES = (
 )
 TAGS_AT_ONCE = 500
 """Most streams in one query for tags: SQLite limits the number of parameters."""
+
+
+class position(GenericFunction[int]):  # noqa: N801 -- a function of SQL
+    """``position(text, part)``: where ``part`` begins in ``text``, from 1; 0 if it is not in it."""
+
+    inherit_cache = True
+    name = "instr"
+
+
+@compiles(position, "postgresql")
+def _strpos(element: position, compiler: Any, **named: Any) -> str:
+    return f"strpos{compiler.process(element.clause_expr, **named)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ class EntryFilter:
                 found.append(column.in_(values))
         if self.data_types and not {SOURCE_TYPE, "all"} & set(self.data_types):
             found.append(Stream.data_id.is_(None))
-        found += _within(Stream.n_frames / Stream.fps, self.growth_length)
+        found += _within(Stream.n_frames / func.nullif(Stream.fps, 0), self.growth_length)
         found += _within(Stream.made, self.uploaded)
         if self.visible is not None:
             found.append(Stream.project_id.in_(self.visible))
@@ -90,13 +107,14 @@ class EntryFilter:
 
 
 def _mentions(key: str) -> ColumnElement[bool]:
+    part = literal(key, Stream.name_key.type)
     tagged = (
         select(StreamTag.data_id)
         .join(Tag, Tag.id == StreamTag.tag_id)
-        .where(StreamTag.data_id == Stream.data_id, func.instr(Tag.name_key, key) > 0)
+        .where(StreamTag.data_id == Stream.data_id, position(Tag.name_key, part) > 0)
     )
-    by_name = func.instr(Stream.name_key, key) > 0
-    return or_(by_name, func.instr(func.coalesce(Sample.name_key, ""), key) > 0, tagged.exists())
+    by_name = position(Stream.name_key, part) > 0
+    return or_(by_name, position(func.coalesce(Sample.name_key, ""), part) > 0, tagged.exists())
 
 
 def _follows(data_id: str, visible: frozenset[str] | None) -> ColumnElement[bool]:
@@ -118,6 +136,14 @@ class StreamsTable:
         self._db = database
         self._grown: dict[str, tuple[int, str]] = {}
         self._grown_at = -math.inf
+
+    async def require(self) -> None:
+        """Raises CatalogueAwayError if no stream can be made now, because the database can't be reached."""
+        await self._db.require()
+
+    async def add(self, about: StreamMetadata) -> None:
+        """Write the row of a new stream."""
+        await self.put(about)
 
     async def put(self, about: StreamMetadata) -> None:
         """Write the row of a new or changed stream."""
@@ -243,6 +269,9 @@ def _entry_query(wanted: EntryFilter) -> Select[Any]:
 
 async def put_stream(session: AsyncSession, about: StreamMetadata) -> None:
     """Write the row of a stream. Its length stays unchanged."""
+    if _is_postgres(session):
+        await put_streams(session, [(about, 0)])
+        return
     await session.merge(Stream(**_row(about)))
     await session.flush()
     await _put_tags(session, [about])
@@ -253,11 +282,20 @@ async def put_streams(
 ) -> None:
     """Write the rows of many streams, each with its length in frames, in few statements.
 
-    With ``newer``, a row that was changed after the stream's description stays, but for a length that has grown.
+    With ``newer``, a row that was changed after the stream's description stays, but for a length that has grown. On
+    PostgreSQL that is always so.
     """
+    if _is_postgres(session):
+        for first in range(0, len(found), ROWS_AT_ONCE):
+            some = found[first : first + ROWS_AT_ONCE]
+            stored = await put_rows(
+                session, [{**_row(about), "n_frames": n_frames} for about, n_frames in some]
+            )
+            await _put_tags(session, [about for about, _ in some if about.data_id in stored])
+        return
     table = Stream.__table__
     assert isinstance(table, Table)
-    new = insert(table)
+    new = sqlite.insert(table)
     names = [*_ROW_NAMES, "n_frames"]
     changed: dict[str, Any] = {name: new.excluded[name] for name in names}
     if newer:
@@ -270,6 +308,10 @@ async def put_streams(
         # One statement for all rows, which SQLite runs in its thread: to compile one for each would hold up the loop.
         await session.execute(upsert, [{**_row(about), "n_frames": n_frames} for about, n_frames in some])
         await _put_tags(session, [about for about, _ in some])
+
+
+def _is_postgres(session: AsyncSession) -> bool:
+    return session.get_bind().dialect.name == "postgresql"
 
 
 def _row(about: StreamMetadata) -> dict[str, Any]:

@@ -23,14 +23,14 @@ from atomstream.server.dashboard import (
     streams,
 )
 from atomstream.server.dashboard.password_check import PasswordCheck
-from atomstream.server.dashboard.session_store import SESSIONS_FILE, SessionStore
-from atomstream.server.dashboard.sessions import principal_of_session
+from atomstream.server.dashboard.session_store import SessionStore
+from atomstream.server.dashboard.sessions import know_shared_sessions, principal_of_session
 from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
 
-__all__ = ["ROUTES", "install", "principal_of_session"]
+__all__ = ["ROUTES", "install", "know_shared_sessions", "principal_of_session"]
 
 ROUTES: Final = (
     *pages.routes,
@@ -47,7 +47,7 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     """Add to ``app`` what the handlers of the dashboard need."""
     app[GATE] = gate
     app[sessions.SESSIONS] = SessionStore(
-        context.settings.data_dir / SESSIONS_FILE, lambda holder: gate.of_holder(holder) is not None
+        context.documents, lambda holder: gate.of_holder(holder) is not None
     )
     app[sign_in.PASSWORDS] = PasswordCheck(gate.people)
     if context.settings.oidc is not None:

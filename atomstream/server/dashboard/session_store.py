@@ -6,13 +6,11 @@ import hashlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Hashable
 
 import msgspec
 
-from atomstream.system.files import LOCAL, FileSystem, write_private
-from atomstream.system.own_files import read_plain
+from atomstream.server.documents import Documents
 
 SESSIONS_FILE = "sessions.json"
 
@@ -38,36 +36,38 @@ class Session(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SessionStore:
-    """Sessions of one server, in memory and in the file ``path``, which only the server's user can read.
+    """Sessions of one server, or of the servers of a cluster: in memory, and as the document ``sessions.json``.
 
     ``is_valid(holder)`` returns whether the person or key of a session may still sign in; if not, the session has
-    ended. The methods that write to the disk block; call them in a thread.
+    ended. The methods that read or write the document block; call them in a thread.
     """
 
     def __init__(
         self,
-        path: Path,
+        documents: Documents,
         is_valid: Callable[[str], bool],
         clock: Callable[[], float] = time.time,
-        file_system: FileSystem = LOCAL,
     ) -> None:
-        self._path = path
+        self._documents = documents
         self._is_valid = is_valid
         self._clock = clock
-        self._file_system = file_system
-        self._sessions = {one.token: one for one in _read(path)}
         self._lock = threading.Lock()
+        self._mark: Hashable = None
+        self._sessions = _by_token(self._read())
 
     def open(self, holder: str, lifetime_s: float = LIFETIME_S) -> str:
         """Create a session for that person or key; return its token. Only the hash is stored. Blocks."""
         token = secrets.token_urlsafe(32)
         session = Session(mark_of(token), self._clock() + lifetime_s, holder)
-        with self._lock:
-            alive = sorted(filter(self._alive, self._sessions.values()), key=lambda one: one.expires)
+
+        def add(sessions: list[Session]) -> list[Session]:
+            alive = sorted(filter(self._alive, sessions), key=lambda one: one.expires)
             own = [one for one in alive if one.holder == holder]
             ended = own[: max(0, len(own) - MAX_OF_ONE + 1)]
             kept = [one for one in alive if one not in ended]
-            self._store([*kept[-MAX_SESSIONS + 1 :], session])
+            return [*kept[-MAX_SESSIONS + 1 :], session]
+
+        self._change(add)
         return token
 
     def holder_of(self, token: str) -> str | None:
@@ -85,15 +85,48 @@ class SessionStore:
 
     def close(self, token: str) -> None:
         """Delete a session; does nothing if there is none. Blocks."""
+        self._change(lambda sessions: [one for one in sessions if one.token != mark_of(token)])
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers open and close sessions."""
+        return self._documents.is_shared
+
+    def refresh(self) -> bool:
+        """Read what other servers have changed; True if there was something. Blocks."""
+        if not self.is_shared:
+            return False
         with self._lock:
-            self._store([one for one in self._sessions.values() if one.token != mark_of(token)])
+            mark = self._documents.mark(SESSIONS_FILE)
+            if mark == self._mark:
+                return False
+            self._sessions, self._mark = _by_token(self._read()), mark
+            return True
+
+    def _read(self) -> list[Session]:
+        try:
+            return _decode(self._documents.read(SESSIONS_FILE))
+        except OSError:
+            return []
 
     def _alive(self, session: Session) -> bool:
         return self._clock() < session.expires and self._is_valid(session.holder)
 
-    def _store(self, sessions: list[Session]) -> None:
-        self._sessions = {one.token: one for one in sessions}
-        write_private(self._path, msgspec.json.encode(sessions), self._file_system)
+    def _change(self, revise: Callable[[list[Session]], list[Session]]) -> None:
+        found: list[Session] = []
+
+        def change(content: bytes | None) -> bytes:
+            found[:] = revise(_decode(content))
+            return msgspec.json.encode(found)
+
+        with self._lock:
+            if self.is_shared:
+                self._documents.change(SESSIONS_FILE, change)
+                self._sessions = _by_token(found)
+            else:  # the sessions in memory count: the file may be damaged
+                found = revise(list(self._sessions.values()))
+                self._sessions = _by_token(found)
+                self._documents.write(SESSIONS_FILE, msgspec.json.encode(found))
 
 
 def mark_of(token: str) -> str:
@@ -101,11 +134,15 @@ def mark_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _read(path: Path) -> list[Session]:
-    # If the file is damaged, browsers have to log in again; nothing else is lost.
+def _by_token(sessions: list[Session]) -> dict[str, Session]:
+    return {one.token: one for one in sessions}
+
+
+def _decode(content: bytes | None) -> list[Session]:
+    # If the document is damaged, browsers have to log in again; nothing else is lost.
     try:
-        found = msgspec.json.decode(read_plain(path), type=list[Session])
-    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        found = [] if content is None else msgspec.json.decode(content, type=list[Session])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return []
     return [
         one if one.holder else msgspec.structs.replace(one, holder=f"key:{one.key}", key="") for one in found

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.context import context_of
 from atomstream.server.dashboard.session_store import LIFETIME_S, SessionStore, mark_of
 from atomstream.server.disk_errors import log_failure
@@ -42,6 +44,16 @@ def principal_of_session(request: web.Request) -> Principal | None:
         check_own_page(request)
         request[SESSION] = mark_of(session_token(request))
     return principal
+
+
+@web.middleware
+async def know_shared_sessions(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A middleware for servers that share sessions: another one may have opened that of this browser a moment ago."""
+    sessions, token = request.app[SESSIONS], session_token(request)
+    if token and not sessions.is_open(mark_of(token)):
+        await request.app[GATE].refresh()
+        await asyncio.to_thread(sessions.refresh)
+    return await handler(request)
 
 
 def session_token(request: web.Request) -> str:
@@ -139,17 +151,27 @@ async def _watch(app: web.Application, visible: Visible) -> None:
         await asyncio.sleep(CHANGES_S)
         try:
             changed = await app[GATE].refresh()
+            changed |= await asyncio.to_thread(app[SESSIONS].refresh)
             await asyncio.to_thread(_write_use, app[GATE].use)
             if changed or time.monotonic() - looked_at >= LOOK_S:
                 looked_at = time.monotonic()
                 await app[SOCKETS].end_forbidden(is_allowed)
+        except CatalogueAwayError:  # logged once, by the database
+            await _end_unconfirmed(app, is_allowed)
         except Exception as error:
             log_failure(log, error, "changes of people and keys can't be read")
 
 
+async def _end_unconfirmed(
+    app: web.Application, is_allowed: Callable[[web.Request], Awaitable[bool]]
+) -> None:
+    if not app[GATE].is_confirmed:
+        await app[SOCKETS].end_forbidden(is_allowed)
+
+
 async def _is_allowed(app: web.Application, request: web.Request, visible: Visible) -> bool:
     mark = request.get(SESSION)
-    if mark is not None and not app[SESSIONS].is_open(mark):
+    if not app[GATE].is_confirmed or (mark is not None and not app[SESSIONS].is_open(mark)):
         return False
     principal = app[GATE].of_holder(principal_of(request).holder)
     if principal is None or not principal.right:
@@ -162,5 +184,7 @@ async def _is_allowed(app: web.Application, request: web.Request, visible: Visib
 def _write_use(use: KeyUse, *, now: bool = False) -> None:
     try:
         use.write(now=now)
+    except CatalogueAwayError:
+        pass  # they are written later
     except OSError as error:
         log_failure(log, error, "the times of the last use of keys can't be written")

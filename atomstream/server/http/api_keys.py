@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,9 +18,11 @@ import msgspec
 
 from atomstream.errors import ConfigError
 from atomstream.protocol import SERVER_KEY_PREFIX
-from atomstream.system.files import LOCAL, FileSystem, write_private
+from atomstream.server.documents import Documents, documents_in
+from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger, hide
-from atomstream.system.own_files import read_plain
+
+log = get_logger("atomstream.server")
 
 KEYS_FILE = "keys.json"
 
@@ -46,95 +47,145 @@ def fingerprint(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def ensure_key(data_dir: Path, file_system: FileSystem = LOCAL) -> str | None:
-    """Make the first key of ``data_dir`` and return it, the only time that it is seen; None where one exists."""
-    if read_keys(data_dir):
-        return None
-    key = SERVER_KEY_PREFIX + secrets.token_urlsafe(32)
-    _store_keys(data_dir, [_stored(key)], file_system)
-    return key
+def ensure_key(place: Path | Documents, file_system: FileSystem = LOCAL) -> str | None:
+    """Make the first key of ``place`` and return it, the only time that it is seen; None where one exists.
+
+    ``place`` is a data folder, or the documents that several servers share: of them, one makes the key.
+    """
+    key, made = SERVER_KEY_PREFIX + secrets.token_urlsafe(32), list[str]()
+
+    def revise(content: bytes | None) -> bytes | None:
+        if _decode(content, documents):
+            return None
+        made.append(key)
+        return msgspec.json.encode([_stored(key)])
+
+    documents = documents_in(place, file_system)
+    _change(documents, revise)
+    return made[-1] if made else None
 
 
-def replace_keys(data_dir: Path, key: str, file_system: FileSystem = LOCAL) -> None:
-    """Make ``key`` the only stored key of ``data_dir``: one that it replaced must not come back at a later start."""
+def replace_keys(place: Path | Documents, key: str, file_system: FileSystem = LOCAL) -> None:
+    """Make ``key`` the only stored key of ``place``: one that it replaced must not come back at a later start."""
+    documents = documents_in(place, file_system)
+
+    def revise(content: bytes | None) -> bytes | None:
+        try:
+            found = [(one.sha256, one.expires) for one in _decode(content, documents)]
+        except ConfigError:  # a damaged key file is replaced, too
+            log.warning("the damaged key file %s is replaced", documents.place(KEYS_FILE))
+            found = []
+        if found == [(fingerprint(key).hex(), 0.0)]:
+            return None
+        return msgspec.json.encode([_stored(key)])
+
     try:
-        if [(one.sha256, one.expires) for one in read_keys(data_dir)] == [(fingerprint(key).hex(), 0.0)]:
-            return
-    except ConfigError:  # a damaged key file is replaced, too
-        get_logger("atomstream.server").warning("the damaged key file %s is replaced", data_dir / KEYS_FILE)
-    _store_keys(data_dir, [_stored(key)], file_system)
+        documents.change(KEYS_FILE, revise)
+    except OSError:  # it can't be read; whether it can be written is seen now
+        documents.write(KEYS_FILE, msgspec.json.encode([_stored(key)]))
 
 
-def rotate_server_key(data_dir: Path, overlap_s: float, file_system: FileSystem = LOCAL) -> str:
+def rotate_server_key(place: Path | Documents, overlap_s: float, file_system: FileSystem = LOCAL) -> str:
     """Make another server key and return it; the one before stays valid for ``overlap_s``."""
     key, now = SERVER_KEY_PREFIX + secrets.token_urlsafe(32), time.time()
-    ending = [one for one in read_keys(data_dir) if not one.expires or one.expires > now]
-    kept = [
-        msgspec.structs.replace(one, expires=min(one.expires or now + overlap_s, now + overlap_s))
-        for one in ending
-    ]
-    _store_keys(data_dir, [_stored(key), *(kept if overlap_s > 0 else [])], file_system)
+
+    def revise(content: bytes | None) -> bytes:
+        ending = [one for one in _decode(content, documents) if not one.expires or one.expires > now]
+        kept = [
+            msgspec.structs.replace(one, expires=min(one.expires or now + overlap_s, now + overlap_s))
+            for one in ending
+        ]
+        return msgspec.json.encode([_stored(key), *(kept if overlap_s > 0 else [])])
+
+    documents = documents_in(place, file_system)
+    _change(documents, revise)
     return key
 
 
-def revoke_server_keys(data_dir: Path, file_system: FileSystem = LOCAL) -> None:
+def revoke_server_keys(place: Path | Documents, file_system: FileSystem = LOCAL) -> None:
     """End all server keys. Their hashes stay in the file: without any the next start would make a new key."""
-    ended = [msgspec.structs.replace(one, expires=1.0) for one in read_keys(data_dir)]
-    _store_keys(data_dir, ended, file_system)
+
+    def revise(content: bytes | None) -> bytes:
+        return msgspec.json.encode(
+            [msgspec.structs.replace(one, expires=1.0) for one in _decode(content, documents)]
+        )
+
+    documents = documents_in(place, file_system)
+    _change(documents, revise)
 
 
 def _stored(key: str) -> StoredKey:
     return StoredKey(sha256=fingerprint(key).hex(), made=datetime.now(UTC).isoformat())
 
 
-def _store_keys(data_dir: Path, keys: list[StoredKey], file_system: FileSystem) -> None:
-    write_private(data_dir / KEYS_FILE, msgspec.json.encode(keys), file_system)
-
-
-def read_keys(data_dir: Path) -> list[StoredKey]:
+def read_keys(place: Path | Documents) -> list[StoredKey]:
     """The stored keys, also those that have expired; raises ConfigError if the file can't be read."""
-    path = data_dir / KEYS_FILE
+    documents = documents_in(place)
     try:
-        keys = msgspec.json.decode(read_plain(path), type=list[StoredKey])
+        return _decode(documents.read(KEYS_FILE), documents)
+    except OSError as error:
+        raise _unreadable(documents, error) from None
+
+
+def _change(documents: Documents, revise: Callable[[bytes | None], bytes | None]) -> None:
+    """Change the stored keys; raises ConfigError if the file can't be read, OSError if it can't be written."""
+    read_keys(documents)
+    documents.change(KEYS_FILE, revise)
+
+
+def _decode(content: bytes | None, documents: Documents) -> list[StoredKey]:
+    if content is None:
+        return []
+    try:
+        keys = msgspec.json.decode(content, type=list[StoredKey])
         if all(len(bytes.fromhex(key.sha256)) == hashlib.sha256().digest_size for key in keys):
             return keys
-    except FileNotFoundError:
-        return []
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _unreadable(documents, error) from None
     except ValueError:
         pass
-    except (msgspec.MsgspecError, OSError) as error:
-        raise ConfigError(
-            f"The key file {path} can't be read ({error}). Remove it to have a new key made at the next start."
-        ) from None
-    raise ConfigError(f"The key file {path} has a hash that is none. Remove the file to have a new key made.")
+    raise ConfigError(
+        f"The key file {documents.place(KEYS_FILE)} has a hash that is none. Remove the file to have a new key made."
+    )
+
+
+def _unreadable(documents: Documents, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"The key file {documents.place(KEYS_FILE)} can't be read ({error}). Remove it to have a new key made at the "
+        "next start."
+    )
 
 
 class KeyRing:
-    """The valid server keys: those stored in its data folder, or the one from its settings."""
+    """The valid server keys: those that are stored, or the one from its settings."""
 
     def __init__(
-        self, keys: list[StoredKey], data_dir: Path | None = None, clock: Callable[[], float] = time.time
+        self,
+        keys: list[StoredKey],
+        documents: Documents | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = [(bytes.fromhex(key.sha256), key.expires) for key in keys]
-        self._data_dir = data_dir
+        self._documents = documents
         self._clock = clock
-        self._signature = self._stat()
+        self._signature = self._mark()
         self._hidden: set[str] = set()
 
     @classmethod
-    def load(cls, data_dir: Path, fixed: str | None) -> KeyRing:
-        """Only ``fixed`` if it is given; otherwise the keys stored in ``data_dir``, also when the file changes."""
-        return cls([_stored(fixed)]) if fixed else cls(read_keys(data_dir), data_dir)
+    def load(cls, place: Path | Documents, fixed: str | None) -> KeyRing:
+        """Only ``fixed`` if it is given; otherwise the keys stored in ``place``, also when they change. Blocks."""
+        documents = documents_in(place)
+        return cls([_stored(fixed)]) if fixed else cls(read_keys(documents), documents)
 
     def refresh(self) -> bool:
-        """Read the file again if it was changed; True if it was. While it can't be read, nothing changes. Blocks."""
-        signature = self._stat()
-        if self._data_dir is None or signature == self._signature:
+        """Read the keys again if they were changed; True if so. While they can't be read, nothing changes. Blocks."""
+        signature = self._mark()
+        if self._documents is None or signature == self._signature:
             return False
         try:
-            keys = read_keys(self._data_dir)
+            keys = read_keys(self._documents)
         except ConfigError as error:
-            get_logger("atomstream.server").warning("%s", error)
+            log.warning("%s", error)
             return False
         finally:
             self._signature = signature
@@ -144,17 +195,13 @@ class KeyRing:
         return True
 
     def has_news(self) -> bool:
-        """Whether the file was changed since it was read. Takes some microseconds."""
-        return self._stat() != self._signature
+        """Whether the keys may have been changed since they were read. Takes some microseconds."""
+        if self._documents is not None and self._documents.is_shared:
+            return True
+        return self._mark() != self._signature
 
-    def _stat(self) -> tuple[int, int, int] | None:
-        if self._data_dir is None:
-            return None
-        try:
-            found = os.stat(self._data_dir / KEYS_FILE, follow_symlinks=False)
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+    def _mark(self) -> Hashable:
+        return None if self._documents is None else self._documents.mark(KEYS_FILE)
 
     def opens(self, presented: str) -> bool:
         """True if ``presented`` is a valid key. The time does not depend on where two keys differ."""

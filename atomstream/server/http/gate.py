@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -38,15 +40,43 @@ MAX_HIDDEN: Final = 500
 class Gate:
     """Who may use one server. Used in its loop.
 
-    ``ring`` has the server's own keys, ``people`` everybody else's; ``limiter`` counts wrong keys.
+    ``ring`` has the server's own keys, ``people`` everybody else's; ``limiter`` counts wrong keys. ``cache_s`` is how
+    long, in s, they count without being read again, where they are in a database that can be away; ``clock`` is
+    monotonic.
     """
 
-    def __init__(self, ring: KeyRing, people: People, limiter: GuessLimiter, use: KeyUse) -> None:
+    def __init__(
+        self,
+        ring: KeyRing,
+        people: People,
+        limiter: GuessLimiter,
+        use: KeyUse,
+        *,
+        cache_s: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.people = people
         self.ring = ring
         self.limiter = limiter
         self.use = use
         self._hidden: set[bytes] = set()
+        self._cache_s = cache_s
+        self._clock = clock
+        self._confirmed_at = clock()
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether people and keys were read at most ``cache_s`` ago: what was revoked later is not known here."""
+        return self._clock() - self._confirmed_at <= self._cache_s
+
+    def require_confirmed(self) -> None:
+        """Raises HttpError 503 if what is known of people and keys is too old."""
+        if not self.is_confirmed:
+            raise HttpError(
+                503,
+                f"The catalogue with people and keys can't be reached for more than {self._cache_s:.0f} s (the limit "
+                "key_cache_s), so no key can be checked. Requests are answered again when it is back.",
+            )
 
     async def of_key(
         self,
@@ -124,7 +154,9 @@ class Gate:
 
     def _refresh(self) -> bool:
         damaged = bool(self.people.damage)
+        started = self._clock()
         changed = self.people.refresh() | self.ring.refresh()
+        self._confirmed_at = max(self._confirmed_at, started)
         if self.people.damage and not damaged:
             log.error("%s", self.people.damage)
         return changed
@@ -149,6 +181,7 @@ def require_access(
             needed = Access(Right.READ, browser=False)
         if needed.right is Right.NONE:
             return await handler(request)
+        gate.require_confirmed()
         key = request.headers.get(API_KEY_HEADER, "").strip()
         principal: Principal | None = None
         if key:

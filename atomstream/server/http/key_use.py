@@ -10,18 +10,26 @@ from typing import Final
 
 import msgspec
 
-from atomstream.system.files import LOCAL, FileSystem, write_private
-from atomstream.system.own_files import read_plain
+from atomstream.server.away import CatalogueAwayError
+from atomstream.server.documents import Documents, documents_in
+from atomstream.system.files import LOCAL, FileSystem
 
 KEY_USE_FILE: Final = "key-use.json"
 WRITE_S: Final = 60.0
 
 
-def read_key_use(data_dir: Path) -> dict[str, float]:
+def read_key_use(place: Path | Documents) -> dict[str, float]:
     """The time (Unix s) of each key's last use, by the id of the key; empty if the file can't be read."""
     try:
-        return msgspec.json.decode(read_plain(data_dir / KEY_USE_FILE), type=dict[str, float])
-    except (OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
+        return _decode(documents_in(place).read(KEY_USE_FILE))
+    except (OSError, CatalogueAwayError):
+        return {}
+
+
+def _decode(content: bytes | None) -> dict[str, float]:
+    try:
+        return {} if content is None else msgspec.json.decode(content, type=dict[str, float])
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}
 
 
@@ -29,12 +37,14 @@ class KeyUse:
     """The times of the last use of a running server's keys. ``clock`` is Unix time in s."""
 
     def __init__(
-        self, data_dir: Path, clock: Callable[[], float] = time.time, file_system: FileSystem = LOCAL
+        self,
+        place: Path | Documents,
+        clock: Callable[[], float] = time.time,
+        file_system: FileSystem = LOCAL,
     ) -> None:
-        self._path = data_dir / KEY_USE_FILE
+        self._documents = documents_in(place, file_system)
         self._clock = clock
-        self._file_system = file_system
-        self._used = read_key_use(data_dir)
+        self._used = read_key_use(self._documents)
         self._written_at = clock()
         self._changed = False
         self._lock = threading.Lock()
@@ -54,4 +64,21 @@ class KeyUse:
             if not self._changed or (not now and self._clock() - self._written_at < WRITE_S):
                 return
             self._changed, self._written_at = False, self._clock()
-            write_private(self._path, msgspec.json.encode(dict(self._used)), self._file_system)
+            try:
+                if self._documents.is_shared:
+                    self._documents.change(KEY_USE_FILE, self._merge)
+                else:
+                    self._documents.write(KEY_USE_FILE, msgspec.json.encode(dict(self._used)))
+            except BaseException:
+                self._changed = True
+                raise
+
+    def _merge(self, content: bytes | None) -> bytes:
+        """The later time of each key: that of this server, or of another one that shares the documents."""
+        stored = _decode(content)
+        merged = {
+            key_id: max(stored.get(key_id, 0.0), self._used.get(key_id, 0.0))
+            for key_id in (*stored, *self._used)
+        }
+        self._used.update(merged)
+        return msgspec.json.encode(merged)

@@ -17,6 +17,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_failure
 from atomstream.server.http.error_page import error_page, wants_page
 from atomstream.server.http.path_prefix import prefix_of
@@ -105,6 +106,8 @@ def _detail(reply: web.Response) -> str:
 def _reply_to(request: web.Request, error: Exception) -> web.Response:
     if isinstance(error, HttpError):
         return refuse(error.status, error.detail, error.headers)
+    if isinstance(error, CatalogueAwayError):
+        return refuse(503, str(error), {"Retry-After": "2"})
     if isinstance(error, ShardError):
         return refuse(400, str(error))
     if isinstance(error, ArchiveDeletedError):

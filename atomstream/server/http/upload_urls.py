@@ -11,8 +11,10 @@ import base64
 import binascii
 import hashlib
 import hmac
+import secrets
 import time
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,9 +22,24 @@ from aiohttp import web
 
 from atomstream.protocol import UPLOAD_PATH
 from atomstream.server.archive.records import UploadClaims
+from atomstream.server.documents import Documents
 from atomstream.server.http.responses import HttpError
 
 SECRET_FILE = "signing.key"
+
+
+_SECRET_BYTES: Final = 32
+
+
+def shared_secret(documents: Documents) -> bytes:
+    """The secret that the servers of a cluster sign with; the first one makes it. Blocks."""
+
+    def revise(content: bytes | None) -> bytes | None:
+        return None if content and len(content) >= _SECRET_BYTES else secrets.token_bytes(_SECRET_BYTES)
+
+    secret = documents.change(SECRET_FILE, revise)
+    assert secret is not None
+    return secret
 
 
 class Permit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -35,6 +35,24 @@ _HASH_CHARS: Final = 32
 
 class PeopleDamagedError(ConfigError):
     """``people.jsonl`` is damaged or was changed."""
+
+
+class AnyPeopleLog(Protocol):
+    """The log of people, in a file or in a database that servers share.
+
+    Reads and appends; blocks. :attr:`damage` is a sentence if it is damaged; then nothing more is read or written.
+    """
+
+    damage: str
+
+    def refresh(self) -> bool:
+        """Read the lines that were added. True if there were any, or the log was found to be damaged."""
+
+    def has_news(self) -> bool:
+        """Whether there may be lines that were not read. Takes some microseconds."""
+
+    def writing(self) -> AbstractContextManager[Callable[[Entry], None]]:
+        """Context manager: nobody else appends, all lines were read, and the function that it gives appends one."""
 
 
 class PeopleLog:

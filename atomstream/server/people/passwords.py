@@ -11,8 +11,8 @@ import msgspec
 
 from atomstream.errors import ConfigError
 from atomstream.protocol import normalized_name
-from atomstream.system.files import LOCAL, FileSystem, write_private
-from atomstream.system.own_files import read_plain
+from atomstream.server.documents import Documents, documents_in
+from atomstream.system.files import LOCAL, FileSystem
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -86,9 +86,8 @@ def is_password(stored: str | None, password: str) -> bool:
 class PasswordFile:
     """The hashes by the ids of people, in ``passwords.json``. Blocks; the caller holds the lock of ``people.jsonl``."""
 
-    def __init__(self, data_dir: Path, file_system: FileSystem = LOCAL) -> None:
-        self._path = data_dir / PASSWORDS_FILE
-        self._file_system = file_system
+    def __init__(self, place: Path | Documents, file_system: FileSystem = LOCAL) -> None:
+        self._documents = documents_in(place, file_system)
 
     def read(self) -> dict[str, str]:
         """All hashes; none if there is no file.
@@ -97,20 +96,32 @@ class PasswordFile:
             ConfigError: the file is damaged.
         """
         try:
-            return msgspec.json.decode(read_plain(self._path), type=dict[str, str])
-        except FileNotFoundError:
-            return {}
-        except (msgspec.MsgspecError, UnicodeError, RecursionError, OSError) as error:
-            raise ConfigError(
-                f"The file of passwords {self._path} can't be read ({error}). Remove it, and set the passwords again "
-                "with: atomstream users set NAME --password"
-            ) from None
+            return self._decode(self._documents.read(PASSWORDS_FILE))
+        except OSError as error:
+            raise self._damaged(error) from None
 
     def put(self, user_id: str, password_hash: str | None) -> None:
         """Store or (None) remove a person's hash."""
-        hashes = self.read()
-        if password_hash is not None:
-            hashes[user_id] = password_hash
-        elif hashes.pop(user_id, None) is None:
-            return
-        write_private(self._path, msgspec.json.encode(hashes), self._file_system)
+        self.read()  # one that can't be read is named in a sentence
+
+        def revise(content: bytes | None) -> bytes | None:
+            hashes = self._decode(content)
+            if password_hash is not None:
+                hashes[user_id] = password_hash
+            elif hashes.pop(user_id, None) is None:
+                return None
+            return msgspec.json.encode(hashes)
+
+        self._documents.change(PASSWORDS_FILE, revise)
+
+    def _decode(self, content: bytes | None) -> dict[str, str]:
+        try:
+            return {} if content is None else msgspec.json.decode(content, type=dict[str, str])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"The file of passwords {self._documents.place(PASSWORDS_FILE)} can't be read ({error}). Remove it, and "
+            "set the passwords again with: atomstream users set NAME --password"
+        )

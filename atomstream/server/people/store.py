@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,7 +20,7 @@ from msgspec import UNSET, UnsetType
 from atomstream.errors import ConfigError
 from atomstream.protocol import MAX_NAME_CHARS, SERVER_KEY_PREFIX, normalized_name
 from atomstream.server.people.directory import Directory
-from atomstream.server.people.log import PeopleDamagedError, PeopleLog
+from atomstream.server.people.log import AnyPeopleLog, PeopleDamagedError, PeopleLog
 from atomstream.server.people.passwords import PasswordFile, checked_password, hash_password
 from atomstream.server.people.records import (
     Actor,
@@ -35,6 +35,9 @@ from atomstream.server.people.records import (
 )
 from atomstream.server.people.rights import ROLES, Right, checked_role, checked_scope
 from atomstream.system.files import LOCAL, FileSystem
+
+if TYPE_CHECKING:
+    from atomstream.server.postgres.postgres import Postgres
 
 LINK_S: Final = 900.0
 """How long a login link is valid, in s, unless given."""
@@ -56,22 +59,27 @@ class NewKey:
 
 
 class People:
-    """The people and keys of one data folder. All methods block, and may be called from any thread.
+    """The people and keys of one data folder, or of the servers of a cluster. All methods block, in any thread.
 
     Methods that change something raise ConfigError with a sentence if it is not possible, PeopleDamagedError if the
-    file is damaged, and OSError for an error of the disk; then nothing was changed. ``clock`` is Unix time in s.
+    file is damaged, OSError for an error of the disk, and CatalogueAwayError if the database of a cluster can't be
+    reached; then nothing was changed. ``clock`` is Unix time in s.
     """
 
     def __init__(
-        self, data_dir: Path, clock: Callable[[], float] = time.time, file_system: FileSystem = LOCAL
+        self, place: Path | Postgres, clock: Callable[[], float] = time.time, file_system: FileSystem = LOCAL
     ) -> None:
         self.directory = Directory(clock)
         self.on_entry: Callable[[Entry], None] | None = None
         """Called with each entry from now on, also of other processes; in whichever thread reads it."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._log = PeopleLog(data_dir, self._receive, file_system)
-        self._passwords = PasswordFile(data_dir, file_system)
+        self._log: AnyPeopleLog
+        if isinstance(place, Path):
+            self._log = PeopleLog(place, self._receive, file_system)
+            self._passwords = PasswordFile(place, file_system)
+        else:
+            self._log, self._passwords = _shared(place, self._receive)
         self.refresh()
 
     @property
@@ -352,6 +360,14 @@ class People:
                 return None
             write("used a login link", LinkUsed(digest))
         return link.holder
+
+
+def _shared(postgres: Postgres, receive: Callable[[Entry], None]) -> tuple[AnyPeopleLog, PasswordFile]:
+    # Imported here: a server with its own data folder needs none of it.
+    from atomstream.server.people.shared_log import SharedPeopleLog
+    from atomstream.server.postgres.documents import TableDocuments
+
+    return SharedPeopleLog(postgres, receive), PasswordFile(TableDocuments(postgres))
 
 
 def has_admin(people: People) -> bool:

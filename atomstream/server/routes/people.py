@@ -93,7 +93,7 @@ async def list_people(request: web.Request) -> web.Response:
 
     def read() -> dict[str, Any]:
         passwords = _or_none(gate.people.with_password)
-        own = [] if context.settings.temporary_key else _or_none(lambda: own_keys(context.settings.data_dir))
+        own = [] if context.settings.temporary_key else _or_none(lambda: own_keys(context.documents))
         keys = [
             {"id": one.sha256[:8], "owner": "the server", "own": True, "scope": "admin", "projects": None}
             | {"made": one.made, "expires": one.expires or None, "used": None}
@@ -245,9 +245,9 @@ def _key_reply(made: NewKey) -> web.Response:
 async def rotate_key(request: web.Request) -> web.Response:
     """``POST /people/keys/{id}/rotate``: make a key like another one, which stays valid for a while."""
     wanted, gate, actor = await read_json(request, Rotation), request.app[GATE], actor_of(request)
-    data_dir, key_id = context_of(request).settings.data_dir, request.match_info["key_id"]
-    if await asyncio.to_thread(is_own_key, data_dir, gate.people, key_id):
-        new_id, secret = await _change(rotate_own_key, data_dir, gate.people, actor, wanted.overlap_s)
+    documents, key_id = context_of(request).documents, request.match_info["key_id"]
+    if await asyncio.to_thread(is_own_key, documents, gate.people, key_id):
+        new_id, secret = await _change(rotate_own_key, documents, gate.people, actor, wanted.overlap_s)
         await gate.refresh()
         return json_reply({"id": new_id, "key": secret})
     return _key_reply(await _change(gate.people.rotate_key, actor, key_id, wanted.overlap_s))
@@ -258,9 +258,9 @@ async def rotate_key(request: web.Request) -> web.Response:
 async def revoke_key(request: web.Request) -> web.Response:
     """``DELETE /people/keys/{id}``: revoke a key."""
     gate, actor = request.app[GATE], actor_of(request)
-    data_dir, key_id = context_of(request).settings.data_dir, request.match_info["key_id"]
-    if await asyncio.to_thread(is_own_key, data_dir, gate.people, key_id):
-        await _change(revoke_own_keys, data_dir, gate.people, actor)
+    documents, key_id = context_of(request).documents, request.match_info["key_id"]
+    if await asyncio.to_thread(is_own_key, documents, gate.people, key_id):
+        await _change(revoke_own_keys, documents, gate.people, actor)
         await gate.refresh()
     else:
         await _change(gate.people.revoke_key, actor, key_id)

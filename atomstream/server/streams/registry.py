@@ -53,13 +53,18 @@ class StreamRegistry:
         self._openers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-open")
 
     async def create(self, about: StreamMetadata) -> None:
-        """Create the folder of a new stream, then its row in the catalogue."""
+        """Create the folder of a new stream, then its row in the catalogue.
+
+        Raises:
+            CatalogueAwayError: the catalogue can't be reached; nothing was made.
+        """
+        await self._entries.require()
         folder = self.folder / about.data_id
         archive = await asyncio.to_thread(
             StreamArchive.create, folder, write_about(about), damage=self.damage.of(about.data_id)
         )
         self._keep(about.data_id, archive)
-        await self._entries.put(about)
+        await self._entries.add(about)
 
     async def archive(self, data_id: str) -> StreamArchive:
         """The archive of a stream.

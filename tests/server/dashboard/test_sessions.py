@@ -13,6 +13,7 @@ from atomstream.server.dashboard.session_store import (
     SessionStore,
     mark_of,
 )
+from atomstream.server.documents import FolderDocuments
 
 KEY = "key:" + "01" * 32
 
@@ -20,7 +21,7 @@ KEY = "key:" + "01" * 32
 def make_store(path: Path, known: set[str] | None = None, clock: list[float] | None = None) -> SessionStore:
     """A session store with keys and time controlled by the test."""
     keys, now = known if known is not None else {KEY}, clock or [1000.0]
-    return SessionStore(path / "sessions.json", keys.__contains__, lambda: now[0])
+    return SessionStore(FolderDocuments(path), keys.__contains__, lambda: now[0])
 
 
 def test_a_session_outlives_the_server(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""PostgreSQL for several servers of one cluster: its address, connections, tables and migrations."""
