@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import click
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _SECRET_NAMES: Final = ("password", "passwd", "secret", "token", "credential", "sslpassword")
 """Parts of the names of options in a URL that are secrets."""
@@ -53,6 +56,6 @@ def has_secret(url: str) -> bool:
     return any(part in name.lower() for name, _ in named for part in _SECRET_NAMES)
 
 
-def service_url(option: str, help_text: str) -> Any:
+def service_url(option: str, help_text: str) -> Callable[[F], F]:
     """The decorator of an option with the URL of a service."""
     return click.option(option, metavar="URL", callback=without_secret, help=help_text)

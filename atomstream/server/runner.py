@@ -400,6 +400,12 @@ async def _start_timeouts(context: ServerContext, stack: AsyncExitStack) -> None
             )  # an earlier process may have been killed before it wrote them
     watch = asyncio.create_task(context.lifecycle.watch(), name="atomstream stream timeouts")
     _at_the_end(stack, "watching for silent streams", partial(_cancel, watch))
+    if context.documents.is_shared:
+        # Imported here: a server with its own data folder needs none of it.
+        from atomstream.server.shared_watch import watch_other_servers
+
+        others = asyncio.create_task(watch_other_servers(context), name="atomstream other servers")
+        _at_the_end(stack, "following other servers", partial(_cancel, others))
     if context.settings.retention is not None:
         daily = asyncio.create_task(context.retention.watch(), name="atomstream daily retention")
         _at_the_end(stack, "waiting for the daily retention", partial(_cancel, daily))

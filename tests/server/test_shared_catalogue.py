@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from atomstream.cluster.engines import PostgreSQL
+from atomstream.server.http.api_keys import KeyRing
+from atomstream.server.http.gate import Gate
+from atomstream.server.http.guessing import GuessLimiter
+from atomstream.server.http.key_use import KeyUse
+from atomstream.server.http.responses import HttpError
+from atomstream.server.people.store import People
+from atomstream.server.postgres.address import PostgresAddress
 from tests.databases import make_database
+from tests.engines import running
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
@@ -83,3 +93,72 @@ async def test_keys_of_one_are_those_of_the_other(pair: Pair) -> None:
 async def test_an_upload_url_of_one_is_valid_at_the_other(pair: Pair) -> None:
     """Both sign with one secret."""
     assert pair.first.context.signer.mark("x", "y") == pair.second.context.signer.mark("x", "y")
+
+
+async def test_a_stream_that_one_deletes_is_gone_at_the_other(pair: Pair) -> None:
+    """The other server answers 410 after its next look, and removes its own files of the stream."""
+    async with WireClient(pair.first) as here, WireClient(pair.second) as there:
+        data_id = await here.create()
+        copy = pair.second.data_dir / "streams" / data_id
+        shutil.copytree(pair.first.folder(data_id), copy)
+        assert (await there.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0] == 200
+        assert (await here.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+        while (status := (await there.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0]) == 200:
+            pass  # until its next look, within a second
+        assert status == 410
+        while copy.exists():
+            await there.ask("GET", "/health")  # the files are removed after that
+        assert (await there.ask("GET", "/data_entries/"))[1] == []
+
+
+@pytest.mark.slow
+async def test_the_catalogue_is_away(serve: Serve, tmp_path: Path) -> None:
+    """Streams that run are stored and end; a new one is answered by 503; when it is back, the rows are right."""
+    with running(PostgreSQL) as engine:
+        server = await serve(catalogue=PostgresAddress.parse(engine.url, {}))
+        async with WireClient(server) as client:
+            running_on, ends = await client.create("first"), await client.create("second")
+            assert (await client.send(ends, 0, make_frames(4)))[0] == 200
+            await asyncio.to_thread(engine.kill)
+            for index in range(3):
+                assert (await client.send(running_on, index, make_frames(4, seed=index)))[0] == 200
+            assert (await client.end(ends))[0] == 200
+            status, reply = await client.ask("POST", "/physical_samples/", {"name": "Wafer"})
+            assert status == 503
+            assert "catalogue" in reply["detail"]
+            assert (await client.ask("GET", "/tags/"))[0] == 503
+            status, reply = await client.ask("GET", "/tags/", headers={"X-API-KEY": "unknown"})
+            assert status == 503
+            with pytest.raises(AssertionError):
+                await client.create("third")
+            status, reply = await client.ask("GET", "/healthz")
+            assert (status, reply["ready"]) == (200, True)
+            assert "can't be reached" in reply["without"][0]
+            async with client.session.get(f"{server.url}/metrics") as metrics:
+                text = await metrics.text()
+            assert "atomstream_catalogue_away 1.0" in text
+            assert "atomstream_rows_behind 2.0" in text
+            assert len(list((server.data_dir / "streams").iterdir())) == 2
+            await asyncio.to_thread(engine.start)
+            while (found := await client.ask("GET", "/data_entries/"))[0] == 503:
+                pass  # until the pause after the last failure is over
+            rows = {
+                entry["data_id"]: (entry["pipeline_status"], entry["file_metadata"]["n_frames"])
+                for entry in found[1]
+            }
+            assert rows == {running_on: ("stream_active", 12), ends: ("success", 4)}
+            assert "without" not in (await client.ask("GET", "/healthz"))[1]
+
+
+def test_keys_are_accepted_for_a_time(tmp_path: Path) -> None:
+    """What was read of people and keys counts for ``cache_s``; then requests are answered by 503."""
+    now = [0.0]
+    limiter = GuessLimiter()
+    gate = Gate(KeyRing([]), People(tmp_path), limiter, KeyUse(tmp_path), cache_s=60.0, clock=lambda: now[0])
+    now[0] = 60.0
+    gate.require_confirmed()
+    now[0] = 61.0
+    with pytest.raises(HttpError, match="key_cache_s"):
+        gate.require_confirmed()
+    gate._refresh()
+    gate.require_confirmed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,6 +25,11 @@ class SharedCatalogue(Catalogue):
             values = {"name": record.name, "made": record.made, "project_id": record.project_id}
             new = insert(DELETED_STREAMS).values(data_id=record.id, **values)
             await session.execute(new.on_conflict_do_update(index_elements=["data_id"], set_=values))
+
+    async def count_deleted(self) -> int:
+        """The number of streams that any server has deleted: another one means that there are new ones."""
+        async with self._db.reading() as session:
+            return await session.scalar(select(func.count()).select_from(DELETED_STREAMS)) or 0
 
     async def deleted_streams(self, streams_dir: Path) -> dict[str, str | None]:
         """The ids of all streams that any server has deleted, each with the id of its project."""

@@ -141,6 +141,29 @@ class StreamsTable:
         """Raises CatalogueAwayError if no stream can be made now, because the database can't be reached."""
         await self._db.require()
 
+    async def silent_s(self, data_id: str) -> float | None:
+        """Time in s since another server has changed a stream; None where this server is the only one."""
+        return None
+
+    async def silent_for(self, least_s: float, statuses: Sequence[str]) -> list[str]:
+        """Streams with one of these statuses that no server has changed for ``least_s``; none for a single server."""
+        return []
+
+    @property
+    def pending(self) -> int:
+        """Streams whose row is older than their files."""
+        return len(self._grown)
+
+    @property
+    def problem(self) -> str:
+        """A sentence while the database can't be reached; empty otherwise."""
+        return self._db.problem
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers write rows, too."""
+        return self._db.is_shared
+
     async def add(self, about: StreamMetadata) -> None:
         """Write the row of a new stream."""
         await self.put(about)

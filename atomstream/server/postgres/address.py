@@ -25,7 +25,7 @@ EXAMPLE: Final = "postgresql://atomstream@db.lab.example/atomstream"
 
 CONNECT_S: Final = 5.0
 """Longest time for a new connection, in s."""
-COMMAND_S: Final = 15.0
+COMMAND_S: Final = 10.0
 """Longest time for one statement, in s."""
 
 _PORT: Final = 5432

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import Any
 
 from aiohttp import web
 from sqlalchemy.exc import SQLAlchemyError
 
 from atomstream.protocol import HEALTH_PATH, READY_PATH, TIME_PATH
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import json_reply
@@ -42,10 +44,14 @@ CATALOGUE_S = 5.0
 async def ready(request: web.Request) -> web.Response:
     """``GET /healthz``: 200 if the server can store chunks, else 503; ``reasons`` tell why not.
 
-    A reply at all means that it is live. Damaged streams are no reason: all others are served.
+    A reply at all means that it is live. Damaged streams are no reason: all others are served. Nor is a catalogue on
+    PostgreSQL that can't be reached, which is in ``without``: chunks of streams that run are stored.
     """
-    reasons = await _reasons(context_of(request))
-    reply = {"live": True, "ready": not reasons, "reasons": reasons}
+    context = context_of(request)
+    reasons = await _reasons(context)
+    reply: dict[str, Any] = {"live": True, "ready": not reasons, "reasons": reasons}
+    if away := context.streams_table.problem:
+        reply["without"] = [away]
     return json_reply(reply, status=503 if reasons else 200)
 
 
@@ -62,6 +68,8 @@ async def _reasons(context: ServerContext) -> list[str]:
             await context.streams_table.known([""])
     except TimeoutError:
         found.append(f"The catalogue does not answer within {CATALOGUE_S:g} s.")
+    except CatalogueAwayError:
+        pass
     except SQLAlchemyError:
         found.append("The catalogue can't be read; a start of the server builds it again from the files.")
     return found

@@ -95,6 +95,16 @@ async def delete_stream(request: web.Request) -> web.Response:
     archive, name = await _open(context, data_id)
     project_id = None if data_id in context.streams.deleted else await context.streams.project_of(data_id)
     context.streams.refuse_deleted(data_id)
+    await context.streams_table.require()
+    await remove_stream(context, data_id, archive, project_id)
+    await audit(request, f"deleted, named {name!r}", data_id)
+    return json_reply({"data_id": data_id, "deleted": True})
+
+
+async def remove_stream(
+    context: ServerContext, data_id: str, archive: StreamArchive | None, project_id: str | None
+) -> None:
+    """Stop all that is done with a stream, move its files away and remove its row. ``archive`` as for the registry."""
     context.streams.deleted.add(data_id)
     context.streams.deleted_from[data_id] = project_id
     try:
@@ -110,9 +120,7 @@ async def delete_stream(request: web.Request) -> web.Response:
         else:
             context.deletion.begin()
         raise
-    await audit(request, f"deleted, named {name!r}", data_id)
     context.deletion.begin()
-    return json_reply({"data_id": data_id, "deleted": True})
 
 
 async def _open(context: ServerContext, data_id: str) -> tuple[StreamArchive | None, str]:

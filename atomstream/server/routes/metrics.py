@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.context import ServerContext, context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.connections import GUARD
@@ -87,8 +88,9 @@ async def _numbers(context: ServerContext, connections: int) -> Numbers:
     return Numbers(
         measurements=context.measurements,
         data_dir=settings.data_dir,
-        statuses=await context.streams_table.count_by_status(),
+        statuses=await _statuses(context),
         gauges={
+            **_of_shared_catalogue(context),
             "connections": ("Open connections.", connections),
             "uploads_in_progress": ("Uploads that are being received.", len(uploads)),
             "upload_places": ("Uploads that can be received at once.", settings.max_uploads),
@@ -105,6 +107,26 @@ async def _numbers(context: ServerContext, connections: int) -> Numbers:
         worker_starts=workers.starts(),
         backlog=backlog,
     )
+
+
+async def _statuses(context: ServerContext) -> Mapping[str, int]:
+    try:
+        return await context.streams_table.count_by_status()
+    except CatalogueAwayError:  # the other numbers are needed the more
+        return {}
+
+
+def _of_shared_catalogue(context: ServerContext) -> dict[str, tuple[str, float]]:
+    rows = context.streams_table
+    if not rows.is_shared:
+        return {}
+    return {
+        "catalogue_away": (
+            "1 while the shared catalogue can't be reached, else 0.",
+            float(bool(rows.problem)),
+        ),
+        "rows_behind": ("Streams whose row in the shared catalogue is older than their files.", rows.pending),
+    }
 
 
 def _render(numbers: Numbers) -> bytes:

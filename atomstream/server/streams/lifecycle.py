@@ -11,10 +11,12 @@ from contextlib import suppress
 from typing import Final
 
 from atomstream.index_ranges import IndexSet
-from atomstream.server.archive.metadata import Status
+from atomstream.server.archive.metadata import Status, StreamMetadata
 from atomstream.server.archive.records import Geometry
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import is_disk_error, log_failure
+from atomstream.server.http.responses import HttpError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals, StatusChanged
@@ -23,6 +25,8 @@ from atomstream.system.log_privacy import get_logger
 log = get_logger("atomstream.server")
 RETRY_S: Final = 10.0
 """Time in s until a status that the disk refused is stored again."""
+FINISHING_S: Final = 60.0
+"""After this time without a change, the server that was finishing a stream has gone, in s."""
 OPEN: tuple[Status, ...] = ("stream_active", "stream_interrupted")
 
 
@@ -55,6 +59,8 @@ class Lifecycle:
 
     async def resume(self) -> None:
         """After a start: begin to time the open streams, and finish those that were finalizing."""
+        if self._entries.is_shared:  # another server may receive or finish them now
+            return
         self._interrupted.update(await self._entries.with_status("stream_interrupted"))
         for data_id in await self._entries.with_status(*OPEN):
             self._start_timing(data_id)
@@ -65,6 +71,39 @@ class Lifecycle:
                 log_failure(
                     log, error, "stream %s was being finished when the server stopped, and can't be", data_id
                 )
+
+    async def take_over(self) -> None:
+        """Time the open streams of servers that have gone, and finish those that such a server was finishing.
+
+        For servers that share a catalogue. Every one of them does it: the first one to change a status is enough.
+        """
+        for data_id in await self._entries.silent_for(self._settings.silence_s, OPEN):
+            if data_id not in self._last_activity:
+                self._last_activity[data_id] = self._clock() - self._settings.silence_s
+                self._check(data_id, self._clock())
+        for data_id in await self._entries.silent_for(FINISHING_S, ("stream_finalizing",)):
+            about = await self._about(data_id)
+            if about is None:
+                continue
+            if about.status == "stream_finalizing":
+                await self._finish(data_id)
+            else:  # the server was killed between the description and its row
+                await self._entries.put(about)
+
+    async def _about(self, data_id: str) -> StreamMetadata | None:
+        """The metadata of a stream; None if this server can't read it."""
+        try:
+            return await self._streams.about(data_id)
+        except HttpError:
+            return None
+
+    async def _silent_s(self, data_id: str, silent_s: float) -> float:
+        """The time without data of any server; ``silent_s`` is that of this one."""
+        other = await self._entries.silent_s(data_id)
+        if other is None:
+            return silent_s
+        self._last_activity[data_id] = self._clock() - other
+        return other
 
     def _start_timing(self, data_id: str) -> None:
         now = self._last_activity[data_id] = self._clock()
@@ -176,6 +215,8 @@ class Lifecycle:
                 continue
             try:
                 wait_s = await self._expire(data_id, now - since)
+            except CatalogueAwayError:
+                self._check(data_id, now + RETRY_S)
             except Exception as error:
                 # The folder was removed or is damaged, or the disk fails. The other streams must still be checked.
                 log_failure(log, error, "the status of stream %s can't be stored", data_id)
@@ -191,6 +232,16 @@ class Lifecycle:
     async def _expire(self, data_id: str, silent_s: float) -> float | None:
         """Returns the time in s until the stream is checked again, None if it is not open any more."""
         silence_s, abandon_s = self._settings.silence_s, self._settings.abandon_s
+        if silent_s >= silence_s and self._entries.is_shared:
+            silent_s = await self._silent_s(data_id, silent_s)
+            about = await self._about(data_id)
+            if (
+                about is None or about.status not in OPEN
+            ):  # it ended at another server, or its files are there
+                self._forget(data_id)
+                if about is not None:
+                    await self._entries.put(about)
+                return None
         if silent_s >= abandon_s:
             self._forget(data_id)
             log.warning(
