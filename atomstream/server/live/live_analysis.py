@@ -390,7 +390,11 @@ class LiveAnalysis:
             self._feed.publish(message)
 
     async def _keep_columns(self, batch: AnalyzerBatch) -> None:
-        await self._disk(self._store.write_columns, batch)
+        def keep() -> None:
+            self._store.write_columns(batch)
+            self._store.share_columns(batch, replaces=False)
+
+        await self._disk(keep)
 
     async def _disk(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await run_in(self._resources.threads, call, *args, **kwargs)

@@ -148,6 +148,7 @@ class Reanalysis:
 
     def _write(self, batch: AnalyzerBatch) -> None:
         self._store.replace_columns(batch, self._only)
+        self._store.share_columns(batch, self._only, replaces=True)
         self._store.note_profiles(batch, self._waterfalls)
 
 

@@ -37,6 +37,7 @@ from atomstream.server.live.messages import (
     StoredRecord,
 )
 from atomstream.server.live.missing_chunks import MissingIndices
+from atomstream.server.live.shared_records import SharedWriter
 from atomstream.server.live.view_tracks import ViewTrack
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
@@ -96,10 +97,17 @@ class CheckpointFacts(msgspec.Struct, frozen=True):
 class ResultLog:
     """The log of one stream, and what its records amount to. Blocks; one writer at a time, any number of readers.
 
-    ``time_of`` returns the capture time of a frame in s.
+    ``time_of`` returns the capture time of a frame in s. ``shared`` receives each record before it is appended.
     """
 
-    def __init__(self, folder: Path, files: ArchiveFiles, time_of: Callable[[int], float]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        files: ArchiveFiles,
+        time_of: Callable[[int], float],
+        shared: SharedWriter | None = None,
+    ) -> None:
+        self._shared = shared
         self._folder = folder
         self._files = files
         self._time_of = time_of
@@ -174,16 +182,28 @@ class ResultLog:
         """Append a record of any type; returns it with its number ``seq``.
 
         Raises:
-            OSError: of the disk; nothing was appended.
+            OSError: of the disk; nothing was appended. OutdatedWriterError: another process owns the stream.
         """
         with self._lock:
             stored = self._stored_form(record)
-            number = self._log.append(stored)
-            self._since_key = (
-                0 if isinstance(stored, StoredBatch) and stored.key is True else self._since_key + 1
-            )
-            self._note(stored)
+            if self._shared is not None:
+                self._shared.record(len(self._log) + 1, stored, record)
+            number = self._append(stored)
         return msgspec.structs.replace(record, seq=number)
+
+    def add_stored(self, stored: StoredRecord) -> NumberedMessage:
+        """Append a record that another process has made in its stored form; returns its complete message."""
+        with self._lock:
+            number = self._append(stored)
+        if not isinstance(stored, StoredBatch):
+            return msgspec.structs.replace(stored, seq=number)
+        return BatchMessage(**_facts_of(stored), **msgspec.structs.asdict(self.newest), seq=number)
+
+    def _append(self, stored: StoredRecord) -> int:
+        number = self._log.append(stored)
+        self._since_key = 0 if isinstance(stored, StoredBatch) and stored.key is True else self._since_key + 1
+        self._note(stored)
+        return number
 
     def _stored_form(self, record: NumberedMessage) -> StoredRecord:
         if not isinstance(record, BatchMessage):

@@ -44,6 +44,7 @@ from atomstream.server.live.messages import (
 )
 from atomstream.server.live.missing_chunks import MissingIndices
 from atomstream.server.live.result_log import ResultLog, read_kept, write_checked
+from atomstream.server.live.shared_records import SharedEntry, SharedWriter
 from atomstream.server.live.view_tracks import renumbered
 from atomstream.server.live.waterfall import Waterfall
 from atomstream.system.log_privacy import get_logger
@@ -84,11 +85,12 @@ class SnapshotVersion(msgspec.Struct, frozen=True):
 class ResultStore:
     """Columns, profiles and records of one stream. Blocks; one writer at a time, any number of readers."""
 
-    def __init__(self, archive: StreamArchive, fps: float) -> None:
+    def __init__(self, archive: StreamArchive, fps: float, shared: SharedWriter | None = None) -> None:
         self.fps = fps
         self.folder = archive.folder / "analysis"
         self._archive = archive
-        self.log = ResultLog(self.folder, archive.files, self._time_of)
+        self._shared = shared
+        self.log = ResultLog(self.folder, archive.files, self._time_of, shared)
         self.waterfalls = self._read_waterfalls()
 
     def _time_of(self, frame: int) -> float:
@@ -153,10 +155,33 @@ class ResultStore:
             stored_unix_ms=stored_unix_ms,
             final=final,
             reanalysis=True if reanalysis else UNSET,
+            columns=batch.columns,
+            profile=batch.profile,
+            lines=batch.lines,
         )
-        return structs.replace(
-            self.log.add(record), columns=batch.columns, profile=batch.profile, lines=batch.lines
-        )
+        return self.log.add(record)
+
+    def apply(self, entry: SharedEntry) -> NumberedMessage | None:
+        """Store what the process that owns the stream has recorded. Returns the message for the feed, if it has one."""
+        only = None if entry.only is None else frozenset(entry.only)
+        if entry.columns or entry.replaces:
+            replaces = entry.replaces or (entry.record is not None and entry.start < self.log.analysed)
+            (self.replace_columns if replaces else self.write_columns)(entry.batch(), only)
+        if entry.record is None:
+            return None
+        if entry.columns:
+            self.note_profiles(entry.batch())
+        message = self.log.add_stored(entry.record)
+        if not isinstance(message, BatchMessage):
+            return message
+        return structs.replace(message, columns=entry.columns, profile=entry.profile, lines=entry.lines)
+
+    def share_columns(
+        self, batch: AnalyzerBatch, only: frozenset[str] | None = None, *, replaces: bool
+    ) -> None:
+        """Show columns that have no record to the other processes; nothing where there are none."""
+        if self._shared is not None:
+            self._shared.columns(batch, only, replaces=replaces)
 
     def _with_known_numbers(self, views: list[ViewRecord]) -> list[ViewRecord]:
         # Smaller numbers are of views before the sample stopped; after a stop the azimuths begin elsewhere.
