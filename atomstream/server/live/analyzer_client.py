@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from pathlib import Path
+from typing import Final, TypeAlias
 
 from atomstream.errors import ShardError
 from atomstream.results import packed
@@ -30,8 +32,13 @@ from atomstream.server.live.worker_messages import (
     StreamSettings,
 )
 from atomstream.server.live.worker_pool import JobFailedError, WorkerPool, WorkerProcess
+from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.streams.ingest import run_in
+from atomstream.system.log_privacy import get_logger
 from atomstream.system.tracing import OpenSpans
+
+log = get_logger("atomstream.server")
+STORE_PAUSE_S: Final = 0.5
 
 OnBatch: TypeAlias = Callable[[AnalyzerBatch], Awaitable[None]]
 
@@ -130,8 +137,22 @@ class AnalyzerClient:
         except (ShardError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
+    async def _shard(self, index: int) -> Path:
+        """The file of a stored chunk; fetched if the folder is a cache. Waits while the store can't be reached."""
+        if not self._archive.is_cache:
+            return self._archive.shard_file(index)
+        while True:
+            try:
+                return await run_in(self._resources.threads, self._archive.local_shard, index)
+            except ShardError as error:
+                raise JobFailedError("shard", str(error)) from error
+            except StoreUnavailableError as error:
+                log.warning("chunk %d of %s can't be fetched now: %s", index, self._key, error)
+                await asyncio.sleep(STORE_PAUSE_S)
+
     async def _frames(self, index: int, decoded: DecodedChunk | None) -> ChunkFrames:
         """Where the frames of a chunk are."""
+        path = self._archive.shard_file(index) if decoded else await self._shard(index)
         stamps = decoded.stamps if decoded else await self._stamps(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms
         if geometry is None or stamps is None or origin is None:
@@ -142,7 +163,7 @@ class AnalyzerClient:
             dims=stamps.dims,
             dtype=geometry.dtype,
             slots=geometry.chunk_size,
-            path=str(self._archive.shard_file(index)),
+            path=str(path),
             map=str(decoded.block.path) if decoded else None,
             ids=b"" if stamps.meta.ids is None else packed(stamps.meta.ids, "<i8"),
         )

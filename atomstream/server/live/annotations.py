@@ -94,6 +94,15 @@ class Annotations:
         self.append(entry)
         return entry
 
+    def event(self, event_id: str) -> EventEntry | None:
+        """The event with this id; None if there is none."""
+        return self._events.get(event_id)
+
+    @property
+    def n_events(self) -> int:
+        """Number of events of the user."""
+        return len(self._events)
+
     def events(self, origin_ms: float | None) -> list[Event]:
         """The user's events; ``time_s`` is None as long as the stream has no origin."""
         with self._events_lock:

@@ -87,6 +87,9 @@ class LiveAnalysis:
         self._failed_ends = 0
         self.trouble = ""
         """Why the chunks are not analysed at present; empty if they are."""
+        self.snapshot_s = SNAPSHOT_S
+        self._at: int | None = None  # the chunk that is being analysed
+        self._stepped = asyncio.Event()
         self.idle = False
         """True while it waits for the next chunk and nothing else: then it can be ended and begun again later."""
 
@@ -152,6 +155,7 @@ class LiveAnalysis:
             self.order = ReorderBuffer(self._resources.gap_wait_s, self._archive.stored().end)
         finally:
             self.done = True
+            self._stepped.set()
             for index in tuple(self._decoded):
                 self._release(index)
             if self._saving is not None:
@@ -271,12 +275,23 @@ class LiveAnalysis:
         if step is not None:
             await self._send_annotations()
             await self._analyse(step)
+            self._note_step()
         elif self.order.ended:
             await self._finish()
             return True
         else:
             await self._wait(self.order.due(now))
         return False
+
+    def _note_step(self) -> None:
+        self._at = None
+        stepped, self._stepped = self._stepped, asyncio.Event()
+        stepped.set()
+
+    async def handled(self, index: int) -> None:
+        """Return once chunk ``index`` was analysed or left out, or the analysis has ended."""
+        while not self.done and (index == self._at or index in self.order.waiting):
+            await self._stepped.wait()
 
     async def _finish(self) -> None:
         """End the analysis; without its last fits if these failed repeatedly."""
@@ -308,7 +323,7 @@ class LiveAnalysis:
             await self._try_chunk(step)
 
     async def _try_chunk(self, step: NextStep) -> None:
-        index = step.first
+        index = self._at = step.first
         self._crashes[index] += 1
         try:
             await (self._late(index) if step.kind == "late" else self._chunk(index))
@@ -333,7 +348,7 @@ class LiveAnalysis:
 
     async def _chunk(self, index: int) -> None:
         self._now_chunk = index
-        due = asyncio.get_running_loop().time() - self._snapshot_at > SNAPSHOT_S
+        due = asyncio.get_running_loop().time() - self._snapshot_at > self.snapshot_s
         state = await self.analyzer.chunk(index, self._decoded.get(index), self._keep, state=due)
         stored_unix_ms = self._stored_ms.get(index)
         if stored_unix_ms is not None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -92,6 +92,8 @@ class ResultStore:
         self._shared = shared
         self.log = ResultLog(self.folder, archive.files, self._time_of, shared)
         self.waterfalls = self._read_waterfalls()
+        self.saved: Callable[[], None] = _nothing
+        """Called after each snapshot of a running analysis."""
 
     def _time_of(self, frame: int) -> float:
         time_s = float(self.times(frame, frame + 1)[0])
@@ -274,6 +276,8 @@ class ResultStore:
         profiles = {name: waterfall.plain() for name, waterfall in self.waterfalls.items()}
         self._write("profiles", profiles)
         self._write("state", snapshot or {})
+        if snapshot is not None:
+            self.saved()
 
     def load(self) -> Snapshot | None:
         """The snapshot of the last :meth:`save`; None if there is none that this version can read."""
@@ -332,3 +336,7 @@ class ResultStore:
     def close(self) -> None:
         """Close the files."""
         self.log.close()
+
+
+def _nothing() -> None:
+    """In a single process nobody else needs the files."""

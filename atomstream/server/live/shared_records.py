@@ -25,7 +25,6 @@ log = get_logger("atomstream.server")
 MOST_BYTES: Final = 700_000
 """Longest entry: NATS takes messages of 1 MB unless it is configured for more."""
 _RETRY_S: Final = 0.2
-POSITION: Final = "shared_position"
 
 
 class SharedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,12 +53,16 @@ class SharedEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a process' files are: the numbers of the last entries of results and of inputs, and what they held."""
+    """How far a process' files are: the numbers of the last entries of results and of inputs, and what they held.
+
+    ``published`` of the ``inputs`` have a record, as far as they need one.
+    """
 
     results_entry: int = 0
     records: int = 0
     inputs_entry: int = 0
     inputs: int = 0
+    published: int = 0
 
 
 _decoder: Final = msgspec.msgpack.Decoder(SharedEntry)

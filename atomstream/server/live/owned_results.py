@@ -1,0 +1,231 @@
+"""The results of a stream in the process of a cluster that analyses it: each record goes to the shared log first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.analyzer_client import AnalysisResources
+from atomstream.server.live.annotation_records import CalibrationEntry, EventEntry, RegionsEntry
+from atomstream.server.live.annotations import Annotations, as_event
+from atomstream.server.live.messages import EventMessage
+from atomstream.server.live.missing_chunks import MissingIndices
+from atomstream.server.live.replica import Objects, Replica, SharedLogs
+from atomstream.server.live.replicated_results import open_files
+from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
+from atomstream.server.live.shared_records import SharedWriter
+from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.ports.stream_log import OutdatedWriterError
+from atomstream.server.streams.ingest import run_in
+from atomstream.system.log_privacy import get_logger
+from atomstream.system.own_files import read_plain
+
+log = get_logger("atomstream.server")
+
+SNAPSHOT_S: Final = 5.0
+"""Time between snapshots in s: so much analysis is repeated by the next owner."""
+STATE: Final = "analysis/state"
+KEPT: Final = ("results.log", "inputs.log", "checkpoint", "profiles", "position")
+"""Files of an ended analysis that are stored for servers that have none; the last one states how far they are."""
+RETRY_S: Final = 1.0
+
+
+class OwnedResults(StreamResults):
+    """The results of one stream that this process analyses; made by :meth:`open_owned`.
+
+    It begins with what earlier owners have recorded, and with the last snapshot that one of them has stored.
+    :attr:`outdated` is set when another process has appended: then this object is of no use any more.
+    """
+
+    def __init__(
+        self,
+        archive: StreamArchive,
+        metadata: StreamMetadata,
+        resources: AnalysisResources,
+        store: ResultStore,
+        annotations: Annotations,
+        logs: SharedLogs,
+        shared: SharedWriter,
+    ) -> None:
+        super().__init__(archive, metadata, resources, store, annotations)
+        self.outdated = asyncio.Event()
+        self._shared = shared
+        self._objects: Objects = logs.objects(metadata.data_id)
+        self._replica = Replica(metadata.data_id, logs, store, annotations, archive.files, self._in_thread)
+        self._publishing = asyncio.Lock()
+        self._following: asyncio.Task[None] | None = None
+        store.saved = self._share_state
+
+    @classmethod
+    async def open_owned(
+        cls, archive: StreamArchive, metadata: StreamMetadata, resources: AnalysisResources, logs: SharedLogs
+    ) -> OwnedResults:
+        """Bring the files up to the present; raises OSError, BusUnavailableError and StoreUnavailableError."""
+        loop = asyncio.get_running_loop()
+        shared = SharedWriter(logs.results, metadata.data_id, loop)
+        store, annotations = await run_in(resources.threads, partial(open_files, archive, metadata, shared))
+        results = cls(archive, metadata, resources, store, annotations, logs, shared)
+        try:
+            await results._take_over()
+        except BaseException:
+            await results.close()
+            raise
+        return results
+
+    async def _take_over(self) -> None:
+        await self._replica.open()
+        self._shared.begin(self._replica.position.results_entry, self._store.log.seq)
+        self._shared.published_inputs = self._replica.published_inputs
+        self._feed.seq = self._store.log.seq
+        await self._in_thread(self._read_state)
+
+    def _read_state(self) -> None:
+        """The snapshot and the note of an earlier owner, which this process may not have."""
+        disk = self._archive.files.file_system
+        for name in (STATE, f"analysis/{RUNNING}"):
+            content = self._objects.get(name)
+            if content is not None:
+                disk.write_atomic(self._archive.folder / name, [content])
+
+    async def resume(self) -> None:
+        """Begin the analysis, or continue that of an earlier owner."""
+        left = await self._in_thread(self._store.left_running)
+        if left == REANALYSIS:
+            self.reanalyse()
+        elif not self._store.log.ended:
+            self.begin()
+        if self.metadata.status in ENDED_STATUSES:
+            self.end()
+        await self._publish_inputs()
+        self._following = asyncio.create_task(
+            self._follow_inputs(), name=f"inputs of {self.metadata.data_id}"
+        )
+
+    def begin(self) -> None:
+        """Start the live analysis, from the last snapshot."""
+        super().begin()
+        if self._live is not None:
+            self._live.snapshot_s = SNAPSHOT_S
+
+    # -- inputs of users ---------------------------------------------------------------------------------
+
+    async def _follow_inputs(self) -> None:
+        with suppress(OutdatedWriterError):
+            await self._replica.follow_inputs(self._publish_inputs)
+        self._set_outdated()
+
+    async def catch_up_inputs(self) -> None:
+        """Publish and use all inputs up to the present."""
+        await self._replica.catch_up_inputs()
+        await self._publish_inputs()
+
+    async def _publish_inputs(self) -> None:
+        async with self._publishing:
+            entries = self._annotations.entries
+            while self._shared.published_inputs < len(entries):
+                entry = entries[self._shared.published_inputs]
+                self._shared.published_inputs += 1
+                if isinstance(entry, EventEntry) and self._annotations.event(entry.id) is entry:
+                    await self._publish(EventMessage(event=as_event(entry, self._archive.origin_unix_ms)))
+                elif isinstance(entry, RegionsEntry):
+                    await self._writer.publish_regions(entry.regions, self._detected_regions, complete=False)
+                    if self.has_frames:
+                        self._start(self._trace_regions(entry.regions))
+                elif isinstance(entry, CalibrationEntry) and (
+                    self._reanalyses.running_whole or (self._live is None and self._store.log.ended)
+                ):
+                    self._schedule()
+        self._notify_live()
+
+    # -- progress ----------------------------------------------------------------------------------------
+
+    async def analysed(self, index: int) -> None:
+        """Return once the results of a stored chunk are recorded, or it was left out.
+
+        Raises:
+            OutdatedWriterError: another process owns the stream.
+        """
+        if self._live is not None:
+            await self._live.handled(index)
+        self._check()
+
+    async def finished(self) -> None:
+        """Return once the analysis has ended; raises OutdatedWriterError."""
+        while not (self._store.log.ended and self.is_over):
+            changed = self._feed.changed
+            self._check()
+            if self._store.log.ended and self.is_over:
+                return
+            await changed.wait()
+        self._check()
+
+    def _check(self) -> None:
+        if self.outdated.is_set() or self._feed.closed:
+            raise OutdatedWriterError(f"Stream {self.metadata.data_id} is analysed elsewhere.")
+
+    def _set_outdated(self) -> None:
+        self.outdated.set()
+        self._feed.notify()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and isinstance(task.exception(), OutdatedWriterError):
+            self._tasks.discard(task)
+            log.info("stream %s: another process analyses it now", self.metadata.data_id)
+            self._set_outdated()
+        else:
+            super()._task_ended(task)
+
+    # -- what the next owner needs -----------------------------------------------------------------------
+
+    def _share_state(self) -> None:
+        """Called in a thread after each snapshot."""
+        self._replica.note_own(self._shared.after)
+        self._replica.save()
+        with suppress(FileNotFoundError):
+            content = read_plain(self._store.folder / "state")
+            try:
+                self._objects.put(STATE, content)
+            except StoreUnavailableError as error:
+                log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
+
+    async def _note_reanalysis(self) -> None:
+        await super()._note_reanalysis()
+        await self._stored(lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode()))
+
+    async def _finish(self, missing: MissingIndices) -> None:
+        await self._in_thread(self._store.end)
+        await self._stored(self._share_files)
+        await super()._finish(missing)
+
+    def _share_files(self) -> None:
+        self._replica.note_own(self._shared.after)
+        self._replica.save()
+        for name in KEPT:
+            with suppress(FileNotFoundError):
+                self._objects.put(f"analysis/{name}", read_plain(self._store.folder / name))
+        for name in (STATE, f"analysis/{RUNNING}"):
+            self._objects.remove(name)
+
+    async def _stored(self, put: Callable[[], None]) -> None:
+        """Repeat until the store is there."""
+        while not self._feed.closed:
+            try:
+                await self._in_thread(put)
+                return
+            except StoreUnavailableError as error:
+                log.warning("stream %s: it is tried again: %s", self.metadata.data_id, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """Stop all work; the next owner continues from the last snapshot."""
+        self._shared.close()
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait([self._following])
+        await super().close()

@@ -1,0 +1,222 @@
+"""The results of a stream on a server of a cluster, which does not analyse: it follows the shared logs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from atomstream.errors import ConfigError
+from atomstream.results import Event
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.cached_archive import CachedArchive
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
+from atomstream.server.live.annotation_records import (
+    AnnotationEntry,
+    AzimuthChanges,
+    AzimuthEntry,
+    CalibrationEntry,
+    CalibrationRecord,
+    EventEntry,
+    RegionRecord,
+    RegionsEntry,
+    check_regions,
+)
+from atomstream.server.live.annotations import MAX_EVENTS, Annotations, as_event
+from atomstream.server.live.replica import Replica, SharedLogs
+from atomstream.server.live.result_store import ResultStore
+from atomstream.server.live.shared_records import SharedWriter
+from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.ports.placement import Notice
+from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.streams.ingest import run_in
+
+Announce = Callable[[Notice], Coroutine[Any, Any, None]]
+
+
+class ReplicatedResults(StreamResults):
+    """The results of one stream, equal to those of the process that analyses it; made by :meth:`open_replica`.
+
+    What users add is stored in the shared log, for that process and for all servers. Methods that do so raise
+    BusUnavailableError while it can't be reached: nothing was changed, as far as is known.
+    """
+
+    def __init__(
+        self,
+        archive: StreamArchive,
+        metadata: StreamMetadata,
+        resources: AnalysisResources,
+        store: ResultStore,
+        annotations: Annotations,
+        logs: SharedLogs,
+        announce: Announce,
+    ) -> None:
+        super().__init__(archive, metadata, resources, store, annotations)
+        self.replica = Replica(metadata.data_id, logs, store, annotations, archive.files, self._in_thread)
+        self._announce = announce
+        self._following: list[asyncio.Task[None]] = []
+        self._refreshing = asyncio.Lock()
+
+    @classmethod
+    async def open_replica(
+        cls,
+        archive: StreamArchive,
+        metadata: StreamMetadata,
+        resources: AnalysisResources,
+        logs: SharedLogs,
+        announce: Announce,
+    ) -> ReplicatedResults:
+        """Open the files and bring them up to the present; raises OSError and BusUnavailableError."""
+        store, annotations = await run_in(resources.threads, partial(open_files, archive, metadata))
+        results = cls(archive, metadata, resources, store, annotations, logs, announce)
+        try:
+            await results.replica.open()
+        except BaseException:
+            await results.close()
+            raise
+        results._feed.seq = store.log.seq
+        return results
+
+    async def resume(self) -> None:
+        """Follow the shared logs from now on."""
+        for work in (self._follow_results(), self.replica.follow_inputs(self._inputs_changed)):
+            self._following.append(asyncio.create_task(work, name=f"following {self.metadata.data_id}"))
+
+    async def _follow_results(self) -> None:
+        await self.replica.follow_results(self._feed.publish)
+
+    async def _inputs_changed(self) -> None:
+        self._feed.notify()
+
+    async def refresh(self) -> None:
+        """Another server has stored a chunk, or changed the description."""
+        if self._refreshing.locked():
+            return
+        async with self._refreshing:
+            if isinstance(self._archive, CachedArchive):
+                with suppress(StoreUnavailableError, ArchiveDeletedError):
+                    await self._in_thread(self._archive.follow)
+        self._feed.notify()
+
+    # -- status ------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``running``, ``ended`` or ``none``."""
+        if self._store.log.ended:
+            return "ended"
+        if self._store.log.analysed:
+            return "running"
+        return "waiting" if self.has_frames or self.metadata.status not in ENDED_STATUSES else "none"
+
+    @property
+    def is_over(self) -> bool:
+        """True if the analysis has ended."""
+        return self._store.log.ended
+
+    @property
+    def is_idle(self) -> bool:
+        """True: the files may be closed at any time, and are brought up to the present when they are opened."""
+        return True
+
+    @property
+    def backlog(self) -> int:
+        """Stored chunks without results, as far as this server knows."""
+        geometry = self._archive.geometry
+        if geometry is None or self._store.log.ended:
+            return 0
+        return max(0, self._archive.stored().end - -(-self._store.log.analysed // geometry.chunk_size))
+
+    # -- annotations of the user -------------------------------------------------------------------------
+
+    async def _add(self, entry: AnnotationEntry, key: str = "") -> None:
+        await self.replica.add_input(entry, key)
+        self._feed.notify()
+        await self._announce(Notice(data_id=self.metadata.data_id, kind="inputs"))
+
+    async def mark(
+        self, kind: str, label: str, time_ms_utc: float | None, value: float | None, event_id: str | None
+    ) -> Event:
+        """Store an event; the process that analyses the stream publishes it. A repeat of its id has no effect."""
+        await self.replica.catch_up_inputs()
+        known = self._annotations.event(event_id or "")
+        if known is None:
+            if self._annotations.n_events >= MAX_EVENTS:
+                raise ConfigError(f"This stream has {MAX_EVENTS} events already, the most that are stored.")
+            at = 1000.0 * time.time() if time_ms_utc is None else time_ms_utc
+            known = EventEntry(event_id or str(uuid.uuid4()), kind, label, at, value)
+            await self._add(known, known.id)
+            known = self._annotations.event(known.id) or known
+        return as_event(known, self._archive.origin_unix_ms)
+
+    async def set_regions(self, regions: list[RegionRecord]) -> None:
+        """Replace the user's regions. Raises ConfigError: invalid regions, or too many names; nothing was changed."""
+        if self.is_thinned:
+            raise ConfigError("regions: frames of this stream were removed, so no trace can be made")
+        await self._check_columns(regions)
+        await self._add(RegionsEntry(check_regions(regions)))
+
+    async def calibrate(self, calibration: CalibrationRecord) -> None:
+        """Set the calibration: of a running analysis from now on; a finished stream is analysed again."""
+        await self._add(CalibrationEntry(calibration))
+
+    async def label_azimuth(self, view_id: str, changes: AzimuthChanges) -> None:
+        """Change ``label`` or ``enabled`` of an azimuth's view."""
+        await self._add(AzimuthEntry(view_id, changes))
+
+    # -- what only the process that analyses does --------------------------------------------------------
+
+    def begin(self) -> None:
+        """Nothing: another process analyses."""
+
+    def end(self) -> None:
+        """Nothing: another process analyses."""
+
+    def wants(self, index: int) -> bool:
+        """False: decoded frames are of no use here."""
+        return False
+
+    def stored(self, index: int, decoded: DecodedChunk | None) -> None:
+        """Chunk ``index`` is in the archive."""
+        if decoded is not None:
+            self._resources.frames.release(decoded.block)
+        self._feed.notify()
+
+    def reanalyse(self) -> bool:
+        """Have the stored frames analysed again from the first; False while they are analysed."""
+        if not self._store.log.ended or self.is_thinned:
+            return False
+        self._start(self._announce(Notice(data_id=self.metadata.data_id, kind="reanalyse")))
+        return True
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Stop following."""
+        for task in self._following:
+            task.cancel()
+        if self._following:
+            await asyncio.wait(self._following)
+        with suppress(OSError):
+            await self._in_thread(self.replica.save)
+        await super().close()
+
+
+def open_files(
+    archive: StreamArchive, metadata: StreamMetadata, shared: SharedWriter | None = None
+) -> tuple[ResultStore, Annotations]:
+    """The files of a stream's results and inputs. Blocks."""
+    store = ResultStore(archive, metadata.fps, shared)
+    path = store.folder / "inputs.log"
+    try:
+        report = partial(archive.files.note_damage, path)
+        return store, Annotations(path, archive.files.file_system, report)
+    except BaseException:
+        store.close()
+        raise
