@@ -184,6 +184,7 @@ UNITS: dict[str, str] = {
     "lattice_parameter": "Å",
     "lattice_parameter_sigma": "Å",
     "relative_spacing_change": "1",
+    "relative_lattice_change": "1",
     "referenced_strain": "1",
     "specular_fwhm_1": "px",
     "first_order_fwhm_1": "px",

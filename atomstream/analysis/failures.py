@@ -27,8 +27,8 @@ GROWTH_VALUES = (
     *("oscillations_counted", "layers_grown", "cycles_seen", "oscillation_r2", "pulse_rate_hz"),
 )
 STREAK_VALUES = (
-    *("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter", "spottiness"),
-    *("specular_fwhm_1", "first_order_fwhm_1", "coherence_length"),
+    *("lattice_spacing", "relative_spacing_change", "relative_lattice_change", "referenced_strain"),
+    *("lattice_parameter", "spottiness", "specular_fwhm_1", "first_order_fwhm_1", "coherence_length"),
     *("half_order_ratio", "order_1_3_ratio", "order_1_4_ratio", "order_1_7_ratio"),
 )
 VALUES_OF: dict[Step, tuple[str, ...]] = {

@@ -116,6 +116,7 @@ def surface_values(state: AnalysisState) -> dict[str, Measurement]:
     names = (
         "lattice_spacing",
         "relative_spacing_change",
+        "relative_lattice_change",
         "referenced_strain",
         "lattice_parameter",
         "spottiness",
@@ -145,6 +146,7 @@ def update_held_values(state: AnalysisState) -> None:
         "lattice_spacing",
         "lattice_parameter",
         "relative_spacing_change",
+        "relative_lattice_change",
         "spottiness",
         "specular_fwhm_1",
         "first_order_fwhm_1",

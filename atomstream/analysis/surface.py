@@ -91,6 +91,17 @@ Between two real pictures of known surfaces with one calibration (Si(111) 7x7 an
 differs by 0.6 %.
 """
 
+SINCE_BEGIN = "since the first second"
+
+SPACINGS = (
+    "lattice_spacing",
+    "relative_spacing_change",
+    "relative_lattice_change",
+    "referenced_strain",
+    "lattice_parameter",
+)
+"""Names of the values that come from the spacing of the streaks."""
+
 
 @dataclass(slots=True)
 class SurfaceTracker:
@@ -273,16 +284,21 @@ class SurfaceTracker:
 
     def _spacings(self, calibration: Calibration) -> dict[str, Measurement]:
         if not math.isfinite(self.spacing) or self.comb is None:
-            names = ("lattice_spacing", "relative_spacing_change", "referenced_strain", "lattice_parameter")
-            return {name: undetermined(NO_STREAKS) for name in names}
+            return {name: undetermined(NO_STREAKS) for name in SPACINGS}
+        known = bool(calibration.reference_spacing_px)
         reference = calibration.reference_spacing_px or self.reference
         relative = self._spacing_uncertainty() / self.spacing
-        note = (
-            ""
-            if calibration.reference_spacing_px
-            else "relative spacing change since the first second, not strain"
+        sigma = relative * math.sqrt(2.0)
+        change = measured(
+            self.spacing / reference - 1.0,
+            sigma,
+            "1",
+            "against the substrate's spacing" if known else SINCE_BEGIN,
         )
-        change = measured(reference / self.spacing - 1.0, relative * math.sqrt(2.0), "1", note)
+        # Spacings on the screen are reciprocal: a lattice that expands has streaks closer together.
+        lattice = measured(
+            reference / self.spacing - 1.0, sigma, "1", "" if known else f"{SINCE_BEGIN}, not strain"
+        )
         g = reciprocal_spacing(self.comb, calibration)
         absolute = undetermined("needs beam energy, screen distance and px per mm (calibration)", "Å")
         if g is not None:
@@ -294,14 +310,11 @@ class SurfaceTracker:
             absolute = measured(
                 a, a * math.hypot(relative, shape), "Å", "without the uncertainty of the calibration"
             )
-        strain = (
-            change
-            if calibration.reference_spacing_px
-            else undetermined("needs a substrate reference spacing", "1")
-        )
+        strain = lattice if known else undetermined("needs a substrate reference spacing", "1")
         return {
             "lattice_spacing": measured(self.spacing, self._spacing_uncertainty(), "px"),
             "relative_spacing_change": change,
+            "relative_lattice_change": lattice,
             "referenced_strain": strain,
             "lattice_parameter": absolute,
         }

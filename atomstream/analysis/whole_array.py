@@ -20,7 +20,7 @@ READ_STEP_S = 2.0
 
 SUMMARY_VALUES = (
     *("growth_rate_ml_s", "oscillations_counted", "damping_layers", "lattice_spacing", "lattice_parameter"),
-    *("relative_spacing_change", "specular_fwhm_1", "half_order_ratio", "spottiness", "rotation_rpm"),
+    *("relative_lattice_change", "specular_fwhm_1", "half_order_ratio", "spottiness", "rotation_rpm"),
 )
 
 

@@ -27,13 +27,15 @@ def test_error_of_the_spacing() -> None:
 
 
 @pytest.mark.slow
-def test_relative_spacing_change_is_not_called_strain() -> None:
-    """1 % strain is found within 0.1 %; it is called strain only with a reference of the substrate."""
+def test_changes_of_spacing_and_lattice_have_their_own_signs() -> None:
+    """1 % strain is found within 0.1 % and narrows the spacing; it is called strain only with a reference."""
     film = Film(8, fps=30.0, strain=0.01, strain_layers=0.5, growth_start_s=1.5, **GROWING)
     values = film.analysed().values
     truth = film.simulator.truth(239).strain[0]
-    assert values["relative_spacing_change"].value == pytest.approx(truth, abs=1e-3)
-    assert "not strain" in values["relative_spacing_change"].note
+    lattice, spacing = values["relative_lattice_change"], values["relative_spacing_change"]
+    assert lattice.value == pytest.approx(truth, abs=1e-3)
+    assert "not strain" in lattice.note
+    assert spacing.value == pytest.approx(1.0 / (1.0 + lattice.value) - 1.0, abs=1e-12)
     assert not values["referenced_strain"].determined
     known = Calibration(reference_spacing_px=float(film.simulator.truth(0).spacing_px[0]))
     strain = film.analysed(calibration=known).values["referenced_strain"]

@@ -113,7 +113,7 @@ async def test_the_lattice_parameter_over_time(logged_in: Any, growth: Growth, s
     chart = page.get_by_role("group", name=re.compile(" over "))
     quantity = page.get_by_label("Quantity of the third chart")
     await growth.show(page, 6.0)
-    await expect(quantity).to_have_value("relative_spacing_change")
+    await expect(quantity).to_have_value("relative_lattice_change")
     await expect(quantity.locator("option", has_text="Lattice parameter")).to_have_count(0)
     await growth.streamer.calibrate(
         growth.data_id, beam_energy=20.0, screen_sample_distance=300.0, px_per_mm=3.5

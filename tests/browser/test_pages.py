@@ -254,7 +254,7 @@ async def test_both_themes_can_be_read(logged_in: Any, growth: Growth) -> None:
     await growth.push(4)
     for path in ("/", growth.path):
         await page.goto(path)
-        await expect(page.locator(".status").first).to_have_text("Live")
+        await expect(page.locator(".status").first).not_to_have_text("")
         assert await page.evaluate(CONTRASTS) == []
         await page.get_by_role("button", name="Light").click()
         assert await page.evaluate(CONTRASTS) == []

@@ -22,10 +22,10 @@ from atomstream.server.dashboard import (
     sign_in,
     streams,
 )
+from atomstream.server.dashboard.arrivals import ARRIVALS, Arrivals
 from atomstream.server.dashboard.password_check import PasswordCheck
 from atomstream.server.dashboard.session_store import SessionStore
 from atomstream.server.dashboard.sessions import know_shared_sessions, principal_of_session
-from atomstream.server.dashboard.streams import Arrivals
 from atomstream.server.http.gate import GATE, Gate, Visible
 from atomstream.server.http.oidc_provider import OidcProvider
 from atomstream.server.http.open_sockets import SOCKETS, OpenSockets
@@ -53,10 +53,10 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     if context.settings.oidc is not None:
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()
-    app[streams.ARRIVALS] = Arrivals()
+    app[ARRIVALS] = Arrivals()
     sockets = app[SOCKETS] = OpenSockets()
-    context.signals.chunk_stored.subscribe(app[streams.ARRIVALS].on_chunk_stored)
-    context.signals.status_changed.subscribe(app[streams.ARRIVALS].on_status_changed)
+    context.signals.chunk_stored.subscribe(app[ARRIVALS].on_chunk_stored)
+    context.signals.status_changed.subscribe(app[ARRIVALS].on_status_changed)
     app.cleanup_ctx.append(sessions.watch_sessions(visible))
     app.on_cleanup.append(_close_passwords)
     app.on_shutdown.append(lambda _: sockets.close())

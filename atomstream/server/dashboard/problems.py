@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from atomstream.server.context import ServerContext, context_of
+from atomstream.server.dashboard.arrivals import ARRIVALS
 from atomstream.server.http.access import access
 from atomstream.server.http.gate import principal_of
 from atomstream.server.http.responses import HttpError, json_reply
@@ -20,7 +21,10 @@ MAX_SENTENCES = 50
 @routes.get("/dashboard/problems")
 @access(Right.READ)
 async def problems(request: web.Request) -> web.Response:
-    """Sentences about the whole server, and about each stream with damaged files by its id."""
+    """Sentences about the whole server, and about each stream with damaged files by its id.
+
+    ``silent`` are the ids of running streams whose next chunk is overdue, ``analysing`` of those with an analysis.
+    """
     context = context_of(request)
     damage = context.streams.damage
     principal = principal_of(request)
@@ -37,7 +41,15 @@ async def problems(request: web.Request) -> web.Response:
     if context.retention.report is not None and principal.projects is None:
         server += context.retention.report.over
     free = context.disk.free_bytes()
-    return json_reply({"server": server, "streams": streams, "disk_free_bytes": free})
+    marked = {
+        "silent": request.app[ARRIVALS].silent(),
+        "analysing": context.results.analysing(),
+    }
+    seen = {
+        what: [data_id for data_id in ids if await _sees(context, principal, data_id)]
+        for what, ids in marked.items()
+    }
+    return json_reply({"server": server, "streams": streams, "disk_free_bytes": free, **seen})
 
 
 async def _sees(context: ServerContext, principal: Principal, data_id: str) -> bool:

@@ -97,6 +97,14 @@ class ResultsManager:
         """Stored chunks that wait for the analysis, by stream; only streams whose results are open."""
         return {data_id: results.backlog for data_id, results in self._open.items()}
 
+    def analysing(self) -> set[str]:
+        """Ids of the streams with frames whose analysis has not ended; only streams whose results are open."""
+        return {
+            data_id
+            for data_id, results in self._open.items()
+            if results.has_frames and results.state in ("waiting", "running")
+        }
+
     def followers(self) -> int:
         """Number of subscribers of all feeds."""
         return sum(results.followers for results in self._open.values())

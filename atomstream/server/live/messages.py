@@ -145,7 +145,10 @@ class CurrentResults(msgspec.Struct, frozen=True):
 
 
 class BatchFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """Fields that a batch has in every form. ``reanalysis`` is True after the whole stream was analysed again."""
+    """Fields that a batch has in every form. ``reanalysis`` is True after the whole stream was analysed again.
+
+    ``newest_s`` is the capture time of the batch's last frame in s from the stream's start; absent without frames.
+    """
 
     start: int
     count: int
@@ -155,6 +158,7 @@ class BatchFields(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     final: bool
     chunk: int | None = None
     stored_unix_ms: float | None = None
+    newest_s: float | UnsetType = UNSET
     reanalysis: bool | UnsetType = UNSET
 
 
@@ -266,6 +270,23 @@ FeedMessage: TypeAlias = NumberedMessage | HelloMessage | ProgressMessage | Miss
 # -- bodies of replies -----------------------------------------------------------------------------------
 
 
+class AnalysisProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the analysis of a stream is: frames that are stored and, of these, those with results.
+
+    ``newest_s`` and ``newest_stored_s`` are the capture times of the newest of them in s from the stream's start,
+    ``newest_unix_ms`` is when the newest results were made. ``reanalysis``: the whole stream is analysed again;
+    the numbers are those of the earlier results.
+    """
+
+    status: str
+    reanalysis: bool
+    frames_stored: int
+    frames_analysed: int
+    newest_s: float | None
+    newest_stored_s: float | None
+    newest_unix_ms: float | None
+
+
 class AnalysisStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Body of ``GET /rheed/stream/{data_id}/analysis``."""
 
@@ -287,6 +308,7 @@ class AnalysisStatus(msgspec.Struct, frozen=True, kw_only=True):
     reanalysis: bool
     missing: list[MissingChunks]
     newest_unix_ms: float | None
+    newest_s: float | None
     values: dict[str, MeasurementRecord]
     segments: list[SegmentRecord]
     views: list[ViewRecord]

@@ -25,12 +25,12 @@ from typing import Final
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from atomstream.analysis.serialization import VERSION
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
-from atomstream.results import SIGNAL, TIME, Event, Plain, packed, unit_of, unpacked
+from atomstream.results import SIGNAL, TIME, Event, Plain, finite, packed, unit_of, unpacked
 from atomstream.server.archive.frame_runs import FrameRuns, Numbers
 from atomstream.server.archive.result_columns import F32
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -155,6 +155,7 @@ class ResultStore:
             made_unix_ms=1000.0 * time.time(),
             chunk=chunk,
             stored_unix_ms=stored_unix_ms,
+            newest_s=_last_time(batch),
             final=final,
             reanalysis=True if reanalysis else UNSET,
             columns=batch.columns,
@@ -243,6 +244,13 @@ class ResultStore:
             name: packed(values, "<f4") for name, values in read.items() if np.isfinite(values).any()
         }
         return {TIME: packed(results.times(start, stop), "<f8"), **determined}
+
+    def newest_times(self) -> tuple[float | None, float | None]:
+        """Capture times of the newest frame with results and of the newest stored one, in s; None without one."""
+        return self._time_before(self.log.analysed), self._time_before(self._archive.n_frames())
+
+    def _time_before(self, frame: int) -> float | None:
+        return finite(self._time_of(frame - 1)) if frame else None
 
     def frame_runs(self) -> FrameRuns:
         """Which frames are stored."""
@@ -340,3 +348,11 @@ class ResultStore:
 
 def _nothing() -> None:
     """In a single process nobody else needs the files."""
+
+
+def _last_time(batch: AnalyzerBatch) -> float | UnsetType:
+    """Capture time of a batch's last frame in s from the stream's start."""
+    if not batch.count or TIME not in batch.columns:
+        return UNSET
+    newest_s = float(unpacked(TIME, batch.columns[TIME])[-1])
+    return newest_s if np.isfinite(newest_s) else UNSET

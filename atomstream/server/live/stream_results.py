@@ -29,6 +29,7 @@ from atomstream.server.live.annotations import Annotations, AnnotationWriter
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import (
+    AnalysisProgress,
     AnalysisStatus,
     AngleSeries,
     AzimuthView,
@@ -158,6 +159,7 @@ class StreamResults:
         metadata, archive, records = self.metadata, self._archive, self._store.log
         geometry = archive.geometry
         columns = await asyncio.to_thread(archive.results.names)
+        progress = await self.analysis_progress()
         missing = self.missing_report()
         return AnalysisStatus(
             data_id=metadata.data_id,
@@ -171,13 +173,14 @@ class StreamResults:
             height=geometry.height if geometry else None,
             width=geometry.width if geometry else None,
             dtype=geometry.dtype if geometry else None,
-            frames_stored=archive.n_frames(),
-            frames_analysed=records.analysed,
+            frames_stored=progress.frames_stored,
+            frames_analysed=progress.frames_analysed,
             backlog_chunks=self.backlog,
             progress=self.progress,
             reanalysis=missing.reanalysis,
             missing=missing.missing,
             newest_unix_ms=records.made_unix_ms,
+            newest_s=progress.newest_s,
             values=records.newest.values,
             segments=records.newest.segments,
             views=records.newest.views,
@@ -188,6 +191,23 @@ class StreamResults:
             regions=self._annotations.regions,
             calibration=self._annotations.calibration,
             thinning=read_about(archive.description).thinning,
+        )
+
+    async def analysis_progress(self) -> AnalysisProgress:
+        """How many of the stored frames have results, and how old the newest are."""
+        return await asyncio.to_thread(self._analysis_progress)
+
+    def _analysis_progress(self) -> AnalysisProgress:
+        records = self._store.log
+        newest_s, newest_stored_s = self._store.newest_times()
+        return AnalysisProgress(
+            status=self.state,
+            reanalysis=self._reanalyses.running_whole,
+            frames_stored=self._archive.frames_stored(),
+            frames_analysed=self._archive.frame_runs().rank(records.analysed),
+            newest_s=newest_s,
+            newest_stored_s=newest_stored_s,
+            newest_unix_ms=records.made_unix_ms,
         )
 
     def _why(self) -> str:

@@ -11,7 +11,7 @@ import pytest
 from atomstream.records import FrameMeta
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import ChunkTimes, CommitResult, UploadClaims
-from atomstream.server.dashboard.streams import SILENT_S, Arrivals
+from atomstream.server.dashboard.arrivals import OVERDUE_S, SILENT_S, Arrivals
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 from tests.fake_clock import Clock
 from tests.live_server import Serve
@@ -144,3 +144,18 @@ async def test_the_forecast_ends_with_the_stream(client: WireClient) -> None:
     assert status == 200
     _, info = await client.ask("GET", f"/dashboard/streams/{busy}")
     assert info["disk_full_in_s"] is None
+
+
+async def test_which_streams_are_silent(arrivals: Arrivals, clock: Clock) -> None:
+    """A stream is silent when its next chunk is overdue, until one arrives; one that ended is not."""
+    await store_chunks(arrivals, clock, "a", 3)
+    clock.now += OVERDUE_S
+    assert arrivals.silent() == set()
+    clock.now += 0.1
+    assert arrivals.silent() == {"a"}
+    await store_chunks(arrivals, clock, "a", 1)
+    assert arrivals.silent() == set()
+    clock.now += 60.0
+    assert arrivals.silent() == {"a"}
+    await arrivals.on_status_changed(StatusChanged("a", "success"))
+    assert arrivals.silent() == set()

@@ -92,6 +92,7 @@ STATUS_KEYS = [
         "reanalysis",
         "missing",
         "newest_unix_ms",
+        "newest_s",
     ),
     *(
         "values",

@@ -1,6 +1,6 @@
 // The charts: intensity, growth rate, and a selectable quantity, on one time axis.
 import { byId, el, isTyping, setText } from "./dom.js";
-import { axisTimes, brief, duration, unitText } from "./format.js";
+import { axisTimes, brief, duration, fixed, TIME_STEPS, unitText } from "./format.js";
 import { colour } from "./theme.js";
 
 const uPlot = window.uPlot;
@@ -9,15 +9,16 @@ export const LEFT = 58;
 export const RIGHT = 36;
 const AXIS = 24;
 const ROOM_OF_A_MARK = 24;
-const LEAST_HEIGHT = 220;
+const LEAST_HEIGHT = 200;
 const MOST_HEIGHT = 620;
 const DOUBLE_MS = 280;
-const PERCENT = { relative_spacing_change: "Relative spacing change", referenced_strain: "Strain" };
+const PERCENT = { relative_spacing_change: "Spacing change", relative_lattice_change: "Lattice change", referenced_strain: "Strain" };
 // Computed in Å from the spacing in px, so that a later calibration applies to earlier data.
 const LATTICE = "lattice_parameter";
 const CHOICES = [
   [LATTICE, "Lattice parameter", "Å"],
-  ["relative_spacing_change", "Relative spacing change", "%"],
+  ["relative_lattice_change", "Lattice change", "%"],
+  ["relative_spacing_change", "Spacing change", "%"],
   ["referenced_strain", "Strain", "%"],
   ["lattice_spacing", "Streak spacing", "px"],
   ["specular_fwhm_1", "Specular width", "px"],
@@ -37,7 +38,7 @@ export class Charts extends EventTarget {
     this.view = view;
     this.series = series;
     this.events = [];
-    this.choice = "relative_spacing_change";
+    this.choice = "relative_lattice_change";
     this.regions = [];
     // Å times px: the two are inversely proportional. Null without a calibration.
     this.scale = null;
@@ -83,7 +84,7 @@ export class Charts extends EventTarget {
     this.reported = reported;
     select.replaceChildren(...choices.map(([name, title]) => el("option", { value: name }, title)));
     select.value = this.choice;
-    if (!this.choices.has(this.choice)) this.choose("relative_spacing_change", false);
+    if (!this.choices.has(this.choice)) this.choose("relative_lattice_change", false);
     select.onchange = () => this.choose(select.value);
   }
 
@@ -92,7 +93,7 @@ export class Charts extends EventTarget {
     if (lattice?.value && spacing?.value) this.scale = lattice.value * spacing.value;
     else if (spacing?.value) this.scale = null;
     this.fillChoices(this.regions);
-    return this.scale === null ? "relative_spacing_change" : LATTICE;
+    return this.scale === null ? "relative_lattice_change" : LATTICE;
   }
 
   /** Selects the quantity of the third chart, unless the user has chosen one. */
@@ -162,7 +163,7 @@ export class Charts extends EventTarget {
       cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false, setScale: false }, bind: { dblclick: () => () => this.onDoubleClick() } },
       scales: { x: { time: false, range: () => [this.view.from, this.view.to] }, y: { range: rangeOf } },
       axes: [
-        { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, values: last ? (_, at) => axisTimes(at) : () => [] },
+        { ...axis, show: true, size: last ? 28 : 0, gap: 4, space: 80, incrs: TIME_STEPS, values: last ? (_, at) => axisTimes(at) : () => [] },
         { ...axis, size: LEFT, gap: 6, space: 18, values: (plot, at) => (plot.series.some(({ min }, k) => k > 0 && min !== null && min !== undefined && Number.isFinite(min)) ? axisTexts(at) : []) },
       ],
       series: [{}, { stroke: ink, width: 1.6, spanGaps: false, points: { show: false } }, edge(ink), edge(ink)],
@@ -333,7 +334,7 @@ function axisTexts(at) {
   const step = at.length > 1 ? Math.abs(at[1] - at[0]) / scale : largest / scale || 1;
   let decimals = 0;
   while (decimals < 6 && Math.abs(step * 10 ** decimals - Math.round(step * 10 ** decimals)) > 1e-6) decimals += 1;
-  return at.map((value) => (value / scale).toFixed(decimals).replace("-", "\u2212") + (value === 0 ? "" : suffix));
+  return at.map((value) => fixed(value / scale, decimals) + (Math.abs(value) < step * scale * 1e-6 ? "" : suffix));
 }
 
 function edge(ink) {

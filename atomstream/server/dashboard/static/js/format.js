@@ -49,8 +49,14 @@ export function clock(seconds, decimals) {
   const perMinute = 60 * 10 ** decimals;
   const [hours, minutes] = [Math.floor(units / (60 * perMinute)), Math.floor(units / perMinute) % 60];
   const rest = ((units % perMinute) / 10 ** decimals).toFixed(decimals).padStart(decimals ? decimals + 3 : 2, "0");
-  return `${seconds < 0 ? MINUS : ""}${hours ? `${hours}:${String(minutes).padStart(2, "0")}` : minutes}:${rest}`;
+  return `${seconds < 0 && units > 0 ? MINUS : ""}${hours ? `${hours}:${String(minutes).padStart(2, "0")}` : minutes}:${rest}`;
 }
+
+/** Distances of ticks on a time axis in s: round in seconds, minutes, hours or days. */
+export const TIME_STEPS = [
+  0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30,
+  60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800, 2592000,
+];
 
 /** Tick labels with enough decimals to differ from each other. */
 export function axisTimes(at) {
@@ -63,6 +69,13 @@ export function ageText(seconds) {
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   return seconds < 172800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86400)} days`;
+}
+
+/** An age in words: `12 seconds`, `3 minutes`, `1 hour`, `2 days`. */
+export function ageWords(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const [number, unit] = whole < 120 ? [whole, "second"] : whole < 7200 ? [Math.round(whole / 60), "minute"] : whole < 172800 ? [Math.round(whole / 3600), "hour"] : [Math.round(whole / 86400), "day"];
+  return `${number} ${unit}${number === 1 ? "" : "s"}`;
 }
 
 export function bytesText(bytes) {

@@ -3,8 +3,9 @@ import { byId, el, setText } from "./dom.js";
 import { ageText, brief, bytesText, duration, momentText, STATUS, visible } from "./format.js";
 
 export class Health {
-  show(info, analysis) {
-    const facts = healthFacts(info, analysis);
+  /** `up`: the server answers. Without it nothing is known, and no earlier warning is repeated. */
+  show(info, up) {
+    const facts = up ? healthFacts(info) : [{ name: "Server", text: "does not answer; the page tries again", brief: "No connection", tone: "bad" }];
     list(byId("health-list"), facts);
     const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
     byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.throughput) ? "" : worst}`;
@@ -19,17 +20,17 @@ function headline(info, trouble) {
   return info.throughput ? "On time" : "No data yet";
 }
 
-function healthFacts(info, analysis) {
-  const { throughput } = info;
+function healthFacts(info) {
+  const { throughput, analysis } = info;
   const live = info.status === "stream_active";
   const chunkS = info.geometry ? info.geometry.chunk_size / info.fps : 0;
-  const behind = analysis ? Math.max(0, analysis.frames_stored - analysis.frames_analysed) : null;
+  const behind = Math.max(0, analysis.frames_stored - analysis.frames_analysed);
   const facts = [
     { name: "Frames stored", text: `${count(info.frames_stored)} in ${count(info.chunks_stored)} chunks` },
     { name: "Missing chunks", brief: "Chunks missing", text: info.chunks_missing ? `${count(info.chunks_missing)}: ${info.missing.join(", ")}` : "none", tone: info.chunks_missing ? "warn" : "" },
     { name: "Not delivered by the client", brief: "Chunks lost", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
   ];
-  if (behind !== null) facts.push({ name: "Analysis behind storage", brief: "Analysis behind", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
+  facts.push({ name: "Analysis behind storage", brief: "Analysis behind", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
   if (throughput) {
     const late = live && throughput.late_s > 3 * Math.max(1, chunkS) + 2;
     facts.push({ name: "Stored after exposure", brief: `${ageText(throughput.late_s)} late`, text: `${brief(throughput.late_s, 3)} s`, tone: late ? "warn" : "" });
@@ -47,14 +48,14 @@ function healthFacts(info, analysis) {
 
 export function showReport(info, analysis) {
   const section = byId("report");
-  section.hidden = info.status !== "success" || !analysis;
+  section.hidden = info.status !== "success" || !analysis || (["waiting", "running"].includes(info.analysis.status) && !info.analysis.reanalysis);
   if (section.hidden) return;
   const whole = info.chunks_missing === 0 && !info.lost;
   list(byId("report-list"), [
     { name: "Status", text: STATUS[info.status]?.[0] ?? info.status },
     { name: "Began", text: momentText(analysis.origin_unix_ms ?? Date.parse(info.made)) },
     { name: "Length", text: duration(info.n_frames / info.fps) },
-    { name: "Frames", text: `${count(info.frames_stored)} stored, ${count(analysis.frames_analysed)} analysed` },
+    { name: "Frames", text: `${count(info.frames_stored)} stored, ${count(info.analysis.frames_analysed)} analysed` },
     { name: "Chunks", text: whole ? `${count(info.chunks_stored)}, none missing` : `${count(info.chunks_stored)} stored, ${count(info.chunks_missing)} missing`, tone: whole ? "" : "warn" },
     { name: "Segments", text: count(analysis.segments.length) },
     { name: "Sample", text: info.sample ?? "none" },

@@ -8,7 +8,8 @@ import { Charts } from "./charts.js";
 import { byId, el, isTyping, setText, setHidden, setUpDrawer } from "./dom.js";
 import { Events } from "./events.js";
 import { Feed } from "./feed.js";
-import { brief, clock, duration, STATUS, visible } from "./format.js";
+import { brief, clock, duration, visible } from "./format.js";
+import { freshness } from "./freshness.js";
 import { Health, showReport } from "./health.js";
 import { Annotations } from "./annotations.js";
 import { notify } from "./notifications.js";
@@ -25,6 +26,7 @@ import { TimeRange } from "./time_range.js";
 import { Waterfall } from "./waterfall.js";
 
 const INFO_EACH_MS = 2000;
+const INFO_TIMEOUT_MS = 2500;
 // The kinds of marks that begin a segment: SEGMENT_KINDS of atomstream/results.py.
 const CUTS = ["shutter", "laser", "growth", "pause", "rotation"];
 const dataId = decodeURIComponent(location.pathname.split("/").at(-1));
@@ -40,11 +42,11 @@ const events = new Events(view, ({ time_s: at }) => showMoment(at));
 const segments = new Segments(({ start_s: from, end_s: to }) => view.show(from, to));
 const waterfall = new Waterfall(dataId, view);
 const health = new Health();
-new Manage(dataId, () => state.info, () => refreshInfo());
+const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const azimuths = new Azimuths(dataId, showNames);
-const state = { analysis: null, info: null, skew: 0, newestMs: null, base: { mark: null, counted: 0 } };
+const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true, base: { mark: null, counted: 0 } };
 
 const serverNow = () => Date.now() + state.skew;
 const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
@@ -56,7 +58,8 @@ new Annotations(dataId, { now: serverNow, elapsed, count: () => events.users.len
 async function renew() {
   const analysis = await ask(`/rheed/stream/${dataId}/analysis`);
   state.analysis = analysis;
-  state.newestMs = analysis.newest_unix_ms;
+  state.madeMs = analysis.newest_unix_ms;
+  state.newestS = analysis.newest_s;
   events.reset(analysis.events);
   charts.setEvents(analysis.events);
   segments.reset(analysis.segments);
@@ -75,15 +78,21 @@ async function renew() {
 
 const feed = new Feed(dataId, {
   renew,
-  link: (up) => showLink(up),
+  link: (up) => {
+    state.feedUp = up;
+    showLink();
+  },
   gone: (error) => {
     setHidden(byId("notice"), false);
     setText(byId("notice"), error.message);
   },
   hello: (message) => Object.assign(state.analysis, { origin_unix_ms: message.origin_unix_ms ?? state.analysis.origin_unix_ms, status: message.status }),
   batch: (message) => {
-    state.newestMs = message.made_unix_ms ?? serverNow();
-    state.analysis.frames_analysed = Math.max(state.analysis.frames_analysed, message.start + message.count);
+    state.madeMs = message.made_unix_ms ?? serverNow();
+    state.storedMs = message.stored_unix_ms ?? state.storedMs;
+    state.newestS = message.newest_s ?? state.newestS;
+    const progress = state.info?.analysis;
+    if (progress) Object.assign(progress, { newest_s: state.newestS, newest_stored_s: Math.max(progress.newest_stored_s ?? 0, state.newestS ?? 0) });
     applyValues(message.values, message.views);
     applyEvents(message.events ?? []);
     if (state.base.counted === null) setBase();
@@ -142,8 +151,8 @@ function applyEvents(added) {
 async function setBase() {
   const mark = events.users.at(-1) ?? null;
   if (mark?.id !== state.base.mark?.id) state.base = { mark, counted: mark === null || CUTS.includes(mark.kind) ? 0 : null };
-  const { base, analysis } = state;
-  if (base.counted === null && !base.asked && analysis.frames_analysed / analysis.fps > mark.time_s) {
+  const { base } = state;
+  if (base.counted === null && !base.asked && state.newestS > mark.time_s) {
     base.asked = true;
     base.counted = await valueAt(dataId, "oscillations_counted", mark.time_s).catch(() => null);
     base.asked = false;
@@ -198,18 +207,25 @@ async function refreshStatus() {
 
 async function refreshInfo() {
   try {
-    const info = await ask(`/dashboard/streams/${dataId}`);
+    const info = await ask(`/dashboard/streams/${dataId}`, { signal: AbortSignal.timeout(INFO_TIMEOUT_MS) });
+    Object.assign(state, { infoUp: true, infoAt: performance.now() });
     state.info = info;
     const couldWrite = mayWrite();
     setRight(info.right);
     if (mayWrite() !== couldWrite) regions.draw();
     state.skew = info.server_unix_ms - Date.now();
-    if (state.analysis) state.analysis.frames_stored = info.n_frames;
+    state.newestS = Math.max(state.newestS ?? -Infinity, info.analysis.newest_s ?? -Infinity);
+    if (!Number.isFinite(state.newestS)) state.newestS = null;
+    showLink();
     showInfo(info);
     showProblems(info.problems.map((text) => ({ text })));
     feed.now();
     if (state.analysis) regions.refresh();
   } catch (error) {
+    if (!error.status) {
+      state.infoUp = false;
+      showLink();
+    }
     if (error.status === 503) showProblems([{ text: error.message }]);
     if (error.status !== 404 && error.status !== 410) return;
     clearInterval(timer);
@@ -224,14 +240,12 @@ function showInfo(info) {
   setText(byId("name"), name);
   byId("name").title = name;
   document.title = `${name} · atomstream`;
-  const [text, tone] = STATUS[info.status] ?? [info.status, ""];
-  setText(byId("status"), text);
-  byId("status").className = `status ${tone}`;
+  showFresh();
   showFacts();
   setText(byId("zarr-path"), info.zarr_path);
   setHidden(byId("mark"), info.status === "success");
   tiles.showNoViews(info.views_why);
-  health.show(info, state.analysis);
+  health.show(info, state.feedUp && state.infoUp);
   showReport(info, state.analysis);
   setLinks();
 }
@@ -250,7 +264,42 @@ function showFacts() {
   setText(byId("facts"), [thinned(info), info.sample && visible(info.sample), shape, `${brief(info.fps)} fps`, info.rpm ? `${brief(info.rpm)} rpm` : "not rotating", azimuth].filter(Boolean).join(" · "));
 }
 
-function showLink(up) {
+/** Seconds since the newest chunk was stored; null if there is none. */
+function silence(info) {
+  const stored = state.storedMs === null ? Infinity : Math.max(0, (serverNow() - state.storedMs) / 1000);
+  if (info.throughput) return Math.min(stored, info.throughput.silent_s + (performance.now() - state.infoAt) / 1000);
+  return state.madeMs === null ? null : Math.max(0, (serverNow() - state.madeMs) / 1000);
+}
+
+/** The age of the newest frame with results, from its exposure; a clock that is ahead makes no result newer than it is. */
+function resultAge() {
+  const origin = state.analysis?.origin_unix_ms;
+  if (state.madeMs === null || state.newestS === null || !origin) return null;
+  return Math.max(0, serverNow() - state.madeMs, serverNow() - origin - 1000 * state.newestS) / 1000;
+}
+
+function showFresh() {
+  const { info } = state;
+  if (!info) return;
+  const fresh = freshness({
+    status: info.status,
+    link: state.feedUp && state.infoUp,
+    chunkS: info.geometry ? info.geometry.chunk_size / info.fps : 0,
+    silentS: silence(info),
+    ageS: resultAge(),
+    analysis: info.analysis,
+  });
+  setText(byId("status"), fresh.label);
+  byId("status").className = `status ${fresh.tone}`;
+  tiles.showAge(fresh);
+  setText(byId("abandoned-text"), fresh.abandoned);
+  setHidden(byId("abandoned"), !fresh.abandoned);
+}
+
+function showLink() {
+  const up = state.feedUp && state.infoUp;
+  showFresh();
+  if (state.info) health.show(state.info, up);
   setHidden(byId("notice"), up);
   if (!up) setText(byId("notice"), "The connection to the server is lost. Reconnecting; the values on this page are not live.");
   document.body.dataset.link = up ? "up" : "down";
@@ -314,7 +363,8 @@ setUpTheme(() => {
 });
 setUpDrawer(byId("health-button"), byId("health"), refreshInfo);
 setUpDrawer(byId("more-button"), byId("more"));
-setInterval(() => tiles.showAge(state.newestMs === null ? null : Math.max(0, (serverNow() - state.newestMs) / 1000), { ended: state.info?.status === "success" }), 200);
+byId("abandoned-end").addEventListener("click", () => manage.open("end"));
+setInterval(showFresh, 200);
 const timer = setInterval(refreshInfo, INFO_EACH_MS);
 showRange();
 refreshInfo().then(() => feed.open());

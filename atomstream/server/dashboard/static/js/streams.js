@@ -18,16 +18,25 @@ async function refresh() {
   const words = search.value.trim().split(/\s+/).filter(Boolean);
   const query = words.map((word) => `keywords=${encodeURIComponent(word)}`).join("&");
   try {
-    const entries = await listed(query ? `${query}&` : "");
+    const [entries, problems] = await Promise.all([listed(query ? `${query}&` : ""), ask("/dashboard/problems")]);
+    const [silent, analysing] = [new Set(problems.silent), new Set(problems.analysing)];
+    for (const entry of entries) entry.shown_status = statusOf(entry, silent, analysing);
     if (number === newest) show(entries, words.length > 0);
     const names = new Map(entries.map((entry) => [entry.data_id, entry.raw_name]));
-    showProblems(allProblems(await ask("/dashboard/problems"), (id) => names.get(id)));
+    showProblems(allProblems(problems, (id) => names.get(id)));
     setHidden(byId("notice"), true);
   } catch (error) {
     if (error.status === 401) return;
     setText(byId("notice"), `${error.message} Trying again.`);
     setHidden(byId("notice"), false);
   }
+}
+
+/** [text, tone]: a live stream without new frames is not live, and an analysis that runs is not complete. */
+function statusOf({ data_id: id, pipeline_status: status }, silent, analysing) {
+  if (status === "stream_active" && silent.has(id)) return ["No new frames", "warn"];
+  if (status === "success" && analysing.has(id)) return ["Analysing", "live"];
+  return STATUS[status] ?? [status, ""];
 }
 
 async function listed(query) {
@@ -46,7 +55,7 @@ function show(entries, searched) {
   const content = JSON.stringify(first);
   if (content !== shown) draw(first);
   shown = content;
-  const live = entries.filter((entry) => entry.pipeline_status === "stream_active").length;
+  const live = entries.filter((entry) => entry.shown_status === STATUS.stream_active).length;
   const more = entries.length > SHOWN ? `, the first ${SHOWN} shown: search for others` : "";
   const number = entries.length < PAGE ? `${entries.length}` : `${PAGE} or more`;
   setText(byId("count"), `${number} ${searched ? "found" : entries.length === 1 ? "stream" : "streams"}, ${live} live${more}`);
@@ -61,7 +70,7 @@ function draw(entries) {
 }
 
 function row(entry) {
-  const [status, tone] = STATUS[entry.pipeline_status] ?? [entry.pipeline_status, ""];
+  const [status, tone] = entry.shown_status;
   const meta = entry.file_metadata ?? {};
   const facts = [
     entry.physical_sample_name,

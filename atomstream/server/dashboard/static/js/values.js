@@ -1,9 +1,8 @@
 // The growth rate in large digits, and the tiles with the other values.
 import { byId, el, setText } from "./dom.js";
-import { ageText, brief, fixed, unitText, withSigma } from "./format.js";
+import { brief, fixed, unitText, withSigma } from "./format.js";
 
 const SPOKEN_EACH_MS = 10000;
-const OLD_S = 6;
 const MAX_VIEWS = 6;
 
 /** [name of the value, title, { factor, unit, from }]: shown in this order where they make sense. */
@@ -11,8 +10,8 @@ const TILES = [
   ["oscillation_period", "Oscillation period", {}],
   ["layers_grown", "Layers since the start", {}],
   ["lattice_spacing", "Streak spacing", {}],
-  ["relative_spacing_change", "Spacing change", { factor: 100, unit: "%" }],
-  ["referenced_strain", "Strain", { factor: 100, unit: "%", calibrated: true }],
+  ["relative_lattice_change", "Lattice change", { factor: 100, unit: "%", signed: true }],
+  ["referenced_strain", "Strain", { factor: 100, unit: "%", signed: true, calibrated: true }],
   ["lattice_parameter", "Lattice parameter", { calibrated: true }],
   ["specular_fwhm_1", "Specular width", {}],
   ["first_order_fwhm_1", "First-order width", {}],
@@ -44,13 +43,22 @@ export class Values {
   /** `nameOf(id)` returns the label of a view's azimuth; "" if it has none. */
   show(values, { turning, views, nameOf }) {
     this.showRate(values.growth_rate_ml_s, values.growth_rate_nm_s, values.oscillation_period);
+    this.rateWhy = values.growth_rate_ml_s?.why ?? "";
     // Strain is the same quantity against the user's reference: show only one of them.
     const strained = values.referenced_strain?.value ?? null;
-    const shown = strained === null ? values : { ...values, relative_spacing_change: undefined };
+    const shown = strained === null ? values : { ...values, relative_lattice_change: undefined };
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
+    this.showSpacingChange(values);
     const first = [...views].sort((a, b) => a.view_id - b.view_id).slice(0, MAX_VIEWS);
     first.forEach((view) => this.showView(view, nameOf(view.view_id)));
     if (first.length) this.hideOtherViews(new Set(first.map(({ view_id: id }) => `view ${id}`)));
+  }
+
+  /** Below the spacing: its change, whose sign is opposite to that of the lattice. */
+  showSpacingChange({ lattice_spacing: spacing, relative_spacing_change: change }) {
+    if (!spacing || spacing.value === null || !change || change.value === null) return;
+    const text = withSigma(100 * change.value, change.sigma === null ? null : 100 * change.sigma);
+    setText(this.tiles.get("lattice_spacing").under, `${signed(text.value)} ± ${text.sigma || "?"} % ${change.note}`.trim());
   }
 
   /** Hides the tiles of views that are no longer reported. */
@@ -105,7 +113,7 @@ export class Values {
   showCounted({ value, sigma, why, since }) {
     const parts = this.tiles.get("counted");
     setText(parts.title, `Oscillations since ${since}`);
-    this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? why : "");
+    this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? this.whyText(why) : "");
   }
 
   /** `since` names the last mark of the user that begins a segment, or the start. */
@@ -113,18 +121,24 @@ export class Values {
     setText(this.tiles.get("layers_grown").title, `Layers since ${since}`);
   }
 
-  showTile(name, value, { factor = 1, unit, words, turning: onlyTurning, calibrated, warnOver }, turning) {
+  showTile(name, value, { factor = 1, unit, words, signed: withSign, turning: onlyTurning, calibrated, warnOver }, turning) {
     const parts = this.tiles.get(name);
     parts.box.hidden = !value || (onlyTurning && !turning) || (calibrated && value.value === null) || (turning && value.value === null && value.why.startsWith("the substrate rotates"));
     if (parts.box.hidden) return;
     if (value.value === null) {
-      this.fill(parts, null, "", value.why);
+      this.fill(parts, null, "", this.whyText(value.why));
       return;
     }
     const text = withSigma(value.value * factor, value.sigma === null ? null : value.sigma * factor);
+    if (withSign) text.value = signed(text.value);
     const shown = words ? { value: words(value.value), sigma: "" } : text;
     this.fill(parts, shown, words ? "" : unit ?? unitText(value.unit), words ? `spottiness ${fixed(value.value, 2)}` : value.note ?? "");
     parts.box.classList.toggle("warn", warnOver !== undefined && value.value > warnOver);
+  }
+
+  /** The reason why there is no number; that of the growth rate is not repeated in each tile. */
+  whyText(why) {
+    return why && why === this.rateWhy ? "for the same reason as the growth rate" : why;
   }
 
   fill(parts, text, unit, under) {
@@ -133,16 +147,19 @@ export class Values {
     setText(parts.sigma, text?.sigma ? ` ± ${text.sigma}` : "");
     setText(parts.unit, text === null || !unit ? "" : ` ${unit}`);
     setText(parts.under, under ?? "");
-    parts.box.title = under ?? "";
   }
 
-  showAge(seconds, { ended }) {
-    const age = byId("age");
-    if (seconds === null) setText(age, "");
-    else if (ended) setText(age, `Analysed ${ageText(seconds)} ago`);
-    else setText(age, `Newest result ${ageText(seconds)} ago`);
-    age.classList.toggle("old", !ended && seconds !== null && seconds > OLD_S);
+  /** Shows the age of the numbers in words; stale ones lose their colour (css/stream.css). */
+  showAge({ text, stale }) {
+    setText(byId("age"), text);
+    byId("age").classList.toggle("old", stale);
+    byId("main").classList.toggle("stale", stale);
   }
+}
+
+/** A change states its sign also where it is positive. */
+function signed(text) {
+  return /[1-9]/.test(text) && !text.startsWith("\u2212") ? `+${text}` : text;
 }
 
 function surfaceWords(spottiness) {
