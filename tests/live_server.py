@@ -14,6 +14,7 @@ from tests.worker_template import use_template
 if TYPE_CHECKING:  # the client's tests run without the server's extra as long as they start no server
     from atomstream.server.archive.stream_archive import StreamArchive
     from atomstream.server.context import ServerContext
+    from atomstream.server.streams.store_sync import StoreSync
 
 
 Serve: TypeAlias = Callable[..., Awaitable["LiveServer"]]
@@ -41,6 +42,13 @@ class LiveServer(LocalServer):
         """The parts of the running server."""
         assert self.running is not None
         return self.running.context
+
+    @property
+    def sync(self) -> StoreSync:
+        """The running server's exchange with its store."""
+        assert self.running is not None
+        assert self.running.sync is not None
+        return self.running.sync
 
     def archive(self, data_id: str) -> StreamArchive:
         """The archive of one stream, read from the disk again."""

@@ -30,6 +30,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "allowed_hosts": (),
     "public_url": None,
     "catalogue": None,
+    "store": None,
     "tls": "off",
     "tls_cert": None,
     "tls_key": None,

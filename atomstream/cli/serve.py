@@ -73,6 +73,10 @@ if TYPE_CHECKING:
     "--catalogue",
     "PostgreSQL database that several servers share: postgresql://USER@HOST/DATABASE.  [default: SQLite in --data]",
 )
+@service_url(
+    "--store",
+    "S3 bucket with the streams, for several servers: s3://BUCKET/PREFIX?endpoint=URL. --data is then a cache.",
+)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")

@@ -20,11 +20,15 @@ from atomstream.system.own_files import (
     make_file_private,
     make_private,
     prepare_for_library,
+    read_plain,
 )
 
 log = get_logger("atomstream.server")
 
 LOCK_FILE = ".lock"
+
+STORE_FILE: Final = "cache-of.txt"
+"""In a data folder that is a cache: the name of the store that has the truth."""
 
 UPKEEP_LOCK: Final = ".upkeep-lock"
 """Held while a backup or the rules of retention work on the folder, which exclude each other."""
@@ -61,6 +65,7 @@ _OWN_NAMES: Final = frozenset(
         "tls-cert.pem",
         "tls-key.pem",
         UPKEEP_LOCK,
+        STORE_FILE,
         "retention.json",
         *(_CATALOGUE + suffix for suffix in ("", "-wal", "-shm", "-run")),
     }
@@ -70,7 +75,7 @@ _OWN_NAMES: Final = frozenset(
 COPIED_NAMES: Final = frozenset(
     name
     for name in _OWN_NAMES
-    - {LOCK_FILE, UPKEEP_LOCK, "retention.json", SET_ASIDE, EXPORTS, "streams", "signals"}
+    - {LOCK_FILE, UPKEEP_LOCK, STORE_FILE, "retention.json", SET_ASIDE, EXPORTS, "streams", "signals"}
     - {"sessions.json", "signing.key", "tls-cert.pem", "tls-key.pem"}
     - {"key-use.json", "people.lock"}
     if not name.startswith(_CATALOGUE)
@@ -108,12 +113,14 @@ def set_aside_foreign(data_dir: Path, note: Callable[[str, str], None]) -> None:
 
 
 @contextmanager
-def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
+def own_data_dir(data_dir: Path, *, must_exist: bool = False, store: str | None = None) -> Iterator[None]:
     """Create ``data_dir`` and lock it for this process; the operating system releases the lock when the process ends.
 
+    ``store`` is the name of the store that the folder is a cache of; None if it has the streams itself.
+
     Raises:
-        ConfigError: another server has the lock, the folder can't be created or written, or ``must_exist`` and it
-            does not.
+        ConfigError: another server has the lock, the folder can't be created or written, ``must_exist`` and it
+            does not, or it is a cache of another store, or has streams of its own.
     """
     if must_exist and not (data_dir / "streams").is_dir():
         raise ConfigError(f"{data_dir} is not the data folder of an atomstream server: it has no 'streams'.")
@@ -135,10 +142,35 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"The data folder {data_dir} can't be used: {error}.") from None
     try:
+        _check_store(data_dir, store)
         _remove_exports(data_dir)
         yield
     finally:
         lock.release()
+
+
+def _check_store(data_dir: Path, store: str | None) -> None:
+    """Note in the folder which store it is a cache of. Raises ConfigError if it is another one's, or has streams."""
+    path = data_dir / STORE_FILE
+    try:
+        noted = read_plain(path).decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        if store is None:
+            return
+        if any((data_dir / "streams").iterdir()):
+            raise ConfigError(
+                f"{data_dir} has streams of its own, which --store would hide. Give --data an empty folder."
+            ) from None
+        LOCAL.write_atomic(path, [f"{store}\n".encode()])
+        return
+    if noted == store:
+        return
+    if store is None:
+        raise ConfigError(
+            f"{data_dir} is only a cache of {noted}, which has the streams. Start the server with that --store; "
+            "commands on a data folder do not work on a cache."
+        )
+    raise ConfigError(f"{data_dir} is a cache of {noted}, not of {store}. Give --data another folder.")
 
 
 def _remove_exports(data_dir: Path) -> None:

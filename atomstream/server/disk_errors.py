@@ -84,6 +84,14 @@ def log_failure(log: logging.Logger, error: BaseException, message: str, *values
         log.error(message, *values, exc_info=error)
 
 
+def log_away(log: logging.Logger, error: BaseException) -> None:
+    """Log that a store can't be reached, at most once in ``FULL_EVERY_S``."""
+    now = time.monotonic()
+    if now - _full_logged_at.get("away", -FULL_EVERY_S) >= FULL_EVERY_S:
+        _full_logged_at["away"] = now
+        log.error("%s", error)
+
+
 LEAST_FREE: Final = 8 << 20
 """With fewer bytes free, the disk counts as full: the files of one chunk may need so much."""
 REMEMBERED_S: Final = 10.0

@@ -21,7 +21,7 @@ from atomstream.server.app import ROUTES, build_app
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.opening import open_catalogue
-from atomstream.server.catalogue.reindex import catch_up, catch_up_later
+from atomstream.server.catalogue.reindex import NameIndex, Unread, catch_up, catch_up_later
 from atomstream.server.context import CONTEXT, ServerContext
 from atomstream.server.data_dir import own_data_dir, set_aside_foreign
 from atomstream.server.disk_errors import DiskState, log_failure
@@ -50,6 +50,7 @@ from atomstream.server.retention_rules import RetentionSettings
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signals.beside_frames import BesideFrames
 from atomstream.server.signals.registry import SignalRegistry
+from atomstream.server.streams.archives import SharedArchives
 from atomstream.server.streams.deletion import Deletion, read_deletions
 from atomstream.server.streams.ingest import Ingest
 from atomstream.server.streams.lifecycle import Lifecycle
@@ -59,7 +60,9 @@ from atomstream.system.files import load_or_make_secret
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
 
 if TYPE_CHECKING:
+    from atomstream.server.ports.store import Store
     from atomstream.server.postgres.postgres import Postgres
+    from atomstream.server.streams.store_sync import StoreSync
 
 log = get_logger("atomstream.server")
 
@@ -110,6 +113,8 @@ class RunningServer:
     context: ServerContext
     connections: ConnectionGuard
     certificate: ServerCertificate | None = None
+    sync: StoreSync | None = None
+    """The exchange with the store that servers share."""
 
 
 @asynccontextmanager
@@ -126,18 +131,20 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     if settings.oidc is not None:
         check_installed()
     async with AsyncExitStack() as stack:
-        stack.enter_context(own_data_dir(settings.data_dir))
+        store = await _open_store(settings, stack)
+        stack.enter_context(own_data_dir(settings.data_dir, store=None if store is None else store.name))
         postgres = await _open_postgres(settings, stack)
         documents = _documents(settings, postgres)
         new_key = await asyncio.to_thread(_first_key, settings, documents)
         certificate = await asyncio.to_thread(load_certificate, settings)
-        context = await _make_context(settings, stack, certificate, postgres)
+        context = await _make_context(settings, stack, certificate, postgres, store)
         guard = _make_guard(settings)
         gate = await asyncio.to_thread(_make_gate, settings, context.streams.damage, postgres)
         app = build_app(context, gate, guard)
         url = await _listen(app, context, guard, stack)
         await _start_timeouts(context, stack)
-        yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate)
+        sync = None if store is None else await _start_sync(store, context, stack)
+        yield RunningServer(url, settings.api_key or new_key, settings, context, guard, certificate, sync)
 
 
 @asynccontextmanager
@@ -150,7 +157,7 @@ async def opened_folder(settings: ServerSettings) -> AsyncIterator[ServerContext
     protect_libraries()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir, must_exist=True))
-        yield await _make_context(settings, stack, None, await _open_postgres(settings, stack))
+        yield await _make_context(settings, stack, None, await _open_postgres(settings, stack), None)
 
 
 async def run_server(
@@ -211,20 +218,67 @@ def _signing_secret(settings: ServerSettings, documents: Documents) -> bytes:
     )
 
 
+async def _open_store(settings: ServerSettings, stack: AsyncExitStack) -> Store | None:
+    """The store that servers share, checked; None without one."""
+    if settings.store is None:
+        return None
+    # Imported here: a server with its own data folder needs none of it.
+    from atomstream.server.ports.store_url import check_store, open_store
+
+    store = await asyncio.to_thread(open_store, settings.store)
+    stack.callback(store.close)
+    await asyncio.to_thread(check_store, store)
+    return store
+
+
+async def _start_sync(store: Store, context: ServerContext, stack: AsyncExitStack) -> StoreSync:
+    from atomstream.server.streams.store_sync import StoreSync
+
+    sync = StoreSync(
+        store,
+        context.streams,
+        context.streams_table,
+        context.lifecycle,
+        context.signals,
+        partial(_remove_deleted, context),
+        searches=not context.documents.is_shared,
+    )
+    _at_the_end(stack, "copying to the store", sync.close)
+    task = asyncio.create_task(sync.run(), name="atomstream store")
+    _at_the_end(stack, "following the store", partial(_cancel, task))
+    return sync
+
+
+async def _remove_deleted(context: ServerContext, data_id: str) -> None:
+    """Another server has deleted a stream: end what uses it here, and remove its cache."""
+    await context.ingest.stop_stream(data_id)
+    await context.results.remove(data_id)
+    await context.lifecycle.forget(data_id)
+    await context.streams.delete(data_id, context.streams.shared().get(data_id))
+    context.deletion.begin()
+
+
 async def _make_context(
     settings: ServerSettings,
     stack: AsyncExitStack,
     certificate: ServerCertificate | None,
     postgres: Postgres | None,
+    store: Store | None,
 ) -> ServerContext:
     damage, documents = DamageLog(), _documents(settings, postgres)
     await asyncio.to_thread(set_aside_foreign, settings.data_dir, damage.of("").add)
     opened = await stack.enter_async_context(open_catalogue(settings, postgres))
     database, streams_table, catalogue = opened.database, opened.streams, opened.names
-    unread = await catch_up(database, settings.data_dir, READ_AT_START, damage)
+    # With a store the folder is a cache: the list of streams follows from the store (StoreSync.search).
+    unread = (
+        await catch_up(database, settings.data_dir, READ_AT_START, damage)
+        if store is None
+        else Unread([], NameIndex())
+    )
     signals = ServerSignals()
     shares = handle_shares(settings)
-    streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage)
+    archives = None if store is None else SharedArchives(store)
+    streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage, archives)
     later = asyncio.create_task(
         catch_up_later(database, settings.streams_dir, unread, streams.archive, damage),
         name="atomstream catalogue catch-up",

@@ -62,6 +62,9 @@ class ServerSettings:
     sessions; without it they are in ``data_dir``. While it can't be reached, keys that were valid are accepted for
     ``key_cache_s``.
 
+    ``store`` is the URL of an S3 bucket, or a folder, that several servers share: it has the streams, and ``data_dir``
+    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`).
+
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
     """
@@ -105,6 +108,7 @@ class ServerSettings:
     oidc: OidcSettings | None = None
     catalogue: PostgresAddress | None = None
     key_cache_s: float = 3600.0
+    store: str | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -150,6 +154,10 @@ class ServerSettings:
         if self.public_url is not None:
             set_field(self, "public_url", _checked_public_url(self.public_url))
         self._check_tls()
+        if self.store is not None and self.retention is not None:
+            raise ConfigError(
+                "The rules of [retention] work on a data folder; they do not work with --store yet."
+            )
 
     def _check_tls(self) -> None:
         for name in ("tls_cert", "tls_key"):

@@ -137,6 +137,9 @@ class CachedArchive(StreamArchive):
         file_system.make_folder(archive._index.group.folder, durable=False)
         if not (folder / ABOUT).is_file():
             archive._fill()
+        geometry = geometry_in(about)
+        if geometry is not None and not (archive._index.group.folder / FRAMES / DOCUMENT).exists():
+            archive._index.group.add_frames(geometry)  # another server has stored the first chunk
         archive._recover()
         return archive
 

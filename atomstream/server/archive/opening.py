@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from atomstream.server.archive.chunk_index import NO_RESOURCES
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.metadata import ABOUT, checked_about
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.ports.store import StoreError
 from atomstream.shard import index_nbytes
 from atomstream.system.log_privacy import get_logger
 
@@ -24,22 +26,27 @@ CHECKED_SHARDS: Final = 20_000
 """So many of a stream's newest chunks are looked at when it is opened, which takes about 0.1 s."""
 
 
-def open_checked(folder: Path, damage: StreamDamage) -> StreamArchive:
-    """Open the archive in ``folder`` and check its description. Blocks.
+def open_checked(
+    folder: Path, damage: StreamDamage, opened: Callable[[], StreamArchive] | None = None
+) -> StreamArchive:
+    """Open the archive in ``folder``, in another way by ``opened``, and check its description. Blocks.
 
     Whatever is wrong with it, the error is of one type and concerns this stream alone. ``damage`` has a note about it.
 
     Raises:
         StreamError: the stream can't be used; the message tells why, without paths of this computer.
-        OSError: this process can't open more files at present.
+        OSError: this process can't open more files at present. StoreError: from the store of a cache.
     """
     try:
-        archive = StreamArchive.open(folder, damage=damage)
+        archive = StreamArchive.open(folder, damage=damage) if opened is None else opened()
         checked_about(archive.description, folder.name)
         damage.remove(ABOUT)
         _mend_geometry(archive)
-        _note_bad_shards(archive)
+        if not archive.is_cache:
+            _note_bad_shards(archive)
         _note_set_aside(archive)
+    except StoreError:  # the store is away, or has no such stream: nothing is wrong with the files
+        raise
     except OSError as error:
         if error.errno in NO_RESOURCES:
             raise

@@ -180,6 +180,10 @@ class StreamArchive:
             self._publish_soon()
             self._index.sync_if_due()
 
+    def refresh_about(self) -> bool:
+        """Read the description again where another server may have changed it; True if one has."""
+        return False
+
     def incoming(self) -> Path:
         """A new file name, on the archive's file system, for a body; the next :meth:`open` removes a leftover file."""
         return self.files.temporary_path()
@@ -237,6 +241,10 @@ class StreamArchive:
             ShardError: it can't be fetched, because it is missing there.
         """
         return self.shard_file(index)
+
+    def follow(self) -> list[int]:
+        """Add the chunks that other servers have stored since; returns their indices. Here there are none."""
+        return []
 
     def note_unreadable(self, index: int, why: str) -> None:
         """Note that the shard of a chunk is damaged, as its reader found."""

@@ -18,14 +18,20 @@ from aiohttp.web import BaseRequest, StreamResponse
 from atomstream.errors import AtomstreamError, RejectedError, ShardError
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.away import CatalogueAwayError
-from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_failure
+from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full, log_away, log_failure
 from atomstream.server.http.error_page import error_page, wants_page
 from atomstream.server.http.path_prefix import prefix_of
+from atomstream.server.ports.store import StoreError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
 DISK: Final = web.AppKey("disk", DiskState)
+
+_STORE_AWAY: Final = (
+    "The store of this server can't be reached at present; nothing was changed. Frames are kept by their client, which "
+    "sends them again."
+)
 
 
 class HttpError(AtomstreamError):
@@ -108,6 +114,9 @@ def _reply_to(request: web.Request, error: Exception) -> web.Response:
         return refuse(error.status, error.detail, error.headers)
     if isinstance(error, CatalogueAwayError):
         return refuse(503, str(error), {"Retry-After": "2"})
+    if isinstance(error, StoreError):
+        log_away(log, error)
+        return refuse(503, _STORE_AWAY, {"Retry-After": "2"})
     if isinstance(error, ShardError):
         return refuse(400, str(error))
     if isinstance(error, ArchiveDeletedError):

@@ -22,7 +22,7 @@ from atomstream.server.live.worker_pool import WorkerPool, WorkerStartError
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.keyed_locks import KeyedLocks
 from atomstream.server.streams.registry import StreamRegistry, checked_id
-from atomstream.server.streams.signals import ChunkStored, ServerSignals, StatusChanged
+from atomstream.server.streams.signals import ChunkStored, Followed, ServerSignals, StatusChanged
 from atomstream.shard import frame_nbytes
 from atomstream.system.log_privacy import get_logger
 
@@ -87,6 +87,7 @@ class ResultsManager:
         events.created.subscribe(self._created)
         events.chunk_stored.subscribe(self._chunk_stored)
         events.status_changed.subscribe(self._status_changed)
+        events.followed.subscribe(self._followed)
 
     @property
     def workers(self) -> WorkerPool:
@@ -264,6 +265,16 @@ class ResultsManager:
             opened.end()
         elif status == "success" or (await self._streams.about(data_id)).geometry is not None:
             await self._open_later(data_id)  # it is ended by its status
+
+    async def _followed(self, followed: Followed) -> None:
+        """Chunks came by way of other servers: they are analysed here if the results are in use here."""
+        results = self._open.get(followed.data_id)
+        if results is None:
+            return
+        for index in followed.indices:
+            results.stored(index, None)
+        if followed.status in ENDED_STATUSES:
+            results.end()
 
     async def _chunk_stored(self, stored: ChunkStored) -> None:
         claims = stored.ticket

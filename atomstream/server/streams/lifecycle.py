@@ -93,7 +93,7 @@ class Lifecycle:
     async def _about(self, data_id: str) -> StreamMetadata | None:
         """The metadata of a stream; None if this server can't read it."""
         try:
-            return await self._streams.about(data_id)
+            return await self._streams.current(data_id)
         except HttpError:
             return None
 
@@ -134,6 +134,11 @@ class Lifecycle:
         self._start_timing(data_id)
         await self._signals.created.send(data_id)
 
+    def watch_over(self, data_id: str) -> None:
+        """An open stream was found that another server has made: time it here too, since that one may have died."""
+        if data_id not in self._last_activity:
+            self._start_timing(data_id)
+
     def touch(self, data_id: str) -> None:
         """A chunk is being received: reset the time without data."""
         if data_id in self._last_activity:
@@ -141,7 +146,7 @@ class Lifecycle:
 
     async def data_came(self, data_id: str, geometry: Geometry) -> None:
         """A chunk was stored: an open stream becomes active; an ended one is finished once more."""
-        about = await self._streams.about(data_id)
+        about = await self._streams.current(data_id)
         if about.geometry is None:
             await self._streams.change(data_id, geometry=geometry)
         if about.status in ("stream_finalizing", "success"):
@@ -159,7 +164,7 @@ class Lifecycle:
         self._forget(data_id)
         if lost:
             await asyncio.to_thread(archive.mark_lost, lost)
-        if lost or (await self._streams.about(data_id)).status != "success":
+        if lost or (await self._streams.current(data_id)).status != "success":
             await self._set(data_id, "stream_finalizing")
             await self._finish(data_id)
         return (await self._streams.about(data_id)).status
@@ -242,6 +247,16 @@ class Lifecycle:
                 if about is not None:
                     await self._entries.put(about)
                 return None
+        if (
+            silent_s >= min(silence_s, abandon_s)
+            and (archive := await self._streams.archive(data_id)).is_cache
+        ):
+            if (await self._streams.current(data_id)).status not in OPEN:  # ended by way of another server
+                self._forget(data_id)
+                return None
+            if await asyncio.to_thread(archive.follow):
+                self._last_activity[data_id] = self._clock()
+                return min(silence_s, abandon_s)
         if silent_s >= abandon_s:
             self._forget(data_id)
             log.warning(

@@ -13,15 +13,20 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from atomstream.errors import StreamError
+from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.archive.metadata import StreamMetadata, is_stream_id, read_about, write_about
-from atomstream.server.archive.opening import open_checked
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.catalogue.database import iso_now
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.http.responses import HttpError
+from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
+from atomstream.server.streams.archives import Archives
 from atomstream.server.streams.keyed_locks import KeyedLocks
 from atomstream.system.files import LOCAL
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
 
 DELETED: Final = ".deleted"
 """The folder, beside the streams, of the files of deleted streams until they are removed."""
@@ -35,12 +40,18 @@ class StreamRegistry:
     """
 
     def __init__(
-        self, streams_dir: Path, entries: StreamsTable, kept: int = 256, damage: DamageLog | None = None
+        self,
+        streams_dir: Path,
+        entries: StreamsTable,
+        kept: int = 256,
+        damage: DamageLog | None = None,
+        archives: Archives | None = None,
     ) -> None:
         self.damage = damage or DamageLog()
         """What is damaged in the files of the streams."""
         self.folder = streams_dir
         self._entries = entries
+        self._archives = archives or Archives()
         self._kept = kept
         self._recent: OrderedDict[str, StreamArchive] = OrderedDict()
         self._open: WeakValueDictionary[str, StreamArchive] = WeakValueDictionary()
@@ -61,7 +72,7 @@ class StreamRegistry:
         await self._entries.require()
         folder = self.folder / about.data_id
         archive = await asyncio.to_thread(
-            StreamArchive.create, folder, write_about(about), damage=self.damage.of(about.data_id)
+            self._archives.create, folder, write_about(about), self.damage.of(about.data_id)
         )
         self._keep(about.data_id, archive)
         await self._entries.add(about)
@@ -79,7 +90,12 @@ class StreamRegistry:
             return archive
         folder = self.folder / checked_id(data_id)
         async with self._locks.hold(data_id):
-            archive = self._open.get(data_id) or await self._open_archive(folder, data_id)
+            archive = self._open.get(data_id)
+            if archive is None:
+                archive = await self._open_archive(folder, data_id)
+                if archive.is_cache:  # another server may have made it
+                    await self._entries.put(read_about(archive.description))
+                    await self._entries.note_chunk(data_id, archive.n_frames())
             self.refuse_deleted(data_id)
         self._keep(data_id, archive)
         return archive
@@ -114,12 +130,14 @@ class StreamRegistry:
             self._recent.popitem(last=False)
 
     async def _open_archive(self, folder: Path, data_id: str) -> StreamArchive:
-        if not await asyncio.to_thread(folder.is_dir):
+        if not await asyncio.to_thread(self._archives.exists, folder):
             raise unknown_stream(data_id)
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._openers, open_checked, folder, self.damage.of(data_id)
+                self._openers, self._archives.open, folder, self.damage.of(data_id)
             )
+        except ObjectMissingError:
+            raise unknown_stream(data_id) from None
         except StreamError as error:
             raise HttpError(503, f"Stream {data_id} can't be used: {error}") from None
 
@@ -130,6 +148,32 @@ class StreamRegistry:
     async def about(self, data_id: str) -> StreamMetadata:
         """The metadata of a stream; raises HttpError 404."""
         return read_about((await self.archive(data_id)).description)
+
+    async def current(self, data_id: str) -> StreamMetadata:
+        """The metadata, read again where another server may have changed it; raises as :meth:`archive`.
+
+        While the store can't be reached, those that were read last.
+        """
+        archive = await self.archive(data_id)
+        if archive.is_cache:
+            await self._refresh(data_id, archive)
+        return read_about(archive.description)
+
+    async def _refresh(self, data_id: str, archive: StreamArchive) -> None:
+        try:
+            changed = await asyncio.to_thread(archive.refresh_about)
+        except StoreUnavailableError as error:
+            log.debug("stream %s: its description can't be read again: %s", data_id, error)
+            return
+        except ArchiveDeletedError:
+            self.deleted.add(data_id)
+            raise
+        if changed:
+            await self._entries.put(read_about(archive.description))
+
+    def shared(self) -> dict[str, StreamArchive]:
+        """The open archives of streams that other servers may change too."""
+        return {data_id: archive for data_id, archive in self._recent.items() if archive.is_cache}
 
     async def project_of(self, data_id: str) -> str | None:
         """The id of the project that a stream is or was in; None for none. Raises HttpError 404."""
@@ -154,6 +198,8 @@ class StreamRegistry:
         archive = await self.archive(data_id)
         async with self._locks.hold(data_id):
             self.refuse_deleted(data_id)
+            if archive.is_cache:
+                await asyncio.to_thread(archive.refresh_about)
             old = read_about(archive.description)
             new = revision(old)
             if new == old:
@@ -169,6 +215,8 @@ class StreamRegistry:
 
 
 def _move_away(folder: Path, target: Path) -> None:
+    if not folder.exists():  # of a stream in a store that was never read here
+        return
     LOCAL.make_folder(target.parent)
     LOCAL.rename(folder, target)
     LOCAL.sync_folders(target.parent, folder.parent)

@@ -61,9 +61,19 @@ class StatusChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Followed:
+    """Other servers have stored chunks of a stream, or changed its status; both are in its archive here."""
+
+    data_id: str
+    indices: tuple[int, ...]
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSignals:
     """All signals of one server."""
 
     created: Signal[str] = field(default_factory=Signal)
     chunk_stored: Signal[ChunkStored] = field(default_factory=Signal)
     status_changed: Signal[StatusChanged] = field(default_factory=Signal)
+    followed: Signal[Followed] = field(default_factory=Signal)

@@ -1,0 +1,156 @@
+"""Two real servers on one store: whichever receives a request, the stream is one, and each chunk is stored once."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.errors import ConfigError
+from tests.live_server import LiveServer, Serve
+from tests.stores import s3_store, s3_url
+from tests.wire_client import WireClient, make_frames
+
+if TYPE_CHECKING:
+    from atomstream.cluster.engines import SeaweedFS
+
+KEY = "one key of both servers " * 2
+Pair = tuple[LiveServer, LiveServer]
+MakePair = Callable[[str], Awaitable[Pair]]
+
+
+@pytest.fixture
+def pair(serve: Serve) -> MakePair:
+    """Starts two servers with one key on a store."""
+
+    async def start(store: str) -> Pair:
+        return await serve(store=store, api_key=KEY), await serve(store=store, api_key=KEY)
+
+    return start
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty store."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    engine: SeaweedFS = request.getfixturevalue("s3_server")
+    for name, value in engine.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_url(engine, f"pair/{uuid.uuid4()}")
+
+
+async def _frames(server: LiveServer, data_id: str) -> Any:
+    archive = await server.context.streams.archive(data_id)
+    return archive.frames(0, archive.n_frames())
+
+
+async def test_a_stream_by_way_of_two_servers(store: str, pair: MakePair) -> None:
+    """Chunks go to either; an equal repeat is 200 and another body 409, on either; both list and end one stream."""
+    a, b = await pair(store)
+    chunks = [make_frames(4, seed=seed) for seed in range(4)]
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create("Growth 7")
+        for index, client in enumerate((to_a, to_b, to_b, to_a)):
+            assert (await client.send(data_id, index, chunks[index]))[0] == 200
+        for index, client in enumerate((to_b, to_a, to_a, to_b)):
+            assert (await client.send(data_id, index, chunks[index]))[0] == 200
+            status, reply = await client.send(data_id, index, make_frames(4, seed=9))
+            assert (status, "with other frames" in reply["detail"]) == (409, True)
+        status, reply = await to_b.end(data_id)
+        assert (status, reply["pipeline_status"]) == (200, "success")
+        for server, client in ((a, to_a), (b, to_b)):
+            assert np.array_equal(await _frames(server, data_id), np.concatenate(chunks))
+            await server.sync.exchange()
+            entry = await client.entry(data_id)
+            assert entry["pipeline_status"] == "success"
+            assert entry["file_metadata"]["n_frames"] == 16
+
+
+async def test_the_cache_of_a_server_may_be_thrown_away(store: str, serve: Serve, pair: MakePair) -> None:
+    """A server that starts with an empty folder has all streams, and goes on with them."""
+    a, b = await pair(store)
+    await b.stop()
+    async with WireClient(a) as client:
+        data_id = await client.create("Growth 8")
+        assert (await client.send(data_id, 0, make_frames(4, seed=0)))[0] == 200
+    await a.stop()
+    shutil.rmtree(a.data_dir)
+    await a.start()
+    await a.sync.exchange()
+    async with WireClient(a) as client:
+        assert (await client.entry(data_id))["raw_name"] == "Growth 8"
+        assert (await client.send(data_id, 1, make_frames(4, seed=1)))[0] == 200
+        assert (await client.send(data_id, 0, make_frames(4, seed=0)))[0] == 200
+    expected = np.concatenate([make_frames(4, seed=0), make_frames(4, seed=1)])
+    assert np.array_equal(await _frames(a, data_id), expected)
+
+
+async def test_a_stream_is_deleted_on_all_servers(store: str, pair: MakePair) -> None:
+    """Deleted by way of one, it is gone in the store and on the other."""
+    a, b = await pair(store)
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create()
+        for index, client in enumerate((to_a, to_b)):
+            assert (await client.send(data_id, index, make_frames(4, seed=index)))[0] == 200
+        await b.sync.exchange()
+        assert (await to_a.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+        await b.sync.exchange()
+        await b.sync.search()
+        assert (await to_b.ask_url(data_id, 2, (4, 8, 12)))[0] == 410
+        assert (await to_b.ask("GET", "/data_entries/"))[1] == []
+
+
+async def test_the_client_streams_and_xarray_reads_from_s3(
+    s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, serve: Serve
+) -> None:
+    """zarr-python and xarray open the growing stream by the bucket alone; at the end it is whole there."""
+    import xarray as xr
+    from zarr.storage import ObjectStore
+
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = f"read/{uuid.uuid4()}"
+    server = await serve(store=s3_url(s3_server, prefix))
+    frames = make_frames(12, seed=3)
+    async with AsyncRHEEDStreamer(server.api_key, server.url) as streamer:
+        data_id = await streamer.initialize(fps=2.0, rotations_per_min=0.0, chunk_size=4)
+        bucket = s3_store(s3_server, f"{prefix}/streams/{data_id}/frames.zarr")
+
+        def read() -> Any:
+            with xr.open_zarr(ObjectStore(bucket._open_bucket, read_only=True)) as group:
+                return group["frames"].values, group["time"].values
+
+        for index in range(3):
+            await streamer.push(data_id, index, frames[4 * index : 4 * index + 4])
+            await streamer.flush(data_id)
+            await server.sync.copy()
+            seen, times = read()
+            assert np.array_equal(seen, frames[: 4 * index + 4])
+            assert np.isfinite(times).all()
+        report = await streamer.finalize(data_id)
+    assert report["chunks_uploaded"] == 3
+    assert np.array_equal(read()[0], frames)
+    bucket.close()
+
+
+async def test_a_cache_is_not_taken_for_a_data_folder(tmp_path: Path, serve: Serve) -> None:
+    """Neither a server nor a command works on a cache by mistake, nor a cache on a folder with streams."""
+    shared = await serve(store=str(tmp_path / "store"))
+    await shared.stop()
+    with pytest.raises(ConfigError, match="is only a cache of"):
+        await serve(data_dir=shared.data_dir)
+    with pytest.raises(ConfigError, match=r"is a cache of .*store, not of .*other"):
+        await serve(data_dir=shared.data_dir, store=str(tmp_path / "other"))
+    own = await serve()
+    async with WireClient(own) as client:
+        await client.create()
+    await own.stop()
+    with pytest.raises(ConfigError, match="has streams of its own"):
+        await serve(data_dir=own.data_dir, store=str(tmp_path / "store"))
