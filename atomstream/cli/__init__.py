@@ -10,6 +10,7 @@ import click
 
 from atomstream.cli.audit import audit
 from atomstream.cli.camera import camera
+from atomstream.cli.cluster import cluster
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.docs import docs
@@ -73,6 +74,7 @@ for _command in (
     users,
     keys,
     audit,
+    cluster,
     backup,
     restore,
     check,

@@ -28,7 +28,6 @@ def audit(last: int, by: str | None, stream: str | None, as_json: bool, data_dir
     import msgspec
 
     from atomstream.protocol import normalized_name
-    from atomstream.server.people.log import PeopleLog
     from atomstream.server.people.records import Entry
 
     found: deque[Entry] = deque(maxlen=last)
@@ -39,7 +38,7 @@ def audit(last: int, by: str | None, stream: str | None, as_json: bool, data_dir
         if stream is None or entry.stream == stream.lower():
             found.append(entry)
 
-    PeopleLog(folder.path, receive).refresh()
+    folder.log_to(receive).refresh()
     for entry in found:
         if as_json:
             names = ("at", "by", "via", "address", "done", "stream")

@@ -80,10 +80,10 @@ def list_keys(data_dir: Path) -> int:
     from atomstream.server.http.own_key import own_keys
 
     folder = open_folder(data_dir)
-    used, directory = read_key_use(folder.path), folder.people.directory
+    used, directory = read_key_use(folder.documents), folder.people.directory
     rows = [
         (one.sha256[:8], SERVER, "admin", "all projects", moment(one.made), "-", moment(one.expires))
-        for one in own_keys(folder.path)
+        for one in own_keys(folder.documents)
     ]
     for key in sorted(directory.keys.values(), key=lambda key: key.made):
         ends = f"{moment(key.expires)}{' (expired)' if directory.is_expired(key) else ''}"
@@ -115,8 +115,8 @@ def revoke(key_id: str, data_dir: Path) -> int:
     from atomstream.server.http.own_key import is_own_key, revoke_own_keys
 
     folder = open_folder(data_dir)
-    if is_own_key(folder.path, folder.people, key_id):
-        revoke_own_keys(folder.path, folder.people, me())
+    if is_own_key(folder.documents, folder.people, key_id):
+        revoke_own_keys(folder.documents, folder.people, me())
         console.write("The server's own key is revoked. A start with --api-key makes that key valid again.")
         return ExitCode.DONE
     key = folder.people.revoke_key(me(), key_id)
@@ -142,8 +142,8 @@ def rotate(key_id: str, overlap: str, data_dir: Path) -> int:
     from atomstream.server.http.own_key import is_own_key, rotate_own_key
 
     folder, overlap_s = open_folder(data_dir), seconds_of(overlap, "--overlap")
-    if is_own_key(folder.path, folder.people, key_id):
-        new_id, secret = rotate_own_key(folder.path, folder.people, me(), overlap_s)
+    if is_own_key(folder.documents, folder.people, key_id):
+        new_id, secret = rotate_own_key(folder.documents, folder.people, me(), overlap_s)
     else:
         made = folder.people.rotate_key(me(), key_id, overlap_s)
         secret, new_id = made.secret, made.key.id

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from atomstream.cli.exit_codes import require_server
 from atomstream.cli.options import data_dir_option
+from atomstream.cli.service_urls import CATALOGUE_HELP, without_secret
 from atomstream.errors import ConfigError
 
 if TYPE_CHECKING:
-    from atomstream.server.people.records import Actor
+    from atomstream.server.documents import Documents
+    from atomstream.server.people.log import AnyPeopleLog
+    from atomstream.server.people.records import Actor, Entry
     from atomstream.server.people.store import People
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,7 +32,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)\s*([smhdw])")
 
-data_option: Final = data_dir_option("atomstream-data", "Data folder of the server, which may be running.")
+_CATALOGUE: Final = "atomstream.catalogue"
+"""The name of the URL of ``--catalogue`` in a command's ``meta``."""
+
+
+def data_option(function: F) -> F:
+    """The options ``--data`` and ``--catalogue``: where the people and keys are. Passed as ``data_dir``."""
+    data = data_dir_option("atomstream-data", "Data folder of the server, which may be running.")
+    catalogue = click.option(
+        "--catalogue",
+        metavar="URL",
+        expose_value=False,
+        callback=_keep_catalogue,
+        help=f"{CATALOGUE_HELP}, in place of --data [else $ATOMSTREAM_SERVER_CATALOGUE].",
+    )
+    return data(catalogue(function))
+
+
+def _keep_catalogue(context: click.Context, parameter: click.Parameter, url: str | None) -> None:
+    context.meta[_CATALOGUE] = without_secret(context, parameter, url)
+
 
 project_option: Final = click.option(
     "--project",
@@ -39,10 +64,12 @@ project_option: Final = click.option(
 
 @dataclass(frozen=True, slots=True)
 class OpenFolder:
-    """The people of a data folder, and the names of its projects by id."""
+    """The people of a data folder or of a cluster, and the names of the projects by id."""
 
-    path: Path
+    documents: Documents
     people: People
+    log_to: Callable[[Callable[[Entry], None]], AnyPeopleLog]
+    """The log of people, each of whose entries is given to a function; not yet read."""
     projects: Mapping[str, str]
 
     def resolve(self, given: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -59,18 +86,26 @@ class OpenFolder:
 
 
 def open_folder(data_dir: Path) -> OpenFolder:
-    """The people of ``data_dir``.
+    """The people of the catalogue that the command or the environment names, else those of ``data_dir``.
 
     Raises:
-        ConfigError: it is no data folder, or its file of people is damaged.
+        ConfigError: it is no data folder, or its file of people is damaged; or the catalogue can't be used.
     """
     try:
         from atomstream.server.catalogue.project_names import read_projects
+        from atomstream.server.documents import FolderDocuments
+        from atomstream.server.people.log import PeopleLog
         from atomstream.server.people.store import People
     except ModuleNotFoundError:
         require_server()  # names the package; otherwise its imports would only take time here
         raise
 
+    context = click.get_current_context()
+    url = context.meta.get(_CATALOGUE)
+    if url is None and context.get_parameter_source("data_dir") is not ParameterSource.COMMANDLINE:
+        url = os.environ.get("ATOMSTREAM_SERVER_CATALOGUE", "").strip()
+    if url:
+        return _open_catalogue(url, context)
     path = data_dir.expanduser().absolute()
     if not (path / "streams").is_dir():
         raise ConfigError(
@@ -79,7 +114,33 @@ def open_folder(data_dir: Path) -> OpenFolder:
     people = People(path)
     if people.damage:
         raise ConfigError(people.damage)
-    return OpenFolder(path, people, read_projects(path))
+    return OpenFolder(FolderDocuments(path), people, partial(PeopleLog, path), read_projects(path))
+
+
+def _open_catalogue(url: str, context: click.Context) -> OpenFolder:
+    from atomstream.server.away import CatalogueAwayError
+    from atomstream.server.catalogue.project_names import read_shared_projects
+    from atomstream.server.people.shared_log import SharedPeopleLog
+    from atomstream.server.people.store import People
+    from atomstream.server.postgres.address import PostgresAddress
+    from atomstream.server.postgres.documents import TableDocuments
+    from atomstream.server.postgres.migrate import prepare
+    from atomstream.server.postgres.postgres import Postgres, require_drivers
+
+    require_drivers()
+    postgres = Postgres(PostgresAddress.parse(url, os.environ))
+    context.call_on_close(postgres.blocking.dispose)
+    try:
+        prepare(postgres)
+        people = People(postgres)
+        if people.damage:
+            raise ConfigError(people.damage)
+        log_to = partial(SharedPeopleLog, postgres)
+        return OpenFolder(TableDocuments(postgres), people, log_to, read_shared_projects(postgres))
+    except CatalogueAwayError:
+        raise ConfigError(
+            f"The catalogue {postgres.address.text} can't be reached: {postgres.reach.cause}"
+        ) from None
 
 
 def me() -> Actor:

@@ -38,6 +38,9 @@ _WAYS: Final = {
 }
 
 
+CATALOGUE_HELP: Final = "PostgreSQL database that servers share: postgresql://USER@HOST/DATABASE"
+
+
 def variable_of(parameter: click.Parameter) -> str:
     """The environment variable that replaces an option of ``atomstream serve``."""
     return f"ATOMSTREAM_SERVER_{(parameter.name or '').upper()}"

@@ -54,6 +54,7 @@ _OWN_NAMES: Final = frozenset(
         EXPORTS,
         "streams",
         "signals",
+        "cluster.json",
         "keys.json",
         "key-use.json",
         "names.jsonl",

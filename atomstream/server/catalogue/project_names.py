@@ -6,11 +6,17 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
 
 from atomstream.errors import ConfigError
 from atomstream.protocol import normalized_name
-from atomstream.server.catalogue.database import CATALOGUE_FILE
+from atomstream.server.catalogue.database import CATALOGUE_FILE, Project
 from atomstream.server.catalogue.names_log import NamesLog, ProjectCreated
+
+if TYPE_CHECKING:
+    from atomstream.server.postgres.postgres import Postgres
 
 LISTED = 20
 
@@ -26,6 +32,13 @@ def read_projects(data_dir: Path) -> dict[str, str]:
         except sqlite3.Error:  # the next start of the server builds it again
             pass
     return found
+
+
+def read_shared_projects(postgres: Postgres) -> dict[str, str]:
+    """The names of all projects of a catalogue that servers share, by id. Blocks; raises CatalogueAwayError."""
+    with postgres.transaction() as connection:
+        rows = connection.execute(select(Project.id, Project.name))
+        return {row.id: row.name for row in rows}
 
 
 def resolve_projects(given: Sequence[str], known: Mapping[str, str]) -> tuple[str, ...]:

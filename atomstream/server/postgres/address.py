@@ -156,7 +156,10 @@ def _split(url: str) -> URL:
 
 def _shown(parts: URL) -> str:
     """The URL without password and options."""
-    return parts.set(password=None, query={}).render_as_string()
+    shown = URL.create(
+        parts.drivername, parts.username, host=parts.host, port=parts.port, database=parts.database
+    )
+    return shown.render_as_string()
 
 
 def _tls(query: Mapping[str, Any], host: str) -> ssl.SSLContext | None:

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import Connection, inspect, text
 
 from atomstream.errors import ConfigError
+from atomstream.server.postgres.clock import check_clock
 from atomstream.server.postgres.postgres import SCHEMA_LOCK, Postgres
 
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -68,16 +69,46 @@ def prepare(postgres: Postgres) -> bool:
     Several servers may do this at the same time.
 
     Raises:
-        ConfigError: the database can't be used. CatalogueAwayError: it can't be reached.
+        ConfigError: the database can't be used, or the clocks differ. CatalogueAwayError: it can't be reached.
     """
     with postgres.transaction(SCHEMA_LOCK) as connection:
-        version = version_of(connection, postgres.address.text)
-        if version == EMPTY:
-            _check_encoding(connection, postgres.address.text)
+        if examine(connection, postgres.address.text) == EMPTY:
             _upgrade(connection)
             return True
-        check_version(version, postgres.address.text)
         return False
+
+
+def examine(connection: Connection, name: str) -> str:
+    """The version of a database that this server can use, :data:`EMPTY` for one that it can make its tables in.
+
+    Only reads.
+
+    Raises:
+        ConfigError: the clocks differ, or the database can't be used.
+    """
+    check_clock(connection, name)
+    version = version_of(connection, name)
+    if connection.execute(text("SHOW transaction_read_only")).scalar() == "on":
+        raise ConfigError(
+            f"The database {name} is read only: a standby, or closed for changes. Name the primary server; behind a "
+            "pool or a failover use the address that always leads to it."
+        )
+    if version != EMPTY:
+        check_version(version, name)
+        return version
+    encoding = connection.execute(text("SHOW server_encoding")).scalar()
+    if encoding != "UTF8":
+        raise ConfigError(
+            f"The database {name} has the encoding {encoding}; names need UTF8. Make another one: createdb "
+            "--encoding UTF8 --template template0 NAME. Nothing was changed."
+        )
+    may = "SELECT has_schema_privilege(current_schema(), 'CREATE')"
+    if not connection.execute(text(may)).scalar():
+        raise ConfigError(
+            f"The database {name} is empty, and its user may not make tables. Let the user own it: ALTER DATABASE NAME "
+            "OWNER TO USER. Nothing was changed."
+        )
+    return version
 
 
 def migrate(postgres: Postgres) -> tuple[str, str]:
@@ -94,15 +125,6 @@ def migrate(postgres: Postgres) -> tuple[str, str]:
             check_version(before, postgres.address.text)
         _upgrade(connection)
         return before, known[-1]
-
-
-def _check_encoding(connection: Connection, name: str) -> None:
-    encoding = connection.execute(text("SHOW server_encoding")).scalar()
-    if encoding != "UTF8":
-        raise ConfigError(
-            f"The database {name} has the encoding {encoding}; names need UTF8. Make another one: createdb "
-            "--encoding UTF8 --template template0 NAME. Nothing was changed."
-        )
 
 
 def _upgrade(connection: Connection) -> None:

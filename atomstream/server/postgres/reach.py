@@ -18,9 +18,9 @@ log = get_logger("atomstream.server")
 PAUSE_S: Final = 1.0
 """After a failure no other connection is tried for this time, in s: each may take seconds to fail."""
 
-_AWAY_CODES: Final = ("08", "57P", "53300", "25006")
+_AWAY_CODES: Final = ("08", "57P", "53300", "25006", "28", "3D000")
 """Beginnings of SQLSTATE codes: connection lost, server stopping or starting, too many connections, a standby that
-only reads."""
+only reads, a user or password that is refused, a database that does not exist."""
 
 
 def is_away(error: BaseException) -> bool:
@@ -49,6 +49,20 @@ def sql_state(error: DBAPIError) -> str:
     if code is None and cause is not None and cause.args and isinstance(cause.args[0], dict):
         code = cause.args[0].get("C")
     return str(code or "")
+
+
+def _described(error: BaseException) -> str:
+    """The error in the words of the server, or of the operating system, where it has such."""
+    following: BaseException | None = error
+    last = error
+    while following is not None:
+        last = following
+        if following.args and isinstance(following.args[0], dict) and "M" in following.args[0]:
+            return str(following.args[0]["M"])
+        following = getattr(following, "orig", None) or following.__cause__
+    if isinstance(last, OSError) and last.strerror:
+        return last.strerror
+    return str(last).strip() or type(last).__name__
 
 
 class Reach:
@@ -100,8 +114,7 @@ class Reach:
         self._tried = self._clock()
         if self._since is None:
             self._since = self._tried
-            cause = getattr(error, "orig", None) or error
-            self._last = str(cause).strip() or type(cause).__name__
+            self._last = _described(error)
             log.error("the catalogue %s can't be reached: %s", self._name, self._last)
 
     def _error(self) -> CatalogueAwayError:
