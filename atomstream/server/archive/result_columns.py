@@ -14,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from atomstream.long_names import long_name_of
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import Column
 from atomstream.server.archive.frame_runs import Numbers
@@ -51,7 +52,7 @@ class ResultArrays:
         with self._index.writing:
             made = {
                 name: self._index.group.column(
-                    name, "time", "float32", float("nan"), {**RESULT, "units": units.get(name, "1")}
+                    name, "time", "float32", float("nan"), self._about(name, units)
                 )
                 for name in names
             }
@@ -62,6 +63,10 @@ class ResultArrays:
             ):  # one at a time, so that a commit of a chunk does not wait for all of them
                 self._index.group.write_document(name)
         return made
+
+    @staticmethod
+    def _about(name: str, units: Mapping[str, str]) -> dict[str, str]:
+        return {**RESULT, "units": units.get(name, "1"), "long_name": long_name_of(name)}
 
     def sync(self) -> None:
         """Make all writes durable, and write each array's own document with its present length.

@@ -22,7 +22,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeAlias
@@ -44,6 +44,7 @@ from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
+from atomstream.server.archive.small_arrays import SmallArray, SmallArrays
 from atomstream.server.archive.thinning import ThinnedFrames
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
 from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, ZarrGroup
@@ -91,6 +92,7 @@ class StreamArchive:
         self._index = self._make_index(ZarrGroup(folder / "frames.zarr", self.files, NAMES))
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self.results = ResultArrays(self._index)
+        self._small = SmallArrays(self._index)
         self.thinned = ThinnedFrames(self._index, self.files, self._stripes)
         """Which frames were kept when the stream was thinned."""
 
@@ -326,6 +328,7 @@ class StreamArchive:
         """Make all documents and columns durable. Late chunks may still be committed afterwards."""
         with self._index.writing:
             self.files.check_not_deleted()
+            self._small.sync()
             self.flush_metadata()
             self._index.sync()
             self._index.group.sync()
@@ -375,6 +378,22 @@ class StreamArchive:
             if dimension not in _STREAM_DIMENSIONS:
                 group.lengths[dimension] = max(group.lengths[dimension], start + len(values))
             self.flush_metadata() if new else self._publish_soon()
+
+    def write_small(self, arrays: Iterable[SmallArray]) -> None:
+        """Replace small arrays of the group; readers see them at once.
+
+        :meth:`finish` makes them durable.
+
+        Raises:
+            OSError: from the disk; writing again is harmless. ArchiveDeletedError: the stream was deleted.
+        """
+        self._small.write(arrays)
+        self.flush_metadata()
+
+    def small_rows(self, name: str) -> int:
+        """The length of a small array; 0 if there is none."""
+        shape = self._index.group.documents.get(name, {}).get("shape") or [0]
+        return int(shape[0])
 
     def _store(
         self, claims: UploadClaims, body: Path, crc32c: int, observe: Observe | None

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias, cast
 
+import msgspec
 import numpy as np
 
 from atomstream.server.archive.archive_files import ArchiveFiles
@@ -26,6 +27,7 @@ from atomstream.system.own_files import read_plain, refuse_linked_folders
 Document: TypeAlias = dict[str, Any]
 FRAMES: Final = "frames"
 DOCUMENT: Final = "zarr.json"
+FRAMES_ABOUT: Final = {"long_name": "RHEED frames", "units": "counts"}
 COLUMN_DTYPES: Final = ("float64", "float32", "int64", "int32")
 _MAX_SIZE: Final = 1 << 53
 RESULT: Final = {"source": "analysis"}
@@ -122,8 +124,14 @@ class ZarrGroup:
             OSError: from the disk.
         """
         shard = (geometry.chunk_size, geometry.height, geometry.width)
-        document = _make_document(
-            (0, *shard[1:]), np.dtype(geometry.dtype), (1, *shard[1:]), shard, 0, ("time", "y", "x")
+        document = make_document(
+            (0, *shard[1:]),
+            np.dtype(geometry.dtype),
+            (1, *shard[1:]),
+            shard,
+            0,
+            ("time", "y", "x"),
+            FRAMES_ABOUT,
         )
         self.files.file_system.make_folder(self.shards, durable=False)
         self._write(FRAMES, document)
@@ -135,7 +143,7 @@ class ZarrGroup:
     ) -> Column:
         """The column of that name; a new one becomes visible with the next :meth:`publish`."""
         if name not in self._columns:
-            document = _make_document(
+            document = make_document(
                 (0,), np.dtype(dtype), (COLUMN_CHUNK,), None, fill, (dimension,), attributes
             )
             self._columns[name] = Column(self.folder / name, self.files, np.dtype(dtype), fill)
@@ -222,7 +230,7 @@ class ZarrGroup:
         }
 
     def _write(self, name: str, document: Document) -> None:
-        raw = json.dumps(document, allow_nan=False).encode()
+        raw = _encoded(document)
         if self._on_disk.get(name) == raw:
             return
         path = self.folder / name / DOCUMENT
@@ -237,15 +245,16 @@ class ZarrGroup:
         self._on_disk[name] = raw
 
 
-def _make_document(
+def make_document(
     shape: tuple[int, ...],
-    dtype: np.dtype[Any],
+    dtype: np.dtype[Any] | str,
     chunks: tuple[int, ...],
     shards: tuple[int, ...] | None,
-    fill: float,
+    fill: float | str,
     dimensions: tuple[str, ...],
     attributes: Mapping[str, Any] | None = None,
 ) -> Document:
+    """The document of an array: as zarr-python writes it, zstd in shards, uncompressed otherwise."""
     # Imported here: it takes 0.3 s, and only the first chunk of a stream needs it.
     from zarr import create_array
     from zarr.codecs import ZstdCodec
@@ -266,6 +275,15 @@ def _make_document(
         zarr_format=3,
     )
     return cast(Document, json.loads(files[DOCUMENT].to_bytes()))
+
+
+def _encoded(document: Document) -> bytes:
+    # msgspec needs a tenth of the time of json, and the group's document is written for each chunk. It refuses half
+    # characters, which names in old archives may have.
+    try:
+        return msgspec.json.encode(document)
+    except UnicodeEncodeError:
+        return json.dumps(document, allow_nan=False).encode()
 
 
 def _read(path: Path) -> bytes:

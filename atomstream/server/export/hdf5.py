@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from atomstream.long_names import long_name_of
 from atomstream.server.export.growth import Growth, utc_text
 from atomstream.version import __version__
 
@@ -91,7 +92,7 @@ class _Tables:
         if growth.origin is not None:
             time.attrs["start"] = utc_text(growth.status.origin_unix_ms)
         values = {
-            name: self._dataset(name, np.float32, unit, name.replace("_", " "), rows)
+            name: self._dataset(name, np.float32, unit, long_name_of(name), rows)
             for name, unit in columns.items()
         }
         for one in (number, *values.values()):

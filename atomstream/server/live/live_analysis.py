@@ -92,6 +92,8 @@ class LiveAnalysis:
         self._stepped = asyncio.Event()
         self.idle = False
         """True while it waits for the next chunk and nothing else: then it can be ended and begun again later."""
+        self.saved: Callable[[], None] = lambda: None
+        """Called after each snapshot."""
 
     # -- input ---------------------------------------------------------------------------------
 
@@ -373,6 +375,7 @@ class LiveAnalysis:
     async def _save_on_disk(self, snapshot: Snapshot) -> None:
         try:
             await self._disk(self._store.save, snapshot)
+            self.saved()
         except OSError as error:
             log_failure(
                 log,

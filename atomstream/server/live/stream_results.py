@@ -26,6 +26,7 @@ from atomstream.server.live.annotation_records import (
     RegionRecord,
 )
 from atomstream.server.live.annotations import Annotations, AnnotationWriter
+from atomstream.server.live.archive_annotations import Annotated, ArchiveAnnotations
 from atomstream.server.live.feed import Feed, Message
 from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import (
@@ -85,8 +86,9 @@ class StreamResults:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reanalyses = ReanalysisScheduler(self._make_reanalysis, self.reanalyse, self._feed.notify)
         self._writer = AnnotationWriter(
-            annotations, lambda: archive.origin_unix_ms, self._publish, self._in_thread, self._notify_live
+            annotations, lambda: archive.origin_unix_ms, self._publish, self._in_thread, self._annotated
         )
+        self._copy = ArchiveAnnotations(archive, self._known, self._in_thread)
 
     @classmethod
     async def open(
@@ -369,9 +371,20 @@ class StreamResults:
         """Change ``label`` or ``enabled`` of an azimuth's view."""
         await self._writer.append(AzimuthEntry(view_id, changes))
 
-    def _notify_live(self) -> None:
+    def _annotated(self) -> None:
         if self._live is not None:
             self._live.notify()
+        self._copy.note()
+
+    def _known(self) -> Annotated:
+        newest, annotations = self._store.log.newest, self._annotations
+        return Annotated(
+            self.events(),
+            newest.segments,
+            annotations.regions,
+            newest.detected_regions,
+            annotations.calibration,
+        )
 
     # -- live analysis -----------------------------------------------------------------------------------
 
@@ -385,6 +398,8 @@ class StreamResults:
             self.begin()
         if not is_open:
             self.end()
+        if self._archive.small_rows("mark_time") != len(self.events()):
+            self._copy.note()  # a server before this one ended too early, or made no copy
 
     def begin(self) -> None:
         """Start the live analysis, from the last snapshot of an earlier process if there is one."""
@@ -392,6 +407,7 @@ class StreamResults:
             self._live = LiveAnalysis(
                 self._archive, self.metadata, self._resources, self._store, self._annotations, self._feed
             )
+            self._live.saved = self._copy.note
             self._start(self._run_live(self._live))
 
     async def _run_live(self, live: LiveAnalysis) -> None:
@@ -407,6 +423,7 @@ class StreamResults:
         await self._finish(missing)
 
     async def _finish(self, missing: MissingIndices) -> None:
+        await self._copy.flush()
         await self._in_thread(self._store.end)
         await self._publish(EndMessage(missing=missing.parts()))
         if self._reanalyses.scheduled:  # noted on disk, in case the server is killed now
@@ -508,6 +525,7 @@ class StreamResults:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._copy.close()
         try:
             self._store.close()
         finally:
