@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -28,7 +28,7 @@ ROWS: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class SmallArray:
-    """``values`` along ``dimension``, or one value if that is empty; None and NaN are values that are not known.
+    """``values`` along ``dimension``; None and NaN are values that are not known.
 
     Texts if ``unit`` is None, numbers in ``unit`` otherwise.
     """
@@ -46,13 +46,12 @@ class SmallArray:
 
     def files(self) -> Iterator[bytes]:
         """The contents of the files, one after the other."""
-        rows = ROWS if self.dimension else 1
-        for start in range(0, len(self.values), rows):
-            part = list(self.values[start : start + rows])
-            missing = rows - len(part)
+        for start in range(0, len(self.values), ROWS):
+            part = list(self.values[start : start + ROWS])
+            missing = ROWS - len(part)
             if self.is_text:
                 texts = [str(text).encode("utf-8", "replace") for text in part] + [b""] * missing
-                yield struct.pack("<I", rows) + b"".join(struct.pack("<I", len(t)) + t for t in texts)
+                yield struct.pack("<I", ROWS) + b"".join(struct.pack("<I", len(t)) + t for t in texts)
             else:
                 numbers = [math.nan if value is None else value for value in part] + [math.nan] * missing
                 yield np.array(numbers, dtype="<f8").tobytes()
@@ -86,8 +85,7 @@ class SmallArrays:
                     self._describe(array)
 
     def _path(self, array: SmallArray, number: int) -> Path:
-        folder = self._index.group.folder / array.name
-        return folder / "c" / str(number) if array.dimension else folder / "c"
+        return self._index.group.folder / array.name / "c" / str(number)
 
     def _write_file(self, path: Path, content: bytes) -> None:
         if self._written.get(path) == content:
@@ -102,21 +100,20 @@ class SmallArrays:
 
     def _describe(self, array: SmallArray) -> None:
         group = self._index.group
-        shape = (len(array.values),) if array.dimension else ()
         if array.name not in group.documents:
             attributes = {"long_name": array.long_name}
             if array.unit is not None:
                 attributes["units"] = array.unit
             group.documents[array.name] = make_document(
-                shape,
+                (0,),
                 "string" if array.is_text else "float64",
-                (ROWS,) if array.dimension else (),
+                (ROWS,),
                 None,
                 "" if array.is_text else math.nan,
-                (array.dimension,) if array.dimension else (),
+                (array.dimension,),
                 attributes,
             )
-        group.documents[array.name]["shape"] = list(shape)
+        group.documents[array.name]["shape"] = [len(array.values)]
 
     def sync(self) -> None:
         """Make all writes durable.
@@ -130,6 +127,25 @@ class SmallArrays:
                 disk.sync_file(path)
                 disk.sync_folders(path.parent, self._index.group.folder)
                 self._unsynced.discard(path)
+
+
+def check_content(document: Mapping[str, Any], content: bytes) -> None:
+    """Raises ValueError if a file of a small array is damaged."""
+    if document.get("data_type") != "string":
+        if len(content) != 8 * ROWS:
+            raise ValueError(f"it has {len(content)} bytes, not {8 * ROWS}")
+        return
+    at, texts = 4, 0
+    while at + 4 <= len(content):
+        at += 4 + struct.unpack_from("<I", content, at)[0]
+        texts += 1
+    if content[:4] != struct.pack("<I", ROWS) or (at, texts) != (len(content), ROWS):
+        raise ValueError("its texts do not fill it")
+
+
+def is_small(document: Mapping[str, Any]) -> bool:
+    """Whether a document describes an array of this module."""
+    return bool(document.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape") == [ROWS])
 
 
 def _is_known(value: float | str | None) -> bool:

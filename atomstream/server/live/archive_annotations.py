@@ -131,9 +131,9 @@ def _calibration(calibration: CalibrationRecord) -> Iterator[SmallArray]:
     given = calibration != CalibrationRecord()
     for name, (unit, long_name) in CALIBRATION.items():
         value = getattr(calibration, name) if given else None
-        yield SmallArray(f"calibration_{name}", "", [value], long_name, unit)
+        yield SmallArray(f"calibration_{name}", "calibration", [value], long_name, unit)
     unit_of_layers = calibration.layer_unit if given else ""
-    yield SmallArray("calibration_layer_unit", "", [unit_of_layers], "what one layer is")
+    yield SmallArray("calibration_layer_unit", "calibration", [unit_of_layers], "what one layer is")
 
 
 class ArchiveAnnotations:

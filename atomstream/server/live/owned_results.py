@@ -141,7 +141,7 @@ class OwnedResults(StreamResults):
                     self._reanalyses.running_whole or (self._live is None and self._store.log.ended)
                 ):
                     self._schedule()
-        self._notify_live()
+        self._annotated()
 
     # -- progress ----------------------------------------------------------------------------------------
 

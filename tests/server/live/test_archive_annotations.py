@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray
 import zarr
 
 from atomstream.long_names import LONG_NAMES
 from atomstream.results import UNITS, Event
-from atomstream.server.archive.small_arrays import ROWS, SmallArray
+from atomstream.server.archive.small_arrays import ROWS, SmallArray, check_content
 from atomstream.server.live.annotation_records import CalibrationRecord
 from atomstream.server.live.archive_annotations import CALIBRATION, Annotated, small_arrays
 from tests.live_helpers import FPS, RATE, analysed, growth
@@ -82,11 +84,9 @@ def check_rest(copy: xarray.Dataset, status: dict[str, Any]) -> None:
     assert abs(float(copy["segment_rate"][-1]) - RATE) < 0.1 * RATE
     assert str(copy["box_name"].values[0]) == "Left"
     assert {"specular", "streaks"} & {str(name) for name in copy["box_name"].values}
-    assert float(copy["calibration_layer_thickness_nm"]) == 0.39
+    assert copy["calibration_layer_thickness_nm"].item() == 0.39
     assert copy["calibration_layer_thickness_nm"].attrs["units"] == "nm"
-    assert (
-        np.isnan(float(copy["calibration_incidence_deg"])) or float(copy["calibration_incidence_deg"]) == 0.0
-    )
+    assert copy["calibration_incidence_deg"].item() == 0.0
     assert copy["frames"].attrs == {"long_name": "RHEED frames", "units": "counts"}
     without = [name for name in copy if "long_name" not in copy[name].attrs]
     assert without == []
@@ -116,13 +116,12 @@ def test_a_removed_calibration(tmp_path: Path) -> None:
     archive = new_archive(tmp_path)
     archive.write_small(small_arrays(known([], CalibrationRecord(beam_energy=20.0))))
     assert (
-        float(zarr.open_group(archive.folder / "frames.zarr", mode="r")["calibration_beam_energy"][...])
-        == 20.0
+        float(zarr.open_group(archive.folder / "frames.zarr", mode="r")["calibration_beam_energy"][0]) == 20.0
     )
     archive.write_small(small_arrays(known([])))
     group = zarr.open_group(archive.folder / "frames.zarr", mode="r")
-    assert np.isnan(group["calibration_beam_energy"][...])
-    assert str(group["calibration_layer_unit"][...]) == ""
+    assert np.isnan(group["calibration_beam_energy"][0])
+    assert str(group["calibration_layer_unit"][0]) == ""
     assert "calibration_px_per_mm" not in group
 
 
@@ -155,6 +154,19 @@ def test_each_column_has_a_long_name() -> None:
     """No result is without a meaning, and none has one that is not a result."""
     assert LONG_NAMES.keys() == UNITS.keys()
     assert CALIBRATION.keys() | {"layer_unit"} == set(CalibrationRecord.__struct_fields__)
+
+
+@pytest.mark.parametrize("name", ["mark_time", "mark_label"])
+def test_damage_is_found(tmp_path: Path, name: str) -> None:
+    """The check of a data folder finds a file that is too short."""
+    archive = new_archive(tmp_path)
+    archive.write_small(small_arrays(known(marks(["Ga open"]))))
+    path = archive.folder / "frames.zarr" / name / "c" / "0"
+    document = json.loads((path.parent.parent / "zarr.json").read_bytes())
+    check_content(document, path.read_bytes())
+    for damaged in (path.read_bytes()[:-3], path.read_bytes() + b"x", b""):
+        with pytest.raises(ValueError, match=r"bytes|fill"):
+            check_content(document, damaged)
 
 
 def test_a_text_array_is_what_zarr_writes() -> None:
