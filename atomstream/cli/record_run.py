@@ -26,6 +26,9 @@ LINE_S: Final = 0.5
 LOG_LINE_S: Final = 30.0
 """Interval in s of the line with the state: on a terminal, and in a log file."""
 
+FROM_FIRST_FRAME_S: Final = 1e6
+"""A recording that begins with the command has all frames since the camera was opened, seconds ago."""
+
 QUIET_LOGGERS: Final = ("atomstream.forecast", "atomstream.frames", "atomstream.service.clock")
 """What they report, the page and the line in the terminal show all the time, in other words."""
 
@@ -50,7 +53,8 @@ async def _run(plan: RecordPlan) -> int:
             async with serving(listening, recorder) as sessions:
                 _announce(plan, url, sessions.make_link(), sessions.key)
                 if plan.request is not None:
-                    await recorder.record(replace(plan.request, name=plan.name or _default_name()))
+                    name = plan.name or _default_name()
+                    await recorder.record(replace(plan.request, name=name, before_s=FROM_FIRST_FRAME_S))
                 await _until_ended(plan, recorder, ended)
                 console.clear_live()
                 if recorder.state is not RecorderState.IDLE:

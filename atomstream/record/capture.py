@@ -58,6 +58,7 @@ class Capture:
         tell: Callable[[str], object],
     ) -> None:
         self.plan = plan
+        self.camera = camera
         self.dashcam = dashcam
         self._on_frame = on_frame
         self._tell = tell
@@ -72,9 +73,12 @@ class Capture:
         """Open the camera and start to take frames; it may take seconds.
 
         Raises:
-            CameraError, ConfigError: as :meth:`atomstream.cameras.Camera.open`.
+            CameraError, ConfigError: as :meth:`atomstream.cameras.Camera.open`; also if the changes of frames, such as
+                a crop, do not fit to this camera's frames.
         """
         info = self._grabber.open()
+        if info.shape != (0, 0):  # a folder does not know its images
+            self.plan.transforms.apply(np.zeros(info.shape, info.dtype))
         self._running = True
         self._thread.start()
         return info

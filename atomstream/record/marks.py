@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from atomstream.arguments import check_event
-from atomstream.errors import AtomstreamError, RejectedError, ServiceError, StreamError
+from atomstream.errors import AtomstreamError, ConfigError, RejectedError, ServiceError, StreamError
 
 RETRY_S: Final = 5.0
 """Time in s until a mark that the server did not take is sent again."""
@@ -39,6 +39,8 @@ class Mark:
 
     def __post_init__(self) -> None:
         self.label = self.label.strip()
+        if not self.label:
+            raise ConfigError("The label of a mark is empty: write what happened.")
         self.kind = self.kind or kind_of(self.label)
         check_event(self.kind, self.label, None)
 

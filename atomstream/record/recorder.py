@@ -11,22 +11,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from atomstream.cameras import open_camera
-from atomstream.errors import AtomstreamError, ConfigError, SpoolError, SpoolLockedError, StreamError
-from atomstream.login import ServerLogin
+from atomstream.cameras import Camera, open_camera
+from atomstream.errors import AtomstreamError, ConfigError
 from atomstream.record.camera_lock import CameraLock
 from atomstream.record.capture import Capture, CapturePlan
 from atomstream.record.dashcam import Dashcam
 from atomstream.record.dashcam_folders import DashcamFolders
 from atomstream.record.disk_space import DiskSpace, disk_space
+from atomstream.record.earlier import EarlierRecordings
 from atomstream.record.marks import Mark
 from atomstream.record.recording import Recording, RecordingRequest
 from atomstream.record.recordings_log import RecordingEntry, RecordingsLog
-from atomstream.record.settings import NO_SERVER, SPOOL_SHARE, RecorderSettings, free_bytes
+from atomstream.record.settings import NO_SERVER, RecorderSettings
 from atomstream.record.sources import camera_name
 from atomstream.record.states import NotPossibleError, RecorderState, check_possible
-from atomstream.spool import Spool
-from atomstream.streaming import AsyncRHEEDStreamer
+from atomstream.record.streamers import Streamers
 from atomstream.streaming.statistics import StreamerStats
 from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.system.log_privacy import get_logger
@@ -35,9 +34,6 @@ log = get_logger(__name__)
 
 WATCH_S: Final = 1.0
 """Interval in s at which disk space and state are looked at."""
-
-CLOSE_S: Final = 2.0
-"""Longest wait in s at the end for chunks that are not on the disk yet."""
 
 MESSAGES: Final = 50
 
@@ -63,7 +59,8 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self._action = asyncio.Lock()
         self._look_now = asyncio.Event()
-        self._streamers: dict[str, AsyncRHEEDStreamer] = {}
+        self._streamers = Streamers(settings)
+        self._earlier = EarlierRecordings(settings, self.log, self._streamers, self.tell)
         self._folders = DashcamFolders(settings.record_dir / "dashcam")
         self._folder: Path | None = None
         self._lock: CameraLock | None = None
@@ -78,80 +75,49 @@ class Recorder:
     async def start(self) -> None:
         """Open the spool, deliver what earlier processes left, and note which recordings were interrupted."""
         await asyncio.to_thread(self._folders.remove_abandoned)
-        await self._streamer(self._login)
-        self.entries = await asyncio.to_thread(self.log.entries)
-        for entry in self.entries:
-            if entry.state == "recording":
-                await self._recover(entry)
+        self.entries = await self._earlier.start()
         self._tasks.append(asyncio.create_task(self._watch(), name="atomstream-recorder"))
-
-    @property
-    def _login(self) -> ServerLogin:
-        return self.settings.login or NO_SERVER
-
-    async def _streamer(self, login: ServerLogin) -> AsyncRHEEDStreamer:
-        """The streamer of a server; it is made at the first call."""
-        found = self._streamers.get(login.endpoint)
-        if found is None:
-            limit = self.settings.spool_max_bytes
-            if limit is None:
-                limit = await asyncio.to_thread(_spool_limit, self.settings.spool_dir)
-            options: dict[str, Any] = {
-                "spool_dir": self.settings.spool_dir,
-                "spool_max_bytes": limit,
-                **self.settings.streamer_options,
-            }
-            found = AsyncRHEEDStreamer(login.api_key, login.endpoint, **options)
-            self._streamers[login.endpoint] = found
-            await found.__aenter__()
-        return found
-
-    async def _recover(self, entry: RecordingEntry) -> None:
-        """End a recording whose process was killed: its frames are in the spool, and are sent."""
-        login = self._login if entry.endpoint == self._login.endpoint else NO_SERVER
-        if entry.endpoint != login.endpoint:
-            return  # another server's: it is recovered when that one is used again
-        streamer = await self._streamer(login)
-        try:
-            await streamer.resume(entry.data_id)
-        except SpoolLockedError:
-            return  # another recorder records it now
-        except StreamError as error:  # nothing of it is left to be sent
-            log.debug("%s", error)
-        else:
-            self._tasks.append(asyncio.create_task(_finalize(streamer, entry.data_id)))
-        entry.state = "interrupted"
-        await asyncio.to_thread(self.log.write, entry)
-        self.tell(
-            f"The recording {entry.name!r} was interrupted, because its recorder was killed. What was saved until "
-            "then is kept, and is sent to its server."
-        )
 
     # -- actions --
 
     async def open_source(self, plan: CapturePlan) -> None:
-        """Open a camera, or the same one with other settings; the dashcam begins again."""
+        """Open a camera, or the same one with other settings; the dashcam begins again.
+
+        If that fails, the camera of before is opened again, without its dashcam.
+        """
         async with self._action:
             check_possible("open another source", self.state)
             name = await asyncio.to_thread(camera_name, plan.source)
             camera = await asyncio.to_thread(open_camera, name)
+            before = self.capture
             await self._close_capture()
-            lock = None if name.startswith("file:") else CameraLock(self._lock_dir, name, self.settings.page)
-            if lock is not None:
-                lock.acquire()
-            folder = await asyncio.to_thread(self._folders.make)
-            dashcam = Dashcam(folder, self.settings.dashcam_limits())
-            capture = Capture(plan, camera, dashcam, self._on_frame, self.tell_from_thread)
             try:
-                await asyncio.to_thread(capture.start)
-            except BaseException:
-                await asyncio.to_thread(capture.close)
-                self._folders.remove(folder)
-                if lock is not None:
-                    lock.release()
+                await self._open(plan, camera)
+            except (AtomstreamError, OSError):
+                if before is not None and before.state == "running":
+                    with suppress(AtomstreamError, OSError):
+                        await self._open(before.plan, before.camera)
                 raise
-            self.capture, self._folder, self._lock = capture, folder, lock
-        await self._notify()
+            finally:
+                await self._notify()
+
+    async def _open(self, plan: CapturePlan, camera: Camera) -> None:
+        lock = None
+        if not camera.name.startswith("file:"):
+            lock = CameraLock(self.settings.state_dir / "cameras", camera.name, self.settings.page)
+            lock.acquire()
+        folder = await asyncio.to_thread(self._folders.make)
+        dashcam = Dashcam(folder, self.settings.dashcam_limits())
+        capture = Capture(plan, camera, dashcam, self._on_frame, self.tell_from_thread)
+        try:
+            await asyncio.to_thread(capture.start)
+        except BaseException:
+            await asyncio.to_thread(capture.close)
+            self._folders.remove(folder)
+            if lock is not None:
+                lock.release()
+            raise
+        self.capture, self._folder, self._lock = capture, folder, lock
 
     async def record(self, request: RecordingRequest) -> None:
         """Begin a recording; frames of the last ``request.before_s`` seconds belong to it."""
@@ -161,9 +127,9 @@ class Recorder:
             if capture is None or capture.state != "running":
                 raise NotPossibleError("No camera runs: choose a source first.")
             _check(request)
-            streamer = await self._streamer(self._login)
+            streamer = await self._streamers.main()
             recording = Recording(
-                streamer, capture, request, self.tell, lambda: self._streamer(NO_SERVER), self._note_begun
+                streamer, capture, request, self.tell, self._streamers.local, self._note_begun
             )
             now_ms = 1000.0 * time.time()
             from_ms = now_ms - 1000.0 * request.before_s
@@ -207,6 +173,7 @@ class Recorder:
             mark.time_ms = time_ms
         if self.recording is not None and self.state is not RecorderState.IDLE:
             self.recording.marks.add(mark)
+            self._look_now.set()
         else:
             self.early_marks.append(mark)
         await self._notify()
@@ -218,6 +185,7 @@ class Recorder:
             await self.stop()
         if self._running is not None:
             await self._wait_saved(self._running)
+        await self._earlier.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -226,8 +194,7 @@ class Recorder:
         await self._update_entries()
         async with self._action:
             await self._close_capture()
-        for streamer in self._streamers.values():
-            await streamer.close(CLOSE_S)
+        await self._streamers.close()
 
     async def _wait_saved(self, running: asyncio.Task[None]) -> None:
         await asyncio.wait([running], timeout=self.settings.save_s)
@@ -242,10 +209,6 @@ class Recorder:
         await running
 
     # -- inside --
-
-    @property
-    def _lock_dir(self) -> Path:
-        return self.settings.state_dir / "cameras"
 
     def _change(self, action: str, to: RecorderState) -> Recording:
         check_possible(action, self.state)
@@ -289,10 +252,9 @@ class Recorder:
         ended = self.recording is not recording or self.state is RecorderState.IDLE
         report = recording.report
         sent = report is not None and report["closed"]
-        endpoint = next((e for e, one in self._streamers.items() if one is recording.streamer), "")
         return RecordingEntry(
             data_id=recording.data_id,
-            endpoint=endpoint,
+            endpoint=self._streamers.endpoint_of(recording.streamer),
             name=recording.request.name,
             source=recording.capture.plan.source,
             sample=recording.request.sample or "",
@@ -302,13 +264,15 @@ class Recorder:
             frames=recording.frames,
             lost=recording.lost,
             state="sent" if sent and ended else "saved" if ended else "recording",
+            server_id=recording.server_id or "",
             unsent_marks=[asdict(mark) for mark in recording.marks.unsent],
         )
 
     def is_local(self, recording: Recording | None) -> bool:
         """Whether a recording, or the next one, goes to no server."""
-        local = self._streamers.get(NO_SERVER.endpoint)
-        return self.settings.login is None if recording is None else recording.streamer is local
+        if recording is None:
+            return self.settings.login is None
+        return self._streamers.endpoint_of(recording.streamer) == NO_SERVER.endpoint
 
     async def _close_capture(self) -> None:
         capture, folder, lock = self.capture, self._folder, self._lock
@@ -343,7 +307,7 @@ class Recorder:
         oldest_ms = 1000.0 * (time.time() - self.settings.before_s)
         while self.early_marks and self.early_marks[0].time_ms < oldest_ms:
             self.early_marks.popleft()
-        streamer = await self._streamer(self._login)
+        streamer = await self._streamers.main()
         stats = await self.stats()
         self.space = disk_space(await streamer.spool_status())
         recording, capture = self.recording, self.capture
@@ -381,15 +345,20 @@ class Recorder:
         await self.stop()
 
     async def _update_entries(self) -> None:
-        for recording in self.finished:
+        """Write what has changed: of a running recording only the marks, because frames come all the time."""
+        running = None if self.state is RecorderState.IDLE else self.recording
+        for recording in filter(None, (running, *self.finished)):
             known = next((one for one in self.entries if one.data_id == recording.data_id), None)
-            if known is not None and asdict(known) != asdict(self.entry_of(recording)):
+            if known is None or not recording.data_id:
+                continue
+            now = self.entry_of(recording)
+            if known.unsent_marks != now.unsent_marks or (recording is not running and known != now):
                 await self._write_entry(recording)
 
     async def stats(self) -> StreamerStats:
         """The statistics of the streamer that records, else of that of the server; the recording follows them."""
         recording = self.recording
-        streamer = await self._streamer(self._login) if recording is None else recording.streamer
+        streamer = await self._streamers.main() if recording is None else recording.streamer
         stats = await streamer.stats()
         for one in (recording, *self.finished):
             if one is not None and one.streamer is streamer:
@@ -416,22 +385,3 @@ def _check(request: RecordingRequest) -> None:
     InitializeRequest(1.0, request.rpm, 1, request.name, request.sample, azimuth=request.azimuth).checked()
     if not 0.0 <= request.before_s < 1e7:
         raise ConfigError(f"before_s is {request.before_s}; it is a time in s from 0")
-
-
-async def _finalize(streamer: AsyncRHEEDStreamer, data_id: str) -> None:
-    while True:
-        try:
-            await streamer.finalize(data_id)
-            return
-        except TimeoutError:
-            continue
-        except AtomstreamError as error:
-            log.warning("%s", error)
-            return
-
-
-def _spool_limit(folder: Path) -> int:
-    used = 0
-    with suppress(SpoolError):
-        used = Spool(folder).status()["bytes"]
-    return max(1, used + int(SPOOL_SHARE * free_bytes(folder)))

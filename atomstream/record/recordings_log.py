@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from atomstream.system.own_files import read_plain
 
 log = get_logger(__name__)
 
-RecordingState: TypeAlias = Literal["recording", "saved", "interrupted", "sent"]
+RecordingState: TypeAlias = Literal["recording", "saved", "interrupted", "sent", "gone"]
 
 MAX_BYTES: Final = 1 << 20
 SHOWN: Final = 50
@@ -25,8 +25,10 @@ SHOWN: Final = 50
 class RecordingEntry:
     """One recording: its stream, names, times in UTC ms, counts, and the marks that the server does not have.
 
+    ``server_id`` is the id of the stream on the server; empty if that does not know it yet.
+
     ``state``: ``recording`` (also after a crash), ``saved`` (complete on the disk), ``interrupted`` (saved up to a
-    crash) and ``sent`` (the server has all of it).
+    crash), ``sent`` (the server has all of it) and ``gone`` (not on this computer any more: sent, or deleted).
     """
 
     data_id: str
@@ -40,7 +42,8 @@ class RecordingEntry:
     frames: int = 0
     lost: int = 0
     state: RecordingState = "recording"
-    unsent_marks: list[dict[str, Any]] | None = None
+    server_id: str = ""
+    unsent_marks: list[dict[str, Any]] = field(default_factory=list)
 
 
 class RecordingsLog:
@@ -67,8 +70,8 @@ class RecordingsLog:
         return sorted(found, key=lambda entry: entry.began_ms, reverse=True)
 
     def forget_old(self) -> None:
-        """Delete the entries of recordings that are sent, except the newest ones. The streams are not touched."""
-        for entry in [one for one in self.entries() if one.state == "sent"][SHOWN:]:
+        """Delete the entries of recordings that are sent or gone, except the newest ones. Streams are not touched."""
+        for entry in [one for one in self.entries() if one.state in {"sent", "gone"}][SHOWN:]:
             with suppress(OSError):
                 self._path(entry.data_id).unlink()
 
@@ -79,7 +82,7 @@ class RecordingsLog:
 def _read(path: Path) -> RecordingEntry | None:
     try:
         values = json.loads(read_plain(path)[:MAX_BYTES])
-        known = {field.name for field in fields(RecordingEntry)}
+        known = {one.name for one in fields(RecordingEntry)}
         return RecordingEntry(**{name: value for name, value in values.items() if name in known})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         log.warning("An entry of the list of recordings can't be read (%s): %s", path, error)

@@ -34,7 +34,7 @@ async def snapshot(recorder: Recorder) -> dict[str, Any]:
             "bytes_per_s": rate,
         },
         "recordings": [
-            asdict(entry) | {"unsent_marks": len(entry.unsent_marks or [])}
+            asdict(entry) | {"unsent_marks": len(entry.unsent_marks)}
             for entry in recorder.entries[:SHOWN_RECORDINGS]
         ],
         "early_marks": [_mark(mark) for mark in recorder.early_marks],

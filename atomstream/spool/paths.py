@@ -87,8 +87,13 @@ def stream_folders(root: Path) -> Iterator[Path]:
     """All stream folders under ``root``, sorted by name."""
     for endpoint in endpoint_folders(root):
         for folder in _folders(endpoint):
-            if _PLAIN.fullmatch(folder.name) or _HASHED.fullmatch(folder.name):
+            if is_stream_name(folder.name):
                 yield folder
+
+
+def is_stream_name(name: str) -> bool:
+    """True if a folder has the name of a stream's folder."""
+    return bool(_PLAIN.fullmatch(name) or _HASHED.fullmatch(name))
 
 
 def records_in(folder: Path) -> dict[int, int]:

@@ -11,6 +11,7 @@ from typing import Final, TypedDict
 from atomstream.config import SPOOL_MIN_FREE_BYTES, normalise_endpoint
 from atomstream.errors import SpoolError
 from atomstream.records import StreamSpec
+from atomstream.spool.adoption import adopt_streams
 from atomstream.spool.disk_errors import disk_errors
 from atomstream.spool.paths import (
     JOURNAL,
@@ -182,6 +183,14 @@ class Spool:
     def recoverable(self, endpoint: str) -> list[SpooledStream]:
         """The streams of an endpoint that are not locked and whose manifest can be read."""
         return [stream for stream in self.streams(endpoint) if stream.manifest and not stream.locked]
+
+    def adopt(self, old: str, new: str) -> list[str]:
+        """Give the streams of the endpoint ``old`` that no server knows to ``new``; returns their ids.
+
+        Streams that a process uses are left out. Raises SpoolError if the root can't be locked.
+        """
+        with self._quota.lock.held():
+            return adopt_streams(self._disk, self._quota, old, new)
 
     def status(self) -> SpoolStatus:
         """Status of all streams, read from their files and journals. Raises SpoolError."""

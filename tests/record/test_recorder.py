@@ -27,6 +27,11 @@ def login_of(server: LiveServer) -> ServerLogin:
     return ServerLogin(server.url, server.api_key)
 
 
+async def streams_of(server: LiveServer) -> list[str]:
+    """The ids of a server's streams."""
+    return sorted(path.name for path in (server.context.settings.streams_dir).iterdir())
+
+
 def the(recorder: Recorder) -> Recording:
     """The recorder's recording."""
     assert recorder.recording is not None
@@ -104,6 +109,30 @@ async def test_without_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert manifest is not None
     assert manifest.late is not None
     assert [event["label"] for event in manifest.late.events] == ["Ga open"]
+
+
+async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first start with a login gives the recordings of before to that server: frames, name and marks."""
+    camera, told = ManualCamera(), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch) as recorder:
+        await recorder.record(RecordingRequest("offline"))
+        await until(recorder, lambda: the(recorder).data_id)
+        await taken(recorder, camera, *range(50))
+        await recorder.mark("Ga open")
+        await stopped(recorder)
+    server = await serve()
+    settings = RecorderSettings(tmp_path / "spool", tmp_path / "state", login_of(server))
+    later = Recorder(settings, told.append)
+    await later.start()
+    spool = Spool(tmp_path / "spool")
+    await until(later, lambda: not spool.streams())
+    await later.close()
+    (stream,) = await streams_of(server)
+    stored: Any = zarr.open_group(server.folder(stream) / "frames.zarr", mode="r")
+    assert np.array_equal(stored["frames"][:], stack(*range(50)))
+    assert "The recording that was made without a server will be sent" in told[0]
 
 
 async def test_a_refused_key_holds_back_nothing(
@@ -201,7 +230,7 @@ async def test_a_disk_that_accepts_no_more_at_the_end(
     """Frames that no disk takes are said to be in memory only, and to be lost if the recorder must end nevertheless."""
     camera, told = ManualCamera(), list[str]()
     monkeypatch.setattr("atomstream.record.recording.SLOW_DISK_S", 0.05)
-    monkeypatch.setattr("atomstream.record.recorder.CLOSE_S", 0.1)
+    monkeypatch.setattr("atomstream.record.streamers.CLOSE_S", 0.1)
     monkeypatch.setattr("atomstream.record.disk_space.DiskSpace.is_short", lambda *_: False)
     limits: dict[str, Any] = {"spool_max_bytes": 2000, "save_s": 0.5}
     with warnings.catch_warnings():

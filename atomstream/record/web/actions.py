@@ -87,9 +87,13 @@ def _plan(body: dict[str, Any]) -> CapturePlan:
         raise RefusedError(400, "Choose a source.")
     crop = body.get("crop")
     if crop is not None and not (
-        isinstance(crop, list) and len(crop) == 4 and all(isinstance(one, int) for one in crop)
+        isinstance(crop, list)
+        and len(crop) == 4
+        and all(isinstance(one, int) for one in crop)
+        and min(crop[:2]) >= 0
+        and min(crop[2:]) >= 1
     ):
-        raise RefusedError(400, "crop is x, y, width and height in whole pixels.")
+        raise RefusedError(400, "crop is x, y, width and height in whole pixels, width and height above 0.")
     direction, mode = _text(body, "flip"), _text(body, "bin_mode") or "mean"
     if direction not in {None, "horizontal", "vertical"} or mode not in {"mean", "sum"}:
         raise RefusedError(400, "flip is horizontal or vertical, and bin_mode is mean or sum.")

@@ -13,7 +13,7 @@ import { number, SourceDialog } from "./source_dialog.js";
 const RETRY_MS = 1000;
 const STALE_S = 3;
 const WORDS = { idle: "Not recording", recording: "Recording", paused: "Paused", finishing: "Saving" };
-const WHERE = { recording: "being recorded", saved: "on this computer", interrupted: "interrupted; saved until then", sent: "on the server" };
+const WHERE = { recording: "being recorded", saved: "on this computer", interrupted: "interrupted; saved until then", sent: "on the server", gone: "not on this computer any more" };
 const BEFORE_S = [0, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 
 let state = null;
