@@ -10,6 +10,9 @@ import msgspec
 from atomstream.errors import ConfigError
 from atomstream.server.documents import Documents
 from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError, Store
+from atomstream.server.postgres.documents import TableDocuments
+from atomstream.server.postgres.migrate import EMPTY, examine, prepare
+from atomstream.server.postgres.postgres import Postgres
 
 CLUSTER_FILE: Final = "cluster.json"
 """The name of the document in the catalogue, and of the object in the store."""
@@ -69,6 +72,23 @@ def join(documents: Documents, store: Store) -> str:
     found = _decode(content, documents.place(CLUSTER_FILE))
     assert found is not None
     return found
+
+
+def prepare_cluster(postgres: Postgres, store: Store | None) -> None:
+    """Check a catalogue, make its tables if it is empty, and join it with the ``store`` of the same cluster. Blocks.
+
+    Raises:
+        ConfigError: the catalogue can't be used, or the store belongs to another cluster; nothing was changed.
+        CatalogueAwayError: the database can't be reached.
+    """
+    documents = TableDocuments(postgres)
+    if store is not None:  # before anything is written
+        with postgres.transaction() as connection:
+            version = examine(connection, postgres.address.text)
+        check_same(None if version == EMPTY else id_in_catalogue(documents), id_in_store(store), store.name)
+    prepare(postgres)
+    if store is not None:
+        join(documents, store)
 
 
 def adopt(documents: Documents, store: Store) -> str:

@@ -133,7 +133,7 @@ async def running_server(settings: ServerSettings) -> AsyncIterator[RunningServe
     async with AsyncExitStack() as stack:
         store = await _open_store(settings, stack)
         stack.enter_context(own_data_dir(settings.data_dir, store=None if store is None else store.name))
-        postgres = await _open_postgres(settings, stack)
+        postgres = await _open_postgres(settings, stack, store)
         documents = _documents(settings, postgres)
         new_key = await asyncio.to_thread(_first_key, settings, documents)
         certificate = await asyncio.to_thread(load_certificate, settings)
@@ -157,7 +157,7 @@ async def opened_folder(settings: ServerSettings) -> AsyncIterator[ServerContext
     protect_libraries()
     async with AsyncExitStack() as stack:
         stack.enter_context(own_data_dir(settings.data_dir, must_exist=True))
-        yield await _make_context(settings, stack, None, await _open_postgres(settings, stack), None)
+        yield await _make_context(settings, stack, None, await _open_postgres(settings, stack, None), None)
 
 
 async def run_server(
@@ -173,18 +173,24 @@ async def run_server(
             log.info("stopping: uploads that have been received completely are still stored")
 
 
-async def _open_postgres(settings: ServerSettings, stack: AsyncExitStack) -> Postgres | None:
-    """The connections to the catalogue that servers share, with its tables; None without one."""
+async def _open_postgres(
+    settings: ServerSettings, stack: AsyncExitStack, store: Store | None
+) -> Postgres | None:
+    """The connections to the catalogue that servers share, with its tables; None without one.
+
+    Raises:
+        ConfigError: it can't be reached or used, or ``store`` belongs to another cluster; nothing was changed.
+    """
     if settings.catalogue is None:
         return None
     # Imported here: a server with its own data folder needs none of it.
-    from atomstream.server.postgres.migrate import prepare
+    from atomstream.server.cluster_id import prepare_cluster
     from atomstream.server.postgres.postgres import opened, require_drivers
 
     require_drivers()
     postgres = await stack.enter_async_context(opened(settings.catalogue))
     try:
-        await asyncio.to_thread(prepare, postgres)
+        await asyncio.to_thread(prepare_cluster, postgres, store)
     except CatalogueAwayError as error:
         raise ConfigError(
             f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reach.cause}. Check host, port, user "

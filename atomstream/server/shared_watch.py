@@ -50,8 +50,9 @@ async def follow_deletions(context: ServerContext, names: SharedCatalogue, rows:
     """Remove the files of streams that other servers have deleted, and their rows if one was written meanwhile."""
     deleted = await names.deleted_streams(context.settings.streams_dir)
     new = [data_id for data_id in deleted if data_id not in context.streams.deleted]
+    open_caches = context.streams.shared()  # removed by StoreSync
     for data_id in new:
-        if (context.streams.folder / data_id).is_dir():
+        if data_id not in open_caches and (context.streams.folder / data_id).is_dir():
             await remove_stream(context, data_id, await _archive(context, data_id), deleted[data_id])
         else:
             context.streams.deleted.add(data_id)
@@ -61,6 +62,8 @@ async def follow_deletions(context: ServerContext, names: SharedCatalogue, rows:
 
 
 async def _archive(context: ServerContext, data_id: str) -> StreamArchive | None:
+    if context.settings.store is not None:  # its files are only a cache
+        return None
     try:
         return await context.streams.archive(data_id)
     except HttpError:  # its files are damaged

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from atomstream.cluster.engines import PostgreSQL
+from atomstream.errors import ConfigError
 from atomstream.server.http.api_keys import KeyRing
 from atomstream.server.http.gate import Gate
 from atomstream.server.http.guessing import GuessLimiter
@@ -17,7 +18,7 @@ from atomstream.server.http.key_use import KeyUse
 from atomstream.server.http.responses import HttpError
 from atomstream.server.people.store import People
 from atomstream.server.postgres.address import PostgresAddress
-from tests.databases import make_database
+from tests.databases import execute, make_database
 from tests.engines import running
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -162,3 +163,54 @@ def test_keys_are_accepted_for_a_time(tmp_path: Path) -> None:
         gate.require_confirmed()
     gate._refresh()
     gate.require_confirmed()
+
+
+async def test_a_store_and_a_catalogue_of_two_servers(
+    serve: Serve, postgres_server: PostgreSQL, tmp_path: Path
+) -> None:
+    """A stream by way of either is deleted at both. The store of another cluster is refused, and nothing written."""
+    address, store = await asyncio.to_thread(make_database, postgres_server), str(tmp_path / "store")
+    first = await serve(catalogue=address, store=store)
+    second = await serve(catalogue=address, store=store)
+    second.api_key = first.api_key
+    async with WireClient(first) as here, WireClient(second) as there:
+        data_id, kept = await here.create("first"), await there.create("second")
+        assert (await here.send(data_id, 0, make_frames(4)))[0] == 200
+        assert (await there.send(data_id, 1, make_frames(4, seed=1)))[0] == 200
+        assert (await there.end(data_id))[0] == 200
+        (entry,) = (await there.ask("GET", f"/data_entries/?data_ids={data_id}"))[1]
+        assert (entry["pipeline_status"], entry["file_metadata"]["n_frames"]) == ("success", 8)
+        assert {one["data_id"] for one in (await here.ask("GET", "/data_entries/"))[1]} == {data_id, kept}
+        assert (await there.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+        while (status := (await here.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0]) == 200:
+            pass
+        assert status in (404, 410)
+        assert [one["data_id"] for one in (await here.ask("GET", "/data_entries/"))[1]] == [kept]
+    other = await asyncio.to_thread(make_database, postgres_server)
+    with pytest.raises(ConfigError, match="belongs to the cluster"):
+        await serve(catalogue=other, store=store)
+    tables = "SELECT 1 FROM information_schema.tables WHERE table_schema = 'public'"
+    assert await asyncio.to_thread(execute, other, tables) == []
+
+
+async def test_streams_of_a_server_that_has_gone(
+    serve: Serve, postgres_server: PostgreSQL, tmp_path: Path
+) -> None:
+    """Another one notes that no data comes; a stream that any server receives is left alone."""
+    address, store = await asyncio.to_thread(make_database, postgres_server), str(tmp_path / "store")
+    first = await serve(catalogue=address, store=store, silence_s=0.2)
+    second = await serve(catalogue=address, store=store, silence_s=0.2)
+    async with WireClient(first) as here:
+        data_id = await here.create()
+        assert (await here.send(data_id, 0, make_frames(4)))[0] == 200
+        await here.ask("GET", "/data_entries/")  # writes what is behind
+    await first.stop()
+    rows = second.context.streams_table
+    while await rows.with_status("stream_active"):
+        await second.context.lifecycle.take_over()
+        await second.context.lifecycle.expire_idle()
+    about = await second.context.streams.current(data_id)
+    assert about.status == "stream_interrupted"
+    long = 1e6
+    assert await rows.silent_for(long, ["stream_interrupted"]) == []
+    assert await rows.silent_for(0.0, ["stream_interrupted"]) == [data_id]

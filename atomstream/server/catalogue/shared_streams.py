@@ -79,6 +79,11 @@ class SharedStreams(StreamsTable):
         before, _ = self._grown.get(data_id, (0, ""))
         self._grown[data_id] = (max(before, n_frames), iso_now())
 
+    async def note_length(self, data_id: str, n_frames: int) -> None:
+        """The same for an archive that was opened: that is no change, which would look as if its client was alive."""
+        before, at = self._grown.get(data_id, (0, ""))
+        self._grown[data_id] = (max(before, n_frames), at)
+
     async def _write_behind(self) -> None:
         while True:
             await asyncio.sleep(GROWN_PERIOD_S)

@@ -196,6 +196,10 @@ class StreamsTable:
         if time.monotonic() - self._grown_at >= GROWN_PERIOD_S:
             await self._write_grown()
 
+    async def note_length(self, data_id: str, n_frames: int) -> None:
+        """The archive of a stream was opened, which has at least ``n_frames`` frames: maybe more than its row."""
+        await self.note_chunk(data_id, n_frames)
+
     async def _write_grown(self) -> None:
         self._grown_at = time.monotonic()
         grown, self._grown = self._grown, {}

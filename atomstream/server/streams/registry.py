@@ -95,7 +95,7 @@ class StreamRegistry:
                 archive = await self._open_archive(folder, data_id)
                 if archive.is_cache:  # another server may have made it
                     await self._entries.put(read_about(archive.description))
-                    await self._entries.note_chunk(data_id, archive.n_frames())
+                    await self._entries.note_length(data_id, archive.n_frames())
             self.refuse_deleted(data_id)
         self._keep(data_id, archive)
         return archive
