@@ -50,16 +50,21 @@ def apply_mark(state: AnalysisState, event: Event) -> None:
     """Add the user's mark; marks of the kinds in ``CUTTING_KINDS`` begin a new segment."""
     state.marks.append(event)
     state.new_events.append(event)
-    if not event.begins_segment or state.trackers is None:
+    if state.trackers is None:
         return
     growth = state.trackers.growth
+    if not event.begins_segment:
+        growth.counts.begin_mark(event.at_s)
+        return
     if event.kind == "shutter" and _is_shuttered(state):
         state.growth_is_continuous = False
         growth.segment_start_s = min(
             growth.segment_start_s, [m.at_s for m in state.marks if m.kind == "shutter"][-SHUTTERED_AFTER]
         )
+        growth.counts.begin_mark(event.at_s)
         return
     state.segment_log.cut(event.at_s, event.label or event.kind, growth)
+    growth.counts.begin_mark(event.at_s)
     state.segments = state.segment_log.segments(max(state.now_s, event.at_s), growth)
 
 

@@ -24,7 +24,8 @@ Step: TypeAlias = Literal[
 
 GROWTH_VALUES = (
     *("growth_rate_ml_s", "growth_rate_nm_s", "oscillation_period", "damping_layers"),
-    *("oscillations_counted", "layers_grown", "cycles_seen", "oscillation_r2", "pulse_rate_hz"),
+    *("oscillations_counted", "oscillations_since_mark", "layers_grown", "layers_total", "thickness_nm"),
+    *("cycles_seen", "oscillation_r2", "pulse_rate_hz"),
 )
 STREAK_VALUES = (
     *("lattice_spacing", "relative_spacing_change", "relative_lattice_change", "referenced_strain"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from atomstream.analysis.continuation import Continuation, compare, is_doubtful, onset_time, stop_time
+from atomstream.analysis.counts import Counts
 from atomstream.analysis.hypotheses import Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
@@ -94,7 +95,7 @@ class GrowthTracker:
     search_start_s: float = 0.0
     latest: Oscillation = field(default_factory=lambda: undetermined_oscillation(TOO_SHORT))
     best: Oscillation | None = None
-    counter: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
+    counts: Counts = field(default_factory=Counts)
     counted_before: float = 0.0
     history: list[Fit] = field(default_factory=list)
     stopped_s: float = math.nan
@@ -112,6 +113,11 @@ class GrowthTracker:
     last_fit_s: float = -math.inf
     newest_s: float = -math.inf
 
+    @property
+    def counter(self) -> LayerCounter:
+        """The count since the last segment mark."""
+        return self.counts.segment
+
     def feed(self, corrected: CorrectedTrace) -> None:
         """Add samples at the frame rate."""
         self.trace.feed(corrected.t, corrected.y, corrected.background, corrected.motion)
@@ -121,7 +127,8 @@ class GrowthTracker:
         self.known_hz = float(self.best.rate) if self.best else self.known_hz
         self.segment_start_s = self.onset_s = self.search_start_s = time_s
         self.latest, self.best = undetermined_oscillation(TOO_SHORT), None
-        self.counter, self.counted_before = LayerCounter(time_s), 0.0
+        self.counts.begin_segment(time_s)
+        self.counted_before = 0.0
         self.history, self.found, self.count_note = [], [], ""
         self.stopped_s, self.stopped_hz = math.nan, 0.0
         self.doubtful, self.unconfirmed_hz = False, 0.0
@@ -143,7 +150,7 @@ class GrowthTracker:
         if rotation_hz and now < self.next_rotating_fit_s:
             return self.latest  # a joint fit with the rotation costs ten times as much
         self.next_rotating_fit_s = now + ROTATING_FIT_S
-        self.counter.fit_interval_s = 1.0 + (ROTATING_FIT_S if rotation_hz else 0.0)
+        self.counts.set_fit_interval(1.0 + (ROTATING_FIT_S if rotation_hz else 0.0))
         self.trace.retune(self.trace.clock())
         if not rotation_hz:
             self.laser.update(self.trace, self.segment_start_s, now)
@@ -152,7 +159,7 @@ class GrowthTracker:
         t, y = self._notched(self.onset_s)
         self._watch_clock(t)
         if math.isfinite(self.newest_s) and now - self.newest_s > _longest_blank_s(self.latest.best):
-            self.counter.end_run(self.newest_s)
+            self.counts.end_run(self.newest_s)
             self._interrupt(now, f"no light or no frames since {self.newest_s:.1f} s")
         elif rotation_hz:
             self._update_rotating(now, rotation_hz)
@@ -161,16 +168,15 @@ class GrowthTracker:
         if self.latest.best is not None and not self.doubtful:
             self.last_fit_s = now
             self._remember(self.latest)
-            self.counter.update(self.latest, self.onset_s)
+            self.counts.update(self.latest, self.onset_s)
             self.best = _better(self.best, self.latest)
-        self.counter.waits = not self.latest.determined or self.doubtful
-        self.counter.report(now)
+        self.counts.report(now, waits=not self.latest.determined or self.doubtful)
         return self.latest
 
     def _interrupt(self, now: float, why: str) -> None:
         """End the run of growth because no rate can be given any more; what is seen until ``now`` is not used again."""
         if self.latest.determined:
-            self.counter.end_run(self.doubtful_since_s if self.doubtful else now)
+            self.counts.end_run(self.doubtful_since_s if self.doubtful else now)
         self.history, self.doubtful, self.unconfirmed_hz = [], False, 0.0
         self.stopped_s, self.stopped_hz = math.nan, 0.0
         self.onset_s = self.search_start_s = now
@@ -237,7 +243,7 @@ class GrowthTracker:
     def _stop(self, before: Fit, t: F64, y: F64) -> None:
         """End the run of growth where the trace stopped following the prediction by the fit ``before``."""
         time_s = stop_time(before, t, y)
-        self.counter.end_run(time_s)
+        self.counts.end_run(time_s)
         self.stopped_s, self.stopped_hz, self.onset_s = time_s, before.frequency, time_s
         self.history, self.next_search_s = [], 0.0
         self.latest = undetermined_oscillation(f"the oscillation stopped or changed at about {time_s:.1f} s")
@@ -393,14 +399,20 @@ class GrowthTracker:
 
         Each oscillation is usually one layer.
         """
-        if not self.counter.has_count:
+        return self.counted(self.counter, now, unit, self.count_note)
+
+    def counted(self, counter: LayerCounter, now: float, unit: str, note: str = "") -> Measurement:
+        """Return one of the :attr:`counts` at ``now`` (s), with from when and until when was counted."""
+        if not counter.has_count:
             return undetermined(self.latest.rate.why or TOO_SHORT, unit)
-        notes = [self.count_note] if self.count_note else []
-        if (self.onset_s - self.counter.start_s) * self.counter.rate > 0.3 and self.counter.finished == 0.0:
-            notes.append(f"counted from {self.onset_s:.1f} s on")
+        notes = [note] if note else []
+        begin_s = counter.runs[0][0] if counter.runs else counter.onset_s
+        rate = counter.rate or self.known_hz
+        if (begin_s - counter.start_s) * rate > 0.3:
+            notes.append(f"counted from {begin_s:.1f} s on")
         if not self.latest.determined:
-            notes.append(f"counted until {min(now, self.counter.phase_time_s):.1f} s, undetermined since")
-        return measured(self.counter.value(now), self.counter.sigma(now), unit, "; ".join(notes))
+            notes.append(f"counted until {min(now, counter.phase_time_s):.1f} s, undetermined since")
+        return measured(counter.value(now), counter.sigma(now), unit, "; ".join(notes))
 
     def segment_counted(self, now: float) -> Measurement:
         """Return the oscillations of the current segment alone; :meth:`oscillations_counted` adds those before it."""

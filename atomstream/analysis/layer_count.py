@@ -7,7 +7,7 @@ its uncertainty includes the doubt about the time at which growth began or stopp
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from atomstream.analysis.oscillation_result import Oscillation
 
@@ -34,7 +34,8 @@ class LayerCounter:
     began at ``onset_s``. ``counted`` is its count at ``phase_time_s`` (s) with the fitted ``phase`` (cycles), ``rate``
     and ``rate_sigma`` (1/s); NaN before the first fit. While it ``waits``, nothing is added after that time.
     ``fit_interval_s`` is the longest time from one fit to the next while there is light (s).
-    ``reported`` is the largest count that was reported, at ``reported_s``.
+    ``reported`` is the largest count that was reported, at ``reported_s``. ``runs`` are the earlier runs: begin and end
+    in s, and what was counted.
     """
 
     start_s: float
@@ -52,6 +53,7 @@ class LayerCounter:
     fit_interval_s: float = 1.0
     reported: float = 0.0
     reported_s: float = math.inf
+    runs: list[tuple[float, float, float]] = field(default_factory=list)
 
     def update(self, result: Oscillation, onset_s: float) -> None:
         """Update the count with a determined fit; ``onset_s`` is when its growth began."""
@@ -84,13 +86,33 @@ class LayerCounter:
         if expected > UNSEEN_PERIODS:
             self.variance += (UNSEEN_ERROR * expected) ** 2
 
-    def end_run(self, time_s: float) -> None:
-        """End the present run of growth at ``time_s``; nothing is counted until the next fit."""
+    def end_run(self, time_s: float, doubt: float = ONSET_ERROR) -> None:
+        """End the present run of growth at ``time_s``; nothing is counted until the next fit.
+
+        ``doubt`` is the uncertainty, in oscillations, of what had grown at that time.
+        """
         if math.isnan(self.counted):
             return
-        self.finished_variance += self._variance_at(time_s) + ONSET_ERROR**2
-        self.finished = self._total(time_s)
+        self.finished_variance += self._variance_at(time_s) + doubt**2
+        total = self._total(time_s)
+        self.runs.append((self.onset_s, time_s, total - self.finished))
+        self.finished = total
         self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
+        self.phase_time_s = self.ended_s = time_s
+
+    def cut(self, time_s: float) -> None:
+        """End the present run at ``time_s``, the known time of a mark, which may lie in an earlier run."""
+        if time_s >= self.ended_s:
+            self.end_run(time_s, PHASE_ERROR)
+            return
+        # What was counted after that time is counted again, from the samples of the new segment.
+        self.counted, self.variance, self.rate, self.rate_sigma = math.nan, 0.0, 0.0, 0.0
+        kept = [run for run in self.runs if run[0] < time_s]
+        self.runs = [
+            (begin, min(end, time_s), _share(begin, end, time_s) * count) for begin, end, count in kept
+        ]
+        self.finished = math.fsum(count for _, _, count in self.runs)
+        self.reported, self.reported_s = self.finished, time_s
         self.phase_time_s = self.ended_s = time_s
 
     @property
@@ -126,3 +148,8 @@ class LayerCounter:
         if self.rate > 0.0 and not self.waits:
             longest = max(MAX_EXTRAPOLATION / self.rate, self.fit_interval_s)
         return min(time_s - self.phase_time_s, longest)
+
+
+def _share(begin_s: float, end_s: float, time_s: float) -> float:
+    """Return which share of a run from ``begin_s`` to ``end_s`` had grown at ``time_s``, at a steady rate."""
+    return 1.0 if time_s >= end_s else (time_s - begin_s) / (end_s - begin_s)

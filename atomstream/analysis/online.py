@@ -16,6 +16,7 @@ import numpy as np
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.change import ChangeTracker
 from atomstream.analysis.common_light import CommonLight, outside_of
+from atomstream.analysis.counts import Counts
 from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
@@ -120,6 +121,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
     box = Box(round(pattern.x), round(pattern.y), max(5.0, width), max(5.0, height), "specular", tracked=True)
     replaced = [b for b in state.boxes if b.name == "specular"]
     growth = GrowthTracker(IntensityTrace.for_frames(state.fps, times))
+    growth.counts = Counts.from_start(float(times[0]))
     growth.start_segment(float(times[0]))
     rotation = RotationTracker.for_speed(state.rpm, state.fps) if state.rpm else None
     return PatternTrackers(
@@ -257,6 +259,7 @@ def begin_trace(state: AnalysisState, time_s: float, label: str) -> None:
     fresh = GrowthTracker(IntensityTrace.for_frames(old.trace.stated_fps, old.trace.raw_t[-16:]))
     fresh.laser, fresh.known_hz = old.laser, old.known_hz
     state.segment_log.cut(time_s, label, old)
+    fresh.counts = old.counts
     fresh.start_segment(time_s)
     fresh.count_note = f"counted from {time_s:.1f} s on, when this spot was chosen"
     trackers.growth = fresh

@@ -58,14 +58,20 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
         per_layer = measured(rate.value, sigma, f"{unit}/s", note)
         damping = growth.latest.damping
     layers = _layers_grown(counted, rate, unit)
+    total = growth.counted(growth.counts.total, state.now_s, unit)
     if not state.growth_is_continuous:
         per_layer, layers = undetermined(SHUTTERED, f"{unit}/s"), undetermined(SHUTTERED, unit)
+        total = layers
     return {
         "growth_rate_ml_s": per_layer,
         "growth_rate_nm_s": _thickness_rate(state, per_layer),
         "oscillation_period": period,
         "damping_layers": damping,
         "oscillations_counted": counted,
+        "oscillations_since_mark": growth.counted(growth.counts.mark, state.now_s, "oscillations"),
+        "counted_since_s": measured(growth.counts.mark.start_s, None, "s"),
+        "layers_total": total,
+        "thickness_nm": _thickness(state, total),
         "layers_grown": layers,
         "cycles_seen": measured(growth.latest.cycles, None, "1"),
         "oscillation_r2": measured(growth.latest.r2, None, "1"),
@@ -99,6 +105,16 @@ def _thickness_rate(state: AnalysisState, rate: Measurement) -> Measurement:
     if rate.value is None:
         return undetermined(rate.why, "nm/s")
     return measured(rate.value * thickness, (rate.sigma or 0.0) * thickness, "nm/s", rate.note)
+
+
+def _thickness(state: AnalysisState, layers: Measurement) -> Measurement:
+    """Return the thickness in nm of all layers that were counted in this stream."""
+    thickness = state.calibration.layer_thickness_nm
+    if thickness is None:
+        return undetermined("needs the thickness of a layer (calibration)", "nm")
+    if layers.value is None:
+        return undetermined(layers.why, "nm")
+    return measured(layers.value * thickness, (layers.sigma or 0.0) * thickness, "nm", layers.note)
 
 
 def _saturation_note(saturated: float) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.change import ChangeTracker, Clusters, Components, Cusum
 from atomstream.analysis.common_light import CommonLight
+from atomstream.analysis.counts import Counts
 from atomstream.analysis.diffraction_orders import FractionalOrderDetector
 from atomstream.analysis.fading import BrightPictures, FadeDetector
 from atomstream.analysis.failures import Failures
@@ -185,6 +186,7 @@ _RECORDS: tuple[type, ...] = (
     *(SurfaceTracker, StreakComb, Peak, Width, FractionalOrderDetector, IlluminationTracker, RotationTracker),
     *(
         GrowthTracker,
+        Counts,
         LayerCounter,
         FoundSegment,
         Laser,

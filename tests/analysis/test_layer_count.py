@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from atomstream.analysis import Analyzer, Calibration
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.segments import SegmentLog
+from tests.analysis.growth_helpers import Film
 from tests.analysis.traces import FPS, cusps, watch
 
 RATE = 0.8
@@ -151,3 +154,54 @@ def test_the_count_goes_on_between_two_fits(growing: GrowthTracker, rate: float,
     counter.reported = 0.0
     assert counter.value(last_s + longest_s) - counted == pytest.approx(rate * longest_s, abs=0.01)
     assert counter.value(last_s + 2 * longest_s) - counted == pytest.approx(rate * longest_s, abs=0.01)
+
+
+def test_counts_go_on_over_pauses_and_new_traces(growing: GrowthTracker) -> None:
+    """A pause begins a segment; the counts since a note and in all are the sums over the segments."""
+    growing.counts.begin_mark(14.0)
+    log = SegmentLog([])
+    layers_at = lambda t: RATE * np.interp(t, [0, 17, 21, 31], [0, 17, 17, 27])  # noqa: E731
+    for now in np.arange(14.5, 31.5, 0.5):
+        t = now - 0.5 + np.arange(round(FPS / 2)) / FPS
+        _feed(growing, t, layers_at(t))
+        growing.update(float(now))
+        if now == 17.0:
+            log.cut(17.0, "shutter closed", growing)
+        if now == 21.0:
+            log.cut(21.0, "shutter open", growing)
+    segments = log.segments(31.0, growing)
+    grown = [RATE * 17, 0.0, RATE * 10]
+    assert [s.counted.value or 0.0 for s in segments] == pytest.approx(grown, abs=0.2)
+    counts = growing.counts
+    for counter, true in ((counts.mark, RATE * 13), (counts.total, RATE * 27), (counts.segment, RATE * 10)):
+        counted = growing.counted(counter, 31.0, "layers")
+        assert counted.value == pytest.approx(true, abs=0.3)
+        assert counted.sigma is not None
+        assert abs(counted.value - true) < 3 * counted.sigma < 1.0
+
+
+def test_a_mark_in_an_earlier_run_takes_back_what_grew_since(growing: GrowthTracker) -> None:
+    """A late mark, before a pause that was found, leaves in the total what had grown at its time."""
+    growing.counts.end_run(14.0)
+    growing.counts.total.cut(7.0)
+    assert growing.counts.total.value(14.0) == pytest.approx(RATE * 7.0, abs=0.1)
+
+
+def test_another_box_and_notes_keep_the_whole_count() -> None:
+    """Another specular box begins a trace; layers and thickness in nm are those of the whole growth."""
+    film = Film(16.0, fps=20.0, rate_ml_s=1.5, tau_ml=60.0)
+    engine = Analyzer(20.0, calibration=Calibration(layer_thickness_nm=0.4))
+    engine.feed(0, film[0:80])
+    engine.mark("Mark 1", "note", 4.0)
+    engine.feed(80, film[80:180])
+    spot = next(region for region in engine.regions if region.name == "specular")
+    engine.set_regions([replace(spot, tracked=True)])
+    values = engine.feed(180, film[180:320]).values
+    assert values["oscillations_counted"].value == pytest.approx(1.5 * 7.0, abs=0.3)
+    assert values["oscillations_since_mark"].value == pytest.approx(1.5 * 12.0, abs=0.3)
+    assert values["counted_since_s"].value == 4.0
+    total, thickness = values["layers_total"], values["thickness_nm"]
+    assert total.value == pytest.approx(1.5 * 16.0, abs=0.3)
+    assert thickness.value == pytest.approx(0.4 * total.value)
+    assert thickness.sigma == pytest.approx(0.4 * total.sigma)
+    assert 0.0 < total.sigma < 0.5

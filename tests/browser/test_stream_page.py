@@ -216,6 +216,10 @@ async def test_m_sets_a_mark(logged_in: Any, growth: Growth, server: LiveServer)
     assert (event["label"], event["kind"]) == ("Mark 1", "note")
     await growth.push(event["time_s"] + 4 - 12)  # until the frames reach the time of the mark
     await expect(page.locator("#lane")).to_contain_text("Mark 1")
+    counted = page.locator("[data-name=counted] .value")
+    await expect(counted).to_have_text("0.0")
+    await growth.push(6)
+    await expect(counted).to_have_text(re.compile(r"^[1-9]\.\d$|^1\d\.\d$"))
 
 
 async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: LiveServer) -> None:

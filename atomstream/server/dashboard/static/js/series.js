@@ -75,15 +75,3 @@ export class Series extends EventTarget {
     return query;
   }
 }
-
-/** The value of a result at a time (s); null if there is none. */
-export async function valueAt(dataId, name, time) {
-  const query = new URLSearchParams({ name, from: String(Math.max(0, time - 0.5)), to: String(time + 0.5), points: "4000" });
-  const { t, series } = await ask(`/dashboard/streams/${dataId}/series?${query}`);
-  const values = series[name].mean;
-  let best = null;
-  t.forEach((at, k) => {
-    if (values[k] !== null && (best === null || Math.abs(at - time) < Math.abs(t[best] - time))) best = k;
-  });
-  return best === null ? null : values[best];
-}

@@ -19,7 +19,7 @@ import { Values, sentence } from "./values.js";
 import { mayWrite, setRight } from "./rights.js";
 import { Regions } from "./regions.js";
 import { Segments } from "./segments.js";
-import { Series, valueAt } from "./series.js";
+import { Series } from "./series.js";
 import { SignalLanes } from "./signals.js";
 import { setUpTheme } from "./theme.js";
 import { TimeRange } from "./time_range.js";
@@ -46,7 +46,7 @@ const manage = new Manage(dataId, () => state.info, () => refreshInfo());
 const reanalysis = new Reanalysis(dataId, () => feed.open());
 const calibration = new Calibration(dataId, () => state.analysis, () => feed.open());
 const azimuths = new Azimuths(dataId, showNames);
-const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true, base: { mark: null, counted: 0 } };
+const state = { analysis: null, info: null, skew: 0, newestS: null, madeMs: null, storedMs: null, infoAt: 0, feedUp: true, infoUp: true };
 
 const serverNow = () => Date.now() + state.skew;
 const elapsed = (ms) => (state.analysis?.origin_unix_ms ? duration((ms - state.analysis.origin_unix_ms) / 1000) : new Date(ms).toLocaleTimeString());
@@ -69,7 +69,7 @@ async function renew() {
   reanalysis.show(analysis);
   applyValues(analysis.values, analysis.views);
   azimuths.refresh().catch(() => {});
-  setBase();
+  showCounted();
   waterfall.load();
   series.requestSoon();
   if (["none", "failed"].includes(analysis.status)) notify(sentence(analysis.why || "this stream was stored without analysis"));
@@ -93,10 +93,12 @@ const feed = new Feed(dataId, {
     state.newestS = message.newest_s ?? state.newestS;
     const progress = state.info?.analysis;
     if (progress) Object.assign(progress, { newest_s: state.newestS, newest_stored_s: Math.max(progress.newest_stored_s ?? 0, state.newestS ?? 0) });
+    if (message.segments) {
+      segments.reset(message.segments);
+      state.analysis.segments = message.segments;
+    }
     applyValues(message.values, message.views);
     applyEvents(message.events ?? []);
-    if (state.base.counted === null) setBase();
-    if (message.segments) segments.reset(message.segments);
     if (message.profile) waterfall.add((message.start + message.count) / state.analysis.fps, message.profile, message.lines);
     series.requestSoon();
   },
@@ -140,32 +142,23 @@ function applyEvents(added) {
   if (!added.length) return;
   events.add(added);
   charts.setEvents(events.sorted);
-  setBase();
-}
-
-/**
- * Oscillations are counted since the last mark that begins a segment; segments that the analysis found are counted
- * together. A note does not begin a segment, so the count at its time is subtracted.
- * A new mark is ahead of the analysis: until the analysis reaches it, the count since the mark is zero.
- */
-async function setBase() {
-  const mark = events.users.at(-1) ?? null;
-  if (mark?.id !== state.base.mark?.id) state.base = { mark, counted: mark === null || CUTS.includes(mark.kind) ? 0 : null };
-  const { base } = state;
-  if (base.counted === null && !base.asked && state.newestS > mark.time_s) {
-    base.asked = true;
-    base.counted = await valueAt(dataId, "oscillations_counted", mark.time_s).catch(() => null);
-    base.asked = false;
-  }
   showCounted();
 }
 
+/**
+ * The analysis counts since the user's last mark, over pauses and new segments. A mark is ahead of the analysis: until
+ * the analysis has it, nothing was counted since it.
+ */
 function showCounted() {
-  const counted = state.analysis.values.oscillations_counted ?? { value: null, why: "" };
-  const { mark, counted: before } = state.base;
-  const value = counted.value === null ? null : before === null ? 0 : Math.max(0, counted.value - before);
-  tiles.showCounted({ ...counted, value, since: markName(mark) });
-  tiles.showLayersSince(markName(events.users.filter(({ kind }) => CUTS.includes(kind)).at(-1)));
+  const mark = events.users.at(-1) ?? null;
+  const { values } = state.analysis;
+  const began = values.counted_since_s?.value ?? null;
+  const counted = values.oscillations_since_mark ?? { value: null, why: "the stream was analysed by an earlier version: analyse it again" };
+  const isAhead = mark !== null && began !== null && mark.time_s > began + 0.001;
+  tiles.showCounted({ ...(isAhead ? { value: 0, sigma: null, note: "" } : counted), since: markName(mark) });
+  const cut = events.users.filter(({ kind }) => CUTS.includes(kind)).at(-1) ?? null;
+  const segment = state.analysis.segments.at(-1);
+  tiles.showLayersSince(markName(cut), cut !== null && segment !== undefined && cut.time_s > (segment.start_s ?? 0) + 0.001);
 }
 
 function markName(mark) {

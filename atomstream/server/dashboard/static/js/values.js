@@ -9,6 +9,8 @@ const MAX_VIEWS = 6;
 const TILES = [
   ["oscillation_period", "Oscillation period", {}],
   ["layers_grown", "Layers since the start", {}],
+  ["layers_total", "Layers in all", { determined: true }],
+  ["thickness_nm", "Thickness in all", { calibrated: true }],
   ["lattice_spacing", "Streak spacing", {}],
   ["relative_lattice_change", "Lattice change", { factor: 100, unit: "%", signed: true }],
   ["referenced_strain", "Strain", { factor: 100, unit: "%", signed: true, calibrated: true }],
@@ -46,7 +48,9 @@ export class Values {
     this.rateWhy = values.growth_rate_ml_s?.why ?? "";
     // Strain is the same quantity against the user's reference: show only one of them.
     const strained = values.referenced_strain?.value ?? null;
-    const shown = strained === null ? values : { ...values, relative_lattice_change: undefined };
+    const shown = strained === null ? { ...values } : { ...values, relative_lattice_change: undefined };
+    // The number of the tile beside it, as long as there is one segment only.
+    if (values.layers_total?.value === values.layers_grown?.value) shown.layers_total = undefined;
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     this.showSpacingChange(values);
     const first = [...views].sort((a, b) => a.view_id - b.view_id).slice(0, MAX_VIEWS);
@@ -110,20 +114,22 @@ export class Values {
     setText(byId("rate-spoken"), text);
   }
 
-  showCounted({ value, sigma, why, since }) {
+  showCounted({ value, sigma, why, note, since }) {
     const parts = this.tiles.get("counted");
     setText(parts.title, `Oscillations since ${since}`);
-    this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? this.whyText(why) : "");
+    this.fill(parts, value === null ? null : { value: value.toFixed(sigma && sigma >= 0.5 ? 0 : 1), sigma: sigma ? brief(sigma, 1) : "" }, "", value === null ? this.whyText(why) : note);
   }
 
-  /** `since` names the last mark of the user that begins a segment, or the start. */
-  showLayersSince(since) {
-    setText(this.tiles.get("layers_grown").title, `Layers since ${since}`);
+  /** `since` names the last mark of the user that begins a segment, or the start; `isAhead` of the analysis: nothing grew. */
+  showLayersSince(since, isAhead) {
+    const parts = this.tiles.get("layers_grown");
+    setText(parts.title, `Layers since ${since}`);
+    if (isAhead) this.fill(parts, { value: "0.0", sigma: "" }, "", "");
   }
 
-  showTile(name, value, { factor = 1, unit, words, signed: withSign, turning: onlyTurning, calibrated, warnOver }, turning) {
+  showTile(name, value, { factor = 1, unit, words, signed: withSign, turning: onlyTurning, calibrated, determined, warnOver }, turning) {
     const parts = this.tiles.get(name);
-    parts.box.hidden = !value || (onlyTurning && !turning) || (calibrated && value.value === null) || (turning && value.value === null && value.why.startsWith("the substrate rotates"));
+    parts.box.hidden = !value || (onlyTurning && !turning) || ((calibrated || determined) && value.value === null) || (turning && value.value === null && value.why.startsWith("the substrate rotates"));
     if (parts.box.hidden) return;
     if (value.value === null) {
       this.fill(parts, null, "", this.whyText(value.why));

@@ -1,0 +1,61 @@
+"""The counts of oscillations of one stream: since the last segment mark, since the user's last mark, and in all.
+
+Each is a :class:`~atomstream.analysis.layer_count.LayerCounter` that is updated with the same fits. They differ in
+where they begin again. A new trace (another spot, another box) or a pause ends a run of growth, but not the counts
+since the last mark and in all: these are the sum over the runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from atomstream.analysis.layer_count import LayerCounter
+from atomstream.analysis.oscillation_result import Oscillation
+
+
+@dataclass(slots=True)
+class Counts:
+    """``segment`` begins at the last segment mark or new trace, ``mark`` at the user's last mark, ``total`` never."""
+
+    segment: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
+    mark: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
+    total: LayerCounter = field(default_factory=lambda: LayerCounter(0.0))
+
+    @classmethod
+    def from_start(cls, time_s: float) -> Counts:
+        """All counts begin at ``time_s`` (s), with the first picture that has a pattern."""
+        return cls(LayerCounter(time_s), LayerCounter(time_s), LayerCounter(time_s))
+
+    def _all(self) -> tuple[LayerCounter, ...]:
+        return self.segment, self.mark, self.total
+
+    def update(self, result: Oscillation, onset_s: float) -> None:
+        """Update with a determined fit; ``onset_s`` is when its growth began."""
+        for counter in self._all():
+            counter.update(result, onset_s)
+
+    def end_run(self, time_s: float) -> None:
+        """End the present run of growth at ``time_s``, which was found in the trace."""
+        for counter in self._all():
+            counter.end_run(time_s)
+
+    def set_fit_interval(self, fit_interval_s: float) -> None:
+        """Set the longest time from one fit to the next (s)."""
+        for counter in self._all():
+            counter.fit_interval_s = fit_interval_s
+
+    def report(self, now: float, *, waits: bool) -> None:
+        """Remember what was reported at ``now`` (s); while a count ``waits``, nothing is added after its last fit."""
+        for counter in self._all():
+            counter.waits = waits
+            counter.report(now)
+
+    def begin_segment(self, time_s: float) -> None:
+        """Begin a segment at ``time_s`` (s), at a mark or with another trace; the other counts go on."""
+        for counter in (self.mark, self.total):
+            counter.cut(time_s)
+        self.segment = LayerCounter(time_s)
+
+    def begin_mark(self, time_s: float) -> None:
+        """Begin the count since the user's last mark at ``time_s`` (s)."""
+        self.mark = LayerCounter(time_s)
