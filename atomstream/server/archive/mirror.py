@@ -2,23 +2,29 @@
 
 Several servers may do so for one stream. A copy replaces only the version that this server knows. If another server
 has written one meanwhile, this server first takes over all chunks that are in the store: these were there before the
-other one's copy. So no copy has fewer chunks than the one before it.
+other one's copy. So no copy has fewer chunks than the one before it. The group's document keeps the arrays that only
+another server has: the process that analyses the stream writes arrays of results.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from atomstream.errors import StreamError
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.archive.zarr_group import DOCUMENT
 from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError, StaleObjectError
 from atomstream.system.own_files import read_plain
 
 _ROUNDS: Final = 20
 """So often another server may be faster before a copy is given to the next call."""
+
+
+GROUP: Final = f"frames.zarr/{DOCUMENT}"
 
 
 class Mirror:
@@ -30,6 +36,8 @@ class Mirror:
         self._catch_up = catch_up
         self._sent: dict[str, tuple[int, int]] = {}
         self._etags: dict[str, str] = {}
+        self._others: dict[str, Any] = {}
+        """The documents of arrays that only other servers have."""
 
     def send(self, names: Iterable[str]) -> None:
         """Copy those of the files that changed since their last copy, in this order; missing files are skipped.
@@ -52,16 +60,62 @@ class Mirror:
         for _ in range(_ROUNDS):
             etag = self._etags.get(name)
             content = read_plain(self._folder / name)
+            if name == GROUP and self._others:
+                content = _with_arrays(content, self._others)
             try:
                 self._etags[name] = store.put(key, content, create_only=etag is None, if_match=etag)
             except (ObjectExistsError, StaleObjectError):
-                try:
-                    self._etags[name] = store.head(key).etag
-                except ObjectMissingError:
-                    self._etags.pop(name, None)
+                self._adopt(name, key)
                 self._catch_up()
             else:
                 return
         raise StreamError(
             f"{key} is written by many servers at once; it is copied later.", data_id=self._shared.data_id
         )
+
+    def _adopt(self, name: str, key: str) -> None:
+        """Note the version that another server has written."""
+        try:
+            if name == GROUP:
+                found = self._shared.store.get(key)
+                self._others.update(_arrays_in(found.data))
+                self._etags[name] = found.etag
+            else:
+                self._etags[name] = self._shared.store.head(key).etag
+        except ObjectMissingError:
+            self._etags.pop(name, None)
+
+
+def _arrays_in(group: bytes) -> dict[str, Any]:
+    """The documents of all arrays in that of a group; none in a damaged one."""
+    try:
+        arrays = json.loads(group)["consolidated_metadata"]["metadata"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return arrays if isinstance(arrays, dict) else {}
+
+
+def _with_arrays(group: bytes, others: dict[str, Any]) -> bytes:
+    """The document of a group, with those arrays of ``others`` that it does not have, at its own lengths."""
+    document = json.loads(group)
+    own = document["consolidated_metadata"]["metadata"]
+    lengths = {
+        name: length
+        for array in own.values()
+        for name, length in zip(array.get("dimension_names") or (), array["shape"], strict=False)
+    }
+    added = {
+        name: {
+            **array,
+            "shape": [
+                lengths.get(dimension, length)
+                for dimension, length in zip(
+                    array.get("dimension_names") or array["shape"], array["shape"], strict=False
+                )
+            ],
+        }
+        for name, array in others.items()
+        if name not in own
+    }
+    document["consolidated_metadata"]["metadata"] = dict(sorted({**own, **added}.items()))
+    return json.dumps(document, allow_nan=False).encode()

@@ -292,3 +292,19 @@ def test_an_ended_stream_is_whole_in_the_store(server: Server, store: Store) -> 
     assert np.array_equal(read_zarr(b.folder, "intensity"), np.arange(4, dtype=np.float32))
     assert [path.name for path in (b.folder / "analysis").iterdir()] == ["results.log"]
     assert np.array_equal(_in_store(store, "intensity"), np.arange(4, dtype=np.float32))
+
+
+def test_arrays_of_results_stay_when_another_server_copies(server: Server, store: Store) -> None:
+    """One server analyses, and another one receives: readers of the store see the results, as long as the frames."""
+    a, analyst = server("a"), server("analyst")
+    commit(a, 0)
+    a.mirror()
+    analyst.follow()
+    analyst.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
+    analyst.mirror()
+    for index in (1, 2):
+        commit(a, index)
+        a.mirror()
+        expected = [*range(4), *[np.nan] * 4 * index]
+        assert np.array_equal(_in_store(store, "intensity"), expected, equal_nan=True)
+        assert len(_in_store(store, "frames")) == 4 * index + 4
