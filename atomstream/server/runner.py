@@ -248,6 +248,7 @@ async def _start_sync(store: Store, context: ServerContext, stack: AsyncExitStac
         context.signals,
         partial(_remove_deleted, context),
         searches=not context.documents.is_shared,
+        cache_bytes=context.settings.cache_bytes,
     )
     _at_the_end(stack, "copying to the store", sync.close)
     task = asyncio.create_task(sync.run(), name="atomstream store")

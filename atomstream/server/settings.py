@@ -63,7 +63,7 @@ class ServerSettings:
     ``key_cache_s``.
 
     ``store`` is the URL of an S3 bucket, or a folder, that several servers share: it has the streams, and ``data_dir``
-    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`).
+    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
@@ -109,6 +109,7 @@ class ServerSettings:
     catalogue: PostgresAddress | None = None
     key_cache_s: float = 3600.0
     store: str | None = None
+    cache_bytes: int = 64 << 30
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -148,6 +149,7 @@ class ServerSettings:
             integer_in_range(name, getattr(self, name), 1, 1 << 30)
         integer_in_range("analysis_shared_bytes", self.analysis_shared_bytes, 0, 1 << 40)
         integer_in_range("worker_memory_bytes", self.worker_memory_bytes, 0, 1 << 40)
+        integer_in_range("cache_bytes", self.cache_bytes, 1, 1 << 60)
         integer_in_range("max_frame_bytes", self.max_frame_bytes, 1, MAX_SHARD_BYTES)
         if not self.host:
             raise ConfigError("host is empty: set an address to listen on, such as 127.0.0.1.")

@@ -22,6 +22,7 @@ from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.http.responses import HttpError
 from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
 from atomstream.server.streams.archives import Archives
+from atomstream.server.streams.cache_limit import remove_folder
 from atomstream.server.streams.keyed_locks import KeyedLocks
 from atomstream.system.files import LOCAL
 from atomstream.system.log_privacy import get_logger
@@ -174,6 +175,15 @@ class StreamRegistry:
     def shared(self) -> dict[str, StreamArchive]:
         """The open archives of streams that other servers may change too."""
         return {data_id: archive for data_id, archive in self._recent.items() if archive.is_cache}
+
+    async def uncache(self, folder: Path) -> bool:
+        """Remove the folder of a stream that is in a store, unless the stream is open here; True if it was removed."""
+        data_id = folder.name
+        async with self._locks.hold(data_id):
+            if data_id in self._recent or data_id in self._open:
+                return False
+            await asyncio.to_thread(remove_folder, folder)
+            return True
 
     async def project_of(self, data_id: str) -> str | None:
         """The id of the project that a stream is or was in; None for none. Raises HttpError 404."""

@@ -25,6 +25,7 @@ from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.disk_errors import log_away, log_failure
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
+from atomstream.server.streams.cache_limit import cached_streams, shrink
 from atomstream.server.streams.ingest import run_in
 from atomstream.server.streams.lifecycle import OPEN, Lifecycle
 from atomstream.server.streams.registry import StreamRegistry
@@ -36,6 +37,8 @@ log = get_logger("atomstream.server")
 PERIOD_S: Final = 2.0
 SEARCH_S: Final = 10.0
 """Time between two looks for new streams, and for chunks in gaps."""
+SHRINK_S: Final = 60.0
+"""Time between two looks at the size of the cache."""
 _READERS: Final = 8
 
 Found: TypeAlias = tuple[StreamMetadata, int]
@@ -46,7 +49,7 @@ class StoreSync:
     """The exchange of one server with ``store``. Used in the server's loop; begun by :meth:`run`.
 
     ``searches`` is False if the servers share their catalogue: then that has all streams. ``remove(data_id)`` is called
-    for a stream that another server has deleted.
+    for a stream that another server has deleted. The cache may have ``cache_bytes``.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class StoreSync:
         remove: Callable[[str], Awaitable[None]],
         *,
         searches: bool,
+        cache_bytes: int = 1 << 40,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -69,7 +73,9 @@ class StoreSync:
         self._remove = remove
         self._searches = searches
         self._clock = clock
+        self._cache_bytes = cache_bytes
         self._searched_at = -SEARCH_S
+        self._shrunk_at = clock()
         self._changed: set[str] = set()
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-store")
         signals.chunk_stored.subscribe(self._note_stored)
@@ -94,6 +100,14 @@ class StoreSync:
         for data_id in set(self._streams.shared()) & self._streams.deleted:
             await self._guarded(f"stream {data_id} can't be removed", partial(self._remove, data_id))
         await self.copy()
+        if self._clock() - self._shrunk_at >= SHRINK_S:
+            self._shrunk_at = self._clock()
+            await self._guarded("the cache can't be made smaller", self.shrink)
+
+    async def shrink(self) -> int:
+        """Keep the cache below its limit; returns its bytes."""
+        found = await asyncio.to_thread(cached_streams, self._streams.folder)
+        return await shrink(found, self._cache_bytes, self._streams.uncache)
 
     async def copy(self) -> None:
         """Copy the documents and columns of the streams that received chunks here since the last copy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Awaitable, Callable
@@ -154,3 +155,26 @@ async def test_a_cache_is_not_taken_for_a_data_folder(tmp_path: Path, serve: Ser
     await own.stop()
     with pytest.raises(ConfigError, match="has streams of its own"):
         await serve(data_dir=own.data_dir, store=str(tmp_path / "store"))
+
+
+async def test_a_full_cache_loses_what_is_unused(tmp_path: Path, serve: Serve) -> None:
+    """Streams that are not open lose their folders first, then open ones their old shards; all can be read again."""
+    server = await serve(store=str(tmp_path / "store"), cache_bytes=1)
+    ids = []
+    async with WireClient(server) as client:
+        for seed in range(2):
+            ids.append(await client.create())
+            assert (await client.send(ids[-1], 0, make_frames(4, seed=seed)))[0] == 200
+            assert (await client.end(ids[-1]))[0] == 200
+    folders = [server.folder(data_id) for data_id in ids]
+    for shard in server.data_dir.glob("streams/*/frames.zarr/frames/c/0/0/0"):
+        os.utime(shard, (0, 0))
+    await server.stop()
+    await server.start()
+    await server.context.streams.archive(ids[1])
+    await server.sync.shrink()
+    shards = [(folder / "frames.zarr/frames/c/0/0/0").exists() for folder in folders]
+    assert [folder.exists() for folder in folders] == [False, True]
+    assert shards == [False, False]
+    for seed, data_id in enumerate(ids):
+        assert np.array_equal(await _frames(server, data_id), make_frames(4, seed=seed))
