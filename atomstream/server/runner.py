@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import signal
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -40,6 +42,7 @@ from atomstream.server.http.protocol_log import ProtocolLog
 from atomstream.server.http.read_pools import ReadPools
 from atomstream.server.http.responses import AccessLogger
 from atomstream.server.http.tls_connections import TlsConnections
+from atomstream.server.http.turnstile import PER_TURN
 from atomstream.server.http.upload_urls import SECRET_FILE, UrlSigner, shared_secret
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.oidc_settings import check_installed
@@ -72,6 +75,10 @@ _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")
 
 READ_AT_START = 64
 """Streams whose files are read before the server listens, if they may differ from the catalogue; others follow then."""
+
+
+BACKLOG = 1024
+"""Connections that wait in the operating system until they are accepted."""
 
 
 @contextmanager
@@ -167,6 +174,7 @@ async def run_server(
     stop = asyncio.Event()
     with set_at_signals(stop):
         async with running_server(settings) as server:
+            _settle()
             if on_ready is not None:
                 on_ready(server)
             await stop.wait()
@@ -263,6 +271,16 @@ async def _remove_deleted(context: ServerContext, data_id: str) -> None:
     await context.lifecycle.forget(data_id)
     await context.streams.delete(data_id, context.streams.shared().get(data_id))
     context.deletion.begin()
+
+
+def _settle() -> None:
+    """Leave what the start has made out of later garbage collections: it lives as long as the process.
+
+    A full collection holds every thread; its duration grows with the number of objects.
+    """
+    if gc.isenabled():
+        gc.collect()
+        gc.freeze()
 
 
 async def _make_context(
@@ -391,9 +409,13 @@ async def _listen(
     _at_the_end(stack, "ending the connections", runner.cleanup)
     try:
         guard.serve(runner.server, make)
+        # asyncio accepts as many connections in one iteration of the loop as the backlog is long.
         server = await asyncio.get_running_loop().create_server(
-            guard, settings.host, settings.port, backlog=128
+            guard, settings.host, settings.port, backlog=PER_TURN
         )
+        for listener in server.sockets:
+            with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
+                same.listen(BACKLOG)
     except OSError as error:
         raise ConfigError(
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}. "

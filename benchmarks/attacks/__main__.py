@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from benchmarks.attacks import insiders, strangers
+from benchmarks.attacks.bystander import bystander
 from benchmarks.attacks.rig import Outcome, Rig
 from benchmarks.lab_server import LabServer
 
@@ -77,10 +78,11 @@ def run(names: Sequence[str], size: float, folder: Path, show: Callable[[str], N
     show(line(["---"] * len(HEADS)))
     good = True
     try:
-        for name in names:
-            cells, right = asyncio.run(attack(Rig(server), name, size))
-            good = good and right
-            show(line(cells))
+        with bystander(server.url, server.api_key) as stream:
+            for name in names:
+                cells, right = asyncio.run(attack(Rig(server, stream), name, size))
+                good = good and right
+                show(line(cells))
     finally:
         server.stop()
     return good

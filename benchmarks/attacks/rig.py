@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 import numpy as np
 
 from atomstream.server.archive.stream_archive import StreamArchive
+from benchmarks.attacks.bystander import FRAMES, Bystander, Running
 from benchmarks.lab_server import LabServer
-from tests.wire_client import START_MS, Address, WireClient, make_frames, shard_bytes
+from tests.wire_client import Address, WireClient, shard_bytes
 
-FRAMES: Final = make_frames(6, 48, 64)
-"""A chunk of the stream that runs during each attack."""
-PERIOD_S: Final = 0.25
-FPS: Final = 24.0
 REPLY_S: Final = 20.0
 
 
@@ -35,22 +31,13 @@ class Outcome:
     right: bool
 
 
-@dataclass
-class Running:
-    """The stream that runs: seconds from the beginning of a chunk's upload to its answer, and refused tries."""
-
-    delays_s: list[float] = field(default_factory=list)
-    refused: int = 0
-    stored: int = 0
-
-
 class Rig:
     """One server under attack."""
 
-    def __init__(self, server: LabServer) -> None:
+    def __init__(self, server: LabServer, stream: Bystander) -> None:
         self.server = server
-        self.running = Running()
-        self._camera = ""
+        self.running = Running("")
+        self._bystander = stream
 
     @property
     def address(self) -> tuple[str, int]:
@@ -67,45 +54,16 @@ class Rig:
 
     @asynccontextmanager
     async def camera(self) -> AsyncIterator[None]:
-        """A stream that runs for the duration of the block: a chunk each quarter of a second."""
-        self.running = Running()
-        async with self.client() as client:
-            self._camera = await client.create("camera", fps_capture_rate=FPS)
-            await self._push(client, 0)
-            self.running = Running()
-            task = asyncio.create_task(self._film(client))
-            try:
-                yield
-            finally:
-                await asyncio.sleep(2 * PERIOD_S)
-                task.cancel()
-                await asyncio.wait([task])
-
-    async def _film(self, client: WireClient) -> None:
-        index = 1
-        while True:
-            began = time.monotonic()
-            while not await self._push(client, index):
-                self.running.refused += 1
-                await asyncio.sleep(0.1)
-            self.running.delays_s.append(time.monotonic() - began)
-            self.running.stored = index
-            index += 1
-            await asyncio.sleep(max(0.0, PERIOD_S - (time.monotonic() - began)))
-
-    async def _push(self, client: WireClient, index: int) -> bool:
-        begin = START_MS + 1000.0 * index * len(FRAMES) / FPS
-        end = begin + 1000.0 * len(FRAMES) / FPS
-        times: dict[str, Any] = {"start_unix_ms_utc": f"{begin:.0f}", "end_unix_ms_utc": f"{end:.0f}"}
+        """A stream that runs for the duration of the block, in another process: a chunk each quarter of a second."""
+        await asyncio.to_thread(self._bystander.begin)
         try:
-            status, _ = await client.send(self._camera, index, np.roll(FRAMES, index), len(FRAMES), **times)
-        except (aiohttp.ClientError, OSError, AssertionError, TimeoutError):
-            return False
-        return status == 200
+            yield
+        finally:
+            self.running = await asyncio.to_thread(self._bystander.end)
 
     def lost(self) -> int:
         """Answered chunks of the stream that the archive does not have as they were sent."""
-        archive = StreamArchive.open(self.server.data / "streams" / self._camera)
+        archive = StreamArchive.open(self.server.data / "streams" / self.running.data_id)
         size = len(FRAMES)
         return sum(
             not np.array_equal(archive.frames(index * size, (index + 1) * size), np.roll(FRAMES, index))

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from atomstream.server.http.access import required_access
+from atomstream.server.http.turnstile import Turnstile
 from atomstream.server.people.rights import Right
 from atomstream.system.log_privacy import get_logger
 
@@ -80,7 +81,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request."""
-        if self.state != BUSY and self.state != HALF:
+        if self.state != BUSY and self.state != HALF and not self.known:
             self.move(HALF)
         if self.transport is not None:
             self.handler.data_received(data)
@@ -158,6 +159,7 @@ class ConnectionGuard:
         self._peers: dict[str, _Peer] = {}
         self._by_handler: dict[Any, Connection] = {}
         self._logged_at = -1e9
+        self._turnstile = Turnstile()
 
     def serve(self, factory: HandlerFactory, make: ConnectionFactory = Connection) -> None:
         """Make the handler of each connection with ``factory``, and the connection itself with ``make``."""
@@ -230,6 +232,9 @@ class ConnectionGuard:
     def note_requests(self) -> Any:
         """A middleware, the outermost one, that keeps the state of a request's connection.
 
+        Requests on connections that have not shown a key yet pass the turnstile. Uploads do not, because a URL that
+        was signed is as good as a key; its handler lets one with a wrong signature wait by :meth:`pace`.
+
         A request that has not shown a key, such as a login, does not protect its connection: the server may let it
         wait, for its body or after a wrong key.
         """
@@ -239,8 +244,11 @@ class ConnectionGuard:
             connection = self._by_handler.get(request.protocol)
             if connection is None:
                 return await handler(request)
-            connection.move(HALF)
             try:
+                if not connection.known and request.method != "PUT":
+                    connection.move(IDLE)
+                    await self._turnstile.wait()
+                    connection.move(HALF)
                 reply = await handler(request)
                 connection.known = connection.known or (connection.state == BUSY and reply.status < 400)
                 return reply
@@ -248,6 +256,10 @@ class ConnectionGuard:
                 connection.move(KNOWN if connection.known else IDLE)
 
         return noted
+
+    async def pace(self) -> None:
+        """Wait at the turnstile: for the refusal of a request that did not pass it."""
+        await self._turnstile.wait()
 
     def note_allowed(self) -> Any:
         """A middleware, after the check of keys: from now on the connection is not closed for another one."""

@@ -127,7 +127,9 @@ def _reply_to(request: web.Request, error: Exception) -> web.Response:
         return _from_aiohttp(error)
     if isinstance(error, HttpProcessingError):  # a body that is not HTTP; its text quotes the body
         return refuse(400, "The body of the request is not valid HTTP.")
-    if isinstance(error, ConnectionError) and (request.transport is None or request.transport.is_closing()):
+    # aiohttp raises RuntimeError where a body is read after the connection was lost.
+    lost = isinstance(error, ConnectionError) or str(error) == "Connection closed."
+    if lost and (request.transport is None or request.transport.is_closing()):
         return refuse(499, "The client has disconnected.")  # nobody receives it
     return _unexpected(request, error)
 

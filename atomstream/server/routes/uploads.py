@@ -26,6 +26,7 @@ from atomstream.server.archive.records import Geometry, UploadClaims
 from atomstream.server.context import ServerContext, context_of, project_of, visible_in
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.access import access
+from atomstream.server.http.connections import GUARD
 from atomstream.server.http.gate import GATE, principal_of
 from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
@@ -156,7 +157,11 @@ def base_url(context: ServerContext, request: web.Request) -> str:
 async def put_chunk(request: web.Request) -> web.Response:
     """``PUT /upload/{data_id}/{index}``: 200 once the shard is on disk and readable. The URL is signed."""
     context = context_of(request)
-    permit = context.signer.check(request)
+    try:
+        permit = context.signer.check(request)
+    except HttpError:
+        await request.app[GUARD].pace()
+        raise
     ticket = permit.ticket
     may_upload = partial(check_owner, request, permit)
     await may_upload()
@@ -186,7 +191,11 @@ async def check_owner(request: web.Request, permit: Permit) -> None:
     Raises:
         HttpError: 403 the key was revoked, has expired, or has lost the right to write into this stream.
     """
-    principal = request.app[GATE].of_key_id(permit.owner)
+    gate = request.app[GATE]
+    principal = gate.of_key_id(permit.owner)
+    if principal is None:  # another server, or a command, may just have made the key
+        await gate.catch_up()
+        principal = gate.of_key_id(permit.owner)
     if principal is None:
         reason = "was revoked or has expired"
     elif principal.right < Right.WRITE:

@@ -80,6 +80,18 @@ async def test_half_sent_requests_make_room_first() -> None:
     assert connect(guard)[1].aborted
 
 
+async def test_the_next_request_of_a_client_with_a_key_is_kept() -> None:
+    """Who has shown a key is not closed while the head of the next request arrives, also if nobody else sends one."""
+    guard = make_guard(total=100)
+    client, transport = connect(guard)
+    client.known = True
+    client.move(KNOWN)
+    client.data_received(b"PUT /upload/")
+    for _ in range(500):
+        connect(guard)
+    assert not transport.aborted
+
+
 async def test_connections_from_before_a_flood_stay() -> None:
     """Unused connections that were open before others came are not closed for new ones."""
     guard = make_guard(total=200)

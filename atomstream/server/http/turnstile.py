@@ -1,0 +1,56 @@
+"""Few requests of strangers in each iteration of the event loop, so that running uploads go on under a flood.
+
+A chunk's upload needs about ten iterations. Without a limit each of them may begin one request of every connection:
+hundreds of cheap requests, such as wrong keys, then add seconds to an upload, although nothing blocks the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+PER_TURN: Final = 4
+"""Requests of strangers that begin, and connections that are accepted, in one iteration of the event loop."""
+
+
+class Turnstile:
+    """Lets ``per_turn`` callers pass in each iteration of the event loop, in the order of their calls."""
+
+    def __init__(self, per_turn: int = PER_TURN) -> None:
+        self._per_turn = per_turn
+        self._left = per_turn
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._turn: asyncio.Handle | None = None
+
+    def __len__(self) -> int:
+        """The number of callers that wait."""
+        return len(self._waiting)
+
+    async def wait(self) -> None:
+        """Return when it is this caller's turn: at once if fewer have passed in this iteration and nobody waits."""
+        loop = asyncio.get_running_loop()
+        if self._turn is None:
+            self._turn = loop.call_soon(self._next_turn)
+        if self._left and not self._waiting:
+            self._left -= 1
+            return
+        passed = loop.create_future()
+        self._waiting.append(passed)
+        try:
+            await passed
+        except asyncio.CancelledError:  # its client has gone
+            with suppress(ValueError):
+                self._waiting.remove(passed)
+            raise
+
+    def _next_turn(self) -> None:
+        self._turn, self._left = None, self._per_turn
+        while self._left and self._waiting:
+            passed = self._waiting.popleft()
+            if not passed.done():
+                passed.set_result(None)
+                self._left -= 1
+        if self._left < self._per_turn:
+            self._turn = asyncio.get_running_loop().call_soon(self._next_turn)

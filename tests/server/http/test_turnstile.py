@@ -1,0 +1,83 @@
+"""Few requests of strangers in each iteration of the event loop: a flood of cheap ones does not starve uploads."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from itertools import pairwise
+from urllib.parse import urlsplit
+
+from atomstream.server.http.turnstile import PER_TURN, Turnstile
+from tests.live_server import LiveServer, Serve
+from tests.wire_client import WireClient, make_frames
+
+
+async def test_so_many_pass_in_each_turn() -> None:
+    """In the order of the calls; who goes away leaves the place to the next one."""
+    stile, passed = Turnstile(3), list[int]()
+
+    async def one(number: int) -> None:
+        await stile.wait()
+        passed.append(number)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(12)]
+    await asyncio.sleep(0)
+    assert passed == [0, 1, 2]
+    tasks[4].cancel()
+    seen = [len(passed)]
+    while len(passed) < 11:
+        await asyncio.sleep(0)
+        seen.append(len(passed))
+    assert passed == [number for number in range(12) if number != 4]
+    assert max(later - now for now, later in pairwise(seen)) <= 3
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await asyncio.wait_for(stile.wait(), 1)  # at once again
+    assert len(stile) == 0
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def turnstile_of(server: LiveServer) -> Turnstile:
+    """The one of a running server."""
+    assert server.running is not None
+    return server.running.connections._turnstile
+
+
+async def test_who_has_shown_a_key_does_not_wait(serve: Serve) -> None:
+    """A request without a key waits behind the others; an upload on the connection of a key's holder does not."""
+    server = await serve()
+    async with WireClient(server) as client:
+        data_id = await client.create()
+        stile = turnstile_of(server)
+        stile._per_turn = stile._left = 0  # nobody passes
+        async with WireClient(server) as stranger:
+            asked = asyncio.create_task(stranger.ask("GET", "/health"))
+            while not len(stile):
+                await asyncio.sleep(0)
+            assert (await client.send(data_id, 0, make_frames(4)))[0] == 200
+            assert len(stile) == 1
+            stile._per_turn = 4
+            stile._next_turn()
+            assert (await asked)[0] == 200
+
+
+async def test_so_many_are_accepted_in_each_turn(serve: Serve) -> None:
+    """A burst of connections is spread over iterations of the loop; none is refused meanwhile."""
+    server = await serve()
+    assert server.running is not None
+    guard, parts, sockets = server.running.connections, urlsplit(server.url), list[socket.socket]()
+    try:
+        for _ in range(100):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex((parts.hostname or "", parts.port or 0))
+            sockets.append(one)
+        before, steps = len(guard), list[int]()
+        while len(guard) < before + 100:
+            now = len(guard)
+            await asyncio.sleep(0)
+            steps.append(len(guard) - now)
+        assert max(steps) <= 2 * PER_TURN  # a connection is made one iteration after it is accepted
+    finally:
+        for one in sockets:
+            one.close()
