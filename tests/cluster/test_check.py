@@ -10,6 +10,7 @@ from atomstream.cluster.engines import BUCKET, Nats, PostgreSQL, SeaweedFS
 from atomstream.errors import ConfigError
 from atomstream.server.cluster_id import adopt, id_in_catalogue, id_in_store, join
 from atomstream.server.documents import FolderDocuments
+from atomstream.server.ports.bus import Bus
 from atomstream.server.ports.bus_address import BusAddress
 from atomstream.server.ports.local_store import LocalStore
 from tests.cli.commands import atomstream_here
@@ -133,6 +134,8 @@ def test_two_clusters_on_one_store(tmp_path: Path) -> None:
         ("nats://host:x", "can't be read"),
         ("nats://host?ca=/no/such/file", "/no/such/file"),
         ("tls://host?insecure=yes", "insecure"),
+        ("nats://host?name=a.b", "name='a.b'"),
+        ("nats://host?replicas=2", "replicas='2'"),
     ],
 )
 def test_bad_addresses_of_the_bus(url: str, sentence: str) -> None:
@@ -159,3 +162,15 @@ def test_how_the_bus_is_reached(tmp_path: Path) -> None:
     credentials.touch()
     named = BusAddress.parse("nats://host", {"ATOMSTREAM_BUS_CREDENTIALS": str(credentials)})
     assert named.arguments()["user_credentials"] == str(credentials)
+    assert (near.name, near.replicas) == ("atomstream", 1)
+    three = BusAddress.parse("nats://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3?name=lab-a", {})
+    assert (three.name, three.replicas) == ("lab-a", 3)
+
+
+async def test_a_bus_that_is_away_or_too_small(nats_server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start ends with a sentence, although the connection is tried again for ever later."""
+    monkeypatch.setattr("atomstream.server.ports.bus.CONNECT_S", 0.5)
+    with pytest.raises(ConfigError, match=r"No connection to NATS at 127\.0\.0\.1:1"):
+        await Bus.open(BusAddress.parse("nats://127.0.0.1:1", {}))
+    with pytest.raises(ConfigError, match="must form a cluster"):
+        await Bus.open(BusAddress.parse(f"{nats_server.url}?name=large&replicas=3", {}))

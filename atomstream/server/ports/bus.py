@@ -18,11 +18,14 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import APIError
 
 from atomstream.errors import ConfigError
+from atomstream.server.ports.bus_address import BusAddress
 from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
+CONNECT_S: Final = 10.0
+"""Longest time for the first connection."""
 ANSWER_S: Final = 5.0
 """Time for an answer of the bus."""
 _DUPLICATES_S: Final = 120
@@ -30,6 +33,10 @@ _ALREADY_THERE: Final = frozenset({10058, 10148})
 """Codes of JetStream: a stream, or a consumer, of this name exists with another configuration."""
 
 Reconnected = Callable[[], None]
+
+
+class JetStreamRefusedError(BusUnavailableError):
+    """JetStream answered a request with an error."""
 
 
 class Bus:
@@ -44,13 +51,22 @@ class Bus:
         self.jetstream: JetStreamContext = client.jetstream(timeout=ANSWER_S)
         self._listeners: set[Reconnected] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._replicas = 1
+        self._last_error = ""
 
     @classmethod
-    async def connect(cls, url: str, name: str = "atomstream", **options: Any) -> Bus:
+    async def open(cls, address: BusAddress) -> Bus:
+        """Connect to the servers at ``address``; see :meth:`connect`."""
+        return await cls.connect(address.text, address.name, replicas=address.replicas, **address.arguments())
+
+    @classmethod
+    async def connect(cls, url: str, name: str = "atomstream", *, replicas: int = 1, **options: Any) -> Bus:
         """Connect, and make the streams of JetStream where they are missing.
 
         Args:
             url: ``nats://[user:password@]host:port``, several with commas between them.
+            name: that of the cluster.
+            replicas: on how many servers of NATS each message is stored, if the streams are made now.
             options: further arguments of :func:`nats.connect`, such as ``tls`` and ``user_credentials``.
 
         Raises:
@@ -59,30 +75,32 @@ class Bus:
         client = Client()
         bus = cls(client, name)
         try:
-            await client.connect(
-                url.split(","),
-                max_reconnect_attempts=-1,
-                connect_timeout=2,
-                allow_reconnect=True,
-                error_cb=_ignore,
-                disconnected_cb=bus._disconnected,
-                reconnected_cb=bus._reconnected,
-                **{"reconnect_time_wait": 0.2, **options},
-            )
+            async with asyncio.timeout(CONNECT_S):  # the library itself tries for ever
+                await client.connect(
+                    url.split(","),
+                    max_reconnect_attempts=-1,
+                    connect_timeout=2,
+                    allow_reconnect=True,
+                    error_cb=bus._note_error,
+                    disconnected_cb=bus._disconnected,
+                    reconnected_cb=bus._reconnected,
+                    **{"reconnect_time_wait": 0.2, **options},
+                )
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with suppress(Exception):
                 await client.close()
             raise ConfigError(
-                f"No connection to NATS at {_hidden(url)}: {str(error) or type(error).__name__}"
+                f"No connection to NATS at {_hidden(url)}: {bus._last_error or str(error) or type(error).__name__}"
             ) from None
         try:
-            await bus._make_streams()
+            await bus._make_streams(replicas)
         except BaseException:
             await client.close()
             raise
         return bus
 
-    async def _make_streams(self) -> None:
+    async def _make_streams(self, replicas: int) -> None:
+        self._replicas = replicas
         logs = {"storage": "file", "allow_direct": True, "duplicate_window": _DUPLICATES_S * 10**9}
         for part in ("results", "inputs"):
             stored = {"src": f"{self.name}.{part}.>", "dest": f"{self.name}.stored.{part}.>"}
@@ -94,7 +112,14 @@ class Bus:
     async def _make(self, part: str, config: dict[str, Any]) -> None:
         stream = self.stream(part)
         try:
-            await self.api(f"STREAM.CREATE.{stream}", {"name": stream, **config})
+            await self.api(
+                f"STREAM.CREATE.{stream}", {"name": stream, "num_replicas": self._replicas, **config}
+            )
+        except JetStreamRefusedError as error:
+            raise ConfigError(
+                f"{error}. Messages are to be stored on {self._replicas} servers of NATS, which must form a cluster "
+                "(replicas in the URL of --bus)."
+            ) from None
         except BusUnavailableError:
             raise ConfigError(
                 "The NATS server has no JetStream: set jetstream in its configuration (or start it with -js)."
@@ -114,7 +139,7 @@ class Bus:
         answer: dict[str, Any] = json.loads((await self.answered(request)).data)
         error = answer.get("error")
         if error is not None and error.get("err_code") not in _ALREADY_THERE:
-            raise BusUnavailableError(f"JetStream refused {path}: {error.get('description')}")
+            raise JetStreamRefusedError(f"JetStream refused {path}: {error.get('description')}")
         return answer
 
     async def answered(self, request: Awaitable[Any]) -> Any:
@@ -160,9 +185,9 @@ class Bus:
         with suppress(nats.errors.Error, TimeoutError, OSError):
             await self.client.close()
 
-
-async def _ignore(_error: Exception) -> None:
-    """Errors of the connection: each waiting request fails by itself."""
+    async def _note_error(self, error: Exception) -> None:
+        """An error of the connection: each waiting request fails by itself."""
+        self._last_error = str(error) or type(error).__name__
 
 
 def _hidden(url: str) -> str:

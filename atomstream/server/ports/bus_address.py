@@ -5,6 +5,7 @@ Secrets come from the environment or from files: a command line can be read by e
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,24 +23,37 @@ CREDENTIALS_VARIABLE: Final = "ATOMSTREAM_BUS_CREDENTIALS"
 
 EXAMPLE: Final = "nats://nats-1.lab.example:4222,nats-2.lab.example:4222"
 
-_OPTIONS: Final = ("ca", "cert", "key", "insecure")
+NAME: Final = "atomstream"
+"""The name of a cluster on the bus, unless given."""
+
+_OPTIONS: Final = ("ca", "cert", "key", "insecure", "name", "replicas")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _SCHEMES: Final = ("nats", "tls")
 _PORT: Final = 4222
 
 
 @dataclass(frozen=True, slots=True)
 class BusAddress:
-    """One or several servers of NATS. ``text`` are their addresses without secrets, for messages and connections."""
+    """One or several servers of NATS. ``text`` are their addresses without secrets, for messages and connections.
+
+    ``name`` separates several clusters on one NATS. ``replicas`` is on how many of its servers each message is stored:
+    1, 3 or 5.
+    """
 
     text: str
     user: str = ""
     password: str = field(default="", repr=False)
     credentials: Path | None = None
     tls: ssl.SSLContext | None = None
+    name: str = NAME
+    replicas: int = 1
 
     @classmethod
     def parse(cls, url: str, environment: Mapping[str, str]) -> BusAddress:
-        """The address in ``url``: ``nats://HOST[:PORT][,HOST[:PORT]...][?ca=FILE&cert=FILE&key=FILE&insecure=yes]``.
+        """The address in ``url``: ``nats://HOST[:PORT][,HOST[:PORT]...][?OPTION=VALUE&...]``.
+
+        The options are ``ca``, ``cert`` and ``key`` (files), ``insecure=yes``, ``name`` and ``replicas``. Without
+        ``replicas``, messages are stored on three servers if the URL has three or more, else on one.
 
         User and password are those of the URL, else ``$ATOMSTREAM_BUS_USER`` and ``$ATOMSTREAM_BUS_PASSWORD``; or
         ``$ATOMSTREAM_BUS_CREDENTIALS`` names a file with credentials (nsc). To another computer the connection is
@@ -75,6 +89,8 @@ class BusAddress:
             password=password,
             credentials=_credentials(environment.get(CREDENTIALS_VARIABLE, "").strip()),
             tls=_tls(options, near=near, asked=parts.scheme == "tls"),
+            name=_name(options.get("name", NAME)),
+            replicas=_replicas(options.get("replicas", "3" if len(hosts) >= 3 else "1")),
         )
 
     def arguments(self) -> dict[str, Any]:
@@ -96,6 +112,20 @@ def _host(url: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ConfigError(f"--bus: a host is missing; write it like {EXAMPLE}.")
     return parts.hostname, parts.port or _PORT
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"--bus: name={name[:40]!r} is not possible; it has 1 to 40 letters, digits, '-' and '_'."
+        )
+    return name
+
+
+def _replicas(text: str) -> int:
+    if text not in ("1", "3", "5"):
+        raise ConfigError(f"--bus: replicas={text[:20]!r} is not possible; 1, 3 and 5 are.")
+    return int(text)
 
 
 def _credentials(named: str) -> Path | None:
