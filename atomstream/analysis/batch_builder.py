@@ -24,7 +24,7 @@ class BatchBuilder:
     def add_unmeasured(self, times: F64, frames: Frames, reason: str) -> None:
         """Add frames (N, H, W) without a pattern: all columns but time and saturation are NaN, for ``reason``."""
         self._state.no_pattern_reason = reason
-        saturated = (frames >= self._state.clip.level).mean(axis=(1, 2))
+        saturated = (frames >= self._state.clip_level).mean(axis=(1, 2))
         self._pieces.append(
             {"time_seconds": times, "saturated_fraction": np.asarray(saturated, dtype=np.float64)}
         )

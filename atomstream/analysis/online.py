@@ -23,6 +23,7 @@ from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
 from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
 from atomstream.analysis.regions import (
     BoxTrace,
+    FrameFeatures,
     bin_factor,
     block_means,
     compute_features,
@@ -30,6 +31,7 @@ from atomstream.analysis.regions import (
     measure_box,
 )
 from atomstream.analysis.rotation import RotationTracker
+from atomstream.analysis.saturation import Saturation
 from atomstream.analysis.scalars import update_held_values
 from atomstream.analysis.shapes import Box
 from atomstream.analysis.spot_choice import SpotChooser
@@ -98,7 +100,7 @@ def pop_pending(state: AnalysisState) -> tuple[Frames, F64]:
 
 def search_pattern(state: AnalysisState, frames: Frames, times: F64, out: BatchBuilder) -> None:
     """Search for the pattern in the mean of ``frames``; analyse them if it was found, else skip them."""
-    state.clip = ClipDetector.for_frames(frames)
+    state.clip, state.saturation = ClipDetector.for_frames(frames), Saturation.for_frames(frames)
     white = 0 if state.white or not is_inverted(frames.mean(axis=0)) else white_level(frames)
     turned = inverted(frames, white) if white else frames
     pattern = find_pattern(turned.mean(axis=0))
@@ -128,7 +130,7 @@ def _start_trackers(state: AnalysisState, pattern: Pattern, times: F64) -> Patte
         pattern,
         Tracker(replaced[0] if replaced else box),
         SurfaceTracker(pattern),
-        IlluminationTracker(float(state.clip.level), state.fps),
+        IlluminationTracker(float(state.clip_level), state.fps),
         growth,
         ChangeTracker(),
         SuddenChangeTracker(),
@@ -145,12 +147,12 @@ def _feed_piece(
     trackers = _trackers(state)
     y0, y1, x0, x1 = trackers.spot.box.bounds(*frames.shape[1:])
     state.clip.add(frames[:, y0:y1, x0:x1])
-    boxes = {"specular": trackers.spot.measure(frames, state.clip.level, 1.0 / state.fps)}
+    boxes = {"specular": trackers.spot.measure(frames, state.clip_level, 1.0 / state.fps)}
     for box in tracked_boxes(state):
         if box.name in state.box_trackers:
-            boxes[box.name] = state.box_trackers[box.name].measure(frames, state.clip.level, 1.0 / state.fps)
+            boxes[box.name] = state.box_trackers[box.name].measure(frames, state.clip_level, 1.0 / state.fps)
         else:
-            boxes[box.name] = measure_box(frames, box, state.clip.level)
+            boxes[box.name] = measure_box(frames, box, state.clip_level)
     features = compute_features(frames, times, trackers.pattern, boxes)
     if trackers.rotation:
         trackers.rotation.feed(frames, features, trackers.spot.x)
@@ -163,6 +165,7 @@ def _feed_piece(
         state.slow_block_sum = total if state.slow_block_frames == 0 else state.slow_block_sum + total
         state.slow_block_frames += len(frames)
     if is_block_end:
+        state.saturation.add_picture(frames[-1], state.clip.level, state.block_frames / state.fps)
         end_block(state)
         out.update_last_frame()
 
@@ -199,12 +202,13 @@ def end_block(state: AnalysisState) -> None:
     profiles = np.concatenate([p.profiles for p in parts])
     pictures = np.concatenate([p.pictures for p in parts])
     elapsed = len(times) / trackers.growth.trace.fps
-    trackers.light.saturation = float(state.clip.end_block())
+    state.clip.end_block()
+    trackers.light.saturation = float(state.clip_level)
     specular = _concatenated([p.boxes["specular"] for p in parts])
-    # Only the maxima of an oscillation clip, so the largest value of the last seconds counts.
-    state.saturated_fraction = max(
-        float(specular.saturated.mean()), state.saturated_fraction * math.exp(-elapsed / 5.0)
+    state.saturation.update(
+        {name: _mean_saturated(parts, name) for name in parts[-1].boxes if name in parts[0].boxes}, elapsed
     )
+    state.saturation.keep_only(set(parts[-1].boxes))
     for tracker in (trackers.spot, *state.box_trackers.values()):
         tracker.end_block(elapsed, trackers.light.is_steady)
     now = float(times[-1])
@@ -225,6 +229,11 @@ def end_block(state: AnalysisState) -> None:
         trackers.growth.feed(corrected)
     if state.slow_block_frames:
         _end_slow_block(state, times)
+
+
+def _mean_saturated(parts: list[FrameFeatures], name: str) -> float:
+    """Return the mean share of saturated pixels of a box in consecutive pieces."""
+    return float(np.concatenate([part.boxes[name].saturated for part in parts]).mean())
 
 
 def _watch_light(state: AnalysisState, specular: BoxTrace, pictures: F32) -> None:
@@ -263,7 +272,7 @@ def begin_trace(state: AnalysisState, time_s: float, label: str) -> None:
     fresh.start_segment(time_s)
     fresh.count_note = f"counted from {time_s:.1f} s on, when this spot was chosen"
     trackers.growth = fresh
-    state.saturated_fraction = 0.0
+    state.saturation.shares.pop("specular", None)
     trackers.restart("spot")
     state.segments = state.segment_log.segments(time_s, fresh)
 

@@ -34,7 +34,7 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
         else undetermined("no two pictures yet", "1")
     )
     values["change_score"] = score
-    values["saturated_fraction"] = measured(state.saturated_fraction, None, "1")
+    values |= state.saturation.values(state.clip_level)
     return state.failures.apply(values)
 
 
@@ -47,7 +47,7 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
     assert state.trackers is not None
     growth, unit = state.trackers.growth, state.layer_unit or state.calibration.layer_unit
     rate = growth.latest.rate
-    note = "; ".join(part for part in (_saturation_note(state.saturated_fraction), rate.note) if part)
+    note = "; ".join(part for part in (_saturation_note(state.saturation.spot), rate.note) if part)
     counted = growth.oscillations_counted(state.now_s)
     if rate.value is None:
         none = undetermined(rate.why, f"{unit}/s")

@@ -31,6 +31,7 @@ from atomstream.analysis.peak_shape import Width
 from atomstream.analysis.regions import BoxTrace, FrameFeatures
 from atomstream.analysis.repeated_events import RepeatedEvents
 from atomstream.analysis.rotation import RotationTracker
+from atomstream.analysis.saturation import FullScale, Saturation
 from atomstream.analysis.segments import SegmentLog
 from atomstream.analysis.shapes import Box, Line
 from atomstream.analysis.spot_choice import SpotChooser
@@ -145,11 +146,16 @@ class AnalysisState:
     marks: list[Event] = field(default_factory=list)
     new_events: list[Event] = field(default_factory=list)
     held_values: dict[str, float] = field(default_factory=dict)
-    saturated_fraction: float = 0.0
+    saturation: Saturation = field(default_factory=Saturation)
     next_view_id: int = 0
     failures: Failures = field(default_factory=Failures)
     missing: MissingFrames = field(default_factory=MissingFrames)
     dropouts: RepeatedEvents = field(default_factory=RepeatedEvents)
+
+    @property
+    def clip_level(self) -> int:
+        """Smallest grey level that counts as saturated."""
+        return min(self.clip.level, self.saturation.scale.level)
 
     @property
     def block_frames(self) -> int:
@@ -171,6 +177,8 @@ _RECORDS: tuple[type, ...] = (
         AnalysisState,
         PatternTrackers,
         ClipDetector,
+        FullScale,
+        Saturation,
         SpotChooser,
         CommonLight,
         Calibration,

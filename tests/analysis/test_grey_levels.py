@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from atomstream.analysis import Analyzer
+from atomstream.analysis import Analyzer, Box
 from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.pattern import is_inverted
 from tests.analysis.spot_film import spot_film
@@ -100,3 +100,32 @@ def test_ordinary_pictures_are_not_inverted() -> None:
         assert not is_inverted(frames[0].astype(np.float64))
     assert not is_inverted(random.normal(100, 5, (96, 128)))
     assert not is_inverted(np.zeros((96, 128)))
+
+
+@pytest.mark.parametrize(("full", "shift"), [(4095, 0), (1023, 0), (4095, 4), (255, 0)])
+def test_saturated_pixels_of_each_region_and_the_picture(full: int, shift: int) -> None:
+    """Where another spot than the specular one clips, its box and the picture show it, at the sensor's own level."""
+    film = np.minimum(spot_film(np.ones(60), shape=(96, 128), peak=60.0, fwhm=(8.0, 4.0)), 200) * (
+        full / 255.0
+    )
+    rows, columns = np.mgrid[:96, :128]
+    film = film + 1.6 * full * np.exp(-(((rows - 80) / 4.0) ** 2) - ((columns - 20) / 4.0) ** 2)
+    raw = np.minimum(np.rint(film), full).astype(np.uint8 if full == 255 else np.uint16) << shift
+    engine = Analyzer(20.0)
+    specular = Box(63.5, 47.5, 6.0, 10.0, "specular")
+    engine.set_regions([specular, Box(20.0, 80.0, 9.0, 9.0, "arc"), Box(100.0, 20.0, 9.0, 9.0, "dark")])
+    values = engine.feed(0, raw).values
+    true = float((raw[-1] == full << shift).mean())
+    assert true > 0.001
+    assert values["clip_level"].value == full << shift
+    assert values["clip_level"].note == (
+        "the largest value of uint8" if full == 255 else "seen in the pictures"
+    )
+    assert values["saturated_picture"].value == pytest.approx(true, rel=0.05)
+    assert values["saturated:arc"].value == pytest.approx(
+        float((raw[-1, 76:85, 16:25] == full << shift).mean()),
+        rel=0.05,  # the box
+    )
+    assert (values["saturated_fraction"].value, values["saturated:dark"].value) == (0.0, 0.0)
+    engine.set_regions([specular])
+    assert "saturated:arc" not in engine.feed(60, raw).values

@@ -1,6 +1,6 @@
 // The growth rate in large digits, and the tiles with the other values.
 import { byId, el, setText } from "./dom.js";
-import { brief, fixed, unitText, withSigma } from "./format.js";
+import { brief, fixed, unitText, visible, withSigma } from "./format.js";
 
 const SPOKEN_EACH_MS = 10000;
 const MAX_VIEWS = 6;
@@ -53,6 +53,7 @@ export class Values {
     if (values.layers_total?.value === values.layers_grown?.value) shown.layers_total = undefined;
     for (const [name, , how] of TILES) this.showTile(name, shown[name], how, turning);
     this.showSpacingChange(values);
+    this.showSaturated(values);
     const first = [...views].sort((a, b) => a.view_id - b.view_id).slice(0, MAX_VIEWS);
     first.forEach((view) => this.showView(view, nameOf(view.view_id)));
     if (first.length) this.hideOtherViews(new Set(first.map(({ view_id: id }) => `view ${id}`)));
@@ -63,6 +64,17 @@ export class Values {
     if (!spacing || spacing.value === null || !change || change.value === null) return;
     const text = withSigma(100 * change.value, change.sigma === null ? null : 100 * change.sigma);
     setText(this.tiles.get("lattice_spacing").under, `${signed(text.value)} ± ${text.sigma || "?"} % ${change.note}`.trim());
+  }
+
+  /** Below the share of the specular region: those of the picture and the user's boxes, and the clip level. */
+  showSaturated(values) {
+    const { saturated_picture: picture, clip_level: level } = values;
+    if (!level || !picture) return;
+    const boxes = Object.entries(values).filter(([name]) => name.startsWith("saturated:")).map(([name, { value }]) => [visible(name.slice(10)), value]);
+    const parts = [["picture", picture.value], ...boxes].map(([name, value]) => `${name} ${brief(100 * value, 2)} %`);
+    const tile = this.tiles.get("saturated_fraction");
+    setText(tile.under, `of the specular region; ${parts.join(", ")}. Clipped from ${brief(level.value, 5)}, ${level.note}`);
+    tile.box.classList.toggle("warn", [values.saturated_fraction.value, picture.value, ...boxes.map(([, value]) => value)].some((value) => value > 0.002));
   }
 
   /** Hides the tiles of views that are no longer reported. */
