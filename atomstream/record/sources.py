@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from atomstream.cameras import list_cameras
 from atomstream.cameras.names import ADAPTERS
 from atomstream.errors import ConfigError
 
 EXAMPLES: Final = "simulator, camera:basler:0, file:growth.tif, screen, watch:D:/frames"
-
-
-class FoundSource(NamedTuple):
-    """A source that can be chosen: its name, and what it is."""
-
-    name: str
-    description: str
 
 
 def camera_name(source: str) -> str:
@@ -43,14 +36,6 @@ def camera_name(source: str) -> str:
     raise ConfigError(
         f"{source!r} is no source; sources are {EXAMPLES} (`atomstream camera list` shows the cameras)."
     )
-
-
-def find_sources() -> tuple[list[FoundSource], dict[str, str]]:
-    """Search this computer for sources; also why some kinds were not searched. It takes up to seconds."""
-    cameras, not_searched = list_cameras()
-    found = [FoundSource("simulator", "simulated growth, without a camera")]
-    found += [FoundSource(f"camera:{one.name}", one.description) for one in cameras if one.name != "sim"]
-    return found, not_searched
 
 
 def _whole_screen() -> str:

@@ -22,7 +22,13 @@ from atomstream.errors import ConfigError
 CHILD_ARGUMENT: Final = "--atomstream-child"
 """First argument of a frozen application that is to run a module of atomstream; the module's name follows."""
 
-MODULES: Final = frozenset({"atomstream.server.live.worker_entry", "atomstream.cli.embedded_child"})
+MODULES: Final = frozenset(
+    {
+        "atomstream.server.live.worker_entry",
+        "atomstream.cli.embedded_child",
+        "atomstream.record.source_search",
+    }
+)
 """The modules that may be started; each has a function ``main``."""
 
 _ROOT: Final = Path(__file__).resolve().parents[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from typing import Any, Final, TypeVar
 
@@ -12,7 +11,7 @@ from atomstream.cameras import CameraSettings, Region, Transforms
 from atomstream.record.capture import CapturePlan
 from atomstream.record.recorder import Recorder
 from atomstream.record.recording import RecordingRequest
-from atomstream.record.sources import find_sources
+from atomstream.record.source_search import find_sources
 from atomstream.record.web.sessions import RefusedError, json_reply, read_body
 
 RECORDER: Final = web.AppKey("recorder", Recorder)
@@ -25,7 +24,7 @@ T = TypeVar("T", str, float)
 @routes.get("/record/sources")
 async def sources(request: web.Request) -> web.Response:
     """``GET /record/sources``: what can be recorded on this computer; drivers are asked, which takes up to seconds."""
-    found, not_searched = await asyncio.to_thread(find_sources)
+    found, not_searched = await find_sources()
     return json_reply({"sources": [one._asdict() for one in found], "not_searched": not_searched})
 
 

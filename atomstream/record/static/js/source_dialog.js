@@ -33,7 +33,7 @@ export class SourceDialog {
       const { sources, not_searched } = await ask("/record/sources");
       this.fill(sources);
       const kinds = Object.keys(not_searched);
-      setText(byId("source-search"), kinds.length ? `Not searched, because the driver is not installed: ${kinds.join(", ")}.` : "");
+      setText(byId("source-search"), kinds.length ? `Not found, because a driver is not installed or did not answer: ${kinds.join(", ")}.` : "");
       byId("source-search").title = Object.values(not_searched).join("\n");
     } catch (error) {
       setText(byId("source-search"), error.message);

@@ -1,0 +1,78 @@
+"""The capture page in a real Chromium: record, pause, mark and stop by keys and buttons."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atomstream.record.states import RecorderState
+from atomstream.record.web.app import listen, serving, url_of
+from tests.browser.accessibility import violations
+from tests.record.manual_camera import ManualCamera, recording_of, taken, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(120)]
+playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+expect = playwright.expect
+expect.set_options(timeout=20_000)
+
+HOSTILE = "GaN <img src=x onerror=alert(1)> \u202e"
+
+
+async def test_a_growth_is_recorded_from_the_page(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the link to the saved recording, with frames from before; no script error, and nothing that axe finds."""
+    camera, problems = ManualCamera(), list[str]()
+    listening = listen(0)
+    async with (
+        recording_of(tmp_path, camera, monkeypatch) as recorder,
+        serving(listening, recorder) as sessions,
+    ):
+        context = await browser.new_context(bypass_csp=True, reduced_motion="reduce")
+        page = await context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+        await taken(recorder, camera, *range(800))
+        await page.goto(url_of(listening) + sessions.make_link())
+        await expect(page.locator("#canvas")).to_have_attribute("data-frame", "799")
+        assert "link=" not in page.url
+        await expect(page.locator("#saturated")).to_contain_text("no pixel")
+        await page.get_by_label("Name").fill(HOSTILE)
+        await page.get_by_label("Sample").fill("GaN-14")
+        await page.get_by_label("Begin").select_option("30")
+        await page.locator("#main").focus()
+        await page.keyboard.press("r")
+        await expect(page.locator("#state-word")).to_have_text("Recording")
+        await page.keyboard.press("m")
+        await page.keyboard.press("Shift+M")
+        await page.keyboard.type("Ga shutter open")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#marks .label")).to_have_text(["Ga shutter open", "Mark 1"])
+        await until(recorder, lambda: recorder.recording and recorder.recording.saved_ms)
+        await expect(page.locator("#state-line")).to_contain_text("0 frames lost")
+        await expect(page.locator("#state-line")).to_contain_text(re.compile(r"saved up to \d\d:\d\d:\d\d"))
+        assert "\n".join(await violations(page)) == ""
+        await page.keyboard.press("p")
+        await expect(page.locator("#state-word")).to_have_text("Paused")
+        await page.get_by_role("button", name="Go on").click()
+        await expect(page.locator("#state-word")).to_have_text("Recording")
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.locator("#state-word")).to_have_text("Not recording")
+        await expect(page.locator("#recordings td").first).to_contain_text("<img src=x onerror=alert(1)>")
+        await page.locator("#theme").click()
+        await page.locator("#source-button").click()
+        await expect(page.locator("#source")).to_be_focused()
+        assert "\n".join(await violations(page)) == ""
+        await page.keyboard.press("Escape")
+        await page.set_viewport_size({"width": 360, "height": 740})
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert await page.evaluate(wide) == 0
+        assert problems == []
+        assert recorder.state is RecorderState.IDLE
+        await context.close()
+    assert recorder.entries[0].name == HOSTILE.strip()
+    assert recorder.entries[0].frames > 0  # all are from before the button
