@@ -143,35 +143,37 @@ def own_data_dir(data_dir: Path, *, must_exist: bool = False, store: str | None 
     except OSError as error:
         raise ConfigError(f"The data folder {data_dir} can't be used: {error}.") from None
     try:
-        _check_store(data_dir, store)
+        if not check_cache(data_dir, store) and store is not None:
+            LOCAL.write_atomic(data_dir / STORE_FILE, [f"{store}\n".encode()])
         _remove_exports(data_dir)
         yield
     finally:
         lock.release()
 
 
-def _check_store(data_dir: Path, store: str | None) -> None:
-    """Note in the folder which store it is a cache of. Raises ConfigError if it is another one's, or has streams."""
-    path = data_dir / STORE_FILE
+def check_cache(data_dir: Path, store: str | None) -> bool:
+    """Whether the folder is noted as the cache of ``store`` already.
+
+    Raises:
+        ConfigError: it is the cache of another store, or ``store`` is None and it is a cache, or it has streams of
+            its own.
+    """
     try:
-        noted = read_plain(path).decode("utf-8", "replace").strip()
+        noted = read_plain(data_dir / STORE_FILE).decode("utf-8", "replace").strip()
     except FileNotFoundError:
-        if store is None:
-            return
-        if any((data_dir / "streams").iterdir()):
+        if store is not None and (data_dir / "streams").is_dir() and any((data_dir / "streams").iterdir()):
             raise ConfigError(
                 f"{data_dir} has streams of its own, which --store would hide. Give --data an empty folder."
             ) from None
-        LOCAL.write_atomic(path, [f"{store}\n".encode()])
-        return
-    if noted == store:
-        return
+        return False
     if store is None:
         raise ConfigError(
             f"{data_dir} is only a cache of {noted}, which has the streams. Start the server with that --store; "
             "commands on a data folder do not work on a cache."
         )
-    raise ConfigError(f"{data_dir} is a cache of {noted}, not of {store}. Give --data another folder.")
+    if noted != store:
+        raise ConfigError(f"{data_dir} is a cache of {noted}, not of {store}. Give --data another folder.")
+    return True
 
 
 def _remove_exports(data_dir: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from atomstream.errors import ConfigError
 from atomstream.server.app import ROUTES
-from atomstream.server.data_dir import LOCK_FILE, lock_data_dir
+from atomstream.server.data_dir import LOCK_FILE, check_cache, lock_data_dir
 from atomstream.server.disk_errors import LEAST_FREE
 from atomstream.server.http.api_keys import KEYS_FILE, KeyRing
 from atomstream.server.http.certificate import load_certificate
@@ -31,13 +31,17 @@ class Finding:
 
 
 def check_start(settings: ServerSettings) -> list[Finding]:
-    """Check data folder, free space, key, certificate, port and sign-in. Blocks; nothing is made or changed."""
+    """Check data folder, free space, key, certificate, port, store and sign-in. Blocks; nothing is made or changed.
+
+    (But for a few small objects in a store, which are removed again.)
+    """
     checks: tuple[tuple[str, Callable[[ServerSettings], str]], ...] = (
         ("data folder", _data_folder),
         ("free space", _free_space),
         ("API key", _api_key),
         ("certificate", _certificate),
         ("address", _address),
+        *((("store", partial(_store, settings.store)),) if settings.store is not None else ()),
         *((("sign-in", partial(_sign_in, settings.oidc)),) if settings.oidc is not None else ()),
     )
     found = []
@@ -47,6 +51,18 @@ def check_start(settings: ServerSettings) -> list[Finding]:
         except (ConfigError, OSError) as error:
             found.append(Finding(name, False, str(error)))
     return found
+
+
+def _store(url: str, settings: ServerSettings) -> str:
+    from atomstream.server.ports.store_url import check_store, open_store
+
+    store = open_store(url)
+    try:
+        check_store(store)
+        check_cache(settings.data_dir, store.name)
+        return f"{store.name} has all that is needed"
+    finally:
+        store.close()
 
 
 def _sign_in(oidc: OidcSettings, _settings: ServerSettings) -> str:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -45,6 +47,11 @@ _OF_A_RUN: Final = ("analysis/running", "analysis/state")
 """Files of an analysis that runs: another server begins its own."""
 
 
+_READERS: Final = 8
+_AT_ONCE: Final = 64
+"""Chunks whose times are requested before the first of them is used."""
+
+
 class _SharedIndex(ChunkIndex):
     """The index of the chunks that are in the store, whether or not their shards are in the folder."""
 
@@ -58,6 +65,23 @@ class _SharedIndex(ChunkIndex):
         except StoreUnavailableError as error:
             log.warning("stream %s: only its cached chunks can be read: %s", self._shared.data_id, error)
             return super()._find_chunks()
+
+    def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
+        """As in the base class, several at once: each takes some requests to the store."""
+        if len(indices) <= 1:
+            yield from super()._read_stamps(indices)
+            return
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-stamps") as threads:
+            read = partial(self._read_one, super()._read_stamps)
+            for first in range(0, len(indices), _AT_ONCE):
+                for found in threads.map(read, indices[first : first + _AT_ONCE]):
+                    yield from found
+
+    @staticmethod
+    def _read_one(
+        read: Callable[[list[int]], Iterator[tuple[int, ChunkTimes]]], index: int
+    ) -> list[tuple[int, ChunkTimes]]:
+        return list(read([index]))
 
     def read_stamps(self, index: int) -> ChunkTimes:
         """As in the base class; from the store if the shard is not in the folder, or damaged there."""

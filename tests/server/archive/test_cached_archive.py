@@ -308,3 +308,15 @@ def test_arrays_of_results_stay_when_another_server_copies(server: Server, store
         expected = [*range(4), *[np.nan] * 4 * index]
         assert np.array_equal(_in_store(store, "intensity"), expected, equal_nan=True)
         assert len(_in_store(store, "frames")) == 4 * index + 4
+
+
+def test_a_long_stream_opens_without_its_columns(server: Server, store: Store) -> None:
+    """No server has copied its columns: its times are read from all shards, of which one can't be read."""
+    a = server("a")
+    for index in range(70):
+        commit(a, index, frames_of(index, shape=(1, 1)))
+    store.put(SHARD.format(66), b"damaged")
+    b = server("b")
+    assert str(b.stored()) == "0-65,67-69"
+    assert np.array_equal(read_zarr(b.folder, "chunk_frames"), [4] * 66 + [0] + [4] * 3)
+    assert [note.file for note in b.files.damage.notes()] == ["frames.zarr/frames/c/66/0/0"]
