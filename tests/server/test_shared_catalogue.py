@@ -18,6 +18,7 @@ from atomstream.server.http.key_use import KeyUse
 from atomstream.server.http.responses import HttpError
 from atomstream.server.people.store import People
 from atomstream.server.postgres.address import PostgresAddress
+from tests.cli.commands import atomstream_here
 from tests.databases import execute, make_database
 from tests.engines import running
 from tests.live_server import LiveServer, Serve
@@ -214,3 +215,33 @@ async def test_streams_of_a_server_that_has_gone(
     long = 1e6
     assert await rows.silent_for(long, ["stream_interrupted"]) == []
     assert await rows.silent_for(0.0, ["stream_interrupted"]) == [data_id]
+
+
+async def test_a_new_catalogue_for_an_old_store(
+    serve: Serve, postgres_server: PostgreSQL, tmp_path: Path
+) -> None:
+    """After a database was lost, the streams of the store are listed again, with their samples."""
+    address, store = await asyncio.to_thread(make_database, postgres_server), str(tmp_path / "store")
+    first = await serve(catalogue=address, store=store)
+    async with WireClient(first) as client:
+        data_id = await client.create()
+        _, sample = await client.ask("POST", "/physical_samples/", {"name": "Wafer"})
+        link = {"data_ids": [data_id], "physical_sample_id": sample["id"]}
+        status, reply = await client.ask("POST", "/data_entries/physical_sample", link)
+        assert status == 200, reply
+        await client.send(data_id, 0, make_frames(4))
+        await client.end(data_id)
+    await first.stop()
+    other = await asyncio.to_thread(make_database, postgres_server)
+    done = await asyncio.to_thread(
+        atomstream_here, "cluster", "adopt", "--catalogue", other.text, "--store", store
+    )
+    assert done.returncode == 0, done.stderr
+    second = await serve(catalogue=other, store=store)
+    async with WireClient(second) as client:
+        while not (entries := (await client.ask("GET", "/data_entries/"))[1]):
+            pass  # until the store was read
+        (entry,) = entries
+        assert (entry["data_id"], entry["pipeline_status"]) == (data_id, "success")
+        assert entry["physical_sample_name"] == "Wafer"
+        assert [one["name"] for one in (await client.ask("GET", "/physical_samples/"))[1]] == ["Wafer"]

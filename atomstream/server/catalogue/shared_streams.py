@@ -8,11 +8,13 @@ from typing import Final
 
 from sqlalchemy import bindparam, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.database import Database, Stream, StreamTag, iso_now
+from atomstream.server.catalogue.reindex import NameIndex
 from atomstream.server.catalogue.shared_rows import remove_rows_of_deleted
 from atomstream.server.catalogue.streams_table import GROWN_PERIOD_S, StreamsTable, put_streams
 from atomstream.server.disk_errors import log_failure
@@ -101,13 +103,32 @@ class SharedStreams(StreamsTable):
             if not changed and not grown:
                 return
             try:
-                async with self._db.writing() as session:
-                    await put_streams(session, [(about, 0) for about in changed.values()])
-                    await _grow(session, grown)
+                try:
+                    async with self._db.writing() as session:
+                        await put_streams(session, [(about, 0) for about in changed.values()])
+                        await _grow(session, grown)
+                except DBAPIError:  # one of the rows can't be stored as it is; the others can
+                    await self._write_singly(changed, grown)
             except BaseException:
                 self._changed = {**changed, **self._changed}
                 self._grown = {**grown, **self._grown}
                 raise
+
+    async def _write_singly(
+        self, changed: dict[str, StreamMetadata], grown: dict[str, tuple[int, str]]
+    ) -> None:
+        """Write each row by itself, with names that it needs: a new catalogue may not have them."""
+        for data_id, about in changed.items():
+            names = NameIndex()
+            names.add_stream(about)
+            try:
+                async with self._db.naming() as session:
+                    await names.put(session)
+                    await put_streams(session, [(about, 0)])
+            except DBAPIError as error:
+                log_failure(log, error, "stream %s can't be written to the list of streams", data_id)
+        async with self._db.writing() as session:
+            await _grow(session, grown)
 
     async def remove(self, data_ids: Sequence[str]) -> None:
         """Delete the rows of streams, and note that they were deleted, for the other servers."""

@@ -37,6 +37,8 @@ log = get_logger("atomstream.server")
 PERIOD_S: Final = 2.0
 SEARCH_S: Final = 10.0
 """Time between two looks for new streams, and for chunks in gaps."""
+SHARED_SEARCH_S: Final = 600.0
+"""The same for streams that a shared catalogue lacks: a server was killed before it wrote their rows."""
 SHRINK_S: Final = 60.0
 """Time between two looks at the size of the cache."""
 _READERS: Final = 8
@@ -48,8 +50,9 @@ Found: TypeAlias = tuple[StreamMetadata, int]
 class StoreSync:
     """The exchange of one server with ``store``. Used in the server's loop; begun by :meth:`run`.
 
-    ``searches`` is False if the servers share their catalogue: then that has all streams. ``remove(data_id)`` is called
-    for a stream that another server has deleted. The cache may have ``cache_bytes``.
+    ``searches`` is False if the servers share their catalogue: it has all streams, but for those that it lost, and that
+    are added. ``remove(data_id)`` is called for a stream that another server has deleted. The cache may have
+    ``cache_bytes``.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class StoreSync:
         self._clock = clock
         self._cache_bytes = cache_bytes
         self._searched_at = -SEARCH_S
+        self._compared_at = -SHARED_SEARCH_S
         self._shrunk_at = clock()
         self._changed: set[str] = set()
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-store")
@@ -91,7 +95,8 @@ class StoreSync:
         due = self._clock() - self._searched_at >= SEARCH_S
         if due:
             self._searched_at = self._clock()
-            if self._searches:
+            if self._searches or self._clock() - self._compared_at >= SHARED_SEARCH_S:
+                self._compared_at = self._clock()
                 await self._guarded("streams in the store can't be found", self.search)
         for data_id in list(self._streams.shared()):
             await self._guarded(
@@ -185,6 +190,8 @@ class StoreSync:
                 await self._entries.note_chunk(about.data_id, n_frames)
             if about.status in OPEN:
                 self._lifecycle.watch_over(about.data_id)
+        if not self._searches:  # the catalogue knows what was deleted
+            return
         for data_id in listed - stored - self._streams.deleted:
             self._streams.deleted.add(data_id)
             await self._remove(data_id)
