@@ -18,6 +18,7 @@ from atomstream.errors import ConfigError, DrainTimeoutError
 from atomstream.login import resolve_login
 
 if TYPE_CHECKING:
+    from atomstream.config import WhenUnreachable
     from atomstream.sources.csv_log import CsvLog, Rows
     from atomstream.streaming import TimeseriesStreamer
 
@@ -103,7 +104,9 @@ def signals(endpoint: str | None, api_key: str | None, path: Path, **options: An
     if not first.times and not options["follow"]:
         raise ConfigError(f"{path} has no rows. With --follow, lines that are added later are streamed.")
     login = resolve_login(api_key, endpoint)
-    streamer = TimeseriesStreamer(login.api_key, login.endpoint)
+    # A log that is followed is streamed from now on, also if the server is away; a file can be streamed later.
+    when: WhenUnreachable = "record" if options["follow"] else "raise"
+    streamer = TimeseriesStreamer(login.api_key, login.endpoint, when_unreachable=when)
     try:
         data_id = streamer.initialize(
             options["name"] or path.resolve().stem,

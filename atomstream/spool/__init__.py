@@ -12,7 +12,13 @@ from atomstream.spool.record_store import SpooledChunk
 from atomstream.spool.recovery import DiskFailed, Quarantined, VerifyResult, verify_records
 from atomstream.spool.spool import ChunkCounts, Spool, SpooledStream, SpoolStatus, StreamStatus, count_chunks
 from atomstream.spool.stream_spool import StreamSpool
-from atomstream.spool.stream_state import Geometry, JournalState, LateRegistration, StreamManifest
+from atomstream.spool.stream_state import (
+    Geometry,
+    JournalState,
+    LateRegistration,
+    LateSignals,
+    StreamManifest,
+)
 from atomstream.system.files import FileSystem
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "JournalEntry",
     "JournalState",
     "LateRegistration",
+    "LateSignals",
     "Quarantined",
     "RecordHeader",
     "Spool",

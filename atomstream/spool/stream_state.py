@@ -14,7 +14,7 @@ import google_crc32c
 from atomstream.arguments import check_attributes
 from atomstream.config import normalise_endpoint
 from atomstream.errors import ConfigError, SpoolError
-from atomstream.protocol import MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS
+from atomstream.protocol import MAX_CHUNK_POINTS, MAX_CHUNK_SIZE, MAX_FPS, MAX_RPM, MIN_FPS
 from atomstream.records import ChunkState, Json, StreamSpec
 from atomstream.spool.disk_errors import READ_REFUSED, disk_errors
 from atomstream.spool.journal import JournalEntry
@@ -44,12 +44,22 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True)
+class LateSignals:
+    """What the registration of a stream of signals needs besides: arguments of ``initialize``."""
+
+    points_per_chunk: int
+    synth_source_id: str | int | None = None
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LateRegistration:
     """What is left to be done on the server for a stream that began while the server was away.
 
     ``sample``, ``tags``, ``project_id`` and ``azimuth`` are the arguments of ``initialize``. ``server_id`` is the
     stream's id on the server; empty until the stream is created there. ``events``, ``calibration`` and
     ``attributes`` are the bodies of requests that are to be sent then. ``complete`` is True when nothing is left to do.
+    ``signals`` is None for a stream of frames.
     """
 
     sample: str | None = None
@@ -61,6 +71,7 @@ class LateRegistration:
     calibration: dict[str, Json] | None = None
     attributes: dict[str, Json] | None = None
     complete: bool = False
+    signals: LateSignals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,8 @@ class StreamManifest:
         fields = {"format": FORMAT, **asdict(self)}
         if self.late is None:
             del fields["late"]
+        elif self.late.signals is None:
+            del fields["late"]["signals"]
         return fields
 
     @classmethod
@@ -140,6 +153,7 @@ def _late(
     calibration: Any,
     attributes: Any,
     complete: Any,
+    signals: Any = None,
 ) -> LateRegistration:
     if not isinstance(tags, (list, tuple)) or not isinstance(events, (list, tuple)):
         raise TypeError("tags and events are lists")
@@ -153,6 +167,21 @@ def _late(
         calibration=None if calibration is None else stored_body(calibration),
         attributes=None if attributes is None else check_attributes(attributes),
         complete=stored_flag(complete),
+        signals=None if signals is None else _late_signals(**signals),
+    )
+
+
+def _late_signals(points_per_chunk: Any, synth_source_id: Any, marks: Any) -> LateSignals:
+    if not isinstance(marks, (list, tuple)):
+        raise TypeError("marks are a list")
+    if isinstance(synth_source_id, int):
+        source: str | int | None = stored_integer(synth_source_id, -(1 << 63), (1 << 63) - 1)
+    else:
+        source = None if synth_source_id is None else stored_text(synth_source_id)
+    return LateSignals(
+        stored_integer(points_per_chunk, 1, MAX_CHUNK_POINTS),
+        source,
+        tuple(stored_text(mark) for mark in marks),
     )
 
 

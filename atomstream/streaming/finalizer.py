@@ -153,10 +153,10 @@ class Finalizer:
         attempt = 1 if self._stream.recovered else 0
         while True:
             try:
-                if self._stream.spec.kind == "signals":
-                    await self._api.end_signals(data_id)
-                    return
                 spec = await self._late.registered(self._stream.spec, self._api)
+                if spec.kind == "signals":
+                    await self._api.end_signals(spec.data_id)
+                    return
                 await self._api.end_stream(spec.data_id, lost, announced=spec.announced)
                 return
             except StreamGoneError as error:

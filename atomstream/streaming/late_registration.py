@@ -27,9 +27,10 @@ from atomstream.errors import (
 )
 from atomstream.records import Json, StreamSpec
 from atomstream.service.api import ServiceApi
-from atomstream.service.payloads import NewStreamBody
-from atomstream.spool import LateRegistration, StreamSpool
+from atomstream.service.payloads import CreatedStream, NewSignalsBody, NewStreamBody
+from atomstream.spool import LateRegistration, LateSignals, StreamSpool
 from atomstream.streaming.registration import resolve_sample, resolve_tags
+from atomstream.streaming.signal_request import CheckedSignals
 from atomstream.streaming.stream_request import StreamRequest
 from atomstream.system.log_privacy import get_logger
 
@@ -72,6 +73,13 @@ def local_stream(request: StreamRequest, endpoint: str) -> tuple[StreamSpec, Lat
         announced=endpoint != HOSTED_ENDPOINT,
     )
     return spec, LateRegistration(request.sample, request.project_id, request.tags, request.azimuth)
+
+
+def local_signals(request: CheckedSignals, endpoint: str) -> tuple[StreamSpec, LateRegistration]:
+    """As :func:`local_stream`, for a stream of signals."""
+    spec = request.spec(f"{LOCAL_PREFIX}{uuid.uuid4()}", endpoint != HOSTED_ENDPOINT)
+    signals = LateSignals(request.points_per_chunk, request.synth_source_id, request.marks)
+    return spec, LateRegistration(request.sample, request.project_id, request.tags, signals=signals)
 
 
 @dataclass(slots=True)
@@ -226,15 +234,14 @@ class _Attempt:
 
     async def _create(self) -> None:
         spec, late = self._stream.spec, self._stream.late
-        new = NewStreamBody(spec.name, spec.fps, spec.rpm, late.project_id, late.azimuth)
         try:
             try:
-                created = await self._api.create_stream(new)
+                created = await self._create_in(late.project_id)
             except RejectedError as error:
                 if late.project_id is None:
                     raise
                 self._problems.append(str(error))
-                created = await self._api.create_stream(replace(new, project_id=None))
+                created = await self._create_in(None)
         except RejectedError as error:
             raise StreamGoneError(
                 f"The server refuses to create the stream {spec.data_id} ({spec.name}): {error} Its chunks are kept "
@@ -246,6 +253,21 @@ class _Attempt:
             replace(spec, announced=created.announced),
             replace(self._stream.late, server_id=created.data_id),
         )
+
+    async def _create_in(self, project_id: str | None) -> CreatedStream:
+        spec, late = self._stream.spec, self._stream.late
+        if (signals := late.signals) is None:
+            return await self._api.create_stream(
+                NewStreamBody(spec.name, spec.fps, spec.rpm, project_id, late.azimuth)
+            )
+        created = await self._api.create_signals(
+            NewSignalsBody(
+                spec.name, signals.points_per_chunk, project_id, signals.synth_source_id, signals.marks
+            )
+        )
+        if signals.marks and not created.announced:
+            self._problems.append("the server sets no marks by rules.")
+        return created
 
     async def _send_annotations(self) -> None:
         """Send calibration, attributes and events until none is left.

@@ -30,20 +30,25 @@ from atomstream.records import ClockStatus, Json, Receipt, StreamReport, StreamS
 from atomstream.results import Event, event_from
 from atomstream.service.api import ServiceApi
 from atomstream.service.clock import ReferenceClock
-from atomstream.spool import Spool, SpoolStatus, StreamSpool
+from atomstream.spool import LateRegistration, Spool, SpoolStatus, StreamSpool
 from atomstream.streaming.annotations import new_mark, send_attributes, send_calibration, send_mark
 from atomstream.streaming.background import TaskSupervisor, expire_old_chunks
 from atomstream.streaming.finalizer import Finalizers, bounded, drain_timeout
 from atomstream.streaming.frame_input import FrameInput
-from atomstream.streaming.late_registration import LateRegistrations, local_stream, server_is_away
+from atomstream.streaming.late_registration import (
+    LateRegistrations,
+    local_signals,
+    local_stream,
+    server_is_away,
+)
 from atomstream.streaming.recovery import SpoolRecovery, open_spool
 from atomstream.streaming.registration import register, register_signals
 from atomstream.streaming.result_batch import ResultBatch
-from atomstream.streaming.signal_chunk import text_of_shard
+from atomstream.streaming.signal_chunk import addressed, text_of_shard
 from atomstream.streaming.signal_request import SignalsRequest
 from atomstream.streaming.signals_input import SignalsInput
 from atomstream.streaming.statistics import StreamerStats, no_spool_status, stats_of, watch_forecast
-from atomstream.streaming.stream_request import InitializeRequest, StreamRequest
+from atomstream.streaming.stream_request import InitializeRequest
 from atomstream.streaming.subscription import LATEST_ONLY, LatestResult, ResultSubscription
 from atomstream.streaming.validation import check_capture_ms
 from atomstream.streaming.warm_up import warm_up_loop
@@ -126,19 +131,20 @@ class StreamingSession:
         except ServiceError as error:
             if self._settings.when_unreachable == "raise" or not server_is_away(error):
                 raise
-            return await self._initialize_locally(request.checked(), error)
+            return await self._initialize_locally(
+                *local_stream(request.checked(), self._settings.endpoint), error
+            )
         if self._settings.clock_sync:
             await self._clock.start()
         self._pipeline.open(spec, await self._claim_folder(spec))
         log.info("Stream %r is open: %s", spec.name, spec.data_id)
         return spec.data_id
 
-    async def _initialize_locally(self, request: StreamRequest, error: ServiceError) -> str:
+    async def _initialize_locally(self, spec: StreamSpec, late: LateRegistration, error: ServiceError) -> str:
         """Open a stream under a local id. Without a spool it could be lost at the end of this process: raise."""
         spool, endpoint = self._spool, self._settings.endpoint
         if spool is None:
             raise error
-        spec, late = local_stream(request, endpoint)
         try:
             folder = await self._run_on_disk(lambda: spool.create_stream(endpoint, spec, late=late))
         except SpoolError as disk_error:
@@ -147,7 +153,7 @@ class StreamingSession:
         self._late.add(folder)
         self._pipeline.open(spec, folder)
         log.warning(
-            "%s Stream %r begins under the local id %s: its frames are kept in the spool, and the stream is "
+            "%s Stream %r begins under the local id %s: what is pushed is kept in the spool, and the stream is "
             "registered and sent when the server answers.",
             error,
             spec.name,
@@ -166,7 +172,14 @@ class StreamingSession:
 
     async def initialize_signals(self, request: SignalsRequest) -> str:
         """Create a stream of signals on the server and open it in the pipeline; returns its ``data_id``."""
-        spec = (await register_signals(self._api, request)).spec
+        try:
+            spec = (await register_signals(self._api, request)).spec
+        except ServiceError as error:
+            if self._settings.when_unreachable == "raise" or not server_is_away(error):
+                raise
+            return await self._initialize_locally(
+                *local_signals(request.checked(), self._settings.endpoint), error
+            )
         if self._settings.clock_sync:
             await self._clock.start()
         self._pipeline.open(spec, await self._claim_folder(spec))
@@ -399,6 +412,8 @@ class ServiceUploader:
     async def _deliver_signals(self, upload: Upload) -> Receipt:
         shard = b"".join([bytes(piece) async for piece in upload.open()])
         text, several = text_of_shard(shard, upload.info.dims)
+        spec = await self._late.registered(upload.spec, self._api)
+        text = addressed(text, spec.data_id)
         what = f"send chunk {upload.index} of the signals {upload.spec.data_id}"
         try:
             await self._api.send_signals(text, several=several, what=what)

@@ -26,6 +26,7 @@ ROW: Final = 4096
 """Bytes in a row."""
 
 MAX_TIME_S: Final = MAX_TIME_MS / 1000.0
+_DATA_ID: Final = re.compile(rb'\A\{"data_id":"[^"]*"')
 _HEAD: Final = re.compile(rb'\{"data_id":"[^"]*","chunk_index":\d+,"(channels|channel_name)":')
 
 F64 = npt.NDArray[np.float64]
@@ -145,3 +146,8 @@ def text_of_shard(shard: bytes, dims: Dims) -> tuple[bytes, bool]:
     if head is None:
         raise ShardError("The chunk holds no points of signals.")
     return text, head[1] == b"channels"
+
+
+def addressed(text: bytes, data_id: str) -> bytes:
+    """Return the text of a chunk for the stream ``data_id``: one that began without the server has another id there."""
+    return _DATA_ID.sub(lambda _found: b'{"data_id":' + json.dumps(data_id).encode(), text, count=1)
