@@ -25,7 +25,7 @@ async def test_a_growth_is_recorded_from_the_page(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the link to the saved recording, with frames from before; no script error, and nothing that axe finds."""
-    camera, problems = ManualCamera(), list[str]()
+    camera, problems = ManualCamera(age_s=40.0), list[str]()
     listening = listen(0)
     async with (
         recording_of(tmp_path, camera, monkeypatch) as recorder,

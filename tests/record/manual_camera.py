@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from atomstream.cameras import CameraFrame, CameraInfo, CameraSettings
-from atomstream.errors import CameraError
 from atomstream.login import ServerLogin
 from atomstream.record import recorder as recorder_module
 from atomstream.record.capture import CapturePlan
@@ -27,14 +26,17 @@ SHAPE = (24, 32)
 
 
 class ManualCamera:
-    """Delivers the frames and raises the errors that :meth:`give` gets. Its clock runs at 20 frames per second."""
+    """Delivers the frames and raises the errors that :meth:`give` gets. Its clock runs at 20 frames per second.
+
+    Frame 0 was captured ``age_s`` seconds ago.
+    """
 
     name = "manual:0"
 
-    def __init__(self, **info: Any) -> None:
+    def __init__(self, age_s: float = 60.0, **info: Any) -> None:
         self._info = CameraInfo(**{"model": "manual", "shape": SHAPE, "fps": FPS, "id_bits": 32, **info})
         self._steps: queue.Queue[CameraFrame | Exception] = queue.Queue()
-        self._start_ms = 1000.0 * time.time() - 60_000.0
+        self._start_ms = 1000.0 * (time.time() - age_s)
         self.opened = 0
         self.refuse: Exception | None = None
 
@@ -133,6 +135,3 @@ async def delivered(recorder: Recorder) -> None:
     recording = recorder.recording
     assert recording is not None
     await until(recorder, lambda: recording.report is not None)
-
-
-__all__ = ["CameraError"]
