@@ -2,8 +2,9 @@
 
 :class:`RHEEDStreamer` is for scripts, notebooks and threads, :class:`AsyncRHEEDStreamer` for asyncio applications;
 :class:`TimeseriesStreamer` and :class:`AsyncTimeseriesStreamer` stream signals of instruments; :class:`Client` and
-:class:`AsyncClient` read what a server has. All are imported at their first use, so ``import atomstream`` imports no
-other library. :func:`freeze_support` is for frozen applications that run a server.
+:class:`AsyncClient` read what a server has, :func:`open_stream` opens a stream for xarray, and :func:`compare` puts
+growths beside each other. All are imported at their first use, so ``import atomstream`` imports no other library.
+:func:`freeze_support` is for frozen applications that run a server.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from atomstream.version import __version__
 
 if TYPE_CHECKING:
-    from atomstream.client import AsyncClient, Client
+    from atomstream.client import AsyncClient, Client, compare, open_stream
     from atomstream.streaming import (
         AsyncRHEEDStreamer,
         AsyncTimeseriesStreamer,
@@ -30,13 +31,15 @@ __all__ = [
     "RHEEDStreamer",
     "TimeseriesStreamer",
     "__version__",
+    "compare",
     "freeze_support",
+    "open_stream",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import the streamers at their first use (PEP 562); their import may take 0.4 s."""
-    if name in {"AsyncClient", "Client"}:
+    if name in {"AsyncClient", "Client", "compare", "open_stream"}:
         from atomstream import client
 
         return getattr(client, name)

@@ -95,7 +95,8 @@ OTHERS = [
     ("to_uint8",),
     ('["frames"][-100:]',),
     ("frame_kept",),
-    ("import xarray",),
+    ("import open_stream",),
+    ("import compare",),
     ("Client() as client",),
     ("freeze_support",),
     ("open_source", "axes="),
@@ -167,13 +168,18 @@ def test_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
     checks = {
         '["frames"][-100:]': "assert np.array_equal(frames, film[-100:]); assert np.isfinite(seconds).all()",
         "frame_kept": "assert 'frame_kept' not in growth",
-        "import xarray": "assert np.allclose(mean_intensity.values, film.mean(axis=(1, 2)))",
+        "import open_stream": "assert np.allclose(mean_intensity.values, film.mean(axis=(1, 2)))",
     }
     for words, check in checks.items():
         run_block(block(words).replace("DATA_ID", folder.name) + check, tmp_path)
     reading = block("Client() as client").replace('"GaN"', '"RHEED"')
     # The frames of this test are noise, which has no growth rate.
     reading = reading.replace('results()["growth_rate_ml_s"]', 'results()["saturated_fraction"]')
+    compared = block("import compare").replace("DATA_ID", folder.name).replace("OTHER_ID", folder.name)
+    compared = compared.replace('align="shutter"', "align=None").replace(
+        "specular_intensity", "saturated_fraction"
+    )
+    run_block(f"import matplotlib; matplotlib.use('agg')\n{compared}", tmp_path, server)
     run_block(reading + "assert np.array_equal(last, film[-100:]); assert len(rate) == 240", tmp_path, server)
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from atomstream import html
 from atomstream.analysis.analyzer import Analyzer
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.shapes import Region
+from atomstream.optional import load
+from atomstream.plots import plot_columns
 from atomstream.records import Frames
 from atomstream.results import F64, UNITS, Batch, Event, Measurement, Segment, View
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 READ_STEP_S = 2.0
 """Length, in s, of the parts in which the frames are read."""
@@ -42,8 +48,7 @@ class Analysis:
 
     def to_pandas(self) -> Any:
         """Per-frame columns as a pandas DataFrame indexed by time (s); ``attrs["units"]`` has the units."""
-        import pandas
-
+        pandas = load("pandas", "to_pandas", "frames")
         columns = {name: values for name, values in self.frames.items() if name != "time_seconds"}
         table = pandas.DataFrame(
             columns, index=pandas.Index(self.frames["time_seconds"], name="time_seconds")
@@ -53,8 +58,7 @@ class Analysis:
 
     def to_xarray(self) -> Any:
         """Per-frame columns as an xarray Dataset over ``time`` (s), with units and the calibration as attributes."""
-        import xarray
-
+        xarray = load("xarray", "to_xarray", "frames")
         data = {
             name: ("time", values, {"units": unit_of(name)})
             for name, values in self.frames.items()
@@ -64,6 +68,27 @@ class Analysis:
         attrs = {name: getattr(self.calibration, name) for name in fields}
         time = ("time", self.frames["time_seconds"], {"units": "s"})
         return xarray.Dataset(data, {"time": time}, {k: v for k, v in attrs.items() if v is not None})
+
+    def plot(self, *names: str) -> Figure:
+        """A chart of per-frame columns; default: specular intensity and growth rate. Needs matplotlib.
+
+        Raises:
+            ConfigError: there is no such column. ImportError: matplotlib is not installed.
+        """
+        columns = {name: values for name, values in self.frames.items() if name != "time_seconds"}
+        return plot_columns(self.frames["time_seconds"], columns, names, "", self.events)
+
+    def _repr_html_(self) -> str:
+        title = repr(self).partition("\n")[0]
+        shown = html.measurements(title, self.values, SUMMARY_VALUES)
+        if len(self.segments) > 1:
+            rows = [
+                (html.clock(one.start_s), html.clock(one.end_s), one.label, one.rate, one.counted)
+                for one in self.segments[: html.MOST_ROWS]
+            ]
+            head = ("from", "to", "begun by", "oscillations per s", "oscillations")
+            shown += html.table("Segments", rows, head) + html.more(len(self.segments))
+        return shown + html.events(self.events)
 
     def __repr__(self) -> str:
         times = self.frames["time_seconds"]

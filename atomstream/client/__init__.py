@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from atomstream.client.async_client import AsyncClient
 from atomstream.client.blocking_client import Client
+from atomstream.client.comparison import compare
+from atomstream.client.dataset import open_stream
 from atomstream.client.stream_data import LazyFrames, StreamData
 from atomstream.client.stream_entry import StreamEntry
 
-__all__ = ["AsyncClient", "Client", "LazyFrames", "StreamData", "StreamEntry"]
+__all__ = ["AsyncClient", "Client", "LazyFrames", "StreamData", "StreamEntry", "compare", "open_stream"]

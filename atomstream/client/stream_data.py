@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -9,9 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from atomstream import html
 from atomstream.client.async_client import AsyncClient
+from atomstream.client.dataset import in_pieces, lazy_frames
 from atomstream.client.stream_entry import StreamEntry
 from atomstream.errors import NotFoundError
+from atomstream.long_names import long_name_of
+from atomstream.optional import load
+from atomstream.plots import plot_columns
 from atomstream.records import Frames
 from atomstream.results import (
     TIME,
@@ -25,7 +31,9 @@ from atomstream.results import (
 )
 
 if TYPE_CHECKING:
+    import pandas
     import xarray
+    from matplotlib.figure import Figure
 
 T = TypeVar("T")
 
@@ -58,7 +66,7 @@ class StreamData:
         """The frames as a read-only array (n, H, W), as of the last :meth:`refresh`; never-received frames are 0."""
         facts = self._facts()
         shape = (
-            int(facts.get("frames_stored") or 0),
+            int(facts.get("n_frames") or facts.get("frames_stored") or 0),
             int(facts.get("height") or 0),
             int(facts.get("width") or 0),
         )
@@ -71,16 +79,74 @@ class StreamData:
 
         Args:
             names: columns such as ``"growth_rate_ml_s"`` (docs/live_api.md); none: all.
-        """
-        import xarray
 
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        xarray = load("xarray", "results", "frames")
         columns = self._call(lambda: self._client.columns(self.info.data_id, names))
         time, frame = columns.pop(TIME), columns.pop("frame")
-        return xarray.Dataset(
-            {name: ("time", values, {"units": unit_of(name)}) for name, values in columns.items()},
-            {"time": ("time", time, {"units": "s"}), "frame": ("time", frame)},
-            {"data_id": self.info.data_id, "title": self.info.name, "sample": self.info.sample or ""},
+        return xarray.Dataset(  # type: ignore[no-any-return] # xarray is imported at run time
+            {name: ("time", values, _about(name)) for name, values in columns.items()},
+            {
+                "time": ("time", time, {"units": "s", "long_name": "capture time since the start"}),
+                "frame": ("time", frame, {"long_name": "number of the frame in the stream"}),
+            },
+            {
+                "data_id": self.info.data_id,
+                "name": self.info.name,
+                "title": self.info.name,
+                "sample": self.info.sample or "",
+            },
         )
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Frames, all results and marks as a Dataset; frames are read when they are used. See ``open_stream``.
+
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        data = self.results()
+        frames = self.frames
+        about = {"long_name": "RHEED frames", "units": "counts"}
+        data["frames"] = in_pieces(lazy_frames(frames, data["frame"].values, about), frames.chunk_size)
+        events = self.events
+        for name, values, unit in (
+            ("mark_time", [event.at_s for event in events], {"units": "s"}),
+            ("mark_kind", [event.kind for event in events], {}),
+            ("mark_label", [event.label for event in events], {}),
+            ("mark_by", [event.by for event in events], {}),
+        ):
+            data[name] = ("mark", np.array(values, dtype=None if unit else object), unit)
+        return data
+
+    def to_pandas(self, names: Iterable[str] = ()) -> pandas.DataFrame:
+        """Results of each stored frame as a DataFrame; its index is the time in s. ``attrs["units"]`` has the units.
+
+        Args:
+            names: columns such as ``"growth_rate_ml_s"``; none: all.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        pandas = load("pandas", "to_pandas", "frames")
+        columns = self._call(lambda: self._client.columns(self.info.data_id, names))
+        table = pandas.DataFrame(columns, index=pandas.Index(columns.pop(TIME), name=TIME))
+        table.attrs["units"] = {name: unit_of(name) for name in columns}
+        return table
+
+    def plot(self, *names: str) -> Figure:
+        """A chart of the results over time; default: specular intensity and growth rate. Needs matplotlib.
+
+        Args:
+            names: columns such as ``"lattice_spacing"``; each has a chart of its own.
+
+        Raises:
+            ConfigError: there is no such column. ImportError: matplotlib is not installed.
+        """
+        columns = self._call(lambda: self._client.columns(self.info.data_id))
+        columns.pop("frame")
+        return plot_columns(columns.pop(TIME), columns, names, self.info.name, self.events)
 
     @property
     def values(self) -> dict[str, Measurement]:
@@ -104,8 +170,30 @@ class StreamData:
         except NotFoundError:
             return None
 
+    def _repr_html_(self) -> str:
+        info = self.info
+        rows = [
+            ("id", info.data_id),
+            ("sample", info.sample or "-"),
+            ("project", info.project or "-"),
+            ("created", info.created),
+            ("length", f"{info.length_s:.1f} s"),
+            ("frames", " x ".join(map(str, self.frames.shape))),
+            ("status", info.status),
+        ]
+        values = self.values
+        return (
+            html.table(info.name, rows)
+            + html.measurements("Newest values", values, values)
+            + html.events(self.events)
+        )
+
     def __repr__(self) -> str:
         return f"<StreamData {self.info.name!r} {self.info.data_id}, {self.info.length_s:.1f} s, {self.info.status}>"
+
+
+def _about(name: str) -> dict[str, str]:
+    return {"units": unit_of(name), "long_name": long_name_of(name)}
 
 
 class LazyFrames:
@@ -125,8 +213,10 @@ class LazyFrames:
     ) -> None:
         self.shape = shape
         self.dtype = dtype
-        self._size = chunk_size
+        self.chunk_size = chunk_size
+        """Frames in a chunk of the stream, which is read as a whole."""
         self._read = read
+        self._lock = threading.Lock()
         self._kept: OrderedDict[int, Frames | None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -157,26 +247,29 @@ class LazyFrames:
 
     def _frames(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         out = np.zeros((len(numbers), *self.shape[1:]), self.dtype)
-        chunks = numbers // self._size
+        chunks = numbers // self.chunk_size
         for index in np.unique(chunks).tolist():
             frames = self._chunk(index)
             if frames is None:
                 continue
             for place in np.flatnonzero(chunks == index).tolist():
-                inside = int(numbers[place]) - index * self._size
+                inside = int(numbers[place]) - index * self.chunk_size
                 if inside < len(frames):
                     out[place] = frames[inside]
         return out
 
     def _chunk(self, index: int) -> Frames | None:
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        frames = self._read(index)  # by several threads at once, as of dask
         # The last chunk of a running stream may get longer in the next description, which makes a new object.
-        self._kept[index] = self._read(index)
-        if len(self._kept) > CACHED_CHUNKS:
-            self._kept.popitem(last=False)
-        return self._kept[index]
+        with self._lock:
+            self._kept[index] = frames
+            if len(self._kept) > CACHED_CHUNKS:
+                self._kept.popitem(last=False)
+        return frames
 
     def __repr__(self) -> str:
         return f"<LazyFrames {self.shape} {self.dtype}>"

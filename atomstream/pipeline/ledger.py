@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import cast
 
 from atomstream.errors import StreamFinalizedError
+from atomstream.html import Report
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
 from atomstream.records import ChunkState, Loss, StreamReport
@@ -253,7 +255,7 @@ class Ledger:
         losses = self.losses()
         with self._lock:
             counts, total = Counter(self._counts), len(self._records)
-        return StreamReport(
+        report = StreamReport(
             chunks_spooled=total,
             chunks_uploaded=counts["stored"],
             chunks_dropped=counts["dropped"],
@@ -265,6 +267,7 @@ class Ledger:
             closed=self._closed,
             lost=[(loss.index, loss.reason) for loss in losses],
         )
+        return cast("StreamReport", Report(report))
 
 
 class AsyncCondition:

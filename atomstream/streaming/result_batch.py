@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from atomstream import html
+from atomstream.optional import load
+from atomstream.plots import plot_columns
 from atomstream.results import (
     Event,
     Measurement,
@@ -18,6 +21,9 @@ from atomstream.results import (
     received_map,
     received_maps,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Column = npt.NDArray[np.floating[Any]]
 
@@ -113,22 +119,35 @@ class ResultBatch:
 
     def to_pandas(self) -> Any:
         """Return the values per frame as a pandas DataFrame; its index is the time in s. Needs pandas."""
-        import pandas
-
+        pandas = load("pandas", "to_pandas", "frames")
         columns = {name: values for name, values in self.columns.items() if name != TIME}
         return pandas.DataFrame(columns, index=pandas.Index(self.time_s, name=TIME))
 
+    def _repr_html_(self) -> str:
+        title = f"{self._span()}" + ", final" * self.final
+        return html.measurements(title, self.values, self.values) + html.events(self.events)
+
+    def plot(self, *names: str) -> Figure:
+        """A chart of the values per frame; default: specular intensity and growth rate. Needs matplotlib.
+
+        Raises:
+            ConfigError: there is no such column. ImportError: matplotlib is not installed.
+        """
+        columns = {name: values for name, values in self.columns.items() if name != TIME}
+        return plot_columns(self.time_s, columns, names, self._span(), self.events)
+
+    def _span(self) -> str:
+        if not self.count:
+            return f"after frame {self.start - 1}"
+        return f"frames {self.start}-{self.start + self.count - 1}, to {float(self.time_s[-1]):.2f} s"
+
     def __repr__(self) -> str:
-        if self.count:
-            span = f"frames {self.start}-{self.start + self.count - 1}, to {float(self.time_s[-1]):.2f} s"
-        else:
-            span = f"after frame {self.start - 1}"
         parts = [f"{name}={self.values[name]}" for name in _REPR_VALUES if name in self.values]
         parts += [
             f"{event.kind} at {event.time_s:.2f} s" for event in self.events if event.time_s is not None
         ]
         parts += ["final"] * self.final + [f"{self.lost} records lost before"] * bool(self.lost)
-        return f"<ResultBatch {self.seq}: {span}; {'; '.join(parts)}>"
+        return f"<ResultBatch {self.seq}: {self._span()}; {'; '.join(parts)}>"
 
 
 def from_message(data_id: str, message: Mapping[str, Any], lost: int = 0) -> ResultBatch:

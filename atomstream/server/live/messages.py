@@ -301,6 +301,7 @@ class AnalysisStatus(msgspec.Struct, frozen=True, kw_only=True):
     height: int | None
     width: int | None
     dtype: str | None
+    n_frames: int
     frames_stored: int
     frames_analysed: int
     backlog_chunks: int

@@ -175,6 +175,7 @@ class StreamResults:
             height=geometry.height if geometry else None,
             width=geometry.width if geometry else None,
             dtype=geometry.dtype if geometry else None,
+            n_frames=archive.n_frames(),
             frames_stored=progress.frames_stored,
             frames_analysed=progress.frames_analysed,
             backlog_chunks=self.backlog,

@@ -13,6 +13,7 @@ from atomstream.protocol import CHUNK_PATH, COLUMNS_PATH, DIMS_HEADER, MAX_CHUNK
 from atomstream.results import TIME, packed
 from atomstream.server.archive.downsampling import ColumnReader, column_dimension
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.archive.thinning import KEPT
 from atomstream.server.context import context_of
 from atomstream.server.http.access import access
 from atomstream.server.http.responses import HttpError, send_file
@@ -70,6 +71,7 @@ def _read_columns(archive: StreamArchive, first: int, count: int, wanted: frozen
     runs, group, reader = archive.frame_runs(), archive.folder / "frames.zarr", ColumnReader()
     numbers = runs.frames(np.arange(min(first, len(runs)), min(first + count, len(runs)), dtype=np.int64))
     known = [name for name in archive.results.names() if _per_frame(group, name)]
+    known += [KEPT] * archive.thinned.exists
     names = [name for name in known if not wanted or name in wanted]
     parts: dict[str, Any] = {
         "total": len(runs),

@@ -1,0 +1,84 @@
+"""Charts of results with matplotlib: intensity and growth rate over time, with marks and segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from atomstream.errors import ConfigError
+from atomstream.long_names import long_name_of
+from atomstream.optional import load
+from atomstream.results import F64, Event, unit_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DEFAULT: Final = ("specular_intensity", "growth_rate_ml_s")
+SIGMAS: Final = {"growth_rate_ml_s": "growth_rate_sigma"}
+"""Columns that are drawn as a band of one standard uncertainty."""
+MOST_POINTS: Final = 20_000
+MOST_LABEL: Final = 24
+
+
+def plot_columns(
+    time_s: F64,
+    columns: Mapping[str, Any],
+    names: Sequence[str],
+    title: str = "",
+    events: Sequence[Event] = (),
+) -> Figure:
+    """One chart below the other, for each of ``names``, over a common time axis.
+
+    ``columns`` maps names to arrays (n,). The marks of a user among ``events`` are vertical lines. Of long streams
+    every n-th frame is drawn, at least 20 000 of them.
+
+    Raises:
+        ConfigError: there is no such column. ImportError: matplotlib is not installed.
+    """
+    pyplot = load("matplotlib.pyplot", "A chart", "plot")
+    names = list(names) or [name for name in DEFAULT if name in columns] or list(columns)[:1]
+    unknown = [name for name in names if name not in columns]
+    if unknown or not names:
+        raise ConfigError(
+            f"There is no column {', '.join(unknown)}; there are: {', '.join(columns) or 'none'}."
+        )
+    step = max(1, len(time_s) // MOST_POINTS)
+    figure, found = pyplot.subplots(
+        len(names), 1, sharex=True, squeeze=False, figsize=(8.0, 1.0 + 2.0 * len(names)), layout="constrained"
+    )
+    for axes, name in zip(found[:, 0], names, strict=True):
+        _draw(axes, name, time_s[::step], {key: values[::step] for key, values in columns.items()})
+        _mark(axes, events)
+    found[-1, 0].set_xlabel("Time from the first frame (s)")
+    found[0, 0].set_title(_plain(title), loc="left")
+    return figure  # type: ignore[no-any-return] # pyplot is imported at run time
+
+
+def _draw(axes: Axes, name: str, time_s: F64, columns: Mapping[str, Any]) -> None:
+    values = np.asarray(columns[name], dtype=np.float64)
+    axes.set_ylabel(f"{long_name_of(name)}\n({unit_of(name)})", fontsize="small", wrap=True)
+    if not np.isfinite(values).any():
+        axes.text(0.5, 0.5, "undetermined", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        return
+    axes.plot(time_s, values, lw=0.9)
+    sigma = columns.get(SIGMAS.get(name, ""))
+    if sigma is not None:
+        axes.fill_between(time_s, values - sigma, values + sigma, alpha=0.25, lw=0)
+
+
+def _mark(axes: Axes, events: Sequence[Event]) -> None:
+    for event in events:
+        if event.by == "user" and event.time_s is not None:
+            axes.axvline(event.time_s, color="0.4", lw=0.8, ls="--")
+            where = axes.get_xaxis_transform()
+            axes.text(event.time_s, 0.99, _plain(event.label), transform=where, fontsize="x-small", va="top")
+
+
+def _plain(text: str) -> str:
+    """A user's text, without the dollar signs that matplotlib would read as formulas."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = line if len(line) <= MOST_LABEL * 3 else f"{line[: MOST_LABEL * 3]}…"
+    return line.replace("$", r"\$")
