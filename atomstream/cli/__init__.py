@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from atomstream.cli.analyse import analyse
 from atomstream.cli.audit import audit
 from atomstream.cli.camera import camera
-from atomstream.cli.cluster import cluster
+from atomstream.cli.cluster_up import cluster
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.docs import docs
@@ -61,6 +62,7 @@ for _command in (
     demo,
     docs,
     serve,
+    analyse,
     login,
     logout,
     record,

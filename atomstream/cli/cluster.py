@@ -25,7 +25,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @click.group()
 def cluster() -> None:
-    """Check and maintain the services that several servers share: catalogue, store and message bus."""
+    """Run a cluster on this computer, or check and maintain the services that several servers share."""
 
 
 config_option: Final = click.option(

@@ -31,6 +31,7 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "public_url": None,
     "catalogue": None,
     "store": None,
+    "bus": None,
     "tls": "off",
     "tls_cert": None,
     "tls_key": None,

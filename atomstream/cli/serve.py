@@ -13,11 +13,12 @@ from atomstream.cli.configuration import LOG_FORMATS, LOG_LEVELS, merged
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode, require_server
 from atomstream.cli.key_argument import api_key_options
-from atomstream.cli.service_urls import service_url
+from atomstream.cli.service_urls import BUS_HELP, service_url
 from atomstream.config import environment_api_key, is_loopback, read_key_file
 
 if TYPE_CHECKING:
     from atomstream.server import RunningServer, ServerSettings
+    from atomstream.server.ports.bus_address import BusAddress
     from atomstream.server.postgres.address import PostgresAddress
 
 
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     "--store",
     "S3 bucket with the streams, for several servers: s3://BUCKET/PREFIX?endpoint=URL. --data is then a cache.",
 )
+@service_url("--bus", BUS_HELP)
 @click.option("--public-url", metavar="URL", help="URL of this server as clients see it, behind a proxy.")
 @click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Messages on stderr.  [default: text]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least level shown.  [default: warning]")
@@ -106,13 +108,14 @@ def serve(
 
     known = ServerSettings.limits()
     flags = {name: value for name, value in given.items() if value not in (None, ())}
-    values = merged({**flags, **_read_limits(limits, known)}, os.environ, config, known)
+    values = merged({**flags, **read_limits(limits, known)}, os.environ, config, known)
     console.set_log(values.pop("log_format"), values.pop("log_level"))
     key_file = values.pop("api_key_file")
-    oidc, catalogue = values.pop("oidc"), values.pop("catalogue")
+    oidc, catalogue, bus = values.pop("oidc"), values.pop("catalogue"), values.pop("bus")
     settings = ServerSettings(
         oidc=None if oidc is None else OidcSettings.from_table(*oidc),
         catalogue=None if catalogue is None else catalogue_address(catalogue),
+        bus=None if bus is None else bus_address(bus),
         data_dir=values.pop("data"),
         api_key=api_key or environment_api_key() or (None if key_file is None else read_key_file(key_file)),
         tls=None if values["tls"] == "off" else values["tls"],
@@ -131,6 +134,13 @@ def catalogue_address(url: str) -> PostgresAddress:
     return PostgresAddress.parse(url, os.environ)
 
 
+def bus_address(url: str) -> BusAddress:
+    """The address of a message bus, with the secrets of the environment; raises ConfigError."""
+    from atomstream.server.ports.bus_address import BusAddress
+
+    return BusAddress.parse(url, os.environ)
+
+
 def _check(settings: ServerSettings) -> ExitCode:
     from atomstream.server.preflight import check_start
 
@@ -140,7 +150,8 @@ def _check(settings: ServerSettings) -> ExitCode:
     return ExitCode.DONE if all(finding.ok for finding in findings) else ExitCode.USAGE
 
 
-def _read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[str, Any]:
+def read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[str, Any]:
+    """The values of the options --limit NAME=NUMBER; raises BadParameter."""
     found: dict[str, Any] = {}
     for text in given:
         name, _, number = text.partition("=")

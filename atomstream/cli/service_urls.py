@@ -41,6 +41,11 @@ _WAYS: Final = {
 CATALOGUE_HELP: Final = "PostgreSQL database that servers share: postgresql://USER@HOST/DATABASE"
 
 
+BUS_HELP: Final = (
+    "Message bus, for analysis in other processes: nats://HOST:4222, several with commas between them"
+)
+
+
 def variable_of(parameter: click.Parameter) -> str:
     """The environment variable that replaces an option of ``atomstream serve``."""
     return f"ATOMSTREAM_SERVER_{(parameter.name or '').upper()}"

@@ -18,6 +18,7 @@ from atomstream.server.http.upload_urls import UrlSigner
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.stream_results import StreamResults
 from atomstream.server.people.rights import Principal
+from atomstream.server.ports.placement import Notice, Placement
 from atomstream.server.retention.retention import Retention
 from atomstream.server.settings import ServerSettings
 from atomstream.server.signals.beside_frames import BesideFrames
@@ -51,6 +52,17 @@ class ServerContext:
     retention: Retention
     certificate: ServerCertificate | None
     documents: Documents
+    placement: Placement | None = None
+    """Delivers notices to the processes that analyse; None where this server does so itself."""
+
+    async def announce(self, notice: Notice) -> None:
+        """Note that a stream has changed, for the process that analyses it; nothing if that is this server.
+
+        Raises:
+            BusUnavailableError: the bus does not answer; announce it again.
+        """
+        if self.placement is not None:
+            await self.placement.announce(notice)
 
 
 CONTEXT = web.AppKey("context", ServerContext)

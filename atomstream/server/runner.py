@@ -63,6 +63,7 @@ from atomstream.system.files import load_or_make_secret
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
 
 if TYPE_CHECKING:
+    from atomstream.server.ports.placement import Placement
     from atomstream.server.ports.store import Store
     from atomstream.server.postgres.postgres import Postgres
     from atomstream.server.streams.store_sync import StoreSync
@@ -257,6 +258,7 @@ async def _start_sync(store: Store, context: ServerContext, stack: AsyncExitStac
         partial(_remove_deleted, context),
         searches=not context.documents.is_shared,
         cache_bytes=context.settings.cache_bytes,
+        copies=context.placement is None,
     )
     _at_the_end(stack, "copying to the store", sync.close)
     task = asyncio.create_task(sync.run(), name="atomstream store")
@@ -283,6 +285,30 @@ def _settle() -> None:
         gc.freeze()
 
 
+async def _open_results(
+    settings: ServerSettings,
+    stack: AsyncExitStack,
+    streams: StreamRegistry,
+    signals: ServerSignals,
+    measurements: Measurements,
+    store: Store | None,
+) -> tuple[ResultsManager, Placement | None]:
+    """The results of all streams; with a message bus those that other processes make."""
+    most, note = handle_shares(settings).streams, measurements.result_delay.note
+    if settings.bus is None:
+        return ResultsManager(settings, streams, signals, most, note_delay=note), None
+    # Imported here: a server that analyses itself needs none of it.
+    from atomstream.server.cluster import joined_cluster
+    from atomstream.server.live.replica_manager import ReplicaManager
+
+    assert store is not None
+    cluster = await stack.enter_async_context(joined_cluster(settings, store))
+    results = ReplicaManager(settings, streams, signals, most, note_delay=note)
+    results.logs, results.announce = cluster.logs, cluster.placement.announce
+    stack.callback(cluster.placement.listen(results.noticed))
+    return results, cluster.placement
+
+
 async def _make_context(
     settings: ServerSettings,
     stack: AsyncExitStack,
@@ -301,7 +327,6 @@ async def _make_context(
         else Unread([], NameIndex())
     )
     signals = ServerSignals()
-    shares = handle_shares(settings)
     archives = None if store is None else SharedArchives(store)
     streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage, archives)
     later = asyncio.create_task(
@@ -313,9 +338,7 @@ async def _make_context(
     ingest = Ingest(settings)
     _at_the_end(stack, "ending the uploads", ingest.close)
     measurements = Measurements()
-    results = ResultsManager(
-        settings, streams, signals, shares.streams, note_delay=measurements.result_delay.note
-    )
+    results, placement = await _open_results(settings, stack, streams, signals, measurements, store)
     _at_the_end(stack, "ending the analyses", results.close)
     tool_signals = SignalRegistry(settings.data_dir)
     _at_the_end(stack, "closing the signals", tool_signals.close)
@@ -353,6 +376,7 @@ async def _make_context(
         retention=retention,
         certificate=certificate,
         documents=documents,
+        placement=placement,
     )
 
 

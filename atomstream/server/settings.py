@@ -16,6 +16,7 @@ from atomstream.server.oidc_settings import OidcSettings
 from atomstream.server.retention_rules import RetentionSettings
 
 if TYPE_CHECKING:
+    from atomstream.server.ports.bus_address import BusAddress
     from atomstream.server.postgres.address import PostgresAddress
 
 MAX_JSON_BYTES = 1 << 20
@@ -64,6 +65,9 @@ class ServerSettings:
 
     ``store`` is the URL of an S3 bucket, or a folder, that several servers share: it has the streams, and ``data_dir``
     is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`), which may have ``cache_bytes``.
+    is a cache of it (see :func:`atomstream.server.ports.store_url.open_store`). With ``bus``, a NATS server with
+    JetStream, other processes analyse the streams (``atomstream analyse``). A stream whose process does not answer for
+    ``pin_s`` is given to another one.
 
     The analysis waits ``gap_wait_s`` for a missing chunk once a later one has arrived. A subscriber of a feed may be
     ``feed_behind`` records behind.
@@ -110,6 +114,8 @@ class ServerSettings:
     key_cache_s: float = 3600.0
     store: str | None = None
     cache_bytes: int = 64 << 30
+    bus: BusAddress | None = None
+    pin_s: float = 3.0
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
@@ -156,6 +162,11 @@ class ServerSettings:
         if self.public_url is not None:
             set_field(self, "public_url", _checked_public_url(self.public_url))
         self._check_tls()
+        number_in_range("pin_s", self.pin_s, 0.5, 600.0)
+        if self.bus is not None and self.store is None:
+            raise ConfigError(
+                "With a message bus other processes analyse the streams, which they find in a store: add --store URL."
+            )
         if self.store is not None and self.retention is not None:
             raise ConfigError(
                 "The rules of [retention] work on a data folder; they do not work with --store yet."

@@ -22,12 +22,17 @@ from atomstream.server.disk_errors import DiskState, is_disk_error, is_disk_full
 from atomstream.server.http.error_page import error_page, wants_page
 from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.ports.store import StoreError
+from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
 
 DISK: Final = web.AppKey("disk", DiskState)
 
+_BUS_AWAY: Final = (
+    "The message bus of this server can't be reached at present. Frames are kept by their client, which sends them "
+    "again."
+)
 _STORE_AWAY: Final = (
     "The store of this server can't be reached at present; nothing was changed. Frames are kept by their client, which "
     "sends them again."
@@ -114,6 +119,9 @@ def _reply_to(request: web.Request, error: Exception) -> web.Response:
         return refuse(error.status, error.detail, error.headers)
     if isinstance(error, CatalogueAwayError):
         return refuse(503, str(error), {"Retry-After": "2"})
+    if isinstance(error, BusUnavailableError):
+        log_away(log, error)
+        return refuse(503, _BUS_AWAY, {"Retry-After": "2"})
     if isinstance(error, StoreError):
         log_away(log, error)
         return refuse(503, _STORE_AWAY, {"Retry-After": "2"})

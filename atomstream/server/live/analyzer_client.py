@@ -139,15 +139,6 @@ class AnalyzerClient:
         except (ShardError, OSError) as error:
             raise JobFailedError("shard", str(error)) from error
 
-    async def _fetched(self, index: int) -> None:
-        """Fetch the chunk's shard, if it is not in the folder. While the store is away the analysis waits."""
-        try:
-            await run_in(self._resources.threads, self._archive.local_shard, index)
-        except StoreUnavailableError as error:
-            raise OSError(str(error)) from error
-        except (ShardError, OSError) as error:
-            raise JobFailedError("shard", str(error)) from error
-
     async def _shard(self, index: int) -> Path:
         """The file of a stored chunk; fetched if the folder is a cache. Waits while the store can't be reached."""
         if not self._archive.is_cache:
@@ -155,7 +146,7 @@ class AnalyzerClient:
         while True:
             try:
                 return await run_in(self._resources.threads, self._archive.local_shard, index)
-            except ShardError as error:
+            except (ShardError, OSError) as error:
                 raise JobFailedError("shard", str(error)) from error
             except StoreUnavailableError as error:
                 log.warning("chunk %d of %s can't be fetched now: %s", index, self._key, error)
@@ -165,8 +156,6 @@ class AnalyzerClient:
         """Where the frames of a chunk are."""
         path = self._archive.shard_file(index) if decoded else await self._shard(index)
         stamps = decoded.stamps if decoded else await self._stamps(index)
-        if self._archive.is_cache:
-            await self._fetched(index)
         geometry, origin = self._archive.geometry, self._archive.origin_unix_ms
         if geometry is None or stamps is None or origin is None:
             raise JobFailedError("shard", "it is not in the archive")

@@ -89,6 +89,7 @@ class LiveAnalysis:
         """Why the chunks are not analysed at present; empty if they are."""
         self.snapshot_s = SNAPSHOT_S
         self._at: int | None = None  # the chunk that is being analysed
+        self._begun = False  # True once the stored chunks are in the order
         self._stepped = asyncio.Event()
         self.idle = False
         """True while it waits for the next chunk and nothing else: then it can be ended and begun again later."""
@@ -157,11 +158,11 @@ class LiveAnalysis:
             self.order = ReorderBuffer(self._resources.gap_wait_s, self._archive.stored().end)
         finally:
             self.done = True
-            self._stepped.set()
             for index in tuple(self._decoded):
                 self._release(index)
             if self._saving is not None:
                 await asyncio.wait([self._saving])
+            self._stepped.set()
 
     async def first_need(self) -> None:
         """Wait for the first chunk or the end: a stream without frames takes nothing of a worker."""
@@ -269,6 +270,8 @@ class LiveAnalysis:
         await self.analyzer.open(self.about, self._annotations.calibration, saved.state)
         await self.analyzer.annotate(saved.entries)
         self.trouble = ""
+        self._begun = True
+        self._note_step()  # chunks that the snapshot has are handled
 
     async def _step(self) -> bool:
         self._wake.clear()
@@ -292,7 +295,7 @@ class LiveAnalysis:
 
     async def handled(self, index: int) -> None:
         """Return once chunk ``index`` was analysed or left out, or the analysis has ended."""
-        while not self.done and (index == self._at or index in self.order.waiting):
+        while not self.done and (not self._begun or index == self._at or index in self.order.waiting):
             await self._stepped.wait()
 
     async def _finish(self) -> None:

@@ -12,7 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.records import UploadClaims
+from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.disk_errors import log_failure
 from atomstream.server.http.responses import HttpError
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
@@ -181,7 +183,7 @@ class ResultsManager:
         self._opening += 1
         try:
             about = await self._streams.about(data_id)
-            results = await StreamResults.open(archive, about, self._resources)
+            results = await self._make_results(archive, about)
             try:
                 await results.resume()
             except BaseException:
@@ -191,6 +193,9 @@ class ResultsManager:
             self._opening -= 1
         self._open[data_id] = results
         return results
+
+    async def _make_results(self, archive: StreamArchive, about: StreamMetadata) -> StreamResults:
+        return await StreamResults.open(archive, about, self._resources)
 
     async def _close_idle(self) -> None:
         """Close results that nobody has used for some time, beyond the ``MAX_IDLE`` that were used last."""

@@ -8,13 +8,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from atomstream.errors import StreamError
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import StreamMetadata
-from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.analyzer_client import AnalysisResources
 from atomstream.server.live.annotation_records import CalibrationEntry, EventEntry, RegionsEntry
 from atomstream.server.live.annotations import Annotations, as_event
+from atomstream.server.live.live_analysis import LiveAnalysis
 from atomstream.server.live.messages import EventMessage
-from atomstream.server.live.missing_chunks import MissingIndices
 from atomstream.server.live.replica import Objects, Replica, SharedLogs
 from atomstream.server.live.replicated_results import open_files
 from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
@@ -34,6 +36,8 @@ STATE: Final = "analysis/state"
 KEPT: Final = ("results.log", "inputs.log", "checkpoint", "profiles", "position")
 """Files of an ended analysis that are stored for servers that have none; the last one states how far they are."""
 RETRY_S: Final = 1.0
+COPY_S: Final = 2.0
+"""Time between two copies of a stream's columns and documents to the store."""
 
 
 class OwnedResults(StreamResults):
@@ -45,7 +49,7 @@ class OwnedResults(StreamResults):
 
     def __init__(
         self,
-        archive: StreamArchive,
+        archive: CachedArchive,
         metadata: StreamMetadata,
         resources: AnalysisResources,
         store: ResultStore,
@@ -57,14 +61,15 @@ class OwnedResults(StreamResults):
         self.outdated = asyncio.Event()
         self._shared = shared
         self._objects: Objects = logs.objects(metadata.data_id)
-        self._replica = Replica(metadata.data_id, logs, store, annotations, archive.files, self._in_thread)
+        self._replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
         self._publishing = asyncio.Lock()
-        self._following: asyncio.Task[None] | None = None
+        self._shared_archive = archive
+        self._following: list[asyncio.Task[None]] = []
         store.saved = self._share_state
 
     @classmethod
     async def open_owned(
-        cls, archive: StreamArchive, metadata: StreamMetadata, resources: AnalysisResources, logs: SharedLogs
+        cls, archive: CachedArchive, metadata: StreamMetadata, resources: AnalysisResources, logs: SharedLogs
     ) -> OwnedResults:
         """Bring the files up to the present; raises OSError, BusUnavailableError and StoreUnavailableError."""
         loop = asyncio.get_running_loop()
@@ -103,9 +108,8 @@ class OwnedResults(StreamResults):
         if self.metadata.status in ENDED_STATUSES:
             self.end()
         await self._publish_inputs()
-        self._following = asyncio.create_task(
-            self._follow_inputs(), name=f"inputs of {self.metadata.data_id}"
-        )
+        for work in (self._follow_inputs(), self._copy_to_store()):
+            self._following.append(asyncio.create_task(work, name=f"sharing {self.metadata.data_id}"))
 
     def begin(self) -> None:
         """Start the live analysis, from the last snapshot."""
@@ -113,7 +117,28 @@ class OwnedResults(StreamResults):
         if self._live is not None:
             self._live.snapshot_s = SNAPSHOT_S
 
+    async def _run_live(self, live: LiveAnalysis) -> None:
+        try:
+            await super()._run_live(live)
+        except OutdatedWriterError:
+            self._set_outdated()  # before anybody who waits for a chunk goes on
+            raise
+
     # -- inputs of users ---------------------------------------------------------------------------------
+
+    async def _copy_to_store(self) -> None:
+        """Copy columns and documents to the store while they grow, for readers there."""
+        copied = -1
+        while True:
+            await asyncio.sleep(COPY_S)
+            if copied == self.seq or self._store.log.ended:
+                continue
+            seq = self.seq
+            try:
+                await self._in_thread(self._shared_archive.mirror)
+                copied = seq
+            except (StoreUnavailableError, StreamError, ArchiveDeletedError, OSError) as error:
+                log.debug("stream %s is copied to the store later: %s", self.metadata.data_id, error)
 
     async def _follow_inputs(self) -> None:
         with suppress(OutdatedWriterError):
@@ -155,13 +180,15 @@ class OwnedResults(StreamResults):
             await self._live.handled(index)
         self._check()
 
-    async def finished(self) -> None:
-        """Return once the analysis has ended; raises OutdatedWriterError."""
-        while not (self._store.log.ended and self.is_over):
+    async def ended(self) -> None:
+        """Return once the analysis has ended, if it ends; raises OutdatedWriterError."""
+        while self._live is not None or not self.is_over:
             changed = self._feed.changed
             self._check()
-            if self._store.log.ended and self.is_over:
-                return
+            if self._live is None and self.is_over:
+                break
+            if self._live is not None and not self._live.order.ended:
+                return  # the stream was continued
             await changed.wait()
         self._check()
 
@@ -198,10 +225,9 @@ class OwnedResults(StreamResults):
         await super()._note_reanalysis()
         await self._stored(lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode()))
 
-    async def _finish(self, missing: MissingIndices) -> None:
-        await self._in_thread(self._store.end)
+    async def _end_files(self) -> None:
+        await self._stored(self._store.end)
         await self._stored(self._share_files)
-        await super()._finish(missing)
 
     def _share_files(self) -> None:
         self._replica.note_own(self._shared.after)
@@ -225,7 +251,8 @@ class OwnedResults(StreamResults):
     async def close(self) -> None:
         """Stop all work; the next owner continues from the last snapshot."""
         self._shared.close()
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        for task in self._following:
+            task.cancel()
+        if self._following:
+            await asyncio.wait(self._following)
         await super().close()

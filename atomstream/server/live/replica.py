@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from atomstream.server.archive.archive_files import ArchiveFiles
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.live.annotation_records import AnnotationEntry, read_entry
 from atomstream.server.live.annotations import Annotations
 from atomstream.server.live.messages import NumberedMessage
 from atomstream.server.live.result_log import read_kept, write_checked
 from atomstream.server.live.result_store import ResultStore
 from atomstream.server.live.shared_records import Position, decoded
+from atomstream.server.ports.store import StoreUnavailableError
 from atomstream.server.ports.stream_log import LogEntry, StreamLog
 from atomstream.system.log_privacy import get_logger
 
@@ -64,7 +66,7 @@ class Replica:
         logs: SharedLogs,
         store: ResultStore,
         annotations: Annotations,
-        files: ArchiveFiles,
+        archive: CachedArchive,
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
     ) -> None:
         self.data_id = data_id
@@ -74,7 +76,8 @@ class Replica:
         self._logs = logs
         self._store = store
         self._annotations = annotations
-        self._files = files
+        self._archive = archive
+        self._files = archive.files
         self._in_thread = in_thread
         self._turn = asyncio.Lock()
         self._unsaved = 0
@@ -130,6 +133,9 @@ class Replica:
             except msgspec.MsgspecError as error:
                 log.error("stream %s: entry %d can't be read: %s", self.data_id, entry.number, error)
                 continue
+            if shared.start + shared.count > self._archive.n_frames():
+                with suppress(StoreUnavailableError, ArchiveDeletedError):
+                    self._archive.follow(all_chunks=True)  # the frames' times are in the chunks
             known = self._store.log.seq
             if shared.number > known + 1:
                 log.error("stream %s: record %d follows record %d", self.data_id, shared.number, known)

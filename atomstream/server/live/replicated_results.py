@@ -49,7 +49,7 @@ class ReplicatedResults(StreamResults):
 
     def __init__(
         self,
-        archive: StreamArchive,
+        archive: CachedArchive,
         metadata: StreamMetadata,
         resources: AnalysisResources,
         store: ResultStore,
@@ -58,15 +58,16 @@ class ReplicatedResults(StreamResults):
         announce: Announce,
     ) -> None:
         super().__init__(archive, metadata, resources, store, annotations)
-        self.replica = Replica(metadata.data_id, logs, store, annotations, archive.files, self._in_thread)
+        self.replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
         self._announce = announce
+        self._shared_archive = archive
         self._following: list[asyncio.Task[None]] = []
         self._refreshing = asyncio.Lock()
 
     @classmethod
     async def open_replica(
         cls,
-        archive: StreamArchive,
+        archive: CachedArchive,
         metadata: StreamMetadata,
         resources: AnalysisResources,
         logs: SharedLogs,
@@ -94,14 +95,17 @@ class ReplicatedResults(StreamResults):
     async def _inputs_changed(self) -> None:
         self._feed.notify()
 
+    def notice_change(self) -> None:
+        """A chunk was stored here, or the status has changed: show it to readers."""
+        self._feed.notify()
+
     async def refresh(self) -> None:
         """Another server has stored a chunk, or changed the description."""
         if self._refreshing.locked():
             return
         async with self._refreshing:
-            if isinstance(self._archive, CachedArchive):
-                with suppress(StoreUnavailableError, ArchiveDeletedError):
-                    await self._in_thread(self._archive.follow)
+            with suppress(StoreUnavailableError, ArchiveDeletedError):
+                await self._in_thread(self._shared_archive.follow)
         self._feed.notify()
 
     # -- status ------------------------------------------------------------------------------------------

@@ -425,10 +425,13 @@ class StreamResults:
 
     async def _finish(self, missing: MissingIndices) -> None:
         await self._copy.flush()
-        await self._in_thread(self._store.end)
+        await self._end_files()
         await self._publish(EndMessage(missing=missing.parts()))
         if self._reanalyses.scheduled:  # noted on disk, in case the server is killed now
             await self._note_reanalysis()
+
+    async def _end_files(self) -> None:
+        await self._in_thread(self._store.end)
 
     def wants(self, index: int) -> bool:
         """True if decoded frames of the chunk are useful at present."""

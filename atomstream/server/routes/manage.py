@@ -21,6 +21,7 @@ from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import UuidText, checked_name, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Right
+from atomstream.server.ports.placement import Notice
 from atomstream.server.routes.streams import project_for
 from atomstream.server.streams.registry import checked_id
 from atomstream.system.log_privacy import get_logger
@@ -97,6 +98,7 @@ async def delete_stream(request: web.Request) -> web.Response:
     context.streams.refuse_deleted(data_id)
     await context.streams_table.require()
     await remove_stream(context, data_id, archive, project_id)
+    await context.announce(Notice(data_id=data_id, kind="deleted"))
     await audit(request, f"deleted, named {name!r}", data_id)
     return json_reply({"data_id": data_id, "deleted": True})
 

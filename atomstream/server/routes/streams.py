@@ -36,6 +36,7 @@ from atomstream.server.http.gate import principal_of
 from atomstream.server.http.requests import UuidText, checked_name, read_bounded, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Principal, Right
+from atomstream.server.ports.placement import Notice
 from atomstream.server.routes.annotations import CalibrationBody
 from atomstream.server.signals.stream import SignalsAbout
 from atomstream.server.streams.registry import checked_id, unknown_stream
@@ -196,6 +197,7 @@ async def end_stream(request: web.Request) -> web.Response:
     await read_bounded(request)
     lost = parse_lost(request.headers.get(LOST_HEADER, ""))
     status = await context_of(request).lifecycle.end(data_id, lost)
+    await context_of(request).announce(Notice(data_id=data_id, kind="end"))
     await audit(request, "ended", data_id)
     return json_reply({"data_id": data_id, "pipeline_status": status})
 

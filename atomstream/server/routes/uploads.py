@@ -32,6 +32,7 @@ from atomstream.server.http.requests import read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.http.upload_urls import Permit
 from atomstream.server.people.rights import Right
+from atomstream.server.ports.placement import Notice
 from atomstream.server.streams.registry import checked_id
 from atomstream.server.streams.signals import ChunkStored
 from atomstream.shard import frame_nbytes
@@ -178,6 +179,7 @@ async def put_chunk(request: web.Request) -> web.Response:
             request, ticket, archive, tap.observe, permit.owner, may_commit=may_upload
         )
         context.disk.note_stored()
+        await context.announce(Notice(data_id=ticket.data_id, kind="chunk", index=ticket.index))
         await note_stored(context, ChunkStored(ticket, committed, tap, tracing.current()))
     crc = base64.b64encode(committed.crc32c.to_bytes(4, "big")).decode()
     return json_reply({"index": committed.index, "nbytes": committed.nbytes}, headers={CRC_HEADER: crc})

@@ -46,6 +46,8 @@ async def run_in(
         return await asyncio.shield(future)
     except asyncio.CancelledError:
         await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()  # of no interest to anybody now; unread, it would be logged
         raise
 
 

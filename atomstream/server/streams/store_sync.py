@@ -50,6 +50,7 @@ Found: TypeAlias = tuple[StreamMetadata, int]
 class StoreSync:
     """The exchange of one server with ``store``. Used in the server's loop; begun by :meth:`run`.
 
+    ``copies`` is False if the process that analyses a stream copies it to the store.
     ``searches`` is False if the servers share their catalogue: it has all streams, but for those that it lost, and that
     are added. ``remove(data_id)`` is called for a stream that another server has deleted. The cache may have
     ``cache_bytes``.
@@ -66,6 +67,7 @@ class StoreSync:
         *,
         searches: bool,
         cache_bytes: int = 1 << 40,
+        copies: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -82,7 +84,8 @@ class StoreSync:
         self._shrunk_at = clock()
         self._changed: set[str] = set()
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="atomstream-store")
-        signals.chunk_stored.subscribe(self._note_stored)
+        if copies:
+            signals.chunk_stored.subscribe(self._note_stored)
 
     async def run(self) -> None:
         """Exchange every ``PERIOD_S`` seconds, until this is cancelled."""

@@ -1,0 +1,70 @@
+"""What a process of a cluster shares with the others by way of the message bus: logs of results, inputs, placement."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.live.replica import SharedLogs
+from atomstream.server.ports.bus import Bus
+from atomstream.server.ports.jetstream_log import JetStreamLog
+from atomstream.server.ports.jetstream_placement import JetStreamPlacement
+from atomstream.server.ports.placement import Placement
+from atomstream.server.ports.store import ObjectMissingError, Store
+from atomstream.server.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterParts:
+    """The connections of one process to what the cluster shares, besides the store and the catalogue."""
+
+    logs: SharedLogs
+    placement: Placement
+
+
+class StreamObjects:
+    """The objects of one stream in ``store``, see :class:`~atomstream.server.live.replica.Objects`."""
+
+    def __init__(self, store: Store, data_id: str) -> None:
+        self._store = store
+        self._key: Callable[[str], str] = SharedStream(store, data_id).key
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store or replace an object."""
+        self._store.put(self._key(name), content)
+
+    def get(self, name: str) -> bytes | None:
+        """Its content; None if there is none."""
+        with suppress(ObjectMissingError):
+            return self._store.get(self._key(name)).data
+        return None
+
+    def remove(self, name: str) -> None:
+        """Remove it, if it is there."""
+        self._store.delete(self._key(name))
+
+
+@asynccontextmanager
+async def joined_cluster(settings: ServerSettings, store: Store) -> AsyncIterator[ClusterParts]:
+    """The connections, for as long as the block lasts.
+
+    Raises:
+        ConfigError: the bus can't be reached, or has no JetStream.
+    """
+    assert settings.bus is not None
+    bus = await Bus.open(settings.bus)
+    try:
+        logs = SharedLogs(
+            results=JetStreamLog(bus, "results"),
+            inputs=JetStreamLog(bus, "inputs"),
+            objects=lambda data_id: StreamObjects(store, data_id),
+        )
+        yield ClusterParts(logs, JetStreamPlacement(bus, settings.pin_s))
+    finally:
+        await bus.close()

@@ -1,0 +1,136 @@
+"""The results of the streams that this process of a cluster analyses, driven by notices."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from atomstream.server.archive.archive_files import ArchiveDeletedError
+from atomstream.server.archive.cached_archive import CachedArchive
+from atomstream.server.archive.metadata import StreamMetadata
+from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.disk_errors import log_failure
+from atomstream.server.http.responses import HttpError
+from atomstream.server.live.manager import ResultsManager
+from atomstream.server.live.owned_results import OwnedResults
+from atomstream.server.live.replica import SharedLogs
+from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
+from atomstream.server.ports.placement import Notice, partition_of
+from atomstream.server.ports.stream_log import OutdatedWriterError
+from atomstream.server.streams.signals import ChunkStored, StatusChanged
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
+
+
+class OwningManager(ResultsManager):
+    """Analyses the streams of the partitions that :class:`~.Placement` gives to this process.
+
+    The arguments are those of :class:`ResultsManager`; :attr:`logs` is set before the first use. A notice is done when
+    what it is about is recorded in the shared log. It only wakes: each time, all new chunks in the store are taken.
+    """
+
+    logs: SharedLogs
+
+    async def _make_results(self, archive: StreamArchive, about: StreamMetadata) -> StreamResults:
+        assert isinstance(archive, CachedArchive), "a cluster has a store"
+        await asyncio.to_thread(archive.follow, all_chunks=True)
+        return await OwnedResults.open_owned(archive, about, self._resources, self.logs)
+
+    async def resume(self) -> None:
+        """Nothing before the first notice."""
+        self._prepare_worker()
+
+    async def handle(self, notice: Notice) -> None:
+        """Do what a notice asks for; returns when that is recorded.
+
+        Raises:
+            OutdatedWriterError: another process analyses the stream by now.
+        """
+        try:
+            await self._handle(notice)
+        except HttpError as error:
+            if error.status not in (404, 410):
+                raise
+            log.info("stream %s: a notice is left out: %s", notice.data_id, error)
+        except ArchiveDeletedError:
+            await self.remove(notice.data_id)
+        except OutdatedWriterError:
+            await self._drop(notice.data_id)
+            raise
+
+    async def _handle(self, notice: Notice) -> None:
+        if notice.kind == "deleted":
+            await self.remove(notice.data_id)
+            await self.logs.results.delete(notice.data_id)
+            await self.logs.inputs.delete(notice.data_id)
+            return
+        results = await self.of(notice.data_id)
+        assert isinstance(results, OwnedResults)
+        if notice.kind == "chunk":
+            await self._follow(notice, results)
+            await results.analysed(notice.index)
+        elif notice.kind == "end":
+            await self._follow(notice, results)
+            await results.ended()
+        elif notice.kind == "inputs":
+            await results.catch_up_inputs()
+        else:
+            results.reanalyse()
+
+    async def _follow(self, notice: Notice, results: OwnedResults) -> None:
+        """Analyse all chunks that were stored since."""
+        archive = await self._streams.archive(notice.data_id)
+        if not isinstance(archive, CachedArchive):
+            return
+        known = notice.kind == "chunk" and notice.index in archive.stored()
+        if not known:
+            new = await asyncio.to_thread(archive.follow, all_chunks=notice.kind == "end")
+            if (
+                notice.kind == "chunk" and notice.index not in archive.stored()
+            ):  # it does not follow the last one
+                new += await asyncio.to_thread(archive.follow, all_chunks=True)
+            for index in new:
+                results.stored(index, None)
+        if notice.kind == "end":
+            await asyncio.to_thread(archive.refresh_about)
+            if (await self._streams.about(notice.data_id)).status in ENDED_STATUSES:
+                results.end()
+
+    async def lost(self, partition: int) -> None:
+        """Another process owns the partition: close its streams."""
+        for data_id in [data_id for data_id in self._open if partition_of(data_id) == partition]:
+            await self._drop(data_id)
+
+    async def _drop(self, data_id: str) -> None:
+        async with self._locks.hold(data_id):
+            results = self._open.pop(data_id, None)
+            self._used_at.pop(data_id, None)
+            if results is not None:
+                try:
+                    await results.park()
+                except Exception as error:
+                    log_failure(log, error, "the analysis of stream %s could not be closed", data_id)
+
+    # -- signals within this process: there are none -----------------------------------------------------
+
+    async def _created(self, _data_id: str) -> None:
+        """Streams are created elsewhere."""
+
+    async def _chunk_stored(self, stored: ChunkStored) -> None:
+        """Chunks are stored elsewhere."""
+
+    async def _status_changed(self, changed: StatusChanged) -> None:
+        """Statuses are changed elsewhere."""
+
+    def _is_unused(self, data_id: str, results: StreamResults, idle_s: float) -> bool:
+        outdated = isinstance(results, OwnedResults) and results.outdated.is_set()
+        return outdated or super()._is_unused(data_id, results, idle_s)
+
+    async def of(self, data_id: str) -> Any:
+        """The results of a stream; those that another process has taken over are opened anew. Raises as the base."""
+        results = await super().of(data_id)
+        if isinstance(results, OwnedResults) and results.outdated.is_set():
+            await self._drop(data_id)
+            results = await super().of(data_id)
+        return results

@@ -1,0 +1,113 @@
+"""One process analyses a stream and others follow: equal records everywhere, also after its death (issue 18)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord
+from atomstream.server.live.messages import EndMessage, EventMessage, RegionsMessage
+from atomstream.server.ports.stream_log import OutdatedWriterError
+from tests.live_helpers import growth
+from tests.server.live.cluster_desk import Desk, desk, plain, records, until, until_over
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with desk(tmp_path) as opened:
+        yield opened
+
+
+async def test_a_server_that_does_not_analyse_has_all_results(made: Desk) -> None:
+    """Records, columns, profiles and the end come to every other server, also to one that looks for the first time."""
+    follower = await made.replica("b")
+    await made.send(growth(), 0, 1)
+    owner = await made.owner("analyst")
+    await owner.analysed(1)
+    await made.send(growth(), 2, 3)
+    await made.take(owner, 2, 3)
+    owner.end()
+    await until_over(owner)
+    await until_over(follower)
+    await until(follower, owner.seq)
+    late = await made.replica("c")
+    expected = await records(owner)
+    assert isinstance(expected[-1], EndMessage)
+    assert plain(expected)
+    for other in (follower, late):
+        assert await records(other) == expected
+        assert other.state == "ended"
+        fall, own = other.waterfall("streaks"), owner.waterfall("streaks")
+        assert fall is not None
+        assert own is not None
+        assert fall.plain() == own.plain()
+
+
+async def test_the_next_owner_continues_with_equal_values(made: Desk) -> None:
+    """After the death of an owner another one records what is missing: no number twice, and the same values."""
+    frames = growth()
+    await made.send(frames, 0, 1, 2, 3)
+    alone = await made.owner("alone")
+    alone.end()
+    await until_over(alone)
+    expected = plain(await records(alone))
+    await made.close(alone)
+    await made.results_log.delete(made.server.folder.name)
+    for name in ("state", "running", "results.log", "position", "checkpoint", "profiles", "inputs.log"):
+        made.store.delete(f"streams/{made.server.folder.name}/analysis/{name}")
+
+    first = await made.owner("first")
+    await first.analysed(1)
+    seq = first.seq
+    await made.close(first)
+    second = await made.owner("second")
+    assert second.seq >= seq
+    second.end()
+    await until_over(second)
+    assert plain(await records(second)) == expected
+
+
+async def test_an_owner_that_was_frozen_is_refused(made: Desk) -> None:
+    """Another process has taken over: the first one can't append, notices it, and what it had is used by nobody."""
+    frames = growth()
+    await made.send(frames, 0, 1)
+    first = await made.owner("first")
+    await first.analysed(1)
+    second = await made.owner("second")
+    await made.send(frames, 2)
+    await made.take(second, 2)
+    with pytest.raises(OutdatedWriterError):
+        await made.take(first, 2)
+    await made.send(frames, 3)
+    assert first.outdated.is_set()
+    await made.take(second, 3)
+    numbers = [message.seq for message in await records(second)]
+    assert numbers == list(range(1, second.seq + 1))
+
+
+async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: Desk) -> None:
+    """Events, regions and a calibration that one server takes are recorded by the owner, and shown by another."""
+    await made.send(growth(), 0)
+    owner, a, b = await made.owner("analyst"), await made.replica("a"), await made.replica("b")
+    event = await a.mark("note", "shutter", None, None, None)
+    assert (await a.mark("note", "again", None, None, event.id)).label == "shutter"
+    await a.set_regions([BoxRecord("spot", 100.0, 100.0, 20.0, 20.0)])
+    await a.calibrate(CalibrationRecord(layer_thickness_nm=0.4))
+    async with asyncio.timeout(60):
+        while not any(isinstance(message, RegionsMessage) for message in await records(b)):
+            await b.changed.wait()
+    assert [message.event.label for message in await records(b) if isinstance(message, EventMessage)] == [
+        "shutter"
+    ]
+    assert [one.label for one in b.events() if one.by == "user"] == ["shutter"]
+    assert b.calibration().layer_thickness_nm == 0.4
+    await owner.catch_up_inputs()
+    assert owner.calibration().layer_thickness_nm == 0.4
+    assert {notice.kind for notice in made.notices} == {"inputs"}
+    await made.close(owner)
+    again = await made.owner("other")
+    assert [one.label for one in again.events() if one.by == "user"] == ["shutter"]
+    assert len([m for m in await records(again) if isinstance(m, EventMessage)]) == 1
