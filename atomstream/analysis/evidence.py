@@ -178,6 +178,16 @@ READING_CYCLES = 4.0
 MIN_READING_EVIDENCE = 12.0
 """Natural logarithm of the likelihood ratio with and without half of the frequency."""
 
+SLOW_READING_CYCLES = 3.3
+"""Fewest oscillations of a run of growth in which a fit of its last ones is compared with a fit at half the frequency:
+less can be the first layer, which often differs from those after it."""
+
+MIN_SLOW_SHARE = 0.95
+"""Least share of the variation that the fit at half the frequency explains."""
+
+MAX_SLOW_REST = 0.2
+"""Largest share of the residual at the frequency that the fit at half of it leaves."""
+
 
 def second_reading(window: Window, fit: varpro.Fit) -> float:
     """Return the other frequency in Hz, half or twice that of the fit, that the trace may show; 0.0 if there is none.
@@ -212,6 +222,25 @@ def second_reading(window: Window, fit: varpro.Fit) -> float:
     ratio = float(plain @ plain) / max(float(halved @ halved), 1e-300)
     evidence = 0.5 * len(t) / correlated * math.log(max(ratio, 1e-300))
     return 0.5 * fit.frequency if evidence > MIN_READING_EVIDENCE else 0.0
+
+
+def slow_reading(window: Window, fit: varpro.Fit) -> float:
+    """Return half of the frequency of a fit in Hz if it explains more oscillations of the trace; 0.0 if it does not.
+
+    Where every second oscillation differs much, only a short window of two or three agrees with a fit, and its
+    frequency is double that of the layers. ``window`` holds more of the segment. A fit at half the frequency with a
+    strong second harmonic explains all of it, the fit at the frequency does not.
+    """
+    if fit.cycles >= READING_CYCLES or window.span_s * fit.frequency < SLOW_READING_CYCLES:
+        return 0.0
+    slow = varpro.fit(window.t, window.y, 0.5 * fit.frequency, Model(1, True, strong=True), fit.decay)
+    if slow is None or slow.r2 < MIN_SLOW_SHARE:
+        return 0.0
+    if not MAX_READING_OVERTONE < slow.overtone < 1.0 / MIN_READING:
+        return 0.0
+    fast = varpro.fit(window.t, window.y, fit.frequency, Model(2, True), fit.decay)
+    explained = 0.0 if fast is None else max(0.0, fast.r2)
+    return slow.frequency if 1.0 - slow.r2 < MAX_SLOW_REST * (1.0 - explained) else 0.0
 
 
 MAX_TREND = 4.0

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from atomstream.analysis.continuation import Continuation, compare, is_doubtful, onset_time, stop_time
 from atomstream.analysis.counts import Counts
-from atomstream.analysis.hypotheses import Surroundings, other_cause
+from atomstream.analysis.hypotheses import OtherCause, Surroundings, other_cause
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.laser import Laser
 from atomstream.analysis.layer_count import LayerCounter
@@ -86,7 +86,8 @@ class GrowthTracker:
     are recent fits. ``stopped_s`` is the time at which an oscillation of ``stopped_hz`` stopped or changed, NaN while
     it goes on; ``found`` are the segments that ended since the last call of :meth:`take_found`. The count waits while
     it is ``doubtful`` whether the oscillation goes on. ``known_hz`` is the rate of an earlier segment (0: none).
-    ``count_note`` is a note on the count. While ``veto`` is not empty the rate is undetermined for this reason.
+    ``cause`` is the last other cause of an oscillation. ``count_note`` is a note on the count. While ``veto`` is not
+    empty the rate is undetermined for this reason.
     """
 
     trace: IntensityTrace
@@ -105,6 +106,7 @@ class GrowthTracker:
     doubtful: bool = False
     doubtful_since_s: float = 0.0
     unconfirmed_hz: float = 0.0
+    cause: OtherCause | None = None
     laser: Laser = field(default_factory=Laser)
     count_note: str = ""
     veto: str = ""
@@ -131,7 +133,7 @@ class GrowthTracker:
         self.counted_before = 0.0
         self.history, self.found, self.count_note = [], [], ""
         self.stopped_s, self.stopped_hz = math.nan, 0.0
-        self.doubtful, self.unconfirmed_hz = False, 0.0
+        self.doubtful, self.unconfirmed_hz, self.cause = False, 0.0, None
         self.next_search_s = 0.0
 
     def take_found(self) -> list[FoundSegment]:
@@ -278,7 +280,8 @@ class GrowthTracker:
         t, y = self._notched(start_s)
         answer = self._checked(self._fitted(t, y))
         if not self._is_confirmed(answer):
-            if math.isnan(self.stopped_s):
+            explained = self.cause is not None and self.cause.time_s > self.stopped_s
+            if math.isnan(self.stopped_s) or explained:
                 self.latest = answer if answer.best is None else _unconfirmed(answer)
             return
         assert answer.best is not None
@@ -379,6 +382,10 @@ class GrowthTracker:
             self.trace, self.segment_start_s, self.laser, pulse_hz is not None, self.known_hz, rotation_hz
         )
         why = other_cause(answer.best, around)
+        if why:
+            self.cause = OtherCause(why, answer.best.t_end, answer.best.frequency)
+        elif self.cause is not None and self.cause.holds_for(answer.best):
+            why = self.cause.why
         if why:
             return undetermined_oscillation(why, answer.cycles, answer.r2, answer.span_s)
         relative_sigma, note = clock_uncertainty(self.trace.clock(), self.trace.stated_fps)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from atomstream.analysis import varpro
 from atomstream.analysis.evidence import (
+    READING_CYCLES,
     exceeds_random_walk,
     explained_share,
     has_stopped,
@@ -21,6 +22,7 @@ from atomstream.analysis.evidence import (
     larger_trend,
     rotation_overlap,
     second_reading,
+    slow_reading,
     staircase_share,
 )
 from atomstream.analysis.laser import Laser
@@ -55,6 +57,28 @@ frequency: a vibration of 6 Hz is no growth of 3 layers per second."""
 
 MIN_PULSES_PER_LAYER = 4.0
 """Fewest laser pulses per layer: faster oscillations are not separated from the pulses."""
+
+
+CAUTION_PERIODS = 2.0
+"""After another cause of an oscillation was seen, none may be seen for this many of its periods before a rate of about
+this frequency is given: a cause at the limit of what is recognised comes and goes."""
+
+CAUTION_RANGE = 1.3
+"""Largest ratio of two frequencies that are about the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCause:
+    """Another cause than growth, ``why``, of an oscillation of ``hz`` that was seen at ``time_s`` (s)."""
+
+    why: str
+    time_s: float
+    hz: float
+
+    def holds_for(self, fit: Fit) -> bool:
+        """Return True if a fit shows about the same oscillation soon afterwards."""
+        soon = fit.t_end - self.time_s < CAUTION_PERIODS / self.hz
+        return soon and 1.0 / CAUTION_RANGE < fit.frequency / self.hz < CAUTION_RANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +219,12 @@ def _laser(fit: Fit, around: Surroundings) -> str:
 
 
 def _second_reading(fit: Fit, around: Surroundings) -> str:
-    t, y = around.laser.removed(*around.trace.since(fit.t_end - fit.span_s))
-    other_hz = second_reading(cut_window(t, y, fit.span_s), fit)
-    if not other_hz or 0.9 < around.known_hz / fit.frequency < 1.1:
+    if 0.9 < around.known_hz / fit.frequency < 1.1:
+        return ""
+    run_s = max(fit.span_s, min(fit.t_end - around.start_s, READING_CYCLES / fit.frequency))
+    t, y = around.laser.removed(*around.trace.since(fit.t_end - run_s))
+    other_hz = second_reading(cut_window(t, y, fit.span_s), fit) or slow_reading(cut_window(t, y, run_s), fit)
+    if not other_hz:
         return ""
     low, high = sorted((fit.frequency, other_hz))
     return (

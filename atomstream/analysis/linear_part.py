@@ -37,13 +37,14 @@ _DECAY = 1
 class Model:
     """Model of a trace.
 
-    ``order`` is that of the background's polynomial (1 or 2), ``harmonic`` adds the second harmonic, and ``drifts``
-    lets the rate change linearly in time.
+    ``order`` is that of the background's polynomial (1 or 2), ``harmonic`` adds the second harmonic, ``drifts`` lets
+    the rate change linearly in time, and ``strong`` leaves out the penalty on the second harmonic.
     """
 
     order: int = 1
     harmonic: bool = True
     drifts: bool = False
+    strong: bool = False
 
 
 class LinearPart:
@@ -68,7 +69,7 @@ class LinearPart:
         self._weights = np.zeros(count)
         if nuisance is not None:
             self._weights[model.order + 1 : model.order + 3] = PROJECTED_RIDGE
-        if model.harmonic:
+        if model.harmonic and not model.strong:
             self._weights[-2:] = RIDGE
         self._penalised = np.flatnonzero(self._weights)
         self._solved = (math.nan, math.nan, math.nan)

@@ -120,14 +120,12 @@ def _search(t: F64, y: F64, rotation_hz: float, pulse_hz: float) -> Oscillation:
         if rotation_hz:  # the shortest windows at full resolution, for the fastest growth
             points = ROTATION_POINTS if length < 2.0 * shortest else SEARCH_POINTS_ROTATING
         window = cut_window(t, y, length, rotation_hz, points, pulse_hz)
-        candidates += [_quick_fit(window, seed) for seed in seeds(window)]
-        if not rotation_hz and len(candidates) <= 2:
-            # The first layer can change the intensity much more than the oscillations after it.
-            for seed in seeds(window):
-                cycles = window.span_s * seed
-                if cycles > LATE_CYCLES:
-                    skipped = 1.0 if cycles > LATE_CYCLES + 1.0 else 0.5
-                    candidates.append(_quick_fit(window.without_first(skipped / seed), seed))
+        longest = not candidates
+        for seed in seeds(window):
+            whole = _quick_fit(window, seed)
+            candidates.append(whole)
+            if longest and not rotation_hz:
+                candidates += _without_first_layer(window, whole.cycles / window.span_s or seed)
         if rotation_hz and len(candidates) < 4:
             # Growth on a harmonic of the rotation has no separate peak, so the harmonics are tried as well.
             harmonics_hz = (k * rotation_hz for k in range(1, 11))
@@ -143,6 +141,17 @@ def _search(t: F64, y: F64, rotation_hz: float, pulse_hz: float) -> Oscillation:
             return full
         return fit_window(t, y, float(quick.rate), rotation_hz, quick.span_s, pulse_hz=pulse_hz)
     return max(candidates, key=lambda a: (a.r2 > 0.5, a.span_s), default=undetermined_oscillation(TOO_SHORT))
+
+
+def _without_first_layer(window: Window, hz: float) -> list[Oscillation]:
+    """Return the fit of a window without its first half or whole period: none if too little would remain.
+
+    The first layer can change the intensity much more than the oscillations after it.
+    """
+    cycles = window.span_s * hz
+    if cycles <= LATE_CYCLES:
+        return []
+    return [_quick_fit(window.without_first((1.0 if cycles > LATE_CYCLES + 1.0 else 0.5) / hz), hz)]
 
 
 def seeds(window: Window, count: int = 2) -> list[float]:
@@ -192,8 +201,8 @@ def fit_window(
 
     A rate that has changed makes a long window disagree with the shorter ones at its end. The longest window that
     agrees with all shorter ones within their uncertainties is used (O. V. Lepski, Theory Probab. Appl. 35, 454
-    (1991)); they are not computed if no ``change`` was seen. Under rotation the window is 12 periods and at least three
-    turns long, and is not shortened.
+    (1991)); they are not computed if no ``change`` was seen and the long window shows none. Under rotation the window
+    is 12 periods and at least three turns long, and is not shortened.
     """
     length = length_s or (STEADY_CYCLES if change == "none" else MAX_CYCLES) / near_hz
     if rotation_hz and length_s is None:
@@ -201,7 +210,8 @@ def fit_window(
     length = min(length, float(t[-1] - t[0]))
     odds = KNOWN_DRIFT_ODDS if change == "drift" else DRIFT_ODDS
     result = _fit_models(t, y, near_hz, rotation_hz, length, odds, pulse_hz)
-    if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0] or (change == "none" and result.determined):
+    is_steady = change == "none" and result.best is not None and not result.best.model.drifts
+    if rotation_hz or length * near_hz < 1.25 * SHORT_WINDOWS[0] or is_steady:
         return result
     hz = float(result.rate) if result.determined else near_hz
     shorter: list[tuple[float, Estimate]] = []

@@ -141,8 +141,11 @@ class PictureHistory:
         return bool(reliable.sum() >= 0.5 * STILL_PICTURES) and not bool((recent < SAME).any())
 
     def keeps_moving(self) -> bool:
-        """Return True if each of the last pictures differs from the one before, and some show another azimuth."""
-        return moves_on(self.similarity) and bool((self.similarity[-JUDGED:, -JUDGED:] < OTHER).any())
+        """Return True if each of the last pictures differs from the one before, and later ones show another azimuth.
+
+        The median of many pairs decides: in dim pictures of a pattern at rest, noise alone makes single pairs differ.
+        """
+        return moves_on(self.similarity) and turning_lag(self.similarity) is not None
 
 
 def _middle(times: F64) -> float:
@@ -235,18 +238,21 @@ def reduced(frame: Frames) -> F32:
     return np.stack(halves).astype(np.float32)
 
 
-def local_contrast(halves: F32, hidden: tuple[slice, slice]) -> tuple[Int8, float, float]:
+def local_contrast(
+    halves: F32, hidden: tuple[slice, slice], least_noise: float = 0.0
+) -> tuple[Int8, float, float]:
     """Return a reduced picture (B, C) in units of its local contrast, its length without the noise, and its contrast.
 
     ``halves`` (2, B, C) are from :func:`reduced`. The rectangle ``hidden`` of the specular spot is bridged. The length
-    is NaN if there is no structure beyond the noise. The contrast is in counts.
+    is NaN if there is no structure beyond the noise, which is ``least_noise`` or more. Noise and contrast are in
+    counts.
     """
     columns = halves.shape[2]
     bridge(halves, *hidden)
     mean = _mean_matrix(columns)
     details = halves - halves @ mean
     difference = np.abs(halves[0] - halves[1])
-    noise = 0.5 * 1.4826 * float(np.median(difference))
+    noise = max(least_noise, 0.5 * 1.4826 * float(np.median(difference)))
     darker = halves.min(axis=0)
     hot = difference > HOT_NOISE * noise + HOT_SHARE * np.abs(details).min(axis=0)
     if hot.any():
@@ -261,6 +267,16 @@ def local_contrast(halves: F32, hidden: tuple[slice, slice]) -> tuple[Int8, floa
     reliable = structure > MIN_RELIABLE * float((flat * flat).sum())
     norm = LEVELS * math.sqrt(structure) if reliable else math.nan
     return np.clip(np.rint(LEVELS * flat), -127, 127).astype(np.int8), norm, math.sqrt(float(power.mean()))
+
+
+def digitisation_noise(shape: tuple[int, ...]) -> float:
+    """Return the noise, in counts, that rounding to whole counts leaves in a bin of a reduced picture.
+
+    In a nearly black picture most bins hold the same count, so their differences show no noise at all.
+    """
+    height, width = shape
+    rows = min(height // max(1, min(BANDS, height // 2)), ROWS_PER_BAND)
+    return 1.0 / math.sqrt(12.0 * rows * max(1, round(width / COLUMNS)))
 
 
 @lru_cache(maxsize=16)
@@ -313,7 +329,8 @@ class TurnDetector:
         ``spot`` is the box of the specular spot, ``fwhm`` its widths (y, x) in px. A ``dark`` frame shows nothing.
         """
         halves = reduced(frame)
-        picture, norm, contrast = local_contrast(halves, _hidden(spot, fwhm, frame.shape, halves.shape[1:]))
+        hidden = _hidden(spot, fwhm, frame.shape, halves.shape[1:])
+        picture, norm, contrast = local_contrast(halves, hidden, digitisation_noise(frame.shape))
         if not dark:
             self.contrasts = np.append(self.contrasts[1 - CONTRAST_PICTURES :], contrast)
         reliable = not dark and contrast > MIN_CONTRAST * float(np.median(self.contrasts))

@@ -9,6 +9,7 @@ import pytest
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.growth import GrowthTracker
+from atomstream.analysis.hypotheses import OtherCause
 from atomstream.analysis.light_oscillation import interfering_light
 from atomstream.analysis.oscillation import analyse_trace
 from tests.analysis.growth_helpers import Film
@@ -34,6 +35,27 @@ def test_two_fair_readings_are_both_named() -> None:
     looks, _, _ = watch(y, layers)
     assert not looks[-1].rate.determined
     assert "0.25 or 0.5" in looks[-1].rate.why
+
+
+@pytest.mark.parametrize(("ratio", "phase"), [(1.5, 1.0), (2.0, 4.0)])
+def test_a_strong_second_harmonic_is_no_double_rate(ratio: float, phase: float) -> None:
+    """With a second harmonic that is stronger than the first, no double rate is given after two layers."""
+    t = np.arange(round(13 * FPS)) / FPS
+    wave = np.cos(2 * np.pi * 0.4 * t) + ratio * np.cos(4 * np.pi * 0.4 * t + phase)
+    looks, _, _ = watch(0.6 + 0.3 * wave / (1 + ratio), 0.4 * t, noise=0.004)
+    assert not any(look.rate.determined for look in looks if look.grown > 1.8)
+    assert "0.4 or 0.8" in looks[-1].rate.why
+
+
+def test_a_cause_that_comes_and_goes_holds_for_two_periods() -> None:
+    """Another cause of an oscillation is remembered for two periods, for about the same frequency."""
+    t = np.arange(0, 10, 0.05)
+    fit = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * 0.5 * t)).best
+    assert fit is not None
+    assert OtherCause("the light", 7.0, 0.5).holds_for(fit)
+    assert OtherCause("the light", 7.0, 0.55).holds_for(fit)
+    assert not OtherCause("the light", 5.0, 0.5).holds_for(fit)
+    assert not OtherCause("the light", 9.0, 1.0).holds_for(fit)
 
 
 def test_light_that_oscillates_nearby_is_found() -> None:

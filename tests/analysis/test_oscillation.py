@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import square
 
-from atomstream.analysis.oscillation import analyse_trace
+from atomstream.analysis.oscillation import analyse_trace, fit_window
 from atomstream.analysis.pulses import find_pulse_rate, notch
 from atomstream.analysis.trace import Decimator, decimation_for
 from tests.analysis.growth_helpers import layer_trace
@@ -36,6 +36,38 @@ def test_a_laser_gives_one_independent_sample_per_pulse(pulse_hz: float, enough:
     answer = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * 0.05 * t) + noise, pulse_hz=pulse_hz)
     assert answer.determined is enough
     assert enough or "noise alone" in answer.rate.why
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_oscillations_after_another_first_layer(seed: int) -> None:
+    """A first layer with four times the usual change hides two oscillations only until the search leaves it out."""
+    t = np.arange(0, 5.0, 0.05)
+    y = 1 + 0.2 * np.cos(2 * np.pi * 0.4 * t) + 0.8 * np.exp(-0.4 * t / 0.35)
+    found = analyse_trace(t, y + np.random.default_rng(seed).normal(0, 0.004, len(t))).rate
+    assert found.value == pytest.approx(0.4, rel=0.03)
+    assert abs(found.value - 0.4) < 3 * found.sigma
+
+
+@pytest.mark.parametrize("before", [0.3, 0.36, 0.43, 0.46])
+@pytest.mark.parametrize("step_s", [6.0, 12.0])
+def test_an_earlier_step_of_the_rate_is_no_drift(before: float, step_s: float) -> None:
+    """When the window of a steady rate grows back over a step, its rate stays that after the step."""
+    t = np.arange(0, 28, 0.05)
+    layers = np.where(t < step_s, before * t, before * step_s + 0.4 * (t - step_s))
+    y = 1 + 0.2 * np.exp(-layers / 20) * np.cos(2 * np.pi * layers)
+    found = fit_window(t, y + np.random.default_rng(0).normal(0, 0.004, len(t)), 0.4, change="none").rate
+    assert found.value == pytest.approx(0.4, rel=0.002)
+    assert abs(found.value - 0.4) < 2 * found.sigma
+
+
+@pytest.mark.parametrize("cycles", [3, 8])
+def test_the_sigma_includes_a_shift_of_the_extrema(cycles: int) -> None:
+    """Extrema that shift by 0.03 oscillations over a window change a rate without noise; its sigma covers this."""
+    t = np.arange(0, cycles / 0.4, 0.05)
+    turn = 0.4 * t + 0.03 * t / t[-1]
+    found = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * turn)).rate
+    assert abs(found.value - 0.4) < 3 * found.sigma
+    assert found.sigma < 0.02 * 0.4
 
 
 def test_damping_in_layers() -> None:

@@ -139,6 +139,18 @@ def test_a_crystal_at_rest_does_not_turn(name: str) -> None:
     assert not any(seen(still_films()[name]))
 
 
+@pytest.mark.parametrize(("light", "noise", "spot"), [(0.05, 0.1, 10.0), (0.03, 0.3, 30.0)])
+def test_a_nearly_black_picture_at_rest_agrees_with_itself(light: float, noise: float, spot: float) -> None:
+    """Where most pixels hold the same count, rounding is the noise: the few counts that change are no other pattern."""
+    film = TurningFilm(np.full(24, 0.04), light=np.full(24, light), bright=np.full(24, spot), noise=noise)
+    detector = TurnDetector()
+    for i, frame in enumerate(film.frames()):
+        detector.feed(i / HZ, frame, Box(80.0, 56.0, 10.0, 10.0), (12.0, 5.0))
+    detector.update()
+    assert not detector.moves
+    assert np.nanmedian(detector.history.similarity) > 0.9
+
+
 @pytest.fixture(scope="module")
 def turning() -> Analysis:
     """A film that turns at 15 rpm while 0 was stated, without growth."""
