@@ -156,19 +156,21 @@ def _ending(ended: asyncio.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _NoServer(logging.Filter):
-    """Removes messages about the server that does not exist."""
+class _ForPrograms(logging.Filter):
+    """Removes messages about the server that does not exist, and advice for programs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """False for a message that names it."""
+        """False for such a message."""
         text = record.getMessage()
-        return NO_SERVER.endpoint not in text and "chunks in the spool" not in text
+        return not any(
+            words in text for words in (NO_SERVER.endpoint, "chunks in the spool", "buffer_bytes=")
+        )
 
 
 @contextmanager
 def _quiet_logs() -> Iterator[None]:
     """Without the messages that the recorder shows in its own words."""
-    removed = _NoServer()
+    removed = _ForPrograms()
     handlers = logging.getLogger("atomstream").handlers
     quiet = [logging.getLogger(name) for name in QUIET_LOGGERS]
     for handler in handlers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,8 @@ class Capture:
         self._grabber = Grabber(camera, plan.settings, tell=tell)
         self._thread = threading.Thread(target=self._run, name="atomstream-capture", daemon=True)
         self._newest: CameraFrame | None = None
+        self._newest_at = time.monotonic()
+        self._behind_s = 0.0
         self._recent: deque[tuple[float, int | None]] = deque(maxlen=RATE_FRAMES)
         self._problem = ""
         self._running = False
@@ -117,6 +120,16 @@ class Capture:
     def newest(self) -> CameraFrame | None:
         """The newest frame, changed as all are; None before the first."""
         return self._newest
+
+    @property
+    def silent_s(self) -> float:
+        """How long no frame has come, in s."""
+        return time.monotonic() - self._newest_at
+
+    @property
+    def behind_s(self) -> float:
+        """How long after its exposure the newest frame came, in s: more than the transfer if the computer is slow."""
+        return self._behind_s
 
     def white_of(self, frame: CameraFrame) -> int:
         """The value of a saturated pixel in a frame that was changed by the plan's transforms."""
@@ -172,7 +185,8 @@ class Capture:
                 changed = replace(frame, pixels=pixels)
                 self.dashcam.add(changed)
                 self._recent.append((frame.time_ms_utc or 0.0, frame.frame_id))
-                self._newest = changed
+                self._newest, self._newest_at = changed, time.monotonic()
+                self._behind_s = max(0.0, time.time() - (frame.time_ms_utc or 0.0) / 1000.0)
                 self._on_frame()
         except (AtomstreamError, OSError) as error:
             self._problem = str(error)

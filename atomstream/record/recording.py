@@ -180,20 +180,24 @@ class Recording:
             AtomstreamError: the stream could not be created; nothing was recorded.
         """
         try:
-            await self._create()
+            fps = await self._frame_rate()
+            if fps is None:
+                self._tell("Nothing was recorded: no frame came.")
+                return
+            await self._create(fps)
             await self._feed()
         finally:
             self.capture.dashcam.need(-1)
         self._tasks.append(asyncio.create_task(self._deliver(), name=DELIVERY))
         await self._wait_saved()
 
-    async def _create(self) -> None:
-        capture = self.capture
-        fps = capture.fps()
-        while fps is None and not self._stopped:  # a camera that states no rate, and has delivered two frames
+    async def _frame_rate(self) -> float | None:
+        """Wait until the frame rate is known; None if it is not at the end."""
+        while (fps := self.capture.fps()) is None and not self._stopped:
             await self.wake.wait()
-            fps = capture.fps()
-        fps = fps or 1.0
+        return fps
+
+    async def _create(self, fps: float) -> None:
         try:
             self.data_id = await self._initialize(fps)
         except (ServiceError, LinkError) as error:

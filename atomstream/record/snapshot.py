@@ -106,9 +106,8 @@ def _camera(recorder: Recorder) -> dict[str, Any] | None:
         "incomplete": counts.incomplete,
         "late": counts.late,
         "reconnects": counts.reconnects,
-        "age_s": None
-        if newest is None or newest.time_ms_utc is None
-        else max(0.0, time.time() - newest.time_ms_utc / 1000.0),
+        "silent_s": capture.silent_s,
+        "behind_s": capture.behind_s,
         "transforms": plan.transforms.attributes(),
     }
 
@@ -141,6 +140,7 @@ def _recording(recorder: Recorder, stats: StreamerStats) -> dict[str, Any] | Non
         "waiting_frames": recording.waiting_frames,
         "in_memory_only": 0 if stream is None else stream["chunks_in_memory_only"],
         "problem": recording.problem,
+        "waits_for_rate": not recording.data_id and recording.capture.fps() is None,
         "marks": [_mark(mark) for mark in recording.marks.marks],
     }
 

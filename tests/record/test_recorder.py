@@ -16,10 +16,12 @@ from atomstream.record.capture import CapturePlan
 from atomstream.record.recorder import Recorder
 from atomstream.record.recording import Recording, RecordingRequest
 from atomstream.record.settings import NO_SERVER, RecorderSettings
+from atomstream.record.snapshot import snapshot
 from atomstream.record.states import NotPossibleError, RecorderState
 from atomstream.spool import Spool
 from tests.live_server import LiveServer, Serve
 from tests.record.manual_camera import ManualCamera, delivered, recording_of, stack, stopped, taken, until
+from tests.wire_client import WireClient
 
 
 def login_of(server: LiveServer) -> ServerLogin:
@@ -135,6 +137,35 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
     assert "The recording that was made without a server will be sent" in told[0]
 
 
+async def test_marks_while_the_server_is_away(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mark that the server could not take is kept on the disk, and the next start sends it once."""
+    server, camera = await serve(), ManualCamera()
+    async with recording_of(tmp_path, camera, monkeypatch, login_of(server)) as recorder:
+        await recorder.record(RecordingRequest("growth"))
+        await until(recorder, lambda: the(recorder).data_id)
+        await taken(recorder, camera, *range(50))
+        await recorder.mark("Ga open", time_ms=camera.time_ms(20))
+        await until(recorder, lambda: the(recorder).frames == 50 and not the(recorder).marks.unsent)
+        await server.stop()
+        await recorder.mark("Ga closed", time_ms=camera.time_ms(40))
+        await stopped(recorder)
+        data_id = the(recorder).data_id
+        monkeypatch.setattr("atomstream.streaming.annotations.ATTEMPTS", 1)
+    (entry,) = recorder.entries
+    assert (entry.state, [one["label"] for one in entry.unsent_marks]) == ("saved", ["Ga closed"])
+    await server.start()
+    later = Recorder(RecorderSettings(tmp_path / "spool", tmp_path / "state", login_of(server)))
+    await later.start()
+    await until(later, lambda: later.entries[0].state == "sent" and not later.entries[0].unsent_marks)
+    await later.close()
+    async with WireClient(server) as wire:
+        _, reply = await wire.ask("GET", f"/rheed/stream/{data_id}/events")
+    made = [(event["label"], event["kind"]) for event in reply if event["by"] == "user"]
+    assert made == [("Ga open", "shutter"), ("Ga closed", "shutter")]
+
+
 async def test_a_refused_key_holds_back_nothing(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +213,26 @@ async def test_a_second_recorder_on_the_same_camera(tmp_path: Path, monkeypatch:
             await second.open_source(CapturePlan("manual:0"))
     await second.open_source(CapturePlan("manual:0"))
     await second.close()
+
+
+async def test_a_camera_without_a_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recording begins when the rate can be measured, with all frames; without any frame nothing is stored."""
+    camera, told = ManualCamera(fps=None), list[str]()
+    async with recording_of(tmp_path, camera, monkeypatch, None, told) as recorder:
+        await recorder.record(RecordingRequest("empty"))
+        await stopped(recorder)
+        assert recorder.entries == []
+        assert told == ["Nothing was recorded: no frame came."]
+        await recorder.record(RecordingRequest("slow"))
+        await taken(recorder, camera, 0, 2)
+        values = await snapshot(recorder)
+        assert values["recording"]["waits_for_rate"]
+        await taken(recorder, camera, 4, 6)
+        await stopped(recorder)
+        assert the(recorder).saved_frames == 4
+        manifest = next(iter(Spool(tmp_path / "spool").streams())).manifest
+        assert manifest is not None
+        assert manifest.spec.fps == pytest.approx(20.0)
 
 
 async def test_a_camera_that_fails_ends_the_recording(

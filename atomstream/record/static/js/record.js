@@ -12,6 +12,7 @@ import { number, SourceDialog } from "./source_dialog.js";
 
 const RETRY_MS = 1000;
 const STALE_S = 3;
+const BEHIND_S = 1.5;
 const WORDS = { idle: "Not recording", recording: "Recording", paused: "Paused", finishing: "Saving" };
 const WHERE = { recording: "being recorded", saved: "on this computer", interrupted: "interrupted; saved until then", sent: "on the server", gone: "not on this computer any more" };
 const BEFORE_S = [0, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
@@ -82,6 +83,7 @@ function sentence(now, recording, camera, disk) {
     const lost = `${recording.lost} frame${recording.lost === 1 ? "" : "s"} lost`;
     parts.push(recording.lost ? el("span", { class: "bad" }, lost) : lost);
     parts.push(recording.saved_ms === null ? "nothing saved yet" : `saved up to ${clockTime(recording.saved_ms)}`);
+    if (recording.waits_for_rate) parts.push("waits for frames, because the frame rate is not known yet");
     if (recording.waiting_frames > 600) parts.push(`${recording.waiting_frames} frames to be read from the dashcam`);
   } else if (recording) {
     parts.push(`${visible(recording.name)} is saved: ${clock(Math.floor(recording.seconds), 0)}, ${recording.frames} frames, ${recording.lost} lost`);
@@ -90,7 +92,8 @@ function sentence(now, recording, camera, disk) {
     const text = `${now === "idle" ? "room for" : "disk for"} ${left(disk.seconds_left)}`;
     parts.push(disk.seconds_left < 3600 ? el("span", { class: "warn" }, text) : text);
   }
-  if (camera && camera.state === "running" && camera.age_s > STALE_S) parts.push(el("span", { class: "bad" }, `no frame for ${Math.round(camera.age_s)} s`));
+  if (camera?.state === "running" && camera.silent_s > STALE_S) parts.push(el("span", { class: "bad" }, `no frame for ${Math.round(camera.silent_s)} s`));
+  else if (camera?.state === "running" && camera.behind_s > BEHIND_S) parts.push(el("span", { class: "warn" }, `the picture is ${Math.round(camera.behind_s)} s behind, because this computer is too slow`));
   return parts.flatMap((part, k) => (k ? [" · ", part] : [part]));
 }
 
@@ -123,6 +126,7 @@ function cameraText(camera) {
   if (camera.problem) return camera.problem;
   if (camera.state === "ended") return `${visible(camera.source)} has ended`;
   const [height, width] = camera.shape;
+  if (!width) return `${visible(camera.source)}: waits for its first frame`;
   const rate = camera.measured_fps === null ? "" : `, ${camera.measured_fps.toFixed(1)} frames per second`;
   const missing = camera.missing + camera.incomplete + camera.late;
   const back = camera.reconnects ? `, opened again ${camera.reconnects} ×` : "";
