@@ -80,6 +80,7 @@ async def results_of(request: web.Request) -> StreamResults:
 
 async def project_of(context: ServerContext, data_id: str) -> str | None:
     """The id of the project of a stream, of frames or of signals; None if it has none, or there is no such stream."""
+    await context.tool_signals.find(data_id)
     if context.tool_signals.known([data_id]):
         project = context.tool_signals.about(data_id).project
         return project.id if project else None

@@ -256,6 +256,7 @@ async def _start_sync(store: Store, context: ServerContext, stack: AsyncExitStac
         context.lifecycle,
         context.signals,
         partial(_remove_deleted, context),
+        context.tool_signals.refresh,
         searches=not context.documents.is_shared,
         cache_bytes=context.settings.cache_bytes,
         copies=context.placement is None,
@@ -309,6 +310,14 @@ async def _open_results(
     return results, cluster.placement
 
 
+def _signals(settings: ServerSettings, store: Store | None) -> SignalRegistry:
+    if store is None:
+        return SignalRegistry(settings.data_dir)
+    from atomstream.server.signals.shared_registry import SharedSignalRegistry
+
+    return SharedSignalRegistry(settings.data_dir, store)
+
+
 async def _make_context(
     settings: ServerSettings,
     stack: AsyncExitStack,
@@ -340,7 +349,7 @@ async def _make_context(
     measurements = Measurements()
     results, placement = await _open_results(settings, stack, streams, signals, measurements, store)
     _at_the_end(stack, "ending the analyses", results.close)
-    tool_signals = SignalRegistry(settings.data_dir)
+    tool_signals = _signals(settings, store)
     _at_the_end(stack, "closing the signals", tool_signals.close)
     await tool_signals.load()
     readers = ReadPools(settings.read_threads, settings.max_waiting_reads)

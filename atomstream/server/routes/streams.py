@@ -178,7 +178,10 @@ async def project_for(context: ServerContext, principal: Principal, project_id: 
 async def known_streams(context: ServerContext, principal: Principal, data_ids: list[str]) -> list[str]:
     """``data_ids`` in lower case; raises HttpError 404 if one is not a stream, or not visible for ``principal``."""
     wanted = [one.lower() for one in data_ids]
-    existing = await context.streams_table.known(wanted) | context.tool_signals.known(wanted)
+    existing = await context.streams_table.known(wanted)
+    for one in set(wanted) - existing:
+        await context.tool_signals.find(one)
+    existing |= context.tool_signals.known(wanted)
     for one in wanted:
         if one not in existing or not await _is_visible(context, principal, one):
             raise unknown_stream(one)

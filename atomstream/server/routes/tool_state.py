@@ -127,6 +127,7 @@ async def _store(
     request: web.Request, data_id: str, index: int, channels: dict[str, ChannelBody]
 ) -> web.Response:
     context = context_of(request)
+    await context.tool_signals.find(data_id)
     about = context.tool_signals.about(data_id)
     if not principal_of(request).sees(about.project.id if about.project else None):
         raise unknown_stream(data_id)
@@ -166,6 +167,7 @@ async def signal_series(request: web.Request) -> web.Response:
     ``channel`` (repeatable) names the channels to return.
     """
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
+    await context.tool_signals.find(data_id)
     last_n = number(request.query.get("last_n"), "last_n", 1, 1 << 53)
     wanted = frozenset(request.query.getall("channel", ()))
     points = await context.tool_signals.read(data_id, lambda stream: stream.points())

@@ -120,7 +120,7 @@ class SignalRegistry:
     async def _stream(self, data_id: str) -> SignalStream:
         stream = self._open.get(data_id)
         if stream is None:
-            stream = await self._run(SignalStream, self._folder / f"{data_id}.log", self._file_system)
+            stream = await self._run(self._open_stream, data_id)
             self._open[data_id] = stream
         self._open.move_to_end(data_id)
         for other in list(self._open)[:-1]:
@@ -130,6 +130,15 @@ class SignalRegistry:
             if not self._locks.is_held(other):
                 self._open.pop(other).close()
         return stream
+
+    def _open_stream(self, data_id: str) -> SignalStream:
+        return SignalStream(self._folder / f"{data_id}.log", self._file_system)
+
+    async def find(self, data_id: str) -> None:
+        """Look for a stream that is not known yet, where another server may have made it. Here there is none."""
+
+    async def refresh(self) -> None:
+        """Read the descriptions again that other servers may have changed. Here there are none."""
 
     def _write(self, about: SignalsAbout) -> None:
         self._file_system.make_folder(self._folder)

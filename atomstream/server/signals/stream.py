@@ -118,19 +118,25 @@ class SignalStream:
             HttpError: 413, too many channels or points; nothing was stored. OSError: from the disk.
         """
         with self._lock:
-            new = {
-                name: channel
-                for name, channel in channels.items()
-                if self._keys.get((name, index)) != channel.key
-            }
-            self._check(index, new)
-            if not new:
-                return False
-            self._log.append(
-                {"index": index, "channels": msgspec.to_builtins(new, builtin_types=(bytes,))}, durable=True
-            )
-            self._keep(index, new)
-            return True
+            while True:
+                new = {
+                    name: channel
+                    for name, channel in channels.items()
+                    if self._keys.get((name, index)) != channel.key
+                }
+                self._check(index, new)
+                if not new:
+                    return False
+                if self._append(index, new):
+                    self._keep(index, new)
+                    return True
+
+    def _append(self, index: int, new: Mapping[str, StoredChannel]) -> bool:
+        """Store a part of a chunk durably; False if others of its channels are known now, to be checked again."""
+        self._log.append(
+            {"index": index, "channels": msgspec.to_builtins(new, builtin_types=(bytes,))}, durable=True
+        )
+        return True
 
     def _check(self, index: int, new: Mapping[str, StoredChannel]) -> None:
         for name, channel in new.items():

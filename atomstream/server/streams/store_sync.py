@@ -52,8 +52,8 @@ class StoreSync:
 
     ``copies`` is False if the process that analyses a stream copies it to the store.
     ``searches`` is False if the servers share their catalogue: it has all streams, but for those that it lost, and that
-    are added. ``remove(data_id)`` is called for a stream that another server has deleted. The cache may have
-    ``cache_bytes``.
+    are added. ``remove(data_id)`` is called for a stream that another server has deleted; ``refresh()`` reads other
+    lists of the store again. The cache may have ``cache_bytes``.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class StoreSync:
         lifecycle: Lifecycle,
         signals: ServerSignals,
         remove: Callable[[str], Awaitable[None]],
+        refresh: Callable[[], Awaitable[None]],
         *,
         searches: bool,
         cache_bytes: int = 1 << 40,
@@ -76,6 +77,7 @@ class StoreSync:
         self._lifecycle = lifecycle
         self._signals = signals
         self._remove = remove
+        self._refresh = refresh
         self._searches = searches
         self._clock = clock
         self._cache_bytes = cache_bytes
@@ -98,6 +100,7 @@ class StoreSync:
         due = self._clock() - self._searched_at >= SEARCH_S
         if due:
             self._searched_at = self._clock()
+            await self._guarded("the signals in the store can't be found", self._refresh)
             if self._searches or self._clock() - self._compared_at >= SHARED_SEARCH_S:
                 self._compared_at = self._clock()
                 await self._guarded("streams in the store can't be found", self.search)
