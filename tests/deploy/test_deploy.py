@@ -72,9 +72,10 @@ def test_the_container_starts_this_command() -> None:
     assert f"EXPOSE {DEFAULTS['port']}" in text
     assert re.search(r"^USER atomstream$", text, re.MULTILINE)
     project = (REPO / "pyproject.toml").read_text(encoding="utf-8")
-    extras = re.search(r'"\.\[(.*?)\]"', text)
-    assert extras is not None
-    assert all(f"\n{extra} = [" in project for extra in extras[1].split(","))
+    assert '".[$EXTRAS]"' in text
+    given = re.findall(r"^ARG EXTRAS=(\S+)$|--build-arg EXTRAS=(\S+)", text, re.MULTILINE)
+    assert len(given) == 2
+    assert all(f"\n{extra} = [" in project for pair in given for extra in "".join(pair).split(","))
     for copied in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         assert all((REPO / name).exists() for name in copied.split())
 

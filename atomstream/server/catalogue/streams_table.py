@@ -37,7 +37,6 @@ from atomstream.server.archive.abandoned import check_wanted
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.catalogue.catalogue import OWNER
 from atomstream.server.catalogue.database import Database, Project, Sample, Stream, StreamTag, Tag, iso_now
-from atomstream.server.catalogue.shared_rows import put_rows
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
@@ -313,6 +312,9 @@ async def put_streams(
     PostgreSQL that is always so.
     """
     if _is_postgres(session):
+        # Imported here: a server with its own data folder needs none of it.
+        from atomstream.server.catalogue.shared_rows import put_rows
+
         for first in range(0, len(found), ROWS_AT_ONCE):
             some = found[first : first + ROWS_AT_ONCE]
             stored = await put_rows(
