@@ -144,10 +144,15 @@ def bus_address(url: str) -> BusAddress:
 def _check(settings: ServerSettings) -> ExitCode:
     from atomstream.server.preflight import check_start
 
-    findings = check_start(settings)
-    for finding in findings:
-        click.echo(f"{'ok    ' if finding.ok else 'FAILS '} {finding.name:12} {finding.text}")
-    return ExitCode.DONE if all(finding.ok for finding in findings) else ExitCode.USAGE
+    findings = [(one.name, one.ok, one.text) for one in check_start(settings)]
+    if settings.catalogue is not None or settings.store is not None or settings.bus is not None:
+        from atomstream.cluster.check import check_cluster
+
+        services = asyncio.run(check_cluster(settings.catalogue, settings.store, settings.bus))
+        findings += [(one.name, one.ok, one.text) for one in services]
+    for name, ok, text in findings:
+        click.echo(f"{'ok    ' if ok else 'FAILS '} {name:12} {text}")
+    return ExitCode.DONE if all(ok for _, ok, _ in findings) else ExitCode.USAGE
 
 
 def read_limits(given: tuple[str, ...], known: dict[str, int | float]) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def _free_space(settings: ServerSettings) -> str:
 def _api_key(settings: ServerSettings) -> str:
     if settings.api_key:
         return "as given; it would replace stored ones"
+    if settings.catalogue is not None:
+        return "that in the catalogue, or a new one at the first start of all servers"
     KeyRing.load(settings.data_dir, None)
     if (settings.data_dir / KEYS_FILE).exists():
         return "that of an earlier start"

@@ -89,6 +89,24 @@ def test_a_server_refuses_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "hush" not in done.stdout + done.stderr
 
 
+def test_a_start_is_checked_with_its_services(
+    postgres_server: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``serve --check`` asks the services of its settings, too, and makes nothing."""
+    address = make_database(postgres_server)
+    monkeypatch.setenv("ATOMSTREAM_SERVER_CATALOGUE", address.text)
+    here = ("--data", str(tmp_path / "data"), "--port", "0")
+    done = atomstream_here("serve", "--check", *here, "--store", str(tmp_path / "store"))
+    assert done.returncode == 0, done.stdout
+    names = [line[7:19].strip() for line in done.stdout.splitlines()]
+    assert names[-3:] == ["catalogue", "store", "one cluster"]
+    assert not (tmp_path / "data").exists()
+    store = str(tmp_path / "store")
+    done = atomstream_here("serve", "--check", *here, "--store", store, "--bus", "nats://127.0.0.1:1")
+    assert done.returncode == 2
+    assert [line[7:19].strip() for line in done.stdout.splitlines() if line.startswith("FAILS")] == ["bus"]
+
+
 def test_people_of_a_catalogue(postgres_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands for people and keys work on a shared catalogue, by option or by the servers' variable."""
     address = make_database(postgres_server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,8 @@ def _described(error: BaseException) -> str:
     following: BaseException | None = error
     last = error
     while following is not None:
+        if isinstance(following, (TimeoutError, asyncio.CancelledError)):
+            return "it does not answer in time"
         last = following
         if following.args and isinstance(following.args[0], dict) and "M" in following.args[0]:
             return str(following.args[0]["M"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -183,7 +184,7 @@ def test_what_was_asked_a_moment_ago_fails_at_once(stack: ExitStack) -> None:
     def fail(at: float) -> None:
         with postgres.reach.asking():
             tried.append(at)
-            raise ConnectionRefusedError
+            raise TimeoutError from asyncio.CancelledError()
 
     for at in (0.0, 0.9, 1.1):
         now[0] = at
@@ -191,6 +192,7 @@ def test_what_was_asked_a_moment_ago_fails_at_once(stack: ExitStack) -> None:
             fail(at)
     assert tried == [0.0, 1.1]
     assert "for 1 s" in postgres.reach.problem
+    assert postgres.reach.cause == "it does not answer in time"
     now[0] = 2.2
     with postgres.reach.asking():
         pass
