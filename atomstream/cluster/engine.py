@@ -26,17 +26,23 @@ _PORTS: Final = range(15_000, 32_000)
 
 _LOOK_S: Final = 0.02
 
+_given: set[int] = set()
+"""Ports that this process was given: a service may not have begun to listen on its port."""
+
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different TCP ports of the loopback interface that nothing listens on now."""
+    """``count`` TCP ports of the loopback interface that nothing listens on now; none is returned twice."""
     found: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind((HOST, port))
             except OSError:
                 continue
         found.append(port)
+        _given.add(port)
         if len(found) == count:
             return found
     raise ConfigError(

@@ -1,0 +1,274 @@
+"""Kills parts of a real cluster while real clients stream to it, and compares everything with an undisturbed run."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from atomstream import AsyncRHEEDStreamer
+from atomstream.cluster.balancer import balancing
+from atomstream.cluster.engine import Engine
+from atomstream.cluster.engines import BUCKET
+from atomstream.cluster.local_cluster import LocalCluster
+from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.live.messages import CurrentResults, StoredBatch
+from atomstream.server.live.result_log import applied
+from atomstream.server.live.shared_records import SharedEntry, decoded
+from atomstream.server.ports.bus import Bus
+from atomstream.server.ports.jetstream_log import JetStreamLog
+from atomstream.server.ports.store import Store
+from atomstream.server.ports.store_url import open_store
+from atomstream.server.ports.stream_log import StreamLog
+from atomstream.shard import ShardLayout, iter_frames
+from atomstream.sources import GrowthSpec, Simulator
+from tests.cluster.undisturbed import undisturbed
+
+FPS: Final = 30.0
+CHUNK: Final = 60
+SHAPE: Final = (120, 160)
+START_MS: Final = 1_735_689_600_000.0
+FROZEN_S: Final = 6.0
+"""Longer than a pin of 3 s: the frozen process' streams are given to another one."""
+DOWN_S: Final = 1.0
+KINDS: Final = ("server", "analyst", "nats", "s3", "postgres", "frozen analyst")
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was counted; all but the last three must be 0."""
+
+    lost: int = 0
+    altered: int = 0
+    without_result: int = 0
+    doubled: int = 0
+    gaps: int = 0
+    differing: int = 0
+    refused: int = 0
+    hole_s: float = 0.0
+    after_end_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """True if nothing is wrong."""
+        wrong = ("lost", "altered", "without_result", "doubled", "gaps", "differing", "refused")
+        return not any(getattr(self, name) for name in wrong)
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{one.name} {getattr(self, one.name)}" for one in fields(self) if one.name != "faults"
+        )
+
+
+def film(number: int, n_frames: int) -> Frames:
+    """The frames of stream ``number``."""
+    spec = GrowthSpec(*SHAPE, FPS, seed=10 + number, rate_ml_s=1.2)
+    return np.concatenate(list(Simulator(spec).chunks(CHUNK, n_frames)))
+
+
+@asynccontextmanager
+async def running_cluster(folder: Path, servers: int = 2, analysts: int = 2) -> AsyncIterator[LocalCluster]:
+    """A started cluster with its load balancer. ``folder`` can be entered by any user."""
+    made = LocalCluster(folder, servers, analysts)
+    async with balancing(made.port, [server.port for server in made.servers]):
+        try:
+            await asyncio.to_thread(made.start)
+            yield made
+        finally:
+            await asyncio.to_thread(made.stop)
+
+
+@contextmanager
+def opened_store(cluster: LocalCluster) -> Iterator[Store]:
+    """The bucket of the cluster."""
+    before = {name: os.environ.get(name) for name in cluster.s3.environment}
+    os.environ.update(cluster.s3.environment)
+    try:
+        store = open_store(f"s3://{BUCKET}?endpoint={cluster.s3.url}")
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+class Rig:
+    """One run: streams, faults, and what is counted afterwards."""
+
+    def __init__(self, cluster: LocalCluster, n_streams: int, n_chunks: int) -> None:
+        self._cluster = cluster
+        self._n_chunks = n_chunks
+        self._films = [film(number, n_chunks * CHUNK) for number in range(n_streams)]
+        self._ids: list[str] = []
+        self._seen_at: dict[str, list[float]] = {}
+        self._over: Counter[str] = Counter()
+        self._turn: Counter[str] = Counter()
+
+    async def run(self, faults: Sequence[str], folder: Path, pace: float = 1.0) -> Outcome:
+        """Send all streams at ``pace`` times their own rate; the faults happen one after another meanwhile."""
+        out = Outcome(faults=list(faults))
+        async with AsyncRHEEDStreamer(
+            api_key=self._cluster.api_key, endpoint=self._cluster.url, spool_dir=folder / "spool", verbosity=0
+        ) as streamer:
+            for number in range(len(self._films)):
+                data_id = await streamer.initialize(
+                    fps=FPS, rotations_per_min=0.0, chunk_size=CHUNK, stream_name=f"stream {number}"
+                )
+                self._ids.append(data_id)
+            watching = [asyncio.create_task(self._watch(data_id)) for data_id in self._ids]
+            breaking = asyncio.create_task(self._break(faults, self._n_chunks * CHUNK / FPS / pace))
+            begun = time.monotonic()
+            for index in range(self._n_chunks):
+                await asyncio.sleep(max(0.0, begun + index * CHUNK / FPS / pace - time.monotonic()))
+                for data_id, frames in zip(self._ids, self._films, strict=True):
+                    at = START_MS + 1000.0 * index * CHUNK / FPS
+                    await streamer.push(data_id, index, frames[index * CHUNK : (index + 1) * CHUNK], at)
+            await breaking
+            reports = [await streamer.finalize(data_id) for data_id in self._ids]
+            ended = time.monotonic()
+        out.refused = sum(len(report["lost"]) + report["chunks_failed"] for report in reports)
+        await asyncio.wait_for(asyncio.gather(*watching), 180)
+        out.after_end_s = round(max(at[-1] for at in self._seen_at.values()) - ended, 1)
+        holes = [b - a for at in self._seen_at.values() for a, b in itertools.pairwise(at)]
+        out.hole_s = round(max(holes, default=0.0), 1)
+        await self._compare(out, folder)
+        return out
+
+    # -- while it runs -----------------------------------------------------------------------------------
+
+    async def _break(self, faults: Sequence[str], seconds: float) -> None:
+        pause = seconds / (len(faults) + 1)
+        for fault in faults:
+            await asyncio.sleep(pause)
+            await self._cause(fault)
+
+    async def _cause(self, fault: str) -> None:
+        cluster = self._cluster
+        group: dict[str, list[Any]] = {
+            "server": cluster.servers,
+            "analyst": cluster.analysts,
+            "frozen analyst": cluster.analysts,
+            "nats": [cluster.nats],
+            "s3": [cluster.s3],
+            "postgres": [cluster.postgres],
+        }
+        part: Engine = group[fault][self._turn[fault] % len(group[fault])]
+        self._turn[fault] += 1
+        if fault == "frozen analyst":
+            part.pause()
+            await asyncio.sleep(FROZEN_S)
+            part.resume()
+            return
+        await asyncio.to_thread(part.kill)
+        await asyncio.sleep(DOWN_S)
+        await asyncio.to_thread(part.start)
+
+    async def _watch(self, data_id: str) -> None:
+        """Follow the feed through the load balancer, as a page does: after each loss of the connection again."""
+        seen, last = self._seen_at.setdefault(data_id, []), 0
+        url = f"{self._cluster.url}/rheed/stream/{data_id}/feed"
+        async with aiohttp.ClientSession(headers={"X-API-KEY": self._cluster.api_key}) as session:
+            while True:
+                with suppress(aiohttp.ClientError):
+                    protocols = ("atomstream.msgpack",)
+                    async with session.ws_connect(
+                        url, params={"after": str(last)}, protocols=protocols
+                    ) as feed:
+                        async for message in feed:
+                            record = msgpack.unpackb(message.data)
+                            if record["type"] == "batch":
+                                last = record["seq"]
+                                seen.append(time.monotonic())
+                        if feed.close_code == 1000:
+                            return
+                await asyncio.sleep(0.1)
+
+    # -- afterwards --------------------------------------------------------------------------------------
+
+    async def _compare(self, out: Outcome, folder: Path) -> None:
+        bus = await Bus.connect(self._cluster.nats.url)
+        try:
+            with opened_store(self._cluster) as store:
+                for data_id, frames in zip(self._ids, self._films, strict=True):
+                    await asyncio.to_thread(self._compare_chunks, store, data_id, frames, out)
+                expected = await undisturbed(store, self._ids, folder / f"alone-{uuid.uuid4().hex[:8]}")
+            for data_id in self._ids:
+                found = await entries(JetStreamLog(bus, "results"), data_id)
+                self._compare_results(found, expected[data_id], out)
+        finally:
+            await bus.close()
+
+    def _compare_chunks(self, store: Store, data_id: str, frames: Frames, out: Outcome) -> None:
+        stored = SharedStream(store, data_id)
+        found = stored.listing().chunks
+        for index in range(self._n_chunks):
+            if index not in found:
+                out.lost += 1
+                continue
+            body, read = stored.chunk(index), np.zeros((CHUNK, *SHAPE), np.uint8)
+
+            def fetch(offset: int, nbytes: int, body: bytes = body) -> bytes:
+                return body[offset : offset + nbytes]
+
+            layout = ShardLayout.fetch(fetch, len(body), (CHUNK, *SHAPE), "uint8", CHUNK)
+            for k, frame in iter_frames(fetch, layout, range(CHUNK)):
+                read[k] = frame
+            out.altered += not np.array_equal(read, frames[index * CHUNK : (index + 1) * CHUNK])
+
+    def _compare_results(self, found: list[SharedEntry], expected: list[SharedEntry], out: Outcome) -> None:
+        numbers = [entry.number for entry in found if entry.number]
+        out.gaps += sum(number != k for k, number in enumerate(numbers, 1))
+        covered = np.zeros(self._n_chunks * CHUNK, int)
+        for entry in found:
+            if isinstance(entry.record, StoredBatch):
+                covered[entry.start : entry.start + entry.count] += 1
+        out.without_result += int((covered == 0).sum())
+        out.doubled += int((covered > 1).sum())
+        made, right = batches(found), batches(expected)
+        out.differing += sum(made.get(key) != value for key, value in right.items())
+        out.differing += len(made.keys() - right.keys())
+
+
+async def entries(log: StreamLog, data_id: str) -> list[SharedEntry]:
+    """All entries of a stream."""
+    found: list[SharedEntry] = []
+    after = 0
+    while read := await log.read(data_id, after):
+        found += [decoded(entry.payload) for entry in read]
+        after = read[-1].number
+    return found
+
+
+def batches(found: list[SharedEntry]) -> dict[tuple[int, int, bool], Any]:
+    """The results after each batch, by its frames."""
+    results, made = CurrentResults(), {}
+    for entry in found:
+        if isinstance(entry.record, StoredBatch):
+            results = applied(results, entry.record)
+            key = (entry.record.start, entry.record.count, entry.record.final)
+            made[key] = (
+                entry.record.frames_received,
+                results,
+                entry.columns,
+                entry.profile,
+                entry.record.events,
+            )
+    return made
