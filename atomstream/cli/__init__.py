@@ -12,6 +12,7 @@ from atomstream.cli.analyse import analyse
 from atomstream.cli.audit import audit
 from atomstream.cli.camera import camera
 from atomstream.cli.cluster_up import cluster
+from atomstream.cli.completion import completion
 from atomstream.cli.console import console
 from atomstream.cli.demo import demo
 from atomstream.cli.docs import docs
@@ -83,6 +84,7 @@ for _command in (
     gc,
     retention,
     reindex,
+    completion,
 ):
     commands.add_command(_command)
 

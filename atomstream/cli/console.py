@@ -154,6 +154,12 @@ TERMINAL_S: Final = 0.2
 LOG_S: Final = 5.0
 """Interval of progress lines in s if stderr is not a terminal."""
 
+LOG_WIDTH: Final = 80
+"""Longest progress line if stderr is not a terminal."""
+
+LEAST_CUT: Final = 20
+"""Characters that a cut text must keep to be understood."""
+
 RATE_S: Final = 5.0
 """Time in s over which the frame rate is averaged."""
 
@@ -200,7 +206,9 @@ class Progress:
             f"{self._rate(now, sent):.0f} fps",
             *status_parts(stats, self._data_id),
         ]
-        return "  ".join(parts)
+        return fitted(
+            parts, shutil.get_terminal_size().columns - 1 if self._console.is_terminal else LOG_WIDTH
+        )
 
     def _rate(self, now: float, sent: int) -> float:
         # The window begins and ends with a chunk: a window of fixed length would contain parts of chunks.
@@ -212,16 +220,24 @@ class Progress:
         return (sent_last - sent_first) / max(last - first, 1e-3) if now - last < RATE_S else 0.0
 
 
+def fitted(parts: list[str], width: int) -> str:
+    """Join the parts by two blanks, within ``width`` characters: a long part is cut, others may be left out."""
+    line = parts[0]
+    for part in parts[1:]:
+        room = width - len(line) - 2
+        if len(part) > room >= LEAST_CUT:
+            part = f"{part[: room - 1]}…"
+        if len(part) <= room:
+            line = f"{line}  {part}"
+    return line[:width]
+
+
 def status_parts(stats: StreamerStats, data_id: str) -> list[str]:
-    """Return upload rate, backlog, memory and watermark as text."""
+    """Return backlog, watermark, upload rate and memory as text, the most important first."""
     stream = stats["streams"][data_id]
     waiting = stream["chunks_pending"]
-    parts = [
-        f"{stats['bytes_out_per_s'] / 1e6:.1f} MB/s",
-        f"backlog {waiting} chunk{'' if waiting == 1 else 's'}",
-        f"memory {stats['buffer_bytes_used'] / 1e6:.0f} MB",
-        f"watermark {stream['watermark']}",
-    ]
+    parts = [f"backlog {waiting}", f"watermark {stream['watermark']}"]
     if stream["standing_still"]:
-        parts.append(f"waiting: {stream['standing_still']}")
+        parts.insert(0, f"waiting: {stream['standing_still']}")
+    parts += [f"{stats['bytes_out_per_s'] / 1e6:.1f} MB/s", f"{stats['buffer_bytes_used'] / 1e6:.0f} MB held"]
     return parts

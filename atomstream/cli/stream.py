@@ -118,6 +118,11 @@ def stream(endpoint: str | None, api_key: str | None, **arguments: Any) -> int:
         outcome = _stream(options, endpoint, api_key)
         report = playback_report(outcome)
     click.echo(report)
+    if outcome.ended:
+        from atomstream.cli.result_lines import result_lines
+
+        for line in result_lines(resolve_login(api_key, endpoint), outcome.data_id):
+            console.write(line)
     return outcome.exit_code
 
 
