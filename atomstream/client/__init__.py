@@ -6,7 +6,17 @@ from atomstream.client.async_client import AsyncClient
 from atomstream.client.blocking_client import Client
 from atomstream.client.comparison import compare
 from atomstream.client.dataset import open_stream
+from atomstream.client.signal import Signal
 from atomstream.client.stream_data import LazyFrames, StreamData
 from atomstream.client.stream_entry import StreamEntry
 
-__all__ = ["AsyncClient", "Client", "LazyFrames", "StreamData", "StreamEntry", "compare", "open_stream"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "LazyFrames",
+    "Signal",
+    "StreamData",
+    "StreamEntry",
+    "compare",
+    "open_stream",
+]

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
 
-from atomstream.client.stream_entry import StreamEntry
+from atomstream.client.signal import Signal, signals_of
+from atomstream.client.stream_entry import FRAMES_TYPE, SIGNALS_TYPE, StreamEntry
 from atomstream.errors import ConfigError, ServerBusyError
 from atomstream.login import resolve_login
 from atomstream.protocol import PROJECTS_PATH, SAMPLES_PATH
@@ -21,6 +22,7 @@ from atomstream.shard import DtypeName, decode_shard
 if TYPE_CHECKING:
     from atomstream.service.api import ServiceApi
 
+Kind: TypeAlias = Literal["frames", "signals", "all"]
 Range = tuple[float | None, float | None]
 Times = tuple[datetime | None, datetime | None]
 
@@ -72,6 +74,7 @@ class AsyncClient:
         status: str | None = None,
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
+        kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first.
 
@@ -83,6 +86,10 @@ class AsyncClient:
             status: a status such as ``"success"``; None: any.
             growth_length: shortest and longest length in seconds; None: no limit.
             upload_datetime: earliest and latest time of creation; one without a time zone is local time.
+            kind: ``"frames"``, ``"signals"`` (of instruments; their length is given as 0), or ``"all"``.
+
+        Raises:
+            ConfigError: ``kind`` is none of these.
         """
         words = [keywords] if isinstance(keywords, str) else list(keywords)
         filters: dict[str, str | list[str]] = {
@@ -91,6 +98,7 @@ class AsyncClient:
             "physical_sample_ids": list(physical_sample_ids),
             "project_ids": list(project_ids),
             "status": [] if status is None else [status],
+            "data_type": list(_data_types(kind)),
         }
         for end, length, when in zip(("min", "max"), growth_length, upload_datetime, strict=True):
             filters[f"growth_length_{end}"] = [] if length is None else [repr(float(length))]
@@ -104,6 +112,14 @@ class AsyncClient:
     async def projects(self) -> list[dict[str, Any]]:
         """All projects: maps with ``id`` and ``name``, and what else the server states."""
         return await self.api.reading.items("projects", PROJECTS_PATH)
+
+    async def signals(self, data_id: str, channels: Iterable[str] = ()) -> dict[str, Signal]:
+        """All points of a stream of signals, by channel; of ``channels`` only, if any are named.
+
+        Raises:
+            NotFoundError: there is no such stream of signals.
+        """
+        return signals_of(data_id, await self.api.reading.signals(data_id, list(channels)))
 
     async def analysis(self, data_id: str) -> dict[str, Any]:
         """The newest values, segments, events and geometry of a stream (see docs/live_api.md)."""
@@ -180,6 +196,14 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _data_types(kind: str) -> tuple[str, ...]:
+    # The hosted service needs no filter for frames, and it may not know ours.
+    types = {"frames": (), "signals": (SIGNALS_TYPE,), "all": (FRAMES_TYPE, SIGNALS_TYPE)}
+    if kind not in types:
+        raise ConfigError(f"kind={kind!r} is none of frames, signals, all.")
+    return types[kind]
 
 
 def _new_file(target: str | Path) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from atomstream.client.async_client import AsyncClient, Range, Times
+from atomstream.client.async_client import AsyncClient, Kind, Range, Times
+from atomstream.client.signal import Signal
 from atomstream.client.stream_data import StreamData
 from atomstream.client.stream_entry import StreamEntry
 from atomstream.errors import NotFoundError
@@ -51,6 +52,7 @@ class Client:
         status: str | None = None,
         growth_length: Range = (None, None),
         upload_datetime: Times = (None, None),
+        kind: Kind = "frames",
     ) -> list[StreamEntry]:
         """The streams that fit all conditions, the newest first. See :meth:`AsyncClient.search`."""
         return self._loop_thread.call(
@@ -63,6 +65,7 @@ class Client:
                 status=status,
                 growth_length=growth_length,
                 upload_datetime=upload_datetime,
+                kind=kind,
             )
         )
 
@@ -76,6 +79,10 @@ class Client:
         if not entries:
             raise NotFoundError(f"There is no stream {data_id} (or this API key may not see it).", status=404)
         return StreamData(entries[0], self._client, self._loop_thread.call)
+
+    def signals(self, data_id: str, channels: Iterable[str] = ()) -> dict[str, Signal]:
+        """All points of a stream of signals, by channel. See :meth:`AsyncClient.signals`."""
+        return self._loop_thread.call(partial(self._client.signals, data_id, channels))
 
     def samples(self) -> list[dict[str, Any]]:
         """All physical samples: maps with ``id`` and ``name``, and what else the server states."""

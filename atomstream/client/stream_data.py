@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+KEPT: Final = "frame_kept"
+"""The column of a thinned stream that is 1 for the frames that are left."""
 CACHED_CHUNKS: Final = 4
 """Chunks that are kept after they were read: neighbouring frames are usually wanted next."""
 
@@ -63,7 +65,10 @@ class StreamData:
 
     @property
     def frames(self) -> LazyFrames:
-        """The frames as a read-only array (n, H, W), as of the last :meth:`refresh`; never-received frames are 0."""
+        """The frames as a read-only array (n, H, W), as of the last :meth:`refresh`.
+
+        Frames that were never received, or were removed by the server's rules, are 0; its ``kept`` names the others.
+        """
         facts = self._facts()
         shape = (
             int(facts.get("n_frames") or facts.get("frames_stored") or 0),
@@ -71,7 +76,11 @@ class StreamData:
             int(facts.get("width") or 0),
         )
         return LazyFrames(
-            shape, np.dtype(facts.get("dtype") or "uint8"), int(facts.get("chunk_size") or 1), self._chunk
+            shape,
+            np.dtype(facts.get("dtype") or "uint8"),
+            int(facts.get("chunk_size") or 1),
+            self._chunk,
+            self._kept,
         )
 
     def results(self, names: Iterable[str] = ()) -> xarray.Dataset:
@@ -164,6 +173,11 @@ class StreamData:
             self._analysis = self._call(lambda: self._client.analysis(self.info.data_id))
         return self._analysis
 
+    def _kept(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        columns = self._call(lambda: self._client.columns(self.info.data_id, [KEPT]))
+        numbers = columns["frame"]
+        return numbers, columns.get(KEPT, np.ones(len(numbers))) != 0
+
     def _chunk(self, index: int) -> Frames | None:
         try:
             return self._call(lambda: self._client.chunk(self.info.data_id, index))
@@ -199,6 +213,8 @@ def _about(name: str) -> dict[str, str]:
 class LazyFrames:
     """A read-only array of frames; indexing reads the chunks that it needs. numpy functions read all of it.
 
+    ``kept`` is True for the frames that the server has: ``frames[frames.kept]`` are these alone.
+
     ``frames[3]`` is (H, W); ``frames[10:20]``, ``frames[::100]`` and ``frames[10:20, 5:9]`` are arrays of numpy.
     """
 
@@ -210,6 +226,7 @@ class LazyFrames:
         dtype: np.dtype[Any],
         chunk_size: int,
         read: Callable[[int], Frames | None],
+        read_kept: Callable[[], tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]],
     ) -> None:
         self.shape = shape
         self.dtype = dtype
@@ -217,10 +234,23 @@ class LazyFrames:
         """Frames in a chunk of the stream, which is read as a whole."""
         self._read = read
         self._lock = threading.Lock()
+        self._read_kept = read_kept
+        self._mask: npt.NDArray[np.bool_] | None = None
         self._kept: OrderedDict[int, Frames | None] = OrderedDict()
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Whether the server has each frame, (n,), read-only: False for removed and for never received ones."""
+        if self._mask is None:
+            numbers, stored = self._read_kept()
+            mask = np.zeros(len(self), dtype=bool)
+            mask[numbers[stored & (numbers < len(self))]] = True  # a running stream may have grown meanwhile
+            mask.flags.writeable = False
+            self._mask = mask
+        return self._mask
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         first, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())

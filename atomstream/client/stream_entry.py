@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+SIGNALS_TYPE: Final = "tool_state"
+FRAMES_TYPE: Final = "rheed"
+"""How the server's list calls streams of signals and of frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +16,7 @@ class StreamEntry:
     """A stream as the server lists it. ``length_s`` is in seconds, ``fps`` in frames per second, ``rpm`` in 1/min.
 
     ``status`` is one of ``stream_active``, ``stream_interrupted``, ``stream_finalizing``, ``stream_error``,
-    ``success``, ``error``. ``raw`` has all fields as the server sent them.
+    ``success``, ``error``. ``kind`` is ``"frames"`` or ``"signals"``. ``raw`` has all fields as the server sent them.
     """
 
     data_id: str
@@ -26,6 +30,7 @@ class StreamEntry:
     created: str
     fps: float | None
     rpm: float | None
+    kind: str
     raw: Mapping[str, Any] = field(repr=False)
 
     @classmethod
@@ -46,6 +51,7 @@ class StreamEntry:
             created=_text(raw.get("upload_datetime")) or "",
             fps=_number(meta.get("fps_capture_rate")),
             rpm=_number(meta.get("rotations_per_min")),
+            kind="signals" if raw.get("char_source_type") == SIGNALS_TYPE else "frames",
             raw=raw,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -45,6 +46,18 @@ class ReadingApi:
         path = protocol.path(protocol.ANALYSIS_PATH, data_id=data_id)
         call = Call(f"read the results of stream {data_id}", "GET", path)
         return (await self._transport.call(call)).parse(_map)
+
+    async def signals(self, data_id: str, channels: Sequence[str]) -> dict[str, Any]:
+        """``GET /tool-state/{data_id}/timeseries/``: the points of each channel, by name."""
+        path = protocol.path(protocol.SIGNALS_SERIES_PATH, data_id=data_id)
+        query = urlencode({"channel": list(channels)}, doseq=True)
+        call = Call(f"read the signals {data_id}", "GET", path, query)
+        body = bytearray()
+        await self._transport.download(call, body.extend)
+        try:
+            return _map(_map(json.loads(body))["properties"])
+        except (ValueError, KeyError, RecursionError) as error:
+            raise ServerBusyError(f"Could not {call.what}: the reply can't be read ({error!r}).") from None
 
     async def chunk(self, data_id: str, index: int) -> tuple[tuple[int, int, int, int], str, bytes]:
         """A stored chunk: (frames, height, width, frames of the shard), dtype, and the shard's bytes."""

@@ -31,6 +31,7 @@ from atomstream.server.http.path_prefix import prefix_of
 from atomstream.server.http.requests import UuidText, checked_name, number, read_json
 from atomstream.server.http.responses import HttpError, json_reply
 from atomstream.server.people.rights import Right
+from atomstream.server.signals.entries import matching, page, wants_signals
 from atomstream.server.streams.registry import checked_id, unknown_stream
 
 routes = web.RouteTableDef()
@@ -162,12 +163,22 @@ MAX_PAGE = 5000
 async def list_entries(request: web.Request) -> web.Response:
     """``GET /data_entries/`` with any of the protocol's filters.
 
-    With ``limit`` it returns one page; the header ``Link`` then has the address of the next one, if there may be one.
+    It has streams of frames; with ``data_type=tool_state`` also, or only, those of signals. With ``limit`` it returns
+    one page; the header ``Link`` then has the address of the next one, if there may be one.
     """
     context, visible = context_of(request), principal_of(request).projects
     wanted = replace(read_filter(request.query), visible=visible)
-    find = await context.streams_table.search(wanted)
-    return await context.readers.facts.run(request, lambda: _list_reply(request, wanted, find()))
+    if not wants_signals(wanted):
+        find = await context.streams_table.search(wanted)
+        return await context.readers.facts.run(request, lambda: _list_reply(request, wanted, find()))
+    # Two lists become one: the page is cut from both together, because its last stream may be in either of them.
+    find = await context.streams_table.search(replace(wanted, limit=None, after=None))
+    signals = context.tool_signals.all()
+
+    def both() -> web.Response:
+        return _list_reply(request, wanted, page([*find(), *matching(signals, wanted)], wanted))
+
+    return await context.readers.facts.run(request, both)
 
 
 def _list_reply(request: web.Request, wanted: EntryFilter, entries: list[dict[str, Any]]) -> web.Response:

@@ -54,6 +54,8 @@ def _open_chunk(archive: StreamArchive, index: int) -> tuple[str, BinaryIO]:
 async def columns(request: web.Request) -> web.Response:
     """Results of stored frames, as msgpack: ``frame`` (int64), ``time_seconds`` (float64), the others float32.
 
+    A stream that was thinned also has ``frame_kept``: 1 for the frames that are left.
+
     Query: ``first``, the number of stored frames to skip; ``count``; ``name``, repeatable (default: all results).
     """
     archive, query = await _archive(request), request.query
@@ -79,6 +81,8 @@ def _read_columns(archive: StreamArchive, first: int, count: int, wanted: frozen
         TIME: packed(reader.values_at(group / "time", numbers), "<f8"),
         "columns": {name: packed(reader.values_at(group / name, numbers), "<f4") for name in names},
     }
+    if archive.thinned.exists and (not wanted or KEPT in wanted):
+        parts["columns"][KEPT] = packed(reader.values_at(group / KEPT, numbers), "<f4")
     return msgspec.msgpack.encode(parts)
 
 

@@ -82,6 +82,10 @@ class SignalRegistry:
         """Those of ``data_ids`` that are streams of signals."""
         return {data_id for data_id in data_ids if data_id in self._abouts}
 
+    def all(self) -> list[SignalsAbout]:
+        """The descriptions of all streams."""
+        return list(self._abouts.values())
+
     def of_sample(self, sample_id: str) -> list[SignalsAbout]:
         """The streams of a sample, by the time of their creation."""
         found = [about for about in self._abouts.values() if about.sample and about.sample.id == sample_id]
