@@ -7,7 +7,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.errors import ConfigError
@@ -245,3 +247,30 @@ async def test_a_new_catalogue_for_an_old_store(
         assert (entry["data_id"], entry["pipeline_status"]) == (data_id, "success")
         assert entry["physical_sample_name"] == "Wafer"
         assert [one["name"] for one in (await client.ask("GET", "/physical_samples/"))[1]] == ["Wafer"]
+
+
+async def test_a_session_of_one_is_one_at_the_other(pair: Pair) -> None:
+    """A browser that signed in at one server is signed in at the other at once, and signed out at both."""
+
+    def cookie(server: LiveServer, token: str) -> dict[str, str]:
+        return {"Cookie": f"atomstream_session_{URL(server.url).port}={token}", "Origin": server.url}
+
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as browser:
+        key = {"key": pair.first.api_key}
+        async with browser.post(
+            f"{pair.first.url}/session", json=key, headers={"Origin": pair.first.url}
+        ) as reply:
+            assert reply.status == 204
+            (token,) = (one.value for one in reply.cookies.values())
+
+        async def status(server: LiveServer, token: str) -> int:
+            async with browser.get(f"{server.url}/data_entries/", headers=cookie(server, token)) as reply:
+                return reply.status
+
+        assert await status(pair.second, "unknown") == 401
+        assert await status(pair.second, token) == 200
+        async with browser.delete(f"{pair.second.url}/session", headers=cookie(pair.second, token)) as reply:
+            assert reply.status == 204
+        assert await status(pair.second, token) == 401
+        while await status(pair.first, token) == 200:
+            pass  # until its next look, within a second

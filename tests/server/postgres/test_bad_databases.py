@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from atomstream.cluster.engines import PostgreSQL
 from atomstream.errors import ConfigError
 from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.database import Base
+from atomstream.server.http.certificate import _make_self_signed
 from atomstream.server.postgres.address import PostgresAddress
 from atomstream.server.postgres.clock import check_clock
 from atomstream.server.postgres.migrate import known_versions, migrate, prepare
-from atomstream.server.postgres.postgres import Postgres
+from atomstream.server.postgres.postgres import Postgres, opened
 from atomstream.server.postgres.schema import SHARED
 from tests.databases import execute, make_database
+from tests.engines import running
 from tests.live_server import Serve
 
 
@@ -259,3 +262,58 @@ def test_a_wrong_database_is_named(postgres_server: PostgreSQL, stack: ExitStack
     with pytest.raises(CatalogueAwayError):
         prepare(postgres)
     assert postgres.reach.cause == 'database "missing" does not exist'
+
+
+def test_several_first_starts_make_the_tables_once(postgres_server: PostgreSQL, stack: ExitStack) -> None:
+    """Servers that start on an empty database at the same time all go on; one of them made the tables."""
+    address = make_database(postgres_server)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: prepare(connected(address, stack)), range(3)))
+    assert sorted(made) == [False, False, True]
+
+
+@pytest.mark.slow
+async def test_a_connection_with_tls(tmp_path: Path) -> None:
+    """Both drivers check the certificate and the name, and send no password to a server that fails."""
+    with running(PostgreSQL) as engine:
+        certificate, key = _make_self_signed(["127.0.0.1"])
+        data = engine.folder / "data"
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            (data / name).write_bytes(content)
+            (data / name).chmod(0o600)
+            owner = data.stat()
+            os.chown(data / name, owner.st_uid, owner.st_gid)
+        plain = PostgresAddress.parse(engine.url, {})
+        await asyncio.to_thread(execute, plain, "ALTER SYSTEM SET ssl = on")
+        await asyncio.to_thread(execute, plain, "SELECT pg_reload_conf()")
+        authority = tmp_path / "ca.crt"
+        authority.write_bytes(certificate)
+        trusted = PostgresAddress.parse(f"{engine.url}?sslrootcert={authority}", {})
+        async with opened(trusted) as postgres:
+            encrypted = text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            while not await _is_encrypted(postgres):
+                pass  # until the server has read its settings again
+            async with postgres.engine.connect() as connection:
+                assert await connection.scalar(encrypted) is True
+        async with opened(PostgresAddress.parse(f"{engine.url}?sslmode=verify-full", {})) as postgres:
+            with pytest.raises(CatalogueAwayError):
+                await asyncio.to_thread(prepare, postgres)
+            assert "certificate verify failed" in postgres.reach.cause
+        other_name = trusted.text.replace("127.0.0.1", "localhost") + f"?sslrootcert={authority}"
+        async with opened(PostgresAddress.parse(other_name, {})) as postgres:
+            with pytest.raises(CatalogueAwayError):
+                await asyncio.to_thread(prepare, postgres)
+            assert "localhost" in postgres.reach.cause
+
+
+async def _is_encrypted(postgres: Postgres) -> bool:
+    try:
+        return await asyncio.to_thread(_ask_encrypted, postgres)
+    except CatalogueAwayError:
+        return False
+
+
+def _ask_encrypted(postgres: Postgres) -> bool:
+    with postgres.transaction() as connection:
+        found = connection.execute(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+        return bool(found.scalar())
