@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -107,6 +107,12 @@ class FrameCounter:
         missing = sum(_missing(step, passed, usual) for step, passed in self.held)
         self.held = []
         return missing
+
+    def missing_before(self, frame_id: int, fps: float) -> int | None:
+        """Return how many frames are missing before the next one with counter ``frame_id``; None if not known."""
+        copy = replace(self)
+        found = copy.advance(frame_id, fps)
+        return None if found is None else _missing(*found, usual_step(self.steps))
 
     def skip(self) -> None:
         """Do not compare the next counter with the last one, because the gap between them is known otherwise."""

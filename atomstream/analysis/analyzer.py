@@ -84,16 +84,24 @@ class Analyzer:
         if index_start > state.next_index:
             self.gap(index_start - state.next_index)
         skip = min(len(block), state.next_index - index_start)
+        if skip < len(block):
+            commands.end_skip(state, float(times[skip]), -1 if ids is None else int(ids[skip]))
         if ids is not None:
             state.new_events += state.missing.add(times[skip:], ids[skip:], state.fps)
+        if ids is None or (ids[skip:] < 0).all():
+            state.new_events += state.time_gaps.add(times[skip:], state.fps)
         out = BatchBuilder(self._state)
         online.feed_frames(self._state, block[skip:], times[skip:], out)
         return out.build()
 
     def gap(self, n_frames: int) -> None:
-        """Skip the next ``n_frames`` frames because they are missing; an event of kind ``gap`` is added."""
+        """Skip the next ``n_frames`` frame indices, for which there are no frames.
+
+        The next frame decides how many frames are missing, by its counter or its time; then an event of kind ``gap``
+        is added. None is missing after a chunk that is shorter than the others.
+        """
         if n_frames > 0:
-            commands.apply_gap(self._state, n_frames)
+            commands.skip_indices(self._state, n_frames)
 
     def mark(self, label: str, kind: str = "note", time_s: float | None = None) -> Event:
         """Add a mark of the user at ``time_s`` (s, default: the last frame's time) and return its event.
@@ -127,6 +135,7 @@ class Analyzer:
 
     def finish(self) -> Batch:
         """End the analysis: analyse the frames still held back, repeat the fits and return the last batch."""
+        commands.end_skip(self._state)
         out = BatchBuilder(self._state)
         online.finish(self._state, out)
         return out.build()

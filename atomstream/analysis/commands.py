@@ -23,24 +23,48 @@ SHUTTERED_AFTER = 4
 period is then the period of the recipe."""
 
 
-def apply_gap(state: AnalysisState, n_frames: int) -> None:
-    """Skip ``n_frames`` missing frames: they become NaN in the traces, and a ``gap`` event is added."""
-    # The gap begins after the last frame; index / fps is wrong for frames that carry their own times.
-    start_s = state.now_s + 1.0 / state.fps if state.next_index else 0.0
-    state.new_events.append(Event(start_s, "gap", f"{n_frames} frames are missing", float(n_frames)))
-    state.next_index += n_frames
-    state.missing.skip()
+def skip_indices(state: AnalysisState, count: int) -> None:
+    """Skip ``count`` frame indices. Whether frames are missing there follows from the next frame."""
+    state.next_index += count
+    state.skipped += count
+
+
+def end_skip(state: AnalysisState, time_s: float | None = None, frame_id: int = -1) -> None:
+    """Decide about skipped indices at the next frame, with its time in s (None: not known) and counter (-1: not known).
+
+    A chunk that is shorter than the others leaves indices without frames, and none is missing. The number of missing
+    frames is that of the camera's counter, else that of the times, else the number of indices.
+    """
+    slots, state.skipped = state.skipped, 0
+    if not slots:
+        return
+    count = state.missing.counter.missing_before(frame_id, state.fps)
+    if count is None and time_s is not None and state.last_index >= 0:
+        count = max(0, round((time_s - state.now_s) / state.time_gaps.period(state.fps)) - 1)
+    _apply_gap(state, slots, slots if count is None else count)
+
+
+def _apply_gap(state: AnalysisState, slots: int, n_frames: int) -> None:
+    """Go over ``slots`` indices in which ``n_frames`` are missing: NaN in the traces, and a ``gap`` event."""
     state.pending_frames, state.pending_times = [], []
+    if state.trackers is not None and state.block_features:
+        end_block(state)
+    if not n_frames:
+        return
+    # The gap begins after the last frame; index / fps is wrong for frames that carry their own times.
+    start_s = state.now_s + 1.0 / state.fps if state.last_index >= 0 else 0.0
+    words = "1 frame is missing" if n_frames == 1 else f"{n_frames} frames are missing"
+    state.new_events.append(Event(start_s, "gap", words, float(n_frames)))
+    state.missing.skip()
+    state.time_gaps.skip()
     if state.trackers is None:
         return
-    if state.block_features:
-        end_block(state)
     trackers = state.trackers
     flush_light(state)
     count = min(n_frames, round(MAX_GAP_S * state.fps))
     trackers.growth.trace.skip_missing(start_s + np.arange(count) / state.fps)
     trackers.restart("gap")
-    step, first = watch_step(state), state.next_index - n_frames
+    step, first = watch_step(state), state.next_index - slots
     trackers.turns.skip((state.next_index - 1) // step - (first - 1) // step)
     if trackers.rotation:
         trackers.rotation.skip(n_frames)

@@ -373,7 +373,7 @@ def _update_growth(state: AnalysisState, now: float) -> None:
 
 def finish(state: AnalysisState, out: BatchBuilder) -> None:
     """End the analysis: search once more in frames that still wait, end the open block and repeat the fit."""
-    state.new_events += state.missing.report(state.fps)
+    state.new_events += [*state.missing.report(state.fps), *state.time_gaps.report(state.fps)]
     if state.pending_frames:
         search_pattern(state, *pop_pending(state), out)
     if state.trackers is None:

@@ -37,6 +37,7 @@ from atomstream.analysis.shapes import Box, Line
 from atomstream.analysis.spot_choice import SpotChooser
 from atomstream.analysis.sudden_change import SuddenChangeTracker
 from atomstream.analysis.surface import SurfaceTracker
+from atomstream.analysis.time_gaps import TimeGaps
 from atomstream.analysis.trace import Decimator, IntensityTrace
 from atomstream.analysis.tracking import Tracker
 from atomstream.analysis.undeclared_rotation import PictureHistory, TurnDetector
@@ -115,7 +116,9 @@ class AnalysisState:
     ``slow_block_sum`` the sum of ``slow_block_frames`` frames of the current slow block. ``boxes``, ``box_trackers``
     and ``lines`` are the user's regions. ``new_events`` go out with the next batch; ``held_values`` are written to
     the per-frame columns until the next slow block; ``failures`` are the steps whose last run raised an error.
-    ``missing`` and ``dropouts`` hold small gaps and short changes of the light that are reported together.
+    ``skipped`` is the number of frame indices without a frame after the last frame: the next frame decides whether they
+    are missing frames, or room in a short chunk. ``missing`` and ``dropouts`` hold small gaps and short changes of the
+    light that are reported together, ``time_gaps`` finds gaps by the times of frames.
     """
 
     fps: float
@@ -150,6 +153,8 @@ class AnalysisState:
     next_view_id: int = 0
     failures: Failures = field(default_factory=Failures)
     missing: MissingFrames = field(default_factory=MissingFrames)
+    time_gaps: TimeGaps = field(default_factory=TimeGaps)
+    skipped: int = 0
     dropouts: RepeatedEvents = field(default_factory=RepeatedEvents)
 
     @property
@@ -215,6 +220,7 @@ _RECORDS: tuple[type, ...] = (
         PictureHistory,
         FrameCounter,
         MissingFrames,
+        TimeGaps,
         RepeatedEvents,
     ),
     *(Measurement, Event, Segment, View, Failures),

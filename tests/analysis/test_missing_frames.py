@@ -7,6 +7,7 @@ import pytest
 
 from atomstream.analysis import Analyzer
 from atomstream.analysis.missing_frames import MissingFrames
+from atomstream.analysis.time_gaps import TimeGaps
 from atomstream.errors import ConfigError
 from atomstream.records import FrameMeta
 from atomstream.server.archive.records import ChunkTimes
@@ -88,3 +89,56 @@ def test_wrong_counters_change_nothing(ids: list) -> None:
         engine.feed(20, frames, None, ids)
     assert engine.frames_fed == 5
     assert [e.kind for e in engine.feed(5, frames, None, range(5, 10)).events] == []
+
+
+GREY = np.full((40, 16, 16), 9, np.uint8)
+
+
+def gaps_of(*chunks: tuple[int, np.ndarray, np.ndarray | None]) -> list[tuple[float, float]]:
+    """Feed chunks (index, times in frames, counters); return (time in frames, missing frames) of each gap."""
+    engine, events = Analyzer(FPS), []
+    for index, times, ids in chunks:
+        events += engine.feed(index, GREY[: len(times)], times / FPS, ids).events
+    events += engine.finish().events
+    assert {e.kind for e in events} <= {"gap"}
+    return [(round(e.at_s * FPS), e.value) for e in events]
+
+
+def test_room_in_a_short_chunk_is_not_missing() -> None:
+    """After 37 of 40 frames the next chunk goes on: nothing is missing by times or counters; 5 are if they say so."""
+    first, second = np.arange(37), np.arange(37, 77)
+    assert gaps_of((0, first, None), (40, second, None)) == []
+    assert gaps_of((0, first, first), (40, second, second)) == []
+    assert gaps_of((0, first, first), (40, second + 5, second + 5)) == [(37, 5.0)]
+    assert gaps_of((0, first, None), (40, second + 5, None)) == [(37, 5.0)]
+
+
+def test_a_lost_chunk_is_counted_in_frames() -> None:
+    """Between chunks 0 and 2, 40 frames are missing; with short chunks around it, as many as their times show."""
+    whole = np.arange(40)
+    assert gaps_of((0, whole, None), (80, whole + 80, None)) == [(40, 40.0)]
+    assert gaps_of((0, whole[:30], None), (80, whole + 65, None)) == [(30, 35.0)]
+    assert gaps_of((80, whole + 80, None)) == [(0, 80.0)]
+
+
+@pytest.mark.parametrize("fps", [5.0, 30.0, 120.0])
+@pytest.mark.parametrize("step", [1, 7, 500])
+def test_gaps_by_times(fps: float, step: int) -> None:
+    """Without counters, frames that stay late show a gap with its place; a stall that catches up and jitter do not."""
+    count = round(6.0 * fps)
+    true = np.arange(count) / fps
+    shown = true + np.random.default_rng(2).uniform(0, 0.2 / fps, count)
+    at, lost = round(2.0 * fps), max(8, round(0.4 * fps))
+    paused = shown + np.where(np.arange(count) >= at, lost / fps, 0.0)
+    stalled = np.maximum(shown, np.where((true >= 2.0) & (true < 3.0), 3.0, 0.0))
+
+    def found(times: np.ndarray) -> list[tuple[float, float]]:
+        gaps, events = TimeGaps(), []
+        for first in range(0, count, step):
+            events += gaps.add(times[first : first + step], fps)
+        return [(e.at_s, e.value) for e in [*events, *gaps.report(fps)]]
+
+    assert found(shown) == found(np.maximum.accumulate(stalled)) == []
+    ((at_s, value),) = found(paused)
+    assert value == pytest.approx(lost, abs=1)
+    assert at_s == pytest.approx(true[at], abs=2.0 / fps)

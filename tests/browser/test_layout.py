@@ -16,7 +16,13 @@ playwright = pytest.importorskip("playwright.async_api", reason="playwright is n
 expect = playwright.expect
 expect.set_options(timeout=20_000)
 FORMAT = "/dashboard/static/js/format.js"
+HEALTH = "/dashboard/static/js/health.js"
 CHARTS = "/dashboard/static/js/charts.js"
+
+
+CUT_TEXTS = """() => [...document.querySelectorAll(".tile .under, .tile dt, .rate-why, #age")]
+    .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
+    .filter((e) => getComputedStyle(e).display !== "inline" && e.checkVisibility()).map((e) => e.textContent)"""
 
 
 async def test_the_main_parts_fit(logged_in: Any, growth: Growth) -> None:
@@ -31,6 +37,7 @@ async def test_the_main_parts_fit(logged_in: Any, growth: Growth) -> None:
         await expect(page.locator("#waterfall"), size).to_have_attribute("data-columns", re.compile(r"[1-9]"))
         for wanted in ("#rate", "#stage", ".chart >> nth=0", ".chart >> nth=2", "#waterfall"):
             await expect(page.locator(wanted), size).to_be_in_viewport(ratio=1)
+        assert await page.evaluate(CUT_TEXTS) == []
         before = (await page.locator(".chart").first.bounding_box())["height"]
         await page.set_viewport_size({"width": width, "height": height + 100})
         await page.wait_for_function(
@@ -73,10 +80,31 @@ async def test_times_of_the_axis(logged_in: Any) -> None:
     clock = f"""async () => (await import("{FORMAT}")).clock"""
     for seconds, decimals, wanted in [
         (7384.25, 2, "2:03:04.25"), (7384.25, 0, "2:03:04"), (59.96, 1, "1:00.0"), (3599.7, 0, "1:00:00"),
-        (4.2, 1, "0:04.2"), (-1.5, 1, "\u22120:01.5"), (0.125, 3, "0:00.125"),
+        (4.2, 1, "0:04.2"), (-1.5, 1, "\u22120:01.5"), (-0.02, 1, "0:00.0"), (0.125, 3, "0:00.125"),
     ]:  # fmt: skip
         made = f"([s, d]) => ({clock})().then((clock) => clock(s, d))"
         assert await page.evaluate(made, [seconds, decimals]) == wanted
+    steps = await page.evaluate(f'async () => (await import("{FORMAT}")).TIME_STEPS')
+    assert [step for step in steps if 1 <= step <= 3600] == [
+        1,
+        2,
+        5,
+        10,
+        15,
+        30,
+        60,
+        120,
+        300,
+        600,
+        900,
+        1800,
+        3600,
+    ]
+    assert 25 not in steps
+    gaps = [{"value": 3, "time_s": 12.2}, {"value": 1200, "time_s": 41.0}]
+    missing = f'async (gaps) => (await import("{HEALTH}")).missingFrames(gaps)'
+    assert await page.evaluate(missing, gaps) == "1\u202f203 in 2 places: 3 at 0:12.2, 1\u202f200 at 0:41.0"
+    assert await page.evaluate(missing, []) == "none"
 
 
 async def test_the_last_label_is_whole(logged_in: Any, growth: Growth) -> None:

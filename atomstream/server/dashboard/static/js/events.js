@@ -47,6 +47,11 @@ export class Events {
     return this.sorted.filter((event) => event.by === "user" && event.time_s !== null);
   }
 
+  /** Where frames are missing, by time. */
+  get gaps() {
+    return this.sorted.filter((event) => event.by !== "user" && event.kind === "gap" && event.value !== null && event.time_s !== null);
+  }
+
   drawList() {
     const shown = this.sorted.slice(-LISTED).reverse();
     const none = ["none", "", () => el("li", { class: "none" }, mayWrite() ? "None yet. Press M to set a mark at this moment, Shift and M to name it first." : "None yet.")];

@@ -2,10 +2,12 @@
 import { byId, el, setText } from "./dom.js";
 import { ageText, brief, bytesText, duration, momentText, STATUS, visible } from "./format.js";
 
+const PLACES = 6;
+
 export class Health {
-  /** `up`: the server answers. Without it nothing is known, and no earlier warning is repeated. */
-  show(info, up) {
-    const facts = up ? healthFacts(info) : [{ name: "Server", text: "does not answer; the page tries again", brief: "No connection", tone: "bad" }];
+  /** `gaps`: events of kind "gap", by time. `up`: the server answers. Without it nothing is known, and no earlier warning is repeated. */
+  show(info, up, gaps) {
+    const facts = up ? healthFacts(info, gaps) : [{ name: "Server", text: "does not answer; the page tries again", brief: "No connection", tone: "bad" }];
     list(byId("health-list"), facts);
     const worst = facts.some(({ tone }) => tone === "bad") ? "bad" : facts.some(({ tone }) => tone === "warn") ? "warn" : "good";
     byId("lamp").className = `lamp ${worst === "good" && (info.status === "success" || !info.throughput) ? "" : worst}`;
@@ -20,13 +22,14 @@ function headline(info, trouble) {
   return info.throughput ? "On time" : "No data yet";
 }
 
-function healthFacts(info) {
+function healthFacts(info, gaps) {
   const { throughput, analysis } = info;
   const live = info.status === "stream_active";
   const chunkS = info.geometry ? info.geometry.chunk_size / info.fps : 0;
   const behind = Math.max(0, analysis.frames_stored - analysis.frames_analysed);
   const facts = [
     { name: "Frames stored", text: `${count(info.frames_stored)} in ${count(info.chunks_stored)} chunks` },
+    { name: "Missing frames", brief: "Frames missing", text: missingFrames(gaps), tone: gaps.length ? "warn" : "" },
     { name: "Missing chunks", brief: "Chunks missing", text: info.chunks_missing ? `${count(info.chunks_missing)}: ${info.missing.join(", ")}` : "none", tone: info.chunks_missing ? "warn" : "" },
     { name: "Not delivered by the client", brief: "Chunks lost", text: info.lost ? `chunks ${info.lost}` : "none", tone: info.lost ? "bad" : "" },
   ];
@@ -46,7 +49,16 @@ function healthFacts(info) {
   return facts;
 }
 
-export function showReport(info, analysis) {
+/** How many frames are missing, and where: "15 in 2 places: 3 at 0:12.2, 12 at 0:41.0". */
+export function missingFrames(gaps) {
+  if (!gaps.length) return "none";
+  const places = gaps.slice(0, PLACES).map(({ value, time_s: at }) => `${count(value)} at ${duration(at)}`);
+  const rest = gaps.length > PLACES ? `, and ${gaps.length - PLACES} more (see Events)` : "";
+  const total = count(gaps.reduce((sum, { value }) => sum + value, 0));
+  return `${total} in ${gaps.length} ${gaps.length === 1 ? "place" : "places"}: ${places.join(", ")}${rest}`;
+}
+
+export function showReport(info, analysis, gaps) {
   const section = byId("report");
   section.hidden = info.status !== "success" || !analysis || (["waiting", "running"].includes(info.analysis.status) && !info.analysis.reanalysis);
   if (section.hidden) return;
@@ -56,6 +68,7 @@ export function showReport(info, analysis) {
     { name: "Began", text: momentText(analysis.origin_unix_ms ?? Date.parse(info.made)) },
     { name: "Length", text: duration(info.n_frames / info.fps) },
     { name: "Frames", text: `${count(info.frames_stored)} stored, ${count(info.analysis.frames_analysed)} analysed` },
+    { name: "Missing frames", text: missingFrames(gaps), tone: gaps.length ? "warn" : "" },
     { name: "Chunks", text: whole ? `${count(info.chunks_stored)}, none missing` : `${count(info.chunks_stored)} stored, ${count(info.chunks_missing)} missing`, tone: whole ? "" : "warn" },
     { name: "Segments", text: count(analysis.segments.length) },
     { name: "Sample", text: info.sample ?? "none" },

@@ -238,8 +238,8 @@ function showInfo(info) {
   setText(byId("zarr-path"), info.zarr_path);
   setHidden(byId("mark"), info.status === "success");
   tiles.showNoViews(info.views_why);
-  health.show(info, state.feedUp && state.infoUp);
-  showReport(info, state.analysis);
+  health.show(info, state.feedUp && state.infoUp, events.gaps);
+  showReport(info, state.analysis, events.gaps);
   setLinks();
 }
 
@@ -292,7 +292,7 @@ function showFresh() {
 function showLink() {
   const up = state.feedUp && state.infoUp;
   showFresh();
-  if (state.info) health.show(state.info, up);
+  if (state.info) health.show(state.info, up, events.gaps);
   setHidden(byId("notice"), up);
   if (!up) setText(byId("notice"), "The connection to the server is lost. Reconnecting; the values on this page are not live.");
   document.body.dataset.link = up ? "up" : "down";
