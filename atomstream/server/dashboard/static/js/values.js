@@ -73,7 +73,7 @@ export class Values {
     const boxes = Object.entries(values).filter(([name]) => name.startsWith("saturated:")).map(([name, { value }]) => [visible(name.slice(10)), value]);
     const parts = [["picture", picture.value], ...boxes].map(([name, value]) => `${name} ${brief(100 * value, 2)} %`);
     const tile = this.tiles.get("saturated_fraction");
-    setText(tile.under, `of the specular region; ${parts.join(", ")}. Clipped from ${brief(level.value, 5)}, ${level.note}`);
+    setText(tile.under, `of the spot; ${parts.join(", ")}; clip level ${brief(level.value, 5)} (${level.note.replace("the largest value of ", "").replace(" in the pictures", "")})`);
     tile.box.classList.toggle("warn", [values.saturated_fraction.value, picture.value, ...boxes.map(([, value]) => value)].some((value) => value > 0.002));
   }
 
