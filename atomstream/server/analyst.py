@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 from atomstream.errors import ConfigError
 from atomstream.server.archive.damage import DamageLog
@@ -16,16 +17,20 @@ from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.streams_table import StreamsTable
 from atomstream.server.cluster import ClusterParts, joined_cluster
 from atomstream.server.data_dir import own_data_dir
+from atomstream.server.disk_errors import log_failure
 from atomstream.server.live.owning_manager import OwningManager
 from atomstream.server.ports.store_url import check_store, open_store
 from atomstream.server.runner import handle_shares, set_at_signals
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.archives import SharedArchives
+from atomstream.server.streams.cache_limit import cached_streams, shrink
 from atomstream.server.streams.registry import StreamRegistry
 from atomstream.server.streams.signals import ServerSignals
 from atomstream.system.log_privacy import get_logger, protect_libraries
 
 log = get_logger("atomstream.server")
+SHRINK_S: Final = 60.0
+"""Time between two looks at the size of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,20 @@ async def running_analyst(settings: ServerSettings) -> AsyncIterator[RunningAnal
             cluster.placement.work(results.handle, results.lost), name="atomstream analysis"
         )
         stack.push_async_callback(_end, work)
+        shrinking = asyncio.create_task(_keep_small(streams, settings.cache_bytes), name="atomstream cache")
+        stack.push_async_callback(_end, shrinking)
         yield RunningAnalyst(results, cluster)
+
+
+async def _keep_small(streams: StreamRegistry, most_bytes: int) -> None:
+    """Keep the cache below its limit."""
+    while True:
+        await asyncio.sleep(SHRINK_S)
+        try:
+            found = await asyncio.to_thread(cached_streams, streams.folder)
+            await shrink(found, most_bytes, streams.uncache)
+        except OSError as error:
+            log_failure(log, error, "the cache can't be made smaller")
 
 
 async def _end(work: asyncio.Task[None]) -> None:

@@ -93,8 +93,17 @@ class Replica:
         fits = kept.records <= self._store.log.seq and kept.inputs <= len(self._annotations.entries)
         self.position = kept if fits else Position()
         self.published_inputs = self.position.published
+        await self._check_logs()
         await self.catch_up_inputs()
         await self.catch_up_results()
+
+    async def _check_logs(self) -> None:
+        """Begin again at the start of a log that has lost its entries: what the files have is kept, and continued."""
+        for name, shared in (("results_entry", self._logs.results), ("inputs_entry", self._logs.inputs)):
+            last = await shared.last(self.data_id)
+            if (0 if last is None else last.number) < getattr(self.position, name):
+                log.warning("stream %s: the bus has lost its %s; they continue", self.data_id, name[:-6])
+                self.position = msgspec.structs.replace(self.position, **{name: 0})
 
     # -- results -----------------------------------------------------------------------------------------
 

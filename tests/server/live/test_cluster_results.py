@@ -111,3 +111,26 @@ async def test_inputs_of_users_reach_the_analysis_and_all_servers(made: Desk) ->
     again = await made.owner("other")
     assert [one.label for one in again.events() if one.by == "user"] == ["shutter"]
     assert len([m for m in await records(again) if isinstance(m, EventMessage)]) == 1
+
+
+async def test_a_bus_that_lost_everything_is_continued(made: Desk) -> None:
+    """The entries of a stream are gone from the bus: its files have the records so far, and the next ones follow."""
+    await made.send(growth(), 0, 1)
+    owner = await made.owner("analyst")
+    await owner.analysed(1)
+    follower = await made.replica("a")
+    await follower.mark("note", "before", None, None, None)
+    seq = follower.seq
+    for results in (owner, follower):
+        await made.close(results)
+    for log in (made.results_log, made.inputs_log):
+        await log.delete(made.server.folder.name)
+    await made.send(growth(), 2)
+    owner, follower = await made.owner("analyst"), await made.replica("a")
+    await owner.analysed(2)
+    await follower.mark("note", "after", None, None, None)
+    await owner.catch_up_inputs()
+    await until(follower, owner.seq)
+    assert owner.seq > seq
+    assert await records(follower) == await records(owner)
+    assert [one.label for one in follower.events() if one.by == "user"] == ["before", "after"]
