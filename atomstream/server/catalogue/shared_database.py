@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.database import Database
 from atomstream.server.postgres.migrate import prepare
-from atomstream.server.postgres.postgres import LOCK_S, NAMES_LOCK, Postgres, lock_statement
+from atomstream.server.postgres.postgres import LOCK_NOT_FREE, LOCK_S, NAMES_LOCK, Postgres, lock_statement
+from atomstream.server.postgres.reach import sql_state
 from atomstream.server.postgres.schema import DELETED_STREAMS
 
 
@@ -76,7 +79,14 @@ class SharedDatabase(Database):
         """The same for a change of names: no other server changes names at the same time."""
         async with self.writing() as session:
             await session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
-            await session.execute(lock_statement(NAMES_LOCK))
+            try:
+                await session.execute(lock_statement(NAMES_LOCK))
+            except DBAPIError as error:
+                if sql_state(error) != LOCK_NOT_FREE:
+                    raise
+                raise CatalogueAwayError(
+                    f"Another server has been changing names for {LOCK_S} s; nothing was changed. Try again."
+                ) from None
             yield session
 
     async def gone(self) -> set[str]:

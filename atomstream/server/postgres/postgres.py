@@ -26,7 +26,8 @@ SCHEMA_LOCK: Final = 3
 DOCUMENTS_LOCK: Final = 4
 """What the advisory locks are for: the second number; the first one is that of atomstream."""
 _OUR_LOCKS: Final = 0x61746F6D
-_LOCK_NOT_FREE: Final = "55P03"
+LOCK_NOT_FREE: Final = "55P03"
+"""The SQLSTATE of a lock that others have held for longer than :data:`LOCK_S`."""
 
 
 def lock_statement(which: int) -> Any:
@@ -58,7 +59,7 @@ class Postgres:
                 try:
                     connection.execute(lock_statement(lock))
                 except DBAPIError as error:
-                    if sql_state(error) != _LOCK_NOT_FREE:
+                    if sql_state(error) != LOCK_NOT_FREE:
                         raise
                     raise ConfigError(
                         f"Another server has been changing the catalogue {self.address.text} for {LOCK_S} s; nothing "

@@ -12,7 +12,9 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from atomstream.cluster.engines import PostgreSQL
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
+from atomstream.server.away import CatalogueAwayError
 from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.catalogue.opening import OpenCatalogue, open_catalogue
@@ -178,3 +180,23 @@ async def test_a_deletion_is_noted(connect: Open, tmp_path: Path) -> None:
     async with connect() as again:
         assert await again.names.deleted_streams(tmp_path / "streams") == {data_id: project}
         assert await again.names.find(Project, [project]) == {}
+
+
+async def test_names_that_another_server_holds(
+    postgres_server: PostgreSQL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who waits too long for another server gets an error that may pass, and has changed nothing."""
+    monkeypatch.setattr("atomstream.server.catalogue.shared_database.LOCK_S", 0.1)
+    address = await asyncio.to_thread(make_database, postgres_server)
+    settings = ServerSettings(data_dir=tmp_path)
+    async with (
+        opened(address) as here,
+        opened(address) as there,
+        open_catalogue(settings, here) as first,
+        open_catalogue(settings, there) as second,
+    ):
+        async with first.database.naming():
+            with pytest.raises(CatalogueAwayError, match="Another server"):
+                await second.names.add_sample("Wafer")
+        assert second.database.problem == ""
+        assert await second.names.add_sample("Wafer")
