@@ -31,6 +31,7 @@ from atomstream.server.archive.mirror import Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.archive.small_arrays import is_small
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
@@ -339,11 +340,13 @@ class CachedArchive(StreamArchive):
         yield f"{self._index.group.folder.name}/{DOCUMENT}"
 
     def _last_columns(self) -> Iterator[str]:
-        """The last two files of each column."""
+        """The last two files of each column, and all files of small arrays."""
         group = self._index.group
-        for name in group.documents:
+        for name, document in group.documents.items():
             shape = group.shape_of(name)
-            if shape is not None:
+            if is_small(document):
+                yield from _names_in(self.folder, f"{group.folder.name}/{name}/c")
+            elif shape is not None:
                 last = max(0, group.lengths[shape[0]] - 1) // COLUMN_CHUNK
                 yield from (f"{group.folder.name}/{name}/c/{number}" for number in {max(0, last - 1), last})
 

@@ -158,3 +158,9 @@ def plain(value: Any) -> Any:
 def lost_in(about: Mapping[str, Any]) -> IndexSet:
     """The lost indices that a description lists; what somebody's editor made invalid is ignored."""
     return IndexSet.parse_lenient(str(about.get("lost") or ""), max_index=MAX_CHUNK_INDEX)
+
+
+def named_attributes(attributes: Any) -> dict[str, Any]:
+    """A stream's attributes with names that are not the archive's own: ``crop`` becomes ``recording_crop``."""
+    found = attributes if isinstance(attributes, dict) else {}
+    return {f"recording_{name}": value for name, value in found.items()}

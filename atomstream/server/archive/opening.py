@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from atomstream.errors import StreamError
+from atomstream.errors import AtomstreamError, StreamError
 from atomstream.server.archive.archive_files import SET_ASIDE
 from atomstream.server.archive.chunk_index import NO_RESOURCES
 from atomstream.server.archive.damage import StreamDamage
@@ -99,3 +99,19 @@ def _note_set_aside(archive: StreamArchive) -> None:
     places = (*archive.folder.glob(f"{SET_ASIDE}/*"), *archive.folder.glob("analysis/*.damaged-*"))
     for path in sorted(places):
         archive.files.note_damage(path, "a damaged file was kept here; remove it when it is not needed")
+
+
+def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:
+    """Open all archives, one after the other. Folders without a stream are skipped; nothing is removed.
+
+    An archive that can't be opened is skipped with a warning in the log.
+    """
+    for folder in sorted(streams_dir.iterdir()) if streams_dir.is_dir() else ():
+        if not (folder / ABOUT).is_file():
+            continue
+        try:
+            archive = StreamArchive.open(folder)
+        except (AtomstreamError, OSError) as error:
+            log.warning("%s is left out, its files are not changed: %s", folder, error)
+        else:
+            yield archive

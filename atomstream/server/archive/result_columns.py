@@ -6,10 +6,11 @@ Dozens of them are written ten times a second. So a write is visible to readers 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,11 @@ from atomstream.long_names import long_name_of
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import Column
 from atomstream.server.archive.frame_runs import Numbers
-from atomstream.server.archive.zarr_group import RESULT
+from atomstream.server.archive.timestamp_columns import NAMES
+from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, RESULT
 
 F32: TypeAlias = npt.NDArray[np.float32]
+_VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 class ResultArrays:
@@ -136,3 +139,15 @@ class ResultArrays:
             .read(start, stop)
             .astype(np.float64, copy=False)
         )
+
+
+def check_values(name: str, dimension: str, start: int, values: npt.NDArray[Any]) -> None:
+    """Refuse what can't be written into an array of results; raises ValueError."""
+    if not _VALUE_NAME.fullmatch(name) or name in NAMES or name == FRAMES:
+        raise ValueError(
+            f"{name!r} can't name an array of results: a-z, 0-9, _, and none of the archive's own."
+        )
+    if not _VALUE_NAME.fullmatch(dimension):
+        raise ValueError(f"{dimension!r} can't name a dimension.")
+    if values.ndim != 1 or values.dtype.name not in COLUMN_DTYPES or start < 0:
+        raise ValueError(f"{name}: results must be 1-D {', '.join(COLUMN_DTYPES)}, at start >= 0.")

@@ -19,7 +19,6 @@ locks DIR. Every method blocks. ``OSError`` comes from the disk, and the same re
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from atomstream import protocol
-from atomstream.errors import AtomstreamError, ConflictError, RejectedError, ShardError
+from atomstream.errors import ConflictError, RejectedError, ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_LOST
 from atomstream.records import Frames
@@ -39,20 +38,20 @@ from atomstream.server.archive.archive_files import SET_ASIDE, ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.frame_runs import FrameRuns
-from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, plain
+from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, named_attributes, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
-from atomstream.server.archive.result_columns import ResultArrays
+from atomstream.server.archive.result_columns import ResultArrays, check_values
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
 from atomstream.server.archive.small_arrays import SmallArray, SmallArrays
 from atomstream.server.archive.thinning import ThinnedFrames
 from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
-from atomstream.server.archive.zarr_group import COLUMN_DTYPES, FRAMES, ZarrGroup
+from atomstream.server.archive.zarr_group import ZarrGroup
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import refuse_linked_folders
 
-__all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims", "iter_archives"]
+__all__ = ["ChunkTimes", "CommitResult", "StreamArchive", "UploadClaims"]
 
 log = get_logger(__name__)
 Observe: TypeAlias = Callable[[int, int, Frame], None]
@@ -64,7 +63,6 @@ MAX_ATTRIBUTE_CHARS: Final = 64_000
 """Longest list of missing chunks in the group's attributes, which are written for each chunk; the rest is left out."""
 _STRIPES: Final = 64
 _STREAM_DIMENSIONS: Final = ("time", "chunk")
-_VALUE_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 _FOLDERS: Final = (SET_ASIDE, "incoming", "frames.zarr/frames/c", "analysis")
@@ -369,7 +367,7 @@ class StreamArchive:
         Raises:
             ValueError: an invalid or reserved name, or values that are not one-dimensional numbers.
         """
-        _check_values(name, dimension, start, values)
+        check_values(name, dimension, start, values)
         with self._index.writing:
             group = self._index.group
             new = not group.has(name)
@@ -455,7 +453,7 @@ class StreamArchive:
         about = self.about
         return {
             **{key: plain(value) for key, value in about.items()},
-            **_named_attributes(about.get("attributes")),
+            **named_attributes(about.get("attributes")),
             "attributes": None,
             "lost": None,
             ORIGIN: self._index.origin_ms,
@@ -471,36 +469,3 @@ class StreamArchive:
     def _write_about(self) -> None:
         about = json.dumps(self._about, indent=2).encode()
         self.files.write_atomic(self.folder / ABOUT, about, durable=True)
-
-
-def _named_attributes(attributes: Any) -> dict[str, Any]:
-    """A stream's attributes with names that are not the archive's own: ``crop`` becomes ``recording_crop``."""
-    found = attributes if isinstance(attributes, dict) else {}
-    return {f"recording_{name}": value for name, value in found.items()}
-
-
-def iter_archives(streams_dir: Path) -> Iterator[StreamArchive]:
-    """Open all archives, one after the other. Folders without a stream are skipped; nothing is removed.
-
-    An archive that can't be opened is skipped with a warning in the log.
-    """
-    for folder in sorted(streams_dir.iterdir()) if streams_dir.is_dir() else ():
-        if not (folder / ABOUT).is_file():
-            continue
-        try:
-            archive = StreamArchive.open(folder)
-        except (AtomstreamError, OSError) as error:
-            log.warning("%s is left out, its files are not changed: %s", folder, error)
-        else:
-            yield archive
-
-
-def _check_values(name: str, dimension: str, start: int, values: npt.NDArray[Any]) -> None:
-    if not _VALUE_NAME.fullmatch(name) or name in NAMES or name == FRAMES:
-        raise ValueError(
-            f"{name!r} can't name an array of results: a-z, 0-9, _, and none of the archive's own."
-        )
-    if not _VALUE_NAME.fullmatch(dimension):
-        raise ValueError(f"{dimension!r} can't name a dimension.")
-    if values.ndim != 1 or values.dtype.name not in COLUMN_DTYPES or start < 0:
-        raise ValueError(f"{name}: results must be 1-D {', '.join(COLUMN_DTYPES)}, at start >= 0.")

@@ -18,6 +18,7 @@ from atomstream.records import FrameMeta
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.archive.small_arrays import SmallArray
 from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
 from tests.server.archive.archive_helpers import (
@@ -320,3 +321,14 @@ def test_a_long_stream_opens_without_its_columns(server: Server, store: Store) -
     assert str(b.stored()) == "0-65,67-69"
     assert np.array_equal(read_zarr(b.folder, "chunk_frames"), [4] * 66 + [0] + [4] * 3)
     assert [note.file for note in b.files.damage.notes()] == ["frames.zarr/frames/c/66/0/0"]
+
+
+def test_marks_are_copied_while_the_stream_grows(server: Server, store: Store) -> None:
+    """Small arrays, which are replaced as a whole, are copied with the columns."""
+    a = server("a")
+    commit(a, 0)
+    for labels in (["shutter"], ["shutter", "anneal"]):
+        a.write_small([SmallArray("mark_label", "mark", labels, "label of a mark")])
+        a.flush_metadata()
+        a.mirror()
+        assert _in_store(store, "mark_label").tolist() == labels

@@ -21,7 +21,8 @@ from hypothesis.extra import numpy as hnp
 from atomstream.errors import ConflictError, RejectedError, ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.records import FrameMeta
-from atomstream.server.archive.stream_archive import StreamArchive, iter_archives
+from atomstream.server.archive.opening import iter_archives
+from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.shard import ABSENT, pack_index
 from tests.paths import WIRE
 from tests.server.archive.archive_helpers import (
