@@ -242,7 +242,7 @@ class StreamArchive:
         """
         return self.shard_file(index)
 
-    def follow(self) -> list[int]:
+    def follow(self, *, all_chunks: bool = False) -> list[int]:
         """Add the chunks that other servers have stored since; returns their indices. Here there are none."""
         return []
 

@@ -214,7 +214,12 @@ async def stored_chunks(request: web.Request) -> web.Response:
     """
     context = context_of(request)
     archive = await context.streams.archive(checked_id(request.match_info["data_id"]))
-    return await context.readers.facts.run(request, lambda: json_reply({"stored": str(archive.stored())}))
+
+    def reply() -> web.Response:
+        archive.follow(all_chunks=True)
+        return json_reply({"stored": str(archive.stored())})
+
+    return await context.readers.facts.run(request, reply)
 
 
 def parse_lost(text: str) -> IndexSet:

@@ -107,7 +107,9 @@ async def test_s3_is_away_for_some_time(
             status, reply, headers = await client.put(url, shard_bytes(frames[:4]))
             assert (status, headers["Retry-After"]) == (503, "2")
             assert "store of this server can't be reached" in reply["detail"]
-            assert (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[1] == {"stored": "0"}
+            assert (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[0] == 503
+            async with client.session.get(f"{server.url}/rheed/stream/{data_id}/chunks/0") as cached:
+                assert cached.status == 200
             engine.start()
             report = await streamer.finalize(data_id)
             assert (await client.put(url, shard_bytes(frames[:4])))[0] == 200

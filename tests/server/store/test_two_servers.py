@@ -64,6 +64,8 @@ async def test_a_stream_by_way_of_two_servers(store: str, pair: MakePair) -> Non
             assert (await client.send(data_id, index, chunks[index]))[0] == 200
             status, reply = await client.send(data_id, index, make_frames(4, seed=9))
             assert (status, "with other frames" in reply["detail"]) == (409, True)
+        for client in (to_a, to_b):
+            assert (await client.ask("GET", f"/rheed/stream/{data_id}/chunks"))[1] == {"stored": "0-3"}
         status, reply = await to_b.end(data_id)
         assert (status, reply["pipeline_status"]) == (200, "success")
         for server, client in ((a, to_a), (b, to_b)):
