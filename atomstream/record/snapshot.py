@@ -6,9 +6,11 @@ import time
 from dataclasses import asdict
 from typing import Any, Final
 
+from atomstream.record.capture import CapturePlan
 from atomstream.record.marks import Mark
 from atomstream.record.recorder import Recorder
 from atomstream.record.recording import Recording
+from atomstream.record.recordings_log import RecordingEntry
 from atomstream.record.settings import NO_SERVER
 from atomstream.record.states import RecorderState
 from atomstream.streaming.statistics import StreamerStats
@@ -34,12 +36,20 @@ async def snapshot(recorder: Recorder) -> dict[str, Any]:
             "bytes_per_s": rate,
         },
         "recordings": [
-            asdict(entry) | {"unsent_marks": len(entry.unsent_marks)}
-            for entry in recorder.entries[:SHOWN_RECORDINGS]
+            asdict(entry) | {"unsent_marks": len(entry.unsent_marks)} for entry in _entries(recorder)
         ],
         "early_marks": [_mark(mark) for mark in recorder.early_marks],
         "messages": [{"time_ms": at, "text": text} for at, text in recorder.messages],
     }
+
+
+def _entries(recorder: Recorder) -> list[RecordingEntry]:
+    """The newest recordings, the running one as it is now."""
+    running = None if recorder.state is RecorderState.IDLE else recorder.recording
+    shown = recorder.entries[:SHOWN_RECORDINGS]
+    if running is None or not running.data_id:
+        return shown
+    return [recorder.entry_of(running), *(one for one in shown if one.data_id != running.data_id)]
 
 
 def state_line(values: dict[str, Any]) -> str:
@@ -108,7 +118,22 @@ def _camera(recorder: Recorder) -> dict[str, Any] | None:
         "reconnects": counts.reconnects,
         "silent_s": capture.silent_s,
         "behind_s": capture.behind_s,
-        "transforms": plan.transforms.attributes(),
+        "plan": _plan(plan),
+    }
+
+
+def _plan(plan: CapturePlan) -> dict[str, Any]:
+    """What was asked for, with the names of the page's request."""
+    settings, transforms = plan.settings, plan.transforms
+    return {
+        "source": plan.source,
+        "exposure_ms": settings.exposure_ms,
+        "gain": settings.gain,
+        "fps": settings.fps,
+        "crop": None if transforms.region is None else list(transforms.region),
+        "bin_factor": transforms.bin_factor,
+        "rotate": transforms.degrees,
+        "flip": transforms.direction or "",
     }
 
 

@@ -5,6 +5,7 @@ import { bytesText, clock, momentText, visible } from "/dashboard/static/js/form
 import { KeyedList } from "/dashboard/static/js/keyed_list.js";
 import { notify } from "/dashboard/static/js/notifications.js";
 import { setUpTheme } from "/dashboard/static/js/theme.js";
+import { setUpCrop } from "./crop.js";
 import { showExposure } from "./exposure.js";
 import { LivePicture } from "./live_picture.js";
 import { clockTime, Marks } from "./marks.js";
@@ -20,7 +21,7 @@ const BEFORE_S = [0, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200];
 let state = null;
 let heard = 0;
 const marks = new Marks();
-const source = new SourceDialog();
+const source = new SourceDialog(() => state?.camera?.plan ?? null);
 const recordings = new KeyedList(byId("recordings"));
 const messages = new KeyedList(byId("messages"));
 
@@ -70,7 +71,7 @@ function show() {
   source.setLocked(active);
   for (const id of ["name", "sample", "rpm"]) byId(id).disabled = active;
   if (state.exposure) showExposure(state.exposure);
-  marks.show(active ? recording.marks : state.early_marks, active);
+  marks.show(active || (recording && !state.early_marks.length) ? recording.marks : state.early_marks, active);
   recordings.show(state.recordings.map((one) => [one.data_id, JSON.stringify(one), () => row(one)]));
   messages.show(state.messages.map((one) => [`${one.time_ms}${one.text}`, "", () => el("li", {}, el("span", { class: "num" }, clockTime(one.time_ms)), el("span", { dir: "auto" }, visible(one.text)))]).reverse());
   document.title = `${active ? `${WORDS[now]} ${byId("state-time").textContent} · ` : ""}atomstream recorder`;
@@ -160,6 +161,14 @@ function showGone() {
   document.body.classList.add("gone");
 }
 
+/** Size of the frame if a rectangle on it can become a crop: a crop comes before binning, turning and mirroring. */
+function croppable() {
+  const camera = state?.camera;
+  if (state?.state !== "idle" || !camera || !camera.shape[1]) return null;
+  const { bin_factor: factor, rotate, flip } = camera.plan;
+  return factor === 1 && rotate === 0 && flip === "" ? { width: camera.shape[1], height: camera.shape[0] } : null;
+}
+
 async function act(path, body = {}) {
   try {
     await ask(path, { method: "POST", body });
@@ -192,6 +201,10 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat || event.shiftKey || isTyping(event)) return;
   if (event.key.toLowerCase() === "r") record();
   else if (event.key.toLowerCase() === "p") pauseOrGoOn();
+});
+setUpCrop(croppable, (x, y, width, height) => {
+  const [left, top] = state.camera.plan.crop ?? [0, 0];
+  source.show({ crop: [left + x, top + y, width, height] });
 });
 setUpTheme();
 ask("/session").then(() => {

@@ -10,16 +10,34 @@ const PATHS = { file: "File or folder with the recording", watch: "Folder into w
 const MORE = [["screen", "screen: the whole screen"], ["file", "file: a recording that is played"], ["watch", "watch: new images in a folder"], ["camera", "camera: by its name"]];
 
 export class SourceDialog {
-  constructor() {
+  /** `present()` is what is open now, in the form of the request; null if nothing is. */
+  constructor(present) {
+    this.present = present;
+    this.found = [{ name: "simulator", description: "simulated growth, without a camera" }];
     this.dialog = setUpDialog("source", () => this.open());
     byId("source-button").addEventListener("click", () => this.show());
     byId("source").addEventListener("change", () => this.showPath());
-    this.fill([{ name: "simulator", description: "simulated growth, without a camera" }]);
+    this.fill();
   }
 
-  show() {
+  show(changes = {}) {
+    const now = this.present();
+    if (now !== null) this.prefill({ ...now, ...changes });
     this.dialog.open(byId("source"));
-    this.search();
+    if (!byId("source-open").disabled) this.search();
+  }
+
+  /** Shows what is open, so that one value can be changed without entering the others again. */
+  prefill(plan) {
+    const [kind, ...rest] = plan.source.split(":");
+    const typed = kind === "file" || kind === "watch";
+    if (!typed && !this.found.some(({ name }) => name === plan.source)) this.found.push({ name: plan.source, description: "open now" });
+    this.fill(typed ? kind : plan.source);
+    if (typed) byId("source-path").value = rest.join(":");
+    for (const name of NUMBERS) byId(name).value = plan[name] ?? "";
+    for (const name of CHOICES) byId(name).value = String(plan[name]);
+    byId("flip").value = plan.flip;
+    byId("crop").value = (plan.crop ?? []).join(" ");
   }
 
   setLocked(locked) {
@@ -31,7 +49,9 @@ export class SourceDialog {
     setText(byId("source-search"), "Searching for cameras …");
     try {
       const { sources, not_searched } = await ask("/record/sources");
-      this.fill(sources);
+      const open = this.found.filter(({ name }) => name === byId("source").value && !sources.some((one) => one.name === name));
+      this.found = [...sources, ...open];
+      this.fill();
       const kinds = Object.keys(not_searched);
       setText(byId("source-search"), kinds.length ? `Not found, because a driver is not installed or did not answer: ${kinds.join(", ")}.` : "");
       byId("source-search").title = Object.values(not_searched).join("\n");
@@ -40,12 +60,11 @@ export class SourceDialog {
     }
   }
 
-  fill(sources) {
+  fill(chosen = byId("source").value) {
     const list = byId("source");
-    const before = list.value;
-    const found = sources.map(({ name, description }) => el("option", { value: name }, visible(`${name}: ${description}`)));
+    const found = this.found.map(({ name, description }) => el("option", { value: name }, visible(`${name}: ${description}`)));
     list.replaceChildren(...found, ...MORE.map(([value, text]) => el("option", { value }, text)));
-    if ([...list.options].some((option) => option.value === before)) list.value = before;
+    if ([...list.options].some((option) => option.value === chosen)) list.value = chosen;
     this.showPath();
   }
 
