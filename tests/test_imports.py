@@ -38,3 +38,9 @@ def test_the_server_leaves_scipy_to_its_workers() -> None:
     """The analysis runs in worker processes: the server itself starts without scipy, which takes a second."""
     assert loaded_after("import atomstream.server.runner, atomstream.server.app", ["scipy"]) == []
     assert loaded_after("from atomstream.analysis import Analyzer", ["scipy"]) == ["scipy"]
+
+
+def test_a_server_on_one_computer_loads_nothing_of_a_cluster() -> None:
+    """The clients of NATS, S3 and PostgreSQL are imported only where their services are used."""
+    started = "import atomstream.server.runner, atomstream.server.app"
+    assert loaded_after(started, ["nats", "obstore", "asyncpg", "alembic"]) == []
