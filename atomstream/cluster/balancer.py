@@ -7,11 +7,13 @@ side closes it. If a server ends, its connections end, and their clients connect
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from atomstream.cluster.engine import HOST
+from atomstream.errors import ConfigError
 
 _BLOCK: Final = 1 << 16
 _CONNECT_S: Final = 1.0
@@ -85,9 +87,19 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def balancing(port: int, servers: Sequence[int]) -> AsyncIterator[None]:
-    """Pass connections to ``port`` on to the ports ``servers``, for as long as the block lasts."""
+    """Pass connections to ``port`` on to the ports ``servers``, for as long as the block lasts.
+
+    Raises:
+        ConfigError: the port can't be listened on.
+    """
     balancer = Balancer(servers)
-    listener = await asyncio.start_server(balancer.accept, HOST, port)
+    try:
+        listener = await asyncio.start_server(balancer.accept, HOST, port)
+    except OSError as error:
+        raise ConfigError(
+            f"Can't listen on {HOST} port {port}: {os.strerror(error.errno) if error.errno else error}. Does another "
+            "program use it? Name a free one with --port, or --port 0 to have one selected."
+        ) from None
     try:
         yield
     finally:

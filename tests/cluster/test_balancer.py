@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from atomstream.cluster.balancer import balancing
 from atomstream.cluster.engine import HOST, free_ports
+from atomstream.errors import ConfigError
 
 
 @asynccontextmanager
@@ -44,3 +47,12 @@ async def test_connections_go_to_all_servers_that_listen() -> None:
                 assert {await ask(port) for _ in range(4)} == {b"a hello\n", b"b hello\n"}
             assert {await ask(port) for _ in range(4)} == {b"a hello\n"}
         assert await ask(port) == b""
+
+
+async def test_a_port_in_use_is_named_with_the_option() -> None:
+    """The error names the port and ``--port``, so that a second cluster can be started beside the first."""
+    (port,) = free_ports(1)
+    async with echo(port, b"other"):
+        with pytest.raises(ConfigError, match=f"port {port}: .* --port 0"):
+            async with balancing(port, [port]):
+                pass
