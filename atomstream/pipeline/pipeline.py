@@ -271,6 +271,11 @@ class Pipeline:
         return self._uploader.backlog >= NOTABLE_BACKLOG and self._meter.rates().backlog_grows
 
     @property
+    def upload_failure(self) -> str:
+        """Why uploads fail at present, of any stream; empty if they do not."""
+        return self._uploader.failure
+
+    @property
     def unwritten_chunks(self) -> int:
         """Chunks that the disk refused to take; their writes are repeated."""
         return self._spool_writer.unwritten

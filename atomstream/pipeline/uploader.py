@@ -94,6 +94,13 @@ class Uploader:
         """Remove and return the stream's queued upload with the lowest index that is not durable."""
         return self._queue.remove_lowest(data_id)
 
+    @property
+    def failure(self) -> str:
+        """Why uploads fail at present, of any stream; empty if they do not."""
+        if self._endpoint.is_open:
+            return self._endpoint.reason
+        return next(iter(self._queue.stall_reasons().values()), "")
+
     def stall_reason(self, data_id: str) -> str:
         """Why uploads of a stream are paused; empty if they are not."""
         return (

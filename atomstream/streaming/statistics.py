@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 from atomstream.config import ClientSettings, OnFull
 from atomstream.errors import SpoolError
 from atomstream.pipeline.pipeline import Pipeline
-from atomstream.pipeline.rate_meter import Rates
+from atomstream.pipeline.rate_meter import WINDOW_S, Rates
 from atomstream.pipeline.stream import StreamState
 from atomstream.spool import JournalState, Spool, SpoolStatus, count_chunks
 from atomstream.system.log_privacy import get_logger
@@ -159,17 +159,51 @@ _CONSEQUENCES: Final[dict[OnFull, str]] = {
 }
 
 
+@dataclass(slots=True)
+class WarningTimes:
+    """When a warning about the backlog is due, and when its cause has ended. Times are in s.
+
+    The rates are means over some seconds. So for as long after a failure of the uploads they do not show the speed of
+    the uplink.
+    """
+
+    next_warning_s: float = 0.0
+    uplink_known_s: float = 0.0
+    is_slow: bool = False
+
+    def is_due(self, now: float, failure: str, *, lags: bool) -> bool:
+        """Whether a warning may be logged at ``now``: uploads fail with ``failure``, or the uplink ``lags``."""
+        if failure:
+            self.uplink_known_s, self.is_slow = now + WINDOW_S, False
+        return lags and now >= self.next_warning_s and (bool(failure) or now >= self.uplink_known_s)
+
+    def note_warning(self, now: float, failure: str) -> None:
+        """A warning was logged at ``now``."""
+        self.next_warning_s, self.is_slow = now + WARN_INTERVAL_S, not failure
+
+    def has_ended(self, *, lags: bool) -> bool:
+        """True once after the uplink was slow and keeps up again."""
+        ended = self.is_slow and not lags
+        self.is_slow = self.is_slow and lags
+        return ended
+
+
 async def watch_forecast(pipeline: Pipeline, spool: Spool | None) -> None:
     """Check every 2 s whether memory or disk will be full, until cancelled; logs at most one warning per 30 s."""
+    clock, times = asyncio.get_running_loop().time, WarningTimes()
     while True:
         await asyncio.sleep(CHECK_INTERVAL_S)
-        if not pipeline.uplink_lags():
+        failure, lags = pipeline.upload_failure, pipeline.uplink_lags()
+        is_due = times.is_due(clock(), failure, lags=lags)
+        if times.has_ended(lags=lags):
+            log.warning("The uplink keeps up again; the backlog does not grow any more.")
+        if not is_due:
             continue
         free = await _free_space(pipeline, spool)
-        message = forecast(pipeline.statistics().rates, free, pipeline.settings.on_full)
+        message = forecast(pipeline.statistics().rates, free, pipeline.settings.on_full, failure)
         if message:
             log.warning("%s", message)
-            await asyncio.sleep(WARN_INTERVAL_S)
+            times.note_warning(clock(), failure)
 
 
 async def _free_space(pipeline: Pipeline, spool: Spool | None) -> FreeSpace:
@@ -190,18 +224,24 @@ class FreeSpace:
     disk: int | None
 
 
-def forecast(rates: Rates, free: FreeSpace, on_full: OnFull = "wait") -> str:
-    """Return when memory or disk will be full, what happens then and what helps; "" if that is over a day away."""
+def forecast(rates: Rates, free: FreeSpace, on_full: OnFull = "wait", failure: str = "") -> str:
+    """Return when memory or disk will be full, what happens then and what helps; "" if that is over a day away.
+
+    ``failure`` is why uploads fail at present; without one the uplink is too slow.
+    """
     place = "memory" if free.disk is None else "the disk"
     left_s = rates.full_in_s(free.memory if free.disk is None else free.disk)
     if left_s is None or left_s > HORIZON_S:
         return ""
     growth = (rates.bytes_in_s - rates.bytes_out_s) / 1e6
-    return (
-        f"The uplink carries {rates.frames_out_s:.0f} of {rates.frames_in_s:.0f} frames a second; the backlog "
-        f"grows {growth:.1f} MB/s; {place} is full in {_span(left_s)}. Nothing is lost until then, and the backlog is "
-        f"uploaded when frames pause; after that {_CONSEQUENCES[on_full]}. {_advice(rates)}"
+    speed = f"The uplink carries {rates.frames_out_s:.0f} of {rates.frames_in_s:.0f} frames a second; the"
+    cause = f"{failure.rstrip('.')}. The" if failure else speed
+    pause = "when uploads work again" if failure else "when frames pause"
+    message = (
+        f"{cause} backlog grows {growth:.1f} MB/s; {place} is full in {_span(left_s)}. Nothing is lost until then, and "
+        f"the backlog is uploaded {pause}; after that {_CONSEQUENCES[on_full]}."
     )
+    return message if failure else f"{message} {_advice(rates)}"
 
 
 def _advice(rates: Rates) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from atomstream import RHEEDStreamer
 from atomstream.pipeline.rate_meter import Rates
-from atomstream.streaming.statistics import FreeSpace, forecast
+from atomstream.streaming.statistics import FreeSpace, WarningTimes, forecast
 from benchmarks.throttle import throttled
 from tests.live_server import ThreadedServer
 
@@ -36,6 +36,32 @@ def test_without_a_disk_it_is_memory_that_fills() -> None:
     assert "Check the server and the network connection" in message
 
 
+def test_a_failure_is_the_cause_and_not_the_uplink() -> None:
+    """While uploads fail, the message has the failure and no speed of the uplink, which is not known."""
+    message = forecast(Rates(120.0, 20e6, 6.0, 1e6), FreeSpace(GB, 19 * GB), failure="The server is away.")
+    assert message.startswith("The server is away. The backlog grows 19.0 MB/s; the disk is full in 17 min.")
+    assert "uplink" not in message
+    assert "frames a second" not in message
+
+
+def test_when_a_warning_is_due_and_ends() -> None:
+    """A server that is away is no slow uplink, nor in the seconds after it; the end of a slow uplink shows once."""
+    times, away = WarningTimes(), "The server is away."
+    assert not times.is_due(0.0, "", lags=False)
+    assert times.is_due(2.0, away, lags=True)
+    times.note_warning(2.0, away)
+    assert not times.is_due(30.0, away, lags=True), "one warning in 30 s"
+    assert not times.is_due(39.0, "", lags=True), "the rates still contain the failure"
+    assert times.is_due(41.0, "", lags=True)
+    assert not times.has_ended(lags=True)
+    times.note_warning(41.0, "")
+    assert times.has_ended(lags=False)
+    assert not times.has_ended(lags=False)
+    times.note_warning(80.0, "")
+    times.is_due(82.0, away, lags=True)
+    assert not times.has_ended(lags=False), "the uploads' own messages state the end of a failure"
+
+
 @pytest.mark.parametrize("rates", [Rates(120.0, 20e6, 120.0, 20e6), Rates(0.0, 0.0, 0.0, 0.0)])
 def test_a_fast_uplink_gives_no_forecast(rates: Rates) -> None:
     """There is no message if no backlog grows, or if it would take longer than a day."""
@@ -44,7 +70,7 @@ def test_a_fast_uplink_gives_no_forecast(rates: Rates) -> None:
 
 
 class Hearing(logging.Handler):
-    """Waits for a sentence."""
+    """Waits for a sentence, and keeps all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +78,7 @@ class Hearing(logging.Handler):
         self.said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said = record.getMessage()
+        self.said += record.getMessage()
         self.heard.set()
 
 
