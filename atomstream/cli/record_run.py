@@ -60,8 +60,10 @@ async def _run(plan: RecordPlan) -> int:
                 if recorder.state is not RecorderState.IDLE:
                     console.write("Stopping: the recording is being saved.")
                 await recorder.close()
-        except BaseException:
+        except BaseException:  # also a second Ctrl-C: what is saved is said in any case
             await recorder.close()
+            if recorder.finished:
+                console.write(_summary(recorder))
             raise
         finally:
             listening.close()
