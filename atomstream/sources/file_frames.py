@@ -57,8 +57,12 @@ class FileFrames:
     def item_at(self, place: int) -> Array:
         """Return one item that begins at this byte of the file, wherever the others are."""
         out = np.empty(self.shape[1:], self.dtype)
-        self._fill(out, place)
+        self.read_into(out, place)
         return out
+
+    def read_into(self, out: Array, place: int) -> None:
+        """The same, into a contiguous array of :attr:`dtype` that has as many bytes: no second copy is made."""
+        self._fill(out, place)
 
     def __getitem__(self, key: Any) -> Array:
         keys = key if isinstance(key, tuple) else (key,)

@@ -223,13 +223,26 @@ class TiffArray:
             if ranges
             else np.zeros((1, 0), int)
         )
-        pages = []
+        numbers = []
         for place in places:
             at = [r[int(i)] for r, i in zip(ranges, place, strict=True)]
-            number = int(np.ravel_multi_index(at, self.shape[: self._leading])) if at else 0
-            pages.append(self._page(number)[inner])
+            numbers.append(int(np.ravel_multi_index(at, self.shape[: self._leading])) if at else 0)
         kept = [len(r) for r, part in zip(ranges, slow, strict=True) if isinstance(part, slice)]
-        return np.stack(pages).reshape(*kept, *pages[0].shape)
+        if self._stored.dtype.isnative and all(part == slice(None) for part in inner):
+            block = self._whole(numbers)
+        else:
+            block = np.stack([self._page(number)[inner] for number in numbers])
+        return block.reshape(*kept, *block.shape[1:])
+
+    def _whole(self, numbers: list[int]) -> npt.NDArray[Any]:
+        """These pages as one array. To join pages that were read one by one costs as much as the reading."""
+        out = np.empty((len(numbers), *self.shape[self._leading :]), self.dtype.newbyteorder("="))
+        for page, number in zip(out, numbers, strict=True):
+            if (place := self._places[number]) is None:
+                page[...] = self._page(number)
+            else:
+                self._stored.read_into(page, place)
+        return out
 
     def _page(self, number: int) -> npt.NDArray[Any]:
         place = self._places[number]
