@@ -1,4 +1,7 @@
-"""Random traces fed to the growth tracker, only to find exceptions: constants, NaN, spikes, huge numbers, bursts."""
+"""Random traces fed to the growth tracker, only to find exceptions and results that cannot be.
+
+The traces are constants, NaN, spikes, huge numbers, bursts and growths; whether a number is right is not judged.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy as np
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import CorrectedTrace
 from atomstream.analysis.trace import IntensityTrace
+from atomstream.results import Measurement
 from benchmarks.truth.drawing import Random, between, chosen, flicker, log_between, stamps
 from benchmarks.truth.growth import F64, intensity, steady
 from benchmarks.truth.kinds_pulsed import pulse_train
@@ -127,14 +131,37 @@ def feed_trace(fps: float, t: F64, y: F64, rotation_hz: float, seed: int = 0) ->
     }
     growth = GrowthTracker(IntensityTrace.for_frames(fps, t[: max(2, round(fps / 10))]))
     growth.start_segment(float(t[0]))
-    piece = max(1, round(fps / 2))
+    piece, counted = max(1, round(fps / 2)), 0.0
     for a in range(0, len(t), piece):
         part = slice(a, a + piece)
         growth.feed(CorrectedTrace(t[part], y[part], **{name: of[part] for name, of in other.items()}))
-        growth.update(float(t[part][-1]), rotation_hz)
-        growth.oscillations_counted(float(t[part][-1]))
+        now = float(t[part][-1])
+        rate = growth.update(now, rotation_hz).rate
+        count = growth.oscillations_counted(now)
+        for fault in (fault_of(rate, 0.5 * growth.trace.fps), fault_of(count, float(len(t)))):
+            if fault:
+                raise ImpossibleResultError(fault)
+        if count.value is not None and count.value < counted - 1e-6:
+            raise ImpossibleResultError("the count fell")
+        counted = counted if count.value is None else count.value
         if a // piece == 3 * len(t) // (4 * piece):
-            growth.start_segment(float(t[part][-1]))
+            growth.start_segment(now)
+            counted = 0.0
+
+
+class ImpossibleResultError(ArithmeticError):
+    """A result that no trace can have."""
+
+
+def fault_of(result: Measurement, highest: float) -> str:
+    """Return what is wrong with a result whatever the trace; "" if it may be right."""
+    if result.value is None:
+        return "" if result.why else "no number and no reason"
+    if not (math.isfinite(result.value) and 0.0 <= result.value <= highest):
+        return f"{result.unit} outside of 0 to the highest possible value"
+    if result.sigma is None or not (math.isfinite(result.sigma) and result.sigma >= 0.0):
+        return f"{result.unit} without a finite uncertainty"
+    return ""
 
 
 def run_traces(count: int, first: int = 0) -> int:

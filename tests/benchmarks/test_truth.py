@@ -9,13 +9,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from atomstream.results import Measurement, measured, undetermined
 from benchmarks.truth import catalogue, composites, score
 from benchmarks.truth.baselines import damped_sine, fft_peak
 from benchmarks.truth.camera import Codec
 from benchmarks.truth.growth import Growth, Piece, intensity, steady
 from benchmarks.truth.picture import svg
 from benchmarks.truth.table import table, totals
-from benchmarks.truth.traces import feed_trace, random_trace
+from benchmarks.truth.traces import fault_of, feed_trace, random_trace
 
 
 def look(t: float = 10.0, rate: float | None = 0.5, true: float | None = 0.5, **other: Any) -> dict[str, Any]:
@@ -195,6 +196,22 @@ def test_random_traces_reach_the_tracker() -> None:
     assert random_trace(3)[0] == name
     assert np.array_equal(random_trace(3)[3], y, equal_nan=True)
     feed_trace(fps, t[:200], y[:200], rotation)
+
+
+@pytest.mark.parametrize(
+    ("result", "fault"),
+    [
+        (measured(0.4, 0.01, "1/s"), ""),
+        (undetermined("too short", "1/s"), ""),
+        (undetermined("", "1/s"), "no number and no reason"),
+        (measured(40.0, 0.01, "1/s"), "1/s outside of 0 to the highest possible value"),
+        (Measurement(math.inf, 0.01, "1/s"), "1/s outside of 0 to the highest possible value"),
+        (measured(0.4, float("nan"), "1/s"), "1/s without a finite uncertainty"),
+    ],
+)
+def test_results_that_no_trace_can_have_are_found(result: Measurement, fault: str) -> None:
+    """A rate above half the frame rate, or a number that is not finite, is an error whatever the trace."""
+    assert fault_of(result, 15.0) == fault
 
 
 def test_steady_growth_has_one_rate() -> None:
