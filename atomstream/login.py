@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from atomstream.config import (
     HOSTED_ENDPOINT,
@@ -28,6 +29,11 @@ class ServerLogin:
 
     endpoint: str
     api_key: str
+
+
+NO_SERVER: Final = ServerLogin("http://127.0.0.1:1", "no-key")
+"""The server of recordings that belong to none yet. Nothing listens on TCP port 1 of this computer, and names are not
+resolved, so nothing can be sent. ``Spool.adopt`` gives these streams to a real server."""
 
 
 def login_file() -> Path:

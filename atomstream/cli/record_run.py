@@ -15,9 +15,9 @@ from typing import Any, Final
 from atomstream.cli.console import console
 from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.record import RecordPlan
+from atomstream.login import NO_SERVER
 from atomstream.record.recorder import Recorder
 from atomstream.record.recordings_log import RecordingEntry
-from atomstream.record.settings import NO_SERVER
 from atomstream.record.snapshot import clock_text, snapshot, span_text, state_line
 from atomstream.record.states import RecorderState
 from atomstream.record.web.app import listen, serving, url_of
@@ -126,7 +126,7 @@ def _describe(entry: RecordingEntry) -> str:
     if entry.state == "sent":
         place = f"all on {entry.endpoint}"
     elif entry.endpoint == NO_SERVER.endpoint:
-        place = "on this computer; it is sent after `atomstream login` and the next start"
+        place = "on this computer; after `atomstream login` the next start, or `atomstream spool resume`, sends it"
     else:
         place = f"on this computer; the next start, or `atomstream spool resume`, sends the rest to {entry.endpoint}"
     name = "".join(c if c.isprintable() else "?" for c in entry.name)

@@ -14,6 +14,7 @@ from atomstream.cli.exit_codes import ExitCode
 from atomstream.cli.options import connection_options
 from atomstream.config import explicit_endpoint, resolve_spool_dir
 from atomstream.errors import AtomstreamError, ConfigError, SpoolLockedError, StreamFinalizedError
+from atomstream.login import NO_SERVER, saved_login
 
 if TYPE_CHECKING:
     from atomstream.spool import Spool, SpooledStream, SpoolStatus, StreamStatus
@@ -84,6 +85,7 @@ def resume(
     folder = resolve_spool_dir(spool_dir)
     spooled = _open(folder)
     server = _endpoint_for(spooled, endpoint)
+    spooled.adopt(NO_SERVER.endpoint, server)  # recordings that were made before there was a server
     selected = _select(spooled.streams(server), data_ids)
     if quarantined:
         _requeue(spooled, server, selected)
@@ -140,7 +142,7 @@ def _row(stream: StreamStatus) -> tuple[str, ...]:
     return (
         stream["data_id"],
         _printable(stream["name"]),
-        stream["endpoint"],
+        "none yet" if stream["endpoint"] == NO_SERVER.endpoint else stream["endpoint"],
         str(stream["chunks_pending"]),
         f"{stream['bytes'] / 1e6:.1f}",
         str(stream["chunks_quarantined_on_disk"]),
@@ -195,6 +197,9 @@ def _endpoint_for(spooled: Spool, given: str | None) -> str:
     if named is not None:
         return named
     known = {stream.manifest.endpoint for stream in spooled.streams() if stream.manifest}
+    if NO_SERVER.endpoint in known:
+        known.remove(NO_SERVER.endpoint)
+        known |= {login.endpoint for login in [saved_login()] if login is not None}
     if len(known) != 1:
         raise ConfigError(
             "Give the server with --endpoint: the spool contains streams for "

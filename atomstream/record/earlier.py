@@ -17,9 +17,10 @@ from atomstream.errors import (
     StreamError,
     StreamFinalizedError,
 )
+from atomstream.login import NO_SERVER
 from atomstream.record.marks import Mark, MarkSender
 from atomstream.record.recordings_log import RecordingEntry, RecordingsLog
-from atomstream.record.settings import NO_SERVER, RecorderSettings
+from atomstream.record.settings import RecorderSettings
 from atomstream.record.streamers import Streamers
 from atomstream.spool import Spool
 from atomstream.streaming import AsyncRHEEDStreamer

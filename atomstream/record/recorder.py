@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from atomstream.cameras import Camera, open_camera
 from atomstream.errors import AtomstreamError, ConfigError
+from atomstream.login import NO_SERVER
 from atomstream.record.camera_lock import CameraLock
 from atomstream.record.capture import Capture, CapturePlan
 from atomstream.record.dashcam import Dashcam
@@ -22,7 +23,7 @@ from atomstream.record.earlier import EarlierRecordings
 from atomstream.record.marks import Mark
 from atomstream.record.recording import Recording, RecordingRequest
 from atomstream.record.recordings_log import RecordingEntry, RecordingsLog
-from atomstream.record.settings import NO_SERVER, RecorderSettings
+from atomstream.record.settings import RecorderSettings
 from atomstream.record.sources import camera_name
 from atomstream.record.states import NotPossibleError, RecorderState, check_possible
 from atomstream.record.streamers import Streamers

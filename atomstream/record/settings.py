@@ -10,10 +10,6 @@ from typing import Final
 from atomstream.login import ServerLogin
 from atomstream.record.dashcam import DashcamLimits
 
-NO_SERVER: Final = ServerLogin("http://127.0.0.1:1", "no-key")
-"""The server of recordings that belong to none yet. Nothing listens on TCP port 1 of this computer, and names are not
-resolved, so nothing can be sent. ``Spool.adopt`` gives these streams to a real server."""
-
 SPOOL_SHARE: Final = 0.9
 """Share of the free disk space that recordings may use: recording is what this computer is for."""
 

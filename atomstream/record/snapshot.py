@@ -6,12 +6,12 @@ import time
 from dataclasses import asdict
 from typing import Any, Final
 
+from atomstream.login import NO_SERVER
 from atomstream.record.capture import CapturePlan
 from atomstream.record.marks import Mark
 from atomstream.record.recorder import Recorder
 from atomstream.record.recording import Recording
 from atomstream.record.recordings_log import RecordingEntry
-from atomstream.record.settings import NO_SERVER
 from atomstream.record.states import RecorderState
 from atomstream.streaming.statistics import StreamerStats
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from atomstream.errors import SpoolError
-from atomstream.login import ServerLogin
-from atomstream.record.settings import NO_SERVER, SPOOL_SHARE, RecorderSettings, free_bytes
+from atomstream.login import NO_SERVER, ServerLogin
+from atomstream.record.settings import SPOOL_SHARE, RecorderSettings, free_bytes
 from atomstream.spool import Spool
 from atomstream.streaming import AsyncRHEEDStreamer
 

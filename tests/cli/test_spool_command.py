@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from atomstream import RHEEDStreamer
+from atomstream.login import NO_SERVER
 from atomstream.records import Frames
 from tests.live_server import ThreadedServer
 
@@ -82,6 +83,25 @@ def test_resume_delivers_and_finalizes(left: tuple[ThreadedServer, str], tmp_pat
         server.archive(data_id).frames(0, 8), np.concatenate([frames(0), frames(1)])
     )
     assert "No chunk is waiting" in atomstream("list", spool=tmp_path).stdout
+
+
+def test_recordings_without_a_server(serve_in_thread: ServeInThread, tmp_path: Path) -> None:
+    """They have no server in the list; ``resume`` gives them to the one that is named, and to none by guess."""
+    with RHEEDStreamer(NO_SERVER.api_key, NO_SERVER.endpoint, None, tmp_path, spool_min_free_bytes=0) as made:
+        local = made.initialize(2.0, 0.0, 4, "offline")
+        made.push(local, 0, frames(0))
+    row = next(line for line in atomstream("list", spool=tmp_path).stdout.splitlines() if local in line)
+    assert "none yet" in row
+    assert NO_SERVER.endpoint not in row
+    refused = atomstream("resume", spool=tmp_path)
+    assert (refused.returncode, "Give the server with --endpoint" in refused.stderr) == (2, True)
+    server = serve_in_thread()
+    done = atomstream(
+        "resume", "--finalize", "--endpoint", server.url, spool=tmp_path, ATOMSTREAM_API_KEY=server.api_key
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = server.context.settings.streams_dir.iterdir()
+    np.testing.assert_array_equal(server.archive(folder.name).frames(0, 4), frames(0))
 
 
 def test_purge_asks_first(left: tuple[ThreadedServer, str], tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 import zarr
 
 from atomstream.errors import CameraError, CameraLostError
-from atomstream.login import ServerLogin
+from atomstream.login import NO_SERVER, ServerLogin
 from atomstream.record.capture import CapturePlan
 from atomstream.record.recorder import Recorder
 from atomstream.record.recording import Recording, RecordingRequest
-from atomstream.record.settings import NO_SERVER, RecorderSettings
+from atomstream.record.settings import RecorderSettings
 from atomstream.record.snapshot import snapshot
 from atomstream.record.states import NotPossibleError, RecorderState
 from atomstream.spool import Spool
