@@ -56,7 +56,7 @@ async def check_cluster(
     if store_url is not None:
         await _note(seen, "store", lambda: _check_store(store_url, seen))
     if bus is not None:
-        await _note(seen, "bus", lambda: _check_bus(bus))
+        await _note(seen, "bus", lambda: _check_bus(bus, seen.store))
     if seen.has_catalogue and seen.store is not None:
         store = seen.store
         await _note(seen, "one cluster", lambda: _check_identity(seen.cluster, store))
@@ -113,11 +113,14 @@ async def _check_identity(catalogue: str | None, store: Store) -> str:
     return "not joined yet: the first start does it" if stored is None else f"cluster {stored}"
 
 
-async def _check_bus(address: BusAddress) -> str:
+async def _check_bus(address: BusAddress, store: Store | None) -> str:
     try:
         import nats
         import nats.errors
         from nats.js.errors import Error as JetStreamError
+        from nats.js.errors import NotFoundError
+
+        from atomstream.server.ports.bus import OWNER, check_owner
     except ModuleNotFoundError:
         raise ConfigError("--bus needs the package nats-py: pip install 'atomstream[cluster]'.") from None
 
@@ -136,7 +139,12 @@ async def _check_bus(address: BusAddress) -> str:
     except (TimeoutError, OSError, nats.errors.Error) as error:
         raise ConfigError(f"{address.text} can't be reached: {str(error) or type(error).__name__}") from None
     try:
-        account = await client.jetstream(timeout=_BUS_S).account_info()
+        jetstream = client.jetstream(timeout=_BUS_S)
+        account = await jetstream.account_info()
+        owner = None
+        with suppress(NotFoundError):  # the first start makes it
+            found = await jetstream.stream_info(f"{address.name}-notices")
+            owner = (found.config.metadata or {}).get(OWNER)
     except (TimeoutError, nats.errors.Error, JetStreamError) as error:
         raise ConfigError(
             f"{address.text} has no JetStream ({str(error) or type(error).__name__}): set jetstream in the "
@@ -145,5 +153,8 @@ async def _check_bus(address: BusAddress) -> str:
     finally:
         with suppress(nats.errors.Error, TimeoutError, OSError):
             await client.close()
+    cluster = None if store is None else await asyncio.to_thread(id_in_store, store)
+    if cluster is not None:
+        check_owner(address.name, owner, cluster)
     tls = "TLS" if address.tls is not None else "no TLS"
     return f"{address.text}: NATS {client.connected_server_version}, {tls}, JetStream with {account.streams} streams"

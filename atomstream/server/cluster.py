@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.cluster_id import id_in_store
 from atomstream.server.live.replica import SharedLogs
 from atomstream.server.ports.bus import Bus
 from atomstream.server.ports.jetstream_log import JetStreamLog
@@ -55,11 +57,13 @@ async def joined_cluster(settings: ServerSettings, store: Store) -> AsyncIterato
     """The connections, for as long as the block lasts.
 
     Raises:
-        ConfigError: the bus can't be reached, or has no JetStream.
+        ConfigError: the bus can't be reached, has no JetStream, or belongs to another cluster than the store.
     """
     assert settings.bus is not None
     bus = await Bus.open(settings.bus)
     try:
+        if (cluster := await asyncio.to_thread(id_in_store, store)) is not None:
+            await bus.join(cluster)
         logs = SharedLogs(
             results=JetStreamLog(bus, "results"),
             inputs=JetStreamLog(bus, "inputs"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from pathlib import Path
 
 import pytest
 
+from atomstream.cluster.check import check_cluster
 from atomstream.cluster.engines import BUCKET, Nats, PostgreSQL, SeaweedFS
 from atomstream.errors import ConfigError
 from atomstream.server.cluster_id import adopt, id_in_catalogue, id_in_store, join
@@ -15,6 +18,7 @@ from atomstream.server.ports.bus_address import BusAddress
 from atomstream.server.ports.local_store import LocalStore
 from tests.cli.commands import atomstream_here
 from tests.databases import execute, make_database
+from tests.live_server import Serve
 
 
 def test_three_good_services(
@@ -185,6 +189,33 @@ def test_how_the_bus_is_reached(tmp_path: Path) -> None:
     assert (three.name, three.replicas) == ("lab-a", 3)
 
 
+async def test_two_clusters_on_one_bus(nats_server: Nats, tmp_path: Path) -> None:
+    """The first cluster to join owns the streams of a name; another one is refused, and takes another name."""
+    address = BusAddress.parse(f"{nats_server.url}?name=owned", {})
+    first = await Bus.open(address)
+    try:
+        for _ in range(2):
+            await first.join("one")
+        second = await Bus.open(address)
+        try:
+            with pytest.raises(ConfigError, match="belong to the cluster one"):
+                await second.join("two")
+            store = tmp_path / "store"
+            join(FolderDocuments(tmp_path), LocalStore(store))
+            (finding,) = (await check_cluster(None, str(store), address))[1:]
+            assert not finding.ok
+            assert "belong to the cluster one" in finding.text
+        finally:
+            await second.close()
+        other = await Bus.open(BusAddress.parse(f"{nats_server.url}?name=other", {}))
+        try:
+            await other.join("two")
+        finally:
+            await other.close()
+    finally:
+        await first.close()
+
+
 async def test_a_bus_that_is_away_or_too_small(nats_server: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start ends with a sentence, although the connection is tried again for ever later."""
     monkeypatch.setattr("atomstream.server.ports.bus.CONNECT_S", 0.5)
@@ -192,3 +223,15 @@ async def test_a_bus_that_is_away_or_too_small(nats_server: Nats, monkeypatch: p
         await Bus.open(BusAddress.parse("nats://127.0.0.1:1", {}))
     with pytest.raises(ConfigError, match="must form a cluster"):
         await Bus.open(BusAddress.parse(f"{nats_server.url}?name=large&replicas=3", {}))
+
+
+async def test_a_server_of_another_cluster_does_not_start(
+    serve: Serve, postgres_server: PostgreSQL, nats_server: Nats, tmp_path: Path
+) -> None:
+    """Servers of one cluster share the streams of a name on NATS; one with another store is refused."""
+    bus = BusAddress.parse(f"{nats_server.url}?name={uuid.uuid4().hex}", {})
+    addresses = [await asyncio.to_thread(make_database, postgres_server) for _ in range(2)]
+    for _ in range(2):
+        await serve(catalogue=addresses[0], store=str(tmp_path / "one"), bus=bus)
+    with pytest.raises(ConfigError, match=f"{bus.name}.*belong to the cluster"):
+        await serve(catalogue=addresses[1], store=str(tmp_path / "two"), bus=bus)

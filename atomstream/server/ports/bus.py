@@ -29,10 +29,22 @@ CONNECT_S: Final = 10.0
 ANSWER_S: Final = 5.0
 """Time for an answer of the bus."""
 _DUPLICATES_S: Final = 120
+_PARTS: Final = ("results", "inputs", "notices")
+OWNER: Final = "atomstream_cluster"
+"""In the metadata of the streams: the id of the cluster that they belong to."""
 _ALREADY_THERE: Final = frozenset({10058, 10148})
 """Codes of JetStream: a stream, or a consumer, of this name exists with another configuration."""
 
 Reconnected = Callable[[], None]
+
+
+def check_owner(name: str, owner: str | None, cluster: str) -> None:
+    """Raises ConfigError if the streams of that name belong to another cluster than the store (``cluster``)."""
+    if owner is not None and owner != cluster:
+        raise ConfigError(
+            f"The streams named {name!r} on this NATS belong to the cluster {owner}, and the store to {cluster}. Give "
+            "each cluster a name of its own in the URL of --bus, such as ?name=lab-a. Nothing was changed."
+        )
 
 
 class JetStreamRefusedError(BusUnavailableError):
@@ -124,6 +136,22 @@ class Bus:
             raise ConfigError(
                 "The NATS server has no JetStream: set jetstream in its configuration (or start it with -js)."
             ) from None
+
+    async def join(self, cluster: str) -> None:
+        """Note at the streams that they belong to the cluster with this id.
+
+        Raises:
+            ConfigError: they belong to another cluster; nothing was changed.
+            BusUnavailableError: JetStream does not answer.
+        """
+        for part in _PARTS:
+            config = (await self.api(f"STREAM.INFO.{self.stream(part)}", {}))["config"]
+            owner = config.setdefault("metadata", {}).get(OWNER)
+            if owner is None:
+                config["metadata"][OWNER] = cluster
+                await self.api(f"STREAM.UPDATE.{self.stream(part)}", config)
+            else:
+                check_owner(self.name, owner, cluster)
 
     def stream(self, part: str) -> str:
         """Name of the JetStream stream ``part``: ``results``, ``inputs`` or ``notices``."""
