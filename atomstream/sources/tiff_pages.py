@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,6 +41,9 @@ _JPEG_KINDS: Final = frozenset({_JPEG, 33007, 34892})
 """Kinds of compression (tag 259) by JPEG, of which a decoder fills the rest if it is cut off."""
 _OPACITY: Final = (1, 2)
 """Extra samples (tag 338) that are opacity, premultiplied or not."""
+MANY_PAGES: Final = 64
+"""From so many pages on, a description of each page alone is ignored: it says no more than the page's tags."""
+_DESCRIBED: Final = re.compile(r'^\{"shape": \[([0-9]+(?:, [0-9]+)*)\]\}$')
 
 
 def pixel_format(name: str, page: Any, channels: int) -> PixelFormat:
@@ -147,6 +151,9 @@ def _open(path: Path, files: ExitStack) -> Any:
     link = broken_link(path)
     if link is None:
         tif = files.enter_context(tifffile.TiffFile(path))
+        if _describes_each_page(tif):
+            # Otherwise each page is a series, and tifffile compares each series with each other one.
+            tif = files.enter_context(tifffile.TiffFile(path, is_shaped=False, is_uniform=False))
     else:
         file = files.enter_context(EndedBefore(path, link))
         tif = files.enter_context(tifffile.TiffFile(file, name=path.name))
@@ -155,6 +162,15 @@ def _open(path: Path, files: ExitStack) -> Any:
         file = files.enter_context(EndedBefore(path, link, missing))
         tif = files.enter_context(tifffile.TiffFile(file, name=path.name))
     return tif
+
+
+def _describes_each_page(tif: Any) -> bool:
+    """Whether the file has many pages, and tifffile's description of the first one is about this page alone."""
+    first = tif.pages.first
+    if not tif.is_shaped or len(tif.pages) < MANY_PAGES:
+        return False
+    found = _DESCRIBED.search(str(first.description))
+    return found is not None and tuple(map(int, found[1].split(","))) == tuple(first.shape)
 
 
 def _missing_bytes(tif: Any) -> int:

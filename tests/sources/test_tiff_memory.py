@@ -31,3 +31,19 @@ def test_pages_are_read_into_their_chunk(tmp_path: Path, byteorder: str) -> None
     np.testing.assert_array_equal(chunk.frames, pages)
     if np.dtype(np.uint16).newbyteorder(byteorder).isnative:
         assert peak < 1.5 * pages.nbytes
+
+
+def test_many_pages_with_a_description_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are one series, so the time to open a file does not grow with the square of its pages."""
+    pages = np.random.default_rng(1).integers(0, 255, (200, 4, 6)).astype(np.uint8)
+    with tifffile.TiffWriter(tmp_path / "growth.tif") as file:
+        for page in pages:
+            file.write(page, contiguous=False)
+    compared = list[int]()
+    real = tifffile.TiffPage.is_reduced.fget
+    monkeypatch.setattr(
+        tifffile.TiffPage, "is_reduced", property(lambda page: compared.append(1) or real(page))
+    )
+    source = open_source(tmp_path / "growth.tif")
+    np.testing.assert_array_equal(np.concatenate([one.frames for one in source.chunks(64)]), pages)
+    assert len(compared) < 10 * len(pages)
