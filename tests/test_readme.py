@@ -49,7 +49,7 @@ def blocks(language: str, page: Path = README) -> list[str]:
 
 
 PYTHON: Final = [
-    text for page in (README, *sorted((REPO / "docs").glob("*.md"))) for text in blocks("python", page)
+    text for page in (README, *sorted((REPO / "docs").rglob("*.md"))) for text in blocks("python", page)
 ]
 
 
@@ -86,7 +86,9 @@ STREAMING = [
     ("camera.capture", "time.sleep"),
     ("camera.call_back",),
     ("frame_generator",),
-    ("camera.next_chunk",),
+    ("camera.next_chunk", "report ="),
+    ("camera.next_chunk", "watch("),
+    ("camera.capture", "Growth 12"),
     ("streamer.results", "streamer.mark"),
     ("streamer.calibrate",),
 ]
@@ -97,6 +99,9 @@ OTHERS = [
     ("frame_kept",),
     ("import open_stream",),
     ("import compare",),
+    ("growth.plot", "to_pandas"),
+    ("[::100]",),
+    ("first.png",),
     ("Client() as client",),
     ("freeze_support",),
     ("open_source", "axes="),
@@ -172,6 +177,9 @@ def test_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
     }
     for words, check in checks.items():
         run_block(block(words).replace("DATA_ID", folder.name) + check, tmp_path)
+    for words in (("growth.plot", "to_pandas"), ("[::100]",), ("first.png",)):
+        run_block(f"import matplotlib; matplotlib.use('agg')\n{block(*words)}", tmp_path, server)
+    assert (tmp_path / "first.png").stat().st_size > 1000
     reading = block("Client() as client").replace('"GaN"', '"RHEED"')
     # The frames of this test are noise, which has no growth rate.
     reading = reading.replace('results()["growth_rate_ml_s"]', 'results()["saturated_fraction"]')

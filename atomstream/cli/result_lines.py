@@ -20,7 +20,7 @@ PAUSE_S: Final = 0.2
 SHOWN: Final = {
     "growth_rate_ml_s": "growth rate",
     "growth_rate_nm_s": "",
-    "oscillations_counted": "oscillations",
+    "oscillations_counted": "counted",
     "lattice_spacing": "streak spacing",
 }
 """Values that are shown, and their names; those without a name only if they are determined."""
@@ -36,7 +36,7 @@ def result_lines(login: ServerLogin, data_id: str) -> list[str]:
     lines = [f"page: {login.endpoint.rstrip('/')}/streams/{data_id}"]
     if status.get("status") != "ended":
         done, stored = status.get("frames_analysed"), status.get("frames_stored")
-        lines.append(f"The analysis goes on: {done} of {stored} frames. So far:")
+        lines.append(f"The analysis has not ended yet ({done} of {stored} frames). The numbers so far:")
     for name, title in SHOWN.items():
         value = values.get(name)
         if value is not None and (title or value.determined):

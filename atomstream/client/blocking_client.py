@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -40,7 +42,9 @@ class Client:
         self, api_key: str | None = None, endpoint: str | None = None, *, request_timeout_s: float = 30.0
     ) -> None:
         self._client = AsyncClient(api_key, endpoint, request_timeout_s=request_timeout_s)
+        self._pid = os.getpid()
         self._loop_thread = LoopThread()
+        _open_clients.add(self)
 
     def search(
         self,
@@ -99,7 +103,8 @@ class Client:
         )
 
     def close(self) -> None:
-        """Close all connections. Further calls have no effect."""
+        """Close all connections. Further calls have no effect. The interpreter's exit closes what is still open."""
+        _open_clients.discard(self)
         if self._loop_thread.running:
             self._loop_thread.call(self._client.close)
             self._loop_thread.stop()
@@ -111,3 +116,16 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open_clients: set[Client] = set()
+"""Clients that were not closed: streams that they returned still read from them."""
+
+
+def _close_all() -> None:
+    for client in tuple(_open_clients):
+        if client._pid == os.getpid():
+            client.close()
+
+
+atexit.register(_close_all)

@@ -19,6 +19,7 @@ from atomstream.errors import ConfigError, NotFoundError
 from atomstream.html import MOST_ROWS, Report, events, table
 from atomstream.results import Event
 from tests.live_server import ThreadedServer
+from tests.scripts import run_python
 from tests.server.archive.archive_helpers import ABOUT, commit, frames_of, new_archive
 
 FPS = 60.0
@@ -266,6 +267,13 @@ def test_html_is_escaped() -> None:
     for shown in (table(hostile, [(hostile,)], (hostile,)), events([Event(1.0, hostile, hostile)])):
         assert "<script>" not in shown
         assert "\x00" not in shown
+
+
+def test_a_stream_that_is_never_closed(server: ThreadedServer, growth: str) -> None:
+    """A script need not close what it opened: the exit does, without messages."""
+    script = f"import atomstream; print(atomstream.open_stream({growth!r})['frames'][0, 0].values.tolist())"
+    done = run_python("-c", script, ATOMSTREAM_ENDPOINT=server.url, ATOMSTREAM_API_KEY=server.api_key)
+    assert (done.stdout.strip(), done.stderr) == (str(film()[0, 0].tolist()), "")
 
 
 def test_public_names() -> None:
