@@ -35,12 +35,12 @@ function healthFacts(info, gaps) {
   ];
   facts.push({ name: "Analysis behind storage", brief: "Analysis behind", text: `${count(behind)} frames (${duration(behind / info.fps)})`, tone: live && behind > 3 * info.fps * Math.max(1, chunkS) ? "warn" : "" });
   if (throughput) {
-    const late = live && throughput.late_s > 3 * Math.max(1, chunkS) + 2;
+    if (live) facts.push({ name: "Last chunk", brief: `Silent for ${ageText(throughput.silent_s)}`, text: `${ageText(throughput.silent_s)} ago`, tone: throughput.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
+    const late = live && throughput.silent_s <= 3 * Math.max(1, chunkS) + 5 && throughput.late_s > 3 * Math.max(1, chunkS) + 2;
     facts.push({ name: "Stored after exposure", brief: `${ageText(throughput.late_s)} late`, text: `${brief(throughput.late_s, 3)} s`, tone: late ? "warn" : "" });
     if (throughput.late_growth !== null && live) facts.push({ name: "Backlog of the client", brief: "Backlog grows", text: throughput.late_growth > 0.05 && late ? `grows by ${brief(60 * throughput.late_growth, 2)} s a minute` : throughput.late_growth < -0.05 ? "shrinks" : "steady", tone: throughput.late_growth > 0.05 && late ? "bad" : "" });
     if (throughput.frames_per_s !== null) facts.push({ name: "Frames received", text: `${brief(throughput.frames_per_s, 3)} of ${brief(info.fps, 4)} per second` });
     if (throughput.bytes_per_s !== null) facts.push({ name: "Data received", text: `${bytesText(throughput.bytes_per_s)}/s` });
-    if (live) facts.push({ name: "Last chunk", brief: `Silent for ${ageText(throughput.silent_s)}`, text: `${ageText(throughput.silent_s)} ago`, tone: throughput.silent_s > 3 * Math.max(1, chunkS) + 5 ? "warn" : "" });
     const clock = throughput.clock_offset_ms;
     facts.push({ name: "Camera computer's clock", text: clock === null ? "not measured" : `corrected by ${brief(clock, 4)} ± ${brief(throughput.clock_uncertainty_ms ?? NaN, 2)} ms` });
   }
