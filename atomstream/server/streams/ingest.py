@@ -25,6 +25,9 @@ from atomstream.system.own_files import open_file
 WRITE_BYTES = 1 << 20
 """Bytes gathered before they are written: an upload holds this and one socket buffer in memory."""
 
+STORE_THREADS = 14
+"""Further threads for commits to a store, which mostly wait for its replies."""
+
 P = ParamSpec("P")
 
 T = TypeVar("T")
@@ -61,7 +64,10 @@ class Ingest:
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
         self._writers = ThreadPoolExecutor(4, thread_name_prefix="atomstream-write")
-        self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="atomstream-decode")
+        waiting = 0 if settings.store is None else STORE_THREADS
+        self._decoders = ThreadPoolExecutor(
+            settings.decode_threads + waiting, thread_name_prefix="atomstream-decode"
+        )
         self.places = UploadPlaces(settings.max_uploads, settings.body_min_rate)
         self._stopping = False
         self._running: dict[str, set[Upload]] = {}

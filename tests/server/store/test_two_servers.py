@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
+from atomstream.server.archive.shared_stream import SharedStream
 from tests.live_server import LiveServer, Serve
 from tests.stores import s3_store, s3_url
 from tests.wire_client import WireClient, make_frames
@@ -180,3 +183,22 @@ async def test_a_full_cache_loses_what_is_unused(tmp_path: Path, serve: Serve) -
     assert shards == [False, False]
     for seed, data_id in enumerate(ids):
         assert np.array_equal(await _frames(server, data_id), make_frames(4, seed=seed))
+
+
+async def test_slow_replies_of_the_store_do_not_hold_up_other_streams(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight chunks that wait for the store at the same time wait together, not one after the other."""
+    together = threading.Barrier(8)
+    create_chunk = SharedStream.create_chunk
+
+    def waits(stream: SharedStream, index: int, shard: bytes) -> bool:
+        together.wait(timeout=20.0)
+        return create_chunk(stream, index, shard)
+
+    monkeypatch.setattr(SharedStream, "create_chunk", waits)
+    server = await serve(store=str(tmp_path / "store"), decode_threads=1)
+    async with WireClient(server) as client:
+        ids = [await client.create() for _ in range(8)]
+        replies = await asyncio.gather(*(client.send(data_id, 0, make_frames(4)) for data_id in ids))
+    assert [status for status, _ in replies] == [200] * 8
