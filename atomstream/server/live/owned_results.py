@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from atomstream.errors import StreamError
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import StreamMetadata
@@ -63,6 +64,7 @@ class OwnedResults(StreamResults):
         self._objects: Objects = logs.objects(metadata.data_id)
         self._replica = Replica(metadata.data_id, logs, store, annotations, archive, self._in_thread)
         self._publishing = asyncio.Lock()
+        self._handed = IndexSet()
         self._shared_archive = archive
         self._following: list[asyncio.Task[None]] = []
         store.saved = self._share_state
@@ -100,6 +102,10 @@ class OwnedResults(StreamResults):
 
     async def resume(self) -> None:
         """Begin the analysis, or continue that of an earlier owner."""
+        self._handed = self._archive.stored()
+        geometry = self._archive.geometry
+        if self._store.log.ended and geometry is not None:  # chunks that came after the end are late
+            self._handed.discard_range(-(-self._store.log.analysed // geometry.chunk_size), self._handed.end)
         left = await self._in_thread(self._store.left_running)
         if left == REANALYSIS:
             self.reanalyse()
@@ -167,6 +173,12 @@ class OwnedResults(StreamResults):
                 ):
                     self._schedule()
         self._annotated()
+
+    def take_stored(self) -> None:
+        """Analyse all chunks that came into the archive since, by whatever way: copying to the store finds some too."""
+        for index in self._archive.stored() - self._handed:
+            self._handed.add(index)
+            self.stored(index, None)
 
     # -- progress ----------------------------------------------------------------------------------------
 

@@ -85,13 +85,11 @@ class OwningManager(ResultsManager):
             return
         known = notice.kind == "chunk" and notice.index in archive.stored()
         if not known:
-            new = await asyncio.to_thread(archive.follow, all_chunks=notice.kind == "end")
-            if (
-                notice.kind == "chunk" and notice.index not in archive.stored()
-            ):  # it does not follow the last one
-                new += await asyncio.to_thread(archive.follow, all_chunks=True)
-            for index in new:
-                results.stored(index, None)
+            await asyncio.to_thread(archive.follow, all_chunks=notice.kind == "end")
+            if notice.kind == "chunk" and notice.index not in archive.stored():
+                # It does not follow the last known one.
+                await asyncio.to_thread(archive.follow, all_chunks=True)
+        results.take_stored()
         if notice.kind == "end":
             await asyncio.to_thread(archive.refresh_about)
             if (await self._streams.about(notice.data_id)).status in ENDED_STATUSES:

@@ -115,8 +115,7 @@ class Desk:
     async def take(self, owner: OwnedResults, *indices: int) -> None:
         """Let an owner analyse further chunks; returns when they are recorded."""
         await asyncio.to_thread(owner._archive.follow)
-        for index in indices:
-            owner.stored(index, None)
+        owner.take_stored()
         for index in indices:
             await owner.analysed(index)
 

@@ -134,3 +134,15 @@ async def test_a_bus_that_lost_everything_is_continued(made: Desk) -> None:
     assert owner.seq > seq
     assert await records(follower) == await records(owner)
     assert [one.label for one in follower.events() if one.by == "user"] == ["before", "after"]
+
+
+async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: Desk) -> None:
+    """Copying takes over chunks of other servers into the archive: the analysis gets them as well."""
+    await made.send(growth(), 0)
+    owner = await made.owner("analyst")
+    await owner.analysed(0)
+    await made.send(growth(), 1)
+    assert await asyncio.to_thread(owner._shared_archive.follow, all_chunks=True) == [1]
+    owner.take_stored()
+    await owner.analysed(1)
+    assert owner._store.log.frames_received == 120
