@@ -23,6 +23,7 @@ LONG_NAMES: Final = {
     "lattice_parameter": "lattice parameter from spacing and calibration",
     "lattice_parameter_sigma": "standard uncertainty of lattice_parameter",
     "relative_spacing_change": "change of the streak spacing relative to the stream's start",
+    "relative_lattice_change": "change of the lattice relative to the stream's start, opposite in sign to the spacing",
     "referenced_strain": "reference spacing divided by streak spacing, minus 1",
     "specular_fwhm_1": "width of the specular streak, full width at half maximum",
     "first_order_fwhm_1": "width of the first-order streaks, full width at half maximum",
