@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from atomstream.analysis import commands, online
+from atomstream.analysis import commands, marks, online
 from atomstream.analysis.batch_builder import BatchBuilder
 from atomstream.analysis.calibration import Calibration
 from atomstream.analysis.serialization import VERSION, pack, unpack
@@ -106,15 +106,20 @@ class Analyzer:
     def mark(self, label: str, kind: str = "note", time_s: float | None = None) -> Event:
         """Add a mark of the user at ``time_s`` (s, default: the last frame's time) and return its event.
 
-        Marks of the kinds shutter, laser, growth, pause and rotation begin a new segment.
+        Marks of the kinds shutter, laser, growth, pause and rotation begin a new segment. Marks may come in any order
+        of their times: oscillations are counted since the latest one.
         """
         event = Event(self._state.now_s if time_s is None else float(time_s), kind, label, by="user")
-        commands.apply_mark(self._state, event)
+        marks.apply_mark(self._state, event)
         return event
 
-    def set_rotation(self, rpm: float) -> None:
-        """Change the rotation speed (1/min, 0: at rest) from the next frame on; a new segment begins."""
-        commands.apply_rotation(self._state, abs(float(rpm)))
+    def set_rotation(self, rpm: float, time_s: float | None = None) -> None:
+        """Change the rotation speed (1/min, 0: at rest) from the next frame on.
+
+        A new segment begins at ``time_s`` (s, default: the last frame's time). A change that comes after one of a
+        later time begins a segment, but does not change the speed.
+        """
+        commands.apply_rotation(self._state, abs(float(rpm)), None if time_s is None else float(time_s))
 
     def set_regions(self, regions: Iterable[Region]) -> None:
         """Set the user's boxes and lines from the next frame on.

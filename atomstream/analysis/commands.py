@@ -1,9 +1,10 @@
-"""Commands to a running analysis: missing frames, marks, rotation changes and the user's regions."""
+"""Commands to a running analysis: missing frames, rotation changes and the user's regions."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from atomstream.analysis.marks import apply_mark
 from atomstream.analysis.online import begin_trace, end_block, flush_light, tracked_boxes, watch_step
 from atomstream.analysis.rotation import RotationTracker
 from atomstream.analysis.shapes import Box, Line, Region
@@ -17,10 +18,6 @@ MAX_GAP_S = 20.0
 """Longest gap, in s, that is written to the growth trace as missing samples."""
 
 SPECULAR_SET = "the specular box was set"
-
-SHUTTERED_AFTER = 4
-"""After this many shutter marks without a rate between any two, the growth counts as shuttered: the oscillation
-period is then the period of the recipe."""
 
 
 def skip_indices(state: AnalysisState, count: int) -> None:
@@ -70,44 +67,19 @@ def _apply_gap(state: AnalysisState, slots: int, n_frames: int) -> None:
         trackers.rotation.skip(n_frames)
 
 
-def apply_mark(state: AnalysisState, event: Event) -> None:
-    """Add the user's mark; marks of the kinds in ``CUTTING_KINDS`` begin a new segment."""
-    state.marks.append(event)
-    state.new_events.append(event)
-    if state.trackers is None:
+def apply_rotation(state: AnalysisState, rpm: float, time_s: float | None = None) -> None:
+    """Change the rotation speed (1/min, 0: at rest) at ``time_s`` (s, default: the last frame's time).
+
+    A new segment begins there, and rotation tracking starts or stops at the next frame. A change that comes after a
+    later one is a mark only: the later speed holds.
+    """
+    event = Event(state.now_s if time_s is None else time_s, "rotation", f"rotation at {rpm:g} rpm", rpm)
+    apply_mark(state, event)
+    if any(
+        mark.value is not None and mark.at_s > event.at_s for mark in state.marks if mark.kind == event.kind
+    ):
         return
-    growth = state.trackers.growth
-    if not event.begins_segment:
-        growth.counts.begin_mark(event.at_s)
-        return
-    if event.kind == "shutter" and _is_shuttered(state):
-        state.growth_is_continuous = False
-        growth.segment_start_s = min(
-            growth.segment_start_s, [m.at_s for m in state.marks if m.kind == "shutter"][-SHUTTERED_AFTER]
-        )
-        growth.counts.begin_mark(event.at_s)
-        return
-    state.segment_log.cut(event.at_s, event.label or event.kind, growth)
-    growth.counts.begin_mark(event.at_s)
-    state.segments = state.segment_log.segments(max(state.now_s, event.at_s), growth)
-
-
-def _is_shuttered(state: AnalysisState) -> bool:
-    if not state.growth_is_continuous:
-        return True
-    shutters = [m for m in state.marks if m.kind == "shutter"]
-    if len(shutters) < SHUTTERED_AFTER:
-        return False
-    since_s = shutters[-SHUTTERED_AFTER].at_s
-    rates = [s.rate.determined for s in state.segment_log.finished if s.start_s >= since_s]
-    assert state.trackers is not None
-    return not any(rates) and not state.trackers.growth.latest.determined
-
-
-def apply_rotation(state: AnalysisState, rpm: float) -> None:
-    """Change the rotation speed (1/min, 0: at rest): a new segment begins, and rotation tracking starts or stops."""
     state.rpm = rpm
-    apply_mark(state, Event(state.now_s, "rotation", f"rotation at {rpm:g} rpm", rpm))
     if state.trackers is not None:
         if state.trackers.rotation is not None:
             # The new azimuths are unrelated to the old ones, so view numbers are not used again.

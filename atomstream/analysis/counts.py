@@ -57,5 +57,6 @@ class Counts:
         self.segment = LayerCounter(time_s)
 
     def begin_mark(self, time_s: float) -> None:
-        """Begin the count since the user's last mark at ``time_s`` (s)."""
-        self.mark = LayerCounter(time_s)
+        """Begin the count since the user's last mark at ``time_s`` (s). A mark before the last one changes nothing."""
+        if time_s >= self.mark.start_s:
+            self.mark = LayerCounter(time_s)

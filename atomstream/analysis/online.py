@@ -20,6 +20,7 @@ from atomstream.analysis.counts import Counts
 from atomstream.analysis.grey_levels import ClipDetector, inverted, white_level
 from atomstream.analysis.growth import GrowthTracker
 from atomstream.analysis.illumination import IlluminationTracker, sampled_pixels
+from atomstream.analysis.marks import apply_earlier_marks
 from atomstream.analysis.pattern import Pattern, find_pattern, is_inverted, without_hot_pixels
 from atomstream.analysis.regions import (
     BoxTrace,
@@ -113,6 +114,7 @@ def search_pattern(state: AnalysisState, frames: Frames, times: F64, out: BatchB
         state.white, frames = white, turned
         state.new_events.append(Event(float(times[0]), "inverted", INVERTED))
     state.trackers = _start_trackers(state, pattern, times)
+    apply_earlier_marks(state, float(times[0]))
     _feed_piece(state, frames, times, state.next_index % state.block_frames == 0, out)
 
 

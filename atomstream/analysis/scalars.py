@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from atomstream.analysis.stream_state import AnalysisState
 from atomstream.results import Measurement, measured, undetermined
 
+AS_LAYERS = "if each oscillation is one layer"
+NOT_COUNTED = "growth without oscillations is not counted"
 SHUTTERED = "shuttered growth: the period is that of the recipe, not a growth rate (see oscillation_period)"
 
 
@@ -23,7 +26,13 @@ def current_values(state: AnalysisState) -> dict[str, Measurement]:
         )
         return {
             name: undetermined(reason)
-            for name in (*names, "oscillations_counted", "spottiness", "rotation_rpm")
+            for name in (
+                *names,
+                "oscillations_counted",
+                "oscillations_since_mark",
+                "spottiness",
+                "rotation_rpm",
+            )
         }
     values = {**growth_values(state), **surface_values(state)}
     rotation, change = state.trackers.rotation, state.trackers.change
@@ -58,7 +67,7 @@ def growth_values(state: AnalysisState) -> dict[str, Measurement]:
         per_layer = measured(rate.value, sigma, f"{unit}/s", note)
         damping = growth.latest.damping
     layers = _layers_grown(counted, rate, unit)
-    total = growth.counted(growth.counts.total, state.now_s, unit)
+    total = _layers_total(growth.counted(growth.counts.total, state.now_s, unit))
     if not state.growth_is_continuous:
         per_layer, layers = undetermined(SHUTTERED, f"{unit}/s"), undetermined(SHUTTERED, unit)
         total = layers
@@ -94,8 +103,18 @@ def _layers_grown(counted: Measurement, rate: Measurement, unit: str) -> Measure
         return undetermined(counted.why, unit)
     if rate.value is None:
         return undetermined(f"{rate.why} ({counted.value:.1f} oscillations {counted.note})", unit)
-    notes = "; ".join(part for part in ("if each oscillation is one layer", counted.note) if part)
+    notes = "; ".join(part for part in (AS_LAYERS, counted.note) if part)
     return Measurement(counted.value, counted.sigma, unit, "", notes)
+
+
+def _layers_total(counted: Measurement) -> Measurement:
+    """Return the layers of the whole stream. They stay determined when the oscillations end, and then miss what grows.
+
+    A sum over hours would be of no use if it was undetermined whenever the rate is; so its note names the condition.
+    """
+    if counted.value is None:
+        return counted
+    return replace(counted, note="; ".join(part for part in (AS_LAYERS, NOT_COUNTED, counted.note) if part))
 
 
 def _thickness_rate(state: AnalysisState, rate: Measurement) -> Measurement:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from atomstream.analysis.growth import FoundKind, FoundSegment, GrowthTracker
+from atomstream.analysis.layer_count import UNSEEN_ERROR
 from atomstream.analysis.oscillation import TOO_SHORT
 from atomstream.analysis.trace import IntensityTrace
 from atomstream.analysis.varpro import downsampled
@@ -66,6 +67,17 @@ def _residual_sum(t: F64, y: F64, tau: float) -> float:
     return float(((centred - slope * decay) ** 2).sum())
 
 
+def _share_of(counted: Measurement, share: float) -> Measurement:
+    """Return ``share`` (0 to 1) of a count."""
+    if counted.value is None:
+        return counted
+    sigma = math.hypot(share * (counted.sigma or 0.0), UNSEEN_ERROR * min(share, 1.0 - share) * counted.value)
+    note = "; ".join(
+        part for part in (counted.note, "divided in proportion to the time, at a late mark") if part
+    )
+    return measured(share * counted.value, sigma, counted.unit, note)
+
+
 FOUND_LABELS: dict[FoundKind, str] = {
     "growth_stopped": "growth stopped",
     "growth_began": "growth began again",
@@ -92,6 +104,28 @@ class SegmentLog:
             self.finished.append(summarise_segment(len(self.finished), self.label, time_s, growth))
         self.label = label
         growth.start_segment(time_s)
+
+    def divide(self, time_s: float, label: str) -> None:
+        """Divide the finished segment in which ``time_s`` (s) lies, for a mark that came after a later one.
+
+        How much grew before and after the mark is not known any more: the count is divided in proportion to the time,
+        with an uncertainty for growth that rested in one of the parts.
+        """
+        for at, segment in enumerate(self.finished):
+            if segment.start_s < time_s < segment.end_s:
+                share = (time_s - segment.start_s) / (segment.end_s - segment.start_s)
+                first = replace(segment, end_s=time_s, counted=_share_of(segment.counted, share))
+                why = "the mark at its start came late, after the segment had ended"
+                second = replace(
+                    segment,
+                    start_s=time_s,
+                    label=label,
+                    counted=_share_of(segment.counted, 1.0 - share),
+                    recovery=undetermined(why, segment.recovery.unit),
+                )
+                parts = [*self.finished[:at], first, second, *self.finished[at + 1 :]]
+                self.finished = [replace(part, number=number) for number, part in enumerate(parts)]
+                return
 
     def add(self, segment: FoundSegment, trace: IntensityTrace) -> None:
         """Add a segment whose end was found in the trace, and label the next one."""

@@ -97,6 +97,18 @@ async def test_the_list(logged_in: Any, server: LiveServer) -> None:
         await expect(logged_in.get_by_text("No stream contains these words")).to_be_visible()
 
 
+async def test_the_list_without_the_problems(logged_in: Any, server: LiveServer) -> None:
+    """An error of the request for the problems of the server is shown as one, beside the streams."""
+    answer = {"status": 404, "json": {"detail": "Something is wrong."}}
+    await logged_in.route("**/dashboard/problems", lambda route: route.fulfill(**answer))
+    async with WireClient(server) as client:
+        await client.create("Live one")
+    await logged_in.goto("/")
+    await expect(logged_in.locator("#list .name")).to_have_text(["Live one"])
+    expected = "The problems of the server can't be shown: Something is wrong."
+    await expect(logged_in.locator("#problems")).to_have_text(expected)
+
+
 async def test_the_certificate_is_shown(browser: Any, serve: Serve) -> None:
     """Over TLS the login works, and the list shows the fingerprint for clients; without TLS there is none."""
     server = await serve(tls="self-signed")

@@ -243,6 +243,20 @@ async def test_shift_m_names_it_first(logged_in: Any, growth: Growth, server: Li
     assert (event["label"], event["kind"]) == ("mmm open", "shutter")
 
 
+async def test_the_layers_of_a_shuttered_growth(logged_in: Any, growth: Growth, server: LiveServer) -> None:
+    """Shutter marks so close that no rate is found between them: the tile gives the reason, not 0 layers."""
+    async with WireClient(server) as client:
+        for number in range(1, 5):
+            mark = {"label": "open", "kind": "shutter", "time_ms_utc": growth.start_ms + 500.0 * number}
+            assert (await client.ask("POST", f"/rheed/stream/{growth.data_id}/events", mark))[0] == 200
+    await at_page(logged_in, growth, 4.0)
+    tile = logged_in.locator("[data-name=layers_grown]")
+    await expect(tile.locator("dt")).to_have_text("Layers since “open”")
+    await expect(logged_in.locator("#rate-why")).to_contain_text("Shuttered growth")
+    await expect(tile.locator(".value")).to_have_text("undetermined")
+    await expect(tile.locator(".under")).to_have_text("for the same reason as the growth rate")
+
+
 async def test_the_image_of_a_past_time(logged_in: Any, growth: Growth) -> None:
     """A click into a chart shows the frame of that time, also while new data arrive; a button returns to the newest."""
     page = logged_in

@@ -53,10 +53,14 @@ def install(app: web.Application, context: ServerContext, gate: Gate, visible: V
     if context.settings.oidc is not None:
         app[oidc_sign_in.PROVIDER] = OidcProvider(context.settings.oidc)
     app[series.READER] = ColumnReader()
-    app[ARRIVALS] = Arrivals()
+    arrivals = app[ARRIVALS] = Arrivals(
+        is_alone=context.settings.store is None and not context.documents.is_shared
+    )
     sockets = app[SOCKETS] = OpenSockets()
-    context.signals.chunk_stored.subscribe(app[ARRIVALS].on_chunk_stored)
-    context.signals.status_changed.subscribe(app[ARRIVALS].on_status_changed)
+    context.signals.chunk_stored.subscribe(arrivals.on_chunk_stored)
+    context.signals.status_changed.subscribe(arrivals.on_status_changed)
+    context.signals.followed.subscribe(arrivals.on_followed)
+    context.signals.deleted.subscribe(arrivals.on_deleted)
     app.cleanup_ctx.append(sessions.watch_sessions(visible))
     app.on_cleanup.append(_close_passwords)
     app.on_shutdown.append(lambda _: sockets.close())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from atomstream.server.streams.signals import ChunkStored, StatusChanged
+from atomstream.server.streams.signals import ChunkStored, Followed, StatusChanged
 
 KEPT = 64
 """Number of recent chunks that are kept for each stream."""
@@ -56,11 +56,19 @@ class Throughput:
 
 
 class Arrivals:
-    """Records stored chunks since the server's start and computes each stream's throughput."""
+    """Records stored chunks since the server's start and computes each stream's throughput.
+
+    ``is_alone`` is False if other servers receive chunks of the same streams. This one knows only of some of them.
+    """
 
     def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        *,
+        is_alone: bool = True,
     ) -> None:
+        self._is_alone = is_alone
         self._monotonic = monotonic
         self._wall = wall
         self._by_stream: defaultdict[str, deque[ChunkArrival]] = defaultdict(lambda: deque(maxlen=KEPT))
@@ -93,8 +101,24 @@ class Arrivals:
             self._stopped.add(changed.data_id)
             self._active.discard(changed.data_id)
 
+    async def on_followed(self, followed: Followed) -> None:
+        """Handle :attr:`ServerSignals.followed`: what this server received of the stream gives no rate and no delay."""
+        if followed.indices:
+            self._by_stream.pop(followed.data_id, None)
+
+    async def on_deleted(self, data_id: str) -> None:
+        """Handle :attr:`ServerSignals.deleted`: forget the stream."""
+        self._by_stream.pop(data_id, None)
+        self._active.discard(data_id)
+        self._stopped.discard(data_id)
+
     def silent(self) -> set[str]:
-        """Ids of the streams whose next chunk is overdue, by the time between the newest two."""
+        """Ids of the streams whose next chunk is overdue, by the time between the newest two.
+
+        None while other servers receive chunks, too: the next chunk may have come to one of them.
+        """
+        if not self._is_alone:
+            return set()
         now, found = self._monotonic(), set()
         for data_id, arrived in self._by_stream.items():
             usual_s = arrived[-1].at_s - arrived[-2].at_s if len(arrived) > 1 else 0.0

@@ -233,7 +233,8 @@ class ConnectionGuard:
         """A middleware, the outermost one, that keeps the state of a request's connection.
 
         Requests on connections that have not shown a key yet pass the turnstile. Uploads do not, because a URL that
-        was signed is as good as a key; its handler lets one with a wrong signature wait by :meth:`pace`.
+        was signed is as good as a key; its handler lets one with a wrong signature wait by :meth:`pace`. A PUT that
+        needs a key, or of an unknown path, is no upload.
 
         A request that has not shown a key, such as a login, does not protect its connection: the server may let it
         wait, for its body or after a wrong key.
@@ -245,7 +246,7 @@ class ConnectionGuard:
             if connection is None:
                 return await handler(request)
             try:
-                if not connection.known and request.method != "PUT":
+                if not connection.known and not _is_upload(request):
                     connection.move(IDLE)
                     await self._turnstile.wait()
                     connection.move(HALF)
@@ -268,8 +269,7 @@ class ConnectionGuard:
         async def allowed(request: web.Request, handler: Handler) -> web.StreamResponse:
             connection = self._by_handler.get(request.protocol)
             # The URL of an upload is its key; a wrong one is answered at once.
-            needs_key = required_access(request.match_info.handler).right is not Right.NONE
-            if connection is not None and (needs_key or request.method == "PUT"):
+            if connection is not None and (_needs_key(request) or _is_upload(request)):
                 connection.move(BUSY)
                 connection.receive_at_once(CLIENT_BYTES)
             return await handler(request)
@@ -302,6 +302,16 @@ class ConnectionGuard:
                     yield connection
                 connection.progress, connection.since = 0, now
             connection.unread = unread
+
+
+def _needs_key(request: web.Request) -> bool:
+    """True for a request that the check of keys refuses without a key; one of an unknown path is among them."""
+    return required_access(request.match_info.handler).right is not Right.NONE
+
+
+def _is_upload(request: web.Request) -> bool:
+    """True for a request whose URL is its key."""
+    return request.method == "PUT" and not _needs_key(request)
 
 
 GUARD: Final = web.AppKey("connection_guard", ConnectionGuard)

@@ -157,7 +157,7 @@ class AnalyzerSession:
             if event.kind != "rotation":
                 self._analyzer.mark(event.label, event.kind, event.time_s)
             elif event.value is not None:
-                self._analyzer.set_rotation(event.value)
+                self._analyzer.set_rotation(event.value, event.time_s)
 
     def state(self) -> AnalyzerState:
         """State of the analyzer, and the events whose time has not come."""

@@ -128,6 +128,7 @@ class Lifecycle:
         while (task := self._finishing.get(data_id)) is not None and not task.done():
             await asyncio.wait([task])
         self._finishing.pop(data_id, None)
+        await self._signals.deleted.send(data_id)
 
     async def begin(self, data_id: str) -> None:
         """A stream was created."""

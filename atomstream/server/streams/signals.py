@@ -77,3 +77,4 @@ class ServerSignals:
     chunk_stored: Signal[ChunkStored] = field(default_factory=Signal)
     status_changed: Signal[StatusChanged] = field(default_factory=Signal)
     followed: Signal[Followed] = field(default_factory=Signal)
+    deleted: Signal[str] = field(default_factory=Signal)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,9 @@ from atomstream.records import FrameMeta
 from atomstream.server.archive.metadata import Status
 from atomstream.server.archive.records import ChunkTimes, CommitResult, UploadClaims
 from atomstream.server.dashboard.arrivals import OVERDUE_S, SILENT_S, Arrivals
-from atomstream.server.streams.signals import ChunkStored, StatusChanged
+from atomstream.server.streams.signals import ChunkStored, Followed, StatusChanged
 from tests.fake_clock import Clock
-from tests.live_server import Serve
+from tests.live_server import LiveServer, Serve
 from tests.wire_client import START_MS, WireClient, make_frames
 
 CHUNK, FPS, NBYTES = 240, 120.0, 30_000_000
@@ -159,3 +161,49 @@ async def test_which_streams_are_silent(arrivals: Arrivals, clock: Clock) -> Non
     assert arrivals.silent() == {"a"}
     await arrivals.on_status_changed(StatusChanged("a", "success"))
     assert arrivals.silent() == set()
+
+
+async def test_nothing_is_known_of_what_others_receive(clock: Clock) -> None:
+    """Where other servers store chunks too, no stream is called silent, and a part of its chunks gives no rate."""
+    arrivals = Arrivals(clock, clock, is_alone=False)
+    await store_chunks(arrivals, clock, "a", 3)
+    assert arrivals.throughput("a") is not None
+    clock.now += 60.0
+    assert arrivals.silent() == set()
+    await arrivals.on_followed(Followed("a", (), "stream_interrupted"))
+    assert arrivals.throughput("a") is not None
+    await arrivals.on_followed(Followed("a", (3, 4), "stream_active"))
+    assert arrivals.throughput("a") is None
+
+
+def a_minute_later(server: LiveServer) -> Arrivals:
+    """Put the clock of a running server's throughput forward by a minute; returns the throughput."""
+    listeners: list[Any] = server.context.signals.chunk_stored._listeners
+    (found,) = {
+        one for one in (getattr(each, "__self__", None) for each in listeners) if isinstance(one, Arrivals)
+    }
+    found._monotonic = lambda: time.monotonic() + 60.0
+    return found
+
+
+async def test_a_server_with_a_store_calls_no_stream_silent(serve: Serve, tmp_path: Path) -> None:
+    """The next chunk may have come to another server of the same store; a server of its own knows."""
+    for options, expected in (({}, 1), ({"store": str(tmp_path / "store")}, 0)):
+        server = await serve(**options)
+        async with WireClient(server) as client:
+            data_id = await client.create()
+            await send(client, data_id, 0)
+            a_minute_later(server)
+            _, answer = await client.ask("GET", "/dashboard/problems")
+            assert answer["silent"] == [data_id][:expected]
+
+
+async def test_a_deleted_stream_is_forgotten(client: WireClient) -> None:
+    """A stream that was deleted while it ran is not called silent for ever."""
+    data_id = await client.create()
+    await send(client, data_id, 0)
+    arrivals = a_minute_later(client.server)
+    assert arrivals.silent() == {data_id}
+    assert (await client.ask("DELETE", f"/rheed/stream/{data_id}"))[0] == 200
+    assert arrivals.silent() == set()
+    assert arrivals.throughput(data_id) is None

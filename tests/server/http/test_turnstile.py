@@ -7,6 +7,9 @@ import socket
 from itertools import pairwise
 from urllib.parse import urlsplit
 
+import aiohttp
+import pytest
+
 from atomstream.server.http.turnstile import PER_TURN, Turnstile
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
@@ -59,6 +62,23 @@ async def test_who_has_shown_a_key_does_not_wait(serve: Serve) -> None:
             stile._per_turn = 4
             stile._next_turn()
             assert (await asked)[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/anything", "/rheed/stream/no/calibration"])
+async def test_only_an_upload_is_let_past(serve: Serve, path: str) -> None:
+    """A PUT to another path waits like any request without a key: its refusals are no way past the turnstile."""
+    server = await serve()
+    stile = turnstile_of(server)
+    stile._per_turn = stile._left = 0  # nobody passes
+    async with aiohttp.ClientSession() as session:
+        asked = asyncio.create_task(session.put(f"{server.url}{path}", headers={"X-API-Key": "wrong"}))
+        done: set[asyncio.Task[aiohttp.ClientResponse]] = set()
+        while not len(stile) and not done:
+            done, _ = await asyncio.wait([asked], timeout=0.01)
+        assert len(stile) == 1
+        stile._per_turn = 4
+        stile._next_turn()
+        assert (await asked).status in (401, 404)
 
 
 async def test_so_many_are_accepted_in_each_turn(serve: Serve) -> None:

@@ -147,18 +147,18 @@ function applyEvents(added) {
 
 /**
  * The analysis counts since the user's last mark, over pauses and new segments. A mark is ahead of the analysis: until
- * the analysis has it, nothing was counted since it.
+ * the analysis has it, nothing was counted since it. Each mark begins that count, also one that begins a segment.
  */
 function showCounted() {
   const mark = events.users.at(-1) ?? null;
   const { values } = state.analysis;
   const began = values.counted_since_s?.value ?? null;
-  const counted = values.oscillations_since_mark ?? { value: null, why: "the stream was analysed by an earlier version: analyse it again" };
-  const isAhead = mark !== null && began !== null && mark.time_s > began + 0.001;
-  tiles.showCounted({ ...(isAhead ? { value: 0, sigma: null, note: "" } : counted), since: markName(mark) });
+  const why = Object.keys(values).length ? "the stream was analysed by an earlier version: analyse it again" : "no results yet";
+  const counted = values.oscillations_since_mark ?? { value: null, why };
+  const isAhead = (one) => one !== null && began !== null && one.time_s > began + 0.001;
+  tiles.showCounted({ ...(isAhead(mark) ? { value: 0, sigma: null, note: "" } : counted), since: markName(mark) });
   const cut = events.users.filter(({ kind }) => CUTS.includes(kind)).at(-1) ?? null;
-  const segment = state.analysis.segments.at(-1);
-  tiles.showLayersSince(markName(cut), cut !== null && segment !== undefined && cut.time_s > (segment.start_s ?? 0) + 0.001);
+  tiles.showLayersSince(markName(cut), isAhead(cut));
 }
 
 function markName(mark) {

@@ -18,7 +18,7 @@ async function refresh() {
   const words = search.value.trim().split(/\s+/).filter(Boolean);
   const query = words.map((word) => `keywords=${encodeURIComponent(word)}`).join("&");
   try {
-    const [entries, problems] = await Promise.all([listed(query ? `${query}&` : ""), ask("/dashboard/problems")]);
+    const [entries, problems] = await Promise.all([listed(query ? `${query}&` : ""), problemsOrNone()]);
     const [silent, analysing] = [new Set(problems.silent), new Set(problems.analysing)];
     for (const entry of entries) entry.shown_status = statusOf(entry, silent, analysing);
     if (number === newest) show(entries, words.length > 0);
@@ -29,6 +29,16 @@ async function refresh() {
     if (error.status === 401) return;
     setText(byId("notice"), `${error.message} Trying again.`);
     setHidden(byId("notice"), false);
+  }
+}
+
+/** The problems of the server. Without them the list of streams is shown all the same, with the reason. */
+async function problemsOrNone() {
+  try {
+    return await ask("/dashboard/problems");
+  } catch (error) {
+    if (error.status === 401) throw error;
+    return { server: [`The problems of the server can't be shown: ${error.message}`], streams: {}, silent: [], analysing: [] };
   }
 }
 
