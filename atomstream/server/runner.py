@@ -336,7 +336,7 @@ async def _make_context(
         else Unread([], NameIndex())
     )
     signals = ServerSignals()
-    archives = None if store is None else SharedArchives(store)
+    archives = None if store is None else SharedArchives(store, copies=settings.bus is None)
     streams = StreamRegistry(settings.streams_dir, streams_table, settings.max_open_streams, damage, archives)
     later = asyncio.create_task(
         catch_up_later(database, settings.streams_dir, unread, streams.archive, damage),

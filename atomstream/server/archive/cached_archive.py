@@ -102,6 +102,9 @@ class CachedArchive(StreamArchive):
     """A :class:`StreamArchive` of which ``shared`` has the truth; made by :meth:`create_shared` or :meth:`open_shared`.
 
     Methods that change it may raise StoreUnavailableError: the same call may succeed later.
+
+    With ``copies`` False another process analyses the stream, and copies documents, columns and results to the store.
+    Those in this folder may be older, and are not copied.
     """
 
     is_cache: ClassVar[bool] = True
@@ -113,8 +116,11 @@ class CachedArchive(StreamArchive):
         shared: SharedStream,
         file_system: FileSystem = LOCAL,
         damage: StreamDamage | None = None,
+        *,
+        copies: bool = True,
     ) -> None:
         self.shared = shared
+        self._copies = copies
         super().__init__(folder, about, file_system, damage)
         self._mirroring = threading.Lock()
         self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True))
@@ -130,6 +136,8 @@ class CachedArchive(StreamArchive):
         shared: SharedStream,
         file_system: FileSystem = LOCAL,
         damage: StreamDamage | None = None,
+        *,
+        copies: bool = True,
     ) -> CachedArchive:
         """Create a new stream in the store, and its folder.
 
@@ -138,7 +146,7 @@ class CachedArchive(StreamArchive):
         """
         json.dumps(about, allow_nan=False)
         shared.create_about(about)
-        archive = cls(folder, dict(about), shared, file_system, damage)
+        archive = cls(folder, dict(about), shared, file_system, damage, copies=copies)
         archive._create()
         return archive
 
@@ -149,6 +157,8 @@ class CachedArchive(StreamArchive):
         shared: SharedStream,
         file_system: FileSystem = LOCAL,
         damage: StreamDamage | None = None,
+        *,
+        copies: bool = True,
     ) -> CachedArchive:
         """Open a stream of the store; a folder that is missing is filled from it first.
 
@@ -158,7 +168,7 @@ class CachedArchive(StreamArchive):
         """
         about = _description(folder, shared)
         cls._refuse_links(folder)
-        archive = cls(folder, about, shared, file_system, damage)
+        archive = cls(folder, about, shared, file_system, damage, copies=copies)
         file_system.make_folder(archive._index.group.folder, durable=False)
         if not (folder / ABOUT).is_file():
             archive._fill()
@@ -316,18 +326,24 @@ class CachedArchive(StreamArchive):
     # -- copies for other readers ------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """As in the base class; then the store has all documents, columns and results too."""
+        """As in the base class; then the store has all documents, columns and results too, if ``copies``."""
         self.follow(all_chunks=True)
         super().finish()
+        if not self._copies:
+            return
         with self._mirroring:
             self._mirror.send((*self._all_columns(), *self._documents(), *self._results()))
 
     def mirror(self) -> None:
         """Copy to the store what readers of the growing stream need: documents, and the ends of the columns.
 
+        Without effect if another process copies.
+
         Raises:
             StoreUnavailableError: the store can't be reached; calling it again continues.
         """
+        if not self._copies:
+            return
         with self._mirroring:
             with self._index.writing:
                 names = [*self._last_columns(), *self._documents()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,20 +34,23 @@ class Archives:
 class SharedArchives(Archives):
     """The archives of a server whose streams are in ``store``; the folders are caches of it.
 
+    ``copies`` is False if the process that analyses a stream copies its columns and results to the store.
     Methods also raise StoreUnavailableError.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, copies: bool = True) -> None:
         # Imported here: a server with its own data folder needs none of it.
         from atomstream.server.archive.cached_archive import CachedArchive
         from atomstream.server.archive.shared_stream import SharedStream
 
         self.store = store
+        self._copies = copies
         self._stream, self._kind = SharedStream, CachedArchive
 
     def create(self, folder: Path, about: Mapping[str, Any], damage: StreamDamage) -> StreamArchive:
         """As in the base class, in the store first."""
-        return self._kind.create_shared(folder, about, self._stream(self.store, folder.name), damage=damage)
+        shared = self._stream(self.store, folder.name)
+        return self._kind.create_shared(folder, about, shared, damage=damage, copies=self._copies)
 
     def exists(self, folder: Path) -> bool:
         """True: whether the store has it is found by opening it."""
@@ -55,4 +59,8 @@ class SharedArchives(Archives):
     def open(self, folder: Path, damage: StreamDamage) -> StreamArchive:
         """As in the base class; also raises ObjectMissingError if there is no such stream."""
         shared = self._stream(self.store, folder.name)
-        return open_checked(folder, damage, lambda: self._kind.open_shared(folder, shared, damage=damage))
+        return open_checked(
+            folder,
+            damage,
+            partial(self._kind.open_shared, folder, shared, damage=damage, copies=self._copies),
+        )

@@ -332,3 +332,23 @@ def test_marks_are_copied_while_the_stream_grows(server: Server, store: Store) -
         a.flush_metadata()
         a.mirror()
         assert _in_store(store, "mark_label").tolist() == labels
+
+
+def test_results_of_the_analyst_are_not_replaced_by_older_ones(
+    server: Server, store: Store, tmp_path: Path
+) -> None:
+    """Another process analyses: a server whose folder has results from before its start leaves those in the store."""
+    analyst = server("analyst")
+    for index in range(2):
+        commit(analyst, index)
+    analyst.write_values("intensity", 0, np.arange(4, dtype=np.float32), attributes={"source": "analysis"})
+    analyst.finish()
+    shared = SharedStream(store, "one")
+    restarted = CachedArchive.open_shared(tmp_path / "restarted" / "one", shared, copies=False)
+    analyst.write_values("intensity", 4, np.arange(4, 8, dtype=np.float32))
+    analyst.finish()
+    restarted.finish()
+    restarted.mirror()
+    assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
+    analyst.finish()
+    assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
