@@ -20,13 +20,13 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from atomstream.errors import ShardError, StreamError
+from atomstream.errors import ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.damage import StreamDamage
-from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, read_about_file
+from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in
 from atomstream.server.archive.mirror import Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
@@ -34,11 +34,8 @@ from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.small_arrays import is_small
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
-from atomstream.server.ports.store import ObjectMissingError, StoreUnavailableError
+from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
-from atomstream.system.log_privacy import get_logger
-
-log = get_logger(__name__)
 
 _RESTORED: Final = ("frames.zarr/", "analysis/")
 """Objects of these folders are copied into an empty cache: documents, columns and results."""
@@ -61,11 +58,9 @@ class _SharedIndex(ChunkIndex):
         self._shared = archive.shared
 
     def _find_chunks(self) -> set[int]:
-        try:
-            return set(self._shared.listing().chunks)
-        except StoreUnavailableError as error:
-            log.warning("stream %s: only its cached chunks can be read: %s", self._shared.data_id, error)
-            return super()._find_chunks()
+        # Not those of the folder while the store is away: it has only some of the shards, and the others would count
+        # as missing for as long as the archive is open.
+        return set(self._shared.listing().chunks)
 
     def _read_stamps(self, indices: list[int]) -> Iterator[tuple[int, ChunkTimes]]:
         """As in the base class, several at once: each takes some requests to the store."""
@@ -164,9 +159,9 @@ class CachedArchive(StreamArchive):
 
         Raises:
             ObjectMissingError: there is no such stream. StreamError: its description is damaged.
-            StoreUnavailableError: the store can't be reached, and the folder does not have the stream.
+            StoreUnavailableError: the store can't be reached; the folder is as it was.
         """
-        about = _description(folder, shared)
+        about = shared.read_about()
         cls._refuse_links(folder)
         archive = cls(folder, about, shared, file_system, damage, copies=copies)
         file_system.make_folder(archive._index.group.folder, durable=False)
@@ -392,16 +387,3 @@ def _names_in(folder: Path, name: str) -> list[str]:
         return []
     with found:
         return sorted(f"{name}/{entry.name}" for entry in found if entry.is_file(follow_symlinks=False))
-
-
-def _description(folder: Path, shared: SharedStream) -> dict[str, Any]:
-    """The description in the store; that in the folder while the store can't be reached."""
-    try:
-        return shared.read_about()
-    except StoreUnavailableError as error:
-        try:
-            about = read_about_file(folder)
-        except StreamError:
-            raise error from None
-        log.warning("stream %s: its cached description is used: %s", shared.data_id, error)
-        return about

@@ -164,10 +164,31 @@ def test_while_the_store_is_away_nothing_is_half_stored(server: Server, store: _
         break
     assert not done.repeated or answered > 1
     store.left = 0
-    reopened = server("a")
-    assert np.array_equal(reopened.frames(0, 8), _all_frames(0, 1))
+    assert np.array_equal(a.frames(0, 8), _all_frames(0, 1))
     with pytest.raises(StoreUnavailableError):
         server("c")
+
+
+def test_a_stream_is_opened_with_all_chunks_or_not_at_all(server: Server, store: _Away) -> None:
+    """The store goes away after each of the requests of an opening: the folder keeps the times of all chunks."""
+    a, b = server("a"), server("b")
+    for index in range(3):
+        commit(a, index)
+    b.follow()
+    b.finish()
+    times = read_zarr(b.folder, "time")
+    for answered in range(40):
+        store.left = answered
+        try:
+            opened = server("b")
+        except StoreUnavailableError:
+            assert np.array_equal(read_zarr(b.folder, "time"), times)
+            continue
+        break
+    assert answered > 1
+    store.left = None
+    assert opened.stored() == _indices("0-2")
+    assert np.array_equal(opened.frames(0, 12), _all_frames(0, 1, 2))
 
 
 def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, store: Store) -> None:
