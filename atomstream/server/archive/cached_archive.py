@@ -118,6 +118,8 @@ class CachedArchive(StreamArchive):
         self._copies = copies
         super().__init__(folder, about, file_system, damage)
         self._mirroring = threading.Lock()
+        self._followed = IndexSet()
+        self._followed_lock = threading.Lock()
         self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True))
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
@@ -308,7 +310,23 @@ class CachedArchive(StreamArchive):
             return False
         self._index.add(index, stamps)
         self.thinned.note_stored(index)
+        with self._followed_lock:
+            self._followed.add(index)
         return True
+
+    @property
+    def has_followed(self) -> bool:
+        """Whether :meth:`take_followed` has any."""
+        return bool(self._followed)
+
+    def take_followed(self) -> IndexSet:
+        """The chunks that :meth:`follow` has added since the last call of this, whoever called it: each one once.
+
+        Copies to the store, requests and the end of a stream follow it, too.
+        """
+        with self._followed_lock:
+            taken, self._followed = self._followed, IndexSet()
+        return taken
 
     def _shared_geometry(self) -> Geometry | None:
         """The geometry that another server has set with the first chunk."""

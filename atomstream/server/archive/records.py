@@ -100,6 +100,8 @@ class ChunkTimes:
 class CommitResult:
     """A chunk that is durable and readable; ``repeated`` if an equal one was stored before.
 
+    ``known``: that one was in the index already. One that is repeated and not known comes from an earlier attempt that
+    failed after storing the shard, or by way of another server: it is new to the analysis here.
     ``nbytes`` and ``crc32c`` are those of the received body; ``stamps`` are the stored ones, for a repeat those of
     the first upload.
     """
@@ -110,6 +112,7 @@ class CommitResult:
     crc32c: int
     repeated: bool
     stamps: ChunkTimes
+    known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

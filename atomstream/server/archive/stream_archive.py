@@ -213,12 +213,13 @@ class StreamArchive:
                     self._file_system.sync_file(path)
                 self._file_system.sync_folders(path.parent, self._index.group.shards)
                 stamps = new or self._index.read_stamps(claims.index)
+            known = new is None and self._index.size(claims.index) > 0
             if not self.files.deleted:  # else the chunk is gone with the stream
                 self._index.add(claims.index, stamps)
                 self.thinned.note_stored(claims.index)
         finally:
             self._file_system.unlink(body)
-        return CommitResult(claims.index, claims.dims[0], nbytes, crc32c, new is None, stamps)
+        return CommitResult(claims.index, claims.dims[0], nbytes, crc32c, new is None, stamps, known)
 
     @property
     def origin_unix_ms(self) -> float | None:

@@ -288,7 +288,7 @@ class ResultsManager:
         if claims.data_id not in self._open:
             await self._open_later(claims.data_id)
         results = self._open.get(claims.data_id)
-        if results is None or stored.committed.repeated:
+        if results is None or stored.committed.known:
             return  # without results: the analysis finds the chunk in the archive when it is opened
         self._used_at[claims.data_id] = self._clock()
         self._open.move_to_end(claims.data_id)

@@ -157,12 +157,14 @@ class StoreSync:
         if not isinstance(archive, CachedArchive):
             return
         before = archive.description.get("status")
-        if before not in (*OPEN, "stream_finalizing"):
+        if before in (*OPEN, "stream_finalizing"):
+            await run_in(
+                self._threads, lambda: archive.follow(all_chunks=gaps and bool(archive.missing_ranges()))
+            )
+        elif not archive.has_followed:
             return
-        indices = await run_in(
-            self._threads, lambda: archive.follow(all_chunks=gaps and bool(archive.missing_ranges()))
-        )
         about = await self._streams.current(data_id)
+        indices = archive.take_followed()
         if indices:
             await self._entries.note_chunk(data_id, archive.n_frames())
             self._lifecycle.touch(data_id)

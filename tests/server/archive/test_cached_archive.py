@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 import uuid
@@ -17,6 +18,7 @@ from atomstream.index_ranges import IndexSet
 from atomstream.records import FrameMeta
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
+from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.shared_stream import SharedStream
 from atomstream.server.archive.small_arrays import SmallArray
 from atomstream.server.ports.local_store import LocalStore
@@ -199,6 +201,48 @@ def test_a_chunk_whose_server_died_after_storing_it_is_there(server: Server, sto
     commit(b, 1)  # stored by a process that has died, as far as "a" knows
     assert commit(a_folder_before, 1).repeated
     assert server("a").stored() == _indices("0-1")
+
+
+def test_a_repeat_whose_first_attempt_failed_is_new_to_this_server(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply of the store was lost, or the disk refused the columns: the analysis has not had the chunk yet."""
+    a = server("a")
+    create_chunk, add = SharedStream.create_chunk, ChunkIndex.add
+
+    def unanswered(stream: SharedStream, index: int, shard: bytes) -> bool:
+        create_chunk(stream, index, shard)
+        raise StoreUnavailableError("no reply")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    for index, (kind, name, failing, whole) in enumerate(
+        ((SharedStream, "create_chunk", unanswered, create_chunk), (ChunkIndex, "add", full, add))
+    ):
+        monkeypatch.setattr(kind, name, failing)
+        with pytest.raises((StoreUnavailableError, OSError)):
+            commit(a, index)
+        monkeypatch.setattr(kind, name, whole)
+        again, third = commit(a, index), commit(a, index)
+        assert (again.repeated, again.known) == (True, False)
+        assert (third.repeated, third.known) == (True, True)
+
+
+def test_chunks_of_other_servers_are_reported_once_whoever_found_them(server: Server) -> None:
+    """A copy to the store, a request or the end finds chunks: they are kept for the one who passes them on."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    commit(b, 1)
+    b.mirror()
+    a.mirror()
+    commit(b, 3)
+    a.follow(all_chunks=True)
+    commit(b, 2)
+    a.finish()
+    assert a.take_followed() == _indices("1-3")
+    assert not a.has_followed
+    assert a.take_followed() == IndexSet()
 
 
 def test_of_many_servers_one_stores_a_chunk(store: Store, tmp_path: Path) -> None:

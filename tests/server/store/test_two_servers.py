@@ -17,9 +17,11 @@ import pytest
 from atomstream import AsyncRHEEDStreamer
 from atomstream.errors import ConfigError
 from atomstream.server.archive.shared_stream import SharedStream
+from atomstream.server.ports.store import StoreUnavailableError
+from tests.live_helpers import CHUNK, FPS, batches_until, feed, frame_numbers, growth, send_chunks, stamps
 from tests.live_server import LiveServer, Serve
 from tests.stores import s3_store, s3_url
-from tests.wire_client import WireClient, make_frames
+from tests.wire_client import WireClient, make_frames, shard_bytes
 
 if TYPE_CHECKING:
     from atomstream.cluster.engines import SeaweedFS
@@ -202,3 +204,45 @@ async def test_slow_replies_of_the_store_do_not_hold_up_other_streams(
         ids = [await client.create() for _ in range(8)]
         replies = await asyncio.gather(*(client.send(data_id, 0, make_frames(4)) for data_id in ids))
     assert [status for status, _ in replies] == [200] * 8
+
+
+async def test_a_chunk_whose_first_reply_was_lost_is_analysed(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has the chunk and its reply does not come: the upload is sent again, and the analysis gets it."""
+    create_chunk = SharedStream.create_chunk
+
+    def unanswered(stream: SharedStream, index: int, shard: bytes) -> bool:
+        create_chunk(stream, index, shard)
+        monkeypatch.setattr(SharedStream, "create_chunk", create_chunk)
+        raise StoreUnavailableError("no reply")
+
+    server = await serve(store=str(tmp_path / "store"))
+    frames = growth(3 * CHUNK)
+    async with WireClient(server) as client:
+        data_id = await client.create(fps_capture_rate=FPS)
+        await send_chunks(client, data_id, frames[:CHUNK])
+        url = await client.url(data_id, 1, (CHUNK, *frames.shape[1:]), CHUNK, **stamps(1, CHUNK))
+        body = shard_bytes(frames[CHUNK : 2 * CHUNK])
+        monkeypatch.setattr(SharedStream, "create_chunk", unanswered)
+        assert (await client.put(url, body))[0] == 503
+        assert (await client.put(url, body))[0] == 200
+        async with feed(client, data_id) as socket:
+            found = await batches_until(socket, 2 * CHUNK)
+    assert frame_numbers(found) == list(range(2 * CHUNK))
+
+
+async def test_chunks_that_a_request_has_found_are_analysed(tmp_path: Path, pair: MakePair) -> None:
+    """A client asks which chunks are stored, which takes over those of the other server: they are analysed here."""
+    a, b = await pair(str(tmp_path / "store"))
+    frames = growth(2 * CHUNK)
+    async with WireClient(a) as to_a, WireClient(b) as to_b:
+        data_id = await to_a.create(fps_capture_rate=FPS)
+        await send_chunks(to_a, data_id, frames[:CHUNK])
+        async with feed(to_a, data_id) as socket:
+            await batches_until(socket, CHUNK)
+            await send_chunks(to_b, data_id, frames, indices=[1])
+            assert (await to_a.ask("GET", f"/rheed/stream/{data_id}/chunks"))[1] == {"stored": "0-1"}
+            await a.sync.exchange()
+            found = await batches_until(socket, 2 * CHUNK)
+    assert frame_numbers(found) == list(range(CHUNK, 2 * CHUNK))
