@@ -17,6 +17,8 @@ from atomstream.server.live.replica import SharedLogs
 from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
 from atomstream.server.ports.placement import Notice, partition_of
 from atomstream.server.ports.stream_log import OutdatedWriterError
+from atomstream.server.streams.cache_limit import remove_folder
+from atomstream.server.streams.registry import DELETED
 from atomstream.server.streams.signals import ChunkStored, StatusChanged
 from atomstream.system.log_privacy import get_logger
 
@@ -34,6 +36,8 @@ class OwningManager(ResultsManager):
 
     async def _make_results(self, archive: StreamArchive, about: StreamMetadata) -> StreamResults:
         assert isinstance(archive, CachedArchive), "a cluster has a store"
+        # The archive may be open since an earlier ownership, and its stream deleted meanwhile.
+        await asyncio.to_thread(archive.refresh_about)
         await asyncio.to_thread(archive.follow, all_chunks=True)
         return await OwnedResults.open_owned(archive, about, self._resources, self.logs)
 
@@ -54,6 +58,7 @@ class OwningManager(ResultsManager):
                 raise
             log.info("stream %s: a notice is left out: %s", notice.data_id, error)
         except ArchiveDeletedError:
+            self._streams.deleted.add(notice.data_id)  # so that no later notice opens it again
             await self.remove(notice.data_id)
         except OutdatedWriterError:
             await self._drop(notice.data_id)
@@ -61,9 +66,7 @@ class OwningManager(ResultsManager):
 
     async def _handle(self, notice: Notice) -> None:
         if notice.kind == "deleted":
-            await self.remove(notice.data_id)
-            await self.logs.results.delete(notice.data_id)
-            await self.logs.inputs.delete(notice.data_id)
+            await self._delete(notice.data_id)
             return
         results = await self.of(notice.data_id)
         assert isinstance(results, OwnedResults)
@@ -77,6 +80,20 @@ class OwningManager(ResultsManager):
             await results.catch_up_inputs()
         else:
             results.reanalyse()
+
+    async def _delete(self, data_id: str) -> None:
+        """Remove all that this process has of a stream, and has written into the store since the deletion began."""
+        archive = self._streams.shared().get(data_id)
+        self._streams.deleted.add(data_id)  # so that no notice that waits opens it again
+        await self.remove(data_id)  # from here on nothing is written
+        moved = self._streams.folder / DELETED / data_id
+        await asyncio.to_thread(remove_folder, moved)  # of an earlier attempt
+        if archive is None:
+            await self._streams.delete_stored(data_id)
+        await self._streams.delete(data_id, archive)
+        await asyncio.to_thread(remove_folder, moved)
+        await self.logs.results.delete(data_id)
+        await self.logs.inputs.delete(data_id)
 
     async def _follow(self, notice: Notice, results: OwnedResults) -> None:
         """Analyse all chunks that were stored since."""

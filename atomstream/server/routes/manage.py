@@ -90,9 +90,13 @@ def _differences(before: StreamMetadata, after: StreamMetadata) -> list[str]:
 async def delete_stream(request: web.Request) -> web.Response:
     """``DELETE /rheed/stream/{data_id}``: delete a stream for ever, with frames, results and marks.
 
-    Uploads that run are answered with 410, and so is each later request about it.
+    Uploads that run are answered with 410, and so is each later request about it. After 503 the request may be
+    repeated until it is answered with 200 or 410: then all servers have been notified.
     """
     context, data_id = context_of(request), checked_id(request.match_info["data_id"])
+    if data_id in context.streams.deleted and not (context.streams.folder / data_id).exists():
+        # An earlier request has deleted it, and the bus may have been away when the notice was to be sent.
+        await context.announce(Notice(data_id=data_id, kind="deleted"))
     archive, name = await _open(context, data_id)
     project_id = None if data_id in context.streams.deleted else await context.streams.project_of(data_id)
     context.streams.refuse_deleted(data_id)
@@ -113,6 +117,8 @@ async def remove_stream(
         await context.ingest.stop_stream(data_id)
         await context.results.remove(data_id)
         await context.lifecycle.forget(data_id)
+        if archive is None:
+            await context.streams.delete_stored(data_id)
         await context.streams.delete(data_id, archive)
     except BaseException:
         if (context.streams.folder / data_id).is_dir():  # it was not deleted, and goes on

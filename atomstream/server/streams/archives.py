@@ -30,6 +30,9 @@ class Archives:
         """The archive of a stream, checked; raises as :func:`.open_checked`."""
         return open_checked(folder, damage)
 
+    def delete_stored(self, data_id: str) -> None:
+        """Remove what a store has of a stream that is being deleted; here there is no store."""
+
 
 class SharedArchives(Archives):
     """The archives of a server whose streams are in ``store``; the folders are caches of it.
@@ -64,3 +67,7 @@ class SharedArchives(Archives):
             damage,
             partial(self._kind.open_shared, folder, shared, damage=damage, copies=self._copies),
         )
+
+    def delete_stored(self, data_id: str) -> None:
+        """Remove all objects of a stream that is being deleted; there may be none."""
+        self._stream(self.store, data_id).delete()

@@ -124,6 +124,14 @@ class StreamRegistry:
             for note in self.damage.notes(data_id):
                 self.damage.remove(data_id, note.file)
 
+    async def delete_stored(self, data_id: str) -> None:
+        """Remove what a store has of a stream in :attr:`deleted`, as :meth:`delete` does for an open archive.
+
+        Raises:
+            StoreUnavailableError: the store can't be reached; it may be repeated.
+        """
+        await asyncio.to_thread(self._archives.delete_stored, data_id)
+
     def _keep(self, data_id: str, archive: StreamArchive) -> None:
         self._open[data_id] = self._recent[data_id] = archive
         self._recent.move_to_end(data_id)
