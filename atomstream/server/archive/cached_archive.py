@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -27,7 +27,7 @@ from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in
-from atomstream.server.archive.mirror import Mirror
+from atomstream.server.archive.mirror import GROUP, Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
 from atomstream.server.archive.shared_stream import SharedStream
@@ -37,9 +37,12 @@ from atomstream.server.archive.zarr_group import DOCUMENT, FRAMES, ZarrGroup
 from atomstream.server.ports.store import ObjectMissingError
 from atomstream.system.files import LOCAL, FileSystem
 
-_RESTORED: Final = ("frames.zarr/", "analysis/")
-"""Objects of these folders are copied into an empty cache: documents, columns and results."""
-
+_ANALYSIS: Final = "analysis"
+_POSITION: Final = f"{_ANALYSIS}/position"
+"""How far the other files of the folder are. It is the first one to be read and the last one to be written."""
+_RECORDS: Final = f"{_ANALYSIS}/results.log"
+_CHECKPOINT: Final = f"{_ANALYSIS}/checkpoint"
+"""What the records amount to, up to some number: not newer than they are."""
 
 _OF_A_RUN: Final = ("analysis/running", "analysis/state")
 """Files of an analysis that runs: another server begins its own."""
@@ -176,17 +179,32 @@ class CachedArchive(StreamArchive):
         return archive
 
     def _fill(self) -> None:
-        """Copy documents, columns and results into the empty folder; its description is written last."""
+        """Copy documents, columns and results into the empty folder; its description is written last.
+
+        The process that analyses the stream may write meanwhile, and the position states which of its records need not
+        be read again. So no file may be older than one before it in this order: the position (which is written last),
+        the records, documents, columns.
+        """
         self.flush_metadata()
-        documents_last = sorted(self.shared.listing().others, key=lambda name: name.endswith("zarr.json"))
-        for name in reversed(documents_last):  # first, so that they do not name what is written meanwhile
-            if name.startswith(_RESTORED):
-                path = self.folder / name
-                with suppress(ObjectMissingError):
-                    content = self.shared.store.fetch(self.shared.key(name))
-                    self._file_system.make_folder(path.parent, durable=False, inside=self.folder)
-                    self.files.write_atomic(path, content)
+        position = self._fetched(_POSITION)
+        for name in _in_order(self.shared.names(_ANALYSIS)):
+            self._restore(name, self._fetched(name))
+        arrays = [name for name in self.shared.listing().others if name.startswith("frames.zarr/")]
+        for name in sorted(arrays, key=lambda name: (not name.endswith(DOCUMENT), name != GROUP)):
+            self._restore(name, self._fetched(name))
+        self._restore(_POSITION, position)
         self._write_about()
+
+    def _fetched(self, name: str) -> bytes | None:
+        with suppress(ObjectMissingError):
+            return self.shared.store.fetch(self.shared.key(name))
+        return None
+
+    def _restore(self, name: str, content: bytes | None) -> None:
+        if content is not None:
+            path = self.folder / name
+            self._file_system.make_folder(path.parent, durable=False, inside=self.folder)
+            self.files.write_atomic(path, content)
 
     # -- the description ---------------------------------------------------------------------------------
 
@@ -386,8 +404,8 @@ class CachedArchive(StreamArchive):
                 yield from _names_in(self.folder, f"{group.folder.name}/{name}/c")
 
     def _results(self) -> Iterator[str]:
-        """The files of the analysis, but for those of one that runs."""
-        for name in _names_in(self.folder, "analysis"):
+        """The files of the analysis, but for those of one that runs; each one after those that it refers to."""
+        for name in (*reversed(_in_order(_names_in(self.folder, _ANALYSIS))), _POSITION):
             if name not in _OF_A_RUN and ".damaged-" not in name:
                 yield name
 
@@ -395,6 +413,13 @@ class CachedArchive(StreamArchive):
         """As in the base class; first in the store, where the description goes first."""
         self.shared.delete()
         super().delete(target)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """The files of an analysis but for the position, each one before those that may not be older than it."""
+    first = [_CHECKPOINT, _RECORDS]
+    others = sorted(set(names) - {*first, _POSITION})
+    return [*first, *others]
 
 
 def _names_in(folder: Path, name: str) -> list[str]:

@@ -172,6 +172,11 @@ class SharedStream:
                 found.others.append(name)
         return found
 
+    def names(self, folder: str) -> list[str]:
+        """The names of the objects below a folder of the stream, such as ``analysis``."""
+        start = len(self._folder) + 1
+        return [key[start:] for key in self.store.keys(self.key(folder))]
+
     def delete(self) -> None:
         """Remove the description, and then all else."""
         self.store.delete(self.key(ABOUT))

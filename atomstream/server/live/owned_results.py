@@ -34,8 +34,8 @@ log = get_logger("atomstream.server")
 SNAPSHOT_S: Final = 5.0
 """Time between snapshots in s: so much analysis is repeated by the next owner."""
 STATE: Final = "analysis/state"
-KEPT: Final = ("results.log", "inputs.log", "checkpoint", "profiles", "position")
-"""Files of an ended analysis that are stored for servers that have none; the last one states how far they are."""
+KEPT: Final = ("profiles", "inputs.log", "results.log", "checkpoint", "position")
+"""Files of an ended analysis that are stored for servers that have none; each one after those that it refers to."""
 RETRY_S: Final = 1.0
 COPY_S: Final = 2.0
 """Time between two copies of a stream's columns and documents to the store."""

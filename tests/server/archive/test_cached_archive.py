@@ -7,6 +7,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,10 @@ def server(store: Store, tmp_path: Path) -> Server:
 def _servers(store: Store, folder: Path) -> Server:
     shared = SharedStream(store, "one")
     CachedArchive.create_shared(folder / "first" / "one", ABOUT, shared)
+    return _servers_of(store, folder)
+
+
+def _servers_of(store: Store, folder: Path) -> Server:
     return lambda name: CachedArchive.open_shared(folder / name / "one", SharedStream(store, "one"))
 
 
@@ -417,3 +422,49 @@ def test_results_of_the_analyst_are_not_replaced_by_older_ones(
     assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
     analyst.finish()
     assert np.array_equal(_in_store(store, "intensity"), np.arange(8, dtype=np.float32))
+
+
+class _WrittenMeanwhile(LocalStore):
+    """After ``left`` further requests for objects, ``write()`` is called once."""
+
+    left = -1
+    write: Callable[[], object]
+
+    def fetch(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
+        self.left -= 1
+        if self.left == -1:
+            self.write()
+        return super().fetch(key, offset, length)
+
+
+def _write_results(owner: CachedArchive, number: int) -> None:
+    """All results of an ended stream, in version ``number``, which has one column more than the one before."""
+    for name in ("intensity", f"added_{number}"):
+        owner.write_values(name, 0, np.full(4, number, np.float32), attributes={"source": "analysis"})
+    for name in ("position", "checkpoint", "results.log", "profiles"):
+        (owner.folder / "analysis" / name).write_bytes(b"%d" % number * number)
+    owner.finish()
+
+
+def test_a_file_of_an_empty_cache_is_new_enough_for_the_others(tmp_path: Path) -> None:
+    """The owner stores newer results while a server copies them, at any moment.
+
+    The position states which records are in the files: those that follow it are applied to the columns again. A record
+    in the log is not, so its columns must be there.
+    """
+    for moment in (0, 1, 2, 3, 4, 7, 12):
+        store = _WrittenMeanwhile(tmp_path / f"store {moment}")
+        owner = _servers(store, tmp_path / f"{moment}")("owner")
+        (owner.folder / "analysis").mkdir()
+        commit(owner, 0)
+        _write_results(owner, 1)
+        store.write = partial(_write_results, owner, 2)
+        store.left = moment
+        opened = _servers_of(store, tmp_path / f"{moment}")("empty")
+        assert store.left < 0, "the owner was to write during the opening"
+        names = ("position", "checkpoint", "results.log", "profiles")
+        versions = [len((opened.folder / "analysis" / name).read_bytes()) for name in names]
+        position, checkpoint, records, profiles = versions
+        assert position <= checkpoint <= records <= profiles, moment
+        for name in ("intensity", f"added_{records}"):
+            assert records <= read_zarr(opened.folder, name)[0], (name, moment)
