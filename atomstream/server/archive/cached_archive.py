@@ -23,10 +23,10 @@ import msgspec
 from atomstream.errors import ShardError
 from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.archive_files import ArchiveDeletedError
-from atomstream.server.archive.chunk_index import ChunkIndex
+from atomstream.server.archive.chunk_index import ChunkIndex, Stamps, extrapolated_origin
 from atomstream.server.archive.column import COLUMN_CHUNK
 from atomstream.server.archive.damage import StreamDamage
-from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in
+from atomstream.server.archive.metadata import ABOUT, ORIGIN, geometry_in, lost_in, origin_in
 from atomstream.server.archive.mirror import GROUP, Mirror
 from atomstream.server.archive.records import ChunkTimes, Geometry, UploadClaims
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare
@@ -58,7 +58,18 @@ class _SharedIndex(ChunkIndex):
 
     def __init__(self, archive: CachedArchive, group: ZarrGroup) -> None:
         super().__init__(group, archive._attributes)
+        self._archive = archive
         self._shared = archive.shared
+
+    def _recorded_origin(self) -> float | None:
+        """As in the base class; None, so that all times are written again, if the stream's description has another."""
+        recorded, described = super()._recorded_origin(), origin_in(self._archive.description)
+        return recorded if described in (None, recorded) else None
+
+    def _extrapolated_origin(self, chunks: Stamps) -> float:
+        """The zero of time in the stream's description: each server begins with another chunk."""
+        described = origin_in(self._archive.description)
+        return super()._extrapolated_origin(chunks) if described is None else described
 
     def _find_chunks(self) -> set[int]:
         # Not those of the folder while the store is away: it has only some of the shards, and the others would count
@@ -250,9 +261,12 @@ class CachedArchive(StreamArchive):
     # -- chunks ------------------------------------------------------------------------------------------
 
     def _share(self, claims: UploadClaims, body: Path) -> bool:
-        geometry = msgspec.to_builtins(Geometry.of(claims))
-        if self._about.get("geometry") is None:
-            self.update_about(geometry=geometry)
+        if self._about.get("geometry") is None or origin_in(self._about) is None:
+            origin_ms = self._index.origin_ms  # None but for streams of earlier versions
+            if origin_ms is None:
+                first = (claims.index, claims.chunk_size, claims.start_unix_ms, claims.fps)
+                origin_ms = extrapolated_origin(*first)
+            self.update_about(geometry=msgspec.to_builtins(Geometry.of(claims)), **{ORIGIN: origin_ms})
         if geometry_in(self._about) != Geometry.of(claims):
             raise self._other_geometry(claims)
         shard = body.read_bytes()

@@ -291,7 +291,7 @@ class ChunkIndex:
             self._files.note_damage(
                 self.group.folder / name / DOCUMENT, "it was written again, from the chunks"
             )
-        self.origin_ms = recorded_origin(self.group) if self.geometry is not None else None
+        self.origin_ms = self._recorded_origin() if self.geometry is not None else None
         counted: dict[int, int] = {}
         synced: set[int] = set()
         if self.origin_ms is not None and self.geometry is not None:
@@ -368,12 +368,15 @@ class ChunkIndex:
             for name, paths in touched.items():
                 self._touched[name].update(paths)
 
+    def _recorded_origin(self) -> float | None:
+        return recorded_origin(self.group)
+
     def _extrapolated_origin(self, chunks: Stamps) -> float:
         # The time of frame 0, computed from the lowest chunk of the first commit. It never changes: else all times
         # written so far would have to change when chunk 0 arrives late.
         assert self.geometry is not None
         index, stamps = min((index, stamps) for index, stamps in chunks.items() if stamps is not None)
-        return stamps.start_unix_ms - index * self.geometry.chunk_size * 1000.0 / stamps.fps
+        return extrapolated_origin(index, self.geometry.chunk_size, stamps.start_unix_ms, stamps.fps)
 
     def _add_sizes(self, sizes: Mapping[int, int]) -> None:
         with self._state_lock:
@@ -389,6 +392,11 @@ class ChunkIndex:
             return 0
         last = self._stored.end - 1
         return last * self.geometry.chunk_size + self._size(last)
+
+
+def extrapolated_origin(index: int, chunk_size: int, start_unix_ms: float, fps: float) -> float:
+    """The time of frame 0 in UTC ms, from the start of chunk ``index``, as if no frame was dropped before it."""
+    return start_unix_ms - index * chunk_size * 1000.0 / fps
 
 
 def _indices_in(shards: Path) -> Iterator[int]:

@@ -13,9 +13,12 @@ import msgspec
 
 from atomstream.errors import StreamError
 from atomstream.index_ranges import IndexSet
-from atomstream.protocol import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MIN_FPS
+from atomstream.protocol import MAX_CHUNK_INDEX, MAX_FPS, MAX_RPM, MAX_TIME_MS, MIN_FPS
 from atomstream.server.archive.records import Geometry
 from atomstream.system.own_files import read_plain
+
+ORIGIN: Final = "start_unix_ms"
+"""The attribute of ``time`` with its zero, in UTC milliseconds; and the field of a description."""
 
 Status: TypeAlias = Literal[
     "stream_active", "stream_interrupted", "stream_finalizing", "stream_error", "success", "error"
@@ -108,6 +111,12 @@ def geometry_in(about: Mapping[str, Any]) -> Geometry | None:
     except msgspec.ValidationError:
         return None
     return found if found.is_possible else None
+
+
+def origin_in(about: Mapping[str, Any]) -> float | None:
+    """The zero of ``time`` in a description, UTC ms: servers that share a stream agree on it there; None for none."""
+    found = about.get(ORIGIN)
+    return float(found) if isinstance(found, (int, float)) and abs(found) <= MAX_TIME_MS else None
 
 
 def write_about(about: StreamMetadata) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from atomstream.errors import ConflictError, StreamError
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX
-from atomstream.server.archive.metadata import ABOUT, is_stream_id
+from atomstream.server.archive.metadata import ABOUT, ORIGIN, is_stream_id
 from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import END_NBYTES, trailer_of
 from atomstream.server.ports.store import (
@@ -30,7 +30,9 @@ _SHARDS: Final = "frames.zarr/frames/c/"
 _HEAD_NBYTES: Final = 64 << 10
 """The first bytes of a shard, which have the data of each frame, are fetched in one request of so many bytes."""
 _FIRST_COUNTS: Final = ("geometry",)
-"""Fields of a description that are set once: the first value counts."""
+"""Fields of a description that are set once: another value is refused."""
+_FIRST_STAYS: Final = (ORIGIN,)
+"""Fields that are set once, each server with a value of its own: the first one is used by all."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class SharedStream:
     def change_about(self, before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         """Apply those of ``changes`` that differ from ``before``, the description as it was read; returns the new one.
 
-        Other fields keep the values that other servers gave them meanwhile.
+        Other fields keep the values that other servers gave them meanwhile, and so does the zero of time.
 
         Raises:
             ConflictError: another server has set the geometry, to another one.
@@ -98,7 +100,8 @@ class SharedStream:
                         "changed.",
                         status=409,
                     )
-            changed = {**present, **wanted}
+            stays = {name for name in _FIRST_STAYS if present.get(name) is not None}
+            changed = {**present, **{name: value for name, value in wanted.items() if name not in stays}}
             if changed == present:
                 return present
             try:

@@ -38,14 +38,14 @@ from atomstream.server.archive.archive_files import SET_ASIDE, ArchiveFiles
 from atomstream.server.archive.chunk_index import ChunkIndex
 from atomstream.server.archive.damage import StreamDamage
 from atomstream.server.archive.frame_runs import FrameRuns
-from atomstream.server.archive.metadata import ABOUT, geometry_in, lost_in, named_attributes, plain
+from atomstream.server.archive.metadata import ABOUT, ORIGIN, geometry_in, lost_in, named_attributes, plain
 from atomstream.server.archive.metadata import read_about_file as read_about
 from atomstream.server.archive.records import ChunkTimes, CommitResult, Geometry, UploadClaims
 from atomstream.server.archive.result_columns import ResultArrays, check_values
 from atomstream.server.archive.shard_file import Frame, ShardFile, compare, seal
 from atomstream.server.archive.small_arrays import SmallArray, SmallArrays
 from atomstream.server.archive.thinning import ThinnedFrames
-from atomstream.server.archive.timestamp_columns import NAMES, ORIGIN
+from atomstream.server.archive.timestamp_columns import NAMES
 from atomstream.server.archive.zarr_group import ZarrGroup
 from atomstream.system.files import LOCAL, FileSystem
 from atomstream.system.log_privacy import get_logger

@@ -13,11 +13,10 @@ import numpy as np
 from atomstream.index_ranges import IndexSet
 from atomstream.protocol import MAX_CHUNK_INDEX, MAX_CHUNK_SIZE, MAX_TIME_MS
 from atomstream.server.archive.column import Values
+from atomstream.server.archive.metadata import ORIGIN
 from atomstream.server.archive.records import ChunkTimes
 from atomstream.server.archive.zarr_group import ZarrGroup
 
-ORIGIN: Final = "start_unix_ms"
-"""The attribute of ``time`` with its zero, in UTC milliseconds."""
 COUNTS: Final = "chunk_frames"
 SYNCED: Final = "synced_chunks"
 """The attribute of ``chunk_frames`` with the chunks whose timestamps are durable, as ``"0-5,9"``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import threading
 import uuid
@@ -26,6 +27,7 @@ from atomstream.server.ports.local_store import LocalStore
 from atomstream.server.ports.store import ObjectMissingError, Store, StoreUnavailableError
 from tests.server.archive.archive_helpers import (
     ABOUT,
+    START_MS,
     body_of,
     claims_of,
     commit,
@@ -278,6 +280,40 @@ def test_the_first_chunk_fixes_the_shape_for_all_servers(server: Server) -> None
         commit(b, 1, frames_of(1, shape=(7, 8)))
     assert b.stored() == IndexSet()
     assert not commit(b, 1).repeated
+
+
+def test_all_servers_count_time_from_one_zero(server: Server) -> None:
+    """The cameras' times are not even, and each server begins with another chunk: a frame has one time everywhere."""
+    a, b, c = server("a"), server("b"), server("c")
+    starts = {2: START_MS + 87.0, 0: START_MS + 3.0, 1: START_MS + 41.0}
+    for archive, (index, start) in zip((a, b, c), starts.items(), strict=True):
+        commit(archive, index, start_unix_ms=start, end_unix_ms=start + 40.0)
+    for archive in (a, b, c):
+        archive.follow(all_chunks=True)
+    times = read_zarr(a.folder, "time")
+    for archive in (a, b, c, server("d")):
+        assert archive.origin_unix_ms == START_MS + 7.0
+        assert np.array_equal(read_zarr(archive.folder, "time"), times)
+        assert archive.description["start_unix_ms"] == START_MS + 7.0
+
+
+def test_servers_of_an_earlier_version_are_brought_to_one_zero(server: Server, store: Store) -> None:
+    """The description has no zero of time, and each cache has its own: that of the next chunk's server is used."""
+    a, b = server("a"), server("b")
+    commit(a, 0)
+    key = "streams/one/stream.json"
+    about = json.loads(store.fetch(key))
+    del about["start_unix_ms"]
+    store.put(key, json.dumps(about).encode())
+    b.refresh_about()
+    commit(b, 1, start_unix_ms=START_MS + 45.0, end_unix_ms=START_MS + 85.0)
+    about["start_unix_ms"] = START_MS + 5.0
+    store.put(key, json.dumps(about).encode())
+    a, b = server("a"), server("b")
+    for archive in (a, b):
+        assert archive.origin_unix_ms == START_MS + 5.0
+        expected = [-0.005, 0.005, 0.015, 0.025, 0.04, 0.05, 0.06, 0.07]
+        assert np.allclose(read_zarr(archive.folder, "time"), expected)
 
 
 def test_descriptions_of_two_servers_are_merged(server: Server) -> None:
