@@ -15,7 +15,7 @@ from atomstream.server.ports.bus import Bus
 from atomstream.server.ports.jetstream_log import JetStreamLog
 from atomstream.server.ports.jetstream_placement import JetStreamPlacement
 from atomstream.server.ports.placement import Placement
-from atomstream.server.ports.store import ObjectMissingError, Store
+from atomstream.server.ports.store import ObjectExistsError, ObjectMissingError, StaleObjectError, Store
 from atomstream.server.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -37,9 +37,19 @@ class StreamObjects:
         self._store = store
         self._key: Callable[[str], str] = SharedStream(store, data_id).key
 
-    def put(self, name: str, content: bytes) -> None:
-        """Store or replace an object."""
-        self._store.put(self._key(name), content)
+    def put(self, name: str, content: bytes, may_replace: Callable[[], None]) -> None:
+        """Store or replace an object, if ``may_replace()`` raises nothing."""
+        while True:
+            present = self._version(name)
+            may_replace()
+            with suppress(ObjectExistsError, StaleObjectError):  # another process was faster
+                self._store.put(self._key(name), content, create_only=present is None, if_match=present)
+                return
+
+    def _version(self, name: str) -> str | None:
+        with suppress(ObjectMissingError):
+            return self._store.head(self._key(name)).etag
+        return None
 
     def get(self, name: str) -> bytes | None:
         """Its content; None if there is none."""

@@ -134,7 +134,9 @@ class CachedArchive(StreamArchive):
         self._mirroring = threading.Lock()
         self._followed = IndexSet()
         self._followed_lock = threading.Lock()
-        self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True))
+        self.may_replace: Callable[[], None] = lambda: None
+        """Called before a copy replaces that of another process; an exception from it prevents that."""
+        self._mirror = Mirror(folder, shared, lambda: self.follow(all_chunks=True), self._check_replacing)
 
     def _make_index(self, group: ZarrGroup) -> ChunkIndex:
         return _SharedIndex(self, group)
@@ -393,6 +395,9 @@ class CachedArchive(StreamArchive):
             with self._index.writing:
                 names = [*self._last_columns(), *self._documents()]
             self._mirror.send(names)
+
+    def _check_replacing(self) -> None:
+        self.may_replace()
 
     def _documents(self) -> Iterator[str]:
         """The documents of the arrays, then that of the group."""

@@ -28,12 +28,24 @@ GROUP: Final = f"frames.zarr/{DOCUMENT}"
 
 
 class Mirror:
-    """The copies of one stream's files. ``catch_up()`` takes over all chunks of the store. Not thread-safe."""
+    """The copies of one stream's files. ``catch_up()`` takes over all chunks of the store. Not thread-safe.
 
-    def __init__(self, folder: Path, shared: SharedStream, catch_up: Callable[[], object]) -> None:
+    ``may_replace()`` is called before a copy replaces the version of another server; an exception from it prevents
+    that. It is called after the state of that version was read: so a process that is frozen between the call and the
+    copy, and wakes up when there is a newer version, does not replace that one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shared: SharedStream,
+        catch_up: Callable[[], object],
+        may_replace: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = folder
         self._shared = shared
         self._catch_up = catch_up
+        self._may_replace = may_replace
         self._sent: dict[str, tuple[int, int]] = {}
         self._etags: dict[str, str] = {}
         self._others: dict[str, Any] = {}
@@ -65,13 +77,25 @@ class Mirror:
             try:
                 self._etags[name] = store.put(key, content, create_only=etag is None, if_match=etag)
             except (ObjectExistsError, StaleObjectError):
-                self._adopt(name, key)
+                before = self._etags.get(name)
+                try:
+                    self._adopt(name, key)
+                    self._may_replace()
+                except BaseException:
+                    self._forget(name, before)
+                    raise
                 self._catch_up()
             else:
                 return
         raise StreamError(
             f"{key} is written by many servers at once; it is copied later.", data_id=self._shared.data_id
         )
+
+    def _forget(self, name: str, before: str | None) -> None:
+        """The version that was read is not replaced: the next copy finds it again."""
+        self._etags.pop(name, None)
+        if before is not None:
+            self._etags[name] = before
 
     def _adopt(self, name: str, key: str) -> None:
         """Note the version that another server has written."""

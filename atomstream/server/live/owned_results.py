@@ -24,7 +24,7 @@ from atomstream.server.live.result_store import REANALYSIS, RUNNING, ResultStore
 from atomstream.server.live.shared_records import SharedWriter
 from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
 from atomstream.server.ports.store import StoreUnavailableError
-from atomstream.server.ports.stream_log import OutdatedWriterError
+from atomstream.server.ports.stream_log import BusUnavailableError, OutdatedWriterError
 from atomstream.server.streams.ingest import run_in
 from atomstream.system.log_privacy import get_logger
 from atomstream.system.own_files import read_plain
@@ -68,6 +68,7 @@ class OwnedResults(StreamResults):
         self._shared_archive = archive
         self._following: list[asyncio.Task[None]] = []
         store.saved = self._share_state
+        archive.may_replace = shared.check
 
     @classmethod
     async def open_owned(
@@ -143,7 +144,12 @@ class OwnedResults(StreamResults):
             try:
                 await self._in_thread(self._shared_archive.mirror)
                 copied = seq
-            except (StoreUnavailableError, StreamError, ArchiveDeletedError, OSError) as error:
+            except OutdatedWriterError:
+                self._set_outdated()
+                return
+            except (
+                StoreUnavailableError, BusUnavailableError, StreamError, ArchiveDeletedError, OSError
+            ) as error:  # fmt: skip
                 log.debug("stream %s is copied to the store later: %s", self.metadata.data_id, error)
 
     async def _follow_inputs(self) -> None:
@@ -229,13 +235,15 @@ class OwnedResults(StreamResults):
         with suppress(FileNotFoundError):
             content = read_plain(self._store.folder / "state")
             try:
-                self._objects.put(STATE, content)
-            except StoreUnavailableError as error:
+                self._objects.put(STATE, content, self._shared.check)
+            except (StoreUnavailableError, BusUnavailableError) as error:
                 log.debug("stream %s: its snapshot is not stored: %s", self.metadata.data_id, error)
 
     async def _note_reanalysis(self) -> None:
         await super()._note_reanalysis()
-        await self._stored(lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode()))
+        await self._stored(
+            lambda: self._objects.put(f"analysis/{RUNNING}", REANALYSIS.encode(), self._shared.check)
+        )
 
     async def _end_files(self) -> None:
         await self._stored(self._store.end)
@@ -246,7 +254,9 @@ class OwnedResults(StreamResults):
         self._replica.save()
         for name in KEPT:
             with suppress(FileNotFoundError):
-                self._objects.put(f"analysis/{name}", read_plain(self._store.folder / name))
+                content = read_plain(self._store.folder / name)
+                self._objects.put(f"analysis/{name}", content, self._shared.check)
+        self._shared.check()
         for name in (STATE, f"analysis/{RUNNING}"):
             self._objects.remove(name)
 
@@ -256,7 +266,7 @@ class OwnedResults(StreamResults):
             try:
                 await self._in_thread(put)
                 return
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, BusUnavailableError) as error:
                 log.warning("stream %s: it is tried again: %s", self.metadata.data_id, error)
                 await asyncio.sleep(RETRY_S)
 

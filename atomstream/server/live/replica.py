@@ -34,8 +34,11 @@ RETRY_S: Final = 1.0
 class Objects(Protocol):
     """The objects of one stream in the store, by the names of the files of an archive. Blocks."""
 
-    def put(self, name: str, content: bytes) -> None:
-        """Store or replace an object."""
+    def put(self, name: str, content: bytes, may_replace: Callable[[], None]) -> None:
+        """Store or replace an object, if ``may_replace()`` raises nothing.
+
+        An object that another process stores after that call is not replaced; it is called again then.
+        """
 
     def get(self, name: str) -> bytes | None:
         """Its content; None if there is none."""

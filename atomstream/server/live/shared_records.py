@@ -135,6 +135,21 @@ class SharedWriter:
             for part in _parts(entry):
                 self._append(part)
 
+    def check(self) -> None:
+        """Return if no other process has appended: what this one writes elsewhere is then the newest.
+
+        Raises:
+            OutdatedWriterError: another process owns the stream by now.
+            BusUnavailableError: it is not known; it may be repeated.
+        """
+        with self._lock:  # an append of this process is counted by then
+            newest = self._shared.last(self._subject)
+            last = asyncio.run_coroutine_threadsafe(newest, self._loop).result()
+            if last is not None and last.number > self.after:
+                raise OutdatedWriterError(
+                    f"{self._subject} has {last.number} entries, this process knew {self.after}."
+                )
+
     def _append(self, entry: SharedEntry) -> None:
         payload, key = msgspec.msgpack.encode(entry), uuid.uuid4().hex
         if self._closed.is_set():

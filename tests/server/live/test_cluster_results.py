@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from atomstream.server.live.annotation_records import BoxRecord, CalibrationRecord
 from atomstream.server.live.messages import EndMessage, EventMessage, RegionsMessage
 from atomstream.server.ports.stream_log import OutdatedWriterError
-from tests.live_helpers import growth
-from tests.server.live.cluster_desk import Desk, desk, plain, records, until, until_over
+from tests.live_helpers import CHUNK, growth
+from tests.server.live.cluster_desk import ID, Desk, desk, plain, records, until, until_over
 
 
 @pytest.fixture
@@ -146,3 +147,54 @@ async def test_a_chunk_that_a_copy_to_the_store_has_found_is_analysed(made: Desk
     owner.take_stored()
     await owner.analysed(1)
     assert owner._store.log.frames_received == 120
+
+
+async def test_an_owner_that_was_frozen_does_not_replace_newer_objects(made: Desk) -> None:
+    """It wakes up after another process has analysed more: its shorter columns and its snapshot are not stored."""
+    await made.send(growth(), 0)
+    first = await made.owner("first")
+    await first.analysed(0)
+    await asyncio.to_thread(first._shared_archive.mirror)
+    await made.send(growth(), 1, 2)
+    second = await made.owner("second")
+    await second.analysed(2)
+    await asyncio.to_thread(second._shared_archive.mirror)
+    seen = _objects(made)
+    first._shared_archive.write_values("specular_intensity", 0, np.zeros(CHUNK, np.float32))
+    (first._store.folder / "state").write_bytes(b"older")
+    for write in (first._shared_archive.mirror, first._share_state, first._share_files, first._store.end):
+        with pytest.raises(OutdatedWriterError):
+            await asyncio.to_thread(write)
+    with pytest.raises(OutdatedWriterError):
+        await first._note_reanalysis()
+    assert _objects(made) == seen
+    second.end()
+    await until_over(second)
+    seen = _objects(made)
+    assert f"streams/{ID}/analysis/state" not in seen
+    with pytest.raises(OutdatedWriterError):
+        await asyncio.to_thread(first._share_state)
+    assert _objects(made) == seen
+
+
+async def test_an_object_that_was_replaced_after_the_check_stays(made: Desk) -> None:
+    """An owner is frozen between the check and the request to the store: the newer object is not replaced."""
+    objects = made.logs.objects(ID)
+    objects.put("analysis/state", b"old", lambda: None)
+    calls = []
+
+    def overtaken() -> None:
+        calls.append("check")
+        if len(calls) > 1:
+            raise OutdatedWriterError("another process owns it")
+        made.store.put(f"streams/{ID}/analysis/state", b"newer")
+
+    with pytest.raises(OutdatedWriterError):
+        objects.put("analysis/state", b"old", overtaken)
+    assert objects.get("analysis/state") == b"newer"
+
+
+def _objects(made: Desk) -> dict[str, bytes]:
+    """All objects of the store but the chunks."""
+    keys = [key for key in made.store.keys("") if "/frames/c/" not in key]
+    return {key: made.store.fetch(key) for key in keys}
