@@ -210,6 +210,16 @@ class OwnedResults(StreamResults):
             await changed.wait()
         self._check()
 
+    async def copy_rest(self) -> None:
+        """Copy to the store what has changed after the end of the analysis, such as the list of lost chunks.
+
+        Raises:
+            StoreUnavailableError, BusUnavailableError: it may be repeated.
+            OutdatedWriterError: another process owns the stream.
+        """
+        await self._in_thread(self._shared_archive.flush_metadata)
+        await self._in_thread(self._shared_archive.mirror)
+
     def _check(self) -> None:
         if self.outdated.is_set() or self._feed.closed:
             raise OutdatedWriterError(f"Stream {self.metadata.data_id} is analysed elsewhere.")

@@ -76,6 +76,7 @@ class OwningManager(ResultsManager):
         elif notice.kind == "end":
             await self._follow(notice, results)
             await results.ended()
+            await results.copy_rest()
         elif notice.kind == "inputs":
             await results.catch_up_inputs()
         else:

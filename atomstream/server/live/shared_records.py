@@ -139,9 +139,11 @@ class SharedWriter:
         """Return if no other process has appended: what this one writes elsewhere is then the newest.
 
         Raises:
-            OutdatedWriterError: another process owns the stream by now.
+            OutdatedWriterError: another process owns the stream by now, or this writer is closed.
             BusUnavailableError: it is not known; it may be repeated.
         """
+        if self._closed.is_set():
+            raise OutdatedWriterError(f"{self._subject} is closed.")
         with self._lock:  # an append of this process is counted by then
             newest = self._shared.last(self._subject)
             last = asyncio.run_coroutine_threadsafe(newest, self._loop).result()

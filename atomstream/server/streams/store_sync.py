@@ -165,11 +165,11 @@ class StoreSync:
             return
         about = await self._streams.current(data_id)
         indices = archive.take_followed()
-        if indices:
-            await self._entries.note_chunk(data_id, archive.n_frames())
-            self._lifecycle.touch(data_id)
         if indices or about.status != before:
             await self._signals.followed.send(Followed(data_id, tuple(indices), about.status))
+        if indices:
+            self._lifecycle.touch(data_id)
+            await self._entries.note_chunk(data_id, archive.n_frames())
 
     async def _note_stored(self, stored: ChunkStored) -> None:
         self._changed.add(stored.ticket.data_id)

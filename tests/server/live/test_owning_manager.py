@@ -1,13 +1,15 @@
-"""A stream is deleted by way of a server while another process analyses it: nothing of it comes back (issue 18)."""
+"""The process that analyses streams, driven by notices: deletions, and what the store has after the end (issue 18)."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from atomstream.index_ranges import IndexSet
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.streams_table import StreamsTable
@@ -58,6 +60,19 @@ async def _nothing_is_left(made: Desk, analyst: OwningManager) -> None:
     assert not analyst._open
     streams = made.folder / "analyst" / "streams"
     assert not [path for path in streams.rglob("*") if path.is_file()]
+
+
+async def test_a_list_of_lost_chunks_after_the_end_is_copied(made: Desk, analyst: OwningManager) -> None:
+    """The client ends the stream once more: the arrays in the store name the chunks that it has lost."""
+    end = Notice(data_id=ID, kind="end")
+    await made.send(growth(), 0)
+    for lost in ("", "3"):
+        await asyncio.to_thread(made.server.mark_lost, IndexSet.parse(lost, max_index=9))
+        await asyncio.to_thread(lambda: made.server.update_about(status="success"))
+        await analyst.handle(end)
+        group = json.loads(made.store.fetch(f"streams/{ID}/frames.zarr/zarr.json"))
+        assert group["attributes"]["lost_chunks"] == lost
+        assert group["attributes"]["status"] == "success"
 
 
 async def test_notices_that_wait_do_not_bring_it_back(made: Desk, analyst: OwningManager) -> None:
