@@ -71,6 +71,7 @@ class Dashcam:
         self._memory_bytes = self._disk_bytes = 0
         self._needed = -1  # frames from here on are to be read; -1: none
         self._problem = ""
+        self._gave_up_disk = False
         self._closed = False
         self._files = 0
         self._writer = threading.Thread(target=self._write, name="atomstream-dashcam", daemon=True)
@@ -150,10 +151,14 @@ class Dashcam:
         return Part(frames, end, begin - number)
 
     def give_up_disk(self) -> bool:
-        """Delete what is on disk and write no more; False if nothing is there."""
+        """Write no more to the disk, and delete what is there; False if nothing could be deleted.
+
+        Frames that are still to be read stay until they are read.
+        """
         with self._changed:
+            self._gave_up_disk = True
             self._limits = replace(self._limits, disk_bytes=0)
-            held = [one for one in self._segments if one.raw is None]
+            held = [one for one in self._segments if one.raw is None and self._is_read(one)]
             for segment in held:
                 self._delete(segment)
             return bool(held)
@@ -189,13 +194,19 @@ class Dashcam:
         while len(self._segments) > 1:
             oldest = self._segments[0]
             is_old = newest_ms - oldest.times_ms[1] > 1000.0 * self._limits.seconds
-            is_read = self._needed < 0 or oldest.end <= self._needed
-            if not (is_old and is_read) and self._disk_bytes <= self._limits.disk_bytes:
+            if self._gave_up_disk:
+                may_go = (is_old or oldest.raw is None) and self._is_read(oldest)
+            else:
+                may_go = (is_old and self._is_read(oldest)) or self._disk_bytes > self._limits.disk_bytes
+            if not may_go:
                 break
             self._delete(oldest)
         while self._memory_bytes > self._limits.memory_bytes and len(self._segments) > 1:
             # The disk is too slow, or full: what is on it is older, but stays.
             self._delete(next(one for one in self._segments if one.raw is not None))
+
+    def _is_read(self, segment: Segment) -> bool:
+        return self._needed < 0 or segment.end <= self._needed
 
     def _delete(self, segment: Segment) -> None:
         self._segments.remove(segment)

@@ -38,6 +38,9 @@ WATCH_S: Final = 1.0
 
 MESSAGES: Final = 50
 
+END_S: Final = 1.0
+"""Longest wait in s for the end of a recording that no disk accepts."""
+
 
 class Recorder:
     """Records one camera at a time. Used in one event loop; :meth:`start` first, :meth:`close` last.
@@ -67,6 +70,7 @@ class Recorder:
         self._lock: CameraLock | None = None
         self._tasks: list[asyncio.Task[Any]] = []
         self._running: asyncio.Task[None] | None = None
+        self._closing = False
         self.finished: list[Recording] = []
         self.early_marks: deque[Mark] = deque(maxlen=1000)
         """Marks that were set while nothing was recorded; the dashcam still has their frames."""
@@ -87,6 +91,7 @@ class Recorder:
         If that fails, the camera of before is opened again, without its dashcam.
         """
         async with self._action:
+            self._check_open()
             check_possible("open another source", self.state)
             name = await asyncio.to_thread(camera_name, plan.source)
             camera = await asyncio.to_thread(open_camera, name)
@@ -123,6 +128,7 @@ class Recorder:
     async def record(self, request: RecordingRequest) -> None:
         """Begin a recording; frames of the last ``request.before_s`` seconds belong to it."""
         async with self._action:
+            self._check_open()
             check_possible("record", self.state)
             capture = self.capture
             if capture is None or capture.state != "running":
@@ -168,6 +174,7 @@ class Recorder:
 
         Raises:
             ConfigError, TypeError: the text is empty, or too long.
+            NotPossibleError: the recorder is being closed, and has no recording.
         """
         mark = Mark(label, kind)
         if time_ms is not None:
@@ -176,12 +183,16 @@ class Recorder:
             self.recording.marks.add(mark)
             self._look_now.set()
         else:
+            self._check_open()
             self.early_marks.append(mark)
         await self._notify()
         return mark
 
     async def close(self) -> None:
         """End the recording, save it, close the camera, and release everything. What is not sent is in the spool."""
+        self._closing = True
+        async with self._action:  # a recording that is just being begun is saved too
+            pass
         if self.state in {RecorderState.RECORDING, RecorderState.PAUSED}:
             await self.stop()
         if self._running is not None:
@@ -201,13 +212,23 @@ class Recorder:
         await asyncio.wait([running], timeout=self.settings.save_s)
         recording = self.recording
         if not running.done() and recording is not None:
-            missing = recording.frames - recording.saved_frames
+            missing = recording.frames - recording.saved_frames + recording.waiting_frames
             self.tell(
                 f"{missing} frames at the end of {recording.request.name!r} could not be saved, because the disk "
                 "accepts no more: they are lost. All frames before them are saved."
             )
             recording.abandon()
-        await running
+            await asyncio.wait([running], timeout=END_S)
+            running.cancel()  # no memory becomes free for the next frame, so it would wait for ever
+            await asyncio.gather(running, return_exceptions=True)
+        elif not running.cancelled():
+            await running
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise NotPossibleError(
+                "The recorder is being closed: run `atomstream record` again for another recording."
+            )
 
     # -- inside --
 
@@ -253,6 +274,7 @@ class Recorder:
         ended = self.recording is not recording or self.state is RecorderState.IDLE
         report = recording.report
         sent = report is not None and report["closed"]
+        saved_ms = recording.saved_ms if report is None else recording.last_ms
         return RecordingEntry(
             data_id=recording.data_id,
             endpoint=self._streamers.endpoint_of(recording.streamer),
@@ -260,13 +282,16 @@ class Recorder:
             source=recording.capture.plan.source,
             sample=recording.request.sample or "",
             began_ms=recording.began_ms or 1000.0 * time.time(),
-            ended_ms=recording.last_ms if ended else None,
+            ended_ms=saved_ms if ended else None,
             seconds=recording.seconds,
             frames=recording.frames,
             lost=recording.lost,
             state="sent" if sent and ended else "saved" if ended else "recording",
             server_id=recording.server_id or "",
-            unsent_marks=[asdict(mark) for mark in recording.marks.unsent],
+            unsent_marks=[
+                asdict(mark) | {"time_ms": mark.time_ms + recording.offset_ms}
+                for mark in recording.marks.unsent
+            ],
         )
 
     def is_local(self, recording: Recording | None) -> bool:

@@ -112,7 +112,9 @@ class Recording:
         self._left_out = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._offset_ms = 0.0
+        self._done = 0
         self._position = 0
+        self._skipped = 0
         self._before: CameraFrame | None = None
         self._span_ms: tuple[float, float] | None = None
 
@@ -120,7 +122,8 @@ class Recording:
 
     def begin(self, number: int) -> None:
         """Frames from ``number`` of the dashcam on belong to it."""
-        self.capture.dashcam.need(number)
+        if self._done == len(self._spans):  # else older frames are still to be read
+            self.capture.dashcam.need(number)
         self._spans.append(Span(number))
         self.wake.set()
 
@@ -158,11 +161,14 @@ class Recording:
     @property
     def waiting_frames(self) -> int:
         """Frames of the dashcam that belong to it and were not pushed yet."""
-        if not self._spans:
-            return 0
-        span = self._spans[-1]
-        end = self.capture.dashcam.end if span.end is None else span.end
-        return max(0, end - max(self._position, span.begin))
+        newest = self.capture.dashcam.end
+        ends = [(span.begin, newest if span.end is None else span.end) for span in self._spans[self._done :]]
+        return sum(max(0, end - max(self._position, begin)) for begin, end in ends)
+
+    @property
+    def offset_ms(self) -> float:
+        """What is added to times of this computer's clock in ms, so that they are those of the server's clock."""
+        return self._offset_ms
 
     @property
     def seconds(self) -> float:
@@ -174,10 +180,10 @@ class Recording:
     async def run(self) -> None:
         """Create the stream, push all frames until :meth:`stop`, and return when they are saved.
 
-        The frames are then sent by a task that :meth:`close` ends.
+        The frames are then sent by a task that :meth:`close` ends; after an error, those until then.
 
         Raises:
-            AtomstreamError: the stream could not be created; nothing was recorded.
+            AtomstreamError: the stream could not be created, or accepts no more frames.
         """
         try:
             fps = await self._frame_rate()
@@ -188,7 +194,8 @@ class Recording:
             await self._feed()
         finally:
             self.capture.dashcam.need(-1)
-        self._tasks.append(asyncio.create_task(self._deliver(), name=DELIVERY))
+            if self.data_id:
+                self._tasks.append(asyncio.create_task(self._deliver(), name=DELIVERY))
         await self._wait_saved()
 
     async def _frame_rate(self) -> float | None:
@@ -239,11 +246,12 @@ class Recording:
         await self.streamer.mark(self.data_id, mark.label, mark.kind, mark.time_ms + self._offset_ms)
 
     async def _feed(self) -> None:
-        done = 0
         while True:
-            if done < len(self._spans):
-                await self._feed_span(self._spans[done])
-                done += 1
+            if self._done < len(self._spans):
+                await self._feed_span(self._spans[self._done])
+                self._done += 1
+                rest = self._spans[self._done :]
+                self.capture.dashcam.need(rest[0].begin if rest else -1)
             elif self._stopped:
                 return
             else:
@@ -251,17 +259,20 @@ class Recording:
 
     async def _feed_span(self, span: Span) -> None:
         dashcam = self.capture.dashcam
-        self._position, self._before = span.begin, None
+        self._position, self._before, self._skipped = span.begin, None, 0
         while span.end is None or self._position < span.end:
             part = await self._read(self._position)
             if not part.frames and not part.skipped:
                 await self.wake.wait()
                 continue
-            self._note_skipped(part)
-            room = part.next if span.end is None else min(part.next, span.end)
-            for frame in part.frames[: max(0, room - (part.next - len(part.frames)))]:
+            end = math.inf if span.end is None else span.end
+            room = int(min(part.next, end))
+            self._note_skipped(int(min(part.skipped, end - self._position)))
+            first = part.next - len(part.frames)
+            self._position = min(first, room)
+            for frame in part.frames[: max(0, room - first)]:
                 await self._push(frame)
-            self._position = room
+                self._position += 1
             dashcam.need(room)
             await asyncio.sleep(0)  # catching up with an hour of frames must not hold the page
         self._finished_s += self._span_seconds()
@@ -277,14 +288,14 @@ class Recording:
             except (OSError, ValueError) as error:  # the dashcam has deleted them: the next read skips them
                 self._tell(f"Frames of the dashcam can't be read, and are missing: {error}")
 
-    def _note_skipped(self, part: Part) -> None:
-        if part.skipped:
+    def _note_skipped(self, skipped: int) -> None:
+        if skipped:
             self._tell(
-                f"{part.skipped} frames were not recorded: the disk or the computer was too slow, and they were "
+                f"{skipped} frames were not recorded: the disk or the computer was too slow, and they were "
                 "deleted from the dashcam before."
             )
-            if not part.frames or part.frames[0].frame_id is None:
-                self.lost += part.skipped
+            self.lost += skipped
+            self._skipped += skipped
 
     async def _push(self, frame: CameraFrame) -> None:
         time_ms = frame.time_ms_utc or 1000.0 * time.time()
@@ -306,17 +317,21 @@ class Recording:
         self.last_ms = time_ms
 
     def _count_lost(self, frame: CameraFrame) -> None:
-        """Count the frames that are missing between the last frame of this span and ``frame``."""
+        """Count the frames that are missing between the last frame of this span and ``frame``.
+
+        Those that were deleted from the dashcam between the two are counted already.
+        """
         before, self._before = self._before, frame
+        counted, self._skipped = self._skipped, 0
         if before is None:
             return
         if frame.frame_id is not None and before.frame_id is not None:
-            self.lost += max(0, frame.frame_id - before.frame_id - 1)
+            self.lost += max(0, frame.frame_id - before.frame_id - 1 - counted)
             return
         fps = self.capture.info.fps
         gap_s = ((frame.time_ms_utc or 0.0) - (before.time_ms_utc or 0.0)) / 1000.0
         if fps is not None and gap_s > max(1.0, 3.0 / fps):
-            self.lost += max(0, round(gap_s * fps) - 1)
+            self.lost += max(0, round(gap_s * fps) - 1 - counted)
 
     def _span_seconds(self) -> float:
         return 0.0 if self._span_ms is None else max(0.0, self._span_ms[1] - self._span_ms[0]) / 1000.0

@@ -25,6 +25,8 @@ SHOWN: Final = 50
 class RecordingEntry:
     """One recording: its stream, names, times in UTC ms, counts, and the marks that the server does not have.
 
+    The times of these marks are those of the server's clock, like those of the frames.
+
     ``server_id`` is the id of the stream on the server; empty if that does not know it yet.
 
     ``state``: ``recording`` (also after a crash), ``saved`` (complete on the disk), ``interrupted`` (saved up to a

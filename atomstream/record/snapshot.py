@@ -66,6 +66,17 @@ def state_line(values: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def outcome_text(recording: dict[str, Any]) -> str:
+    """How the last recording of a snapshot ended, as a sentence."""
+    name, frames, saved = recording["name"], recording["frames"], recording["saved_frames"]
+    if recording["problem"]:
+        kept = f"{saved} of its {frames} frames are saved." if frames else "Nothing was recorded."
+        return f"{name} was ended by an error: {recording['problem'].rstrip('.')}. {kept}"
+    if not frames:
+        return f"Nothing was recorded for {name}: no frame came."
+    return f"{name} is saved: {span_text(recording['seconds'])}, {frames} frames, {recording['lost']} lost"
+
+
 _STATES: Final = {
     RecorderState.IDLE: "not recording",
     RecorderState.RECORDING: "recording",
@@ -152,7 +163,7 @@ def _recording(recorder: Recorder, stats: StreamerStats) -> dict[str, Any] | Non
     if recording is None:
         return None
     stream = recording.stats(stats["streams"])
-    return {
+    values = {
         "data_id": recording.data_id,
         "name": recording.request.name,
         "sample": recording.request.sample,
@@ -168,6 +179,7 @@ def _recording(recorder: Recorder, stats: StreamerStats) -> dict[str, Any] | Non
         "waits_for_rate": not recording.data_id and recording.capture.fps() is None,
         "marks": [_mark(mark) for mark in recording.marks.marks],
     }
+    return values | {"outcome": outcome_text(values) if recorder.state is RecorderState.IDLE else ""}
 
 
 def _mark(mark: Mark) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Streamers:
     def __init__(self, settings: RecorderSettings) -> None:
         self._settings = settings
         self._made: dict[str, AsyncRHEEDStreamer] = {}
+        self._making = asyncio.Lock()
 
     @property
     def login(self) -> ServerLogin:
@@ -40,7 +41,12 @@ class Streamers:
     async def of(self, login: ServerLogin) -> AsyncRHEEDStreamer:
         """The streamer of a server."""
         found = self._made.get(login.endpoint)
-        if found is None:
+        return found if found is not None else await self._make(login)
+
+    async def _make(self, login: ServerLogin) -> AsyncRHEEDStreamer:
+        async with self._making:
+            if login.endpoint in self._made:
+                return self._made[login.endpoint]
             limit = self._settings.spool_max_bytes
             if limit is None:
                 limit = await asyncio.to_thread(_spool_limit, self._settings.spool_dir)
@@ -49,10 +55,14 @@ class Streamers:
                 "spool_max_bytes": limit,
                 **self._settings.streamer_options,
             }
-            found = AsyncRHEEDStreamer(login.api_key, login.endpoint, **options)
-            self._made[login.endpoint] = found
-            await found.__aenter__()
-        return found
+            made = AsyncRHEEDStreamer(login.api_key, login.endpoint, **options)
+            try:
+                await made.__aenter__()
+            except BaseException:
+                await made.close(0.0)
+                raise
+            self._made[login.endpoint] = made
+            return made
 
     def endpoint_of(self, streamer: AsyncRHEEDStreamer) -> str:
         """The endpoint of one of these streamers."""
@@ -60,8 +70,9 @@ class Streamers:
 
     async def close(self) -> None:
         """Close all; what is not sent is in the spool."""
-        for streamer in self._made.values():
-            await streamer.close(CLOSE_S)
+        async with self._making:
+            for streamer in self._made.values():
+                await streamer.close(CLOSE_S)
 
 
 def _spool_limit(folder: Path) -> int:

@@ -185,6 +185,26 @@ def test_it_gives_its_disk_to_a_recording(tmp_path: Path) -> None:
         assert read_all(camera)[0][-1].frame_id == 119
 
 
+def test_frames_to_be_read_stay_when_it_gives_up_its_disk(tmp_path: Path) -> None:
+    """A recording reads every frame that it still needs; each file is deleted when it was read."""
+    with dashcam(tmp_path) as camera:
+        for k in range(60):
+            camera.add(frame(k))
+        on_disk(camera)
+        camera.need(25)
+        assert camera.give_up_disk()
+        assert not camera.give_up_disk()
+        camera.add(frame(60))
+        found, skipped = read_all(camera, 25)
+        assert ([one.frame_id for one in found], skipped) == (list(range(25, 61)), 0)
+        camera.need(40)
+        camera.add(frame(61))
+        assert camera.number_at(0.0) == 40
+        camera.need(-1)
+        camera.add(frame(62))
+        assert list(tmp_path.rglob("*.zst")) == []
+
+
 def test_folders_of_killed_recorders_are_removed(tmp_path: Path) -> None:
     """Those in use stay."""
     mine, other = DashcamFolders(tmp_path), DashcamFolders(tmp_path)

@@ -19,7 +19,7 @@ from atomstream.record.picture import SATURATED, encoded
 from atomstream.record.recorder import Recorder
 from atomstream.record.states import RecorderState
 from atomstream.record.web.app import listen, serving, url_of
-from atomstream.record.web.sessions import Sessions
+from atomstream.record.web.sessions import MAX_TRIES, RefusedError, Sessions
 from tests.record.manual_camera import SHAPE, ManualCamera, pixels, recording_of, taken, until
 
 
@@ -93,6 +93,22 @@ async def test_who_may_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert (await page.ask("/session"))[0] == 401
 
 
+def test_too_many_wrong_keys() -> None:
+    """Then the login by key is closed, and the sentence states that; used links are not counted."""
+    sessions = Sessions()
+    for _ in range(MAX_TRIES):
+        with pytest.raises(RefusedError, match="was used already"):
+            sessions.open("used", "")
+    assert sessions.open("", sessions.key)
+    for key in ("rec_wrong", "\ud800", *["x"] * (MAX_TRIES - 2)):
+        with pytest.raises(RefusedError, match="is not the key"):
+            sessions.open("", key)
+    with pytest.raises(RefusedError, match="100 wrong keys were tried") as refused:
+        sessions.open("", sessions.key)
+    assert refused.value.status == 429
+    assert sessions.open(sessions.make_link().partition("=")[2], "")
+
+
 async def test_a_crop_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused with a sentence, and the camera runs on as before."""
     camera = ManualCamera()
@@ -118,6 +134,9 @@ INVALID: list[tuple[str, Any, int, str]] = [
     ("/record/start", {"name": ""}, 400, "empty"),
     ("/record/start", {"name": "x" * 300}, 400, "300 characters"),
     ("/record/start", {"name": "\ud800"}, 400, "invalid character"),
+    ("/session", {"key": "\ud800"}, 400, "invalid character"),
+    ("/record/source", {"source": "file:\udcff.npy"}, 400, "invalid character"),
+    ("/record/start", b'{"name": "x", "rpm": 1' + b"0" * 400 + b"}", 400, "rpm must be a number"),
     ("/record/stop", {}, 409, "Nothing is being recorded"),
     ("/record/marks", {"label": " "}, 400, "label"),
     ("/record/marks", {"label": "x" * 201}, 400, "label"),

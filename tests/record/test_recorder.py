@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from atomstream.record.recording import Recording, RecordingRequest
 from atomstream.record.settings import RecorderSettings
 from atomstream.record.snapshot import snapshot
 from atomstream.record.states import NotPossibleError, RecorderState
+from atomstream.record.streamers import Streamers
 from atomstream.spool import Spool
+from atomstream.streaming import AsyncRHEEDStreamer
 from tests.live_server import LiveServer, Serve
 from tests.record.manual_camera import ManualCamera, delivered, recording_of, stack, stopped, taken, until
 from tests.wire_client import WireClient
@@ -140,8 +143,16 @@ async def test_what_was_recorded_without_a_server_is_sent_after_a_login(
 async def test_marks_while_the_server_is_away(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mark that the server could not take is kept on the disk, and the next start sends it once."""
-    server, camera = await serve(), ManualCamera()
+    """A mark that the server could not take is kept on the disk, and the next start sends it once.
+
+    Its time is that of the server's clock, like those of the frames and of the mark that was sent at once.
+    """
+    server, camera, ahead_ms = await serve(), ManualCamera(), 5000.0
+
+    async def clock_status(_streamer: AsyncRHEEDStreamer) -> dict[str, float]:
+        return {"offset_ms": ahead_ms}
+
+    monkeypatch.setattr(AsyncRHEEDStreamer, "clock_status", clock_status)
     async with recording_of(tmp_path, camera, monkeypatch, login_of(server)) as recorder:
         await recorder.record(RecordingRequest("growth"))
         await until(recorder, lambda: the(recorder).data_id)
@@ -162,8 +173,13 @@ async def test_marks_while_the_server_is_away(
     await later.close()
     async with WireClient(server) as wire:
         _, reply = await wire.ask("GET", f"/rheed/stream/{data_id}/events")
-    made = [(event["label"], event["kind"]) for event in reply if event["by"] == "user"]
-    assert made == [("Ga open", "shutter"), ("Ga closed", "shutter")]
+    made = [event for event in reply if event["by"] == "user"]
+    assert [(event["label"], event["kind"]) for event in made] == [
+        ("Ga open", "shutter"),
+        ("Ga closed", "shutter"),
+    ]
+    times_ms = [camera.time_ms(20) + ahead_ms, camera.time_ms(40) + ahead_ms]
+    assert [event["time_ms_utc"] for event in made] == pytest.approx(times_ms, abs=0.5, rel=0)
 
 
 async def test_a_refused_key_holds_back_nothing(
@@ -201,6 +217,44 @@ async def test_actions_that_are_not_possible(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(NotPossibleError, match="stop it first"):
             await recorder.open_source(CapturePlan("manual:1"))
         assert the(recorder).request.name == "x"
+
+
+async def test_nothing_begins_while_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record is refused while the recorder is closed, also if it was asked for just before."""
+    camera = ManualCamera()
+    async with recording_of(tmp_path, camera, monkeypatch) as recorder:
+        await taken(recorder, camera, 0)
+        async with recorder._action:
+            beginning = asyncio.create_task(recorder.record(RecordingRequest("too late", before_s=600.0)))
+            closing = asyncio.create_task(recorder.close())
+            await asyncio.sleep(0)
+        with pytest.raises(NotPossibleError, match="is being closed"):
+            await beginning
+        await closing
+        with pytest.raises(NotPossibleError, match="is being closed"):
+            await recorder.mark("nobody would store this")
+    assert recorder.recording is None
+
+
+async def test_one_streamer_for_each_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if two ask for it at once; one that could not be opened is made anew at the next request."""
+    settings = RecorderSettings(tmp_path / "spool", tmp_path / "state")
+    streamers = Streamers(settings)
+    one, other = await asyncio.gather(streamers.main(), streamers.local())
+    assert one is other
+    await streamers.close()
+
+    async def fail(_streamer: AsyncRHEEDStreamer) -> AsyncRHEEDStreamer:
+        raise OSError("too many open files")
+
+    streamers = Streamers(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(AsyncRHEEDStreamer, "__aenter__", fail)
+        with pytest.raises(OSError, match="too many open files"):
+            await streamers.main()
+    again = await streamers.main()
+    assert again._session is not None
+    await streamers.close()
 
 
 async def test_a_second_recorder_on_the_same_camera(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

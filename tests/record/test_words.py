@@ -10,7 +10,7 @@ from atomstream.cli.record import parse_time
 from atomstream.errors import ConfigError
 from atomstream.record.marks import Mark, kind_of
 from atomstream.record.saved_time import SavedTime
-from atomstream.record.snapshot import clock_text, state_line
+from atomstream.record.snapshot import clock_text, outcome_text, state_line
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,27 @@ def test_the_state_in_one_line() -> None:
     values["recording"]["saved_ms"] = None
     values["disk"]["seconds_left"] = None
     assert state_line(values) == "recording 1:02:05, 2 frames lost, nothing saved yet"
+
+
+def test_how_a_recording_ended() -> None:
+    """Saved, ended by an error with what is saved, or nothing: an empty or failed recording is not called saved."""
+    values: dict[str, Any] = {
+        "name": "GaN",
+        "problem": "",
+        "seconds": 83.2,
+        "frames": 1660,
+        "saved_frames": 1660,
+        "lost": 2,
+    }
+    assert outcome_text(values) == "GaN is saved: 0:01:23, 1660 frames, 2 lost"
+    values |= {"problem": "The disk failed.", "saved_frames": 40}
+    assert (
+        outcome_text(values) == "GaN was ended by an error: The disk failed. 40 of its 1660 frames are saved."
+    )
+    values |= {"frames": 0, "saved_frames": 0}
+    assert outcome_text(values) == "GaN was ended by an error: The disk failed. Nothing was recorded."
+    values["problem"] = ""
+    assert outcome_text(values) == "Nothing was recorded for GaN: no frame came."
 
 
 def test_saved_is_what_is_on_the_disk_or_the_server() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -128,6 +129,8 @@ def _number(body: dict[str, Any], name: str) -> float | None:
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise RefusedError(400, f"{name} must be a number.")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, (int, float)):
+        with suppress(OverflowError):  # an integer of hundreds of digits
+            if math.isfinite(value):
+                return float(value)
+    raise RefusedError(400, f"{name} must be a number.")

@@ -58,21 +58,33 @@ class Sessions:
         """The value of a new cookie, for a link or a key.
 
         Raises:
-            RefusedError: both are wrong.
+            RefusedError: both are wrong, or too many wrong keys were tried.
         """
-        if link and link in self._links:
+        if link:
+            if link not in self._links:
+                raise RefusedError(
+                    401, "This login link was used already: log in with the key that the terminal shows."
+                )
             self._links.remove(link)
-        elif self._wrong >= MAX_TRIES or not hmac.compare_digest(key.encode(), self.key.encode()):
-            self._wrong += 1
-            raise RefusedError(
-                401,
-                "This login link was used already: log in with the key that the terminal shows."
-                if link
-                else "This is not the key of this recorder. The terminal in which it runs shows it.",
-            )
+        else:
+            self._check_key(key)
         cookie = secrets.token_urlsafe(32)
         self._cookies.add(cookie)
         return cookie
+
+    def _check_key(self, key: str) -> None:
+        if self._wrong >= MAX_TRIES:
+            raise RefusedError(
+                429,
+                f"{MAX_TRIES} wrong keys were tried, so this recorder accepts no key any more. Browsers that are "
+                "logged in stay so. For a new key end `atomstream record` with Ctrl-C, which saves a running "
+                "recording, and run it again.",
+            )
+        if not hmac.compare_digest(key.encode("utf-8", "surrogatepass"), self.key.encode()):
+            self._wrong += 1
+            raise RefusedError(
+                401, "This is not the key of this recorder. The terminal in which it runs shows it."
+            )
 
     def knows(self, cookie: str) -> bool:
         """Whether a browser with this cookie is logged in."""
@@ -149,12 +161,17 @@ async def read_body(request: web.Request) -> dict[str, Any]:
     """The JSON object of a request.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: it is none, or contains text that no file and no server could store.
     """
     if request.content_type != "application/json":
         raise RefusedError(415, "The request needs the Content-Type application/json.")
     try:
         body = json.loads(await request.read())
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RefusedError(
+            400, "The body of the request contains an invalid character (half of a surrogate pair)."
+        ) from None
     except (ValueError, RecursionError):
         raise RefusedError(400, "The body of the request is not JSON.") from None
     if not isinstance(body, dict):

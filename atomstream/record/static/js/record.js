@@ -77,7 +77,7 @@ function show() {
   document.title = `${active ? `${WORDS[now]} ${byId("state-time").textContent} · ` : ""}atomstream recorder`;
 }
 
-/** The state in one line: frames lost, saved up to, disk left. */
+/** The state in one line: frames lost, saved up to, disk left; after a recording, how it ended. */
 function sentence(now, recording, camera, disk) {
   const parts = [];
   if (now !== "idle" && recording) {
@@ -87,7 +87,7 @@ function sentence(now, recording, camera, disk) {
     if (recording.waits_for_rate) parts.push("waits for frames, because the frame rate is not known yet");
     if (recording.waiting_frames > 600) parts.push(`${recording.waiting_frames} frames to be read from the dashcam`);
   } else if (recording) {
-    parts.push(`${visible(recording.name)} is saved: ${clock(Math.floor(recording.seconds), 0)}, ${recording.frames} frames, ${recording.lost} lost`);
+    parts.push(recording.problem ? el("span", { class: "bad" }, visible(recording.outcome)) : visible(recording.outcome));
   }
   if (disk.seconds_left !== null) {
     const text = `${now === "idle" ? "room for" : "disk for"} ${left(disk.seconds_left)}`;
