@@ -325,9 +325,9 @@ class StreamArchive:
 
     def finish(self) -> None:
         """Make all documents and columns durable. Late chunks may still be committed afterwards."""
+        self._small.sync()  # not below: who writes small arrays takes its own lock first, then this one
         with self._index.writing:
             self.files.check_not_deleted()
-            self._small.sync()
             self.flush_metadata()
             self._index.sync()
             self._index.group.sync()

@@ -85,6 +85,7 @@ STATUS_KEYS = [
         "dtype",
     ),
     *(
+        "n_frames",
         "frames_stored",
         "frames_analysed",
         "backlog_chunks",
