@@ -184,7 +184,6 @@ class PostgreSQL(Engine):
             )
             settings = {
                 "listen_addresses": f"'{HOST}'",
-                "port": self._port,
                 "unix_socket_directories": "''",
                 "max_connections": 100,
                 "shared_buffers": "'64MB'",
@@ -212,7 +211,8 @@ class PostgreSQL(Engine):
             )
 
     def _command(self) -> list[str]:
-        return [_postgres_program("postgres"), "-D", str(self.folder / "data")]
+        # The port of its configuration is that of the process which made the folder.
+        return [_postgres_program("postgres"), "-D", str(self.folder / "data"), "-p", str(self._port)]
 
     def _answers(self) -> bool:
         """True if the server accepts a session: the first message of the protocol, and the answer's first byte."""
