@@ -28,6 +28,10 @@ CONNECT_S: Final = 10.0
 """Longest time for the first connection."""
 ANSWER_S: Final = 5.0
 """Time for an answer of the bus."""
+PING_S: Final = 2
+"""Time between two pings in s."""
+UNANSWERED: Final = 2
+"""After so many pings without an answer the server is lost, such as a frozen one: its connection would stay open."""
 _DUPLICATES_S: Final = 120
 _PARTS: Final = ("results", "inputs", "notices")
 OWNER: Final = "atomstream_cluster"
@@ -96,7 +100,9 @@ class Bus:
                     error_cb=bus._note_error,
                     disconnected_cb=bus._disconnected,
                     reconnected_cb=bus._reconnected,
-                    **{"reconnect_time_wait": 0.2, **options},
+                    max_outstanding_pings=UNANSWERED,
+                    flush_timeout=ANSWER_S,
+                    **{"reconnect_time_wait": 0.2, "ping_interval": PING_S, **options},
                 )
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with suppress(Exception):
