@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
@@ -23,6 +23,8 @@ from atomstream.server.streams.signals import ChunkStored, StatusChanged
 from atomstream.system.log_privacy import get_logger
 
 log = get_logger("atomstream.server")
+_ENDING: Final = frozenset({*ENDED_STATUSES, "stream_finalizing"})
+"""Statuses of a stream whose client has sent everything; a late or repeated chunk sets the last one for a moment."""
 
 
 class OwningManager(ResultsManager):
@@ -110,7 +112,7 @@ class OwningManager(ResultsManager):
         results.take_stored()
         if notice.kind == "end":
             await asyncio.to_thread(archive.refresh_about)
-            if (await self._streams.about(notice.data_id)).status in ENDED_STATUSES:
+            if (await self._streams.about(notice.data_id)).status in _ENDING:
                 results.end()
 
     async def lost(self, partition: int) -> None:

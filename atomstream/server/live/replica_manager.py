@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from atomstream.server.archive.cached_archive import CachedArchive
@@ -10,8 +11,8 @@ from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
 from atomstream.server.live.manager import ResultsManager
 from atomstream.server.live.replica import SharedLogs
-from atomstream.server.live.replicated_results import Announce, ReplicatedResults
-from atomstream.server.live.stream_results import StreamResults
+from atomstream.server.live.replicated_results import Announce, ReplicatedResults, announce_again
+from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
 from atomstream.server.ports.placement import Notice
 from atomstream.server.streams.signals import ChunkStored, Followed, StatusChanged
 
@@ -36,9 +37,12 @@ class ReplicaManager(ResultsManager):
         """A server of the cluster has announced that a stream has changed."""
         results = self._open.get(notice.data_id)
         if isinstance(results, ReplicatedResults) and notice.kind in ("chunk", "end"):
-            task = asyncio.create_task(results.refresh(), name=f"new chunks of {notice.data_id}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(results.refresh(), f"new chunks of {notice.data_id}")
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -53,8 +57,11 @@ class ReplicaManager(ResultsManager):
             results.notice_change()
 
     async def _status_changed(self, changed: StatusChanged) -> None:
-        if changed.status == "stream_error":  # without data for long; the end by a client has its own notice
-            await self.announce(Notice(data_id=changed.data_id, kind="end"))
+        # The end by a client has its own notice. This one is for an end by time, for late chunks, and for an end in
+        # place of a server that has gone.
+        if changed.status in ENDED_STATUSES:
+            notice = Notice(data_id=changed.data_id, kind="end")
+            self._start(announce_again(self.announce, notice), f"end of {changed.data_id}")
         results = self._open.get(changed.data_id)
         if isinstance(results, ReplicatedResults):
             results.notice_change()

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from atomstream.errors import ConfigError
 from atomstream.results import Event
@@ -16,6 +16,7 @@ from atomstream.server.archive.archive_files import ArchiveDeletedError
 from atomstream.server.archive.cached_archive import CachedArchive
 from atomstream.server.archive.metadata import StreamMetadata
 from atomstream.server.archive.stream_archive import StreamArchive
+from atomstream.server.disk_errors import log_away
 from atomstream.server.live.analyzer_client import AnalysisResources, DecodedChunk
 from atomstream.server.live.annotation_records import (
     AnnotationEntry,
@@ -35,7 +36,13 @@ from atomstream.server.live.shared_records import SharedWriter
 from atomstream.server.live.stream_results import ENDED_STATUSES, StreamResults
 from atomstream.server.ports.placement import Notice
 from atomstream.server.ports.store import StoreUnavailableError
+from atomstream.server.ports.stream_log import BusUnavailableError
 from atomstream.server.streams.ingest import run_in
+from atomstream.system.log_privacy import get_logger
+
+log = get_logger("atomstream.server")
+AGAIN_S: Final = 1.0
+"""Time until a notice that the bus did not take is announced again."""
 
 Announce = Callable[[Notice], Coroutine[Any, Any, None]]
 
@@ -196,7 +203,7 @@ class ReplicatedResults(StreamResults):
         """Have the stored frames analysed again from the first; False while they are analysed."""
         if not self._store.log.ended or self.is_thinned:
             return False
-        self._start(self._announce(Notice(data_id=self.metadata.data_id, kind="reanalyse")))
+        self._start(announce_again(self._announce, Notice(data_id=self.metadata.data_id, kind="reanalyse")))
         return True
 
     # -- the end -----------------------------------------------------------------------------------------
@@ -210,6 +217,17 @@ class ReplicatedResults(StreamResults):
         with suppress(OSError):
             await self._in_thread(self.replica.save)
         await super().close()
+
+
+async def announce_again(announce: Announce, notice: Notice) -> None:
+    """Announce a notice of which no client knows; repeated until the bus is there."""
+    while True:
+        try:
+            await announce(notice)
+            return
+        except BusUnavailableError as error:
+            log_away(log, error)
+            await asyncio.sleep(AGAIN_S)
 
 
 def open_files(
