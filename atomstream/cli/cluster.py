@@ -158,9 +158,7 @@ def with_catalogue(url: str | None, run: Callable[[Postgres], str]) -> str:
         async with opened(address) as postgres:
             try:
                 return await asyncio.to_thread(run, postgres)
-            except CatalogueAwayError:
-                raise ConfigError(
-                    f"The catalogue {address.text} can't be reached: {postgres.reach.cause}"
-                ) from None
+            except CatalogueAwayError as error:
+                raise ConfigError(postgres.describe(error)) from None
 
     return asyncio.run(connected())

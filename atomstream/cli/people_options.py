@@ -137,10 +137,8 @@ def _open_catalogue(url: str, context: click.Context) -> OpenFolder:
             raise ConfigError(people.damage)
         log_to = partial(SharedPeopleLog, postgres)
         return OpenFolder(TableDocuments(postgres), people, log_to, read_shared_projects(postgres))
-    except CatalogueAwayError:
-        raise ConfigError(
-            f"The catalogue {postgres.address.text} can't be reached: {postgres.reach.cause}"
-        ) from None
+    except CatalogueAwayError as error:
+        raise ConfigError(postgres.describe(error)) from None
 
 
 def me() -> Actor:

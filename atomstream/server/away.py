@@ -9,3 +9,7 @@ class CatalogueAwayError(AtomstreamError):
     """The database can't be reached now; nothing was changed. The same request may succeed later."""
 
     retriable = True
+
+
+class CatalogueBusyError(CatalogueAwayError):
+    """Another server has held a lock of the database for long; nothing was changed."""

@@ -21,7 +21,7 @@ from aiohttp import web
 from atomstream.errors import ConfigError
 from atomstream.server.app import ROUTES, build_app
 from atomstream.server.archive.damage import DamageLog
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.catalogue.opening import open_catalogue
 from atomstream.server.catalogue.reindex import NameIndex, Unread, catch_up, catch_up_later
 from atomstream.server.context import CONTEXT, ServerContext
@@ -200,6 +200,8 @@ async def _open_postgres(
     postgres = await stack.enter_async_context(opened(settings.catalogue))
     try:
         await asyncio.to_thread(prepare_cluster, postgres, store)
+    except CatalogueBusyError as error:
+        raise ConfigError(str(error)) from error
     except CatalogueAwayError as error:
         raise ConfigError(
             f"The catalogue {settings.catalogue.text} can't be reached: {postgres.reach.cause}. Check host, port, user "

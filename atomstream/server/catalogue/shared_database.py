@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.away import CatalogueBusyError
 from atomstream.server.catalogue.database import Database
 from atomstream.server.postgres.migrate import prepare
 from atomstream.server.postgres.postgres import LOCK_NOT_FREE, LOCK_S, NAMES_LOCK, Postgres, lock_statement
@@ -78,16 +78,16 @@ class SharedDatabase(Database):
     async def naming(self) -> AsyncIterator[AsyncSession]:
         """The same for a change of names: no other server changes names at the same time."""
         async with self.writing() as session:
-            await session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
             try:
+                await session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
                 await session.execute(lock_statement(NAMES_LOCK))
+                yield session
             except DBAPIError as error:
                 if sql_state(error) != LOCK_NOT_FREE:
                     raise
-                raise CatalogueAwayError(
+                raise CatalogueBusyError(
                     f"Another server has been changing names for {LOCK_S} s; nothing was changed. Try again."
                 ) from None
-            yield session
 
     async def gone(self) -> set[str]:
         """Streams that any server has deleted."""

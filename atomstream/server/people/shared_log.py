@@ -62,7 +62,8 @@ class SharedPeopleLog:
         Lines are valid at the end of the block, all of them or none.
 
         Raises:
-            PeopleDamagedError: the log is damaged. ConfigError: another server holds the lock. CatalogueAwayError.
+            PeopleDamagedError: the log is damaged. CatalogueAwayError: it can't be reached, or another server holds
+                the lock.
         """
         if self.damage:
             raise PeopleDamagedError(self.damage)

@@ -12,13 +12,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from atomstream.errors import ConfigError
+from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.postgres.address import PostgresAddress
 from atomstream.server.postgres.reach import Reach, sql_state
 
 CONNECTIONS: Final = 5
 """Connections that each of the two engines keeps; as many more for a short time."""
-LOCK_S: Final = 10
-"""Longest wait for another writer in s."""
+LOCK_S: Final = 5
+"""Longest wait for another writer in s. Less than the time-out of the drivers, which means a lost connection."""
 
 NAMES_LOCK: Final = 1
 PEOPLE_LOCK: Final = 2
@@ -51,21 +52,27 @@ class Postgres:
         With ``lock``, such as :data:`PEOPLE_LOCK`, no other transaction with the same one runs at the same time.
 
         Raises:
-            CatalogueAwayError: the database can't be reached. ConfigError: others have held the lock for long.
+            CatalogueAwayError: the database can't be reached. CatalogueBusyError: others have held a lock for long.
         """
         with self.reach.asking(), self.blocking.begin() as connection:
-            if lock:
-                connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
-                try:
+            try:
+                if lock:
+                    connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_S}s'"))
                     connection.execute(lock_statement(lock))
-                except DBAPIError as error:
-                    if sql_state(error) != LOCK_NOT_FREE:
-                        raise
-                    raise ConfigError(
-                        f"Another server has been changing the catalogue {self.address.text} for {LOCK_S} s; nothing "
-                        "was changed. Try again."
-                    ) from None
-            yield connection
+                yield connection
+            except DBAPIError as error:
+                if sql_state(error) != LOCK_NOT_FREE:
+                    raise
+                raise CatalogueBusyError(
+                    f"Another server has been changing the catalogue {self.address.text} for {LOCK_S} s; nothing "
+                    "was changed. Try again."
+                ) from None
+
+    def describe(self, error: CatalogueAwayError) -> str:
+        """The sentence for a command that ends by ``error``."""
+        if isinstance(error, CatalogueBusyError):
+            return str(error)
+        return f"The catalogue {self.address.text} can't be reached: {self.reach.cause}"
 
     async def close(self) -> None:
         """Close all connections."""

@@ -14,7 +14,7 @@ import pytest
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.server.archive.metadata import NamedId, StreamMetadata
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.away import CatalogueBusyError
 from atomstream.server.catalogue.catalogue import NameTakenError
 from atomstream.server.catalogue.database import Project, Sample, Tag, iso_now
 from atomstream.server.catalogue.opening import OpenCatalogue, open_catalogue
@@ -196,7 +196,7 @@ async def test_names_that_another_server_holds(
         open_catalogue(settings, there) as second,
     ):
         async with first.database.naming():
-            with pytest.raises(CatalogueAwayError, match="Another server"):
+            with pytest.raises(CatalogueBusyError, match="Another server"):
                 await second.names.add_sample("Wafer")
         assert second.database.problem == ""
         assert await second.names.add_sample("Wafer")

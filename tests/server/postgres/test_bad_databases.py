@@ -15,13 +15,14 @@ from sqlalchemy import inspect, text
 
 from atomstream.cluster.engines import PostgreSQL
 from atomstream.errors import ConfigError
-from atomstream.server.away import CatalogueAwayError
+from atomstream.server.away import CatalogueAwayError, CatalogueBusyError
 from atomstream.server.catalogue.database import Base
 from atomstream.server.http.certificate import _make_self_signed
-from atomstream.server.postgres.address import PostgresAddress
+from atomstream.server.postgres.address import COMMAND_S, PostgresAddress
 from atomstream.server.postgres.clock import check_clock
+from atomstream.server.postgres.documents import TableDocuments
 from atomstream.server.postgres.migrate import known_versions, migrate, prepare
-from atomstream.server.postgres.postgres import Postgres, opened
+from atomstream.server.postgres.postgres import LOCK_S, PEOPLE_LOCK, Postgres, opened
 from atomstream.server.postgres.schema import SHARED
 from tests.databases import execute, make_database
 from tests.engines import running
@@ -304,6 +305,29 @@ async def test_a_connection_with_tls(tmp_path: Path) -> None:
             with pytest.raises(CatalogueAwayError):
                 await asyncio.to_thread(prepare, postgres)
             assert "localhost" in postgres.reach.cause
+
+
+def test_a_lock_that_is_held_for_long_is_no_lost_connection(
+    postgres_server: PostgreSQL, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait for another writer, or for its rows, ends before the time-out of the drivers: it may pass."""
+    assert LOCK_S < COMMAND_S
+    monkeypatch.setattr("atomstream.server.postgres.postgres.LOCK_S", 0.1)
+    address = make_database(postgres_server)
+    here, there = connected(address, stack), connected(address, stack)
+    assert prepare(here)
+    with here.transaction(PEOPLE_LOCK) as held:
+        with (
+            pytest.raises(CatalogueBusyError, match="Another server") as refused,
+            there.transaction(PEOPLE_LOCK),
+        ):
+            pass
+        held.execute(text("LOCK TABLE documents"))
+        with pytest.raises(CatalogueBusyError, match="Another server"):
+            TableDocuments(there).write("keys.json", b"{}")
+    assert there.describe(refused.value) == str(refused.value)
+    assert there.reach.problem == ""
+    TableDocuments(there).write("keys.json", b"{}")
 
 
 async def _is_encrypted(postgres: Postgres) -> bool:
