@@ -6,6 +6,7 @@ ones lose shards, which are fetched again when they are read.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -80,8 +81,16 @@ async def shrink(
             total -= stream.nbytes
         else:
             open_ones.append(stream)
-    for changed, nbytes, path in sorted(shard for stream in open_ones for shard in stream.shards):
-        if total <= wanted or now() - changed < YOUNG_S:
+    # There may be a million shards.
+    return await asyncio.to_thread(_remove_shards, open_ones, total, wanted, now() - YOUNG_S)
+
+
+def _remove_shards(streams: list[CachedStream], total: int, wanted: int, before: float) -> int:
+    """Remove shards older than ``before`` (Unix s), the oldest first, until ``wanted`` bytes are left. Blocks."""
+    if total <= wanted:
+        return total
+    for changed, nbytes, path in sorted(shard for stream in streams for shard in stream.shards):
+        if total <= wanted or changed > before:
             break
         path.unlink(missing_ok=True)
         total -= nbytes
