@@ -35,10 +35,14 @@ SHRINK_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunningAnalyst:
-    """The parts of an analysis process."""
+    """The parts of an analysis process.
+
+    ``work`` handles the notices. It runs until the end of the block, unless an error ends it.
+    """
 
     results: OwningManager
     cluster: ClusterParts
+    work: asyncio.Task[None]
 
 
 @asynccontextmanager
@@ -82,7 +86,7 @@ async def running_analyst(settings: ServerSettings) -> AsyncIterator[RunningAnal
         stack.push_async_callback(_end, work)
         shrinking = asyncio.create_task(_keep_small(streams, settings.cache_bytes), name="atomstream cache")
         stack.push_async_callback(_end, shrinking)
-        yield RunningAnalyst(results, cluster)
+        yield RunningAnalyst(results, cluster, work)
 
 
 async def _keep_small(streams: StreamRegistry, most_bytes: int) -> None:
@@ -92,7 +96,7 @@ async def _keep_small(streams: StreamRegistry, most_bytes: int) -> None:
         try:
             found = await asyncio.to_thread(cached_streams, streams.folder)
             await shrink(found, most_bytes, streams.uncache)
-        except OSError as error:
+        except Exception as error:  # it is tried again
             log_failure(log, error, "the cache can't be made smaller")
 
 
@@ -105,11 +109,19 @@ async def _end(work: asyncio.Task[None]) -> None:
 async def run_analyst(
     settings: ServerSettings, on_ready: Callable[[RunningAnalyst], None] | None = None
 ) -> None:
-    """Analyse until SIGINT or SIGTERM; ``on_ready`` is called once notices are received."""
+    """Analyse until SIGINT or SIGTERM; ``on_ready`` is called once notices are received.
+
+    An error that ends the work is raised: whoever watches over the process starts it again.
+    """
     stop = asyncio.Event()
     with set_at_signals(stop):
         async with running_analyst(settings) as analyst:
             if on_ready is not None:
                 on_ready(analyst)
-            await stop.wait()
+            stopping = asyncio.create_task(stop.wait(), name="atomstream stop")
+            await asyncio.wait({stopping, analyst.work}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            if not stop.is_set():
+                log.error("the analysis has ended by an error; this process ends, and others continue")
+                return
             log.info("stopping: other analysis processes continue with the streams of this one")
