@@ -2,7 +2,8 @@
 
 The model is what POSIX promises and no more: a file's bytes are safe once it was synced, a folder's entries
 once the folder was. Of everything since then any part may be there or not, in any order; a write may be torn, or
-only its length may be there (file systems record a file's length and its blocks independently): it then reads as zeros.
+only its length may be there (file systems record a file's length and its blocks independently): what it added to the
+file then reads as zeros. Bytes that a lost write would have replaced stay as they were.
 One thing more than POSIX promises: a rename between two folders may leave both names, but never none. File systems with
 a journal (ext4, XFS, NTFS, APFS) do it in one transaction.
 The spool's tests and the archive's use it.
@@ -209,7 +210,7 @@ def _content(inode: Inode, keep: float, draw: random.Random) -> bytes:
             if draw.random() >= keep:
                 if kind == "cut" or draw.random() < 0.5:
                     continue
-                written = bytes(len(written))
+                written = bytes(data[position : position + len(written)]).ljust(len(written), b"\0")
             elif keep < 1 and draw.random() < 0.5:
                 written = written[: draw.randrange(len(written) + 1)]
         if kind == "cut":
