@@ -24,6 +24,7 @@ from atomstream.server.archive.records import ChunkTimes, Geometry
 from atomstream.server.archive.shard_file import read_trailer
 from atomstream.server.archive.timestamp_columns import (
     COUNTS,
+    NAMES,
     drop_invalid,
     recorded_chunks,
     recorded_origin,
@@ -292,6 +293,8 @@ class ChunkIndex:
                 self.group.folder / name / DOCUMENT, "it was written again, from the chunks"
             )
         self.origin_ms = self._recorded_origin() if self.geometry is not None else None
+        # A new document would make the old files visible again, with values of chunks that are not read anew.
+        lost = [name for name in sorted(NAMES) if self.group.remove_orphans(name)]
         counted: dict[int, int] = {}
         synced: set[int] = set()
         if self.origin_ms is not None and self.geometry is not None:
@@ -299,6 +302,8 @@ class ChunkIndex:
             if any(not 1 <= count <= self.geometry.chunk_size for count in counted.values()):
                 what = "it had impossible numbers of frames; those were read from the chunks again"
                 self._files.note_damage(self.group.folder / COUNTS, what)
+        if lost:
+            synced = set()
         self._add_sizes({index: counted[index] for index in found & synced})
         if vanished := counted.keys() - found:
             self._write_columns(dict.fromkeys(vanished))

@@ -95,6 +95,20 @@ class ZarrGroup:
         self._columns.pop(name, None)
         self._on_disk.pop(name, None)
 
+    def remove_orphans(self, name: str) -> bool:
+        """Remove the files of a column that has no document; True if there were any.
+
+        Nothing tells what they hold: values that a power cut left unwritten may read as zeros.
+        """
+        folder = self.folder / name / "c"
+        if self.has(name) or not folder.is_dir():
+            return False
+        refuse_linked_folders(folder, self.folder)
+        orphans = [path for path in folder.iterdir() if path.is_file()]
+        for path in orphans:
+            self.files.file_system.unlink(path)
+        return bool(orphans)
+
     def _add(self, name: str, document: Document) -> None:
         self.documents[name] = document
         dimension = _column_dimension(document)

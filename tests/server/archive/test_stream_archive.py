@@ -140,6 +140,31 @@ def test_per_frame_data_become_arrays(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dataset["chunk_clock_uncertainty_ms"], [np.nan, 0.5])
 
 
+@pytest.mark.parametrize("damage", ["document", "type"])
+def test_a_column_without_its_document_is_made_again(tmp_path: Path, damage: str) -> None:
+    """Its old files, with zeros that a power cut may leave, do not become visible with its new document."""
+    archive = new_archive(tmp_path)
+    for index in range(2):
+        frames = frames_of(index)
+        meta = FrameMeta(ids=(20, 21, 22, 23)) if index == 0 else FrameMeta()
+        commit_body(archive, claims_of(index, frames), body_of(frames, meta))
+    archive.finish()
+    group = archive.folder / "frames.zarr"
+    values = np.fromfile(group / "frame_id" / "c" / "0", "<i8")
+    values[:8] = 0
+    values.tofile(group / "frame_id" / "c" / "0")
+    if damage == "document":
+        (group / "zarr.json").unlink()
+        (group / "frame_id" / "zarr.json").unlink()
+    else:
+        document = group / "frame_id" / "zarr.json"
+        document.write_text(document.read_text().replace("int64", "int32"))
+    again = StreamArchive.open(archive.folder)
+    commit(again, 2)
+    again.finish()
+    assert read_zarr(archive.folder, "frame_id").tolist() == [20, 21, 22, 23] + [-1] * 8
+
+
 def test_times_count_from_frame_zero_in_any_order(tmp_path: Path) -> None:
     """If chunk 2 arrives before chunk 0, times still count from the start of frame 0."""
     archive = new_archive(tmp_path)
