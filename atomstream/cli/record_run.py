@@ -21,6 +21,7 @@ from atomstream.record.recordings_log import RecordingEntry
 from atomstream.record.snapshot import clock_text, snapshot, span_text, state_line
 from atomstream.record.states import RecorderState
 from atomstream.record.web.app import listen, serving, url_of
+from atomstream.system.log_privacy import get_logger
 
 LINE_S: Final = 0.5
 LOG_LINE_S: Final = 30.0
@@ -173,8 +174,8 @@ class _ForPrograms(logging.Filter):
 def _quiet_logs() -> Iterator[None]:
     """Without the messages that the recorder shows in its own words."""
     removed = _ForPrograms()
-    handlers = logging.getLogger("atomstream").handlers
-    quiet = [logging.getLogger(name) for name in QUIET_LOGGERS]
+    handlers = get_logger("atomstream").handlers
+    quiet = [get_logger(name) for name in QUIET_LOGGERS]
     for handler in handlers:
         handler.addFilter(removed)
     for logger in quiet:
