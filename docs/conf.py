@@ -17,7 +17,7 @@ sys.path[:0] = [str(HERE / "_extensions"), str(ROOT)]
 
 from sphinx.errors import ExtensionError  # noqa: E402 - the path is set above
 
-from atomstream.version import __version__  # noqa: E402
+from atomstream.version import __version__  # noqa: E402 - the same
 
 project = "atomstream"
 author = "The atomstream developers"

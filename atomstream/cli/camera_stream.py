@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from atomstream.cameras import CameraFeed, CameraFrame, CameraSettings, Grabber, Transforms, open_camera
+from atomstream.cameras.stream_facts import recording_attributes, stream_rate
 from atomstream.cli.console import console
 from atomstream.cli.playback import (
     Outcome,
@@ -21,9 +22,6 @@ from atomstream.cli.playback import (
 from atomstream.errors import CameraError
 from atomstream.login import ServerLogin
 from atomstream.streaming import RHEEDStreamer
-
-RATE_TOLERANCE: Final = 0.05
-"""If the measured rate differs by more from the stated one, the stream gets the measured one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,35 +68,23 @@ class CameraStream:
         given, stated = self._options.settings.fps, self._grabber.info.fps
         if stated is None and given is not None:
             return given
-        measured = round(self._feed.measured_rate(), 3)
+        measured = self._feed.measured_rate()
+        rate = stream_rate(stated, given, measured)
+        assert rate is not None
         if stated is None:
             console.write(
-                f"{self._options.name} states no frame rate; {measured:g} frames per second were measured."
+                f"{self._options.name} states no frame rate; {rate:g} frames per second were measured."
             )
-            return measured
-        if abs(measured / stated - 1.0) <= RATE_TOLERANCE:
-            return stated
-        console.write(
-            f"{self._options.name} states {stated:g} frames per second, but {measured:g} were measured (the exposure "
-            f"or the connection may limit it). The stream is created with {measured:g}."
-        )
-        return measured
+        elif rate != stated:
+            console.write(
+                f"{self._options.name} states {stated:g} frames per second, but {rate:g} were measured (the exposure "
+                f"or the connection may limit it). The stream is created with {rate:g}."
+            )
+        return rate
 
     def attributes(self) -> dict[str, Any]:
         """How the frames are recorded, for the stream's attributes."""
-        info = self._grabber.info
-        found = {
-            "camera": self._options.name,
-            "camera_model": info.model,
-            "exposure_ms": info.exposure_ms,
-            "gain": info.gain,
-            "roi_x_y_width_height": None if info.roi is None else list(info.roi),
-            "stated_fps": info.fps,
-            "max_value": info.max_value,
-        }
-        return {name: value for name, value in found.items() if value is not None} | (
-            self._options.transforms.attributes()
-        )
+        return recording_attributes(self._options.name, self._grabber.info, self._options.transforms)
 
     def run(self, streamer: RHEEDStreamer, data_id: str, drain_timeout_s: float | None) -> Outcome:
         """Stream until the end, and finalize. The first Ctrl-C ends the stream, the second exits at once."""

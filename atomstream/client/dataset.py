@@ -96,7 +96,7 @@ def _from_disk(group: Path) -> xarray.Dataset:
     size = opened["frames"].encoding.get("shards") or opened["frames"].encoding["chunks"]
     opened["frames"] = in_pieces(opened["frames"], int(size[0]))
     received = np.isfinite(opened["time"].values)
-    return opened if received.all() else opened.isel(time=np.flatnonzero(received))  # type: ignore[no-any-return]
+    return opened if received.all() else opened.isel(time=np.flatnonzero(received))  # type: ignore[no-any-return] # xarray is imported at run time
 
 
 def in_pieces(frames: xarray.DataArray, chunk_size: int) -> xarray.DataArray:
@@ -145,4 +145,4 @@ def lazy_frames(
             return read if np.ndim(numbers[key[0]]) else read[0]
 
     variable = xarray.Variable(("time", "y", "x"), indexing.LazilyIndexedArray(Frames()), attributes)
-    return xarray.DataArray(variable)  # type: ignore[no-any-return]
+    return xarray.DataArray(variable)  # type: ignore[no-any-return] # xarray is imported at run time

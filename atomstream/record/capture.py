@@ -20,6 +20,7 @@ from atomstream.cameras import (
     GrabCounts,
     Transforms,
 )
+from atomstream.cameras.stream_facts import recording_attributes, stream_rate
 from atomstream.errors import AtomstreamError
 from atomstream.record.dashcam import Dashcam
 from atomstream.system.log_privacy import get_logger
@@ -29,9 +30,6 @@ log = get_logger(__name__)
 RATE_FRAMES: Final = 600
 RATE_S: Final = 5.0
 """The frame rate is measured over that many frames, or that time in s, whichever is shorter."""
-
-RATE_TOLERANCE: Final = 0.05
-"""If the measured rate differs by more from the stated one, a stream gets the measured one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,29 +152,11 @@ class Capture:
 
     def fps(self) -> float | None:
         """The frame rate for a stream: what the camera states if the measured one agrees with it; None: not known."""
-        stated, measured = self._grabber.info.fps, self.measured_fps()
-        given = self.plan.settings.fps
-        if stated is None:
-            return given if given is not None else None if measured is None else round(measured, 3)
-        if measured is None or abs(measured / stated - 1.0) <= RATE_TOLERANCE:
-            return stated
-        return round(measured, 3)
+        return stream_rate(self._grabber.info.fps, self.plan.settings.fps, self.measured_fps())
 
     def attributes(self) -> dict[str, object]:
         """How the frames are recorded, for the stream's attributes."""
-        info = self._grabber.info
-        found = {
-            "camera": self.plan.source,
-            "camera_model": info.model,
-            "exposure_ms": info.exposure_ms,
-            "gain": info.gain,
-            "roi_x_y_width_height": None if info.roi is None else list(info.roi),
-            "stated_fps": info.fps,
-            "max_value": info.max_value,
-        }
-        return {name: value for name, value in found.items() if value is not None} | (
-            self.plan.transforms.attributes()
-        )
+        return recording_attributes(self.plan.source, self._grabber.info, self.plan.transforms)
 
     def _run(self) -> None:
         try:

@@ -122,7 +122,7 @@ class Replica:
         while True:
             following = self._logs.results.follow(self.data_id, self.position.results_entry)
             try:
-                async with aclosing(following) as entries:  # type: ignore[type-var] # an async generator
+                async with aclosing(following) as entries:
                     async for entry in entries:
                         for message in await self._apply([entry]):
                             publish(message)
@@ -180,7 +180,7 @@ class Replica:
         while True:
             following = self._logs.inputs.follow(self.data_id, self.position.inputs_entry)
             try:
-                async with aclosing(following) as entries:  # type: ignore[type-var] # an async generator
+                async with aclosing(following) as entries:
                     async for entry in entries:
                         async with self._turn:
                             await self._in_thread(partial(self._store_inputs, [entry]))

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from atomstream.config import is_loopback
 from atomstream.errors import ConfigError
+from atomstream.server.client_tls import client_context
 from atomstream.system.log_privacy import hide
 
 USER_VARIABLE: Final = "ATOMSTREAM_BUS_USER"
@@ -147,13 +148,4 @@ def _tls(options: Mapping[str, str], *, near: bool, asked: bool) -> ssl.SSLConte
         return None
     if near and not files and not asked:
         return None
-    try:
-        context = ssl.create_default_context(cafile=files.get("ca"))
-        if "cert" in files:
-            context.load_cert_chain(files["cert"], files.get("key"))
-    except (OSError, ssl.SSLError) as error:
-        named = ", ".join(f"{name}={path}" for name, path in files.items())
-        raise ConfigError(
-            f"--bus: the TLS files ({named}) can't be used: {error.strerror or error}."
-        ) from None
-    return context
+    return client_context("--bus", files, ("ca", "cert", "key"))

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -100,7 +100,7 @@ class JetStreamLog:
             with suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
 
-    async def follow(self, subject: str, after: int) -> AsyncIterator[LogEntry]:
+    async def follow(self, subject: str, after: int) -> AsyncGenerator[LogEntry, None]:
         """All entries above ``after``, then each new one; waits while the bus is away."""
         waiting = _Waiting()
         subscription = await self._subscribe(subject, waiting)
@@ -134,7 +134,7 @@ class JetStreamLog:
                 return made
             await asyncio.sleep(_RETRY_S)
 
-    async def _catch_up(self, subject: str, after: int, waiting: _Waiting) -> AsyncIterator[LogEntry]:
+    async def _catch_up(self, subject: str, after: int, waiting: _Waiting) -> AsyncGenerator[LogEntry, None]:
         while True:
             waiting.gap = False
             try:

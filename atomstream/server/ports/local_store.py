@@ -13,11 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import google_crc32c
 from filelock import FileLock
 
 from atomstream.server.ports.store import (
-    ChecksumError,
     Data,
     ObjectExistsError,
     ObjectInfo,
@@ -26,9 +24,8 @@ from atomstream.server.ports.store import (
     StoredObject,
     StoreError,
     StoreUnavailableError,
-    check_conditions,
     check_key,
-    joined,
+    checked_content,
 )
 from atomstream.system.files import LOCAL, TEMP_SUFFIX, FileSystem
 from atomstream.system.own_files import open_file, prepare_for_library
@@ -65,12 +62,7 @@ class LocalStore:
         crc32c: int | None = None,
     ) -> str:
         """Store an object; see :meth:`.store.Store.put`."""
-        check_conditions(key, create_only, if_match)
-        content = joined(data)
-        if crc32c is not None and google_crc32c.value(content) != crc32c:
-            raise ChecksumError(
-                f"The bytes for {key} are not those of their checksum; nothing was stored.", key
-            )
+        content = checked_content(key, data, create_only, if_match, crc32c)
         path = self._path(key)
         try:
             with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
@@ -59,7 +59,7 @@ class LocalStreamLog:
             numbers = range(after + 1, min(len(log), after + limit) + 1)
             return await asyncio.to_thread(lambda: [_entry(log, number) for number in numbers])
 
-    async def follow(self, subject: str, after: int) -> AsyncIterator[LogEntry]:
+    async def follow(self, subject: str, after: int) -> AsyncGenerator[LogEntry, None]:
         """All entries with numbers above ``after``, then each new one."""
         while True:
             changed = self._changed
@@ -90,8 +90,7 @@ class LocalStreamLog:
 
     async def _open(self, subject: str) -> RecordLog:
         if subject not in self._logs:
-            make: Callable[[], RecordLog] = lambda: RecordLog(self._path(subject))  # noqa: E731
-            self._logs[subject] = await asyncio.to_thread(make)
+            self._logs[subject] = await asyncio.to_thread(RecordLog, self._path(subject))
         return self._logs[subject]
 
 

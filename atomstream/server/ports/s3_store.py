@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import google_crc32c
 import obstore
 from obstore import exceptions
 from obstore.store import S3Store as Bucket
@@ -28,9 +27,8 @@ from atomstream.server.ports.store import (
     StaleObjectError,
     StoredObject,
     StoreUnavailableError,
-    check_conditions,
     check_key,
-    joined,
+    checked_content,
 )
 
 CONNECT_S: Final = 2.0
@@ -108,12 +106,7 @@ class S3Store:
         crc32c: int | None = None,
     ) -> str:
         """Store an object; see :meth:`.store.Store.put`."""
-        check_conditions(key, create_only, if_match)
-        content = joined(data)
-        if crc32c is not None and google_crc32c.value(content) != crc32c:
-            raise ChecksumError(
-                f"The bytes for {key} are not those of their checksum; nothing was stored.", key
-            )
+        content = checked_content(key, data, create_only, if_match, crc32c)
         mode: Any = "create" if create_only else "overwrite" if if_match is None else {"e_tag": if_match}
         with self._errors(key):
             made = obstore.put(self._open_bucket, key, content, mode=mode, use_multipart=False)

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, TypeAlias
 
+import google_crc32c
+
 from atomstream.errors import AtomstreamError
 from atomstream.records import Piece
 
@@ -166,13 +168,18 @@ def check_key(key: str, *, is_folder: bool = False) -> None:
         raise ValueError(f"{key!r} can't be the key of an object.")
 
 
-def joined(data: Data) -> bytes:
-    """The content as one piece."""
-    return data if isinstance(data, bytes) else b"".join(data)
+def checked_content(
+    key: str, data: Data, create_only: bool, if_match: str | None, crc32c: int | None
+) -> bytes:
+    """The content of a put as one piece, after all checks that need no store.
 
-
-def check_conditions(key: str, create_only: bool, if_match: str | None) -> None:
-    """Refuse an impossible key and two conditions at once; raises ValueError."""
+    Raises:
+        ValueError: an impossible key, or two conditions at once. ChecksumError: ``crc32c`` is that of other bytes.
+    """
     check_key(key)
     if create_only and if_match is not None:
         raise ValueError("create_only and if_match exclude each other.")
+    content = data if isinstance(data, bytes) else b"".join(data)
+    if crc32c is not None and google_crc32c.value(content) != crc32c:
+        raise ChecksumError(f"The bytes for {key} are not those of their checksum; nothing was stored.", key)
+    return content

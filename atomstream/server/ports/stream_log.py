@@ -7,7 +7,7 @@ another writer has appended since, so two processes that both believe to own a s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class StreamLog(Protocol):
             BusUnavailableError: no answer.
         """
 
-    def follow(self, subject: str, after: int) -> AsyncIterator[LogEntry]:
+    def follow(self, subject: str, after: int) -> AsyncGenerator[LogEntry, None]:
         """All entries with numbers above ``after``, then each new one, until it is closed.
 
         While the log can't be reached it waits, and then continues where it was.

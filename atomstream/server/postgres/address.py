@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from atomstream.config import is_loopback
 from atomstream.errors import ConfigError
+from atomstream.server.client_tls import client_context
 from atomstream.system.log_privacy import hide
 
 PASSWORD_VARIABLE: Final = "ATOMSTREAM_CATALOGUE_PASSWORD"
@@ -173,14 +174,6 @@ def _tls(query: Mapping[str, Any], host: str) -> ssl.SSLContext | None:
         )
     if mode == "disable":
         return None
-    try:
-        context = ssl.create_default_context(cafile=files.get("sslrootcert"))
-        if "sslcert" in files:
-            context.load_cert_chain(files["sslcert"], files.get("sslkey"))
-    except (OSError, ssl.SSLError) as error:
-        named = ", ".join(f"{name}={path}" for name, path in files.items())
-        raise ConfigError(
-            f"The TLS files of the catalogue ({named}) can't be used: {error.strerror or error}."
-        ) from None
+    context = client_context("--catalogue", files, ("sslrootcert", "sslcert", "sslkey"))
     context.check_hostname = mode == "verify-full"
     return context

@@ -87,7 +87,7 @@ async def test_following_gets_old_and_new_entries_once(log: StreamLog) -> None:
     got: list[bytes] = []
 
     async def follow() -> None:
-        async with aclosing(log.follow("a", numbers[0])) as entries:  # type: ignore[type-var] # an async generator
+        async with aclosing(log.follow("a", numbers[0])) as entries:
             async for entry in entries:
                 got.append(entry.payload)
                 if entry.payload == b"end":
@@ -106,7 +106,7 @@ async def test_many_entries_are_followed(log: StreamLog) -> None:
     """More entries than one answer holds are followed without a gap."""
     for k in range(600):
         await log.append("a", b"%d" % k, after=None)
-    async with aclosing(log.follow("a", 0)) as entries:  # type: ignore[type-var] # an async generator
+    async with aclosing(log.follow("a", 0)) as entries:
         for k in range(600):
             assert (await anext(entries)).payload == b"%d" % k
 
