@@ -1,11 +1,13 @@
-"""Fixtures that fail a test which leaves asyncio tasks, threads or sockets behind."""
+"""Fixtures that fail a test which leaves asyncio tasks, threads, sockets or changed logging behind."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -31,14 +33,27 @@ LASTING_THREADS = (
 
 @pytest.fixture(autouse=True)
 def no_leftovers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fail a test that leaves asyncio tasks, threads or sockets behind."""
-    threads, sockets = set(threading.enumerate()), open_sockets()
+    """Fail a test that leaves asyncio tasks, threads, sockets or changed logging behind."""
+    threads, sockets, logs = set(threading.enumerate()), open_sockets(), log_settings()
     if runs_in_loop(request):
         request.getfixturevalue("no_tasks_left")
     yield
     left = wait_until_empty(lambda: left_threads(threads) + sorted(open_sockets() - sockets))
+    changed = sorted(name for name, settings in log_settings().items() if settings != logs.get(name, UNSET))
+    restore_logging(logs)
     if left:
         pytest.fail(f"the test left running: {', '.join(left)}")
+    if changed:
+        pytest.fail(f"the test left loggers with other levels, handlers or filters: {', '.join(changed)}")
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Restore the loggers and ``warnings.showwarning`` after a test that runs a whole command in this process."""
+    logs, shown = log_settings(), warnings.showwarning
+    yield
+    restore_logging(logs)
+    warnings.showwarning = shown
 
 
 @pytest.fixture
@@ -64,6 +79,31 @@ def runs_in_loop(request: pytest.FixtureRequest) -> bool:
     function = getattr(request, "function", None)
     inner = getattr(getattr(function, "hypothesis", None), "inner_test", function)
     return inspect.iscoroutinefunction(inner)
+
+
+LogSettings = tuple[int, bool, tuple[logging.Handler, ...]]
+"""Level, disabled, and handlers of one logger."""
+
+UNSET: LogSettings = (logging.NOTSET, False, ())
+
+
+def log_settings() -> dict[str, LogSettings]:
+    """The settings of the package's loggers by name; a changed one hides the messages of all later tests."""
+    names = (
+        "atomstream",
+        *(name for name in logging.root.manager.loggerDict if name.startswith("atomstream.")),
+    )
+    loggers = ((name, logging.getLogger(name)) for name in names)
+    return {name: (log.level, log.disabled, tuple(log.handlers)) for name, log in loggers}
+
+
+def restore_logging(before: dict[str, LogSettings]) -> None:
+    """Give the package's loggers the settings of ``before``; those made since then, the initial ones."""
+    for name in log_settings():
+        log = logging.getLogger(name)
+        level, log.disabled, handlers = before.get(name, UNSET)
+        log.setLevel(level)
+        log.handlers[:] = handlers
 
 
 def left_threads(before: set[threading.Thread]) -> list[str]:

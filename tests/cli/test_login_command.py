@@ -56,6 +56,7 @@ def test_a_server_that_is_away(closed_port: int) -> None:
     assert saved_login() == ServerLogin(url, "some-key")
 
 
+@pytest.mark.usefixtures("restored_logging")
 def test_the_package_is_runnable(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """``python -m atomstream`` is the command line."""
     import runpy

@@ -126,7 +126,7 @@ class Rig:
         """Send all streams at ``pace`` times their own rate; the faults happen one after another meanwhile."""
         out = Outcome(faults=list(faults))
         async with AsyncRHEEDStreamer(
-            api_key=self._cluster.api_key, endpoint=self._cluster.url, spool_dir=folder / "spool", verbosity=0
+            api_key=self._cluster.api_key, endpoint=self._cluster.url, spool_dir=folder / "spool"
         ) as streamer:
             for number in range(len(self._films)):
                 data_id = await streamer.initialize(
