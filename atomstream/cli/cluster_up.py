@@ -47,7 +47,7 @@ def up(data: Path | None, port: int, servers: int, analysts: int) -> int:
     require_server()
     from atomstream.cluster.balancer import balancing
     from atomstream.cluster.local_cluster import LocalCluster
-    from atomstream.server.runner import set_at_signals
+    from atomstream.server.closing import set_at_signals
 
     async def run(folder: Path) -> None:
         made = LocalCluster(folder, servers, analysts, port)

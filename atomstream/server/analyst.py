@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +15,13 @@ from atomstream.errors import ConfigError
 from atomstream.server.archive.damage import DamageLog
 from atomstream.server.catalogue.database import Database
 from atomstream.server.catalogue.streams_table import StreamsTable
+from atomstream.server.closing import cancel_task, set_at_signals
 from atomstream.server.cluster import ClusterParts, joined_cluster
 from atomstream.server.data_dir import own_data_dir
 from atomstream.server.disk_errors import log_failure
+from atomstream.server.listening import handle_shares
 from atomstream.server.live.owning_manager import OwningManager
 from atomstream.server.ports.store_url import check_store, open_store
-from atomstream.server.runner import handle_shares, set_at_signals
 from atomstream.server.settings import ServerSettings
 from atomstream.server.streams.archives import SharedArchives
 from atomstream.server.streams.cache_limit import cached_streams, shrink
@@ -83,9 +84,9 @@ async def running_analyst(settings: ServerSettings) -> AsyncIterator[RunningAnal
         work = asyncio.create_task(
             cluster.placement.work(results.handle, results.lost), name="atomstream analysis"
         )
-        stack.push_async_callback(_end, work)
+        stack.push_async_callback(cancel_task, work)
         shrinking = asyncio.create_task(_keep_small(streams, settings.cache_bytes), name="atomstream cache")
-        stack.push_async_callback(_end, shrinking)
+        stack.push_async_callback(cancel_task, shrinking)
         yield RunningAnalyst(results, cluster, work)
 
 
@@ -98,12 +99,6 @@ async def _keep_small(streams: StreamRegistry, most_bytes: int) -> None:
             await shrink(found, most_bytes, streams.uncache)
         except Exception as error:  # it is tried again
             log_failure(log, error, "the cache can't be made smaller")
-
-
-async def _end(work: asyncio.Task[None]) -> None:
-    work.cancel()
-    with suppress(asyncio.CancelledError):
-        await work
 
 
 async def run_analyst(

@@ -32,7 +32,7 @@ from atomstream.server.streams.signals import ServerSignals
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """All parts that a request handler may need. Made once at the start by :mod:`atomstream.server.runner`."""
+    """All parts that a request handler may need. Made once at the start by :mod:`atomstream.server.parts`."""
 
     settings: ServerSettings
     catalogue: Catalogue

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from atomstream.server.catalogue.streams_table import StreamsTable
-from atomstream.server.runner import READ_AT_START
+from atomstream.server.parts import READ_AT_START
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import WireClient, make_frames
 
@@ -63,7 +63,7 @@ async def test_a_start_reads_few_streams_before_it_listens(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Streams beyond the first ones are read after the start; then the list is complete."""
-    monkeypatch.setattr("atomstream.server.runner.READ_AT_START", 1)
+    monkeypatch.setattr("atomstream.server.parts.READ_AT_START", 1)
     server: LiveServer = await serve()
     async with WireClient(server) as client:
         created = {await client.create(f"Growth {k}") for k in range(4)}
