@@ -18,8 +18,9 @@ from atomstream.records import Json, ShardInfo, StreamSpec
 from atomstream.service import payloads
 from atomstream.service.payloads import CreatedStream, ListedStream, NamedItem, NewSignalsBody, NewStreamBody
 from atomstream.service.reading_api import ReadingApi
+from atomstream.service.replies import Call
 from atomstream.service.results_api import ResultsApi
-from atomstream.service.transport import Call, Transport
+from atomstream.service.transport import Transport
 from atomstream.service.upload_body import Pieces, UploadBody, stated_crc32c
 from atomstream.system.log_privacy import get_logger
 

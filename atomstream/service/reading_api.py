@@ -13,7 +13,8 @@ from atomstream import protocol
 from atomstream.errors import ServerBusyError
 from atomstream.protocol import DIMS_HEADER, MAX_COLUMN_ROWS
 from atomstream.records import Json
-from atomstream.service.transport import Call, Transport
+from atomstream.service.replies import Call
+from atomstream.service.transport import Transport
 
 PAGE: Final = 1000
 MAX_SHARD_BYTES: Final = protocol.MAX_SHARD_BYTES

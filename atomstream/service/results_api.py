@@ -13,8 +13,9 @@ from atomstream.protocol import MSGPACK_SUBPROTOCOL, SILENCE_S
 from atomstream.records import Json
 from atomstream.results import Event, event_from
 from atomstream.service import payloads
+from atomstream.service.replies import Call
 from atomstream.service.reply_limits import unpack
-from atomstream.service.transport import Call, Transport, close_socket
+from atomstream.service.transport import Transport, close_socket
 
 Message = dict[str, Any]
 

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import encodings.idna  # noqa: F401  (for is_address(): an import while a stream runs would block the loop)
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
-from atomstream.config import is_loopback, normalise_endpoint, pinned_certificate
+from atomstream.config import normalise_endpoint, pinned_certificate
 from atomstream.errors import ClosedError, ServiceError
 from atomstream.protocol import API_KEY_HEADER, CRC_HEADER
-from atomstream.records import Json
 from atomstream.service import error_mapping
 from atomstream.service.error_mapping import RequestContext
-from atomstream.service.reply_limits import decompress, parse_json
+from atomstream.service.proxies import Proxies, is_address
+from atomstream.service.replies import REPLY_BODY_BYTES, Call, Reply, read_body
 from atomstream.service.upload_body import UploadBody
 from atomstream.system import tracing
 from atomstream.system.log_privacy import get_logger, hide, protect_libraries
@@ -33,19 +30,11 @@ from atomstream.version import __version__
 
 _log = get_logger(__name__)
 
-T = TypeVar("T")
-
 LARGE_BYTES: Final = 1 << 20
 """Longer bodies are sent in pieces."""
 
 CONNECT_TIMEOUT_S: Final = 10.0
 """The longest time for a connection to be established, in seconds."""
-
-ERROR_BODY_BYTES: Final = 64 << 10
-"""At most this much of an error body is read."""
-
-REPLY_BODY_BYTES: Final = 16 << 20
-"""Larger replies and messages are rejected."""
 
 MAX_CONTROL_FRAMES: Final = 100
 """Most pings and pongs of a feed between two messages; a server pings every 20 s and sends a message every 5 s."""
@@ -61,68 +50,6 @@ _STORED: Final = frozenset({200, 201, 204})
 
 _SKIPPED_HEADERS: Final = ("Accept-Encoding", "Content-Type")
 """Headers that aiohttp would add; the recorded protocol does not have them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call of the API.
-
-    ``what`` completes "Could not ..." in error messages. ``path`` is percent-encoded. ``keyed`` adds the API key.
-    """
-
-    what: str
-    method: str
-    path: str
-    query: str = ""
-    body: bytes | None = None
-    keyed: bool = True
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply with any status. The names of ``headers`` are case-insensitive.
-
-    ``raw_body`` is the body before decompression. Only :meth:`parse` and :meth:`error` decompress it: many calls need
-    nothing but the status, and must not fail because of a body that they do not use.
-    """
-
-    context: RequestContext
-    status: int
-    headers: Mapping[str, str]
-    raw_body: bytes
-
-    def parse(self, read: Callable[[Json], T]) -> T:
-        """Parse the body as JSON and return ``read(data)``; ``read`` raises ValueError for unexpected data.
-
-        Raises:
-            ServerBusyError: the body can't be decompressed, is too large or not JSON, or ``read`` rejected it.
-        """
-        try:
-            return read(parse_json(self._body()))
-        except ValueError as error:
-            why = str(error)
-        raise error_mapping.invalid_reply(self.context, self.status, why)
-
-    def error(self) -> ServiceError:
-        """The exception for this reply, if its status is an error. An unreadable body counts as an empty one."""
-        try:
-            body = self._body()
-        except ValueError:
-            body = b""
-        return error_mapping.from_reply(self.context, self.status, self.headers, body)
-
-    def _body(self) -> bytes:
-        limit = _body_limit(self.status)
-        body = decompress(self.raw_body, self.headers.get("Content-Encoding", ""), limit + 1)
-        if len(body) > limit and self.is_success:
-            raise ValueError("it is too large")
-        return body
-
-    @property
-    def is_success(self) -> bool:
-        """True for a 2xx status."""
-        return 200 <= self.status < 300
 
 
 class Transport:
@@ -212,7 +139,7 @@ class Transport:
                     async for piece in response.content.iter_chunked(1 << 20):
                         write(piece)
                     return response.headers.copy()
-                reply = Reply(context, response.status, response.headers.copy(), await _read(response))
+                reply = Reply(context, response.status, response.headers.copy(), await read_body(response))
         except aiohttp.ClientError as error:
             problem: ServiceError = error_mapping.from_exception(context, error)
         except TimeoutError as error:
@@ -341,7 +268,7 @@ class Transport:
                 skip_auto_headers=_SKIPPED_HEADERS,
                 **request,
             ) as response:
-                return Reply(context, response.status, response.headers.copy(), await _read(response))
+                return Reply(context, response.status, response.headers.copy(), await read_body(response))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             problem = error_mapping.from_exception(context, error)
         raise problem
@@ -434,70 +361,6 @@ def _postpone(timeout: asyncio.Timeout, limit_s: float) -> None:
         timeout.reschedule(now + limit_s)
 
 
-def _body_limit(status: int) -> int:
-    return REPLY_BODY_BYTES if 200 <= status < 300 else ERROR_BODY_BYTES
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """The body of a reply. If it is too long: its start, one byte more than the limit, and the connection is closed."""
-    limit = _body_limit(response.status)
-    body = bytearray()
-    async for part in response.content.iter_chunked(ERROR_BODY_BYTES):
-        body += part
-        if len(body) > limit:
-            response.close()
-            break
-    return bytes(body[: limit + 1])
-
-
-class Proxies:
-    """Finds the proxy for a URL in the environment.
-
-    aiohttp's ``trust_env`` is not used: it would also add logins of ``~/.netrc`` to signed upload URLs, which S3 then
-    refuses. The look-up is that of :mod:`urllib.request`: ``HTTP_PROXY`` and ``HTTPS_PROXY`` (or lower case, which goes
-    before), and ``NO_PROXY`` with names, suffixes of names, addresses, each with or without a port, or ``*``; networks
-    (CIDR) are not known there. It may block (it reads the registry on Windows), so it runs in a thread, once a server.
-    """
-
-    def __init__(self) -> None:
-        self._cached: dict[tuple[str, str], str | None] = {}
-
-    async def for_url(self, url: str) -> str | None:
-        """The URL of the proxy, or None for a direct connection. Loopback addresses are always direct."""
-        parts = urlsplit(url)
-        if is_loopback(parts.hostname or ""):
-            return None
-        # With the port, as urllib does: NO_PROXY may name it.
-        key = (parts.scheme, parts.netloc.rpartition("@")[2])
-        if key not in self._cached:
-            self._cached[key] = await asyncio.to_thread(_look_up, *key)
-        return self._cached[key]
-
-
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def is_address(url: str) -> bool:
-    """True if ``url`` has a port from 0 to 65535 or none, and a host name that the DNS can have.
-
-    The labels of such a name have 1 to 63 characters (RFC 1035, 2.3.4).
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = (parts.hostname or "").encode("idna"), parts.port
-    except ValueError:  # raised by urlsplit, by the port, or the UnicodeError of the encoding
-        return False
-    return bool(host)
-
-
-def _look_up(scheme: str, host: str) -> str | None:
-    proxy = getproxies().get(scheme)
-    if not proxy or proxy_bypass(host):
-        return None
-    url = proxy if "://" in proxy else f"http://{proxy}"
-    if url.partition("://")[0].lower() not in {"http", "https"}:
-        _log.warning("The proxy for %s is not an http proxy; connecting directly.", host)
-        return None
-    return url

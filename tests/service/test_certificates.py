@@ -17,7 +17,7 @@ from aiohttp import web
 
 from atomstream.config import pinned_certificate
 from atomstream.errors import ConfigError, ConnectionFailedError, UrlExpiredError
-from atomstream.service.transport import Call
+from atomstream.service.replies import Call
 from atomstream.service.upload_body import UploadBody
 from tests.paths import REPO
 from tests.service.recorder import KEY, calling

@@ -27,8 +27,8 @@ from atomstream.errors import (
 from atomstream.records import ShardInfo, StreamSpec, Timestamp
 from atomstream.service.api import ServiceApi
 from atomstream.service.payloads import MAX_ID_CHARS, MAX_URL_CHARS, NewStreamBody
+from atomstream.service.proxies import is_address
 from atomstream.service.reply_limits import CompressionError, decompress
-from atomstream.service.transport import is_address
 from tests.service.recorder import EVENT, Recorder, calling, recording
 
 TAGS = "GET /tags/"

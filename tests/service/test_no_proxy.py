@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from atomstream.errors import ServiceError
-from atomstream.service.transport import Proxies
+from atomstream.service.proxies import Proxies
 from tests.service.recorder import Recorder, calling, listening, recording
 
 PROXY = "http://proxy.lab:3128"

@@ -10,9 +10,9 @@ from aiohttp import web
 
 from atomstream.config import is_loopback
 from atomstream.errors import ConnectionFailedError, ServerBusyError, ServiceError
-from atomstream.service import transport
+from atomstream.service import replies
 from atomstream.service.payloads import NewStreamBody
-from atomstream.service.transport import Proxies
+from atomstream.service.proxies import Proxies
 from tests.service.recorder import calling, listening, recording
 
 
@@ -103,7 +103,7 @@ async def test_other_protocols_are_detected() -> None:
 
 async def test_huge_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list above the limit is rejected without reading all of it; one just below it is accepted."""
-    monkeypatch.setattr(transport, "REPLY_BODY_BYTES", 100_000)
+    monkeypatch.setattr(replies, "REPLY_BODY_BYTES", 100_000)
     async with recording() as server, calling(server.url) as api:
         server.on_json("GET /tags/", [{"id": "a", "name": "n" * 99_900}])
         assert len(await api.list_tags()) == 1
