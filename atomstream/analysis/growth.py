@@ -383,7 +383,7 @@ class GrowthTracker:
         )
         why = other_cause(answer.best, around)
         if why:
-            self.cause = OtherCause(why, answer.best.t_end, answer.best.frequency)
+            self.cause = OtherCause(why, answer.best.t_end, answer.best.frequency, answer.best.cycles)
         elif self.cause is not None and self.cause.holds_for(answer.best):
             why = self.cause.why
         if why:

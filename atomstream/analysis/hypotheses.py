@@ -66,19 +66,25 @@ this frequency is given: a cause at the limit of what is recognised comes and go
 CAUTION_RANGE = 1.3
 """Largest ratio of two frequencies that are about the same."""
 
+CAUTION_CYCLES = 1.3
+"""Ratio of two windows' oscillations from which the longer one is examined by itself: it separates frequencies and
+shapes that the shorter one could not."""
+
 
 @dataclass(frozen=True, slots=True)
 class OtherCause:
-    """Another cause than growth, ``why``, of an oscillation of ``hz`` that was seen at ``time_s`` (s)."""
+    """Another cause than growth, ``why``, of an oscillation of ``hz`` in a window of ``cycles`` up to ``time_s``."""
 
     why: str
     time_s: float
     hz: float
+    cycles: float
 
     def holds_for(self, fit: Fit) -> bool:
-        """Return True if a fit shows about the same oscillation soon afterwards."""
+        """Return True if a fit to no longer window shows about the same oscillation soon afterwards."""
         soon = fit.t_end - self.time_s < CAUTION_PERIODS / self.hz
-        return soon and 1.0 / CAUTION_RANGE < fit.frequency / self.hz < CAUTION_RANGE
+        alike = 1.0 / CAUTION_RANGE < fit.frequency / self.hz < CAUTION_RANGE
+        return soon and alike and fit.cycles < CAUTION_CYCLES * self.cycles
 
 
 @dataclass(frozen=True, slots=True)

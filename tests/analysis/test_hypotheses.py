@@ -48,14 +48,15 @@ def test_a_strong_second_harmonic_is_no_double_rate(ratio: float, phase: float) 
 
 
 def test_a_cause_that_comes_and_goes_holds_for_two_periods() -> None:
-    """Another cause of an oscillation is remembered for two periods, for about the same frequency."""
+    """A cause is remembered for two periods, for about the same frequency in windows that are not much longer."""
     t = np.arange(0, 10, 0.05)
     fit = analyse_trace(t, 1 + 0.2 * np.cos(2 * np.pi * 0.5 * t)).best
     assert fit is not None
-    assert OtherCause("the light", 7.0, 0.5).holds_for(fit)
-    assert OtherCause("the light", 7.0, 0.55).holds_for(fit)
-    assert not OtherCause("the light", 5.0, 0.5).holds_for(fit)
-    assert not OtherCause("the light", 9.0, 1.0).holds_for(fit)
+    assert OtherCause("the light", 7.0, 0.5, 4.5).holds_for(fit)
+    assert OtherCause("the light", 7.0, 0.55, 4.5).holds_for(fit)
+    assert not OtherCause("the light", 7.0, 0.5, 3.2).holds_for(fit)
+    assert not OtherCause("the light", 5.0, 0.5, 4.5).holds_for(fit)
+    assert not OtherCause("the light", 9.0, 1.0, 4.5).holds_for(fit)
 
 
 def test_light_that_oscillates_nearby_is_found() -> None:
