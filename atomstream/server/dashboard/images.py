@@ -52,7 +52,11 @@ _BITS = (8, 10, 12, 14, 16)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A reduced frame: ``pixels`` (h, w) uint8, where 255 is the camera's full scale ``level``."""
+    """A reduced frame: ``pixels`` (h, w) uint8, where 255 is the camera's full scale ``level``.
+
+    They are the share of full scale times 255. With the option ``root`` of :func:`make_picture`, those of cameras with
+    more than 8 bits (``level`` above 255) are the square root of that share times 255.
+    """
 
     frame: int
     time_s: float
@@ -69,14 +73,21 @@ class Picture:
         return head + self.pixels.tobytes()
 
 
-def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0) -> Picture:
-    """Reduce ``raw`` (H, W), uint8 or uint16. ``level``: the full scale found in earlier frames (0: none)."""
+def make_picture(frame: int, time_s: float, raw: Frames, level: int = 0, *, root: bool = False) -> Picture:
+    """Reduce ``raw`` (H, W), uint8 or uint16. ``level``: the full scale found in earlier frames (0: none).
+
+    ``root``: pixels of cameras with more than 8 bits are square roots. Then a gain does not turn the faint parts of
+    the picture into a few grey levels: 1 % of full scale has 25 levels instead of 2.
+    """
     step = max(-(-raw.shape[1] // MAX_WIDTH), -(-raw.shape[0] // MAX_HEIGHT))
     level = max(level, full_scale(raw))
     small = binned(raw, step)
-    if level != 255:
-        small = np.minimum(small.astype(np.float32) * (255.0 / level), 255.0)
-    pixels = np.ascontiguousarray(small, dtype=np.uint8)
+    if level == 255:
+        pixels = np.ascontiguousarray(small, dtype=np.uint8)
+    else:
+        share = np.minimum(small.astype(np.float32) / np.float32(level), np.float32(1.0))
+        # Rounded down, so that only pixels at full scale are 255, which the page marks as saturated.
+        pixels = (np.float32(255.0) * (np.sqrt(share) if root else share)).astype(np.uint8)
     return Picture(frame, time_s, pixels, (raw.shape[0], raw.shape[1]), level)
 
 
@@ -175,9 +186,13 @@ IDLE_S = 0.25
 
 
 class ImageRequest(msgspec.Struct, frozen=True):
-    """A browser's message: send the next image, at the azimuth ``angle_deg`` (degrees) if given."""
+    """A browser's message: send the next image, at the azimuth ``angle_deg`` (degrees) if given.
+
+    ``root`` is the option of :func:`make_picture`.
+    """
 
     angle_deg: Annotated[float, msgspec.Meta(ge=-360.0, le=360.0)] | None = None
+    root: bool = False
 
 
 class PictureSource:
@@ -192,7 +207,7 @@ class PictureSource:
         self._level = 0
         self._playback: PlaybackClock | None = None
 
-    def next(self, shown: int, angle_deg: float | None) -> Picture | None:
+    def next(self, shown: int, angle_deg: float | None, root: bool = False) -> Picture | None:
         """The image to show now; None if it is the frame ``shown`` or if there is no frame."""
         geometry_chunk = self._chunk_size()
         if geometry_chunk is None:
@@ -202,9 +217,9 @@ class PictureSource:
         frame = self._playback.next(time.monotonic(), self._archive.n_frames())
         if angle_deg is not None and self._rpm > 0 and frame > 0:
             frame = self._aligned(frame, angle_deg)
-        return None if frame in (shown, -1) else self.picture(frame)
+        return None if frame in (shown, -1) else self.picture(frame, root)
 
-    def picture(self, frame: int) -> Picture | None:
+    def picture(self, frame: int, root: bool = False) -> Picture | None:
         """The image of a frame, or of the nearest one that was kept; None if there is none."""
         near = self._archive.thinned.nearest(frame)
         if near is None:
@@ -214,7 +229,7 @@ class PictureSource:
         if not frames.size:
             return None
         time_s = float(self._reader.values(self._columns / "time", frame, frame + 1)[0])
-        made = make_picture(frame, time_s, frames[0], self._level)
+        made = make_picture(frame, time_s, frames[0], self._level, root=root)
         self._level = made.level
         return made
 
@@ -256,11 +271,15 @@ async def source_of(request: web.Request) -> PictureSource:
 @routes.get("/dashboard/streams/{data_id}/picture")
 @access(Right.READ)
 async def single_picture(request: web.Request) -> web.Response:
-    """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes."""
+    """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes.
+
+    ``root=1`` is the option of :func:`make_picture`.
+    """
     at = number(request.query, "time", math.inf, 0.0, math.inf)
+    root = bool(number(request.query, "root", 0.0, 0.0, 1.0))
     source = await source_of(request)
     pictures = context_of(request).readers.pictures
-    picture = await pictures.run(request, lambda: source.picture(source.frame_at(at)))
+    picture = await pictures.run(request, lambda: source.picture(source.frame_at(at), root))
     if picture is None:
         raise HttpError(404, "This stream has no frames yet, or those near this time were removed.")
     return web.Response(
@@ -281,8 +300,8 @@ async def live_pictures(request: web.Request) -> web.StreamResponse:
     source, pictures = await source_of(request), context_of(request).readers.pictures
     async with open_socket(request) as socket:
 
-        def draw(shown: int, angle_deg: float | None) -> Awaitable[Picture | None]:
-            return pictures.run(request, source.next, shown, angle_deg)
+        def draw(shown: int, wanted: ImageRequest) -> Awaitable[Picture | None]:
+            return pictures.run(request, source.next, shown, wanted.angle_deg, wanted.root)
 
         subscriber, reply = ImageSubscriber(socket, draw), None
         try:
@@ -292,7 +311,7 @@ async def live_pictures(request: web.Request) -> web.StreamResponse:
                 if wanted is None:
                     await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"not a valid request")
                     break
-                reply = asyncio.create_task(subscriber.send_next(wanted.angle_deg), name="dashboard picture")
+                reply = asyncio.create_task(subscriber.send_next(wanted), name="dashboard picture")
         finally:
             await _cancel(reply)
     return socket
@@ -313,8 +332,8 @@ async def _cancel(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-NextPicture: TypeAlias = Callable[[int, float | None], Awaitable[Picture | None]]
-"""Draws the next image for a browser that shows a frame, at an azimuth (degrees)."""
+NextPicture: TypeAlias = Callable[[int, ImageRequest], Awaitable[Picture | None]]
+"""Draws the next image for a browser that shows a frame, as it was asked for."""
 
 
 class ImageSubscriber:
@@ -326,20 +345,20 @@ class ImageSubscriber:
         self._shown = -1
         self._sent_at = -math.inf
 
-    async def send_next(self, angle_deg: float | None) -> None:
+    async def send_next(self, wanted: ImageRequest) -> None:
         """Send the next image as soon as there is a new one, at most one per ``PICTURE_S``."""
         await asyncio.sleep(max(0.0, self._sent_at + PICTURE_S - time.monotonic()))
         # Polling: the next frame depends on the time, not only on new chunks.
-        while (picture := await self._next(angle_deg)) is None:  # noqa: ASYNC110
+        while (picture := await self._next(wanted)) is None:  # noqa: ASYNC110
             await asyncio.sleep(IDLE_S)
         self._shown, self._sent_at = picture.frame, time.monotonic()
         # A browser that disconnected is no error; the loop that reads its messages ends.
         with suppress(ConnectionError):
             await self._socket.send_bytes(picture.to_bytes())
 
-    async def _next(self, angle_deg: float | None) -> Picture | None:
+    async def _next(self, wanted: ImageRequest) -> Picture | None:
         try:
-            return await self._draw(self._shown, angle_deg)
+            return await self._draw(self._shown, wanted)
         except HttpError:  # too many pages at once; this one asks again
             return None
         except (ShardError, OSError) as error:

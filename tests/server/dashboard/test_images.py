@@ -54,6 +54,16 @@ def test_full_scale_of_deep_cameras(top: int, level: int) -> None:
     assert make_picture(0, 0.0, raw).pixels[0, 1] == (255 if top == level else round(top * 255 / level - 0.5))
 
 
+def test_the_square_root_keeps_faint_parts() -> None:
+    """On request a deep camera's pixels are roots, so that 1 % of full scale has 25 levels; 255 is full scale alone."""
+    raw = np.array([[0, 41, 1024, 4094, 4095]], dtype=np.uint16)
+    picture = make_picture(0, 0.0, raw, root=True)
+    assert picture.pixels.tolist() == [[0, 25, 127, 254, 255]]
+    assert picture.level == 4095
+    small = np.array([[0, 64, 255]], dtype=np.uint8)
+    assert make_picture(0, 0.0, small, root=True).pixels.tolist() == [[0, 64, 255]]
+
+
 def test_full_scale_does_not_decrease() -> None:
     """A dim frame of a camera that was bright before is shown dim."""
     dim = np.full((2, 2), 100, dtype=np.uint16)

@@ -7,7 +7,7 @@ const HEADER_BYTES = 32;
 const RETRY_MS = 1500;
 
 export class Picture extends EventTarget {
-  constructor(dataId) {
+  constructor(dataId, look) {
     super();
     this.dataId = dataId;
     this.canvas = byId("canvas");
@@ -15,12 +15,11 @@ export class Picture extends EventTarget {
     this.size = { width: 640, height: 480 };
     this.angle = null;
     this.frozen = null;
-    this.faint = false;
     this.count = 0;
-    this.colours = greys(false);
+    this.look = look;
+    look.addEventListener("change", () => this.shown && this.show(this.shown));
     document.addEventListener("visibilitychange", () => this.next());
     byId("to-live").addEventListener("click", () => this.freeze(null));
-    byId("faint").addEventListener("click", () => this.setFaint(!this.faint));
   }
 
   open() {
@@ -45,7 +44,7 @@ export class Picture extends EventTarget {
   next() {
     if (this.asked || document.hidden || this.socket?.readyState !== WebSocket.OPEN) return;
     this.asked = true;
-    this.socket.send(JSON.stringify(this.angle === null ? {} : { angle_deg: this.angle }));
+    this.socket.send(JSON.stringify(this.angle === null ? { root: true } : { root: true, angle_deg: this.angle }));
   }
 
   /** Shows a rotating sample at one azimuth only; null shows all frames. */
@@ -64,26 +63,18 @@ export class Picture extends EventTarget {
       if (this.live) this.show(this.live);
       return;
     }
-    const { bytes } = await askBytes(`/dashboard/streams/${this.dataId}/picture?time=${time}`);
+    const { bytes } = await askBytes(`/dashboard/streams/${this.dataId}/picture?root=1&time=${time}`);
     if (this.frozen === time) this.show(bytes);
-  }
-
-  setFaint(faint) {
-    this.faint = faint;
-    byId("faint").setAttribute("aria-pressed", String(faint));
-    this.colours = greys(faint);
-    if (this.shown) this.show(this.shown);
   }
 
   show(bytes) {
     this.shown = bytes;
     const head = new DataView(bytes);
     const [time, frame] = [head.getFloat64(0, true), head.getUint32(8, true)];
-    const [width, height, fullWidth, fullHeight] = [12, 16, 20, 24].map((at) => head.getUint32(at, true));
+    const [width, height, fullWidth, fullHeight, level] = [12, 16, 20, 24, 28].map((at) => head.getUint32(at, true));
     this.fit(width, height, fullWidth, fullHeight);
     const pixels = new Uint8Array(bytes, HEADER_BYTES);
-    const image = new Uint32Array(this.image.data.buffer);
-    for (let k = 0; k < pixels.length; k++) image[k] = this.colours[pixels[k]];
+    this.paint(pixels, new Uint32Array(this.image.data.buffer), level);
     this.context.putImageData(this.image, 0, 0);
     this.count += 1;
     setHidden(byId("stage-empty"), true);
@@ -93,6 +84,12 @@ export class Picture extends EventTarget {
     this.canvas.dataset.pictures = String(this.count);
   }
 
+  /** Pixels of cameras with more than 8 bits come as square roots, which keep the faint parts. */
+  paint(pixels, image, level) {
+    const colours = this.look.coded(level > 255);
+    for (let k = 0; k < pixels.length; k++) image[k] = colours[pixels[k]];
+  }
+
   fit(width, height, fullWidth, fullHeight) {
     if (this.image?.width === width && this.image.height === height) return;
     this.canvas.width = width;
@@ -100,17 +97,7 @@ export class Picture extends EventTarget {
     this.image = this.context.createImageData(width, height);
     this.size = { width: fullWidth, height: fullHeight };
     byId("stage").style.aspectRatio = `${fullWidth} / ${fullHeight}`;
+    byId("stage").style.setProperty("--ratio", String(fullWidth / fullHeight));
     this.dispatchEvent(new Event("size"));
   }
-}
-
-/** Colour table of the grey levels (RGBA words); full scale is red, because such pixels may be saturated. */
-function greys(faint) {
-  const colours = new Uint32Array(256);
-  for (let level = 0; level < 256; level++) {
-    const grey = Math.round(255 * (level / 255) ** (faint ? 0.5 : 1));
-    colours[level] = (0xff000000 | (grey << 16) | (grey << 8) | grey) >>> 0;
-  }
-  colours[255] = 0xff4a5aff;
-  return colours;
 }

@@ -21,7 +21,7 @@ export class Regions extends EventTarget {
     this.edits = 0;
     this.saved = Promise.resolve();
     picture.addEventListener("size", () => this.draw());
-    new ResizeObserver(() => this.draw()).observe(byId("stage"));
+    new ResizeObserver(() => this.draw()).observe(this.overlay);
     for (const kind of ["box", "line"]) byId(`draw-${kind}`).addEventListener("click", (event) => this.choose(kind, event));
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.mode) this.setMode(null);
@@ -93,7 +93,7 @@ export class Regions extends EventTarget {
 
   /** Frame pixels per screen pixel, so that text and handles keep their size. */
   get scale() {
-    return this.picture.size.width / Math.max(1, byId("stage").clientWidth);
+    return this.picture.size.width / Math.max(1, this.overlay.clientWidth);
   }
 
   shape(region, own) {
@@ -106,8 +106,10 @@ export class Regions extends EventTarget {
     group.append(svg(attributes[0], { ...attributes[1], class: "shape" }));
     if (movable) group.append(svg(attributes[0], { ...attributes[1], class: "grab" }));
     const [x, y] = region.type === "line" ? [region.x0, region.y0] : [region.x - region.width / 2, region.y - region.height / 2];
-    const below = y < 18 * scale ? 16 * scale + (region.height ?? 0) : -5 * scale;
-    group.append(svg("text", { x: x + scale, y: y + below, "font-size": 12 * scale, "stroke-width": 3 * scale }, visible(region.name)));
+    // In full screen the names can be read from three metres.
+    const letter = document.fullscreenElement ? 22 : 12;
+    const below = y < (letter + 6) * scale ? (letter + 4) * scale + (region.height ?? 0) : -5 * scale;
+    group.append(svg("text", { x: x + scale, y: y + below, "font-size": letter * scale, "stroke-width": 3 * scale }, visible(region.name)));
     if (own && movable) group.append(...handles(region).map(([gx, gy, part]) => svg("rect", { class: "handle", "data-part": part, x: gx - 4 * scale, y: gy - 4 * scale, width: 8 * scale, height: 8 * scale })));
     return group;
   }
@@ -176,12 +178,37 @@ export class Regions extends EventTarget {
       this.put(event.shiftKey ? resized(region, "end", by) : moved(region, by));
     } else if (["Delete", "Backspace"].includes(event.key) && this.find(name)) {
       event.preventDefault();
-      this.own = this.own.filter((region) => region.name !== name);
-      setText(byId("region-help"), `Region ${name} was removed.`);
-      byId("draw-box").focus();
+      this.remove(name);
+      return;
     } else return;
     this.draw();
     this.save();
+  }
+
+  remove(name) {
+    this.own = this.own.filter((region) => region.name !== name);
+    setText(byId("region-help"), `Region ${visible(name)} was removed.`);
+    byId("draw-box").focus();
+    this.draw();
+    this.save();
+  }
+
+  rename(name, wanted) {
+    if (wanted === name || !this.find(name)) return;
+    this.own = this.own.map((region) => (region.name === name ? { ...region, name: wanted } : region));
+    this.draw();
+    this.save();
+    this.focus(wanted);
+  }
+
+  /** The names of all regions, also of those that the analysis has found. */
+  get names() {
+    return [...this.own, ...this.found].map(({ name }) => name);
+  }
+
+  /** True if the user has drawn it, and may change it. */
+  isOwn(name) {
+    return mayWrite() && this.find(name) !== undefined;
   }
 
   // ---- saving
@@ -236,7 +263,7 @@ function spoken(region, own) {
   const where = region.type === "line"
     ? `line from ${Math.round(region.x0)}, ${Math.round(region.y0)} to ${Math.round(region.x1)}, ${Math.round(region.y1)}`
     : `box at ${Math.round(region.x)}, ${Math.round(region.y)}, ${Math.round(region.width)} by ${Math.round(region.height)} pixels`;
-  const keys = !mayWrite() ? "" : own ? " Arrow keys move it, Shift and arrow keys resize it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
+  const keys = !mayWrite() ? "" : own ? " Arrow keys move it, Shift and arrow keys resize it, F2 renames it, Delete removes it." : region.name === "specular" ? " Found by the analysis. Arrow keys move it." : " Found by the analysis.";
   return `${visible(region.name)}: ${where}.${keys}`;
 }
 
