@@ -4,7 +4,7 @@
 :class:`TimeseriesStreamer` and :class:`AsyncTimeseriesStreamer` stream signals of instruments; :class:`Client` and
 :class:`AsyncClient` read what a server has, :func:`open_stream` opens a stream for xarray, and :func:`compare` puts
 growths beside each other. All are imported at their first use, so ``import atomstream`` imports no other library.
-:func:`freeze_support` is for frozen applications that run a server.
+:func:`live` is a widget for Jupyter; :func:`freeze_support` is for frozen applications that run a server.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from atomstream.version import __version__
 
 if TYPE_CHECKING:
     from atomstream.client import AsyncClient, Client, compare, open_stream
+    from atomstream.notebook import live
     from atomstream.streaming import (
         AsyncRHEEDStreamer,
         AsyncTimeseriesStreamer,
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "compare",
     "freeze_support",
+    "live",
     "open_stream",
 ]
 
@@ -47,6 +49,10 @@ def __getattr__(name: str) -> Any:
         from atomstream import streaming
 
         return getattr(streaming, name)
+    if name == "live":
+        from atomstream.notebook import live
+
+        return live
     if name == "freeze_support":
         from atomstream.system.child_process import freeze_support
 

@@ -9,6 +9,7 @@ Defaults and ranges of the client's settings are in :mod:`atomstream.config`.
 
 from __future__ import annotations
 
+import struct
 import unicodedata
 from typing import Final
 from urllib.parse import quote
@@ -32,6 +33,10 @@ DIMS_HEADER: Final = "Atomstream-Dims"
 
 MAX_COLUMN_ROWS: Final = 1 << 16
 """Most frames whose results are in one reply."""
+
+PICTURE_HEADER: Final = struct.Struct("<d6I")
+"""Before the rows of a picture (uint8): time in s (NaN: not known), frame number, width, height, the frame's own width
+and height, and the camera's full scale, which is 255 in the picture."""
 
 LOST_HEADER: Final = "Atomstream-Lost"
 """Header of :data:`END_PATH`: the indices of the chunks that the client has lost, as ``3-5,9``."""
@@ -79,6 +84,7 @@ PROFILES_PATH: Final = "/rheed/stream/{data_id}/profiles"
 EVENTS_PATH: Final = "/rheed/stream/{data_id}/events"
 REGIONS_PATH: Final = "/rheed/stream/{data_id}/regions"
 CALIBRATION_PATH: Final = "/rheed/stream/{data_id}/calibration"
+PICTURE_PATH: Final = "/dashboard/streams/{data_id}/picture"
 EXPORT_PATH: Final = "/rheed/stream/{data_id}/export"
 TIMESERIES_PATH: Final = "/rheed/timeseries/{data_id}/"
 AZIMUTHS_PATH: Final = "/rheed/{data_id}/azimuths"

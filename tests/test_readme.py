@@ -99,6 +99,7 @@ OTHERS = [
     ("frame_kept",),
     ("import open_stream",),
     ("import compare",),
+    ("import live",),
     ("growth.plot", "to_pandas"),
     ("[::100]",),
     ("first.png",),
@@ -177,7 +178,7 @@ def test_ways_to_read(server: ThreadedServer, tmp_path: Path) -> None:
     }
     for words, check in checks.items():
         run_block(block(words).replace("DATA_ID", folder.name) + check, tmp_path)
-    for words in (("growth.plot", "to_pandas"), ("[::100]",), ("first.png",)):
+    for words in (("growth.plot", "to_pandas"), ("[::100]",), ("first.png",), ("import live",)):
         run_block(f"import matplotlib; matplotlib.use('agg')\n{block(*words)}", tmp_path, server)
     assert (tmp_path / "first.png").stat().st_size > 1000
     reading = block("Client() as client").replace('"GaN"', '"RHEED"')

@@ -26,6 +26,11 @@ class ReadingApi:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    async def newest(self) -> list[dict[str, Any]]:
+        """The newest entry of ``GET /data_entries/``; empty if there is none."""
+        call = Call("find the newest stream", "GET", protocol.ENTRIES_PATH, "limit=1")
+        return (await self._transport.call(call)).parse(_entries)[:1]
+
     async def entries(self, filters: Mapping[str, str | Sequence[str]]) -> list[dict[str, Any]]:
         """All entries of ``GET /data_entries/`` with these filters, the newest first; in pages."""
         found: list[dict[str, Any]] = []
@@ -78,6 +83,15 @@ class ReadingApi:
         except ValueError:
             raise ServerBusyError(f"Could not {call.what}: the reply has no {DIMS_HEADER}.") from None
         return (frames, height, width, size), dtype, bytes(body)
+
+    async def picture(self, data_id: str) -> bytes:
+        """The newest picture of a stream: ``PICTURE_HEADER``, then the rows (atomstream only)."""
+        path = protocol.path(protocol.PICTURE_PATH, data_id=data_id)
+        body = bytearray()
+        await self._transport.download(
+            Call(f"read the picture of stream {data_id}", "GET", path), body.extend
+        )
+        return bytes(body)
 
     async def columns(self, data_id: str, first: int, names: Sequence[str]) -> dict[str, Any]:
         """Results of up to ``MAX_COLUMN_ROWS`` stored frames after the first ``first`` ones."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from atomstream.errors import ShardError
+from atomstream.protocol import PICTURE_HEADER, PICTURE_PATH
 from atomstream.records import Frames
 from atomstream.server.archive.downsampling import F64
 from atomstream.server.archive.stream_archive import StreamArchive
@@ -37,9 +37,6 @@ routes = web.RouteTableDef()
 
 MAX_WIDTH = 640
 MAX_HEIGHT = 1280
-
-HEADER = struct.Struct("<d6I")
-"""Time (s, NaN if unknown), frame number, width, height, the original width and height, full scale."""
 
 MAX_REACH = 1 << 17
 """Most values that are read to find one frame, by its time or its azimuth."""
@@ -65,9 +62,9 @@ class Picture:
     level: int
 
     def to_bytes(self) -> bytes:
-        """:data:`HEADER`, then the rows."""
+        """:data:`PICTURE_HEADER`, then the rows."""
         (height, width), (full_height, full_width) = self.pixels.shape, self.full_size
-        head = HEADER.pack(
+        head = PICTURE_HEADER.pack(
             self.time_s, min(self.frame, _LARGEST), width, height, full_width, full_height, self.level
         )
         return head + self.pixels.tobytes()
@@ -268,7 +265,7 @@ async def source_of(request: web.Request) -> PictureSource:
     return PictureSource(await streams.archive(data_id), await streams.about(data_id), request.app)
 
 
-@routes.get("/dashboard/streams/{data_id}/picture")
+@routes.get(PICTURE_PATH)
 @access(Right.READ)
 async def single_picture(request: web.Request) -> web.Response:
     """``GET /dashboard/streams/{id}/picture?time=S``: the frame nearest to that time, as :class:`Picture` bytes.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from atomstream.protocol import PICTURE_HEADER
 from atomstream.server.dashboard.images import (
-    HEADER,
     MAX_HEIGHT,
     MAX_WIDTH,
     PlaybackClock,
@@ -21,8 +21,8 @@ def test_a_small_frame_is_sent_unchanged() -> None:
     """A frame up to the width of the screen is sent without loss, and the bytes match the header."""
     raw = np.arange(48, dtype=np.uint8).reshape(6, 8)
     body = make_picture(7, 1.5, raw).to_bytes()
-    assert HEADER.unpack(body[: HEADER.size]) == (1.5, 7, 8, 6, 8, 6, 255)
-    np.testing.assert_array_equal(np.frombuffer(body[HEADER.size :], np.uint8).reshape(6, 8), raw)
+    assert PICTURE_HEADER.unpack(body[: PICTURE_HEADER.size]) == (1.5, 7, 8, 6, 8, 6, 255)
+    np.testing.assert_array_equal(np.frombuffer(body[PICTURE_HEADER.size :], np.uint8).reshape(6, 8), raw)
 
 
 @pytest.mark.parametrize("shape", [(1024, 1024), (480, 641), (1, 5000), (70000, 3), (3, 2)])
@@ -34,7 +34,7 @@ def test_large_frames_are_made_small(shape: tuple[int, int], dtype: str) -> None
     picture = make_picture(0, 0.0, raw)
     assert picture.pixels.shape[0] <= MAX_HEIGHT
     assert picture.pixels.shape[1] <= MAX_WIDTH
-    assert HEADER.unpack(picture.to_bytes()[: HEADER.size])[4:6] == shape[::-1]
+    assert PICTURE_HEADER.unpack(picture.to_bytes()[: PICTURE_HEADER.size])[4:6] == shape[::-1]
     assert picture.full_size == shape
     if min(shape) > 100:
         assert picture.pixels.mean() == pytest.approx(raw.mean() * 255 / picture.level, abs=1.0)

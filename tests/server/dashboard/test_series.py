@@ -10,7 +10,7 @@ import aiohttp
 import numpy as np
 import pytest
 
-from atomstream.server.dashboard.images import HEADER
+from atomstream.protocol import PICTURE_HEADER
 from tests.live_server import LiveServer, Serve
 from tests.wire_client import START_MS, WireClient, make_frames
 
@@ -117,11 +117,11 @@ async def test_the_image_of_a_past_time(client: WireClient) -> None:
     url = f"{client.server.url}/dashboard/streams/{data_id}/picture"
     async with client.session.get(url, params={"time": str(5 / FPS)}) as reply:
         body = await reply.read()
-    time_s, frame, width, height, *_ = HEADER.unpack(body[: HEADER.size])
+    time_s, frame, width, height, *_ = PICTURE_HEADER.unpack(body[: PICTURE_HEADER.size])
     assert frame == 5
     assert time_s == pytest.approx(5 / FPS, abs=2e-3)
     np.testing.assert_array_equal(
-        np.frombuffer(body[HEADER.size :], np.uint8).reshape(height, width), frames[1]
+        np.frombuffer(body[PICTURE_HEADER.size :], np.uint8).reshape(height, width), frames[1]
     )
 
 
@@ -131,11 +131,11 @@ async def test_images_are_sent_on_request(client: WireClient) -> None:
     url = f"{client.server.url}/dashboard/streams/{data_id}/pictures"
     async with client.session.ws_connect(url, origin=client.server.url) as socket:
         await socket.send_str("{}")
-        first = HEADER.unpack((await socket.receive_bytes())[: HEADER.size])[1]
+        first = PICTURE_HEADER.unpack((await socket.receive_bytes())[: PICTURE_HEADER.size])[1]
         await socket.send_str("{}")
         status, _ = await client.send(data_id, 1, make_frames(CHUNK, seed=2))
         assert status == 200
-        second = HEADER.unpack((await socket.receive_bytes())[: HEADER.size])[1]
+        second = PICTURE_HEADER.unpack((await socket.receive_bytes())[: PICTURE_HEADER.size])[1]
     assert first == 3
     assert second > first
 

@@ -9,9 +9,9 @@ import aiohttp
 import numpy as np
 import pytest
 
+from atomstream.protocol import PICTURE_HEADER
 from atomstream.server.app import ROUTES
 from atomstream.server.archive.abandoned import check_wanted
-from atomstream.server.dashboard.images import HEADER
 from atomstream.server.http.read_pools import ReadPool
 from atomstream.server.http.responses import HttpError
 from atomstream.shard import pack_index
@@ -47,7 +47,7 @@ async def test_a_far_chunk_makes_no_request_long(serve: Serve) -> None:
             async with client.session.get(
                 f"{client.server.url}/dashboard/streams/{data_id}/picture{query}"
             ) as reply:
-                assert HEADER.unpack((await reply.read())[: HEADER.size])[1] == frame
+                assert PICTURE_HEADER.unpack((await reply.read())[: PICTURE_HEADER.size])[1] == frame
         async with client.session.get(
             f"{client.server.url}/rheed/stream/{data_id}/export", params={"to": "csv"}
         ) as reply:

@@ -129,11 +129,11 @@ async def test_the_page_shows_the_nearest_frame_that_is_left(serve: Serve) -> No
         session.get(f"{server.url}/dashboard/streams/{data_id}/picture?time=1.7") as reply,
     ):
         body = await reply.read()
-    from atomstream.server.dashboard.images import HEADER
+    from atomstream.protocol import PICTURE_HEADER
 
-    time_s, frame, width, height, *_ = HEADER.unpack(body[: HEADER.size])
+    time_s, frame, width, height, *_ = PICTURE_HEADER.unpack(body[: PICTURE_HEADER.size])
     assert (frame, round(time_s, 3)) == (15, 1.5)
-    assert body[HEADER.size :] == FRAMES[15].tobytes()
+    assert body[PICTURE_HEADER.size :] == FRAMES[15].tobytes()
     assert (width, height) == (48, 32)
 
 
